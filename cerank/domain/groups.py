@@ -1,0 +1,20 @@
+"""The unit of training: one query with its labelled candidates."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Group(msgspec.Struct, frozen=True):
+    """One query and its candidates, by id; `labels` is the target the loss reads, larger is better.
+
+    For `source = "labels"` a label is the grade from the qrels (0 for a negative); for `source = "teacher"` it is
+    `size - rank + 1` in the teacher's order, so the best of n candidates has n and the worst 1.
+    """
+
+    query_id: str
+    doc_ids: tuple[str, ...]
+    labels: tuple[float, ...]
+
+    def __len__(self) -> int:
+        return len(self.doc_ids)

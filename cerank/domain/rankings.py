@@ -1,0 +1,102 @@
+"""A ranking: for each query, documents in strict order. Ties are broken here, once, before anything is measured.
+
+Why so early: evaluators break ties differently (trec_eval by document id descending, others ascending), so a tie
+that reaches them gives measures that contradict each other.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+
+
+class Ranking(Mapping[str, tuple[str, ...]]):
+    """Query id -> document ids, best first; `scores(query_id)` are strictly decreasing float32 values.
+
+    Queries keep the order they were given in.
+    """
+
+    def __init__(self, documents: Mapping[str, Sequence[str]], scores: Mapping[str, Sequence[float]]) -> None:
+        """Takes lists that are already in strict order; use `ordered` for raw scores.
+
+        Raises:
+            ValueError: lengths differ, or scores do not strictly decrease.
+        """
+        self._documents = {query: tuple(ids) for query, ids in documents.items()}
+        self._scores = {query: tuple(scores[query]) for query in self._documents}
+        for query, values in self._scores.items():
+            if len(values) != len(self._documents[query]):
+                raise ValueError(f"query {query}: {len(self._documents[query])} documents, {len(values)} scores")
+            if any(left <= right for left, right in zip(values, values[1:], strict=False)):
+                raise ValueError(f"query {query}: scores do not strictly decrease")
+
+    def __getitem__(self, query_id: str) -> tuple[str, ...]:
+        return self._documents[query_id]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._documents)
+
+    def __len__(self) -> int:
+        return len(self._documents)
+
+    def scores(self, query_id: str) -> tuple[float, ...]:
+        """The scores of `self[query_id]`, strictly decreasing."""
+        return self._scores[query_id]
+
+    def top(self, depth: int) -> Ranking:
+        """The first `depth` documents of each query."""
+        return Ranking(
+            {query: ids[:depth] for query, ids in self._documents.items()},
+            {query: values[:depth] for query, values in self._scores.items()},
+        )
+
+    def only(self, query_ids: Sequence[str]) -> Ranking:
+        """The given queries, in the given order; those without documents here are left out."""
+        kept = [query for query in query_ids if query in self._documents]
+        return Ranking({q: self._documents[q] for q in kept}, {q: self._scores[q] for q in kept})
+
+
+def float32(value: float) -> float:
+    """`value` rounded to float32, the precision in which trec_eval compares scores."""
+    return float(struct.unpack("<f", struct.pack("<f", value))[0])
+
+
+def float32_below(value: float) -> float:
+    """The next smaller float32 than the float32 `value`."""
+    bits = int(struct.unpack("<i", struct.pack("<f", value))[0])
+    if value == 0.0:
+        return -float(struct.unpack("<f", struct.pack("<i", 1))[0])
+    return float(struct.unpack("<f", struct.pack("<i", bits - 1 if value > 0 else bits + 1))[0])
+
+
+def strictly_decreasing(scores: Sequence[float]) -> list[float]:
+    """Non-increasing scores as float32, each moved just below the one before where they tie.
+
+    Raises:
+        ValueError: a score is not finite.
+    """
+    out: list[float] = []
+    for score in scores:
+        if not math.isfinite(score):
+            raise ValueError(f"score {score} is not finite")
+        value = float32(score)
+        out.append(value if not out or value < out[-1] else float32_below(out[-1]))
+    return out
+
+
+def ordered(scores: Mapping[str, Mapping[str, float]], before: Mapping[str, Sequence[str]] | None = None) -> Ranking:
+    """The ranking by score descending; ties keep the order of `before` (the first stage's), then document id.
+
+    Args:
+        scores: query id -> document id -> score, all finite.
+        before: query id -> document ids, the order that decides ties.
+    """
+    documents: dict[str, list[str]] = {}
+    values: dict[str, list[float]] = {}
+    for query, row in scores.items():
+        place = {doc: rank for rank, doc in enumerate((before or {}).get(query, ()))}
+        order = sorted(row, key=lambda doc: (-float32(row[doc]), place.get(doc, len(place)), doc))
+        documents[query] = order
+        values[query] = strictly_decreasing([row[doc] for doc in order])
+    return Ranking(documents, values)

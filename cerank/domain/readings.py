@@ -1,0 +1,63 @@
+"""Where a run is, and what it showed there: rows of the journals in a run directory."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Position(msgspec.Struct, frozen=True, order=True):
+    """All of "where we are": the index of the stage in the chain, and the steps done in it."""
+
+    stage: int
+    step: int
+
+
+class Reading(msgspec.Struct, frozen=True, tag="step"):
+    """One point of a training curve, written after the step it names.
+
+    Everything but `seconds` and `attempt` is a function of the plan: a step done again must show the same bits.
+    """
+
+    stage: int
+    step: int
+    loss: float
+    learning_rate: float
+    grad_norm: float
+    groups: int  # groups the loss was the mean of
+    pairs: int  # query-document pairs that went through the model
+    skipped: int  # groups left out because they held no pair to learn from
+    seconds: float = 0.0  # wall time of the step
+    attempt: int = 0
+
+
+class Validation(msgspec.Struct, frozen=True, tag="validation"):
+    """Measures on the validation queries after `step` steps of a stage; step 0 is the stage's start."""
+
+    stage: int
+    step: int
+    measures: dict[str, float]
+    seconds: float = 0.0
+    attempt: int = 0
+
+
+class Event(msgspec.Struct, frozen=True):
+    """Something that happened to a run: started, stopped, checkpoint saved or rejected, replay mismatch."""
+
+    kind: str
+    text: str
+    time: str  # UTC, ISO 8601
+    attempt: int = 0
+    position: Position | None = None
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """What a worker last said of itself, rewritten every 2 seconds; advice for people, never evidence."""
+
+    phase: str  # "candidates", "teacher", "train", "validate", "re-rank", "measure"
+    detail: str = ""  # the stage or dataset at work
+    done: int = 0  # units of the phase: steps, queries
+    total: int = 0
+    pairs_per_second: float = 0.0
+    seconds_left: float = 0.0  # for this phase
+    time: str = ""  # UTC, ISO 8601
+    attempt: int = 0
