@@ -18,7 +18,7 @@ def _is_dangerous(char: str) -> bool:
 
 
 def shown(text: object, limit: int = 2000, *, lines: bool = False) -> str:
-    """`text` with every control, format, private and unassigned character as a visible mark, clipped to `limit` characters.
+    """`text` with control, format, private and unassigned characters as visible marks, clipped to `limit` characters.
 
     With `lines`, line feeds and tabs are kept; otherwise they become single spaces.
     """

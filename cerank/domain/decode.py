@@ -1,4 +1,4 @@
-"""Tables of outside text (TOML, overrides) to frozen structs, with every mistake found at once, each with its key path."""
+"""Tables of outside text (TOML, overrides) to frozen structs; every mistake is found at once, with its key path."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ that reaches them gives measures that contradict each other.
 
 from __future__ import annotations
 
+import itertools
 import math
 import struct
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,7 +29,7 @@ class Ranking(Mapping[str, tuple[str, ...]]):
         for query, values in self._scores.items():
             if len(values) != len(self._documents[query]):
                 raise ValueError(f"query {query}: {len(self._documents[query])} documents, {len(values)} scores")
-            if any(left <= right for left, right in zip(values, values[1:], strict=False)):
+            if any(left <= right for left, right in itertools.pairwise(values)):
                 raise ValueError(f"query {query}: scores do not strictly decrease")
 
     def __getitem__(self, query_id: str) -> tuple[str, ...]:

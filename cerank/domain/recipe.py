@@ -1,4 +1,4 @@
-"""What a person asks for: a base model, a chain of stages, datasets, a seed. Every default stands here, with its reason."""
+"""What a person asks for: a base model, a chain of stages, datasets, a seed. Every default stands here."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     max_length: Annotated[int, msgspec.Meta(ge=8)] = 256  # tokens of query and document together, with special tokens
     max_query_length: Positive = 64  # tokens of the query; the document gets the rest
     precision: Literal["fp32", "bf16"] = "fp32"  # bf16: autocast; weights, head and loss stay float32
-    microbatch: Positive = 8192  # tokens, padding included, that go through the model at once; changes memory, not groups
+    microbatch: Positive = 8192  # tokens, padding included, through the model at once; memory, not groups
 
     # when it looks up
     validate_every: Count = 0  # steps between validations; 0 validates at the end only
@@ -64,7 +64,7 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     patience: Count = 0  # stop after this many validations without a better one; 0 never stops early
     keep: Literal["best", "last"] = "best"  # which checkpoint the stage hands on
     checkpoint_every: Count = 0  # steps between checkpoints; 0: at each validation
-    on_nonfinite: Annotated[str, msgspec.Meta(pattern=r"^(stop|skip:[1-9]\d*)$")] = "stop"  # loss or gradient inf or NaN
+    on_nonfinite: Annotated[str, msgspec.Meta(pattern=r"^(stop|skip:[1-9]\d*)$")] = "stop"  # inf or NaN
 
 
 class Data(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -110,15 +110,15 @@ def _stage_mistakes(name: str, stage: Stage) -> list[str]:
     if stage.window[0] > stage.window[1]:
         mistakes.append(f"{at}.window: starts at rank {stage.window[0]} and ends before it, at {stage.window[1]}")
     if stage.source == "labels" and stage.positives >= stage.group_size:
-        mistakes.append(f"{at}.positives: {stage.positives} leave no room for a negative in a group of {stage.group_size}")
+        mistakes.append(f"{at}.positives: {stage.positives} leave no negative in a group of {stage.group_size}")
     if stage.max_query_length > stage.max_length - 5:
-        mistakes.append(f"{at}.max_query_length: {stage.max_query_length} leaves no room for a document in {stage.max_length}")
+        mistakes.append(f"{at}.max_query_length: {stage.max_query_length} leaves no document in {stage.max_length}")
     if stage.patience and not stage.validate_every:
         mistakes.append(f"{at}.patience: needs validate_every, or there is nothing to wait for")
     return mistakes
 
 
-def _recipe_mistakes(recipe: Recipe) -> list[str]:
+def _chain_mistakes(recipe: Recipe) -> list[str]:
     mistakes = []
     if not recipe.chain:
         mistakes.append("chain: empty; name at least one stage")
@@ -127,6 +127,11 @@ def _recipe_mistakes(recipe: Recipe) -> list[str]:
             mistakes.append(f"chain: no stage is called '{name}'; {nearest(name, recipe.stages)}")
     if len(set(recipe.chain)) != len(recipe.chain):
         mistakes.append("chain: a stage stands twice; give the second its own name and settings")
+    return mistakes
+
+
+def _recipe_mistakes(recipe: Recipe) -> list[str]:
+    mistakes = _chain_mistakes(recipe)
     for name in recipe.stages:
         if not name.replace("-", "").replace("_", "").isalnum() or not name.isascii():
             mistakes.append(f"stages.{name}: a stage's name holds letters, digits, '-' and '_' only")
@@ -156,5 +161,6 @@ def recipe_from(values: Mapping[str, object], where: str) -> Recipe:
     if recipe is not None:
         mistakes += _recipe_mistakes(recipe)
     if recipe is None or mistakes:
-        raise RecipeError("\n".join(mistakes), where=where, hint="`cerank recipes show NAME --full` lists every key with its default")
+        hint = "`cerank recipes show NAME --full` lists every key with its default"
+        raise RecipeError("\n".join(mistakes), where=where, hint=hint)
     return recipe
