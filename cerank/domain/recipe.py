@@ -8,92 +8,118 @@ from typing import Annotated, Literal
 import msgspec
 
 from cerank.domain import decode
+from cerank.domain.decode import says
 from cerank.domain.schedule import ScheduleName
 from cerank.errors import RecipeError
 from cerank.registry import nearest
 
-Count = Annotated[int, msgspec.Meta(ge=0)]
-Positive = Annotated[int, msgspec.Meta(ge=1)]
+# Upper bounds keep inf and typing slips such as an extra 000 out; no honest value comes near them.
+Count = Annotated[int, msgspec.Meta(ge=0, le=10**9)]
+Positive = Annotated[int, msgspec.Meta(ge=1, le=10**9)]
+Seed = Annotated[int, msgspec.Meta(ge=0, lt=2**63)]
 Share = Annotated[float, msgspec.Meta(ge=0.0, lt=1.0)]
-Rate = Annotated[float, msgspec.Meta(gt=0.0)]
-Amount = Annotated[float, msgspec.Meta(ge=0.0)]
+Rate = Annotated[float, msgspec.Meta(gt=0.0, le=1000.0)]
+Amount = Annotated[float, msgspec.Meta(ge=0.0, le=10.0**6)]
 
 
 class Stage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One stage of fine-tuning: which groups it sees, what loss it takes, how it steps, when it looks up."""
 
     # what it learns from
-    loss: str = "lce"  # see `cerank recipes losses`
-    source: Literal["labels", "teacher"] = "labels"  # where a group's targets come from
-    dataset: str = ""  # training dataset of this stage; "" takes data.train
-    first_stage: str = ""  # candidates for negatives and teacher; "" takes the first of data.first_stages
-    teacher: str = ""  # "embedding", a TREC run file, or RankGPT permutations (.json beside its .jsonl)
-    relevance: Positive = 1  # smallest grade that counts as a positive
+    loss: Annotated[str, says("see `cerank recipes losses`")] = "lce"
+    source: Annotated[Literal["labels", "teacher"], says("where a group's targets come from")] = "labels"
+    dataset: Annotated[str, says('training dataset of this stage; "" takes data.train')] = ""
+    first_stage: Annotated[
+        str, says('candidates for negatives and teacher; "" takes the first of data.first_stages')
+    ] = ""
+    teacher: Annotated[str, says('"embedding", a TREC run file, or RankGPT permutations (.json beside its .jsonl)')] = (
+        ""
+    )
+    relevance: Annotated[Positive, says("smallest grade that counts as a positive")] = 1
 
     # how groups are drawn
-    group_size: Annotated[int, msgspec.Meta(ge=2)] = 8  # candidates a query: 1 positive + 7 negatives
-    groups_per_step: Positive = 4
-    positives: Positive = 1  # positives in a group, as far as the query has them
-    negatives: Literal["random", "top"] = "random"  # uniformly from the window, or its first ones
-    window: tuple[Positive, Positive] = (1, 100)  # ranks of the first stage (or teacher) to draw from, both included
-    without_pair: Literal["skip", "refuse"] = "skip"  # a query without anything to learn from: count it, or stop
+    group_size: Annotated[int, msgspec.Meta(ge=2, le=10**6), says("candidates a query: 1 positive + 7 negatives")] = 8
+    groups_per_step: Annotated[Positive, says("queries a step takes the mean over")] = 4
+    positives: Annotated[Positive, says("positives in a group, as far as the query has them")] = 1
+    negatives: Annotated[Literal["random", "top"], says("uniformly from the window, or its first ones")] = "random"
+    window: Annotated[
+        tuple[Positive, Positive], says("ranks of the first stage (or teacher) to draw from, both included")
+    ] = (1, 100)
+    without_pair: Annotated[
+        Literal["skip", "refuse"], says("a query without anything to learn from: count it, or stop")
+    ] = "skip"
 
     # how long, how fast
-    steps: Count = 0  # exactly one of steps and epochs is above 0
-    epochs: Amount = 0.0  # passes over the queries with something to learn from
-    learning_rate: Rate = 1e-5
-    schedule: ScheduleName = "linear"
-    warmup: Share = 0.1  # share of the steps in which the rate rises from 0
-    weight_decay: Amount = 0.01
-    betas: tuple[Share, Share] = (0.9, 0.999)
-    epsilon: Rate = 1e-8
-    clip: Amount = 1.0  # largest gradient norm; 0 leaves gradients alone
-    dropout: Share | None = None  # None keeps the base's own
+    steps: Annotated[Count, says("exactly one of steps and epochs is above 0")] = 0
+    epochs: Annotated[Amount, says("passes over the queries with something to learn from")] = 0.0
+    learning_rate: Annotated[Rate, says("peak of the schedule")] = 1e-5
+    schedule: Annotated[ScheduleName, says("after the warm-up: constant, linear to 0, or half a cosine")] = "linear"
+    warmup: Annotated[Share, says("share of the steps in which the rate rises from 0")] = 0.1
+    weight_decay: Annotated[Amount, says("AdamW's, on weight matrices only")] = 0.01
+    betas: Annotated[tuple[Share, Share], says("AdamW's")] = (0.9, 0.999)
+    epsilon: Annotated[Rate, says("AdamW's")] = 1e-8
+    clip: Annotated[Amount, says("largest gradient norm; 0 leaves gradients alone")] = 1.0
+    dropout: Annotated[Share | None, says("left out: the base's own")] = None
 
     # what the model reads
-    max_length: Annotated[int, msgspec.Meta(ge=8)] = 256  # tokens of query and document together, with special tokens
-    max_query_length: Positive = 64  # tokens of the query; the document gets the rest
-    precision: Literal["fp32", "bf16"] = "fp32"  # bf16: autocast; weights, head and loss stay float32
-    microbatch: Positive = 8192  # tokens, padding included, through the model at once; memory, not groups
+    max_length: Annotated[
+        int, msgspec.Meta(ge=8, le=10**6), says("tokens of query and document together, with special tokens")
+    ] = 256
+    max_query_length: Annotated[Positive, says("tokens of the query; the document gets the rest")] = 64
+    precision: Annotated[Literal["fp32", "bf16"], says("bf16: autocast; weights, head and loss stay float32")] = "fp32"
+    microbatch: Annotated[Positive, says("tokens, padding included, through the model at once; memory, not groups")] = (
+        8192
+    )
 
     # when it looks up
-    validate_every: Count = 0  # steps between validations; 0 validates at the end only
-    validation_measure: str = "nDCG@10"
-    validation_queries: Count = 0  # first ones of the validation dataset; 0 takes all
-    validation_depth: Positive = 20  # candidates re-ranked for each validation query
-    patience: Count = 0  # stop after this many validations without a better one; 0 never stops early
-    keep: Literal["best", "last"] = "best"  # which checkpoint the stage hands on
-    checkpoint_every: Count = 0  # steps between checkpoints; 0: at each validation
-    on_nonfinite: Annotated[str, msgspec.Meta(pattern=r"^(stop|skip:[1-9]\d*)$")] = "stop"  # inf or NaN
+    validate_every: Annotated[Count, says("steps between validations; 0 validates at the end only")] = 0
+    validation_measure: Annotated[str, says("decides which checkpoint is best")] = "nDCG@10"
+    validation_queries: Annotated[Count, says("first ones of the validation dataset; 0 takes all")] = 0
+    validation_depth: Annotated[Positive, says("candidates re-ranked for each validation query")] = 20
+    patience: Annotated[Count, says("stop after this many validations without a better one; 0 never stops early")] = 0
+    keep: Annotated[Literal["best", "last"], says("which checkpoint the stage hands on")] = "best"
+    checkpoint_every: Annotated[Count, says("steps between checkpoints; 0: at each validation")] = 0
+    on_nonfinite: Annotated[
+        str,
+        msgspec.Meta(pattern=r"^(stop|skip:[1-9]\d*)\Z"),
+        says('at an inf or NaN: "stop", or "skip:3" to leave out up to three steps'),
+    ] = "stop"
 
 
 class Data(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where queries, documents and labels come from; a name, an ir_datasets id, or a folder; `[:80%]` takes a part."""
 
-    train: str = "pydocs/train"
-    validation: str = "pydocs/validation"
-    test: tuple[str, ...] = ("pydocs/test",)
-    first_stages: tuple[str, ...] = ("bm25",)  # "bm25", "scoreddocs", a run of the dataset by name, or a TREC run file
-    depth: Positive = 100  # candidates re-ranked for each test query
+    train: Annotated[str, says("queries, documents and labels the stages learn from")] = "pydocs/train"
+    validation: Annotated[str, says("queries that choose checkpoints; never measured in a comparison")] = (
+        "pydocs/validation"
+    )
+    test: Annotated[tuple[str, ...], says("what is re-ranked and measured at the end")] = ("pydocs/test",)
+    first_stages: Annotated[
+        tuple[str, ...], says('"bm25", "scoreddocs", a run of the dataset by name, or a TREC run file')
+    ] = ("bm25",)
+    depth: Annotated[Positive, says("candidates re-ranked for each test query")] = 100
 
 
 class Evaluate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What is measured on the test datasets."""
 
-    measures: tuple[str, ...] = ("nDCG@10", "RR@10")
+    measures: Annotated[tuple[str, ...], says("in the field's notation: nDCG@10, RR@10, AP(rel=2), ...")] = (
+        "nDCG@10",
+        "RR@10",
+    )
 
 
 class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A complete request. `stages` holds settings by name, `chain` says which of them run, in order."""
 
-    name: str
-    description: str = ""
-    base: str = "minilm"
-    seed: Count = 42
-    chain: tuple[str, ...]
-    data: Data = Data()
-    evaluate: Evaluate = Evaluate()
-    stages: dict[str, Stage] = {}
+    name: Annotated[str, says("what tables call it; free text")]
+    description: Annotated[str, says("one sentence for `cerank recipes list`")] = ""
+    base: Annotated[str, says("pretrained model: a name from `cerank bases`, a hub id, or a folder")] = "minilm"
+    seed: Annotated[Seed, says("decides everything random")] = 42
+    chain: Annotated[tuple[str, ...], says("the stages that run, in order")]
+    data: Annotated[Data, says("where queries, documents and labels come from")] = Data()
+    evaluate: Annotated[Evaluate, says("what is measured on the test datasets")] = Evaluate()
+    stages: Annotated[dict[str, Stage], says("settings of each stage, by its name")] = {}
 
     def chained(self) -> tuple[tuple[str, Stage], ...]:
         """The stages that run, in order, with their names."""
