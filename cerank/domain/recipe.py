@@ -16,7 +16,7 @@ from cerank.registry import nearest
 # Upper bounds keep inf and typing slips such as an extra 000 out; no honest value comes near them.
 Count = Annotated[int, msgspec.Meta(ge=0, le=10**9)]
 Positive = Annotated[int, msgspec.Meta(ge=1, le=10**9)]
-Seed = Annotated[int, msgspec.Meta(ge=0, lt=2**63)]
+Seed = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 Share = Annotated[float, msgspec.Meta(ge=0.0, lt=1.0)]
 Rate = Annotated[float, msgspec.Meta(gt=0.0, le=1000.0)]
 Amount = Annotated[float, msgspec.Meta(ge=0.0, le=10.0**6)]
@@ -55,7 +55,7 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     learning_rate: Annotated[Rate, says("peak of the schedule")] = 1e-5
     schedule: Annotated[ScheduleName, says("after the warm-up: constant, linear to 0, or half a cosine")] = "linear"
     warmup: Annotated[Share, says("share of the steps in which the rate rises from 0")] = 0.1
-    weight_decay: Annotated[Amount, says("AdamW's, on weight matrices only")] = 0.01
+    weight_decay: Annotated[Amount, says("decoupled, as AdamW does it")] = 0.01
     betas: Annotated[tuple[Share, Share], says("AdamW's")] = (0.9, 0.999)
     epsilon: Annotated[Rate, says("AdamW's")] = 1e-8
     clip: Annotated[Amount, says("largest gradient norm; 0 leaves gradients alone")] = 1.0

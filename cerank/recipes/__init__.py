@@ -1,1 +1,11 @@
-"""."""
+"""Recipes as TOML: the shipped ones, loading with `extends` and overrides, and writing them out again.
+
+Invariant: a recipe leaves this package complete and checked, or an error names every mistake with its place.
+"""
+
+from __future__ import annotations
+
+from cerank.recipes.loading import LoadedRecipe, load, shipped
+from cerank.recipes.rendering import render, template
+
+__all__ = ["LoadedRecipe", "load", "render", "shipped", "template"]

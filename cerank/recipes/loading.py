@@ -1,0 +1,191 @@
+"""From a name or a path to a recipe: reads the file, those it extends, and lays the command line's words over them.
+
+Invariant: files are only read, at most a mebibyte each and eight in a row, and every mistake is reported at once.
+"""
+
+from __future__ import annotations
+
+import datetime
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from cerank.domain.decode import LARGEST_TOML, line_of, merged, toml_table
+from cerank.domain.recipe import Recipe, recipe_from
+from cerank.errors import FormatError, RecipeError, UsageError
+from cerank.registry import nearest
+
+SHIPPED = Path(__file__).parent
+LONGEST_CHAIN = 8  # files that extend one another; a person loses track long before
+
+
+class LoadedRecipe(msgspec.Struct, frozen=True):
+    """A recipe and what it was made of."""
+
+    recipe: Recipe
+    toml: bytes  # the file as given, without what it extends and without overrides
+    source: str  # the shipped name or the path, as given
+    merged: dict[str, object]  # the table the recipe was read from: parents, file and overrides, without defaults
+
+
+class _File(msgspec.Struct, frozen=True):
+    """One TOML file of the chain of `extends`, the given one first."""
+
+    where: str
+    source: bytes
+    table: dict[str, object]
+
+
+def shipped() -> list[str]:
+    """The names of the recipes that come with cerank, sorted."""
+    return sorted(path.stem for path in SHIPPED.glob("*.toml"))
+
+
+def load(name_or_path: str, overrides: Sequence[str] = (), changes: Mapping[str, object] | None = None) -> LoadedRecipe:
+    """The recipe under a shipped name or in a `.toml` file, complete with defaults.
+
+    Args:
+        name_or_path: a shipped name; anything that ends in `.toml` or holds a separator is a path.
+        overrides: `key.path=VALUE` each, VALUE in TOML or else a bare string; they win over everything.
+        changes: a table laid over the file's, for options such as `--seed`; overrides win over it.
+
+    Raises:
+        UsageError: no such recipe, an unreadable file, or a malformed override.
+        FormatError: a file that is not TOML.
+        RecipeError: wrong keys or values, all of them, with file and line where they stand in a file.
+    """
+    files = _chain(name_or_path)
+    values: dict[str, object] = {}
+    for file in reversed(files):
+        values = merged(values, {key: value for key, value in file.table.items() if key != "extends"})
+    asked: dict[str, object] = dict(changes or {})
+    for override in overrides:
+        asked = merged(asked, _override(override))
+    mistakes = _unknown_stages(values, asked)
+    values = merged(values, asked)
+    try:
+        recipe = recipe_from(values, name_or_path)
+    except RecipeError as error:
+        mistakes += error.what.split("\n")
+        raise _placed(mistakes, files, asked, error.hint) from None
+    if mistakes:
+        raise _placed(mistakes, files, asked, "`cerank recipes show NAME` lists the stages")
+    return LoadedRecipe(recipe, files[0].source, name_or_path, values)
+
+
+def _path_of(name: str, folder: Path | None, where: str) -> tuple[Path, str]:
+    """The file that `name` means, and what to call it in errors."""
+    if not name.endswith(".toml") and not re.search(r"[/\\]", name):
+        if name not in shipped():
+            hint = f"{nearest(name, shipped())}; a recipe of your own is given by its path, which ends in .toml"
+            raise UsageError(f"no recipe is called '{name}'", where=where, hint=hint)
+        path = SHIPPED / f"{name}.toml"
+        return path, f"recipe {name}"
+    path = folder / name if folder else Path(name)
+    return path, str(path)
+
+
+def _read(path: Path, name: str, where: str) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(LARGEST_TOML + 1)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        hint = f"shipped recipes: {', '.join(shipped())}"
+        raise UsageError(f"cannot read the recipe '{name}': {reason.lower()}", where=where, hint=hint) from None
+
+
+def _chain(name: str) -> list[_File]:
+    """The file and those it extends, nearest first."""
+    files: list[_File] = []
+    seen: list[Path] = []
+    folder: Path | None = None
+    where = ""
+    while True:
+        path, called = _path_of(name, folder, where)
+        source = _read(path, name, where)
+        if path.resolve() in seen:
+            raise UsageError("recipes extend one another in a circle", where=where, hint=f"'{name}' was read before")
+        if len(files) == LONGEST_CHAIN:
+            raise UsageError(f"more than {LONGEST_CHAIN} recipes extend one another", where=where)
+        seen.append(path.resolve())
+        table = toml_table(source, called)
+        files.append(_File(called, source, table))
+        if "extends" not in table:
+            return files
+        where = f"{called}:{line_of(source, ('extends',))[0]}"
+        parent = table["extends"]
+        if not isinstance(parent, str) or not parent:
+            raise FormatError("extends takes one name or path", where=where, hint='such as extends = "distill"')
+        name, folder = parent, path.parent
+
+
+def _override(text: str) -> dict[str, object]:
+    """`a.b.c=VALUE` as a table."""
+    path, equals, raw = text.partition("=")
+    keys = [key.strip() for key in path.split(".")]
+    if not equals or not all(keys):
+        raise UsageError(
+            f"'{text}' is not KEY=VALUE", where="--set", hint="such as --set stages.distill.learning_rate=3e-6"
+        )
+    if len(keys) > LONGEST_CHAIN:
+        raise UsageError(f"'{path}' is no key of a recipe", where="--set", hint="`cerank recipes show NAME --full`")
+    value = _override_value(raw)
+    for key in reversed(keys):
+        value = {key: value}
+    return {keys[0]: value[keys[0]]} if isinstance(value, dict) else {}
+
+
+def _override_value(raw: str) -> object:
+    """VALUE as TOML, or as the bare string it is; a date is a string too, for no key holds one."""
+    try:
+        values = tomllib.loads(f"value = {raw}")
+    except (ValueError, RecursionError):
+        return raw
+    value = values.pop("value")
+    return raw if values or isinstance(value, datetime.date | datetime.time) else value
+
+
+def _unknown_stages(values: Mapping[str, object], asked: Mapping[str, object]) -> list[str]:
+    """Stages that an option names and neither file nor chain knows: a slip that would otherwise pass unseen."""
+    stages, wanted = values.get("stages"), asked.get("stages")
+    if not isinstance(stages, Mapping) or not isinstance(wanted, Mapping):
+        return []
+    chain = asked.get("chain", values.get("chain"))
+    known = {*stages, *(chain if isinstance(chain, list | tuple) else ())}
+    return [f"stages.{name}: no stage has this name; {nearest(name, stages)}" for name in wanted if name not in known]
+
+
+def _placed(mistakes: Sequence[str], files: Sequence[_File], asked: Mapping[str, object], hint: str) -> RecipeError:
+    """The error for `mistakes` (each `key.path: what`), with the place of each in front."""
+    lines = []
+    first = ""
+    for mistake in mistakes:
+        keys = tuple(re.sub(r"\[.*", "", mistake.partition(": ")[0]).split("."))
+        place, file, number = _place_of(keys, files, asked)
+        first = first or (f"{file.where}:{number}" if file and number else "")
+        lines.append(f"{place}{mistake}" if len(mistakes) > 1 or not number else mistake)
+    return RecipeError("\n".join(lines), where=first or files[0].where, hint=hint)
+
+
+def _place_of(
+    keys: tuple[str, ...], files: Sequence[_File], asked: Mapping[str, object]
+) -> tuple[str, _File | None, int]:
+    """Where the value under `keys` was given: (words for it, the file, its line), or the nearest table around it."""
+    node: object = asked
+    for key in keys:
+        node = node.get(key) if isinstance(node, Mapping) else None
+    if node is not None:
+        return "on the command line: ", None, 0
+    best: tuple[int, _File, int] | None = None
+    for file in files:
+        line, depth = line_of(file.source, keys)
+        if depth > (best[0] if best else 0):
+            best = (depth, file, line)
+    if best is None:
+        return "", files[0], 0
+    _, file, line = best
+    return (f"line {line}: " if file is files[0] else f"{file.where} line {line}: "), file, line

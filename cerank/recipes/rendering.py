@@ -1,0 +1,103 @@
+"""A recipe as TOML text: short (what differs from the defaults), or full (every key, with its explanation).
+
+Invariant: what is written here reads back as an equal recipe.
+"""
+
+from __future__ import annotations
+
+import re
+import typing
+from collections.abc import Iterator
+
+import msgspec
+
+from cerank.domain.decode import explanation, struct_in
+from cerank.domain.recipe import Recipe
+
+_NAMED = {"b": "\b", "t": "\t", "n": "\n", "f": "\f", "r": "\r", '"': '"', "\\": "\\"}
+_ESCAPES = {char: f"\\{letter}" for letter, char in _NAMED.items()}
+
+
+def render(recipe: Recipe, full: bool = False) -> str:
+    """`recipe` as TOML; `full` writes the defaults too, and beside each key what it means."""
+    return "\n".join(_table(recipe, "", full)).strip("\n") + "\n"
+
+
+def template(name: str) -> str:
+    """The start of a person's own recipe called `name`, for `cerank recipes new`; it loads as it stands."""
+    return f"""\
+# Everything that is not said here is taken from the recipe this one extends.
+# `cerank recipes show contrastive-then-distill --full` lists every key with its meaning and default;
+# `cerank recipes check THIS_FILE` names every mistake.
+extends = "contrastive-then-distill"  # a shipped recipe, or a path from here
+
+name = {_literal(name)}
+description = ""
+# base = "electra"  # see `cerank bases`
+# seed = 1
+# chain = ["contrastive", "distill"]  # the stages that run, in order
+
+[data]
+# train = "pydocs/train"  # a name, an ir_datasets id, or a folder; see `cerank datasets`
+# validation = "pydocs/validation"
+# test = ["pydocs/test"]
+# first_stages = ["bm25"]  # or TREC run files
+
+[stages.contrastive]
+# learning_rate = 1e-4
+
+[stages.distill]
+# learning_rate = 5e-5
+"""
+
+
+def _literal(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return '"' + "".join(_character(char) for char in value) + '"'
+    if isinstance(value, tuple):
+        return "[" + ", ".join(_literal(item) for item in value) + "]"
+    return repr(value)
+
+
+def _character(char: str) -> str:
+    if char in _ESCAPES:
+        return _ESCAPES[char]
+    return char if char.isprintable() else f"\\U{ord(char):08x}"
+
+
+def _key(name: str) -> str:
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else _literal(name)
+
+
+def _table(values: msgspec.Struct, path: str, full: bool) -> Iterator[str]:
+    """The lines of one table: its own keys first, as TOML asks, then the tables in it."""
+    hints = typing.get_type_hints(type(values), include_extras=True)
+    tables: list[tuple[str, msgspec.Struct, str]] = []
+    keys: list[str] = []
+    for field in msgspec.structs.fields(type(values)):
+        value = getattr(values, field.name)
+        text = explanation(hints[field.name])
+        if isinstance(value, dict):
+            tables += [(f"{field.name}.{_key(name)}", entry, "") for name, entry in value.items()]
+        elif struct_in(hints[field.name]):
+            tables.append((field.name, value, text))
+        elif full:
+            keys.append(_explained(field.name, value, text))
+        elif field.required or value != field.default:
+            keys.append(f"{field.name} = {_literal(value)}")
+    if path and (keys or full or path.startswith("stages.")):
+        yield f"\n[{path}]"
+    yield from keys
+    for name, table, text in tables:
+        lines = list(_table(table, f"{path}.{name}" if path else name, full))
+        if full and text and lines:
+            lines[0] += f"  # {text}"
+        yield from lines
+
+
+def _explained(name: str, value: object, text: str) -> str:
+    """A key with its explanation; TOML has no null, so a value that is left out stands behind a `#`."""
+    line = f"# {name} =" if value is None else f"{name} = {_literal(value)}"
+    return f"{line}  # {text}" if text else line

@@ -1,0 +1,196 @@
+"""What a person sets once, for every command: where runs and caches live, the device, threads, the output's format.
+
+Invariant: each value comes from the first of flag, environment, project file, user file and default that gives it,
+and says which it was. Nothing here is part of a plan before `lab` puts it there.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+
+from cerank.domain import decode
+from cerank.domain.decode import says
+from cerank.errors import UsageError
+from cerank.registry import nearest
+
+FORMATS = ("table", "tsv", "json", "jsonl", "latex", "markdown")
+FILE = "cerank.toml"  # in the working folder, and in the user's configuration folder
+PREFIX = "CERANK_"
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """Every setting with its value."""
+
+    lab: Path  # the folder of runs
+    cache: Path  # the folder of indexes and built datasets; may be emptied at any time
+    device: str  # "auto", "cpu", "cuda", "cuda:N" or "mps"
+    threads: int  # CPU threads of the model; 0 takes all physical cores
+    format: str  # one of FORMATS; "" takes table on a terminal and tsv elsewhere
+
+
+class Flags(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What one source says; None where it says nothing. The command line's options come in as this."""
+
+    lab: Annotated[str | None, says("folder of runs")] = None
+    cache: Annotated[str | None, says("folder of indexes and built datasets; may be emptied at any time")] = None
+    device: Annotated[str | None, says("auto, cpu, cuda, cuda:N or mps")] = None
+    threads: Annotated[int | None, msgspec.Meta(ge=0, le=4096), says("CPU threads; 0 takes all physical cores")] = None
+    format: Annotated[str | None, says("of tables; left out: table on a terminal, tsv elsewhere")] = None
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """One line of `cerank config show`."""
+
+    key: str
+    value: str
+    source: str  # "--lab", "CERANK_LAB", a file and line, or "default"
+
+
+class Resolved(msgspec.Struct, frozen=True):
+    """The settings, and where each comes from, in the order of `Settings`."""
+
+    settings: Settings
+    entries: tuple[Entry, ...]
+
+
+class _Layer(msgspec.Struct, frozen=True):
+    """One source of settings."""
+
+    flags: Flags
+    sources: dict[str, str]  # setting -> where this layer says it
+    folder: Path  # what a relative path is relative to
+
+
+def user_file() -> Path:
+    """The user's own settings file, whether it exists or not."""
+    import platformdirs
+
+    return platformdirs.user_config_path("cerank") / FILE
+
+
+def resolve(flags: Flags, environ: Mapping[str, str], cwd: Path) -> Resolved:
+    """The settings in force.
+
+    Args:
+        flags: the command line's; they win.
+        environ: the environment; `CERANK_LAB` and so on. An empty variable says nothing.
+        cwd: the absolute working folder, where the project's cerank.toml is looked for.
+
+    Raises:
+        UsageError: a wrong key or value in any source, even one that another overrides.
+    """
+    import platformdirs
+
+    own = user_file()
+    layers = [
+        _layer(_given(flags), cwd, {key: f"--{key}" for key in _keys()}),
+        _layer(_from_environment(environ), cwd, {key: PREFIX + key.upper() for key in _keys()}),
+        _file_layer(cwd / FILE),
+        *([_file_layer(own)] if own != cwd / FILE else []),
+        _Layer(
+            Flags(
+                lab=platformdirs.user_data_dir("cerank"),
+                cache=platformdirs.user_cache_dir("cerank"),
+                device="auto",
+                threads=0,
+                format="",
+            ),
+            dict.fromkeys(_keys(), "default"),
+            cwd,
+        ),
+    ]
+    chosen = {key: _first(key, layers) for key in _keys()}
+    values = {key: value for key, (value, _) in chosen.items()}
+    entries = tuple(Entry(key, str(value), source) for key, (value, source) in chosen.items())
+    return Resolved(msgspec.convert(values, Settings, dec_hook=_path, builtin_types=(Path,)), entries)
+
+
+def _path(kind: type, value: object) -> object:
+    return kind(value)
+
+
+def _keys() -> tuple[str, ...]:
+    return Flags.__struct_fields__
+
+
+def _given(flags: Flags) -> dict[str, object]:
+    return {key: value for key in _keys() if (value := getattr(flags, key)) is not None}
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, object]:
+    values: dict[str, object] = {key: text for key in _keys() if (text := environ.get(PREFIX + key.upper()))}
+    threads = values.get("threads")
+    if isinstance(threads, str) and re.fullmatch(r"[0-9]{1,9}", threads):
+        values["threads"] = int(threads)
+    return values
+
+
+def _layer(values: Mapping[str, object], folder: Path, sources: Mapping[str, str], fallback: str = "") -> _Layer:
+    """One source's values, checked.
+
+    Raises:
+        UsageError: all that is wrong in this source, with the place of the first mistake.
+    """
+    mistakes: list[str] = []
+    flags = decode.table(Flags, values, "", mistakes)
+    mistakes += _mistakes_in(values)
+    if flags is None or mistakes:
+        where = sources.get(mistakes[0].partition(":")[0], fallback)
+        raise UsageError("\n".join(mistakes), where=where, hint="`cerank config show` lists the settings")
+    return _Layer(flags, dict(sources), folder)
+
+
+def _mistakes_in(values: Mapping[str, object]) -> list[str]:
+    """What a type cannot say."""
+    mistakes = []
+    for key in ("lab", "cache"):
+        folder = values.get(key)
+        if isinstance(folder, str) and (not folder or "\0" in folder):
+            mistakes.append(f"{key}: not the path of a folder; given: {folder!r:.80}")
+    device = values.get("device")
+    if isinstance(device, str) and not re.fullmatch(r"auto|cpu|mps|cuda(:[0-9]{1,3})?", device):
+        known = ("auto", "cpu", "cuda", "cuda:0", "mps")
+        mistakes.append(f"device: no device is called '{device}'; {nearest(device, known)}")
+    form = values.get("format")
+    if isinstance(form, str) and form and form not in FORMATS:
+        mistakes.append(f"format: no format is called '{form}'; {nearest(form, FORMATS)}")
+    return mistakes
+
+
+def _file_layer(path: Path) -> _Layer:
+    """What a settings file says; nothing where there is none."""
+    try:
+        with path.open("rb") as file:
+            source = file.read(decode.LARGEST_TOML + 1)
+    except (FileNotFoundError, NotADirectoryError):
+        return _Layer(Flags(), {}, path.parent)
+    except OSError as error:
+        raise UsageError(f"cannot read the settings: {(error.strerror or '').lower()}", where=str(path)) from None
+    values = decode.toml_table(source, str(path))
+    sources = {key: f"{path}:{decode.line_of(source, (key,))[0]}" for key in values}
+    return _layer(values, path.parent, sources, str(path))
+
+
+def _first(key: str, layers: list[_Layer]) -> tuple[str | int, str]:
+    """The value of the first layer that has one, a path made absolute, and the value's source."""
+    for layer in layers:
+        value = getattr(layer.flags, key)
+        if value is None:
+            continue
+        if key in {"lab", "cache"}:
+            value = str(layer.folder / _at_home(value, layer.sources[key]))
+        return value, layer.sources[key]
+    raise AssertionError(f"the defaults lack {key}")
+
+
+def _at_home(text: str, where: str) -> Path:
+    """`text` as a path with a leading `~` as the home folder."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise UsageError(f"no home folder is known for '{text}'", where=where, hint="give the whole path") from None
