@@ -1,0 +1,187 @@
+"""Measures by the field's names, one value per query, computed by ir_measures' own choice of provider.
+
+Invariant: no tie reaches a provider (they break ties differently), and every judged query has a value.
+"""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cerank.domain.rankings import Ranking
+from cerank.errors import UsageError
+from cerank.registry import nearest
+
+Qrels = Mapping[str, Mapping[str, int]]  # query id -> document id -> grade
+
+_EXAMPLES = "such as nDCG@10, RR@10, AP(rel=2), R(rel=2)@100"
+_REFUSED = {
+    "NumQ": "counts queries and says nothing of a ranking",
+    "NumRel": "counts the qrels and says nothing of a ranking",
+    "Accuracy": "has no value for a query without a relevant document, so queries cannot be paired",
+}
+
+
+def check(names: Sequence[str], qrels: Qrels, where: str) -> tuple[str, ...]:
+    """The canonical names (`MRR@10` becomes `RR@10`), each once, in the order given.
+
+    Args:
+        names: ir_measures' names, or their aliases.
+        qrels: what they will be computed on; it decides whether a relevance threshold can be met.
+        where: the option or file the names came from, for the error.
+
+    Raises:
+        UsageError: an unknown or malformed name; one that cannot be computed here; one that these qrels make 0 for
+            every ranking.
+    """
+    if not names:
+        raise UsageError("no measure is named", where=where, hint=f"name at least one, {_EXAMPLES}")
+    grades = {grade for judged in qrels.values() for grade in judged.values()}
+    if not grades:
+        raise UsageError("the qrels judge no document, so nothing can be measured", where=where)
+    canonical: dict[str, None] = {}
+    for name in names:
+        measure = _parsed(name, where)
+        _refuse_uncomputable(name, measure, where)
+        _refuse_always_zero(name, measure, max(grades), where)
+        canonical[str(measure)] = None
+    return tuple(canonical)
+
+
+def per_query(names: Sequence[str], qrels: Qrels, ranking: Ranking) -> dict[str, dict[str, float]]:
+    """Measure -> query -> value, for every query of the qrels and in their order.
+
+    A query the ranking lacks counts 0 (as trec_eval -c does); a query without qrels is ignored.
+
+    Args:
+        names: as `check` returned them.
+
+    Raises:
+        UsageError: a provider cannot compute a measure on these qrels.
+    """
+    import ir_measures
+
+    measures = {_parsed(name, ""): name for name in names}
+    # Numbers from 1 stand for query ids: gdeval cuts letters and leading zeros off an id and would lose the query.
+    number = {query: str(place) for place, query in enumerate(qrels, start=1)}
+    query_of = {place: query for query, place in number.items()}
+    deepest = _deepest(measures)
+    run: dict[str, dict[str, float]] = {}
+    for query, place in number.items():
+        ids = ranking.get(query, ())[:deepest]
+        if ids:  # the provider of Judged divides by the length of a list
+            # Scores of a model may tie in a provider's float32; ranks as scores cannot.
+            run[place] = {doc: float(len(ids) - rank) for rank, doc in enumerate(ids)}
+    graded = {number[query]: dict(judged) for query, judged in qrels.items()}
+    values = {name: dict.fromkeys(qrels, 0.0) for name in names}
+    try:
+        for metric in ir_measures.iter_calc(list(measures), graded, run):
+            if metric.query_id in query_of:  # gdeval adds a line for the mean
+                values[measures[metric.measure]][query_of[metric.query_id]] = float(metric.value)
+    except (ValueError, RuntimeError, subprocess.CalledProcessError) as error:
+        raise UsageError(f"cannot compute {', '.join(names)}: {error}") from error
+    return values
+
+
+def _deepest(measures: Mapping[Any, str]) -> int | None:
+    """The rank below which no measure looks, or None: without a cutoff, or where unjudged documents are skipped."""
+    if any("cutoff" not in m.params or m.params.get("judged_only") for m in measures):
+        return None
+    return max((int(m.params["cutoff"]) for m in measures), default=None)
+
+
+def _refuse_uncomputable(name: str, measure: Any, where: str) -> None:
+    import ir_measures
+
+    if measure.NAME in _REFUSED:
+        raise UsageError(f"{name} {_REFUSED[measure.NAME]}", where=where, hint=f"name a measure {_EXAMPLES}")
+    providers: Sequence[Any] = ir_measures.DefaultPipeline.providers
+    able = [provider for provider in providers if provider.supports(measure)]
+    if not any(provider.is_available() for provider in able):
+        wanted = "; ".join(str(hint) for provider in able if (hint := provider.install_instructions()))
+        raise UsageError(f"no installed provider computes {name}", where=where, hint=wanted or f"others, {_EXAMPLES}")
+
+
+def _refuse_always_zero(name: str, measure: Any, largest: int, where: str) -> None:
+    if measure.NAME in {"Judged", "NumRet"} and "rel" not in measure.params:
+        return
+    rel = measure["rel"] if "rel" in measure.SUPPORTED_PARAMS else 1
+    rel = rel if isinstance(rel, int) else 1
+    if rel < 1:
+        raise UsageError(f"{name} counts documents judged irrelevant as relevant", where=where, hint="rel starts at 1")
+    if largest < rel:
+        what = f"{name} is 0 for every ranking: it needs grade {rel}, and the largest grade in the qrels is {largest}"
+        hint = f"use rel={largest}" if largest > 0 else "these qrels hold no relevant document"
+        raise UsageError(what, where=where, hint=hint)
+
+
+def _parsed(name: str, where: str) -> Any:
+    """The ir_measures object of a name, its parameters in one order so that equal measures have equal text.
+
+    ir_measures' own parser uses parts of `ast` that Python 3.14 no longer has, and its errors name no place.
+    """
+    from ir_measures.measures import registry
+
+    base, params = _pieces(name, where)
+    if base not in registry:
+        raise UsageError(f"no measure is called '{name}'", where=where, hint=_hint(name, base, registry))
+    known = registry[base]
+    params = {known.AT_PARAM if key == "@" else key: value for key, value in params.items()}
+    for key, value in params.items():
+        if key not in known.SUPPORTED_PARAMS:
+            raise UsageError(f"{name}: {base} has no '{key}'", where=where, hint=nearest(key, known.SUPPORTED_PARAMS))
+        info = known.SUPPORTED_PARAMS[key]
+        is_wrong_bool = isinstance(value, bool) and info.dtype is not bool
+        if is_wrong_bool or not info.validate(value) or (key == "cutoff" and value < 1):
+            raise UsageError(f"{name}: {key} cannot be {value!r}", where=where, hint=str(info.desc or ""))
+    merged = {**known.params, **params}
+    for key, info in known.SUPPORTED_PARAMS.items():
+        if info.required and key not in merged:
+            wanted = f"{base}@10" if key == known.AT_PARAM == "cutoff" else f"{base}({key}=...)"
+            raise UsageError(f"{name}: {key} is missing", where=where, hint=f"write it as {wanted}")
+    return type(known)(**{key: merged[key] for key in known.SUPPORTED_PARAMS if key in merged})
+
+
+def _pieces(name: str, where: str) -> tuple[str, dict[str, Any]]:
+    """`AP(rel=2)@100` as ("AP", {"rel": 2, "@": 100})."""
+    malformed = UsageError(
+        f"'{name}' is not a measure's name", where=where, hint=f"Name(key=value)@cutoff, {_EXAMPLES}"
+    )
+    try:
+        node = ast.parse(name.strip(), mode="eval").body
+        params: dict[str, Any] = {}
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.MatMult):
+            params["@"] = ast.literal_eval(node.right)
+            node = node.left
+        if isinstance(node, ast.Call):
+            if node.args or any(keyword.arg is None for keyword in node.keywords):
+                raise malformed
+            params |= {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in node.keywords}
+            node = node.func
+    except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError) as error:
+        raise malformed from error
+    if not isinstance(node, ast.Name):
+        raise malformed
+    return node.id, params
+
+
+def _hint(name: str, base: str, registry: Mapping[str, Any]) -> str:
+    """The nearest name: the same letters in another case, trec_eval's own name translated, or the closest."""
+    same = [known for known in registry if known.lower() == base.lower()]
+    if same:
+        return f"did you mean '{name.replace(base, same[0], 1)}'?"
+    translated = _from_trec_eval(base)
+    return f"trec_eval's {base} is called {translated} here" if translated else nearest(base, registry)
+
+
+def _from_trec_eval(base: str) -> str:
+    import ir_measures
+
+    stem, _, last = base.rpartition("_")
+    asked = f"{stem}.{last}" if stem and last.isdigit() else base
+    try:
+        return ", ".join(map(str, ir_measures.parse_trec_measure(asked)))
+    except (ValueError, KeyError):
+        return ""
