@@ -1,0 +1,183 @@
+"""Strict, streaming reading of text files from outside: plain or gzip, UTF-8, one record a line.
+
+Invariant: whatever a file holds, what leaves here is a CerankError with file:line or a list of clean lines; at most
+one block and one line of a file is in memory at a time.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import re
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, TypeVar, cast
+
+import msgspec
+
+from cerank.errors import CerankError, FormatError, MissingError, UsageError
+from cerank.text import shown
+
+S = TypeVar("S", bound=msgspec.Struct)
+
+_BLOCK = 1 << 20
+_LONGEST_LINE = 1 << 26  # 64 MiB: far beyond any document, and a bound on what a file without line ends can take
+_GZIP = b"\x1f\x8b"
+_MARKS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")  # UTF-8, UTF-16 LE and BE
+# What str.split() splits at and C's isspace() does not: an id with one of these is two ids to half of the tools.
+_WIDE_SPACE = re.compile("[\x1c-\x1f\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]")
+_SEPARATORS = (b"\x1c", b"\x1d", b"\x1e", b"\x1f")
+_SPACE_OR_NUL = re.compile(r"[\s\x1c-\x1f\x00]")
+
+
+def at(path: Path, line: int) -> str:
+    """`file:line`, as every error about a file names its place."""
+    return f"{path}:{line}"
+
+
+def io_mistake(path: Path, error: OSError) -> CerankError:
+    """The error for a person when `path` cannot be opened or read."""
+    if isinstance(error, FileNotFoundError):
+        return MissingError("no such file", where=str(path))
+    reason = error.strerror or str(error)
+    return UsageError(f"cannot be read: {reason[:1].lower()}{reason[1:]}", where=str(path))
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of the file's bytes as they lie on disk, 64 hex digits.
+
+    Raises:
+        MissingError, UsageError: it is not there, or cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise io_mistake(path, error) from error
+
+
+def _opened(path: Path) -> IO[bytes]:
+    file = path.open("rb")
+    is_gzip = file.read(2) == _GZIP
+    file.seek(0)
+    if path.suffix == ".gz" and not is_gzip:
+        file.close()
+        raise FormatError("is called .gz and is not gzip", where=str(path))
+    return cast("IO[bytes]", gzip.GzipFile(fileobj=file, mode="rb")) if is_gzip else file
+
+
+def _checked(path: Path, block: bytes, first: int) -> None:
+    """Refuses NUL and bytes that are not UTF-8, naming the line; `block` ends at a line's end."""
+    nul = block.find(b"\0")
+    if nul >= 0:
+        raise FormatError("holds a NUL byte", where=at(path, first + block.count(b"\n", 0, nul)))
+    if block.isascii():
+        return
+    try:
+        block.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = first + block.count(b"\n", 0, error.start)
+        raise FormatError(f"holds bytes that are not UTF-8 ({error.reason})", where=at(path, line)) from None
+
+
+def _plainly_spaced(path: Path, block: bytes, first: int) -> None:
+    """Refuses white space at which only some tools split columns: they would see different ids."""
+    if block.isascii() and not any(mark in block for mark in _SEPARATORS):
+        return
+    text = block.decode("utf-8")
+    found = _WIDE_SPACE.search(text)
+    if found:
+        what = f"holds the white space U+{ord(found.group()):04X}, at which some tools split columns and some do not"
+        raise FormatError(what, where=at(path, first + text.count("\n", 0, found.start())))
+
+
+def _blocks(path: Path, file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
+    """(number of the first line, bytes up to a line's end), in order."""
+    first, rest = 1, b""
+    while block := file.read(_BLOCK):
+        if first == 1 and not rest and block.startswith(_MARKS):
+            raise FormatError("starts with a byte order mark", where=at(path, 1), hint="save it as UTF-8 without BOM")
+        block = rest + block
+        end = block.rfind(b"\n") + 1
+        if not end and len(block) > _LONGEST_LINE:
+            raise FormatError(f"has a line of more than {_LONGEST_LINE >> 20} MiB", where=at(path, first))
+        whole, rest = block[:end], block[end:]
+        if whole:
+            yield first, whole
+            first += whole.count(b"\n")
+    if rest:
+        yield first, rest
+
+
+def line_blocks(path: Path, *, columns: bool = False) -> Iterator[tuple[int, list[bytes]]]:
+    """Blocks of lines: (number of the first one, from 1; the lines without line feeds), gzip unpacked.
+
+    A carriage return at a line's end stays for the caller, whose splitting or stripping drops it. Gzip is known by its
+    first bytes. With `columns`, the caller splits at ASCII's white space, and every other kind is refused.
+
+    Raises:
+        FormatError: bad gzip, byte order mark, NUL, not UTF-8, a line of more than 64 MiB, odd white space.
+        MissingError, UsageError: the file is not there, or cannot be read.
+    """
+    try:
+        with _opened(path) as file:
+            for first, block in _blocks(path, file):
+                _checked(path, block, first)
+                if columns:
+                    _plainly_spaced(path, block, first)
+                lines = block.split(b"\n")
+                if not lines[-1]:
+                    lines.pop()
+                yield first, lines
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise FormatError(f"is damaged gzip: {error}", where=str(path)) from error
+    except OSError as error:
+        raise io_mistake(path, error) from error
+
+
+def checked_id(text: str, kind: str, where: str) -> str:
+    """`text`, if it can be an id: not empty, no white space, no NUL; so that every TREC file can carry it.
+
+    Raises:
+        FormatError: it cannot.
+    """
+    if not text:
+        raise FormatError(f"empty {kind} id", where=where)
+    if _SPACE_OR_NUL.search(text):
+        raise FormatError(f"{kind} id '{shown(text, 80)}' holds white space, which no TREC file can carry", where=where)
+    return text
+
+
+def json_lines(path: Path, kind: type[S]) -> Iterator[tuple[int, S]]:
+    """(line number, record) of a JSONL file; blank lines are skipped, unknown keys ignored.
+
+    Raises:
+        FormatError: a line that is not JSON, or not a `kind`; and all that `line_blocks` raises.
+    """
+    decoder = msgspec.json.Decoder(kind)
+    for first, lines in line_blocks(path):
+        for number, line in enumerate(lines, first):
+            if not line.strip():
+                continue
+            try:
+                yield number, decoder.decode(line)
+            except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+                raise FormatError(f"not a valid record: {shown(error, 200)}", where=at(path, number)) from error
+
+
+def tab_lines(path: Path, columns: tuple[int, ...]) -> Iterator[tuple[int, list[str]]]:
+    """(line number, columns) of a tab-separated file; blank lines are skipped.
+
+    Raises:
+        FormatError: a line whose number of columns is not in `columns`; and all that `line_blocks` raises.
+    """
+    for first, lines in line_blocks(path):
+        for number, line in enumerate(lines, first):
+            if not line.strip():
+                continue
+            parts = line.decode("utf-8").removesuffix("\r").split("\t")
+            if len(parts) not in columns:
+                wanted = " or ".join(map(str, columns))
+                raise FormatError(f"{len(parts)} tab-separated columns, not {wanted}", where=at(path, number))
+            yield number, parts
