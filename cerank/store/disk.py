@@ -1,0 +1,366 @@
+"""Every byte cerank writes goes to disk here, in an order that survives a kill or a power cut.
+
+Invariant: a file or sealed folder has its final name only once all of its content is on the disk; and every change
+to the disk passes through `_operation`, the one seam where a test can break it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import ClassVar, ParamSpec, TypeVar
+
+import msgspec
+
+from cerank.errors import ExitCode, FormatError, MissingError, RunFailedError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+MANIFEST = "COMPLETE.json"
+Observer = Callable[[str, Path], None]
+_observer: Observer | None = None
+
+_NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # EFBIG: the limit a shell or scheduler sets on file sizes
+_FORBIDDEN = {
+    errno.EACCES: ("no permission to write here", "check who owns the folder, or choose another with --lab"),
+    errno.EPERM: ("no permission to write here", "check who owns the folder, or choose another with --lab"),
+    errno.EROFS: ("the file system is read-only", "choose a lab on another disk with --lab"),
+}
+_FOLDER_SYNC_UNSUPPORTED = {errno.EINVAL, errno.ENOTSUP, errno.EBADF}  # some network file systems; nothing to do then
+
+
+class DamagedError(FormatError):
+    """A file or folder that is not as it was written: cut, changed, incomplete; `where` names it."""
+
+
+class NotWritableError(RunFailedError):
+    """A place that cerank may not write to; nothing was begun there."""
+
+    exit_code: ClassVar[ExitCode] = ExitCode.USAGE
+
+
+class Handle(msgspec.Struct, frozen=True):
+    """A file open for appending; `path` is for messages."""
+
+    path: Path
+    descriptor: int
+
+
+class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One file of a sealed folder; `path` is relative, with forward slashes."""
+
+    path: str
+    size: int  # bytes
+    sha256: str
+
+
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a sealed folder holds: every file but the manifest itself, in the order of their paths."""
+
+    files: tuple[Entry, ...]
+
+
+# the seam
+
+
+@contextlib.contextmanager
+def observe(observer: Observer) -> Iterator[None]:
+    """For tests: `observer(name, path)` is called before each change to the disk, and may raise to stand for a crash.
+
+    While it watches, each write is done in two halves with the operation "half" between them. A crash is best a
+    BaseException that is raised again at every later operation, for a dead process cleans nothing up.
+    """
+    global _observer  # noqa: PLW0603 - the one seam; threading it through every caller would leave holes
+    before, _observer = _observer, observer
+    try:
+        yield
+    finally:
+        _observer = before
+
+
+def _operation(name: str, path: Path, act: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Do one change to the disk.
+
+    Raises:
+        RunFailedError: the disk refuses; NotWritableError where permission is missing.
+    """
+    if _observer is not None:
+        _observer(name, path)
+    try:
+        return act(*args, **kwargs)
+    except OSError as error:
+        raise _refusal(path, error) from error
+
+
+def _refusal(path: Path, error: OSError) -> RunFailedError:
+    if error.errno in _FORBIDDEN:
+        what, hint = _FORBIDDEN[error.errno]
+        return NotWritableError(what, where=str(path), hint=hint)
+    if error.errno in _NO_SPACE:
+        hint = "free some space and go on; what was complete before is intact"
+        return RunFailedError("no space left to write this file", where=str(path), hint=hint)
+    if error.errno == errno.ENOENT:
+        return RunFailedError("its folder is gone", where=str(path), hint="was the run moved or removed while in use?")
+    return RunFailedError(f"cannot write: {(error.strerror or str(error)).lower()}", where=str(path))
+
+
+# files
+
+
+def _open(path: Path, flags: int) -> int:
+    return os.open(path, flags | os.O_CREAT | os.O_CLOEXEC, 0o666)
+
+
+def _write_all(descriptor: int, data: bytes | memoryview) -> None:
+    left = memoryview(data)
+    while left:
+        left = left[os.write(descriptor, left) :]
+
+
+def _put(descriptor: int, path: Path, data: bytes) -> None:
+    """Write all of `data`; an observer sees it torn in the middle, as a crash may leave it."""
+    if _observer is None:
+        _operation("write", path, _write_all, descriptor, data)
+        return
+    middle = len(data) // 2
+    _operation("write", path, _write_all, descriptor, data[:middle])
+    _operation("half", path, _write_all, descriptor, data[middle:])
+
+
+def _sync_path(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if not (path.is_dir() and error.errno in _FOLDER_SYNC_UNSUPPORTED):
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _temporary(path: Path) -> Path:
+    # one name for each target: what a kill leaves behind is replaced by the next writer, never piled up
+    return path.with_name(f".{path.name}.tmp")
+
+
+def write(path: Path, data: bytes) -> None:
+    """Make `path` hold `data`: after a crash at any point it holds the old content or the new, never a mix.
+
+    One writer at a time for each path. The folder must exist: a run that was removed is not brought back by a write.
+
+    Raises:
+        RunFailedError: no space, no permission, or no such folder; the old content is intact.
+    """
+    temporary = _temporary(path)
+    descriptor = _operation("create", temporary, _open, temporary, os.O_WRONLY | os.O_TRUNC)
+    try:
+        _put(descriptor, temporary, data)
+        _operation("sync", temporary, os.fsync, descriptor)
+    finally:
+        os.close(descriptor)
+    _operation("rename", path, os.replace, temporary, path)
+    _operation("sync-folder", path.parent, _sync_path, path.parent)
+
+
+def touch(path: Path) -> None:
+    """Make sure that `path` exists; several processes may do so at once."""
+    os.close(_operation("create", path, _open, path, os.O_WRONLY))
+    _operation("sync-folder", path.parent, _sync_path, path.parent)
+
+
+def remove(path: Path) -> None:
+    """Remove one file, where it exists."""
+    if path.exists() or path.is_symlink():
+        _operation("remove", path, path.unlink, missing_ok=True)
+        _operation("sync-folder", path.parent, _sync_path, path.parent)
+
+
+def sha256_file(path: Path) -> str:
+    """SHA-256 of the file's content, 64 hex digits.
+
+    Raises:
+        MissingError: there is no such file, or it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise MissingError(f"cannot read it: {(error.strerror or '').lower()}", where=str(path)) from error
+
+
+# appending
+
+
+def open_append(path: Path) -> Handle:
+    """`path` open for appending, made if absent. Close it with `close`."""
+    is_new = not path.exists()
+    handle = Handle(path, _operation("create", path, _open, path, os.O_RDWR | os.O_APPEND))
+    if is_new:
+        _operation("sync-folder", path.parent, _sync_path, path.parent)
+    return handle
+
+
+def append(handle: Handle, data: bytes) -> None:
+    """Add `data` at the end; a crash may leave any first part of it."""
+    _put(handle.descriptor, handle.path, data)
+
+
+def sync(handle: Handle) -> None:
+    """Return once everything appended survives a power cut."""
+    _operation("sync", handle.path, os.fsync, handle.descriptor)
+
+
+def truncate(handle: Handle, size: int) -> None:
+    """Cut the file to `size` bytes."""
+    _operation("truncate", handle.path, os.ftruncate, handle.descriptor, size)
+
+
+def close(handle: Handle) -> None:
+    """Close the handle; it cannot be used again."""
+    os.close(handle.descriptor)
+
+
+# folders
+
+
+def make_folder(path: Path) -> None:
+    """Make sure that the folder and those above it exist, durably."""
+    missing = []
+    while not path.is_dir():
+        missing.append(path)
+        path = path.parent
+    for folder in reversed(missing):
+        _operation("make-folder", folder, folder.mkdir, exist_ok=True)
+        _operation("sync-folder", folder.parent, _sync_path, folder.parent)
+
+
+def _children(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir())
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a folder with all it holds, where it exists; links in it are removed, not followed."""
+    if not path.is_dir() or path.is_symlink():
+        remove(path)
+        return
+    for entry in _operation("list", path, _children, path):
+        if entry.is_dir() and not entry.is_symlink():
+            remove_tree(entry)
+        else:
+            _operation("remove", entry, entry.unlink, missing_ok=True)
+    _operation("remove-folder", path, path.rmdir)
+
+
+def rename(path: Path, target: Path) -> None:
+    """Give `path` another name in the same folder, durably.
+
+    Raises:
+        RunFailedError: `target` is a folder that holds something.
+    """
+    _operation("rename", target, path.rename, target)
+    _operation("sync-folder", target.parent, _sync_path, target.parent)
+
+
+def set_aside(path: Path) -> Path:
+    """Rename `path` to its name with `.bad` (`.bad2`, `.bad3` ...) added; the new path."""
+    number = 1
+    while True:
+        target = path.with_name(f"{path.name}.bad{number if number > 1 else ''}")
+        if not (target.exists() or target.is_symlink()):
+            rename(path, target)
+            return target
+        number += 1
+
+
+def _content(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Files (and links) and folders under `folder`, itself excluded, in the order of their paths."""
+    files: list[Path] = []
+    folders: list[Path] = []
+    for path in sorted(folder.rglob("*")):
+        (folders if path.is_dir() and not path.is_symlink() else files).append(path)
+    return files, folders
+
+
+@contextlib.contextmanager
+def new_folder(final: Path) -> Iterator[Path]:
+    """A temporary folder beside `final`, to be filled; renamed to `final` once all of it is on the disk.
+
+    An exception inside removes the temporary folder; a kill leaves it, and the next one for `final` replaces it.
+
+    Raises:
+        RunFailedError: `final` exists already, or the disk refuses.
+    """
+    if final.exists():
+        raise RunFailedError("it exists already", where=str(final), hint="set it aside first")
+    temporary = _temporary(final)
+    make_folder(final.parent)
+    remove_tree(temporary)
+    _operation("make-folder", temporary, temporary.mkdir)
+    try:
+        yield temporary
+        files, folders = _content(temporary)
+        for file in files:
+            _operation("sync", file, _sync_path, file)
+        for folder in [*reversed(folders), temporary]:
+            _operation("sync-folder", folder, _sync_path, folder)
+        rename(temporary, final)
+    except BaseException:
+        with contextlib.suppress(RunFailedError):  # the first error says more than a failed clean-up
+            remove_tree(temporary)
+        raise
+
+
+@contextlib.contextmanager
+def sealed_folder(final: Path) -> Iterator[Path]:
+    """As `new_folder`, with COMPLETE.json (size and sha256 of each file) written last; `verify_sealed` checks it."""
+    with new_folder(final) as temporary:
+        yield temporary
+        files, _ = _content(temporary)
+        entries = [Entry(_relative(file, temporary), file.stat().st_size, sha256_file(file)) for file in files]
+        write(temporary / MANIFEST, msgspec.json.encode(Manifest(tuple(entries))))
+
+
+def _relative(path: Path, folder: Path) -> str:
+    return path.relative_to(folder).as_posix()
+
+
+def verify_sealed(folder: Path) -> None:
+    """Return if the sealed folder holds exactly what it was sealed with, byte for byte.
+
+    Raises:
+        DamagedError: it does not; `where` is the first wrong file.
+    """
+    manifest = folder / MANIFEST
+    try:
+        listed = {entry.path: entry for entry in msgspec.json.decode(manifest.read_bytes(), type=Manifest).files}
+    except OSError as error:
+        raise DamagedError("the folder is not complete", where=str(manifest)) from error
+    except (ValueError, RecursionError) as error:
+        raise DamagedError(f"the list of files is unreadable: {error}", where=str(manifest)) from error
+    present = {_relative(path, folder): path for path in _content(folder)[0] if path != manifest}
+    for name in sorted(listed.keys() | present.keys()):
+        wrong = _wrong(listed.get(name), present.get(name))
+        if wrong:
+            raise DamagedError(wrong, where=str(folder / name))
+
+
+def _wrong(entry: Entry | None, path: Path | None) -> str:
+    """What is wrong with one file of a sealed folder; "" where nothing is."""
+    if path is None:
+        return "the file is missing"
+    if entry is None:
+        return "the file does not belong there"
+    if path.is_symlink() or not path.is_file():
+        return "not a plain file"
+    if path.stat().st_size != entry.size:
+        return f"{path.stat().st_size} bytes, {entry.size} when it was written"
+    try:
+        is_same = sha256_file(path) == entry.sha256
+    except MissingError as error:
+        return error.what
+    return "" if is_same else "its content is not what was written (sha256 differs)"

@@ -1,0 +1,210 @@
+"""Who may write to a run: one worker at a time, by a lock that dies with it.
+
+Invariant: the flock is the truth. The owner written inside the file is advice, believed only where process id, start
+time and boot all agree.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import functools
+import os
+import signal
+import socket
+import time
+import weakref
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+
+import msgspec
+
+from cerank.errors import HeldError, RunFailedError
+from cerank.store import disk
+from cerank.store.records import UNREADABLE, timestamp
+
+_TRIES, _PAUSE = 10, 0.005  # seconds; a reader's `is_held` shares the lock for some microseconds
+_BUSY = {errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES}
+
+
+class Owner(msgspec.Struct, frozen=True):
+    """The process that took a lease."""
+
+    pid: int
+    ticks: int  # its start, in clock ticks since boot; 0 where the system does not tell
+    boot: str  # the boot it belongs to; "" where the system does not tell
+    host: str
+    time: str = ""  # UTC, ISO 8601
+
+
+def _boot() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
+def _ticks(pid: int) -> int:
+    """When the process started, in clock ticks since boot; 0 where there is none or the system does not tell."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+        return int(stat.rpartition(")")[2].split()[19])  # the name before ")" may itself hold spaces and brackets
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
+def this_process(now: datetime | None = None) -> Owner:
+    """The owner record of the process that asks."""
+    pid = os.getpid()
+    return Owner(pid, _ticks(pid), _boot(), socket.gethostname(), timestamp(now) if now else "")
+
+
+def is_same_process(owner: Owner) -> bool:
+    """Whether the process that wrote `owner` still lives here; False where the system cannot tell."""
+    known = bool(owner.ticks and owner.boot and owner.pid > 0)
+    is_here = owner.host == socket.gethostname() and owner.boot == _boot()
+    return known and is_here and owner.ticks == _ticks(owner.pid)
+
+
+def signal_owner(owner: Owner, signum: int) -> bool:
+    """Send a signal to the owner if it is certainly that process; whether it was sent."""
+    if not is_same_process(owner):
+        return False
+    if not hasattr(os, "pidfd_open"):
+        return False  # without it the id may pass to another process between the look and the signal
+    try:
+        descriptor = os.pidfd_open(owner.pid)
+    except OSError:
+        return False
+    try:
+        if not is_same_process(owner):  # looked at again, now that the descriptor pins the process
+            return False
+        signal.pidfd_send_signal(descriptor, signum)
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
+class Lease:
+    """The right to write to a run, held until `release`, the end of a `with`, or the death of the process."""
+
+    def __init__(self, handle: disk.Handle) -> None:
+        self._handle: disk.Handle | None = handle
+        _close_in_children()
+        _leases.add(self)
+
+    @classmethod
+    def take(cls, path: Path, now: datetime | None = None) -> Lease:
+        """The lease in the file `path`, made if absent.
+
+        Raises:
+            HeldError: another process, or another part of this one, holds it.
+            RunFailedError: the folder is gone or not writable, or its file system has no locks.
+        """
+        handle = disk.open_append(path)
+        try:
+            _lock(handle)
+            _refuse_if_gone(handle)
+            disk.truncate(handle, 0)
+            disk.append(handle, msgspec.json.encode(this_process(now)) + b"\n")
+        except BaseException:
+            disk.close(handle)
+            raise
+        return cls(handle)
+
+    def release(self) -> None:
+        """Give the lease back; a second time does nothing."""
+        if self._handle is not None:
+            handle, self._handle = self._handle, None
+            fcntl.flock(handle.descriptor, fcntl.LOCK_UN)  # also frees it from under a copy in a forked child
+            disk.close(handle)
+
+    def _forget(self) -> None:
+        """In a forked child: drop the copy of the descriptor, and with it the lock, without unlocking the parent's."""
+        if self._handle is not None:
+            handle, self._handle = self._handle, None
+            with contextlib.suppress(OSError):
+                disk.close(handle)
+
+    def __enter__(self) -> Lease:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.release()
+
+
+_leases: weakref.WeakSet[Lease] = weakref.WeakSet()
+
+
+@functools.cache
+def _close_in_children() -> None:
+    def forget() -> None:
+        for lease in list(_leases):
+            lease._forget()
+
+    os.register_at_fork(after_in_child=forget)
+
+
+def _lock(handle: disk.Handle) -> None:
+    for attempt in range(_TRIES):
+        try:
+            fcntl.flock(handle.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in _BUSY:
+                hint = "put the lab on a file system with flock"
+                raise RunFailedError("its file system has no locks", where=str(handle.path), hint=hint) from error
+            if attempt < _TRIES - 1:
+                time.sleep(_PAUSE)
+        else:
+            return
+    holder = owner(handle.path)
+    who = f"pid {holder.pid} on {holder.host}" if holder else "another process"
+    hint = f"`cerank stop {handle.path.parent.name}` asks it to stop"
+    raise HeldError(f"held by {who}", where=handle.path.parent.name, hint=hint)
+
+
+def _refuse_if_gone(handle: disk.Handle) -> None:
+    """A lock on a file that was removed meanwhile guards nothing: the next one would lock a new file."""
+    try:
+        is_same = os.path.samestat(os.fstat(handle.descriptor), handle.path.stat())
+    except OSError:
+        is_same = False
+    if not is_same:
+        raise RunFailedError("the run was removed", where=handle.path.parent.name)
+
+
+def is_held(path: Path) -> bool:
+    """Whether a live process holds the lease in `path`.
+
+    It asks by sharing the lock for a moment, which `take` sits out.
+
+    Raises:
+        RunFailedError: the file cannot be opened, or its file system has no locks.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise RunFailedError(f"cannot read it: {(error.strerror or '').lower()}", where=str(path)) from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in _BUSY:
+            return True
+        raise RunFailedError("its file system has no locks", where=str(path)) from error
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def owner(path: Path) -> Owner | None:
+    """Who took the lease last; advice only. None where the file says nothing readable."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Owner)
+    except (OSError, *UNREADABLE):
+        return None

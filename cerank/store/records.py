@@ -1,0 +1,152 @@
+"""Frozen records to JSON and back, and the ones a run directory holds besides its journals.
+
+Invariant: what is written can be read back as the same record; a number that JSON cannot say is refused, not nulled.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from types import UnionType
+from typing import TypeVar
+
+import msgspec
+
+from cerank.domain.plan import Plan
+from cerank.errors import RunFailedError
+from cerank.store import disk
+from cerank.store.disk import DamagedError
+
+R = TypeVar("R")
+S = TypeVar("S", bound=msgspec.Struct)
+
+UNREADABLE = (ValueError, RecursionError)  # all that msgspec raises for bytes that are not the record asked for
+
+
+class StoredPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What plan.json holds; the fingerprint tells a plan that was edited from the one that was made."""
+
+    fingerprint: str
+    plan: Plan
+
+
+class Attempt(msgspec.Struct, frozen=True, kw_only=True):
+    """One start of a worker on a run: what it ran on, and what that lets it promise."""
+
+    number: int  # from 1
+    started: str  # UTC, ISO 8601
+    versions: dict[str, str] = {}
+    hostname: str = ""
+    cpu: str = ""
+    threads: int = 0
+    device: str = ""
+    determinism: str = ""  # the promise, in words
+    plan: str = ""  # fingerprint
+    code: str = ""  # hash of cerank's own source
+
+
+class Done(msgspec.Struct, frozen=True, kw_only=True):
+    """A run that came to its end."""
+
+    time: str  # UTC, ISO 8601
+    attempt: int = 0
+    seconds: float = 0.0  # of all attempts together
+
+
+class Failure(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a run stopped for good; what, where and hint as in `CerankError`."""
+
+    kind: str  # the error's class, such as "RunFailedError", or "crash" for a fault of the program
+    what: str
+    where: str = ""
+    hint: str = ""
+    traceback: str = ""  # path of the file with the traceback, relative to the run; "" without
+    time: str = ""  # UTC, ISO 8601
+    attempt: int = 0
+
+
+def timestamp(now: datetime) -> str:
+    """`now` in UTC as ISO 8601 with seconds, such as 2026-11-23T10:43:31+00:00.
+
+    Raises:
+        ValueError: `now` has no time zone; a fault of the program.
+    """
+    if now.tzinfo is None:
+        raise ValueError("a time without its zone")
+    return now.astimezone(UTC).isoformat(timespec="seconds")
+
+
+def _sayable(value: object) -> object:
+    """`value` with half characters (undecodable bytes in file names) written out, such as \\udcff; UTF-8 has none."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, dict):
+        return {_sayable(key): _sayable(item) for key, item in value.items()}
+    return [_sayable(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def encoded(record: R, decoder: msgspec.json.Decoder[R], where: str) -> bytes:
+    """`record` as one line of JSON without its line feed.
+
+    Raises:
+        RunFailedError: it holds NaN or an infinity, or is not of the decoder's kind.
+    """
+    try:
+        data = _ENCODER.encode(record)
+    except UnicodeEncodeError:
+        record = msgspec.convert(_sayable(msgspec.to_builtins(record)), decoder.type)
+        data = _ENCODER.encode(record)
+    try:
+        is_same = decoder.decode(data) == record
+    except UNREADABLE:
+        is_same = False
+    if not is_same:  # msgspec writes NaN and infinities as null, without a word
+        raise RunFailedError(f"a {type(record).__name__} holds a number that is not finite", where=where)
+    return data
+
+
+_ENCODER = msgspec.json.Encoder()
+
+
+def save(path: Path, record: msgspec.Struct) -> None:
+    """Make `path` hold `record`, atomically.
+
+    Raises:
+        RunFailedError: the disk refuses, or the record holds NaN or an infinity.
+    """
+    decoder = msgspec.json.Decoder(type(record))
+    disk.write(path, encoded(record, decoder, str(path)) + b"\n")
+
+
+def load(path: Path, kind: type[S]) -> S:
+    """The record in `path`.
+
+    Raises:
+        DamagedError: it is absent, unreadable, or not a `kind`.
+    """
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except OSError as error:
+        raise DamagedError(f"cannot read it: {(error.strerror or '').lower()}", where=str(path)) from error
+    except UNREADABLE as error:
+        raise DamagedError(f"not a readable {kind.__name__.lower()}: {reason(error)}", where=str(path)) from error
+
+
+def load_if_there(path: Path, kind: type[S]) -> S | None:
+    """The record in `path`, or None where there is no such file.
+
+    Raises:
+        DamagedError: it is unreadable, or not a `kind`.
+    """
+    return load(path, kind) if path.exists() else None
+
+
+def reason(error: Exception) -> str:
+    """What msgspec complains of, in the house's quotes."""
+    text = str(error).replace("`", "'")
+    return text[:1].lower() + text[1:]
+
+
+def decoder_of(kind: type[R] | UnionType) -> msgspec.json.Decoder[R]:
+    """A decoder of one record; `kind` may be a union of tagged structs."""
+    return msgspec.json.Decoder(kind)

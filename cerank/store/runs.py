@@ -1,0 +1,260 @@
+"""Runs of a lab: made whole or not at all, found by name, and their state computed from their files alone.
+
+Invariant: nothing here keeps a state of its own, and no broken run hides the others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import socket
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from cerank.domain.plan import Plan
+from cerank.domain.readings import Event, Progress
+from cerank.errors import CerankError, UsageError
+from cerank.registry import nearest
+from cerank.store import disk, journal, lease, records
+from cerank.store.disk import DamagedError
+from cerank.store.layout import RunFolder, plain, runs_folder
+from cerank.store.records import Done, Failure, StoredPlan
+
+State = Literal["waiting", "running", "stopping", "paused", "finished", "failed", "lost", "damaged"]
+
+_FRESH = 30.0  # seconds; 15 beats
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True):
+    """How a run stands, as its files tell.
+
+    waiting: never started. lost: started, and its worker is gone without a word. damaged: its files cannot be
+    believed; `damage` says which. paused, lost and failed runs can go on.
+    """
+
+    state: State
+    attempts: int = 0
+    progress: Progress | None = None
+    quiet: float = 0.0  # seconds since the worker last said something; 0 where it never did
+    done: Done | None = None
+    failure: Failure | None = None
+    damage: str = ""
+
+    @property
+    def text(self) -> str:
+        """Why it stands so, in a sentence; "" where the state says it all."""
+        if self.damage or self.failure is None:
+            return self.damage
+        place = f"{self.failure.where}: " if self.failure.where else ""
+        return place + self.failure.what + (f" ({self.failure.hint})" if self.failure.hint else "")
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True):
+    """A run in a listing; `plan` is None where it is unreadable."""
+
+    folder: RunFolder
+    plan: Plan | None
+    status: Status
+
+
+# making
+
+
+def _name(plan: Plan, now: datetime, salt: int) -> str:
+    base = plan.recipe.base.rstrip("/").rpartition("/")[2]
+    seed = f"{plan.fingerprint} {now.isoformat()} {os.getpid()} {salt}"
+    stamp = now.astimezone(UTC).strftime("%Y-%m-%d-%H%M%S")
+    return f"{stamp}-{plain(plan.recipe.name, 40)}-{plain(base, 24)}-{hashlib.sha256(seed.encode()).hexdigest()[:4]}"
+
+
+def create(lab: Path, plan: Plan, recipe_toml: bytes, now: datetime) -> RunFolder:
+    """A new run that waits for a worker. It appears in the lab whole, or not at all.
+
+    Raises:
+        RunFailedError: the disk is full, or (`disk.NotWritableError`) the lab may not be written to.
+    """
+    where = runs_folder(lab)
+    salt = 0
+    while (folder := RunFolder(where / _name(plan, now, salt))).path.exists():
+        salt += 1
+    with disk.new_folder(folder.path) as temporary:
+        made = RunFolder(temporary)
+        disk.make_folder(made.attempts)
+        disk.write(made.recipe, recipe_toml)
+        records.save(made.plan, StoredPlan(plan.fingerprint, plan))
+    return folder
+
+
+def load_plan(folder: RunFolder) -> Plan:
+    """The run's plan.
+
+    Raises:
+        DamagedError: plan.json is absent, unreadable, or was changed since it was made.
+    """
+    stored = records.load(folder.plan, StoredPlan)
+    if stored.plan.fingerprint != stored.fingerprint:
+        hint = "a plan is never edited; start a new run from the changed recipe"
+        raise DamagedError("the plan is not the one its fingerprint names", where=str(folder.plan), hint=hint)
+    return stored.plan
+
+
+# looking
+
+
+def folders(lab: Path) -> list[RunFolder]:
+    """The run directories of a lab by name, so the oldest first; links and hidden folders are not runs."""
+    where = runs_folder(lab)
+    try:
+        entries = [path for path in where.iterdir() if not path.name.startswith(".")]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise UsageError(f"cannot read the lab: {(error.strerror or '').lower()}", where=str(where)) from error
+    return [RunFolder(path) for path in sorted(entries) if path.is_dir() and not path.is_symlink()]
+
+
+def listed(lab: Path, now: datetime) -> list[Row]:
+    """A row for each run, the oldest first; a broken one has state "damaged" and says why."""
+    return [row(folder, now) for folder in folders(lab)]
+
+
+def row(folder: RunFolder, now: datetime) -> Row:
+    """The run with its plan and status; never an error."""
+    try:
+        plan = load_plan(folder)
+        return Row(folder=folder, plan=plan, status=_status(folder, now))
+    except (CerankError, OSError) as error:
+        return Row(folder=folder, plan=None, status=Status(state="damaged", damage=str(error)))
+
+
+def status(folder: RunFolder, now: datetime) -> Status:
+    """How the run stands. It reads files and asks for the lock; `now` gives only ages, never the state on this host.
+
+    It looks into plan, events, outcome and attempts; readings and checkpoints are judged by those who read them.
+    """
+    return row(folder, now).status
+
+
+def _status(folder: RunFolder, now: datetime) -> Status:
+    done = records.load_if_there(folder.done, Done)
+    failure = None if done else records.load_if_there(folder.failure, Failure)
+    events, damage = journal.rows(folder.events, Event)
+    attempts = len(folder.attempt_numbers())
+    quiet = _quiet(folder, now)
+    if done:
+        state: State = "finished"
+    elif failure:
+        state = "failed"
+    elif lease.is_held(folder.lease) or (attempts and _is_beating_elsewhere(folder, events, quiet)):
+        state = "stopping" if folder.stop.exists() else "running"
+    elif damage:
+        state = "damaged"
+    elif events and events[-1].kind == "paused":
+        state = "paused"
+    else:
+        state = "lost" if attempts else "waiting"
+    return Status(
+        state=state,
+        attempts=attempts,
+        progress=_progress(folder),
+        quiet=quiet,
+        done=done,
+        failure=failure,
+        damage=damage[0] if damage else "",
+    )
+
+
+def _progress(folder: RunFolder) -> Progress | None:
+    try:
+        return records.load_if_there(folder.progress, Progress)
+    except DamagedError:
+        return None  # advice only, and written again in 2 seconds
+
+
+def _quiet(folder: RunFolder, now: datetime) -> float:
+    try:
+        return max(0.0, now.timestamp() - folder.progress.stat().st_mtime)
+    except OSError:
+        return 0.0
+
+
+def _is_beating_elsewhere(folder: RunFolder, events: list[Event], quiet: float) -> bool:
+    """Whether another machine's worker seems alive: some network file systems do not carry its lock to this host."""
+    holder = lease.owner(folder.lease)
+    if holder is None or holder.host == socket.gethostname() or not folder.progress.exists():
+        return False
+    return quiet < _FRESH and not (events and events[-1].kind == "paused")
+
+
+def find(lab: Path, text: str) -> RunFolder:
+    """The run that `text` names: its name, else its label, else a part of its name that fits no other.
+
+    `text` is looked up in the listing and never becomes a path.
+
+    Raises:
+        UsageError: it fits none, or several; the hint names the nearest, or those.
+    """
+    known = {folder.name: folder for folder in folders(lab)}
+    if text in known:
+        return known[text]
+    labels = {name: _label(folder) for name, folder in known.items()}
+    fitting = [name for name in known if text and labels[name] == text]
+    fitting = fitting or [name for name in known if text and text in name]
+    if len(fitting) == 1:
+        return known[fitting[0]]
+    if fitting:
+        more = f" and {len(fitting) - 5} more" if len(fitting) > 5 else ""
+        raise UsageError(f"'{text}' fits {len(fitting)} runs", hint=", ".join(fitting[:5]) + more)
+    names = [*known, *(label for label in labels.values() if label)]
+    hint = nearest(text, names) if names else f"there are no runs in {lab} yet"
+    raise UsageError(f"no run is called '{text}'", hint=hint)
+
+
+def _label(folder: RunFolder) -> str:
+    try:
+        return load_plan(folder).label
+    except DamagedError:
+        return ""
+
+
+# changing
+
+
+def remove(folder: RunFolder) -> None:
+    """Remove the run with all it holds. It leaves the listing at once, and nobody can start it meanwhile.
+
+    Raises:
+        HeldError: a worker holds it.
+        RunFailedError: it is gone already, or may not be removed.
+    """
+    with lease.Lease.take(folder.lease):
+        grave = folder.path.with_name(f".{folder.name}.removed")
+        disk.remove_tree(grave)
+        disk.rename(folder.path, grave)
+        disk.remove_tree(grave)
+
+
+def request_stop(folder: RunFolder) -> bool:
+    """Ask the run's worker to stop at the next step; whether it was also woken by a signal.
+
+    The file reaches a worker on any host; the signal goes only to the very process that holds the lease on this one.
+    """
+    disk.touch(folder.stop)
+    holder = lease.owner(folder.lease)
+    if holder is None or not lease.is_held(folder.lease):
+        return False
+    return lease.signal_owner(holder, signal.SIGTERM)
+
+
+def clear_stop(folder: RunFolder) -> None:
+    """Take back a request to stop; a worker does so when it starts."""
+    disk.remove(folder.stop)
+
+
+def clear_failure(folder: RunFolder) -> None:
+    """Forget the failure before going on; a worker does so when it starts, under the lease."""
+    disk.remove(folder.failure)
