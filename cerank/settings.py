@@ -22,6 +22,8 @@ FORMATS = ("table", "tsv", "json", "jsonl", "latex", "markdown")
 FILE = "cerank.toml"  # in the working folder, and in the user's configuration folder
 PREFIX = "CERANK_"
 
+_Threads = Annotated[int, msgspec.Meta(ge=0, le=4096)]
+
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Every setting with its value."""
@@ -39,7 +41,7 @@ class Flags(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     lab: Annotated[str | None, says("folder of runs")] = None
     cache: Annotated[str | None, says("folder of indexes and built datasets; may be emptied at any time")] = None
     device: Annotated[str | None, says("auto, cpu, cuda, cuda:N or mps")] = None
-    threads: Annotated[int | None, msgspec.Meta(ge=0, le=4096), says("CPU threads; 0 takes all physical cores")] = None
+    threads: Annotated[_Threads | None, says("CPU threads; 0 takes all physical cores")] = None
     format: Annotated[str | None, says("of tables; left out: table on a terminal, tsv elsewhere")] = None
 
 
@@ -105,13 +107,15 @@ def resolve(flags: Flags, environ: Mapping[str, str], cwd: Path) -> Resolved:
         ),
     ]
     chosen = {key: _first(key, layers) for key in _keys()}
-    values = {key: value for key, (value, _) in chosen.items()}
+    settings = Settings(
+        lab=Path(str(chosen["lab"][0])),
+        cache=Path(str(chosen["cache"][0])),
+        device=str(chosen["device"][0]),
+        threads=int(chosen["threads"][0]),
+        format=str(chosen["format"][0]),
+    )
     entries = tuple(Entry(key, str(value), source) for key, (value, source) in chosen.items())
-    return Resolved(msgspec.convert(values, Settings, dec_hook=_path, builtin_types=(Path,)), entries)
-
-
-def _path(kind: type, value: object) -> object:
-    return kind(value)
+    return Resolved(settings, entries)
 
 
 def _keys() -> tuple[str, ...]:

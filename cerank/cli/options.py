@@ -1,0 +1,150 @@
+"""The options that several commands share, each declared once: name, metavar, help, completion.
+
+Invariant: nothing here resolves a setting; `settings.resolve` does, so that `config show` can name every source.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from cerank import recipes
+from cerank.settings import FORMATS, Flags
+
+
+def _recipes(incomplete: str) -> list[str]:
+    return [name for name in recipes.shipped() if name.startswith(incomplete)]
+
+
+def _formats(incomplete: str) -> list[str]:
+    return [name for name in FORMATS if name.startswith(incomplete)]
+
+
+_OUTPUT = "Output"
+_WHERE = "Where"
+_RECIPE = "Recipe"
+
+Lab = Annotated[
+    str | None,
+    typer.Option("--lab", metavar="FOLDER", help="Folder of runs (CERANK_LAB).", rich_help_panel=_WHERE),
+]
+Cache = Annotated[
+    str | None,
+    typer.Option("--cache", metavar="FOLDER", help="Folder of caches (CERANK_CACHE).", rich_help_panel=_WHERE),
+]
+Device = Annotated[
+    str | None,
+    typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda, cuda:N or mps.", rich_help_panel=_WHERE),
+]
+Threads = Annotated[
+    int | None,
+    typer.Option("--threads", metavar="N", help="CPU threads; 0: all physical cores.", rich_help_panel=_WHERE),
+]
+Format = Annotated[
+    str | None,
+    typer.Option(
+        "--format",
+        metavar="FORMAT",
+        help="table, tsv, json, jsonl, latex or markdown.",
+        autocompletion=_formats,
+        rich_help_panel=_OUTPUT,
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="The same as --format json.", rich_help_panel=_OUTPUT)]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Names only, one a line.", rich_help_panel=_OUTPUT)]
+
+RecipeName = Annotated[
+    str,
+    typer.Option("--recipe", "-r", metavar="RECIPE", help="A shipped name or a .toml file.", autocompletion=_recipes),
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Override a key, such as stages.distill.learning_rate=3e-6; may be repeated.",
+        rich_help_panel=_RECIPE,
+    ),
+]
+Base = Annotated[
+    str | None,
+    typer.Option(
+        "--base", metavar="BASE", help="A name from `cerank bases`, hub id or folder.", rich_help_panel=_RECIPE
+    ),
+]
+Dataset = Annotated[
+    str | None,
+    typer.Option(
+        "--dataset",
+        metavar="DATASET",
+        help="Train, validate and test on the parts of this one.",
+        rich_help_panel=_RECIPE,
+    ),
+]
+Seed = Annotated[int | None, typer.Option("--seed", metavar="N", help="Seed.", rich_help_panel=_RECIPE)]
+FirstStage = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--first-stage",
+        metavar="RUN",
+        help="bm25, scoreddocs, or a TREC run file; may be repeated.",
+        rich_help_panel=_RECIPE,
+    ),
+]
+Depth = Annotated[
+    int | None,
+    typer.Option("--depth", metavar="N", help="Candidates re-ranked for each query.", rich_help_panel=_RECIPE),
+]
+Measure = Annotated[
+    list[str] | None,
+    typer.Option("--measure", "-m", metavar="MEASURE", help="Such as nDCG@10 or AP(rel=2); may be repeated."),
+]
+
+
+def flags(
+    *,
+    lab: str | None = None,
+    cache: str | None = None,
+    device: str | None = None,
+    threads: int | None = None,
+    form: str | None = None,
+    json: bool = False,
+) -> Flags:
+    """What the options above say, for `settings.resolve`; --json wins over --format."""
+    return Flags(lab=lab, cache=cache, device=device, threads=threads, format="json" if json else form)
+
+
+def changes(
+    *,
+    base: str | None = None,
+    data: tuple[str, str, Sequence[str]] | None = None,
+    seed: int | None = None,
+    first_stages: Sequence[str] | None = None,
+    depth: int | None = None,
+) -> dict[str, object]:
+    """What the options above change in a recipe, as the table that `recipes.load` lays over the file's.
+
+    Args:
+        base: a base.
+        data: (train, validation, tests), the parts that --dataset stands for; only the dataset knows them.
+        seed: 0 or more; the recipe checks it.
+        first_stages: they replace the recipe's.
+        depth: candidates a query.
+    """
+    table: dict[str, object] = {}
+    if base is not None:
+        table["base"] = base
+    if seed is not None:
+        table["seed"] = seed
+    inner: dict[str, object] = {}
+    if data is not None:
+        inner = {"train": data[0], "validation": data[1], "test": list(data[2])}
+    if first_stages:
+        inner["first_stages"] = list(first_stages)
+    if depth is not None:
+        inner["depth"] = depth
+    if inner:
+        table["data"] = inner
+    return table
