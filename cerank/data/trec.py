@@ -11,7 +11,7 @@ import itertools
 import math
 import re
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -103,6 +103,26 @@ def _in_order(rows: _Rows) -> tuple[Sequence[str], list[float], int]:
     return [document for _, document in pairs], strictly_decreasing(scores) if ties else scores, ties
 
 
+def _ranked(queries: dict[bytes, _Rows], source: Path | str) -> tuple[Ranking, int]:
+    """The ranking and its number of ties; empties `queries`, so that a big run never stands in memory twice."""
+    documents: dict[str, Sequence[str]] = {}
+    scores: dict[str, Sequence[float]] = {}
+    ties = 0
+    for key in list(queries):
+        rows = queries.pop(key)
+        query = shown(key.decode(), 80)
+        if len(set(rows.ids)) != len(rows.ids):
+            if isinstance(source, Path):
+                _refuse_second(source, key)
+            raise FormatError(f"a document stands twice for query '{query}'", where=str(source))
+        ids, values, tied = _in_order(rows)
+        if not math.isfinite(values[-1]):
+            raise FormatError(f"scores of query '{query}' tie at the end of float32", where=str(source))
+        documents[key.decode()], scores[key.decode()] = tuple(ids), tuple(values)
+        ties += tied
+    return Ranking(documents, scores), ties
+
+
 def read_run(path: Path) -> RunFile:
     """The TREC run in `path`: six columns at any white space, plain or gzip; blank lines are skipped.
 
@@ -116,20 +136,27 @@ def read_run(path: Path) -> RunFile:
         MissingError, UsageError: the file is not there, or cannot be read.
     """
     queries, tag = _gathered(path)
-    documents: dict[str, Sequence[str]] = {}
-    scores: dict[str, Sequence[float]] = {}
-    ties = 0
-    for key in list(queries):
-        rows = queries.pop(key)  # let go of, so that two copies of a big run never stand side by side
-        if len(set(rows.ids)) != len(rows.ids):
-            _refuse_second(path, key)
-        query = key.decode()
-        ids, values, tied = _in_order(rows)
-        if not math.isfinite(values[-1]):
-            raise FormatError(f"scores of query '{shown(query, 80)}' tie at the end of float32", where=str(path))
-        documents[query], scores[query] = tuple(ids), tuple(values)
-        ties += tied
-    return RunFile(ranking=Ranking(documents, scores), tag=tag, ties=ties, sha256=sha256_of(path))
+    ranking, ties = _ranked(queries, path)
+    return RunFile(ranking=ranking, tag=tag, ties=ties, sha256=sha256_of(path))
+
+
+def run_of(rows: Iterable[tuple[str, str, float]], tag: str, where: str) -> RunFile:
+    """The run that (query, document, score) rows from elsewhere make, ordered and checked as a file's.
+
+    Raises:
+        FormatError: a score beyond float32, an id with white space, or a document twice for a query; `where` names it.
+    """
+    queries: dict[bytes, _Rows] = {}
+    for query, document, score in rows:
+        if not -_LARGEST <= score <= _LARGEST:
+            raise FormatError(f"score {score} is not a finite number within float32", where=where)
+        key = checked_id(query, "query", where).encode()
+        if key not in queries:
+            queries[key] = _Rows()
+        queries[key].ids.append(checked_id(document, "document", where))
+        queries[key].scores.append(score)
+    ranking, ties = _ranked(queries, where)
+    return RunFile(ranking=ranking, tag=tag, ties=ties)
 
 
 def _is_header(parts: Sequence[bytes]) -> bool:

@@ -1,0 +1,134 @@
+"""From a dataset's name to the dataset: pydocs, an ir_datasets id, or a local folder, whole or in part.
+
+Invariant: opening a dataset either gives all of it, strictly checked, or one error that says where the mistake is.
+
+The seam to `pydocs`: `cerank.data.pydocs.materialise(cache: Path) -> Path` builds the three embedded datasets at first
+use and returns a folder with train/, validation/ and test/ in the layout of `cerank.data.folders`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+from collections import Counter
+from pathlib import Path
+
+import msgspec
+
+from cerank.data.dataset import Dataset, part_of
+from cerank.data.folders import open_folder
+from cerank.errors import UsageError
+from cerank.registry import nearest
+from cerank.text import shown
+
+_PART = re.compile(r"(?P<name>.*?)(?P<part>\[[^\[\]]*:[^\[\]]*\])?", re.DOTALL)
+_PYDOCS = ("train", "validation", "test")
+_PYDOCS_IS = (
+    "known-item search in the documentation of the installed Python's standard library: a query is the summary of one "
+    "docstring, and that docstring's object is its only relevant document. For trying things out and for tests; not a "
+    "test collection of the field, and figures on it compare with nothing published"
+)
+
+
+class DatasetEntry(msgspec.Struct, frozen=True):
+    """A line in the list of datasets."""
+
+    name: str
+    description: str
+
+
+class DatasetDescription(msgspec.Struct, frozen=True, kw_only=True):
+    """All that can be said of a dataset without ranking anything."""
+
+    name: str
+    description: str
+    location: str
+    documents: int
+    queries: int
+    judgements: int  # rows of the qrels
+    grades: tuple[tuple[int, int], ...]  # (grade, rows), ascending
+    judged_without_text: int  # different documents in the qrels that have no text
+    runs: tuple[str, ...]
+    fingerprint: str
+
+
+def _is_path(name: str) -> bool:
+    if name.startswith(("./", "../", "~", "/")) or name in {".", ".."} or Path(name).is_absolute():
+        return True
+    separators = {os.sep, os.altsep or os.sep}
+    return any(mark in name for mark in separators) and Path(name.partition("#")[0]).exists()
+
+
+def _open_pydocs(name: str, cache: Path) -> Dataset:
+    split = name.partition("/")[2]
+    if split not in _PYDOCS:
+        raise UsageError(
+            f"no dataset is called '{shown(name, 120)}'", hint=nearest(name, [f"pydocs/{s}" for s in _PYDOCS])
+        )
+    folder: Path = importlib.import_module("cerank.data.pydocs").materialise(cache)
+    return open_folder(folder / split, "", name, _PYDOCS_IS)
+
+
+def _open_whole(name: str, cache: Path) -> Dataset:
+    if "\0" in name or not name.strip():
+        raise UsageError(f"'{shown(name, 120)}' cannot be the name of a dataset")
+    if name == "pydocs" or name.startswith("pydocs/"):
+        return _open_pydocs(name, cache)
+    if _is_path(name):
+        whole = Path(name).expanduser()
+        folder, _, split = (name, "", "") if whole.is_dir() else name.rpartition("#") if "#" in name else (name, "", "")
+        return open_folder(Path(folder).expanduser(), split, name)
+    from cerank.data.irds import open_catalogued
+
+    return open_catalogued(name)
+
+
+def open_dataset(name: str, cache: Path) -> Dataset:
+    """The dataset called `name`.
+
+    Args:
+        name: `pydocs/train`, `pydocs/validation` or `pydocs/test`; a folder (starts with `./`, `../`, `~` or `/`, or
+            holds a separator and exists), `FOLDER#SPLIT` for its other qrels; else an ir_datasets id. Any of them may end in
+            a part of its judged queries: `[:60%]`, `[60%:80%]`, `[80%:]`, `[:100]`.
+        cache: folder where built datasets are kept.
+
+    Raises:
+        UsageError: no such dataset, split or part.
+        MissingError: its files are not here and could not be fetched.
+        FormatError: a malformed file, with file:line.
+    """
+    match = _PART.fullmatch(name)
+    whole, part = (match["name"], match["part"]) if match else (name, None)
+    dataset = _open_whole(whole, cache)
+    return part_of(dataset, part) if part else dataset
+
+
+def catalogue() -> list[DatasetEntry]:
+    """The datasets that come with cerank; `search` looks through ir_datasets' too."""
+    return [DatasetEntry(f"pydocs/{split}", f"{split} queries of pydocs: {_PYDOCS_IS}") for split in _PYDOCS]
+
+
+def search(text: str) -> list[DatasetEntry]:
+    """The ir_datasets ids with every word of `text` in them, and what each brings; imports ir_datasets."""
+    from cerank.data.irds import search_catalogue
+
+    return [DatasetEntry(name, kinds) for name, kinds in search_catalogue(text)]
+
+
+def describe(name: str, cache: Path) -> DatasetDescription:
+    """Counts and fingerprint of a dataset; opens it, and raises as `open_dataset`."""
+    dataset = open_dataset(name, cache)
+    grades = Counter(grade for row in dataset.qrels.values() for grade in row.values())
+    return DatasetDescription(
+        name=dataset.name,
+        description=dataset.description,
+        location=dataset.location,
+        documents=len(dataset.documents),
+        queries=len(dataset.queries),
+        judgements=sum(grades.values()),
+        grades=tuple(sorted(grades.items())),
+        judged_without_text=dataset.judged_without_text(),
+        runs=dataset.runs,
+        fingerprint=dataset.fingerprint(),
+    )

@@ -1,0 +1,216 @@
+"""Datasets of the ir_datasets catalogue: its texts through its own docstores, its faults as errors for a person.
+
+Invariant: ir_datasets is imported only when it is asked for, and then writes nothing to the terminal and reads
+nothing from it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import logging
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from cerank.data.dataset import Dataset, judged_only, no_document
+from cerank.data.files import checked_id
+from cerank.data.trec import RunFile, run_of
+from cerank.errors import CerankError, MissingError, UsageError
+from cerank.registry import nearest
+from cerank.text import shown
+
+# What its downloads, archives and parsers raise, collected from its code: OSError is also requests' and its checksums'.
+_FAULTS = (
+    OSError,
+    RuntimeError,
+    ValueError,
+    LookupError,
+    ImportError,
+    EOFError,
+    AssertionError,
+    AttributeError,
+    TypeError,
+    zlib.error,
+    tarfile.TarError,
+    zipfile.BadZipFile,
+)
+
+
+def _refuse_input(prompt: str = "") -> str:
+    raise RuntimeError(f"needs a user name and password: {prompt}")
+
+
+@functools.cache
+def _package() -> Any:
+    """The imported package, made quiet: its logger, its progress bars and its question for a password."""
+    import ir_datasets
+    from ir_datasets.util import download
+
+    log = ir_datasets.log.Logger
+    ir_datasets.log.easy().logger()  # sets its own level when first made, so it has to be made before
+    logging.getLogger("ir_datasets").setLevel(logging.CRITICAL + 1)
+    bar, raw = log.pbar, log.pbar_raw
+    log.pbar = lambda self, it, *args, **kwargs: bar(self, it, *args, **{**kwargs, "disable": True, "quiet": True})
+    log.pbar_raw = lambda self, *args, **kwargs: raw(self, *args, **{**kwargs, "disable": True, "quiet": True})
+    download.input = _refuse_input  # a worker has no terminal; a prompt would hang it
+    return ir_datasets
+
+
+def _where_to_put(name: str, error: BaseException) -> str:
+    address = getattr(getattr(error, "request", None), "url", "")
+    source = f"it comes from {address}; " if address else ""
+    folder = _package().util.home_path() / name.partition("/")[0]
+    return f"{source}load it once where there is a network and copy {folder}, or set IR_DATASETS_HOME"
+
+
+@contextlib.contextmanager
+def _mapped(name: str) -> Iterator[None]:
+    """Faults of ir_datasets inside become MissingError: its data is not here and could not be fetched or read."""
+    try:
+        yield
+    except CerankError:
+        raise
+    except _FAULTS as error:
+        reason = shown(f"{type(error).__name__}: {error}", 200)
+        raise MissingError(
+            f"not here, and could not be fetched: {reason}", where=name, hint=_where_to_put(name, error)
+        ) from error
+
+
+def _text(record: Any) -> str:
+    """ir_datasets' own choice of a record's text, or all its text fields but the id, joined by one space."""
+    if hasattr(record, "default_text"):
+        return str(record.default_text())
+    return " ".join(value for value in record[1:] if isinstance(value, str) and value)
+
+
+class CatalogueDocuments:
+    """Documents in ir_datasets' docstore, on disk; built by it at first use, never held in memory whole."""
+
+    def __init__(self, source: Any, name: str, identity: str) -> None:
+        self._source = source
+        self._name = name
+        self._identity = identity
+        self._store: Any = None
+
+    def _found(self, doc_ids: Sequence[str]) -> Mapping[str, Any]:
+        with _mapped(self._name):
+            if self._store is None:
+                self._store = self._source.docs_store()
+            found: Mapping[str, Any] = self._store.get_many(doc_ids)
+        return found
+
+    def text(self, doc_id: str) -> str:
+        """The text of one document; MissingError where there is none."""
+        return self.texts([doc_id])[0]
+
+    def texts(self, doc_ids: Sequence[str]) -> list[str]:
+        """The texts of `doc_ids`, in their order."""
+        found = self._found(doc_ids)
+        for doc_id in doc_ids:
+            if doc_id not in found:
+                raise no_document(doc_id, self._name)
+        return [_text(found[doc_id]) for doc_id in doc_ids]
+
+    def __contains__(self, doc_id: object) -> bool:
+        return isinstance(doc_id, str) and doc_id in self._found([doc_id])
+
+    def __len__(self) -> int:
+        with _mapped(self._name):
+            count = self._source.metadata().get("docs", {}).get("count") or self._source.docs_count()
+            return int(count if count is not None else sum(1 for _ in self._source.docs_iter()))
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        with _mapped(self._name):
+            for record in self._source.docs_iter():
+                yield checked_id(record.doc_id, "document", self._name), _text(record)
+
+    def fingerprint(self) -> str:
+        """SHA-256 over the id of the collection, the package's record of it, and its number of documents."""
+        return self._identity
+
+
+def _loaded(name: str) -> Any:
+    package = _package()
+    with _mapped(name):
+        try:
+            return package.load(name)
+        except KeyError:
+            pass
+    close = nearest(name, package.registry)
+    hint = (
+        close if close.startswith("did") else "`cerank datasets --search TEXT` finds ids; a folder is written ./folder"
+    )
+    raise UsageError(f"no dataset is called '{shown(name, 120)}'", hint=hint)
+
+
+def _qrels(source: Any, name: str) -> dict[str, dict[str, int]]:
+    qrels: dict[str, dict[str, int]] = {}
+    if source.has_qrels():
+        with _mapped(name):
+            for row in source.qrels_iter():
+                document = checked_id(row.doc_id, "document", name)
+                qrels.setdefault(checked_id(row.query_id, "query", name), {})[document] = int(row.relevance)
+    return qrels
+
+
+def _hash(*parts: object) -> str:
+    return hashlib.sha256(msgspec.json.encode(parts, order="deterministic")).hexdigest()
+
+
+def open_catalogued(name: str) -> Dataset:
+    """The dataset of an ir_datasets id, its queries and qrels in memory and its documents on disk.
+
+    Judged queries whose text the catalogue does not have are left out with their qrels.
+
+    Raises:
+        UsageError: no such id, or one without documents and queries.
+        MissingError: its files are not here and could not be fetched.
+    """
+    source = _loaded(name)
+    if not (source.has_docs() and source.has_queries()):
+        raise UsageError(f"dataset {name} has no documents and queries to rank", hint="a subset of it may")
+    with _mapped(name):
+        queries = {checked_id(row.query_id, "query", name): _text(row) for row in source.queries_iter()}
+        record = source.metadata()
+        collection = _package().docs_parent_id(name)
+    qrels = {query: row for query, row in _qrels(source, name).items() if query in queries}
+    queries = judged_only(queries, qrels)
+    documents = CatalogueDocuments(source, name, _hash("ir_datasets", collection, record.get("docs")))
+
+    def read(_run: str) -> RunFile:
+        with _mapped(name):
+            rows = ((row.query_id, row.doc_id, float(row.score)) for row in source.scoreddocs_iter())
+            return run_of(rows, "scoreddocs", f"{name} scoreddocs")
+
+    return Dataset(
+        name=name,
+        location="ir_datasets",
+        description="from the ir_datasets catalogue",
+        queries=queries,
+        qrels=qrels,
+        documents=documents,
+        runs=("scoreddocs",) if source.has_scoreddocs() else (),
+        identity=_hash("ir_datasets", name, record, queries, qrels),
+        reader=read,
+    )
+
+
+def search_catalogue(text: str) -> list[tuple[str, str]]:
+    """(id, what it has) of the catalogue's datasets with every word of `text` in the id; those one can rank with."""
+    registry = _package().registry
+    words = text.lower().split()
+    found = []
+    for name in registry:
+        if all(word in name.lower() for word in words):
+            source = registry[name]
+            if source.has_docs() and source.has_queries():
+                kinds = [kind for kind in ("docs", "queries", "qrels", "scoreddocs") if source.has(kind)]
+                found.append((str(name), ", ".join(kinds)))
+    return sorted(found)
