@@ -1,1 +1,1 @@
-"""."""
+"""The only home of torch and transformers: models, losses, the training loop, scoring."""

@@ -1,0 +1,200 @@
+"""The cross-encoder: a pretrained encoder, a pooling, a linear head; loaded and saved without running foreign code."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from cerank.data.bases import BaseFiles, Pooling
+from cerank.domain.seeds import derive
+from cerank.errors import MissingError, UsageError
+from cerank.learn.tokens import Batch
+
+MARK = "cerank.json"  # what a checkpoint of cerank says of itself
+
+
+class CrossEncoder(nn.Module):
+    """Scores pairs. With pooling "mean" the head is `head`; with "classifier" it is inside the encoder."""
+
+    def __init__(self, encoder: nn.Module, pooling: Pooling, head: nn.Linear | None) -> None:
+        super().__init__()
+        self.encoder, self.pooling, self.head = encoder, pooling, head
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Scores (pairs,) in float32, whatever precision the encoder ran in."""
+        inputs = {"input_ids": batch.ids, "attention_mask": batch.mask}
+        if batch.types is not None:
+            inputs["token_type_ids"] = batch.types
+        out = self.encoder(**inputs)
+        if self.head is None:
+            return out.logits.float().squeeze(-1)  # type: ignore[no-any-return]  # transformers' outputs are untyped
+        hidden = out.last_hidden_state.float()
+        weights = batch.mask.unsqueeze(-1).float()
+        pooled = (hidden * weights).sum(dim=1) / weights.sum(dim=1)
+        with torch.autocast(pooled.device.type, enabled=False):  # bf16 scores tie: 8 % of 100 documents
+            return self.head(pooled).squeeze(-1)  # type: ignore[no-any-return]
+
+
+def load(files: BaseFiles, pooling: str, seed: int) -> CrossEncoder:
+    """The base with a head; what is not in its weights (a new head) is drawn from `seed`.
+
+    Raises:
+        UsageError: the folder holds no encoder that transformers' Auto classes know.
+    """
+    from transformers import AutoModel, AutoModelForSequenceClassification
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # it draws over the log and the live display
+    chosen: Pooling = files.pooling if pooling == "auto" else ("mean" if pooling == "mean" else "classifier")
+    torch.manual_seed(derive(seed, "head"))
+    safe = {"trust_remote_code": False, "use_safetensors": True, "local_files_only": True, "dtype": torch.float32}
+    try:
+        if chosen == "classifier":
+            model = AutoModelForSequenceClassification.from_pretrained(files.folder, num_labels=1, **safe)
+            return CrossEncoder(model, chosen, None)
+        encoder = AutoModel.from_pretrained(files.folder, **safe)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        reason = str(error).splitlines()[0][:300]
+        raise UsageError(f"transformers cannot load it as an encoder: {reason}", where=str(files.folder)) from error
+    if getattr(encoder, "pooler", None) is not None:  # reads [CLS]; the mean does not
+        encoder.pooler.requires_grad_(False)
+    return CrossEncoder(encoder, chosen, _head(files.folder, encoder.config.hidden_size))
+
+
+def _head(folder: Path, size: int) -> nn.Linear:
+    """The linear head of a mean-pooled model: the saved one, or a new one of std 0.02."""
+    head = nn.Linear(size, 1)
+    saved = folder / "2_Dense" / "model.safetensors"
+    if saved.is_file():
+        weights = load_file(saved)
+        head.load_state_dict({name.removeprefix("linear."): value for name, value in weights.items()})
+    else:
+        nn.init.normal_(head.weight, std=0.02)
+        nn.init.zeros_(head.bias)
+    return head
+
+
+def tokenizer_of(folder: Path) -> Any:
+    """The fast tokenizer of a model folder.
+
+    Raises:
+        UsageError: there is none that transformers can load.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise UsageError(f"no tokenizer: {str(error).splitlines()[0][:300]}", where=str(folder)) from error
+
+
+def set_dropout(model: CrossEncoder, rate: float | None) -> None:
+    """Sets every dropout of the model to `rate`; None leaves the base's own."""
+    if rate is None:
+        return
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = rate
+        elif isinstance(getattr(module, "dropout_prob", None), float):  # attention that calls functional dropout
+            setattr(module, "dropout_prob", rate)  # noqa: B010 - torch types every attribute of a module as a tensor
+
+
+def save(model: CrossEncoder, tokenizer: Any, folder: Path, max_length: int, max_query_length: int) -> None:
+    """Writes a model folder that transformers and sentence-transformers load.
+
+    A classifier loads with AutoModelForSequenceClassification; both load as sentence-transformers' CrossEncoder with
+    equal scores, wherever the query needs no cut. `cerank.json` holds what those formats have no word for.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    encoder: Any = model.encoder
+    if model.head is None:
+        encoder.config.sentence_transformers = {"activation_fn": "torch.nn.modules.linear.Identity"}
+    encoder.save_pretrained(folder)
+    tokenizer.model_max_length = max_length
+    tokenizer.save_pretrained(folder)
+    mark = {"pooling": model.pooling, "max_length": max_length, "max_query_length": max_query_length}
+    _write_json(folder / MARK, mark)
+    if model.head is not None:
+        _write_sentence_transformers(model.head, folder)
+    (folder / "README.md").write_text(_card(model.pooling), encoding="utf8")
+
+
+def _write_sentence_transformers(head: nn.Linear, folder: Path) -> None:
+    """The files by which sentence-transformers >= 5.4 builds encoder, mean pooling and head as a CrossEncoder."""
+    modules = [
+        ("", "sentence_transformers.base.modules.transformer.Transformer"),
+        ("1_Pooling", "sentence_transformers.sentence_transformer.modules.pooling.Pooling"),
+        ("2_Dense", "sentence_transformers.base.modules.dense.Dense"),
+    ]
+    rows = [{"idx": at, "name": str(at), "path": path, "type": kind} for at, (path, kind) in enumerate(modules)]
+    _write_json(folder / "modules.json", rows)
+    identity = "torch.nn.modules.linear.Identity"
+    _write_json(folder / "config_sentence_transformers.json", {"model_type": "CrossEncoder", "activation_fn": identity})
+    method = {"method": "forward", "method_output_name": "last_hidden_state"}
+    transformer = {
+        "transformer_task": "feature-extraction",
+        "modality_config": {"text": method},
+        "module_output_name": "token_embeddings",
+    }
+    _write_json(folder / "sentence_bert_config.json", transformer)
+    pooling = {"embedding_dimension": head.in_features, "pooling_mode": "mean", "include_prompt": True}
+    _write_json(folder / "1_Pooling" / "config.json", pooling)
+    dense = {
+        "in_features": head.in_features,
+        "out_features": 1,
+        "bias": True,
+        "activation_function": identity,
+        "module_input_name": "sentence_embedding",
+        "module_output_name": "scores",
+    }
+    _write_json(folder / "2_Dense" / "config.json", dense)
+    weights = {f"linear.{name}": value.detach().cpu().contiguous() for name, value in head.state_dict().items()}
+    save_file(weights, folder / "2_Dense" / "model.safetensors")
+
+
+def _write_json(path: Path, values: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf8")
+
+
+def _card(pooling: Pooling) -> str:
+    mean = (
+        "Its score is a linear layer on the mean of the last hidden states. transformers has no class for that: its\n"
+        "AutoModel loads the encoder alone. Load all of it with sentence-transformers, or in three lines of cerank:\n"
+    )
+    classifier = (
+        "It loads with transformers' AutoModelForSequenceClassification, with sentence-transformers, or cerank:\n"
+    )
+    return (
+        "# A cross-encoder fine-tuned with cerank\n\n"
+        + (mean if pooling == "mean" else classifier)
+        + "\n    from sentence_transformers import CrossEncoder\n"
+        + '    CrossEncoder("this folder").predict([("a query", "a passage")])\n\n'
+        + "    from cerank.learn.rerank import Scorer\n"
+        + '    scorer = Scorer.load("this folder")\n'
+        + '    scorer.score([("a query", "a passage")])\n'
+    )
+
+
+class Mark:
+    """What `cerank.json` in a checkpoint says: pooling and lengths."""
+
+    def __init__(self, folder: Path) -> None:
+        """Reads it.
+
+        Raises:
+            MissingError: the folder is no checkpoint of cerank.
+        """
+        try:
+            values = json.loads((folder / MARK).read_bytes())
+            self.pooling: Pooling = "mean" if values["pooling"] == "mean" else "classifier"
+            self.max_length, self.max_query_length = int(values["max_length"]), int(values["max_query_length"])
+        except FileNotFoundError as error:
+            raise MissingError(f"no {MARK}, so this is no checkpoint of cerank", where=str(folder)) from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise UsageError("unreadable", where=str(folder / MARK)) from error

@@ -1,0 +1,144 @@
+"""Scores of query-document pairs by a cross-encoder, in canonical batches.
+
+Invariant: a pair's score depends on the pairs of its own chunk of queries alone, so that a re-ranking that was cut
+short and resumed writes the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cerank.data.bases import BaseFiles, fingerprint
+from cerank.errors import RunFailedError
+from cerank.learn.model import CrossEncoder, Mark, load, tokenizer_of
+from cerank.learn.tokens import Pair, Tokens, batches_by_length
+
+Texts = Callable[[Sequence[str]], Sequence[str]]
+
+CPU_BUDGET = 2048  # padded tokens a batch on a CPU: small enough to stay in cache
+GPU_BUDGET = 65_536
+REMEMBERED = 2_000_000  # texts kept tokenized; beyond, they are forgotten and tokenized again
+
+
+class Scorer:
+    """A model with its tokenizer, ready to score.
+
+    Args:
+        model: in evaluation mode while it scores; its mode is restored afterwards.
+        tokens: assembles pairs; shared with training where there is one.
+        device: where the model is.
+        precision: "fp32", or "bf16" for autocast; scores are float32 either way.
+    """
+
+    def __init__(self, model: CrossEncoder, tokens: Tokens, device: str = "cpu", precision: str = "fp32") -> None:
+        self._model, self._tokens = model, tokens
+        self._device, self._precision = torch.device(device), precision
+        self._budget = CPU_BUDGET if self._device.type == "cpu" else GPU_BUDGET
+
+    @classmethod
+    def load(cls, folder: str | Path, device: str = "cpu", precision: str = "fp32") -> Scorer:
+        """The scorer of a checkpoint that cerank wrote.
+
+        Raises:
+            MissingError: no such checkpoint.
+        """
+        path = Path(folder)
+        mark = Mark(path)
+        model = load(BaseFiles(path.name, path, mark.pooling, fingerprint(path)), mark.pooling, seed=0).to(device)
+        return cls(model, Tokens(tokenizer_of(path), mark.max_length, mark.max_query_length), device, precision)
+
+    def score(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
+        """Scores of (query text, document text) pairs, in order; larger is more relevant."""
+        self._tokens.forget()  # places serve as keys here, and must not meet those of an earlier call
+        queries = {str(at): query for at, (query, _) in enumerate(pairs)}
+        documents = {str(at): document for at, (_, document) in enumerate(pairs)}
+        self._tokens.add("query", list(queries), lambda keys: [queries[key] for key in keys])
+        self._tokens.add("document", list(documents), lambda keys: [documents[key] for key in keys])
+        scores = self._scores([self._tokens.pair(key, key) for key in queries])
+        self._tokens.forget()
+        return scores
+
+    def chunk(
+        self, wanted: Mapping[str, Sequence[str]], queries: Texts, documents: Texts
+    ) -> dict[str, dict[str, float]]:
+        """Query id -> document id -> score for one chunk of queries.
+
+        Args:
+            wanted: query id -> document ids to score.
+            queries: texts of query ids, in order.
+            documents: texts of document ids, in order.
+
+        Raises:
+            RunFailedError: a score is not finite; nothing can be ranked by it.
+        """
+        if len(self._tokens) > REMEMBERED:
+            self._tokens.forget()
+        self._tokens.add("query", list(wanted), queries)
+        self._tokens.add("document", [doc for docs in wanted.values() for doc in docs], documents)
+        keys = [(query, doc) for query, docs in wanted.items() for doc in docs]
+        scores = self._scores([self._tokens.pair(query, doc) for query, doc in keys])
+        out: dict[str, dict[str, float]] = {query: {} for query in wanted}
+        for (query, doc), score in zip(keys, scores, strict=True):
+            out[query][doc] = score
+        return out
+
+    @torch.inference_mode()
+    def _scores(self, pairs: Sequence[Pair]) -> list[float]:
+        out = torch.empty(len(pairs))
+        was_training = self._model.training
+        self._model.eval()
+        for indices in batches_by_length([len(pair.ids) for pair in pairs], self._budget):
+            batch = self._tokens.batch([pairs[index] for index in indices], self._device)
+            with torch.autocast(self._device.type, torch.bfloat16, enabled=self._precision == "bf16"):
+                out[torch.tensor(indices)] = self._model(batch).cpu()
+        self._model.train(was_training)
+        if not bool(out.isfinite().all()):
+            raise RunFailedError(
+                "the model gave a score that is not finite", hint="its weights are broken; train again"
+            )
+        scores: list[float] = out.tolist()
+        return scores
+
+
+def similarity(
+    files: BaseFiles, wanted: Mapping[str, Sequence[str]], queries: Texts, documents: Texts, device: str = "cpu"
+) -> dict[str, dict[str, float]]:
+    """Cosine similarity of sentence embeddings: query id -> document id -> score in [-1, 1].
+
+    Embeddings are the mean of the last hidden states, normalised, as all-MiniLM-L6-v2 was trained to be used; texts
+    are cut at 256 tokens, as its own settings say.
+    """
+    from transformers import AutoModel
+
+    options = {"trust_remote_code": False, "use_safetensors": True, "local_files_only": True, "dtype": torch.float32}
+    encoder = AutoModel.from_pretrained(files.folder, **options).to(device).eval()
+    tokenizer = tokenizer_of(files.folder)
+    query_ids = list(wanted)
+    doc_ids = sorted({doc for docs in wanted.values() for doc in docs})
+    left = _embeddings(encoder, tokenizer, queries(query_ids), device)
+    right = _embeddings(encoder, tokenizer, documents(doc_ids), device)
+    place = {doc: at for at, doc in enumerate(doc_ids)}
+    out: dict[str, dict[str, float]] = {}
+    for at, query in enumerate(query_ids):
+        docs = wanted[query]
+        values = right[torch.tensor([place[doc] for doc in docs], dtype=torch.long)] @ left[at]
+        out[query] = dict(zip(docs, values.tolist(), strict=True))
+    return out
+
+
+@torch.inference_mode()
+def _embeddings(encoder: Any, tokenizer: Any, texts: Sequence[str], device: str) -> torch.Tensor:
+    """(texts, hidden size), each row of length 1."""
+    ids = tokenizer(list(texts), truncation=True, max_length=256, verbose=False)["input_ids"]
+    out = torch.empty(len(ids), encoder.config.hidden_size)
+    for indices in batches_by_length([len(row) for row in ids], CPU_BUDGET):
+        batch = tokenizer.pad({"input_ids": [ids[index] for index in indices]}, return_tensors="pt").to(device)
+        hidden = encoder(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).last_hidden_state
+        weights = batch["attention_mask"].unsqueeze(-1).float()
+        pooled = (hidden * weights).sum(dim=1) / weights.sum(dim=1)
+        out[torch.tensor(indices)] = torch.nn.functional.normalize(pooled, dim=1).cpu()
+    return out

@@ -1,0 +1,144 @@
+"""Texts as token ids, once each, and pairs assembled from them as the tokenizer itself would.
+
+Invariant: the ids of a pair do not depend on which other pairs are scored with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+import torch
+from torch import Tensor
+
+from cerank.errors import UsageError
+
+
+class Batch(msgspec.Struct, frozen=True):
+    """Padded pairs: `ids`, `mask`, `types` are (pairs, longest); `types` is None where the base has none."""
+
+    ids: Tensor
+    mask: Tensor
+    types: Tensor | None
+
+
+class Pair(msgspec.Struct, frozen=True):
+    """One query-document pair: ids with special tokens; `split` is where the document's segment starts."""
+
+    ids: tuple[int, ...]
+    split: int
+
+
+class PairTemplate(msgspec.Struct, frozen=True):
+    """The special tokens around a query and a document, read off the tokenizer by example."""
+
+    head: tuple[int, ...]
+    middle: tuple[int, ...]
+    tail: tuple[int, ...]
+    split: int  # how many of `middle` belong to the first segment
+    has_types: bool
+    pad: int
+
+    @property
+    def length(self) -> int:
+        """Special tokens of a pair."""
+        return len(self.head) + len(self.middle) + len(self.tail)
+
+
+def template(tokenizer: Any) -> PairTemplate:
+    """What `tokenizer(query, document)` puts around the two, found by looking at one pair.
+
+    Raises:
+        UsageError: the tokenizer does not simply join the two.
+    """
+    left = tokenizer("one", add_special_tokens=False)["input_ids"]
+    right = tokenizer("two three", add_special_tokens=False)["input_ids"]
+    encoded = tokenizer("one", "two three")
+    ids = encoded["input_ids"]
+    types = encoded.get("token_type_ids")
+    start = next((at for at in range(len(ids)) if ids[at : at + len(left)] == left), None)
+    end = len(ids) - next((at for at in range(len(ids)) if ids[::-1][at : at + len(right)] == right[::-1]), 0)
+    if start is None or ids[end - len(right) : end] != right or tokenizer.pad_token_id is None:
+        raise UsageError("its tokenizer does not join query and document as a pair", where="base")
+    middle = ids[start + len(left) : end - len(right)]
+    has_types = types is not None and any(types)
+    first_segment = (types.index(1) if has_types else len(ids)) - start - len(left)
+    return PairTemplate(
+        head=tuple(ids[:start]),
+        middle=tuple(middle),
+        tail=tuple(ids[end:]),
+        split=min(first_segment, len(middle)),
+        has_types=has_types,
+        pad=tokenizer.pad_token_id,
+    )
+
+
+class Tokens:
+    """Token ids of texts by key, each text tokenized once; pairs cut to length and joined.
+
+    Args:
+        tokenizer: of the base.
+        max_length: tokens of a pair, special tokens included.
+        max_query_length: tokens a query keeps; the document keeps what is left.
+    """
+
+    def __init__(self, tokenizer: Any, max_length: int, max_query_length: int) -> None:
+        self._tokenizer = tokenizer
+        self._template = template(tokenizer)
+        self._max_length, self._max_query = max_length, max_query_length
+        self._known: dict[tuple[str, str], tuple[int, ...]] = {}
+
+    def add(self, kind: str, keys: Sequence[str], texts: Callable[[Sequence[str]], Sequence[str]]) -> None:
+        """Tokenizes what is new among `keys` of a kind ("query" or "document"); `texts` gives texts in order."""
+        new = [key for key in dict.fromkeys(keys) if (kind, key) not in self._known]
+        if not new:
+            return
+        # a word has at least one character, so this many suffice; it keeps a megabyte passage from costing a second
+        encoded = self._tokenizer(
+            list(texts(new)), add_special_tokens=False, truncation=True, max_length=self._max_length, verbose=False
+        )["input_ids"]
+        self._known.update({(kind, key): tuple(ids) for key, ids in zip(new, encoded, strict=True)})
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def forget(self) -> None:
+        """Drops all texts, to bound memory; those needed again are tokenized again, to the same ids."""
+        self._known.clear()
+
+    def pair(self, query_id: str, doc_id: str) -> Pair:
+        """The pair's ids, the query cut first, then the document to what is left."""
+        form = self._template
+        query = self._known["query", query_id][: self._max_query]
+        document = self._known["document", doc_id][: max(0, self._max_length - form.length - len(query))]
+        split = len(form.head) + len(query) + form.split
+        return Pair((*form.head, *query, *form.middle, *document, *form.tail), split)
+
+    def batch(self, pairs: Sequence[Pair], device: torch.device) -> Batch:
+        """Pairs padded to the longest of them, on `device`."""
+        width = max(len(pair.ids) for pair in pairs)
+        pad = self._template.pad
+        ids = torch.tensor([pair.ids + (pad,) * (width - len(pair.ids)) for pair in pairs])
+        lengths = torch.tensor([len(pair.ids) for pair in pairs]).unsqueeze(1)
+        places = torch.arange(width).unsqueeze(0)
+        mask = (places < lengths).long()
+        types = None
+        if self._template.has_types:
+            types = ((places >= torch.tensor([pair.split for pair in pairs]).unsqueeze(1)).long() * mask).to(device)
+        return Batch(ids.to(device), mask.to(device), types)
+
+
+def batches_by_length(lengths: Sequence[int], budget: int) -> list[list[int]]:
+    """Indices of pairs, sorted by length then place, cut so that no batch holds more than `budget` padded tokens.
+
+    The cut depends on the lengths alone, never on what is scored before or after.
+    """
+    order = sorted(range(len(lengths)), key=lambda index: (lengths[index], index))
+    out: list[list[int]] = []
+    for index in order:
+        if out and (len(out[-1]) + 1) * lengths[index] <= budget:
+            out[-1].append(index)
+        else:
+            out.append([index])
+    return out

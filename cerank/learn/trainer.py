@@ -1,0 +1,220 @@
+"""The training loop, readable top to bottom in the order things happen.
+
+Invariant: what a step does is a function of the plan and the step alone (and of the weights before it), so a step
+that is done again after a resume gives the same bits.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+import torch
+from torch import Tensor
+from torch.optim import AdamW
+
+from cerank.data.sampler import Sampler
+from cerank.domain.groups import Group
+from cerank.domain.readings import Reading
+from cerank.domain.recipe import Stage
+from cerank.domain.schedule import learning_rate
+from cerank.domain.seeds import derive
+from cerank.errors import RunFailedError
+from cerank.learn import checkpoint
+from cerank.learn.checkpoint import State
+from cerank.learn.losses import LOSSES, Loss
+from cerank.learn.model import CrossEncoder, set_dropout
+from cerank.learn.rerank import CPU_BUDGET, Texts
+from cerank.learn.tokens import Tokens, batches_by_length
+
+
+class PausedError(Exception):
+    """The person or the cluster asked to stop; the state is saved at `step`."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__(f"paused after step {step}")
+        self.step = step
+
+
+class Watch(Protocol):
+    """Who looks on while a stage trains: the worker, or a test."""
+
+    def read(self, reading: Reading) -> None:
+        """Takes the reading of a step, before any checkpoint of it."""
+
+    def validate(self, step: int) -> float:
+        """Measures the model as it is; returns the stage's validation measure, larger is better."""
+
+    def saved(self, state: State) -> None:
+        """Hears that a checkpoint is on disk."""
+
+    def rejected(self, reason: str) -> None:
+        """Hears of a damaged checkpoint, or of an update that was left out."""
+
+    def wants_to_stop(self) -> bool:
+        """Says whether to stop before the next step."""
+
+
+class Material(msgspec.Struct, frozen=True):
+    """What a stage learns from."""
+
+    sampler: Sampler
+    tokens: Tokens
+    queries: Texts
+    documents: Texts
+
+
+class Trainer:
+    """Trains one stage.
+
+    Args:
+        index: place of the stage in the chain, for the readings.
+        name: of the stage; part of every seed.
+        stage: its settings.
+        seed: the run's.
+        folder: of its checkpoints.
+        device: where the model is.
+    """
+
+    def __init__(self, index: int, name: str, stage: Stage, *, seed: int, folder: Path, device: str) -> None:
+        self.index, self.name, self.stage, self.seed, self.folder = index, name, stage, seed, folder
+        self.device = torch.device(device)
+        self.loss: Loss = LOSSES.find(stage.loss, f"stages.{name}.loss")
+        self._budget = CPU_BUDGET if self.device.type == "cpu" else stage.microbatch
+
+    def train(self, model: CrossEncoder, material: Material, watch: Watch) -> State:
+        """Runs the stage from its newest checkpoint to its end; `model` then holds the weights of the last step.
+
+        Raises:
+            PausedError: `watch` wanted to stop; a checkpoint is saved.
+            RunFailedError: a loss or gradient was not finite; the model holds the weights of the step before.
+        """
+        stage, steps = self.stage, material.sampler.steps
+        set_dropout(model, stage.dropout)
+        optimizer = self.optimizer(model)
+        state = checkpoint.resume(self.folder, model, optimizer, watch.rejected)
+        model.train()
+        for step in range(state.step + 1, steps + 1):
+            if state.stopped_early:
+                break
+            if watch.wants_to_stop():
+                self._save(model, optimizer, state, watch)
+                raise PausedError(state.step)
+            started = time.perf_counter()
+            groups = material.sampler.groups(step)
+            rate = learning_rate(stage.schedule, step, steps=steps, peak=stage.learning_rate, warmup=stage.warmup)
+            loss, pairs = self.gradients(model, material, groups, step)
+            norm = self._clip(model)
+            state = msgspec.structs.replace(state, step=step)
+            if math.isfinite(loss) and math.isfinite(norm):
+                for parameters in optimizer.param_groups:
+                    parameters["lr"] = rate
+                optimizer.step()
+                seconds = time.perf_counter() - started
+                watch.read(Reading(self.index, step, loss, rate, norm, len(groups), pairs, 0, seconds))
+            else:
+                state = self._left_out(state, loss, norm, watch)
+            optimizer.zero_grad(set_to_none=True)
+            if self._validates(step, steps):
+                state = state.after_validation(watch.validate(step), stage.patience)
+            if self._saves(step, steps) or state.stopped_early:
+                self._save(model, optimizer, state, watch)
+        return state
+
+    def optimizer(self, model: CrossEncoder) -> AdamW:
+        """AdamW over every trained parameter, decay on all of them alike, as the paper has it."""
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        stage = self.stage
+        return AdamW(
+            trained,
+            lr=stage.learning_rate,
+            betas=stage.betas,
+            eps=stage.epsilon,
+            weight_decay=stage.weight_decay,
+            fused=True,
+        )
+
+    def gradients(
+        self, model: CrossEncoder, material: Material, groups: Sequence[Group], step: int
+    ) -> tuple[float, int]:
+        """Adds the gradient of the mean loss over `groups`; returns that mean and the number of pairs.
+
+        Whole groups go through the model together up to the stage's `microbatch` of tokens, so that losses over a
+        list are exact; the parts' gradients add up to the step's.
+        """
+        material.tokens.add("query", [group.query_id for group in groups], material.queries)
+        material.tokens.add("document", [doc for group in groups for doc in group.doc_ids], material.documents)
+        total = 0.0
+        for index, part in enumerate(self._parts(material.tokens, groups)):
+            torch.manual_seed(derive(self.seed, "dropout", self.name, step, index))
+            scores = self._scores(model, material.tokens, part)
+            values = self.loss(scores, *_targets(part, self.device))
+            (values.sum() / len(groups)).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+            total += float(values.detach().double().sum())
+        return total / len(groups), sum(len(group) for group in groups)
+
+    def _parts(self, tokens: Tokens, groups: Sequence[Group]) -> list[list[Group]]:
+        """Groups in order, cut where the next one would exceed the budget of padded tokens."""
+        parts: list[list[Group]] = []
+        room = 0
+        for group in groups:
+            need = len(group) * max(len(tokens.pair(group.query_id, doc).ids) for doc in group.doc_ids)
+            if not parts or need > room:
+                parts.append([])
+                room = self.stage.microbatch
+            parts[-1].append(group)
+            room -= need
+        return parts
+
+    def _scores(self, model: CrossEncoder, tokens: Tokens, groups: Sequence[Group]) -> Tensor:
+        """Scores (groups, longest group), 0 on padding. Pairs of like length share a batch, so little is padded."""
+        pairs = [tokens.pair(group.query_id, doc) for group in groups for doc in group.doc_ids]
+        cut = batches_by_length([len(pair.ids) for pair in pairs], self._budget)
+        parts = []
+        for indices in cut:
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.stage.precision == "bf16"):
+                parts.append(model(tokens.batch([pairs[at] for at in indices], self.device)))
+        place = torch.argsort(torch.tensor([at for indices in cut for at in indices]))
+        flat = torch.cat(parts)[place.to(self.device)]
+        rows = torch.split(flat, [len(group) for group in groups])
+        return torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True)
+
+    def _clip(self, model: CrossEncoder) -> float:
+        """The gradient norm before clipping."""
+        largest = self.stage.clip or math.inf
+        return float(torch.nn.utils.clip_grad_norm_(model.parameters(), largest, error_if_nonfinite=False))
+
+    def _left_out(self, state: State, loss: float, norm: float, watch: Watch) -> State:
+        """The state after a step without an update, or the end of the run where the recipe allows no more of them."""
+        allowed = int(self.stage.on_nonfinite.partition(":")[2] or 0)
+        what = f"step {state.step}: loss {loss}, gradient norm {norm}"
+        if state.skipped >= allowed:
+            hint = "lower the learning rate, or set on_nonfinite = 'skip:3'"
+            raise RunFailedError(f"not finite: {what}", where=f"stages.{self.name}", hint=hint)
+        watch.rejected(f"update left out: {what}")
+        return msgspec.structs.replace(state, skipped=state.skipped + 1)
+
+    def _validates(self, step: int, steps: int) -> bool:
+        every = self.stage.validate_every
+        return step == steps or bool(every and step % every == 0)
+
+    def _saves(self, step: int, steps: int) -> bool:
+        every = self.stage.checkpoint_every
+        return self._validates(step, steps) or bool(every and step % every == 0)
+
+    def _save(self, model: CrossEncoder, optimizer: AdamW, state: State, watch: Watch) -> None:
+        if state.step and not (self.folder / checkpoint.name_of(state.step)).exists():
+            checkpoint.save(self.folder, model, optimizer, state)
+            watch.saved(state)
+
+
+def _targets(groups: Sequence[Group], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Labels and mask (groups, longest group)."""
+    rows = [torch.tensor(group.labels, dtype=torch.float32) for group in groups]
+    labels = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+    mask = torch.nn.utils.rnn.pad_sequence([torch.ones(len(row), dtype=torch.bool) for row in rows], batch_first=True)
+    return labels.to(device), mask.to(device)

@@ -1,0 +1,100 @@
+"""Each loss: by hand, by gradcheck, by what must not change it."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from cerank.errors import UsageError
+from cerank.learn.losses import LOSSES, lce, ranknet
+
+
+def rows(*values):
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def test_lce_of_one_positive_and_two_negatives_is_the_softmax_by_hand():
+    scores, labels = rows([1.0, 0.0, -1.0]), rows([1.0, 0.0, 0.0])
+    expected = -math.log(math.e / (math.e + 1 + 1 / math.e))
+    assert lce(scores, labels, torch.ones(1, 3, dtype=torch.bool)).item() == pytest.approx(expected, abs=1e-12)
+
+
+def test_lce_equals_cross_entropy_where_there_is_one_positive():
+    torch.manual_seed(0)
+    scores = torch.randn(5, 8, dtype=torch.float64)
+    labels = torch.zeros(5, 8, dtype=torch.float64)
+    labels[:, 0] = 3.0
+    expected = torch.nn.functional.cross_entropy(scores, torch.zeros(5, dtype=torch.long), reduction="none")
+    torch.testing.assert_close(lce(scores, labels, torch.ones(5, 8, dtype=torch.bool)), expected)
+
+
+def test_lce_holds_each_positive_against_the_negatives_alone():
+    scores, labels = rows([2.0, -5.0, 0.0]), rows([1.0, 2.0, 0.0])
+    expected = (math.log1p(math.exp(-2.0)) + math.log1p(math.exp(5.0))) / 2
+    assert lce(scores, labels, torch.ones(1, 3, dtype=torch.bool)).item() == pytest.approx(expected, abs=1e-12)
+
+
+def test_ranknet_of_three_documents_is_the_mean_over_their_three_pairs_by_hand():
+    scores, labels = rows([0.5, 1.0, -0.5]), rows([3.0, 2.0, 1.0])
+    pairs = [math.log1p(math.exp(1.0 - 0.5)), math.log1p(math.exp(-0.5 - 0.5)), math.log1p(math.exp(-0.5 - 1.0))]
+    assert ranknet(scores, labels, torch.ones(1, 3, dtype=torch.bool)).item() == pytest.approx(
+        sum(pairs) / 3, abs=1e-12
+    )
+
+
+def test_ranknet_makes_no_pair_of_equal_labels():
+    scores, labels = rows([0.3, 9.0, 0.1]), rows([1.0, 1.0, 0.0])
+    expected = (math.log1p(math.exp(0.1 - 0.3)) + math.log1p(math.exp(0.1 - 9.0))) / 2
+    assert ranknet(scores, labels, torch.ones(1, 3, dtype=torch.bool)).item() == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("name", sorted(LOSSES))
+class TestEveryLoss:
+    def data(self):
+        torch.manual_seed(1)
+        scores = torch.randn(3, 5, dtype=torch.float64, requires_grad=True)
+        labels = rows([4, 3, 2, 1, 0], [1, 0, 0, 0, 0], [2, 2, 0, 0, 1])
+        mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0], [1, 1, 1, 1, 0]], dtype=torch.bool)
+        return scores, labels, mask
+
+    def test_its_gradient_is_that_of_finite_differences(self, name):
+        scores, labels, mask = self.data()
+        assert torch.autograd.gradcheck(lambda s: LOSSES[name](s, labels, mask), (scores,))
+
+    def test_padding_changes_neither_value_nor_gradient(self, name):
+        scores, labels, mask = self.data()
+        value = LOSSES[name](scores, labels, mask)
+        value.sum().backward()
+        assert torch.all(scores.grad[~mask] == 0)
+        wild = scores.detach().masked_fill(~mask, 1e30)
+        torch.testing.assert_close(LOSSES[name](wild, labels.masked_fill(~mask, 99), mask), value.detach())
+
+    def test_the_order_of_candidates_does_not_matter(self, name):
+        scores, labels, mask = self.data()
+        order = torch.tensor([3, 0, 4, 2, 1])
+        moved = LOSSES[name](scores[:, order], labels[:, order], mask[:, order])
+        torch.testing.assert_close(moved, LOSSES[name](scores, labels, mask))
+
+    def test_adding_a_constant_to_a_groups_scores_does_not_matter(self, name):
+        scores, labels, mask = self.data()
+        torch.testing.assert_close(LOSSES[name](scores + 7.0, labels, mask), LOSSES[name](scores, labels, mask))
+
+    def test_a_group_without_a_pair_gives_0_and_a_finite_gradient(self, name):
+        scores = torch.randn(2, 3, dtype=torch.float64, requires_grad=True)
+        labels = rows([0, 0, 0], [1, 0, 0])
+        mask = torch.tensor([[1, 1, 1], [1, 0, 0]], dtype=torch.bool)
+        value = LOSSES[name](scores, labels, mask)
+        value.sum().backward()
+        assert value.tolist() == [0.0, 0.0]
+        assert torch.all(scores.grad == 0)
+
+    def test_putting_the_better_document_first_costs_less(self, name):
+        labels, mask = rows([1, 0]), torch.ones(1, 2, dtype=torch.bool)
+        assert LOSSES[name](rows([2, -2]), labels, mask) < LOSSES[name](rows([-2, 2]), labels, mask)
+
+
+def test_an_unknown_loss_is_refused_with_the_nearest_name():
+    with pytest.raises(UsageError, match="ranknet"):
+        LOSSES.find("rank-net")

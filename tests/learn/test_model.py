@@ -1,0 +1,86 @@
+"""Models: loading, saving, and equal scores wherever else the checkpoint is read."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from cerank.data.bases import BaseFiles, fingerprint
+from cerank.errors import CerankError
+from cerank.learn.model import load, save, tokenizer_of
+from cerank.learn.rerank import Scorer
+from cerank.learn.tokens import Tokens
+
+PAIRS = [("alpha beta", "gamma delta epsilon"), ("alpha", ""), ("mu nu", "xi " * 20), ("pi", "pi pi pi")]
+
+
+def saved(files, folder, max_length=32):
+    model = load(files, "auto", seed=3)
+    tokenizer = tokenizer_of(files.folder)
+    scores = Scorer(model, Tokens(tokenizer, max_length, 12)).score(PAIRS)
+    save(model, tokenizer, folder, max_length, 12)
+    return scores
+
+
+@pytest.mark.parametrize("base", ["tiny", "tiny_classifier", "minilm"])
+def test_a_saved_model_scores_the_same_when_cerank_loads_it(base, request, tmp_path):
+    scores = saved(request.getfixturevalue(base), tmp_path / "m")
+    assert Scorer.load(tmp_path / "m").score(PAIRS) == scores
+
+
+@pytest.mark.parametrize("base", ["tiny", "tiny_classifier", "minilm"])
+def test_a_saved_model_scores_the_same_as_sentence_transformers_cross_encoder(base, request, tmp_path):
+    st = pytest.importorskip("sentence_transformers")
+    scores = saved(request.getfixturevalue(base), tmp_path / "m")
+    assert st.CrossEncoder(str(tmp_path / "m")).predict(PAIRS).tolist() == pytest.approx(scores, abs=2e-6)
+
+
+def test_a_saved_classifier_scores_the_same_as_transformers_auto_class(tiny_classifier, tmp_path):
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    scores = saved(tiny_classifier, tmp_path / "m")
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "m").eval()
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "m")
+    inputs = tokenizer([q for q, _ in PAIRS], [d for _, d in PAIRS], padding=True, truncation=True, return_tensors="pt")
+    with torch.inference_mode():
+        found = model(**inputs).logits.squeeze(-1).tolist()
+    assert found == pytest.approx(scores, abs=2e-6)
+
+
+def test_the_checkpoint_says_how_to_load_it_and_where_transformers_cannot(tiny, tmp_path):
+    saved(tiny, tmp_path / "m")
+    card = (tmp_path / "m" / "README.md").read_text()
+    assert "transformers has no class for that" in card
+    assert 'Scorer.load("this folder")' in card
+
+
+def test_token_types_are_passed_where_the_base_has_them(tiny):
+    model = load(tiny, "auto", seed=0).eval()
+    tokens = Tokens(tokenizer_of(tiny.folder), 16, 8)
+    tokens.add("query", ["q"], lambda keys: ["alpha"])
+    tokens.add("document", ["d"], lambda keys: ["beta"])
+    batch = tokens.batch([tokens.pair("q", "d")], torch.device("cpu"))
+    assert batch.types.tolist() == [[0, 0, 0, 1, 1]]
+    blind = type(batch)(batch.ids, batch.mask, torch.zeros_like(batch.types))
+    assert model(batch).item() != model(blind).item()
+
+
+def test_the_head_is_a_function_of_the_seed(tiny):
+    one, same, other = (load(tiny, "auto", seed=seed).head.weight for seed in (1, 1, 2))
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+
+
+def test_a_score_does_not_depend_on_what_else_is_in_its_batch_beyond_rounding(tiny):
+    scorer = Scorer(load(tiny, "auto", seed=0), Tokens(tokenizer_of(tiny.folder), 32, 12))
+    together = scorer.score(PAIRS)
+    assert [scorer.score([pair])[0] for pair in PAIRS] == pytest.approx(together, abs=1e-6)
+
+
+def test_a_folder_without_a_model_is_refused_with_its_path(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(CerankError, match="safetensors"):
+        fingerprint(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"nonsense")
+    with pytest.raises(CerankError, match=str(tmp_path)):
+        load(BaseFiles("x", tmp_path, "mean", ""), "auto", seed=0)
