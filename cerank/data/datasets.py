@@ -89,8 +89,8 @@ def open_dataset(name: str, cache: Path) -> Dataset:
 
     Args:
         name: `pydocs/train`, `pydocs/validation` or `pydocs/test`; a folder (starts with `./`, `../`, `~` or `/`, or
-            holds a separator and exists), `FOLDER#SPLIT` for its other qrels; else an ir_datasets id. Any of them may end in
-            a part of its judged queries: `[:60%]`, `[60%:80%]`, `[80%:]`, `[:100]`.
+            holds a separator and exists), `FOLDER#SPLIT` for its other qrels; else an ir_datasets id. Any of them may
+            end in a part of its judged queries: `[:60%]`, `[60%:80%]`, `[80%:]`, `[:100]`.
         cache: folder where built datasets are kept.
 
     Raises:
