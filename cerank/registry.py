@@ -26,9 +26,15 @@ class Registry(Mapping[str, T]):
         self._items: dict[str, T] = {}
 
     def add(self, name: str) -> Callable[[T], T]:
-        """A decorator that enters its target under `name`."""
+        """A decorator that enters its target under `name`.
+
+        Raises:
+            ValueError: the name is taken; a fault of the program or a plugin.
+        """
 
         def enter(item: T) -> T:
+            if name in self._items:
+                raise ValueError(f"two {self.kind} entries are called '{name}'")
             self._items[name] = item
             return item
 

@@ -22,13 +22,15 @@ class Ranking(Mapping[str, tuple[str, ...]]):
         """Takes lists that are already in strict order; use `ordered` for raw scores.
 
         Raises:
-            ValueError: lengths differ, or scores do not strictly decrease.
+            ValueError: lengths differ, a score is not finite, or scores do not strictly decrease.
         """
         self._documents = {query: tuple(ids) for query, ids in documents.items()}
         self._scores = {query: tuple(scores[query]) for query in self._documents}
         for query, values in self._scores.items():
             if len(values) != len(self._documents[query]):
                 raise ValueError(f"query {query}: {len(self._documents[query])} documents, {len(values)} scores")
+            if not all(map(math.isfinite, values)):
+                raise ValueError(f"query {query}: a score is not finite")
             if any(left <= right for left, right in itertools.pairwise(values)):
                 raise ValueError(f"query {query}: scores do not strictly decrease")
 
@@ -59,23 +61,34 @@ class Ranking(Mapping[str, tuple[str, ...]]):
 
 
 def float32(value: float) -> float:
-    """`value` rounded to float32, the precision in which trec_eval compares scores."""
-    return float(struct.unpack("<f", struct.pack("<f", value))[0])
+    """`value` rounded to float32, the precision in which trec_eval compares scores.
+
+    Raises:
+        ValueError: it lies beyond the largest float32, some 3.4e38.
+    """
+    try:
+        return float(struct.unpack("<f", struct.pack("<f", value))[0])
+    except OverflowError:
+        raise ValueError(f"score {value} is not finite as a float32") from None
 
 
 def float32_below(value: float) -> float:
-    """The next smaller float32 than the float32 `value`."""
-    bits = int(struct.unpack("<i", struct.pack("<f", value))[0])
+    """The next smaller float32 than the float32 `value`; below the lowest one, and below that, stands -inf."""
     if value == 0.0:
         return -float(struct.unpack("<f", struct.pack("<i", 1))[0])
+    if value == -math.inf:
+        return value
+    bits = int(struct.unpack("<i", struct.pack("<f", value))[0])
     return float(struct.unpack("<f", struct.pack("<i", bits - 1 if value > 0 else bits + 1))[0])
 
 
 def strictly_decreasing(scores: Sequence[float]) -> list[float]:
     """Non-increasing scores as float32, each moved just below the one before where they tie.
 
+    Ties at the lowest float32 run into -inf, which `Ranking` refuses.
+
     Raises:
-        ValueError: a score is not finite.
+        ValueError: a score is not finite as a float32.
     """
     out: list[float] = []
     for score in scores:
@@ -92,6 +105,9 @@ def ordered(scores: Mapping[str, Mapping[str, float]], before: Mapping[str, Sequ
     Args:
         scores: query id -> document id -> score, all finite.
         before: query id -> document ids, the order that decides ties.
+
+    Raises:
+        ValueError: a score is not finite as a float32.
     """
     documents: dict[str, list[str]] = {}
     values: dict[str, list[float]] = {}

@@ -161,11 +161,18 @@ def _recipe_mistakes(recipe: Recipe) -> list[str]:
     for name in recipe.stages:
         if not name.replace("-", "").replace("_", "").isalnum() or not name.isascii():
             mistakes.append(f"stages.{name}: a stage's name holds letters, digits, '-' and '_' only")
-    for name, field in (("data.test", recipe.data.test), ("data.first_stages", recipe.data.first_stages)):
-        if not field:
+    if not recipe.name.strip():
+        mistakes.append("name: empty; tables need a word for the recipe")
+    lists = {
+        "data.test": recipe.data.test,
+        "data.first_stages": recipe.data.first_stages,
+        "evaluate.measures": recipe.evaluate.measures,
+    }
+    for name, entries in lists.items():
+        if not entries:
             mistakes.append(f"{name}: empty; name at least one")
-    if not recipe.evaluate.measures:
-        mistakes.append("evaluate.measures: empty; name at least one, such as nDCG@10")
+        twice = [entry for index, entry in enumerate(entries) if entry in entries[:index]]
+        mistakes += [f"{name}: '{entry}' stands twice" for entry in twice]
     for name in recipe.chain:
         if name in recipe.stages:
             mistakes += _stage_mistakes(name, recipe.stages[name])
