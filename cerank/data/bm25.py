@@ -36,23 +36,9 @@ _FORMAT = 1  # of the files and the tokenizer; another number makes every old in
 _WORD = re.compile(r"[^\W_]+")
 # Lucene's EnglishAnalyzer.ENGLISH_STOP_WORDS_SET, which Anserini uses
 _STOP_WORDS = frozenset(
-    ("a", "an", "and", "are", "as", "at", "be", "but", "by", "for", "if", "in", "into", "is", "it", "no", "not", "of")
-    + (
-        "on",
-        "or",
-        "such",
-        "that",
-        "the",
-        "their",
-        "then",
-        "there",
-        "these",
-        "they",
-        "this",
-        "to",
-        "was",
-        "will",
-        "with",
+    _WORD.findall(
+        "a an and are as at be but by for if in into is it no not of on or such that the their then there these they "
+        "this to was will with"
     )
 )
 

@@ -17,6 +17,7 @@ from cerank.errors import MissingError, UsageError
 from cerank.registry import nearest
 from cerank.text import shown
 
+CATALOGUE = "ir_datasets"  # the location of what is not in a folder of one's own
 _BOUND = re.compile(r"(\d{1,9})(%?)")
 _PART_HINT = "parts are written [:60%], [60%:80%], [80%:] or [:100]"
 
@@ -58,7 +59,7 @@ class Dataset:
     """
 
     name: str
-    location: str  # a folder, or "ir_datasets"
+    location: str  # a folder, or CATALOGUE
     description: str
     queries: dict[str, str]
     qrels: dict[str, dict[str, int]]

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import msgspec
 
-from cerank.data.dataset import Dataset, part_of
+from cerank.data.dataset import CATALOGUE, Dataset, part_of
+from cerank.data.files import io_mistake, local_path
 from cerank.data.folders import open_folder
 from cerank.errors import UsageError
 from cerank.registry import nearest
@@ -48,7 +49,7 @@ class DatasetDescription(msgspec.Struct, frozen=True, kw_only=True):
     queries: int
     judgements: int  # rows of the qrels
     grades: tuple[tuple[int, int], ...]  # (grade, rows), ascending
-    judged_without_text: int  # different documents in the qrels that have no text
+    judged_without_text: int | None  # different documents in the qrels that have no text; None: not counted
     runs: tuple[str, ...]
     fingerprint: str
 
@@ -57,7 +58,7 @@ def _is_path(name: str) -> bool:
     if name.startswith(("./", "../", "~", "/")) or name in {".", ".."} or Path(name).is_absolute():
         return True
     separators = {os.sep, os.altsep or os.sep}
-    return any(mark in name for mark in separators) and Path(name.partition("#")[0]).exists()
+    return any(mark in name for mark in separators) and local_path(name.partition("#")[0]).exists()
 
 
 def _open_pydocs(name: str, cache: Path) -> Dataset:
@@ -70,15 +71,24 @@ def _open_pydocs(name: str, cache: Path) -> Dataset:
     return open_folder(folder / split, "", name, _PYDOCS_IS)
 
 
+def _open_folder(name: str) -> Dataset:
+    path, split = local_path(name), ""
+    if "#" in name and not path.is_dir():
+        before, _, split = name.rpartition("#")
+        path = local_path(before)
+    try:
+        return open_folder(path, split, name)
+    except OSError as error:
+        raise io_mistake(path, error) from error
+
+
 def _open_whole(name: str, cache: Path) -> Dataset:
     if "\0" in name or not name.strip():
         raise UsageError(f"'{shown(name, 120)}' cannot be the name of a dataset")
     if name == "pydocs" or name.startswith("pydocs/"):
         return _open_pydocs(name, cache)
     if _is_path(name):
-        whole = Path(name).expanduser()
-        folder, _, split = (name, "", "") if whole.is_dir() else name.rpartition("#") if "#" in name else (name, "", "")
-        return open_folder(Path(folder).expanduser(), split, name)
+        return _open_folder(name)
     from cerank.data.irds import open_catalogued
 
     return open_catalogued(name)
@@ -117,7 +127,10 @@ def search(text: str) -> list[DatasetEntry]:
 
 
 def describe(name: str, cache: Path) -> DatasetDescription:
-    """Counts and fingerprint of a dataset; opens it, and raises as `open_dataset`."""
+    """Counts and fingerprint of a dataset; opens it, and raises as `open_dataset`.
+
+    Judged documents without text are counted in folders only: in the catalogue it would fetch whole collections.
+    """
     dataset = open_dataset(name, cache)
     grades = Counter(grade for row in dataset.qrels.values() for grade in row.values())
     return DatasetDescription(
@@ -128,7 +141,7 @@ def describe(name: str, cache: Path) -> DatasetDescription:
         queries=len(dataset.queries),
         judgements=sum(grades.values()),
         grades=tuple(sorted(grades.items())),
-        judged_without_text=dataset.judged_without_text(),
+        judged_without_text=None if dataset.location == CATALOGUE else dataset.judged_without_text(),
         runs=dataset.runs,
         fingerprint=dataset.fingerprint(),
     )

@@ -57,14 +57,26 @@ def sha256_of(path: Path) -> str:
         raise io_mistake(path, error) from error
 
 
+def local_path(name: str) -> Path:
+    """The path that a person wrote, `~` expanded; it need not exist.
+
+    Raises:
+        UsageError: no path can be called so: NUL, too long, an unknown user, a folder that may not be looked into.
+    """
+    try:
+        path = Path(name).expanduser()
+        path.exists()
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UsageError(f"'{shown(name, 120)}' cannot be a path: {shown(error, 120)}") from error
+    return path
+
+
 def _opened(path: Path) -> IO[bytes]:
-    file = path.open("rb")
-    is_gzip = file.read(2) == _GZIP
-    file.seek(0)
+    with path.open("rb") as file:
+        is_gzip = file.read(2) == _GZIP
     if path.suffix == ".gz" and not is_gzip:
-        file.close()
         raise FormatError("is called .gz and is not gzip", where=str(path))
-    return cast("IO[bytes]", gzip.GzipFile(fileobj=file, mode="rb")) if is_gzip else file
+    return cast("IO[bytes]", gzip.open(path, "rb")) if is_gzip else path.open("rb")
 
 
 def _checked(path: Path, block: bytes, first: int) -> None:

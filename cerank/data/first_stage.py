@@ -12,7 +12,7 @@ from pathlib import Path
 
 from cerank.data import bm25
 from cerank.data.dataset import Dataset
-from cerank.data.files import sha256_of
+from cerank.data.files import local_path, sha256_of
 from cerank.data.trec import RunFile, read_run
 from cerank.domain.rankings import Ranking
 from cerank.errors import UsageError
@@ -20,10 +20,6 @@ from cerank.registry import nearest
 from cerank.text import shown
 
 BM25 = "bm25"
-
-
-def _is_file(first_stage: str) -> bool:
-    return "\0" not in first_stage and Path(first_stage).expanduser().is_file()
 
 
 def _unknown(dataset: Dataset, first_stage: str) -> UsageError:
@@ -39,12 +35,15 @@ def _builds(dataset: Dataset, first_stage: str) -> bool:
     return first_stage == BM25 and BM25 not in dataset.runs
 
 
+def _file(dataset: Dataset, first_stage: str) -> Path:
+    path = local_path(first_stage)
+    if not path.is_file():
+        raise _unknown(dataset, first_stage)
+    return path
+
+
 def _given(dataset: Dataset, first_stage: str) -> RunFile:
-    if first_stage in dataset.runs:
-        return dataset.run(first_stage)
-    if _is_file(first_stage):
-        return read_run(Path(first_stage).expanduser())
-    raise _unknown(dataset, first_stage)
+    return dataset.run(first_stage) if first_stage in dataset.runs else read_run(_file(dataset, first_stage))
 
 
 def fingerprint(dataset: Dataset, first_stage: str) -> str:
@@ -56,9 +55,7 @@ def fingerprint(dataset: Dataset, first_stage: str) -> str:
     if _builds(dataset, first_stage):
         return bm25.key(dataset.documents)
     if first_stage not in dataset.runs:
-        if not _is_file(first_stage):
-            raise _unknown(dataset, first_stage)
-        return sha256_of(Path(first_stage).expanduser())
+        return sha256_of(_file(dataset, first_stage))
     run = dataset.run(first_stage)
     return run.sha256 or hashlib.sha256(f"{dataset.identity}\n{first_stage}".encode()).hexdigest()
 

@@ -10,6 +10,7 @@ import contextlib
 import functools
 import hashlib
 import logging
+import pickle
 import tarfile
 import zipfile
 import zlib
@@ -18,10 +19,10 @@ from typing import Any
 
 import msgspec
 
-from cerank.data.dataset import Dataset, judged_only, no_document
+from cerank.data.dataset import CATALOGUE, Dataset, judged_only, no_document
 from cerank.data.files import checked_id
 from cerank.data.trec import RunFile, run_of
-from cerank.errors import CerankError, MissingError, UsageError
+from cerank.errors import MissingError, UsageError
 from cerank.registry import nearest
 from cerank.text import shown
 
@@ -34,8 +35,7 @@ _FAULTS = (
     ImportError,
     EOFError,
     AssertionError,
-    AttributeError,
-    TypeError,
+    pickle.UnpicklingError,
     zlib.error,
     tarfile.TarError,
     zipfile.BadZipFile,
@@ -74,8 +74,6 @@ def _mapped(name: str) -> Iterator[None]:
     """Faults of ir_datasets inside become MissingError: its data is not here and could not be fetched or read."""
     try:
         yield
-    except CerankError:
-        raise
     except _FAULTS as error:
         reason = shown(f"{type(error).__name__}: {error}", 200)
         raise MissingError(
@@ -191,7 +189,7 @@ def open_catalogued(name: str) -> Dataset:
 
     return Dataset(
         name=name,
-        location="ir_datasets",
+        location=CATALOGUE,
         description="from the ir_datasets catalogue",
         queries=queries,
         qrels=qrels,

@@ -5,6 +5,7 @@ Invariant: every list that leaves here is a permutation of its query's candidate
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from cerank.data.dataset import Dataset
-from cerank.data.files import at, checked_id, io_mistake, json_lines, sha256_of
+from cerank.data.files import at, checked_id, io_mistake, json_lines, local_path, sha256_of
 from cerank.data.trec import read_run
 from cerank.domain.rankings import Ranking
 from cerank.errors import FormatError, MissingError, UsageError
@@ -132,7 +133,8 @@ def read_permutations(path: Path, rows: Path) -> Teacher:
     if count < len(answers):
         raise FormatError(f"has {len(answers)} permutations for the {count} queries of {rows.name}", where=str(path))
     scores = {query: [float(len(ids) - rank) for rank in range(len(ids))] for query, ids in documents.items()}
-    return Teacher(Ranking(documents, scores), f"{sha256_of(path)}+{sha256_of(rows)}", repairs)
+    hashes = [sha256_of(path), sha256_of(rows)]
+    return Teacher(Ranking(documents, scores), hashlib.sha256("\n".join(hashes).encode()).hexdigest(), repairs)
 
 
 def read_teacher(spec: str, dataset: Dataset | None = None) -> Teacher:
@@ -149,11 +151,9 @@ def read_teacher(spec: str, dataset: Dataset | None = None) -> Teacher:
     if dataset is not None and spec in dataset.runs:
         run = dataset.run(spec)
         return Teacher(run.ranking, run.sha256 or dataset.identity)
-    if not spec or "\0" in spec:
-        raise UsageError(
-            f"'{shown(spec, 120)}' is not the name of a teacher", hint="a TREC run, or permutations (.json)"
-        )
-    path = Path(spec).expanduser()
+    if not spec:
+        raise UsageError("no teacher is named", hint="a TREC run, or permutations (.json)")
+    path = local_path(spec)
     if path.suffix == ".json":
         return read_permutations(path, _rows_file(path))
     run = read_run(path)
