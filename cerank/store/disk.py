@@ -161,6 +161,10 @@ def write(path: Path, data: bytes) -> None:
     try:
         _put(descriptor, temporary, data)
         _operation("sync", temporary, os.fsync, descriptor)
+    except RunFailedError:
+        with contextlib.suppress(RunFailedError):  # a full disk is not made fuller by what did not fit
+            remove(temporary)
+        raise
     finally:
         os.close(descriptor)
     _operation("rename", path, os.replace, temporary, path)
@@ -336,6 +340,8 @@ def verify_sealed(folder: Path) -> None:
         DamagedError: it does not; `where` is the first wrong file.
     """
     manifest = folder / MANIFEST
+    if manifest.is_symlink():
+        raise DamagedError("not a plain file", where=str(manifest))
     try:
         listed = {entry.path: entry for entry in msgspec.json.decode(manifest.read_bytes(), type=Manifest).files}
     except OSError as error:

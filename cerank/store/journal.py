@@ -56,7 +56,7 @@ def _whole_size(path: Path) -> int:
 
 
 class Journal(Generic[R]):
-    """The one writer of a journal; open it only while holding the run's lease."""
+    """The one writer of a journal, in one thread; open it only while holding the run's lease."""
 
     def __init__(self, path: Path, kind: type[R] | UnionType, *, clock: Callable[[], float] = time.monotonic) -> None:
         """Opens `path`, made if absent, and cuts an unfinished last line.
@@ -128,10 +128,12 @@ def _decoded(
 ) -> tuple[list[R], list[DamagedError]]:
     """The records in whole lines, and an error for each line that holds none; lines count from `first`."""
     try:
-        return decoder.decode_lines(data), []
+        good = decoder.decode_lines(data)
     except UNREADABLE:
-        pass  # line by line it takes a few times as long, and finds the bad ones
-    good: list[R] = []
+        good = []
+    if len(good) == data.count(b"\n"):
+        return good, []
+    good = []  # line by line it takes a few times as long, and finds the bad ones
     bad = []
     for number, line in enumerate(data.split(b"\n")[:-1], start=first):
         if not line.strip():

@@ -109,8 +109,9 @@ class Lease:
         try:
             _lock(handle)
             _refuse_if_gone(handle)
-            disk.truncate(handle, 0)
-            disk.append(handle, msgspec.json.encode(this_process(now)) + b"\n")
+            with contextlib.suppress(RunFailedError):  # advice; a full disk must not bar the way to freeing it
+                disk.truncate(handle, 0)
+                disk.append(handle, msgspec.json.encode(this_process(now)) + b"\n")
         except BaseException:
             disk.close(handle)
             raise

@@ -124,12 +124,10 @@ def load(path: Path, kind: type[S]) -> S:
     Raises:
         DamagedError: it is absent, unreadable, or not a `kind`.
     """
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=kind)
-    except OSError as error:
-        raise DamagedError(f"cannot read it: {(error.strerror or '').lower()}", where=str(path)) from error
-    except UNREADABLE as error:
-        raise DamagedError(f"not a readable {kind.__name__.lower()}: {reason(error)}", where=str(path)) from error
+    record = load_if_there(path, kind)
+    if record is None:
+        raise DamagedError("the file is missing", where=str(path))
+    return record
 
 
 def load_if_there(path: Path, kind: type[S]) -> S | None:
@@ -138,7 +136,14 @@ def load_if_there(path: Path, kind: type[S]) -> S | None:
     Raises:
         DamagedError: it is unreadable, or not a `kind`.
     """
-    return load(path, kind) if path.exists() else None
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise DamagedError(f"cannot read it: {(error.strerror or '').lower()}", where=str(path)) from error
+    except UNREADABLE as error:
+        raise DamagedError(f"not a readable {kind.__name__.lower()}: {reason(error)}", where=str(path)) from error
 
 
 def reason(error: Exception) -> str:

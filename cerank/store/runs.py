@@ -17,7 +17,7 @@ import msgspec
 
 from cerank.domain.plan import Plan
 from cerank.domain.readings import Event, Progress
-from cerank.errors import CerankError, UsageError
+from cerank.errors import CerankError, RunFailedError, UsageError
 from cerank.registry import nearest
 from cerank.store import disk, journal, lease, records
 from cerank.store.disk import DamagedError
@@ -27,6 +27,7 @@ from cerank.store.records import Done, Failure, StoredPlan
 State = Literal["waiting", "running", "stopping", "paused", "finished", "failed", "lost", "damaged"]
 
 _FRESH = 30.0  # seconds; 15 beats
+_REMOVED = ".removed"
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
@@ -124,11 +125,12 @@ def listed(lab: Path, now: datetime) -> list[Row]:
 
 def row(folder: RunFolder, now: datetime) -> Row:
     """The run with its plan and status; never an error."""
+    plan = None
     try:
         plan = load_plan(folder)
         return Row(folder=folder, plan=plan, status=_status(folder, now))
     except (CerankError, OSError) as error:
-        return Row(folder=folder, plan=None, status=Status(state="damaged", damage=str(error)))
+        return Row(folder=folder, plan=plan, status=Status(state="damaged", damage=str(error)))
 
 
 def status(folder: RunFolder, now: datetime) -> Status:
@@ -227,13 +229,16 @@ def _label(folder: RunFolder) -> str:
 def remove(folder: RunFolder) -> None:
     """Remove the run with all it holds. It leaves the listing at once, and nobody can start it meanwhile.
 
+    What an earlier removal left behind, killed half-way, goes too. It works on a full disk.
+
     Raises:
         HeldError: a worker holds it.
         RunFailedError: it is gone already, or may not be removed.
     """
     with lease.Lease.take(folder.lease):
-        grave = folder.path.with_name(f".{folder.name}.removed")
-        disk.remove_tree(grave)
+        for left in sorted(folder.path.parent.glob(f".*{_REMOVED}")):
+            disk.remove_tree(left)
+        grave = folder.path.with_name(f".{folder.name}{_REMOVED}")
         disk.rename(folder.path, grave)
         disk.remove_tree(grave)
 
@@ -242,12 +247,21 @@ def request_stop(folder: RunFolder) -> bool:
     """Ask the run's worker to stop at the next step; whether it was also woken by a signal.
 
     The file reaches a worker on any host; the signal goes only to the very process that holds the lease on this one.
+
+    Raises:
+        RunFailedError: neither the file could be written nor the worker signalled.
     """
-    disk.touch(folder.stop)
+    refusal = None
+    try:
+        disk.touch(folder.stop)
+    except RunFailedError as error:
+        refusal = error  # on a full disk the signal may still get through
     holder = lease.owner(folder.lease)
-    if holder is None or not lease.is_held(folder.lease):
-        return False
-    return lease.signal_owner(holder, signal.SIGTERM)
+    is_live = holder is not None and lease.is_held(folder.lease)
+    is_woken = holder is not None and is_live and lease.signal_owner(holder, signal.SIGTERM)
+    if refusal is not None and not is_woken:
+        raise refusal
+    return is_woken
 
 
 def clear_stop(folder: RunFolder) -> None:
