@@ -129,7 +129,7 @@ def _given(flags: Flags) -> dict[str, object]:
 def _from_environment(environ: Mapping[str, str]) -> dict[str, object]:
     values: dict[str, object] = {key: text for key in _keys() if (text := environ.get(PREFIX + key.upper()))}
     threads = values.get("threads")
-    if isinstance(threads, str) and re.fullmatch(r"[0-9]{1,9}", threads):
+    if isinstance(threads, str) and re.fullmatch(r"-?[0-9]{1,9}", threads):
         values["threads"] = int(threads)
     return values
 

@@ -26,6 +26,7 @@ from cerank.text import shown
 Value: TypeAlias = str | int | float | bool | None
 Kind = Literal["text", "number", "signed", "p", "percent", "bytes", "seconds"]
 
+PIECE = 1 << 15  # characters written at once
 LONGEST_ERROR = 20_000  # characters; a recipe may have many mistakes
 
 
@@ -80,8 +81,11 @@ def put(text: str, stream: TextIO | None = None, *, raw: bool = False) -> None:
     stream = stream or sys.stdout
     safe = text if raw else shown(text, sys.maxsize, lines=True)
     encoding = getattr(stream, "encoding", None) or "utf-8"
+    known = safe.encode(encoding, "backslashreplace").decode(encoding)
     try:
-        stream.write(safe.encode(encoding, "backslashreplace").decode(encoding))
+        # In pieces: with PYTHONUNBUFFERED, Python takes one large write cut short by the reader's end for a whole one.
+        for start in range(0, len(known), PIECE):
+            stream.write(known[start : start + PIECE])
         stream.flush()
     except BrokenPipeError:
         _let_go(stream)

@@ -63,7 +63,7 @@ def _value(hint: Any, value: object, path: str, mistakes: list[str]) -> object:
         mistakes.append(f"{path}: not UTF-8 text; given: {value!r:.80}")
         return None
     except msgspec.ValidationError as error:
-        text, _, place = str(error).replace("`", "'").partition(" - at ")
+        text, _, place = str(error).replace("`", "'").replace(" | null", "").partition(" - at ")  # TOML has no null
         index = place.strip("'").removeprefix("$")
         mistakes.append(f"{path}{index}: {text[:1].lower()}{text[1:]}; given: {value!r:.80}")
         return None
