@@ -52,6 +52,7 @@ class Sampler:
         name: str,
         stage: Stage,
         seed: int,
+        *,
         query_ids: Sequence[str],
         qrels: Qrels,
         ranking: Mapping[str, Sequence[str]],

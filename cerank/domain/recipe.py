@@ -97,6 +97,9 @@ class Data(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     first_stages: Annotated[
         tuple[str, ...], says('"bm25", "scoreddocs", a run of the dataset by name, or a TREC run file')
     ] = ("bm25",)
+    validation_first_stage: Annotated[
+        str, says('candidates re-ranked in validation; "" takes the first of first_stages')
+    ] = ""
     depth: Annotated[Positive, says("candidates re-ranked for each test query")] = 100
 
 
@@ -115,6 +118,9 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     name: Annotated[str, says("what tables call it; free text")]
     description: Annotated[str, says("one sentence for `cerank recipes list`")] = ""
     base: Annotated[str, says("pretrained model: a name from `cerank bases`, a hub id, or a folder")] = "minilm"
+    pooling: Annotated[
+        Literal["auto", "mean", "classifier"], says("how states become a score; auto: the base's own")
+    ] = "auto"
     seed: Annotated[Seed, says("decides everything random")] = 42
     chain: Annotated[tuple[str, ...], says("the stages that run, in order")]
     data: Annotated[Data, says("where queries, documents and labels come from")] = Data()

@@ -49,7 +49,7 @@ def load(files: BaseFiles, pooling: str, seed: int) -> CrossEncoder:
     from transformers import AutoModel, AutoModelForSequenceClassification
     from transformers.utils import logging
 
-    logging.disable_progress_bar()  # it draws over the log and the live display
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # transformers leaves it untyped; it draws over the log and the live display
     chosen: Pooling = files.pooling if pooling == "auto" else ("mean" if pooling == "mean" else "classifier")
     torch.manual_seed(derive(seed, "head"))
     safe = {"trust_remote_code": False, "use_safetensors": True, "local_files_only": True, "dtype": torch.float32}

@@ -1,0 +1,98 @@
+"""Everything a recipe reads, found and hashed: when a plan is made, and again before its worker trusts it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from cerank.data import bases, first_stage
+from cerank.data.dataset import Dataset
+from cerank.data.datasets import open_dataset
+from cerank.data.teachers import read_teacher
+from cerank.domain.plan import Input
+from cerank.domain.recipe import Recipe, Stage
+
+EMBEDDING = "embedding"  # the teacher that cerank computes: sentence similarity by the base below
+EMBEDDING_BASE = "minilm"
+
+
+class Use(msgspec.Struct, frozen=True, order=True):
+    """One dataset ranked by one first stage, to a depth."""
+
+    dataset: str
+    first_stage: str
+    depth: int
+
+
+def training_dataset(recipe: Recipe, stage: Stage) -> str:
+    """The dataset a stage learns from."""
+    return stage.dataset or recipe.data.train
+
+
+def training_first_stage(recipe: Recipe, stage: Stage) -> str:
+    """The first stage whose candidates a stage draws from."""
+    return stage.first_stage or recipe.data.first_stages[0]
+
+
+def validation_first_stage(recipe: Recipe) -> str:
+    """The first stage whose candidates are re-ranked in validation."""
+    return recipe.data.validation_first_stage or recipe.data.first_stages[0]
+
+
+def uses(recipe: Recipe) -> tuple[Use, ...]:
+    """Each dataset and first stage the recipe ranks by, once, to the greatest depth any part of it asks for."""
+    data = recipe.data
+    wanted = [Use(test, first, data.depth) for test in data.test for first in data.first_stages]
+    for _, stage in recipe.chained():
+        wanted.append(Use(data.validation, validation_first_stage(recipe), stage.validation_depth))
+        if stage.source == "labels" or stage.teacher == EMBEDDING:
+            dataset = training_dataset(recipe, stage)
+            wanted.append(Use(dataset, training_first_stage(recipe, stage), stage.window[1]))
+    deepest: dict[tuple[str, str], int] = {}
+    for use in wanted:
+        key = (use.dataset, use.first_stage)
+        deepest[key] = max(use.depth, deepest.get(key, 0))
+    return tuple(Use(dataset, first, depth) for (dataset, first), depth in deepest.items())
+
+
+def dataset_names(recipe: Recipe) -> tuple[str, ...]:
+    """Every dataset the recipe reads, once, in the order of use."""
+    training = [training_dataset(recipe, stage) for _, stage in recipe.chained()]
+    return tuple(dict.fromkeys([*training, recipe.data.validation, *recipe.data.test]))
+
+
+def opened(recipe: Recipe, cache: Path) -> dict[str, Dataset]:
+    """The recipe's datasets by name; raises as `open_dataset`."""
+    return {name: open_dataset(name, cache) for name in dataset_names(recipe)}
+
+
+def inputs_of(recipe: Recipe, datasets: dict[str, Dataset], *, fetch: bool) -> tuple[Input, ...]:
+    """What the recipe reads, with its hashes, in a stable order.
+
+    Args:
+        recipe: complete.
+        datasets: as `opened` returned them.
+        fetch: whether a base may be fetched from the hub.
+
+    Raises:
+        CerankError: something is missing, malformed or unknown.
+    """
+    base = bases.locate(recipe.base, fetch=fetch)
+    found = [Input("base", recipe.base, base.sha256, str(base.folder))]
+    found += [Input("dataset", name, data.fingerprint(), data.location) for name, data in datasets.items()]
+    for use in uses(recipe):
+        name = f"{use.first_stage} on {use.dataset}"
+        found.append(Input("first_stage", name, first_stage.fingerprint(datasets[use.dataset], use.first_stage)))
+    for name, stage in recipe.chained():
+        if stage.source == "teacher":
+            found.append(_teacher(name, stage, datasets[training_dataset(recipe, stage)], fetch=fetch))
+    return tuple(found)
+
+
+def _teacher(name: str, stage: Stage, dataset: Dataset, *, fetch: bool) -> Input:
+    if stage.teacher == EMBEDDING:
+        files = bases.locate(EMBEDDING_BASE, fetch=fetch)
+        return Input("teacher", f"{EMBEDDING} for {name}", files.sha256, str(files.folder))
+    teacher = read_teacher(stage.teacher, dataset)
+    return Input("teacher", f"{stage.teacher} for {name}", teacher.sha256, stage.teacher)

@@ -1,0 +1,196 @@
+"""`python -m cerank.worker RUN_DIR`: one attempt at a run, from taking its lease to saying how it ended."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import platform
+import socket
+import sys
+import traceback
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import cerank
+from cerank.domain.plan import Plan
+from cerank.errors import CerankError, ExitCode, HeldError
+from cerank.store import journal, records, runs
+from cerank.store.layout import ReadingRow, RunFolder
+from cerank.store.lease import Lease
+from cerank.store.records import Attempt, Done, Failure
+from cerank.worker.beat import Beat
+from cerank.worker.notes import Notes
+from cerank.worker.stop import StopFlag
+
+_PACKAGES = (
+    "torch",
+    "transformers",
+    "tokenizers",
+    "safetensors",
+    "numpy",
+    "scipy",
+    "ir-measures",
+    "ir-datasets",
+    "bm25s",
+)
+
+
+def now() -> datetime:
+    """The one clock of the worker."""
+    return datetime.now(UTC)
+
+
+def versions() -> dict[str, str]:
+    """What the numbers may depend on: Python, cerank and the packages it computes with."""
+    found = {"python": platform.python_version(), "cerank": cerank.__version__}
+    for name in _PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
+
+
+def code_sha256() -> str:
+    """SHA-256 over cerank's own source files, by name: tells two builds of one version apart."""
+    root = Path(cerank.__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted(root.rglob("*.py")):
+        digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
+def cpu_name() -> str:
+    """The processor's name, as the system tells it."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def main() -> int:
+    """Carries out the run named by the only argument; the exit code says how it ended."""
+    if len(sys.argv) != 2:
+        print("usage: python -m cerank.worker RUN_DIR", file=sys.stderr)  # noqa: T201 - no run, so no log to write to
+        return ExitCode.USAGE
+    folder = RunFolder(Path(sys.argv[1]).resolve())
+    stop = StopFlag(folder.stop)
+    stop.install()  # before anything slow, so that an early signal is heard
+    try:
+        with Lease.take(folder.lease, now()):
+            return _attempt(folder, stop)
+    except HeldError as error:
+        _log(str(error))
+        return ExitCode.HELD
+    except CerankError as error:
+        _log(str(error))
+        return error.exit_code
+
+
+def _attempt(folder: RunFolder, stop: StopFlag) -> ExitCode:
+    plan = runs.load_plan(folder)
+    if folder.done.exists():
+        _log("the run is finished already")
+        return ExitCode.OK
+    runs.clear_stop(folder)
+    runs.clear_failure(folder)
+    number = max(folder.attempt_numbers(), default=0) + 1
+    notes = Notes(folder, number, now)
+    notes.event("started", f"attempt {number} by pid {os.getpid()} on {socket.gethostname()}")
+    beat = Beat(folder.progress, number, now)
+    beat.start()
+    ended = ExitCode.FAILED
+    try:
+        with _failure_recorded(folder, number, notes):
+            ended = _carried_out(plan, folder, number, notes=notes, beat=beat, stop=stop)
+    finally:
+        beat.stop()
+        notes.close()
+    return ended
+
+
+def _carried_out(plan: Plan, folder: RunFolder, number: int, *, notes: Notes, beat: Beat, stop: StopFlag) -> ExitCode:
+    from cerank.learn import determinism
+    from cerank.learn.trainer import PausedError
+    from cerank.worker.pipeline import carry_out
+
+    beat.enter("start", "", total=0)
+    attempt = Attempt(
+        number=number,
+        started=records.timestamp(now()),
+        versions=versions(),
+        hostname=socket.gethostname(),
+        cpu=cpu_name(),
+        threads=plan.threads,
+        device=plan.device,
+        determinism=determinism.prepare(plan.device, plan.threads),
+        plan=plan.fingerprint,
+        code=code_sha256(),
+    )
+    records.save(folder.attempt(number), attempt)
+    _note_changes(folder, attempt, notes)
+    try:
+        carry_out(plan, folder, notes=notes, beat=beat, stop=stop)
+    except PausedError as pause:
+        where = f" after step {pause.step}" if pause.step else ""
+        notes.event("paused", f"by {stop.reason}{where}")
+        _log(f"paused by {stop.reason}{where}")
+        return ExitCode.PAUSED
+    rows: list[ReadingRow] = journal.read(folder.readings, ReadingRow)
+    seconds = sum(row.seconds for row in rows)
+    notes.event(
+        "finished", f"attempt {number}; {notes.replayed} steps replayed, {notes.mismatches} of them differently"
+    )
+    records.save(folder.done, Done(time=records.timestamp(now()), attempt=number, seconds=seconds))
+    _log("finished")
+    return ExitCode.OK
+
+
+def _note_changes(folder: RunFolder, attempt: Attempt, notes: Notes) -> None:
+    """An event where this attempt runs on something else than the one before: bits may differ from here on."""
+    earlier = [number for number in folder.attempt_numbers() if number < attempt.number]
+    if not earlier:
+        return
+    before = records.load(folder.attempt(earlier[-1]), Attempt)
+    pairs = [(key, before.versions.get(key, "-"), value) for key, value in attempt.versions.items()]
+    pairs += [("cpu", before.cpu, attempt.cpu), ("device", before.device, attempt.device)]
+    pairs += [("cerank's code", before.code[:12], attempt.code[:12])]
+    changed = [f"{key} {old} -> {new}" for key, old, new in pairs if old != new]
+    if changed:
+        notes.event("environment changed", "; ".join(changed))
+
+
+@contextlib.contextmanager
+def _failure_recorded(folder: RunFolder, number: int, notes: Notes) -> Iterator[None]:
+    """Turns an error into failure.json; the traceback of a fault of the program goes to the log."""
+    try:
+        yield
+    except CerankError as error:
+        failure = Failure(kind=type(error).__name__, what=error.what, where=error.where, hint=error.hint)
+        _record_failure(folder, number, notes, failure)
+    except Exception as error:  # noqa: BLE001 - the top of the worker: whatever it was, the run must say so
+        _log(traceback.format_exc())
+        what = f"{type(error).__name__}: {error}"[:2000]
+        hint = "a fault of cerank or of what it calls; log.txt has the traceback"
+        _record_failure(folder, number, notes, Failure(kind="crash", what=what, hint=hint, traceback=folder.log.name))
+
+
+def _record_failure(folder: RunFolder, number: int, notes: Notes, failure: Failure) -> None:
+    import msgspec
+
+    _log(f"failed: {failure.where + ': ' if failure.where else ''}{failure.what}")
+    with contextlib.suppress(CerankError):  # on a full disk the log is all that is left
+        notes.event("failed", failure.what)
+        stamped = msgspec.structs.replace(failure, time=records.timestamp(now()), attempt=number)
+        records.save(folder.failure, stamped)
+
+
+def _log(text: str) -> None:
+    """A line for log.txt, where the launcher points the worker's output."""
+    print(f"{records.timestamp(now())} {text}", flush=True)  # noqa: T201 - stdout of a worker is its log
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,68 @@
+"""The worker's sign of life: where it is, how fast, how long still, rewritten every 2 seconds from a thread."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+import msgspec
+
+from cerank.domain.readings import Progress
+from cerank.errors import RunFailedError
+from cerank.store import records
+
+EVERY = 2.0  # seconds
+
+
+class Beat:
+    """Writes the newest `Progress` until it is stopped.
+
+    Args:
+        path: of progress.json.
+        attempt: number of the attempt.
+        now: the clock.
+    """
+
+    def __init__(self, path: Path, attempt: int, now: Callable[[], datetime]) -> None:
+        self._path, self._attempt, self._now = path, attempt, now
+        self._progress = Progress(phase="start", attempt=attempt)
+        self._began, self._pairs = time.monotonic(), 0
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="beat", daemon=True)
+
+    def start(self) -> None:
+        """Begins to beat."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Beats a last time and ends."""
+        self._over.set()
+        self._thread.join()
+
+    def enter(self, phase: str, detail: str, total: int, done: int = 0) -> None:
+        """A phase begins: of `total` units, `done` were done before."""
+        self._began, self._pairs = time.monotonic(), 0
+        self._progress = Progress(phase=phase, detail=detail, done=done, total=total, attempt=self._attempt)
+
+    def advance(self, units: int = 1, pairs: int = 0) -> None:
+        """`units` more of the phase are done, which took `pairs` pairs through the model."""
+        before = self._progress
+        self._pairs += pairs
+        seconds = max(time.monotonic() - self._began, 1e-6)
+        done = before.done + units
+        left = seconds / max(1, done) * max(0, before.total - done)
+        rate = self._pairs / seconds
+        self._progress = msgspec.structs.replace(before, done=done, pairs_per_second=rate, seconds_left=left)
+
+    def _run(self) -> None:
+        over = False
+        while not over:
+            over = self._over.wait(EVERY)
+            try:
+                records.save(self._path, msgspec.structs.replace(self._progress, time=records.timestamp(self._now())))
+            except RunFailedError:
+                # advice only: a full disk or a folder that is gone will meet the worker itself, which says so
+                continue

@@ -1,0 +1,140 @@
+"""Re-ranking a test dataset and measuring it, so that a run cut anywhere goes on to the same bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from cerank.data.trec import write_qrels, write_run
+from cerank.domain.plan import Plan
+from cerank.domain.rankings import Ranking, ordered
+from cerank.evaluate.measures import check, per_query
+from cerank.learn.rerank import Scorer
+from cerank.store import disk
+from cerank.store.layout import RunFolder
+from cerank.worker.beat import Beat
+from cerank.worker.sources import Sources
+
+CHUNK = 32  # queries scored between two looks at the stop flag; the unit of resuming
+
+FIRST_STAGE = "first-stage"  # the system every other is held against
+
+
+class QueryMeasures(msgspec.Struct, frozen=True):
+    """A row of a measures file."""
+
+    query_id: str
+    measures: dict[str, float]
+
+
+def chunks(query_ids: Sequence[str]) -> list[list[str]]:
+    """Queries by id, cut in the one canonical way."""
+    line = sorted(query_ids)
+    return [line[start : start + CHUNK] for start in range(0, len(line), CHUNK)]
+
+
+def unions(rankings: Sequence[Ranking]) -> dict[str, list[str]]:
+    """Each query's candidates over all rankings, each once, in the order found: what must be scored."""
+    out: dict[str, dict[str, None]] = {}
+    for ranking in rankings:
+        for query, docs in ranking.items():
+            out.setdefault(query, {}).update(dict.fromkeys(docs))
+    return {query: list(docs) for query, docs in out.items()}
+
+
+class Evaluation:
+    """Re-ranks and measures the systems of one run on its test datasets."""
+
+    def __init__(self, plan: Plan, folder: RunFolder, sources: Sources, beat: Beat) -> None:
+        self._plan, self._folder, self._sources, self._beat = plan, folder, sources, beat
+
+    def prepare(self) -> None:
+        """Keeps each test dataset's qrels, and measures the first stages at the depth that is re-ranked."""
+        for test in self._plan.recipe.data.test:
+            path = self._folder.qrels(test)
+            if not path.exists():
+                disk.make_folder(path.parent)
+                disk.write(path, write_qrels(self._sources.datasets[test].qrels))
+            for first in self._plan.recipe.data.first_stages:
+                self._record(FIRST_STAGE, test, first, self._candidates(test, first))
+
+    def rerank(self, system: str, load: Callable[[], Scorer], pause: Callable[[], None]) -> None:
+        """Re-ranks every test dataset by one system; `load` is called only where something is left to score.
+
+        Candidates that several first stages share are scored once. `pause` is called between chunks and may raise.
+        """
+        data = self._plan.recipe.data
+        scorer: Scorer | None = None
+        for test in data.test:
+            if all(self._folder.measures(system, test, first).exists() for first in data.first_stages):
+                continue
+            scorer = scorer or load()
+            scores = self._scores(system, test, scorer, pause)
+            for first in data.first_stages:
+                before = self._candidates(test, first)
+                found = {query: {doc: scores[query][doc] for doc in docs} for query, docs in before.items()}
+                self._record(system, test, first, ordered(found, before))
+            disk.remove_tree(self._folder.scores(system, test, "all"))
+
+    def _candidates(self, test: str, first: str) -> Ranking:
+        return self._sources.candidates(test, first).top(self._plan.recipe.data.depth)
+
+    def _scores(self, system: str, test: str, scorer: Scorer, pause: Callable[[], None]) -> dict[str, dict[str, float]]:
+        """Query -> document -> score of all candidates, each chunk kept as a sealed part until the ranking stands."""
+        wanted = unions([self._candidates(test, first) for first in self._plan.recipe.data.first_stages])
+        parts = chunks(list(wanted))
+        self._beat.enter("re-rank", f"{system} on {test}", total=len(wanted))
+        out: dict[str, dict[str, float]] = {}
+        for number, queries in enumerate(parts):
+            pause()
+            part = self._folder.scores_part(system, test, "all", number)
+            found = _kept(part)
+            if found is None:
+                found = scorer.chunk(
+                    {query: wanted[query] for query in queries},
+                    lambda ids: self._sources.queries(test, ids),
+                    lambda ids: self._sources.documents(test, ids),
+                )
+                with disk.sealed_folder(part) as inside:
+                    disk.write(inside / "scores.json", msgspec.json.encode(found))
+            out.update(found)
+            self._beat.advance(len(queries), sum(len(wanted[query]) for query in queries))
+        return out
+
+    def _record(self, system: str, test: str, first: str, ranking: Ranking) -> None:
+        """Writes the ranking, then its measures: where the measures stand, the ranking does."""
+        ranking_path, measures_path = (
+            self._folder.ranking(system, test, first),
+            self._folder.measures(system, test, first),
+        )
+        if measures_path.exists():
+            return
+        self._beat.enter("measure", f"{system} on {test}", total=1)
+        disk.make_folder(ranking_path.parent)
+        disk.write(ranking_path, write_run(ranking, system))
+        qrels = self._sources.datasets[test].qrels
+        names = check(self._plan.recipe.evaluate.measures, qrels, "evaluate.measures")
+        disk.make_folder(measures_path.parent)
+        disk.write(measures_path, measure_rows(per_query(names, qrels, ranking)))
+
+
+def measure_rows(values: Mapping[str, Mapping[str, float]]) -> bytes:
+    """Measure -> query -> value as a row for each query."""
+    encoder = msgspec.json.Encoder()
+    queries = next(iter(values.values()), {})
+    rows = [QueryMeasures(query, {name: values[name][query] for name in values}) for query in queries]
+    return b"".join(encoder.encode(row) + b"\n" for row in rows)
+
+
+def _kept(part: Path) -> dict[str, dict[str, float]] | None:
+    """The scores of a part that an earlier attempt finished; a damaged one is moved aside and scored again."""
+    if not part.is_dir():
+        return None
+    try:
+        disk.verify_sealed(part)
+    except disk.DamagedError:
+        disk.set_aside(part)
+        return None
+    return msgspec.json.decode((part / "scores.json").read_bytes(), type=dict[str, dict[str, float]])

@@ -1,0 +1,50 @@
+"""What a run does, in order: check the inputs, measure the first stages, then train, re-rank and measure each stage.
+
+Invariant: every part leaves a file that says it is done, so going on means starting again from the top.
+"""
+
+from __future__ import annotations
+
+from cerank.data import inputs
+from cerank.domain.plan import Plan
+from cerank.learn.rerank import Scorer
+from cerank.learn.trainer import PausedError
+from cerank.store.layout import RunFolder
+from cerank.worker.beat import Beat
+from cerank.worker.evaluation import Evaluation
+from cerank.worker.notes import Notes
+from cerank.worker.sources import Sources
+from cerank.worker.stage import Desk, StageWork
+from cerank.worker.stop import StopFlag
+
+
+def carry_out(plan: Plan, folder: RunFolder, *, notes: Notes, beat: Beat, stop: StopFlag) -> None:
+    """Does all of the run that is not done yet; the caller holds the lease.
+
+    Raises:
+        PausedError: somebody asked to stop; what was done is saved.
+        CerankError: it cannot go on.
+    """
+
+    def pause() -> None:
+        if stop.reason:
+            raise PausedError(0)
+
+    beat.enter("inputs", "", total=len(plan.inputs))
+    sources = Sources(plan, folder, notes)
+    for use in inputs.uses(plan.recipe):
+        pause()
+        beat.enter("candidates", f"{use.first_stage} on {use.dataset}", total=1)
+        sources.candidates(use.dataset, use.first_stage)
+    evaluation = Evaluation(plan, folder, sources, beat)
+    evaluation.prepare()
+    desk = Desk(plan, folder, sources, notes, beat, stop)
+    for index, (name, stage) in enumerate(plan.recipe.chained()):
+        work = StageWork(desk, index)
+        if not work.is_finished():
+            work.train()
+
+        def scorer(final: object = work.final, precision: str = stage.precision) -> Scorer:
+            return Scorer.load(str(final), plan.device, precision)
+
+        evaluation.rerank(name, scorer, pause)

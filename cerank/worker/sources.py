@@ -1,0 +1,117 @@
+"""What a run reads: datasets, candidates and teachers; the latter two are kept in the run as TREC runs."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from cerank.data import first_stage, inputs
+from cerank.data.bases import BaseFiles, locate
+from cerank.data.teachers import read_teacher
+from cerank.data.trec import read_run, write_run
+from cerank.domain.plan import Plan
+from cerank.domain.rankings import Ranking, ordered
+from cerank.domain.recipe import Stage
+from cerank.errors import RunFailedError
+from cerank.store import disk
+from cerank.store.layout import RunFolder
+from cerank.worker.notes import Notes
+
+
+class Sources:
+    """A plan's inputs, checked against their hashes.
+
+    Raises:
+        RunFailedError: an input is not what it was when the plan was made.
+    """
+
+    def __init__(self, plan: Plan, folder: RunFolder, notes: Notes) -> None:
+        self._plan, self._folder, self._notes = plan, folder, notes
+        self._cache = Path(plan.cache)
+        self._depths = {(use.dataset, use.first_stage): use.depth for use in inputs.uses(plan.recipe)}
+        self.datasets = inputs.opened(plan.recipe, self._cache)
+        for found in inputs.inputs_of(plan.recipe, self.datasets, fetch=False):
+            planned = plan.input(found.role, found.name)
+            if planned.sha256 != found.sha256:
+                raise RunFailedError(
+                    f"the {found.role} changed since the plan was made: "
+                    f"sha256 {found.sha256[:12]}, planned {planned.sha256[:12]}",
+                    where=found.location or found.name,
+                    hint="put it back, or start a new run",
+                )
+
+    def base(self) -> BaseFiles:
+        """The base's files."""
+        return locate(self._plan.recipe.base, fetch=False)
+
+    def documents(self, dataset: str, doc_ids: Sequence[str]) -> list[str]:
+        """Texts of documents, in order."""
+        return self.datasets[dataset].documents.texts(doc_ids)
+
+    def queries(self, dataset: str, query_ids: Sequence[str]) -> list[str]:
+        """Texts of queries, in order."""
+        found = self.datasets[dataset].queries
+        return [found[query] for query in query_ids]
+
+    def candidates(self, dataset: str, first: str) -> Ranking:
+        """The first stage's ranking of a dataset, to the depth the plan needs; written to the run the first time."""
+        path = self._folder.candidates(dataset, first)
+        if not path.exists():
+            ranking = first_stage.candidates(self.datasets[dataset], first, self._depths[dataset, first], self._cache)
+            disk.make_folder(path.parent)
+            disk.write(path, write_run(ranking, first_stage_tag(first)))
+        return read_run(path).ranking
+
+    def teacher(self, name: str, stage: Stage) -> Ranking:
+        """The ranking a stage is to mimic; written to the run the first time."""
+        path = self._folder.teacher(name)
+        if not path.exists():
+            disk.make_folder(path.parent)
+            if stage.teacher == inputs.EMBEDDING:
+                disk.write(path, self._embedding(stage))
+            else:
+                disk.write(path, write_run(self._given(name, stage), "teacher"))
+        return read_run(path).ranking
+
+    def _given(self, name: str, stage: Stage) -> Ranking:
+        teacher = read_teacher(stage.teacher, self.datasets[inputs.training_dataset(self._plan.recipe, stage)])
+        repairs = teacher.repairs
+        if repairs.mended:
+            self._notes.event(
+                "teacher repaired",
+                f"{name}: {repairs.mended} of {len(teacher.ranking)} lists; {repairs.missing} candidates appended, "
+                f"{repairs.repeated} repeats and {repairs.out_of_range} numbers out of range dropped",
+            )
+        return teacher.ranking
+
+    def _embedding(self, stage: Stage) -> bytes:
+        """The embedding teacher's TREC run; from the cache where the same one was computed before."""
+        from cerank.learn.rerank import similarity
+
+        recipe = self._plan.recipe
+        name = inputs.training_dataset(recipe, stage)
+        first = inputs.training_first_stage(recipe, stage)
+        candidates = self.candidates(name, first).top(stage.window[1])
+        files = locate(inputs.EMBEDDING_BASE, fetch=False)
+        documents = self.datasets[name].documents.fingerprint()
+        identity = (files.sha256, documents, self._plan.threads, hashlib.sha256(write_run(candidates, "")).hexdigest())
+        kept = self._cache / "teachers" / f"{hashlib.sha256(repr(identity).encode()).hexdigest()}.run.gz"
+        if kept.is_file():
+            return kept.read_bytes()
+        scores = similarity(
+            files,
+            candidates,
+            lambda ids: self.queries(name, ids),
+            lambda ids: self.documents(name, ids),
+            self._plan.device,
+        )
+        data = write_run(ordered(scores, candidates), "embedding")
+        disk.make_folder(kept.parent)
+        disk.write(kept, data)
+        return data
+
+
+def first_stage_tag(first: str) -> str:
+    """The tag of a candidates' TREC run: the first stage's name without folders or blanks."""
+    return "_".join(Path(first).name.split()) or "first-stage"

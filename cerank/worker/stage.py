@@ -1,0 +1,207 @@
+"""One stage of a run: its groups, its start, its training, its validation, and the sealed model it hands on."""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+import torch
+
+from cerank.data import inputs
+from cerank.data.bases import BaseFiles, fingerprint
+from cerank.data.sampler import Sampler
+from cerank.domain.plan import Plan
+from cerank.domain.rankings import Ranking, ordered
+from cerank.domain.readings import Position, Reading, Validation
+from cerank.evaluate.measures import check, per_query
+from cerank.learn import checkpoint, model
+from cerank.learn.checkpoint import State
+from cerank.learn.model import CrossEncoder
+from cerank.learn.rerank import Scorer
+from cerank.learn.tokens import Tokens
+from cerank.learn.trainer import Material, Trainer
+from cerank.store import disk
+from cerank.store.layout import RunFolder
+from cerank.worker.beat import Beat
+from cerank.worker.evaluation import chunks
+from cerank.worker.notes import Notes
+from cerank.worker.sources import Sources
+from cerank.worker.stop import StopFlag
+
+
+class Desk(msgspec.Struct, frozen=True):
+    """What every part of an attempt works with."""
+
+    plan: Plan
+    folder: RunFolder
+    sources: Sources
+    notes: Notes
+    beat: Beat
+    stop: StopFlag
+
+
+class StageWork:
+    """Carries out the stage at a place in the chain; it is also the `Watch` of its own training."""
+
+    def __init__(self, desk: Desk, index: int) -> None:
+        recipe = desk.plan.recipe
+        self._desk, self._index = desk, index
+        self._name, self._stage = recipe.chained()[index]
+        self._training = inputs.training_dataset(recipe, self._stage)
+        self.final = desk.folder.final(index, self._name)
+        self._steps = 0
+        self._is_training = False
+
+    def is_finished(self) -> bool:
+        """Whether its final model stands and is what was sealed; a damaged one is moved aside."""
+        if not self.final.is_dir():
+            return False
+        try:
+            disk.verify_sealed(self.final)
+        except disk.DamagedError as error:
+            self._desk.notes.event("rejected", str(error))
+            disk.set_aside(self.final)
+            return False
+        return True
+
+    def train(self) -> None:
+        """Trains from the newest checkpoint to the end and seals the model the stage keeps.
+
+        Raises:
+            PausedError: somebody asked to stop; a checkpoint is saved.
+            CerankError: it cannot go on.
+        """
+        desk, stage, recipe = self._desk, self._stage, self._desk.plan.recipe
+        sampler = self._sampler()
+        self._steps = sampler.steps
+        desk.beat.enter("train", self._name, self._steps)
+        files = self._start()
+        pooling = recipe.pooling if self._index == 0 else files.pooling
+        encoder = model.load(files, pooling, recipe.seed).to(desk.plan.device)
+        before = {key: value.detach().clone() for key, value in encoder.state_dict().items()}
+        tokenizer = model.tokenizer_of(files.folder)
+        tokens = Tokens(tokenizer, stage.max_length, stage.max_query_length)
+        self._scorer = Scorer(encoder, tokens, desk.plan.device, stage.precision)
+        material = Material(
+            sampler,
+            tokens,
+            lambda ids: desk.sources.queries(self._training, ids),
+            lambda ids: desk.sources.documents(self._training, ids),
+        )
+        folder = desk.folder.checkpoints(self._index, self._name)
+        trainer = Trainer(self._index, self._name, stage, seed=recipe.seed, folder=folder, device=desk.plan.device)
+        state = trainer.train(encoder, material, self)
+        kept = state.best_step if stage.keep == "best" else state.step
+        if kept != state.step:
+            checkpoint.weights(folder / checkpoint.name_of(kept), encoder)
+        with disk.sealed_folder(self.final) as inside:
+            model.save(encoder, tokenizer, inside, stage.max_length, stage.max_query_length)
+        self._close(state, kept, drift(before, encoder))
+
+    def _close(self, state: State, kept: int, moved: float) -> None:
+        """Says what the stage came to, and removes its checkpoints but the newest, which keeps the optimizer."""
+        measure = self._stage.validation_measure
+        self._desk.notes.event(
+            "stage finished",
+            f"{self._name}: keeps step {kept} of {state.step}; best {measure} on validation {state.best_value:.4f} "
+            f"at step {state.best_step}; the weights moved by {moved:.2%} of their norm",
+            Position(self._index, state.step),
+        )
+        folder = self._desk.folder.checkpoints(self._index, self._name)
+        for step in self._desk.folder.checkpoint_steps(self._index, self._name):
+            if step != state.step:
+                disk.remove_tree(folder / checkpoint.name_of(step))
+
+    def _start(self) -> BaseFiles:
+        """Where the stage's first weights come from: the stage before, or the base."""
+        if self._index == 0:
+            return self._desk.sources.base()
+        name = self._desk.plan.recipe.chain[self._index - 1]
+        folder = self._desk.folder.final(self._index - 1, name)
+        return BaseFiles(name, folder, model.Mark(folder).pooling, fingerprint(folder))
+
+    def _sampler(self) -> Sampler:
+        desk, stage, recipe = self._desk, self._stage, self._desk.plan.recipe
+        dataset = desk.sources.datasets[self._training]
+        desk.beat.enter("teacher" if stage.source == "teacher" else "groups", self._name, total=1)
+        ranking: Ranking
+        if stage.source == "teacher":
+            ranking = desk.sources.teacher(self._name, stage)
+        else:
+            ranking = desk.sources.candidates(self._training, inputs.training_first_stage(recipe, stage))
+        sampler = Sampler(
+            self._name,
+            stage,
+            recipe.seed,
+            query_ids=list(dataset.queries),
+            qrels=dataset.qrels,
+            ranking=ranking,
+            has_text=dataset.documents.__contains__,
+        )
+        supply = sampler.supply
+        desk.notes.event(
+            "groups counted",
+            f"{self._name}: {supply.usable} of {supply.queries} queries can be learnt from; "
+            f"{supply.without_candidates} have no candidates, {supply.without_positive} no positive, "
+            f"{supply.without_negative} nothing to compare; {supply.short} fill less than a group; "
+            f"{supply.unretrieved_positives} positives were not retrieved",
+        )
+        return sampler
+
+    # what the trainer asks of a watch
+
+    def read(self, reading: Reading) -> None:
+        """Writes the reading; after a resume, holds it against the one before."""
+        if not self._is_training:
+            self._desk.beat.enter("train", self._name, self._steps, done=reading.step - 1)
+            self._is_training = True
+        self._desk.notes.reading(reading)
+        self._desk.beat.advance(1, reading.pairs)
+
+    def validate(self, step: int) -> float:
+        """Re-ranks the validation queries with the model as it is, and writes the means."""
+        self._is_training = False
+        desk, stage, recipe = self._desk, self._stage, self._desk.plan.recipe
+        name = recipe.data.validation
+        dataset = desk.sources.datasets[name]
+        queries = list(dataset.queries)[: stage.validation_queries or None]
+        qrels = {query: dataset.qrels.get(query, {}) for query in queries}
+        measures = check([stage.validation_measure, *recipe.evaluate.measures], qrels, f"stages.{self._name}")
+        first = inputs.validation_first_stage(recipe)
+        wanted = desk.sources.candidates(name, first).only(queries).top(stage.validation_depth)
+        desk.beat.enter("validate", self._name, total=len(wanted))
+        scores: dict[str, dict[str, float]] = {}
+        for part in chunks(list(wanted)):
+            docs = {query: wanted[query] for query in part}
+            scores |= self._scorer.chunk(
+                docs, lambda ids: desk.sources.queries(name, ids), lambda ids: desk.sources.documents(name, ids)
+            )
+            desk.beat.advance(len(part), sum(map(len, docs.values())))
+        values = per_query(measures, qrels, ordered(scores, wanted))
+        means = {measure: math.fsum(row.values()) / len(row) for measure, row in values.items()}
+        desk.notes.reading(Validation(stage=self._index, step=step, measures=means))
+        return means[measures[0]]
+
+    def saved(self, state: State) -> None:
+        """Notes the checkpoint."""
+        self._desk.notes.sync()
+        position = Position(self._index, state.step)
+        self._desk.notes.event("checkpoint saved", f"{self._name} step {state.step}", position)
+
+    def rejected(self, reason: str) -> None:
+        """Notes what was damaged or left out."""
+        self._desk.notes.event("rejected", reason)
+
+    def wants_to_stop(self) -> bool:
+        """Whether a signal or a stop request came."""
+        return bool(self._desk.stop.reason)
+
+
+def drift(before: dict[str, torch.Tensor], encoder: CrossEncoder) -> float:
+    """How far the weights moved, as a share of their norm: a stage that moved nothing taught nothing."""
+    moved = total = 0.0
+    for key, value in encoder.state_dict().items():
+        if value.is_floating_point():
+            moved += float((value - before[key]).double().pow(2).sum())
+            total += float(before[key].double().pow(2).sum())
+    return math.sqrt(moved / total) if total else 0.0

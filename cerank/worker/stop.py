@@ -1,0 +1,45 @@
+"""A request to stop, from a signal or from the run's stop file; looked at between steps, never acted on elsewhere."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+from types import FrameType
+
+from cerank.errors import ExitCode
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)  # Slurm warns by USR1 or USR2
+_LOOK_EVERY = 0.5  # seconds between looks at the file
+
+
+class StopFlag:
+    """Whether somebody asked this worker to stop."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._signal = 0
+        self._looked = 0.0
+
+    def install(self) -> None:
+        """Takes over the signals. A second SIGINT ends the process at once; the last checkpoint stays."""
+        for number in _SIGNALS:
+            signal.signal(number, self._heard)
+
+    def _heard(self, number: int, _frame: FrameType | None) -> None:
+        if number == signal.SIGINT and self._signal == signal.SIGINT:
+            os._exit(ExitCode.INTERRUPTED)
+        self._signal = number
+
+    @property
+    def reason(self) -> str:
+        """What asked, in a word or two; "" where nothing did."""
+        if self._signal:
+            return signal.Signals(self._signal).name
+        now = time.monotonic()
+        if now - self._looked >= _LOOK_EVERY:
+            self._looked = now
+            if self._file.exists():
+                return "a stop request"
+        return ""
