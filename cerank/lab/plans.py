@@ -1,0 +1,171 @@
+"""From a recipe to a plan: every name checked, every path absolute, every input found and hashed, the work counted.
+
+Invariant: nothing here writes to a lab, so a recipe that cannot be carried out leaves no half-made run.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+import cerank
+from cerank.domain.losses import loss_mistakes
+from cerank.domain.plan import Plan
+from cerank.domain.recipe import Recipe, Stage
+from cerank.errors import RecipeError
+from cerank.settings import Settings
+
+if TYPE_CHECKING:
+    from cerank.data.dataset import Dataset
+
+
+class Work(msgspec.Struct, frozen=True):
+    """A part of a run's work, counted in pairs through the model before anything is started."""
+
+    part: str  # "train contrastive", "validate contrastive", "re-rank pydocs/test"
+    units: int  # steps, validations, queries
+    pairs: int
+
+
+def parts_of(dataset: str) -> tuple[str, str, tuple[str, ...]]:
+    """(train, validation, tests) that one dataset stands for: its own splits, else disjoint parts of its queries."""
+    if dataset == "pydocs":
+        return "pydocs/train", "pydocs/validation", ("pydocs/test",)
+    return f"{dataset}[:60%]", f"{dataset}[60%:80%]", (f"{dataset}[80%:]",)
+
+
+def device_named(name: str) -> str:
+    """The device a setting means; "auto" is the first CUDA device where the system shows one, else the CPU.
+
+    It looks for the driver's files and tools, for asking torch would cost seconds at the front.
+    """
+    if name == "cuda":
+        return "cuda:0"
+    if name != "auto":
+        return name
+    has_driver = Path("/dev/nvidiactl").exists() or shutil.which("nvidia-smi") is not None
+    return "cuda:0" if has_driver and os.environ.get("CUDA_VISIBLE_DEVICES", "0") != "" else "cpu"
+
+
+def physical_cores() -> int:
+    """Physical cores this process may run on; logical ones share their arithmetic units and add nothing to it."""
+    if not hasattr(os, "sched_getaffinity"):
+        return os.cpu_count() or 1
+    mine = os.sched_getaffinity(0)
+    cores = set()
+    for cpu in mine:
+        siblings = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
+        try:
+            cores.add(siblings.read_text().strip())
+        except OSError:
+            return len(mine)
+    return max(1, len(cores))
+
+
+def plan_of(recipe: Recipe, settings: Settings, *, now: datetime, label: str = "") -> Plan:
+    """The recipe as a plan.
+
+    Raises:
+        CerankError: anything in the recipe that could not be carried out.
+    """
+    from cerank.data.inputs import inputs_of, opened
+
+    mistakes = loss_mistakes(recipe)
+    if mistakes:
+        raise RecipeError("\n".join(mistakes), where=f"recipe {recipe.name}", hint="see `cerank recipes losses`")
+    complete = absolute(recipe)
+    datasets = opened(complete, settings.cache)
+    return Plan(
+        recipe=_measures_checked(complete, datasets),
+        inputs=inputs_of(complete, datasets, fetch=True),
+        device=device_named(settings.device),
+        threads=settings.threads or physical_cores(),
+        cache=str(settings.cache.resolve()),
+        label=label,
+        created=now.isoformat(timespec="seconds"),
+        versions={"python": sys.version.split()[0], "cerank": cerank.__version__},
+    )
+
+
+def work_of(plan: Plan) -> tuple[Work, ...]:
+    """The plan's work, part by part; exact for steps, an upper bound where a query has fewer candidates."""
+    from cerank.data.inputs import opened, training_dataset
+
+    recipe = plan.recipe
+    datasets = opened(recipe, Path(plan.cache))
+    asked = len(datasets[recipe.data.validation].queries)
+    found = []
+    for name, stage in recipe.chained():
+        steps = _steps(stage, len(datasets[training_dataset(recipe, stage)].queries))
+        found.append(Work(f"train {name}", steps, steps * stage.groups_per_step * stage.group_size))
+        times = -(-steps // (stage.validate_every or steps))
+        queries = min(asked, stage.validation_queries or asked)
+        found.append(Work(f"validate {name}", times, times * queries * stage.validation_depth))
+        for test in recipe.data.test:
+            count = len(datasets[test].queries)
+            pairs = count * recipe.data.depth * len(recipe.data.first_stages)
+            found.append(Work(f"re-rank {test} by {name}", count, pairs))
+    return tuple(found)
+
+
+def _steps(stage: Stage, queries: int) -> int:
+    """Steps of a stage if every query can be learnt from."""
+    return stage.steps or max(1, int(-(-stage.epochs * queries // stage.groups_per_step)))
+
+
+def absolute(recipe: Recipe) -> Recipe:
+    """The recipe with every path in it made absolute, for the worker runs in another folder."""
+    data = recipe.data
+    paths = msgspec.structs.replace(
+        data,
+        train=_absolute(data.train),
+        validation=_absolute(data.validation),
+        test=tuple(_absolute(name) for name in data.test),
+        first_stages=tuple(_absolute(name) for name in data.first_stages),
+        validation_first_stage=_absolute(data.validation_first_stage),
+    )
+    stages = {
+        name: msgspec.structs.replace(
+            stage,
+            dataset=_absolute(stage.dataset),
+            first_stage=_absolute(stage.first_stage),
+            teacher=_absolute(stage.teacher),
+        )
+        for name, stage in recipe.stages.items()
+    }
+    return msgspec.structs.replace(recipe, base=_absolute(recipe.base), data=paths, stages=stages)
+
+
+def _absolute(name: str) -> str:
+    """`name` with its path made absolute if it is one that exists; a name that is no path stays."""
+    path, mark, rest = name.partition("[")
+    folder, sharp, split = path.partition("#")
+    if not folder or "\0" in folder:
+        return name
+    found = Path(folder).expanduser()
+    is_path = "/" in folder or os.sep in folder or folder.startswith((".", "~")) or found.is_file()
+    return f"{found.resolve()}{sharp}{split}{mark}{rest}" if is_path and found.exists() else name
+
+
+def _measures_checked(recipe: Recipe, datasets: dict[str, Dataset]) -> Recipe:
+    """The recipe with canonical measures, each known and able to differ from 0 on what it is computed on."""
+    from cerank.evaluate.measures import check
+
+    measures: Sequence[str] = recipe.evaluate.measures
+    for test in recipe.data.test:
+        measures = check(measures, datasets[test].qrels, f"evaluate.measures on {test}")
+    validation = datasets[recipe.data.validation].qrels
+    stages = dict(recipe.stages)
+    for name, stage in recipe.chained():
+        where = f"stages.{name}.validation_measure"
+        (chosen,) = check([stage.validation_measure], validation, where)
+        stages[name] = msgspec.structs.replace(stage, validation_measure=chosen)
+    evaluate = msgspec.structs.replace(recipe.evaluate, measures=tuple(measures))
+    return msgspec.structs.replace(recipe, evaluate=evaluate, stages=stages)
