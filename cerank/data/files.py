@@ -6,6 +6,7 @@ one block and one line of a file is in memory at a time.
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
 import re
@@ -65,7 +66,8 @@ def local_path(name: str) -> Path:
     """
     try:
         path = Path(name).expanduser()
-        path.exists()
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            path.stat()  # not exists(), which hides a NUL
     except (OSError, ValueError, RuntimeError) as error:
         raise UsageError(f"'{shown(name, 120)}' cannot be a path: {shown(error, 120)}") from error
     return path

@@ -50,6 +50,7 @@ def _refuse_input(prompt: str = "") -> str:
 def _package() -> Any:
     """The imported package, made quiet: its logger, its progress bars and its question for a password."""
     import ir_datasets
+    from ir_datasets.indices import lz4_pickle
     from ir_datasets.util import download
 
     log = ir_datasets.log.Logger
@@ -59,6 +60,9 @@ def _package() -> Any:
     log.pbar = lambda self, it, *args, **kwargs: bar(self, it, *args, **{**kwargs, "disable": True, "quiet": True})
     log.pbar_raw = lambda self, *args, **kwargs: raw(self, *args, **{**kwargs, "disable": True, "quiet": True})
     download.input = _refuse_input  # a worker has no terminal; a prompt would hang it
+    # In 0.6.3 it asks for a length, which imports numpy: at interpreter exit that prints a traceback. The files that it
+    # would close are closed by their own finalizers.
+    lz4_pickle.Lz4PickleLookup.__del__ = lambda _: None
     return ir_datasets
 
 

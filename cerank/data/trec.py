@@ -23,6 +23,7 @@ from cerank.text import shown
 
 _LARGEST = 3.4028234663852886e38  # float32; trec_eval keeps scores as C floats
 _GRADE = re.compile(rb"[+-]?[0-9]{1,9}")
+_GRADE_NAMES = {b"score", b"relevance", b"rel", b"label", b"grade"}  # third column of a header
 _RUN_HINT = "a TREC run has 6: query Q0 document rank score tag"
 _QRELS_HINT = "qrels have 4: query 0 document grade; or 3 under the header query-id corpus-id score"
 
@@ -160,7 +161,7 @@ def run_of(rows: Iterable[tuple[str, str, float]], tag: str, where: str) -> RunF
 
 
 def _is_header(parts: Sequence[bytes]) -> bool:
-    return len(parts) == 3 and not _GRADE.fullmatch(parts[2])
+    return len(parts) == 3 and parts[2].lower() in _GRADE_NAMES
 
 
 def read_qrels(path: Path) -> dict[str, dict[str, int]]:
