@@ -98,6 +98,15 @@ def test_a_broken_row_in_the_middle_is_named_by_its_line_and_hides_no_other(tmp_
     assert damage[0].startswith(f"{path}:2: ")
 
 
+def test_opening_alone_cuts_an_unfinished_last_row(tmp_path: Path) -> None:
+    path = tmp_path / "readings.jsonl"
+    wrote(path, reading(1))
+    whole = path.read_bytes()
+    path.write_bytes(whole + whole[:-1])
+    wrote(path)
+    assert path.read_bytes() == whole
+
+
 def test_opening_never_cuts_a_finished_row_of_another_kind(tmp_path: Path) -> None:
     path = tmp_path / "readings.jsonl"
     wrote(path, reading(1))
