@@ -107,6 +107,17 @@ def test_the_index_is_taken_from_the_cache(tmp_path: Path, monkeypatch: pytest.M
     assert dict(candidates(dataset, "bm25", 10, tmp_path)) == dict(first)
 
 
+def test_other_documents_or_settings_never_meet_an_old_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = _dataset(tmp_path / "set", {"q": "cats"})
+    first = candidates(dataset, "bm25", 10, tmp_path)
+    monkeypatch.setattr(bm25, "K1", 2.0)
+    assert candidates(dataset, "bm25", 10, tmp_path).scores("q") != first.scores("q")
+    monkeypatch.undo()
+    (tmp_path / "set" / "docs.tsv").write_text("new\tcats\n")
+    changed = open_dataset(str(tmp_path / "set"), tmp_path)
+    assert dict(candidates(changed, "bm25", 10, tmp_path)) == {"q": ("new",)}
+
+
 def test_a_cache_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     dataset = _dataset(tmp_path / "set", {"q": "cats"})
     (tmp_path / "file").write_text("")

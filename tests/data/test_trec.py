@@ -163,6 +163,7 @@ def test_a_written_run_reads_back_as_itself_and_is_the_same_bytes_every_time(tmp
     ranking = ordered(scores)
     content = write_run(ranking, "cerank")
     assert content == write_run(ranking, "cerank")
+    assert content[4:8] == bytes(4)  # gzip's clock
     run = read_run(_file(tmp_path, content, "a.run.gz"))
     assert dict(run.ranking) == dict(ranking)
     assert all(run.ranking.scores(query) == ranking.scores(query) for query in ranking)
