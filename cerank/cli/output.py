@@ -57,7 +57,7 @@ def emit(tables: Table | Sequence[Table], form: str = "", stream: TextIO | None 
     table name (one table is a plain list of rows), jsonl adds the key "table" to each row.
     """
     stream = stream or sys.stdout
-    form = form or ("table" if stream.isatty() else "tsv")
+    form = form_of(form, stream)
     if form not in FORMATS:
         raise ValueError(f"no format {form}")
     several = (tables,) if isinstance(tables, Table) else tuple(tables)
@@ -70,6 +70,11 @@ def emit(tables: Table | Sequence[Table], form: str = "", stream: TextIO | None 
     else:
         write = {"tsv": _tsv, "latex": _latex, "markdown": _markdown}[form]
         put("\n".join(write(table) for table in several), stream, raw=True)
+
+
+def form_of(form: str, stream: TextIO | None = None) -> str:
+    """The format that `emit` will write: the one asked for, else table on a terminal and tsv elsewhere."""
+    return form or ("table" if (stream or sys.stdout).isatty() else "tsv")
 
 
 def put(text: str, stream: TextIO | None = None, *, raw: bool = False) -> None:

@@ -94,6 +94,15 @@ def locate(name: str, *, fetch: bool = True) -> BaseFiles:
     return BaseFiles(name, folder, declared_pooling(folder), fingerprint(folder))
 
 
+def is_here(base: Base) -> bool:
+    """Whether its files are on this machine, by its package or in the hub's cache; nothing is read or fetched."""
+    if base.package and importlib.util.find_spec(base.package) is not None:
+        return True
+    from huggingface_hub import try_to_load_from_cache
+
+    return isinstance(try_to_load_from_cache(base.hub_id, "config.json"), str)
+
+
 def declared_pooling(folder: Path) -> Pooling:
     """What a model folder says of its own pooling: mean where it is a sentence-transformers model that averages."""
     pooling = folder / "1_Pooling" / "config.json"

@@ -25,12 +25,12 @@ LOSSES: dict[str, LossNeeds] = {
         LossNeeds(
             "lce",
             ("labels",),
-            "localized contrastive estimation: softmax cross-entropy of a positive against its negatives (Gao et al. 2021)",
+            "localized contrastive estimation: cross-entropy of a positive against its negatives (Gao et al. 2021)",
         ),
         LossNeeds(
             "ranknet",
             ("labels", "teacher"),
-            "RankNet: logistic loss over every pair with a better and a worse document, mean per query (Burges et al. 2005)",
+            "RankNet: logistic loss over pairs of a better and a worse document, mean per query (Burges et al. 2005)",
         ),
     )
 }

@@ -69,6 +69,18 @@ def physical_cores() -> int:
     return max(1, len(cores))
 
 
+def checked(recipe: Recipe) -> Recipe:
+    """The recipe, if its losses are known and can learn from what its stages give them.
+
+    Raises:
+        RecipeError: with all such mistakes.
+    """
+    mistakes = loss_mistakes(recipe)
+    if mistakes:
+        raise RecipeError("\n".join(mistakes), where=f"recipe {recipe.name}", hint="see `cerank recipes losses`")
+    return recipe
+
+
 def plan_of(recipe: Recipe, settings: Settings, *, now: datetime, label: str = "") -> Plan:
     """The recipe as a plan.
 
@@ -77,10 +89,7 @@ def plan_of(recipe: Recipe, settings: Settings, *, now: datetime, label: str = "
     """
     from cerank.data.inputs import inputs_of, opened
 
-    mistakes = loss_mistakes(recipe)
-    if mistakes:
-        raise RecipeError("\n".join(mistakes), where=f"recipe {recipe.name}", hint="see `cerank recipes losses`")
-    complete = absolute(recipe)
+    complete = absolute(checked(recipe))
     datasets = opened(complete, settings.cache)
     return Plan(
         recipe=_measures_checked(complete, datasets),

@@ -1,0 +1,180 @@
+"""Following a run from the terminal that started it: a live line on a terminal, plain lines elsewhere.
+
+Invariant: nothing here is needed for the run; it goes on if this process dies.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from contextlib import nullcontext
+from types import TracebackType
+from typing import Protocol
+
+from cerank.cli import tables
+from cerank.cli.output import emit, say
+from cerank.domain.readings import Progress
+from cerank.errors import ExitCode
+from cerank.lab import Lab
+from cerank.lab.following import Follower, News
+from cerank.lab.lab import Worker
+from cerank.store import runs
+from cerank.store.layout import RunFolder
+from cerank.text import shown
+
+LOOK_EVERY = 0.5  # seconds
+SAY_EVERY = 15.0  # seconds between lines where there is no terminal to draw on
+_STILL = {"finished", "failed", "paused", "lost", "damaged"}
+_TOLD = {"groups counted", "stage finished", "rejected", "replay mismatch", "environment changed", "teacher repaired"}
+
+
+class Show(Protocol):
+    """How progress is shown."""
+
+    def update(self, progress: Progress | None, loss: float | None, measures: str) -> None:
+        """Shows where the run is."""
+
+
+class Lines:
+    """Progress as lines on stderr, now and then."""
+
+    def __init__(self) -> None:
+        self._said = 0.0
+
+    def update(self, progress: Progress | None, loss: float | None, measures: str) -> None:
+        """Says a line if the last one is a while ago."""
+        if progress is None or time.monotonic() - self._said < SAY_EVERY:
+            return
+        self._said = time.monotonic()
+        say(described(progress, loss, measures))
+
+
+class Drawn:
+    """Progress as one live line with a bar, drawn by rich on stderr."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, TextColumn
+        from rich.progress import Progress as Bar
+        from rich.text import Text
+
+        class Safe(TextColumn):
+            """Outside text as it is, not as markup."""
+
+            def render(self, task: object) -> Text:
+                return Text(str(getattr(task, "description", "")), no_wrap=True, overflow="ellipsis")
+
+        console = Console(stderr=True, markup=False, highlight=False, emoji=False)
+        self._bar = Bar(BarColumn(bar_width=24), Safe(""), console=console, transient=True)
+        self._task = self._bar.add_task("starting", total=None)
+
+    def __enter__(self) -> Drawn:
+        self._bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._bar.stop()
+
+    def update(self, progress: Progress | None, loss: float | None, measures: str) -> None:
+        """Draws the line."""
+        if progress is not None:
+            self._bar.update(
+                self._task,
+                description=described(progress, loss, measures),
+                completed=progress.done,
+                total=progress.total or None,
+            )
+
+
+def described(progress: Progress, loss: float | None, measures: str) -> str:
+    """Where a run is, in a line."""
+    parts = [f"{progress.phase} {shown(progress.detail, 60)}".strip()]
+    if progress.total > 1:
+        parts.append(f"{progress.done}/{progress.total}")
+    if loss is not None and progress.phase in {"train", "validate"}:
+        parts.append(f"loss {loss:.3f}")
+    if measures:
+        parts.append(measures)
+    if progress.pairs_per_second:
+        parts.append(f"{progress.pairs_per_second:.0f} pairs/s")
+    if progress.seconds_left >= 1:
+        minutes, seconds = divmod(round(progress.seconds_left), 60)
+        parts.append(f"{minutes}:{seconds:02d} left")
+    return "  ".join(parts)
+
+
+def follow(lab: Lab, folder: RunFolder, worker: Worker, form: str) -> ExitCode:
+    """Shows a run until it stands still, then what it came to; Ctrl-C stops it at a checkpoint."""
+    show = Drawn() if sys.stderr.isatty() else nullcontext(Lines())
+    was_interrupted = False
+    follower = Follower(folder)
+    memory = _Memory()
+    with show as drawn:
+        while True:
+            try:
+                news = follower.look()
+                memory.take(news)
+                drawn.update(news.status.progress, memory.loss, memory.measures)
+                if news.status.state in _STILL or _is_gone(worker, folder, lab):
+                    break
+                time.sleep(LOOK_EVERY)
+            except KeyboardInterrupt:
+                if was_interrupted:
+                    say(f"run {folder.name} stops at its next step by itself; go on with `cerank resume {folder.name}`")
+                    return ExitCode.INTERRUPTED
+                was_interrupted = True
+                runs.request_stop(folder)
+                say("stopping at the next step; once more leaves it to stop by itself")
+    worker.wait()
+    return _ended(lab, folder, form, was_interrupted)
+
+
+class _Memory:
+    """The newest figures of a run, and what was told of it."""
+
+    def __init__(self) -> None:
+        self.loss: float | None = None
+        self.measures = ""
+
+    def take(self, news: News) -> None:
+        for event in news.events:
+            if event.kind in _TOLD:
+                say(f"{event.kind}: {event.text}")
+        for reading in news.readings:
+            old = reading.loss if self.loss is None else self.loss
+            self.loss = 0.9 * old + 0.1 * reading.loss
+        for row in news.validations:
+            self.measures = " ".join(f"{name} {value:.4f}" for name, value in row.measures.items())
+            say(f"validation at step {row.step}: {self.measures}")
+
+
+def _is_gone(worker: Worker, folder: RunFolder, lab: Lab) -> bool:
+    """Whether the worker ended without a state that says so: a moment is given for its files to be seen."""
+    return worker.poll() is not None and lab.status(folder).state not in {"running", "stopping"}
+
+
+def _ended(lab: Lab, folder: RunFolder, form: str, was_interrupted: bool) -> ExitCode:
+    """Says how a run ended and shows its table; returns what the command ends with."""
+    from cerank.lab import comparisons
+
+    status = lab.status(folder)
+    again = f"go on with `cerank resume {folder.name}`"
+    if status.state == "finished":
+        plan = runs.load_plan(folder)
+        emit([tables.comparison(comparisons.of_run(folder), form), tables.places(folder, plan)], form)
+        return ExitCode.OK
+    if status.state == "paused":
+        say(f"run {folder.name} is paused at a checkpoint; {again}")
+        return ExitCode.INTERRUPTED if was_interrupted else ExitCode.PAUSED
+    if status.state == "failed" and status.failure is not None:
+        say(f"run {folder.name} failed: {status.text}")
+        say(f"the log is {folder.log}; {again} once that is mended")
+        return ExitCode.FAILED
+    say(f"run {folder.name} is {status.state}{': ' + status.text if status.text else ''}; {again}")
+    return ExitCode.FAILED
+
+
+def wait_until_still(lab: Lab, folder: RunFolder) -> None:
+    """Returns once no worker is at the run."""
+    while lab.status(folder).state in {"running", "stopping"}:
+        time.sleep(LOOK_EVERY)

@@ -1,0 +1,134 @@
+"""Commands that start, go on with, stop and delete runs."""
+
+from __future__ import annotations
+
+import os
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cerank import recipes
+from cerank.cli import options, tables
+from cerank.cli.output import emit, put, say
+from cerank.errors import ExitCode, UsageError
+from cerank.lab import Lab
+from cerank.settings import Settings, resolve
+
+RunName = Annotated[str, typer.Argument(metavar="RUN", help="Its name, its label, or a part of its name.")]
+
+
+def settings_of(
+    lab: str | None = None,
+    cache: str | None = None,
+    device: str | None = None,
+    threads: int | None = None,
+    form: str | None = None,
+    json: bool = False,
+) -> Settings:
+    """The settings in force for a command with these options."""
+    given = options.flags(lab=lab, cache=cache, device=device, threads=threads, form=form, json=json)
+    return resolve(given, os.environ, Path.cwd()).settings
+
+
+def run(
+    recipe: options.RecipeName,
+    base: options.Base = None,
+    dataset: options.Dataset = None,
+    seed: options.Seed = None,
+    first_stage: options.FirstStage = None,
+    depth: options.Depth = None,
+    set_: options.Set = None,
+    label: Annotated[str, typer.Option("--label", metavar="TEXT", help="Your own word for the run.")] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and its work, and start nothing.")] = False,
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Leave it in the background.")] = False,
+    lab: options.Lab = None,
+    cache: options.Cache = None,
+    device: options.Device = None,
+    threads: options.Threads = None,
+    form: options.Format = None,
+    json: options.Json = False,
+) -> None:
+    """Fine-tune and re-rank as a recipe says, and show the paired comparison.
+
+    The work is done by a worker of its own, which a closed terminal does not reach. Ctrl-C stops it at a checkpoint.
+    """
+    from cerank.cli import following
+    from cerank.lab import plans
+
+    settings = settings_of(lab, cache, device, threads, form, json)
+    parts = plans.parts_of(dataset) if dataset else None
+    changed = options.changes(base=base, data=parts, seed=seed, first_stages=first_stage, depth=depth)
+    loaded = recipes.load(recipe, set_ or (), changed)
+    plan = plans.plan_of(loaded.recipe, settings, now=datetime.now(UTC), label=label)
+    if dry_run:
+        if (settings.format or "table") == "table" and sys.stdout.isatty():
+            put(recipes.render(plan.recipe))
+        emit([tables.inputs(plan), tables.work(plans.work_of(plan))], settings.format)
+        return
+    folder, worker = Lab(settings).start(plan, loaded.toml)
+    if detach:
+        say(f"run {folder.name} goes on in the background; `cerank logs -f {folder.name}` follows it")
+        put(folder.name + "\n")
+        return
+    say(f"run {folder.name}")
+    raise typer.Exit(following.follow(Lab(settings), folder, worker, settings.format))
+
+
+def resume(
+    name: RunName,
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Leave it in the background.")] = False,
+    lab: options.Lab = None,
+    form: options.Format = None,
+) -> None:
+    """Go on with a run that was paused, lost or failed, from its newest checkpoint, to the same bits."""
+    from cerank.cli import following
+
+    settings = settings_of(lab, form=form)
+    home = Lab(settings)
+    folder = home.find(name)
+    worker = home.resume(folder)
+    if detach:
+        say(f"run {folder.name} goes on in the background; `cerank logs -f {folder.name}` follows it")
+        return
+    raise typer.Exit(following.follow(home, folder, worker, settings.format))
+
+
+def stop(
+    name: RunName,
+    wait: Annotated[bool, typer.Option("--wait", "-w", help="Return once it has stopped.")] = False,
+    lab: options.Lab = None,
+) -> None:
+    """Stop a run at its next step, with a checkpoint; `cerank resume` goes on from there."""
+    from cerank.cli import following
+
+    home = Lab(settings_of(lab))
+    folder = home.find(name)
+    home.stop(folder)
+    if wait:
+        following.wait_until_still(home, folder)
+        say(f"run {folder.name} is {home.status(folder).state}; go on with `cerank resume {folder.name}`")
+    else:
+        say(f"run {folder.name} stops at its next step; go on with `cerank resume {folder.name}`")
+
+
+def rm(
+    names: Annotated[list[str], typer.Argument(metavar="RUN...", help="Names, labels or parts of names.")],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    lab: options.Lab = None,
+) -> None:
+    """Delete runs with their checkpoints, rankings and measures."""
+    home = Lab(settings_of(lab))
+    folders = list(dict.fromkeys(home.find(name) for name in names))
+    for folder in folders:
+        say(f"{folder.name}  {tables.size_of(folder.path)}")
+    if not yes:
+        if not sys.stdin.isatty():
+            raise UsageError("deleting needs a yes", hint="give --yes")
+        if not typer.confirm(f"Delete {len(folders)} run{'s' if len(folders) > 1 else ''}?", err=True):
+            raise typer.Exit(ExitCode.USAGE)
+    for folder in folders:
+        home.remove(folder)
+        say(f"deleted {folder.name}")

@@ -1,0 +1,229 @@
+"""What commands show, as tables: which columns, in which order, in which words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cerank.cli.output import Column, Table, form_of, say
+from cerank.domain.plan import Plan
+from cerank.domain.readings import Validation
+from cerank.store import journal
+from cerank.store.layout import ReadingRow, RunFolder
+from cerank.store.runs import Row
+
+if TYPE_CHECKING:
+    from cerank.data.datasets import DatasetDescription
+    from cerank.evaluate.compare import Comparison
+    from cerank.evaluate.report import SummaryRow
+    from cerank.evaluate.systems import System
+    from cerank.lab.plans import Work
+
+GLYPHS = {
+    "waiting": "○",
+    "running": "▶",
+    "stopping": "◑",
+    "paused": "‖",
+    "finished": "✔",
+    "failed": "✖",
+    "lost": "?",
+    "damaged": "!",
+}
+
+
+def listing(rows: Sequence[Row], lab: Path) -> Table:
+    """The runs of a lab."""
+    columns = (
+        Column("run", "run"),
+        Column("state", "state"),
+        Column("chain", "chain"),
+        Column("base", "base"),
+        Column("seed", "seed", "number", 0),
+        Column("at", "at"),
+        Column("left", "left", "seconds"),
+        Column("label", "label"),
+        Column("why", "why"),
+    )
+    return Table(
+        "runs",
+        columns,
+        tuple(_listed(row) for row in rows),
+        empty=f"no runs in {lab} yet; start one with `cerank run --recipe contrastive-then-distill`",
+    )
+
+
+def _listed(row: Row) -> tuple[str | int | float | None, ...]:
+    state = f"{GLYPHS[row.status.state]} {row.status.state}"
+    if row.plan is None:
+        return (row.folder.name, state, "", "", None, "", None, "", row.status.text)
+    recipe, progress = row.plan.recipe, row.status.progress
+    is_live = row.status.state in {"running", "stopping"}
+    at = f"{progress.phase} {progress.detail} {progress.done}/{progress.total}" if progress and is_live else ""
+    left = progress.seconds_left if progress and is_live else None
+    chain = " > ".join(recipe.chain)
+    return (row.folder.name, state, chain, recipe.base, recipe.seed, at, left, row.plan.label, row.status.text)
+
+
+def state(row: Row) -> Table:
+    """How one run stands, key by key."""
+    status = row.status
+    rows = [("run", row.folder.name), ("state", f"{GLYPHS[status.state]} {status.state}")]
+    if status.text:
+        rows.append(("why", status.text))
+    if status.progress and status.state in {"running", "stopping"}:
+        now = status.progress
+        rows.append(("at", f"{now.phase} {now.detail} {now.done}/{now.total}"))
+    rows.append(("attempts", str(status.attempts)))
+    if row.plan is not None:
+        recipe, plan = row.plan.recipe, row.plan
+        rows += [("recipe", recipe.name), ("chain", " > ".join(recipe.chain)), ("base", recipe.base)]
+        rows += [("seed", str(recipe.seed)), ("device", f"{plan.device}, {plan.threads} threads")]
+        rows += [("created", plan.created), ("fingerprint", plan.fingerprint)]
+        if plan.label:
+            rows.append(("label", plan.label))
+    return _pairs("run", rows)
+
+
+def _pairs(name: str, rows: Sequence[tuple[str, str]], title: str = "") -> Table:
+    return Table(name, (Column("key", "key"), Column("value", "value")), tuple(rows), title)
+
+
+def inputs(plan: Plan) -> Table:
+    """What a plan reads, with hashes."""
+    columns = (Column("role", "role"), Column("name", "name"), Column("sha256", "sha256"))
+    is_short = form_of("") == "table"
+    rows = tuple((found.role, found.name, found.sha256[:16] if is_short else found.sha256) for found in plan.inputs)
+    return Table("inputs", columns, rows, "Inputs")
+
+
+def work(parts: Sequence[Work]) -> Table:
+    """A plan's work, part by part, with its sum."""
+    columns = (
+        Column("part", "part"),
+        Column("units", "steps or queries", "number", 0),
+        Column("pairs", "pairs through the model", "number", 0),
+    )
+    rows = [(part.part, part.units, part.pairs) for part in parts]
+    total = sum(part.pairs for part in parts)
+    return Table("work", columns, (*rows, ("all", None, total)), "Work, at most")
+
+
+def validations(folder: RunFolder, plan: Plan) -> Table:
+    """What the validations of a run showed, step by step."""
+    found: list[ReadingRow]
+    found, _ = journal.rows(folder.readings, ReadingRow)
+    rows = {(row.stage, row.step): row for row in found if isinstance(row, Validation)}
+    names = list(dict.fromkeys(name for row in rows.values() for name in row.measures))
+    columns = (Column("stage", "stage"), Column("step", "step", "number", 0), *(Column(n, n, "number") for n in names))
+    body = tuple(
+        (plan.recipe.chain[row.stage], row.step, *(row.measures.get(name) for name in names))
+        for _, row in sorted(rows.items())
+    )
+    return Table(
+        "validations", columns, body, f"Validation on {plan.recipe.data.validation}", empty="not validated yet"
+    )
+
+
+def places(folder: RunFolder, plan: Plan) -> Table:
+    """Where a run keeps what it made."""
+    rows = [("run", str(folder.path))]
+    for index, name in enumerate(plan.recipe.chain):
+        rows.append((f"checkpoint {name}", str(folder.final(index, name))))
+    rows += [("TREC runs", str(folder.path / "rankings")), ("measures", str(folder.path / "measures"))]
+    rows.append(("readings", str(folder.readings)))
+    return _pairs("files", rows, "Files")
+
+
+def comparison(found: Comparison, form: str = "") -> Table:
+    """A comparison: everything for machines, what decides for people."""
+    from cerank.evaluate.report import footnotes, summary
+
+    rows = summary(found)
+    if form_of(form) in {"tsv", "json", "jsonl"}:
+        return _whole(rows)
+    return _read(rows, footnotes(found), found)
+
+
+def _whole(rows: Sequence[SummaryRow]) -> Table:
+    """Every field of every row, in full precision."""
+    names = rows[0].__struct_fields__
+    body = tuple(tuple(getattr(row, name) for name in names) for row in rows)
+    return Table("comparison", tuple(Column(name, name) for name in names), body)
+
+
+def _read(rows: Sequence[SummaryRow], notes: Sequence[str], found: Comparison) -> Table:
+    """The columns a person reads; what is the same in every row stands in the title."""
+    where = {(row.dataset, row.first_stage) for row in rows}
+    is_one = len(where) == 1
+    level = f"{100 * found.terms.confidence:.3g} %"
+    columns = [Column("system", "system"), Column("measure", "measure"), Column("mean", "mean", "number")]
+    columns += [Column("difference", "difference", "signed"), Column("interval", f"{level} interval")]
+    columns += [Column("p", "p", "p"), Column("p_corrected", "p corr.", "p")]
+    columns += [Column("effect", "d_z", "signed", 2), Column("wtl", "W/T/L"), Column("verdict", "verdict")]
+    if not is_one:
+        columns = [Column("dataset", "dataset"), Column("first_stage", "first stage"), *columns]
+    body = [_cells(row) if is_one else (row.dataset, row.first_stage, *_cells(row)) for row in rows]
+    condition = found.conditions[0]
+    title = (
+        f"{condition}, {rows[0].queries} queries, against {found.baseline}" if is_one else f"against {found.baseline}"
+    )
+    return Table("comparison", tuple(columns), tuple(body), title, tuple(notes))
+
+
+def _cells(row: SummaryRow) -> tuple[str | float | None, ...]:
+    if row.difference is None or row.low is None or row.high is None:
+        return (row.system, row.measure, row.mean, None, "", None, None, None, "", "")
+    interval = f"[{row.low:+.4f}, {row.high:+.4f}]"
+    record = f"{row.wins}/{row.ties}/{row.losses}"
+    figures = (row.mean, row.difference, interval, row.p, row.p_corrected, row.effect)
+    return (row.system, row.measure, *figures, record, row.verdict)
+
+
+def narrate(found: Comparison) -> None:
+    """Says on stderr which queries a ranking lacks, for they count 0."""
+    for system in found.systems:
+        for entry in system.measured:
+            if entry.missing:
+                some = ", ".join(entry.missing[:5]) + (" ..." if len(entry.missing) > 5 else "")
+                say(f"{system.label} lacks {len(entry.missing)} queries of {entry.condition}, which count 0: {some}")
+
+
+def measures(systems: Sequence[System], names: Sequence[str], *, per_query: bool) -> Table:
+    """Measures of systems, their means or query by query."""
+    head = (Column("system", "system"), Column("dataset", "dataset"), Column("query", "query"))
+    columns = (*head, *(Column(name, name, "number") for name in names))
+    rows: list[tuple[str | float, ...]] = []
+    for system in systems:
+        for entry in system.measured:
+            queries = list(entry.values[names[0]])
+            if per_query:
+                for query in queries:
+                    values = (entry.values[name][query] for name in names)
+                    rows.append((system.label, entry.condition.dataset, query, *values))
+            means = (sum(entry.values[name].values()) / len(queries) for name in names)
+            rows.append((system.label, entry.condition.dataset, "all", *means))
+    return Table("measures", columns, tuple(rows))
+
+
+def described(found: DatasetDescription) -> Table:
+    """All that can be said of a dataset."""
+    grades = ", ".join(f"{grade}: {count}" for grade, count in found.grades)
+    rows = [
+        ("dataset", found.name),
+        ("what", found.description),
+        ("where", found.location),
+        ("documents", str(found.documents)),
+        ("queries", str(found.queries)),
+        ("judgements", f"{found.judgements} ({grades})" if grades else "0"),
+        ("judged without text", str(found.judged_without_text)),
+        ("runs", ", ".join(found.runs) or "none"),
+        ("fingerprint", found.fingerprint),
+    ]
+    return _pairs("dataset", rows)
+
+
+def size_of(folder: Path) -> str:
+    """What a folder holds, in words."""
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+    return f"{size / 1e6:,.0f} MB"

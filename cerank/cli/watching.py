@@ -1,0 +1,77 @@
+"""Commands that look at runs and change nothing."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated
+
+import typer
+
+from cerank.cli import options, tables
+from cerank.cli.output import emit, put, say
+from cerank.cli.running import RunName, settings_of
+from cerank.errors import MissingError
+from cerank.lab import Lab
+
+_POLL = 0.5  # seconds between looks at a log that is followed
+
+
+def ps(
+    quiet: options.Quiet = False,
+    lab: options.Lab = None,
+    form: options.Format = None,
+    json: options.Json = False,
+) -> None:
+    """List the runs of the lab, the newest last."""
+    settings = settings_of(lab, form=form, json=json)
+    rows = Lab(settings).listed()
+    if quiet:
+        put("".join(f"{row.folder.name}\n" for row in rows))
+        return
+    emit(tables.listing(rows, settings.lab), settings.format)
+
+
+def show(
+    name: RunName,
+    lab: options.Lab = None,
+    form: options.Format = None,
+    json: options.Json = False,
+) -> None:
+    """Show one run: how it stands, its plan, its validations, its table, and where its files are."""
+    from cerank.lab import comparisons
+
+    settings = settings_of(lab, form=form, json=json)
+    home = Lab(settings)
+    folder = home.find(name)
+    row = next(entry for entry in home.listed() if entry.folder == folder)
+    shown = [tables.state(row)]
+    if row.plan is not None:
+        shown += [tables.inputs(row.plan), tables.validations(folder, row.plan)]
+        try:
+            shown.append(tables.comparison(comparisons.of_run(folder), settings.format))
+        except MissingError as error:
+            say(error.what)
+        shown.append(tables.places(folder, row.plan))
+    emit(shown, settings.format)
+
+
+def logs(
+    name: RunName,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as the run does.")] = False,
+    lab: options.Lab = None,
+) -> None:
+    """Print a run's events, and what its worker wrote."""
+    from cerank.lab.following import Follower
+
+    home = Lab(settings_of(lab))
+    folder = home.find(name)
+    follower = Follower(folder)
+    while True:
+        news = follower.look()
+        for event in news.events:
+            put(f"{event.time} [{event.attempt}] {event.kind}: {event.text}\n")
+        if not follow or news.status.state not in {"running", "stopping", "waiting"}:
+            break
+        time.sleep(_POLL)
+    if news.status.failure is not None and folder.log.exists():
+        put(folder.log.read_text(encoding="utf8", errors="replace"))

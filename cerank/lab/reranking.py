@@ -1,0 +1,85 @@
+"""Re-ranking outside a run: a checkpoint and a first stage to a TREC run file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from cerank.errors import MissingError, UsageError
+from cerank.lab.comparisons import FIRST_STAGE
+from cerank.lab.plans import device_named, physical_cores
+from cerank.registry import nearest
+from cerank.settings import Settings
+from cerank.store import disk, runs
+
+CHUNK = 32  # queries between two words about progress
+
+
+class Wanted(msgspec.Struct, frozen=True):
+    """What is re-ranked by what."""
+
+    checkpoint: str  # a model folder, a run, or RUN:STAGE
+    dataset: str
+    first_stage: str
+    depth: int
+    precision: str
+
+
+def checkpoint_folder(lab: Path, text: str) -> Path:
+    """The model folder that `text` names: a path, or the model that a run (its last stage) or RUN:STAGE left.
+
+    Raises:
+        UsageError: no such run or stage; MissingError: it has not come that far.
+    """
+    path = Path(text).expanduser()
+    if path.is_dir():
+        return path
+    name, colon, stage = text.partition(":")
+    folder = runs.find(lab, name)
+    chain = runs.load_plan(folder).recipe.chain
+    stage = stage if colon else chain[-1]
+    if stage not in chain:
+        hint = "it has no model" if stage == FIRST_STAGE else nearest(stage, chain)
+        raise UsageError(f"run {folder.name} has no stage '{stage}'", hint=hint)
+    final = folder.final(chain.index(stage), stage)
+    if not final.is_dir():
+        raise MissingError(f"its stage {stage} is not finished", where=folder.name)
+    disk.verify_sealed(final)
+    return final
+
+
+def rerank(settings: Settings, wanted: Wanted, output: Path, progress: Callable[[int, int], None]) -> int:
+    """Writes the TREC run, whole or not at all; returns how many queries it ranks.
+
+    Args:
+        settings: where the lab and caches are, and on what device to score.
+        wanted: what by what.
+        output: the file; ends in .gz to be compressed.
+        progress: hears how many of how many queries are done.
+    """
+    from cerank.data.datasets import open_dataset
+    from cerank.data.first_stage import candidates
+    from cerank.data.trec import write_run
+    from cerank.domain.rankings import ordered
+    from cerank.learn.determinism import prepare
+    from cerank.learn.rerank import Scorer
+
+    if not output.parent.is_dir():
+        raise UsageError("its folder does not exist", where=str(output))
+    folder = checkpoint_folder(settings.lab, wanted.checkpoint)
+    dataset = open_dataset(wanted.dataset, settings.cache)
+    before = candidates(dataset, wanted.first_stage, wanted.depth, settings.cache)
+    device = device_named(settings.device)
+    prepare(device, settings.threads or physical_cores())
+    scorer = Scorer.load(folder, device, wanted.precision)
+    queries = sorted(before)
+    scores: dict[str, dict[str, float]] = {}
+    for start in range(0, len(queries), CHUNK):
+        part = {query: before[query] for query in queries[start : start + CHUNK]}
+        scores |= scorer.chunk(part, lambda ids: [dataset.queries[i] for i in ids], dataset.documents.texts)
+        progress(min(start + CHUNK, len(queries)), len(queries))
+    tag = "-".join(folder.resolve().parent.name.split()) or "cerank"
+    disk.write(output.resolve(), write_run(ordered(scores, before), tag))
+    return len(queries)
