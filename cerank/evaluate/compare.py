@@ -1,60 +1,65 @@
-"""Systems against a baseline, query by query, over every dataset, first stage and measure.
+"""Systems against a baseline or each other, query by query, over every dataset, first stage and measure.
 
 Invariant: values are matched by query id, never by position, and never over a silent intersection of queries.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from typing import Literal
 
 import msgspec
 
-from cerank.domain.rankings import Ranking
+from cerank.domain.seeds import derive
 from cerank.errors import UsageError
-from cerank.evaluate import measures as by_name
-from cerank.evaluate.significance import Paired, holm, paired
+from cerank.evaluate import families, hygiene, seeds, verdicts
+from cerank.evaluate.families import Correction
+from cerank.evaluate.secondary import ROUNDS, Interval, Secondary, effect_interval, secondary
+from cerank.evaluate.significance import Estimate, Paired, differences, estimate_of, paired
+from cerank.evaluate.systems import Condition, Measured, System, measured
+from cerank.evaluate.verdicts import Judgment, Margin
 from cerank.registry import nearest
 
-
-class Condition(msgspec.Struct, frozen=True, order=True):
-    """Where systems are compared: one dataset's queries over one first stage's candidates."""
-
-    dataset: str
-    first_stage: str = ""  # "" where the systems are whole rankings of their own
-
-    def __str__(self) -> str:
-        return f"{self.dataset} over {self.first_stage}" if self.first_stage else self.dataset
+__all__ = ["Comparison", "Condition", "Measured", "Row", "System", "Terms", "compare", "measured"]
 
 
-class Measured(msgspec.Struct, frozen=True, kw_only=True):
-    """What one system scored in one condition."""
+class Terms(msgspec.Struct, frozen=True, kw_only=True):
+    """How systems are compared; everything but the values that a comparison is a function of."""
 
-    condition: Condition
-    qrels_sha256: str
-    values: dict[str, dict[str, float]]  # measure -> query id -> value, every query of the qrels
-    missing: tuple[str, ...] = ()  # queries of the qrels the ranking lacks; they count 0
-    unjudged: int = 0  # queries of the ranking without qrels; they are ignored
-
-
-class System(msgspec.Struct, frozen=True, kw_only=True):
-    """Something that ranks: a first stage, a run after one of its stages, a TREC run file."""
-
-    label: str
-    measured: tuple[Measured, ...]
+    confidence: float = 0.95  # of intervals; verdicts are at 1 - confidence after correction
+    margins: dict[str, Margin] = {}  # measure -> the largest difference that does not matter
+    correction: Correction = "holm"
+    family: int = 0  # tests declared; 0 takes those shown
+    pairs: Literal["baseline", "all"] = "baseline"
+    claim: Literal["checkpoints", "recipes"] = "checkpoints"  # recipes: seeds are a sample, too
+    with_secondary: bool = False
+    rounds: int = ROUNDS  # random flips and resamples
+    seed: int = 42
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """One system against the baseline, by one measure in one condition."""
+    """One system against another, by one measure in one condition."""
 
     condition: Condition
     measure: str
     left: str  # the baseline's label
     right: str
     paired: Paired
-    p_holm: float  # corrected over every row of the comparison
+    p_corrected: float  # over the family
+    judgment: Judgment
+    effect: Interval | None  # of d_z, exact; None where d_z is infinite
     missing_left: tuple[str, ...]
     missing_right: tuple[str, ...]
     zero_share: float  # of queries where both score the same
+    notes: tuple[hygiene.Note, ...] = ()
+    recipes: seeds.TwoWay | None = None  # where the claim is about recipes; the judgment then rests on it
+    secondary: Secondary | None = None
+
+    @property
+    def verdict(self) -> verdicts.Verdict:
+        """The verdict on `right`."""
+        return self.judgment.verdict
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,49 +69,30 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     baseline: str
     measures: tuple[str, ...]
     conditions: tuple[Condition, ...]
-    confidence: float
-    correction: str = "holm"
-    family: int  # p-values corrected together
+    terms: Terms
+    family: int  # tests of a difference corrected together
+    family_equivalence: int  # tests of equivalence corrected together, by the same method (Holm for max-t)
     rows: tuple[Row, ...]
     systems: tuple[System, ...]
 
 
-class SummaryRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One line of a table: a system in a condition; the baseline's line has no difference."""
+class _Draft(msgspec.Struct, frozen=True, kw_only=True):
+    """A row before correction."""
 
-    dataset: str
-    first_stage: str
     measure: str
-    system: str
-    mean: float
-    queries: int
-    missing: int
-    difference: float | None = None
-    low: float | None = None
-    high: float | None = None
-    p: float | None = None
-    p_holm: float | None = None
-    effect: float | None = None
-    wins: int | None = None
-    ties: int | None = None
-    losses: int | None = None
+    systems: tuple[System, System]
+    at: tuple[Measured, Measured]
+    queries: tuple[str, ...]
+    values: tuple[list[float], list[float]]
+    paired: Paired
+    recipes: seeds.TwoWay | None
+
+    @property
+    def estimate(self) -> Estimate:
+        return self.recipes.estimate if self.recipes else estimate_of(self.paired)
 
 
-def measured(
-    names: Sequence[str], condition: Condition, qrels: by_name.Qrels, qrels_sha256: str, ranking: Ranking
-) -> Measured:
-    """A ranking measured on qrels.
-
-    Args:
-        names: canonical, as `measures.check` returned them.
-    """
-    return Measured(
-        condition=condition,
-        qrels_sha256=qrels_sha256,
-        values=by_name.per_query(names, qrels, ranking),
-        missing=tuple(query for query in qrels if not ranking.get(query)),
-        unjudged=sum(query not in qrels for query in ranking),
-    )
+_DEFAULT = Terms()
 
 
 def compare(
@@ -114,9 +100,9 @@ def compare(
     measures: Sequence[str],
     *,
     conditions: Sequence[Condition] = (),
-    confidence: float = 0.95,
+    terms: Terms = _DEFAULT,
 ) -> Comparison:
-    """Every system against the first, in every condition, by every measure.
+    """Every system against the first (or every pair), in every condition, by every measure.
 
     Args:
         systems: at least two, the baseline first.
@@ -124,97 +110,187 @@ def compare(
         conditions: only these; empty takes the baseline's, which every other system must share exactly.
 
     Raises:
-        UsageError: the systems were measured on different datasets, first stages, qrels or queries.
+        UsageError: the systems were measured on different datasets, first stages, qrels or queries; a margin for a
+            measure not compared; a family smaller than what is shown; a claim about recipes with one seed.
     """
     _refuse_labels(systems)
+    for name, margin in terms.margins.items():
+        verdicts.checked_margin(margin)
+        if name not in measures:
+            raise UsageError(f"a margin for {name}, which is not compared", hint=nearest(name, measures))
     chosen = tuple(conditions) or _shared_conditions(systems)
-    rows = []
-    for condition in chosen:
-        left = _at(systems[0], condition)
-        for system in systems[1:]:
-            right = _at(system, condition)
-            _refuse_other_qrels(systems[0].label, left, system.label, right)
-            for measure in measures:
-                rows.append(_row(measure, (systems[0].label, left), (system.label, right), confidence))
-    corrected = holm([row.paired.p for row in rows])
+    couples = list(combinations(systems, 2)) if terms.pairs == "all" else [(systems[0], other) for other in systems[1:]]
+    drafts = [
+        _draft(measure, condition, couple, terms) for condition in chosen for couple in couples for measure in measures
+    ]
+    different = _different(drafts, terms)
+    within = _equivalent(drafts, terms)
     return Comparison(
         baseline=systems[0].label,
         measures=tuple(measures),
         conditions=chosen,
-        confidence=confidence,
-        family=len(rows),
-        rows=tuple(msgspec.structs.replace(row, p_holm=p) for row, p in zip(rows, corrected, strict=True)),
+        terms=terms,
+        family=different.family,
+        family_equivalence=within.family,
+        rows=_rows(drafts, different, within, terms),
         systems=tuple(systems),
     )
 
 
-def summary(comparison: Comparison) -> tuple[SummaryRow, ...]:
-    """A flat row for each condition, measure and system, in that order; formatting is left to the reader."""
-    found = {(row.condition, row.measure, row.right): row for row in comparison.rows}
-    out = []
-    for condition in comparison.conditions:
-        for measure in comparison.measures:
-            for system in comparison.systems:
-                out.append(_summary_row(system, condition, measure, found.get((condition, measure, system.label))))
-    return tuple(out)
-
-
-def _summary_row(system: System, condition: Condition, measure: str, row: Row | None) -> SummaryRow:
-    at = _at(system, condition)
-    values = at.values[measure]
-    line = SummaryRow(
-        dataset=condition.dataset,
-        first_stage=condition.first_stage,
-        measure=measure,
-        system=system.label,
-        mean=sum(values.values()) / len(values),
-        queries=len(values),
-        missing=len(at.missing),
-    )
-    if row is None:
-        return line
-    found = row.paired
-    return msgspec.structs.replace(
-        line,
-        difference=found.difference,
-        low=found.low,
-        high=found.high,
-        p=found.p,
-        p_holm=row.p_holm,
-        effect=found.effect,
-        wins=found.wins,
-        ties=found.ties,
-        losses=found.losses,
-    )
-
-
-def _row(measure: str, baseline: tuple[str, Measured], other: tuple[str, Measured], confidence: float) -> Row:
-    (left_label, left), (right_label, right) = baseline, other
-    first, second = _values(left_label, left, measure), _values(right_label, right, measure)
+def _draft(measure: str, condition: Condition, couple: tuple[System, System], terms: Terms) -> _Draft:
+    left, right = couple
+    at = _at(left, condition), _at(right, condition)
+    _refuse_other_qrels(left.label, at[0], right.label, at[1])
+    first, second = _values(left, at[0], measure), _values(right, at[1], measure)
     if first.keys() != second.keys():
         odd = sorted(first.keys() ^ second.keys())
         raise UsageError(
-            f"'{left_label}' and '{right_label}' have {measure} for different queries of {left.condition}: "
+            f"'{left.label}' and '{right.label}' have {measure} for different queries of {condition}: "
             f"{len(odd)} are in one only, such as {odd[0]}",
             hint="measure both on the same qrels; a query a ranking lacks counts 0",
         )
-    figures = paired(list(first.values()), [second[query] for query in first], confidence)
-    return Row(
-        condition=left.condition,
+    queries = tuple(first)
+    values = [first[query] for query in queries], [second[query] for query in queries]
+    recipes = None
+    if terms.claim == "recipes":
+        recipes = seeds.two_way(
+            _by_seed(left, condition, measure, queries),
+            _by_seed(right, condition, measure, queries),
+            left_fixed=left.is_fixed,
+            right_fixed=right.is_fixed,
+        )
+    return _Draft(
         measure=measure,
-        left=left_label,
-        right=right_label,
-        paired=figures,
-        p_holm=figures.p,
-        missing_left=left.missing,
-        missing_right=right.missing,
-        zero_share=figures.ties / figures.n,
+        systems=couple,
+        at=at,
+        queries=queries,
+        values=values,
+        paired=paired(*values, terms.confidence),
+        recipes=recipes,
     )
 
 
-def _values(label: str, at: Measured, measure: str) -> dict[str, float]:
+def _by_seed(system: System, condition: Condition, measure: str, queries: Sequence[str]) -> list[list[float]]:
+    """(seeds, queries) values; one row for a system that is not a mean of seeds."""
+    members = system.members or (system,)
+    return [[_at(member, condition).values[measure][query] for query in queries] for member in members]
+
+
+def _different(drafts: Sequence[_Draft], terms: Terms) -> families.Corrected:
+    """The tests of a difference, corrected over the family."""
+    alpha = 1 - terms.confidence
+    if terms.correction != "max-t":
+        ps = [draft.estimate.p() for draft in drafts]
+        return families.corrected(ps, terms.correction, alpha=alpha, family=terms.family)
+    if terms.claim == "recipes" or terms.family > len(drafts):
+        why = "has no form for recipes" if terms.claim == "recipes" else "needs the values of the whole declared family"
+        raise UsageError(f"the max-t correction {why}", hint="use holm")
+    return _by_max_t(drafts, alpha, terms)
+
+
+def _by_max_t(drafts: Sequence[_Draft], alpha: float, terms: Terms) -> families.Corrected:
+    """All drafts over the same queries are flipped together, whatever their first stage or measure."""
+    import numpy as np
+    from scipy.special import stdtr
+
+    blocks: dict[tuple[str, frozenset[str]], list[int]] = {}
+    for place, draft in enumerate(drafts):
+        blocks.setdefault((draft.at[0].condition.dataset, frozenset(draft.queries)), []).append(place)
+    order = [place for places in blocks.values() for place in places]
+    columns = []
+    for places in blocks.values():
+        queries = sorted(drafts[places[0]].queries)
+        columns.append(np.column_stack([_column(drafts[place], queries) for place in places]))
+    found = families.max_t(columns, alpha=alpha, rounds=terms.rounds, seed=derive(terms.seed, "max-t"))
+    ps = dict(zip(order, found.ps, strict=True))
+    return families.Corrected(
+        method="max-t",
+        family=len(drafts),
+        alpha=alpha,
+        ps=tuple(ps[place] for place in range(len(drafts))),
+        levels=tuple(float(2 * stdtr(draft.paired.df, -found.critical)) for draft in drafts),
+    )
+
+
+def _column(draft: _Draft, queries: Sequence[str]) -> list[float]:
+    of = dict(zip(draft.queries, differences(*draft.values).tolist(), strict=True))
+    return [of[query] for query in queries]
+
+
+def _equivalent(drafts: Sequence[_Draft], terms: Terms) -> families.Corrected:
+    """The tests of equivalence of the drafts that have a margin, in order, corrected as a family of their own."""
+    ps = [draft.estimate.p_equivalent(m.value) for draft in drafts if (m := terms.margins.get(draft.measure))]
+    method: Correction = "holm" if terms.correction == "max-t" else terms.correction
+    return families.corrected(ps, method, alpha=1 - terms.confidence, family=terms.family if ps else 0)
+
+
+def _rows(
+    drafts: Sequence[_Draft], different: families.Corrected, within: families.Corrected, terms: Terms
+) -> tuple[Row, ...]:
+    rows = []
+    tests = iter(zip(within.ps, within.levels, strict=True))
+    for draft, p, level in zip(drafts, different.ps, different.levels, strict=True):
+        margin = terms.margins.get(draft.measure)
+        equivalence = None
+        if margin is not None:
+            p_within, level_within = next(tests)
+            raw = draft.estimate.p_equivalent(margin.value)
+            equivalence = verdicts.Level(p=raw, corrected=p_within, level=level_within)
+        judgment = verdicts.judge(
+            draft.estimate,
+            verdicts.Level(p=draft.estimate.p(), corrected=p, level=level),
+            alpha=1 - terms.confidence,
+            margin=margin,
+            equivalence=equivalence,
+            sd=None if draft.recipes else draft.paired.sd,
+        )
+        rows.append(_row(draft, judgment, margin, terms))
+    return tuple(rows)
+
+
+def _row(draft: _Draft, judgment: Judgment, margin: Margin | None, terms: Terms) -> Row:
+    (left, right), (at_left, at_right), figures = draft.systems, draft.at, draft.paired
+    others = None
+    if terms.with_secondary:
+        place = (str(at_left.condition), draft.measure, left.label, right.label)
+        seed = derive(terms.seed, "secondary", *place)
+        rope = margin.value if margin else None
+        others = secondary(differences(*draft.values), terms.confidence, rope=rope, seed=seed, rounds=terms.rounds)
+    return Row(
+        condition=at_left.condition,
+        measure=draft.measure,
+        left=left.label,
+        right=right.label,
+        paired=figures,
+        p_corrected=judgment.p_corrected,
+        judgment=judgment,
+        effect=effect_interval(figures, terms.confidence),
+        missing_left=at_left.missing,
+        missing_right=at_right.missing,
+        zero_share=figures.ties / figures.n,
+        notes=_notes(draft),
+        recipes=draft.recipes,
+        secondary=others,
+    )
+
+
+def _notes(draft: _Draft) -> tuple[hygiene.Note, ...]:
+    out = []
+    for system, at in zip(draft.systems, draft.at, strict=True):
+        if at.missing:
+            text = f"'{system.label}' lacks {len(at.missing)} queries, which count 0: {', '.join(at.missing[:5])}"
+            out.append(hygiene.Note("missing", text + (" ..." if len(at.missing) > 5 else "")))
+        if at.unjudged:
+            out.append(hygiene.Note("ignored", f"{at.unjudged} queries of '{system.label}' have no qrels"))
+    if draft.recipes is None and not any(system.members for system in draft.systems):
+        out.append(hygiene.Note("one seed", "about these two checkpoints or rankings, not about their recipes"))
+    left, right = ((system.label, at.facts) for system, at in zip(draft.systems, draft.at, strict=True))
+    return (*out, *hygiene.notes(draft.measure, left, right, n=draft.paired.n, zeros=draft.paired.ties))
+
+
+def _values(system: System, at: Measured, measure: str) -> Mapping[str, float]:
     if measure not in at.values:
-        raise UsageError(f"'{label}' has no {measure} on {at.condition}", hint=nearest(measure, at.values))
+        raise UsageError(f"'{system.label}' has no {measure} on {at.condition}", hint=nearest(measure, at.values))
     return at.values[measure]
 
 

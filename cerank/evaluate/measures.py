@@ -10,6 +10,8 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import msgspec
+
 from cerank.domain.rankings import Ranking
 from cerank.errors import UsageError
 from cerank.registry import nearest
@@ -22,6 +24,13 @@ _REFUSED = {
     "NumRel": "counts the qrels and says nothing of a ranking",
     "Accuracy": "has no value for a query without a relevant document, so queries cannot be paired",
 }
+
+
+class Shape(msgspec.Struct, frozen=True):
+    """How deep a measure looks and from which grade a document counts as relevant."""
+
+    cutoff: int | None
+    rel: int
 
 
 def check(names: Sequence[str], qrels: Qrels, where: str) -> tuple[str, ...]:
@@ -85,6 +94,22 @@ def per_query(names: Sequence[str], qrels: Qrels, ranking: Ranking) -> dict[str,
     return values
 
 
+def shape(name: str) -> Shape:
+    """The cutoff (None where it reads whole rankings) and the relevance threshold (1 unless named) of a measure."""
+    measure = _parsed(name, "")
+    rel = measure["rel"] if "rel" in measure.SUPPORTED_PARAMS else 1
+    return Shape(cutoff=measure.params.get("cutoff"), rel=rel if isinstance(rel, int) else 1)
+
+
+def condensed(name: str) -> str:
+    """The measure over judged documents only (a condensed list), or the name itself where ir_measures has none."""
+    measure = _parsed(name, "")
+    if "judged_only" not in measure.SUPPORTED_PARAMS:
+        return str(measure)
+    wanted = {**measure.params, "judged_only": True}
+    return str(type(measure)(**{key: wanted[key] for key in measure.SUPPORTED_PARAMS if key in wanted}))
+
+
 def _deepest(measures: Mapping[Any, str]) -> int | None:
     """The rank below which no measure looks, or None: without a cutoff, or where unjudged documents are skipped."""
     if any("cutoff" not in m.params or m.params.get("judged_only") for m in measures):
@@ -107,8 +132,7 @@ def _refuse_uncomputable(name: str, measure: Any, where: str) -> None:
 def _refuse_always_zero(name: str, measure: Any, largest: int, where: str) -> None:
     if measure.NAME in {"Judged", "NumRet"} and "rel" not in measure.params:
         return
-    rel = measure["rel"] if "rel" in measure.SUPPORTED_PARAMS else 1
-    rel = rel if isinstance(rel, int) else 1
+    rel = shape(name).rel
     if rel < 1:
         raise UsageError(f"{name} counts documents judged irrelevant as relevant", where=where, hint="rel starts at 1")
     if largest < rel:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -168,31 +169,52 @@ def _power_t(df: float, nc: float, alpha: float) -> float:
     from scipy.special import ndtr, stdtrit
 
     spread, weight = _spreads(df)
-    critical = stdtrit(df, 1 - alpha / 2) * spread
+    critical = -stdtrit(df, alpha / 2) * spread
     return float(weight @ (ndtr(nc - critical) + ndtr(-nc - critical)))
+
+
+def t_below(t: float, df: float, nc: float) -> float:
+    """P(T <= t) for the noncentral t, without the NaN that scipy's gives for a large noncentrality."""
+    from scipy.special import ndtr
+
+    spread, weight = _spreads(df)
+    return float(weight @ ndtr(t * spread - nc))
 
 
 def _power_tost(df: float, margin: float, true: float, alpha: float) -> float:
     """P(both one-sided tests reject); margin and true difference in standard errors (Owen, Biometrika 52, 1965)."""
     from scipy.special import ndtr, stdtrit
 
-    spread, weight = _spreads(df)
-    critical = stdtrit(df, 1 - alpha) * spread
+    limit = -float(stdtrit(df, alpha))
+    spread, weight = _spreads(df, margin / limit)  # with a larger sd the two tests cannot both reject
+    critical = limit * spread
     both = ndtr(margin - true - critical) - ndtr(-margin - true + critical)
     return float(weight @ both.clip(min=0.0))
 
 
-def _spreads(df: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Nodes and weights of estimated sd over true sd: sqrt(chi2(df) / df), by Gauss-Legendre over its range."""
+@lru_cache(maxsize=256)  # a search for a root asks for the same one dozens of times
+def _spreads(df: float, most: float = math.inf) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Nodes and weights of estimated sd over true sd, sqrt(chi2(df) / df), as far as `most`; all weights sum to 1."""
     import numpy as np
     from scipy.special import gammainccinv, gammaincinv
 
     low, high = (math.sqrt(2 * float(inverse(df / 2, 1e-16)) / df) for inverse in (gammaincinv, gammainccinv))
+
+    def mass(top: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        nodes, weights = _legendre()
+        s = low + (top - low) * (nodes + 1) / 2
+        return s, (top - low) * weights * np.exp((df - 1) * np.log(s) - df * (s * s - 1) / 2)
+
+    s, weights = mass(min(max(most, low), high))
+    return s, np.asarray(weights / mass(high)[1].sum(), dtype=np.float64)
+
+
+@lru_cache(maxsize=1)
+def _legendre() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    import numpy as np
+
     nodes, weights = np.polynomial.legendre.leggauss(256)
-    s = low + (high - low) * (nodes + 1) / 2
-    density = (df - 1) * np.log(s) - df * (s * s - 1) / 2
-    mass = weights * np.exp(density - density.max())
-    return s, np.asarray(mass / mass.sum(), dtype=np.float64)
+    return nodes, weights
 
 
 def _root(power_at: Callable[[float], float], power: float) -> float:

@@ -70,11 +70,11 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
             return 0.0 if nearest > 0 else 1.0
         return float(stdtr(self.df, -nearest / self.error))
 
-    def interval(self, confidence: float) -> tuple[float, float]:
-        """The t interval, low and high."""
+    def interval(self, level: float) -> tuple[float, float]:
+        """The t interval at confidence 1 - `level`, low and high."""
         from scipy.special import stdtrit
 
-        half = float(stdtrit(self.df, 0.5 + confidence / 2)) * self.error
+        half = -float(stdtrit(self.df, level / 2)) * self.error
         return self.difference - half, self.difference + half
 
 
@@ -122,7 +122,7 @@ def paired(left: Sequence[float], right: Sequence[float], confidence: float = 0.
         mean, sd = float(d[0]), 0.0
     has_spread = sd > 0
     estimate = Estimate(difference=mean, error=sd / math.sqrt(n), df=df)
-    low, high = estimate.interval(confidence)
+    low, high = estimate.interval(1 - confidence)
     degenerate = 0.0 if mean == 0 else None
     wins, losses = int((d > 0).sum()), int((d < 0).sum())
     return Paired(

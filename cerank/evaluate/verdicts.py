@@ -87,7 +87,7 @@ def judge(
         equivalence: TOST within the margin; needed where there is one.
         sd: of per-query differences, for the number of queries needed; None where more queries are not the cure.
     """
-    low, high = estimate.interval(1 - difference.level)
+    low, high = estimate.interval(difference.level)
     is_different = difference.corrected <= alpha
     is_negligible = equivalence is not None and equivalence.corrected <= alpha
     out = Judgment(
@@ -101,7 +101,7 @@ def judge(
         margin=margin,
     )
     if equivalence is not None:
-        inner_low, inner_high = estimate.interval(1 - 2 * equivalence.level)
+        inner_low, inner_high = estimate.interval(2 * equivalence.level)
         out = msgspec.structs.replace(
             out,
             p_equivalence=equivalence.p,
@@ -122,6 +122,8 @@ def _verdict(difference: float, is_different: bool, is_negligible: bool) -> Verd
 
 
 def _with_outlook(judgment: Judgment, estimate: Estimate, sd: float | None) -> Judgment:
+    if judgment.level >= 0.5:  # so few queries that max-t has no level to speak of
+        return judgment
     detectable = power.detectable(estimate.error, estimate.df, alpha=judgment.level)
     if not sd:
         return msgspec.structs.replace(judgment, detectable=detectable)

@@ -10,9 +10,12 @@ from scipy import stats
 
 from cerank.domain.rankings import Ranking
 from cerank.errors import UsageError
-from cerank.evaluate.compare import Comparison, Condition, Measured, System, compare, measured, summary
+from cerank.evaluate.compare import Comparison, Condition, Measured, Row, System, Terms, compare, measured
 from cerank.evaluate.measures import check
+from cerank.evaluate.report import footnotes, reasons, summary
+from cerank.evaluate.seeds import mean_of
 from cerank.evaluate.significance import holm
+from cerank.evaluate.verdicts import Margin
 from tests.evaluate.files import qrels_of, ranking_of
 
 DL = Condition(dataset="dl20", first_stage="bm25")
@@ -44,7 +47,7 @@ def test_p_is_corrected_over_every_row_shown():
     ]
     found = compare(both, ["nDCG@10"])
     assert found.family == len(found.rows) == 4
-    assert [row.p_holm for row in found.rows] == holm([row.paired.p for row in found.rows])
+    assert [row.p_corrected for row in found.rows] == holm([row.paired.p for row in found.rows])
     assert {(row.condition.dataset, row.right) for row in found.rows} == {
         (d, s) for d in ("dl20", "dl19") for s in "bc"
     }
@@ -98,10 +101,11 @@ def test_named_conditions_narrow_what_systems_must_share():
 
 
 def test_a_comparison_as_json_holds_all_that_is_needed_to_compute_it_again():
-    found = compare([system("a", BASE), system("b", dict.fromkeys(BASE, 0.5))], ["nDCG@10"], confidence=0.9)
+    terms = Terms(confidence=0.9, margins={"nDCG@10": Margin(value=0.02)}, with_secondary=True, rounds=99)
+    found = compare([system("a", BASE), system("b", dict.fromkeys(BASE, 0.5))], ["nDCG@10"], terms=terms)
     read = msgspec.json.decode(msgspec.json.encode(found), type=Comparison)
     assert read == found
-    again = compare(read.systems, read.measures, conditions=read.conditions, confidence=read.confidence)
+    again = compare(read.systems, read.measures, conditions=read.conditions, terms=read.terms)
     assert again == found
 
 
@@ -129,3 +133,133 @@ def test_the_given_runs_of_dl20_compare_as_the_reference_file_says(shared: Path)
         assert (row.paired.mean_right, row.paired.mean_left) == pytest.approx(
             (float(mean_a), float(mean_b)), abs=5.1e-5
         )
+
+
+def dl20(folder: Path, names: tuple[str, ...] = ("nDCG@10",)) -> list[System]:
+    qrels = qrels_of(folder / "qrels")
+    runs = ("bm25", "bm25-rm3", "tasb", "ada2", "splade-pp-ed")
+    return [
+        System(label=run, measured=(measured(names, DL, qrels, "aa", ranking_of(folder / "runs" / f"{run}.run")),))
+        for run in runs
+    ]
+
+
+def contradicts(row: Row) -> bool:
+    """Whether a row's verdict says other than its own intervals."""
+    found = row.judgment
+    excludes = found.low > 0 or found.high < 0
+    within = False
+    if found.margin is not None:
+        within = -found.margin.value < found.equivalence_low and found.equivalence_high < found.margin.value
+    expected = {
+        (True, True): "different but negligible",
+        (True, False): "better" if found.low > 0 else "worse",
+        (False, True): "equivalent",
+        (False, False): "cannot tell",
+    }
+    return row.verdict != expected[excludes, within]
+
+
+@pytest.mark.parametrize("correction", ["holm", "bh", "bonferroni", "max-t", "none"])
+@pytest.mark.parametrize("margin", [0.01, 0.02, 0.05, 0.3])
+def test_no_verdict_on_the_given_runs_contradicts_its_intervals(shared: Path, correction, margin):
+    systems = dl20(shared / "trec-dl-2020-top100", ("nDCG@10", "RR(rel=2)@10"))
+    margins = {"nDCG@10": Margin(value=margin), "RR(rel=2)@10": Margin(value=margin)}
+    terms = Terms(pairs="all", correction=correction, margins=margins, rounds=1999)
+    found = compare(systems, ["nDCG@10", "RR(rel=2)@10"], terms=terms)
+    assert len(found.rows) == found.family == found.family_equivalence == 20
+    assert [row for row in found.rows if contradicts(row)] == []
+    by_pair = {(row.left, row.right): row.verdict for row in found.rows if row.measure == "nDCG@10"}
+    if margin == 0.02:
+        assert by_pair["bm25", "splade-pp-ed"] == "better"
+        assert by_pair["bm25", "bm25-rm3"] == "cannot tell"  # p = .60 uncorrected, and yet not "on par"
+
+
+def test_cannot_tell_says_what_these_queries_could_show(shared: Path):
+    systems = dl20(shared / "trec-dl-2020-top100")[:2]
+    terms = Terms(margins={"nDCG@10": Margin(value=0.02)})
+    judgment = compare(systems, ["nDCG@10"], terms=terms).rows[0].judgment
+    assert judgment.verdict == "cannot tell"
+    assert judgment.detectable is not None
+    assert judgment.detectable > 0.02
+    assert judgment.queries_for_margin > 54
+    assert judgment.queries_for_difference > 54
+
+
+def test_a_declared_family_larger_than_what_is_shown_corrects_harder():
+    systems = [system("a", BASE), system("b", {"q1": 0.2, "q2": 0.65, "q3": 0.96, "q4": 0.55})]
+    alone = compare(systems, ["nDCG@10"]).rows[0]
+    among = compare(systems, ["nDCG@10"], terms=Terms(family=10))
+    assert among.rows[0].p_corrected == pytest.approx(10 * alone.p_corrected)
+    assert among.family == 10
+    with pytest.raises(UsageError, match="declared family has 1 tests, and 2 are shown"):
+        compare([*systems, system("c", BASE)], ["nDCG@10"], terms=Terms(family=1))
+
+
+@pytest.mark.parametrize("margin", [0.0, -0.01, float("nan"), float("inf")])
+def test_a_margin_that_is_not_above_zero_is_refused(margin):
+    with pytest.raises(UsageError, match="a margin is a number above 0"):
+        compare(
+            [system("a", BASE), system("b", BASE)], ["nDCG@10"], terms=Terms(margins={"nDCG@10": Margin(value=margin)})
+        )
+
+
+def test_a_margin_for_a_measure_not_compared_is_refused():
+    with pytest.raises(UsageError, match="a margin for RR@10, which is not compared"):
+        compare([system("a", BASE), system("b", BASE)], ["nDCG@10"], terms=Terms(margins={"RR@10": Margin(value=0.1)}))
+
+
+def test_identical_systems_are_equivalent_within_a_margin_and_never_merely_not_different():
+    systems = [system("a", BASE), system("b", dict(BASE))]
+    assert compare(systems, ["nDCG@10"]).rows[0].verdict == "cannot tell"
+    assert (
+        compare(systems, ["nDCG@10"], terms=Terms(margins={"nDCG@10": Margin(value=0.01)})).rows[0].verdict
+        == "equivalent"
+    )
+
+
+def test_two_queries_and_the_largest_statistic_give_a_verdict_all_the_same():
+    systems = [system("a", {"q1": 0.1, "q2": 0.5}), system("b", {"q1": 0.3, "q2": 0.6})]
+    row = compare(systems, ["nDCG@10"], terms=Terms(correction="max-t", rounds=99)).rows[0]
+    assert row.verdict == "cannot tell"
+    assert not contradicts(row)
+
+
+def test_all_pairs_of_three_systems_are_three_rows_and_a_line_each():
+    systems = [system("a", BASE), system("b", dict.fromkeys(BASE, 0.5)), system("c", dict.fromkeys(BASE, 0.1))]
+    found = compare(systems, ["nDCG@10"], terms=Terms(pairs="all", correction="max-t"))
+    assert [(row.left, row.right) for row in found.rows] == [("a", "b"), ("a", "c"), ("b", "c")]
+    assert [(line.against, line.system) for line in summary(found)] == [("a", "b"), ("a", "c"), ("b", "c")]
+
+
+def test_a_claim_about_recipes_rests_on_the_spread_of_seeds():
+    left = mean_of("left", [system(f"l{s}", {q: v + 0.02 * s for q, v in BASE.items()}) for s in range(3)])
+    right = mean_of(
+        "right", [system(f"r{s}", {q: v + 0.1 + 0.05 * s + 0.01 * v for q, v in BASE.items()}) for s in range(3)]
+    )
+    checkpoints = compare([left, right], ["nDCG@10"]).rows[0]
+    recipes = compare([left, right], ["nDCG@10"], terms=Terms(claim="recipes")).rows[0]
+    assert recipes.paired == checkpoints.paired
+    assert checkpoints.verdict == "better"
+    assert recipes.judgment.p > 10 * checkpoints.judgment.p
+    assert recipes.recipes.seeds_left == recipes.recipes.seeds_right == 3
+    with pytest.raises(UsageError, match="at least 2 seeds of each, and the baseline has 1"):
+        compare([system("a", BASE), right], ["nDCG@10"], terms=Terms(claim="recipes"))
+    bm25 = msgspec.structs.replace(system("bm25", BASE), is_fixed=True)
+    assert compare([bm25, right], ["nDCG@10"], terms=Terms(claim="recipes")).rows[0].recipes.sd_seeds_left == 0
+
+
+def test_the_family_the_method_and_a_late_margin_stand_under_the_table():
+    terms = Terms(margins={"nDCG@10": Margin(value=0.02, source="command line")}, correction="bh")
+    lines = footnotes(compare([system("a", BASE), system("b", dict.fromkeys(BASE, 0.5))], ["nDCG@10"], terms=terms))
+    assert lines[0] == "1 tests, Benjamini and Hochberg's false discovery rate, verdicts at 5 %"
+    assert "margin for nDCG@10: ±0.02, chosen after the run (command line)" in lines
+    assert any("about these two checkpoints" in line for line in lines)
+
+
+def test_a_reason_names_the_systems_the_interval_and_the_margin():
+    terms = Terms(margins={"nDCG@10": Margin(value=0.02, before=True)})
+    (reason,) = reasons(compare([system("a", BASE), system("b", dict.fromkeys(BASE, 0.5))], ["nDCG@10"], terms=terms))
+    assert reason.startswith("b against a, nDCG@10 on dl20 over bm25: cannot tell: 95 % interval [")
+    assert "reaches beyond ±0.02 (margin)" in reason
+    assert "would show with 80 % power" in reason

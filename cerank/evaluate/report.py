@@ -1,0 +1,127 @@
+"""A comparison as flat rows for any kind of table, with the lines that belong under it; formatting is the reader's.
+
+Invariant: every number comes out of the comparison as it is; nothing is computed again.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from cerank.evaluate.compare import Comparison, Row
+from cerank.evaluate.systems import Condition, System
+from cerank.evaluate.verdicts import explain
+
+_METHODS = {
+    "holm": "Holm's correction",
+    "bh": "Benjamini and Hochberg's false discovery rate",
+    "bonferroni": "Bonferroni's correction",
+    "max-t": "the randomised maximum statistic, blocked by query",
+    "none": "no correction",
+}
+
+
+class SummaryRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of a table: a system in a condition; the baseline's own line has no difference."""
+
+    dataset: str
+    first_stage: str
+    measure: str
+    system: str
+    mean: float
+    queries: int
+    missing: int
+    seeds: int
+    against: str = ""  # the system it is compared with
+    difference: float | None = None
+    low: float | None = None  # at the comparison's confidence, one interval by itself
+    high: float | None = None
+    p: float | None = None
+    p_corrected: float | None = None
+    effect: float | None = None
+    effect_low: float | None = None
+    effect_high: float | None = None
+    wins: int | None = None
+    ties: int | None = None
+    losses: int | None = None
+    margin: float | None = None
+    is_margin_declared: bool | None = None  # before the run
+    p_equivalence: float | None = None  # corrected
+    verdict: str = ""
+
+
+def summary(comparison: Comparison) -> tuple[SummaryRow, ...]:
+    """For each condition and measure: the baseline's line, then one for each row; with all pairs, one for each pair."""
+    systems = {system.label: system for system in comparison.systems}
+    out = []
+    for condition in comparison.conditions:
+        for measure in comparison.measures:
+            rows = [row for row in comparison.rows if (row.condition, row.measure) == (condition, measure)]
+            if comparison.terms.pairs == "baseline":
+                out.append(_plain(systems[comparison.baseline], condition, measure))
+            out.extend(_compared(systems[row.right], row) for row in rows)
+    return tuple(out)
+
+
+def footnotes(comparison: Comparison) -> tuple[str, ...]:
+    """What stands under a table: family and method, margins chosen late, data to beware of; each line once."""
+    terms = comparison.terms
+    level = f"{100 * (1 - terms.confidence):.3g} %"
+    lines = [f"{comparison.family} tests, {_METHODS[terms.correction]}, verdicts at {level}"]
+    if terms.correction == "max-t" and comparison.family_equivalence:
+        lines.append(f"{comparison.family_equivalence} tests of equivalence, {_METHODS['holm']}")
+    for measure, margin in terms.margins.items():
+        when = f"declared {margin.declared or 'before the run'}" if margin.before else "chosen after the run"
+        lines.append(f"margin for {measure}: ±{margin.value:g}, {when} ({margin.source})")
+    noted = [f"{row.condition}: {note.text}" for row in comparison.rows for note in row.notes]
+    return tuple(dict.fromkeys(lines + noted))
+
+
+def reasons(comparison: Comparison) -> tuple[str, ...]:
+    """One sentence a row: who against whom, where, the verdict and what it rests on."""
+    return tuple(
+        f"{row.right} against {row.left}, {row.measure} on {row.condition}: {explain(row.judgment)}"
+        for row in comparison.rows
+    )
+
+
+def _plain(system: System, condition: Condition, measure: str) -> SummaryRow:
+    at = next(entry for entry in system.measured if entry.condition == condition)
+    values = at.values[measure]
+    return SummaryRow(
+        dataset=condition.dataset,
+        first_stage=condition.first_stage,
+        measure=measure,
+        system=system.label,
+        mean=sum(values.values()) / len(values),
+        queries=len(values),
+        missing=len(at.missing),
+        seeds=max(len(system.members), 1),
+    )
+
+
+def _compared(system: System, row: Row) -> SummaryRow:
+    found, judgment = row.paired, row.judgment
+    line = _plain(system, row.condition, row.measure)
+    low, high = (found.low, found.high)
+    if row.recipes is not None:
+        low, high = row.recipes.estimate.interval(1 - found.confidence)
+    return msgspec.structs.replace(
+        line,
+        mean=found.mean_right,
+        against=row.left,
+        difference=found.difference,
+        low=low,
+        high=high,
+        p=judgment.p,
+        p_corrected=row.p_corrected,
+        effect=found.effect,
+        effect_low=row.effect.low if row.effect else None,
+        effect_high=row.effect.high if row.effect else None,
+        wins=found.wins,
+        ties=found.ties,
+        losses=found.losses,
+        margin=judgment.margin.value if judgment.margin else None,
+        is_margin_declared=judgment.margin.before if judgment.margin else None,
+        p_equivalence=judgment.p_equivalence_corrected,
+        verdict=row.verdict,
+    )
