@@ -116,16 +116,6 @@ def flags(
     return Flags(lab=lab, cache=cache, device=device, threads=threads, format="json" if json else form)
 
 
-def parts(dataset: str) -> tuple[str, str, tuple[str, ...]]:
-    """(train, validation, tests) for --dataset: pydocs has splits of its own, any other is cut into 80:10:10 %.
-
-    A dataset whose name already takes a part, or that has splits, is better named in the recipe's [data].
-    """
-    if dataset == "pydocs":
-        return "pydocs/train", "pydocs/validation", ("pydocs/test",)
-    return f"{dataset}[:80%]", f"{dataset}[80%:90%]", (f"{dataset}[90%:]",)
-
-
 def changes(
     *,
     base: str | None = None,

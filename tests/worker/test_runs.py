@@ -1,0 +1,159 @@
+"""A whole run: what it leaves, that it repeats, and that kills at any time change nothing."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from cerank.data.trec import read_qrels, read_run
+from cerank.domain.readings import Event, Reading, Validation
+from cerank.lab import comparisons
+from cerank.lab.lab import Lab
+from cerank.store import journal, runs
+from cerank.store.layout import ReadingRow
+
+from .small import bits_of, small_plan, small_run
+
+KILLS = int(os.environ.get("CERANK_KILLS", "30"))  # the long form: CERANK_KILLS=200
+
+
+def forked(run, seed=0, kills=0, longest=1.0):
+    """Attempts made and the last exit code."""
+    command = [sys.executable, "-m", "tests.worker.forking", str(run.path), str(seed), str(kills), str(longest)]
+    root = Path(__file__).resolve().parents[2]
+    out = subprocess.run(command, capture_output=True, text=True, cwd=root, check=True, timeout=600).stdout
+    attempts, code = out.split()
+    return int(attempts), int(code)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A small run that nobody disturbed, with its plan and settings."""
+    folder = tmp_path_factory.mktemp("small")
+    plan, settings = small_plan(folder)
+    run = small_run(folder, plan, settings)
+    assert forked(run) == (1, 0), run.log.read_text()
+    return run, plan, settings
+
+
+def rows_of(run):
+    rows: list[ReadingRow] = journal.read(run.readings, ReadingRow)
+    return [msgspec.structs.replace(row, seconds=0.0, attempt=0) for row in rows]
+
+
+def test_it_ends_with_checkpoints_rankings_and_measures_for_every_first_stage(finished):
+    run, plan, settings = finished
+    assert Lab(settings).status(run).state == "finished"
+    (test,) = plan.recipe.data.test
+    qrels = read_qrels(run.qrels(test))
+    assert len(qrels) == 12
+    for system in ("first-stage", "contrastive", "distill"):
+        for first in ("bm25", "oracle"):
+            ranking = read_run(run.ranking(system, test, first)).ranking
+            before = read_run(run.candidates(test, first)).ranking
+            assert {q: sorted(ranking[q]) for q in ranking} == {q: sorted(before[q][:8]) for q in before}
+            assert len(run.measures(system, test, first).read_bytes().splitlines()) == len(qrels)
+
+
+def test_its_readings_cover_every_step_of_both_stages_and_its_validations(finished):
+    run, _, _ = finished
+    rows = rows_of(run)
+    steps = [(row.stage, row.step) for row in rows if isinstance(row, Reading)]
+    assert steps == [(stage, step) for stage in (0, 1) for step in range(1, 31)]
+    checks = [(row.stage, row.step) for row in rows if isinstance(row, Validation)]
+    assert checks == [(stage, step) for stage in (0, 1) for step in (10, 20, 30)]
+
+
+def test_its_measures_on_file_are_those_of_its_rankings_by_pytrec_eval(finished):
+    pytrec_eval = pytest.importorskip("pytrec_eval")
+    run, plan, _ = finished
+    (test,) = plan.recipe.data.test
+    evaluator = pytrec_eval.RelevanceEvaluator(read_qrels(run.qrels(test)), {"ndcg_cut.10"})
+    raw: dict[str, dict[str, float]] = {}
+    for line in gzip.decompress(run.ranking("distill", test, "bm25").read_bytes()).decode().splitlines():
+        query, _, doc, _, score, _ = line.split()
+        raw.setdefault(query, {})[doc] = float(score)
+    expected = {query: row["ndcg_cut_10"] for query, row in evaluator.evaluate(raw).items()}
+    lines = run.measures("distill", test, "bm25").read_bytes().splitlines()
+    found = {row["query_id"]: row["measures"]["nDCG@10"] for row in map(msgspec.json.decode, lines)}
+    assert found == pytest.approx({query: expected.get(query, 0.0) for query in found}, abs=1e-12)
+
+
+def test_its_table_holds_each_stage_against_the_first_stage_as_scipy_does(finished):
+    from scipy import stats
+
+    run, _, _ = finished
+    table = comparisons.of_run(run)
+    row = next(r for r in table.rows if r.right == "distill" and r.measure == "nDCG@10")
+    values = {s.label: s.measured[0].values["nDCG@10"] for s in table.systems}
+    queries = sorted(values["distill"])
+    test = stats.ttest_rel([values["distill"][q] for q in queries], [values["first-stage"][q] for q in queries])
+    assert row.paired.p == pytest.approx(test.pvalue, abs=1e-9)
+    interval = test.confidence_interval()
+    assert (row.paired.low, row.paired.high) == pytest.approx((interval.low, interval.high), abs=1e-9)
+
+
+def test_the_second_stage_starts_from_the_model_the_first_handed_on(finished):
+    run, _, _ = finished
+    (text,) = [e.text for e in journal.read(run.events, Event) if e.kind == "stage finished" and "distill" in e.text]
+    assert "weights moved by" in text
+    assert "moved by 0.00%" not in text
+
+
+def test_the_same_plan_gives_the_same_bits(finished):
+    run, plan, settings = finished
+    again = small_run(run.path, plan, settings, second=20)
+    assert forked(again) == (1, 0)
+    assert rows_of(again) == rows_of(run)
+    assert bits_of(again) == bits_of(run)
+
+
+@pytest.mark.slow
+def test_killed_at_random_times_it_ends_with_the_same_bits(finished):
+    run, plan, settings = finished
+    done, second = 0, 30
+    while done < KILLS:
+        killed = small_run(run.path, plan, settings, second=second % 60)
+        attempts, code = forked(killed, seed=second, kills=min(10, KILLS - done), longest=2.0)
+        assert code == 0, killed.log.read_text()
+        assert attempts > 1
+        done += attempts - 1
+        second += 1
+        assert rows_of(killed) == rows_of(run)
+        assert bits_of(killed) == bits_of(run)
+        mismatches = [e.text for e in journal.read(killed.events, Event) if e.kind in {"replay mismatch", "rejected"}]
+        assert not mismatches
+
+
+def test_an_input_that_changed_is_refused_with_its_hash_and_nothing_is_trained(tmp_path):
+    plan, settings = small_plan(tmp_path)
+    run = small_run(tmp_path, plan, settings)
+    with (tmp_path / "data" / "docs.tsv").open("a") as file:
+        file.write("d999\tanother document\n")
+    assert forked(run) == (1, 1)
+    status = runs.status(run, datetime.now(UTC))
+    assert status.state == "failed"
+    assert "changed since the plan was made" in status.text
+    assert not run.readings.exists() or not run.readings.read_bytes()
+
+
+def test_a_stop_request_leaves_a_checkpoint_and_resuming_ends_with_the_same_bits(finished):
+    run, plan, settings = finished
+    stopped = small_run(run.path, plan, settings, second=50)
+    command = [sys.executable, "-m", "cerank.worker", str(stopped.path)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as worker:
+        while not stopped.readings.exists() or stopped.readings.stat().st_size < 1000:
+            assert worker.poll() is None
+        assert runs.request_stop(stopped)
+        assert worker.wait(timeout=60) == 75
+    assert Lab(settings).status(stopped).state == "paused"
+    assert forked(stopped) == (1, 0)
+    assert rows_of(stopped) == rows_of(run)
+    assert bits_of(stopped) == bits_of(run)
