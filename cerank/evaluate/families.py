@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
+from cerank.domain.seeds import derive
 from cerank.errors import UsageError
 
 if TYPE_CHECKING:
@@ -99,18 +100,15 @@ def max_t(blocks: Sequence[NDArray[np.float64]], *, alpha: float = 0.05, rounds:
     """
     import numpy as np
 
-    random = np.random.default_rng(seed)
+    from cerank.evaluate import flips
+
     largest = np.zeros(rounds)
     observed = []
-    for block in blocks:
+    for place, block in enumerate(blocks):
         n = block.shape[0]
         squares = (block**2).sum(axis=0)
-        for first in range(0, rounds, 512):
-            count = min(512, rounds - first)
-            bits = np.unpackbits(random.integers(0, 256, (count, (n + 7) // 8), dtype=np.uint8), axis=1)[:, :n]
-            sums = 2 * (bits.astype(np.float64) @ block) - block.sum(axis=0)
-            t = np.abs(_t(sums, squares, n)).max(axis=1, initial=0.0)
-            largest[first : first + count] = np.maximum(largest[first : first + count], t)
+        flipped = _t(flips.sums(block, rounds, derive(seed, "flips", place)), squares, n)
+        largest = np.maximum(largest, np.abs(flipped).max(axis=1, initial=0.0))
         observed.append(np.abs(_t(block.sum(axis=0), squares, n)))
     reached = np.concatenate(observed) if observed else np.zeros(0)
     ordered = np.sort(largest)

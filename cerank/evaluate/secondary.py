@@ -75,25 +75,15 @@ def randomization(d: Differences, *, rounds: int = ROUNDS, seed: int = 0) -> flo
     """
     import numpy as np
 
+    from cerank.evaluate import flips
+
     d = d[d != 0]
     if d.size == 0:
         return 1.0
-    groups = -(-d.size // 8)
-    padded = np.zeros(groups * 8)
-    padded[: d.size] = d
-    # A table of the signed sum of eight differences for each of 256 patterns: a flip is then n / 8 look-ups.
-    patterns = 1 - 2 * ((np.arange(256)[None, :] >> np.arange(8)[:, None]) & 1)
-    table = padded.reshape(groups, 8) @ patterns
     reached = abs(float(d.sum())) * (1 - 1e-9)  # sums in another order differ in their last bits
     if 2**d.size <= rounds:
-        flips = np.arange(2**d.size)
-        sums = sum(table[group][(flips >> (8 * group)) & 255] for group in range(groups))
-        return float(np.mean(np.abs(sums) >= reached))
-    random = np.random.default_rng(seed)
-    draws = random.integers(0, 256, (groups, rounds), dtype=np.uint8)
-    sums = np.zeros(rounds)
-    for group in range(groups):
-        sums += table[group][draws[group]]
+        return float(np.mean(np.abs(flips.all_sums(d[:, None])) >= reached))
+    sums = flips.sums(d[:, None], rounds, seed)
     return float((1 + np.count_nonzero(np.abs(sums) >= reached)) / (1 + rounds))
 
 
