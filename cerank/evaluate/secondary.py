@@ -40,6 +40,7 @@ class Posterior(msgspec.Struct, frozen=True):
     left: float
     rope: float
     right: float
+    draws: int  # each share is known to 0.5 / sqrt(draws)
 
 
 class Secondary(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,12 +57,15 @@ class Secondary(msgspec.Struct, frozen=True, kw_only=True):
 
 def secondary(d: Differences, confidence: float, *, rope: float | None, seed: int, rounds: int = ROUNDS) -> Secondary:
     """Every secondary figure of the differences `d`."""
+    draws = min(rounds, max(1000, 2_000_000 // d.size))  # a draw costs as many numbers as there are queries
     return Secondary(
         randomization=randomization(d, rounds=rounds, seed=derive(seed, "randomization")),
         wilcoxon=wilcoxon(d),
         sign=sign(d),
         bca=bca(d, confidence, rounds=rounds, seed=derive(seed, "bootstrap")),
-        posterior=None if rope is None else signed_rank_posterior(d, rope, seed=derive(seed, "posterior")),
+        posterior=None
+        if rope is None
+        else signed_rank_posterior(d, rope, rounds=draws, seed=derive(seed, "posterior")),
         rounds=rounds,
         seed=seed,
     )
@@ -105,7 +109,10 @@ def sign(d: Differences) -> float:
 
 
 def bca(d: Differences, confidence: float = 0.95, *, rounds: int = ROUNDS, seed: int = 0) -> Interval:
-    """The bias-corrected and accelerated bootstrap interval of the mean (Efron, JASA 82, 1987)."""
+    """The bias-corrected and accelerated bootstrap interval of the mean (Efron, JASA 82, 1987).
+
+    Too narrow for few queries: in simulation it excluded a true 0 in 12 of 100 collections of 43 queries, 7 of 200.
+    """
     import numpy as np
     from scipy.special import ndtr, ndtri
 
@@ -162,7 +169,7 @@ def signed_rank_posterior(
         right = (draw * (1 - up_to[:, above])).sum(axis=1)
         left = (draw * up_to[:, under]).sum(axis=1)
         most += np.bincount(np.argmax([left, 1 - left - right, right], axis=0), minlength=3)
-    return Posterior(*(float(share) for share in most / rounds))
+    return Posterior(*(float(share) for share in most / rounds), draws=rounds)
 
 
 def effect_interval(figures: Paired, confidence: float = 0.95) -> Interval | None:

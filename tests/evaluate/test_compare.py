@@ -6,6 +6,8 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import stats
 
 from cerank.domain.rankings import Ranking
@@ -263,3 +265,17 @@ def test_a_reason_names_the_systems_the_interval_and_the_margin():
     assert reason.startswith("b against a, nDCG@10 on dl20 over bm25: cannot tell: 95 % interval [")
     assert "reaches beyond ±0.02 (margin)" in reason
     assert "would show with 80 % power" in reason
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    st.lists(st.tuples(*[st.sampled_from([0.0, 0.1, 0.5, 0.9, 1.0])] * 3), min_size=2, max_size=9),
+    st.sampled_from(["holm", "bh", "bonferroni", "max-t", "none"]),
+)
+def test_any_comparison_survives_json_and_no_verdict_contradicts_its_intervals(rows, correction):
+    systems = [system(label, {f"q{n}": row[k] for n, row in enumerate(rows)}) for k, label in enumerate("abc")]
+    margins = {"nDCG@10": Margin(value=0.05)}
+    found = compare(systems, ["nDCG@10"], terms=Terms(pairs="all", correction=correction, margins=margins, rounds=199))
+    assert msgspec.json.decode(msgspec.json.encode(found), type=Comparison) == found
+    assert [row for row in found.rows if contradicts(row)] == []
+    assert len(reasons(found)) == len(summary(found)) == 3

@@ -30,14 +30,14 @@ def test_corrected_ps_are_those_of_rs_p_adjust(method, adjusted):
     assert corrected(PS, method).ps == pytest.approx(adjusted)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
 def test_bh_is_scipys_and_bonferroni_its_closed_form(ps):
     assert corrected(ps, "bh").ps == pytest.approx(stats.false_discovery_control(ps).tolist())
     assert corrected(ps, "bonferroni").ps == pytest.approx([min(p * len(ps), 1.0) for p in ps])
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.lists(st.floats(0, 1).map(lambda p: p**4), min_size=1, max_size=12), st.integers(0, 5))
 def test_each_level_rejects_exactly_what_its_corrected_p_rejects(ps, more):
     for method in ("holm", "bh", "bonferroni", "none"):
