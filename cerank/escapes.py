@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import sys
+import unicodedata
 
 from cerank.text import shown
 
@@ -36,6 +37,17 @@ def tsv(text: str) -> str:
     spreadsheet that would must be told to take the column as text.
     """
     return shown(text.replace("\t", "⟨0009⟩").replace("\n", "⟨000a⟩"), sys.maxsize)
+
+
+def csv(text: str) -> str:
+    """`text` as one quoted field; what a spreadsheet would take for a formula gets an apostrophe in front.
+
+    A formula starts with `=`, `+`, `-` or `@`, full-width or not, after any blanks (OWASP, CSV injection).
+    """
+    safe = shown(text, sys.maxsize)
+    if unicodedata.normalize("NFKC", safe).lstrip()[:1] in {"=", "+", "-", "@"}:
+        safe = "'" + safe
+    return '"' + safe.replace('"', '""') + '"'
 
 
 def latex(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv as csv_module
 import json
 import re
 
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cerank.cli import escapes
+from cerank import escapes
 from cerank.text import shown
 
 ANYTHING = st.text(st.characters())
@@ -57,3 +58,17 @@ def test_every_sign_of_markdown_stands_behind_a_backslash(text: str) -> None:
     written = escapes.markdown(text)
     assert re.fullmatch(r"(\\[\\`*_\[\]<>|&~$]|[ab ])*", written)
     assert re.sub(r"\\(.)", r"\1", written) == text.replace("\n", " ")
+
+
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", " =", "\t=", "\r\n@", "＝", "\u00a0-", "\ufeff="])
+def test_a_csv_field_never_starts_a_formula(start: str) -> None:
+    field = escapes.csv(f"{start}cmd|' /C calc'!A0")
+    (row,) = list(csv_module.reader([field]))
+    assert len(row) == 1
+    assert row[0][0] in {"'", "⟨"}  # an apostrophe, or the visible mark of a control character
+
+
+def test_a_csv_field_reads_back_with_commas_quotes_and_line_ends_inside() -> None:
+    fields = ['a,"b"', "c\nd", "plain"]
+    (row,) = list(csv_module.reader([",".join(escapes.csv(field) for field in fields)]))
+    assert row == ['a,"b"', "c d", "plain"]
