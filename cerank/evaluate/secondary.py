@@ -169,7 +169,8 @@ def signed_rank_posterior(
         right = (draw * (1 - up_to[:, above])).sum(axis=1)
         left = (draw * up_to[:, under]).sum(axis=1)
         most += np.bincount(np.argmax([left, 1 - left - right, right], axis=0), minlength=3)
-    return Posterior(*(float(share) for share in most / rounds), draws=rounds)
+    left_most, rope_most, right_most = (most / rounds).tolist()
+    return Posterior(left_most, rope_most, right_most, rounds)
 
 
 def effect_interval(figures: Paired, confidence: float = 0.95) -> Interval | None:
