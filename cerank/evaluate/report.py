@@ -46,6 +46,9 @@ class SummaryRow(msgspec.Struct, frozen=True, kw_only=True):
     margin: float | None = None
     is_margin_declared: bool | None = None  # before the run
     p_equivalence: float | None = None  # corrected
+    judged_low: float | None = None  # the interval the verdict rests on, at the level after correction
+    judged_high: float | None = None
+    judged_level: float | None = None
     verdict: str = ""
 
 
@@ -72,6 +75,10 @@ def footnotes(comparison: Comparison) -> tuple[str, ...]:
     for measure, margin in terms.margins.items():
         when = f"declared {margin.declared or 'before the run'}" if margin.before else "chosen after the run"
         lines.append(f"margin for {measure}: ±{margin.value:g}, {when} ({margin.source})")
+    lost = [row for row in comparison.rows if _excludes_zero(*_single(row)) and row.p_corrected > row.judgment.alpha]
+    if lost:
+        names = ", ".join(f"{row.right} against {row.left} by {row.measure} on {row.condition}" for row in lost)
+        lines.append(f"significant alone, not among {comparison.family} tests: {names}; verdicts are those among all")
     noted = [f"{row.condition}: {note.text}" for row in comparison.rows for note in row.notes]
     return tuple(dict.fromkeys(lines + noted))
 
@@ -102,9 +109,7 @@ def _plain(system: System, condition: Condition, measure: str) -> SummaryRow:
 def _compared(system: System, row: Row) -> SummaryRow:
     found, judgment = row.paired, row.judgment
     line = _plain(system, row.condition, row.measure)
-    low, high = (found.low, found.high)
-    if row.recipes is not None:
-        low, high = row.recipes.estimate.interval(1 - found.confidence)
+    low, high = _single(row)
     return msgspec.structs.replace(
         line,
         mean=found.mean_right,
@@ -123,5 +128,19 @@ def _compared(system: System, row: Row) -> SummaryRow:
         margin=judgment.margin.value if judgment.margin else None,
         is_margin_declared=judgment.margin.before if judgment.margin else None,
         p_equivalence=judgment.p_equivalence_corrected,
+        judged_low=judgment.low,
+        judged_high=judgment.high,
+        judged_level=judgment.level,
         verdict=row.verdict,
     )
+
+
+def _single(row: Row) -> tuple[float, float]:
+    """The row's interval at the comparison's confidence, as if it were the only one."""
+    if row.recipes is None:
+        return row.paired.low, row.paired.high
+    return row.recipes.estimate.interval(1 - row.paired.confidence)
+
+
+def _excludes_zero(low: float, high: float) -> bool:
+    return low > 0 or high < 0

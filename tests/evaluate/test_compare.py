@@ -177,6 +177,15 @@ def test_no_verdict_on_the_given_runs_contradicts_its_intervals(shared: Path, co
         assert by_pair["bm25", "bm25-rm3"] == "cannot tell"  # p = .60 uncorrected, and yet not "on par"
 
 
+def test_a_difference_lost_to_the_correction_is_named_under_the_table(shared: Path):
+    found = compare(dl20(shared / "trec-dl-2020-top100"), ["nDCG@10"], terms=Terms(pairs="all"))
+    (line,) = (line for line in footnotes(found) if line.startswith("significant alone"))
+    assert "splade-pp-ed against tasb by nDCG@10 on dl20 over bm25" in line  # p = .014, and .057 among ten
+    (row,) = (row for row in summary(found) if (row.against, row.system) == ("tasb", "splade-pp-ed"))
+    assert row.low > 0 > row.judged_low
+    assert row.verdict == "cannot tell"
+
+
 def test_cannot_tell_says_what_these_queries_could_show(shared: Path):
     systems = dl20(shared / "trec-dl-2020-top100")[:2]
     terms = Terms(margins={"nDCG@10": Margin(value=0.02)})
