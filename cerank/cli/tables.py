@@ -16,12 +16,12 @@ from cerank.store.runs import Row
 if TYPE_CHECKING:
     from cerank.data.datasets import DatasetDescription
     from cerank.evaluate.compare import Comparison
-    from cerank.evaluate.report import SummaryRow
     from cerank.evaluate.systems import System
     from cerank.lab.plans import Work
 
 GLYPHS = {
-    "waiting": "○",
+    "waiting": "·",
+    "queued": "○",
     "running": "▶",
     "stopping": "◑",
     "paused": "‖",
@@ -137,47 +137,10 @@ def places(folder: RunFolder, plan: Plan) -> Table:
 
 def comparison(found: Comparison, form: str = "") -> Table:
     """A comparison: everything for machines, what decides for people."""
-    from cerank.evaluate.report import footnotes, summary
+    from cerank.lab import exporting
 
-    rows = summary(found)
-    if form_of(form) in {"tsv", "json", "jsonl"}:
-        return _whole(rows)
-    return _read(rows, footnotes(found), found)
-
-
-def _whole(rows: Sequence[SummaryRow]) -> Table:
-    """Every field of every row, in full precision."""
-    names = rows[0].__struct_fields__
-    body = tuple(tuple(getattr(row, name) for name in names) for row in rows)
-    return Table("comparison", tuple(Column(name, name) for name in names), body)
-
-
-def _read(rows: Sequence[SummaryRow], notes: Sequence[str], found: Comparison) -> Table:
-    """The columns a person reads; what is the same in every row stands in the title."""
-    where = {(row.dataset, row.first_stage) for row in rows}
-    is_one = len(where) == 1
-    level = f"{100 * found.terms.confidence:.3g} %"
-    columns = [Column("system", "system"), Column("measure", "measure"), Column("mean", "mean", "number")]
-    columns += [Column("difference", "difference", "signed"), Column("interval", f"{level} interval")]
-    columns += [Column("p", "p", "p"), Column("p_corrected", "p corr.", "p")]
-    columns += [Column("effect", "d_z", "signed", 2), Column("wtl", "W/T/L"), Column("verdict", "verdict")]
-    if not is_one:
-        columns = [Column("dataset", "dataset"), Column("first_stage", "first stage"), *columns]
-    body = [_cells(row) if is_one else (row.dataset, row.first_stage, *_cells(row)) for row in rows]
-    condition = found.conditions[0]
-    title = (
-        f"{condition}, {rows[0].queries} queries, against {found.baseline}" if is_one else f"against {found.baseline}"
-    )
-    return Table("comparison", tuple(columns), tuple(body), title, tuple(notes))
-
-
-def _cells(row: SummaryRow) -> tuple[str | float | None, ...]:
-    if row.difference is None or row.low is None or row.high is None:
-        return (row.system, row.measure, row.mean, None, "", None, None, None, "", "")
-    interval = f"[{row.low:+.4f}, {row.high:+.4f}]"
-    record = f"{row.wins}/{row.ties}/{row.losses}"
-    figures = (row.mean, row.difference, interval, row.p, row.p_corrected, row.effect)
-    return (row.system, row.measure, *figures, record, row.verdict)
+    is_for_machines = form_of(form) in {"tsv", "json", "jsonl"}
+    return exporting.whole(found) if is_for_machines else exporting.readable(found)
 
 
 def narrate(found: Comparison) -> None:

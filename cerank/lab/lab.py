@@ -2,26 +2,49 @@
 
 from __future__ import annotations
 
-import subprocess
+import os
+import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from cerank.domain.plan import Plan
 from cerank.errors import UsageError
-from cerank.launch import local
+from cerank.launch import devices, local, slots, supervisor
+from cerank.launch.devices import Device
+from cerank.launch.slots import QueueState
 from cerank.settings import Settings
-from cerank.store import runs
+from cerank.store import queue, runs
 from cerank.store.layout import RunFolder
 from cerank.store.runs import Row, Status
 
-Worker = subprocess.Popen[bytes]
+Worker = local.Process
+
+_STARTING = 10.0  # seconds that a worker may take from its start to its lease
+_CAN_WAIT = {"waiting", "paused", "lost", "failed"}
 
 
 class Lab:
-    """The runs of the folder that the settings name."""
+    """The runs of the folder that the settings name.
 
-    def __init__(self, settings: Settings) -> None:
+    Args:
+        settings: the settings in force.
+        devices: the devices that the queue serves, a slot each; where it is left out, those found when first needed.
+        worker: the command that carries a run out; the run's folder is its last argument.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        devices: Sequence[Device] | None = None,
+        worker: Sequence[str] = local.WORKER,
+    ) -> None:
         self.settings = settings
         self.folder = settings.lab
+        self._given_devices = devices
+        self._devices = tuple(devices) if devices is not None else ()
+        self._worker = tuple(worker)
+        self._supervisor: Worker | None = None  # kept, so that it is reaped when it ends
 
     def start(self, plan: Plan, recipe_toml: bytes) -> tuple[RunFolder, Worker]:
         """Makes a run of the plan and starts its worker; the worker outlives this process.
@@ -30,7 +53,7 @@ class Lab:
             RunFailedError: the lab cannot be written to.
         """
         folder = runs.create(self.folder, plan, recipe_toml, datetime.now(UTC))
-        return folder, local.start(plan, folder)
+        return folder, local.start(plan, folder, command=self._worker)
 
     def resume(self, folder: RunFolder) -> Worker:
         """Starts a worker on a run that is not finished; it goes on where the last one was.
@@ -44,7 +67,9 @@ class Lab:
             raise UsageError(f"it is {state}", where=folder.name, hint=f"cerank stop {folder.name}")
         if state == "finished":
             raise UsageError("it is finished; there is nothing to go on with", where=folder.name)
-        return local.start(runs.load_plan(folder), folder)
+        plan = runs.load_plan(folder)
+        self.unqueue(folder)
+        return local.start(plan, folder, command=self._worker)
 
     def listed(self) -> list[Row]:
         """A row for each run of the lab, the oldest first; a broken one says why."""
@@ -63,16 +88,108 @@ class Lab:
         return runs.status(folder, datetime.now(UTC))
 
     def stop(self, folder: RunFolder) -> bool:
-        """Asks a run's worker to stop at its next step; whether a signal woke it, too.
+        """Asks a run's worker to stop at its next step; whether a signal woke it, too. A queued run leaves the queue.
 
         Raises:
-            UsageError: nothing is running there.
+            UsageError: nothing is running there, and it is not queued.
         """
         state = self.status(folder).state
+        if state == "queued":
+            self.unqueue(folder)
+            if not self._is_starting(folder):
+                return False
+            state = self.status(folder).state
         if state not in {"running", "stopping"}:
             raise UsageError(f"it is {state}, so there is nothing to stop", where=folder.name)
         return runs.request_stop(folder)
 
     def remove(self, folder: RunFolder) -> None:
-        """Deletes a run's directory; refused while a worker holds it."""
+        """Deletes a run's directory, and its place in the queue; refused while a worker holds it."""
         runs.remove(folder)
+        self.unqueue(folder)
+
+    # the queue
+
+    def enqueue(self, plan: Plan, recipe_toml: bytes) -> RunFolder:
+        """Makes a run of the plan that starts by itself once a device is free and those before it were started.
+
+        Raises:
+            UsageError: this machine has no such device.
+            DamagedError: the queue cannot be read; no run was made.
+            RunFailedError: the lab cannot be written to.
+        """
+        self._refuse_if_nowhere(plan)
+        queue.entries(self.folder)
+        folder = runs.create(self.folder, plan, recipe_toml, datetime.now(UTC))
+        queue.add(folder, datetime.now(UTC))
+        self.start_queue()
+        return folder
+
+    def resume_queued(self, folder: RunFolder) -> None:
+        """Puts a run that waits, or was paused, lost or failed, at the end of the queue.
+
+        Raises:
+            UsageError: it is running, finished, damaged or queued already, or needs a device that is not here.
+            DamagedError: its plan or the queue cannot be read.
+        """
+        state = self.status(folder).state
+        if state not in _CAN_WAIT:
+            raise UsageError(f"it is {state}, so it cannot be queued", where=folder.name)
+        self._refuse_if_nowhere(runs.load_plan(folder))
+        queue.add(folder, datetime.now(UTC))
+        self.start_queue()
+
+    def queued(self) -> list[RunFolder]:
+        """The queued runs, the next to start first.
+
+        Raises:
+            DamagedError: the queue cannot be read.
+        """
+        return slots.queued(self.folder, datetime.now(UTC))
+
+    def move(self, folder: RunFolder, place: int) -> None:
+        """Gives a queued run another place, from 1; one beyond an end is that end.
+
+        Raises:
+            UsageError: it is not queued.
+        """
+        queue.move(folder, place)
+
+    def unqueue(self, folder: RunFolder) -> None:
+        """Takes a run out of the queue, as far as it is in it; a worker that runs already goes on."""
+        queue.drop(self.folder, [folder.name])
+
+    def queue_state(self) -> QueueState:
+        """Whether something serves the queue, how many wait, and which run is on which device; made to be polled."""
+        if self._supervisor is not None and self._supervisor.poll() is not None:
+            self._supervisor = None
+        return slots.state_of(self.folder, self.devices(), datetime.now(UTC))
+
+    def start_queue(self) -> None:
+        """Makes sure that a supervisor serves the queue; it does so on its own when this process has ended.
+
+        Raises:
+            RunFailedError: the lab cannot be written to.
+        """
+        started = supervisor.start(self.folder, self._worker, self._given_devices or ())
+        self._supervisor = started or self._supervisor
+
+    def devices(self) -> tuple[Device, ...]:
+        """What runs can be queued for here; the first call may ask the GPU's driver, which takes up to a second."""
+        if not self._devices:
+            self._devices = devices.found(os.environ)
+        return self._devices
+
+    def _refuse_if_nowhere(self, plan: Plan) -> None:
+        if not any(devices.fits(plan.device, device) for device in self.devices()):
+            have = ", ".join(device.name for device in self.devices())
+            raise UsageError(f"there is no device '{plan.device}' here", where="device", hint=f"there are {have}")
+
+    def _is_starting(self, folder: RunFolder) -> bool:
+        """Whether a worker was just given the run: then returns once it heeds requests, or has ended."""
+        deadline = time.monotonic() + _STARTING
+        while any(queue.run_in_slot(self.folder, device.key) == folder.name for device in self.devices()):
+            if self.status(folder).state == "running" or time.monotonic() > deadline:
+                return True
+            time.sleep(0.02)
+        return False

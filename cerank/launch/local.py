@@ -5,11 +5,16 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from cerank.domain.plan import Plan
 from cerank.store import disk
 from cerank.store.layout import RunFolder
+
+Process = subprocess.Popen[bytes]
+
+# -P: the folder a process is started in is not searched for modules, or a file there could stand in for one of Python's
+WORKER = (sys.executable, "-P", "-m", "cerank.worker")
 
 _PASSED = (
     "PATH",
@@ -22,18 +27,31 @@ _PASSED = (
     "PYTHONPATH",
     "LD_LIBRARY_PATH",
     "CUDA_VISIBLE_DEVICES",
+    "CUDA_DEVICE_ORDER",
+    "NVIDIA_VISIBLE_DEVICES",
+    "NVIDIA_DRIVER_CAPABILITIES",
+    "XDG_CACHE_HOME",
+    "XDG_CONFIG_HOME",
+    "XDG_DATA_HOME",
+    "XDG_RUNTIME_DIR",
+    "SLURM_JOB_ID",
 )
-_PASSED_PREFIXES = ("LC_", "XDG_", "NVIDIA_", "MKL_", "OPENBLAS_", "KMP_", "SLURM_")
+# no NVIDIA_ or SLURM_ here: NVIDIA_API_KEY and SLURM_JWT are tokens
+_PASSED_PREFIXES = ("LC_", "MKL_", "OPENBLAS_", "KMP_")
 _PASSED_DATA = ("IR_DATASETS_HOME", "IR_DATASETS_TMP", "HF_HOME", "HF_HUB_CACHE")
 
 
+def passed(given: Mapping[str, str]) -> dict[str, str]:
+    """What a background process may see of the environment: a list of names, so that no token reaches it."""
+    names = {*_PASSED, *_PASSED_DATA}
+    return {key: value for key, value in given.items() if key in names or key.startswith(_PASSED_PREFIXES)}
+
+
 def environment(plan: Plan, given: Mapping[str, str]) -> dict[str, str]:
-    """What a worker may see of the environment: a list of names, so that no token reaches a log or a model's code.
+    """What a worker sees of the environment: what is `passed`, and what pins its numbers.
 
     The worker never asks the network: what it reads was found and hashed when the plan was made.
     """
-    names = {*_PASSED, *_PASSED_DATA}
-    kept = {key: value for key, value in given.items() if key in names or key.startswith(_PASSED_PREFIXES)}
     pinned = {
         "OMP_NUM_THREADS": str(plan.threads),
         "PYTHONHASHSEED": "0",
@@ -43,24 +61,39 @@ def environment(plan: Plan, given: Mapping[str, str]) -> dict[str, str]:
         "HF_HUB_OFFLINE": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
     }
-    return kept | pinned
+    return passed(given) | pinned
 
 
-def start(plan: Plan, folder: RunFolder) -> subprocess.Popen[bytes]:
+def start(
+    plan: Plan,
+    folder: RunFolder,
+    *,
+    command: Sequence[str] = WORKER,
+    given: Mapping[str, str] | None = None,
+    inherited: Sequence[int] = (),
+) -> Process:
     """Starts a worker on the run and returns at once; its output goes to the run's log.
 
     Whoever started it may end: the worker is in a session of its own, so that closing the terminal does not reach it.
+
+    Args:
+        plan: the run's own.
+        folder: the run; its path becomes the command's last argument.
+        command: what carries the run out.
+        given: the environment to choose from; this process's own where it is left out.
+        inherited: open descriptors that the worker keeps open as long as it lives, such as a slot's lock.
     """
     log = disk.open_append(folder.log)
     try:
         return subprocess.Popen(
-            [sys.executable, "-m", "cerank.worker", str(folder.path)],
+            [*command, str(folder.path.resolve())],
             stdin=subprocess.DEVNULL,
             stdout=log.descriptor,
             stderr=subprocess.STDOUT,
-            env=environment(plan, os.environ),
+            env=environment(plan, os.environ if given is None else given),
             cwd=folder.path,
             start_new_session=True,
+            pass_fds=tuple(inherited),
         )
     finally:
         disk.close(log)

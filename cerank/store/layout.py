@@ -43,6 +43,45 @@ def runs_folder(lab: Path) -> Path:
     return lab / "runs"
 
 
+class QueueFolder(msgspec.Struct, frozen=True):
+    """The paths of a lab's queue. All of it may be deleted while nothing runs: only the order is lost."""
+
+    lab: Path
+
+    @property
+    def path(self) -> Path:
+        """The folder that holds the queue's files."""
+        return self.lab / "queue"
+
+    @property
+    def entries(self) -> Path:
+        """`queue.Queue`: the runs that wait, in order."""
+        return self.path / "queue.json"
+
+    @property
+    def lock(self) -> Path:
+        """The file whose lock lets one process change the queue at a time."""
+        return self.path / "lock"
+
+    @property
+    def lease(self) -> Path:
+        """The file whose lock makes one process the supervisor."""
+        return self.path / "lease"
+
+    @property
+    def log(self) -> Path:
+        """What the supervisor did."""
+        return self.path / "log.txt"
+
+    def slot(self, key: str) -> Path:
+        """The file whose lock a worker holds as long as it uses a device."""
+        return self.path / "slots" / f"{slug(key)}.lock"
+
+    def given(self, key: str) -> Path:
+        """`queue.Given`: the run that a device was last given to."""
+        return self.path / "slots" / f"{slug(key)}.json"
+
+
 class RunFolder(msgspec.Struct, frozen=True):
     """The paths in one run directory; it lists folders, and opens and writes nothing.
 
@@ -56,6 +95,11 @@ class RunFolder(msgspec.Struct, frozen=True):
     def name(self) -> str:
         """The run's name, unique in its lab."""
         return self.path.name
+
+    @property
+    def lab(self) -> Path:
+        """The lab it belongs to."""
+        return self.path.parent.parent
 
     @property
     def recipe(self) -> Path:
@@ -110,6 +154,11 @@ class RunFolder(msgspec.Struct, frozen=True):
     def stop(self) -> Path:
         """The request to stop; an empty file."""
         return self.path / "stop"
+
+    @property
+    def notes(self) -> Path:
+        """`notes.Notes`: a person's label and tags."""
+        return self.path / "notes.json"
 
     @property
     def done(self) -> Path:

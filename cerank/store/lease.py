@@ -117,6 +117,31 @@ class Lease:
             raise
         return cls(handle)
 
+    @classmethod
+    def adopt(cls, path: Path, descriptor: int, now: datetime | None = None) -> Lease:
+        """The lease in the file `path` that the parent process took and handed over as an open descriptor."""
+        os.set_inheritable(descriptor, False)
+        handle = disk.Handle(path, descriptor)
+        with contextlib.suppress(RunFailedError):
+            disk.truncate(handle, 0)
+            disk.append(handle, msgspec.json.encode(this_process(now)) + b"\n")
+        return cls(handle)
+
+    @property
+    def descriptor(self) -> int:
+        """The open file that holds the lock, for a child process to inherit.
+
+        Raises:
+            ValueError: it was released; a fault of the program.
+        """
+        if self._handle is None:
+            raise ValueError("the lease was released")
+        return self._handle.descriptor
+
+    def hand_over(self) -> None:
+        """Close this process's copy without unlocking: the lock lives on in the child that was given `descriptor`."""
+        self._forget()
+
     def release(self) -> None:
         """Give the lease back; a second time does nothing."""
         if self._handle is not None:
@@ -125,7 +150,7 @@ class Lease:
             disk.close(handle)
 
     def _forget(self) -> None:
-        """In a forked child: drop the copy of the descriptor, and with it the lock, without unlocking the parent's."""
+        """Drop this process's copy of the descriptor, and with it the lock, without unlocking another process's."""
         if self._handle is not None:
             handle, self._handle = self._handle, None
             with contextlib.suppress(OSError):

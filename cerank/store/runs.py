@@ -19,12 +19,13 @@ from cerank.domain.plan import Plan
 from cerank.domain.readings import Event, Progress
 from cerank.errors import CerankError, RunFailedError, UsageError
 from cerank.registry import nearest
-from cerank.store import disk, journal, lease, records
+from cerank.store import disk, journal, lease, queue, records
 from cerank.store.disk import DamagedError
 from cerank.store.layout import RunFolder, plain, runs_folder
+from cerank.store.queue import Entry
 from cerank.store.records import Done, Failure, StoredPlan
 
-State = Literal["waiting", "running", "stopping", "paused", "finished", "failed", "lost", "damaged"]
+State = Literal["waiting", "queued", "running", "stopping", "paused", "finished", "failed", "lost", "damaged"]
 
 _FRESH = 30.0  # seconds; 15 beats
 _REMOVED = ".removed"
@@ -33,8 +34,8 @@ _REMOVED = ".removed"
 class Status(msgspec.Struct, frozen=True, kw_only=True):
     """How a run stands, as its files tell.
 
-    waiting: never started. lost: started, and its worker is gone without a word. damaged: its files cannot be
-    believed; `damage` says which. paused, lost and failed runs can go on.
+    waiting: never started. queued: it starts, or goes on, when its turn comes. lost: started, and its worker is gone
+    without a word. damaged: its files cannot be believed; `damage` says which. paused, lost and failed runs can go on.
     """
 
     state: State
@@ -48,7 +49,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def text(self) -> str:
         """Why it stands so, in a sentence; "" where the state says it all."""
-        if self.damage or self.failure is None:
+        if self.damage or self.failure is None or self.state == "queued":
             return self.damage
         place = f"{self.failure.where}: " if self.failure.where else ""
         return place + self.failure.what + (f" ({self.failure.hint})" if self.failure.hint else "")
@@ -120,15 +121,21 @@ def folders(lab: Path) -> list[RunFolder]:
 
 def listed(lab: Path, now: datetime) -> list[Row]:
     """A row for each run, the oldest first; a broken one has state "damaged" and says why."""
-    return [row(folder, now) for folder in folders(lab)]
+    waiting = {entry.run: entry for entry in queue.entries_or_none(lab)}
+    return [_row(folder, now, waiting.get(folder.name)) for folder in folders(lab)]
 
 
 def row(folder: RunFolder, now: datetime) -> Row:
     """The run with its plan and status; never an error."""
+    waiting = [entry for entry in queue.entries_or_none(folder.lab) if entry.run == folder.name]
+    return _row(folder, now, waiting[0] if waiting else None)
+
+
+def _row(folder: RunFolder, now: datetime, entry: Entry | None) -> Row:
     plan = None
     try:
         plan = load_plan(folder)
-        return Row(folder=folder, plan=plan, status=_status(folder, now))
+        return Row(folder=folder, plan=plan, status=_status(folder, now, entry))
     except (CerankError, OSError) as error:
         return Row(folder=folder, plan=plan, status=Status(state="damaged", damage=str(error)))
 
@@ -141,7 +148,7 @@ def status(folder: RunFolder, now: datetime) -> Status:
     return row(folder, now).status
 
 
-def _status(folder: RunFolder, now: datetime) -> Status:
+def _status(folder: RunFolder, now: datetime, entry: Entry | None) -> Status:
     done = records.load_if_there(folder.done, Done)
     failure = None if done else records.load_if_there(folder.failure, Failure)
     events, damage = journal.rows(folder.events, Event)
@@ -149,6 +156,8 @@ def _status(folder: RunFolder, now: datetime) -> Status:
     quiet = _quiet(folder, now)
     if done:
         state: State = "finished"
+    elif entry and not queue.is_spent(entry, events) and not lease.is_held(folder.lease):
+        state = "queued"
     elif failure:
         state = "failed"
     elif lease.is_held(folder.lease) or (attempts and _is_beating_elsewhere(folder, events, quiet)):

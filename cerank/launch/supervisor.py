@@ -1,0 +1,215 @@
+"""`python -m cerank.launch.supervisor LAB`: starts the queued runs of a lab in order, one on each free device.
+
+Invariant: it may be killed at any moment. What it must know after that is in locks that its workers inherit and in the
+runs' own files: a device is taken as long as a worker lives, and an entry is dropped once its run says it was started.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+from cerank.domain.readings import Event
+from cerank.errors import CerankError, ExitCode, HeldError
+from cerank.launch import devices, local, slots
+from cerank.launch.devices import Device
+from cerank.store import disk, journal, lease, queue, records, runs
+from cerank.store.layout import QueueFolder, RunFolder, runs_folder
+from cerank.store.lease import Lease
+from cerank.store.queue import Entry
+
+POLL = 0.5  # seconds
+_LONGEST_LOG = 1 << 20  # bytes
+
+
+class Child(msgspec.Struct, frozen=True):
+    """A worker that this process started, and what for."""
+
+    entry: Entry
+    device: Device
+    process: local.Process
+
+
+class Supervisor:
+    """Serves one lab's queue.
+
+    Args:
+        lab: the folder.
+        found: the devices there are, a slot each.
+        command: what carries a run out.
+        environ: the environment that workers get their part of.
+    """
+
+    def __init__(self, lab: Path, found: Sequence[Device], command: Sequence[str], environ: Mapping[str, str]) -> None:
+        self.lab, self.devices, self.command, self.environ = lab, tuple(found), tuple(command), dict(environ)
+        self.children: list[Child] = []
+
+    def serve(self, own: Lease) -> None:
+        """Returns once nothing is left to start or to wait for; `own` is released in the same moment."""
+        while not self._is_over(own):
+            self.step()
+            time.sleep(POLL)
+
+    def _is_over(self, own: Lease) -> bool:
+        """Whether all is done. Looked at under the queue's lock: who adds an entry then finds nobody serving."""
+        if self.children or queue.entries(self.lab):
+            return False
+        with queue.changing(self.lab):
+            if queue.entries(self.lab):
+                return False
+            own.release()
+            return True
+
+    def step(self) -> None:
+        """Sees which workers ended, drops the entries that are spent, and starts what fits on a free device."""
+        ended = self._reaped()
+        before = queue.entries(self.lab)
+        if not before:
+            return
+        with queue.changing(self.lab):
+            kept = [entry for entry in queue.entries(self.lab) if entry not in ended and not self._is_spent(entry)]
+            queue.keep(self.lab, kept)
+            self._start_from(kept)
+
+    def _reaped(self) -> list[Entry]:
+        """The entries whose workers, started here, have ended."""
+        over = [child for child in self.children if child.process.poll() is not None]
+        for child in over:
+            say(f"{child.entry.run} on {child.device.name} ended with {child.process.returncode}")
+        self.children = [child for child in self.children if child not in over]
+        return [child.entry for child in over]
+
+    def _is_spent(self, entry: Entry) -> bool:
+        folder = self._folder(entry)
+        if not folder.path.is_dir() or folder.done.exists():
+            return True
+        return queue.is_spent(entry, journal.rows(folder.events, Event)[0])
+
+    def _folder(self, entry: Entry) -> RunFolder:
+        return RunFolder(runs_folder(self.lab) / entry.run)
+
+    def _start_from(self, entries: Sequence[Entry]) -> None:
+        """Starts, in order, each entry for which a device is free."""
+        under_way = {child.entry.run for child in self.children}
+        in_use = slots.on_devices(self.lab, self.devices)
+        under_way |= set(in_use)
+        free = [device for device, run in zip(self.devices, in_use, strict=True) if not run]
+        for entry in entries:
+            if not free:
+                return
+            if entry.run in under_way:
+                continue
+            taken = self._start(entry, free)
+            free = [device for device in free if device != taken]
+
+    def _start(self, entry: Entry, free: Sequence[Device]) -> Device | None:
+        """Starts the entry's run on the first device that fits; the device, or None where it has to wait."""
+        folder = self._folder(entry)
+        try:
+            plan = runs.load_plan(folder)
+        except CerankError as error:
+            say(f"{entry.run} cannot be started: {error}")
+            queue.keep(self.lab, [other for other in queue.entries(self.lab) if other != entry])
+            return None
+        for device in free:
+            if not devices.fits(plan.device, device):
+                continue
+            slot = queue.take_slot(self.lab, device.key, entry.run)
+            if slot is None:
+                continue
+            given = self.environ | devices.environment(plan.device, device, self.devices)
+            try:
+                process = local.start(plan, folder, command=self.command, given=given, inherited=(slot.descriptor,))
+            finally:
+                slot.hand_over()
+            self.children.append(Child(entry, device, process))
+            say(f"{entry.run} started on {device.name} as pid {process.pid}")
+            return device
+        return None
+
+
+def say(text: str) -> None:
+    """A line for the queue's log, where the launcher points the supervisor's output."""
+    print(f"{records.timestamp(datetime.now(UTC))} {text}", flush=True)  # noqa: T201 - its stdout is its log
+
+
+def is_running(lab: Path) -> bool:
+    """Whether a supervisor serves the lab."""
+    return lease.is_held(QueueFolder(lab).lease)
+
+
+def start(lab: Path, worker: Sequence[str] = local.WORKER, slots_given: Sequence[Device] = ()) -> local.Process | None:
+    """Starts a supervisor in a session of its own, unless one is there; it holds its lease before this returns.
+
+    Args:
+        lab: the folder.
+        worker: what carries a run out.
+        slots_given: the devices to serve; those found where there are none.
+
+    Raises:
+        RunFailedError: the lab cannot be written to.
+    """
+    files = QueueFolder(lab.resolve())
+    disk.make_folder(files.path)
+    try:
+        own = Lease.take(files.lease)
+    except HeldError:
+        return None
+    log = disk.open_append(files.log)
+    try:
+        if files.log.stat().st_size > _LONGEST_LOG:
+            disk.truncate(log, 0)
+        return subprocess.Popen(
+            [
+                *(sys.executable, "-P", "-m", "cerank.launch.supervisor"),
+                *(str(files.lab), "--lease", str(own.descriptor)),
+                *("--worker", msgspec.json.encode(list(worker)).decode()),
+                *(f"--device={device.name}={device.uuid}" for device in slots_given),
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=log.descriptor,
+            stderr=subprocess.STDOUT,
+            env=local.passed(os.environ),
+            cwd=files.path,
+            start_new_session=True,
+            pass_fds=(own.descriptor,),
+        )
+    finally:
+        disk.close(log)
+        own.hand_over()
+
+
+def main() -> int:
+    """Serves the queue of the lab that the arguments name."""
+    parser = argparse.ArgumentParser(prog="python -m cerank.launch.supervisor")
+    parser.add_argument("lab", type=Path)
+    parser.add_argument("--lease", type=int, help="descriptor of the lease, taken by the process that starts this one")
+    parser.add_argument("--device", action="append", metavar="NAME[=UUID]", help="a slot, instead of those found")
+    parser.add_argument("--worker", help="JSON list of words: what carries a run out, instead of cerank's worker")
+    asked = parser.parse_args()
+    lab = asked.lab.resolve()
+    path = QueueFolder(lab).lease
+    try:
+        own = Lease.take(path) if asked.lease is None else Lease.adopt(path, asked.lease)
+        named = [Device(*text.split("=", 1)) for text in asked.device or []]
+        command = msgspec.json.decode(asked.worker, type=tuple[str, ...]) if asked.worker else local.WORKER
+        supervisor = Supervisor(lab, named or devices.found(os.environ), command, os.environ)
+        say(f"serving as pid {os.getpid()}: {', '.join(device.name for device in supervisor.devices)}")
+        supervisor.serve(own)
+    except CerankError as error:
+        say(str(error))
+        return error.exit_code
+    say("nothing left to start")
+    return ExitCode.OK
+
+
+if __name__ == "__main__":
+    sys.exit(main())

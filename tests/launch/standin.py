@@ -1,0 +1,63 @@
+"""A quick worker: it takes the real lease, says that it started, beats, and ends as its run's label asks.
+
+Label "quick": it finishes at once. "hold": it finishes when the file `release` appears in the lab, and pauses at a
+stop request. "fail": it ends with a failure. "mute": it dies before it says anything.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cerank.domain.readings import Event, Progress
+from cerank.errors import ExitCode, HeldError
+from cerank.store import records, runs
+from cerank.store.journal import Journal
+from cerank.store.layout import RunFolder
+from cerank.store.lease import Lease
+from cerank.store.records import Attempt, Done, Failure
+
+
+def main() -> int:
+    folder = RunFolder(Path(sys.argv[1]))
+    label = runs.load_plan(folder).label
+    if label == "mute":
+        return 9
+    asked: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: asked.append(number))
+    try:
+        with Lease.take(folder.lease, datetime.now(UTC)), Journal(folder.events, Event) as events:
+            return carried_out(folder, label, events, asked)
+    except HeldError:
+        return ExitCode.HELD
+
+
+def carried_out(folder: RunFolder, label: str, events: Journal[Event], asked: list[int]) -> int:
+    time_now = records.timestamp(datetime.now(UTC))
+    number = len(folder.attempt_numbers()) + 1
+    where = f"pid {os.getpid()} CUDA_VISIBLE_DEVICES={os.environ.get('CUDA_VISIBLE_DEVICES')}"
+    events.append(Event("started", where, time_now, number))
+    events.sync()
+    runs.clear_stop(folder)
+    runs.clear_failure(folder)
+    records.save(folder.progress, Progress("train", attempt=number))
+    records.save(folder.attempt(number), Attempt(number=number, started=time_now))
+    deadline = time.monotonic() + 60
+    while label.startswith("hold") and not (folder.lab / "release").exists() and time.monotonic() < deadline:
+        if asked or folder.stop.exists():
+            events.append(Event("paused", "", time_now, number))
+            return ExitCode.PAUSED
+        time.sleep(0.02)
+    if label == "fail":
+        records.save(folder.failure, Failure("RunFailedError", "as asked"))
+        return ExitCode.FAILED
+    records.save(folder.done, Done(time=time_now, attempt=number))
+    return ExitCode.OK
+
+
+if __name__ == "__main__":
+    sys.exit(main())
