@@ -157,13 +157,19 @@ def _mistakes_in(values: Mapping[str, object]) -> list[str]:
         if isinstance(folder, str) and (not folder or "\0" in folder):
             mistakes.append(f"{key}: not the path of a folder; given: {folder!r:.80}")
     device = values.get("device")
-    if isinstance(device, str) and not re.fullmatch(r"auto|cpu|mps|cuda(:[0-9]{1,3})?", device):
-        known = ("auto", "cpu", "cuda", "cuda:0", "mps")
-        mistakes.append(f"device: no device is called '{device}'; {nearest(device, known)}")
+    if isinstance(device, str) and (mistake := device_mistake(device)):
+        mistakes.append(f"device: {mistake}")
     form = values.get("format")
     if isinstance(form, str) and form and form not in FORMATS:
         mistakes.append(f"format: no format is called '{form}'; {nearest(form, FORMATS)}")
     return mistakes
+
+
+def device_mistake(name: str) -> str:
+    """What is wrong with a device's name, "" for nothing; whether the machine has one is not asked."""
+    if re.fullmatch(r"auto|cpu|mps|cuda(:[0-9]{1,3})?", name):
+        return ""
+    return f"no device is called '{name}'; {nearest(name, ('auto', 'cpu', 'cuda', 'cuda:0', 'mps'))}"
 
 
 def _file_layer(path: Path) -> _Layer:
