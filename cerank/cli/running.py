@@ -44,6 +44,7 @@ def run(
     label: Annotated[str, typer.Option("--label", metavar="TEXT", help="Your own word for the run.")] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and its work, and start nothing.")] = False,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Leave it in the background.")] = False,
+    queue: Annotated[bool, typer.Option("--queue", help="Start it when a device is free; see `cerank queue`.")] = False,
     lab: options.Lab = None,
     cache: options.Cache = None,
     device: options.Device = None,
@@ -67,6 +68,11 @@ def run(
         if (settings.format or "table") == "table" and sys.stdout.isatty():
             put(recipes.render(plan.recipe))
         emit([tables.inputs(plan), tables.work(plans.work_of(plan))], settings.format)
+        return
+    if queue:
+        folder = Lab(settings).enqueue(plan, loaded.toml)
+        say(f"run {folder.name} is queued; `cerank queue` shows its place")
+        put(folder.name + "\n")
         return
     folder, worker = Lab(settings).start(plan, loaded.toml)
     if detach:

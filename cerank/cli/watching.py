@@ -70,7 +70,7 @@ def logs(
         news = follower.look()
         for event in news.events:
             put(f"{event.time} [{event.attempt}] {event.kind}: {event.text}\n")
-        if not follow or news.status.state not in {"running", "stopping", "waiting"}:
+        if not follow or news.status.state not in {"running", "stopping", "waiting", "queued"}:
             break
         time.sleep(_POLL)
     if news.status.failure is not None and folder.log.exists():

@@ -26,7 +26,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     format: int = PLAN_FORMAT
     recipe: Recipe
     inputs: tuple[Input, ...]
-    device: str  # "cpu", "cuda:0", "mps"
+    device: str  # "cpu", "cuda" for any GPU, "cuda:0" for a certain one, "mps"
     threads: int  # CPU threads of the model; part of the identity, for they move scores by some 1e-8
     cache: str  # folder of indexes and built datasets; may be emptied at any time
     label: str = ""  # a person's word for it; text, never a path

@@ -42,16 +42,17 @@ def parts_of(dataset: str) -> tuple[str, str, tuple[str, ...]]:
 
 
 def device_named(name: str) -> str:
-    """The device a setting means; "auto" is the first CUDA device where the system shows one, else the CPU.
+    """The device a setting means; "auto" is "cuda" where the system shows such a device, else the CPU.
+
+    "cuda" stays as it is: a worker that was started at once takes the first GPU it sees, one from the queue is shown
+    the GPU that was free. Only "cuda:N" asks for a certain one.
 
     It looks for the driver's files and tools, for asking torch would cost seconds at the front.
     """
-    if name == "cuda":
-        return "cuda:0"
     if name != "auto":
         return name
     has_driver = Path("/dev/nvidiactl").exists() or shutil.which("nvidia-smi") is not None
-    return "cuda:0" if has_driver and os.environ.get("CUDA_VISIBLE_DEVICES", "0") != "" else "cpu"
+    return "cuda" if has_driver and os.environ.get("CUDA_VISIBLE_DEVICES", "0") != "" else "cpu"
 
 
 def physical_cores() -> int:

@@ -82,7 +82,8 @@ def main() -> int:
         with Lease.take(folder.lease, now()):
             return _attempt(folder, stop)
     except HeldError as error:
-        _log(str(error))
+        if sys.stdout.isatty():  # otherwise stdout may be the log of the run, which belongs to the holder
+            _log(str(error))
         return ExitCode.HELD
     except CerankError as error:
         _log(str(error))
