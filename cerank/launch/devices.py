@@ -66,7 +66,7 @@ def _gpus_by_tool() -> list[Device]:
         return []
     command = [tool, "--query-gpu=uuid,name", "--format=csv,noheader"]
     try:
-        told = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout
+        told = subprocess.run(command, capture_output=True, errors="replace", timeout=20, check=True).stdout
     except (OSError, subprocess.SubprocessError):
         return []
     return parsed(told)
