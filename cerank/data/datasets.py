@@ -1,14 +1,10 @@
 """From a dataset's name to the dataset: pydocs, an ir_datasets id, or a local folder, whole or in part.
 
 Invariant: opening a dataset either gives all of it, strictly checked, or one error that says where the mistake is.
-
-The seam to `pydocs`: `cerank.data.pydocs.materialise(cache: Path) -> Path` builds the three embedded datasets at first
-use and returns a folder with train/, validation/ and test/ in the layout of `cerank.data.folders`.
 """
 
 from __future__ import annotations
 
-import importlib
 import os
 import re
 from collections import Counter
@@ -19,12 +15,12 @@ import msgspec
 from cerank.data.dataset import CATALOGUE, Dataset, part_of
 from cerank.data.files import io_mistake, local_path
 from cerank.data.folders import open_folder
+from cerank.data.pydocs import SPLITS, materialise
 from cerank.errors import UsageError
 from cerank.registry import nearest
 from cerank.text import shown
 
 _PART = re.compile(r"(?P<name>.*?)(?P<part>\[[^\[\]]*:[^\[\]]*\])?", re.DOTALL)
-_PYDOCS = ("train", "validation", "test")
 _PYDOCS_IS = (
     "known-item search in the documentation of the installed Python's standard library: a query is the summary of one "
     "docstring, and that docstring's object is its only relevant document. For trying things out and for tests; not a "
@@ -63,12 +59,11 @@ def _is_path(name: str) -> bool:
 
 def _open_pydocs(name: str, cache: Path) -> Dataset:
     split = name.partition("/")[2]
-    if split not in _PYDOCS:
+    if split not in SPLITS:
         raise UsageError(
-            f"no dataset is called '{shown(name, 120)}'", hint=nearest(name, [f"pydocs/{s}" for s in _PYDOCS])
+            f"no dataset is called '{shown(name, 120)}'", hint=nearest(name, [f"pydocs/{s}" for s in SPLITS])
         )
-    folder: Path = importlib.import_module("cerank.data.pydocs").materialise(cache)
-    return open_folder(folder / split, "", name, _PYDOCS_IS)
+    return open_folder(materialise(cache) / split, "", name, _PYDOCS_IS)
 
 
 def _open_folder(name: str) -> Dataset:
@@ -116,7 +111,7 @@ def open_dataset(name: str, cache: Path) -> Dataset:
 
 def catalogue() -> list[DatasetEntry]:
     """The datasets that come with cerank; `search` looks through ir_datasets' too."""
-    return [DatasetEntry(f"pydocs/{split}", f"{split} queries of pydocs: {_PYDOCS_IS}") for split in _PYDOCS]
+    return [DatasetEntry(f"pydocs/{split}", f"{split} queries of pydocs: {_PYDOCS_IS}") for split in SPLITS]
 
 
 def search(text: str) -> list[DatasetEntry]:
