@@ -26,7 +26,8 @@ from cerank.store.layout import QueueFolder, RunFolder, runs_folder
 from cerank.store.lease import Lease
 from cerank.store.queue import Entry
 
-POLL = 0.5  # seconds
+POLL = 0.5  # seconds between looks at the workers and the queue's file
+LOOK = 2.0  # seconds between looks at all runs, some 30 us each
 _LONGEST_LOG = 1 << 20  # bytes
 
 
@@ -51,33 +52,55 @@ class Supervisor:
     def __init__(self, lab: Path, found: Sequence[Device], command: Sequence[str], environ: Mapping[str, str]) -> None:
         self.lab, self.devices, self.command, self.environ = lab, tuple(found), tuple(command), dict(environ)
         self.children: list[Child] = []
+        self._devices_asked: dict[str, str] = {}  # run -> its plan's device
+        self._seen = (-1, -1)
+        self._look_at = 0.0
 
     def serve(self, own: Lease) -> None:
-        """Returns once nothing is left to start or to wait for; `own` is released in the same moment."""
+        """Returns once nothing is left that could be started or waited for; `own` is released in the same moment."""
         while not self._is_over(own):
             self.step()
             time.sleep(POLL)
 
     def _is_over(self, own: Lease) -> bool:
         """Whether all is done. Looked at under the queue's lock: who adds an entry then finds nobody serving."""
-        if self.children or queue.entries(self.lab):
+        if self.children or self._startable():
             return False
         with queue.changing(self.lab):
-            if queue.entries(self.lab):
+            if self._startable():
                 return False
             own.release()
             return True
 
+    def _startable(self) -> list[Entry]:
+        """The entries that a device here could take, now or later."""
+        found = [(entry, self._asked(entry)) for entry in queue.entries(self.lab)]
+        return [entry for entry, asked in found if not asked or any(devices.fits(asked, one) for one in self.devices)]
+
     def step(self) -> None:
-        """Sees which workers ended, drops the entries that are spent, and starts what fits on a free device."""
+        """Sees which workers ended, drops the entries that are spent, and starts what fits on a free device.
+
+        Where no worker of ours ended and nobody changed the queue, it looks at the runs only every 2 seconds: one that
+        was started otherwise may have left its device.
+        """
         ended = self._reaped()
-        before = queue.entries(self.lab)
-        if not before:
+        version = self._version()
+        if not ended and version == self._seen and time.monotonic() < self._look_at:
             return
         with queue.changing(self.lab):
             kept = [entry for entry in queue.entries(self.lab) if entry not in ended and not self._is_spent(entry)]
             queue.keep(self.lab, kept)
-            self._start_from(kept)
+            has_started = self._start_from(kept)
+        self._seen = version
+        self._look_at = time.monotonic() + (0.0 if has_started else LOOK)
+
+    def _version(self) -> tuple[int, int]:
+        """What differs whenever the queue's file does; each change makes a new file."""
+        try:
+            found = QueueFolder(self.lab).entries.stat()
+        except FileNotFoundError:
+            return (0, 0)
+        return (found.st_ino, found.st_mtime_ns)
 
     def _reaped(self) -> list[Entry]:
         """The entries whose workers, started here, have ended."""
@@ -96,19 +119,31 @@ class Supervisor:
     def _folder(self, entry: Entry) -> RunFolder:
         return RunFolder(runs_folder(self.lab) / entry.run)
 
-    def _start_from(self, entries: Sequence[Entry]) -> None:
-        """Starts, in order, each entry for which a device is free."""
-        under_way = {child.entry.run for child in self.children}
+    def _asked(self, entry: Entry) -> str:
+        """The device of the entry's plan, which never changes; "" where the plan cannot be read."""
+        if entry.run not in self._devices_asked:
+            try:
+                self._devices_asked[entry.run] = runs.load_plan(self._folder(entry)).device
+            except CerankError:
+                return ""
+        return self._devices_asked[entry.run]
+
+    def _start_from(self, entries: Sequence[Entry]) -> bool:
+        """Starts, in order, each entry for which a device is free; whether there was one."""
         in_use = slots.on_devices(self.lab, self.devices)
-        under_way |= set(in_use)
+        under_way = {*in_use, *(child.entry.run for child in self.children)}
+        waiting = [entry for entry in entries if entry.run not in under_way]
+        # a plan for any GPU leaves those that others ask for by number to them, as far as it has the choice
+        named = {self._asked(entry) for entry in waiting}
         free = [device for device, run in zip(self.devices, in_use, strict=True) if not run]
-        for entry in entries:
+        free.sort(key=lambda device: device.name in named)
+        count = len(free)
+        for entry in waiting:
             if not free:
-                return
-            if entry.run in under_way:
-                continue
+                break
             taken = self._start(entry, free)
             free = [device for device in free if device != taken]
+        return len(free) < count
 
     def _start(self, entry: Entry, free: Sequence[Device]) -> Device | None:
         """Starts the entry's run on the first device that fits; the device, or None where it has to wait."""
@@ -120,9 +155,7 @@ class Supervisor:
             queue.keep(self.lab, [other for other in queue.entries(self.lab) if other != entry])
             return None
         for device in free:
-            if not devices.fits(plan.device, device):
-                continue
-            slot = queue.take_slot(self.lab, device.key, entry.run)
+            slot = queue.take_slot(self.lab, device.key, entry.run) if devices.fits(plan.device, device) else None
             if slot is None:
                 continue
             given = self.environ | devices.environment(plan.device, device, self.devices)
@@ -207,7 +240,8 @@ def main() -> int:
     except CerankError as error:
         say(str(error))
         return error.exit_code
-    say("nothing left to start")
+    left = len(queue.entries(lab))
+    say(f"waiting for devices that are not here: {left}" if left else "nothing left to start")
     return ExitCode.OK
 
 

@@ -167,7 +167,7 @@ def _status(folder: RunFolder, now: datetime, entry: Entry | None) -> Status:
     elif events and events[-1].kind == "paused":
         state = "paused"
     else:
-        state = "lost" if attempts else "waiting"
+        state = "lost" if attempts or queue.starts_in(events) else "waiting"
     return Status(
         state=state,
         attempts=attempts,

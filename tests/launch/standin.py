@@ -1,15 +1,19 @@
 """A quick worker: it takes the real lease, says that it started, beats, and ends as its run's label asks.
 
+While it works it holds the file `busy-DEVICE` in the lab, and a second one that finds it there leaves `overlap`.
+
 Label "quick": it finishes at once. "hold": it finishes when the file `release` appears in the lab, and pauses at a
 stop request. "fail": it ends with a failure. "mute": it dies before it says anything.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -30,10 +34,21 @@ def main() -> int:
     asked: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _: asked.append(number))
     try:
-        with Lease.take(folder.lease, datetime.now(UTC)), Journal(folder.events, Event) as events:
+        with Lease.take(folder.lease, datetime.now(UTC)), Journal(folder.events, Event) as events, alone(folder.lab):
             return carried_out(folder, label, events, asked)
     except HeldError:
         return ExitCode.HELD
+
+
+@contextlib.contextmanager
+def alone(lab: Path) -> Iterator[None]:
+    busy = lab / f"busy-{os.environ.get('CUDA_VISIBLE_DEVICES', 'cpu')}"
+    try:
+        busy.touch(exist_ok=False)
+    except FileExistsError:
+        (lab / "overlap").touch()
+    yield
+    busy.unlink(missing_ok=True)
 
 
 def carried_out(folder: RunFolder, label: str, events: Journal[Event], asked: list[int]) -> int:
@@ -53,7 +68,7 @@ def carried_out(folder: RunFolder, label: str, events: Journal[Event], asked: li
             return ExitCode.PAUSED
         time.sleep(0.02)
     if label == "fail":
-        records.save(folder.failure, Failure("RunFailedError", "as asked"))
+        records.save(folder.failure, Failure(kind="RunFailedError", what="as asked"))
         return ExitCode.FAILED
     records.save(folder.done, Done(time=time_now, attempt=number))
     return ExitCode.OK
