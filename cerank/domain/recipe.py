@@ -60,6 +60,10 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     epsilon: Annotated[Rate, says("AdamW's")] = 1e-8
     clip: Annotated[Amount, says("largest gradient norm; 0 leaves gradients alone")] = 1.0
     dropout: Annotated[Share | None, says("left out: the base's own")] = None
+    freeze: Annotated[
+        Literal["nothing", "positions", "embeddings"],
+        says("embeddings that keep the base's weights; positions, or all"),
+    ] = "nothing"
 
     # what the model reads
     max_length: Annotated[

@@ -104,6 +104,18 @@ def set_dropout(model: CrossEncoder, rate: float | None) -> None:
             setattr(module, "dropout_prob", rate)  # noqa: B010 - torch types every attribute of a module as a tensor
 
 
+def freeze(model: CrossEncoder, what: str) -> None:
+    """Keeps "positions" (their embeddings), all "embeddings", or "nothing" of the encoder from being trained.
+
+    The paper freezes positions; word embeddings are half of a small base's weights, and few of them meet a small
+    training set. The module that holds them is called `embeddings` in every encoder of transformers.
+    """
+    for name, parameter in model.encoder.named_parameters():
+        is_embedding = ".embeddings." in f".{name}"
+        if is_embedding and (what == "embeddings" or (what == "positions" and "position" in name)):
+            parameter.requires_grad_(False)
+
+
 def save(model: CrossEncoder, tokenizer: Any, folder: Path, max_length: int, max_query_length: int) -> None:
     """Writes a model folder that transformers and sentence-transformers load.
 

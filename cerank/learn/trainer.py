@@ -27,7 +27,7 @@ from cerank.errors import RunFailedError
 from cerank.learn import checkpoint
 from cerank.learn.checkpoint import State
 from cerank.learn.losses import LOSSES, Loss
-from cerank.learn.model import CrossEncoder, set_dropout
+from cerank.learn.model import CrossEncoder, freeze, set_dropout
 from cerank.learn.rerank import CPU_BUDGET, Texts
 from cerank.learn.tokens import Tokens, batches_by_length
 
@@ -95,6 +95,7 @@ class Trainer:
         """
         stage, steps = self.stage, material.sampler.steps
         set_dropout(model, stage.dropout)
+        freeze(model, stage.freeze)
         optimizer = self.optimizer(model)
         state = checkpoint.resume(self.folder, model, optimizer, watch.rejected)
         model.train()

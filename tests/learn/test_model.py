@@ -84,3 +84,15 @@ def test_a_folder_without_a_model_is_refused_with_its_path(tmp_path):
     (tmp_path / "model.safetensors").write_bytes(b"nonsense")
     with pytest.raises(CerankError, match=str(tmp_path)):
         load(BaseFiles("x", tmp_path, "mean", ""), "auto", seed=0)
+
+
+@pytest.mark.parametrize(
+    ("what", "expected"), [("nothing", 0), ("positions", 64 * 16), ("embeddings", (25 + 64 + 2) * 16 + 2 * 16)]
+)
+def test_freezing_keeps_what_it_names_and_nothing_else(tiny, what, expected):
+    from cerank.learn.model import freeze
+
+    model = load(tiny, "auto", seed=0)
+    before = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    freeze(model, what)
+    assert before - sum(p.numel() for p in model.parameters() if p.requires_grad) == expected
