@@ -15,6 +15,7 @@ import msgspec
 
 from cerank import recipes
 from cerank.data.bases import BASES
+from cerank.data.datasets import DatasetEntry, catalogue, search
 from cerank.domain import decode
 from cerank.domain.recipe import Recipe, recipe_from
 from cerank.errors import RecipeError
@@ -25,6 +26,7 @@ from cerank.store.layout import plain
 
 MOST_RUNS = 500  # a matrix of more is a slip of the keyboard
 MOST_SEEDS = 100
+MOST_FOLDERS = 50  # listed for a path
 
 
 class Origin(msgspec.Struct, frozen=True):
@@ -232,7 +234,7 @@ def _placed(line: str) -> Mistake:
         return Mistake(f"{path}.steps", text)
     if text.startswith("expected ") and (wanted := forms.wanted_at(path)):  # msgspec's word for a bound
         return Mistake(path, f"wants {wanted}")
-    return Mistake(path if "." in path or path == "seed" else "recipes", text)
+    return Mistake(path if "." in path or path in forms.SCALARS else "recipes", text)
 
 
 # --- what it stands for
@@ -290,6 +292,24 @@ def data_from(dataset: str) -> dict[str, str]:
     """The settings that take train, validation and test from the parts of one dataset."""
     train, validation, tests = plans.parts_of(dataset)
     return {"data.train": train, "data.validation": validation, "data.test": ", ".join(tests)}
+
+
+def datasets_like(text: str) -> tuple[DatasetEntry, ...]:
+    """Datasets whose name holds every word of `text`, cerank's own first; a folder and those in it for a path.
+
+    Imports ir_datasets where `text` is a word.
+    """
+    words = text.lower().split()
+    own = [entry for entry in catalogue() if all(word in entry.name for word in words)]
+    if not words:
+        return tuple(own)
+    folder = Path(text.strip()).expanduser() if "\0" not in text else Path()
+    if text.strip().startswith((".", "~", "/")):
+        if not folder.is_dir():
+            return ()
+        inside = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+        return tuple(DatasetEntry(str(path), "folder") for path in [folder, *inside[:MOST_FOLDERS]])
+    return (*own, *search(text))
 
 
 def recipe_file(name: str) -> str:

@@ -20,7 +20,7 @@ from cerank.domain import decode
 from cerank.domain.losses import LOSSES
 from cerank.domain.recipe import Data, Evaluate, Recipe, Stage
 
-SCALARS = ("name", "description", "pooling")  # a recipe's own keys; base, seed and chain are chosen elsewhere
+SCALARS = ("name", "description", "chain", "pooling")  # a recipe's own keys; base and seed are chosen elsewhere
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -56,8 +56,7 @@ def texts(recipe: Recipe) -> dict[str, str]:
     """Key path -> text of every setting, those of stages outside the chain too."""
     stages = [_rows(stage, f"stages.{name}") for name, stage in recipe.stages.items()]
     parts = [_rows(recipe, "", SCALARS), _rows(recipe.data, "data"), _rows(recipe.evaluate, "evaluate"), *stages]
-    chain = {"chain": text(recipe.chain)}
-    return chain | {row.path: row.text for rows in parts for row in rows}
+    return {row.path: row.text for rows in parts for row in rows}
 
 
 @functools.cache

@@ -1,0 +1,320 @@
+"""Fields of forms: a setting with its meaning and what is wrong with it beside it, lists to choose several from.
+
+Invariant: nothing here knows a rule; what is wrong with a text is told to a field from outside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import ClassVar
+
+import msgspec
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, Vertical, VerticalScroll
+from textual.content import Content
+from textual.message import Message
+from textual.reactive import reactive
+from textual.screen import ModalScreen
+from textual.widget import Widget
+from textual.widgets import Input, OptionList, Static
+from textual.widgets.option_list import Option
+
+from cerank.lab.forms import Row
+from cerank.text import shown
+from cerank.tui.cells import content, joined
+from cerank.tui.widgets.line import LineInput
+
+WRONG = "✖"
+
+
+class Choice(Widget, can_focus=True):
+    """One of a few words, changed with left, right or space."""
+
+    DEFAULT_CSS = """
+    Choice { height: 1; padding: 0 1; background: $surface; }
+    Choice:focus { background: $primary 25%; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("right,space,l", "turn(1)", "next value", show=False, id="choice.next"),
+        Binding("left,h", "turn(-1)", "value before", show=False, id="choice.before"),
+    ]
+    value: reactive[str] = reactive("", init=False)
+
+    class Changed(Message):
+        """Another word was chosen."""
+
+        def __init__(self, choice: Choice) -> None:
+            super().__init__()
+            self.choice = choice
+
+        @property
+        def control(self) -> Choice:
+            """The widget it came from."""
+            return self.choice
+
+    def __init__(self, choices: Sequence[str], value: str) -> None:
+        super().__init__()
+        self.choices = tuple(choices)
+        self.set_reactive(Choice.value, value)
+
+    def render(self) -> Content:
+        """The word between arrows."""
+        return joined(("‹ ", "dim"), self.value, (" ›", "dim"))
+
+    def action_turn(self, step: int) -> None:
+        """Takes the next word, or the one before."""
+        at = self.choices.index(self.value) if self.value in self.choices else -1
+        self.value = self.choices[(at + step) % len(self.choices)]
+
+    def on_click(self) -> None:
+        """Takes the next word."""
+        self.action_turn(1)
+
+    def watch_value(self) -> None:
+        """Tells of it."""
+        self.post_message(self.Changed(self))
+
+
+class FieldRow(Vertical):
+    """A setting: its key, the text to change, its meaning where there is room, and what is wrong with it."""
+
+    DEFAULT_CSS = """
+    FieldRow { height: auto; }
+    FieldRow > Horizontal { height: 1; }
+    FieldRow .key { width: 22; padding: 0 1; text-overflow: ellipsis; text-wrap: nowrap; }
+    FieldRow LineInput, FieldRow Choice { width: 1fr; }
+    FieldRow .meaning { width: 1.2fr; padding: 0 1; color: $text-muted; text-overflow: ellipsis; text-wrap: nowrap; }
+    .-slim FieldRow .meaning { display: none; }
+    .-slim FieldRow .key { width: 19; }
+    FieldRow .wrong { display: none; color: $error; padding: 0 1 0 3; height: auto; }
+    FieldRow.-wrong .wrong { display: block; }
+    FieldRow.-wrong .key { color: $error; }
+    FieldRow.-changed .key { text-style: bold; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("down", "app.focus_next", "next field", show=False, id="field.next"),
+        Binding("up", "app.focus_previous", "field before", show=False, id="field.before"),
+    ]
+
+    class Changed(Message):
+        """The text of a field is another now."""
+
+        def __init__(self, row: FieldRow, text: str) -> None:
+            super().__init__()
+            self.row = row
+            self.text = text
+
+    class Submitted(Message):
+        """Enter was pressed in a field."""
+
+        def __init__(self, row: FieldRow) -> None:
+            super().__init__()
+            self.row = row
+
+    def __init__(self, row: Row, text: str | None = None, placeholder: str = "") -> None:
+        super().__init__()
+        self.row = row
+        self._text = row.text if text is None else text
+        self._placeholder = placeholder
+        self._wrong = ""
+
+    def compose(self) -> ComposeResult:
+        """The line, and the line below for what is wrong."""
+        safe = shown(self._text)
+        with Horizontal():
+            yield Static(self._key(), classes="key")
+            yield (
+                Choice(self.row.choices, safe)
+                if self.row.choices
+                else LineInput(safe, placeholder=self._placeholder, select_on_focus=False)
+            )
+            yield Static(content(self.row.meaning or self.row.wanted), classes="meaning")
+        yield Static(classes="wrong")
+
+    def on_mount(self) -> None:
+        """Starts as it was told to."""
+        self._mark()
+        self.say(self._wrong)
+
+    @property
+    def text(self) -> str:
+        """What stands there; the recipe's own text where it looks the same."""
+        return self._text
+
+    def show(self, row: Row, text: str) -> None:
+        """Shows another setting of the same kind, with this text."""
+        self.row, self._text = row, text
+        if self.is_mounted:
+            safe = shown(text)
+            with self.prevent(Input.Changed, Choice.Changed):
+                if row.choices:
+                    choice = self.query_one(Choice)
+                    choice.choices, choice.value = row.choices, safe
+                else:
+                    self.query_one(LineInput).value = safe
+            self._mark()
+
+    def say(self, wrong: str) -> None:
+        """Shows what is wrong with the field, or that nothing is."""
+        self._wrong = wrong
+        self.set_class(bool(wrong), "-wrong")
+        if self.is_mounted and wrong:
+            self.query_one(".wrong", Static).update(content(f"{WRONG} {wrong}"))
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        """Hears what was typed."""
+        event.stop()
+        self._take(event.value)
+
+    def on_choice_changed(self, event: Choice.Changed) -> None:
+        """Hears what was chosen."""
+        event.stop()
+        self._take(event.choice.value)
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        """Passes enter on."""
+        event.stop()
+        self.post_message(self.Submitted(self))
+
+    def _take(self, value: str) -> None:
+        text = self.row.text if value == shown(self.row.text) else value
+        if text != self._text:
+            self._text = text
+            self._mark()
+            self.post_message(self.Changed(self, text))
+
+    def _mark(self) -> None:
+        is_changed = self._text != self.row.text
+        self.set_class(is_changed, "-changed")
+        self.query_one(".key", Static).update(self._key())
+
+    def _key(self) -> Content:
+        return joined(("• " if self._text != self.row.text else "  ", "bold"), self.row.key)
+
+
+class Mark(msgspec.Struct, frozen=True):
+    """A line of a list to choose from."""
+
+    name: str
+    line: Content
+
+
+class MarkList(OptionList):
+    """A list in which several lines may be chosen, with space or enter."""
+
+    DEFAULT_CSS = """
+    MarkList { height: auto; border: none; background: $background; padding: 0; }
+    MarkList > .option-list--option { padding: 0 1; text-wrap: nowrap; text-overflow: ellipsis; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("space", "select", "choose", id="marks.choose"),
+        Binding("j", "cursor_down", "down", show=False, id="marks.down"),
+        Binding("k", "cursor_up", "up", show=False, id="marks.up"),
+    ]
+
+    class Chosen(Message):
+        """Another set of lines is chosen."""
+
+        def __init__(self, marks: MarkList) -> None:
+            super().__init__()
+            self.marks = marks
+
+    def __init__(self, *, id: str) -> None:  # noqa: A002 - Textual's word
+        super().__init__(id=id, markup=False)
+        self._marks: tuple[Mark, ...] = ()
+        self.chosen: tuple[str, ...] = ()
+
+    def show(self, marks: Sequence[Mark], chosen: Sequence[str]) -> None:
+        """Shows these lines, those in `chosen` marked."""
+        at = self.highlighted
+        self._marks = tuple(marks)
+        self.chosen = tuple(mark.name for mark in marks if mark.name in chosen)
+        self.clear_options()
+        self.add_options(Option(self._line(mark)) for mark in marks)
+        self.highlighted = min(at or 0, len(marks) - 1) if marks else None
+
+    def _line(self, mark: Mark) -> Content:
+        is_chosen = mark.name in self.chosen
+        return joined(("[x] " if is_chosen else "[ ] ", "bold $primary" if is_chosen else "dim")) + mark.line
+
+    def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
+        """Turns the mark of a line."""
+        event.stop()
+        mark = self._marks[event.option_index]
+        wanted = {*self.chosen} ^ {mark.name}
+        self.chosen = tuple(one.name for one in self._marks if one.name in wanted)
+        self.replace_option_prompt_at_index(event.option_index, self._line(mark))
+        self.post_message(self.Chosen(self))
+
+
+Check = Callable[[Mapping[str, str]], Mapping[str, str]]
+
+
+class AskScreen(ModalScreen[dict[str, str] | None]):
+    """A few fields over a screen; dismissed with their texts by path once nothing is wrong, or with None."""
+
+    CSS = """
+    AskScreen { align: center middle; }
+    AskScreen > VerticalScroll { width: 84; max-width: 96%; height: auto; max-height: 90%; padding: 1 2;
+                                 background: $panel; border: round $primary; }
+    AskScreen .title { text-style: bold; margin-bottom: 1; }
+    AskScreen .meaning { display: none; }
+    AskScreen .hint { color: $text-muted; margin-top: 1; }
+    AskScreen LineInput { background: $surface; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "leave", "leave it", id="ask.leave"),
+    ]
+
+    def __init__(self, title: str, rows: Sequence[Row], check: Check, hint: str = "") -> None:
+        super().__init__()
+        self._title = title
+        self._rows = tuple(rows)
+        self._check = check
+        self._hint = hint
+
+    def compose(self) -> ComposeResult:
+        """Title, fields, and what enter does."""
+        with VerticalScroll():
+            yield Static(content(self._title), classes="title")
+            for row in self._rows:
+                yield FieldRow(row, placeholder=shown(row.meaning))
+            yield Static(content(f"{self._hint}{' · ' if self._hint else ''}enter keeps, esc leaves"), classes="hint")
+
+    @property
+    def texts(self) -> dict[str, str]:
+        """What stands in the fields."""
+        return {row.row.path: row.text for row in self.query(FieldRow)}
+
+    def on_mount(self) -> None:
+        """Starts in the first field."""
+        self.query("LineInput, Choice").first().focus()
+
+    def on_field_row_changed(self, _: FieldRow.Changed) -> None:
+        """Says what is wrong as one types."""
+        self._say()
+
+    def _say(self) -> Mapping[str, str]:
+        wrong = self._check(self.texts)
+        for row in self.query(FieldRow):
+            row.say(wrong.get(row.row.path, ""))
+        return wrong
+
+    def on_field_row_submitted(self, _: FieldRow.Submitted) -> None:
+        """Keeps the texts, if nothing is wrong."""
+        self.action_keep()
+
+    def on_key(self, event: object) -> None:
+        """Enter on a choice keeps, too."""
+        if getattr(event, "key", "") == "enter" and isinstance(self.focused, Choice):
+            self.action_keep()
+
+    def action_keep(self) -> None:
+        """Keeps the texts, if nothing is wrong."""
+        if not self._say():
+            self.dismiss(self.texts)
+
+    def action_leave(self) -> None:
+        """Changes nothing."""
+        self.dismiss(None)
