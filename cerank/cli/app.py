@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import cerank
-from cerank.cli import catalogue, measuring, queueing, running, watching
+from cerank.cli import catalogue, dashboard, measuring, queueing, running, watching
 from cerank.cli.output import put
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app = typer.Typer(
 
 _RUNS, _MEASURING, _CATALOGUE = "Runs", "Measuring", "What there is"
 
+app.command(rich_help_panel=_RUNS)(dashboard.tui)
 app.command(rich_help_panel=_RUNS)(running.run)
 app.command(rich_help_panel=_RUNS)(running.resume)
 app.command(rich_help_panel=_RUNS)(running.stop)

@@ -186,8 +186,11 @@ class Tail(Generic[R]):
         self.restarts = 0
         self.damage: list[str] = []
 
-    def new(self) -> list[R]:
-        """The rows finished since the last call; all of them, after `restarts` went up."""
+    def new(self, at_most: int = -1) -> list[R]:
+        """The rows finished since the last call; all of them, after `restarts` went up.
+
+        With `at_most`, those in the next so many bytes, which must be more than a row has.
+        """
         try:
             with self._path.open("rb") as file:
                 state = os.fstat(file.fileno())
@@ -195,7 +198,7 @@ class Tail(Generic[R]):
                     self._start_over()
                 self._inode = state.st_ino
                 file.seek(self._offset)
-                data = file.read()
+                data = file.read(at_most)
         except OSError:
             if self._offset:
                 self._start_over()

@@ -1,0 +1,28 @@
+"""The command that opens the dashboard."""
+
+from __future__ import annotations
+
+import sys
+
+from cerank.cli import options
+from cerank.cli.output import say
+from cerank.cli.running import settings_of
+from cerank.errors import UsageError
+from cerank.lab import Lab
+
+
+def tui(
+    lab: options.Lab = None,
+    cache: options.Cache = None,
+    device: options.Device = None,
+    threads: options.Threads = None,
+) -> None:
+    """Open the dashboard: watch, launch, stop and compare runs on a terminal. Jobs go on when it closes."""
+    settings = settings_of(lab, cache, device, threads)
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise UsageError("the dashboard needs a terminal", hint="`cerank ps` and `cerank show` work without one")
+    from cerank.tui.app import run
+
+    said = run(Lab(settings))
+    if said:
+        say(said)

@@ -1,0 +1,23 @@
+"""A run's log as lines: what happened to it, and what its worker wrote; each look reads only what was added."""
+
+from __future__ import annotations
+
+from cerank.domain.readings import Event
+from cerank.store.glances import TextTail
+from cerank.store.journal import Tail
+from cerank.store.layout import RunFolder
+
+LONGEST = 2000  # characters of a line; the file has it whole
+
+
+class Log:
+    """Follows the events and the output of one run."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._events: Tail[Event] = Tail(folder.events, Event)
+        self._text = TextTail(folder.log)
+
+    def look(self) -> list[str]:
+        """The new lines, events before output."""
+        lines = [f"{event.time[11:19]} [{event.attempt}] {event.kind}: {event.text}" for event in self._events.new()]
+        return lines + [line[:LONGEST] + ("…" if len(line) > LONGEST else "") for line in self._text.new()]

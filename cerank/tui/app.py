@@ -1,0 +1,249 @@
+"""The program: one lab, a stack of screens, one look at the files a second.
+
+Invariant: every run goes on when this process ends; nothing here is its parent in more than name.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+from textual.app import App, SystemCommand
+from textual.binding import Binding, BindingType
+from textual.dom import DOMNode
+from textual.notifications import SeverityLevel
+from textual.screen import Screen
+from textual.worker import get_current_worker
+
+from cerank.domain.recipe import Recipe
+from cerank.errors import CerankError
+from cerank.lab import Lab
+from cerank.lab.watching import Change, Entry, Watch, changes, tally
+from cerank.lab.words import GLYPHS, short
+from cerank.tui import theme
+from cerank.tui.cells import SafeLines, words
+from cerank.tui.screens.base import LabScreen
+from cerank.tui.screens.runs import RunsScreen
+
+T = TypeVar("T")
+
+LOOK_EVERY = 1.0  # seconds
+
+
+class CerankApp(App[str], inherit_bindings=False):
+    """The dashboard over a lab.
+
+    Attributes:
+        entries: the runs as they were last seen, the oldest first.
+        marked: names of marked runs, in the order they were marked.
+    """
+
+    TITLE = "cerank"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("question_mark", "help", "help", key_display="?", id="app.help", tooltip="What the keys do here"),
+        Binding("q", "quit", "quit", id="app.quit", tooltip="Leave the dashboard; jobs go on"),
+        Binding("ctrl+c", "quit", show=False, priority=True, id="app.interrupt"),
+    ]
+    CSS = """
+    Toast { max-width: 90%; }
+    DataTable, DataTable:focus { background: $background; background-tint: $foreground 0%; }
+    DataTable > .datatable--header { background: $panel; color: $foreground; text-style: bold; }
+    DataTable > .datatable--cursor { background: $primary 25%; color: $foreground; text-style: none; }
+    Screen { background: $background; }
+    """
+
+    def __init__(self, lab: Lab, *, look_every: float = LOOK_EVERY) -> None:
+        super().__init__()
+        self.lab = lab
+        self.entries: tuple[Entry, ...] = ()
+        self.marked: list[str] = []
+        self.has_looked = False
+        self.devices = ""  # what the bar says of them
+        self.files = Path.cwd()  # where exports go
+        self._again: set[str] = set()
+        self._watch = Watch(lab.folder)
+        self._look_every = look_every
+        self._is_looking = False
+        self._filters.append(SafeLines())  # the last gate; Textual itself passes escape sequences on
+
+    def on_mount(self) -> None:
+        """Shows the runs, empty at first; the files are read in a thread."""
+        self.register_theme(theme.DARK)
+        self.register_theme(theme.LIGHT)
+        self.theme = theme.WITHOUT_COLOR if self.no_color else theme.DARK.name
+        self.push_screen(RunsScreen())
+        self.look()
+        if self._look_every:
+            self.set_interval(self._look_every, self.look)
+
+    # looking
+
+    def look(self, *again: str) -> None:
+        """Looks at the lab once, in a thread; `again` names runs that were just acted upon."""
+        self._again.update(again)
+        if self._is_looking:
+            return
+        self._is_looking = True
+        named, self._again = self._again, set()
+        self.do(lambda: self._watch.look(named), self._see, group="look", last=self._looked)
+
+    def _looked(self) -> None:
+        self._is_looking = False
+        if self._again:
+            self.look()
+
+    def _see(self, entries: tuple[Entry, ...]) -> None:
+        before, self.entries = self.entries, entries
+        is_first, self.has_looked = not self.has_looked, True
+        same = len(before) == len(entries) and all(one is other for one, other in zip(before, entries, strict=True))
+        if not same:
+            names = {entry.name for entry in entries}
+            self.marked = [name for name in self.marked if name in names]
+            for change in changes(before, entries):
+                self._toast(change)
+        if isinstance(self.screen, LabScreen) and (is_first or not same or self.screen.wants_every_look):
+            self.screen.see(entries)
+
+    def _toast(self, change: Change) -> None:
+        """Says what happened to a run."""
+        entry, glyph = change.entry, GLYPHS[change.now]
+        if change.now == "finished":
+            figures = "  ".join(f"{name} {short(value)}" for name, value in list(entry.finals.items())[:3])
+            self.say(f"{glyph} {entry.title} finished  {figures}")
+        elif change.now in {"failed", "damaged"}:
+            self.say(f"{glyph} {entry.title} {change.now}: {entry.status.text}", "error")
+        elif change.now == "lost":
+            self.say(f"{glyph} {entry.title} is lost: its worker is gone without a word; r resumes it", "warning")
+        elif change.now == "paused":
+            self.say(f"{glyph} {entry.title} is paused at a checkpoint; r resumes it")
+
+    # doing
+
+    def do(
+        self,
+        job: Callable[[], T],
+        done: Callable[[T], None] | None = None,
+        *,
+        group: str = "work",
+        node: DOMNode | None = None,
+        last: Callable[[], None] | None = None,
+    ) -> None:
+        """Does `job` in a thread, then `done` with what it returned; a refusal becomes a toast.
+
+        This is the dashboard's boundary: an unforeseen fault goes to a file and is told, and the screen stays.
+
+        Args:
+            job: reads or changes files; touches no widget.
+            done: hears the outcome, in the dashboard's own thread; not called once `node` has gone.
+            group: a later job of the same group and node takes the place of an earlier one.
+            node: the screen or widget that asked.
+            last: called in the end, whatever happened.
+        """
+
+        def bounded() -> None:
+            worker = get_current_worker()
+            outcome: list[T] = []
+            try:
+                outcome.append(job())
+            except CerankError as error:
+                self.call_from_thread(self.refuse, error)
+            except Exception as error:  # noqa: BLE001 - the boundary named above
+                self.call_from_thread(self._fault, error)
+            if outcome and done is not None and not worker.is_cancelled and (node is None or node.is_attached):
+                self.call_from_thread(done, outcome[0])
+            if last is not None:
+                self.call_from_thread(last)
+
+        (node or self).run_worker(bounded, thread=True, group=group, exclusive=node is not None, exit_on_error=False)
+
+    def refuse(self, error: CerankError) -> None:
+        """Shows why something was not done."""
+        self.say(str(error), "error")
+
+    def _fault(self, error: Exception) -> None:
+        with tempfile.NamedTemporaryFile("w", prefix="cerank-", suffix=".txt", delete=False, encoding="utf8") as file:
+            traceback.print_exception(error, file=file)
+        self.say(f"a fault of cerank: {type(error).__name__}: {error}; the traceback is in {file.name}", "error")
+
+    def say(self, text: str, severity: SeverityLevel = "information") -> None:
+        """A toast."""
+        self.notify(words(text), severity=severity, markup=False, timeout=10 if severity == "error" else 6)
+
+    def keep(self, text: str, name: str) -> None:
+        """Copies text to the clipboard; terminals that do not do so stay silent, so a file is offered."""
+        self.copy_to_clipboard(words(text, 100_000))
+        self.say(f"copied {name}; if your terminal does not do that, e writes a file")
+
+    # marks
+
+    def mark(self, name: str) -> None:
+        """Marks a run, or takes its mark away."""
+        if name in self.marked:
+            self.marked.remove(name)
+        else:
+            self.marked.append(name)
+
+    # actions
+
+    def open_compare(self, targets: list[str]) -> None:
+        """Opens the comparison of what the names stand for."""
+        from cerank.tui.screens.compare import CompareScreen
+
+        self.push_screen(CompareScreen(self.lab, targets))
+
+    def open_new(self, recipe: Recipe | None = None) -> None:
+        """Opens the form of a new run, filled in from a recipe where one is given."""
+        from cerank.tui.screens.new_run import NewRunScreen
+
+        self.push_screen(NewRunScreen(self.lab, recipe=recipe))
+
+    def action_help(self) -> None:
+        """Shows what the keys do on the screen in front."""
+        from cerank.tui.screens.help import HelpScreen
+
+        if not isinstance(self.screen, HelpScreen):
+            self.push_screen(HelpScreen(self.screen))
+
+    async def action_quit(self) -> None:
+        """Leaves; asks only where something would be lost."""
+        from cerank.tui.cells import joined
+        from cerank.tui.screens.confirm import Confirm
+
+        lost = next(
+            (text for one in self.screen_stack if isinstance(one, LabScreen) and (text := one.would_lose())), ""
+        )
+        if not lost:
+            self.exit(self.farewell())
+            return
+        question = joined(lost, (" Leave all the same?", "bold"))
+        self.push_screen(Confirm(question, "Leave"), lambda yes: self.exit(self.farewell()) if yes else None)
+
+    def farewell(self) -> str:
+        """How many jobs keep running; "" for none."""
+        live = sum(entry.is_live for entry in self.entries)
+        queued = sum(entry.state == "queued" for entry in self.entries)
+        parts = [f"{live} job{'s' * (live != 1)} keep{'s' * (live == 1)} running"] if live else []
+        parts += [f"{queued} wait{'s' * (queued == 1)} in the queue"] if queued else []
+        return ", ".join(parts)
+
+    def get_system_commands(self, screen: Screen[Any]) -> Any:
+        """The palette: every key of the screen in front, then Textual's own commands."""
+        from cerank.tui.screens.help import commands_of
+
+        for title, text, run in commands_of(screen):
+            yield SystemCommand(title, text, run)
+        kept = {"Theme", "Screenshot", "Maximize", "Minimize"}
+        yield from (command for command in super().get_system_commands(screen) if command.title in kept)
+
+    @property
+    def tally(self) -> str:
+        """How many runs are in which state."""
+        return tally(self.entries)
+
+
+def run(lab: Lab) -> str:
+    """Runs the dashboard until a person leaves; returns what to say then."""
+    return CerankApp(lab).run() or ""

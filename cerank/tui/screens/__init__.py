@@ -1,0 +1,1 @@
+"""The dashboard's screens; each is imported when it is first opened."""

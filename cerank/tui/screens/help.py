@@ -1,0 +1,95 @@
+"""Help for the screen in front, made from its bindings; the palette's commands come from the same."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from typing import Any, ClassVar
+
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import VerticalScroll
+from textual.screen import ModalScreen, Screen
+from textual.widgets import Static
+
+from cerank.tui.cells import content, joined, stacked
+
+_NAMES = {
+    "question_mark": "?",
+    "slash": "/",
+    "left_square_bracket": "[",
+    "right_square_bracket": "]",
+    "plus": "+",
+    "minus": "-",
+    "escape": "esc",
+    "comma": ",",
+    "full_stop": ".",
+    "less_than_sign": "<",
+    "greater_than_sign": ">",
+    "equals_sign": "=",
+    "ctrl+p": "^p",
+}
+
+
+def bindings_of(screen: Screen[Any]) -> list[Binding]:
+    """The bindings that act on a screen now, one for each action, the screen's own first."""
+    found: dict[str, Binding] = {}
+    keys: dict[str, list[str]] = {}
+    for _, bindings in reversed(screen._binding_chain):
+        for key, binding in bindings:
+            if not binding.id or not binding.description:
+                continue
+            found.setdefault(binding.id, binding)
+            keys.setdefault(binding.id, []).append(binding.key_display or _NAMES.get(key, key))
+    ordered = sorted(found, key=lambda name: (name.startswith("app."), name.startswith("list.")))
+    return [_with_keys(found[name], keys[name]) for name in ordered]
+
+
+def _with_keys(binding: Binding, keys: list[str]) -> Binding:
+    return dataclasses.replace(binding, key_display=" ".join(dict.fromkeys(keys)))
+
+
+def commands_of(screen: Screen[Any]) -> Iterable[tuple[str, str, Callable[[], Any]]]:
+    """Title, text and action of each binding, for the palette."""
+    for binding in bindings_of(screen):
+        action = binding.action
+
+        async def run(action: str = action) -> None:
+            await screen.run_action(action)
+
+        yield binding.description.capitalize(), f"{binding.key_display}  {binding.tooltip}".strip(), run
+
+
+class HelpScreen(ModalScreen[None]):
+    """Every key of the screen below, with what it does."""
+
+    CSS = """
+    HelpScreen { align: center middle; }
+    HelpScreen > VerticalScroll { width: 76; max-width: 96%; height: auto; max-height: 94%; padding: 1 2;
+                                  background: $panel; border: round $primary; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape,question_mark,q", "dismiss(None)", "close", id="help.close")
+    ]
+
+    def __init__(self, about: Screen[Any]) -> None:
+        super().__init__()
+        self._about = about
+
+    def compose(self) -> ComposeResult:
+        """The table of keys."""
+        title = getattr(self._about, "HELP_TITLE", "this screen")
+        text = getattr(self._about, "HELP_TEXT", "")
+        rows = [joined((f"Keys of {title}", "bold")), content("")]
+        for binding in bindings_of(self._about):
+            more = f": {binding.tooltip}" if binding.tooltip else ""
+            rows.append(
+                joined((f"{binding.key_display or '':>14}  ", "bold $primary"), binding.description, (more, "dim"))
+            )
+        rows.append(
+            joined((f"{'^p':>14}  ", "bold $primary"), "palette", (": every command by name, and themes", "dim"))
+        )
+        if text:
+            rows += [content(""), content(text, lines=True)]
+        with VerticalScroll():
+            yield Static(stacked(*rows))

@@ -1,0 +1,174 @@
+"""The list of runs: a row for each entry, of which only what changed is written again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import ClassVar
+
+from rich.text import Text
+from textual.binding import Binding, BindingType
+from textual.events import Resize
+from textual.widgets import DataTable
+
+from cerank.lab.watching import Entry
+from cerank.lab.words import GLYPHS, clock, count, short
+from cerank.tui.cells import cell
+from cerank.tui.theme import state_color
+
+
+class Column:
+    """A column: `width` in cells; 0 shares what is left."""
+
+    def __init__(self, key: str, width: int, show: Callable[[Entry], Text]) -> None:
+        self.key = key
+        self.width = width
+        self.show = show
+
+
+def _measure(pair: tuple[str, float] | None) -> Text:
+    return cell(short(pair[1]) if pair else "", is_right=True)
+
+
+def _title(entry: Entry) -> Text:
+    if entry.status.state == "damaged":
+        return cell(f"{entry.name}: {entry.status.text}")
+    tags = "".join(f" #{tag}" for tag in entry.notes.tags)
+    return cell(entry.title + tags)
+
+
+_RUN = Column("run", 0, _title)
+_RECIPE = Column("recipe", 0, lambda entry: cell(entry.recipe) if entry.plan else cell(entry.status.text))
+_BASE = Column("base", 9, lambda entry: cell(entry.base))
+_AT = Column("at", 18, lambda entry: cell(entry.at))
+_LEFT = Column("left", 7, lambda entry: cell(clock(entry.seconds_left), is_right=True))
+_SPEED = Column("pairs/s", 7, lambda entry: cell(count(entry.pairs_per_second) if entry.is_live else "", is_right=True))
+_DEV = Column("dev", 5, lambda entry: _measure(entry.validated))
+_TEST = Column("test", 5, lambda entry: _measure(entry.final))
+
+_WIDTH_STATE = 12
+
+
+def columns_for(width: int) -> tuple[Column, ...]:
+    """Which columns fit; the state comes first, always."""
+    if width < 50:
+        return (_RUN, Column("at", 12, lambda entry: cell(entry.at or _outcome(entry))))
+    if width < 100:
+        return (_RUN, _AT, _LEFT, _DEV, _TEST)
+    return (_RUN, _RECIPE, _BASE, _AT, _LEFT, _SPEED, _DEV, _TEST)
+
+
+def _outcome(entry: Entry) -> str:
+    return f"test {short(entry.final[1])}" if entry.final else ""
+
+
+class RunTable(DataTable[Text]):
+    """Runs, one highlighted, any number marked.
+
+    Attributes:
+        is_narrow: state as its sign alone, for a list beside something else.
+    """
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("j", "cursor_down", "down", show=False, id="list.down"),
+        Binding("k", "cursor_up", "up", show=False, id="list.up"),
+        Binding("g", "scroll_top", "first", show=False, id="list.first"),
+        Binding("G", "scroll_bottom", "last", show=False, id="list.last"),
+    ]
+
+    def __init__(self, *, is_narrow: bool = False, id: str | None = None) -> None:  # noqa: A002 - Textual's name for it
+        super().__init__(cursor_type="row", id=id, cell_padding=1, cursor_foreground_priority="renderable")
+        self.is_narrow = is_narrow
+        self._columns: tuple[Column, ...] = ()
+        self._shown: list[tuple[Entry, bool]] = []
+        self._wanted: tuple[Sequence[Entry], frozenset[str]] = ((), frozenset())
+        self.sorted_by = ("created", True)
+
+    def on_resize(self, _: Resize) -> None:
+        """Lays the columns out for the new width."""
+        self._lay_out()
+        self._fill(*self._wanted)
+
+    @property
+    def highlighted(self) -> Entry | None:
+        """The entry under the cursor."""
+        return self._shown[self.cursor_row][0] if 0 <= self.cursor_row < len(self._shown) else None
+
+    def show(self, entries: Sequence[Entry], marked: frozenset[str]) -> None:
+        """Shows these rows in this order; the cursor stays on its run."""
+        self._wanted = (entries, marked)
+        if self._columns:
+            self._fill(entries, marked)
+
+    def highlight(self, name: str) -> None:
+        """Puts the cursor on a run, if it is listed."""
+        for place, (entry, _) in enumerate(self._shown):
+            if entry.name == name:
+                self.move_cursor(row=place, animate=False)
+
+    def head(self, key: str, is_falling: bool) -> None:
+        """Shows by which column the rows are sorted."""
+        if self.sorted_by != (key, is_falling):
+            self.sorted_by = (key, is_falling)
+            self._lay_out()
+            self._fill(*self._wanted)
+
+    def _lay_out(self) -> None:
+        width = self.size.width
+        if not width:
+            return
+        here = self.highlighted.name if self.highlighted else ""
+        self._columns = columns_for(width)
+        first = 3 if self.is_narrow else _WIDTH_STATE
+        free = width - 2 * (len(self._columns) + 1) - first - sum(column.width for column in self._columns) - 1
+        flexible = [column for column in self._columns if not column.width]
+        self.clear(columns=True)
+        self._shown = []
+        self.add_column(cell("" if self.is_narrow else self._headed("state")), width=first, key="state")
+        for column in self._columns:
+            share = max(8, free // len(flexible) + (free % len(flexible) if column is flexible[0] else 0))
+            is_right = column.key in {"left", "pairs/s", "dev", "test"}
+            self.add_column(
+                cell(self._headed(column.key), is_right=is_right), width=column.width or share, key=column.key
+            )
+        self._fill(*self._wanted)
+        self.highlight(here)
+
+    def _headed(self, key: str) -> str:
+        by, is_falling = self.sorted_by
+        return f"{key}{'▼' if is_falling else '▲'}" if by == key else key
+
+    def _fill(self, entries: Sequence[Entry], marked: frozenset[str]) -> None:
+        rows = [(entry, entry.name in marked) for entry in entries]
+        if not self._columns:
+            return
+        if [entry.name for entry, _ in rows] == [entry.name for entry, _ in self._shown]:
+            self._update(rows)
+            return
+        here, line = (self.highlighted.name if self.highlighted else ""), self.cursor_row
+        with self.app.batch_update():
+            self.clear()
+            self._shown = rows
+            for entry, is_marked in rows:
+                self.add_row(*self._cells(entry, is_marked))
+        names = [entry.name for entry, _ in rows]
+        place = names.index(here) if here in names else min(line, len(names) - 1)
+        self.move_cursor(row=max(0, place), animate=False)
+
+    def _update(self, rows: list[tuple[Entry, bool]]) -> None:
+        for place, (new, old) in enumerate(zip(rows, self._shown, strict=True)):
+            if new[0] is old[0] and new[1] == old[1]:
+                continue
+            for column, (now, before) in enumerate(zip(self._cells(*new), self._cells(*old), strict=True)):
+                if now != before or now.style != before.style:
+                    self.update_cell_at((place, column), now)  # type: ignore[arg-type]  # it takes any pair of ints
+        self._shown = rows
+
+    def _cells(self, entry: Entry, is_marked: bool) -> list[Text]:
+        color = state_color(entry.state, is_dark=self.app.current_theme.dark)
+        sign = ("●" if is_marked else " ") + GLYPHS[entry.state]
+        state = cell(sign if self.is_narrow else f"{sign} {entry.state}", color)
+        cells = [state, *(column.show(entry) for column in self._columns)]
+        if entry.state == "damaged":
+            for one in cells:
+                one.style = color
+        return cells
