@@ -51,7 +51,7 @@ def test_no_token_reaches_supervisor_or_worker_by_way_of_the_system(
     for name in TOKENS[:2]:
         monkeypatch.setenv(name, CANARY)
     (folder,) = bench.enqueued("hold")
-    eventually(lambda: bench.state(folder) == "running")
+    eventually(lambda: bench.is_at_work(folder))
     for path in (folder.lease, QueueFolder(bench.folder).lease):
         owner = lease.owner(path)
         assert owner is not None

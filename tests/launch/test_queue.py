@@ -21,7 +21,7 @@ from tests.store.crashes import crash_points
 def waiting(bench: Bench) -> list[RunFolder]:
     """Three runs behind one that holds the only slot; nothing else moves."""
     first, *rest = bench.enqueued("hold", "quick", "quick", "quick")
-    eventually(lambda: bench.state(first) == "running")
+    eventually(lambda: bench.is_at_work(first))
     eventually(lambda: len(queue.entries(bench.folder)) == 3)
     return rest
 

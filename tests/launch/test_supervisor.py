@@ -70,7 +70,7 @@ def test_after_a_reboot_nothing_starts_by_itself_and_one_call_starts_what_waits(
 
 def test_a_killed_supervisor_leaves_its_worker_at_work_and_the_next_one_waits_for_it(bench: Bench) -> None:
     first, second = bench.enqueued("hold", "quick")
-    eventually(lambda: bench.state(first) == "running")
+    eventually(lambda: bench.is_at_work(first))
     bench.kill_supervisor()
     state = bench.lab.queue_state()
     assert (state.state, state.waiting, state.slots[0].run) == ("stopped", 1, first.name)
@@ -91,7 +91,7 @@ def test_a_killed_supervisor_leaves_its_worker_at_work_and_the_next_one_waits_fo
 @pytest.mark.slow
 def test_ten_kills_of_the_supervisor_start_no_run_twice_and_lose_none(bench: Bench) -> None:
     chance = random.Random(4)
-    folders = bench.enqueued(*["quick"] * 12)
+    folders = bench.enqueued(*["quick", "fail"] * 6)
     for kill in range(10):
         bench.lab.start_queue()
         before = bench.lab.queue_state().slots[0].run
@@ -103,7 +103,7 @@ def test_ten_kills_of_the_supervisor_start_no_run_twice_and_lose_none(bench: Ben
         bench.kill_supervisor()
     bench.lab.start_queue()
     eventually(lambda: is_over(bench), 60)
-    assert set(bench.states(folders)) == {"finished"}
+    assert bench.states(folders) == ["finished", "failed"] * 6
     assert [len(bench.starts(folder)) for folder in folders] == [1] * 12
     assert not (bench.folder / "overlap").exists()
     assert QueueFolder(bench.folder).log.read_text().count("serving as pid") > 5
@@ -111,7 +111,7 @@ def test_ten_kills_of_the_supervisor_start_no_run_twice_and_lose_none(bench: Ben
 
 def test_a_killed_worker_frees_its_device_and_its_run_is_lost_until_it_is_queued_again(bench: Bench) -> None:
     first, second = bench.enqueued("hold", "quick")
-    eventually(lambda: bench.state(first) == "running")
+    eventually(lambda: bench.is_at_work(first))
     owner = lease.owner(first.lease)
     assert owner is not None
     assert lease.signal_owner(owner, signal.SIGKILL)
@@ -125,8 +125,8 @@ def test_a_killed_worker_frees_its_device_and_its_run_is_lost_until_it_is_queued
 
 def test_paused_and_failed_runs_can_be_queued_again_and_finished_ones_not(bench: Bench) -> None:
     paused, failed, finished = bench.enqueued("hold", "fail", "quick")
-    eventually(lambda: bench.state(paused) == "running")
-    assert bench.lab.stop(paused) is True
+    eventually(lambda: bench.is_at_work(paused))
+    bench.lab.stop(paused)
     eventually(lambda: is_over(bench))
     assert bench.states([paused, failed, finished]) == ["paused", "failed", "finished"]
     bench.release()
@@ -149,7 +149,7 @@ def test_a_worker_that_dies_without_a_word_is_tried_once_and_the_next_goes_on(be
 
 def test_a_run_with_a_damaged_plan_leaves_the_queue_and_the_next_goes_on(bench: Bench) -> None:
     hold, damaged, good = bench.enqueued("hold", "quick", "quick")
-    eventually(lambda: bench.state(hold) == "running")
+    eventually(lambda: bench.is_at_work(hold))
     damaged.plan.write_text("{")
     bench.release()
     eventually(lambda: is_over(bench))
@@ -159,7 +159,7 @@ def test_a_run_with_a_damaged_plan_leaves_the_queue_and_the_next_goes_on(bench: 
 
 def test_a_run_that_was_started_otherwise_keeps_its_device(bench: Bench) -> None:
     direct, worker = bench.lab.start(plan_for(label="hold"), TOML)
-    eventually(lambda: bench.state(direct) == "running")
+    eventually(lambda: bench.is_at_work(direct))
     (queued,) = bench.enqueued("quick")
     serving = supervisor.Supervisor(bench.folder, (CPU,), STANDIN, {})
     serving.step()
@@ -175,7 +175,8 @@ def test_each_gpu_takes_one_run_that_sees_it_alone_and_the_cpu_one_beside(bench:
     bench.lab = bench.opened((*GPUS, CPU))
     gpu_runs = bench.enqueued("hold", "hold", "hold", device="cuda")
     (cpu_run,) = bench.enqueued("hold")
-    eventually(lambda: bench.states([*gpu_runs, cpu_run]) == ["running", "running", "queued", "running"])
+    eventually(lambda: all(bench.is_at_work(folder) for folder in (*gpu_runs[:2], cpu_run)))
+    assert bench.state(gpu_runs[2]) == "queued"
     slots = {slot.device: slot.run for slot in bench.lab.queue_state().slots}
     assert slots == {"cuda:0": gpu_runs[0].name, "cuda:1": gpu_runs[1].name, "cpu": cpu_run.name}
     seen = [bench.starts(folder)[0].text.partition("DEVICES=")[2] for folder in gpu_runs[:2]]
@@ -191,7 +192,8 @@ def test_a_run_for_any_gpu_leaves_the_one_that_another_asks_for_by_number(bench:
     anywhere, first = (runs.create(bench.folder, plan_for(asked, "hold"), TOML, now) for asked in ("cuda", "cuda:0"))
     bench.written(anywhere.name, first.name)
     (second,) = bench.enqueued("hold", device="cuda:0")
-    eventually(lambda: bench.states([anywhere, first, second]) == ["running", "running", "queued"])
+    eventually(lambda: bench.is_at_work(anywhere) and bench.is_at_work(first))
+    assert bench.state(second) == "queued"
     assert bench.starts(anywhere)[0].text.endswith("=GPU-bb")
     assert bench.starts(first)[0].text.endswith("=GPU-aa,GPU-bb")
     bench.release()
@@ -235,11 +237,11 @@ def test_a_log_that_grew_large_begins_anew(bench: Bench) -> None:
 
 
 def test_an_entry_is_spent_by_any_start_after_it_was_queued(bench: Bench) -> None:
-    folder = runs.create(bench.folder, plan_for(), TOML, datetime.now(UTC))
+    folder = runs.create(bench.folder, plan_for(label="fail"), TOML, datetime.now(UTC))
     bench.written(folder.name)
-    process = local.start(plan_for(label="fail"), folder, command=STANDIN)
-    process.wait(30)
-    assert bench.state(folder) in {"finished", "failed"}
+    assert local.start(plan_for(), folder, command=STANDIN).wait(30) == ExitCode.FAILED
+    assert bench.state(folder) == "failed"
+    assert bench.lab.queued() == []
     serving = supervisor.Supervisor(bench.folder, (CPU,), STANDIN, {})
     serving.step()
     assert serving.children == []
