@@ -21,7 +21,7 @@ from cerank.domain.recipe import Recipe, recipe_from
 from cerank.errors import RecipeError
 from cerank.lab import forms, plans
 from cerank.registry import nearest
-from cerank.settings import device_mistake
+from cerank.settings import Flags, device_mistake, resolve
 from cerank.store.layout import plain
 
 MOST_RUNS = 500  # a matrix of more is a slip of the keyboard
@@ -36,11 +36,7 @@ class Origin(msgspec.Struct, frozen=True):
     table: dict[str, object]  # as TOML gives it, parents merged
     toml: bytes  # as given
     source: str  # for --recipe; "" where no file holds it yet
-
-    @property
-    def recipe(self) -> Recipe:
-        """The recipe as it stands, nothing changed."""
-        return recipe_from(self.table, self.name)
+    recipe: Recipe  # as it stands, nothing changed
 
 
 class Draft(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,20 +84,19 @@ class _Choice(msgspec.Struct, frozen=True):
 
     origin: Origin
     overrides: tuple[tuple[str, object], ...]  # (key path, value), those that this recipe has a place for
-    own: Recipe  # as the origin has it
     recipe: Recipe
 
 
 def origin(name_or_path: str) -> Origin:
     """A shipped recipe, or one in a `.toml` file; raises as `recipes.load`."""
     loaded = recipes.load(name_or_path)
-    return Origin(loaded.recipe.name, loaded.merged, loaded.toml, name_or_path)
+    return Origin(loaded.recipe.name, loaded.merged, loaded.toml, name_or_path, loaded.recipe)
 
 
 def origin_of(recipe: Recipe) -> Origin:
     """A recipe that no file holds, such as that of a run; it has to be saved before a command can name it."""
     toml = recipes.render(recipe).encode()
-    return Origin(recipe.name, decode.toml_table(toml, recipe.name), toml, "")
+    return Origin(recipe.name, decode.toml_table(toml, recipe.name), toml, "", recipe)
 
 
 def draft_of(recipe: Recipe) -> Draft:
@@ -208,12 +203,11 @@ def _chosen(start: Origin, values: Mapping[str, object], mistakes: list[Mistake]
     for path, value in fitting.items():
         table = decode.merged(table, _nested(path, value))
     try:
-        own = start.recipe
         recipe = plans.checked(recipe_from(table, start.name))
     except RecipeError as error:
         mistakes += [_placed(line) for line in error.what.split("\n")]
         return None
-    return _Choice(start, tuple(fitting.items()), own, recipe)
+    return _Choice(start, tuple(fitting.items()), recipe)
 
 
 def _stage_in(path: str) -> str | None:
@@ -246,7 +240,7 @@ def _cells(draft: Draft, choices: Sequence[_Choice], seeds: Sequence[int]) -> li
         for base in draft.bases or (choice.recipe.base,):
             for seed in seeds or (choice.recipe.seed,):
                 recipe = msgspec.structs.replace(choice.recipe, base=base, seed=seed)
-                given = choice.origin.toml if recipe == choice.own else b""
+                given = choice.origin.toml if recipe == choice.origin.recipe else b""
                 label = _label(draft, recipe, many=(len(choices), len(draft.bases), len(seeds)))
                 out.append(Cell(recipe, given, label, _command(draft, choice, recipe, label)))
     return out
@@ -261,7 +255,7 @@ def _label(draft: Draft, recipe: Recipe, many: tuple[int, int, int]) -> str:
 
 
 def _command(draft: Draft, choice: _Choice, recipe: Recipe, label: str) -> str:
-    own = choice.own
+    own = choice.origin.recipe
     words = ["cerank", "run", "--recipe", choice.origin.source or recipe_file(choice.origin.name)]
     words += ["--base", recipe.base] if recipe.base != own.base else []
     words += ["--seed", str(recipe.seed)] if recipe.seed != own.seed else []
@@ -310,6 +304,11 @@ def datasets_like(text: str) -> tuple[DatasetEntry, ...]:
         inside = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
         return tuple(DatasetEntry(str(path), "folder") for path in [folder, *inside[:MOST_FOLDERS]])
     return (*own, *search(text))
+
+
+def lab_option(lab: Path, environ: Mapping[str, str], cwd: Path) -> str:
+    """What --lab has to say for a command typed in `cwd` to use this lab; "" where it finds it by itself."""
+    return "" if resolve(Flags(), environ, cwd).settings.lab.resolve() == lab.resolve() else str(lab.resolve())
 
 
 def recipe_file(name: str) -> str:

@@ -107,6 +107,18 @@ def suggested(found: Comparison, form: Form) -> str:
     return f"{plain(f'{others[0]}-against-{found.baseline}', 60)}{ENDINGS[form]}"
 
 
+def place_mistake(path: Path, *, replace: bool = False) -> str:
+    """What keeps a file from being written there, as far as can be seen; "" for nothing."""
+    if "\0" in str(path) or not path.name:
+        return "not the name of a file"
+    target = path.expanduser().absolute()
+    if not target.parent.is_dir():
+        return "its folder does not exist"
+    if target.is_dir():
+        return "is a folder; name a file in it"
+    return "exists already; give another name" if target.exists() and not replace else ""
+
+
 def save(text: str, path: Path, *, replace: bool = False) -> Path:
     """Writes `text` whole or not at all; returns the absolute path.
 
@@ -114,14 +126,8 @@ def save(text: str, path: Path, *, replace: bool = False) -> Path:
         UsageError: its folder is not there, or (without `replace`) it exists.
         RunFailedError: the disk refuses.
     """
-    if "\0" in str(path) or not path.name:
-        raise UsageError("not the name of a file", where=str(path))
+    if mistake := place_mistake(path, replace=replace):
+        raise UsageError(mistake, where=str(path))
     target = path.expanduser().absolute()
-    if not target.parent.is_dir():
-        raise UsageError("its folder does not exist", where=str(target))
-    if target.is_dir():
-        raise UsageError("is a folder", where=str(target), hint="name a file in it")
-    if target.exists() and not replace:
-        raise UsageError("exists already", where=str(target), hint="give another name")
     disk.write(target, text.encode())
     return target

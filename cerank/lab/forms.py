@@ -12,6 +12,7 @@ import re
 import tomllib
 import types
 import typing
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -50,6 +51,15 @@ def groups(recipe: Recipe) -> tuple[Group, ...]:
         Group("evaluate", "evaluate", _rows(recipe.evaluate, "evaluate")),
     ]
     return (*out, *(Group(name, f"stages.{name}", _rows(stage, f"stages.{name}")) for name, stage in recipe.chained()))
+
+
+def groups_of(several: Sequence[Recipe]) -> tuple[Group, ...]:
+    """The settings of several recipes, each table once, as the first recipe that has it says them."""
+    found: dict[str, Group] = {}
+    for recipe in several:
+        for group in groups(recipe):
+            found.setdefault(group.path, group)
+    return tuple(found.values())
 
 
 def texts(recipe: Recipe) -> dict[str, str]:

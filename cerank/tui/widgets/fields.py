@@ -5,17 +5,16 @@ Invariant: nothing here knows a rule; what is wrong with a text is told to a fie
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import ClassVar
 
 import msgspec
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Horizontal, Vertical, VerticalScroll
+from textual.containers import Horizontal, Vertical
 from textual.content import Content
 from textual.message import Message
 from textual.reactive import reactive
-from textual.screen import ModalScreen
 from textual.widget import Widget
 from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
@@ -36,8 +35,8 @@ class Choice(Widget, can_focus=True):
     Choice:focus { background: $primary 25%; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("right,space,l", "turn(1)", "next value", show=False, id="choice.next"),
-        Binding("left,h", "turn(-1)", "value before", show=False, id="choice.before"),
+        Binding("right,space", "turn(1)", "next value", show=False, id="choice.next"),
+        Binding("left", "turn(-1)", "value before", show=False, id="choice.before"),
     ]
     value: reactive[str] = reactive("", init=False)
 
@@ -77,8 +76,9 @@ class Choice(Widget, can_focus=True):
 
 
 class FieldRow(Vertical):
-    """A setting: its key, the text to change, its meaning where there is room, and what is wrong with it."""
+    """A setting: its key, the text to change, its meaning (in full where the focus is), and what is wrong with it."""
 
+    SCOPED_CSS = False  # the breakpoints' classes are the screen's
     DEFAULT_CSS = """
     FieldRow { height: auto; }
     FieldRow > Horizontal { height: 1; }
@@ -87,6 +87,8 @@ class FieldRow(Vertical):
     FieldRow .meaning { width: 1.2fr; padding: 0 1; color: $text-muted; text-overflow: ellipsis; text-wrap: nowrap; }
     .-slim FieldRow .meaning { display: none; }
     .-slim FieldRow .key { width: 19; }
+    FieldRow .help { display: none; color: $text-muted; padding: 0 1 0 3; height: auto; }
+    FieldRow:focus-within .help { display: block; }
     FieldRow .wrong { display: none; color: $error; padding: 0 1 0 3; height: auto; }
     FieldRow.-wrong .wrong { display: block; }
     FieldRow.-wrong .key { color: $error; }
@@ -118,6 +120,7 @@ class FieldRow(Vertical):
         self._text = row.text if text is None else text
         self._placeholder = placeholder
         self._wrong = ""
+        self._has_said = False
 
     def compose(self) -> ComposeResult:
         """The line, and the line below for what is wrong."""
@@ -130,6 +133,7 @@ class FieldRow(Vertical):
                 else LineInput(safe, placeholder=self._placeholder, select_on_focus=False)
             )
             yield Static(content(self.row.meaning or self.row.wanted), classes="meaning")
+        yield Static(self._help(), classes="help")
         yield Static(classes="wrong")
 
     def on_mount(self) -> None:
@@ -153,11 +157,15 @@ class FieldRow(Vertical):
                     choice.choices, choice.value = row.choices, safe
                 else:
                     self.query_one(LineInput).value = safe
+            self.query_one(".meaning", Static).update(content(row.meaning or row.wanted))
+            self.query_one(".help", Static).update(self._help())
             self._mark()
 
     def say(self, wrong: str) -> None:
         """Shows what is wrong with the field, or that nothing is."""
-        self._wrong = wrong
+        if wrong == self._wrong and self._has_said:
+            return
+        self._wrong, self._has_said = wrong, self.is_mounted
         self.set_class(bool(wrong), "-wrong")
         if self.is_mounted and wrong:
             self.query_one(".wrong", Static).update(content(f"{WRONG} {wrong}"))
@@ -189,6 +197,12 @@ class FieldRow(Vertical):
         self.set_class(is_changed, "-changed")
         self.query_one(".key", Static).update(self._key())
 
+    def _help(self) -> Content:
+        row = self.row
+        wanted = f"one of {', '.join(row.choices)}" if row.choices else row.wanted
+        own = f"own: {row.text}" if row.text else ""
+        return content(" · ".join(part for part in (row.meaning, wanted, own) if part))
+
     def _key(self) -> Content:
         return joined(("• " if self._text != self.row.text else "  ", "bold"), self.row.key)
 
@@ -204,8 +218,12 @@ class MarkList(OptionList):
     """A list in which several lines may be chosen, with space or enter."""
 
     DEFAULT_CSS = """
-    MarkList { height: auto; border: none; background: $background; padding: 0; }
-    MarkList > .option-list--option { padding: 0 1; text-wrap: nowrap; text-overflow: ellipsis; }
+    MarkList { height: auto; border: none; background: $background; padding: 0; text-wrap: nowrap;
+               text-overflow: ellipsis; }
+    MarkList:focus { border: none; }
+    MarkList > .option-list--option { padding: 0 1; }
+    MarkList > .option-list--option-highlighted, MarkList:focus > .option-list--option-highlighted {
+        background: $primary 25%; color: $foreground; text-style: none; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("space", "select", "choose", id="marks.choose"),
@@ -236,7 +254,7 @@ class MarkList(OptionList):
 
     def _line(self, mark: Mark) -> Content:
         is_chosen = mark.name in self.chosen
-        return joined(("[x] " if is_chosen else "[ ] ", "bold $primary" if is_chosen else "dim")) + mark.line
+        return joined(("[x] " if is_chosen else "[ ] ", "bold" if is_chosen else "dim")) + mark.line
 
     def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
         """Turns the mark of a line."""
@@ -246,75 +264,3 @@ class MarkList(OptionList):
         self.chosen = tuple(one.name for one in self._marks if one.name in wanted)
         self.replace_option_prompt_at_index(event.option_index, self._line(mark))
         self.post_message(self.Chosen(self))
-
-
-Check = Callable[[Mapping[str, str]], Mapping[str, str]]
-
-
-class AskScreen(ModalScreen[dict[str, str] | None]):
-    """A few fields over a screen; dismissed with their texts by path once nothing is wrong, or with None."""
-
-    CSS = """
-    AskScreen { align: center middle; }
-    AskScreen > VerticalScroll { width: 84; max-width: 96%; height: auto; max-height: 90%; padding: 1 2;
-                                 background: $panel; border: round $primary; }
-    AskScreen .title { text-style: bold; margin-bottom: 1; }
-    AskScreen .meaning { display: none; }
-    AskScreen .hint { color: $text-muted; margin-top: 1; }
-    AskScreen LineInput { background: $surface; }
-    """
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape", "leave", "leave it", id="ask.leave"),
-    ]
-
-    def __init__(self, title: str, rows: Sequence[Row], check: Check, hint: str = "") -> None:
-        super().__init__()
-        self._title = title
-        self._rows = tuple(rows)
-        self._check = check
-        self._hint = hint
-
-    def compose(self) -> ComposeResult:
-        """Title, fields, and what enter does."""
-        with VerticalScroll():
-            yield Static(content(self._title), classes="title")
-            for row in self._rows:
-                yield FieldRow(row, placeholder=shown(row.meaning))
-            yield Static(content(f"{self._hint}{' · ' if self._hint else ''}enter keeps, esc leaves"), classes="hint")
-
-    @property
-    def texts(self) -> dict[str, str]:
-        """What stands in the fields."""
-        return {row.row.path: row.text for row in self.query(FieldRow)}
-
-    def on_mount(self) -> None:
-        """Starts in the first field."""
-        self.query("LineInput, Choice").first().focus()
-
-    def on_field_row_changed(self, _: FieldRow.Changed) -> None:
-        """Says what is wrong as one types."""
-        self._say()
-
-    def _say(self) -> Mapping[str, str]:
-        wrong = self._check(self.texts)
-        for row in self.query(FieldRow):
-            row.say(wrong.get(row.row.path, ""))
-        return wrong
-
-    def on_field_row_submitted(self, _: FieldRow.Submitted) -> None:
-        """Keeps the texts, if nothing is wrong."""
-        self.action_keep()
-
-    def on_key(self, event: object) -> None:
-        """Enter on a choice keeps, too."""
-        if getattr(event, "key", "") == "enter" and isinstance(self.focused, Choice):
-            self.action_keep()
-
-    def action_keep(self) -> None:
-        """Keeps the texts, if nothing is wrong."""
-        if not self._say():
-            self.dismiss(self.texts)
-
-    def action_leave(self) -> None:
-        """Changes nothing."""
-        self.dismiss(None)
