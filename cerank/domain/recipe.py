@@ -123,7 +123,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     description: Annotated[str, says("one sentence for `cerank recipes list`")] = ""
     base: Annotated[str, says("pretrained model: a name from `cerank bases`, a hub id, or a folder")] = "minilm"
     pooling: Annotated[
-        Literal["auto", "mean", "classifier"], says("how states become a score; auto: the base's own")
+        Literal["auto", "product", "mean", "classifier"], says("how states become a score; auto: the base's own")
     ] = "auto"
     seed: Annotated[Seed, says("decides everything random")] = 42
     chain: Annotated[tuple[str, ...], says("the stages that run, in order")]

@@ -6,20 +6,20 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.nn.functional import normalize
 
-from cerank.data.bases import BaseFiles, Pooling
+from cerank.data.bases import HEAD, MARK, BaseFiles, Pooling
 from cerank.domain.seeds import derive
 from cerank.errors import MissingError, UsageError
 from cerank.learn.tokens import Batch
 
-MARK = "cerank.json"  # what a checkpoint of cerank says of itself
-
 
 class CrossEncoder(nn.Module):
-    """Scores pairs. With pooling "mean" the head is `head`; with "classifier" it is inside the encoder."""
+    """Scores pairs. With pooling "mean" or "product" the head is `head`; with "classifier" it is in the encoder."""
 
     def __init__(self, encoder: nn.Module, pooling: Pooling, head: nn.Linear | None) -> None:
         super().__init__()
@@ -28,16 +28,27 @@ class CrossEncoder(nn.Module):
     def forward(self, batch: Batch) -> Tensor:
         """Scores (pairs,) in float32, whatever precision the encoder ran in."""
         inputs = {"input_ids": batch.ids, "attention_mask": batch.mask}
-        if batch.types is not None:
-            inputs["token_type_ids"] = batch.types
+        if batch.has_types:
+            inputs["token_type_ids"] = batch.segments
         out = self.encoder(**inputs)
         if self.head is None:
             return out.logits.float().squeeze(-1)  # type: ignore[no-any-return]  # transformers' outputs are untyped
         hidden = out.last_hidden_state.float()
-        weights = batch.mask.unsqueeze(-1).float()
-        pooled = (hidden * weights).sum(dim=1) / weights.sum(dim=1)
-        with torch.autocast(pooled.device.type, enabled=False):  # bf16 scores tie: 8 % of 100 documents
-            return self.head(pooled).squeeze(-1)  # type: ignore[no-any-return]
+        with torch.autocast(hidden.device.type, enabled=False):  # bf16 scores tie: 8 % of 100 documents
+            return self.head(self._pooled(hidden, batch)).squeeze(-1)  # type: ignore[no-any-return]
+
+    def _pooled(self, hidden: Tensor, batch: Batch) -> Tensor:
+        """(pairs, hidden size), from (pairs, longest, hidden size)."""
+        if self.pooling == "mean":
+            return _mean(hidden, batch.mask)
+        query = normalize(_mean(hidden, batch.mask - batch.segments), dim=1)
+        return query * normalize(_mean(hidden, batch.segments), dim=1)
+
+
+def _mean(hidden: Tensor, mask: Tensor) -> Tensor:
+    """The mean of the states where `mask` is 1."""
+    weights = mask.unsqueeze(-1).float()
+    return (hidden * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
 
 
 def load(files: BaseFiles, pooling: str, seed: int) -> CrossEncoder:
@@ -50,7 +61,7 @@ def load(files: BaseFiles, pooling: str, seed: int) -> CrossEncoder:
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # transformers leaves it untyped; it draws over the log and the live display
-    chosen: Pooling = files.pooling if pooling == "auto" else ("mean" if pooling == "mean" else "classifier")
+    chosen = files.pooling if pooling == "auto" else msgspec.convert(pooling, Pooling)
     torch.manual_seed(derive(seed, "head"))
     safe = {"trust_remote_code": False, "use_safetensors": True, "local_files_only": True, "dtype": torch.float32}
     try:
@@ -61,21 +72,27 @@ def load(files: BaseFiles, pooling: str, seed: int) -> CrossEncoder:
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         reason = str(error).splitlines()[0][:300]
         raise UsageError(f"transformers cannot load it as an encoder: {reason}", where=str(files.folder)) from error
-    if getattr(encoder, "pooler", None) is not None:  # reads [CLS]; the mean does not
+    if getattr(encoder, "pooler", None) is not None:  # it reads [CLS], which the means do not
         encoder.pooler.requires_grad_(False)
-    return CrossEncoder(encoder, chosen, _head(files.folder, encoder.config.hidden_size))
+    return CrossEncoder(encoder, chosen, _head(files.folder, chosen, encoder.config.hidden_size))
 
 
-def _head(folder: Path, size: int) -> nn.Linear:
-    """The linear head of a mean-pooled model: the saved one, or a new one of std 0.02."""
+COSINE_SCALE = 20.0  # scores of a new product head: 20 times the cosine, the spread a softmax over a group can use
+
+
+def _head(folder: Path, pooling: Pooling, size: int) -> nn.Linear:
+    """The linear head: the saved one, or a new one; of small random weights for a mean, the cosine for a product."""
     head = nn.Linear(size, 1)
-    saved = folder / "2_Dense" / "model.safetensors"
+    saved = folder / HEAD
     if saved.is_file():
         weights = load_file(saved)
         head.load_state_dict({name.removeprefix("linear."): value for name, value in weights.items()})
+        return head
+    if pooling == "product":
+        nn.init.constant_(head.weight, COSINE_SCALE)
     else:
         nn.init.normal_(head.weight, std=0.02)
-        nn.init.zeros_(head.bias)
+    nn.init.zeros_(head.bias)
     return head
 
 
@@ -119,8 +136,9 @@ def freeze(model: CrossEncoder, what: str) -> None:
 def save(model: CrossEncoder, tokenizer: Any, folder: Path, max_length: int, max_query_length: int) -> None:
     """Writes a model folder that transformers and sentence-transformers load.
 
-    A classifier loads with AutoModelForSequenceClassification; both load as sentence-transformers' CrossEncoder with
-    equal scores, wherever the query needs no cut. `cerank.json` holds what those formats have no word for.
+    A classifier loads with AutoModelForSequenceClassification; it and "mean" load as sentence-transformers'
+    CrossEncoder with equal scores, wherever the query needs no cut. A "product" no other library can express: its
+    encoder loads with AutoModel, and its README says the rest. `cerank.json` holds what those formats have no word for.
     """
     folder.mkdir(parents=True, exist_ok=True)
     encoder: Any = model.encoder
@@ -132,11 +150,17 @@ def save(model: CrossEncoder, tokenizer: Any, folder: Path, max_length: int, max
     mark = {"pooling": model.pooling, "max_length": max_length, "max_query_length": max_query_length}
     _write_json(folder / MARK, mark)
     if model.head is not None:
-        _write_sentence_transformers(model.head, folder)
+        weights = {
+            f"linear.{name}": value.detach().cpu().contiguous() for name, value in model.head.state_dict().items()
+        }
+        (folder / HEAD).parent.mkdir(exist_ok=True)
+        save_file(weights, folder / HEAD)
+    if model.head is not None and model.pooling == "mean":
+        _write_sentence_transformers(model.head.in_features, folder)
     (folder / "README.md").write_text(_card(model.pooling), encoding="utf8")
 
 
-def _write_sentence_transformers(head: nn.Linear, folder: Path) -> None:
+def _write_sentence_transformers(size: int, folder: Path) -> None:
     """The files by which sentence-transformers >= 5.4 builds encoder, mean pooling and head as a CrossEncoder."""
     modules = [
         ("", "sentence_transformers.base.modules.transformer.Transformer"),
@@ -154,10 +178,10 @@ def _write_sentence_transformers(head: nn.Linear, folder: Path) -> None:
         "module_output_name": "token_embeddings",
     }
     _write_json(folder / "sentence_bert_config.json", transformer)
-    pooling = {"embedding_dimension": head.in_features, "pooling_mode": "mean", "include_prompt": True}
+    pooling = {"embedding_dimension": size, "pooling_mode": "mean", "include_prompt": True}
     _write_json(folder / "1_Pooling" / "config.json", pooling)
     dense = {
-        "in_features": head.in_features,
+        "in_features": size,
         "out_features": 1,
         "bias": True,
         "activation_function": identity,
@@ -165,8 +189,6 @@ def _write_sentence_transformers(head: nn.Linear, folder: Path) -> None:
         "module_output_name": "scores",
     }
     _write_json(folder / "2_Dense" / "config.json", dense)
-    weights = {f"linear.{name}": value.detach().cpu().contiguous() for name, value in head.state_dict().items()}
-    save_file(weights, folder / "2_Dense" / "model.safetensors")
 
 
 def _write_json(path: Path, values: object) -> None:
@@ -174,20 +196,31 @@ def _write_json(path: Path, values: object) -> None:
     path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf8")
 
 
+_LOADS: dict[Pooling, str] = {
+    "classifier": """\
+It loads with transformers' AutoModelForSequenceClassification, with sentence-transformers, or with cerank:
+""",
+    "mean": """\
+Its score is a linear layer on the mean of the last hidden states. transformers has no class for that: its AutoModel
+loads the encoder alone. Load all of it with sentence-transformers, or in three lines of cerank:
+""",
+    "product": """\
+Its score is a linear layer on the product of the query's and the document's mean states, each scaled to length 1.
+Neither transformers nor sentence-transformers has a class for that: transformers' AutoModel loads the encoder alone.
+Three lines of cerank load all of it:
+""",
+}
+
+
 def _card(pooling: Pooling) -> str:
-    mean = (
-        "Its score is a linear layer on the mean of the last hidden states. transformers has no class for that: its\n"
-        "AutoModel loads the encoder alone. Load all of it with sentence-transformers, or in three lines of cerank:\n"
-    )
-    classifier = (
-        "It loads with transformers' AutoModelForSequenceClassification, with sentence-transformers, or cerank:\n"
-    )
+    """The model folder's README: how to load it, and what cannot."""
+    elsewhere = "\n    from sentence_transformers import CrossEncoder\n"
+    elsewhere += '    CrossEncoder("this folder").predict([("a query", "a passage")])\n'
     return (
         "# A cross-encoder fine-tuned with cerank\n\n"
-        + (mean if pooling == "mean" else classifier)
-        + "\n    from sentence_transformers import CrossEncoder\n"
-        + '    CrossEncoder("this folder").predict([("a query", "a passage")])\n\n'
-        + "    from cerank.learn.rerank import Scorer\n"
+        + _LOADS[pooling]
+        + (elsewhere if pooling != "product" else "")
+        + "\n    from cerank.learn.rerank import Scorer\n"
         + '    scorer = Scorer.load("this folder")\n'
         + '    scorer.score([("a query", "a passage")])\n'
     )
@@ -204,7 +237,7 @@ class Mark:
         """
         try:
             values = json.loads((folder / MARK).read_bytes())
-            self.pooling: Pooling = "mean" if values["pooling"] == "mean" else "classifier"
+            self.pooling: Pooling = msgspec.convert(values["pooling"], Pooling)
             self.max_length, self.max_query_length = int(values["max_length"]), int(values["max_query_length"])
         except FileNotFoundError as error:
             raise MissingError(f"no {MARK}, so this is no checkpoint of cerank", where=str(folder)) from error

@@ -16,11 +16,12 @@ from cerank.errors import UsageError
 
 
 class Batch(msgspec.Struct, frozen=True):
-    """Padded pairs: `ids`, `mask`, `types` are (pairs, longest); `types` is None where the base has none."""
+    """Padded pairs, each tensor (pairs, longest): `segments` is 0 on the query and padding, 1 on the document."""
 
     ids: Tensor
     mask: Tensor
-    types: Tensor | None
+    segments: Tensor
+    has_types: bool  # whether the base takes the segments as token types
 
 
 class Pair(msgspec.Struct, frozen=True):
@@ -123,10 +124,8 @@ class Tokens:
         lengths = torch.tensor([len(pair.ids) for pair in pairs]).unsqueeze(1)
         places = torch.arange(width).unsqueeze(0)
         mask = (places < lengths).long()
-        types = None
-        if self._template.has_types:
-            types = ((places >= torch.tensor([pair.split for pair in pairs]).unsqueeze(1)).long() * mask).to(device)
-        return Batch(ids.to(device), mask.to(device), types)
+        segments = (places >= torch.tensor([pair.split for pair in pairs]).unsqueeze(1)).long() * mask
+        return Batch(ids.to(device), mask.to(device), segments.to(device), self._template.has_types)
 
 
 def batches_by_length(lengths: Sequence[int], budget: int) -> list[list[int]]:

@@ -14,8 +14,8 @@ from cerank.learn.tokens import Tokens
 PAIRS = [("alpha beta", "gamma delta epsilon"), ("alpha", ""), ("mu nu", "xi " * 20), ("pi", "pi pi pi")]
 
 
-def saved(files, folder, max_length=32):
-    model = load(files, "auto", seed=3)
+def saved(files, folder, max_length=32, pooling="auto"):
+    model = load(files, pooling, seed=3)
     tokenizer = tokenizer_of(files.folder)
     scores = Scorer(model, Tokens(tokenizer, max_length, 12)).score(PAIRS)
     save(model, tokenizer, folder, max_length, 12)
@@ -28,10 +28,10 @@ def test_a_saved_model_scores_the_same_when_cerank_loads_it(base, request, tmp_p
     assert Scorer.load(tmp_path / "m").score(PAIRS) == scores
 
 
-@pytest.mark.parametrize("base", ["tiny", "tiny_classifier", "minilm"])
-def test_a_saved_model_scores_the_same_as_sentence_transformers_cross_encoder(base, request, tmp_path):
+@pytest.mark.parametrize(("base", "pooling"), [("tiny", "mean"), ("tiny_classifier", "auto"), ("minilm", "mean")])
+def test_a_saved_model_scores_the_same_as_sentence_transformers_cross_encoder(base, pooling, request, tmp_path):
     st = pytest.importorskip("sentence_transformers")
-    scores = saved(request.getfixturevalue(base), tmp_path / "m")
+    scores = saved(request.getfixturevalue(base), tmp_path / "m", pooling=pooling)
     assert st.CrossEncoder(str(tmp_path / "m")).predict(PAIRS).tolist() == pytest.approx(scores, abs=2e-6)
 
 
@@ -54,14 +54,43 @@ def test_the_checkpoint_says_how_to_load_it_and_where_transformers_cannot(tiny, 
     assert 'Scorer.load("this folder")' in card
 
 
+def test_a_product_starts_as_the_cosine_of_the_mean_states_of_query_and_document(minilm):
+    from transformers import AutoModel
+
+    assert minilm.pooling == "product"
+    scorer = Scorer(load(minilm, "auto", seed=0), Tokens(tokenizer_of(minilm.folder), 64, 32))
+    query, document = "how to sort a list", "list.sort sorts the items in place"
+    tokenizer = tokenizer_of(minilm.folder)
+    inputs = tokenizer([query], [document], return_tensors="pt")
+    with torch.inference_mode():
+        states = AutoModel.from_pretrained(minilm.folder).eval()(**inputs).last_hidden_state[0]
+    second = inputs["token_type_ids"][0].bool()
+    cosine = torch.cosine_similarity(states[~second].mean(0), states[second].mean(0), dim=0).item()
+    assert scorer.score([(query, document)]) == pytest.approx([20 * cosine], abs=1e-4)
+
+
+def test_a_product_says_that_no_other_library_loads_all_of_it_and_how_cerank_does(tiny, tmp_path):
+    scores = saved(tiny, tmp_path / "m", pooling="product")
+    card = (tmp_path / "m" / "README.md").read_text()
+    assert "Neither transformers nor sentence-transformers" in card
+    lines = [line.strip() for line in card.splitlines() if line.startswith("    ")]
+    lines[1] = lines[1].replace("this folder", str(tmp_path / "m"))
+    space = {"pairs": PAIRS}
+    exec("\n".join([*lines[:2], "found = scorer.score(pairs)"]), space)
+    assert space["found"] == scores
+    from transformers import AutoModel
+
+    assert AutoModel.from_pretrained(tmp_path / "m").config.hidden_size == 16
+
+
 def test_token_types_are_passed_where_the_base_has_them(tiny):
     model = load(tiny, "auto", seed=0).eval()
     tokens = Tokens(tokenizer_of(tiny.folder), 16, 8)
     tokens.add("query", ["q"], lambda keys: ["alpha"])
     tokens.add("document", ["d"], lambda keys: ["beta"])
     batch = tokens.batch([tokens.pair("q", "d")], torch.device("cpu"))
-    assert batch.types.tolist() == [[0, 0, 0, 1, 1]]
-    blind = type(batch)(batch.ids, batch.mask, torch.zeros_like(batch.types))
+    assert batch.segments.tolist() == [[0, 0, 0, 1, 1]]
+    blind = type(batch)(batch.ids, batch.mask, torch.zeros_like(batch.segments), True)
     assert model(batch).item() != model(blind).item()
 
 

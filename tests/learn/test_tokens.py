@@ -36,7 +36,7 @@ def test_a_pair_equals_what_the_real_tokenizer_gives(minilm, query, document):
     expected = tokenizer([query], [document], truncation="only_second", max_length=64)
     batch = tokens.batch([pair], torch.device("cpu"))
     assert batch.ids[0].tolist() == expected["input_ids"][0]
-    assert batch.types[0].tolist() == expected["token_type_ids"][0]
+    assert batch.segments[0].tolist() == expected["token_type_ids"][0]
 
 
 def test_a_long_query_is_cut_to_its_share_and_the_document_keeps_the_rest(tiny):
@@ -53,7 +53,7 @@ def test_a_batch_is_padded_to_its_longest_and_masked(tiny):
     assert batch.ids.shape == (2, 7)
     assert batch.mask.sum(dim=1).tolist() == [5, 7]
     assert batch.ids[0, 5:].tolist() == [0, 0]
-    assert batch.types.tolist() == [[0, 0, 0, 1, 1, 0, 0], [0, 0, 0, 1, 1, 1, 1]]
+    assert batch.segments.tolist() == [[0, 0, 0, 1, 1, 0, 0], [0, 0, 0, 1, 1, 1, 1]]
 
 
 @settings(max_examples=50, deadline=None)
