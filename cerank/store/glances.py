@@ -124,3 +124,12 @@ class TextTail:
         if len(self._rest) >= _BLOCK:
             whole, self._rest = data, b""
         return [line.decode("utf-8", "replace") for line in whole.split(b"\n")] if whole else []
+
+
+def per_query(folder: RunFolder, system: str, dataset: str, first_stage: str) -> dict[str, dict[str, float]]:
+    """Query -> measure -> value of a ranking; empty where it was not measured yet."""
+    try:
+        data = folder.measures(system, dataset, first_stage).read_bytes()
+        return {row.query_id: row.measures for row in msgspec.json.Decoder(_QueryMeasures).decode_lines(data)}
+    except (OSError, *UNREADABLE):
+        return {}

@@ -20,7 +20,7 @@ from textual.worker import get_current_worker
 
 from cerank.domain.recipe import Recipe
 from cerank.errors import CerankError
-from cerank.lab import Lab
+from cerank.lab import Lab, system
 from cerank.lab.watching import Change, Entry, Watch, changes, tally
 from cerank.lab.words import GLYPHS, short
 from cerank.tui import theme
@@ -49,10 +49,12 @@ class CerankApp(App[str], inherit_bindings=False):
     ]
     CSS = """
     Toast { max-width: 90%; }
+    * { scrollbar-size-vertical: 1; scrollbar-color: $primary 40%; scrollbar-background: $background;
+        scrollbar-color-hover: $primary; scrollbar-color-active: $primary; scrollbar-corner-color: $background;
+        scrollbar-background-hover: $background; scrollbar-background-active: $background; }
     DataTable, DataTable:focus { background: $background; background-tint: $foreground 0%; }
     DataTable > .datatable--header { background: $panel; color: $foreground; text-style: bold; }
     DataTable > .datatable--cursor { background: $primary 25%; color: $foreground; text-style: none; }
-    Screen { background: $background; }
     """
 
     def __init__(self, lab: Lab, *, look_every: float = LOOK_EVERY) -> None:
@@ -65,6 +67,7 @@ class CerankApp(App[str], inherit_bindings=False):
         self.files = Path.cwd()  # where exports go
         self._again: set[str] = set()
         self._watch = Watch(lab.folder)
+        self._machine = system.Machine(lab.folder)
         self._look_every = look_every
         self._is_looking = False
         self._filters.append(SafeLines())  # the last gate; Textual itself passes escape sequences on
@@ -88,14 +91,20 @@ class CerankApp(App[str], inherit_bindings=False):
             return
         self._is_looking = True
         named, self._again = self._again, set()
-        self.do(lambda: self._watch.look(named), self._see, group="look", last=self._looked)
+
+        def job() -> tuple[tuple[Entry, ...], str]:
+            return self._watch.look(named), system.briefly(self._machine.gpus())
+
+        self.do(job, lambda found: self._see(*found), group="look", last=self._looked)
 
     def _looked(self) -> None:
         self._is_looking = False
         if self._again:
             self.look()
 
-    def _see(self, entries: tuple[Entry, ...]) -> None:
+    def _see(self, entries: tuple[Entry, ...], devices: str = "") -> None:
+        is_told = devices == self.devices
+        self.devices = devices
         before, self.entries = self.entries, entries
         is_first, self.has_looked = not self.has_looked, True
         same = len(before) == len(entries) and all(one is other for one, other in zip(before, entries, strict=True))
@@ -104,7 +113,7 @@ class CerankApp(App[str], inherit_bindings=False):
             self.marked = [name for name in self.marked if name in names]
             for change in changes(before, entries):
                 self._toast(change)
-        if isinstance(self.screen, LabScreen) and (is_first or not same or self.screen.wants_every_look):
+        if isinstance(self.screen, LabScreen) and (is_first or not same or not is_told or self.screen.wants_every_look):
             self.screen.see(entries)
 
     def _toast(self, change: Change) -> None:

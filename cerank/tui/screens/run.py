@@ -24,6 +24,7 @@ from cerank.tui.widgets.log_pane import LogPane
 from cerank.tui.widgets.pane import Pane
 from cerank.tui.widgets.run_table import RunTable
 
+_BROAD = {"Results", "Rankings"}  # their tables need the width
 TABS = ("Curves", "Plan", "Log", "Results", "Rankings", "System")
 
 
@@ -56,17 +57,19 @@ class RunScreen(LabScreen):
     CSS = """
     RunScreen #beside { width: 36; border-right: solid $panel; display: none; }
     RunScreen.-wide #beside { display: block; }
+    RunScreen.-alone #beside { display: none; }
     RunScreen #where { height: 1; padding: 0 1; text-wrap: nowrap; text-overflow: ellipsis; }
     RunScreen ContentSwitcher { height: 1fr; }
     RunScreen.-tall.-wide CurvesPane Grid { display: block; }
+    RunScreen.-tall RankingsPane VerticalScroll { display: block; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         *(Binding(str(place), f"tab({place})", name.lower(), id=f"run.tab-{place}", show=False)
           for place, name in enumerate(TABS, 1)),
         Binding("s", "stop", "stop", id="run.stop", tooltip="At its next step, with a checkpoint"),
         Binding("r", "resume", "resume", id="run.resume"),
-        Binding("less_than_sign,comma", "other(-1)", "run before", key_display="<", id="run.before"),
-        Binding("greater_than_sign,full_stop", "other(1)", "next run", key_display=">", id="run.next"),
+        Binding("less_than_sign,comma", "other(-1)", "run before", key_display="<", id="run.before", show=False),
+        Binding("greater_than_sign,full_stop", "other(1)", "next run", key_display=">", id="run.next", show=False),
         Binding("space", "mark", "mark", id="run.mark", show=False, tooltip="Draws it over other runs, or compares it"),
         Binding("m", "compare", "compare", id="run.compare", tooltip="The marked runs"),
         Binding("c", "clone", "clone", id="run.clone", show=False),
@@ -149,6 +152,7 @@ class RunScreen(LabScreen):
             await switcher.add_content(pane, set_current=False)
         switcher.current = f"tab-{place}"
         self._front = place
+        self.set_class(TABS[place - 1] in _BROAD, "-alone")
         self.query_one(TabLine).show(place)
         front = self.query_one(f"#tab-{place}", Pane)
         (front if front.can_focus else front.query(".front").first()).focus()
@@ -241,4 +245,20 @@ class RunScreen(LabScreen):
 def _made(place: int) -> Pane:
     """A tab's content; imported only now."""
     name = f"tab-{place}"
+    if TABS[place - 1] == "Plan":
+        from cerank.tui.widgets.plan_pane import PlanPane
+
+        return PlanPane(id=name)
+    if TABS[place - 1] == "Results":
+        from cerank.tui.widgets.results_pane import ResultsPane
+
+        return ResultsPane(id=name)
+    if TABS[place - 1] == "Rankings":
+        from cerank.tui.widgets.rankings_pane import RankingsPane
+
+        return RankingsPane(id=name)
+    if TABS[place - 1] == "System":
+        from cerank.tui.widgets.system_pane import SystemPane
+
+        return SystemPane(id=name)
     return LogPane(id=name)

@@ -48,7 +48,7 @@ class CurvesPane(Pane):
         Binding("P", "turn(-1)", "curve before", show=False, id="curves.before"),
         Binding("right_square_bracket", "smooth(1)", "smoother", key_display="]", id="curves.smoother", show=False),
         Binding("left_square_bracket", "smooth(-1)", "rawer", key_display="[", id="curves.rawer", show=False),
-        Binding("L", "log", "log axis", id="curves.log"),
+        Binding("L", "log", "log axis", id="curves.log", show=False),
         Binding("plus,equals_sign", "zoom(0.5)", "zoom in", key_display="+", id="curves.in", show=False),
         Binding("minus", "zoom(2)", "zoom out", key_display="-", id="curves.out", show=False),
         Binding("0", "whole", "the whole axis", id="curves.whole", show=False),
@@ -63,7 +63,7 @@ class CurvesPane(Pane):
         self._shown: list[_Shown] = []
         self._mark: object = None
         self._plot = 0
-        self._smoothing = 5
+        self._smoothing = SMOOTHINGS.index(0.9)
         self._is_log = False
         self._window = (0.0, 1.0)
         self._is_reading = False
@@ -79,18 +79,18 @@ class CurvesPane(Pane):
 
     # reading
 
-    def begin(self, entry: Entry) -> None:
+    def begin(self) -> None:
         """Another run is in focus; curves already read are kept."""
         self._mark, self._shown, self._window = None, [], (0.0, 1.0)
         self._is_unread = True
         self._draw()
 
-    def go_on(self, entry: Entry, *, is_changed: bool) -> None:
+    def go_on(self, entry: Entry) -> None:
         """Reads on where there may be something new."""
         names = self._names(entry)
         if set(names) - {shown.entry.name for shown in self._shown} or len(names) != len(self._shown):
             self._is_unread = True
-        if self._is_unread or is_changed or any(one.is_live for one in self._entries(names)):
+        if self._is_unread or self.is_changed or any(one.is_live for one in self._entries(names)):
             self._read()
 
     def _names(self, entry: Entry) -> list[str]:

@@ -51,18 +51,18 @@ class LogPane(Pane):
         yield Static(id="found")
         yield Log(max_lines=_MOST, classes="front")
 
-    def begin(self, entry: Entry) -> None:
+    def begin(self) -> None:
         """Another run: its log from the start."""
-        self._log = logs.Log(entry.folder)
+        self._log = logs.Log(self.entry.folder) if self.entry else None
         self._lines.clear()
         self._is_read = False
         self._generation += 1
         self.query_one(Log).clear()
 
-    def go_on(self, entry: Entry, *, is_changed: bool) -> None:
+    def go_on(self, entry: Entry) -> None:
         """Adds what is new."""
         log, mine = self._log, self._generation
-        if log is None or (self._is_read and not is_changed and not entry.is_live):
+        if log is None or (self._is_read and not self.is_changed and not entry.is_live):
             return
 
         def have(lines: list[str]) -> None:

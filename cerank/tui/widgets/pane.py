@@ -18,6 +18,7 @@ class Pane(Vertical):
     DEFAULT_CSS = "Pane { height: 1fr; }"
     entry: Entry | None = None
     shown_run = ""
+    is_changed = False  # since it was last looked at
 
     @property
     def house(self) -> CerankApp:
@@ -27,16 +28,16 @@ class Pane(Vertical):
     def look(self, entry: Entry) -> None:
         """Called once a second at most while the tab is in front, and when it comes to the front."""
         is_other = entry.name != self.shown_run
-        is_changed = entry is not self.entry
+        self.is_changed = entry is not self.entry
         self.entry, self.shown_run = entry, entry.name
         if is_other:
-            self.begin(entry)
-        self.go_on(entry, is_changed=is_changed)
+            self.begin()
+        self.go_on(entry)
 
-    def begin(self, entry: Entry) -> None:
+    def begin(self) -> None:
         """Another run: drops what belongs to the one before."""
 
-    def go_on(self, entry: Entry, *, is_changed: bool) -> None:
+    def go_on(self, entry: Entry) -> None:
         """Shows what is new of the run."""
 
     def copied(self) -> tuple[str, str] | None:

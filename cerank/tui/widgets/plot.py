@@ -24,6 +24,7 @@ from cerank.lab.words import count as counted
 from cerank.text import shown
 
 _DOTS = np.array([[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]])
+_CLIPPED = 500  # raw readings from which on single spikes may leave the frame
 _GUTTER = 8  # cells for the labels of the upright axis
 
 
@@ -181,8 +182,9 @@ def _scaled(frame: Frame, spans: list[tuple[Floats, Floats]], ends: tuple[float,
         low, high = lows[np.isfinite(lows)], highs[np.isfinite(highs)]
         if not (len(low) and len(high)):
             continue
-        bottoms.append(float(np.quantile(low, 0.02) if line.is_faint else low.min()))
-        tops.append(float(np.quantile(high, 0.98) if line.is_faint else high.max()))
+        is_clipped = line.is_faint and len(line.steps) > _CLIPPED
+        bottoms.append(float(np.quantile(low, 0.02) if is_clipped else low.min()))
+        tops.append(float(np.quantile(high, 0.98) if is_clipped else high.max()))
     if not bottoms:
         return None
     bottom, top = min(bottoms), max(tops)

@@ -51,14 +51,17 @@ _WIDTH_STATE = 12
 def columns_for(width: int) -> tuple[Column, ...]:
     """Which columns fit; the state comes first, always."""
     if width < 50:
-        return (_RUN, Column("at", 12, lambda entry: cell(entry.at or _outcome(entry))))
+        return (_RUN, Column("at", 11, lambda entry: cell(_outcome(entry))))
     if width < 100:
         return (_RUN, _AT, _LEFT, _DEV, _TEST)
     return (_RUN, _RECIPE, _BASE, _AT, _LEFT, _SPEED, _DEV, _TEST)
 
 
 def _outcome(entry: Entry) -> str:
-    return f"test {short(entry.final[1])}" if entry.final else ""
+    """Where a run is, or what it came to, in 11 characters."""
+    if entry.share is not None:
+        return f"{100 * entry.share:.0f}% {clock(entry.seconds_left)}".strip()
+    return f"test {short(entry.final[1])}" if entry.final else entry.at or entry.state
 
 
 class RunTable(DataTable[Text]):

@@ -1,0 +1,100 @@
+"""A run's own table: each stage against the first stage, with intervals, corrected p and verdicts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+from textual.app import ComposeResult
+from textual.containers import VerticalScroll
+from textual.widgets import Static
+
+from cerank.lab import exporting, rankings_view
+from cerank.lab.watching import Entry
+from cerank.tabular import Table
+from cerank.tui.cells import content, stacked
+from cerank.tui.widgets.pane import Pane
+from cerank.tui.widgets.table_pane import ShownTable
+
+if TYPE_CHECKING:
+    from cerank.evaluate.compare import Comparison
+
+
+class ResultsPane(Pane):
+    """The comparison of a run's stages; measured again from the files in a thread."""
+
+    DEFAULT_CSS = """
+    ResultsPane #title { height: auto; padding: 0 1; }
+    ResultsPane ShownTable { height: auto; max-height: 70%; }
+    ResultsPane VerticalScroll { padding: 1; height: 1fr; }
+    """
+
+    def __init__(self, *, id: str) -> None:  # noqa: A002 - Textual's name for it
+        super().__init__(id=id)
+        self._found: Comparison | None = None
+        self._key: tuple[str, str, str] | None = None
+
+    def compose(self) -> ComposeResult:
+        """Title, table, what it rests on."""
+        yield Static(id="title")
+        yield ShownTable(id="results", classes="front")
+        with VerticalScroll():
+            yield Static(id="notes")
+
+    def begin(self) -> None:
+        """Another run: an empty table."""
+        self._key, self._found = None, None
+        self.query_one(ShownTable).clear(columns=True)
+        self.query_one("#notes", Static).update(content(""))
+
+    def go_on(self, entry: Entry) -> None:
+        """Compares when the run came a stage further."""
+        key = (entry.name, entry.state, entry.stage)
+        if key == self._key:
+            return
+        self._key = key
+        if entry.plan is None or not rankings_view.choices(entry.folder, entry.plan):
+            self._say("nothing of it has been re-ranked and measured yet; the table comes by itself")
+            return
+        if self._found is None:
+            self._say("comparing …")
+        self.house.do(lambda: _compared(entry), self._have, node=self, group="results")
+
+    def _say(self, text: str) -> None:
+        self.query_one("#title", Static).update(content(text, "dim"))
+
+    def _have(self, found: tuple[Comparison, Table, tuple[str, ...]]) -> None:
+        self._found, table, reasons = found
+        self.query_one("#title", Static).update(content(table.title, "bold"))
+        self.query_one(ShownTable).show(_told_first(table))
+        rows = [content(line) for line in reasons] + [content("")] + [content(line, "dim") for line in table.notes]
+        self.query_one("#notes", Static).update(stacked(*rows))
+
+    def copied(self) -> tuple[str, str] | None:
+        """The table as Markdown."""
+        return (exporting.as_text(self._found, "markdown"), "the table as Markdown") if self._found else None
+
+    def exported(self) -> tuple[str, str] | None:
+        """The table as LaTeX; the comparison screen writes the other forms."""
+        return (exporting.as_text(self._found, "latex"), f"{self.shown_run}.tex") if self._found else None
+
+
+def _compared(entry: Entry) -> tuple[Comparison, Table, tuple[str, ...]]:
+    from cerank.evaluate.report import reasons
+    from cerank.lab import comparisons
+
+    found = comparisons.of_run(entry.folder)
+    return found, exporting.readable(found), reasons(found)
+
+
+_FIRST = ("first_stage", "system", "measure", "mean", "difference", "interval", "p_corrected", "verdict")
+
+
+def _told_first(table: Table) -> Table:
+    """The same table, what a reader asks for first on the left; a dataset that is the same throughout is left out."""
+    keys = [column.key for column in table.columns]
+    order = [keys.index(key) for key in _FIRST if key in keys]
+    rest = [place for place in range(len(keys)) if place not in order]
+    order += [place for place in rest if keys[place] != "dataset" or len({row[place] for row in table.rows}) > 1]
+    rows = tuple(tuple(row[place] for place in order) for row in table.rows)
+    return msgspec.structs.replace(table, columns=tuple(table.columns[place] for place in order), rows=rows)
