@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from cerank.domain.plan import Plan
+from cerank.errors import RunFailedError
 from cerank.store import disk
 from cerank.store.layout import RunFolder
 
@@ -82,6 +83,9 @@ def start(
         command: what carries the run out.
         given: the environment to choose from; this process's own where it is left out.
         inherited: open descriptors that the worker keeps open as long as it lives, such as a slot's lock.
+
+    Raises:
+        RunFailedError: the run's folder is gone or full, or the system takes no more processes.
     """
     log = disk.open_append(folder.log)
     try:
@@ -95,5 +99,7 @@ def start(
             start_new_session=True,
             pass_fds=tuple(inherited),
         )
+    except OSError as error:
+        raise RunFailedError(f"cannot start a worker: {(error.strerror or '').lower()}", where=folder.name) from error
     finally:
         disk.close(log)

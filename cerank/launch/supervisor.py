@@ -17,11 +17,13 @@ from pathlib import Path
 
 import msgspec
 
+from cerank.domain.plan import Plan
 from cerank.domain.readings import Event
 from cerank.errors import CerankError, ExitCode, HeldError
 from cerank.launch import devices, local, slots
 from cerank.launch.devices import Device
 from cerank.store import disk, journal, lease, queue, records, runs
+from cerank.store.disk import DamagedError
 from cerank.store.layout import QueueFolder, RunFolder, runs_folder
 from cerank.store.lease import Lease
 from cerank.store.queue import Entry
@@ -146,27 +148,37 @@ class Supervisor:
         return len(free) < count
 
     def _start(self, entry: Entry, free: Sequence[Device]) -> Device | None:
-        """Starts the entry's run on the first device that fits; the device, or None where it has to wait."""
+        """Starts the entry's run on the first device that fits; the device, or None where it has to wait.
+
+        Raises:
+            RunFailedError: the disk or the system refuses. The entry stays, and the queue stops: the next would meet
+                the same.
+        """
         folder = self._folder(entry)
         try:
             plan = runs.load_plan(folder)
+            for device in free:
+                slot = queue.take_slot(self.lab, device.key, entry.run) if devices.fits(plan.device, device) else None
+                if slot is not None:
+                    self._start_on(entry, plan, device, slot)
+                    return device
         except CerankError as error:
+            if folder.path.is_dir() and not isinstance(error, DamagedError):
+                raise
             say(f"{entry.run} cannot be started: {error}")
             queue.keep(self.lab, [other for other in queue.entries(self.lab) if other != entry])
-            return None
-        for device in free:
-            slot = queue.take_slot(self.lab, device.key, entry.run) if devices.fits(plan.device, device) else None
-            if slot is None:
-                continue
-            given = self.environ | devices.environment(plan.device, device, self.devices)
-            try:
-                process = local.start(plan, folder, command=self.command, given=given, inherited=(slot.descriptor,))
-            finally:
-                slot.hand_over()
-            self.children.append(Child(entry, device, process))
-            say(f"{entry.run} started on {device.name} as pid {process.pid}")
-            return device
         return None
+
+    def _start_on(self, entry: Entry, plan: Plan, device: Device, slot: Lease) -> None:
+        """Starts the entry's run with the slot's lock, which from then on is the worker's alone."""
+        given = self.environ | devices.environment(plan.device, device, self.devices)
+        folder = self._folder(entry)
+        try:
+            process = local.start(plan, folder, command=self.command, given=given, inherited=(slot.descriptor,))
+        finally:
+            slot.hand_over()
+        self.children.append(Child(entry, device, process))
+        say(f"{entry.run} started on {device.name} as pid {process.pid}")
 
 
 def say(text: str) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -9,7 +10,7 @@ import pytest
 
 from cerank.errors import HeldError, UsageError
 from cerank.lab import Lab
-from cerank.store import disk, queue
+from cerank.store import disk, lease, queue
 from cerank.store.disk import DamagedError
 from cerank.store.layout import QueueFolder, RunFolder
 from cerank.store.lease import Lease
@@ -165,3 +166,34 @@ def test_looking_at_a_lab_without_a_queue_makes_none(tmp_path: Path, bench: Benc
     assert lab.queued() == []
     assert lab.queue_state().state == "idle"
     assert not QueueFolder(bench.folder).path.exists()
+
+
+def test_a_lock_that_was_handed_over_lives_and_dies_with_the_child(tmp_path: Path) -> None:
+    path = tmp_path / "lease"
+    own = Lease.take(path)
+    command = [sys.executable, "-c", "import sys; sys.stdin.read()"]
+    child = subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=(own.descriptor,))
+    own.hand_over()
+    with pytest.raises(ValueError, match="released"):
+        _ = own.descriptor
+    assert lease.is_held(path)
+    child.kill()
+    child.wait(30)
+    assert not lease.is_held(path)
+
+
+def test_an_adopted_lease_names_its_new_owner_and_is_not_inherited_any_further(tmp_path: Path) -> None:
+    path = tmp_path / "lease"
+    given = Lease.take(path)
+    descriptor = os.dup(given.descriptor)
+    os.set_inheritable(descriptor, True)
+    path.write_bytes(b"")
+    adopted = Lease.adopt(path, descriptor)
+    given.hand_over()
+    owner = lease.owner(path)
+    assert owner is not None
+    assert owner.pid == os.getpid()
+    assert not os.get_inheritable(descriptor)
+    assert lease.is_held(path)
+    adopted.release()
+    assert not lease.is_held(path)

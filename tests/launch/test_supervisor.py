@@ -264,3 +264,14 @@ def test_runs_of_an_unreadable_kind_use_no_device(bench: Bench) -> None:
     broken.path.mkdir(parents=True)
     with Lease.take(broken.lease):
         assert bench.lab.queue_state().slots[0].run == ""
+
+
+def test_a_queue_that_cannot_start_a_worker_stops_and_keeps_its_entries(bench: Bench) -> None:
+    bench.lab._worker = (str(bench.folder / "no-such-program"),)
+    (folder,) = bench.enqueued("quick")
+    eventually(lambda: bench.lab.queue_state().state == "stopped")
+    assert bench.lab.queued() == [folder]
+    assert "cannot start a worker: no such file" in QueueFolder(bench.folder).log.read_text()
+    bench.lab = bench.opened((CPU,))
+    bench.lab.start_queue()
+    eventually(lambda: bench.state(folder) == "finished")
