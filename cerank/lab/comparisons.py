@@ -54,7 +54,7 @@ def target(lab: Path, text: str) -> RunTarget | FileTarget:
     """
     path = Path(text).expanduser() if "\0" not in text else Path()
     if path.is_file():
-        return FileTarget(_short(str(path.resolve())), path)
+        return FileTarget(short_name(str(path.resolve())), path)
     name, colon, system = text.partition(":")
     folder = runs.find(lab, name)
     plan = runs.load_plan(folder)
@@ -126,10 +126,10 @@ def measured_systems(
     found = [one for one in targets if isinstance(one, RunTarget)]
     judged: dict[Condition, Qrels] = {}
     for test, first in _conditions(found, dataset):
-        judged[Condition(_short(test), _short(first))] = _run_qrels(found[0].folder, test)
+        judged[Condition(short_name(test), short_name(first))] = _run_qrels(found[0].folder, test)
     if len(found) < len(targets) and not (found and not qrels):
-        name, given = _given_qrels(settings, dataset, qrels)
-        judged = dict.fromkeys(judged, given) or {Condition(_short(name)): given}
+        name, given = judgements(settings, dataset, qrels)
+        judged = dict.fromkeys(judged, given) or {Condition(short_name(name)): given}
     names = tuple(measures) or (found[0].plan.recipe.evaluate.measures if found else ("nDCG@10", "RR@10"))
     for each in judged.values():
         names = check(names, each, "--measure")
@@ -144,13 +144,13 @@ def _conditions(found: Sequence[RunTarget], only: str) -> list[tuple[str, str]]:
     if not found:
         return []
     data = found[0].plan.recipe.data
-    tests = [test for test in data.test if not only or only in {test, _short(test)}]
+    tests = [test for test in data.test if not only or only in {test, short_name(test)}]
     if not tests:
         raise UsageError(f"run {found[0].folder.name} was not tested on '{only}'", hint=nearest(only, data.test))
     return [(test, first) for test in tests for first in data.first_stages]
 
 
-def _given_qrels(settings: Settings, dataset: str, qrels: str) -> tuple[str, Qrels]:
+def judgements(settings: Settings, dataset: str, qrels: str) -> tuple[str, Qrels]:
     """What they are called, and the judgements that a person names."""
     from cerank.data.datasets import open_dataset
     from cerank.data.trec import read_qrels
@@ -198,7 +198,7 @@ def _of_run(found: RunTarget, names: Sequence[str], only: str = "") -> System:
             hint = f"cerank show {found.folder.name} says how far it is"
             raise MissingError(f"it has no ranking by {found.system} yet", where=found.folder.name, hint=hint)
         qrels = _run_qrels(found.folder, test)
-        condition = Condition(_short(test), _short(first))
+        condition = Condition(short_name(test), short_name(first))
         rows.append(measured(names, condition, qrels, identity(qrels), read_run(path).ranking))
     return System(label=found.label, measured=tuple(rows), is_fixed=found.system == FIRST_STAGE)
 
@@ -212,7 +212,7 @@ def _of_file(found: FileTarget, names: Sequence[str], judged: Mapping[Condition,
     return System(label=found.label, measured=tuple(rows), is_fixed=True)
 
 
-def _short(name: str) -> str:
+def short_name(name: str) -> str:
     """A dataset's or first stage's name as tables show it: the last part of a path, anything else whole."""
     if not name.startswith("/"):
         return name

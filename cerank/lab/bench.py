@@ -1,0 +1,251 @@
+"""What a person named, measured once: compared again with another baseline or other terms, and query by query.
+
+Invariant: a comparison made here is the one that `comparisons.compare` makes of the same names in the same order.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from cerank.domain.rankings import Ranking
+from cerank.errors import CerankError, MissingError, UsageError
+from cerank.lab import comparisons
+from cerank.lab.comparisons import FileTarget, Qrels, RunTarget, short_name
+from cerank.settings import Settings
+
+if TYPE_CHECKING:
+    from cerank.data.dataset import Dataset
+    from cerank.evaluate.compare import Comparison, Row, Terms
+    from cerank.evaluate.systems import Condition, System
+
+CORRECTIONS = ("holm", "bh", "bonferroni", "max-t", "none")  # as evaluate.families has them, without its imports
+PAIRS = ("baseline", "all")
+
+
+class Named(msgspec.Struct, frozen=True):
+    """What is compared, and on what; text as a person gave it."""
+
+    targets: tuple[str, ...] = ()  # the first is the baseline
+    measures: tuple[str, ...] = ()
+    dataset: str = ""
+    qrels: str = ""
+
+
+class Difference(msgspec.Struct, frozen=True):
+    """One query of a row."""
+
+    query: str
+    left: float
+    right: float
+    difference: float  # right - left, rounding noise as exact 0
+
+
+class Placed(msgspec.Struct, frozen=True):
+    """A document in one of two rankings."""
+
+    document: str
+    rank: int  # from 1
+    grade: int | None  # None: not judged
+    other: int | None  # its rank in the other ranking; None: it is not there
+    text: str  # "" where texts are not to be had
+
+
+class View(msgspec.Struct, frozen=True):
+    """One query in two rankings."""
+
+    query: str
+    text: str  # of the query
+    left: tuple[Placed, ...]
+    right: tuple[Placed, ...]
+    note: str = ""  # why there are no texts
+
+
+class Bench:
+    """Systems measured once. Making one reads every ranking and measures it: a thread's work."""
+
+    def __init__(self, settings: Settings, named: Named) -> None:
+        """Measures what is named.
+
+        Raises:
+            CerankError: something is not there, or cannot be measured together.
+        """
+        if len(named.targets) < 2:
+            raise UsageError(f"a comparison needs at least 2 rankings, not {len(named.targets)}")
+        self.settings = settings
+        self.named = named
+        self._targets = [comparisons.target(settings.lab, text) for text in named.targets]
+        self.systems: list[System]
+        self.systems, self.measures = comparisons.measured_systems(
+            settings, self._targets, measures=named.measures, dataset=named.dataset, qrels=named.qrels
+        )
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The systems by label, in the order they were named."""
+        return tuple(system.label for system in self.systems)
+
+    def compare(self, baseline: str, terms: Terms) -> Comparison:
+        """Every system against the one labelled `baseline`; another label takes the first."""
+        from cerank.evaluate.compare import compare
+
+        chosen = baseline if baseline in self.labels else self.labels[0]
+        order = sorted(self.systems, key=lambda system: system.label != chosen)
+        return compare(order, self.measures, terms=terms)
+
+    def pair(self, left: str, right: str, condition: Condition) -> Pair:
+        """Two systems by label in one condition, to look at query by query; reads their rankings again."""
+        found = dict(zip(self.labels, self._targets, strict=True))
+        rankings = self._ranking(found[left], condition), self._ranking(found[right], condition)
+        dataset, note = self._dataset(condition)
+        return Pair(rankings, self._qrels(condition), dataset, note)
+
+    def _ranking(self, found: RunTarget | FileTarget, condition: Condition) -> Ranking:
+        from cerank.data.trec import read_run
+
+        if isinstance(found, FileTarget):
+            return read_run(found.path).ranking
+        test, first = _names(found, condition)
+        return read_run(found.folder.ranking(found.system, test, first)).ranking
+
+    def _run(self, condition: Condition) -> tuple[RunTarget, str] | None:
+        """A run among the targets, and the dataset it was tested on in this condition."""
+        for found in self._targets:
+            if isinstance(found, RunTarget):
+                return found, _names(found, condition)[0]
+        return None
+
+    def _qrels(self, condition: Condition) -> Qrels:
+        from cerank.data.trec import read_qrels
+
+        run = self._run(condition)
+        if run:
+            return read_qrels(run[0].folder.qrels(run[1]))
+        return comparisons.judgements(self.settings, self.named.dataset, self.named.qrels)[1]
+
+    def _dataset(self, condition: Condition) -> tuple[Dataset | None, str]:
+        """Where the texts are, and why there are none."""
+        from cerank.data.datasets import open_dataset
+
+        run = self._run(condition)
+        name = run[1] if run else self.named.dataset
+        if not name:
+            return None, "no texts: name the dataset (d) in place of a qrels file"
+        try:
+            return open_dataset(name, self.settings.cache), ""
+        except CerankError as error:
+            return None, f"no texts: {error}"
+
+
+class Pair:
+    """Two rankings of the same queries, with judgements and texts where there are some."""
+
+    def __init__(self, rankings: tuple[Ranking, Ranking], qrels: Qrels, dataset: Dataset | None, note: str) -> None:
+        self._left, self._right = rankings
+        self._qrels = qrels
+        self._dataset = dataset
+        self._note = note
+
+    def view(self, query: str, depth: int = 20) -> View:
+        """The first `depth` documents of each ranking for one query."""
+        left, right = self._left.get(query, ())[:depth], self._right.get(query, ())[:depth]
+        ranks = [{doc: at for at, doc in enumerate(of.get(query, ()), 1)} for of in (self._left, self._right)]
+        texts, note = self._texts([*left, *right])
+        grades = self._qrels.get(query, {})
+
+        def placed(docs: Sequence[str], others: Mapping[str, int]) -> tuple[Placed, ...]:
+            return tuple(
+                Placed(doc, at, grades.get(doc), others.get(doc), texts.get(doc, "")) for at, doc in enumerate(docs, 1)
+            )
+
+        asked = self._dataset.queries.get(query, "") if self._dataset else ""
+        return View(query, asked, placed(left, ranks[1]), placed(right, ranks[0]), note)
+
+    def _texts(self, docs: Sequence[str]) -> tuple[dict[str, str], str]:
+        if self._dataset is None:
+            return {}, self._note
+        wanted = [doc for doc in dict.fromkeys(docs) if doc in self._dataset.documents]
+        try:
+            found = dict(zip(wanted, self._dataset.documents.texts(wanted), strict=True))
+        except MissingError as error:
+            return {}, f"no texts: {error}"
+        lacking = len(set(docs)) - len(wanted)
+        return found, f"{lacking} documents are not in {self._dataset.name}" if lacking else ""
+
+
+def _names(found: RunTarget, condition: Condition) -> tuple[str, str]:
+    """The test dataset and first stage of a run, as its plan calls those of the condition."""
+    data = found.plan.recipe.data
+    for test in data.test:
+        for first in data.first_stages:
+            if (short_name(test), short_name(first)) == (condition.dataset, condition.first_stage):
+                return test, first
+    raise UsageError(f"run {found.folder.name} was not tested on {condition}")
+
+
+def differences(found: Comparison, row: Row) -> tuple[Difference, ...]:
+    """The queries of a row, the largest gain first; ties by query id."""
+    from cerank.evaluate.significance import NOISE
+
+    systems = {system.label: system for system in found.systems}
+
+    def values(label: str) -> Mapping[str, float]:
+        at = next(one for one in systems[label].measured if one.condition == row.condition)
+        return at.values[row.measure]
+
+    left, right = values(row.left), values(row.right)
+    out = []
+    for query, value in left.items():
+        difference = right[query] - value
+        out.append(Difference(query, value, right[query], difference if abs(difference) >= NOISE else 0.0))
+    return tuple(sorted(out, key=lambda one: (-one.difference, one.query)))
+
+
+def terms_of(texts: Mapping[str, str], measures: Sequence[str]) -> tuple[Terms, dict[str, str]]:
+    """The terms that were typed, and what is wrong with them, by field: correction, margin, confidence, pairs.
+
+    `margin` is one number for every measure, or `nDCG@10=0.01, RR@10=0.02`; empty declares none.
+    """
+    from cerank.evaluate.compare import Terms
+    from cerank.evaluate.verdicts import Margin
+
+    wrong: dict[str, str] = {}
+    confidence = _share(texts.get("confidence", "") or "0.95")
+    if confidence is None:
+        wrong["confidence"] = "wants a number between 0 and 1, such as 0.95"
+    values, mistake = _margins(texts.get("margin", ""), measures)
+    if mistake:
+        wrong["margin"] = mistake
+    for key, known in (("correction", CORRECTIONS), ("pairs", PAIRS)):
+        if texts.get(key, known[0]) not in known:
+            wrong[key] = f"wants one of {', '.join(known)}"
+    if wrong:
+        return Terms(), wrong
+    margins = {name: Margin(value=value, source="dashboard") for name, value in values.items()}
+    asked = {"correction": texts.get("correction", "holm"), "pairs": texts.get("pairs", "baseline")}
+    return msgspec.structs.replace(Terms(), confidence=confidence, margins=margins, **asked), {}
+
+
+def _share(text: str) -> float | None:
+    number = _number(text)
+    return number if number is not None and 0 < number < 1 else None
+
+
+def _number(text: str) -> float | None:
+    return float(text) if re.fullmatch(r"\s*[0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]{1,2})?\s*", text) else None
+
+
+def _margins(text: str, measures: Sequence[str]) -> tuple[dict[str, float], str]:
+    out: dict[str, float] = {}
+    for part in (part.strip() for part in text.split(",") if part.strip()):
+        name, equals, raw = part.rpartition("=")
+        value = _number(raw)
+        if value is None or value <= 0:
+            return {}, f"'{raw}' is no margin; give a number above 0, or MEASURE=NUMBER"
+        if equals and name.strip() not in measures:
+            return {}, f"{name.strip()} is not compared; compared: {', '.join(measures)}"
+        out |= {name.strip(): value} if equals else dict.fromkeys(measures, value)
+    return out, ""
