@@ -15,6 +15,7 @@ from cerank.store import lease, queue, runs
 from cerank.store.layout import QueueFolder, RunFolder
 from cerank.store.lease import Lease
 from tests.launch.conftest import CPU, GPUS, STANDIN, TOML, Bench, eventually, plan_for
+from tests.store.crashes import crash_points
 
 
 def is_over(bench: Bench) -> bool:
@@ -275,3 +276,32 @@ def test_a_queue_that_cannot_start_a_worker_stops_and_keeps_its_entries(bench: B
     bench.lab = bench.opened((CPU,))
     bench.lab.start_queue()
     eventually(lambda: bench.state(folder) == "finished")
+
+
+@pytest.mark.slow
+def test_a_supervisor_cut_at_any_disk_operation_starts_the_run_once_all_the_same(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "LOOK", 0.0)
+    made: list[RunFolder] = []
+
+    def before() -> None:
+        made.append(runs.create(bench.folder, plan_for(label="fail"), TOML, datetime.now(UTC)))
+        bench.written(made[-1].name)
+
+    def over(serving: supervisor.Supervisor) -> bool:
+        serving.step()
+        return not serving.children and queue.entries(bench.folder) == ()
+
+    def act() -> None:
+        serving = supervisor.Supervisor(bench.folder, (CPU,), STANDIN, {})
+        eventually(lambda: over(serving))
+
+    points = 0
+    for _ in crash_points(act, before):
+        successor = supervisor.Supervisor(bench.folder, (CPU,), STANDIN, {})
+        eventually(lambda successor=successor: over(successor))
+        assert bench.state(made[-1]) == "failed"
+        assert len(bench.starts(made[-1])) == 1
+        points += 1
+    assert points > 10
