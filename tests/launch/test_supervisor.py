@@ -301,7 +301,7 @@ def test_a_supervisor_cut_at_any_disk_operation_starts_the_run_once_all_the_same
     for _ in crash_points(act, before):
         successor = supervisor.Supervisor(bench.folder, (CPU,), STANDIN, {})
         eventually(lambda successor=successor: over(successor))
-        assert bench.state(made[-1]) == "failed"
+        eventually(lambda: bench.state(made[-1]) == "failed")  # an orphan's entry is spent before it ends
         assert len(bench.starts(made[-1])) == 1
         points += 1
     assert points > 10
