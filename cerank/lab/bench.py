@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -184,6 +185,19 @@ def _names(found: RunTarget, condition: Condition) -> tuple[str, str]:
             if (short_name(test), short_name(first)) == (condition.dataset, condition.first_stage):
                 return test, first
     raise UsageError(f"run {found.folder.name} was not tested on {condition}")
+
+
+def target_mistake(lab: Path, text: str, others: Sequence[str]) -> str:
+    """What keeps `text` from being compared beside `others`, as far as its name tells; "" for nothing."""
+    if not text:
+        return "name a TREC run file, a run, or RUN:STAGE"
+    if text in others:
+        return "is compared already"
+    try:
+        comparisons.target(lab, text)
+    except CerankError as error:
+        return f"{error.what}; {error.hint}" if error.hint else error.what
+    return ""
 
 
 def differences(found: Comparison, row: Row) -> tuple[Difference, ...]:

@@ -158,7 +158,6 @@ class FieldRow(Vertical):
                 else:
                     self.query_one(LineInput).value = safe
             self.query_one(".meaning", Static).update(content(row.meaning or row.wanted))
-            self.query_one(".help", Static).update(self._help())
             self._mark()
 
     def say(self, wrong: str) -> None:
@@ -196,11 +195,12 @@ class FieldRow(Vertical):
         is_changed = self._text != self.row.text
         self.set_class(is_changed, "-changed")
         self.query_one(".key", Static).update(self._key())
+        self.query_one(".help", Static).update(self._help())
 
     def _help(self) -> Content:
         row = self.row
         wanted = f"one of {', '.join(row.choices)}" if row.choices else row.wanted
-        own = f"own: {row.text}" if row.text else ""
+        own = f"the recipe's own: {row.text or 'empty'}" if self._text != row.text else ""
         return content(" · ".join(part for part in (row.meaning, wanted, own) if part))
 
     def _key(self) -> Content:

@@ -1,0 +1,165 @@
+"""A comparison's table: its lines with verdicts as sign and word, and what is said where there is no table.
+
+Invariant: the figures are the export's; the narrow table leaves columns out and changes none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+import msgspec
+from rich.text import Text
+from textual.binding import Binding, BindingType
+from textual.content import Content
+from textual.widgets import DataTable
+
+from cerank.errors import CerankError
+from cerank.lab import bench, exporting
+from cerank.lab.bench import Difference
+from cerank.tabular import Table, rounded
+from cerank.tui.cells import cell, content, joined, stacked
+
+if TYPE_CHECKING:
+    from cerank.evaluate.compare import Comparison, Row
+
+VERDICTS = {  # a sign beside the word, so that no colour is needed
+    "better": ("▲", "#2CC295"),
+    "worse": ("▼", "#FF7A45"),
+    "equivalent": ("=", "#56B4E9"),
+    "different but negligible": ("≈", "#56B4E9"),
+    "cannot tell": ("?", "#8A94A0"),
+}
+_NARROW = frozenset({"interval", "p", "effect", "wtl"})  # 80 columns do not hold them; a line under the table does
+_KEY = "bold $primary"
+
+
+class Shown(msgspec.Struct, frozen=True):
+    """A comparison as it is shown."""
+
+    found: Comparison
+    table: Table
+    rows: tuple[Row | None, ...]  # one a line of the table; None for the baseline's own
+    listed: tuple[tuple[Difference, ...], ...]  # per-query differences of each line
+    reasons: tuple[str, ...]
+
+
+def shown_of(found: Comparison) -> Shown:
+    """Everything that is shown of a comparison, made in one go; imports scipy's readers, so a thread's work."""
+    from cerank.evaluate.report import summary
+    from cerank.evaluate.verdicts import explain
+
+    known = {
+        (row.condition.dataset, row.condition.first_stage, row.measure, row.left, row.right): row for row in found.rows
+    }
+    rows = tuple(
+        known.get((line.dataset, line.first_stage, line.measure, line.against, line.system)) for line in summary(found)
+    )
+    return Shown(
+        found,
+        exporting.readable(found),
+        rows,
+        tuple(bench.differences(found, row) if row else () for row in rows),
+        tuple(explain(row.judgment) if row else "" for row in rows),
+    )
+
+
+class ComparisonTable(DataTable[Text]):
+    """The lines; the one under the cursor is looked at query by query."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("j", "cursor_down", "down", show=False, id="table.down"),
+        Binding("k", "cursor_up", "up", show=False, id="table.up"),
+    ]
+
+    def __init__(self, *, id: str) -> None:  # noqa: A002 - Textual's word
+        super().__init__(id=id, cursor_type="row", cursor_foreground_priority="renderable")
+        self._shown: Shown | None = None
+
+    @property
+    def line(self) -> int:
+        """The line under the cursor; -1 for none."""
+        return self.cursor_row if self._shown and 0 <= self.cursor_row < len(self._shown.rows) else -1
+
+    @property
+    def label(self) -> str:
+        """The system of the line under the cursor; "" for none."""
+        if self._shown is None or self.line < 0:
+            return ""
+        row = self._shown.rows[self.line]
+        return row.right if row else self._shown.found.baseline
+
+    def show(self, found: Shown, *, is_slim: bool) -> None:
+        """Shows the lines, the cursor on the first that compares something."""
+        at, self._shown = self.cursor_row, found
+        self.clear(columns=True)
+        left_out = _NARROW if is_slim else frozenset()
+        places = [place for place, column in enumerate(found.table.columns) if column.key not in left_out]
+        for place in places:
+            column = found.table.columns[place]
+            heading = "diff." if is_slim and column.key == "difference" else column.heading
+            self.add_column(cell(heading, "bold", is_right=column.kind != "text"), key=column.key)
+        for line, row in zip(found.table.rows, found.rows, strict=True):
+            cells = []
+            for place in places:
+                column = found.table.columns[place]
+                text = rounded(line[place], column)
+                if column.key == "verdict":
+                    cells.append(_verdict(text))
+                elif column.key == "system":
+                    name = fitting(text, 18 if is_slim else 32)
+                    cells.append(cell(f"{' ' if row else '◆'} {name}", "" if row else "bold"))
+                else:
+                    cells.append(cell(text, is_right=column.kind != "text"))
+            self.add_row(*cells)
+        first = next((place for place, row in enumerate(found.rows) if row), 0)
+        self.move_cursor(row=at if 0 < at < len(found.rows) else first)
+
+
+def why(found: Shown, line: int, *, is_slim: bool) -> Content:
+    """What the verdict of a line rests on; in a narrow table, the figures it left out, too."""
+    row = found.rows[line]
+    if row is None:
+        return content("the baseline; the other rows are compared with it", "dim")
+    who = f"{fitting(row.right, 32)} against {fitting(row.left, 32)}, {row.measure}: "
+    if not is_slim:
+        return joined((who, "bold"), found.reasons[line])
+    figures = [
+        f"{column.heading} {rounded(value, column)}"
+        for column, value in zip(found.table.columns, found.table.rows[line], strict=True)
+        if column.key in _NARROW
+    ]
+    return joined((", ".join(figures), "bold"), f"; {found.reasons[line]}")
+
+
+def _verdict(text: str) -> Text:
+    if not text:
+        return cell("◆ baseline", "dim")
+    sign, color = VERDICTS[text]
+    return cell(f"{sign} {text}", f"bold {color}")
+
+
+def fitting(text: str, width: int) -> str:
+    """The text, its middle left out where it is too long: runs' names differ at both ends."""
+    return text if len(text) <= width else f"{text[: width // 2]}…{text[-(width - width // 2 - 1) :]}"
+
+
+def nothing(targets: Sequence[str]) -> Content:
+    """What to do where there is nothing to compare."""
+    return stacked(
+        content(f"Only {targets[0]} so far." if targets else "Nothing to compare yet.", "bold"),
+        content(""),
+        joined("Press ", ("a", _KEY), " to add a run or a TREC run file, ", ("d", _KEY), " to name dataset or qrels,"),
+        joined("or go back (", ("esc", _KEY), "), mark runs with ", ("space", _KEY), ", and press ", ("m", _KEY), "."),
+    )
+
+
+def refusal(error: CerankError, targets: Sequence[str]) -> Content:
+    """Why there is no comparison, and what can be done about it."""
+    lines = [joined(("✖ cannot compare: ", "bold $error"), error.what)]
+    lines += [joined(("at ", "dim"), error.where)] if error.where else []
+    lines += [joined(("hint: ", "dim"), error.hint)] if error.hint else []
+    lines += [content(""), content("Named:", "dim")]
+    lines += [content(f"  {number}. {text}") for number, text in enumerate(targets, 1)]
+    keys = joined(("a", _KEY), " add  ", ("x", _KEY), " take the last away  ", ("d", _KEY), " dataset, qrels, measures")
+    return stacked(*lines, content(""), keys)
