@@ -29,7 +29,7 @@ class Beat:
     def __init__(self, path: Path, attempt: int, now: Callable[[], datetime]) -> None:
         self._path, self._attempt, self._now = path, attempt, now
         self._progress = Progress(phase="start", attempt=attempt)
-        self._began, self._pairs = time.monotonic(), 0
+        self._began, self._before, self._pairs = time.monotonic(), 0, 0
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="beat", daemon=True)
 
@@ -44,7 +44,7 @@ class Beat:
 
     def enter(self, phase: str, detail: str, total: int, done: int = 0) -> None:
         """A phase begins: of `total` units, `done` were done before."""
-        self._began, self._pairs = time.monotonic(), 0
+        self._began, self._before, self._pairs = time.monotonic(), done, 0
         self._progress = Progress(phase=phase, detail=detail, done=done, total=total, attempt=self._attempt)
 
     def advance(self, units: int = 1, pairs: int = 0) -> None:
@@ -53,7 +53,7 @@ class Beat:
         self._pairs += pairs
         seconds = max(time.monotonic() - self._began, 1e-6)
         done = before.done + units
-        left = seconds / max(1, done) * max(0, before.total - done)
+        left = seconds / max(1, done - self._before) * max(0, before.total - done)
         rate = self._pairs / seconds
         self._progress = msgspec.structs.replace(before, done=done, pairs_per_second=rate, seconds_left=left)
 
