@@ -13,7 +13,8 @@ README = (ROOT / "README.md").read_text(encoding="utf8")
 
 
 def blocks(language=""):
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+    found = re.findall(r"^```(\w*)\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+    return [text for kind, text in found if kind == language]
 
 
 def test_the_test_command_is_what_continuous_integration_runs():
