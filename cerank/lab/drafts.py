@@ -284,7 +284,8 @@ def _whole_datasets(train: str) -> list[str]:
 
 def data_from(dataset: str) -> dict[str, str]:
     """The settings that take train, validation and test from the parts of one dataset."""
-    train, validation, tests = plans.parts_of(dataset)
+    whole = "pydocs" if dataset.startswith("pydocs/") else dataset  # it comes in three parts
+    train, validation, tests = plans.parts_of(whole)
     return {"data.train": train, "data.validation": validation, "data.test": ", ".join(tests)}
 
 

@@ -185,11 +185,11 @@ class FieldRow(Vertical):
         self.post_message(self.Submitted(self))
 
     def _take(self, value: str) -> None:
-        text = self.row.text if value == shown(self.row.text) else value
-        if text != self._text:
-            self._text = text
-            self._mark()
-            self.post_message(self.Changed(self, text))
+        if value == shown(self._text):  # as it is shown, not as it was typed: the text may hold what is never shown
+            return
+        self._text = self.row.text if value == shown(self.row.text) else value
+        self._mark()
+        self.post_message(self.Changed(self, self._text))
 
     def _mark(self) -> None:
         is_changed = self._text != self.row.text
