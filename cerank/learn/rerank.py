@@ -105,12 +105,25 @@ class Scorer:
 
 
 def similarity(
-    files: BaseFiles, wanted: Mapping[str, Sequence[str]], queries: Texts, documents: Texts, device: str = "cpu"
+    files: BaseFiles,
+    wanted: Mapping[str, Sequence[str]],
+    queries: Texts,
+    documents: Texts,
+    *,
+    max_length: int,
+    device: str = "cpu",
 ) -> dict[str, dict[str, float]]:
     """Cosine similarity of sentence embeddings: query id -> document id -> score in [-1, 1].
 
-    Embeddings are the mean of the last hidden states, normalised, as all-MiniLM-L6-v2 was trained to be used; texts
-    are cut at 256 tokens, as its own settings say.
+    Embeddings are the mean of the last hidden states, normalised, as all-MiniLM-L6-v2 was trained to be used.
+
+    Args:
+        files: the sentence embedder.
+        wanted: query id -> document ids.
+        queries: texts of query ids, in order.
+        documents: texts of document ids, in order.
+        max_length: tokens a text is cut at, at most 256, where the embedder's own training ended.
+        device: where to compute.
     """
     from transformers import AutoModel
 
@@ -119,8 +132,8 @@ def similarity(
     tokenizer = tokenizer_of(files.folder)
     query_ids = list(wanted)
     doc_ids = sorted({doc for docs in wanted.values() for doc in docs})
-    left = _embeddings(encoder, tokenizer, queries(query_ids), device)
-    right = _embeddings(encoder, tokenizer, documents(doc_ids), device)
+    left = _embeddings(encoder, tokenizer, queries(query_ids), min(max_length, 256))
+    right = _embeddings(encoder, tokenizer, documents(doc_ids), min(max_length, 256))
     place = {doc: at for at, doc in enumerate(doc_ids)}
     out: dict[str, dict[str, float]] = {}
     for at, query in enumerate(query_ids):
@@ -131,9 +144,10 @@ def similarity(
 
 
 @torch.inference_mode()
-def _embeddings(encoder: Any, tokenizer: Any, texts: Sequence[str], device: str) -> torch.Tensor:
+def _embeddings(encoder: Any, tokenizer: Any, texts: Sequence[str], max_length: int) -> torch.Tensor:
     """(texts, hidden size), each row of length 1."""
-    ids = tokenizer(list(texts), truncation=True, max_length=256, verbose=False)["input_ids"]
+    device = encoder.device
+    ids = tokenizer(list(texts), truncation=True, max_length=max_length, verbose=False)["input_ids"]
     out = torch.empty(len(ids), encoder.config.hidden_size)
     for indices in batches_by_length([len(row) for row in ids], CPU_BUDGET):
         batch = tokenizer.pad({"input_ids": [ids[index] for index in indices]}, return_tensors="pt").to(device)

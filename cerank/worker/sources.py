@@ -95,7 +95,14 @@ class Sources:
         candidates = self.candidates(name, first).top(stage.window[1])
         files = locate(inputs.EMBEDDING_BASE, fetch=False)
         documents = self.datasets[name].documents.fingerprint()
-        identity = (files.sha256, documents, self._plan.threads, hashlib.sha256(write_run(candidates, "candidates")).hexdigest())
+        length = stage.max_length  # the teacher reads of a text what its student will
+        identity = (
+            files.sha256,
+            documents,
+            self._plan.threads,
+            length,
+            hashlib.sha256(write_run(candidates, "candidates")).hexdigest(),
+        )
         kept = self._cache / "teachers" / f"{hashlib.sha256(repr(identity).encode()).hexdigest()}.run.gz"
         if kept.is_file():
             return kept.read_bytes()
@@ -104,7 +111,8 @@ class Sources:
             candidates,
             lambda ids: self.queries(name, ids),
             lambda ids: self.documents(name, ids),
-            self._plan.device,
+            max_length=length,
+            device=self._plan.device,
         )
         data = write_run(ordered(scores, candidates), "embedding")
         disk.make_folder(kept.parent)
