@@ -24,7 +24,6 @@ from cerank.text import shown
 
 LOOK_EVERY = 0.5  # seconds
 SAY_EVERY = 15.0  # seconds between lines where there is no terminal to draw on
-_STILL = {"finished", "failed", "paused", "lost", "damaged"}
 _TOLD = {"groups counted", "stage finished", "rejected", "replay mismatch", "environment changed", "teacher repaired"}
 
 
@@ -112,10 +111,11 @@ def follow(lab: Lab, folder: RunFolder, worker: Worker, form: str) -> ExitCode:
     with show as drawn:
         while True:
             try:
+                is_over = worker.poll() is not None  # asked before the look, so that its last words are seen
                 news = follower.look()
                 memory.take(news)
                 drawn.update(news.status.progress, memory.loss, memory.measures)
-                if news.status.state in _STILL or _is_gone(worker, folder, lab):
+                if is_over:
                     break
                 time.sleep(LOOK_EVERY)
             except KeyboardInterrupt:
@@ -125,7 +125,6 @@ def follow(lab: Lab, folder: RunFolder, worker: Worker, form: str) -> ExitCode:
                 was_interrupted = True
                 runs.request_stop(folder)
                 say("stopping at the next step; once more leaves it to stop by itself")
-    worker.wait()
     return _ended(lab, folder, form, was_interrupted)
 
 
@@ -146,11 +145,6 @@ class _Memory:
         for row in news.validations:
             self.measures = " ".join(f"{name} {value:.4f}" for name, value in row.measures.items())
             say(f"validation at step {row.step}: {self.measures}")
-
-
-def _is_gone(worker: Worker, folder: RunFolder, lab: Lab) -> bool:
-    """Whether the worker ended without a state that says so: a moment is given for its files to be seen."""
-    return worker.poll() is not None and lab.status(folder).state not in {"running", "stopping"}
 
 
 def _ended(lab: Lab, folder: RunFolder, form: str, was_interrupted: bool) -> ExitCode:

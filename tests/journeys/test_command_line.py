@@ -101,7 +101,7 @@ def test_rerank_and_evaluate_agree_with_the_run_that_made_the_checkpoint(place, 
 
 def test_a_detached_run_is_stopped_paused_resumed_and_removed(place):
     name = cerank(
-        place, "run", "--recipe", "small.toml", "--detach", "--set", "stages.distill.steps=2000"
+        place, "run", "--recipe", "small.toml", "--detach", "--set", "stages.distill.steps=5000"
     ).stdout.strip()
     folder = place / "lab" / "runs" / name
     while not (folder / "readings.jsonl").exists() or (folder / "readings.jsonl").stat().st_size < 200:
@@ -109,8 +109,13 @@ def test_a_detached_run_is_stopped_paused_resumed_and_removed(place):
     assert "held by" in cerank(place, "rm", name, "--yes", code=4).stderr
     cerank(place, "stop", name, "--wait")
     assert "paused" in cerank(place, "ps").stdout
-    cerank(place, "resume", name, "--detach")
+    resumed = subprocess.Popen(
+        [sys.executable, "-m", "cerank", "resume", name, "--lab", place / "lab"], stderr=subprocess.PIPE, text=True
+    )
+    assert any("validation at step" in line for line in resumed.stderr)  # it follows what the new worker does
     cerank(place, "stop", name, "--wait")
+    assert "go on with `cerank resume" in resumed.communicate(timeout=60)[1]
+    assert resumed.returncode == 75
     cerank(place, "rm", name, "--yes")
     assert not folder.exists()
 
