@@ -29,7 +29,7 @@ def table(entries: Iterable[Entry]) -> Table:
 
 def facts(entry: Entry) -> list[tuple[str, str]]:
     """What there is to say of a run, as a word and its text; nothing twice, nothing empty."""
-    found = [("run", entry.name), ("state", entry.state), ("why", entry.status.text)]
+    found = [("run", entry.name), ("state", entry.state), ("why", entry.why)]
     if entry.plan is not None:
         recipe, plan = entry.plan.recipe, entry.plan
         data = recipe.data

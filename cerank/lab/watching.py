@@ -59,6 +59,11 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
         return self.status.state
 
     @property
+    def why(self) -> str:
+        """Why it stands so, paths shortened to what lies in the run; "" where the state says it all."""
+        return self.status.text.replace(f"{self.folder.path}/", "")
+
+    @property
     def is_live(self) -> bool:
         """Whether a worker is at it."""
         return self.status.state in LIVE

@@ -86,7 +86,7 @@ class CerankApp(App[str], inherit_bindings=False):
 
     def look(self, *again: str) -> None:
         """Looks at the lab once, in a thread; `again` names runs that were just acted upon."""
-        self._again.update(again)
+        self._again |= set(again)
         if self._is_looking:
             return
         self._is_looking = True

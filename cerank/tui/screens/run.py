@@ -133,7 +133,7 @@ class RunScreen(LabScreen):
         parts += [f"{clock(entry.seconds_left)} left"] if clock(entry.seconds_left) else []
         parts += [f"{entry.validated[0]} {short(entry.validated[1])} on validation"] if entry.validated else []
         parts += [f"{entry.final[0]} {short(entry.final[1])} on test"] if entry.final else []
-        parts += [entry.status.text]
+        parts += [entry.why]
         mark = "● " if entry.name in self.house.marked else ""
         state = (f"{GLYPHS[entry.state]} {entry.state}  ", color)
         return joined(state, mark, (entry.title, "bold"), *(f"  {part}" for part in parts if part))

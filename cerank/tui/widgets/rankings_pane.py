@@ -100,9 +100,12 @@ class RankingsPane(Pane):
         colors = palette(is_dark=self.app.current_theme.dark)
         for one in self._questions:
             color = colors[2] if one.change > 0 else colors[5] if one.change < 0 else ""
-            after = cell("" if one.after is None else short(one.after), is_right=True)
-            change = cell(f"{one.change:+.3f}", color, is_right=True)
-            table.add_row(after, change, cell(one.query_id, limit=24), cell(one.text, limit=_TEXT))
+            table.add_row(
+                cell("" if one.after is None else short(one.after), is_right=True),
+                cell(f"{one.change:+.3f}", color, is_right=True),
+                cell(one.query_id, limit=24),
+                cell(one.text, limit=_TEXT),
+            )
 
     def _table(self, name: str, heads: tuple[str, ...]) -> DataTable[Text]:
         table = cast("DataTable[Text]", self.query_one(name, DataTable))

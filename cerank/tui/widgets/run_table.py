@@ -31,15 +31,15 @@ def _measure(pair: tuple[str, float] | None) -> Text:
 
 def _title(entry: Entry) -> Text:
     if entry.status.state == "damaged":
-        return cell(f"{entry.name}: {entry.status.text}")
+        return cell(entry.title)
     tags = "".join(f" #{tag}" for tag in entry.notes.tags)
     return cell(entry.title + tags)
 
 
 _RUN = Column("run", 0, _title)
-_RECIPE = Column("recipe", 0, lambda entry: cell(entry.recipe) if entry.plan else cell(entry.status.text))
+_RECIPE = Column("recipe", 0, lambda entry: cell(entry.recipe if entry.plan else entry.why))
 _BASE = Column("base", 9, lambda entry: cell(entry.base))
-_AT = Column("at", 18, lambda entry: cell(entry.at))
+_AT = Column("at", 18, lambda entry: cell(entry.at or entry.why))
 _LEFT = Column("left", 7, lambda entry: cell(clock(entry.seconds_left), is_right=True))
 _SPEED = Column("pairs/s", 7, lambda entry: cell(count(entry.pairs_per_second) if entry.is_live else "", is_right=True))
 _DEV = Column("dev", 5, lambda entry: _measure(entry.validated))
@@ -83,13 +83,16 @@ class RunTable(DataTable[Text]):
         self.is_narrow = is_narrow
         self._columns: tuple[Column, ...] = ()
         self._shown: list[tuple[Entry, bool]] = []
+        self._width = 0
         self._wanted: tuple[Sequence[Entry], frozenset[str]] = ((), frozenset())
         self.sorted_by = ("created", True)
 
     def on_resize(self, _: Resize) -> None:
-        """Lays the columns out for the new width."""
-        self._lay_out()
-        self._fill(*self._wanted)
+        """Lays the columns out for a new width."""
+        if self.size.width != self._width:
+            self._width = self.size.width
+            self._lay_out()
+            self._fill(*self._wanted)
 
     @property
     def highlighted(self) -> Entry | None:

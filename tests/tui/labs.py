@@ -1,0 +1,129 @@
+"""Labs made of files alone: what a worker would have left, without one."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+from cerank.data.trec import write_qrels, write_run
+from cerank.domain.plan import Plan
+from cerank.domain.rankings import ordered
+from cerank.domain.readings import Event, Progress, Reading, Validation
+from cerank.domain.recipe import Recipe, recipe_from
+from cerank.lab import Lab
+from cerank.settings import Settings
+from cerank.store import journal, lease, records, runs
+from cerank.store.layout import ReadingRow, RunFolder
+from cerank.store.records import Attempt, Done, Failure
+
+NOW = datetime(2026, 11, 23, 10, 0, 0, tzinfo=UTC)
+CHAIN = ("contrastive", "distill")
+
+
+def recipe(name: str = "two-stages", base: str = "minilm", seed: int = 42, **data: object) -> Recipe:
+    """A recipe of two stages."""
+    stages = {
+        "contrastive": {"steps": 100},
+        "distill": {"steps": 100, "loss": "ranknet", "source": "teacher", "teacher": "embedding"},
+    }
+    table = {"name": name, "base": base, "seed": seed, "chain": list(CHAIN), "stages": stages, "data": data}
+    return recipe_from(table, "a test")
+
+
+class LabFolder:
+    """Makes runs in a lab."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.leases: list[lease.Lease] = []
+        self._count = 0
+
+    @property
+    def lab(self) -> Lab:
+        """The lab over the folder."""
+        cache = self.path / "cache"
+        return Lab(Settings(lab=self.path, cache=cache, device="cpu", threads=1, format=""), devices=())
+
+    def run(self, label: str = "", **changed: object) -> RunFolder:
+        """A run that waits, with a name that is the same every time."""
+        plan = Plan(
+            recipe=recipe(**changed),  # type: ignore[arg-type]
+            inputs=(),
+            device="cpu",
+            threads=1,
+            cache=str(self.path / "cache"),
+            label=label,
+            created="2026-11-23T10:00:00+00:00",
+        )
+        made = runs.create(self.path, plan, b"", NOW)
+        self._count += 1
+        folder = RunFolder(
+            made.path.with_name(f"2026-11-23-1000{self._count:02d}-two-stages-minilm-aa{self._count:02d}")
+        )
+        made.path.rename(folder.path)
+        return folder
+
+    def started(self, folder: RunFolder, steps: int = 0, stage: int = 0, validations: bool = True) -> RunFolder:
+        """A run that was started and did so many steps of each stage up to `stage`."""
+        records.save(folder.attempt(1), Attempt(number=1, started="2026-11-23T10:00:01+00:00"))
+        self.event(folder, "started", "attempt 1")
+        with journal.Journal(folder.readings, ReadingRow) as rows:
+            for place in range(stage + 1):
+                for step in range(1, steps + 1):
+                    rows.append(reading(place, step, 1.0 / step + (1 - place)))
+                    if validations and step % 10 == 0:
+                        rows.append(Validation(place, step, {"nDCG@10": 0.3 + step / 1000, "RR@10": 0.4 + place / 10}))
+        return folder
+
+    def running(self, folder: RunFolder, done: int = 61, total: int = 100) -> RunFolder:
+        """Makes it look as though a worker were at it: this process holds the lease."""
+        self.leases.append(lease.Lease.take(folder.lease))
+        progress = Progress("train", "distill", done, total, 412.0, 42.0, time="2026-11-23T10:00:10+00:00", attempt=1)
+        records.save(folder.progress, progress)
+        return folder
+
+    def finished(self, folder: RunFolder, after: float = 0.641) -> RunFolder:
+        """Makes it finished, with rankings and measures of two queries."""
+        plan = runs.load_plan(folder)
+        test, first = plan.recipe.data.test[0], plan.recipe.data.first_stages[0]
+        before = {"q1": {"d1": 3.0, "d2": 2.0, "d3": 1.0}, "q2": {"d1": 2.0, "d4": 1.0}}
+        new = {"q1": {"d3": 3.0, "d1": 2.0, "d2": 1.0}, "q2": {"d1": 2.0, "d4": 1.0}}
+        for system, scores, value in (("first-stage", before, 0.5), *((name, new, after) for name in CHAIN)):
+            for path in (folder.ranking(system, test, first), folder.measures(system, test, first)):
+                path.parent.mkdir(parents=True, exist_ok=True)
+            folder.ranking(system, test, first).write_bytes(write_run(ordered(scores), system))
+            rows = [{"query_id": query, "measures": {"nDCG@10": value, "RR@10": value / 2}} for query in scores]
+            lines = b"".join(msgspec.json.encode(row) + b"\n" for row in rows)
+            folder.measures(system, test, first).write_bytes(lines)
+        folder.qrels(test).parent.mkdir(exist_ok=True)
+        folder.qrels(test).write_bytes(write_qrels({"q1": {"d3": 2, "d1": 0}, "q2": {"d4": 1}}))
+        self.event(folder, "finished", "attempt 1")
+        records.save(folder.done, Done(time="2026-11-23T10:01:00+00:00", attempt=1, seconds=60.0))
+        return folder
+
+    def failed(self, folder: RunFolder, what: str = "out of memory") -> RunFolder:
+        """Makes it failed."""
+        records.save(folder.failure, Failure(kind="RunFailedError", what=what, hint="a smaller microbatch", attempt=1))
+        return folder
+
+    def damaged(self, folder: RunFolder) -> RunFolder:
+        """Breaks its plan."""
+        folder.plan.write_bytes(b'{"fingerprint": "x", "plan": 12')
+        return folder
+
+    def event(self, folder: RunFolder, kind: str, text: str) -> None:
+        """Adds an event."""
+        with journal.Journal(folder.events, Event) as rows:
+            rows.append(Event(kind, text, "2026-11-23T10:00:02+00:00", 1))
+
+    def close(self) -> None:
+        """Gives every lease back."""
+        for held in self.leases:
+            held.release()
+
+
+def reading(stage: int, step: int, loss: float, *, attempt: int = 1) -> Reading:
+    """A row of a curve."""
+    return Reading(stage, step, loss, 1e-4 / step, 1.5, 4, 32, 0, 0.1, attempt)
