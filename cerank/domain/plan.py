@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
 import msgspec
 
@@ -35,15 +36,15 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of what decides the numbers: recipe, inputs' hashes, device kind and threads; 64 hex digits."""
+        """SHA-256 of what decides numbers and verdicts: recipe, inputs' hashes, device kind, threads; 64 hex digits."""
         identity = (
             self.format,
-            msgspec.structs.replace(self.recipe, name="", description=""),
+            _named_nothing(self.recipe),
             sorted((entry.role, entry.name, entry.sha256) for entry in self.inputs),
             self.device.split(":")[0],
             self.threads,
         )
-        return hashlib.sha256(msgspec.json.encode(identity, order="deterministic")).hexdigest()
+        return hashlib.sha256(msgspec.json.encode(identity)).hexdigest()
 
     def input(self, role: str, name: str) -> Input:
         """The pinned input of that role and name.
@@ -55,3 +56,15 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
             if (entry.role, entry.name) == (role, name):
                 return entry
         raise KeyError((role, name))
+
+
+def _named_nothing(recipe: Recipe) -> dict[str, Any]:
+    """The recipe without its words; keys of tables sorted. Margins are in, so that none can be slipped in later.
+
+    Without margins there is no key for them: plans from before there were any keep their fingerprints.
+    """
+    plain = msgspec.structs.replace(recipe, name="", description="")
+    out: dict[str, Any] = msgspec.to_builtins(plain, order="deterministic")
+    if not out["evaluate"].get("margins"):
+        out["evaluate"].pop("margins", None)
+    return out

@@ -114,6 +114,9 @@ class Evaluate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         "nDCG@10",
         "RR@10",
     )
+    margins: Annotated[
+        dict[str, Rate], says("the largest difference of a measure that does not matter; declared before the run")
+    ] = {}
 
 
 class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

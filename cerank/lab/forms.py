@@ -122,6 +122,8 @@ def wanted(hint: Any) -> str:
         item, *others = typing.get_args(bare)
         count = "names" if _bare(item) is str else "numbers"
         return f"{count}, separated by commas" if others[:1] == [...] else f"two {count}, separated by a comma"
+    if typing.get_origin(bare) is dict:
+        return "MEASURE=NUMBER, separated by commas"
     if bare is int:
         return f"a whole number{_bounds(hint)}"
     return f"a number{_bounds(hint)}" if bare is float else "text"
@@ -133,6 +135,8 @@ def text(value: object) -> str:
         return ""
     if isinstance(value, tuple):
         return ", ".join(text(item) for item in value)
+    if isinstance(value, dict):
+        return ", ".join(f"{key}={text(item)}" for key, item in value.items())
     return f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else str(value)
 
 
@@ -167,6 +171,8 @@ def _value(hint: Any, typed: str) -> object:
         if is_pair and len(kept) != len(items):
             raise ValueError(f"wants {wanted(hint)}")
         return [_value(items[0], part) for part in kept]
+    if typing.get_origin(bare) is dict:
+        return _table(hint, typed)
     if bare is int:
         if not re.fullmatch(r"[+-]?[0-9]{1,19}", typed):
             raise ValueError(f"wants {wanted(hint)}")
@@ -182,10 +188,24 @@ def _value(hint: Any, typed: str) -> object:
     return typed
 
 
+def _table(hint: Any, typed: str) -> dict[str, object]:
+    """`nDCG@10=0.01, AP(rel=2)=0.02` as a table; the last `=` of a part stands before its number."""
+    item = typing.get_args(_bare(hint))[1]
+    out: dict[str, object] = {}
+    for part in (part.strip() for part in typed.split(",") if part.strip()):
+        key, _, number = part.rpartition("=")
+        if not key.strip():
+            raise ValueError(f"wants {wanted(hint)}")
+        out[key.strip()] = _value(item, number.strip())
+    return out
+
+
 def toml_value(found: object) -> str:
     """`found` as VALUE of `--set KEY=VALUE`: bare where that reads back as the same text, else as TOML."""
     if isinstance(found, list | tuple):
         return "[" + ", ".join(_quoted(item) if isinstance(item, str) else str(item) for item in found) + "]"
+    if isinstance(found, dict):
+        return "{" + ", ".join(f"{_quoted(str(key))} = {item}" for key, item in found.items()) + "}"
     if not isinstance(found, str):
         return str(found)
     try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +20,7 @@ from cerank.domain.losses import loss_mistakes
 from cerank.domain.plan import Plan
 from cerank.domain.recipe import Recipe, Stage
 from cerank.errors import RecipeError
+from cerank.registry import nearest
 from cerank.settings import Settings
 
 if TYPE_CHECKING:
@@ -164,6 +165,25 @@ def _absolute(name: str) -> str:
     return f"{found.resolve()}{sharp}{split}{mark}{rest}" if is_path and found.exists() else name
 
 
+def _margins_checked(
+    given: Mapping[str, float], measures: Sequence[str], judged: Mapping[str, Mapping[str, int]]
+) -> dict[str, float]:
+    """The margins under their measures' canonical names."""
+    from cerank.evaluate.measures import check
+
+    where = "evaluate.margins"
+    found: dict[str, float] = {}
+    for name, value in given.items():
+        (measure,) = check([name], judged, f"{where} {name}")
+        if measure not in measures:
+            hint = f"{nearest(measure, measures)}; add it to evaluate.measures or take its margin away"
+            raise RecipeError(f"{name}: a margin for a measure that is not evaluated", where=where, hint=hint)
+        if found.get(measure, value) != value:
+            raise RecipeError(f"{name}: {measure} has another margin under another name", where=where)
+        found[measure] = value
+    return found
+
+
 def _measures_checked(recipe: Recipe, datasets: dict[str, Dataset]) -> Recipe:
     """The recipe with canonical measures, each known and able to differ from 0 on what it is computed on."""
     from cerank.evaluate.measures import check
@@ -177,5 +197,8 @@ def _measures_checked(recipe: Recipe, datasets: dict[str, Dataset]) -> Recipe:
         where = f"stages.{name}.validation_measure"
         (chosen,) = check([stage.validation_measure], validation, where)
         stages[name] = msgspec.structs.replace(stage, validation_measure=chosen)
-    evaluate = msgspec.structs.replace(recipe.evaluate, measures=tuple(measures))
+    given, judged = recipe.evaluate.margins, datasets[recipe.data.test[0]].qrels
+    evaluate = msgspec.structs.replace(
+        recipe.evaluate, measures=tuple(measures), margins=_margins_checked(given, measures, judged)
+    )
     return msgspec.structs.replace(recipe, evaluate=evaluate, stages=stages)

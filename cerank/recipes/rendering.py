@@ -43,6 +43,9 @@ description = ""
 # test = ["pydocs/test"]
 # first_stages = ["bm25"]  # or TREC run files
 
+[evaluate]
+# margins = {{ "nDCG@10" = 0.02 }}  # the largest difference that does not matter; say it before the run
+
 [stages.contrastive]
 # learning_rate = 1e-4
 
@@ -58,6 +61,9 @@ def _literal(value: object) -> str:
         return '"' + "".join(_character(char) for char in value) + '"'
     if isinstance(value, tuple):
         return "[" + ", ".join(_literal(item) for item in value) + "]"
+    if isinstance(value, dict):
+        inner = ", ".join(f"{_key(str(name))} = {_literal(item)}" for name, item in value.items())
+        return f"{{ {inner} }}" if inner else "{}"
     return repr(value)
 
 
@@ -79,13 +85,13 @@ def _table(values: msgspec.Struct, path: str, full: bool) -> Iterator[str]:
     for field in msgspec.structs.fields(type(values)):
         value = getattr(values, field.name)
         text = explanation(hints[field.name])
-        if isinstance(value, dict):
+        if isinstance(value, dict) and any(isinstance(entry, msgspec.Struct) for entry in value.values()):
             tables += [(f"{field.name}.{_key(name)}", entry, "") for name, entry in value.items()]
         elif struct_in(hints[field.name]):
             tables.append((field.name, value, text))
         elif full:
             keys.append(_explained(field.name, value, text))
-        elif field.required or value != field.default:
+        elif field.required or value != _default(field):
             keys.append(f"{field.name} = {_literal(value)}")
     if path and (keys or full or path.startswith("stages.")):
         yield f"\n[{path}]"
@@ -95,6 +101,12 @@ def _table(values: msgspec.Struct, path: str, full: bool) -> Iterator[str]:
         if full and text and lines:
             lines[0] += f"  # {text}"
         yield from lines
+
+
+def _default(field: msgspec.structs.FieldInfo) -> object:
+    """What a field holds where nothing was said; a table's default is made anew each time."""
+    has_factory = field.default_factory is not msgspec.NODEFAULT
+    return field.default_factory() if has_factory else field.default
 
 
 def _explained(name: str, value: object, text: str) -> str:
