@@ -8,6 +8,7 @@ from __future__ import annotations
 import msgspec
 
 from cerank.evaluate.compare import Comparison, Row
+from cerank.evaluate.hygiene import Note
 from cerank.evaluate.systems import Condition, System
 from cerank.evaluate.verdicts import explain
 
@@ -79,8 +80,15 @@ def footnotes(comparison: Comparison) -> tuple[str, ...]:
     if lost:
         names = ", ".join(f"{row.right} against {row.left} by {row.measure} on {row.condition}" for row in lost)
         lines.append(f"significant alone, not among {comparison.family} tests: {names}; verdicts are those among all")
-    noted = [f"{row.condition}: {note.text}" for row in comparison.rows for note in row.notes]
+    noted = [f"{_about(row, note)}: {note.text}" for row in comparison.rows for note in row.notes]
     return tuple(dict.fromkeys(lines + noted))
+
+
+def _about(row: Row, note: Note) -> str:
+    """What a note is about: one row, one measure, or all of a condition."""
+    if note.kind == "zeros":
+        return f"{row.right} against {row.left} by {row.measure} on {row.condition}"
+    return f"{row.measure} on {row.condition}" if note.kind == "answerless" else str(row.condition)
 
 
 def reasons(comparison: Comparison) -> tuple[str, ...]:

@@ -54,7 +54,7 @@ def save(folder: Path, model: CrossEncoder, optimizer: AdamW, state: State) -> N
         save_file(_moments(model, optimizer), inside / "optimizer.safetensors")
         (inside / "position.json").write_bytes(msgspec.json.encode(state))
     newest = sorted(_steps(folder))[-KEPT:]
-    needed = {*newest, *(_state(folder / name_of(step)).best_step for step in newest)}
+    needed = {*newest, *(_best_of(folder / name_of(step)) for step in newest)}
     for step in set(_steps(folder)) - needed:
         disk.remove_tree(folder / name_of(step))
 
@@ -94,6 +94,14 @@ def weights(folder: Path, model: CrossEncoder) -> None:
         model.load_state_dict(load_file(folder / "model.safetensors"))
     except RuntimeError as error:
         raise RunFailedError("the checkpoint is of another model", where=str(folder)) from error
+
+
+def _best_of(folder: Path) -> int:
+    """The best step a checkpoint knows of; its own damage is found when it is resumed from, not here."""
+    try:
+        return _state(folder).best_step
+    except (OSError, ValueError):  # msgspec's errors are ValueErrors
+        return 0
 
 
 def _state(folder: Path) -> State:

@@ -119,6 +119,15 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_taken(tiny, tmp_pa
     assert (tmp_path / f"{checkpoint.name_of(12)}.bad").is_dir()
 
 
+def test_damage_in_an_older_checkpoint_does_not_disturb_the_next_one(tiny, tmp_path):
+    with pytest.raises(PausedError):
+        trained(tiny, tmp_path, watch=Notes(stop_after=9))
+    (tmp_path / checkpoint.name_of(8) / "position.json").write_bytes(b"{")
+    _, state, watch = trained(tiny, tmp_path)
+    assert state.step == 12
+    assert not watch.rejections
+
+
 def test_microbatches_change_the_loss_by_rounding_alone(tiny, tmp_path):
     stage = msgspec.structs.replace(STAGE, dropout=0.0, groups_per_step=6)
     _, _, whole = trained(tiny, tmp_path / "1", stage)
