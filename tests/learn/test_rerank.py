@@ -56,7 +56,7 @@ def test_the_embedding_teacher_is_the_cosine_that_sentence_transformers_gives(mi
     documents = {"x": "list.sort sorts in place", "y": "Paris is the capital of France", "z": "word " * 100}
     found = similarity(
         minilm,
-        dict.fromkeys(queries, list(documents)),
+        {query: list(documents) for query in queries},
         lambda ids: [queries[i] for i in ids],
         lambda ids: [documents[i] for i in ids],
         max_length=64,
