@@ -226,6 +226,8 @@ def _placed(line: str) -> Mistake:
     path = re.sub(r"\[.*", "", path)
     if re.fullmatch(r"stages\.[^.]+", path):
         return Mistake(f"{path}.steps", text)
+    if text.startswith("invalid enum value") and (choices := forms.choices_at(path)):
+        return Mistake(path, f"wants one of {', '.join(choices)}")
     if text.startswith("expected ") and (wanted := forms.wanted_at(path)):  # msgspec's word for a bound
         return Mistake(path, f"wants {wanted}")
     return Mistake(path if "." in path or path in forms.SCALARS else "recipes", text)
@@ -315,3 +317,8 @@ def lab_option(lab: Path, environ: Mapping[str, str], cwd: Path) -> str:
 def recipe_file(name: str) -> str:
     """The file name suggested for a recipe of that name."""
     return f"{plain(name)}.toml"
+
+
+def file_mistake(path: Path) -> str:
+    """What keeps a file of that name from being a recipe; "" for nothing."""
+    return "" if path.suffix == ".toml" else "a recipe's file ends in .toml"

@@ -5,9 +5,12 @@ Invariant: every number is the comparison's own; papers get it rounded, machines
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
+
+import msgspec
 
 from cerank import escapes
 from cerank.errors import UsageError
@@ -17,29 +20,74 @@ from cerank.store.layout import plain
 from cerank.tabular import Column, Table, written
 
 if TYPE_CHECKING:
-    from cerank.evaluate.compare import Comparison
+    from cerank.evaluate.compare import Comparison, Row
     from cerank.evaluate.report import SummaryRow
+    from cerank.evaluate.systems import System
 
 Form = Literal["latex", "markdown", "csv", "tsv", "json"]
 FORMS: tuple[Form, ...] = get_args(Form)
 ENDINGS: dict[Form, str] = {"latex": ".tex", "markdown": ".md", "csv": ".csv", "tsv": ".tsv", "json": ".json"}
+_SAME = 1e-12  # intervals closer than this are one, computed twice
 
 
-def whole(found: Comparison) -> Table:
-    """Every field of every row in full precision, for machines."""
+def whole(found: Comparison, *, with_reasons: bool = False) -> Table:
+    """Every field of every row in full precision, for machines, with the family and method it was judged by."""
     from cerank.evaluate.report import summary
+    from cerank.evaluate.verdicts import explain
 
-    rows = summary(found)
-    names = rows[0].__struct_fields__
-    body = tuple(tuple(getattr(row, name) for name in names) for row in rows)
-    return Table("comparison", tuple(Column(name, name) for name in names), body)
+    terms, lines, known = found.terms, summary(found), _by_line(found)
+    method = (found.family, found.family_equivalence, terms.correction, round(1 - terms.confidence, 12), terms.claim)
+    names = [*lines[0].__struct_fields__, "family", "family_equivalence", "correction", "alpha", "claim"]
+    body = []
+    for line in lines:
+        row = known.get(_key(line))
+        reason = (explain(row.judgment) if row else "",) if with_reasons else ()
+        body.append((*(getattr(line, name) for name in line.__struct_fields__), *method, *reason))
+    columns = [*names, *(["reason"] if with_reasons else [])]
+    return Table("comparison", tuple(Column(name, name) for name in columns), tuple(body))
 
 
-def readable(found: Comparison) -> Table:
-    """The columns a person reads, with the footnotes; what is the same in every row stands in the title."""
-    from cerank.evaluate.report import footnotes, summary
+def complete(found: Comparison) -> str:
+    """The whole comparison as JSON, with every per-query value: all that is needed to compute it again.
 
-    rows = summary(found)
+    `msgspec.json.decode(text, type=Comparison)` reads it back; `compare` of its systems, measures, conditions and
+    terms gives its rows.
+    """
+    return escapes.json_text(msgspec.to_builtins(found), indent=1) + "\n"
+
+
+def secondary(found: Comparison) -> Table:
+    """The secondary tests of each row, beside the t-test; none of them makes a verdict."""
+    texts = ("dataset", "first_stage", "measure", "left", "right")
+    tests = ("randomization", "wilcoxon", "sign")
+    columns = [Column(name, name.replace("_", " ")) for name in texts]
+    columns += [Column("p", "paired t", "p"), *(Column(name, name, "p") for name in tests)]
+    columns += [Column("bca_low", "BCa low", "signed"), Column("bca_high", "BCa high", "signed")]
+    shares = ("left_better", "within_margin", "right_better")
+    columns += [Column(f"posterior_{name}", name.replace("_", " "), "percent") for name in shares]
+    body = []
+    for row in found.rows:
+        others = row.secondary
+        if others is None:
+            continue
+        head = (row.condition.dataset, row.condition.first_stage, row.measure, row.left, row.right, row.paired.p)
+        ps = (others.randomization, others.wilcoxon, others.sign, others.bca.low, others.bca.high)
+        posterior = others.posterior
+        chances = (posterior.left, posterior.rope, posterior.right) if posterior else (None, None, None)
+        body.append((*head, *ps, *chances))
+    note = "secondary tests, uncorrected: they stand beside the paired t-test and make no verdict"
+    return Table("secondary", tuple(columns), tuple(body), "Secondary tests", (note,))
+
+
+def readable(found: Comparison, *, with_reasons: bool = False) -> Table:
+    """The columns a person reads, with the footnotes; what is the same in every row stands in the title.
+
+    Where a verdict rests on another interval than the one shown (after correction, or for equivalence), a column says
+    which.
+    """
+    from cerank.evaluate.report import reasons, summary
+
+    rows, known = summary(found), _by_line(found)
     is_one = len({(row.dataset, row.first_stage) for row in rows}) == 1
     is_all_pairs = found.terms.pairs == "all"
     columns = [Column("system", "system"), *([Column("against", "against")] if is_all_pairs else [])]
@@ -49,15 +97,86 @@ def readable(found: Comparison) -> Table:
         Column("interval", f"{100 * found.terms.confidence:.3g} % interval"),
     ]
     columns += [Column("p", "p", "p"), Column("p_corrected", "p corr.", "p")]
-    columns += [Column("effect", "d_z", "signed", 2), Column("wtl", "W/T/L"), Column("verdict", "verdict")]
+    columns += [Column("effect", "d_z", "signed", 2), Column("wtl", "W/T/L")]
+    rests = [_rests_on(row, known.get(_key(row))) for row in rows]
+    has_other = any(rests)
+    columns += [*([Column("judged", "verdict rests on")] if has_other else []), Column("verdict", "verdict")]
     if not is_one:
         columns = [Column("dataset", "dataset"), Column("first_stage", "first stage"), *columns]
     body = []
-    for row in rows:
+    for row, rest in zip(rows, rests, strict=True):
         where = () if is_one else (row.dataset, row.first_stage)
         against = (row.against,) if is_all_pairs else ()
-        body.append((*where, row.system, *against, *_figures(row)))
-    return Table("comparison", tuple(columns), tuple(body), _title(found, rows, is_one), footnotes(found))
+        judged = (rest,) if has_other else ()
+        body.append((*where, row.system, *against, *_figures(row), *judged, row.verdict))
+    notes = (*_footnotes(found), *(reasons(found) if with_reasons else ()))
+    return Table("comparison", tuple(columns), tuple(body), _title(found, rows, is_one), notes)
+
+
+_Key = tuple[str, str, str, str, str]
+
+
+def _key(line: SummaryRow) -> _Key:
+    return line.dataset, line.first_stage, line.measure, line.against, line.system
+
+
+def _by_line(found: Comparison) -> dict[_Key, Row]:
+    """The comparison's rows by the key of their line; a baseline's own line has none."""
+    return {
+        (row.condition.dataset, row.condition.first_stage, row.measure, row.left, row.right): row for row in found.rows
+    }
+
+
+def _footnotes(found: Comparison) -> tuple[str, ...]:
+    """The comparison's own, what is behind "cannot tell", and how far seeds spread."""
+    from cerank.evaluate.report import footnotes
+
+    lines = list(footnotes(found))
+    for measure in found.measures:
+        rows = [row.judgment for row in found.rows if row.measure == measure]
+        seen = sorted(row.detectable for row in rows if row.detectable is not None)
+        if seen:
+            size = f"{seen[0]:.4f}" + (f" to {seen[-1]:.4f}" if f"{seen[-1]:.4f}" != f"{seen[0]:.4f}" else "")
+            which = f"{len(seen)} of {len(rows)} cannot tell by {measure}"
+            lines.append(f"{which}: with 80 % power these queries show a true difference of {size}")
+    return (*lines, *_spreads(found))
+
+
+def _spreads(found: Comparison) -> tuple[str, ...]:
+    """The spread of seeds beside that of queries, and what a verdict on means of seeds is about."""
+    systems = {system.label: system for system in found.systems if system.members}
+    lines = []
+    for row in found.rows:
+        for label in (row.left, row.right):
+            if label not in systems:
+                continue
+            means = [_mean_at(member, row) for member in systems[label].members]
+            lines.append(
+                f"{label}: mean of {len(means)} seeds by query; {row.measure} of the seeds has sd "
+                f"{statistics.stdev(means):.4f} on {row.condition}, the queries' differences {row.paired.sd:.4f}"
+            )
+    if lines and found.terms.claim == "checkpoints":
+        lines.append("verdicts are about these checkpoints; a claim about recipes counts the spread of seeds, too")
+    return tuple(dict.fromkeys(lines))
+
+
+def _mean_at(system: System, row: Row) -> float:
+    at = next(entry for entry in system.measured if entry.condition == row.condition)
+    return statistics.fmean(at.values[row.measure].values())
+
+
+def _rests_on(line: SummaryRow, row: Row | None) -> str:
+    """The interval behind a verdict where it is not the one beside the difference; "" where it is."""
+    if row is None or line.low is None or line.high is None:
+        return ""
+    judgment, parts = row.judgment, []
+    is_other = max(abs(judgment.low - line.low), abs(judgment.high - line.high)) > _SAME
+    if is_other and row.verdict != "equivalent":
+        parts.append(f"[{judgment.low:+.4f}, {judgment.high:+.4f}]")
+    if row.verdict in {"equivalent", "different but negligible"} and judgment.margin:
+        inner = f"[{judgment.equivalence_low:+.4f}, {judgment.equivalence_high:+.4f}]"
+        parts.append(f"{inner} in ±{judgment.margin.value:g}")
+    return ", ".join(parts)
 
 
 def _title(found: Comparison, rows: Sequence[SummaryRow], is_one: bool) -> str:
@@ -67,26 +186,25 @@ def _title(found: Comparison, rows: Sequence[SummaryRow], is_one: bool) -> str:
 
 def _figures(row: SummaryRow) -> tuple[str | float | None, ...]:
     if row.difference is None or row.low is None or row.high is None:
-        return (row.measure, row.mean, None, "", None, None, None, "", "")
+        return (row.measure, row.mean, None, "", None, None, None, "")
     interval = f"[{row.low:+.4f}, {row.high:+.4f}]"
     record = f"{row.wins}/{row.ties}/{row.losses}"
-    return (row.measure, row.mean, row.difference, interval, row.p, row.p_corrected, row.effect, record, row.verdict)
+    return (row.measure, row.mean, row.difference, interval, row.p, row.p_corrected, row.effect, record)
 
 
-def as_text(found: Comparison, form: Form) -> str:
+def as_text(found: Comparison, form: Form, *, with_reasons: bool = False) -> str:
     """The comparison in `form`, footnotes included where the form has a place for them (LaTeX: as comments)."""
     if form not in {"latex", "markdown"}:
-        return written([whole(found)], form)
-    table = readable(found)
-    text = written([table], form)
-    if form == "latex":
-        return text + "".join(f"% {escapes.latex(note)}\n" for note in table.notes)
-    title = f"{escapes.markdown(table.title)}\n\n"
-    return (
-        title
-        + text
-        + "".join(("\n" if not at else "") + f"- {escapes.markdown(n)}\n" for at, n in enumerate(table.notes))
-    )
+        return written([whole(found, with_reasons=with_reasons)], form)
+    text = written([readable(found, with_reasons=with_reasons)], form)
+    return text if form == "latex" else f"{escapes.markdown(_heading(found))}\n\n{text}"
+
+
+def _heading(found: Comparison) -> str:
+    from cerank.evaluate.report import summary
+
+    rows = summary(found)
+    return _title(found, rows, len({(row.dataset, row.first_stage) for row in rows}) == 1)
 
 
 def form_named(name: str) -> Form:
@@ -99,6 +217,15 @@ def form_named(name: str) -> Form:
         if name.lower() in {form, ENDINGS[form], ENDINGS[form][1:]}:
             return form
     raise UsageError(f"no form is called '{name}'", hint=nearest(name, [*FORMS, *ENDINGS.values()]))
+
+
+def ending_mistake(path: Path) -> str:
+    """What keeps a file's ending from saying the form; "" for nothing."""
+    try:
+        form_named(path.suffix)
+    except UsageError as error:
+        return f"{error.what}; {error.hint}"
+    return ""
 
 
 def suggested(found: Comparison, form: Form) -> str:

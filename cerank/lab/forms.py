@@ -155,6 +155,12 @@ def wanted_at(path: str) -> str:
     return wanted(hint) if hint is not None else ""
 
 
+def choices_at(path: str) -> tuple[str, ...]:
+    """What may stand at `path` where only some words may."""
+    hint = _hint_at(path)
+    return _choices(path.rpartition(".")[2], hint) if hint is not None else ()
+
+
 def _hint_at(path: str) -> Any:
     head, *rest = path.split(".")
     kinds: dict[str, type[msgspec.Struct]] = {"data": Data, "evaluate": Evaluate, "stages": Stage}

@@ -121,7 +121,7 @@ def test_whatever_is_typed_gives_runs_or_mistakes_and_nothing_else(path: str, ty
         ("stages.contrastive.window", "1", "two numbers"),
         ("stages.contrastive.window", "9, 3", "ends before it"),
         ("stages.contrastive.loss", "ranknt", "did you mean 'ranknet'"),
-        ("stages.distill.precision", "fp8", "invalid enum value"),
+        ("stages.distill.precision", "fp8", "one of fp32, bf16"),
         ("data.test", " , ", "name at least one"),
         ("data.depth", "", "a whole number"),
     ],

@@ -34,7 +34,8 @@ class QuietLab(Lab):
 
 
 @pytest.fixture
-def app(folder: LabFolder) -> CerankApp:
+def app(folder: LabFolder, monkeypatch: pytest.MonkeyPatch) -> CerankApp:
+    monkeypatch.setenv("CERANK_LAB", str(folder.path))  # so that commands need not name it
     return CerankApp(QuietLab(folder.lab.settings, devices=(Device("cpu"),)), look_every=0)
 
 
@@ -154,6 +155,16 @@ async def test_nothing_invalid_can_be_launched(app: CerankApp, folder: LabFolder
         assert folder.lab.listed() == []
 
 
+async def test_m_goes_to_the_first_mistake_in_whatever_stage_it_is(app: CerankApp) -> None:
+    async with app.run_test(size=(80, 24)) as pilot:
+        screen = await opened(pilot, "contrastive-then-distill")
+        screen._settings({"stages.distill.keep": "worst"})
+        await press(pilot, "m")
+        row = field(screen, "stages.distill.keep")
+        assert row.query_one(Choice).has_focus
+        assert "✖ wants one of best, last" in text_of(app)
+
+
 async def test_a_choice_is_turned_with_the_arrow_keys(app: CerankApp) -> None:
     async with app.run_test(size=(120, 36)) as pilot:
         screen = await opened(pilot)
@@ -271,6 +282,15 @@ async def test_a_change_after_planning_has_to_be_planned_again(app: CerankApp, b
         assert screen.matrix is None
 
 
+async def test_commands_name_a_lab_that_they_would_not_find(
+    app: CerankApp, folder: LabFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CERANK_LAB", "elsewhere")
+    async with app.run_test(size=(120, 36)) as pilot:
+        screen = await opened(pilot)
+        assert f"--lab {folder.path}" in screen.checked.cells[0].command
+
+
 async def test_a_clone_starts_from_the_runs_recipe(app: CerankApp) -> None:
     wanted = recipes.load("distill", ["seed=9", "stages.distill.steps=11"]).recipe
     async with app.run_test(size=(120, 36)) as pilot:
@@ -333,18 +353,36 @@ def test_the_form_looks_as_it_did(
     async def go(pilot: Pilot[str]) -> None:
         screen = await opened(pilot)
         if step == "launch":
-            screen.change(bases=(base,), seeds="1, 2")
+            field(screen, "base").query_one(LineInput).value = base
+            field(screen, "seeds").query_one(LineInput).value = "1, 2"
             screen._settings({"data.train": dataset, "data.validation": dataset, "data.test": dataset})
         if step == "mistakes":
-            screen.change(seeds="5-1")
+            field(screen, "seeds").query_one(LineInput).value = "5-1"
             screen._settings({"stages.contrastive.learning_rate": "fast", "data.depth": "0"})
         await press(pilot, {"base": "1", "recipe": "2", "data": "3", "launch": "4", "mistakes": "2"}[step])
+        if step == "mistakes":
+            await press(pilot, "m")
         if step == "launch":
             await until(pilot, lambda: screen.matrix is not None)
         if step == "data":
             await until(pilot, lambda: "pydocs/test" in text_of(screen.app).partition("Find")[2])  # type: ignore[arg-type]
 
     assert snap_compare(app, terminal_size=size, run_before=_after(go))
+
+
+async def test_without_colour_every_state_is_a_sign_or_a_word(
+    folder: LabFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    app = CerankApp(folder.lab, look_every=0)
+    async with app.run_test(size=(80, 24)) as pilot:
+        screen = await opened(pilot)
+        screen._settings({"stages.contrastive.learning_rate": "fast"})
+        await press(pilot, "m")
+        seen = text_of(app)
+        for sign in ("[x] contrastive", "[ ] distill", "[contrastive] ✖", "2 recipe  ✖1", "• learning_rate", "✖ wants"):
+            assert sign in seen
+        assert "peak of the schedule" in seen
 
 
 def _after(go: Callable[[Pilot[str]], Awaitable[None]]) -> Callable[[Pilot[str]], Awaitable[None]]:

@@ -95,17 +95,17 @@ class AskScreen(ModalScreen[dict[str, str] | None]):
 
 
 def ask_for_file(
-    screen: LabScreen, title: str, suggested: Path, text_for: Callable[[Path], str], ending: str = ""
+    screen: LabScreen, title: str, suggested: Path, text_for: Callable[[Path], str], check: Callable[[Path], str]
 ) -> None:
     """Asks where to write, then writes what `text_for` makes of the path, in a thread, and says where it is.
 
     Args:
-        ending: what the name has to end in; "" leaves that to `text_for`, which may refuse by a CerankError.
+        check: what is wrong with the name beyond its place; "" for nothing.
     """
 
     def wrong(texts: Mapping[str, str]) -> dict[str, str]:
         path = Path(texts["path"])
-        text = f"the name has to end in {ending}" if ending and path.suffix != ending else exporting.place_mistake(path)
+        text = check(path) or exporting.place_mistake(path)
         return {"path": text} if text else {}
 
     def keep(texts: dict[str, str] | None) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import msgspec
 from textual.app import ComposeResult
@@ -27,6 +27,9 @@ from cerank.tui.screens.base import LabScreen
 from cerank.tui.widgets.bar import Bar
 from cerank.tui.widgets.comparison_table import ComparisonTable, Shown, nothing, refusal, shown_of, why
 from cerank.tui.widgets.differences import DifferencesChart
+
+if TYPE_CHECKING:
+    from cerank.lab.watching import Entry
 
 
 class CompareScreen(LabScreen):
@@ -81,7 +84,7 @@ class CompareScreen(LabScreen):
         yield ComparisonTable(id="table")
         yield Static(id="why")
         yield DifferencesChart(id="chart")
-        with VerticalScroll(id="notes", can_focus=False):
+        with VerticalScroll(id="notes"):
             yield Static(id="footnotes")
         with Vertical(id="said"):
             yield Static(id="message")
@@ -91,6 +94,10 @@ class CompareScreen(LabScreen):
         """Starts measuring."""
         self.query_one(ComparisonTable).focus()
         self.measure()
+
+    def see(self, entries: tuple[Entry, ...]) -> None:  # noqa: ARG002 - the bar asks the house
+        """Keeps the bar up to date."""
+        self.query_one(Bar).say(self.house.tally, self.house.devices, "compare")
 
     # computing
 
@@ -302,7 +309,7 @@ class CompareScreen(LabScreen):
             return exporting.as_text(found, exporting.form_named(path.suffix))
 
         title = "Export the comparison; the ending decides: .tex .md .csv .tsv .json"
-        ask_for_file(self, title, Path.cwd() / exporting.suggested(found, "latex"), text_for)
+        ask_for_file(self, title, Path.cwd() / exporting.suggested(found, "latex"), text_for, exporting.ending_mistake)
 
     def action_copy(self, form: exporting.Form) -> None:
         """Copies the table."""
@@ -314,8 +321,9 @@ class CompareScreen(LabScreen):
         self.house.say(f"copied as {form}; if your terminal does not do that, e writes a file")
 
     def action_back(self) -> None:
-        """From the bars to the table, then away."""
-        if isinstance(self.focused, DifferencesChart):
-            self.query_one(ComparisonTable).focus()
+        """From bars or notes to the table, then away."""
+        table = self.query_one(ComparisonTable)
+        if self.shown and not table.has_focus:
+            table.focus()
             return
         self.dismiss(None)

@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import msgspec
 from textual.app import ComposeResult
@@ -53,6 +53,10 @@ _LAUNCH = (
 )
 
 
+if TYPE_CHECKING:
+    from cerank.lab.watching import Entry
+
+
 class NewRunScreen(LabScreen):
     """The form of a new run."""
 
@@ -61,24 +65,7 @@ class NewRunScreen(LabScreen):
         "Several bases, recipes and seeds make a matrix. A setting with a bullet differs from the recipe's own and\n"
         "goes to the stage of that name in every chosen recipe. esc leaves a field first, then the form."
     )
-    CSS = """
-    NewRunScreen #steps { height: 1; background: $surface; padding: 0 1; }
-    NewRunScreen .step { width: auto; padding: 0 2 0 0; }
-    NewRunScreen ContentSwitcher { height: 1fr; }
-    NewRunScreen .page { padding: 1 1 0 1; }
-    NewRunScreen .heading { text-style: bold; color: $primary; height: 1; text-wrap: nowrap; text-overflow: ellipsis; }
-    NewRunScreen #recipes-side { width: 44; height: 1fr; margin-right: 2; }
-    NewRunScreen #settings { width: 1fr; height: 1fr; }
-    NewRunScreen #recipes-side .meaning { display: none; }
-    NewRunScreen #recipes-side .key { width: 9; }
-    NewRunScreen #data-rows { height: auto; }
-    NewRunScreen #review { height: auto; background: $panel; padding: 0 1; }
-    NewRunScreen #review Static { text-wrap: nowrap; text-overflow: ellipsis; height: 1; }
-    NewRunScreen #work, NewRunScreen #commands { height: auto; margin-top: 1; }
-    NewRunScreen.-slim #recipe { layout: vertical; }
-    NewRunScreen.-slim #recipes-side { width: 1fr; height: auto; max-height: 8; margin-right: 0; }
-    NewRunScreen.-slim .page, NewRunScreen.-low .page { padding: 0 1; }
-    """
+    CSS_PATH = "new_run.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("1", "step('base')", "base", show=False, id="new.base", tooltip="Choose pretrained models"),
         Binding("2", "step('recipe')", "recipe", show=False, id="new.recipe", tooltip="Choose recipes, change stages"),
@@ -92,6 +79,7 @@ class NewRunScreen(LabScreen):
         Binding("l", "launch", "launch", id="new.launch", tooltip="Plans the runs, shows their work; then queues them"),
         Binding("y", "copy", "copy command", id="new.copy", tooltip="The equivalent commands, one a run"),
         Binding("w", "write", "save recipe", show=False, id="new.write", tooltip="The changed recipe, as a file"),
+        Binding("m", "mend", "mend", show=False, id="new.mend", tooltip="Goes to the first mistake"),
         Binding("escape", "back", "back", show=False, id="new.back"),
     ]  # fmt: skip
 
@@ -188,6 +176,10 @@ class NewRunScreen(LabScreen):
     def _see_lab(self, option: str) -> None:
         if option:
             self.change(lab=option)
+
+    def see(self, entries: tuple[Entry, ...]) -> None:  # noqa: ARG002 - the bar asks the house
+        """Keeps the bar up to date."""
+        self.query_one(Bar).say(self.house.tally, self.house.devices, "new run")
 
     # showing
 
@@ -359,7 +351,7 @@ class NewRunScreen(LabScreen):
         """Shows the work first; what was shown is put in the queue."""
         if self._mistakes():
             self.action_step("launch")
-            self.house.say("nothing was launched: mend what is marked first", "warning")
+            self.house.say("nothing was launched: mend what is marked first; m goes there", "warning")
         elif self.matrix is None or self.query_one(ContentSwitcher).current != "launch":
             self.action_step("launch")
         else:
@@ -407,6 +399,18 @@ class NewRunScreen(LabScreen):
             self.query_one(SettingsForm).turn(step, self._text)
             self._say_mistakes()
 
+    def action_mend(self) -> None:
+        """Goes to the field of the first mistake."""
+        if not self._mistakes() or not self._has_rows:
+            return
+        path = self._mistakes()[0].path
+        self.action_step(next((name for name, heads in _FIELDS.items() if path.split(".")[0] in heads), "recipe"))
+        self.query_one(SettingsForm).open(path, self._text)
+        self._say_mistakes()
+        for field in self._fields:
+            if field.row.path == path:
+                field.query("LineInput, Choice").first().focus()
+
     def action_copy(self) -> None:
         """Copies the commands, one a line."""
         if not self.checked.cells:
@@ -425,7 +429,7 @@ class NewRunScreen(LabScreen):
             return
         recipe = self.checked.cells[0].recipe
         where = Path.cwd() / drafts.recipe_file(recipe.name)
-        ask_for_file(self, "Save the recipe as it stands", where, lambda _: render(recipe), ".toml")
+        ask_for_file(self, "Save the recipe as it stands", where, lambda _: render(recipe), drafts.file_mistake)
 
     def action_back(self) -> None:
         """Leaves a field, then the form."""

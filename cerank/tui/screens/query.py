@@ -22,6 +22,7 @@ from cerank.tui.widgets.bar import Bar
 
 if TYPE_CHECKING:
     from cerank.evaluate.compare import Row
+    from cerank.lab.watching import Entry
 
 
 class QueryScreen(LabScreen):
@@ -68,6 +69,10 @@ class QueryScreen(LabScreen):
         with VerticalScroll(id="text", can_focus=False):
             yield Static(id="document")
         yield Footer(compact=True, show_command_palette=False)
+
+    def see(self, entries: tuple[Entry, ...]) -> None:  # noqa: ARG002 - the bar asks the house
+        """Keeps the bar up to date."""
+        self.query_one(Bar).say(self.house.tally, self.house.devices, "query")
 
     def on_mount(self) -> None:
         """Reads the rankings."""

@@ -19,6 +19,7 @@ from cerank.lab import bench, exporting
 from cerank.lab.bench import Difference
 from cerank.tabular import Table, rounded
 from cerank.tui.cells import cell, content, joined, stacked
+from cerank.tui.widgets.fields import fitting
 
 if TYPE_CHECKING:
     from cerank.evaluate.compare import Comparison, Row
@@ -137,11 +138,6 @@ def _verdict(text: str) -> Text:
         return cell("◆ baseline", "dim")
     sign, color = VERDICTS[text]
     return cell(f"{sign} {text}", f"bold {color}")
-
-
-def fitting(text: str, width: int) -> str:
-    """The text, its middle left out where it is too long: runs' names differ at both ends."""
-    return text if len(text) <= width else f"{text[: width // 2]}…{text[-(width - width // 2 - 1) :]}"
 
 
 def nothing(targets: Sequence[str]) -> Content:

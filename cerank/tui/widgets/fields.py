@@ -27,6 +27,11 @@ from cerank.tui.widgets.line import LineInput
 WRONG = "✖"
 
 
+def fitting(text: str, width: int) -> str:
+    """The text, its middle left out where it is too long: runs' names differ at both ends."""
+    return text if len(text) <= width else f"{text[: width // 2]}…{text[-(width - width // 2 - 1) :]}"
+
+
 class Choice(Widget, can_focus=True):
     """One of a few words, changed with left, right or space."""
 
@@ -88,7 +93,7 @@ class FieldRow(Vertical):
     .-slim FieldRow .meaning { display: none; }
     .-slim FieldRow .key { width: 19; }
     FieldRow .help { display: none; color: $text-muted; padding: 0 1 0 3; height: auto; }
-    FieldRow:focus-within .help { display: block; }
+    FieldRow.-open .help { display: block; }
     FieldRow .wrong { display: none; color: $error; padding: 0 1 0 3; height: auto; }
     FieldRow.-wrong .wrong { display: block; }
     FieldRow.-wrong .key { color: $error; }
@@ -168,6 +173,19 @@ class FieldRow(Vertical):
         self.set_class(bool(wrong), "-wrong")
         if self.is_mounted and wrong:
             self.query_one(".wrong", Static).update(content(f"{WRONG} {wrong}"))
+
+    def on_descendant_focus(self) -> None:
+        """Says in full what the field means."""
+        self.add_class("-open")
+
+    def on_resize(self) -> None:
+        """Brings what is said below the line into view, too."""
+        if self.has_class("-open"):
+            self.call_after_refresh(self.scroll_visible, animate=False)
+
+    def on_descendant_blur(self) -> None:
+        """Says no more than the others."""
+        self.remove_class("-open")
 
     def on_input_changed(self, event: Input.Changed) -> None:
         """Hears what was typed."""

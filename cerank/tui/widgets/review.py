@@ -11,10 +11,11 @@ import msgspec
 from textual.content import Content
 
 from cerank.data.bases import BASES
+from cerank.lab.comparisons import short_name
 from cerank.lab.drafts import Cell, Checked, Draft, Mistake, Origin
 from cerank.lab.matrices import Matrix
 from cerank.tui.cells import content, joined, stacked
-from cerank.tui.widgets.fields import WRONG, Mark
+from cerank.tui.widgets.fields import WRONG, Mark, fitting
 
 MOST_COMMANDS = 20  # shown; copying takes all
 
@@ -102,12 +103,17 @@ def work(state: State) -> Content:
         return stacked(content("Nothing can be launched", "bold $error"), *lines)
     if state.matrix is None:
         return content("opening and hashing what the runs read …" if state.is_planning else "", "dim")
-    parts = state.matrix.work
-    width = max(len(part.part) for part in parts)
+    parts = [(_named(part.part), part) for part in state.matrix.work]
+    width = max(len(name) for name, _ in parts)
     head = joined((f"{'Work, at most':<{width}}  {'steps, queries':>14}  {'pairs':>12}", "bold $primary"))
-    rows = [content(f"{part.part:<{width}}  {part.units:>14,}  {part.pairs:>12,}") for part in parts]
+    rows = [content(f"{name:<{width}}  {part.units:>14,}  {part.pairs:>12,}") for name, part in parts]
     total = content(f"{'all runs':<{width}}  {'':>14}  {state.matrix.pairs:>12,}", "bold")
     ready = joined(
         ("✔ ready: ", "bold $success"), ("l", "bold $primary"), f" puts {runs(len(state.matrix.cells))} in the queue"
     )
     return stacked(head, *rows, total, content(""), ready)
+
+
+def _named(part: str) -> str:
+    """A part of the work as the table names it: the last part of each path, the middle left out of what is long."""
+    return fitting(" ".join(short_name(word) for word in part.split(" ")), 44)

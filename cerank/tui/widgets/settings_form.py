@@ -64,6 +64,14 @@ class SettingsForm(Vertical):
         self._at = (self._at + step) % len(self._groups)
         self.show(self._groups, text_of)
 
+    def open(self, path: str, text_of: TextOf) -> None:
+        """Opens the table that holds the setting at `path`, if one of these does."""
+        table = path.rpartition(".")[0]
+        found = [at for at, group in enumerate(self._groups) if group.path == table]
+        if found:
+            self._at = found[0]
+            self.show(self._groups, text_of)
+
     def say(self, paths: Iterable[str]) -> None:
         """Marks the tables in which something is wrong."""
         wrong = frozenset(path.rpartition(".")[0] for path in paths)
