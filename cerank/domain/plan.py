@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
 
 import msgspec
 
@@ -36,15 +35,19 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of what decides numbers and verdicts: recipe, inputs' hashes, device kind, threads; 64 hex digits."""
+        """SHA-256 of what decides numbers and verdicts: recipe, inputs' hashes, device kind, threads; 64 hex digits.
+
+        Of the recipe only what differs from the defaults counts, so that a release which adds a setting leaves the
+        identity of earlier runs as it was. Margins are in, so that none can be slipped in later.
+        """
         identity = (
             self.format,
-            _named_nothing(self.recipe),
+            _telling(msgspec.structs.replace(self.recipe, name="", description="")),
             sorted((entry.role, entry.name, entry.sha256) for entry in self.inputs),
             self.device.split(":")[0],
             self.threads,
         )
-        return hashlib.sha256(msgspec.json.encode(identity)).hexdigest()
+        return hashlib.sha256(msgspec.json.encode(identity, order="deterministic")).hexdigest()
 
     def input(self, role: str, name: str) -> Input:
         """The pinned input of that role and name.
@@ -58,13 +61,15 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         raise KeyError((role, name))
 
 
-def _named_nothing(recipe: Recipe) -> dict[str, Any]:
-    """The recipe without its words; keys of tables sorted. Margins are in, so that none can be slipped in later.
+def _telling(value: object) -> object:
+    """`value` without the fields of structs that hold their defaults."""
+    if isinstance(value, msgspec.Struct):
+        given = {field.name: (getattr(value, field.name), _default(field)) for field in msgspec.structs.fields(value)}
+        return {name: _telling(item) for name, (item, default) in given.items() if item != default}
+    if isinstance(value, dict):
+        return {key: _telling(item) for key, item in value.items()}
+    return value
 
-    Without margins there is no key for them: plans from before there were any keep their fingerprints.
-    """
-    plain = msgspec.structs.replace(recipe, name="", description="")
-    out: dict[str, Any] = msgspec.to_builtins(plain, order="deterministic")
-    if not out["evaluate"].get("margins"):
-        out["evaluate"].pop("margins", None)
-    return out
+
+def _default(field: msgspec.structs.FieldInfo) -> object:
+    return field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()

@@ -5,6 +5,7 @@ Invariant: what is written can be read back as the same record; a number that JS
 
 from __future__ import annotations
 
+import hashlib
 from datetime import UTC, datetime
 from pathlib import Path
 from types import UnionType
@@ -24,10 +25,19 @@ UNREADABLE = (ValueError, RecursionError)  # all that msgspec raises for bytes t
 
 
 class StoredPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What plan.json holds; the fingerprint tells a plan that was edited from the one that was made."""
+    """What plan.json holds. The hash tells a plan that was edited from the one that was made; the fingerprint, which a
+    later release may compute otherwise, is the run's identity as it was when it was made.
+    """
 
     fingerprint: str
-    plan: Plan
+    sha256: str  # of the bytes of `plan`
+    plan: msgspec.Raw
+
+    @classmethod
+    def of(cls, plan: Plan) -> StoredPlan:
+        """The plan as plan.json holds it."""
+        data = msgspec.json.encode(plan)
+        return cls(plan.fingerprint, hashlib.sha256(data).hexdigest(), msgspec.Raw(data))
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):

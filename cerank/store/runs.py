@@ -87,7 +87,7 @@ def create(lab: Path, plan: Plan, recipe_toml: bytes, now: datetime) -> RunFolde
         made = RunFolder(temporary)
         disk.make_folder(made.attempts)
         disk.write(made.recipe, recipe_toml)
-        records.save(made.plan, StoredPlan(plan.fingerprint, plan))
+        disk.write(made.plan, msgspec.json.encode(StoredPlan.of(plan)) + b"\n")
     return folder
 
 
@@ -98,10 +98,14 @@ def load_plan(folder: RunFolder) -> Plan:
         DamagedError: plan.json is absent, unreadable, or was changed since it was made.
     """
     stored = records.load(folder.plan, StoredPlan)
-    if stored.plan.fingerprint != stored.fingerprint:
+    data = bytes(stored.plan)
+    if hashlib.sha256(data).hexdigest() != stored.sha256:
         hint = "a plan is never edited; start a new run from the changed recipe"
-        raise DamagedError("the plan is not the one its fingerprint names", where=str(folder.plan), hint=hint)
-    return stored.plan
+        raise DamagedError("the plan is not the one that was made (sha256 differs)", where=str(folder.plan), hint=hint)
+    try:
+        return msgspec.json.decode(data, type=Plan)
+    except records.UNREADABLE as error:
+        raise DamagedError(f"not a readable plan: {records.reason(error)}", where=str(folder.plan)) from error
 
 
 # looking

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import signal
@@ -112,8 +113,18 @@ def test_a_plan_that_was_edited_is_damage(run: RunFolder) -> None:
     text = run.plan.read_text()
     assert '"seed":42' in text
     run.plan.write_text(text.replace('"seed":42', '"seed":43'))
-    with pytest.raises(DamagedError, match="fingerprint"):
+    with pytest.raises(DamagedError, match="sha256 differs"):
         runs.load_plan(run)
+
+
+def test_a_plan_from_before_a_setting_existed_is_read_with_its_default(run: RunFolder, plan: Plan) -> None:
+    stored = records.load(run.plan, records.StoredPlan)
+    older = bytes(stored.plan).replace(b'"pooling":"auto",', b"")
+    assert older != bytes(stored.plan)
+    again = records.StoredPlan(stored.fingerprint, hashlib.sha256(older).hexdigest(), msgspec.Raw(older))
+    run.plan.write_bytes(msgspec.json.encode(again))
+    assert runs.load_plan(run) == plan
+    assert runs.load_plan(run).fingerprint == stored.fingerprint
 
 
 def test_a_broken_run_is_one_damaged_row_beside_the_others(tmp_path: Path, plan: Plan, now: datetime) -> None:
