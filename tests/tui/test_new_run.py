@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shlex
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -23,6 +25,15 @@ from cerank.tui.widgets.line import LineInput
 from tests.tui.conftest import press, settle, text_of
 from tests.tui.labs import LabFolder
 
+PLAIN = """\
+name = "plain"
+base = "minilm"
+chain = ["contrastive"]
+
+[stages.contrastive]
+steps = 100
+learning_rate = 2e-4
+"""
 SIZES = [(120, 36), (80, 24)]
 
 
@@ -324,6 +335,14 @@ async def test_escape_leaves_a_field_first_and_then_the_form(app: CerankApp) -> 
         assert app.screen is not screen
 
 
+def test_the_screens_import_nothing_slow() -> None:
+    names = ", ".join(f"cerank.tui.screens.{name}" for name in ("new_run", "compare", "query", "ask"))
+    slow = "numpy scipy torch transformers ir_datasets ir_measures pandas statsmodels bm25s huggingface_hub"
+    code = f"import sys, {names}; print({{name.partition('.')[0] for name in sys.modules}} & set({slow.split()!r}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == "set()\n"
+
+
 async def test_hostile_names_neither_break_nor_steer_the_form(app: CerankApp, tmp_path: Path) -> None:
     name = "\x1b]52;c;aGk=\x07[/nope][bold]\u202e"
     hostile = msgspec.structs.replace(recipes.load("contrastive").recipe, name=name, description=name * 9)
@@ -350,8 +369,10 @@ def test_the_form_looks_as_it_did(
 ) -> None:
     monkeypatch.setattr(new_run, "is_here", lambda known: known.name == "minilm")  # whatever this machine has
 
+    Path("plain.toml").write_text(PLAIN)
+
     async def go(pilot: Pilot[str]) -> None:
-        screen = await opened(pilot)
+        screen = await opened(pilot, "plain.toml")
         if step == "launch":
             field(screen, "base").query_one(LineInput).value = base
             field(screen, "seeds").query_one(LineInput).value = "1, 2"
