@@ -17,7 +17,10 @@ import msgspec
 from cerank import escapes
 
 Value: TypeAlias = str | int | float | bool | None
-Kind = Literal["text", "number", "signed", "p", "percent", "bytes", "seconds"]
+Kind = Literal["text", "name", "number", "signed", "p", "percent", "bytes", "seconds"]
+
+
+TEXTS = ("text", "name")  # kinds that are not figures
 
 
 class Column(msgspec.Struct, frozen=True):
@@ -25,7 +28,7 @@ class Column(msgspec.Struct, frozen=True):
 
     key: str
     heading: str
-    kind: Kind = "text"  # signed: a difference; percent: of a share in 0..1; seconds: as 1:02:03
+    kind: Kind = "text"  # name: never wrapped; signed: a difference; percent: of a share in 0..1; seconds: as 1:02:03
     digits: int = 4  # decimals of number and signed
 
 
@@ -112,7 +115,7 @@ def rounded(value: Value, column: Column) -> str:
         return ""
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, str) or column.kind == "text":
+    if isinstance(value, str) or column.kind in TEXTS:
         return str(value)
     return _SHOWN[column.kind](float(value), column) if not isinstance(value, int) else _whole(value, column)
 
@@ -166,26 +169,28 @@ _SHOWN: dict[Kind, Callable[[float, Column], str]] = {
 
 
 def _latex(table: Table) -> str:
-    """A booktabs tabular, for `\\usepackage{booktabs}`."""
-    layout = "".join("l" if column.kind == "text" else "r" for column in table.columns)
+    """A booktabs tabular, for `\\usepackage{booktabs}`; its notes stand below as comments."""
+    layout = "".join("l" if column.kind in TEXTS else "r" for column in table.columns)
     head = [escapes.latex(column.heading) for column in table.columns]
     body = [[_latex_cell(value, column) for value, column in _cells(table, row)] for row in table.rows]
     lines = [f"\\begin{{tabular}}{{{layout}}}", "\\toprule", " & ".join(head) + r" \\", "\\midrule"]
     lines += [" & ".join(row) + r" \\" for row in body]
     title = [f"% {escapes.latex(table.title)}"] if table.title else []
-    return "\n".join([*title, *lines, "\\bottomrule", "\\end{tabular}"]) + "\n"
+    notes = [f"% {escapes.latex(note)}" for note in table.notes]
+    return "\n".join([*title, *lines, "\\bottomrule", "\\end{tabular}", *notes]) + "\n"
 
 
 def _latex_cell(value: Value, column: Column) -> str:
     text = escapes.latex(rounded(value, column))
-    return f"$-${text[1:]}" if column.kind != "text" and text.startswith("-") else text
+    return f"$-${text[1:]}" if column.kind not in TEXTS and text.startswith("-") else text
 
 
 def _markdown(table: Table) -> str:
     head = [escapes.markdown(column.heading) for column in table.columns]
-    rule = ["---" if column.kind == "text" else "---:" for column in table.columns]
+    rule = ["---" if column.kind in TEXTS else "---:" for column in table.columns]
     body = [[escapes.markdown(rounded(value, column)) for value, column in _cells(table, row)] for row in table.rows]
-    return "".join(f"| {' | '.join(row)} |\n" for row in [head, rule, *body])
+    notes = [f"- {escapes.markdown(note)}\n" for note in table.notes]
+    return "".join([*(f"| {' | '.join(row)} |\n" for row in [head, rule, *body]), *(["\n", *notes] if notes else [])])
 
 
 def _cells(table: Table, row: tuple[Value, ...]) -> list[tuple[Value, Column]]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -17,30 +18,118 @@ Dataset = Annotated[str, typer.Option("--dataset", metavar="DATASET", help="Whos
 Qrels = Annotated[str, typer.Option("--qrels", metavar="FILE", help="A qrels file, in place of a dataset.")]
 
 
+_JUDGED = "How it is judged"
+_MORE = "What is shown"
+
+Names = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="A B [C...]",
+        help="Runs (RUN or RUN:STAGE) or TREC run files, the baseline first; LABEL=RUN,RUN,... for seeds of a recipe.",
+    ),
+]
+Margin = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--margin",
+        metavar="MEASURE=NUMBER",
+        help="Largest difference that does not matter, chosen now; recipes declare theirs before. May be repeated.",
+        rich_help_panel=_JUDGED,
+    ),
+]
+Correction = Annotated[
+    Literal["holm", "bh", "bonferroni", "max-t", "none"],
+    typer.Option("--correction", help="For many tests: see the README.", rich_help_panel=_JUDGED),
+]
+Family = Annotated[
+    int,
+    typer.Option(
+        "--family", min=0, metavar="N", help="Tests declared, if more than are shown.", rich_help_panel=_JUDGED
+    ),
+]
+Pairs = Annotated[
+    Literal["baseline", "all"],
+    typer.Option("--pairs", help="Each against the first, or every pair.", rich_help_panel=_JUDGED),
+]
+Claim = Annotated[
+    Literal["checkpoints", "recipes"],
+    typer.Option("--claim", help="recipes: the spread of seeds counts, too.", rich_help_panel=_JUDGED),
+]
+Seeds = Annotated[
+    Literal["mean", "stack"],
+    typer.Option("--seeds", help="Seeds of a recipe: their mean by query; stack is refused.", rich_help_panel=_JUDGED),
+]
+WithSecondary = Annotated[
+    bool,
+    typer.Option("--secondary", help="Other tests beside the t-test, in a second table.", rich_help_panel=_MORE),
+]
+Condensed = Annotated[
+    bool,
+    typer.Option("--condensed", help="Each measure over judged documents only, too.", rich_help_panel=_MORE),
+]
+Reasons = Annotated[
+    bool, typer.Option("--reasons", help="A sentence for each verdict, with what it rests on.", rich_help_panel=_MORE)
+]
+Full = Annotated[
+    bool,
+    typer.Option(
+        "--full",
+        help="JSON of the whole comparison with every per-query value, to compute it again.",
+        rich_help_panel=_MORE,
+    ),
+]
+
+
 def compare(
-    names: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="A B [C...]", help="Runs (RUN or RUN:STAGE) or TREC run files; the first is the baseline."
-        ),
-    ],
+    names: Names,
     measure: options.Measure = None,
     dataset: Dataset = "",
     qrels: Qrels = "",
+    margin: Margin = None,
+    correction: Correction = "holm",
+    family: Family = 0,
+    pairs: Pairs = "baseline",
+    claim: Claim = "checkpoints",
+    seeds: Seeds = "mean",
+    with_secondary: WithSecondary = False,
+    condensed: Condensed = False,
+    reasons: Reasons = False,
+    full: Full = False,
     lab: options.Lab = None,
     cache: options.Cache = None,
     form: options.Format = None,
     json: options.Json = False,
 ) -> None:
-    """Compare rankings query by query: differences with intervals, paired t-tests, Holm-corrected, effect sizes."""
-    from cerank.lab import comparisons
+    """Compare rankings query by query, to a verdict: better, worse, equivalent, different but negligible, cannot tell.
+
+    Differences with intervals, paired t-tests corrected over the whole table, effect sizes, equivalence by margin.
+    """
+    from cerank.evaluate.compare import Terms
+    from cerank.lab import comparisons, exporting
 
     settings = settings_of(lab, cache, form=form, json=json)
     if len(names) < 2:
         raise UsageError("a comparison needs at least two", hint="such as `cerank compare A B`")
-    found = comparisons.compare(settings, names, measures=measure or (), dataset=dataset, qrels=qrels)
-    emit(tables.comparison(found, settings.format), settings.format)
-    tables.narrate(found)
+    if full and settings.format not in {"", "json"}:
+        raise UsageError(f"--full is JSON, not {settings.format}", hint="leave --format away")
+    found = comparisons.compare(
+        settings,
+        names,
+        measures=measure or (),
+        dataset=dataset,
+        qrels=qrels,
+        terms=Terms(correction=correction, family=family, pairs=pairs, claim=claim, with_secondary=with_secondary),
+        margins=margin or (),
+        now=datetime.now(UTC).isoformat(timespec="seconds"),
+        condensed=condensed,
+        how=seeds,
+    )
+    if full:
+        put(exporting.complete(found), raw=True)
+        return
+    shown = [tables.comparison(found, settings.format, with_reasons=reasons)]
+    emit([*shown, exporting.secondary(found)] if with_secondary else shown, settings.format)
+    tables.narrate(found, settings.format)
 
 
 def evaluate(

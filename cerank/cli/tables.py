@@ -135,21 +135,25 @@ def places(folder: RunFolder, plan: Plan) -> Table:
     return _pairs("files", rows, "Files")
 
 
-def comparison(found: Comparison, form: str = "") -> Table:
+def comparison(found: Comparison, form: str = "", *, with_reasons: bool = False) -> Table:
     """A comparison: everything for machines, what decides for people."""
     from cerank.lab import exporting
 
-    is_for_machines = form_of(form) in {"tsv", "json", "jsonl"}
-    return exporting.whole(found) if is_for_machines else exporting.readable(found)
+    shape = exporting.whole if _is_for_machines(form) else exporting.readable
+    return shape(found, with_reasons=with_reasons)
 
 
-def narrate(found: Comparison) -> None:
-    """Says on stderr which queries a ranking lacks, for they count 0."""
-    for system in found.systems:
-        for entry in system.measured:
-            if entry.missing:
-                some = ", ".join(entry.missing[:5]) + (" ..." if len(entry.missing) > 5 else "")
-                say(f"{system.label} lacks {len(entry.missing)} queries of {entry.condition}, which count 0: {some}")
+def _is_for_machines(form: str) -> bool:
+    return form_of(form) in {"tsv", "json", "jsonl"}
+
+
+def narrate(found: Comparison, form: str = "") -> None:
+    """Says on stderr what stands under the table, where the format has no place for it."""
+    from cerank.lab import exporting
+
+    if _is_for_machines(form):
+        for line in exporting.readable(found).notes:
+            say(line)
 
 
 def measures(systems: Sequence[System], names: Sequence[str], *, per_query: bool) -> Table:

@@ -59,6 +59,15 @@ def check(names: Sequence[str], qrels: Qrels, where: str) -> tuple[str, ...]:
     return tuple(canonical)
 
 
+def canonical(name: str, where: str) -> str:
+    """A measure's canonical name, whatever it will be computed on.
+
+    Raises:
+        UsageError: an unknown or malformed name.
+    """
+    return str(_parsed(name, where))
+
+
 def per_query(names: Sequence[str], qrels: Qrels, ranking: Ranking) -> dict[str, dict[str, float]]:
     """Measure -> query -> value, for every query of the qrels and in their order.
 

@@ -50,6 +50,12 @@ class SummaryRow(msgspec.Struct, frozen=True, kw_only=True):
     judged_low: float | None = None  # the interval the verdict rests on, at the level after correction
     judged_high: float | None = None
     judged_level: float | None = None
+    equivalence_low: float | None = None  # the interval that TOST asks to lie within the margin, after correction
+    equivalence_high: float | None = None
+    equivalence_level: float | None = None
+    detectable: float | None = None  # for "cannot tell": a true difference seen with 80 % power
+    queries_for_difference: int | None = None  # to see the observed difference with 80 % power
+    queries_for_margin: int | None = None  # to show equivalence with 80 % power, were the true difference 0
     verdict: str = ""
 
 
@@ -139,6 +145,12 @@ def _compared(system: System, row: Row) -> SummaryRow:
         judged_low=judgment.low,
         judged_high=judgment.high,
         judged_level=judgment.level,
+        equivalence_low=judgment.equivalence_low,
+        equivalence_high=judgment.equivalence_high,
+        equivalence_level=judgment.equivalence_level,
+        detectable=judgment.detectable,
+        queries_for_difference=judgment.queries_for_difference,
+        queries_for_margin=judgment.queries_for_margin,
         verdict=row.verdict,
     )
 

@@ -6,7 +6,9 @@ Invariant: everything is measured again from the rankings and qrels themselves, 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +16,7 @@ import msgspec
 
 from cerank.domain.plan import Plan
 from cerank.errors import MissingError, UsageError
+from cerank.lab import margins as margins_of
 from cerank.registry import nearest
 from cerank.settings import Settings
 from cerank.store import runs
@@ -22,6 +25,7 @@ from cerank.store.layout import RunFolder
 if TYPE_CHECKING:
     from cerank.evaluate.compare import Comparison, Terms
     from cerank.evaluate.systems import Condition, Measured, System
+    from cerank.evaluate.verdicts import Margin
 
 FIRST_STAGE = "first-stage"
 
@@ -42,6 +46,16 @@ class FileTarget(msgspec.Struct, frozen=True):
 
     label: str
     path: Path
+
+
+class SeedsTarget(msgspec.Struct, frozen=True):
+    """Runs that differ in nothing but their seed, as one system."""
+
+    label: str
+    members: tuple[RunTarget, ...]
+
+
+Target = RunTarget | FileTarget | SeedsTarget
 
 
 def target(lab: Path, text: str) -> RunTarget | FileTarget:
@@ -65,6 +79,97 @@ def target(lab: Path, text: str) -> RunTarget | FileTarget:
     return RunTarget(label, folder, plan, system or plan.recipe.chain[-1])
 
 
+def targets_of(lab: Path, texts: Sequence[str], *, how: str = "mean") -> list[Target]:
+    """What `texts` name: each as `target` has it, or `LABEL=RUN`, or `LABEL=RUN,RUN,...` for the seeds of one recipe.
+
+    A file or run that is itself called by the whole text wins.
+
+    Args:
+        how: seeds become one system; only "mean" is sound, "stack" is refused with its reason.
+
+    Raises:
+        UsageError: no such thing; seeds that differ in more than their seed, or not even in that.
+    """
+    return [_target(lab, text, how) for text in texts]
+
+
+def _target(lab: Path, text: str, how: str) -> Target:
+    label, equals, rest = text.partition("=")
+    try:
+        return target(lab, text)
+    except UsageError:
+        if not (equals and label.strip() and rest.strip()):
+            raise
+    members = [target(lab, part.strip()) for part in rest.split(",")]
+    if len(members) == 1:
+        return msgspec.structs.replace(members[0], label=label.strip())
+    return _seeds(label.strip(), members, how)
+
+
+def _seeds(label: str, members: Sequence[RunTarget | FileTarget], how: str) -> SeedsTarget:
+    """The members as one system, if they are one recipe under several seeds."""
+    from cerank.evaluate.seeds import combined
+    from cerank.evaluate.systems import System
+
+    if how != "mean":  # refused before anything is read
+        combined(label, [System(label=member.label, measured=()) for member in members], how)
+    found: list[RunTarget] = []
+    for member in members:
+        if isinstance(member, FileTarget):
+            hint = "name runs of the lab; a mean of seeds needs their plans"
+            raise UsageError(f"'{label}': {member.path.name} is a file, which says nothing of its seed", hint=hint)
+        if member.system == FIRST_STAGE:
+            raise UsageError(f"'{label}': a first stage has no seed", hint=f"name one: {label}={member.label}")
+        found.append(member)
+    first, seeds = found[0], set[int]()
+    for member in found:
+        seed = member.plan.recipe.seed
+        if _but_for_seed(member) != _but_for_seed(first):
+            raise _no_seeds(label, first, member)
+        if seed in seeds:
+            raise UsageError(f"'{label}': seed {seed} stands twice", hint="the same run again adds nothing")
+        seeds.add(seed)
+    return SeedsTarget(label, tuple(found))
+
+
+def _no_seeds(label: str, first: RunTarget, other: RunTarget) -> UsageError:
+    """The error for two runs that are not seeds of one recipe: what they differ in."""
+    from cerank.lab import plan_views
+
+    odd = [one for one in plan_views.differences(first.plan, other.plan) if not _NOT_IDENTITY.match(one.key)]
+    shown = [f"{one.key}: {one.one or 'nothing'} against {one.other or 'nothing'}" for one in odd]
+    if other.system != first.system:
+        shown.insert(0, f"stage: {first.system} against {other.system}")
+    what = f"'{label}': {first.folder.name} and {other.folder.name} differ in more than the seed"
+    more = [f"and {len(shown) - 8} more"] if len(shown) > 8 else []
+    return UsageError("\n".join([what, *shown[:8], *more]), hint="compare them as two systems")
+
+
+_NOT_IDENTITY = re.compile(r"(seed|name|description|python|cerank)\Z|evaluate\.margins")  # two seeds may differ here
+
+
+def _but_for_seed(found: RunTarget) -> tuple[str, str]:
+    """What two seeds of one recipe share: the stage, and the plan's identity without seed and margins."""
+    recipe = found.plan.recipe
+    evaluate = msgspec.structs.replace(recipe.evaluate, margins={})
+    same = msgspec.structs.replace(recipe, seed=0, evaluate=evaluate)
+    return found.system, msgspec.structs.replace(found.plan, recipe=same).fingerprint
+
+
+def _plans(found: Target) -> tuple[Plan, ...]:
+    """The plans behind a system; none behind a file."""
+    if isinstance(found, FileTarget):
+        return ()
+    return tuple(one.plan for one in found.members) if isinstance(found, SeedsTarget) else (found.plan,)
+
+
+def declared_margins(targets: Sequence[Target], measures: Sequence[str], *, all_pairs: bool) -> dict[str, Margin]:
+    """The margins that the targets' own plans declare; the first target is the baseline."""
+    sides = [_plans(found) for found in targets]
+    pairs = list(combinations(sides, 2)) if all_pairs else [(sides[0], side) for side in sides[1:]]
+    return margins_of.declared(measures, pairs)
+
+
 def compare(
     settings: Settings,
     texts: Sequence[str],
@@ -73,25 +178,52 @@ def compare(
     dataset: str = "",
     qrels: str = "",
     terms: Terms | None = None,
+    margins: Sequence[str] = (),
+    now: str = "",
+    condensed: bool = False,
+    how: str = "mean",
 ) -> Comparison:
-    """Compares what `texts` name; the first is the baseline.
+    """Compares what `texts` name; the first is the baseline. Margins that the runs' plans declare judge it.
 
     Args:
         settings: where the lab and caches are.
-        texts: at least two; see `target`.
+        texts: at least two; see `targets_of`.
         measures: names; empty takes those of the first run's plan, or nDCG@10 and RR@10 for files alone.
         dataset: whose qrels TREC run files are measured on; for runs, the one test dataset to look at.
         qrels: a qrels file, in place of a dataset.
-        terms: how; see `evaluate.compare.Terms`.
+        terms: how; see `evaluate.compare.Terms`; its margins, if any, win over all others.
+        margins: `MEASURE=NUMBER` each, chosen now (afterwards); they win over declared ones.
+        now: UTC, ISO 8601; kept beside margins chosen now.
+        condensed: compare by each measure over judged documents only, too.
+        how: seeds become one system; see `targets_of`.
 
     Raises:
         UsageError: they cannot be compared; MissingError: a run has no rankings yet.
     """
     from cerank.evaluate.compare import Terms, compare
+    from cerank.evaluate.measures import canonical
 
-    targets = [target(settings.lab, text) for text in texts]
-    systems, names = measured_systems(settings, targets, measures=measures, dataset=dataset, qrels=qrels)
-    return compare(systems, names, terms=terms or Terms())
+    given = margins_of.typed(margins)
+    targets = targets_of(settings.lab, texts, how=how)
+    systems, names = measured_systems(
+        settings, targets, measures=measures, dataset=dataset, qrels=qrels, condensed=condensed
+    )
+    terms = terms or Terms()
+    if not terms.margins:
+        found = declared_margins(targets, names, all_pairs=terms.pairs == "all")
+        asked = {canonical(name, "--margin"): value for name, value in given.items()}
+        found = margins_of.chosen(asked, found, now=now)
+        if condensed:
+            found = margins_of.carried(found, _condensed(names)) | found
+        terms = msgspec.structs.replace(terms, margins=found)
+    return compare(systems, names, terms=terms)
+
+
+def _condensed(names: Sequence[str]) -> dict[str, str]:
+    """Measure -> the same over judged documents only, where there is one."""
+    from cerank.evaluate.hygiene import condensed
+
+    return {plain: other for plain, other in zip(names, condensed(names), strict=True) if plain != other}
 
 
 def of_run(folder: RunFolder) -> Comparison:
@@ -100,43 +232,65 @@ def of_run(folder: RunFolder) -> Comparison:
     Raises:
         MissingError: no stage of it has been measured yet.
     """
-    from cerank.evaluate.compare import compare
+    from cerank.evaluate.compare import Terms, compare
 
     plan = runs.load_plan(folder)
     done = [name for name in (FIRST_STAGE, *plan.recipe.chain) if _is_measured(folder, plan, name)]
     if len(done) < 2:
         raise MissingError("nothing of it has been re-ranked and measured yet", where=folder.name)
     names = plan.recipe.evaluate.measures
-    systems = [_of_run(RunTarget(name, folder, plan, name), names) for name in done]
-    return compare(systems, plan.recipe.evaluate.measures)
+    targets = [RunTarget(name, folder, plan, name) for name in done]
+    terms = Terms(margins=declared_margins(targets, names, all_pairs=False))
+    return compare([_of_run(found, names) for found in targets], names, terms=terms)
 
 
 def measured_systems(
     settings: Settings,
-    targets: Sequence[RunTarget | FileTarget],
+    targets: Sequence[Target],
     *,
     measures: Sequence[str] = (),
     dataset: str = "",
     qrels: str = "",
+    condensed: bool = False,
 ) -> tuple[list[System], tuple[str, ...]]:
-    """Every target measured by the same measures in the same conditions, and the measures' canonical names."""
+    """Every target measured by the same measures in the same conditions, and the measures' canonical names.
+
+    Args:
+        condensed: after the measures, those over judged documents only.
+    """
     from cerank.evaluate.measures import check
     from cerank.evaluate.systems import Condition
 
-    found = [one for one in targets if isinstance(one, RunTarget)]
+    each_run = (one.members if isinstance(one, SeedsTarget) else (one,) for one in targets)
+    found = [one for several in each_run for one in several if isinstance(one, RunTarget)]
     judged: dict[Condition, Qrels] = {}
     for test, first in _conditions(found, dataset):
         judged[Condition(short_name(test), short_name(first))] = _run_qrels(found[0].folder, test)
-    if len(found) < len(targets) and not (found and not qrels):
+    has_files = any(isinstance(one, FileTarget) for one in targets)
+    if has_files and not (found and not qrels):
         name, given = judgements(settings, dataset, qrels)
         judged = dict.fromkeys(judged, given) or {Condition(short_name(name)): given}
     names = tuple(measures) or (found[0].plan.recipe.evaluate.measures if found else ("nDCG@10", "RR@10"))
     for each in judged.values():
         names = check(names, each, "--measure")
-    systems = [
-        _of_run(one, names, dataset) if isinstance(one, RunTarget) else _of_file(one, names, judged) for one in targets
+    if condensed:
+        names = tuple(dict.fromkeys([*names, *_condensed(names).values()]))
+    return [_system(one, names, dataset, judged) for one in targets], names
+
+
+def _system(found: Target, names: Sequence[str], dataset: str, judged: Mapping[Condition, Qrels]) -> System:
+    from cerank.evaluate.seeds import mean_of
+
+    if isinstance(found, FileTarget):
+        return _of_file(found, names, judged)
+    if isinstance(found, RunTarget):
+        return _of_run(found, names, dataset)
+    members = [_of_run(one, names, dataset) for one in found.members]
+    labelled = [
+        msgspec.structs.replace(system, label=f"{found.label} (seed {one.plan.recipe.seed})")
+        for system, one in zip(members, found.members, strict=True)
     ]
-    return systems, names
+    return mean_of(found.label, labelled)
 
 
 def _conditions(found: Sequence[RunTarget], only: str) -> list[tuple[str, str]]:

@@ -196,15 +196,9 @@ def as_text(found: Comparison, form: Form, *, with_reasons: bool = False) -> str
     """The comparison in `form`, footnotes included where the form has a place for them (LaTeX: as comments)."""
     if form not in {"latex", "markdown"}:
         return written([whole(found, with_reasons=with_reasons)], form)
-    text = written([readable(found, with_reasons=with_reasons)], form)
-    return text if form == "latex" else f"{escapes.markdown(_heading(found))}\n\n{text}"
-
-
-def _heading(found: Comparison) -> str:
-    from cerank.evaluate.report import summary
-
-    rows = summary(found)
-    return _title(found, rows, len({(row.dataset, row.first_stage) for row in rows}) == 1)
+    table = readable(found, with_reasons=with_reasons)
+    text = written([table], form)
+    return text if form == "latex" else f"{escapes.markdown(table.title)}\n\n{text}"
 
 
 def form_named(name: str) -> Form:

@@ -80,6 +80,7 @@ def test_latex_is_a_booktabs_table_with_rounded_numbers() -> None:
         "% All runs\n\\begin{tabular}{lrrrr}\n\\toprule\nRun & nDCG@10 & Difference & p & Done \\\\\n\\midrule\n"
         "a\\_b & 0.5123 & $-$0.0100 & \\textless{}0.001 & 50.0\\% \\\\\n"
         "{[}/c]\\textbar{} &  & +0.2500 & nan & 100.0\\% \\\\\n\\bottomrule\n\\end{tabular}\n"
+        "% p is corrected\n"
     )
 
 
@@ -87,6 +88,7 @@ def test_markdown_is_a_table_of_github() -> None:
     assert text_of("markdown", TABLE) == (
         "| Run | nDCG@10 | Difference | p | Done |\n| --- | ---: | ---: | ---: | ---: |\n"
         "| a\\_b | 0.5123 | -0.0100 | \\<0.001 | 50.0% |\n| \\[/c\\]\\| |  | +0.2500 | nan | 100.0% |\n"
+        "\n- p is corrected\n"
     )
 
 

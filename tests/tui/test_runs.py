@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -249,7 +248,7 @@ async def test_a_refusal_is_a_toast_and_a_fault_goes_to_a_file(folder: LabFolder
         assert "ZeroDivisionError" in said
     path = next(word for word in said.split() if word.startswith("/") and word.endswith(".txt"))
     assert "1 // 0" in Path(path).read_text()
-    os.unlink(path)
+    Path(path).unlink()
 
 
 async def test_help_lists_every_binding_of_the_screen(folder: LabFolder, app: CerankApp) -> None:

@@ -42,11 +42,17 @@ def _called(node: ast.expr) -> str:
 
 def _made_safe(function: ast.AST) -> set[str]:
     """Names that a function gives to nothing but what the cells made."""
-    safe, other = set(), set()
+    safe, other = _declared(function), set()
     for node in ast.walk(function):
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
             (safe if _called(node.value) in SAFE else other).add(node.targets[0].id)
     return (safe - other) | KNOWN
+
+
+def _declared(function: ast.AST) -> set[str]:
+    """Parameters that a function asks to be safe already, as mypy checks."""
+    given = [node for node in ast.walk(function) if isinstance(node, ast.arg) and isinstance(node.annotation, ast.Name)]
+    return {node.arg for node in given if node.annotation.id in {"Content", "Text"}}  # type: ignore[union-attr]
 
 
 def _is_bare(node: ast.expr, safe: set[str]) -> bool:
@@ -60,12 +66,12 @@ def _bare_names(tree: ast.AST) -> list[str]:
     """Calls that show a bare variable or an f-string, as name:line."""
     functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
     found = set()
-    for function in [*functions, tree] if not functions else functions:
+    for function in functions or [tree]:
         safe = _made_safe(function)
         for node in ast.walk(function):
             name = _called(node) if isinstance(node, ast.Call) else ""
-            if name in SHOWING and any(_is_bare(argument, safe) for argument in node.args):  # type: ignore[attr-defined]
-                found.add(f"{name}:{node.lineno}")  # type: ignore[attr-defined]
+            if isinstance(node, ast.Call) and name in SHOWING and any(_is_bare(one, safe) for one in node.args):
+                found.add(f"{name}:{node.lineno}")
     return sorted(found)
 
 
