@@ -15,7 +15,7 @@ from typing import TextIO
 from cerank import tabular
 from cerank.errors import CerankError, ExitCode
 from cerank.settings import FORMATS
-from cerank.tabular import Column, Kind, Table, rounded
+from cerank.tabular import TEXTS, Column, Kind, Table, rounded
 from cerank.text import shown
 
 __all__ = ["Column", "Kind", "Table", "emit", "form_of", "put", "report_error", "rounded", "say"]
@@ -138,9 +138,12 @@ def _drawn(table: Table, stream: TextIO) -> str:
         console.print(Text(shown(table.title), style="bold"))
     drawing = Drawing(box=box.SIMPLE_HEAD if _can_draw(stream) else box.ASCII)
     for column in table.columns:
-        is_text = column.kind == "text"
+        is_text = column.kind in TEXTS
         drawing.add_column(
-            Text(shown(column.heading)), justify="left" if is_text else "right", no_wrap=not is_text, overflow="fold"
+            Text(shown(column.heading)),
+            justify="left" if is_text else "right",
+            no_wrap=column.kind != "text",
+            overflow="fold",
         )
     for row in table.rows:
         drawing.add_row(

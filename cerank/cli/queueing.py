@@ -55,7 +55,7 @@ def _listing(home: Lab, settings: Settings) -> Table:
         (
             place,
             row.folder.name,
-            f"{tables.GLYPHS[row.status.state]} {row.status.state}",
+            tables.stated(row.status.state, settings.format),
             row.plan.device if row.plan else "",
             row.plan.label if row.plan else "",
         )

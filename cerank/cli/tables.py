@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 from cerank.cli.output import Column, Table, form_of, say
 from cerank.domain.plan import Plan
 from cerank.domain.readings import Validation
+from cerank.lab.words import GLYPHS, clock
 from cerank.store import journal
 from cerank.store.layout import ReadingRow, RunFolder
 from cerank.store.runs import Row
+from cerank.text import shown
 
 if TYPE_CHECKING:
     from cerank.data.datasets import DatasetDescription
@@ -19,50 +21,45 @@ if TYPE_CHECKING:
     from cerank.evaluate.systems import System
     from cerank.lab.plans import Work
 
-GLYPHS = {
-    "waiting": "·",
-    "queued": "○",
-    "running": "▶",
-    "stopping": "◑",
-    "paused": "‖",
-    "finished": "✔",
-    "failed": "✖",
-    "lost": "?",
-    "damaged": "!",
-}
+
+def listing(rows: Sequence[Row], lab: Path, form: str = "") -> Table:
+    """The runs of a lab: everything for machines, what fits a line for people."""
+    empty = f"no runs in {lab} yet; start one with `cerank run --recipe contrastive-then-distill`"
+    if form_of(form) != "table":
+        keys = ("run", "state", "chain", "base", "seed", "at", "left", "label", "why")
+        return Table("runs", tuple(Column(key, key) for key in keys), tuple(map(_listed, rows)), empty=empty)
+    columns = (Column("run", "run", "name"), Column("state", "state"), Column("label", "label"), Column("now", "now"))
+    return Table("runs", columns, tuple(map(_glance, rows)), empty=empty)
 
 
-def listing(rows: Sequence[Row], lab: Path) -> Table:
-    """The runs of a lab."""
-    columns = (
-        Column("run", "run"),
-        Column("state", "state"),
-        Column("chain", "chain"),
-        Column("base", "base"),
-        Column("seed", "seed", "number", 0),
-        Column("at", "at"),
-        Column("left", "left", "seconds"),
-        Column("label", "label"),
-        Column("why", "why"),
-    )
-    return Table(
-        "runs",
-        columns,
-        tuple(_listed(row) for row in rows),
-        empty=f"no runs in {lab} yet; start one with `cerank run --recipe contrastive-then-distill`",
-    )
+def stated(state: str, form: str = "") -> str:
+    """A state in its word, for people with its sign before it."""
+    return f"{GLYPHS[state]} {state}" if form_of(form) == "table" else state
 
 
 def _listed(row: Row) -> tuple[str | int | float | None, ...]:
-    state = f"{GLYPHS[row.status.state]} {row.status.state}"
+    state, why = row.status.state, row.status.text
     if row.plan is None:
-        return (row.folder.name, state, "", "", None, "", None, "", row.status.text)
-    recipe, progress = row.plan.recipe, row.status.progress
-    is_live = row.status.state in {"running", "stopping"}
-    at = f"{progress.phase} {progress.detail} {progress.done}/{progress.total}" if progress and is_live else ""
-    left = progress.seconds_left if progress and is_live else None
-    chain = " > ".join(recipe.chain)
-    return (row.folder.name, state, chain, recipe.base, recipe.seed, at, left, row.plan.label, row.status.text)
+        return (row.folder.name, state, "", "", None, "", None, "", why)
+    recipe = row.plan.recipe
+    at, left = _at(row)
+    return (row.folder.name, state, " > ".join(recipe.chain), recipe.base, recipe.seed, at, left, row.plan.label, why)
+
+
+def _glance(row: Row) -> tuple[str, ...]:
+    """A run in four short cells; the last says where it is, or why it stands."""
+    at, left = _at(row)
+    now = f"{at}, {clock(left)} left" if left else at or row.status.text
+    label = row.plan.label if row.plan else ""
+    return (row.folder.name, stated(row.status.state, "table"), label, shown(now, 60))
+
+
+def _at(row: Row) -> tuple[str, float | None]:
+    """Where a live run is, and the seconds left of that phase."""
+    progress = row.status.progress
+    if progress is None or row.status.state not in {"running", "stopping"}:
+        return "", None
+    return f"{progress.phase} {progress.detail} {progress.done}/{progress.total}", progress.seconds_left
 
 
 def state(row: Row) -> Table:

@@ -28,7 +28,7 @@ def ps(
     if quiet:
         put("".join(f"{row.folder.name}\n" for row in rows))
         return
-    emit(tables.listing(rows, settings.lab), settings.format)
+    emit(tables.listing(rows, settings.lab, settings.format), settings.format)
 
 
 def show(

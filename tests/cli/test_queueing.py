@@ -36,8 +36,8 @@ def test_the_queue_is_a_table_in_order_and_the_devices_are_told_beside(
     shown = capsys.readouterr()
     rows = json.loads(shown.out)
     assert [(row["place"], row["run"], row["state"], row["device"], row["label"]) for row in rows] == [
-        (1, folders[0].name, "○ queued", "cpu", "one"),
-        (2, folders[1].name, "○ queued", "cpu", "two"),
+        (1, folders[0].name, "queued", "cpu", "one"),
+        (2, folders[1].name, "queued", "cpu", "two"),
     ]
     assert "cpu: free" in shown.err
     assert "the queue is stopped and 2 runs wait; `cerank queue start` goes on with it" in shown.err
@@ -72,4 +72,4 @@ def test_nothing_is_started_for_an_empty_queue(
 
 def test_ps_and_queue_show_the_same_state(folders: list[RunFolder], capsys: pytest.CaptureFixture[str]) -> None:
     cerank("ps", "--json")
-    assert [row["state"] for row in json.loads(capsys.readouterr().out)].count("○ queued") == 2
+    assert [row["state"] for row in json.loads(capsys.readouterr().out)].count("queued") == 2
