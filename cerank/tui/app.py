@@ -69,7 +69,7 @@ class CerankApp(App[str], inherit_bindings=False):
         self._watch = Watch(lab.folder)
         self._machine = system.Machine(lab.folder)
         self._look_every = look_every
-        self._is_looking = False
+        self._is_looking = self._is_warm = False
         self._filters.append(SafeLines())  # the last gate; Textual itself passes escape sequences on
 
     def on_mount(self) -> None:
@@ -99,6 +99,9 @@ class CerankApp(App[str], inherit_bindings=False):
 
     def _looked(self) -> None:
         self._is_looking = False
+        if not self._is_warm:
+            self._is_warm = True
+            self.do(_warm_up, group="warm")
         if self._again:
             self.look()
 
@@ -251,6 +254,11 @@ class CerankApp(App[str], inherit_bindings=False):
     def tally(self) -> str:
         """How many runs are in which state."""
         return tally(self.entries)
+
+
+def _warm_up() -> None:
+    """Imports what the next screen needs (NumPy takes 0.1 s) in a thread, so that opening it does not halt a frame."""
+    import cerank.tui.screens.run  # noqa: F401 - for its side effect
 
 
 def run(lab: Lab) -> str:

@@ -46,6 +46,7 @@ _DEV = Column("dev", 5, lambda entry: _measure(entry.validated))
 _TEST = Column("test", 5, lambda entry: _measure(entry.final))
 
 _WIDTH_STATE = 12
+_AT_ONCE = 80  # rows added in one frame; some 15 ms
 
 
 def columns_for(width: int) -> tuple[Column, ...]:
@@ -84,6 +85,8 @@ class RunTable(DataTable[Text]):
         self._columns: tuple[Column, ...] = ()
         self._shown: list[tuple[Entry, bool]] = []
         self._width = 0
+        self._place: int | None = None  # where the cursor goes once that row is added
+        self._kept: dict[str, tuple[Entry, bool, list[Text]]] = {}  # cells are dear: each is made once
         self._wanted: tuple[Sequence[Entry], frozenset[str]] = ((), frozenset())
         self.sorted_by = ("created", True)
 
@@ -97,7 +100,9 @@ class RunTable(DataTable[Text]):
     @property
     def highlighted(self) -> Entry | None:
         """The entry under the cursor."""
-        return self._shown[self.cursor_row][0] if 0 <= self.cursor_row < len(self._shown) else None
+        if self._place is not None and self._place < len(self._shown):
+            return self._shown[self._place][0]
+        return self._shown[self.cursor_row][0] if 0 <= self.cursor_row < min(len(self._shown), self.row_count) else None
 
     def show(self, entries: Sequence[Entry], marked: frozenset[str]) -> None:
         """Shows these rows in this order; the cursor stays on its run."""
@@ -109,7 +114,8 @@ class RunTable(DataTable[Text]):
         """Puts the cursor on a run, if it is listed."""
         for place, (entry, _) in enumerate(self._shown):
             if entry.name == name:
-                self.move_cursor(row=place, animate=False)
+                self._place = place
+                self._add(self.row_count)
 
     def head(self, key: str, is_falling: bool) -> None:
         """Shows by which column the rows are sorted."""
@@ -129,6 +135,7 @@ class RunTable(DataTable[Text]):
         flexible = [column for column in self._columns if not column.width]
         self.clear(columns=True)
         self._shown = []
+        self._kept.clear()
         self.add_column(cell("" if self.is_narrow else self._headed("state")), width=first, key="state")
         for column in self._columns:
             share = max(8, free // len(flexible) + (free % len(flexible) if column is flexible[0] else 0))
@@ -151,25 +158,42 @@ class RunTable(DataTable[Text]):
             self._update(rows)
             return
         here, line = (self.highlighted.name if self.highlighted else ""), self.cursor_row
+        names = [entry.name for entry, _ in rows]
+        place = max(0, names.index(here) if here in names else min(line, len(names) - 1))
+        self._shown = rows
         with self.app.batch_update():
             self.clear()
-            self._shown = rows
-            for entry, is_marked in rows:
-                self.add_row(*self._cells(entry, is_marked))
-        names = [entry.name for entry, _ in rows]
-        place = names.index(here) if here in names else min(line, len(names) - 1)
-        self.move_cursor(row=max(0, place), animate=False)
+            self._place = place
+            self._add(_AT_ONCE)
+
+    def _add(self, up_to: int) -> None:
+        """Adds rows up to a place now and the rest piece by piece, so that no frame waits for hundreds of them."""
+        for entry, is_marked in self._shown[self.row_count : up_to]:
+            self.add_row(*self._cells(entry, is_marked))
+        if self._place is not None and self._place < self.row_count:
+            self.move_cursor(row=self._place, animate=False)
+            self._place = None
+        if self.row_count < len(self._shown):
+            shown = self._shown
+            self.set_timer(0.01, lambda: self._add(self.row_count + _AT_ONCE) if shown is self._shown else None)
 
     def _update(self, rows: list[tuple[Entry, bool]]) -> None:
         for place, (new, old) in enumerate(zip(rows, self._shown, strict=True)):
-            if new[0] is old[0] and new[1] == old[1]:
+            if (new[0] is old[0] and new[1] == old[1]) or place >= self.row_count:
                 continue
-            for column, (now, before) in enumerate(zip(self._cells(*new), self._cells(*old), strict=True)):
+            before_all = self._cells(*old)
+            for column, (now, before) in enumerate(zip(self._cells(*new), before_all, strict=True)):
                 if now != before or now.style != before.style:
                     self.update_cell_at((place, column), now)  # type: ignore[arg-type]  # it takes any pair of ints
-        self._shown = rows
+        self._shown[:] = rows  # the same list, for rows that are still to be added
 
     def _cells(self, entry: Entry, is_marked: bool) -> list[Text]:
+        kept = self._kept.get(entry.name)
+        if kept is None or kept[0] is not entry or kept[1] != is_marked:
+            kept = self._kept[entry.name] = (entry, is_marked, self._made(entry, is_marked))
+        return kept[2]
+
+    def _made(self, entry: Entry, is_marked: bool) -> list[Text]:
         color = state_color(entry.state, is_dark=self.app.current_theme.dark)
         sign = ("●" if is_marked else " ") + GLYPHS[entry.state]
         state = cell(sign if self.is_narrow else f"{sign} {entry.state}", color)
