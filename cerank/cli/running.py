@@ -57,7 +57,7 @@ def run(
     The work is done by a worker of its own, which a closed terminal does not reach. Ctrl-C stops it at a checkpoint.
     """
     from cerank.cli import following
-    from cerank.lab import plans
+    from cerank.lab import plans, powering
 
     settings = settings_of(lab, cache, device, threads, form, json)
     parts = plans.parts_of(dataset) if dataset else None
@@ -67,7 +67,9 @@ def run(
     if dry_run:
         if (settings.format or "table") == "table" and sys.stdout.isatty():
             put(recipes.render(plan.recipe))
-        emit([tables.inputs(plan), tables.work(plans.work_of(plan))], settings.format)
+        cases = powering.of_plan(plan)
+        shown = [tables.inputs(plan), tables.work(plans.work_of(plan))]
+        emit([*shown, *([tables.outlooks(cases, settings.format)] if cases else [])], settings.format)
         return
     if queue:
         folder = Lab(settings).enqueue(plan, loaded.toml)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from cerank.evaluate.compare import Comparison
     from cerank.evaluate.systems import System
     from cerank.lab.plans import Work
+    from cerank.lab.powering import Case
 
 
 def listing(rows: Sequence[Row], lab: Path, form: str = "") -> Table:
@@ -151,6 +152,43 @@ def narrate(found: Comparison, form: str = "") -> None:
     if _is_for_machines(form):
         for line in exporting.readable(found).notes:
             say(line)
+
+
+def outlooks(cases: Sequence[Case], form: str = "") -> Table:
+    """What queries can show; columns that say nothing of these cases are left out for people."""
+    from cerank.lab.powering import sentences
+
+    columns = (
+        *(Column(name, name.replace("_", " ")) for name in ("dataset", "first_stage", "left", "right", "measure")),
+        Column("queries", "queries", "number", 0),
+        Column("sd", "sd", "number"),
+        Column("spread", "sd is"),
+        Column("tests", "tests", "number", 0),
+        Column("alpha", "alpha each", "number"),
+        Column("power", "power", "percent"),
+        Column("smallest_difference", "smallest difference", "number"),
+        Column("smallest_margin", "smallest margin", "number"),
+        Column("difference", "delta", "number"),
+        Column("power_for_difference", "its power", "percent"),
+        Column("queries_for_difference", "its queries", "number", 0),
+        Column("margin", "margin", "number"),
+        Column("power_for_margin", "its power", "percent"),
+        Column("queries_for_margin", "its queries", "number", 0),
+        Column("can_show", "can show it"),
+    )
+    keys = [column.key for column in columns]
+    rows = [tuple(getattr(case if hasattr(case, key) else case.outlook, key) for key in keys) for case in cases]
+    is_kept = [
+        _is_for_machines(form) or any(row[place] not in {None, ""} for row in rows) for place in range(len(keys))
+    ]
+    body = tuple(tuple(value for value, kept in zip(row, is_kept, strict=True) if kept) for row in rows)
+    notes = (
+        "smallest difference: a true one that is seen with this power; smallest margin: within which equivalence is "
+        "shown with this power where the true difference is 0",
+        *sentences(cases),
+    )
+    shown = tuple(column for column, kept in zip(columns, is_kept, strict=True) if kept)
+    return Table("power", shown, body, "What the queries can show", notes)
 
 
 def measures(systems: Sequence[System], names: Sequence[str], *, per_query: bool) -> Table:
