@@ -15,7 +15,8 @@ import msgspec
 from cerank.domain.rankings import Ranking
 from cerank.errors import CerankError, MissingError, UsageError
 from cerank.lab import comparisons
-from cerank.lab.comparisons import FileTarget, Qrels, RunTarget, short_name
+from cerank.lab import margins as margins_of
+from cerank.lab.comparisons import FileTarget, Qrels, RunTarget, SeedsTarget, Target, short_name
 from cerank.settings import Settings
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 CORRECTIONS = ("holm", "bh", "bonferroni", "max-t", "none")  # as evaluate.families has them, without its imports
 PAIRS = ("baseline", "all")
+SOURCE = "dashboard"  # where a margin was chosen
 
 
 class Named(msgspec.Struct, frozen=True):
@@ -78,7 +80,7 @@ class Bench:
             raise UsageError(f"a comparison needs at least 2 rankings, not {len(named.targets)}")
         self.settings = settings
         self.named = named
-        self._targets = [comparisons.target(settings.lab, text) for text in named.targets]
+        self._targets = comparisons.targets_of(settings.lab, named.targets)
         self.systems: list[System]
         self.systems, self.measures = comparisons.measured_systems(
             settings, self._targets, measures=named.measures, dataset=named.dataset, qrels=named.qrels
@@ -89,24 +91,40 @@ class Bench:
         """The systems by label, in the order they were named."""
         return tuple(system.label for system in self.systems)
 
-    def compare(self, baseline: str, terms: Terms) -> Comparison:
-        """Every system against the one labelled `baseline`; another label takes the first."""
+    def compare(self, baseline: str, terms: Terms, *, now: str = "") -> Comparison:
+        """Every system against the one labelled `baseline`; another label takes the first.
+
+        Margins in `terms` count as chosen at `now` (UTC, ISO 8601); those that the runs' plans declare judge the rest.
+        """
         from cerank.evaluate.compare import compare
 
-        chosen = baseline if baseline in self.labels else self.labels[0]
-        order = sorted(self.systems, key=lambda system: system.label != chosen)
-        return compare(order, self.measures, terms=terms)
+        first = baseline if baseline in self.labels else self.labels[0]
+        both = sorted(zip(self.systems, self._targets, strict=True), key=lambda one: one[0].label != first)
+        targets = [found for _, found in both]
+        declared = comparisons.declared_margins(targets, self.measures, all_pairs=terms.pairs == "all")
+        asked = {name: margin.value for name, margin in terms.margins.items()}
+        margins = {
+            name: msgspec.structs.replace(margin, source=margin.source.replace("command line", SOURCE))
+            for name, margin in margins_of.chosen(asked, declared, now=now).items()
+        }
+        chosen = msgspec.structs.replace(terms, margins=margins)
+        return compare([system for system, _ in both], self.measures, terms=chosen)
 
     def pair(self, left: str, right: str, condition: Condition) -> Pair:
         """Two systems by label in one condition, to look at query by query; reads their rankings again."""
         found = dict(zip(self.labels, self._targets, strict=True))
         rankings = self._ranking(found[left], condition), self._ranking(found[right], condition)
         dataset, note = self._dataset(condition)
+        of_seeds = [label for label in (left, right) if isinstance(found[label], SeedsTarget)]
+        note = "; ".join([*(f"{label}: its first seed's ranking" for label in of_seeds), *([note] if note else [])])
         return Pair(rankings, self._qrels(condition), dataset, note)
 
-    def _ranking(self, found: RunTarget | FileTarget, condition: Condition) -> Ranking:
+    def _ranking(self, found: Target, condition: Condition) -> Ranking:
+        """The ranking of a system; of several seeds the first one's, for their mean has none."""
         from cerank.data.trec import read_run
 
+        if isinstance(found, SeedsTarget):
+            found = found.members[0]
         if isinstance(found, FileTarget):
             return read_run(found.path).ranking
         test, first = _names(found, condition)
@@ -114,7 +132,8 @@ class Bench:
 
     def _run(self, condition: Condition) -> tuple[RunTarget, str] | None:
         """A run among the targets, and the dataset it was tested on in this condition."""
-        for found in self._targets:
+        for one in self._targets:
+            found = one.members[0] if isinstance(one, SeedsTarget) else one
             if isinstance(found, RunTarget):
                 return found, _names(found, condition)[0]
         return None
@@ -174,7 +193,8 @@ class Pair:
         except MissingError as error:
             return {}, f"no texts: {error}"
         lacking = len(set(docs)) - len(wanted)
-        return found, f"{lacking} documents are not in {self._dataset.name}" if lacking else ""
+        notes = [*([self._note] if self._note else []), *([f"{lacking} without text"] if lacking else [])]
+        return found, "; ".join(notes)
 
 
 def _names(found: RunTarget, condition: Condition) -> tuple[str, str]:
@@ -194,7 +214,7 @@ def target_mistake(lab: Path, text: str, others: Sequence[str]) -> str:
     if text in others:
         return "is compared already"
     try:
-        comparisons.target(lab, text)
+        comparisons.targets_of(lab, [text])
     except CerankError as error:
         return f"{error.what}; {error.hint}" if error.hint else error.what
     return ""
@@ -238,7 +258,7 @@ def terms_of(texts: Mapping[str, str], measures: Sequence[str]) -> tuple[Terms, 
             wrong[key] = f"wants one of {', '.join(known)}"
     if wrong:
         return Terms(), wrong
-    margins = {name: Margin(value=value, source="dashboard") for name, value in values.items()}
+    margins = {name: Margin(value=value, source=SOURCE) for name, value in values.items()}
     asked = {"correction": texts.get("correction", "holm"), "pairs": texts.get("pairs", "baseline")}
     return msgspec.structs.replace(Terms(), confidence=confidence, margins=margins, **asked), {}
 

@@ -201,6 +201,12 @@ def _chosen(start: Origin, values: Mapping[str, object], mistakes: list[Mistake]
     fitting = {path: value for path, value in values.items() if _stage_in(path) is None or _stage_in(path) in known}
     table = start.table
     for path, value in fitting.items():
+        own = _at(start.table, path)
+        if isinstance(value, Mapping) and isinstance(own, Mapping) and (gone := own.keys() - value.keys()):
+            mistakes.append(
+                Mistake(path, f"{', '.join(sorted(gone))} is the recipe's own and cannot be taken away here")
+            )
+            return None
         table = decode.merged(table, _nested(path, value))
     try:
         recipe = plans.checked(recipe_from(table, start.name))
@@ -220,10 +226,21 @@ def _nested(path: str, value: object) -> dict[str, object]:
     return {head: _nested(rest, value) if rest else value}
 
 
+def _at(table: Mapping[str, object], path: str) -> object:
+    """What stands in a table at a key path; None for nothing."""
+    found: object = table
+    for key in path.split("."):
+        found = found.get(key) if isinstance(found, Mapping) else None
+    return found
+
+
 def _placed(line: str) -> Mistake:
     """A line `key.path: what` beside the field it is about."""
     path, _, text = line.partition(": ")
     path = re.sub(r"\[.*", "", path)
+    if path.startswith("evaluate.margins."):  # one of several in a field
+        name, path = path.removeprefix("evaluate.margins."), "evaluate.margins"
+        text = f"{name}: {text}"
     if re.fullmatch(r"stages\.[^.]+", path):
         return Mistake(f"{path}.steps", text)
     if text.startswith("invalid enum value") and (choices := forms.choices_at(path)):

@@ -76,7 +76,7 @@ def test_a_query_is_seen_in_both_rankings_with_ranks_grades_and_texts(settings: 
     assert (view.left[1].grade, view.left[1].other) == (None, 1)
     last = view.right[-1]
     assert (last.document, last.other, last.text) == ("dX", None, "")
-    assert "1 documents" in view.note
+    assert "1 without text" in view.note
 
 
 def test_without_a_dataset_there_are_ranks_and_grades_and_a_reason(settings: Settings, named: Named) -> None:
@@ -86,6 +86,23 @@ def test_without_a_dataset_there_are_ranks_and_grades_and_a_reason(settings: Set
     assert "name the dataset" in view.note
     assert view.left[0].grade == 1
     assert view.right == ()
+
+
+def test_a_margin_chosen_on_screen_judges_and_says_when(settings: Settings, named: Named) -> None:
+    terms, _ = bench.terms_of({"margin": "0.9"}, named.measures)
+    found = Bench(settings, named).compare("", terms, now="2026-11-23T10:00:00+00:00")
+    margin = found.terms.margins["nDCG@10"]
+    assert (margin.value, margin.source, margin.before) == (0.9, "dashboard", False)
+    assert margin.declared == "2026-11-23T10:00:00+00:00"
+
+
+def test_a_ranking_may_be_given_a_label(settings: Settings, named: Named) -> None:
+    good, bad, _ = named.targets
+    made = Bench(settings, msgspec.structs.replace(named, targets=(f"old={bad}", f"new={good}")))
+    assert made.labels == ("old", "new")
+    assert not bench.target_mistake(settings.lab, f"x={good}", [])
+    assert "compared already" in bench.target_mistake(settings.lab, good, [good])
+    assert "no run is called" in bench.target_mistake(settings.lab, "nothing", [])
 
 
 def test_one_ranking_is_no_comparison(settings: Settings, named: Named) -> None:

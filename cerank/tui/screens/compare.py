@@ -6,6 +6,7 @@ Invariant: everything is computed in threads by the library; this shows it, or t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -138,7 +139,7 @@ class CompareScreen(LabScreen):
                 if wrong:
                     typed["margin"] = ""  # of measures that are not compared any more
                     terms, _ = bench.terms_of(typed, made.measures)
-                return shown_of(made.compare(baseline, terms))
+                return shown_of(made.compare(baseline, terms, now=datetime.now(UTC).isoformat(timespec="seconds")))
             except CerankError as error:
                 return error
 

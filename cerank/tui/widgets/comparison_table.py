@@ -31,7 +31,8 @@ VERDICTS = {  # a sign beside the word, so that no colour is needed
     "different but negligible": ("≈", "#56B4E9"),
     "cannot tell": ("?", "#8A94A0"),
 }
-_NARROW = frozenset({"interval", "p", "effect", "wtl"})  # 80 columns do not hold them; a line under the table does
+_WIDE = frozenset({"judged"})  # the line under the table says it
+_NARROW = _WIDE | {"interval", "p", "effect", "wtl"}  # 80 columns do not hold them; a line under the table does
 _KEY = "bold $primary"
 
 
@@ -94,7 +95,7 @@ class ComparisonTable(DataTable[Text]):
         """Shows the lines, the cursor on the first that compares something."""
         at, self._shown = self.cursor_row, found
         self.clear(columns=True)
-        left_out = _NARROW if is_slim else frozenset()
+        left_out = _NARROW if is_slim else _WIDE
         places = [place for place, column in enumerate(found.table.columns) if column.key not in left_out]
         for place in places:
             column = found.table.columns[place]
@@ -128,7 +129,7 @@ def why(found: Shown, line: int, *, is_slim: bool) -> Content:
     figures = [
         f"{column.heading} {rounded(value, column)}"
         for column, value in zip(found.table.columns, found.table.rows[line], strict=True)
-        if column.key in _NARROW
+        if column.key in _NARROW - _WIDE
     ]
     return joined((", ".join(figures), "bold"), f"; {found.reasons[line]}")
 
