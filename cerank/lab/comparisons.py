@@ -66,8 +66,8 @@ def target(lab: Path, text: str) -> RunTarget | FileTarget:
     Raises:
         UsageError: no such file, run or stage.
     """
-    path = Path(text).expanduser() if "\0" not in text else Path()
-    if path.is_file():
+    path = _file(text)
+    if path is not None:
         return FileTarget(short_name(str(path.resolve())), path)
     name, colon, system = text.partition(":")
     folder = runs.find(lab, name)
@@ -77,6 +77,15 @@ def target(lab: Path, text: str) -> RunTarget | FileTarget:
         raise UsageError(f"run {folder.name} has no stage '{system}'", hint=nearest(system, known))
     label = (plan.label or folder.name) + (f":{system}" if colon else "")
     return RunTarget(label, folder, plan, system or plan.recipe.chain[-1])
+
+
+def _file(text: str) -> Path | None:
+    """The file that `text` names; None where it names none, or could name none (too long, no such home)."""
+    try:
+        path = Path(text).expanduser()
+        return path if path.is_file() else None
+    except (OSError, ValueError, RuntimeError):
+        return None
 
 
 def targets_of(lab: Path, texts: Sequence[str], *, how: str = "mean") -> list[Target]:
