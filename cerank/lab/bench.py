@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 CORRECTIONS = ("holm", "bh", "bonferroni", "max-t", "none")  # as evaluate.families has them, without its imports
 PAIRS = ("baseline", "all")
+CLAIMS = ("checkpoints", "recipes")
 SOURCE = "dashboard"  # where a margin was chosen
 
 
@@ -239,7 +240,7 @@ def differences(found: Comparison, row: Row) -> tuple[Difference, ...]:
 
 
 def terms_of(texts: Mapping[str, str], measures: Sequence[str]) -> tuple[Terms, dict[str, str]]:
-    """The terms that were typed, and what is wrong with them, by field: correction, margin, confidence, pairs.
+    """The terms that were typed, and what is wrong with them, by field: correction, margin, confidence, pairs, claim.
 
     `margin` is one number for every measure, or `nDCG@10=0.01, RR@10=0.02`; empty declares none.
     """
@@ -253,13 +254,14 @@ def terms_of(texts: Mapping[str, str], measures: Sequence[str]) -> tuple[Terms, 
     values, mistake = _margins(texts.get("margin", ""), measures)
     if mistake:
         wrong["margin"] = mistake
-    for key, known in (("correction", CORRECTIONS), ("pairs", PAIRS)):
+    for key, known in (("correction", CORRECTIONS), ("pairs", PAIRS), ("claim", CLAIMS)):
         if texts.get(key, known[0]) not in known:
             wrong[key] = f"wants one of {', '.join(known)}"
     if wrong:
         return Terms(), wrong
     margins = {name: Margin(value=value, source=SOURCE) for name, value in values.items()}
     asked = {"correction": texts.get("correction", "holm"), "pairs": texts.get("pairs", "baseline")}
+    asked["claim"] = texts.get("claim", "checkpoints")
     return msgspec.structs.replace(Terms(), confidence=confidence, margins=margins, **asked), {}
 
 

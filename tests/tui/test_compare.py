@@ -119,6 +119,22 @@ async def test_terms_are_asked_for_checked_and_shown_below_the_table(app: Cerank
         assert "false discovery rate" in text_of(app)
 
 
+async def test_a_claim_that_the_data_cannot_bear_is_refused_in_place_and_taken_back(
+    app: CerankApp, files: list[str]
+) -> None:
+    async with app.run_test(size=(80, 24)) as pilot:
+        screen = await opened(pilot, files[:2])
+        screen.typed["claim"] = "recipes"
+        screen.typed["correction"] = "max-t"
+        screen.compare()
+        await settle(pilot)
+        assert "✖ cannot compare" in text_of(app)
+        assert "terms" in text_of(app)
+        screen.typed |= {"claim": "checkpoints"}
+        await press(pilot, "c")
+        assert "▲ better" in text_of(app)
+
+
 async def test_a_row_shows_its_differences_sorted_and_the_cursor_names_the_query(
     app: CerankApp, files: list[str]
 ) -> None:

@@ -74,7 +74,13 @@ class CompareScreen(LabScreen):
         self.lab = lab
         self.named = Named(tuple(dict.fromkeys(targets)))
         self.baseline = ""  # a label; "" takes the first target
-        self.typed: dict[str, str] = {"correction": "holm", "margin": "", "confidence": "0.95", "pairs": "baseline"}
+        self.typed: dict[str, str] = {
+            "correction": "holm",
+            "margin": "",
+            "confidence": "0.95",
+            "pairs": "baseline",
+            "claim": "checkpoints",
+        }
         self.shown: Shown | None = None
         self.bench: Bench | None = None
 
@@ -240,6 +246,7 @@ class CompareScreen(LabScreen):
             FormRow("margin", "margin", typed["margin"], "that does not matter: 0.01, or nDCG@10=0.01", "numbers"),
             FormRow("confidence", "confidence", typed["confidence"], "of intervals", "a number between 0 and 1"),
             FormRow("pairs", "pairs", typed["pairs"], "each against the baseline, or every pair", "", bench.PAIRS),
+            FormRow("claim", "claim about", typed["claim"], "recipes needs several seeds each", "", bench.CLAIMS),
         ]
 
         def keep(texts: dict[str, str] | None) -> None:

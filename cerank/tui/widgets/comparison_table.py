@@ -158,5 +158,6 @@ def refusal(error: CerankError, targets: Sequence[str]) -> Content:
     lines += [joined(("hint: ", "dim"), error.hint)] if error.hint else []
     lines += [content(""), content("Named:", "dim")]
     lines += [content(f"  {number}. {text}") for number, text in enumerate(targets, 1)]
-    keys = joined(("a", _KEY), " add  ", ("x", _KEY), " take the last away  ", ("d", _KEY), " dataset, qrels, measures")
+    data = (("d", _KEY), " dataset, qrels, measures  ", ("t", _KEY), " terms")
+    keys = joined(("a", _KEY), " add  ", ("x", _KEY), " take the last away  ", *data)
     return stacked(*lines, content(""), keys)
