@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 
@@ -70,6 +72,27 @@ def test_on_dl_2020_a_large_p_alone_never_makes_two_runs_equivalent(dl20, tmp_pa
     unsure = [row for row in rows if row["p"] > 0.05]
     assert unsure
     assert {row["verdict"] for row in unsure} == {"cannot tell"}
+
+
+def test_the_worked_example_of_the_readme_is_what_the_program_says(dl20, tmp_path):
+    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf8")
+    lines = [line for line in readme.splitlines() if re.match(r"\| [\w-]+ against [\w-]+ \|", line)]
+    found = rows_of(tmp_path, *dl20, "-m", "nDCG@10", "--pairs", "all", "--margin", "nDCG@10=.02")
+    rows = {frozenset((row["system"], row["against"])): row for row in found}
+    assert len(lines) == 5
+    for line in lines:
+        pair, difference, p, paper, interval, ours = (cell.strip() for cell in line.strip("|").split("|"))
+        right, left = pair.split(" against ")
+        row = rows[frozenset((right, left))]
+        sign = 1 if row["system"] == right else -1
+        ends = sorted(round(sign * row[end], 4) for end in ("judged_low", "judged_high"))
+        assert [float(text) for text in interval.strip("[]").replace("−", "-").split(",")] == ends
+        assert float(difference.replace("−", "-")) == round(sign * row["difference"], 4)
+        assert (row["p"] < 0.001) if p == "<.001" else float(p) == round(row["p"], 3)
+        assert paper == ('"on par"' if row["p"] > 0.05 else "better" if sign * row["difference"] > 0 else "worse")
+        assert ours.split(";")[0] == row["verdict"]
+        for kind, number in re.findall(r"(takes )?(\d+) queries", ours):
+            assert int(number) == row["queries_for_margin" if kind else "queries_for_difference"]
 
 
 def test_the_table_names_family_method_and_what_each_verdict_rests_on(dl20, tmp_path):
