@@ -5,6 +5,7 @@ Invariant: every run goes on when this process ends; nothing here is its parent 
 
 from __future__ import annotations
 
+import os
 import tempfile
 import traceback
 from collections.abc import Callable
@@ -54,11 +55,14 @@ class CerankApp(App[str], inherit_bindings=False):
         scrollbar-background-hover: $background; scrollbar-background-active: $background; }
     DataTable, DataTable:focus { background: $background; background-tint: $foreground 0%; }
     DataTable > .datatable--header { background: $panel; color: $foreground; text-style: bold; }
+    DataTable:nocolor > .datatable--cursor { text-style: reverse; }
+    DataTable:nocolor > .datatable--header { text-style: bold underline; }
+    Button:nocolor:focus { text-style: bold reverse; }
     DataTable > .datatable--cursor { background: $primary 25%; color: $foreground; text-style: none; }
     """
 
     def __init__(self, lab: Lab, *, look_every: float = LOOK_EVERY) -> None:
-        super().__init__()
+        super().__init__(ansi_color=True if "NO_COLOR" in os.environ else None)  # else Textual draws in greys
         self.lab = lab
         self.entries: tuple[Entry, ...] = ()
         self.marked: list[str] = []

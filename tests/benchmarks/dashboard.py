@@ -76,7 +76,8 @@ class Probe:
         late = sorted(self.late) or [0.0]
         over = [sum(one > limit for one in late) for limit in (0.05, 0.1)]
         share = late[int(len(late) * 0.99)]
-        return f"{what:48} worst {1000 * late[-1]:6.1f} ms   p99 {1000 * share:5.1f}   >50 ms {over[0]}   >100 ms {over[1]}"
+        figures = f"worst {1000 * late[-1]:6.1f} ms   p99 {1000 * share:5.1f}"
+        return f"{what:48} {figures}   >50 ms {over[0]}   >100 ms {over[1]}"
 
 
 async def main(runs: int, readings: int) -> None:

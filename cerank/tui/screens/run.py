@@ -101,6 +101,7 @@ class RunScreen(LabScreen):
     def on_mount(self) -> None:
         """The first tab is in front."""
         self.query_one(TabLine).show(1)
+        self.query_one(RunTable).highlight(self._run_name)
 
     # showing
 
@@ -119,9 +120,7 @@ class RunScreen(LabScreen):
             return
         self.query_one(Bar).say(self.house.tally, self.house.devices)
         self.query_one("#where", Static).update(self._where(entry))
-        if self.has_class("-wide"):
-            table = self.query_one(RunTable)
-            table.show(entries[::-1], frozenset(self.house.marked))
+        self.query_one(RunTable).show(entries[::-1], frozenset(self.house.marked))
         pane = self._pane()
         if pane is not None:
             pane.look(entry)
@@ -174,8 +173,7 @@ class RunScreen(LabScreen):
 
     def _turn_to(self, name: str) -> None:
         self._run_name = name
-        if self.has_class("-wide"):
-            self.query_one(RunTable).highlight(name)
+        self.query_one(RunTable).highlight(name)
         self.see(self.house.entries)
 
     def action_mark(self) -> None:

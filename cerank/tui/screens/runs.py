@@ -114,7 +114,7 @@ class RunsScreen(LabScreen):
 
     def _detail(self) -> None:
         entry = self.query_one(RunTable).highlighted
-        if entry is None or self.has_class("-low"):
+        if entry is None:
             return
         rows = [joined((f"{word:>13}  ", "dim"), text) for word, text in listing.facts(entry)]
         self.query_one("#detail", Static).update(stacked(*rows))

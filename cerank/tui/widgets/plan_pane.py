@@ -40,11 +40,11 @@ class PlanPane(Pane):
         if mark == getattr(self, "_mark", None):
             return
         self._mark = mark
-        said = content("this run has no readable plan: " + entry.status.text, "$error")
+        said = content("this run has no readable plan: " + entry.why, "$error")
         if entry.plan is not None:
             said = content(plan_views.text(entry.plan), limit=_LONGEST, lines=True)
         self.query_one("#plan", Static).update(content("") + said)
-        self._compare(entry, other)
+        self.call_after_refresh(self._compare, entry, other)  # a table filled before it is laid out stays hidden
 
     def _compare(self, entry: Entry, other: Entry | None) -> None:
         table = self.query_one("#differences", DataTable)

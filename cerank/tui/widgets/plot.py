@@ -25,6 +25,7 @@ from cerank.text import shown
 
 _DOTS = np.array([[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]])
 _CLIPPED = 500  # raw readings from which on single spikes may leave the frame
+_FLAT = 1e-9  # of the value: what floating point adds to a constant is no curve
 _GUTTER = 8  # cells for the labels of the upright axis
 
 
@@ -113,8 +114,8 @@ def tick_text(value: float) -> str:
     if abs(value) >= 10_000:
         return counted(value)
     if abs(value) < 1e-3:
-        return f"{value:.1e}".replace("e-0", "e-")
-    return f"{value:.4g}"
+        return (f"{value:.1e}" if abs(value) >= 1e-99 else f"{value:.0e}").replace("e-0", "e-")
+    return f"{value:.4g}" if abs(value) >= 1 else f"{value:.3g}"
 
 
 class _Scale(NamedTuple):
@@ -188,6 +189,8 @@ def _scaled(frame: Frame, spans: list[tuple[Floats, Floats]], ends: tuple[float,
     if not bottoms:
         return None
     bottom, top = min(bottoms), max(tops)
+    if top - bottom <= _FLAT * max(abs(top), abs(bottom)):
+        bottom = top = (bottom + top) / 2
     room = 0.05 * (top - bottom) or 0.1 * abs(top) or 1.0
     names = 1.3 * (top - bottom + room) / max(rows - 1.3, 1) if any(name for _, name in frame.boundaries) else room
     return _Scale(*ends, bottom - room, top + names)

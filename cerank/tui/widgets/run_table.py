@@ -39,7 +39,8 @@ def _title(entry: Entry) -> Text:
 _RUN = Column("run", 0, _title)
 _RECIPE = Column("recipe", 0, lambda entry: cell(entry.recipe if entry.plan else entry.why))
 _BASE = Column("base", 9, lambda entry: cell(entry.base))
-_AT = Column("at", 18, lambda entry: cell(entry.at or entry.why))
+_AT = Column("at", 18, lambda entry: cell(entry.at or (entry.why if entry.plan else "")))
+_AT_WITH_WHY = Column("at", 18, lambda entry: cell(entry.at or entry.why))
 _LEFT = Column("left", 7, lambda entry: cell(clock(entry.seconds_left), is_right=True))
 _SPEED = Column("pairs/s", 7, lambda entry: cell(count(entry.pairs_per_second) if entry.is_live else "", is_right=True))
 _DEV = Column("dev", 5, lambda entry: _measure(entry.validated))
@@ -54,7 +55,7 @@ def columns_for(width: int) -> tuple[Column, ...]:
     if width < 50:
         return (_RUN, Column("at", 11, lambda entry: cell(_outcome(entry))))
     if width < 100:
-        return (_RUN, _AT, _LEFT, _DEV, _TEST)
+        return (_RUN, _AT_WITH_WHY, _LEFT, _DEV, _TEST)
     return (_RUN, _RECIPE, _BASE, _AT, _LEFT, _SPEED, _DEV, _TEST)
 
 
@@ -85,6 +86,7 @@ class RunTable(DataTable[Text]):
         self._columns: tuple[Column, ...] = ()
         self._shown: list[tuple[Entry, bool]] = []
         self._width = 0
+        self._wish = ""  # the run that the cursor goes to once it is listed
         self._place: int | None = None  # where the cursor goes once that row is added
         self._kept: dict[str, tuple[Entry, bool, list[Text]]] = {}  # cells are dear: each is made once
         self._wanted: tuple[Sequence[Entry], frozenset[str]] = ((), frozenset())
@@ -111,10 +113,11 @@ class RunTable(DataTable[Text]):
             self._fill(entries, marked)
 
     def highlight(self, name: str) -> None:
-        """Puts the cursor on a run, if it is listed."""
+        """Puts the cursor on a run, at once or as soon as it is listed."""
+        self._wish = name
         for place, (entry, _) in enumerate(self._shown):
             if entry.name == name:
-                self._place = place
+                self._place, self._wish = place, ""
                 self._add(self.row_count)
 
     def head(self, key: str, is_falling: bool) -> None:
@@ -157,9 +160,10 @@ class RunTable(DataTable[Text]):
         if [entry.name for entry, _ in rows] == [entry.name for entry, _ in self._shown]:
             self._update(rows)
             return
-        here, line = (self.highlighted.name if self.highlighted else ""), self.cursor_row
+        here, line = self._wish or (self.highlighted.name if self.highlighted else ""), self.cursor_row
         names = [entry.name for entry, _ in rows]
         place = max(0, names.index(here) if here in names else min(line, len(names) - 1))
+        self._wish = "" if here in names else self._wish
         self._shown = rows
         with self.app.batch_update():
             self.clear()

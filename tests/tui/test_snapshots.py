@@ -1,0 +1,114 @@
+"""The screens as pictures, at both sizes; `--snapshot-update` takes them anew, to be looked at before they are kept."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import textual
+from textual.pilot import Pilot
+from textual.widgets import Input
+
+from cerank.tui.app import CerankApp
+from tests.tui.conftest import press, settle
+from tests.tui.labs import LabFolder
+from tests.tui.test_run import _collection
+
+Compare = Callable[..., bool]
+
+SIZES = [pytest.param((120, 36), id="120x36"), pytest.param((80, 24), id="80x24")]
+TAKEN_WITH = "8.2"  # Textual draws differently from release to release
+
+pytestmark = pytest.mark.skipif(
+    not textual.__version__.startswith(TAKEN_WITH), reason=f"taken with Textual {TAKEN_WITH}"
+)
+at_both_sizes = pytest.mark.parametrize("size", SIZES)
+
+
+def _full(folder: LabFolder, path: Path) -> None:
+    """A run in each state; the newest is finished and has its collection."""
+    folder.damaged(folder.run("broken"))
+    folder.started(folder.run("third try"), 30)
+    folder.failed(folder.started(folder.run("large batch"), 12), "out of memory")
+    folder.running(folder.started(folder.run("electra", base="electra", seed=7), 80, stage=1))
+    made = folder.finished(folder.started(folder.run("baseline", test=[str(_collection(path))]), 100, stage=1))
+    made.log.write_text("2026-11-23T10:01:00+00:00 finished\n")
+
+
+def _keys(*keys: str) -> Callable[[Pilot[str]], object]:
+    async def run(pilot: Pilot[str]) -> None:
+        await settle(pilot)
+        await press(pilot, *keys)
+        pilot.app.clear_notifications()
+        for blinking in pilot.app.screen.query(Input):
+            blinking.cursor_blink = False
+        await settle(pilot)
+
+    return run
+
+
+CONTENT = {
+    "runs": (),
+    "runs-marked": ("space", "space"),
+    "runs-filter": ("slash", *"state:finished OR x"),
+    "runs-filter-wrong": ("slash", *"(state:"),
+    "runs-help": ("question_mark",),
+    "runs-delete": ("d",),
+    "runs-label": ("t",),
+    "curves": ("enter",),
+    "curves-overlaid": ("space", "space", "enter"),
+    "curves-live-log": ("down", "enter", "L", "right_square_bracket"),
+    "plan-difference": ("down", "space", "enter", "2"),
+    "log": ("enter", "3"),
+    "results": ("enter", "4"),
+    "rankings": ("enter", "5"),
+    "curves-of-a-broken-run": ("G", "enter"),
+    "plan-of-a-broken-run": ("G", "enter", "2"),
+}
+
+
+@at_both_sizes
+@pytest.mark.parametrize("name", CONTENT)
+def test_a_screen_with_content(
+    folder: LabFolder, snap_compare: Compare, tmp_path: Path, size: tuple[int, int], name: str
+) -> None:
+    _full(folder, tmp_path)
+    app = CerankApp(folder.lab, look_every=0)
+    assert snap_compare(app, terminal_size=size, run_before=_keys(*CONTENT[name]))
+
+
+@at_both_sizes
+def test_an_empty_lab(folder: LabFolder, snap_compare: Compare, size: tuple[int, int]) -> None:
+    assert snap_compare(CerankApp(folder.lab, look_every=0), terminal_size=size, run_before=_keys())
+
+
+@at_both_sizes
+@pytest.mark.parametrize("tab", ["1", "3", "4", "5"])
+def test_a_run_that_has_nothing_yet(folder: LabFolder, snap_compare: Compare, size: tuple[int, int], tab: str) -> None:
+    folder.run("new")
+    app = CerankApp(folder.lab, look_every=0)
+    assert snap_compare(app, terminal_size=size, run_before=_keys("enter", tab))
+
+
+@at_both_sizes
+@pytest.mark.parametrize("keys", [(), ("enter",), ("d",)], ids=["runs", "curves", "delete"])
+def test_without_colour(
+    folder: LabFolder,
+    snap_compare: Compare,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    size: tuple[int, int],
+    keys: tuple[str, ...],
+) -> None:
+    _full(folder, tmp_path)
+    monkeypatch.setenv("NO_COLOR", "1")
+    app = CerankApp(folder.lab, look_every=0)
+    assert snap_compare(app, terminal_size=size, run_before=_keys("space", "space", *keys))
+
+
+def test_pictures_hold_no_path_of_this_machine() -> None:
+    taken = Path(__file__).parent / "__snapshots__"
+    for path in taken.rglob("*.svg"):
+        assert not re.search(r"/tmp/|/home/|/root/", path.read_text()), path.name

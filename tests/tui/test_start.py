@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from cerank.store import lease
+from tests.tui.labs import LabFolder
+from tests.tui.terminal import Terminal
+
+SLOW = (
+    "bm25s",
+    "ir_datasets",
+    "ir_measures",
+    "pandas",
+    "scipy",
+    "statsmodels",
+    "torch",
+    "transformers",
+    "psutil",
+    "pynvml",
+)
+PROBE = """
+import asyncio, json, sys
+from pathlib import Path
+from cerank.settings import Settings
+import cerank.cli.app
+from cerank.lab import Lab
+from cerank.tui import app as dashboard
+dashboard._warm_up = lambda: None
+async def main():
+    where = Path(sys.argv[1])
+    app = dashboard.CerankApp(Lab(Settings(lab=where, cache=where, device="cpu", threads=1, format="")), look_every=0)
+    async with app.run_test(size=(120, 36)) as pilot:
+        await app.workers.wait_for_complete()
+        await pilot.pause()
+asyncio.run(main())
+print("\\n" + json.dumps(sorted({name.partition(".")[0] for name in sys.modules})))
+"""
+
+
+def test_the_first_screen_needs_no_slow_library_and_no_figures_of_the_machine(folder: LabFolder) -> None:
+    folder.finished(folder.started(folder.run("one"), 5))
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE, str(folder.path)], capture_output=True, text=True, check=True, timeout=60
+    )
+    modules = set(json.loads(done.stdout.splitlines()[-1]))
+    asked_for = {"pynvml"}  # the bar shows GPUs where NVIDIA's library is installed
+    assert modules.isdisjoint(set(SLOW) - asked_for)
+    assert "numpy" not in modules
+    assert find_spec("torch")
+
+
+def test_it_needs_neither_psutil_nor_nvidias_library(folder: LabFolder, tmp_path: Path) -> None:
+    for name in ("psutil", "pynvml"):
+        (tmp_path / "without").mkdir(exist_ok=True)
+        (tmp_path / "without" / f"{name}.py").write_text("raise ImportError\n")
+    folder.finished(folder.started(folder.run("one"), 5))
+    environ = {"CERANK_LAB": str(folder.path), "PYTHONPATH": str(tmp_path / "without")}
+    with Terminal(["tui"], environ) as terminal:
+        terminal.until("finished")
+        terminal.press("\r")
+        terminal.until("1 Curves")
+        terminal.press("6")
+        terminal.until("install psutil")
+        terminal.press("q")
+        terminal.end()
+    assert terminal.code == 0
+
+
+def test_without_a_terminal_it_says_what_works_instead(folder: LabFolder) -> None:
+    words = [sys.executable, "-m", "cerank", "tui"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, env=os.environ, stdin=subprocess.DEVNULL)
+    assert done.returncode == 2
+    assert "cerank ps" in done.stderr
+
+
+def test_no_color_writes_no_color(folder: LabFolder) -> None:
+    folder.finished(folder.started(folder.run("one"), 5))
+    with Terminal(["tui"], {"CERANK_LAB": str(folder.path), "NO_COLOR": "1"}) as terminal:
+        terminal.until("finished")
+        terminal.press("\r")
+        terminal.until("validation")
+        terminal.press("q")
+        terminal.end()
+    assert b"38;2;" not in terminal.output
+    assert b"48;2;" not in terminal.output
+    assert b"38;5;" not in terminal.output
+
+
+WORKER = """
+import sys, time
+from datetime import UTC, datetime
+from pathlib import Path
+from cerank.domain.readings import Progress
+from cerank.store import journal, lease, records
+from cerank.store.layout import ReadingRow, RunFolder
+from tests.tui.labs import reading
+folder = RunFolder(Path(sys.argv[1]))
+with lease.Lease.take(folder.lease):
+    with journal.Journal(folder.readings, ReadingRow) as rows:
+        for step in range(1, 10_000):
+            rows.append(reading(0, step, 1 / step))
+            records.save(folder.progress, Progress("train", "contrastive", step, 10_000))
+            time.sleep(0.02)
+"""
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_while_it_is_shown_is_lost_within_ten_seconds(folder: LabFolder) -> None:
+    made = folder.started(folder.run("victim"), 1)
+    worker = subprocess.Popen([sys.executable, "-c", WORKER, str(made.path)], start_new_session=True)
+    try:
+        with Terminal(["tui"], {"CERANK_LAB": str(folder.path)}) as terminal:
+            terminal.until("running")
+            terminal.press(" ")
+            begin = time.monotonic()
+            worker.kill()
+            terminal.until("is lost", 10)
+            assert time.monotonic() - begin < 10
+            terminal.press("q")
+            terminal.end()
+    finally:
+        worker.kill()
+        worker.wait()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGHUP])
+def test_a_dashboard_that_dies_leaves_the_job_alone(folder: LabFolder, how: signal.Signals) -> None:
+    made = folder.started(folder.run("survivor"), 1)
+    worker = subprocess.Popen([sys.executable, "-c", WORKER, str(made.path)], start_new_session=True)
+    try:
+        with Terminal(["tui"], {"CERANK_LAB": str(folder.path)}) as terminal:
+            terminal.until("running")
+            os.kill(terminal.pid, how)
+            terminal.end()
+        size = made.readings.stat().st_size
+        deadline = time.monotonic() + 10
+        while made.readings.stat().st_size <= size and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert made.readings.stat().st_size > size
+        assert lease.is_held(made.lease)
+        with Terminal(["tui"], {"CERANK_LAB": str(folder.path)}) as terminal:
+            terminal.until("running")
+            terminal.press("q")
+            terminal.end()
+        assert b"1 job keeps running" in terminal.output
+    finally:
+        worker.kill()
+        worker.wait()
