@@ -6,6 +6,7 @@ import contextlib
 import csv
 import io
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from cerank.tui.widgets.differences import DifferencesChart
 from cerank.tui.widgets.fields import FieldRow
 from cerank.tui.widgets.line import LineInput
 from tests.tui.conftest import press, settle, text_of
-from tests.tui.labs import LabFolder
+from tests.tui.labs import CHAIN, LabFolder, recipe
 
 SIZES = [(120, 36), (80, 24)]
 QUERIES = 24
@@ -212,6 +213,24 @@ async def test_runs_of_the_lab_are_compared_with_their_first_stage(app: CerankAp
         seen = text_of(app)
         assert "against one:first-stage" in seen
         assert "nDCG@10" in seen
+
+
+async def test_of_several_first_stages_one_is_shown_at_a_time(app: CerankApp, folder: LabFolder) -> None:
+    one = folder.finished(folder.started(folder.run("one", first_stages=["bm25", "other"]), steps=10, stage=1))
+    test = recipe().data.test[0]
+    for system in ("first-stage", *CHAIN):
+        shutil.copy(one.ranking(system, test, "bm25"), one.ranking(system, test, "other"))
+    async with app.run_test(size=(120, 36)) as pilot:
+        app.open_compare([f"{one.name}:first-stage", one.name])
+        await settle(pilot)
+        assert "over bm25 (1 of 2, v next)" in text_of(app)
+        first = app.screen.query_one(ComparisonTable)
+        lines = first.row_count
+        assert first.label == "one"
+        await press(pilot, "v")
+        assert "over other (2 of 2, v next)" in text_of(app)
+        assert first.row_count == lines
+        assert "over other" in text_of(app).partition("query by query")[2].partition("\n")[0]
 
 
 async def test_one_target_or_none_says_what_to_do(app: CerankApp, files: list[str]) -> None:

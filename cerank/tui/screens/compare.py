@@ -62,6 +62,8 @@ class CompareScreen(LabScreen):
         Binding("x", "drop", "take away", show=False, id="compare.drop", tooltip="The system of this row"),
         Binding("d", "data", "qrels", id="compare.data", tooltip="The dataset or qrels file, and the measures"),
         Binding("c", "correction", "next correction", show=False, id="compare.correction"),
+        Binding("v", "condition", "next condition", show=False, id="compare.condition",
+                tooltip="The next dataset or first stage"),
         Binding("e", "export", "export", id="compare.export", tooltip="To a file: .tex, .md, .csv, .tsv or .json"),
         Binding("y", "copy('markdown')", "copy", id="compare.copy", tooltip="The table as Markdown"),
         Binding("Y", "copy('latex')", "copy LaTeX", show=False, id="compare.copy-latex"),
@@ -82,6 +84,7 @@ class CompareScreen(LabScreen):
             "claim": "checkpoints",
         }
         self.shown: Shown | None = None
+        self._condition = 0
         self.bench: Bench | None = None
 
     def compose(self) -> ComposeResult:
@@ -166,7 +169,14 @@ class CompareScreen(LabScreen):
 
     def _show_what(self) -> None:
         terms = self.shown.found.terms if self.shown else None
-        title = self.shown.table.title if self.shown else f"{len(self.named.targets)} rankings named"
+        title = f"{len(self.named.targets)} rankings named"
+        if self.shown:
+            conditions = self.shown.found.conditions
+            several = f" ({self._condition + 1} of {len(conditions)}, v next)" if len(conditions) > 1 else ""
+            pairs = "every pair" if self.shown.found.terms.pairs == "all" else f"against {self.shown.found.baseline}"
+            here = conditions[self._condition]
+            queries = next(row.paired.n for row in self.shown.found.rows if row.condition == here)
+            title = f"{here}{several}, {queries} queries, {pairs}"
         rest = ""
         if terms:
             margin = ", ".join(f"±{one.value:g} {name}" for name, one in terms.margins.items()) or "none"
@@ -174,7 +184,9 @@ class CompareScreen(LabScreen):
         self.query_one("#what", Static).update(joined((title, "bold"), (rest, "dim"), limit=400))
 
     def _show_table(self, found: Shown) -> None:
-        self.query_one(ComparisonTable).show(found, is_slim=self.has_class("-slim"))
+        self._condition %= len(found.found.conditions)
+        condition = found.found.conditions[self._condition]
+        self.query_one(ComparisonTable).show(found, condition, is_slim=self.has_class("-slim"))
         self._show_row()
 
     def _show_row(self) -> None:
@@ -231,6 +243,13 @@ class CompareScreen(LabScreen):
         if label and label != self.baseline:
             self.baseline = label
             self.compare()
+
+    def action_condition(self) -> None:
+        """Shows the next dataset or first stage."""
+        if self.shown:
+            self._condition = (self._condition + 1) % len(self.shown.found.conditions)
+            self._show_table(self.shown)
+            self._show_what()
 
     def action_correction(self) -> None:
         """Takes the next correction."""

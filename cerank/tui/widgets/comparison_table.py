@@ -23,6 +23,7 @@ from cerank.tui.widgets.fields import fitting
 
 if TYPE_CHECKING:
     from cerank.evaluate.compare import Comparison, Row
+    from cerank.evaluate.systems import Condition
 
 VERDICTS = {  # a sign beside the word, so that no colour is needed
     "better": ("▲", "#2CC295"),
@@ -31,7 +32,10 @@ VERDICTS = {  # a sign beside the word, so that no colour is needed
     "different but negligible": ("≈", "#56B4E9"),
     "cannot tell": ("?", "#8A94A0"),
 }
-_WIDE = frozenset({"judged"})  # the line under the table says it
+_WIDE = frozenset({"dataset", "first_stage", "judged"})  # the lines above and below the table say it
+_FIRST = {"system": 0, "against": 1, "measure": 2, "verdict": 3}  # where a table is too wide, its last columns are cut
+_NAMES = 18  # columns of a system's name, at least
+_FIGURES = 102  # columns of all others
 _NARROW = _WIDE | {"interval", "p", "effect", "wtl"}  # 80 columns do not hold them; a line under the table does
 _KEY = "bold $primary"
 
@@ -44,6 +48,12 @@ class Shown(msgspec.Struct, frozen=True):
     rows: tuple[Row | None, ...]  # one a line of the table; None for the baseline's own
     listed: tuple[tuple[Difference, ...], ...]  # per-query differences of each line
     reasons: tuple[str, ...]
+    conditions: tuple[tuple[str, str], ...]  # dataset and first stage of each line
+
+    def lines_of(self, condition: Condition) -> tuple[int, ...]:
+        """The lines of the table that are about a condition."""
+        wanted = (condition.dataset, condition.first_stage)
+        return tuple(number for number, where in enumerate(self.conditions) if where == wanted)
 
 
 def shown_of(found: Comparison) -> Shown:
@@ -54,15 +64,15 @@ def shown_of(found: Comparison) -> Shown:
     known = {
         (row.condition.dataset, row.condition.first_stage, row.measure, row.left, row.right): row for row in found.rows
     }
-    rows = tuple(
-        known.get((line.dataset, line.first_stage, line.measure, line.against, line.system)) for line in summary(found)
-    )
+    lines = summary(found)
+    rows = tuple(known.get((line.dataset, line.first_stage, line.measure, line.against, line.system)) for line in lines)
     return Shown(
         found,
         exporting.readable(found),
         rows,
         tuple(bench.differences(found, row) if row else () for row in rows),
         tuple(explain(row.judgment) if row else "" for row in rows),
+        tuple((line.dataset, line.first_stage) for line in lines),
     )
 
 
@@ -77,11 +87,12 @@ class ComparisonTable(DataTable[Text]):
     def __init__(self, *, id: str) -> None:  # noqa: A002 - Textual's word
         super().__init__(id=id, cursor_type="row", cursor_foreground_priority="renderable")
         self._shown: Shown | None = None
+        self._lines: tuple[int, ...] = ()
 
     @property
     def line(self) -> int:
-        """The line under the cursor; -1 for none."""
-        return self.cursor_row if self._shown and 0 <= self.cursor_row < len(self._shown.rows) else -1
+        """The line of the comparison's table under the cursor; -1 for none."""
+        return self._lines[self.cursor_row] if 0 <= self.cursor_row < len(self._lines) else -1
 
     @property
     def label(self) -> str:
@@ -91,17 +102,21 @@ class ComparisonTable(DataTable[Text]):
         row = self._shown.rows[self.line]
         return row.right if row else self._shown.found.baseline
 
-    def show(self, found: Shown, *, is_slim: bool) -> None:
-        """Shows the lines, the cursor on the first that compares something."""
-        at, self._shown = self.cursor_row, found
+    def show(self, found: Shown, condition: Condition, *, is_slim: bool) -> None:
+        """Shows the lines of one condition, the cursor on the first that compares something."""
+        at, self._shown, self._lines = self.cursor_row, found, ()
         self.clear(columns=True)
         left_out = _NARROW if is_slim else _WIDE
+        room = _NAMES if is_slim else max(_NAMES, self.app.size.width - _FIGURES)
         places = [place for place, column in enumerate(found.table.columns) if column.key not in left_out]
+        places.sort(key=lambda place: _FIRST.get(found.table.columns[place].key, len(_FIRST)))
         for place in places:
             column = found.table.columns[place]
             heading = "diff." if is_slim and column.key == "difference" else column.heading
             self.add_column(cell(heading, "bold", is_right=column.kind != "text"), key=column.key)
-        for line, row in zip(found.table.rows, found.rows, strict=True):
+        lines = found.lines_of(condition)
+        for number in lines:
+            line, row = found.table.rows[number], found.rows[number]
             cells = []
             for place in places:
                 column = found.table.columns[place]
@@ -109,13 +124,14 @@ class ComparisonTable(DataTable[Text]):
                 if column.key == "verdict":
                     cells.append(_verdict(text))
                 elif column.key == "system":
-                    name = fitting(text, 18 if is_slim else 32)
+                    name = fitting(text, room)
                     cells.append(cell(f"{' ' if row else '◆'} {name}", "" if row else "bold"))
                 else:
                     cells.append(cell(text, is_right=column.kind != "text"))
             self.add_row(*cells)
-        first = next((place for place, row in enumerate(found.rows) if row), 0)
-        self.move_cursor(row=at if 0 < at < len(found.rows) else first)
+        self._lines = lines
+        first = next((place for place, number in enumerate(lines) if found.rows[number]), 0)
+        self.move_cursor(row=at if 0 < at < len(lines) else first)
 
 
 def why(found: Shown, line: int, *, is_slim: bool) -> Content:
