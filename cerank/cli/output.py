@@ -18,7 +18,7 @@ from cerank.settings import FORMATS
 from cerank.tabular import TEXTS, Column, Kind, Table, rounded
 from cerank.text import shown
 
-__all__ = ["Column", "Kind", "Table", "emit", "form_of", "put", "report_error", "rounded", "say"]
+__all__ = ["Column", "Kind", "Table", "emit", "form_of", "put", "report_error", "rounded", "say", "width_of"]
 
 PIECE = 1 << 15  # characters written at once
 LONGEST_ERROR = 20_000  # characters; a recipe may have many mistakes
@@ -44,6 +44,11 @@ def emit(tables: Table | Sequence[Table], form: str = "", stream: TextIO | None 
 def form_of(form: str, stream: TextIO | None = None) -> str:
     """The format that `emit` will write: the one asked for, else table on a terminal and tsv elsewhere."""
     return form or ("table" if (stream or sys.stdout).isatty() else "tsv")
+
+
+def width_of(stream: TextIO | None = None) -> int:
+    """Columns that a drawn table may take: the terminal's, or as many as it needs where there is none."""
+    return _width(stream or sys.stdout)
 
 
 def put(text: str, stream: TextIO | None = None, *, raw: bool = False) -> None:

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cerank.cli.output import Column, Table, form_of, say
+import msgspec
+
+from cerank.cli.output import Column, Table, form_of, rounded, say, width_of
 from cerank.domain.plan import Plan
 from cerank.domain.readings import Validation
 from cerank.lab.words import GLYPHS, clock
@@ -137,8 +139,45 @@ def comparison(found: Comparison, form: str = "", *, with_reasons: bool = False)
     """A comparison: everything for machines, what decides for people."""
     from cerank.lab import exporting
 
-    shape = exporting.whole if _is_for_machines(form) else exporting.readable
-    return shape(found, with_reasons=with_reasons)
+    if _is_for_machines(form):
+        return exporting.whole(found, with_reasons=with_reasons)
+    table = exporting.readable(found, with_reasons=with_reasons)
+    return _fitting(table, width_of()) if form_of(form) == "table" else table
+
+
+_SPARED = ("p", "wtl", "effect", "judged", "interval")  # in this order, where a terminal is too narrow
+_EDGE = 3  # columns that rich puts around a column
+_MARGINS = 2  # and around the table
+
+
+def _fitting(table: Table, width: int) -> Table:
+    """The table without the columns that a terminal so wide would fold into ribbons; a note says which.
+
+    Where even that does not fit, what is left is folded and nothing is cut.
+    """
+    columns = table.columns
+    sizes = [
+        max(len(column.heading), *(len(rounded(row[place], column)) for row in table.rows)) + _EDGE
+        for place, column in enumerate(columns)
+    ]
+    kept = list(range(len(columns)))
+    for key in _SPARED:
+        if sum(sizes[place] for place in kept) <= width - _MARGINS:
+            break
+        kept = [place for place in kept if columns[place].key != key]
+    gone = ", ".join(column.heading for place, column in enumerate(columns) if place not in kept)
+    note = f"left out, for the terminal is {width} columns wide: {gone}; --reasons has the intervals, --format tsv all"
+    return msgspec.structs.replace(
+        table,
+        columns=tuple(_unfolded(columns[place], sum(sizes[at] for at in kept) <= width - _MARGINS) for place in kept),
+        rows=tuple(tuple(row[place] for place in kept) for row in table.rows),
+        notes=(*table.notes, *([note] if gone else [])),
+    )
+
+
+def _unfolded(column: Column, has_room: bool) -> Column:
+    """The column, its text never folded where there is room for all."""
+    return msgspec.structs.replace(column, kind="name") if has_room and column.kind == "text" else column
 
 
 def _is_for_machines(form: str) -> bool:
