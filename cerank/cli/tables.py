@@ -194,7 +194,7 @@ def narrate(found: Comparison, form: str = "") -> None:
 
 
 def outlooks(cases: Sequence[Case], form: str = "") -> Table:
-    """What queries can show; columns that say nothing of these cases are left out for people."""
+    """What queries can show: a row a case for machines, a column a case for people, without what says nothing."""
     from cerank.lab.powering import sentences
 
     columns = (
@@ -208,26 +208,27 @@ def outlooks(cases: Sequence[Case], form: str = "") -> Table:
         Column("smallest_difference", "smallest difference", "number"),
         Column("smallest_margin", "smallest margin", "number"),
         Column("difference", "delta", "number"),
-        Column("power_for_difference", "its power", "percent"),
-        Column("queries_for_difference", "its queries", "number", 0),
+        Column("power_for_difference", "power for delta", "percent"),
+        Column("queries_for_difference", "queries for delta", "number", 0),
         Column("margin", "margin", "number"),
-        Column("power_for_margin", "its power", "percent"),
-        Column("queries_for_margin", "its queries", "number", 0),
+        Column("power_for_margin", "power for margin", "percent"),
+        Column("queries_for_margin", "queries for margin", "number", 0),
         Column("can_show", "can show it"),
     )
     keys = [column.key for column in columns]
     rows = [tuple(getattr(case if hasattr(case, key) else case.outlook, key) for key in keys) for case in cases]
-    is_kept = [
-        _is_for_machines(form) or any(row[place] not in {None, ""} for row in rows) for place in range(len(keys))
-    ]
-    body = tuple(tuple(value for value, kept in zip(row, is_kept, strict=True) if kept) for row in rows)
     notes = (
         "smallest difference: a true one that is seen with this power; smallest margin: within which equivalence is "
         "shown with this power where the true difference is 0",
         *sentences(cases),
     )
-    shown = tuple(column for column, kept in zip(columns, is_kept, strict=True) if kept)
-    return Table("power", shown, body, "What the queries can show", notes)
+    if _is_for_machines(form):
+        return Table("power", columns, tuple(rows), "What the queries can show", notes)
+    # Turned round: there are more figures than cases, and a terminal is narrow.
+    told = [place for place in range(len(keys)) if any(row[place] not in {None, ""} for row in rows)]
+    body = tuple((columns[at].heading, *(rounded(row[at], columns[at]) for row in rows)) for at in told)
+    heads = (Column("figure", "what"), *(Column(f"case_{number}", str(number)) for number in range(1, len(rows) + 1)))
+    return Table("power", heads, body, "What the queries can show", notes)
 
 
 def measures(systems: Sequence[System], names: Sequence[str], *, per_query: bool) -> Table:

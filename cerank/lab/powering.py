@@ -160,10 +160,11 @@ def sentences(cases: Sequence[Case]) -> tuple[str, ...]:
         found = case.outlook
         if found.margin is None or found.power_for_margin is None:
             continue
-        who = f"{case.dataset}'s {found.queries} queries" if case.dataset else f"{found.queries} queries"
+        who = f"{found.queries} queries" + (f" of {case.dataset}" if case.dataset else "")
+        by = f"by {case.measure}" + (f" of {case.right} with {case.left}" if case.left else "")
         verb = "can show" if case.can_show else "cannot show"
         chance = f"{100 * found.power_for_margin:.0f} % power at a true difference of 0"
-        text = f"{who} {verb} equivalence within ±{found.margin:g} by {case.measure}: {chance}"
+        text = f"{who} {verb} equivalence within ±{found.margin:g} {by}: {chance}"
         if not case.can_show:
             needed = found.queries_for_margin
             wanted = f"{needed:,} queries" if needed else "more than 100 million queries"

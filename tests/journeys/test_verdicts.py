@@ -164,8 +164,8 @@ def test_a_dry_run_says_whether_the_queries_can_show_the_margin(place):
     assert (row["measure"], row["margin"], row["queries"], row["can_show"]) == ("nDCG@10", 0.02, 12, False)
     asked = ["--set", 'evaluate.margins={"nDCG@10"=0.9, "RR@10"=0.01}', "--dry-run", "--format", "table"]
     out = cerank(place, "run", "--recipe", "declared.toml", *asked)
-    assert "12 queries can show equivalence within ±0.9 by nDCG@10" in out.stdout
-    assert "12 queries cannot show equivalence within ±0.01 by RR@10" in out.stdout
+    assert "12 queries of data[70%:] can show equivalence within ±0.9 by nDCG@10" in out.stdout
+    assert "12 queries of data[70%:] cannot show equivalence within ±0.01 by RR@10" in out.stdout
 
 
 @pytest.mark.parametrize(

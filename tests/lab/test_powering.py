@@ -155,8 +155,8 @@ def test_a_plan_says_whether_its_queries_can_show_its_margins(lab):
     assert (hard.measure, hard.outlook.queries, hard.outlook.tests) == ("nDCG@10", 12, 2 * 2 * 1 * 2)
     assert (hard.can_show, easy.can_show) == (False, True)
     lines = powering.sentences([hard, easy])
-    assert "12 queries cannot show equivalence within ±0.02 by nDCG@10" in lines[0]
-    assert "12 queries can show equivalence within ±0.9 by RR@10" in lines[1]
+    assert lines[0].startswith("12 queries of data[70%:] cannot show equivalence within ±0.02 by nDCG@10: ")
+    assert lines[1].startswith("12 queries of data[70%:] can show equivalence within ±0.9 by RR@10: ")
     assert lines[2] == powering.ASSUMPTION
 
 
