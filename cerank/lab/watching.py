@@ -85,7 +85,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def stage(self) -> str:
-        """Where it is: "2/2 distill", "re-rank distill", "queue #1"; "" where it stands still."""
+        """Where it is: "2/2 distill", "2/2 validation", "re-rank distill", "queue #1"; "" where it stands still."""
         if self.state == "queued":
             return f"queue #{self.place}"
         if self.progress is None or self.plan is None:
@@ -93,7 +93,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
         chain = self.plan.recipe.chain
         detail = self.progress.detail.partition(" on ")[0]
         if self.progress.phase in {"train", "validate"} and detail in chain:
-            return f"{chain.index(detail) + 1}/{len(chain)} {detail}"
+            what = detail if self.progress.phase == "train" else "validation"
+            return f"{chain.index(detail) + 1}/{len(chain)} {what}"
         return f"{self.progress.phase} {detail}".strip()
 
     @property

@@ -89,3 +89,7 @@ def test_ticks_are_round_few_and_inside(low: float, size: float, most: int) -> N
 @given(st.floats(-1e12, 1e12))
 def test_a_tick_fits_beside_the_axis(value: float) -> None:
     assert len(tick_text(value)) <= 8
+
+
+def test_steps_are_marked_by_whole_numbers() -> None:
+    assert all(tick == int(tick) for high in (1.0, 3.0, 13.0, 130.0) for tick in ticks(0.0, high, 6, is_whole=True))

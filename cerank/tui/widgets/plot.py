@@ -96,13 +96,15 @@ def _above(highs: Floats, top: float, scale: float) -> Floats:
     return np.asarray(np.rint((top - highs) * scale))
 
 
-def ticks(low: float, high: float, most: int) -> list[float]:
-    """Round values within [low, high], at most `most` + 1 of them."""
+def ticks(low: float, high: float, most: int, *, is_whole: bool = False) -> list[float]:
+    """Round values within [low, high], at most `most` + 1 of them; whole numbers where only those make sense."""
     if not (math.isfinite(low) and math.isfinite(high)) or high <= low or most < 1:
         return []
     rough = (high - low) / most
     power = 10.0 ** math.floor(math.log10(rough))
-    size = next(step * power for step in (1.0, 2.0, 2.5, 5.0, 10.0) if step * power >= rough * 0.999)
+    steps = (1.0, 2.0, 5.0, 10.0) if is_whole else (1.0, 2.0, 2.5, 5.0, 10.0)
+    size = next(step * power for step in steps if step * power >= rough * 0.999)
+    size = max(1.0, size) if is_whole else size
     first = math.ceil(low / size - 1e-9)
     return [index * size for index in range(first, math.floor(high / size + 1e-9) + 1)]
 
@@ -258,8 +260,8 @@ def _labels(frame: Frame, scale: _Scale, rows: int) -> dict[int, str]:
 def _axis(scale: _Scale, width: int) -> Strip:
     inside = width - _GUTTER
     line = [" "] * width
-    for mark in ticks(scale.left, scale.right, max(2, inside // 12)):
-        text = counted(mark) if mark >= 1 or mark == 0 else tick_text(mark)
+    for mark in ticks(scale.left, scale.right, max(2, inside // 12), is_whole=True):
+        text = counted(mark)
         column = _GUTTER + int((mark - scale.left) / (scale.right - scale.left) * (inside - 1))
         start = min(max(column - len(text) // 2, 0), width - len(text))
         if all(char == " " for char in line[max(0, start - 1) : start + len(text) + 1]):
