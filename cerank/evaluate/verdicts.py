@@ -89,6 +89,9 @@ def judge(
     """
     low, high = estimate.interval(difference.level)
     is_different = difference.corrected <= alpha
+    if estimate.error == 0 and not is_different:
+        # Flips of a few equal differences cannot reject 0, though a t interval without spread has no width.
+        low, high = min(low, 0.0), max(high, 0.0)
     is_negligible = equivalence is not None and equivalence.corrected <= alpha
     out = Judgment(
         verdict=_verdict(estimate.difference, is_different, is_negligible),
@@ -122,7 +125,7 @@ def _verdict(difference: float, is_different: bool, is_negligible: bool) -> Verd
 
 
 def _with_outlook(judgment: Judgment, estimate: Estimate, sd: float | None) -> Judgment:
-    if judgment.level >= 0.5:  # so few queries that max-t has no level to speak of
+    if judgment.level >= 0.5 or estimate.error == 0:  # max-t over very few queries; no spread to plan by
         return judgment
     detectable = power.detectable(estimate.error, estimate.df, alpha=judgment.level)
     if not sd:

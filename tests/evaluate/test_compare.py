@@ -236,6 +236,14 @@ def test_two_queries_and_the_largest_statistic_give_a_verdict_all_the_same():
     assert not contradicts(row)
 
 
+def test_equal_differences_that_flips_cannot_tell_from_0_have_an_interval_that_holds_0():
+    systems = [system("a", {"q1": 0.0, "q2": 0.0}), system("b", {"q1": 0.9, "q2": 0.9})]
+    row = compare(systems, ["nDCG@10"], terms=Terms(correction="max-t", rounds=199)).rows[0]
+    assert row.verdict == "cannot tell"
+    assert (row.judgment.low, row.judgment.high) == (0.0, 0.9)
+    assert row.judgment.detectable is None
+
+
 def test_all_pairs_of_three_systems_are_three_rows_and_a_line_each():
     systems = [system("a", BASE), system("b", dict.fromkeys(BASE, 0.5)), system("c", dict.fromkeys(BASE, 0.1))]
     found = compare(systems, ["nDCG@10"], terms=Terms(pairs="all", correction="max-t"))
