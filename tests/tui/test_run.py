@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from textual import events
 from textual.widgets import DataTable, Log
 
 from cerank.domain.readings import Validation
@@ -271,3 +272,16 @@ def _collection(path: Path) -> Path:
     (where / "qrels").mkdir()
     (where / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq1\td3\t2\nq2\td4\t1\n")
     return where
+
+
+async def test_keys_pressed_faster_than_the_screen_opens_do_no_harm(folder: LabFolder, app: CerankApp) -> None:
+    for label in ("one", "two"):
+        folder.finished(folder.started(folder.run(label), 5))
+    async with app.run_test(size=WIDE) as pilot:
+        await settle(pilot)
+        for keys in (("enter", "6", "3", "greater_than_sign", "5"), ("escape", "enter", "4", "space", "escape", "d")):
+            for key in keys:
+                app.post_message(events.Key(key, None))
+        await settle(pilot)
+        await look(pilot)
+        assert app.is_running

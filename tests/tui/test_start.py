@@ -56,7 +56,7 @@ def test_the_first_screen_needs_no_slow_library_and_no_figures_of_the_machine(fo
 
 
 def test_it_needs_neither_psutil_nor_nvidias_library(folder: LabFolder, tmp_path: Path) -> None:
-    for name in "psutil":
+    for name in ("psutil", "pynvml"):
         (tmp_path / "without").mkdir(exist_ok=True)
         (tmp_path / "without" / f"{name}.py").write_text("raise ImportError\n")
     folder.finished(folder.started(folder.run("one"), 5))
