@@ -57,7 +57,7 @@ def _listing(home: Lab, settings: Settings) -> Table:
             row.folder.name,
             tables.stated(row.status.state, settings.format),
             row.plan.device if row.plan else "",
-            row.plan.label if row.plan else "",
+            row.label,
         )
         for place, row in enumerate(queued, 1)
     )

@@ -46,15 +46,14 @@ def _listed(row: Row) -> tuple[str | int | float | None, ...]:
         return (row.folder.name, state, "", "", None, "", None, "", why)
     recipe = row.plan.recipe
     at, left = _at(row)
-    return (row.folder.name, state, " > ".join(recipe.chain), recipe.base, recipe.seed, at, left, row.plan.label, why)
+    return (row.folder.name, state, " > ".join(recipe.chain), recipe.base, recipe.seed, at, left, row.label, why)
 
 
 def _glance(row: Row) -> tuple[str, ...]:
     """A run in four short cells; the last says where it is, or why it stands."""
     at, left = _at(row)
     now = f"{at}, {clock(left)} left" if left else at or row.status.text
-    label = row.plan.label if row.plan else ""
-    return (row.folder.name, stated(row.status.state, "table"), label, shown(now, 60))
+    return (row.folder.name, stated(row.status.state, "table"), row.label, shown(now, 60))
 
 
 def _at(row: Row) -> tuple[str, float | None]:
@@ -80,8 +79,8 @@ def state(row: Row) -> Table:
         rows += [("recipe", recipe.name), ("chain", " > ".join(recipe.chain)), ("base", recipe.base)]
         rows += [("seed", str(recipe.seed)), ("device", f"{plan.device}, {plan.threads} threads")]
         rows += [("created", plan.created), ("fingerprint", plan.fingerprint)]
-        if plan.label:
-            rows.append(("label", plan.label))
+        if row.label:
+            rows.append(("label", row.label))
     return _pairs("run", rows)
 
 

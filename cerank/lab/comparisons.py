@@ -75,7 +75,7 @@ def target(lab: Path, text: str) -> RunTarget | FileTarget:
     known = [FIRST_STAGE, *plan.recipe.chain]
     if colon and system not in known:
         raise UsageError(f"run {folder.name} has no stage '{system}'", hint=nearest(system, known))
-    label = (plan.label or folder.name) + (f":{system}" if colon else "")
+    label = (runs.label_of(folder, plan) or folder.name) + (f":{system}" if colon else "")
     return RunTarget(label, folder, plan, system or plan.recipe.chain[-1])
 
 

@@ -36,7 +36,7 @@ class StoredPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @classmethod
     def of(cls, plan: Plan) -> StoredPlan:
         """The plan as plan.json holds it."""
-        data = msgspec.json.encode(plan)
+        data = encoded(plan, decoder_of(Plan), "plan.json")
         return cls(plan.fingerprint, hashlib.sha256(data).hexdigest(), msgspec.Raw(data))
 
 

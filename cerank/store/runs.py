@@ -19,7 +19,7 @@ from cerank.domain.plan import Plan
 from cerank.domain.readings import Event, Progress
 from cerank.errors import CerankError, RunFailedError, UsageError
 from cerank.registry import nearest
-from cerank.store import disk, journal, lease, queue, records
+from cerank.store import disk, journal, lease, notes, queue, records
 from cerank.store.disk import DamagedError
 from cerank.store.layout import RunFolder, plain, runs_folder
 from cerank.store.queue import Entry
@@ -61,6 +61,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     folder: RunFolder
     plan: Plan | None
     status: Status
+    label: str = ""  # a person's word for it
 
 
 # making
@@ -140,7 +141,7 @@ def _row(folder: RunFolder, now: datetime, entry: Entry | None) -> Row:
     plan = None
     try:
         plan = load_plan(folder)
-        return Row(folder=folder, plan=plan, status=_status(folder, now, entry))
+        return Row(folder=folder, plan=plan, status=_status(folder, now, entry), label=label_of(folder, plan))
     except (CerankError, OSError) as error:
         return Row(folder=folder, plan=plan, status=Status(state="damaged", damage=str(error)))
 
@@ -232,9 +233,17 @@ def find(lab: Path, text: str) -> RunFolder:
 
 def _label(folder: RunFolder) -> str:
     try:
-        return load_plan(folder).label
+        return label_of(folder, load_plan(folder))
     except DamagedError:
         return ""
+
+
+def label_of(folder: RunFolder, plan: Plan) -> str:
+    """A person's word for the run: the one noted later, else the one it was started with; "" without either."""
+    try:
+        return notes.load(folder).label or plan.label
+    except DamagedError:
+        return plan.label
 
 
 # changing

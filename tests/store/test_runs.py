@@ -15,7 +15,7 @@ import pytest
 from cerank.domain.plan import Plan
 from cerank.domain.readings import Event, Progress
 from cerank.errors import HeldError, RunFailedError, UsageError
-from cerank.store import disk, records, runs
+from cerank.store import disk, notes, records, runs
 from cerank.store.disk import DamagedError
 from cerank.store.journal import Journal
 from cerank.store.layout import RunFolder
@@ -353,3 +353,13 @@ def test_a_lab_that_may_not_be_written_to_is_refused_before_anything_is_made(pla
         pytest.skip("needs a folder that refuses even root")
     with pytest.raises(RunFailedError):
         runs.create(Path("/proc"), plan, RECIPE, now)
+
+
+def test_a_label_noted_later_finds_the_run_and_one_with_half_characters_does_not_stop_it(
+    tmp_path: Path, plan: Plan, now: datetime
+) -> None:
+    run = runs.create(tmp_path, msgspec.structs.replace(plan, label="bad \udcff"), RECIPE, now)
+    assert "udcff" in runs.row(run, now).label
+    notes.save(run, notes.Notes(label="the good one"))
+    assert runs.find(tmp_path, "the good one") == run
+    assert runs.row(run, now).label == "the good one"
