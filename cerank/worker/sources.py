@@ -19,6 +19,9 @@ from cerank.store.layout import RunFolder
 from cerank.worker.notes import Notes
 
 
+EMBEDDING_LENGTH = 128  # tokens the embedding teacher reads: nine docstrings of ten; its own training went to 256
+
+
 class Sources:
     """A plan's inputs, checked against their hashes.
 
@@ -95,12 +98,11 @@ class Sources:
         candidates = self.candidates(name, first).top(stage.window[1])
         files = locate(inputs.EMBEDDING_BASE, fetch=False)
         documents = self.datasets[name].documents.fingerprint()
-        length = stage.max_length  # the teacher reads of a text what its student will
         identity = (
             files.sha256,
             documents,
             self._plan.threads,
-            length,
+            EMBEDDING_LENGTH,
             hashlib.sha256(write_run(candidates, "candidates")).hexdigest(),
         )
         kept = self._cache / "teachers" / f"{hashlib.sha256(repr(identity).encode()).hexdigest()}.run.gz"
@@ -111,7 +113,7 @@ class Sources:
             candidates,
             lambda ids: self.queries(name, ids),
             lambda ids: self.documents(name, ids),
-            max_length=length,
+            max_length=EMBEDDING_LENGTH,
             device=self._plan.device,
         )
         data = write_run(ordered(scores, candidates), "embedding")
