@@ -18,7 +18,6 @@ from cerank.store import disk
 from cerank.store.layout import RunFolder
 from cerank.worker.notes import Notes
 
-
 EMBEDDING_LENGTH = 128  # tokens the embedding teacher reads: nine docstrings of ten; its own training went to 256
 
 
