@@ -125,6 +125,9 @@ def follow(lab: Lab, folder: RunFolder, worker: Worker, form: str) -> ExitCode:
                 was_interrupted = True
                 runs.request_stop(folder)
                 say("stopping at the next step; once more leaves it to stop by itself")
+    if worker.returncode == ExitCode.HELD:
+        say(f"another worker is at run {folder.name}; `cerank logs -f {folder.name}` follows it")
+        return ExitCode.HELD
     return _ended(lab, folder, form, was_interrupted)
 
 
@@ -165,7 +168,14 @@ def _ended(lab: Lab, folder: RunFolder, form: str, was_interrupted: bool) -> Exi
         say(f"the log is {folder.log}; {again} once that is mended")
         return ExitCode.FAILED
     say(f"run {folder.name} is {status.state}{': ' + status.text if status.text else ''}; {again}")
+    say(f"what its worker last wrote is in {folder.log}")
     return ExitCode.FAILED
+
+
+def wait_until_held(lab: Lab, folder: RunFolder, worker: Worker) -> None:
+    """Returns once the worker is at the run, or has ended."""
+    while worker.poll() is None and lab.status(folder).state not in {"running", "stopping"}:
+        time.sleep(LOOK_EVERY)
 
 
 def wait_until_still(lab: Lab, folder: RunFolder) -> None:

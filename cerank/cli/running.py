@@ -99,6 +99,7 @@ def resume(
     folder = home.find(name)
     worker = home.resume(folder)
     if detach:
+        following.wait_until_held(home, folder, worker)
         say(f"run {folder.name} goes on in the background; `cerank logs -f {folder.name}` follows it")
         return
     raise typer.Exit(following.follow(home, folder, worker, settings.format))

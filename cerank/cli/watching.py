@@ -73,5 +73,5 @@ def logs(
         if not follow or news.status.state not in {"running", "stopping", "waiting", "queued"}:
             break
         time.sleep(_POLL)
-    if news.status.failure is not None and folder.log.exists():
+    if news.status.state in {"failed", "lost", "waiting"} and folder.log.exists():
         put(folder.log.read_text(encoding="utf8", errors="replace"))

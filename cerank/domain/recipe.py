@@ -174,6 +174,8 @@ def _recipe_mistakes(recipe: Recipe) -> list[str]:
     for name in recipe.stages:
         if not name.replace("-", "").replace("_", "").isalnum() or not name.isascii():
             mistakes.append(f"stages.{name}: a stage's name holds letters, digits, '-' and '_' only")
+        if name == "first-stage":
+            mistakes.append(f"stages.{name}: what is re-ranked is called that; give the stage another name")
     if not recipe.name.strip():
         mistakes.append("name: empty; tables need a word for the recipe")
     lists = {

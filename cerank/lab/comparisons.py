@@ -276,6 +276,9 @@ def measured_systems(
     for test, first in _conditions(found, dataset):
         judged[Condition(short_name(test), short_name(first))] = _run_qrels(found[0].folder, test)
     has_files = any(isinstance(one, FileTarget) for one in targets)
+    if qrels and found:
+        hint = "give their TREC run files, from the folder rankings of each run, to measure them on others"
+        raise UsageError("a run is measured on the qrels it was tested on", where="--qrels", hint=hint)
     if has_files and not (found and not qrels):
         name, given = judgements(settings, dataset, qrels)
         judged = dict.fromkeys(judged, given) or {Condition(short_name(name)): given}

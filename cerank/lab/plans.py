@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 import cerank
+from cerank.data.bases import BASES
 from cerank.domain.losses import loss_mistakes
 from cerank.domain.plan import Plan
 from cerank.domain.recipe import Recipe, Stage
@@ -53,7 +54,8 @@ def device_named(name: str) -> str:
     if name != "auto":
         return name
     has_driver = Path("/dev/nvidiactl").exists() or shutil.which("nvidia-smi") is not None
-    return "cuda" if has_driver and os.environ.get("CUDA_VISIBLE_DEVICES", "0") != "" else "cpu"
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip()
+    return "cuda" if has_driver and visible and not visible.startswith("-") else "cpu"
 
 
 def physical_cores() -> int:
@@ -154,12 +156,15 @@ def absolute(recipe: Recipe) -> Recipe:
     return msgspec.structs.replace(recipe, base=_absolute(recipe.base), data=paths, stages=stages)
 
 
+_NAMES = {*BASES, "bm25", "scoreddocs", "embedding"}
+
+
 def _absolute(name: str) -> str:
     """`name` with its path made absolute if it is one that exists; a name that is no path stays."""
     path, mark, rest = name.partition("[")
     folder, sharp, split = path.partition("#")
-    if not folder or "\0" in folder:
-        return name
+    if not folder or "\0" in folder or folder in _NAMES or folder.startswith("pydocs/"):
+        return name  # a file of that name in the working folder does not stand in for it
     found = Path(folder).expanduser()
     is_path = "/" in folder or os.sep in folder or folder.startswith((".", "~")) or found.is_file()
     return f"{found.resolve()}{sharp}{split}{mark}{rest}" if is_path and found.exists() else name
@@ -191,9 +196,11 @@ def _measures_checked(recipe: Recipe, datasets: dict[str, Dataset]) -> Recipe:
     measures: Sequence[str] = recipe.evaluate.measures
     for test in recipe.data.test:
         measures = check(measures, datasets[test].qrels, f"evaluate.measures on {test}")
-    validation = datasets[recipe.data.validation].qrels
+    dataset = datasets[recipe.data.validation]
     stages = dict(recipe.stages)
     for name, stage in recipe.chained():
+        queries = list(dataset.queries)[: stage.validation_queries or None]
+        validation = {query: dataset.qrels.get(query, {}) for query in queries}
         where = f"stages.{name}.validation_measure"
         (chosen,) = check([stage.validation_measure], validation, where)
         stages[name] = msgspec.structs.replace(stage, validation_measure=chosen)

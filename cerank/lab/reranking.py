@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Callable
 from pathlib import Path
 
@@ -81,5 +82,6 @@ def rerank(settings: Settings, wanted: Wanted, output: Path, progress: Callable[
         scores |= scorer.chunk(part, lambda ids: [dataset.queries[i] for i in ids], dataset.documents.texts)
         progress(min(start + CHUNK, len(queries)), len(queries))
     tag = "-".join(folder.resolve().parent.name.split()) or "cerank"
-    disk.write(output.resolve(), write_run(ordered(scores, before), tag))
+    packed = write_run(ordered(scores, before), tag)
+    disk.write(output.resolve(), packed if output.suffix == ".gz" else gzip.decompress(packed))
     return len(queries)

@@ -6,10 +6,11 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from cerank.domain.plan import Plan
 from cerank.errors import RunFailedError
-from cerank.store import disk
+from cerank.store import disk, runs
 from cerank.store.layout import RunFolder
 
 Process = subprocess.Popen[bytes]
@@ -45,7 +46,9 @@ _PASSED_DATA = ("IR_DATASETS_HOME", "IR_DATASETS_TMP", "HF_HOME", "HF_HUB_CACHE"
 def passed(given: Mapping[str, str]) -> dict[str, str]:
     """What a background process may see of the environment: a list of names, so that no token reaches it."""
     names = {*_PASSED, *_PASSED_DATA}
-    return {key: value for key, value in given.items() if key in names or key.startswith(_PASSED_PREFIXES)}
+    kept = {key: value for key, value in given.items() if key in names or key.startswith(_PASSED_PREFIXES)}
+    # a worker runs in its run's folder, where a relative path would mean another place
+    return kept | {key: str(Path(kept[key]).expanduser().resolve()) for key in _PASSED_DATA if kept.get(key)}
 
 
 def environment(plan: Plan, given: Mapping[str, str]) -> dict[str, str]:
@@ -89,6 +92,7 @@ def start(
     Raises:
         RunFailedError: the run's folder is gone or full, or the system takes no more processes.
     """
+    runs.clear_stop(folder)  # an old request; one made from now on is the new worker's, however early it comes
     log = disk.open_append(folder.log)
     try:
         return subprocess.Popen(

@@ -67,19 +67,24 @@ def resume(folder: Path, model: CrossEncoder, optimizer: AdamW, reject: Callable
     for step in sorted(_steps(folder), reverse=True):
         found = folder / name_of(step)
         try:
-            disk.verify_sealed(found)
+            state = _sound(folder, step)
         except disk.DamagedError as error:
             disk.set_aside(found)
             reject(str(error))
             continue
-        weights(found, model)
+        weights(found, model)  # not before it is certain that this one is taken: an earlier start needs other weights
         _restore(load_file(found / "optimizer.safetensors"), model, optimizer)
-        state = _state(found)
-        if state.best_step in (0, state.step) or (folder / name_of(state.best_step)).is_dir():
-            return state
-        reject(f"{found.name}: the best checkpoint, step {state.best_step}, is gone; an earlier start is needed")
-        disk.set_aside(found)
+        return state
     return State()
+
+
+def _sound(folder: Path, step: int) -> State:
+    """The state of a checkpoint that is what was sealed, and so is the best one it knows of; DamagedError otherwise."""
+    disk.verify_sealed(folder / name_of(step))
+    state = _state(folder / name_of(step))
+    if state.best_step not in {0, step}:
+        disk.verify_sealed(folder / name_of(state.best_step))
+    return state
 
 
 def weights(folder: Path, model: CrossEncoder) -> None:

@@ -146,6 +146,7 @@ def save(model: CrossEncoder, tokenizer: Any, folder: Path, max_length: int, max
         encoder.config.sentence_transformers = {"activation_fn": "torch.nn.modules.linear.Identity"}
     encoder.save_pretrained(folder)
     tokenizer.model_max_length = max_length
+    tokenizer.backend_tokenizer.no_truncation()  # it keeps its last call's, which a resumed attempt may not have made
     tokenizer.save_pretrained(folder)
     mark = {"pooling": model.pooling, "max_length": max_length, "max_query_length": max_query_length}
     _write_json(folder / MARK, mark)

@@ -62,6 +62,10 @@ class Scorer:
         self._tokens.forget()
         return scores
 
+    def forget(self) -> None:
+        """Drops the texts it remembers by id; to be called between datasets, whose ids may mean other texts."""
+        self._tokens.forget()
+
     def chunk(
         self, wanted: Mapping[str, Sequence[str]], queries: Texts, documents: Texts
     ) -> dict[str, dict[str, float]]:

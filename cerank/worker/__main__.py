@@ -95,7 +95,6 @@ def _attempt(folder: RunFolder, stop: StopFlag) -> ExitCode:
     if folder.done.exists():
         _log("the run is finished already")
         return ExitCode.OK
-    runs.clear_stop(folder)
     runs.clear_failure(folder)
     number = max(folder.attempt_numbers(), default=0) + 1
     notes = Notes(folder, number, now)
@@ -137,6 +136,7 @@ def _carried_out(plan: Plan, folder: RunFolder, number: int, *, notes: Notes, be
     except PausedError as pause:
         where = f" after step {pause.step}" if pause.step else ""
         notes.event("paused", f"by {stop.reason}{where}")
+        runs.clear_stop(folder)  # it is carried out
         _log(f"paused by {stop.reason}{where}")
         return ExitCode.PAUSED
     rows: list[ReadingRow] = journal.read(folder.readings, ReadingRow)

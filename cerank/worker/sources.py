@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 from cerank.data import first_stage, inputs
@@ -101,6 +103,8 @@ class Sources:
             files.sha256,
             documents,
             self._plan.threads,
+            self._plan.device.split(":")[0],
+            version("torch"),
             EMBEDDING_LENGTH,
             hashlib.sha256(write_run(candidates, "candidates")).hexdigest(),
         )
@@ -117,7 +121,9 @@ class Sources:
         )
         data = write_run(ordered(scores, candidates), "embedding")
         disk.make_folder(kept.parent)
-        disk.write(kept, data)
+        own = kept.with_name(f"{kept.name}.{os.getpid()}")  # another run may be at the same file
+        disk.write(own, data)
+        disk.rename(own, kept)
         return data
 
 

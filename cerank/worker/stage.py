@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 
 import msgspec
@@ -13,6 +14,7 @@ from cerank.data.sampler import Sampler
 from cerank.domain.plan import Plan
 from cerank.domain.rankings import Ranking, ordered
 from cerank.domain.readings import Position, Reading, Validation
+from cerank.errors import UsageError
 from cerank.evaluate.measures import check, per_query
 from cerank.learn import checkpoint, model
 from cerank.learn.checkpoint import State
@@ -81,7 +83,9 @@ class StageWork:
         before = {key: value.detach().clone() for key, value in encoder.state_dict().items()}
         tokenizer = model.tokenizer_of(files.folder)
         tokens = Tokens(tokenizer, stage.max_length, stage.max_query_length)
-        self._scorer = Scorer(encoder, tokens, desk.plan.device, stage.precision)
+        # its own tokens: ids of two datasets may be the same and their texts not, as in train and validation of pydocs
+        apart = Tokens(tokenizer, stage.max_length, stage.max_query_length)
+        self._scorer = Scorer(encoder, apart, desk.plan.device, stage.precision)
         material = Material(
             sampler,
             tokens,
@@ -166,7 +170,7 @@ class StageWork:
         dataset = desk.sources.datasets[name]
         queries = list(dataset.queries)[: stage.validation_queries or None]
         qrels = {query: dataset.qrels.get(query, {}) for query in queries}
-        measures = check([stage.validation_measure, *recipe.evaluate.measures], qrels, f"stages.{self._name}")
+        measures = self._measures(qrels)
         first = inputs.validation_first_stage(recipe)
         wanted = desk.sources.candidates(name, first).only(queries).top(stage.validation_depth)
         desk.beat.enter("validate", self._name, total=len(wanted))
@@ -181,6 +185,15 @@ class StageWork:
         means = {measure: math.fsum(row.values()) / len(row) for measure, row in values.items()}
         desk.notes.reading(Validation(stage=self._index, step=step, measures=means))
         return means[measures[0]]
+
+    def _measures(self, qrels: dict[str, dict[str, int]]) -> tuple[str, ...]:
+        """The stage's own measure, and those of the test that can differ from 0 on the validation queries."""
+        where = f"stages.{self._name}"
+        found = check([self._stage.validation_measure], qrels, where)
+        for measure in self._desk.plan.recipe.evaluate.measures:
+            with contextlib.suppress(UsageError):  # rel=2 on grades 0 and 1: fine for the test, nothing to see here
+                found = (*found, *check([measure], qrels, where))
+        return tuple(dict.fromkeys(found))
 
     def saved(self, state: State) -> None:
         """Notes the checkpoint."""

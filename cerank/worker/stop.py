@@ -20,6 +20,7 @@ class StopFlag:
     def __init__(self, file: Path) -> None:
         self._file = file
         self._signal = 0
+        self._is_asked = False
         self._looked = 0.0
 
     def install(self) -> None:
@@ -40,6 +41,5 @@ class StopFlag:
         now = time.monotonic()
         if now - self._looked >= _LOOK_EVERY:
             self._looked = now
-            if self._file.exists():
-                return "a stop request"
-        return ""
+            self._is_asked = self._is_asked or self._file.exists()
+        return "a stop request" if self._is_asked else ""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import msgspec
 import pytest
 import torch
@@ -119,13 +121,27 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_taken(tiny, tmp_pa
     assert (tmp_path / f"{checkpoint.name_of(12)}.bad").is_dir()
 
 
-def test_damage_in_an_older_checkpoint_does_not_disturb_the_next_one(tiny, tmp_path):
+def test_a_damaged_best_checkpoint_takes_those_that_rest_on_it_with_it(tiny, tmp_path):
+    whole, _, expected = trained(tiny, tmp_path / "whole")
     with pytest.raises(PausedError):
-        trained(tiny, tmp_path, watch=Notes(stop_after=9))
-    (tmp_path / checkpoint.name_of(8) / "position.json").write_bytes(b"{")
-    _, state, watch = trained(tiny, tmp_path)
-    assert state.step == 12
-    assert not watch.rejections
+        trained(tiny, tmp_path / "cut", watch=Notes(stop_after=9))
+    (tmp_path / "cut" / checkpoint.name_of(8) / "position.json").write_bytes(b"{")
+    model, _, watch = trained(tiny, tmp_path / "cut")
+    assert len(watch.rejections) == 2
+    assert watch.readings == expected.readings  # nothing older was kept
+    assert same_weights(whole, model)
+
+
+def test_without_its_best_checkpoint_a_stage_starts_again_from_its_own_start(tiny, tmp_path):
+    whole, _, expected = trained(tiny, tmp_path / "whole")
+    folder = tmp_path / "cut"
+    trained(tiny, folder, watch=Notes(values=[0.9, 0.1, 0.2]))
+    for step in (4, 8):
+        shutil.rmtree(folder / checkpoint.name_of(step))
+    model, _, watch = trained(tiny, folder)
+    assert watch.rejections
+    assert watch.readings == expected.readings
+    assert same_weights(whole, model)
 
 
 def test_microbatches_change_the_loss_by_rounding_alone(tiny, tmp_path):

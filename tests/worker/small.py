@@ -27,9 +27,9 @@ STAGE = {
 }
 
 
-def write_dataset(folder: Path, queries: int = 40, documents: int = 60) -> Path:
+def write_dataset(folder: Path, queries: int = 40, documents: int = 60, seed: int = 7) -> Path:
     """A folder dataset: each query is two words, its relevant document holds both."""
-    draw = random.Random(7)
+    draw = random.Random(seed)
     folder.mkdir(parents=True)
     texts = {f"d{i}": " ".join(draw.choices(WORDS, k=draw.randint(2, 12))) for i in range(documents)}
     with (folder / "queries.tsv").open("w") as topics, (folder / "qrels").open("w") as qrels:
@@ -47,9 +47,11 @@ def write_dataset(folder: Path, queries: int = 40, documents: int = 60) -> Path:
     return folder
 
 
-def small_plan(folder: Path, **changes: object) -> tuple[Plan, Settings]:
+def small_plan(folder: Path, *, two_tests: bool = False, **changes: object) -> tuple[Plan, Settings]:
     """The plan of a two-stage run on a dataset and base made under `folder`, and the settings of a lab there."""
     data = str(write_dataset(folder / "data"))
+    # as in pydocs: the same ids as in training, and other texts
+    apart = write_dataset(folder / "apart", seed=8)
     base = write_tiny(folder / "base").folder
     settings = Settings(lab=folder / "lab", cache=folder / "cache", device="cpu", threads=1, format="")
     values = {
@@ -59,8 +61,8 @@ def small_plan(folder: Path, **changes: object) -> tuple[Plan, Settings]:
         "chain": ["contrastive", "distill"],
         "data": {
             "train": f"{data}[:50%]",
-            "validation": f"{data}[50%:70%]",
-            "test": [f"{data}[70%:]"],
+            "validation": f"{apart}[50%:70%]",
+            "test": [f"{data}[70%:]", str(apart)] if two_tests else [f"{data}[70%:]"],
             "first_stages": ["bm25", "oracle"],
             "depth": 8,
         },

@@ -12,10 +12,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from cerank.data.datasets import open_dataset
 from cerank.data.trec import read_qrels, read_run
 from cerank.domain.readings import Event, Reading, Validation
 from cerank.lab import comparisons
 from cerank.lab.lab import Lab
+from cerank.learn.rerank import Scorer
 from cerank.store import journal, runs
 from cerank.store.layout import ReadingRow
 
@@ -174,3 +176,17 @@ def test_the_embedding_teacher_is_written_once_as_a_trec_run_of_the_candidates(m
     again = small_run(tmp_path, plan, settings, second=20)
     assert forked(again) == (1, 0)
     assert again.teacher("distill").read_bytes() == run.teacher("distill").read_bytes() == kept.read_bytes()
+
+
+@pytest.mark.slow
+def test_two_test_datasets_with_the_same_ids_are_each_scored_by_their_own_texts(tmp_path):
+    plan, settings = small_plan(tmp_path, two_tests=True, chain=["contrastive"])
+    run = small_run(tmp_path, plan, settings)
+    assert forked(run) == (1, 0), run.log.read_text()
+    scorer = Scorer.load(run.final(0, "contrastive"))
+    for test in plan.recipe.data.test:
+        data = open_dataset(test, settings.cache)
+        ranking = read_run(run.ranking("contrastive", test, "bm25")).ranking
+        for query in list(ranking)[:5]:
+            pairs = [(data.queries[query], data.documents.text(doc)) for doc in ranking[query]]
+            assert scorer.score(pairs) == pytest.approx(ranking.scores(query), abs=1e-4)
