@@ -6,6 +6,7 @@ Each RUN is finished; the first is shown open. The pictures are SVG, as Textual 
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 from pathlib import Path
 
@@ -14,10 +15,11 @@ from cerank.settings import Flags, resolve
 
 HERE = Path(__file__).parent
 SIZE = (120, 36)
+FONTS = "font-family: Fira Code, DejaVu Sans Mono, Menlo, Consolas, monospace, Apple Braille, Segoe UI Symbol"
 
 
 async def pictures(lab: Path, names: list[str]) -> None:
-    """The dashboard: its runs, one run's curves, a comparison."""
+    """The dashboard: one run's curves, a comparison."""
     from cerank.tui.app import CerankApp
     from cerank.tui.screens.compare import CompareScreen
     from cerank.tui.screens.run import RunScreen
@@ -31,9 +33,12 @@ async def pictures(lab: Path, names: list[str]) -> None:
             for _ in range(20):  # looks are a second apart, and what they find is read in threads
                 await pilot.pause(0.25)
                 await app.workers.wait_for_complete()
-            (HERE / f"{name}.svg").write_text(app.export_screenshot(title="cerank tui"), encoding="utf8")
+            drawn = app.export_screenshot(title="cerank tui")
+            plain = re.sub(r"@font-face \{.*?\}", "", drawn, flags=re.DOTALL)
+            plain = re.sub(r"font-family: Fira Code[^;]*", FONTS, plain)
+            (HERE / f"{name}.svg").write_text(plain, encoding="utf8")  # no font is fetched to show it
 
-        await keep("runs")
+        await pilot.pause(1.0)
         await app.push_screen(RunScreen(home.find(names[0]).name))
         await keep("run")
         await pilot.press("escape")
