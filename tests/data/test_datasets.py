@@ -4,8 +4,6 @@ import gzip
 import hashlib
 import json
 import shutil
-import sys
-import types
 from pathlib import Path
 
 import pytest
@@ -175,18 +173,6 @@ def test_the_fingerprint_follows_the_content_and_not_the_place(folder: Path, tmp
 def test_what_is_no_dataset_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(CerankError):
         open_dataset(name, tmp_path)
-
-
-def test_pydocs_is_opened_from_the_folder_that_its_module_makes(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    stand_in = types.ModuleType("cerank.data.pydocs")
-    (tmp_path / "built").mkdir()
-    shutil.copytree(folder, tmp_path / "built" / "test")
-    stand_in.materialise = lambda cache: cache / "built"  # type: ignore[attr-defined]  # a module made for the test
-    monkeypatch.setitem(sys.modules, "cerank.data.pydocs", stand_in)
-    dataset = open_dataset("pydocs/test[:50%]", tmp_path)
-    assert (dataset.name, len(dataset.queries)) == ("pydocs/test[:50%]", 1)
 
 
 def test_the_catalogue_lists_pydocs_and_says_what_it_is_not() -> None:
