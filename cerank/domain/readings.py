@@ -25,7 +25,6 @@ class Reading(msgspec.Struct, frozen=True, tag="step"):
     grad_norm: float
     groups: int  # groups the loss was the mean of
     pairs: int  # query-document pairs that went through the model
-    skipped: int  # groups left out because they held no pair to learn from
     seconds: float = 0.0  # wall time of the step
     attempt: int = 0
 

@@ -116,7 +116,7 @@ class Trainer:
                     parameters["lr"] = rate
                 optimizer.step()
                 seconds = time.perf_counter() - started
-                watch.read(Reading(self.index, step, loss, rate, norm, len(groups), pairs, 0, seconds))
+                watch.read(Reading(self.index, step, loss, rate, norm, len(groups), pairs, seconds))
             else:
                 state = self._left_out(state, loss, norm, watch)
             optimizer.zero_grad(set_to_none=True)

@@ -60,7 +60,7 @@ class Done(msgspec.Struct, frozen=True, kw_only=True):
 
     time: str  # UTC, ISO 8601
     attempt: int = 0
-    seconds: float = 0.0  # of all attempts together
+    seconds: float = 0.0  # of steps and validations, as far as they count
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True):

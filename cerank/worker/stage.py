@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import time
 
 import msgspec
 import torch
@@ -165,6 +166,7 @@ class StageWork:
     def validate(self, step: int) -> float:
         """Re-ranks the validation queries with the model as it is, and writes the means."""
         self._is_training = False
+        began = time.perf_counter()
         desk, stage, recipe = self._desk, self._stage, self._desk.plan.recipe
         name = recipe.data.validation
         dataset = desk.sources.datasets[name]
@@ -183,7 +185,8 @@ class StageWork:
             desk.beat.advance(len(part), sum(map(len, docs.values())))
         values = per_query(measures, qrels, ordered(scores, wanted))
         means = {measure: math.fsum(row.values()) / len(row) for measure, row in values.items()}
-        desk.notes.reading(Validation(stage=self._index, step=step, measures=means))
+        seconds = time.perf_counter() - began
+        desk.notes.reading(Validation(stage=self._index, step=step, measures=means, seconds=seconds))
         return means[measures[0]]
 
     def _measures(self, qrels: dict[str, dict[str, int]]) -> tuple[str, ...]:

@@ -19,9 +19,7 @@ from tests.store.crashes import crash_points
 
 
 def reading(step: int, loss: float = 0.5) -> Reading:
-    return Reading(
-        stage=0, step=step, loss=loss, learning_rate=1e-5, grad_norm=1.25, groups=4, pairs=32, skipped=0, seconds=0.1
-    )
+    return Reading(stage=0, step=step, loss=loss, learning_rate=1e-5, grad_norm=1.25, groups=4, pairs=32, seconds=0.1)
 
 
 def event(text: str) -> Event:

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
+from textual.app import App
 from textual.pilot import Pilot
 
 from cerank.tui.app import CerankApp
@@ -34,12 +35,22 @@ def app(folder: LabFolder) -> CerankApp:
 
 
 async def settle(pilot: Pilot[str]) -> None:
-    """Waits until no thread is at work, whatever follows from what they found included."""
-    for _ in range(8):
+    """Waits until no thread is at work and three looks at the screen in a row, colours included, are the same."""
+    seen, same = "", 0
+    for _ in range(60):
         await pilot.app.workers.wait_for_complete()
         await pilot.pause()
-        if not list(pilot.app.workers):
+        now = drawn(pilot.app)
+        same = same + 1 if now == seen and not list(pilot.app.workers) else 0
+        seen = now
+        if same == 2:
             return
+
+
+def drawn(app: App[str]) -> str:
+    """All that stands on the screen, with its styles."""
+    strips = app.screen._compositor.render_strips(app.screen.size)
+    return repr([list(strip) for strip in strips])
 
 
 async def look(pilot: Pilot[str]) -> None:

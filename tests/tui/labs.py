@@ -126,4 +126,4 @@ class LabFolder:
 
 def reading(stage: int, step: int, loss: float, *, attempt: int = 1) -> Reading:
     """A row of a curve."""
-    return Reading(stage, step, loss, 1e-4 / step, 1.5, 4, 32, 0, 0.1, attempt)
+    return Reading(stage, step, loss, 1e-4 / step, 1.5, 4, 32, 0.1, attempt)

@@ -93,13 +93,14 @@ class Terminal:
         self.code: int | None = None
 
     def __enter__(self) -> Terminal:
+        width, height = self._size
         self.pid, self._descriptor = pty.fork()
         if not self.pid:
-            keep = {key: value for key, value in os.environ.items() if key not in {"NO_COLOR", "TEXTUAL"}}
+            # by the child itself, or on a busy machine the program may start before the window has a size
+            fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
+            keep = {key: value for key, value in os.environ.items() if key not in {"NO_COLOR", "TEXTUAL", "COLUMNS", "LINES"}}
             given = {"TERM": "xterm-256color", "COLORTERM": "truecolor", **self._environ}
             os.execve(sys.executable, [sys.executable, "-m", "cerank", *self._words], {**keep, **given})
-        width, height = self._size
-        fcntl.ioctl(self._descriptor, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
         return self
 
     def press(self, keys: str) -> None:
