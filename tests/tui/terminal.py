@@ -98,7 +98,11 @@ class Terminal:
         if not self.pid:
             # by the child itself, or on a busy machine the program may start before the window has a size
             fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
-            keep = {key: value for key, value in os.environ.items() if key not in {"NO_COLOR", "TEXTUAL", "COLUMNS", "LINES"}}
+            keep = {
+                key: value
+                for key, value in os.environ.items()
+                if key not in {"NO_COLOR", "TEXTUAL", "COLUMNS", "LINES"}
+            }
             given = {"TERM": "xterm-256color", "COLORTERM": "truecolor", **self._environ}
             os.execve(sys.executable, [sys.executable, "-m", "cerank", *self._words], {**keep, **given})
         return self
