@@ -74,8 +74,11 @@ def text_of(app: CerankApp) -> str:
     return "\n".join(strip.text.rstrip() for strip in strips)
 
 
+RACED = ("tests/tui/test_compare.py", "tests/tui/test_new_run.py", "tests/tui/test_start.py")  # seen to look too early
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Screens are driven in real time: on a machine that is busy with other work a test may look too early."""
+    """Asks again, twice at most and with a word in the report, where a race on a busy machine is not yet found."""
     for item in items:
-        if "tests/tui/" in item.nodeid:
+        if item.nodeid.startswith(RACED):
             item.add_marker(pytest.mark.flaky(reruns=2))
