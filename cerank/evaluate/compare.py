@@ -21,7 +21,16 @@ from cerank.evaluate.systems import Condition, Measured, System, measured
 from cerank.evaluate.verdicts import Judgment, Margin
 from cerank.registry import nearest
 
-__all__ = ["Comparison", "Condition", "Measured", "Row", "System", "Terms", "compare", "measured"]
+__all__ = ["Comparison", "Condition", "Measured", "Pairing", "Row", "System", "Terms", "compare", "measured"]
+
+
+class Pairing(msgspec.Struct, frozen=True, kw_only=True):
+    """One row to be: which two systems, by what measure, where."""
+
+    condition: Condition
+    measure: str
+    left: str  # the baseline's label
+    right: str
 
 
 class Terms(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,6 +109,7 @@ def compare(
     measures: Sequence[str],
     *,
     conditions: Sequence[Condition] = (),
+    pairings: Sequence[Pairing] = (),
     terms: Terms = _DEFAULT,
 ) -> Comparison:
     """Every system against the first (or every pair), in every condition, by every measure.
@@ -108,6 +118,7 @@ def compare(
         systems: at least two, the baseline first.
         measures: canonical names; each system must have them.
         conditions: only these; empty takes the baseline's, which every other system must share exactly.
+        pairings: exactly these rows instead, by several baselines or with measures of each condition's own.
 
     Raises:
         UsageError: the systems were measured on different datasets, first stages, qrels or queries; a margin for a
@@ -118,11 +129,13 @@ def compare(
         verdicts.checked_margin(margin)
         if name not in measures:
             raise UsageError(f"a margin for {name}, which is not compared", hint=nearest(name, measures))
-    chosen = tuple(conditions) or _shared_conditions(systems)
-    couples = list(combinations(systems, 2)) if terms.pairs == "all" else [(systems[0], other) for other in systems[1:]]
-    drafts = [
-        _draft(measure, condition, couple, terms) for condition in chosen for couple in couples for measure in measures
-    ]
+    if pairings:
+        chosen = tuple(dict.fromkeys(pairing.condition for pairing in pairings))
+    else:
+        chosen = tuple(conditions) or _shared_conditions(systems)
+        pairings = _every(systems, measures, chosen, terms)
+    known = {system.label: system for system in systems}
+    drafts = [_draft(one.measure, one.condition, (known[one.left], known[one.right]), terms) for one in pairings]
     different = _different(drafts, terms)
     within = _equivalent(drafts, terms)
     return Comparison(
@@ -135,6 +148,18 @@ def compare(
         rows=_rows(drafts, different, within, terms),
         systems=tuple(systems),
     )
+
+
+def _every(
+    systems: Sequence[System], measures: Sequence[str], conditions: Sequence[Condition], terms: Terms
+) -> list[Pairing]:
+    couples = list(combinations(systems, 2)) if terms.pairs == "all" else [(systems[0], other) for other in systems[1:]]
+    return [
+        Pairing(condition=condition, measure=measure, left=left.label, right=right.label)
+        for condition in conditions
+        for left, right in couples
+        for measure in measures
+    ]
 
 
 def _draft(measure: str, condition: Condition, couple: tuple[System, System], terms: Terms) -> _Draft:

@@ -60,15 +60,16 @@ class SummaryRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def summary(comparison: Comparison) -> tuple[SummaryRow, ...]:
-    """For each condition and measure: the baseline's line, then one for each row; with all pairs, one for each pair."""
+    """For each condition and measure: each baseline's line, then one for each row; with all pairs, one for each pair."""
     systems = {system.label: system for system in comparison.systems}
     out = []
     for condition in comparison.conditions:
         for measure in comparison.measures:
             rows = [row for row in comparison.rows if (row.condition, row.measure) == (condition, measure)]
-            if comparison.terms.pairs == "baseline":
-                out.append(_plain(systems[comparison.baseline], condition, measure))
-            out.extend(_compared(systems[row.right], row) for row in rows)
+            for left in dict.fromkeys(row.left for row in rows):
+                if comparison.terms.pairs == "baseline":
+                    out.append(_plain(systems[left], condition, measure))
+                out.extend(_compared(systems[row.right], row) for row in rows if row.left == left)
     return tuple(out)
 
 

@@ -133,7 +133,7 @@ def _seeds(label: str, members: Sequence[RunTarget | FileTarget], how: str) -> S
     first, seeds = found[0], set[int]()
     for member in found:
         seed = member.plan.recipe.seed
-        if _but_for_seed(member) != _but_for_seed(first):
+        if but_for_seed(member) != but_for_seed(first):
             raise _no_seeds(label, first, member)
         if seed in seeds:
             raise UsageError(f"'{label}': seed {seed} stands twice", hint="the same run again adds nothing")
@@ -157,7 +157,7 @@ def _no_seeds(label: str, first: RunTarget, other: RunTarget) -> UsageError:
 _NOT_IDENTITY = re.compile(r"(seed|name|description|python|cerank)\Z|evaluate\.margins")  # two seeds may differ here
 
 
-def _but_for_seed(found: RunTarget) -> tuple[str, str]:
+def but_for_seed(found: RunTarget) -> tuple[str, str]:
     """What two seeds of one recipe share: the stage, and the plan's identity without seed and margins."""
     recipe = found.plan.recipe
     evaluate = msgspec.structs.replace(recipe.evaluate, margins={})
