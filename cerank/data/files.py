@@ -1,4 +1,4 @@
-"""Strict, streaming reading of text files from outside: plain or gzip, UTF-8, one record a line.
+"""Strict, streaming reading of text files from outside: plain, gzip or Zstandard, UTF-8, one record a line.
 
 Invariant: whatever a file holds, what leaves here is a CerankError with file:line or a list of clean lines; at most
 one block and one line of a file is in memory at a time.
@@ -11,9 +11,9 @@ import gzip
 import hashlib
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, TypeVar, cast
+from typing import IO, Any, Protocol, TypeVar, cast
 
 import msgspec
 
@@ -21,10 +21,13 @@ from cerank.errors import CerankError, FormatError, MissingError, UsageError
 from cerank.text import shown
 
 S = TypeVar("S", bound=msgspec.Struct)
+Opener = Callable[[Path], IO[bytes]]  # opens what a path names, unpacked; see data/importing/archives.py
 
 _BLOCK = 1 << 20
 _LONGEST_LINE = 1 << 26  # 64 MiB: far beyond any document, and a bound on what a file without line ends can take
 _GZIP = b"\x1f\x8b"
+_ZST = b"\x28\xb5\x2f\xfd"
+_ZST_PIECE = 1 << 16  # compressed bytes unpacked at once
 _MARKS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")  # UTF-8, UTF-16 LE and BE
 # What str.split() splits at and C's isspace() does not: an id with one of these is two ids to half of the tools.
 _WIDE_SPACE = re.compile("[\x1c-\x1f\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]")
@@ -73,12 +76,90 @@ def local_path(name: str) -> Path:
     return path
 
 
-def _opened(path: Path) -> IO[bytes]:
-    with path.open("rb") as file:
-        is_gzip = file.read(2) == _GZIP
+class Source(Protocol):
+    """Bytes to be read in order."""
+
+    def read(self, size: int, /) -> bytes: ...
+
+    def close(self) -> None: ...
+
+
+class Digested:
+    """A file whose bytes are hashed as they are read: the hash of what was read costs no second reading."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.digest = hashlib.sha256()
+
+    def read(self, size: int = -1, /) -> bytes:
+        """At most `size` bytes; all that are left where it is negative."""
+        data = self._file.read(size)
+        self.digest.update(data)
+        return data
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+
+
+class _Unpacked:
+    """The content of a Zstandard file; zstandard's own reader takes one that was cut short for a whole one."""
+
+    def __init__(self, file: Source) -> None:
+        import zstandard
+
+        self._zstandard: Any = zstandard
+        self._file, self._frame = file, None
+        self._rest, self._is_open = b"", False
+
+    def read(self, size: int, /) -> bytes:
+        """At least one byte and hardly more than `size`, unless the end is reached."""
+        found, count = [], 0
+        while count < size:
+            data = self._rest or self._file.read(_ZST_PIECE)
+            if not data:
+                if self._is_open:
+                    raise EOFError("cut short")
+                break
+            found.append(self._unpack(data))
+            count += len(found[-1])
+        return b"".join(found)
+
+    def _unpack(self, data: bytes) -> bytes:
+        if not self._is_open:
+            self._frame, self._is_open = self._zstandard.ZstdDecompressor().decompressobj(), True
+        frame: Any = self._frame
+        try:
+            out: bytes = frame.decompress(data)
+        except self._zstandard.ZstdError as error:
+            raise EOFError(str(error)) from error
+        self._rest, self._is_open = frame.unused_data, not frame.eof
+        return out
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def unpacked(path: Path, file: Source, start: bytes) -> Source:
+    """The content of `file`, whose first bytes are `start`: plain, or packed as those say.
+
+    Raises:
+        FormatError: its name says otherwise.
+    """
+    is_gzip, is_zst = start.startswith(_GZIP), start.startswith(_ZST)
     if path.suffix == ".gz" and not is_gzip:
         raise FormatError("is called .gz and is not gzip", where=str(path))
-    return cast("IO[bytes]", gzip.open(path, "rb")) if is_gzip else path.open("rb")
+    if path.suffix == ".zst" and not is_zst:
+        raise FormatError("is called .zst and is not Zstandard", where=str(path))
+    if is_gzip:
+        return cast("Source", gzip.GzipFile(fileobj=cast("IO[bytes]", file), mode="rb"))
+    return _Unpacked(file) if is_zst else file
+
+
+def _opened(path: Path) -> Source:
+    with path.open("rb") as file:
+        start = file.read(4)
+    return unpacked(path, path.open("rb"), start)
 
 
 def _checked(path: Path, block: bytes, first: int) -> None:
@@ -106,10 +187,14 @@ def _plainly_spaced(path: Path, block: bytes, first: int) -> None:
         raise FormatError(what, where=at(path, first + text.count("\n", 0, found.start())))
 
 
-def _blocks(path: Path, file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
-    """(number of the first line, bytes up to a line's end), in order."""
+def blocks(path: Path, file: Source, size: int = _BLOCK) -> Iterator[tuple[int, bytes]]:
+    """(number of the first line, bytes up to a line's end), in order, not looked into but for a byte order mark.
+
+    Raises:
+        FormatError: a byte order mark, or a line of more than 64 MiB.
+    """
     first, rest = 1, b""
-    while block := file.read(_BLOCK):
+    while block := file.read(size):
         if first == 1 and not rest and block.startswith(_MARKS):
             raise FormatError("starts with a byte order mark", where=at(path, 1), hint="save it as UTF-8 without BOM")
         block = rest + block
@@ -124,30 +209,54 @@ def _blocks(path: Path, file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
         yield first, rest
 
 
-def line_blocks(path: Path, *, columns: bool = False) -> Iterator[tuple[int, list[bytes]]]:
-    """Blocks of lines: (number of the first one, from 1; the lines without line feeds), gzip unpacked.
+def check_columns(path: Path, block: bytes, first: int) -> None:
+    """Returns if every tool finds the same columns and characters in `block`, which starts with line `first`.
 
-    A carriage return at a line's end stays for the caller, whose splitting or stripping drops it. Gzip is known by its
-    first bytes. With `columns`, the caller splits at ASCII's white space, and every other kind is refused.
+    Raises:
+        FormatError: NUL, not UTF-8, odd white space; `where` names the line.
+    """
+    _checked(path, block, first)
+    _plainly_spaced(path, block, first)
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Faults of the file that show while it is read become errors for a person.
+
+    Raises:
+        FormatError: damaged gzip or Zstandard.
+        MissingError, UsageError: the file is not there, or cannot be read.
+    """
+    try:
+        yield
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        kind = "Zstandard" if path.suffix == ".zst" else "gzip"
+        raise FormatError(f"is damaged {kind}: {error}", where=str(path)) from error
+    except OSError as error:
+        raise io_mistake(path, error) from error
+
+
+def line_blocks(
+    path: Path, *, columns: bool = False, opener: Opener | None = None
+) -> Iterator[tuple[int, list[bytes]]]:
+    """Blocks of lines: (number of the first one, from 1; the lines without line feeds), gzip or Zstandard unpacked.
+
+    A carriage return at a line's end stays for the caller, whose splitting or stripping drops it. What is packed is
+    known by its first bytes. With `columns`, the caller splits at ASCII's white space, and every other kind is refused.
 
     Raises:
         FormatError: bad gzip, byte order mark, NUL, not UTF-8, a line of more than 64 MiB, odd white space.
         MissingError, UsageError: the file is not there, or cannot be read.
     """
-    try:
-        with _opened(path) as file:
-            for first, block in _blocks(path, file):
-                _checked(path, block, first)
-                if columns:
-                    _plainly_spaced(path, block, first)
-                lines = block.split(b"\n")
-                if not lines[-1]:
-                    lines.pop()
-                yield first, lines
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise FormatError(f"is damaged gzip: {error}", where=str(path)) from error
-    except OSError as error:
-        raise io_mistake(path, error) from error
+    with reading(path), contextlib.closing((opener or _opened)(path)) as file:
+        for first, block in blocks(path, file):
+            _checked(path, block, first)
+            if columns:
+                _plainly_spaced(path, block, first)
+            lines = block.split(b"\n")
+            if not lines[-1]:
+                lines.pop()
+            yield first, lines
 
 
 def checked_id(text: str, kind: str, where: str) -> str:
@@ -163,14 +272,14 @@ def checked_id(text: str, kind: str, where: str) -> str:
     return text
 
 
-def json_lines(path: Path, kind: type[S]) -> Iterator[tuple[int, S]]:
+def json_lines(path: Path, kind: type[S], opener: Opener | None = None) -> Iterator[tuple[int, S]]:
     """(line number, record) of a JSONL file; blank lines are skipped, unknown keys ignored.
 
     Raises:
         FormatError: a line that is not JSON, or not a `kind`; and all that `line_blocks` raises.
     """
     decoder = msgspec.json.Decoder(kind)
-    for first, lines in line_blocks(path):
+    for first, lines in line_blocks(path, opener=opener):
         for number, line in enumerate(lines, first):
             if not line.strip():
                 continue
@@ -180,13 +289,13 @@ def json_lines(path: Path, kind: type[S]) -> Iterator[tuple[int, S]]:
                 raise FormatError(f"not a valid record: {shown(error, 200)}", where=at(path, number)) from error
 
 
-def tab_lines(path: Path, columns: tuple[int, ...]) -> Iterator[tuple[int, list[str]]]:
+def tab_lines(path: Path, columns: tuple[int, ...], opener: Opener | None = None) -> Iterator[tuple[int, list[str]]]:
     """(line number, columns) of a tab-separated file; blank lines are skipped.
 
     Raises:
         FormatError: a line whose number of columns is not in `columns`; and all that `line_blocks` raises.
     """
-    for first, lines in line_blocks(path):
+    for first, lines in line_blocks(path, opener=opener):
         for number, line in enumerate(lines, first):
             if not line.strip():
                 continue
