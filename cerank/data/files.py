@@ -79,9 +79,11 @@ def local_path(name: str) -> Path:
 class Source(Protocol):
     """Bytes to be read in order."""
 
-    def read(self, size: int, /) -> bytes: ...
+    def read(self, size: int, /) -> bytes:
+        """The next bytes, about `size` of them; none at the end."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Closes the file behind it."""
 
 
 class Digested:
@@ -100,6 +102,18 @@ class Digested:
     def close(self) -> None:
         """Closes the file."""
         self._file.close()
+
+
+class _Gunzipped(gzip.GzipFile):
+    """The content of a gzip file, which closes that file with itself."""
+
+    def __init__(self, file: Source) -> None:
+        super().__init__(fileobj=cast("IO[bytes]", file), mode="rb")
+        self._packed = file
+
+    def close(self) -> None:
+        super().close()
+        self._packed.close()
 
 
 class _Unpacked:
@@ -152,7 +166,7 @@ def unpacked(path: Path, file: Source, start: bytes) -> Source:
     if path.suffix == ".zst" and not is_zst:
         raise FormatError("is called .zst and is not Zstandard", where=str(path))
     if is_gzip:
-        return cast("Source", gzip.GzipFile(fileobj=cast("IO[bytes]", file), mode="rb"))
+        return _Gunzipped(file)
     return _Unpacked(file) if is_zst else file
 
 
