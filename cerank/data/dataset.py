@@ -68,6 +68,7 @@ class Dataset:
     identity: str  # SHA-256 over the content of the whole, whatever part is taken of it
     reader: Callable[[str], RunFile]
     part: str = ""  # "[:60%]"
+    place: str = ""  # folder in which further runs of it may be placed; "" where it takes none
 
     def fingerprint(self) -> str:
         """SHA-256 over what a number measured here depends on: documents, queries, qrels, the part; 64 hex digits."""

@@ -1,4 +1,4 @@
-"""From a dataset's name to the dataset: pydocs, an ir_datasets id, or a local folder, whole or in part.
+"""From a dataset's name to the dataset: pydocs, a short name, an ir_datasets id, or a local folder, whole or in part.
 
 Invariant: opening a dataset either gives all of it, strictly checked, or one error that says where the mistake is.
 """
@@ -8,14 +8,17 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 
+from cerank.data import named
 from cerank.data.dataset import CATALOGUE, Dataset, part_of
 from cerank.data.files import io_mistake, local_path
 from cerank.data.folders import open_folder
 from cerank.data.pydocs import SPLITS, materialise
+from cerank.data.trec import RunFile, read_run
 from cerank.errors import UsageError
 from cerank.registry import nearest
 from cerank.text import shown
@@ -86,7 +89,20 @@ def _open_whole(name: str, cache: Path) -> Dataset:
         return _open_folder(name)
     from cerank.data.irds import open_catalogued
 
-    return open_catalogued(name)
+    found = open_catalogued(named.id_of(name))
+    return _with_placed(replace(found, name=name), cache)
+
+
+def _with_placed(dataset: Dataset, cache: Path) -> Dataset:
+    """The dataset with the runs that a person placed for it; those it brings itself go before them."""
+    placed = named.placed_runs(dataset.name, cache)
+    brought, reader = dataset.runs, dataset.reader
+
+    def read(run: str) -> RunFile:
+        return reader(run) if run in brought else read_run(placed[run])
+
+    runs = (*brought, *(run for run in placed if run not in brought))
+    return replace(dataset, runs=runs, reader=read, place=str(named.run_folders(dataset.name, cache)[0]))
 
 
 def open_dataset(name: str, cache: Path) -> Dataset:
@@ -94,9 +110,10 @@ def open_dataset(name: str, cache: Path) -> Dataset:
 
     Args:
         name: `pydocs/train`, `pydocs/validation` or `pydocs/test`; a folder (starts with `./`, `../`, `~` or `/`, or
-            holds a separator and exists), `FOLDER#SPLIT` for its other qrels; else an ir_datasets id. Any of them may
-            end in a part of its judged queries: `[:60%]`, `[60%:80%]`, `[80%:]`, `[:100]`.
-        cache: folder where built datasets are kept.
+            holds a separator and exists), `FOLDER#SPLIT` for its other qrels; a short name such as `dl19`; else an
+            ir_datasets id. Any of them may end in a part of its judged queries: `[:60%]`, `[60%:80%]`, `[80%:]`,
+            `[:100]`.
+        cache: folder where built datasets are kept, and where runs are placed for datasets of the catalogue.
 
     Raises:
         UsageError: no such dataset, split or part.
@@ -110,8 +127,18 @@ def open_dataset(name: str, cache: Path) -> Dataset:
 
 
 def catalogue() -> list[DatasetEntry]:
-    """The datasets that come with cerank; `search` looks through ir_datasets' too."""
-    return [DatasetEntry(f"pydocs/{split}", f"{split} queries of pydocs: {_PYDOCS_IS}") for split in SPLITS]
+    """The datasets that come with cerank or have a short name; `search` looks through ir_datasets' too."""
+    own = [DatasetEntry(f"pydocs/{split}", f"{split} queries of pydocs: {_PYDOCS_IS}") for split in SPLITS]
+    return own + [
+        DatasetEntry(one.name, f"{one.description}; {', '.join(one.measures)}; {one.id}")
+        for one in named.NAMED.values()
+    ]
+
+
+def measures_of(dataset: Dataset) -> tuple[str, ...]:
+    """What is measured on the dataset where a recipe says "auto"."""
+    grades = (grade for row in dataset.qrels.values() for grade in row.values())
+    return named.declared_measures(dataset.name, max(grades, default=0))
 
 
 def search(text: str) -> list[DatasetEntry]:

@@ -13,16 +13,21 @@ from pathlib import Path
 from cerank.data import bm25
 from cerank.data.dataset import Dataset
 from cerank.data.files import local_path, sha256_of
+from cerank.data.named import FIRST_STAGES
 from cerank.data.trec import RunFile, read_run
 from cerank.domain.rankings import Ranking
-from cerank.errors import UsageError
+from cerank.errors import CerankError, MissingError, UsageError
 from cerank.registry import nearest
 from cerank.text import shown
 
 BM25 = "bm25"
 
 
-def _unknown(dataset: Dataset, first_stage: str) -> UsageError:
+def _unknown(dataset: Dataset, first_stage: str) -> CerankError:
+    if first_stage in FIRST_STAGES and dataset.place:
+        place = Path(dataset.place) / f"{first_stage}.run"
+        hint = f"place a TREC run at {place} or {place}.gz; it comes from {FIRST_STAGES[first_stage].source}"
+        return MissingError(f"no run of {first_stage} for dataset {dataset.name} is here", hint=hint)
     hint = f"{nearest(first_stage, {BM25, *dataset.runs})}; or the path of a TREC run"
     return UsageError(f"no first stage '{shown(first_stage, 120)}' for dataset {dataset.name}", hint=hint)
 
@@ -50,7 +55,8 @@ def fingerprint(dataset: Dataset, first_stage: str) -> str:
     """SHA-256 over what the candidates depend on beside the queries: BM25's settings and documents, or the run's bytes.
 
     Raises:
-        UsageError: no such first stage; and all that reading a run raises.
+        UsageError: no such first stage; MissingError: a known one whose run was not placed yet; and all that reading a
+            run raises.
     """
     if _builds(dataset, first_stage):
         return bm25.key(dataset.documents)

@@ -15,6 +15,8 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from contextvars import ContextVar
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -42,6 +44,55 @@ _FAULTS = (
 )
 
 
+_is_offline: ContextVar[bool] = ContextVar("cerank_ir_datasets_offline", default=False)
+
+
+class CatalogueFacts(msgspec.Struct, frozen=True):
+    """What the catalogue says of a dataset without any file of it."""
+
+    queries: int  # with a judged subset, the judged ones
+    documents: int
+    largest_grade: int
+    judgements: int
+
+
+class _Asked(msgspec.Struct, frozen=True):
+    """Stands for a request that was not made, where `requests` errors carry theirs."""
+
+    url: str
+
+
+class _OfflineError(ConnectionError):
+    """A download that `offline` kept from starting."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__("downloads are not asked for now")
+        self.request = _Asked(url)
+
+
+def _guard_downloads(download: Any) -> None:
+    """Makes every download of the package look at `offline` before it starts."""
+    for kind, method in ((download.RequestsDownload, "__iter__"), (download.GoogleDriveDownload, "stream")):
+        begin = getattr(kind, method)
+
+        def guarded(self: Any, begin: Any = begin) -> Any:
+            if _is_offline.get():
+                raise _OfflineError(str(getattr(self, "url", "")))
+            return begin(self)
+
+        setattr(kind, method, guarded)
+
+
+@contextlib.contextmanager
+def offline() -> Iterator[None]:
+    """Within it nothing is downloaded: what is not on this disk is a MissingError that says where it comes from."""
+    token = _is_offline.set(True)
+    try:
+        yield
+    finally:
+        _is_offline.reset(token)
+
+
 def _refuse_input(prompt: str = "") -> str:
     raise RuntimeError(f"needs a user name and password: {prompt}")
 
@@ -60,6 +111,7 @@ def _package() -> Any:
     log.pbar = lambda self, it, *args, **kwargs: bar(self, it, *args, **{**kwargs, "disable": True, "quiet": True})
     log.pbar_raw = lambda self, *args, **kwargs: raw(self, *args, **{**kwargs, "disable": True, "quiet": True})
     download.input = _refuse_input  # a worker has no terminal; a prompt would hang it
+    _guard_downloads(download)
     # In 0.6.3 it asks for a length, which imports numpy: at interpreter exit that prints a traceback. The files that it
     # would close are closed by their own finalizers.
     lz4_pickle.Lz4PickleLookup.__del__ = lambda _: None
@@ -67,10 +119,24 @@ def _package() -> Any:
 
 
 def _where_to_put(name: str, error: BaseException) -> str:
-    address = getattr(getattr(error, "request", None), "url", "")
+    address = next((url for one in _chained(error) if (url := getattr(getattr(one, "request", None), "url", ""))), "")
     source = f"it comes from {address}; " if address else ""
     folder = _package().util.home_path() / name.partition("/")[0]
     return f"{source}load it once where there is a network and copy {folder}, or set IR_DATASETS_HOME"
+
+
+def _chained(error: BaseException) -> Iterator[BaseException]:
+    """The error and those it was raised from, or that stand in its arguments, as its downloads wrap them."""
+    seen: list[BaseException] = []
+    waiting: list[object] = [error]
+    while waiting:
+        one = waiting.pop(0)
+        if isinstance(one, list | tuple):
+            waiting += one
+        elif isinstance(one, BaseException) and one not in seen:
+            seen.append(one)
+            waiting += [*one.args, one.__cause__, one.__context__]
+    yield from seen
 
 
 @contextlib.contextmanager
@@ -80,9 +146,8 @@ def _mapped(name: str) -> Iterator[None]:
         yield
     except _FAULTS as error:
         reason = shown(f"{type(error).__name__}: {error}", 200)
-        raise MissingError(
-            f"not here, and could not be fetched: {reason}", where=name, hint=_where_to_put(name, error)
-        ) from error
+        what = "not here" if _is_offline.get() else f"not here, and could not be fetched: {reason}"
+        raise MissingError(what, where=name, hint=_where_to_put(name, error)) from error
 
 
 def _text(record: Any) -> str:
@@ -202,6 +267,36 @@ def open_catalogued(name: str) -> Dataset:
         identity=_hash("ir_datasets", name, record, queries, qrels),
         reader=read,
     )
+
+
+def facts(name: str) -> CatalogueFacts:
+    """What the catalogue itself says of a dataset; no file of it is needed.
+
+    Raises:
+        UsageError: no such id.
+    """
+    record = _loaded(name).metadata()
+    grades = record.get("qrels", {}).get("fields", {}).get("relevance", {}).get("counts_by_value", {})
+    return CatalogueFacts(
+        queries=int(record.get("queries", {}).get("count") or 0),
+        documents=int(record.get("docs", {}).get("count") or 0),
+        largest_grade=max((int(grade) for grade in grades), default=0),
+        judgements=sum(int(count) for count in grades.values()),
+    )
+
+
+def look_at_documents(name: str) -> None:
+    """Returns if the dataset's documents are on this disk; builds and fetches nothing.
+
+    Raises:
+        MissingError: they are not.
+    """
+    source = _loaded(name)
+    with offline(), _mapped(name):
+        path = Path(source.docs_path(force=False)) if hasattr(source, "docs_path") else None
+        if path is not None and (path.exists() or path.with_name("docs.pklz4").exists()):
+            return
+        next(iter(source.docs_iter()), None)
 
 
 def search_catalogue(text: str) -> list[tuple[str, str]]:

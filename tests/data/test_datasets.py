@@ -176,8 +176,9 @@ def test_what_is_no_dataset_is_refused(tmp_path: Path, name: str) -> None:
 
 
 def test_the_catalogue_lists_pydocs_and_says_what_it_is_not() -> None:
-    assert [entry.name for entry in catalogue()] == ["pydocs/train", "pydocs/validation", "pydocs/test"]
-    assert all("not a test collection" in entry.description for entry in catalogue())
+    own = [entry for entry in catalogue() if entry.name.startswith("pydocs")]
+    assert [entry.name for entry in own] == ["pydocs/train", "pydocs/validation", "pydocs/test"]
+    assert all("not a test collection" in entry.description for entry in own)
 
 
 @pytest.mark.parametrize(

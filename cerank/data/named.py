@@ -1,0 +1,112 @@
+"""Datasets and first stages by short name: what each stands for, what is measured on it, where its files are expected.
+
+Invariant: a table and pure functions of it; nothing here opens a dataset or asks a network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+RUNS = "runs"  # folder of the cache where TREC runs are placed: runs/DATASET/FIRST_STAGE.run or .run.gz
+
+# DL's grades 0-3: 1 is "related", which is not relevant; TREC's own RR and AP count from 2
+DL = ("nDCG@10", "RR(rel=2)@10", "AP(rel=2)")
+DEV = ("nDCG@10", "RR@10", "AP")  # grades 0 and 1: rel=2 would make both 0 for every system
+BEIR = ("nDCG@10",)
+AUTO = "auto"  # in evaluate.measures: each test dataset's own
+
+
+class Named(msgspec.Struct, frozen=True):
+    """A dataset known by a short name."""
+
+    name: str
+    id: str  # of ir_datasets
+    measures: tuple[str, ...]
+    description: str
+
+
+class FirstStage(msgspec.Struct, frozen=True):
+    """A first stage known by name; its runs come from elsewhere."""
+
+    name: str
+    description: str
+    source: str  # how to get a run of it, in words
+
+
+_MS = "msmarco-passage"
+NAMED: dict[str, Named] = {
+    entry.name: entry
+    for entry in (
+        Named("dl19", f"{_MS}/trec-dl-2019/judged", DL, "TREC Deep Learning 2019, passages, the 43 judged queries"),
+        Named("dl20", f"{_MS}/trec-dl-2020/judged", DL, "TREC Deep Learning 2020, passages, the 54 judged queries"),
+        Named("dl-hard", f"{_MS}/trec-dl-hard", DL, "DL-HARD: 50 hard queries of both years"),
+        Named("dev-small", f"{_MS}/dev/small", DEV, "MS MARCO passages, the 6,980 queries of dev/small"),
+        Named("msmarco-train", f"{_MS}/train/judged", DEV, "MS MARCO passages, the 502,939 judged training queries"),
+        Named("climate-fever", "beir/climate-fever", BEIR, "BEIR's Climate-FEVER"),
+        Named("dbpedia", "beir/dbpedia-entity/test", BEIR, "BEIR's DBpedia-Entity, test queries"),
+        Named("nq", "beir/nq", BEIR, "BEIR's Natural Questions"),
+        Named("quora", "beir/quora/test", BEIR, "BEIR's Quora, test queries"),
+        Named("scidocs", "beir/scidocs", BEIR, "BEIR's SCIDOCS"),
+        Named("trec-covid", "beir/trec-covid", BEIR, "BEIR's TREC-COVID"),
+        Named("arguana", "beir/arguana", BEIR, "BEIR's ArguAna"),
+    )
+}
+_BY_ID = {entry.id: entry for entry in NAMED.values()}
+
+FIRST_STAGES: dict[str, FirstStage] = {
+    entry.name: entry
+    for entry in (
+        FirstStage("bm25", "BM25 with k1 = 0.9 and b = 0.4", "any BM25 run, such as Pyserini's LuceneSearcher gives"),
+        FirstStage(
+            "colbertv2",
+            "ColBERTv2, late interaction",
+            "a search with colbert-ir/colbertv2.0; its top 500 for the training queries are record 10952882 of Zenodo",
+        ),
+        FirstStage(
+            "tas-b",
+            "TAS-B, a dense bi-encoder",
+            "a search with sebastian-hofstaetter/distilbert-dot-tas_b-b256-msmarco",
+        ),
+        FirstStage("contriever", "Contriever, a dense bi-encoder", "a search with facebook/contriever-msmarco"),
+    )
+}
+
+
+def id_of(name: str) -> str:
+    """The ir_datasets id that a short name stands for; any other name is returned as it is."""
+    return NAMED[name].id if name in NAMED else name
+
+
+def declared_measures(name: str, largest_grade: int) -> tuple[str, ...]:
+    """What is measured on a dataset where nothing is asked for.
+
+    Args:
+        name: short, an ir_datasets id, or any other; a part such as `[:60%]` may follow.
+        largest_grade: of its qrels; it decides for datasets that are not known: with grades up to 3 or more, as TREC
+            gives them, a document counts as relevant from 2, else from 1.
+    """
+    whole = name.partition("[")[0]
+    known = NAMED.get(whole) or _BY_ID.get(whole)
+    if known is not None:
+        return known.measures
+    return DL if largest_grade >= 3 else DEV
+
+
+def run_folders(name: str, cache: Path) -> tuple[Path, ...]:
+    """Where runs of a dataset of the catalogue are looked for: by its short name first, then by its id."""
+    short = _BY_ID[name].name if name in _BY_ID else name
+    both = dict.fromkeys((short, id_of(name)))
+    return tuple(cache / RUNS / Path(*one.split("/")) for one in both)
+
+
+def placed_runs(name: str, cache: Path) -> Mapping[str, Path]:
+    """First stage -> file, of the runs that a person placed for a dataset of the catalogue."""
+    found: dict[str, Path] = {}
+    for folder in run_folders(name, cache):
+        for ending in (".run", ".run.gz"):
+            for path in sorted(folder.glob(f"*{ending}")):
+                found.setdefault(path.name.removesuffix(ending), path)
+    return found
