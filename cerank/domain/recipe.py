@@ -27,7 +27,14 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     # what it learns from
     loss: Annotated[str, says("see `cerank recipes losses`")] = "lce"
+    mean_over: Annotated[
+        Literal["queries", "pairs"],
+        says("a step's loss is the mean over its queries, or over all their pairs pooled: long lists weigh more"),
+    ] = "queries"
     source: Annotated[Literal["labels", "teacher"], says("where a group's targets come from")] = "labels"
+    targets: Annotated[
+        Literal["auto", "ranks", "scores"], says("what of a teacher is learnt; auto: what the loss takes first")
+    ] = "auto"
     dataset: Annotated[str, says('training dataset of this stage; "" takes data.train')] = ""
     first_stage: Annotated[
         str, says('candidates for negatives and teacher; "" takes the first of data.first_stages')
@@ -39,9 +46,32 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     # how groups are drawn
     group_size: Annotated[int, msgspec.Meta(ge=2, le=10**6), says("candidates a query: 1 positive + 7 negatives")] = 8
-    groups_per_step: Annotated[Positive, says("queries a step takes the mean over")] = 4
+    groups_per_step: Annotated[
+        Positive, says("queries a step takes the mean over; the paper's batch times its accumulation")
+    ] = 4
     positives: Annotated[Positive, says("positives in a group, as far as the query has them")] = 1
-    negatives: Annotated[Literal["random", "top"], says("uniformly from the window, or its first ones")] = "random"
+    positives_by: Annotated[
+        Literal["random", "top"], says("which positives: any, or those the first stage ranks first")
+    ] = "random"
+    unretrieved: Annotated[
+        Literal["positives", "judged", "none"],
+        says("judged documents outside the window that are taken all the same; the paper's code takes none"),
+    ] = "positives"
+    negatives: Annotated[
+        Literal["random", "top", "log-random"],
+        says("of the window: uniformly, the first ones, or by 1/rank (of a teacher's list: all its candidates)"),
+    ] = "random"
+    negatives_from: Annotated[
+        Literal["all", "judged", "unjudged"],
+        says("negatives may be any candidates, only those judged not relevant, or only those not judged"),
+    ] = "all"
+    below_positives: Annotated[
+        Literal["no", "yes", "fill"],
+        says("negatives only from below the lowest positive; fill: then upwards from it, if there are too few"),
+    ] = "no"
+    in_batch: Annotated[
+        Count, says("documents of the step's other queries added to each group as negatives; 0 adds none")
+    ] = 0
     window: Annotated[
         tuple[Positive, Positive], says("ranks of the first stage (or teacher) to draw from, both included")
     ] = (1, 100)
@@ -70,6 +100,11 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         int, msgspec.Meta(ge=8, le=10**6), says("tokens of query and document together, with special tokens")
     ] = 256
     max_query_length: Annotated[Positive, says("tokens of the query; the document gets the rest")] = 64
+    max_document_length: Annotated[Count, says("tokens of the document; 0: as many as max_length leaves")] = 0
+    truncation: Annotated[
+        Literal["document", "longest_first"],
+        says("what a pair above max_length loses: the end of the document, or the end of the longer of the two"),
+    ] = "document"
     precision: Annotated[Literal["fp32", "bf16"], says("bf16: autocast; weights, head and loss stay float32")] = "fp32"
     microbatch: Annotated[Positive, says("tokens, padding included, through the model at once; memory, not groups")] = (
         8192
@@ -77,7 +112,12 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     # when it looks up
     validate_every: Annotated[Count, says("steps between validations; 0 validates at the end only")] = 0
-    validation_measure: Annotated[str, says("decides which checkpoint is best")] = "nDCG@10"
+    validation_measure: Annotated[
+        str, says('decides which checkpoint is best: a measure, or "loss", of which less is better')
+    ] = "nDCG@10"
+    validation_loss: Annotated[
+        Literal["no", "yes"], says("whether validations show the stage's own loss on validation queries, too")
+    ] = "no"
     validation_queries: Annotated[Count, says("first ones of the validation dataset; 0 takes all")] = 0
     validation_depth: Annotated[Positive, says("candidates re-ranked for each validation query")] = 20
     patience: Annotated[Count, says("stop after this many validations without a better one; 0 never stops early")] = 0
@@ -130,6 +170,10 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     ] = "auto"
     seed: Annotated[Seed, says("decides everything random")] = 42
     chain: Annotated[tuple[str, ...], says("the stages that run, in order")]
+    force: Annotated[
+        tuple[Literal["learning_rate", "shared_queries"], ...],
+        says("refusals to let pass: a rate too small to move weights, queries that training and test share"),
+    ] = ()
     data: Annotated[Data, says("where queries, documents and labels come from")] = Data()
     evaluate: Annotated[Evaluate, says("what is measured on the test datasets")] = Evaluate()
     stages: Annotated[dict[str, Stage], says("settings of each stage, by its name")] = {}
@@ -154,7 +198,48 @@ def _stage_mistakes(name: str, stage: Stage) -> list[str]:
         mistakes.append(f"{at}.max_query_length: {stage.max_query_length} leaves no document in {stage.max_length}")
     if stage.patience and not stage.validate_every:
         mistakes.append(f"{at}.patience: needs validate_every, or there is nothing to wait for")
+    return mistakes + _group_mistakes(at, stage)
+
+
+def _group_mistakes(at: str, stage: Stage) -> list[str]:
+    """What cannot be drawn together."""
+    mistakes = []
+    if stage.source == "teacher":
+        only = {
+            "negatives_from": "all",
+            "below_positives": "no",
+            "in_batch": 0,
+            "unretrieved": "positives",
+            "positives_by": "random",
+        }
+        given = [key for key, default in only.items() if getattr(stage, key) != default]
+        mistakes += [f'{at}.{key}: needs source = "labels"; a teacher\'s list has no negatives' for key in given]
+    if stage.source == "labels" and stage.targets != "auto":
+        mistakes.append(f'{at}.targets: "{stage.targets}" are a teacher\'s; source = "labels" gives grades')
+    if stage.unretrieved == "judged" and stage.negatives_from == "unjudged":
+        mistakes.append(f'{at}.unretrieved: adds judged documents, which negatives_from = "unjudged" leaves out')
+    if stage.in_batch and stage.groups_per_step < 2:
+        mistakes.append(f"{at}.in_batch: needs groups_per_step of 2 or more, or there are no other queries")
     return mistakes
+
+
+# A step of AdamW moves a weight by the learning rate at most (some 3 times it after a jump of the gradient). A float32
+# of 0.02, a weight's usual size in BERT and its kin, has neighbours 1.9e-9 apart: what is less than half of that is
+# rounded away. Measured in field notes: 6e-12 moves 0.5 % of the weights, by 7e-9 at most, in 1,000 steps.
+SMALLEST_RATE = 2.0**-30
+
+
+def rate_mistakes(recipe: Recipe) -> list[str]:
+    """Stages whose learning rate cannot move float32 weights, each as `key.path: what is wrong`."""
+    if "learning_rate" in recipe.force:
+        return []
+    return [
+        f"stages.{name}.learning_rate: {stage.learning_rate:g} cannot move float32 weights: a step of AdamW is at most "
+        f"the rate, a weight of 0.02 has its neighbours 1.9e-09 away, and less than half of that ({SMALLEST_RATE:.1e}) "
+        'is rounded away; give more, or force = ["learning_rate"]'
+        for name, stage in recipe.chained()
+        if stage.learning_rate < SMALLEST_RATE
+    ]
 
 
 def _chain_mistakes(recipe: Recipe) -> list[str]:
