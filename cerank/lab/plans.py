@@ -19,7 +19,7 @@ import cerank
 from cerank.data.bases import BASES
 from cerank.domain.losses import loss_mistakes
 from cerank.domain.plan import Plan
-from cerank.domain.recipe import Recipe, Stage
+from cerank.domain.recipe import Recipe, Stage, rate_mistakes
 from cerank.errors import RecipeError
 from cerank.registry import nearest
 from cerank.settings import Settings
@@ -74,14 +74,16 @@ def physical_cores() -> int:
 
 
 def checked(recipe: Recipe) -> Recipe:
-    """The recipe, if its losses are known and can learn from what its stages give them.
+    """The recipe, if its losses are known and can learn from what its stages give them, and its rates move weights.
 
     Raises:
         RecipeError: with all such mistakes.
     """
     mistakes = loss_mistakes(recipe)
+    hint = "see `cerank recipes losses`" if mistakes else ""
+    mistakes += rate_mistakes(recipe)
     if mistakes:
-        raise RecipeError("\n".join(mistakes), where=f"recipe {recipe.name}", hint="see `cerank recipes losses`")
+        raise RecipeError("\n".join(mistakes), where=f"recipe {recipe.name}", hint=hint)
     return recipe
 
 
