@@ -142,21 +142,26 @@ class Trainer:
     def gradients(
         self, model: CrossEncoder, material: Material, groups: Sequence[Group], step: int
     ) -> tuple[float, int]:
-        """Adds the gradient of the mean loss over `groups`; returns that mean and the number of pairs.
+        """Adds the gradient of the mean loss over `groups`; returns that mean and the number of query-document pairs.
 
-        Whole groups go through the model together up to the stage's `microbatch` of tokens, so that losses over a
+        With `mean_over = "pairs"` a group weighs as many times as it has pairs of a better and a worse candidate, so
+        that the mean is that over all such pairs of the step. Whole groups go through the model together up to the stage's `microbatch` of tokens, so that losses over a
         list are exact; the parts' gradients add up to the step's.
         """
         material.tokens.add("query", [group.query_id for group in groups], material.queries)
         material.tokens.add("document", [doc for group in groups for doc in group.doc_ids], material.documents)
+        is_pooled = self.stage.mean_over == "pairs"
+        whole = sum(group.pairs for group in groups) or 1 if is_pooled else len(groups)
         total = 0.0
         for index, part in enumerate(self._parts(material.tokens, groups)):
             torch.manual_seed(derive(self.seed, "dropout", self.name, step, index))
             scores = self._scores(model, material.tokens, part)
             values = self.loss(scores, *_targets(part, self.device))
-            (values.sum() / len(groups)).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+            if is_pooled:
+                values = values * torch.tensor([float(group.pairs) for group in part], device=self.device)
+            (values.sum() / whole).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
             total += float(values.detach().double().sum())
-        return total / len(groups), sum(len(group) for group in groups)
+        return total / whole, sum(len(group) for group in groups)
 
     def _parts(self, tokens: Tokens, groups: Sequence[Group]) -> list[list[Group]]:
         """Groups in order, cut where the next one would exceed the budget of padded tokens."""
