@@ -12,7 +12,7 @@ from cerank.evaluate.hygiene import Note
 from cerank.evaluate.systems import Condition, System
 from cerank.evaluate.verdicts import explain
 
-_METHODS = {
+METHODS = {
     "holm": "Holm's correction",
     "bh": "Benjamini and Hochberg's false discovery rate",
     "bonferroni": "Bonferroni's correction",
@@ -60,7 +60,7 @@ class SummaryRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def summary(comparison: Comparison) -> tuple[SummaryRow, ...]:
-    """For each condition and measure: each baseline's line, then one for each row; with all pairs, one for each pair."""
+    """For each condition and measure: each baseline's line, then its rows; with all pairs, one for each pair."""
     systems = {system.label: system for system in comparison.systems}
     out = []
     for condition in comparison.conditions:
@@ -77,9 +77,9 @@ def footnotes(comparison: Comparison) -> tuple[str, ...]:
     """What stands under a table: family and method, margins chosen late, data to beware of; each line once."""
     terms = comparison.terms
     level = f"{100 * (1 - terms.confidence):.3g} %"
-    lines = [f"{comparison.family} tests, {_METHODS[terms.correction]}, verdicts at {level}"]
+    lines = [f"{comparison.family} tests, {METHODS[terms.correction]}, verdicts at {level}"]
     if terms.correction == "max-t" and comparison.family_equivalence:
-        lines.append(f"{comparison.family_equivalence} tests of equivalence, {_METHODS['holm']}")
+        lines.append(f"{comparison.family_equivalence} tests of equivalence, {METHODS['holm']}")
     for measure, margin in terms.margins.items():
         when = f"declared {margin.declared or 'before the run'}" if margin.before else "chosen after the run"
         lines.append(f"margin for {measure}: ±{margin.value:g}, {when} ({margin.source})")

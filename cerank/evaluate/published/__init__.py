@@ -1,0 +1,162 @@
+"""Figures that papers published, as facts to stand beside one's own; TOML files in this folder, each with its source.
+
+Invariant: nothing here is computed and nothing is matched by likeness: a figure is given for a test set, first stage,
+measure and model that were named exactly, or not at all.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from functools import cache
+from importlib import resources
+from typing import Literal
+
+import msgspec
+
+PAPERS = ("ecir2025", "rank-distillm")
+
+# A test set by whatever name: an ir_datasets id, a short name, a folder.
+_TESTS = {
+    "dl19": r"dl-?(20)?19",
+    "dl20": r"dl-?(20)?20",
+    "dlhard": r"dl-?hard",
+    "devsmall": r"dev[/-]?small",
+}
+_FIRST_STAGES = {
+    "bm25": r"bm25",
+    "colbertv2": r"(webis-)?colbert(-?v2)?",  # Webis' public run is ColBERTv2's
+    "contriever": r"contriever(-msmarco)?",
+}
+_BASES = {
+    "electra": r"electra(-base(-discriminator)?)?",
+    "electra-large": r"electra-large(-discriminator)?",
+    "roberta": r"roberta(-base)?",
+}
+_HEADINGS = {"dl19": "DL19", "dl20": "DL20", "dlhard": "DL-HARD", "devsmall": "dev/small"}
+
+
+class PublishedRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One line of a published table."""
+
+    label: str  # the paper's word
+    values: tuple[float, ...]  # one a column
+    role: Literal["model", "first stage", "other"] = "model"  # other: shown, beside nothing of cerank's
+    base: str = ""
+    chain: tuple[str, ...] = ()  # what each stage learns from: "cl" labels, "kd" a teacher
+    loss: str = ""  # of the last stage; "" for any
+    different: tuple[int, ...] = ()  # places in `values` that the paper marks as significantly different
+
+
+class PublishedTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One published table: a measure, and its columns as "FIRST-STAGE TEST"."""
+
+    measure: str  # without relevance threshold
+    columns: tuple[str, ...]
+    rows: tuple[PublishedRow, ...]
+    graded: int = 1  # the smallest relevant grade on test sets with grades beyond 1
+
+
+class Paper(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The figures of one paper, and where they were read."""
+
+    key: str
+    title: str
+    authors: str
+    venue: str
+    arxiv: str
+    source: str
+    depth: int
+    recipes: tuple[str, ...]  # beginnings of the names of recipes that its models stand beside
+    notes: tuple[str, ...]
+    tables: tuple[PublishedTable, ...]
+    is_default: bool = False  # stands beside recipes that no paper names, too
+
+    @property
+    def cited(self) -> str:
+        """Authors, venue and number, for a caption."""
+        return f"{self.authors}, {self.venue}, arXiv {self.arxiv}"
+
+
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+    """What of one's own a published figure should stand beside."""
+
+    test: str  # dataset name, id or folder
+    first_stage: str
+    measure: str  # canonical, such as "RR(rel=2)@10"
+    base: str = ""  # as the recipe names it; "" for the first stage itself
+    chain: tuple[str, ...] = ()  # "cl" or "kd" a stage
+    loss: str = ""  # of the last stage
+    recipe: str = ""  # its name
+
+
+class Figure(msgspec.Struct, frozen=True, kw_only=True):
+    """A published value, and whose it is."""
+
+    paper: str  # `Paper.key`
+    label: str
+    value: float
+
+
+@cache
+def papers() -> tuple[Paper, ...]:
+    """Every paper of the package."""
+    folder = resources.files(__name__)
+    texts = ((folder / f"{key}.toml").read_text(encoding="utf8") for key in PAPERS)
+    return tuple(msgspec.convert(tomllib.loads(text), Paper) for text in texts)
+
+
+def beside(wanted: Wanted) -> tuple[Figure, ...]:
+    """The published figures for the same test set, first stage, measure and model, one a paper at most."""
+    column = f"{_known(wanted.first_stage, _FIRST_STAGES)} {_known(wanted.test, _TESTS)}"
+    found = []
+    for paper in papers():
+        if wanted.base and not _is_about(paper, wanted.recipe):
+            continue
+        for table in paper.tables:
+            if column in table.columns and _same_measure(table, wanted):
+                place = table.columns.index(column)
+                rows = (row for row in table.rows if _is_row(row, wanted))
+                found += [Figure(paper=paper.key, label=row.label, value=row.values[place]) for row in rows]
+    return tuple(found)
+
+
+def heading(test: str) -> str:
+    """What tables call a test set that papers know, such as DL19; "" for any other."""
+    return _HEADINGS.get(_known(test, _TESTS), "")
+
+
+def plain_measure(name: str) -> str:
+    """A measure's name without its relevance threshold: RR@10 for RR(rel=2)@10."""
+    return re.sub(r"rel=\d+,?", "", name).replace("()", "").replace(",)", ")")
+
+
+def _known(name: str, patterns: dict[str, str]) -> str:
+    """The key of the pattern that the name's telling part is; "" for none. A part of a dataset is not the dataset."""
+    text = name.lower().removesuffix(".gz").removesuffix(".run").removesuffix("/judged")
+    edges = r"(?:^|.*[/_.]|.*trec-|.*msmarco-passage-)(?:{})(?:-(?:judged|top\d+|passage))?$"
+    return next((key for key, pattern in patterns.items() if re.fullmatch(edges.format(pattern), text)), "")
+
+
+def _is_about(paper: Paper, recipe: str) -> bool:
+    """Whether a paper's models stand beside the recipe's."""
+    if recipe.startswith(paper.recipes):
+        return True
+    return paper.is_default and not any(recipe.startswith(other.recipes) for other in papers())
+
+
+def _same_measure(table: PublishedTable, wanted: Wanted) -> bool:
+    if plain_measure(wanted.measure) != table.measure:
+        return False
+    has_grades = _known(wanted.test, _TESTS) != "devsmall"
+    rel = re.search(r"rel=(\d+)", wanted.measure)
+    return (int(rel[1]) if rel else 1) == (table.graded if has_grades else 1)
+
+
+def _is_row(row: PublishedRow, wanted: Wanted) -> bool:
+    if not wanted.base:
+        return row.role == "first stage"
+    if row.role != "model":
+        return False
+    is_same = (row.base, row.chain) == (_known(wanted.base, _BASES), wanted.chain)
+    return is_same and row.loss in {"", wanted.loss}
