@@ -170,7 +170,13 @@ def unpacked(path: Path, file: Source, start: bytes) -> Source:
     return _Unpacked(file) if is_zst else file
 
 
-def _opened(path: Path) -> Source:
+def opened(path: Path) -> Source:
+    """The content of a file, unpacked where it is gzip or Zstandard; to be closed.
+
+    Raises:
+        FormatError: its name says otherwise than its first bytes.
+        OSError: it cannot be opened; `reading` makes an error for a person of it.
+    """
     with path.open("rb") as file:
         start = file.read(4)
     return unpacked(path, path.open("rb"), start)
@@ -262,7 +268,7 @@ def line_blocks(
         FormatError: bad gzip, byte order mark, NUL, not UTF-8, a line of more than 64 MiB, odd white space.
         MissingError, UsageError: the file is not there, or cannot be read.
     """
-    with reading(path), contextlib.closing((opener or _opened)(path)) as file:
+    with reading(path), contextlib.closing((opener or opened)(path)) as file:
         for first, block in blocks(path, file):
             _checked(path, block, first)
             if columns:

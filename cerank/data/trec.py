@@ -1,4 +1,4 @@
-"""TREC runs and qrels: strict, streaming readers and byte-exact writers.
+"""TREC runs and qrels: strict, streaming readers and byte-exact writers. Runs of many millions: see `candidates`.
 
 Invariant: a file that is read here gives the same measures as trec_eval gives on it; one that trec_eval and its kin
 would read differently, or half read, is refused with file:line. Nothing here writes to disk.
@@ -6,6 +6,7 @@ would read differently, or half read, is refused with file:line. Nothing here wr
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import itertools
 import math
@@ -16,12 +17,12 @@ from pathlib import Path
 
 import msgspec
 
-from cerank.data.files import at, checked_id, line_blocks, sha256_of
+from cerank.data.files import at, blocks, checked_id, line_blocks, opened, reading, sha256_of
 from cerank.domain.rankings import Ranking, strictly_decreasing
 from cerank.errors import FormatError
 from cerank.text import shown
 
-_LARGEST = 3.4028234663852886e38  # float32; trec_eval keeps scores as C floats
+LARGEST = 3.4028234663852886e38  # float32; trec_eval keeps scores as C floats
 _GRADE = re.compile(rb"[+-]?[0-9]{1,9}")
 _GRADE_NAMES = {b"score", b"relevance", b"rel", b"label", b"grade"}  # third column of a header
 _RUN_HINT = "a TREC run has 6: query Q0 document rank score tag"
@@ -53,10 +54,25 @@ def _score(text: bytes, path: Path, line: int) -> float:
         value = float(text)
     except ValueError:
         value = math.nan
-    if b"_" in text or not -_LARGEST <= value <= _LARGEST:
+    if b"_" in text or not -LARGEST <= value <= LARGEST:
         what = f"score '{shown(text.decode(), 40)}' is not a finite number within float32"
         raise FormatError(what, where=at(path, line))
     return value
+
+
+def run_row(row: bytes, path: Path, line: int) -> tuple[str, str, str, float, str] | None:
+    """(query, document, rank as written, score, tag) of a row of a run; None for a blank line.
+
+    Raises:
+        FormatError: not six columns, or a score that is not a decimal number within float32; `line` names the place.
+    """
+    parts = row.split()
+    if len(parts) != 6:
+        if not parts:
+            return None
+        raise FormatError(f"{len(parts)} columns", where=at(path, line), hint=_RUN_HINT)
+    query, _, document, rank, score, tag = parts
+    return query.decode(), document.decode(), rank.decode(), _score(score, path, line), tag.decode()
 
 
 def _gathered(path: Path) -> tuple[dict[bytes, _Rows], str]:
@@ -79,16 +95,21 @@ def _gathered(path: Path) -> tuple[dict[bytes, _Rows], str]:
     return queries, tag
 
 
-def _refuse_second(path: Path, query: bytes) -> None:
-    """Names the line where a query has a document again; a second pass, so that a good file keeps no line numbers."""
+def refuse_second(path: Path, query: str) -> None:
+    """Names the line where a query has a document again; a second pass, so that a good file keeps no line numbers.
+
+    Raises:
+        FormatError: always where there is such a line.
+    """
     seen: dict[bytes, int] = {}
-    for first, lines in line_blocks(path, columns=True):
-        for number, line in enumerate(lines, first):
-            parts = line.split()
-            if parts and parts[0] == query and seen.setdefault(parts[2], number) != number:
-                pair = f"document '{shown(parts[2].decode(), 80)}' stands twice for query '{shown(query.decode(), 80)}'"
-                what = f"{pair}, first on line {seen[parts[2]]}"
-                raise FormatError(what, where=at(path, number))
+    key = query.encode()
+    with reading(path), contextlib.closing(opened(path)) as file:
+        for first, block in blocks(path, file):
+            for number, line in enumerate(block.split(b"\n") if key in block else (), first):
+                parts = line.split()
+                if parts and parts[0] == key and seen.setdefault(parts[2], number) != number:
+                    pair = f"document '{shown(parts[2].decode(), 80)}' stands twice for query '{shown(query, 80)}'"
+                    raise FormatError(f"{pair}, first on line {seen[parts[2]]}", where=at(path, number))
 
 
 def _in_order(rows: _Rows) -> tuple[Sequence[str], list[float], int]:
@@ -114,7 +135,7 @@ def _ranked(queries: dict[bytes, _Rows], source: Path | str) -> tuple[Ranking, i
         query = shown(key.decode(), 80)
         if len(set(rows.ids)) != len(rows.ids):
             if isinstance(source, Path):
-                _refuse_second(source, key)
+                refuse_second(source, key.decode())
             raise FormatError(f"a document stands twice for query '{query}'", where=str(source))
         ids, values, tied = _in_order(rows)
         if not math.isfinite(values[-1]):
@@ -149,7 +170,7 @@ def run_of(rows: Iterable[tuple[str, str, float]], tag: str, where: str) -> RunF
     """
     queries: dict[bytes, _Rows] = {}
     for query, document, score in rows:
-        if not -_LARGEST <= score <= _LARGEST:
+        if not -LARGEST <= score <= LARGEST:
             raise FormatError(f"score {score} is not a finite number within float32", where=where)
         key = checked_id(query, "query", where).encode()
         if key not in queries:

@@ -1,0 +1,87 @@
+"""Blocks of a TREC run as columns, millions of lines a second, as strictly as `trec.read_run` reads them.
+
+Invariant: a block is parsed fast only where that cannot differ from parsing it line by line; any doubt takes the slow
+way, which is the one that finds faults and names their lines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from cerank.data.files import check_columns
+from cerank.data.trec import LARGEST, run_row
+
+_COLUMNS = pl.Schema(
+    {
+        "query": pl.String,
+        "q0": pl.String,
+        "document": pl.String,
+        "rank": pl.String,
+        "score": pl.Float64,
+        "tag": pl.String,
+    }
+)
+_KEPT = ("query", "document", "rank", "score", "tag")
+_BLANKS = bytes.maketrans(b"\t\r\v\f", b"    ")
+Scores = np.ndarray[tuple[int], np.dtype[np.float64]]
+
+
+def _tidied(block: bytes) -> bytes:
+    """`block` with one space between columns, none around lines, and no blank lines."""
+    if any(blank in block for blank in (b"\t", b"\r", b"\v", b"\f")):
+        block = block.translate(_BLANKS)
+    while b"  " in block:
+        block = block.replace(b"  ", b" ")
+    if b" \n" in block or b"\n " in block:
+        block = block.replace(b" \n", b"\n").replace(b"\n ", b"\n")
+    while b"\n\n" in block:
+        block = block.replace(b"\n\n", b"\n")
+    return block.strip(b" \n")
+
+
+def _fast(block: bytes) -> pl.DataFrame | None:
+    """The columns, or None where anything in the block asks for a closer look."""
+    tidy = _tidied(block)
+    if not tidy:
+        return _frame([])
+    try:
+        found = pl.read_csv(tidy, has_header=False, separator=" ", quote_char=None, schema=_COLUMNS)
+    except pl.exceptions.PolarsError:
+        return None
+    if len(found) != tidy.count(b"\n") + 1 or any(found[name].null_count() for name in ("score", "tag")):
+        return None
+    scores = found["score"].to_numpy()
+    if not bool((np.abs(scores) <= LARGEST).all()):  # false for NaN as well
+        return None
+    return found.select(_KEPT)
+
+
+def _frame(rows: Iterable[tuple[str, str, str, float, str]]) -> pl.DataFrame:
+    schema: dict[str, Any] = {name: _COLUMNS[name] for name in _KEPT}
+    return pl.DataFrame(list(rows), schema=schema, orient="row")
+
+
+def _slow(path: Path, block: bytes, first: int) -> pl.DataFrame:
+    rows = (run_row(line, path, number) for number, line in enumerate(block.split(b"\n"), first))
+    return _frame(row for row in rows if row is not None)
+
+
+def parsed(path: Path, block: bytes, first: int) -> pl.DataFrame:
+    """The rows of `block`, which ends at a line's end: query, document, rank (as written), score (float64), tag.
+
+    Args:
+        path: for messages.
+        block: bytes of whole lines.
+        first: the number of its first line, from 1.
+
+    Raises:
+        FormatError: as `trec.read_run`, but for a document twice, which only the whole query shows.
+    """
+    check_columns(path, block, first)
+    found = _fast(block)
+    return _slow(path, block, first) if found is None else found
