@@ -101,12 +101,12 @@ LOSSES: dict[str, LossNeeds] = {
 
 
 def target_of(stage: Stage) -> Target:
-    """What a stage's labels say, once `loss_mistakes` found nothing wrong with it."""
-    takes = LOSSES[stage.loss].takes
+    """What a stage's labels say; of a stage that `loss_mistakes` refuses, what its source gives first."""
     if stage.source == "teacher" and stage.targets != "auto":
         return stage.targets
     wanted = TEACHER if stage.source == "teacher" else LABELS
-    return next(target for target in takes if target in wanted)
+    takes = LOSSES[stage.loss].takes if stage.loss in LOSSES else ()
+    return next((target for target in takes if target in wanted), wanted[0])
 
 
 def loss_mistakes(recipe: Recipe) -> list[str]:

@@ -129,3 +129,162 @@ def test_short_lists_give_smaller_groups_and_are_counted():
 def test_epochs_become_steps():
     assert sampler(changed(steps=0, epochs=1.5)).steps == 5  # 1.5 x 6 queries / 2 a step, rounded up
     assert sampler().steps == 10
+
+
+def several(stage, count=20, **data):
+    drawn = sampler(stage, **data)
+    return [group for step in range(1, count + 1) for group in drawn.groups(step)]
+
+
+def test_log_random_draws_ranks_by_one_over_the_rank():
+    ranking = {"q": [f"d{i}" for i in range(1, 101)]}
+    stage = changed(negatives="log-random", window=(1, 100), group_size=2, groups_per_step=1)
+    ranks = [int(g.doc_ids[1][1:]) for g in several(stage, 4000, qrels={"q": {"x": 1}}, ranking=ranking)]
+    total = sum(1 / rank for rank in range(1, 101))
+    for low, high in ((1, 3), (4, 10), (11, 40), (41, 100)):
+        expected = sum(1 / rank for rank in range(low, high + 1)) / total
+        share = sum(low <= rank <= high for rank in ranks) / len(ranks)
+        assert share == pytest.approx(expected, abs=0.025)
+
+
+def test_log_random_never_draws_a_document_twice():
+    for group in several(changed(negatives="log-random", group_size=6)):
+        assert len(set(group.doc_ids)) == len(group.doc_ids)
+
+
+def test_top_positives_are_those_the_first_stage_ranks_first_and_unretrieved_ones_come_last():
+    qrels = {"q": {"d99": 1, "d4": 2, "d2": 1}}
+    ranking = {"q": [f"d{i}" for i in range(10)]}
+    for count, expected in ((1, ["d2"]), (2, ["d2", "d4"]), (3, ["d2", "d4", "d99"])):
+        stage = changed(positives_by="top", positives=count, group_size=6, groups_per_step=1)
+        assert list(several(stage, 1, qrels=qrels, ranking=ranking)[0].doc_ids[:count]) == expected
+
+
+def test_unretrieved_positives_may_be_left_out_as_the_papers_code_does_and_are_counted():
+    qrels = {**QRELS, "q0": {"d99": 1}, "q1": {"d1": 1, "d98": 1}}
+    drawn = sampler(changed(unretrieved="none"), qrels=qrels)
+    assert (drawn.supply.without_positive, drawn.supply.dropped_positives) == (1, 2)
+    assert drawn.supply.unretrieved_positives == 0
+    assert not {"d98", "d99"} & {doc for step in range(1, 30) for g in drawn.groups(step) for doc in g.doc_ids}
+
+
+def test_a_positive_below_the_window_counts_as_not_retrieved():
+    ranking = {"q": [f"d{i}" for i in range(10)]}
+    with pytest.raises(RunFailedError, match="1 no document of grade 1"):
+        sampler(changed(unretrieved="none", window=(1, 6)), qrels={"q": {"d7": 1}}, ranking=ranking)
+
+
+def test_judged_documents_that_were_not_retrieved_become_negatives_where_asked_for():
+    qrels = {"q": {"d1": 1, "j1": 0, "j2": 0}}
+    stage = changed(unretrieved="judged", negatives_from="judged", groups_per_step=1)
+    (group,) = several(stage, 1, qrels=qrels, ranking={"q": ["d0", "d1", "d2"]})
+    assert (group.doc_ids[0], set(group.doc_ids[1:])) == ("d1", {"j1", "j2"})
+    (alone,) = several(stage, 1, qrels=qrels, ranking={}, queries=["q"])
+    assert set(alone.doc_ids) == {"d1", "j1", "j2"}
+
+
+def test_negatives_are_the_judged_ones_or_the_unjudged_ones_where_asked_for():
+    for group in several(changed(negatives_from="judged")):
+        judged = {doc for doc, grade in QRELS[group.query_id].items() if grade < 1}
+        assert set(group.doc_ids[1:]) <= judged
+    for group in several(changed(negatives_from="unjudged")):
+        assert not set(group.doc_ids[1:]) & set(QRELS[group.query_id])
+
+
+def test_negatives_may_be_taken_from_below_the_lowest_positive_only():
+    ranking, qrels = {"q": [f"d{i}" for i in range(10)]}, {"q": {"d1": 1, "d6": 1}}
+    stage = changed(below_positives="yes", window=(1, 10), groups_per_step=1)
+    for group in several(stage, qrels=qrels, ranking=ranking):
+        assert set(group.doc_ids[1:]) == {"d7", "d8", "d9"}
+    unretrieved = {"q": {"d1": 1, "d99": 1}}  # all that was retrieved stands above it
+    with pytest.raises(RunFailedError, match="1 nothing to compare"):
+        sampler(stage, qrels=unretrieved, ranking=ranking)
+
+
+def test_a_group_that_is_short_below_the_lowest_positive_fills_up_from_just_above_it():
+    ranking, qrels = {"q": [f"d{i}" for i in range(8)]}, {"q": {"d6": 1}}
+    stage = changed(below_positives="fill", window=(1, 10), groups_per_step=1)
+    for group in several(stage, qrels=qrels, ranking=ranking):
+        assert set(group.doc_ids[1:]) == {"d4", "d5", "d7"}
+
+
+def test_in_batch_negatives_come_from_the_other_queries_and_are_never_positives_of_this_one():
+    qrels = {**QRELS, "q0": {"d0": 1, "d1": 1, "d2": 1}}  # positives of q1 and q2, too
+    stage = changed(in_batch=5, groups_per_step=6)
+    plain = several(changed(groups_per_step=6), 10, qrels=qrels)
+    for group, before in zip(several(stage, 10, qrels=qrels), plain, strict=True):
+        assert group.doc_ids[: len(before)] == before.doc_ids
+        added = group.doc_ids[len(before) :]
+        assert 1 <= len(added) <= 5
+        assert not set(added) & {doc for doc, grade in qrels[group.query_id].items() if grade >= 1}
+        assert len(set(group.doc_ids)) == len(group.doc_ids)
+        assert group.labels[len(before) :] == (0.0,) * len(added)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.sampled_from(["random", "top", "log-random"]),
+    st.sampled_from(["all", "judged", "unjudged"]),
+    st.sampled_from(["no", "yes", "fill"]),
+    st.sampled_from(["positives", "none", "judged"]),
+    st.sampled_from(["random", "top"]),
+    st.integers(1, 3),
+    st.integers(0, 3),
+    st.dictionaries(st.sampled_from([f"d{i}" for i in range(14)]), st.integers(-1, 3), min_size=1),
+)
+def test_no_group_lacks_a_pair_and_no_positive_is_ever_a_negative(
+    how, source, below, unretrieved, by, positives, in_batch, judged
+):
+    stage = changed(
+        negatives=how,
+        negatives_from=source,
+        below_positives=below,
+        unretrieved=unretrieved,
+        positives_by=by,
+        positives=positives,
+        in_batch=in_batch,
+    )
+    qrels = dict.fromkeys(RANKING, judged)
+    try:
+        drawn = sampler(stage, qrels=qrels)
+    except RunFailedError:
+        return
+    for group in drawn.groups(1) + drawn.groups(2):
+        assert group.pairs > 0
+        assert len(set(group.doc_ids)) == len(group.doc_ids)
+        for doc, label in zip(group.doc_ids, group.labels, strict=True):
+            assert (label > 0) == (judged.get(doc, 0) >= 1)
+
+
+def test_a_loss_on_scores_gets_the_teachers_own():
+    stage = changed(source="teacher", teacher="t", loss="margin-mse", window=(2, 6))
+    scores = {query: [100.0 - 3 * place**2 for place in range(10)] for query in RANKING}
+    drawn = Sampler(
+        "s",
+        stage,
+        1,
+        query_ids=list(RANKING),
+        qrels={},
+        ranking=RANKING,
+        has_text=lambda _: True,
+        scores=scores.__getitem__,
+    )
+    for group in drawn.groups(1):
+        places = [RANKING[group.query_id].index(doc) for doc in group.doc_ids]
+        assert group.labels == tuple(100.0 - 3 * place**2 for place in places)
+        assert places == sorted(places)
+
+
+def test_scores_that_are_ranks_in_disguise_are_refused():
+    stage = changed(source="teacher", teacher="t", loss="mse")
+    with pytest.raises(RunFailedError, match="the teacher's are ranks"):
+        Sampler(
+            "s",
+            stage,
+            1,
+            query_ids=list(RANKING),
+            qrels={},
+            ranking=RANKING,
+            has_text=lambda _: True,
+            scores=lambda query: [float(10 - place) for place in range(10)],
+        )
