@@ -2,6 +2,8 @@
 
 Own layout: docs.jsonl (doc_id, optional title, text) or docs.tsv, queries.tsv or queries.jsonl (query_id, text),
 qrels (TREC) and runs/*.run. BEIR's: corpus.jsonl (_id, title, text), queries.jsonl (_id, text), qrels/test.tsv.
+A folder with collection.toml takes from another dataset (an ir_datasets id or a folder) what it does not hold itself:
+documents, queries, qrels; query-ids.txt, an id a line, says which of the other's queries are its own.
 Invariant: files are read strictly and whole when the folder is opened, so that a mistake shows before any work.
 """
 
@@ -14,13 +16,15 @@ from pathlib import Path
 
 import msgspec
 
-from cerank.data.dataset import Dataset, judged_only, no_document
-from cerank.data.files import at, checked_id, json_lines, sha256_of, tab_lines
+from cerank.data.dataset import Dataset, Documents, judged_only, no_document
+from cerank.data.files import at, checked_id, io_mistake, json_lines, line_blocks, local_path, sha256_of, tab_lines
 from cerank.data.trec import RunFile, read_qrels, read_run
+from cerank.domain import decode
 from cerank.errors import FormatError, MissingError, UsageError
 from cerank.registry import nearest
 from cerank.text import shown
 
+COLLECTION, QUERY_IDS = "collection.toml", "query-ids.txt"
 _DOCUMENTS = ("docs.jsonl", "docs.tsv", "corpus.jsonl")
 _QUERIES = ("queries.tsv", "queries.jsonl")
 _LAYOUT = "a dataset folder holds docs.jsonl, queries.tsv and qrels, or BEIR's corpus.jsonl, queries.jsonl and qrels/"
@@ -37,6 +41,13 @@ class _QueryRow(msgspec.Struct):
     query_id: str = ""
     beir_id: str = msgspec.field(name="_id", default="")
     text: str = ""
+
+
+class _Collection(msgspec.Struct, frozen=True):
+    """Exactly one of the two is given."""
+
+    ir_datasets: str = ""  # an id
+    folder: str = ""  # a path, relative ones from the folder that names it; FOLDER#SPLIT takes other qrels
 
 
 class FolderDocuments:
@@ -188,6 +199,79 @@ def _stamp(path: Path) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
+def collection_toml(name: str) -> bytes:
+    """The collection.toml of a folder whose texts are those of `name`: an ir_datasets id, or a folder's path.
+
+    Raises:
+        UsageError: a folder that is none.
+    """
+    key, value = "ir_datasets", name
+    if name.startswith(("./", "../", "~", "/")) or Path(name).is_absolute():
+        path, _, split = name.partition("#")
+        if not local_path(path).is_dir():
+            raise UsageError("is no folder", where=shown(name, 200), hint="an ir_datasets id is written without ./")
+        key, value = "folder", f"{local_path(path).resolve()}{'#' + split if split else ''}"
+    text = msgspec.json.encode(value).decode()  # a JSON string is a TOML string
+    return (
+        f"# What this folder does not hold itself (texts, perhaps qrels) is this dataset's.\n{key} = {text}\n".encode()
+    )
+
+
+def _shared(folder: Path) -> Dataset | None:
+    """The dataset that the folder's collection.toml names; None for a folder without one."""
+    path = folder / COLLECTION
+    if not path.is_file():
+        return None
+    try:
+        values = decode.toml_table(path.read_bytes(), str(path))
+    except OSError as error:
+        raise io_mistake(path, error) from error
+    mistakes: list[str] = []
+    named = decode.table(_Collection, values, "", mistakes)
+    if named is None or bool(named.ir_datasets) == bool(named.folder):
+        what = "\n".join(mistakes) or "names not exactly one of ir_datasets and folder"
+        raise FormatError(what, where=str(path), hint='such as ir_datasets = "msmarco-passage/train/judged"')
+    if named.ir_datasets:
+        from cerank.data.irds import open_catalogued
+
+        return open_catalogued(named.ir_datasets)
+    other, _, split = named.folder.partition("#")
+    there = folder / local_path(other)
+    if (there / COLLECTION).exists():
+        raise FormatError("names a folder that itself refers to another", where=str(path), hint="name that one")
+    return open_folder(there, split, named.folder)
+
+
+def _shared_queries(folder: Path, shared: Dataset) -> tuple[dict[str, str], str]:
+    """The queries of `shared` that query-ids.txt names, or all of them; and the file's SHA-256."""
+    path = folder / QUERY_IDS
+    if not path.is_file():
+        return dict(shared.queries), ""
+    ids = [line.strip().decode() for _, lines in line_blocks(path, columns=True) for line in lines if line.strip()]
+    absent = [query for query in ids if query not in shared.queries]
+    if absent:
+        what = f"{len(absent)} of {len(ids)} queries are none of {shared.name}'s judged ones, such as"
+        raise FormatError(f"{what} '{shown(absent[0], 80)}'", where=str(path), hint=f"mend {COLLECTION}")
+    return {query: shared.queries[query] for query in ids}, sha256_of(path)
+
+
+def _found_documents(folder: Path, shared: Dataset | None, name: str) -> tuple[Documents, str]:
+    """The documents, and what identifies them."""
+    if shared is not None and not _existing(folder, _DOCUMENTS):
+        return shared.documents, shared.identity
+    path = _the_one(folder, _DOCUMENTS, "documents")
+    texts, sha256 = _documents(path, _stamp(path))
+    return FolderDocuments(texts, sha256, name), sha256
+
+
+def _found_queries(folder: Path, shared: Dataset | None) -> tuple[dict[str, str], str, Path]:
+    """The queries, what identifies them beside the collection, and the file that an error about them names."""
+    if shared is not None and not _existing(folder, _QUERIES):
+        return *_shared_queries(folder, shared), folder / COLLECTION
+    path = _the_one(folder, _QUERIES, "queries")
+    return _queries(path), sha256_of(path), path
+
+
 def open_folder(folder: Path, split: str, name: str, description: str = "") -> Dataset:
     """The dataset in `folder`.
 
@@ -204,20 +288,21 @@ def open_folder(folder: Path, split: str, name: str, description: str = "") -> D
     """
     if not folder.is_dir():
         raise MissingError("no such folder", where=str(folder))
-    documents_file = _the_one(folder, _DOCUMENTS, "documents")
-    queries_file = _the_one(folder, _QUERIES, "queries")
+    shared = _shared(folder)
+    documents, documents_hash = _found_documents(folder, shared, name)
+    queries, queries_hash, named_in = _found_queries(folder, shared)
     qrels_file = _qrels_file(folder, split)
-    queries = _queries(queries_file)
     qrels = read_qrels(qrels_file) if qrels_file else {}
+    if shared is not None and not qrels_file:
+        qrels = {query: row for query, row in shared.qrels.items() if query in queries}
     for query in qrels:
         if query not in queries:
-            raise FormatError(f"judged query '{shown(query, 80)}' has no text", where=str(queries_file))
-    runs = _runs(folder)
-    texts, sha256 = _documents(documents_file, _stamp(documents_file))
-    hashes = [sha256, sha256_of(queries_file), sha256_of(qrels_file) if qrels_file else ""]
+            raise FormatError(f"judged query '{shown(query, 80)}' has no text", where=str(named_in))
+    own = _runs(folder)
+    hashes = [documents_hash, queries_hash, sha256_of(qrels_file) if qrels_file else ""]
 
     def read(run: str) -> RunFile:
-        return read_run(runs[run])
+        return shared.run(run) if shared is not None and run not in own else read_run(own[run])
 
     return Dataset(
         name=name,
@@ -225,8 +310,8 @@ def open_folder(folder: Path, split: str, name: str, description: str = "") -> D
         description=description or "a local folder",
         queries=judged_only(queries, qrels),
         qrels=qrels,
-        documents=FolderDocuments(texts, sha256, name),
-        runs=tuple(runs),
+        documents=documents,
+        runs=tuple(dict.fromkeys((*own, *(shared.runs if shared is not None else ())))),
         identity=hashlib.sha256("\n".join(hashes).encode()).hexdigest(),
         reader=read,
     )
