@@ -133,7 +133,15 @@ def freeze(model: CrossEncoder, what: str) -> None:
             parameter.requires_grad_(False)
 
 
-def save(model: CrossEncoder, tokenizer: Any, folder: Path, max_length: int, max_query_length: int) -> None:
+def save(
+    model: CrossEncoder,
+    tokenizer: Any,
+    folder: Path,
+    max_length: int,
+    max_query_length: int,
+    max_document_length: int = 0,
+    truncation: str = "document",
+) -> None:
     """Writes a model folder that transformers and sentence-transformers load.
 
     A classifier loads with AutoModelForSequenceClassification; it and "mean" load as sentence-transformers'
@@ -149,6 +157,8 @@ def save(model: CrossEncoder, tokenizer: Any, folder: Path, max_length: int, max
     tokenizer.backend_tokenizer.no_truncation()  # it keeps its last call's, which a resumed attempt may not have made
     tokenizer.save_pretrained(folder)
     mark = {"pooling": model.pooling, "max_length": max_length, "max_query_length": max_query_length}
+    if (max_document_length, truncation) != (0, "document"):
+        mark |= {"max_document_length": max_document_length, "truncation": truncation}
     _write_json(folder / MARK, mark)
     if model.head is not None:
         weights = {
@@ -240,6 +250,8 @@ class Mark:
             values = json.loads((folder / MARK).read_bytes())
             self.pooling: Pooling = msgspec.convert(values["pooling"], Pooling)
             self.max_length, self.max_query_length = int(values["max_length"]), int(values["max_query_length"])
+            self.max_document_length = int(values.get("max_document_length", 0))
+            self.truncation = str(values.get("truncation", "document"))
         except FileNotFoundError as error:
             raise MissingError(f"no {MARK}, so this is no checkpoint of cerank", where=str(folder)) from error
         except (ValueError, KeyError, TypeError) as error:

@@ -49,7 +49,8 @@ class Scorer:
         path = Path(folder)
         mark = Mark(path)
         model = load(BaseFiles(path.name, path, mark.pooling, fingerprint(path)), mark.pooling, seed=0).to(device)
-        return cls(model, Tokens(tokenizer_of(path), mark.max_length, mark.max_query_length), device, precision)
+        lengths = (mark.max_length, mark.max_query_length, mark.max_document_length, mark.truncation)
+        return cls(model, Tokens(tokenizer_of(path), *lengths), device, precision)
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
         """Scores of (query text, document text) pairs, in order; larger is more relevant."""

@@ -82,12 +82,23 @@ class Tokens:
         tokenizer: of the base.
         max_length: tokens of a pair, special tokens included.
         max_query_length: tokens a query keeps; the document keeps what is left.
+        max_document_length: tokens a document keeps; 0 sets no bound of its own.
+        truncation: what a pair that is still too long loses: the end of the "document", or "longest_first", the end of
+            the longer of the two, as transformers' tokenizers have it.
     """
 
-    def __init__(self, tokenizer: Any, max_length: int, max_query_length: int) -> None:
+    def __init__(
+        self,
+        tokenizer: Any,
+        max_length: int,
+        max_query_length: int,
+        max_document_length: int = 0,
+        truncation: str = "document",
+    ) -> None:
         self._tokenizer = tokenizer
         self._template = template(tokenizer)
         self._max_length, self._max_query = max_length, max_query_length
+        self._max_document, self._truncation = max_document_length or max_length, truncation
         self._known: dict[tuple[str, str], tuple[int, ...]] = {}
 
     def add(self, kind: str, keys: Sequence[str], texts: Callable[[Sequence[str]], Sequence[str]]) -> None:
@@ -109,10 +120,15 @@ class Tokens:
         self._known.clear()
 
     def pair(self, query_id: str, doc_id: str) -> Pair:
-        """The pair's ids, the query cut first, then the document to what is left."""
+        """The pair's ids, each text cut to its own length, then both to the pair's."""
         form = self._template
         query = self._known["query", query_id][: self._max_query]
-        document = self._known["document", doc_id][: max(0, self._max_length - form.length - len(query))]
+        document = self._known["document", doc_id][: self._max_document]
+        room = max(0, self._max_length - form.length)
+        if self._truncation == "longest_first":
+            query, document = _longest_first(query, document, room)
+        else:
+            document = document[: max(0, room - len(query))]
         split = len(form.head) + len(query) + form.split
         return Pair((*form.head, *query, *form.middle, *document, *form.tail), split)
 
@@ -126,6 +142,18 @@ class Tokens:
         mask = (places < lengths).long()
         segments = (places >= torch.tensor([pair.split for pair in pairs]).unsqueeze(1)).long() * mask
         return Batch(ids.to(device), mask.to(device), segments.to(device), self._template.has_types)
+
+
+def _longest_first(
+    query: tuple[int, ...], document: tuple[int, ...], room: int
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Both cut to `room` tokens in all: the shorter is whole up to half of it, and the longer gets an odd one."""
+    if len(query) + len(document) <= room:
+        return query, document
+    half = room // 2
+    if len(query) <= len(document):
+        return (query, document[: room - len(query)]) if len(query) <= half else (query[:half], document[: room - half])
+    return (query[: room - len(document)], document) if len(document) <= half else (query[: room - half], document[:half])
 
 
 def batches_by_length(lengths: Sequence[int], budget: int) -> list[list[int]]:
