@@ -139,6 +139,7 @@ def save(
     folder: Path,
     max_length: int,
     max_query_length: int,
+    *,
     max_document_length: int = 0,
     truncation: str = "document",
 ) -> None:
