@@ -144,7 +144,8 @@ class _Ahead:
                 start, total = raw.read(4), self._path.stat().st_size
                 raw.seek(0)
                 file = Digested(raw)
-                for item in blocks(self._path, unpacked(self._path, file, start), BLOCK):
+                content = unpacked(self._path, file, start)  # held: a packed one closes its file when it is let go
+                for item in blocks(self._path, content, BLOCK):
                     if self._is_over.is_set():
                         return
                     self._put(item)

@@ -27,33 +27,39 @@ _COLUMNS = pl.Schema(
     }
 )
 _KEPT = ("query", "document", "rank", "score", "tag")
-_BLANKS = bytes.maketrans(b"\t\r\v\f", b"    ")
+_BLANK = (b"\t", b"\r", b"\v", b"\f")
+_BLANKS = bytes.maketrans(b"".join(_BLANK), b"    ")
 Scores = np.ndarray[tuple[int], np.dtype[np.float64]]
 
 
 def _tidied(block: bytes) -> bytes:
     """`block` with one space between columns, none around lines, and no blank lines."""
-    if any(blank in block for blank in (b"\t", b"\r", b"\v", b"\f")):
-        block = block.translate(_BLANKS)
+    block = block.translate(_BLANKS)
     while b"  " in block:
         block = block.replace(b"  ", b" ")
-    if b" \n" in block or b"\n " in block:
-        block = block.replace(b" \n", b"\n").replace(b"\n ", b"\n")
+    block = block.replace(b" \n", b"\n").replace(b"\n ", b"\n")
     while b"\n\n" in block:
         block = block.replace(b"\n\n", b"\n")
     return block.strip(b" \n")
 
 
+def _is_tidy(block: bytes) -> bool:
+    """Whether `block` is as `_tidied` would leave it, but for the last line feed."""
+    spaces = np.frombuffer(block, dtype=np.uint8) <= 32
+    return not (spaces[0] or bool((spaces[1:] & spaces[:-1]).any()) or any(blank in block for blank in _BLANK))
+
+
 def _fast(block: bytes) -> pl.DataFrame | None:
     """The columns, or None where anything in the block asks for a closer look."""
-    tidy = _tidied(block)
+    tidy = block if block and _is_tidy(block) else _tidied(block)
     if not tidy:
         return _frame([])
     try:
         found = pl.read_csv(tidy, has_header=False, separator=" ", quote_char=None, schema=_COLUMNS)
     except pl.exceptions.PolarsError:
         return None
-    if len(found) != tidy.count(b"\n") + 1 or any(found[name].null_count() for name in ("score", "tag")):
+    lines = tidy.count(b"\n") + (not tidy.endswith(b"\n"))
+    if len(found) != lines or found["score"].null_count() or found["tag"].null_count():
         return None
     scores = found["score"].to_numpy()
     if not bool((np.abs(scores) <= LARGEST).all()):  # false for NaN as well

@@ -138,7 +138,7 @@ def contents_of(folder: Path) -> Contents | None:
 
 
 @functools.lru_cache(maxsize=8)
-def _mapped(folder: Path, contents: Contents) -> Store:
+def _mapped(folder: Path, contents: Contents, _stamps: tuple[tuple[int, int], ...]) -> Store:
     return Store(folder, contents)
 
 
@@ -148,7 +148,10 @@ def opened(folder: Path) -> StoredRanking | None:
     Sizes are looked at, hashes are not: they would cost a reading of all of it. `verify` does.
     """
     contents = contents_of(folder)
-    return StoredRanking(_mapped(folder, contents)) if contents else None
+    if contents is None:
+        return None
+    states = [(folder / entry.path).stat() for entry in contents.files]  # equal files made anew are other files
+    return StoredRanking(_mapped(folder, contents, tuple((state.st_ino, state.st_mtime_ns) for state in states)))
 
 
 def verify(folder: Path) -> bool:
