@@ -1,0 +1,284 @@
+"""How fast this machine re-ranks and trains with cerank, as work that others' programs can be timed on as well.
+
+Invariant: what is timed is what a run does (`Scorer.chunk`, `Trainer.train`), text in, scores or updated weights out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+import time
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Protocol
+
+import msgspec
+import torch
+
+from cerank.data.bases import BaseFiles, fingerprint
+from cerank.data.sampler import Sampler
+from cerank.data.samples import Sample
+from cerank.domain.groups import Group
+from cerank.domain.readings import Reading
+from cerank.domain.recipe import Stage
+from cerank.learn import model
+from cerank.learn.checkpoint import State
+from cerank.learn.rerank import Scorer
+from cerank.learn.tokens import Tokens
+from cerank.learn.trainer import Material, Trainer
+
+CHUNK = 32  # queries handed over at once, as a run does
+MAX_LENGTH, MAX_QUERY_LENGTH = 256, 64  # tokens; a stage's defaults
+_SEED = 0
+
+
+class Timed(msgspec.Struct, frozen=True):
+    """One timing: how many pairs in how many seconds."""
+
+    pairs: int
+    seconds: float
+
+    @property
+    def rate(self) -> float:
+        """Pairs a second."""
+        return self.pairs / self.seconds
+
+
+class Reranker(Protocol):
+    """Something that scores a sample's pairs."""
+
+    def score(self, sample: Sample) -> list[float]:
+        """Scores of `sample.texts()`, in order; texts in, nothing remembered from an earlier call."""
+
+
+class Learner(Protocol):
+    """Something that trains by steps of whole groups."""
+
+    def train(self, steps: int) -> Timed:
+        """Trains `steps` steps and one before them to get warm; the timing holds the `steps` alone."""
+
+
+def checkpoint_of(files: BaseFiles, folder: Path) -> BaseFiles:
+    """The base with a new head, saved as a checkpoint that cerank, transformers and sentence-transformers load.
+
+    A pooling "product" only cerank can express; its place is taken by "classifier", so that all can be timed alike.
+    """
+    pooling = "classifier" if files.pooling == "product" else files.pooling
+    made = model.load(files, pooling, _SEED)
+    model.save(made, model.tokenizer_of(files.folder), folder, MAX_LENGTH, MAX_QUERY_LENGTH)
+    return BaseFiles(files.name, folder, pooling, fingerprint(folder))
+
+
+class Own:
+    """cerank's own re-ranking by a checkpoint."""
+
+    def __init__(self, files: BaseFiles, device: str, precision: str) -> None:
+        self._scorer = Scorer.load(files.folder, device, precision)
+        self._device = device
+
+    def score(self, sample: Sample) -> list[float]:
+        """As `Reranker` says."""
+        self._scorer.forget()
+        queries = list(sample.lists)
+        out: list[float] = []
+        for start in range(0, len(queries), CHUNK):
+            part = {query: sample.lists[query] for query in queries[start : start + CHUNK]}
+            found = self._scorer.chunk(
+                part, lambda ids: [sample.queries[i] for i in ids], lambda ids: [sample.documents[i] for i in ids]
+            )
+            out += [found[query][doc] for query, docs in part.items() for doc in docs]
+        return out
+
+
+def stage_of(sample: Sample, *, precision: str, group_size: int, groups_per_step: int, loss: str = "lce") -> Stage:
+    """The stage that is timed: long enough never to end by itself, with the defaults of a recipe."""
+    depth = max(map(len, sample.lists.values()))
+    return Stage(
+        loss=loss,
+        steps=10**6,
+        schedule="constant",
+        warmup=0.0,
+        group_size=group_size,
+        groups_per_step=groups_per_step,
+        window=(1, depth),
+        precision="bf16" if precision == "bf16" else "fp32",
+        max_length=MAX_LENGTH,
+        max_query_length=MAX_QUERY_LENGTH,
+    )
+
+
+def sampler_of(sample: Sample, stage: Stage) -> Sampler:
+    """Draws groups from a sample; the first candidate of a list counts as its positive, which no timing depends on."""
+    return Sampler(
+        "bench",
+        stage,
+        _SEED,
+        query_ids=list(sample.lists),
+        qrels={query: {docs[0]: 1} for query, docs in sample.lists.items()},
+        ranking=sample.lists,
+        has_text=sample.documents.__contains__,
+    )
+
+
+class _EnoughError(Exception):
+    """The steps that are timed are done; raised by the watch, before anything is saved."""
+
+
+class _Clock:
+    """A watch that takes the time of each step and ends the training by `_EnoughError`."""
+
+    def __init__(self, steps: int, device: str) -> None:
+        self._steps, self._device = steps, device
+        self.times: list[float] = []
+        self.pairs: list[int] = []
+
+    def read(self, reading: Reading) -> None:
+        synchronized(self._device)
+        self.times.append(time.perf_counter())
+        self.pairs.append(reading.pairs)
+        if len(self.times) > self._steps:
+            raise _EnoughError
+
+    def validate(self, step: int) -> float:  # noqa: ARG002 - a watch is asked so
+        return 0.0
+
+    def saved(self, state: State) -> None:
+        """Nothing is saved."""
+
+    def rejected(self, reason: str) -> None:
+        """A speed is measured whatever the update came to."""
+
+    def wants_to_stop(self) -> bool:
+        return False
+
+
+class OwnTraining:
+    """cerank's own training of a checkpoint, optimizer included."""
+
+    def __init__(self, files: BaseFiles, sample: Sample, stage: Stage, device: str) -> None:
+        self._sample, self._stage, self._device = sample, stage, device
+        self.model = model.load(files, files.pooling, _SEED).to(device)
+        self._tokenizer = model.tokenizer_of(files.folder)
+
+    def train(self, steps: int) -> Timed:
+        """As `Learner` says; texts are tokenized anew in each call."""
+        sample, stage = self._sample, self._stage
+        tokens = Tokens(self._tokenizer, stage.max_length, stage.max_query_length)
+        material = Material(
+            sampler_of(sample, stage),
+            tokens,
+            lambda ids: [sample.queries[i] for i in ids],
+            lambda ids: [sample.documents[i] for i in ids],
+        )
+        clock = _Clock(steps, self._device)
+        with TemporaryDirectory() as folder:
+            trainer = Trainer(0, "bench", stage, seed=_SEED, folder=Path(folder), device=self._device)
+            with contextlib.suppress(_EnoughError):
+                trainer.train(self.model, material, clock)
+        return Timed(sum(clock.pairs[1:]), clock.times[-1] - clock.times[0])
+
+
+def groups_of(sample: Sample, stage: Stage, steps: int) -> list[Group]:
+    """The groups of the first `steps` steps, for whoever else is to train on the same."""
+    sampler = sampler_of(sample, stage)
+    return [group for step in range(1, steps + 1) for group in sampler.groups(step)]
+
+
+def synchronized(device: str) -> None:
+    """Returns once the device has done what it was asked; a clock read before would flatter it."""
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+    elif device.startswith("mps"):
+        torch.mps.synchronize()
+
+
+def timed(reranker: Reranker, sample: Sample, device: str) -> Timed:
+    """One pass over the sample, from texts to scores."""
+    synchronized(device)
+    started = time.perf_counter()
+    reranker.score(sample)
+    synchronized(device)
+    return Timed(sample.pairs, time.perf_counter() - started)
+
+
+# what the machine could do
+
+_SHAPES = ((2048, 384, 1536), (2048, 768, 3072), (1024, 1024, 1024), (4096, 2048, 2048))
+_GPU_SHAPES = ((8192, 768, 3072), (4096, 4096, 4096), (8192, 8192, 8192))
+
+
+@torch.inference_mode()
+def gemm_peak(device: str, precision: str, seconds: float = 0.3) -> float:
+    """The most floating point operations a second that a matrix product reaches here, over shapes of encoders' sizes.
+
+    Args:
+        device: where.
+        precision: "fp32" or "bf16".
+        seconds: how long each shape is tried; the best single product counts.
+    """
+    kind = torch.bfloat16 if precision == "bf16" else torch.float32
+    best = 0.0
+    for rows, inner, columns in _GPU_SHAPES if device.startswith("cuda") else _SHAPES:
+        left = torch.randn(rows, inner, device=device, dtype=kind)
+        right = torch.randn(inner, columns, device=device, dtype=kind)
+        out = left @ right
+        synchronized(device)
+        end = time.perf_counter() + seconds
+        while (started := time.perf_counter()) < end:
+            torch.mm(left, right, out=out)
+            synchronized(device)
+            best = max(best, 2.0 * rows * inner * columns / (time.perf_counter() - started))
+    return best
+
+
+def work_of(files: BaseFiles, lengths: Sequence[int]) -> float:
+    """Floating point operations that scores of pairs of these lengths (in tokens) need, by an encoder's config.
+
+    A classifier reads one position of the last layer, so of that layer only keys and values are needed elsewhere.
+    Embeddings, norms and activations are left out, as usual.
+    """
+    from transformers import AutoConfig
+
+    config: Any = AutoConfig.from_pretrained(files.folder, trust_remote_code=False, local_files_only=True)
+    hidden, inner, layers = config.hidden_size, config.intermediate_size, config.num_hidden_layers
+    gates = 3 if config.model_type == "modernbert" else 2  # its feed-forward part multiplies two halves
+    token = 2.0 * (4 * hidden * hidden + gates * hidden * inner)  # of one layer
+    total = 0.0
+    for length in lengths:
+        layer = length * token + 4.0 * length * length * hidden
+        last = 4.0 * length * hidden * hidden + token - 4.0 * hidden * hidden + 4.0 * length * hidden
+        total += layer * (layers - 1) + (last if files.pooling == "classifier" else layer)
+    return total
+
+
+def lengths_of(files: BaseFiles, sample: Sample) -> list[int]:
+    """Tokens of each pair of a sample, as it is cut."""
+    tokens = Tokens(model.tokenizer_of(files.folder), MAX_LENGTH, MAX_QUERY_LENGTH)
+    tokens.add("query", list(sample.lists), lambda ids: [sample.queries[i] for i in ids])
+    tokens.add("document", list(sample.documents), lambda ids: [sample.documents[i] for i in ids])
+    return [len(tokens.pair(query, doc).ids) for query, docs in sample.lists.items() for doc in docs]
+
+
+_PACKAGES = ("cerank", "torch", "transformers", "tokenizers", "sentence-transformers", "lightning-ir")
+
+
+def versions() -> dict[str, str]:
+    """Python and the packages that the figures depend on, those that are installed."""
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
+
+
+def device_name(device: str) -> str:
+    """What computes: the GPU's name, or the processor's."""
+    if device.startswith("cuda"):
+        return str(torch.cuda.get_device_name(device))
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
+            if line.startswith("model name"):
+                return f"{line.partition(':')[2].strip()} ({torch.backends.cpu.get_cpu_capability()})"
+    return platform.processor() or platform.machine()
