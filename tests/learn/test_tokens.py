@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cerank.learn import model
 from cerank.learn.model import tokenizer_of
 from cerank.learn.tokens import Tokens, batches_by_length
+from tests.learn.conftest import WORDS
 
 
 def pair_of(tokens, query, document):
@@ -64,3 +68,44 @@ def test_batches_hold_every_pair_once_sorted_by_length_within_the_budget(lengths
     assert sorted(flat) == list(range(len(lengths)))
     assert [lengths[index] for index in flat] == sorted(lengths)
     assert all(len(part) == 1 or len(part) * max(lengths[i] for i in part) <= budget for part in cut)
+
+
+@pytest.mark.parametrize("room", range(8, 26))
+def test_longest_first_cuts_a_pair_as_the_tokenizer_itself_does(tiny, room):
+    tokenizer = tokenizer_of(tiny.folder)
+    for query_size, document_size in itertools.product((1, 5, 9, 10, 11, 20), repeat=2):
+        if min(query_size, document_size) >= room:  # which of two endless texts is longer is not known here
+            continue
+        query, document = " ".join(WORDS[:query_size]), " ".join(reversed(WORDS[:document_size]))
+        tokens = Tokens(tokenizer, room, room, truncation="longest_first")
+        tokens.add("query", ["q"], lambda _, text=query: [text])
+        tokens.add("document", ["d"], lambda _, text=document: [text])
+        expected = tokenizer(query, document, truncation="longest_first", max_length=room)["input_ids"]
+        assert list(tokens.pair("q", "d").ids) == expected
+
+
+def test_a_document_keeps_no_more_than_its_own_length(tiny):
+    tokenizer = tokenizer_of(tiny.folder)
+    tokens = Tokens(tokenizer, 32, 8, max_document_length=3)
+    tokens.add("query", ["q"], lambda _: ["alpha beta"])
+    tokens.add("document", ["d"], lambda _: [" ".join(WORDS)])
+    assert list(tokens.pair("q", "d").ids) == tokenizer("alpha beta", " ".join(WORDS[:3]))["input_ids"]
+
+
+def test_a_checkpoint_remembers_how_its_pairs_were_cut(tiny, tmp_path):
+    model.save(
+        model.load(tiny, "mean", 0),
+        tokenizer_of(tiny.folder),
+        tmp_path / "one",
+        16,
+        8,
+        max_document_length=5,
+        truncation="longest_first",
+    )
+    mark = model.Mark(tmp_path / "one")
+    assert (mark.max_length, mark.max_query_length, mark.max_document_length, mark.truncation) == (
+        16,
+        8,
+        5,
+        "longest_first",
+    )
