@@ -60,6 +60,13 @@ def markdown(text: str) -> str:
     return re.sub(r"([\\`*_\[\]<>|&~$])", r"\\\1", shown(text))
 
 
+def html(text: str) -> str:
+    """`text` as the literal content of an element or a quoted attribute of HTML or SVG."""
+    for char, entity in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ('"', "&quot;"), ("'", "&#39;")):
+        text = text.replace(char, entity)
+    return shown(text, sys.maxsize)
+
+
 def json_text(value: object, indent: int | None = None) -> str:
     """`value` as JSON; characters that a terminal may act upon stand as escapes, so the data stay exact and harmless.
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import cerank
-from cerank.cli import catalogue, dashboard, importing, measuring, powering, queueing, running, watching
+from cerank.cli import catalogue, dashboard, importing, measuring, powering, queueing, reporting, running, watching
 from cerank.cli.output import put
 
 app = typer.Typer(
@@ -32,6 +32,7 @@ app.command(rich_help_panel=_RUNS)(watching.logs)
 app.command(rich_help_panel=_RUNS)(running.rm)
 app.add_typer(queueing.queue_app, name="queue", rich_help_panel=_RUNS)
 app.command(rich_help_panel=_MEASURING)(measuring.compare)
+app.command(rich_help_panel=_MEASURING)(reporting.report)
 app.command(rich_help_panel=_MEASURING)(powering.power)
 app.command(rich_help_panel=_MEASURING)(measuring.rerank)
 app.command(rich_help_panel=_MEASURING)(measuring.evaluate)

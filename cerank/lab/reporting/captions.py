@@ -1,0 +1,130 @@
+"""What stands under a table of a report: the measure, the data, the test, the family, the correction, the margin.
+
+Invariant: every number in a caption is read from the tables and the comparison they are about.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cerank.evaluate.compare import Comparison
+from cerank.evaluate.report import METHODS
+from cerank.lab.comparisons import FIRST_STAGE
+from cerank.lab.reporting.declaring import Declared
+from cerank.lab.reporting.grids import Judged
+from cerank.lab.reporting.records import FIRST, Grid, Place, Sign
+
+GLYPHS: dict[Sign, str] = {
+    "": "",
+    "better": "↑",
+    "worse": "↓",
+    "equivalent": "≈",
+    "negligibly better": "≈↑",
+    "negligibly worse": "≈↓",
+}
+
+
+def caption(grid: Grid, found: Declared, verdicts: Judged) -> tuple[str, ...]:
+    """The sentences of one table."""
+    return (
+        _measure(grid),
+        _data(grid.places),
+        "Bold: the best of a column, to four decimals.",
+        *_signs(grid, found, verdicts),
+        *_tests(found, verdicts),
+        _seeds(found),
+    )
+
+
+def _measure(grid: Grid) -> str:
+    """The measure, and how it is called where its relevance threshold differs."""
+    names: dict[str, list[str]] = {}
+    for place, cell in zip(grid.places, grid.lines[0].cells, strict=True):
+        if cell.measure and place.heading not in names.setdefault(cell.measure, []):
+            names[cell.measure].append(place.heading)
+    if list(names) == [grid.measure]:
+        return f"{grid.measure}, mean over queries."
+    if len(names) == 1:
+        return f"{next(iter(names))}, mean over queries."
+    return (
+        f"{grid.measure}, mean over queries: " + "; ".join(f"{n} on {', '.join(on)}" for n, on in names.items()) + "."
+    )
+
+
+def _data(places: Sequence[Place]) -> str:
+    queries = dict.fromkeys(f"{place.heading} {place.queries:,}" for place in places if place.queries)
+    depth = max((place.depth for place in places), default=0)
+    return f"Queries: {', '.join(queries)}. The first {depth:,} of each first stage are re-ranked and measured."
+
+
+def baseline_text(found: Declared, verdicts: Judged) -> str:
+    """What every other row is held against, in words."""
+    lefts = list(dict.fromkeys(verdicts.pairs.values()))
+    if lefts == [FIRST] or found.baseline == FIRST_STAGE:
+        return "the first stage"
+    return lefts[0] if len(lefts) == 1 else f"{found.baseline} of the same base"
+
+
+def _signs(grid: Grid, found: Declared, verdicts: Judged) -> list[str]:
+    """What the signs mean, those only that a table of this comparison may hold."""
+    if verdicts.comparison is None:
+        return []
+    against = baseline_text(found, verdicts)
+    lines = [f"↑ and ↓: significantly better and worse than {against}."]
+    margins = verdicts.comparison.terms.margins
+    names = {cell.measure for line in grid.lines for cell in line.cells}
+    for measure in sorted(names & margins.keys()):
+        margin = margins[measure]
+        when = f"declared {margin.declared or 'before the runs'}" if margin.before else "chosen after the runs"
+        text = f"≈: equivalent to it within ±{margin.value:g} {measure} (two one-sided t-tests; margin {when})"
+        lines.append(f"{text}; ≈↑ and ≈↓: different, but by less than the margin.")
+    return lines
+
+
+def _tests(found: Declared, verdicts: Judged) -> list[str]:
+    comparison = verdicts.comparison
+    if comparison is None:
+        return []
+    terms = comparison.terms
+    level = f"{100 * (1 - terms.confidence):.3g} %"
+    is_one = verdicts.family == 1
+    what = "1 test" if is_one else f"the {verdicts.family:,} tests"
+    whose = f"declared in matrix {found.record.name} before its runs" if found.record else "of this report"
+    method = METHODS[terms.correction]
+    test = "Two-sided paired t-tests" if terms.correction != "max-t" else "Paired differences"
+    lines = [f"{test}, {method} over {what} {whose} ({_product(found, verdicts)}), level {level}."]
+    open_ = verdicts.family - len(comparison.rows)
+    if open_:
+        lines.append(f"{open_:,} of them are not shown or not measured yet; they count as not rejected.")
+    if found.record and found.baseline != found.record.baseline:
+        lines.append(f"The matrix declares {found.record.baseline} as its baseline; this one was chosen afterwards.")
+    return lines
+
+
+def _product(found: Declared, verdicts: Judged) -> str:
+    models = len(verdicts.pairs)
+    tests, firsts = len(found.tests), len(found.first_stages)
+    sizes = {len(names) for names in found.measures.values()}
+    measures = f"{sizes.pop()} measures" if len(sizes) == 1 else "the measures of each"
+    return f"{models} models × {tests} test sets × {firsts} first stages × {measures}"
+
+
+def _seeds(found: Declared) -> str:
+    seeds = {row.model.seeds for row in found.rows}
+    if len(seeds) == 1 and len(next(iter(seeds))) == 1:
+        return f"One seed ({next(iter(seeds))[0]}): verdicts are about these checkpoints, not about recipes."
+    if all(len(each) == 1 for each in seeds):
+        return "One seed a model: verdicts are about these checkpoints, not about recipes."
+    counts = sorted({len(each) for each in seeds})
+    text = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    return f"Each model is the mean of {text} seeds, query by query."
+
+
+def notes_of(comparison: Comparison | None) -> tuple[str, ...]:
+    """What a reader must know of the data, each once, with the rows it was said of counted."""
+    found: dict[str, list[str]] = {}
+    for row in comparison.rows if comparison else ():
+        for note in row.notes:
+            if note.kind != "zeros":
+                found.setdefault(f"{note.text}", []).append(str(row.condition))
+    return tuple(f"{'; '.join(dict.fromkeys(where))}: {text}" for text, where in found.items())

@@ -1,0 +1,161 @@
+"""The side tables of a report as data for any form: published figures, each run's stages, rankings, inputs, sources.
+
+Invariant: plain `tabular.Table`s; whoever writes a form escapes them.
+"""
+
+from __future__ import annotations
+
+from cerank.lab.reporting.records import Report
+from cerank.tabular import Column, Table, Value
+
+
+def published(report: Report) -> Table:
+    """This report's means beside published ones."""
+    columns = (
+        Column("paper", "paper"),
+        Column("measure", "measure"),
+        Column("test", "test set"),
+        Column("first_stage", "first stage"),
+        Column("model", "model"),
+        Column("published_as", "published as"),
+        Column("ours", "ours", "number"),
+        Column("theirs", "theirs", "number"),
+        Column("difference", "difference", "signed"),
+        Column("remark", "remark"),
+    )
+    rows = tuple(
+        (
+            *(one.paper, one.measure, one.test, one.first_stage, one.model, one.published_as),
+            *(one.ours, one.theirs, one.difference, one.remark),
+        )
+        for one in report.facing
+    )
+    notes = tuple(f"{key}: {text}" for key, text in report.papers)
+    return Table("published", columns, rows, "Beside published figures", notes)
+
+
+def stages(report: Report) -> Table:
+    """What each stage of each run recorded."""
+    columns = (
+        Column("run", "run", "name"),
+        Column("stage", "stage"),
+        Column("what", "what"),
+        Column("fact", "recorded"),
+    )
+    rows = [
+        (run.label or run.run, stage.stage, what, fact)
+        for run in report.runs
+        for stage in run.stages
+        for what, fact in stage.facts
+    ]
+    rows += [(run.label or run.run, "", kind, text) for run in report.runs for kind, text in run.events]
+    return Table("stages", columns, tuple(rows), "What the runs recorded of their stages")
+
+
+def rankings(report: Report) -> Table:
+    """Depth, ties and judged share of every ranking that was measured."""
+    columns = (
+        Column("model", "model"),
+        Column("place", "test set and first stage"),
+        Column("shallowest", "least depth", "number"),
+        Column("deepest", "depth", "number"),
+        Column("ties", "ties in top 10", "percent"),
+        Column("judged", "judged", "percent"),
+        Column("missing", "queries missing", "number"),
+    )
+    rows = tuple(
+        (one.system, one.place, one.shallowest, one.deepest, one.ties, one.judged, one.missing) for one in report.places
+    )
+    note = (
+        "every ranking is measured at the depth shown, the first stage included; ties are neighbours in the top 10 "
+        "with equal scores, broken by the first stage's order before measuring"
+    )
+    return Table("rankings", columns, rows, "The rankings that were measured", (note,) if rows else ())
+
+
+def inputs(report: Report) -> Table:
+    """What each run read, by hash; the same input of several runs stands once."""
+    columns = (
+        Column("role", "role"),
+        Column("name", "name"),
+        Column("sha256", "sha256", "name"),
+        Column("runs", "runs"),
+    )
+    found: dict[tuple[str, str, str], int] = {}
+    for run in report.runs:
+        for entry in run.inputs:
+            found[entry] = found.get(entry, 0) + 1
+    rows: tuple[tuple[Value, ...], ...] = tuple(
+        (*entry, f"{count} of {len(report.runs)}") for entry, count in found.items()
+    )
+    return Table("inputs", columns, rows, "What the runs read")
+
+
+def runs(report: Report) -> Table:
+    """The runs, and the command that does each again."""
+    columns = (
+        Column("run", "run", "name"),
+        Column("model", "model"),
+        Column("seed", "seed"),
+        Column("state", "state"),
+        Column("fingerprint", "fingerprint", "name"),
+        Column("command", "command, from this folder"),
+    )
+    rows = tuple(
+        (run.run, run.model, str(run.seed), run.state, run.fingerprint[:16], run.command) for run in report.runs
+    )
+    return Table("runs", columns, rows, "The runs")
+
+
+def sources(report: Report) -> Table:
+    """The files that figures come from."""
+    columns = (Column("run", "run", "name"), Column("role", "role"), Column("path", "path"), Column("sha256", "sha256"))
+    rows = tuple((one.run, one.role, one.path, one.sha256) for one in report.sources)
+    return Table("sources", columns, rows, "The files behind the figures, from the lab's folder")
+
+
+def cells(report: Report) -> Table:
+    """Every cell of every table, for machines: the mean, the test against the baseline, where it was published."""
+    tests = ("against", "difference", "low", "high", "p", "p_corrected", "effect", "p_equivalence", "margin", "verdict")
+    where = ("measure", "test", "first_stage", "base", "recipe", "model", "seeds", "queries", "depth", "mean")
+    names = (*where, *tests, "family", "correction", "published", "published_difference", "published_in", "is_best")
+    theirs = {(one.model, one.test, one.first_stage, one.measure): one for one in report.facing}
+    body = []
+    for grid in report.grids:
+        for line in grid.lines:
+            for place, cell in zip(grid.places, line.cells, strict=True):
+                model, first = line.model, place.condition.first_stage
+                known = theirs.get((model.label, place.heading, first, cell.measure))
+                row: list[Value] = [
+                    cell.measure or grid.measure,
+                    place.test,
+                    first,
+                    model.base,
+                    model.recipe,
+                    model.label,
+                ]
+                row += [len(model.seeds) or None, place.queries, place.depth, cell.value]
+                row += _tested(report, model.label, cell.measure, str(place.condition))
+                row += [report.family, report.comparison.terms.correction if report.comparison else None]
+                row += [known.theirs, known.difference, known.paper] if known else [None, None, None]
+                body.append((*row, cell.is_best))
+    return Table("cells", tuple(Column(name, name) for name in names), tuple(body))
+
+
+def _tested(report: Report, model: str, measure: str, condition: str) -> list[Value]:
+    rows = report.comparison.rows if report.comparison else ()
+    for row in rows:
+        if (row.right, row.measure, str(row.condition)) == (model, measure, condition):
+            found, judgment = row.paired, row.judgment
+            margin = judgment.margin.value if judgment.margin else None
+            figures: list[Value] = [row.left, found.difference, found.low, found.high, judgment.p, row.p_corrected]
+            return [*figures, found.effect, judgment.p_equivalence_corrected, margin, row.verdict]
+    return [None] * 10
+
+
+SIDES = (published, stages, rankings, runs, inputs)
+
+
+def sides(report: Report) -> tuple[Table, ...]:
+    """The side tables that have something to say, for people."""
+    return tuple(table for make in SIDES if (table := make(report)).rows)
