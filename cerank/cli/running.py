@@ -57,7 +57,7 @@ def run(
     The work is done by a worker of its own, which a closed terminal does not reach. Ctrl-C stops it at a checkpoint.
     """
     from cerank.cli import following
-    from cerank.lab import plans, powering
+    from cerank.lab import estimates, plans, powering
 
     settings = settings_of(lab, cache, device, threads, form, json)
     parts = plans.parts_of(dataset) if dataset else None
@@ -68,7 +68,8 @@ def run(
         if (settings.format or "table") == "table" and sys.stdout.isatty():
             put(recipes.render(plan.recipe))
         cases = powering.of_plan(plan)
-        shown = [tables.inputs(plan), tables.work(plans.work_of(plan))]
+        known = estimates.rates(settings.lab, plan.recipe, plan.device, plan.threads)
+        shown = [tables.inputs(plan), tables.work(estimates.timed(plans.work_of(plan), known))]
         emit([*shown, *([tables.outlooks(cases, settings.format)] if cases else [])], settings.format)
         return
     if queue:

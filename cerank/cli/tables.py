@@ -11,6 +11,7 @@ import msgspec
 from cerank.cli.output import Column, Table, form_of, rounded, say, width_of
 from cerank.domain.plan import Plan
 from cerank.domain.readings import Validation
+from cerank.lab import estimates
 from cerank.lab.words import GLYPHS, clock
 from cerank.store import journal
 from cerank.store.layout import ReadingRow, RunFolder
@@ -102,10 +103,12 @@ def work(parts: Sequence[Work]) -> Table:
         Column("part", "part"),
         Column("units", "steps or queries", "number", 0),
         Column("pairs", "pairs through the model", "number", 0),
+        Column("minutes", "time", "text"),
     )
-    rows = [(part.part, part.units, part.pairs) for part in parts]
+    rows = [(part.part, part.units, part.pairs, estimates.in_words(part.minutes)) for part in parts]
     total = sum(part.pairs for part in parts)
-    return Table("work", columns, (*rows, ("all", None, total)), "Work, at most")
+    whole = estimates.in_words(estimates.total(parts))
+    return Table("work", columns, (*rows, ("all", None, total, whole)), "Work, at most")
 
 
 def validations(folder: RunFolder, plan: Plan) -> Table:

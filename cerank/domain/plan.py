@@ -32,6 +32,12 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     label: str = ""  # a person's word for it; text, never a path
     created: str = ""  # UTC, ISO 8601
     versions: dict[str, str] = {}
+    measures: dict[str, tuple[str, ...]] = {}  # test -> its own measures, where the recipe says "auto"
+    shares: bool = False  # a stage that another run of the lab finished is taken over; part of a matrix
+
+    def measures_on(self, test: str) -> tuple[str, ...]:
+        """What is measured on a test dataset."""
+        return self.measures.get(test, self.recipe.evaluate.measures)
 
     @property
     def fingerprint(self) -> str:
@@ -42,10 +48,11 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         """
         identity = (
             self.format,
-            _telling(msgspec.structs.replace(self.recipe, name="", description="")),
+            telling(msgspec.structs.replace(self.recipe, name="", description="")),
             sorted((entry.role, entry.name, entry.sha256) for entry in self.inputs),
             self.device.split(":")[0],
             self.threads,
+            *([self.measures] if self.measures else []),
         )
         return hashlib.sha256(msgspec.json.encode(identity, order="deterministic")).hexdigest()
 
@@ -61,13 +68,13 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         raise KeyError((role, name))
 
 
-def _telling(value: object) -> object:
-    """`value` without the fields of structs that hold their defaults."""
+def telling(value: object) -> object:
+    """`value` without the fields of structs that hold their defaults, so that a release's new fields change nothing."""
     if isinstance(value, msgspec.Struct):
         given = {field.name: (getattr(value, field.name), _default(field)) for field in msgspec.structs.fields(value)}
-        return {name: _telling(item) for name, (item, default) in given.items() if item != default}
+        return {name: telling(item) for name, (item, default) in given.items() if item != default}
     if isinstance(value, dict):
-        return {key: _telling(item) for key, item in value.items()}
+        return {key: telling(item) for key, item in value.items()}
     return value
 
 

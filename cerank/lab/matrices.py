@@ -5,17 +5,18 @@ Invariant: nothing is launched that was not planned whole, and every run of a ma
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from datetime import datetime
 from functools import partial
 from pathlib import Path
 
 import msgspec
 
+from cerank.data import sharing
 from cerank.domain.plan import Plan
 from cerank.domain.recipe import Recipe
 from cerank.errors import CerankError, RunFailedError
-from cerank.lab import plans
+from cerank.lab import estimates, plans
 from cerank.lab.drafts import Cell, Draft, Mistake
 from cerank.lab.lab import Lab
 from cerank.lab.plans import Work
@@ -30,13 +31,19 @@ class Matrix(msgspec.Struct, frozen=True):
 
     cells: tuple[Cell, ...] = ()
     plans: tuple[Plan, ...] = ()  # one a cell
-    work: tuple[Work, ...] = ()  # of all cells together, part by part
+    work: tuple[Work, ...] = ()  # of all cells together, part by part; what several share counts once
+    shared: tuple[Work, ...] = ()  # what is not done again, for another run of the matrix does it
     mistakes: tuple[Mistake, ...] = ()
 
     @property
     def pairs(self) -> int:
         """Pairs through the model, at most."""
         return sum(part.pairs for part in self.work)
+
+    @property
+    def minutes(self) -> float | None:
+        """How long all of it takes on one device; None where a part of it was never timed here."""
+        return estimates.total(self.work)
 
 
 def planned(cells: Sequence[Cell], draft: Draft, settings: Settings, now: datetime, say: Say) -> Matrix:
@@ -50,7 +57,6 @@ def planned(cells: Sequence[Cell], draft: Draft, settings: Settings, now: dateti
     work: dict[bytes, tuple[Work, ...]] = {}
     mistakes: list[Mistake] = []
     found: list[Plan] = []
-    totals: dict[str, tuple[int, int]] = {}
     for cell in cells:
         same = _same(msgspec.structs.replace(cell.recipe, seed=0))
         anywhere = _same(msgspec.structs.replace(cell.recipe, seed=0, base=""))
@@ -64,13 +70,62 @@ def planned(cells: Sequence[Cell], draft: Draft, settings: Settings, now: dateti
                 continue
         plan = made[same]
         recipe = msgspec.structs.replace(plan.recipe, seed=cell.recipe.seed)
-        found.append(msgspec.structs.replace(plan, recipe=recipe, label=cell.label))
-        for part in work[anywhere]:
-            units, pairs = totals.get(part.part, (0, 0))
-            totals[part.part] = units + part.units, pairs + part.pairs
+        found.append(msgspec.structs.replace(plan, recipe=recipe, label=cell.label, shares=len(cells) > 1))
     if mistakes:
         return Matrix(mistakes=tuple(dict.fromkeys(mistakes)))
-    return Matrix(tuple(cells), tuple(found), tuple(Work(name, *sums) for name, sums in totals.items()))
+    tally = Tally()
+    for cell, plan in zip(cells, found, strict=True):
+        parts = work[_same(msgspec.structs.replace(cell.recipe, seed=0, base=""))]
+        known = estimates.rates(settings.lab, plan.recipe, plan.device, plan.threads)
+        tally.add(plan.recipe, sharing.identities(plan), estimates.timed(parts, known))
+    return Matrix(tuple(cells), tuple(found), tally.done, tally.shared)
+
+
+class Tally:
+    """Sums the work of several runs, part by part, where equal stages are trained, and so re-ranked by, once."""
+
+    def __init__(self) -> None:
+        self._seen: set[str] = set()
+        self._done: dict[str, Work] = {}
+        self._shared: dict[str, Work] = {}
+
+    @property
+    def done(self) -> tuple[Work, ...]:
+        """What has to be done."""
+        return tuple(self._done.values())
+
+    @property
+    def shared(self) -> tuple[Work, ...]:
+        """What has not, for it is done for another of the runs."""
+        return tuple(self._shared.values())
+
+    def add(self, recipe: Recipe, identities: Sequence[str], work: Sequence[Work], given: Container[str] = ()) -> None:
+        """Enters a run's work.
+
+        Args:
+            recipe: its recipe.
+            identities: of its stages, in order; see `data.sharing`.
+            work: its parts.
+            given: stages that runs of the lab have finished already.
+        """
+        keys = dict(zip(recipe.chain, identities, strict=True))
+        data = recipe.data
+        tested = repr((data.test, data.first_stages, data.depth))
+        for part in work:
+            stage = keys[part.stage]
+            key = f"{stage} {part.part} {tested if part.part.startswith('re-rank ') else ''}"
+            sums = self._shared if key in self._seen or stage in given else self._done
+            self._seen.add(key)
+            before = sums.get(part.part)
+            sums[part.part] = plus(before, part) if before else part
+
+
+def plus(one: Work, other: Work) -> Work:
+    """Two parts of one name together; their time is unknown where one's is."""
+    is_known = one.minutes is not None and other.minutes is not None
+    minutes = (one.minutes or 0.0) + (other.minutes or 0.0) if is_known else None
+    stage = one.stage if one.stage == other.stage else ""
+    return Work(one.part, one.units + other.units, one.pairs + other.pairs, stage, minutes)
 
 
 def launched(lab: Lab, matrix: Matrix) -> tuple[RunFolder, ...]:

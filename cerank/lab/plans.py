@@ -31,9 +31,11 @@ if TYPE_CHECKING:
 class Work(msgspec.Struct, frozen=True):
     """A part of a run's work, counted in pairs through the model before anything is started."""
 
-    part: str  # "train contrastive", "validate contrastive", "re-rank pydocs/test"
+    part: str  # "train contrastive", "validate contrastive", "re-rank pydocs/test by contrastive"
     units: int  # steps, validations, queries
     pairs: int
+    stage: str = ""  # whose work it is; "" for a sum over several
+    minutes: float | None = None  # as far as it can be told: see `lab.estimates`
 
 
 def parts_of(dataset: str) -> tuple[str, str, tuple[str, ...]]:
@@ -97,8 +99,10 @@ def plan_of(recipe: Recipe, settings: Settings, *, now: datetime, label: str = "
 
     complete = absolute(checked(recipe))
     datasets = opened(complete, settings.cache)
+    measured, each = _measures_checked(complete, datasets)
     return Plan(
-        recipe=_measures_checked(complete, datasets),
+        recipe=measured,
+        measures=each,
         inputs=inputs_of(complete, datasets, fetch=True),
         device=device_named(settings.device),
         threads=settings.threads or physical_cores(),
@@ -111,22 +115,30 @@ def plan_of(recipe: Recipe, settings: Settings, *, now: datetime, label: str = "
 
 def work_of(plan: Plan) -> tuple[Work, ...]:
     """The plan's work, part by part; exact for steps, an upper bound where a query has fewer candidates."""
-    from cerank.data.inputs import opened, training_dataset
+    from cerank.data.inputs import opened
 
-    recipe = plan.recipe
-    datasets = opened(recipe, Path(plan.cache))
-    asked = len(datasets[recipe.data.validation].queries)
+    datasets = opened(plan.recipe, Path(plan.cache))
+    return counted(plan.recipe, {name: len(dataset.queries) for name, dataset in datasets.items()})
+
+
+def counted(recipe: Recipe, queries: Mapping[str, int]) -> tuple[Work, ...]:
+    """A recipe's work, part by part, stages in order.
+
+    Args:
+        recipe: complete.
+        queries: how many each of its datasets has.
+    """
+    asked = queries[recipe.data.validation]
     found = []
     for name, stage in recipe.chained():
-        steps = _steps(stage, len(datasets[training_dataset(recipe, stage)].queries))
-        found.append(Work(f"train {name}", steps, steps * stage.groups_per_step * stage.group_size))
+        steps = _steps(stage, queries[stage.dataset or recipe.data.train])
+        found.append(Work(f"train {name}", steps, steps * stage.groups_per_step * stage.group_size, name))
         times = -(-steps // (stage.validate_every or steps))
-        queries = min(asked, stage.validation_queries or asked)
-        found.append(Work(f"validate {name}", times, times * queries * stage.validation_depth))
+        looked = min(asked, stage.validation_queries or asked)
+        found.append(Work(f"validate {name}", times, times * looked * stage.validation_depth, name))
         for test in recipe.data.test:
-            count = len(datasets[test].queries)
-            pairs = count * recipe.data.depth * len(recipe.data.first_stages)
-            found.append(Work(f"re-rank {test} by {name}", count, pairs))
+            pairs = queries[test] * recipe.data.depth * len(recipe.data.first_stages)
+            found.append(Work(f"re-rank {test} by {name}", queries[test], pairs, name))
     return tuple(found)
 
 
@@ -172,16 +184,14 @@ def _absolute(name: str) -> str:
     return f"{found.resolve()}{sharp}{split}{mark}{rest}" if is_path and found.exists() else name
 
 
-def _margins_checked(
-    given: Mapping[str, float], measures: Sequence[str], judged: Mapping[str, Mapping[str, int]]
-) -> dict[str, float]:
+def _margins_checked(given: Mapping[str, float], measures: Sequence[str]) -> dict[str, float]:
     """The margins under their measures' canonical names."""
-    from cerank.evaluate.measures import check
+    from cerank.evaluate.measures import canonical
 
     where = "evaluate.margins"
     found: dict[str, float] = {}
     for name, value in given.items():
-        (measure,) = check([name], judged, f"{where} {name}")
+        measure = canonical(name, f"{where} {name}")
         if measure not in measures:
             hint = f"{nearest(measure, measures)}; add it to evaluate.measures or take its margin away"
             raise RecipeError(f"{name}: a margin for a measure that is not evaluated", where=where, hint=hint)
@@ -191,23 +201,39 @@ def _margins_checked(
     return found
 
 
-def _measures_checked(recipe: Recipe, datasets: dict[str, Dataset]) -> Recipe:
-    """The recipe with canonical measures, each known and able to differ from 0 on what it is computed on."""
+def _measures_checked(recipe: Recipe, datasets: dict[str, Dataset]) -> tuple[Recipe, dict[str, tuple[str, ...]]]:
+    """The recipe with canonical measures, each known and able to differ from 0 on what it is computed on.
+
+    Where it says "auto", each test dataset has its own, which are returned by its name, and the recipe has all of them.
+    """
     from cerank.evaluate.measures import check
 
-    measures: Sequence[str] = recipe.evaluate.measures
-    for test in recipe.data.test:
-        measures = check(measures, datasets[test].qrels, f"evaluate.measures on {test}")
+    measures, each = _measures_of(recipe, datasets)
     dataset = datasets[recipe.data.validation]
     stages = dict(recipe.stages)
     for name, stage in recipe.chained():
+        if stage.validation_measure == "loss":  # the stage's own; not a measure
+            continue
         queries = list(dataset.queries)[: stage.validation_queries or None]
         validation = {query: dataset.qrels.get(query, {}) for query in queries}
         where = f"stages.{name}.validation_measure"
         (chosen,) = check([stage.validation_measure], validation, where)
         stages[name] = msgspec.structs.replace(stage, validation_measure=chosen)
-    given, judged = recipe.evaluate.margins, datasets[recipe.data.test[0]].qrels
-    evaluate = msgspec.structs.replace(
-        recipe.evaluate, measures=tuple(measures), margins=_margins_checked(given, measures, judged)
-    )
-    return msgspec.structs.replace(recipe, evaluate=evaluate, stages=stages)
+    margins = _margins_checked(recipe.evaluate.margins, measures)
+    evaluate = msgspec.structs.replace(recipe.evaluate, measures=measures, margins=margins)
+    return msgspec.structs.replace(recipe, evaluate=evaluate, stages=stages), each
+
+
+def _measures_of(recipe: Recipe, datasets: dict[str, Dataset]) -> tuple[tuple[str, ...], dict[str, tuple[str, ...]]]:
+    """All measures of the recipe, and those of each test dataset where it says "auto"."""
+    from cerank.data.datasets import measures_of
+    from cerank.data.named import AUTO
+    from cerank.evaluate.measures import check
+
+    asked = recipe.evaluate.measures
+    each = {}
+    for test in recipe.data.test:
+        own = [name for one in asked for name in (measures_of(datasets[test]) if one == AUTO else (one,))]
+        each[test] = check(own, datasets[test].qrels, f"evaluate.measures on {test}")
+    everything = tuple(dict.fromkeys(name for names in each.values() for name in names))
+    return everything, each if AUTO in asked else {}

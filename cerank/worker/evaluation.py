@@ -116,7 +116,7 @@ class Evaluation:
         disk.make_folder(ranking_path.parent)
         disk.write(ranking_path, write_run(ranking, system))
         qrels = self._sources.datasets[test].qrels
-        names = check(self._plan.recipe.evaluate.measures, qrels, "evaluate.measures")
+        names = check(self._plan.measures_on(test), qrels, "evaluate.measures")
         disk.make_folder(measures_path.parent)
         disk.write(measures_path, measure_rows(per_query(names, qrels, ranking)))
 

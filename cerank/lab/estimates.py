@@ -1,0 +1,114 @@
+"""How long a plan's work will take, from what former runs of the lab did on the same device.
+
+Invariant: a time is given only where something like it was measured here, or where a person says how fast; else None.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from cerank.domain.plan import Plan
+from cerank.domain.readings import Reading, Validation
+from cerank.domain.recipe import Recipe, Stage
+from cerank.errors import CerankError
+from cerank.lab.plans import Work
+from cerank.store import journal, runs
+from cerank.store.layout import ReadingRow, RunFolder
+
+NEWEST = 100  # runs looked at, the newest first
+SCORING = 3.0  # pairs scored in the time one is learnt from: the backward pass takes twice the forward pass
+
+
+class Rate(msgspec.Struct, frozen=True):
+    """Pairs a second through the model."""
+
+    train: float
+    score: float
+
+
+def rates(lab: Path, recipe: Recipe, device: str, threads: int) -> dict[str, Rate]:
+    """Stage -> how fast it goes, for the stages of the chain that something like was trained before.
+
+    Like is: the same base and pooling, kind of device, threads (on a CPU), longest pair and precision; the newest such
+    stage of the lab's newest 100 runs counts.
+
+    Args:
+        lab: the folder of runs.
+        recipe: with its base as it stands in a plan.
+        device: as in a plan, such as "cpu" or "cuda:0".
+        threads: as in a plan.
+    """
+    wanted = {name: _like(recipe, stage, device, threads) for name, stage in recipe.chained()}
+    found: dict[tuple[object, ...], Rate] = {}
+    for folder in runs.folders(lab)[: -NEWEST - 1 : -1]:
+        if all(like in found for like in wanted.values()):
+            break
+        try:
+            plan = runs.load_plan(folder)
+            _look(folder, plan, set(wanted.values()), found)
+        except CerankError:
+            continue  # a damaged run says nothing
+    return {name: found[like] for name, like in wanted.items() if like in found}
+
+
+def timed(work: Sequence[Work], known: Mapping[str, Rate]) -> tuple[Work, ...]:
+    """The work with the minutes of each part whose stage's rate is known."""
+    out = []
+    for part in work:
+        rate = known.get(part.stage)
+        speed = (rate.train if part.part.startswith("train ") else rate.score) if rate else 0.0
+        out.append(msgspec.structs.replace(part, minutes=part.pairs / speed / 60 if speed else None))
+    return tuple(out)
+
+
+def total(work: Sequence[Work]) -> float | None:
+    """Minutes of all parts together; None where one of them is not known."""
+    minutes = [part.minutes for part in work]
+    return None if not minutes or None in minutes else sum(found for found in minutes if found is not None)
+
+
+def in_words(minutes: float | None) -> str:
+    """A time for a person: "40 s", "12 min", "3 h 20 min", "2 d 4 h", or "unknown"."""
+    if minutes is None:
+        return "unknown"
+    if minutes < 1.5:
+        return f"{round(minutes * 60)} s"
+    whole = round(minutes)
+    if whole < 120:
+        return f"{whole} min"
+    hours, rest = divmod(whole, 60)
+    return f"{hours} h {rest} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
+
+
+def _like(recipe: Recipe, stage: Stage, device: str, threads: int) -> tuple[object, ...]:
+    kind = device.partition(":")[0]
+    return recipe.base, recipe.pooling, kind, threads if kind == "cpu" else 0, stage.max_length, stage.precision
+
+
+def _look(
+    folder: RunFolder, plan: Plan, wanted: set[tuple[object, ...]], found: dict[tuple[object, ...], Rate]
+) -> None:
+    """Enters the rates of the run's stages that are wanted and not found yet."""
+    rows: list[ReadingRow] | None = None
+    for index, (_, stage) in enumerate(plan.recipe.chained()):
+        like = _like(plan.recipe, stage, plan.device, plan.threads)
+        if like not in wanted or like in found:
+            continue
+        rows = journal.read(folder.readings, ReadingRow) if rows is None else rows
+        rate = _measured([row for row in rows if row.stage == index], stage)
+        if rate is not None:
+            found[like] = rate
+
+
+def _measured(rows: Sequence[ReadingRow], stage: Stage) -> Rate | None:
+    steps = [row for row in rows if isinstance(row, Reading)]
+    seconds = sum(row.seconds for row in steps)
+    if seconds <= 0:
+        return None
+    train = sum(row.pairs for row in steps) / seconds
+    looks = [row.seconds for row in rows if isinstance(row, Validation) and row.seconds > 0]
+    pairs = len(looks) * stage.validation_queries * stage.validation_depth
+    return Rate(train, pairs / sum(looks) if pairs else SCORING * train)
