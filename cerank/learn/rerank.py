@@ -14,13 +14,12 @@ import torch
 
 from cerank.data.bases import BaseFiles, fingerprint
 from cerank.errors import RunFailedError
+from cerank.learn.forward import Forward, budget_of, mean_states
 from cerank.learn.model import CrossEncoder, Mark, load, tokenizer_of
 from cerank.learn.tokens import Pair, Tokens, batches_by_length
 
 Texts = Callable[[Sequence[str]], Sequence[str]]
 
-CPU_BUDGET = 2048  # padded tokens a batch on a CPU: small enough to stay in cache
-GPU_BUDGET = 65_536
 REMEMBERED = 2_000_000  # texts kept tokenized; beyond, they are forgotten and tokenized again
 
 
@@ -31,13 +30,13 @@ class Scorer:
         model: in evaluation mode while it scores; its mode is restored afterwards.
         tokens: assembles pairs; shared with training where there is one.
         device: where the model is.
-        precision: "fp32", or "bf16" for autocast; scores are float32 either way.
+        precision: "fp32", or "bf16" for products in bf16 (see `Forward`); scores are float32 either way.
     """
 
     def __init__(self, model: CrossEncoder, tokens: Tokens, device: str = "cpu", precision: str = "fp32") -> None:
         self._model, self._tokens = model, tokens
-        self._device, self._precision = torch.device(device), precision
-        self._budget = CPU_BUDGET if self._device.type == "cpu" else GPU_BUDGET
+        place = torch.device(device)
+        self._forward, self._budget = Forward(model, tokens, place, precision), budget_of(place)
 
     @classmethod
     def load(cls, folder: str | Path, device: str = "cpu", precision: str = "fp32") -> Scorer:
@@ -54,12 +53,10 @@ class Scorer:
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
         """Scores of (query text, document text) pairs, in order; larger is more relevant."""
-        self._tokens.forget()  # places serve as keys here, and must not meet those of an earlier call
-        queries = {str(at): query for at, (query, _) in enumerate(pairs)}
-        documents = {str(at): document for at, (_, document) in enumerate(pairs)}
-        self._tokens.add("query", list(queries), lambda keys: [queries[key] for key in keys])
-        self._tokens.add("document", list(documents), lambda keys: [documents[key] for key in keys])
-        scores = self._scores([self._tokens.pair(key, key) for key in queries])
+        self._tokens.forget()  # texts are their own keys here, and must not meet the ids of an earlier call
+        self._tokens.add("query", [query for query, _ in pairs], lambda texts: texts)
+        self._tokens.add("document", [document for _, document in pairs], lambda texts: texts)
+        scores = self._scores([self._tokens.pair(query, document) for query, document in pairs])
         self._tokens.forget()
         return scores
 
@@ -96,10 +93,9 @@ class Scorer:
         out = torch.empty(len(pairs))
         was_training = self._model.training
         self._model.eval()
-        for indices in batches_by_length([len(pair.ids) for pair in pairs], self._budget):
-            batch = self._tokens.batch([pairs[index] for index in indices], self._device)
-            with torch.autocast(self._device.type, torch.bfloat16, enabled=self._precision == "bf16"):
-                out[torch.tensor(indices)] = self._model(batch).cpu()
+        with self._forward.scoring() as score:
+            for indices in batches_by_length([len(pair.ids) for pair in pairs], self._budget):
+                out[torch.tensor(indices)] = score([pairs[index] for index in indices]).cpu()
         self._model.train(was_training)
         if not bool(out.isfinite().all()):
             raise RunFailedError(
@@ -151,13 +147,9 @@ def similarity(
 @torch.inference_mode()
 def _embeddings(encoder: Any, tokenizer: Any, texts: Sequence[str], max_length: int) -> torch.Tensor:
     """(texts, hidden size), each row of length 1."""
-    device = encoder.device
-    ids = tokenizer(list(texts), truncation=True, max_length=max_length, verbose=False)["input_ids"]
-    out = torch.empty(len(ids), encoder.config.hidden_size)
-    for indices in batches_by_length([len(row) for row in ids], CPU_BUDGET):
-        batch = tokenizer.pad({"input_ids": [ids[index] for index in indices]}, return_tensors="pt").to(device)
-        hidden = encoder(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).last_hidden_state
-        weights = batch["attention_mask"].unsqueeze(-1).float()
-        pooled = (hidden * weights).sum(dim=1) / weights.sum(dim=1)
-        out[torch.tensor(indices)] = torch.nn.functional.normalize(pooled, dim=1).cpu()
+    rows = tokenizer(list(texts), truncation=True, max_length=max_length, verbose=False)["input_ids"]
+    out = torch.empty(len(rows), encoder.config.hidden_size)
+    for indices in batches_by_length([len(row) for row in rows], budget_of(encoder.device)):
+        means = mean_states(encoder, [Pair(tuple(rows[index]), len(rows[index])) for index in indices])
+        out[torch.tensor(indices)] = torch.nn.functional.normalize(means, dim=1).cpu()
     return out

@@ -112,6 +112,11 @@ class Tokens:
         )["input_ids"]
         self._known.update({(kind, key): tuple(ids) for key, ids in zip(new, encoded, strict=True)})
 
+    @property
+    def has_types(self) -> bool:
+        """Whether the base takes the segments as token types."""
+        return self._template.has_types
+
     def __len__(self) -> int:
         return len(self._known)
 
@@ -153,7 +158,9 @@ def _longest_first(
     half = room // 2
     if len(query) <= len(document):
         return (query, document[: room - len(query)]) if len(query) <= half else (query[:half], document[: room - half])
-    return (query[: room - len(document)], document) if len(document) <= half else (query[: room - half], document[:half])
+    return (
+        (query[: room - len(document)], document) if len(document) <= half else (query[: room - half], document[:half])
+    )
 
 
 def batches_by_length(lengths: Sequence[int], budget: int) -> list[list[int]]:

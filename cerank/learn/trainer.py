@@ -26,9 +26,10 @@ from cerank.domain.seeds import derive
 from cerank.errors import RunFailedError
 from cerank.learn import checkpoint
 from cerank.learn.checkpoint import State
+from cerank.learn.forward import CPU_BUDGET
 from cerank.learn.losses import LOSSES, Loss
 from cerank.learn.model import CrossEncoder, freeze, set_dropout
-from cerank.learn.rerank import CPU_BUDGET, Texts
+from cerank.learn.rerank import Texts
 from cerank.learn.tokens import Tokens, batches_by_length
 
 
