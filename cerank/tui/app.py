@@ -17,7 +17,7 @@ from textual.binding import Binding, BindingType
 from textual.dom import DOMNode
 from textual.notifications import SeverityLevel
 from textual.screen import Screen
-from textual.worker import get_current_worker
+from textual.worker import Worker, get_current_worker
 
 from cerank.domain.recipe import Recipe
 from cerank.errors import CerankError
@@ -74,6 +74,7 @@ class CerankApp(App[str], inherit_bindings=False):
         self._machine = system.Machine(lab.folder)
         self._look_every = look_every
         self._is_looking = self._is_warm = False
+        self._at_work: set[Worker[None]] = set()
         self._filters.append(SafeLines())  # the last gate; Textual itself passes escape sequences on
 
     def on_mount(self) -> None:
@@ -159,21 +160,31 @@ class CerankApp(App[str], inherit_bindings=False):
             last: called in the end, whatever happened.
         """
 
+        def heard(outcome: T, worker: Worker[None]) -> None:
+            # asked here, where nothing can come between: a later job of the group may have begun since the thread ended
+            if done is not None and not worker.is_cancelled and self.is_running and (node is None or node.is_attached):
+                done(outcome)
+
         def bounded() -> None:
             worker = get_current_worker()
-            outcome: list[T] = []
+            self._at_work.add(worker)
             try:
-                outcome.append(job())
+                self.call_from_thread(heard, job(), worker)
             except CerankError as error:
                 self.call_from_thread(self.refuse, error)
             except Exception as error:  # noqa: BLE001 - the boundary named above
                 self.call_from_thread(self._fault, error)
-            if outcome and done is not None and not worker.is_cancelled and (node is None or node.is_attached):
-                self.call_from_thread(done, outcome[0])
-            if last is not None:
-                self.call_from_thread(last)
+            finally:
+                self._at_work.discard(worker)
+                if last is not None:
+                    self.call_from_thread(last)
 
         (node or self).run_worker(bounded, thread=True, group=group, exclusive=node is not None, exit_on_error=False)
+
+    @property
+    def is_at_work(self) -> bool:
+        """Whether a thread is at a job; one that was given up ends when its job does."""
+        return bool(self._at_work) or not all(worker.is_finished for worker in self.workers)
 
     def refuse(self, error: CerankError) -> None:
         """Shows why something was not done."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from textual.pilot import Pilot
 from cerank.tui.app import CerankApp
 from tests.tui.labs import LabFolder
 
+STILL_WITHIN = 60.0  # seconds; reached only by what is broken
 Settle = Callable[["Pilot[str]"], Awaitable[None]]
 
 
@@ -36,15 +38,21 @@ def app(folder: LabFolder) -> CerankApp:
 
 async def settle(pilot: Pilot[str]) -> None:
     """Waits until no thread is at work and three looks at the screen in a row, colours included, are the same."""
+    app = pilot.app
+    assert isinstance(app, CerankApp)
     seen, same = "", 0
-    for _ in range(60):
-        await pilot.app.workers.wait_for_complete()
+    deadline = time.monotonic() + STILL_WITHIN
+    while time.monotonic() < deadline:
         await pilot.pause()
-        now = drawn(pilot.app)
-        same = same + 1 if now == seen and not list(pilot.app.workers) else 0
+        if app.is_at_work:
+            same = 0
+            continue
+        now = drawn(app)
+        same = same + 1 if now == seen else 0
         seen = now
         if same == 2:
             return
+    raise AssertionError(f"still at work: {app.workers}" if app.is_at_work else "the screen never stood still")
 
 
 def drawn(app: App[str]) -> str:
@@ -72,13 +80,3 @@ def text_of(app: CerankApp) -> str:
     size = app.screen.size
     strips = app.screen._compositor.render_strips(size)
     return "\n".join(strip.text.rstrip() for strip in strips)
-
-
-RACED = ("tests/tui/test_compare.py", "tests/tui/test_new_run.py", "tests/tui/test_start.py")  # seen to look too early
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Asks again, twice at most and with a word in the report, where a race on a busy machine is not yet found."""
-    for item in items:
-        if item.nodeid.startswith(RACED):
-            item.add_marker(pytest.mark.flaky(reruns=2))

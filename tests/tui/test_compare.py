@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import io
 import json
@@ -12,7 +11,6 @@ from pathlib import Path
 
 import pytest
 from textual.pilot import Pilot
-from textual.worker import WorkerCancelled
 
 from cerank.lab import comparisons
 from cerank.lab.bench import Difference
@@ -303,8 +301,6 @@ async def test_a_later_request_wins_over_one_still_at_work(app: CerankApp, files
         screen = await opened(pilot, files[:2])
         screen._measure_by(dataset="./nowhere")
         screen._measure_by(dataset="./c", targets=tuple(files))
-        with contextlib.suppress(WorkerCancelled):
-            await app.workers.wait_for_complete()
         await settle(pilot)
         assert screen.query_one(ComparisonTable).row_count == 6
 

@@ -38,8 +38,8 @@ async def main():
     where = Path(sys.argv[1])
     app = dashboard.CerankApp(Lab(Settings(lab=where, cache=where, device="cpu", threads=1, format="")), look_every=0)
     async with app.run_test(size=(120, 36)) as pilot:
-        await app.workers.wait_for_complete()
-        await pilot.pause()
+        while app.is_at_work or not app.has_looked:
+            await pilot.pause()
 asyncio.run(main())
 print("\\n" + json.dumps(sorted({name.partition(".")[0] for name in sys.modules})))
 """

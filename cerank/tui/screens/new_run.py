@@ -409,7 +409,7 @@ class NewRunScreen(LabScreen):
         self._say_mistakes()
         for field in self._fields:
             if field.row.path == path:
-                field.query("LineInput, Choice").first().focus()
+                self.call_after_refresh(field.open)  # once its page is laid out, or it would not know where to scroll
 
     def action_copy(self) -> None:
         """Copies the commands, one a line."""

@@ -174,6 +174,10 @@ class FieldRow(Vertical):
         if self.is_mounted and wrong:
             self.query_one(".wrong", Static).update(content(f"{WRONG} {wrong}"))
 
+    def open(self) -> None:
+        """Puts the cursor into its line."""
+        self.query("LineInput, Choice").first().focus()
+
     def on_descendant_focus(self) -> None:
         """Says in full what the field means."""
         self.add_class("-open")

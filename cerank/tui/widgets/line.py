@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from textual.reactive import reactive
 from textual.widgets import Input
 
 from cerank.text import shown
@@ -11,6 +12,8 @@ class LineInput(Input):
     """An input that takes no character a terminal acts upon."""
 
     DEFAULT_CSS = "LineInput { height: 1; border: none; padding: 0 1; } LineInput:focus { border: none; }"
+
+    cursor_blink = reactive(False, init=False)  # it would draw twice a second, over SSH too
 
     def replace(self, text: str, start: int, end: int) -> None:
         """Replaces a part of the value, by keys or by pasting."""
