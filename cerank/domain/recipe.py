@@ -22,6 +22,9 @@ Rate = Annotated[float, msgspec.Meta(gt=0.0, le=1000.0)]
 Amount = Annotated[float, msgspec.Meta(ge=0.0, le=10.0**6)]
 
 
+VALIDATION_LOSS = "loss"  # among validation measures: the stage's own loss on validation queries
+
+
 class Stage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One stage of fine-tuning: which groups it sees, what loss it takes, how it steps, when it looks up."""
 
@@ -128,6 +131,11 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         msgspec.Meta(pattern=r"^(stop|skip:[1-9]\d*)\Z"),
         says('at an inf or NaN: "stop", or "skip:3" to leave out up to three steps'),
     ] = "stop"
+
+    @property
+    def validates_by_loss(self) -> bool:
+        """Whether validations compute the stage's own loss."""
+        return self.validation_loss == "yes" or self.validation_measure == VALIDATION_LOSS
 
 
 class Data(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
