@@ -46,6 +46,8 @@ def uses(recipe: Recipe) -> tuple[Use, ...]:
     wanted = [Use(test, first, data.depth) for test in data.test for first in data.first_stages]
     for _, stage in recipe.chained():
         wanted.append(Use(data.validation, validation_first_stage(recipe), stage.validation_depth))
+        if stage.validates_by_loss and (stage.source == "labels" or stage.teacher == EMBEDDING):
+            wanted.append(Use(data.validation, validation_first_stage(recipe), stage.window[1]))
         if stage.source == "labels" or stage.teacher == EMBEDDING:
             dataset = training_dataset(recipe, stage)
             wanted.append(Use(dataset, training_first_stage(recipe, stage), stage.window[1]))

@@ -10,13 +10,13 @@ from pathlib import Path
 
 from cerank.data import first_stage, inputs
 from cerank.data.bases import BaseFiles, locate
-from cerank.data.teachers import read_teacher
+from cerank.data.teachers import Repairs, read_teacher
 from cerank.data.trec import read_run, write_run
 from cerank.domain.plan import Plan
 from cerank.domain.rankings import Ranking, ordered
 from cerank.domain.recipe import Stage
 from cerank.errors import RunFailedError
-from cerank.store import disk
+from cerank.store import disk, records
 from cerank.store.layout import RunFolder
 from cerank.worker.notes import Notes
 
@@ -67,20 +67,29 @@ class Sources:
             disk.write(path, write_run(ranking, first_stage_tag(first)))
         return read_run(path).ranking
 
-    def teacher(self, name: str, stage: Stage) -> Ranking:
-        """The ranking a stage is to mimic; written to the run the first time."""
-        path = self._folder.teacher(name)
+    def teacher(self, name: str, stage: Stage, *, in_validation: bool = False) -> Ranking:
+        """The ranking a stage is to mimic, or that of the validation queries; written to the run the first time.
+
+        A teacher from a file ranks what it ranks, and validation queries are among it or not.
+        """
+        is_computed = stage.teacher == inputs.EMBEDDING
+        path = self._folder.teacher(f"{name} in validation" if in_validation and is_computed else name)
         if not path.exists():
             disk.make_folder(path.parent)
-            if stage.teacher == inputs.EMBEDDING:
-                disk.write(path, self._embedding(stage))
+            if is_computed:
+                disk.write(path, self._embedding(stage, in_validation))
             else:
                 disk.write(path, write_run(self._given(name, stage), "teacher"))
         return read_run(path).ranking
 
+    def repairs(self, name: str) -> Repairs:
+        """What had to be mended in the teacher of a stage, once `teacher` was asked for."""
+        return records.load_if_there(self._folder.teacher(name).with_suffix(".repairs.json"), Repairs) or Repairs()
+
     def _given(self, name: str, stage: Stage) -> Ranking:
         teacher = read_teacher(stage.teacher, self.datasets[inputs.training_dataset(self._plan.recipe, stage)])
         repairs = teacher.repairs
+        records.save(self._folder.teacher(name).with_suffix(".repairs.json"), repairs)
         if repairs.mended:
             self._notes.event(
                 "teacher repaired",
@@ -89,13 +98,14 @@ class Sources:
             )
         return teacher.ranking
 
-    def _embedding(self, stage: Stage) -> bytes:
+    def _embedding(self, stage: Stage, in_validation: bool) -> bytes:
         """The embedding teacher's TREC run; from the cache where the same one was computed before."""
         from cerank.learn.rerank import similarity
 
         recipe = self._plan.recipe
-        name = inputs.training_dataset(recipe, stage)
-        first = inputs.training_first_stage(recipe, stage)
+        name, first = inputs.training_dataset(recipe, stage), inputs.training_first_stage(recipe, stage)
+        if in_validation:
+            name, first = recipe.data.validation, inputs.validation_first_stage(recipe)
         candidates = self.candidates(name, first).top(stage.window[1])
         files = locate(inputs.EMBEDDING_BASE, fetch=False)
         documents = self.datasets[name].documents.fingerprint()
