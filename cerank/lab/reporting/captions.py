@@ -102,11 +102,16 @@ def _tests(found: Declared, verdicts: Judged) -> list[str]:
 
 
 def _product(found: Declared, verdicts: Judged) -> str:
-    models = len(verdicts.pairs)
+    models = verdicts.models
     tests, firsts = len(found.tests), len(found.first_stages)
     sizes = {len(names) for names in found.measures.values()}
-    measures = f"{sizes.pop()} measures" if len(sizes) == 1 else "the measures of each"
-    return f"{models} models × {tests} test sets × {firsts} first stages × {measures}"
+    measures = _count(sizes.pop(), "measure") if len(sizes) == 1 else "the measures of each test set"
+    places = f"{_count(tests, 'test set')} × {_count(firsts, 'first stage')}"
+    return f"{_count(models, 'model')} × {places} × {measures}"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}" + ("" if number == 1 else "s")
 
 
 def _seeds(found: Declared) -> str:

@@ -116,7 +116,7 @@ def _measures(members: Sequence[RunTarget]) -> dict[str, tuple[str, ...]]:
     found: dict[str, list[str]] = {}
     for member in members:
         for test in member.plan.recipe.data.test:
-            found.setdefault(test, []).extend(member.plan.recipe.evaluate.measures)
+            found.setdefault(test, []).extend(member.plan.measures_on(test))
     return {test: _once(names) for test, names in found.items()}
 
 

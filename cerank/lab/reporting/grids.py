@@ -34,6 +34,7 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True):
     comparison: Comparison | None
     family: int  # tests of the whole declared family, those not measured yet included
     pairs: dict[str, str]  # model -> its baseline
+    models: int  # held against a baseline, those not in the lab included
 
 
 def places(found: Declared, data: Gathered) -> tuple[Place, ...]:
@@ -89,31 +90,37 @@ def judged(
         if all(at(data.systems[label], place.condition) for label in (left, right))
         for measure in data.measures.get(place.test, ())
     ]
-    family = max(_family(found, pairs, asked), len(pairings))
+    models = _models(found, pairs)
+    family = max(models * _tests(found, asked), len(pairings))
     if not pairings:
-        return Judged(comparison=None, family=family, pairs=pairs)
+        return Judged(comparison=None, family=family, pairs=pairs, models=models)
     names = tuple(dict.fromkeys(pairing.measure for pairing in pairings))
     terms = Terms(correction=correction, family=family, margins=_margins(found, names, pairs))
     order = list(dict.fromkeys([*(pairing.left for pairing in pairings), *data.systems]))
     comparison = compare([data.systems[label] for label in order], names, pairings=pairings, terms=terms)
-    return Judged(comparison=comparison, family=family, pairs=pairs)
+    return Judged(comparison=comparison, family=family, pairs=pairs, models=models)
 
 
-def _family(found: Declared, pairs: dict[str, str], asked: Sequence[str]) -> int:
-    """Tests declared: models held against a baseline x places x measures, whether they are measured yet or not."""
+def _models(found: Declared, pairs: dict[str, str]) -> int:
+    """Models declared that are held against a baseline, whether their runs are in the lab or not."""
+    if found.record is None:
+        return len(pairs)
+    cells = found.record.cells
+    there = {(cell.recipe, cell.base) for cell in cells if cell.run not in found.absent}
+    absent = {(cell.recipe, cell.base) for cell in cells} - there
+    return len(pairs) + sum(recipe != found.baseline for recipe, _ in absent)
+
+
+def _tests(found: Declared, asked: Sequence[str]) -> int:
+    """Tests of one model: places x measures, declared or asked for now."""
     from cerank.evaluate.measures import canonical
 
     given = [canonical(name, "--measure") for name in asked]
-    models = len(pairs)
-    if found.record is not None:
-        cells = {(cell.recipe, cell.base) for cell in found.record.cells}
-        absent = {(cell.recipe, cell.base) for cell in found.record.cells if cell.run in found.absent}
-        models += len({cell for cell in absent if cell[0] != found.baseline and cell in cells})
     size = 0
     for test in found.tests:
         declared = found.measures.get(test, ()) if found.record is not None or not given else ()
         size += len({*(canonical(name, test) for name in declared), *given})
-    return models * len(found.first_stages) * size
+    return len(found.first_stages) * size
 
 
 def _margins(found: Declared, names: Sequence[str], pairs: dict[str, str]) -> dict[str, Margin]:

@@ -14,7 +14,7 @@ from cerank.lab.reporting.captions import GLYPHS
 from cerank.lab.reporting.layout import blocks, first_spans, groups, value_text
 from cerank.lab.reporting.records import Cell, Grid, Line, Place, Report
 from cerank.store.layout import plain
-from cerank.tabular import TEXTS, Table, rounded
+from cerank.tabular import TEXTS, Column, Table, rounded
 
 _SIGNS = {
     "↑": r"$\uparrow$",
@@ -39,7 +39,7 @@ _SIGNS = {
 _ACCENTS = {"\u0300": "`", "\u0301": "'", "\u0302": "^", "\u0303": "~", "\u0308": '"', "\u0327": "c", "\u030c": "v"}
 _PREAMBLE = r"""\documentclass[10pt,a4paper]{article}
 \usepackage[landscape,margin=15mm]{geometry}
-\usepackage[T1]{fontenc}
+\IfFileExists{lmodern.sty}{\usepackage[T1]{fontenc}\usepackage{lmodern}}{}
 \usepackage{booktabs}
 \usepackage{array}
 \usepackage{longtable}
@@ -50,7 +50,9 @@ _PREAMBLE = r"""\documentclass[10pt,a4paper]{article}
 
 def escaped(text: str) -> str:
     """`text` as ASCII LaTeX: signs as commands, accents as accents, any other character as its number."""
-    return "".join(_ascii(char) for char in escapes.latex(text))
+    return "".join(
+        _ascii(char) for char in escapes.latex(text).replace("--", "-{}-")
+    )  # an option keeps its two strokes
 
 
 def _ascii(char: str) -> str:
@@ -76,8 +78,8 @@ def file_name(grid: Grid) -> str:
 def table(grid: Grid, *, is_star: bool = False) -> str:
     """A floating table to include, with booktabs; too many columns for a page become tables below each other."""
     kind = "table*" if is_star else "table"
-    lines = ["% needs \\usepackage{booktabs}", f"\\begin{{{kind}}}[tbp]", "\\centering", "\\footnotesize"]
-    lines += ["\\setlength{\\tabcolsep}{3.5pt}", f"\\caption{{{' '.join(map(escaped, grid.caption))}}}"]
+    lines = ["% needs \\usepackage{booktabs}", f"\\begin{{{kind}}}[htbp]", "\\centering", "\\footnotesize"]
+    lines += ["\\setlength{\\tabcolsep}{3.5pt}", f"\\caption{{{' '.join(map(escaped, grid.caption))}}}", "\\smallskip"]
     lines += [f"\\label{{tab:{plain(grid.measure, 40)}}}"]
     parts = [_tabular(grid, columns) for columns in blocks(grid.places)]
     return "\n".join([*lines, "\n\n\\medskip\n".join(parts), f"\\end{{{kind}}}"]) + "\n"
@@ -128,12 +130,13 @@ def document(report: Report) -> str:
     """All tables with the side tables, as a document that compiles with booktabs and longtable."""
     parts = [_PREAMBLE, f"\\section*{{{escaped(report.title)}}}\n"]
     parts += [f"{escaped(text)}\n\n" for text in head(report)]
-    parts += [table(grid) + "\\clearpage\n" for grid in report.grids]
+    parts += [table(grid) + "\n" for grid in report.grids]
+    parts.append("\\clearpage\n")
     for side in tables.sides(report):
         parts.append(_long(side))
     for title, lines in (("Notes", report.notes), ("Not measured yet", report.missing)):
         if lines:
-            items = "".join(f"\\item {escaped(line)}\n" for line in lines)
+            items = "".join(f"\\item[--] {escaped(line)}\n" for line in lines)
             parts.append(f"\\subsection*{{{title}}}\n{{\\raggedright\\begin{{itemize}}\n{items}\\end{{itemize}}}}\n")
     return "".join([*parts, "\\end{document}\n"])
 
@@ -146,19 +149,42 @@ def head(report: Report) -> tuple[str, ...]:
 
 def _long(side: Table) -> str:
     """A table over several pages, its texts in columns that break lines."""
-    texts = sum(column.kind in TEXTS for column in side.columns)
-    width = (0.92 - 0.075 * (len(side.columns) - texts)) / max(texts, 1)
-    cell = f">{{\\raggedright\\arraybackslash}}p{{{width:.3f}\\linewidth}}"
-    spec = "".join(cell if column.kind in TEXTS else "r" for column in side.columns)
+    spec = "".join(_column_spec(width) for width in _widths(side))
     heads = " & ".join(f"\\textbf{{{escaped(column.heading)}}}" for column in side.columns)
     lines = [f"\\subsection*{{{escaped(side.title)}}}", "{\\scriptsize\\setlength{\\tabcolsep}{3pt}"]
     lines += [f"\\begin{{longtable}}{{{spec}}}", "\\toprule", f"{heads} \\\\", "\\midrule", "\\endhead"]
     for row in side.rows:
-        shown = (breakable(rounded(value, column)) for value, column in zip(row, side.columns, strict=True))
+        shown = [_long_cell(rounded(value, column), column) for value, column in zip(row, side.columns, strict=True)]
         lines.append(f"{' & '.join(shown)} \\\\")
     lines += ["\\bottomrule", "\\end{longtable}}"]
     lines += [f"{{\\small {escaped(note)}\\par}}" for note in side.notes]
     return "\n".join(lines) + "\n\n"
+
+
+def _widths(side: Table) -> list[float]:
+    """Each column's share of the line, by the length of its texts; 0 for figures, which take what they need."""
+    longest = [
+        min(max(len(column.heading), *(len(rounded(row[at], column)) for row in side.rows)), 70)
+        for at, column in enumerate(side.columns)
+    ]
+    figures = [column.kind not in TEXTS for column in side.columns]
+    room = (
+        0.96
+        - 0.02 * len(side.columns)
+        - sum(0.007 * long for long, is_one in zip(longest, figures, strict=True) if is_one)
+    )
+    total = sum(long for long, is_one in zip(longest, figures, strict=True) if not is_one)
+    return [0.0 if is_one else room * long / total for long, is_one in zip(longest, figures, strict=True)]
+
+
+def _column_spec(width: float) -> str:
+    return f">{{\\raggedright\\arraybackslash}}p{{{width:.3f}\\linewidth}}" if width else "r"
+
+
+def _long_cell(text: str, column: Column) -> str:
+    if column.kind in TEXTS:
+        return breakable(text)
+    return f"$-${escaped(text[1:])}" if text.startswith("-") else escaped(text)
 
 
 def breakable(text: str) -> str:
