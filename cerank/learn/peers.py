@@ -119,12 +119,11 @@ def _clock(device: str) -> Any:
     from transformers import TrainerCallback
 
     class Clock(TrainerCallback):
-        times: list[float] = []
+        def __init__(self) -> None:
+            self.times: list[float] = []
 
         def on_step_end(self, *_: Any, **__: Any) -> None:
             synchronized(device)
             self.times.append(time.perf_counter())
 
-    clock = Clock()
-    clock.times = []
-    return clock
+    return Clock()

@@ -1,0 +1,165 @@
+"""The field's everyday measures for all queries at once, in arrays; ir_measures stays the reference for them.
+
+Invariant: each value is the one that trec_eval computes, summed in its order; a test holds them to ir_measures' own.
+Sources: trec_eval 9 (m_ndcg_cut.c, m_map_cut.c, m_recip_rank.c, m_P.c, m_recall.c, m_success.c, m_Rprec.c).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain, repeat
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Grades = NDArray[np.int64]
+
+UNJUDGED = -(2**40)  # below every grade, so that no threshold counts it
+_CELLS = 1 << 22  # of a block's matrix of grades: 32 MiB
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """A measure that can be computed here."""
+
+    kind: str  # one of KINDS
+    cutoff: int | None  # None: the whole list
+    rel: int = 1  # smallest grade that counts as relevant
+
+
+class Block(msgspec.Struct, frozen=True):
+    """Some queries' rankings as grades, padded at the end by UNJUDGED."""
+
+    grades: Grades  # (queries, deepest): of the document at each rank
+    judged: Sequence[Grades]  # each query's grades in the qrels, descending
+
+
+def per_query(
+    asked: Mapping[str, Asked], qrels: Mapping[str, Mapping[str, int]], ranking: Mapping[str, Sequence[str]]
+) -> dict[str, dict[str, float]]:
+    """Name -> query -> value for every query of the qrels, in their order; 0 for one without a ranking.
+
+    Args:
+        asked: measures by the name they are to have.
+        qrels: query -> document -> grade.
+        ranking: query -> documents in strict order.
+    """
+    cutoffs = [one.cutoff for one in asked.values()]
+    deepest = None if None in cutoffs else max((cutoff for cutoff in cutoffs if cutoff is not None), default=0)
+    found: dict[str, dict[str, float]] = {name: dict.fromkeys(qrels, 0.0) for name in asked}
+    for queries, block in _blocks(qrels, ranking, deepest):
+        for name, one in asked.items():
+            found[name].update(zip(queries, KINDS[one.kind](block, one).tolist(), strict=True))
+    return found
+
+
+def _blocks(
+    qrels: Mapping[str, Mapping[str, int]], ranking: Mapping[str, Sequence[str]], deepest: int | None
+) -> Iterator[tuple[list[str], Block]]:
+    """Ranked queries with their block, cut so that no matrix grows beyond `_CELLS`, or holds one query."""
+    queries: list[str] = []
+    lists: list[Sequence[str]] = []
+    width = 1
+    for query in qrels:
+        ids = ranking.get(query, ())
+        ids = ids if deepest is None else ids[:deepest]
+        if queries and (len(queries) + 1) * max(width, len(ids)) > _CELLS:
+            yield queries, _block([qrels[each] for each in queries], lists, width)
+            queries, lists, width = [], [], 1
+        if ids:
+            queries.append(query)
+            lists.append(ids)
+            width = max(width, len(ids))
+    if queries:
+        yield queries, _block([qrels[each] for each in queries], lists, width)
+
+
+def _block(judged: Sequence[Mapping[str, int]], lists: Sequence[Sequence[str]], width: int) -> Block:
+    looked_up = (map(row.get, ids, repeat(UNJUDGED)) for row, ids in zip(judged, lists, strict=True))
+    lengths = np.fromiter(map(len, lists), dtype=np.int64, count=len(lists))
+    flat = np.fromiter(chain.from_iterable(looked_up), dtype=np.int64, count=int(lengths.sum()))
+    grades = np.full((len(lists), width), UNJUDGED, dtype=np.int64)
+    grades[np.arange(width) < lengths[:, None]] = flat
+    known = [np.array(sorted(row.values(), reverse=True), dtype=np.int64) for row in judged]
+    return Block(grades, known)
+
+
+def _summed(values: Floats) -> Floats:
+    """Each row's sum from left to right, as trec_eval adds up: another order moves the last bit."""
+    return np.cumsum(values, axis=1)[:, -1]
+
+
+def _cut(block: Block, asked: Asked) -> Grades:
+    return block.grades if asked.cutoff is None else block.grades[:, : asked.cutoff]
+
+
+def _relevant(block: Block, asked: Asked) -> Floats:
+    """(queries,): relevant documents in the qrels."""
+    return np.array([float((row >= asked.rel).sum()) for row in block.judged])
+
+
+def _share(part: Floats, whole: Floats) -> Floats:
+    """`part / whole`, 0 where the whole is 0."""
+    return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
+
+
+def _ndcg(block: Block, asked: Asked) -> Floats:
+    """Gain is the grade (0 below 0), discount log2(rank + 1); the ideal is the qrels' best order."""
+    found = np.maximum(_cut(block, asked), 0).astype(np.float64)
+    sizes = [int((row > 0).sum()) for row in block.judged]
+    width = max([1, *sizes]) if asked.cutoff is None else asked.cutoff
+    ideal = np.zeros((len(sizes), width))
+    for place, (row, size) in enumerate(zip(block.judged, sizes, strict=True)):
+        ideal[place, : min(size, width)] = row[: min(size, width)]
+    return _share(_discounted(found), _discounted(ideal))
+
+
+def _discounted(gains: Floats) -> Floats:
+    return _summed(gains / np.log2(np.arange(2, gains.shape[1] + 2)))
+
+
+def _rr(block: Block, asked: Asked) -> Floats:
+    hits = _cut(block, asked) >= asked.rel
+    return np.where(hits.any(axis=1), 1.0 / (hits.argmax(axis=1) + 1), 0.0)
+
+
+def _ap(block: Block, asked: Asked) -> Floats:
+    hits = _cut(block, asked) >= asked.rel
+    precisions = np.cumsum(hits, axis=1) / np.arange(1, hits.shape[1] + 1)
+    return _share(_summed(np.where(hits, precisions, 0.0)), _relevant(block, asked))
+
+
+def _found(block: Block, asked: Asked) -> Floats:
+    hits: Floats = (_cut(block, asked) >= asked.rel).sum(axis=1).astype(np.float64)
+    return hits
+
+
+def _precision(block: Block, asked: Asked) -> Floats:
+    return _found(block, asked) / float(asked.cutoff or 1)
+
+
+def _recall(block: Block, asked: Asked) -> Floats:
+    return _share(_found(block, asked), _relevant(block, asked))
+
+
+def _success(block: Block, asked: Asked) -> Floats:
+    return (_found(block, asked) > 0).astype(np.float64)
+
+
+def _r_precision(block: Block, asked: Asked) -> Floats:
+    """Precision at as many documents as are relevant."""
+    relevant = _relevant(block, asked)
+    hits = (block.grades >= asked.rel) & (np.arange(block.grades.shape[1]) < relevant[:, None])
+    return _share(hits.sum(axis=1).astype(np.float64), relevant)
+
+
+KINDS: dict[str, Callable[[Block, Asked], Floats]] = {
+    "nDCG": _ndcg,
+    "RR": _rr,
+    "AP": _ap,
+    "P": _precision,
+    "R": _recall,
+    "Success": _success,
+    "Rprec": _r_precision,
+}
