@@ -22,6 +22,7 @@ from cerank.domain.readings import Event
 from cerank.errors import CerankError, ExitCode, HeldError
 from cerank.launch import devices, local, slots
 from cerank.launch.devices import Device
+from cerank.launch.line import Line
 from cerank.store import disk, journal, lease, queue, records, runs
 from cerank.store.disk import DamagedError
 from cerank.store.layout import QueueFolder, RunFolder, runs_folder
@@ -77,7 +78,7 @@ class Supervisor:
     def _startable(self) -> list[Entry]:
         """The entries that a device here could take, now or later."""
         found = [(entry, self._asked(entry)) for entry in queue.entries(self.lab)]
-        return [entry for entry, asked in found if not asked or any(devices.fits(asked, one) for one in self.devices)]
+        return [entry for entry, asked in found if not asked or self._fits_somewhere(entry)]
 
     def step(self) -> None:
         """Sees which workers ended, drops the entries that are spent, and starts what fits on a free device.
@@ -140,12 +141,19 @@ class Supervisor:
         free = [device for device, run in zip(self.devices, in_use, strict=True) if not run]
         free.sort(key=lambda device: device.name in named)
         count = len(free)
+        line = Line(self.lab, [run for run in under_way if run])
         for entry in waiting:
             if not free:
                 break
-            taken = self._start(entry, free)
-            free = [device for device in free if device != taken]
+            if line.lets_start(entry.run) and (taken := self._start(entry, free)):
+                free = [device for device in free if device != taken]
+            if self._fits_somewhere(entry):
+                line.joined(entry.run)
         return len(free) < count
+
+    def _fits_somewhere(self, entry: Entry) -> bool:
+        asked = self._asked(entry)
+        return any(devices.fits(asked, device) for device in self.devices)
 
     def _start(self, entry: Entry, free: Sequence[Device]) -> Device | None:
         """Starts the entry's run on the first device that fits; the device, or None where it has to wait.

@@ -10,6 +10,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import ClassVar, ParamSpec, TypeVar
@@ -182,6 +183,20 @@ def remove(path: Path) -> None:
     if path.exists() or path.is_symlink():
         _operation("remove", path, path.unlink, missing_ok=True)
         _operation("sync-folder", path.parent, _sync_path, path.parent)
+
+
+def link(source: Path, target: Path) -> None:
+    """Make `target` a file of the same content: a hard link, or a copy where the file system has none.
+
+    For files that nobody changes in place, as all that cerank writes whole; the folder of `target` exists.
+
+    Raises:
+        RunFailedError: the disk refuses.
+    """
+    try:
+        _operation("link", target, os.link, source, target, follow_symlinks=False)
+    except RunFailedError:
+        _operation("copy", target, shutil.copyfile, source, target)
 
 
 def sha256_file(path: Path) -> str:

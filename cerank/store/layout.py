@@ -192,6 +192,10 @@ class RunFolder(msgspec.Struct, frozen=True):
         """The sealed folder of the model that a stage hands on."""
         return self.stage(index, name) / "final"
 
+    def adopted(self, index: int, name: str) -> Path:
+        """`records.Adopted`: from which run a stage was taken over; absent where it was trained here."""
+        return self.stage(index, name) / "adopted.json"
+
     def candidates(self, dataset: str, first_stage: str) -> Path:
         """The first stage's ranking that is re-ranked."""
         return self.path / "candidates" / f"{_pair(dataset, first_stage)}.run.gz"

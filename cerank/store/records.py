@@ -55,6 +55,17 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     code: str = ""  # hash of cerank's own source
 
 
+class Adopted(msgspec.Struct, frozen=True, kw_only=True):
+    """A stage that was not trained here: another run of the lab had trained the very same."""
+
+    run: str  # its name
+    plan: str  # its plan's fingerprint
+    identity: str  # of the stage, in both runs: `data.sharing.identity`
+    sha256: str  # of the sealed model's list of files with their hashes, equal in both runs
+    time: str  # UTC, ISO 8601
+    attempt: int = 0
+
+
 class Done(msgspec.Struct, frozen=True, kw_only=True):
     """A run that came to its end."""
 

@@ -28,7 +28,7 @@ class Notes:
     """Writes events and readings of one attempt; open it only while holding the run's lease."""
 
     def __init__(self, folder: RunFolder, attempt: int, now: Callable[[], datetime]) -> None:
-        self._attempt, self._now = attempt, now
+        self.attempt, self._now = attempt, now
         self._events: Journal[Event] = Journal(folder.events, Event)
         self._readings: Journal[ReadingRow] = Journal(folder.readings, ReadingRow)
         before: list[ReadingRow] = journal.read(folder.readings, ReadingRow)
@@ -36,15 +36,18 @@ class Notes:
         self.replayed = 0
         self.mismatches = 0
 
+    def time(self) -> str:
+        """The attempt's clock, as records hold it."""
+        return records.timestamp(self._now())
+
     def event(self, kind: str, text: str, position: Position | None = None) -> None:
         """Something happened; it survives a power cut at once."""
-        time = records.timestamp(self._now())
-        self._events.append(Event(kind=kind, text=text, time=time, attempt=self._attempt, position=position))
+        self._events.append(Event(kind=kind, text=text, time=self.time(), attempt=self.attempt, position=position))
         self._events.sync()
 
     def reading(self, row: ReadingRow) -> None:
         """A new row, or, after a resume, one that must equal the row already there; a difference is an event."""
-        row = msgspec.structs.replace(row, attempt=self._attempt)
+        row = msgspec.structs.replace(row, attempt=self.attempt)
         old = self._before.pop(_key(row), None)
         if old is None:
             self._readings.append(row)

@@ -10,6 +10,7 @@ from cerank.domain.plan import Plan
 from cerank.learn.rerank import Scorer
 from cerank.learn.trainer import PausedError
 from cerank.store.layout import RunFolder
+from cerank.worker import sharing
 from cerank.worker.beat import Beat
 from cerank.worker.evaluation import Evaluation
 from cerank.worker.notes import Notes
@@ -41,8 +42,9 @@ def carry_out(plan: Plan, folder: RunFolder, *, notes: Notes, beat: Beat, stop: 
     desk = Desk(plan, folder, sources, notes, beat, stop)
     for index, (name, stage) in enumerate(plan.recipe.chained()):
         work = StageWork(desk, index)
-        if not work.is_finished():
+        if not work.is_finished() and not sharing.adopted(desk, index):
             work.train()
+        sharing.adopt_rankings(desk, index)
 
         def scorer(final: object = work.final, precision: str = stage.precision) -> Scorer:
             return Scorer.load(str(final), plan.device, precision)
