@@ -10,6 +10,7 @@ import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Protocol
 
 from cerank.data.trec import RunFile
@@ -68,6 +69,7 @@ class Dataset:
     identity: str  # SHA-256 over the content of the whole, whatever part is taken of it
     reader: Callable[[str], RunFile]
     part: str = ""  # "[:60%]"
+    cache: Path | None = None  # folder of caches, where large files become maps; None reads them into memory
     place: str = ""  # folder in which further runs of it may be placed; "" where it takes none
 
     def fingerprint(self) -> str:

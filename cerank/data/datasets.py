@@ -14,11 +14,12 @@ from pathlib import Path
 import msgspec
 
 from cerank.data import named
+from cerank.data.candidates import run_at
 from cerank.data.dataset import CATALOGUE, Dataset, part_of
 from cerank.data.files import io_mistake, local_path
 from cerank.data.folders import open_folder
 from cerank.data.pydocs import SPLITS, materialise
-from cerank.data.trec import RunFile, read_run
+from cerank.data.trec import RunFile
 from cerank.errors import UsageError
 from cerank.registry import nearest
 from cerank.text import shown
@@ -66,16 +67,16 @@ def _open_pydocs(name: str, cache: Path) -> Dataset:
         raise UsageError(
             f"no dataset is called '{shown(name, 120)}'", hint=nearest(name, [f"pydocs/{s}" for s in SPLITS])
         )
-    return open_folder(materialise(cache) / split, "", name, _PYDOCS_IS)
+    return open_folder(materialise(cache) / split, "", name, _PYDOCS_IS, cache=cache)
 
 
-def _open_folder(name: str) -> Dataset:
+def _open_folder(name: str, cache: Path) -> Dataset:
     path, split = local_path(name), ""
     if "#" in name and not path.is_dir():
         before, _, split = name.rpartition("#")
         path = local_path(before)
     try:
-        return open_folder(path, split, name)
+        return open_folder(path, split, name, cache=cache)
     except OSError as error:
         raise io_mistake(path, error) from error
 
@@ -86,7 +87,7 @@ def _open_whole(name: str, cache: Path) -> Dataset:
     if name == "pydocs" or name.startswith("pydocs/"):
         return _open_pydocs(name, cache)
     if _is_path(name):
-        return _open_folder(name)
+        return _open_folder(name, cache)
     from cerank.data.irds import open_catalogued
 
     found = open_catalogued(named.id_of(name))
@@ -99,7 +100,7 @@ def _with_placed(dataset: Dataset, cache: Path) -> Dataset:
     brought, reader = dataset.runs, dataset.reader
 
     def read(run: str) -> RunFile:
-        return reader(run) if run in brought else read_run(placed[run])
+        return reader(run) if run in brought else run_at(placed[run], cache)
 
     runs = (*brought, *(run for run in placed if run not in brought))
     return replace(dataset, runs=runs, reader=read, place=str(named.run_folders(dataset.name, cache)[0]))
@@ -122,7 +123,7 @@ def open_dataset(name: str, cache: Path) -> Dataset:
     """
     match = _PART.fullmatch(name)
     whole, part = (match["name"], match["part"]) if match else (name, None)
-    dataset = _open_whole(whole, cache)
+    dataset = replace(_open_whole(whole, cache), cache=cache)
     return part_of(dataset, part) if part else dataset
 
 

@@ -21,7 +21,7 @@ from cerank.errors import CerankError, FormatError, MissingError, UsageError
 from cerank.text import shown
 
 S = TypeVar("S", bound=msgspec.Struct)
-Opener = Callable[[Path], IO[bytes]]  # opens what a path names, unpacked; see data/importing/archives.py
+Opener = Callable[[Path], "Source"]  # opens what a path names, unpacked; see data/importing/archives.py
 
 _BLOCK = 1 << 20
 _LONGEST_LINE = 1 << 26  # 64 MiB: far beyond any document, and a bound on what a file without line ends can take

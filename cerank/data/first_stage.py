@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cerank.data import bm25
+from cerank.data.candidates import run_at, sha256_at
 from cerank.data.dataset import Dataset
-from cerank.data.files import local_path, sha256_of
+from cerank.data.files import local_path
 from cerank.data.named import FIRST_STAGES
-from cerank.data.trec import RunFile, read_run
+from cerank.data.trec import RunFile
 from cerank.domain.rankings import Ranking
 from cerank.errors import CerankError, MissingError, UsageError
 from cerank.registry import nearest
@@ -48,7 +49,10 @@ def _file(dataset: Dataset, first_stage: str) -> Path:
 
 
 def _given(dataset: Dataset, first_stage: str) -> RunFile:
-    return dataset.run(first_stage) if first_stage in dataset.runs else read_run(_file(dataset, first_stage))
+    """A run that the dataset brings, or a file; a large one is ingested."""
+    return (
+        dataset.run(first_stage) if first_stage in dataset.runs else run_at(_file(dataset, first_stage), dataset.cache)
+    )
 
 
 def fingerprint(dataset: Dataset, first_stage: str) -> str:
@@ -61,7 +65,7 @@ def fingerprint(dataset: Dataset, first_stage: str) -> str:
     if _builds(dataset, first_stage):
         return bm25.key(dataset.documents)
     if first_stage not in dataset.runs:
-        return sha256_of(_file(dataset, first_stage))
+        return sha256_at(_file(dataset, first_stage), dataset.cache)
     run = dataset.run(first_stage)
     return run.sha256 or hashlib.sha256(f"{dataset.identity}\n{first_stage}".encode()).hexdigest()
 

@@ -4,7 +4,8 @@ Own layout: docs.jsonl (doc_id, optional title, text) or docs.tsv, queries.tsv o
 qrels (TREC) and runs/*.run. BEIR's: corpus.jsonl (_id, title, text), queries.jsonl (_id, text), qrels/test.tsv.
 A folder with collection.toml takes from another dataset (an ir_datasets id or a folder) what it does not hold itself:
 documents, queries, qrels; query-ids.txt, an id a line, says which of the other's queries are its own.
-Invariant: files are read strictly and whole when the folder is opened, so that a mistake shows before any work.
+Invariant: files are read strictly and whole when the folder is opened, so that a mistake shows before any work; a
+large file that was read before and has not changed since is not read again.
 """
 
 from __future__ import annotations
@@ -16,9 +17,20 @@ from pathlib import Path
 
 import msgspec
 
+from cerank.data.candidates import is_large, run_at
 from cerank.data.dataset import Dataset, Documents, judged_only, no_document
-from cerank.data.files import at, checked_id, io_mistake, json_lines, line_blocks, local_path, sha256_of, tab_lines
-from cerank.data.trec import RunFile, read_qrels, read_run
+from cerank.data.files import (
+    Opener,
+    at,
+    checked_id,
+    io_mistake,
+    json_lines,
+    line_blocks,
+    local_path,
+    sha256_of,
+    tab_lines,
+)
+from cerank.data.trec import RunFile, read_qrels
 from cerank.domain import decode
 from cerank.errors import FormatError, MissingError, UsageError
 from cerank.registry import nearest
@@ -98,13 +110,13 @@ def _the_one(folder: Path, names: Sequence[str], what: str) -> Path:
     return found[0]
 
 
-def _document_rows(path: Path) -> Iterator[tuple[int, str, str]]:
+def _document_rows(path: Path, opener: Opener | None = None) -> Iterator[tuple[int, str, str]]:
     """(line, id, text) with title and text joined by one space."""
     if ".tsv" in path.suffixes:
-        for number, parts in tab_lines(path, (2, 3)):
+        for number, parts in tab_lines(path, (2, 3), opener):
             yield number, parts[0], " ".join(filter(None, parts[1:]))
         return
-    for number, row in json_lines(path, _DocumentRow):
+    for number, row in json_lines(path, _DocumentRow, opener):
         if row.text is None and row.title is None:
             raise FormatError("a document without text", where=at(path, number), hint="keys: doc_id, title, text")
         yield number, row.doc_id or row.beir_id, " ".join(filter(None, (row.title, row.text)))
@@ -217,7 +229,7 @@ def collection_toml(name: str) -> bytes:
     )
 
 
-def _shared(folder: Path) -> Dataset | None:
+def _shared(folder: Path, cache: Path | None) -> Dataset | None:
     """The dataset that the folder's collection.toml names; None for a folder without one."""
     path = folder / COLLECTION
     if not path.is_file():
@@ -239,7 +251,7 @@ def _shared(folder: Path) -> Dataset | None:
     there = folder / local_path(other)
     if (there / COLLECTION).exists():
         raise FormatError("names a folder that itself refers to another", where=str(path), hint="name that one")
-    return open_folder(there, split, named.folder)
+    return open_folder(there, split, named.folder, cache=cache)
 
 
 def _shared_queries(folder: Path, shared: Dataset) -> tuple[dict[str, str], str]:
@@ -255,11 +267,16 @@ def _shared_queries(folder: Path, shared: Dataset) -> tuple[dict[str, str], str]
     return {query: shared.queries[query] for query in ids}, sha256_of(path)
 
 
-def _found_documents(folder: Path, shared: Dataset | None, name: str) -> tuple[Documents, str]:
-    """The documents, and what identifies them."""
+def _found_documents(folder: Path, shared: Dataset | None, name: str, cache: Path | None) -> tuple[Documents, str]:
+    """The documents, and what identifies them; those of a large file stay on disk."""
     if shared is not None and not _existing(folder, _DOCUMENTS):
         return shared.documents, shared.identity
     path = _the_one(folder, _DOCUMENTS, "documents")
+    if cache is not None and is_large(path):
+        from cerank.data import mapped_documents
+
+        found = mapped_documents.opened(path, cache, name, _document_rows)
+        return found, found.fingerprint()
     texts, sha256 = _documents(path, _stamp(path))
     return FolderDocuments(texts, sha256, name), sha256
 
@@ -272,7 +289,7 @@ def _found_queries(folder: Path, shared: Dataset | None) -> tuple[dict[str, str]
     return _queries(path), sha256_of(path), path
 
 
-def open_folder(folder: Path, split: str, name: str, description: str = "") -> Dataset:
+def open_folder(folder: Path, split: str, name: str, description: str = "", *, cache: Path | None = None) -> Dataset:
     """The dataset in `folder`.
 
     Args:
@@ -280,6 +297,7 @@ def open_folder(folder: Path, split: str, name: str, description: str = "") -> D
         split: picks qrels/SPLIT.tsv or qrels.SPLIT; "" takes `qrels`, or else the split called test.
         name: as the person wrote it.
         description: a line about it; "" makes one.
+        cache: folder where large documents and runs become maps; None reads all of them into memory.
 
     Raises:
         MissingError: the folder or one of its files is not there.
@@ -288,8 +306,8 @@ def open_folder(folder: Path, split: str, name: str, description: str = "") -> D
     """
     if not folder.is_dir():
         raise MissingError("no such folder", where=str(folder))
-    shared = _shared(folder)
-    documents, documents_hash = _found_documents(folder, shared, name)
+    shared = _shared(folder, cache)
+    documents, documents_hash = _found_documents(folder, shared, name, cache)
     queries, queries_hash, named_in = _found_queries(folder, shared)
     qrels_file = _qrels_file(folder, split)
     qrels = read_qrels(qrels_file) if qrels_file else {}
@@ -302,7 +320,7 @@ def open_folder(folder: Path, split: str, name: str, description: str = "") -> D
     hashes = [documents_hash, queries_hash, sha256_of(qrels_file) if qrels_file else ""]
 
     def read(run: str) -> RunFile:
-        return shared.run(run) if shared is not None and run not in own else read_run(own[run])
+        return shared.run(run) if shared is not None and run not in own else run_at(own[run], cache)
 
     return Dataset(
         name=name,

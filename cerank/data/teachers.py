@@ -12,9 +12,9 @@ from pathlib import Path
 
 import msgspec
 
+from cerank.data.candidates import run_at
 from cerank.data.dataset import Dataset
 from cerank.data.files import at, checked_id, io_mistake, json_lines, local_path, sha256_of
-from cerank.data.trec import read_run
 from cerank.domain.rankings import Ranking
 from cerank.errors import FormatError, MissingError, UsageError
 from cerank.text import shown
@@ -156,5 +156,5 @@ def read_teacher(spec: str, dataset: Dataset | None = None) -> Teacher:
     path = local_path(spec)
     if path.suffix == ".json":
         return read_permutations(path, _rows_file(path))
-    run = read_run(path)
+    run = run_at(path, dataset.cache if dataset else None)
     return Teacher(run.ranking, run.sha256)

@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cerank.data.dataset import Dataset
+from cerank.data.keys import Keys, mapped
 from cerank.store import disk
 
 Kind = Literal["document", "query"]
@@ -33,7 +34,6 @@ Ids = NDArray[Any]  # uint16 or uint32
 
 LIMIT = 512  # tokens kept of a text; a base that reads more finds texts of this length not here
 FORMAT = 1  # another number makes every old store unknown
-_NOTHING = np.empty(0, dtype=np.uint64)
 
 
 class Contents(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,63 +67,33 @@ def key_of(tokenizer: Any, kind: Kind, dataset: Dataset) -> str:
     return hashlib.sha256(repr((FORMAT, LIMIT, kind, content, tokenizer_sha256(tokenizer))).encode()).hexdigest()
 
 
-def hashed(keys: Sequence[str]) -> NDArray[np.uint64]:
-    """BLAKE2b-64 of each key: the same on every machine and in every version."""
-    packed = b"".join(hashlib.blake2b(key.encode(), digest_size=8).digest() for key in keys)
-    return np.frombuffer(packed, dtype="<u8")
-
-
 class Shelf:
     """The token ids of a collection's texts of one kind, memory-mapped; made by `tokenizing.build`, read anywhere."""
 
     def __init__(self, folder: Path, contents: Contents) -> None:
         self.folder, self.contents = folder, contents
+        self._keys = Keys(folder, contents.rows, is_numbered=contents.is_numbered)
 
     def __len__(self) -> int:
         return self.contents.rows
 
-    def _mapped(self, name: str, kind: str) -> NDArray[Any]:
-        path = self.folder / name
-        return np.memmap(path, dtype=kind, mode="r") if path.stat().st_size else np.empty(0, dtype=kind)
-
     @cached_property
     def tokens(self) -> Ids:
         """Ids of all rows, end to end."""
-        return self._mapped("ids.bin", f"<u{self.contents.bytes_each}")
+        return mapped(self.folder / "ids.bin", f"<u{self.contents.bytes_each}")
 
     @cached_property
     def offsets(self) -> NDArray[np.uint64]:
         """(rows + 1,): where in `tokens` each row starts."""
-        return self._mapped("offsets.bin", "<u8")
-
-    @cached_property
-    def _hashes(self) -> NDArray[np.uint64]:
-        return _NOTHING if self.contents.is_numbered else self._mapped("hashes.bin", "<u8")
-
-    @cached_property
-    def _rows(self) -> NDArray[np.uint32]:
-        return self._mapped("rows.bin", "<u4")
+        return mapped(self.folder / "offsets.bin", "<u8")
 
     def rows(self, keys: Sequence[str]) -> NDArray[np.int64]:
         """(keys,): the row of each key; -1 where there is none."""
-        if self.contents.is_numbered:
-            return np.fromiter((_number(key, len(self)) for key in keys), dtype=np.int64, count=len(keys))
-        if not keys or not len(self):
-            return np.full(len(keys), -1, dtype=np.int64)
-        wanted = hashed(keys)
-        places = np.minimum(np.searchsorted(self._hashes, wanted), len(self) - 1)
-        return np.where(self._hashes[places] == wanted, self._rows[places].astype(np.int64), -1)
+        return self._keys.rows(keys)
 
     def ids(self, row: int) -> Ids:
         """The ids of a row, a view into the map: nothing is copied."""
         return self.tokens[int(self.offsets[row]) : int(self.offsets[row + 1])]
-
-
-def _number(key: str, rows: int) -> int:
-    if key.isascii() and key.isdigit() and len(key) < 11 and (key[0] != "0" or key == "0"):
-        number = int(key)
-        return number if number < rows else -1
-    return -1
 
 
 class TokenStore:

@@ -1,4 +1,6 @@
-"""What a run reads: datasets, candidates and teachers; the latter two are kept in the run as TREC runs."""
+"""What a run reads: datasets, candidates and teachers; the latter two are kept in the run as TREC runs.
+
+An ingested run of millions of rows is not copied: the plan has its hash, and a small file says what it is made of."""
 
 from __future__ import annotations
 
@@ -8,10 +10,14 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
+import msgspec
+
 from cerank.data import first_stage, inputs
 from cerank.data.bases import BaseFiles, locate
+from cerank.data.candidates import run_at
+from cerank.data.candidates.stored import StoredRanking
 from cerank.data.teachers import Repairs, read_teacher
-from cerank.data.trec import read_run, write_run
+from cerank.data.trec import write_run
 from cerank.domain.plan import Plan
 from cerank.domain.rankings import Ranking, ordered
 from cerank.domain.recipe import Stage
@@ -64,8 +70,10 @@ class Sources:
         if not path.exists():
             ranking = first_stage.candidates(self.datasets[dataset], first, self._depths[dataset, first], self._cache)
             disk.make_folder(path.parent)
+            if isinstance(ranking, StoredRanking):
+                return _referred(path, ranking)
             disk.write(path, write_run(ranking, first_stage_tag(first)))
-        return read_run(path).ranking
+        return run_at(path, self._cache).ranking
 
     def teacher(self, name: str, stage: Stage, *, in_validation: bool = False) -> Ranking:
         """The ranking a stage is to mimic, or that of the validation queries; written to the run the first time.
@@ -79,8 +87,11 @@ class Sources:
             if is_computed:
                 disk.write(path, self._embedding(stage, in_validation))
             else:
-                disk.write(path, write_run(self._given(name, stage), "teacher"))
-        return read_run(path).ranking
+                given = self._given(name, stage)
+                if isinstance(given, StoredRanking):
+                    return _referred(path, given)
+                disk.write(path, write_run(given, "teacher"))
+        return run_at(path, self._cache).ranking
 
     def repairs(self, name: str) -> Repairs:
         """What had to be mended in the teacher of a stage, once `teacher` was asked for."""
@@ -135,6 +146,25 @@ class Sources:
         disk.write(own, data)
         disk.rename(own, kept)
         return data
+
+
+class Reference(msgspec.Struct, frozen=True):
+    """Stands in a run for a ranking that is read from an ingested TREC run."""
+
+    source: str  # the file
+    sha256: str  # of its bytes, as the plan has it
+    queries: int  # of them, those that this run reads
+    depth: int  # documents a query that it reads at most; 0 for all
+
+
+def _referred(path: Path, ranking: StoredRanking) -> StoredRanking:
+    """The ranking as it is; what it is made of stands in the run at `path`, with .json for .run.gz."""
+    beside = path.with_name(path.name.removesuffix(".run.gz") + ".json")
+    if not beside.exists():
+        contents = ranking.store.contents
+        reference = Reference(contents.source, contents.sha256, len(ranking), ranking.depth or 0)
+        disk.write(beside, msgspec.json.encode(reference))
+    return ranking
 
 
 def first_stage_tag(first: str) -> str:

@@ -9,11 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from cerank.data.candidates import stamps
+from cerank.data import stamps
 from cerank.data.files import io_mistake, sha256_of
 from cerank.data.trec import RunFile, read_run
 
-LARGE = 64 << 20  # bytes on disk from which a run is ingested: some 1.5 million rows, 7 million where it is packed
+LARGE = 64 << 20  # bytes from which a run is ingested: some 1.5 million rows
+LARGE_PACKED = 16 << 20  # likewise, where it is packed
+
+
+def room_of(cache: Path) -> Path:
+    """The folder of ingested runs."""
+    return cache / "rankings"
 
 
 def is_large(path: Path) -> bool:
@@ -23,7 +29,7 @@ def is_large(path: Path) -> bool:
         MissingError, UsageError: it is not there, or cannot be looked at.
     """
     try:
-        return path.stat().st_size >= LARGE
+        return path.stat().st_size >= (LARGE_PACKED if path.suffix in {".gz", ".zst"} else LARGE)
     except OSError as error:
         raise io_mistake(path, error) from error
 
@@ -39,7 +45,7 @@ def run_at(path: Path, cache: Path | None, told: Callable[[int, int], None] | No
     Raises:
         FormatError, MissingError, UsageError: as `trec.read_run`.
     """
-    if cache is None or not (is_large(path) or stamps.known_sha256(path, cache)):
+    if cache is None or not (is_large(path) or stamps.known_sha256(path, room_of(cache))):
         return read_run(path)
     from cerank.data.candidates import ingest
 

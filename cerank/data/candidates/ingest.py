@@ -9,25 +9,23 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
-import time
-from collections.abc import Callable, Generator, Iterator
-from datetime import UTC, datetime
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import polars as pl
 
-from cerank.data.candidates import stamps, stored
+from cerank.data import stamps
+from cerank.data.candidates import room_of, stored
 from cerank.data.candidates.ordering import EndOfFloatsError, TwiceError, ordered, starts_of
 from cerank.data.candidates.parsing import parsed
 from cerank.data.candidates.stored import StoredRanking
 from cerank.data.candidates.writing import ScatteredError, TextualError, Writer, writer
 from cerank.data.files import Digested, blocks, reading, unpacked
 from cerank.data.trec import refuse_second
-from cerank.errors import FormatError, HeldError, UsageError
+from cerank.errors import FormatError, UsageError
 from cerank.store import disk
-from cerank.store.lease import Lease
 from cerank.text import shown
 
 BLOCK = 1 << 24  # bytes parsed at once: some 400,000 rows
@@ -41,8 +39,8 @@ def _nothing(_done: int, _total: int) -> None:
 
 def found(path: Path, cache: Path) -> StoredRanking | None:
     """The ranking that was made of `path` before; None where there is none, or the file changed since."""
-    sha256 = stamps.known_sha256(path, cache)
-    return stored.opened(stamps.room(cache) / sha256) if sha256 else None
+    sha256 = stamps.known_sha256(path, room_of(cache))
+    return stored.opened(room_of(cache) / sha256) if sha256 else None
 
 
 def ingested(path: Path, cache: Path, told: Told = _nothing) -> StoredRanking:
@@ -58,26 +56,13 @@ def ingested(path: Path, cache: Path, told: Told = _nothing) -> StoredRanking:
     if ranking is not None:
         return ranking
     stamps.stamp_of(path)  # a missing file is said before anything is made
-    disk.make_folder(stamps.room(cache))
-    with _turn(stamps.room(cache) / f"{stamps.named(path)}.lock"):
+    with stamps.turn(path, room_of(cache)):
         ranking = found(path, cache)
         return _made(path, cache, told) if ranking is None else ranking
 
 
-@contextlib.contextmanager
-def _turn(lock: Path) -> Iterator[None]:
-    """Waits until no other process is at the same file; the lock dies with its holder."""
-    while True:
-        try:
-            with Lease.take(lock, datetime.now(UTC)):
-                yield
-                return
-        except HeldError:
-            time.sleep(0.5)
-
-
 def _made(path: Path, cache: Path, told: Told) -> StoredRanking:
-    room, before = stamps.room(cache), stamps.stamp_of(path)
+    room, before = room_of(cache), stamps.stamp_of(path)
     part = room / f"{stamps.named(path)}.part"
     try:
         sha256 = _written(path, part, told)
@@ -97,7 +82,7 @@ def _made(path: Path, cache: Path, told: Told) -> StoredRanking:
     if final.exists():  # the same bytes under another name; or a damaged one, which this one replaces
         disk.remove_tree(final)
     disk.rename(part, final)
-    stamps.keep(path, cache, msgspec.structs.replace(before, sha256=sha256))
+    stamps.keep(path, room, msgspec.structs.replace(before, sha256=sha256))
     ranking = stored.opened(final)
     if ranking is None:
         raise UsageError("the ingested run reads back otherwise than written", where=str(final), hint="check the disk")

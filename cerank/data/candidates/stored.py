@@ -90,7 +90,7 @@ class StoredRanking(Ranking):
     def __init__(self, store: Store, places: Mapping[str, int] | None = None, depth: int | None = None) -> None:
         self.store = store
         self._places = store.places if places is None else places
-        self._depth = depth
+        self.depth = depth
         self._last: tuple[str, tuple[str, ...]] = ("", ())  # a sampler asks for one query several times in a row
 
     @property
@@ -101,7 +101,7 @@ class StoredRanking(Ranking):
     def __getitem__(self, query_id: str) -> tuple[str, ...]:
         place = self._places[query_id]
         if self._last[0] != query_id or not self._last[1]:
-            self._last = (query_id, self.store.documents(place, self._depth))
+            self._last = (query_id, self.store.documents(place, self.depth))
         return self._last[1]
 
     def __contains__(self, query_id: object) -> bool:
@@ -115,16 +115,16 @@ class StoredRanking(Ranking):
 
     def scores(self, query_id: str) -> tuple[float, ...]:
         """The scores of `self[query_id]`, strictly decreasing."""
-        return self.store.scores(self._places[query_id], self._depth)
+        return self.store.scores(self._places[query_id], self.depth)
 
     def top(self, depth: int) -> StoredRanking:
         """The first `depth` documents of each query."""
-        return StoredRanking(self.store, self._places, depth if self._depth is None else min(depth, self._depth))
+        return StoredRanking(self.store, self._places, depth if self.depth is None else min(depth, self.depth))
 
     def only(self, query_ids: Sequence[str]) -> StoredRanking:
         """The given queries, in the given order; those without documents here are left out."""
         kept = {query: self._places[query] for query in query_ids if query in self._places}
-        return StoredRanking(self.store, kept, self._depth)
+        return StoredRanking(self.store, kept, self.depth)
 
 
 def contents_of(folder: Path) -> Contents | None:
