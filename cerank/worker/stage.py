@@ -5,20 +5,25 @@ from __future__ import annotations
 import contextlib
 import math
 import time
+from collections.abc import Sequence
 
 import msgspec
 import torch
 
-from cerank.data import inputs
+from cerank.data import facts, inputs
 from cerank.data.bases import BaseFiles, fingerprint
-from cerank.data.sampler import Sampler
+from cerank.data.facts import Drift, StageFacts
+from cerank.data.sampler import Sampler, Supply
+from cerank.data.teachers import Repairs
 from cerank.domain.plan import Plan
 from cerank.domain.rankings import Ranking, ordered
 from cerank.domain.readings import Position, Reading, Validation
+from cerank.domain.recipe import VALIDATION_LOSS
 from cerank.errors import UsageError
 from cerank.evaluate.measures import check, per_query
 from cerank.learn import checkpoint, model
 from cerank.learn.checkpoint import State
+from cerank.learn.heldout import HeldOut
 from cerank.learn.model import CrossEncoder
 from cerank.learn.rerank import Scorer
 from cerank.learn.tokens import Tokens
@@ -54,6 +59,7 @@ class StageWork:
         self.final = desk.folder.final(index, self._name)
         self._steps = 0
         self._is_training = False
+        self._held_out: HeldOut | None = None
 
     def is_finished(self) -> bool:
         """Whether its final model stands and is what was sealed; a damaged one is moved aside."""
@@ -76,6 +82,8 @@ class StageWork:
         """
         desk, stage, recipe = self._desk, self._stage, self._desk.plan.recipe
         sampler = self._sampler()
+        if stage.validates_by_loss:
+            self._held_out = self._validation_groups()
         self._steps = sampler.steps
         desk.beat.enter("train", self._name, self._steps)
         files = self._start()
@@ -83,9 +91,10 @@ class StageWork:
         encoder = model.load(files, pooling, recipe.seed).to(desk.plan.device)
         before = {key: value.detach().clone() for key, value in encoder.state_dict().items()}
         tokenizer = model.tokenizer_of(files.folder)
-        tokens = Tokens(tokenizer, stage.max_length, stage.max_query_length)
+        lengths = (stage.max_length, stage.max_query_length, stage.max_document_length, stage.truncation)
+        tokens = Tokens(tokenizer, *lengths)
         # its own tokens: ids of two datasets may be the same and their texts not, as in train and validation of pydocs
-        apart = Tokens(tokenizer, stage.max_length, stage.max_query_length)
+        apart = Tokens(tokenizer, *lengths)
         self._scorer = Scorer(encoder, apart, desk.plan.device, stage.precision)
         material = Material(
             sampler,
@@ -99,23 +108,62 @@ class StageWork:
         kept = state.best_step if stage.keep == "best" else state.step
         if kept != state.step:
             checkpoint.weights(folder / checkpoint.name_of(kept), encoder)
+        found = self._facts(state, kept, sampler.supply, drift(before, encoder))
         with disk.sealed_folder(self.final) as inside:
-            model.save(encoder, tokenizer, inside, stage.max_length, stage.max_query_length)
-        self._close(state, kept, drift(before, encoder))
+            model.save(
+                encoder,
+                tokenizer,
+                inside,
+                stage.max_length,
+                stage.max_query_length,
+                max_document_length=stage.max_document_length,
+                truncation=stage.truncation,
+            )
+            facts.write(inside, found)
+        self._close(found)
 
-    def _close(self, state: State, kept: int, moved: float) -> None:
+    def _facts(self, state: State, kept: int, supply: Supply, moved: Drift) -> StageFacts:
+        """The stage in numbers."""
+        sources, stage = self._desk.sources, self._stage
+        is_taught = stage.source == "teacher"
+        by_loss = stage.validation_measure == VALIDATION_LOSS
+        return StageFacts(
+            stage=self._name,
+            steps=state.step,
+            kept=kept,
+            measure=stage.validation_measure,
+            best=-state.best_value if by_loss else state.best_value,
+            best_step=state.best_step,
+            learning_rate=stage.learning_rate,
+            supply=supply,
+            drift=moved,
+            validation=self._held_out.supply if self._held_out else None,
+            lists=len(sources.teacher(self._name, stage)) if is_taught else 0,
+            repairs=sources.repairs(self._name) if is_taught else Repairs(),
+        )
+
+    def _close(self, found: StageFacts) -> None:
         """Says what the stage came to, and removes its checkpoints but the newest, which keeps the optimizer."""
-        measure = self._stage.validation_measure
+        step = found.steps
+        position = Position(self._index, step)
         self._desk.notes.event(
             "stage finished",
-            f"{self._name}: keeps step {kept} of {state.step}; best {measure} on validation {state.best_value:.4f} "
-            f"at step {state.best_step}; the weights moved by {moved:.2%} of their norm",
-            Position(self._index, state.step),
+            f"{self._name}: keeps step {found.kept} of {step}; best {found.measure} on validation {found.best:.4f} "
+            f"at step {found.best_step}; the weights moved by {found.drift.norm:.2%} of their norm",
+            position,
         )
+        if found.drift.is_still:
+            self._desk.notes.event(
+                "stage moved nothing",
+                f"{self._name}: the weights moved by {found.drift.norm:.1e} of their norm, less than {facts.STILL:g}, "
+                f"and {found.drift.changed:.1%} of them at all; a learning rate of {found.learning_rate:g} over "
+                f"{step} steps taught the model next to nothing",
+                position,
+            )
         folder = self._desk.folder.checkpoints(self._index, self._name)
-        for step in self._desk.folder.checkpoint_steps(self._index, self._name):
-            if step != state.step:
-                disk.remove_tree(folder / checkpoint.name_of(step))
+        for older in self._desk.folder.checkpoint_steps(self._index, self._name):
+            if older != step:
+                disk.remove_tree(folder / checkpoint.name_of(older))
 
     def _start(self) -> BaseFiles:
         """Where the stage's first weights come from: the stage before, or the base."""
@@ -142,16 +190,40 @@ class StageWork:
             qrels=dataset.qrels,
             ranking=ranking,
             has_text=dataset.documents.__contains__,
+            scores=ranking.scores,
         )
-        supply = sampler.supply
-        desk.notes.event(
-            "groups counted",
-            f"{self._name}: {supply.usable} of {supply.queries} queries can be learnt from; "
-            f"{supply.without_candidates} have no candidates, {supply.without_positive} no positive, "
-            f"{supply.without_negative} nothing to compare; {supply.short} fill less than a group; "
-            f"{supply.unretrieved_positives} positives were not retrieved",
-        )
+        desk.notes.event("groups counted", f"{self._name}: {counted(sampler.supply)}")
         return sampler
+
+    def _validation_groups(self) -> HeldOut:
+        """One group of each validation query, drawn once as the stage's own are, for its loss to be computed on."""
+        desk, stage, recipe = self._desk, self._stage, self._desk.plan.recipe
+        name = recipe.data.validation
+        dataset, training = desk.sources.datasets[name], desk.sources.datasets[self._training]
+        where = f"stages.{self._name}.validation_measure"
+        if stage.source == "labels":
+            ranking = desk.sources.candidates(name, inputs.validation_first_stage(recipe)).top(stage.window[1])
+        elif stage.teacher == inputs.EMBEDDING or dataset.documents.fingerprint() == training.documents.fingerprint():
+            ranking = desk.sources.teacher(self._name, stage, in_validation=True)
+        else:
+            what = f"the teacher ranks documents of {self._training}, and {name} has others, so there is no loss on it"
+            raise UsageError(what, where=where, hint="take validation queries of the same collection, or a measure")
+        sampler = Sampler(
+            f"{self._name} in validation",
+            msgspec.structs.replace(stage, groups_per_step=1, in_batch=0, without_pair="skip"),
+            recipe.seed,
+            query_ids=self._validation_queries(),
+            qrels=dataset.qrels,
+            ranking=ranking,
+            has_text=dataset.documents.__contains__,
+            scores=ranking.scores,
+        )
+        desk.notes.event("groups counted", f"validation of {self._name}: {counted(sampler.supply)}")
+        return HeldOut(sampler, stage)
+
+    def _validation_queries(self) -> list[str]:
+        dataset = self._desk.sources.datasets[self._desk.plan.recipe.data.validation]
+        return list(dataset.queries)[: self._stage.validation_queries or None]
 
     # what the trainer asks of a watch
 
@@ -170,29 +242,39 @@ class StageWork:
         desk, stage, recipe = self._desk, self._stage, self._desk.plan.recipe
         name = recipe.data.validation
         dataset = desk.sources.datasets[name]
-        queries = list(dataset.queries)[: stage.validation_queries or None]
+        queries = self._validation_queries()
         qrels = {query: dataset.qrels.get(query, {}) for query in queries}
         measures = self._measures(qrels)
         first = inputs.validation_first_stage(recipe)
         wanted = desk.sources.candidates(name, first).only(queries).top(stage.validation_depth)
-        desk.beat.enter("validate", self._name, total=len(wanted))
+        asked = self._held_out.with_groups(wanted) if self._held_out else wanted
+        desk.beat.enter("validate", self._name, total=len(asked))
         scores: dict[str, dict[str, float]] = {}
-        for part in chunks(list(wanted)):
-            docs = {query: wanted[query] for query in part}
+        for part in chunks(list(asked)):
+            docs = {query: asked[query] for query in part}
             scores |= self._scorer.chunk(
                 docs, lambda ids: desk.sources.queries(name, ids), lambda ids: desk.sources.documents(name, ids)
             )
             desk.beat.advance(len(part), sum(map(len, docs.values())))
-        values = per_query(measures, qrels, ordered(scores, wanted))
+        ranked = {query: {doc: scores[query][doc] for doc in docs} for query, docs in wanted.items()}
+        values = per_query(measures, qrels, ordered(ranked, wanted)) if measures else {}
         means = {measure: math.fsum(row.values()) / len(row) for measure, row in values.items()}
+        if self._held_out:
+            means[VALIDATION_LOSS] = self._held_out.loss(scores)
         seconds = time.perf_counter() - began
         desk.notes.reading(Validation(stage=self._index, step=step, measures=means, seconds=seconds))
-        return means[measures[0]]
+        chosen = means[self._chosen(measures)]
+        return -chosen if stage.validation_measure == VALIDATION_LOSS else chosen
+
+    def _chosen(self, measures: Sequence[str]) -> str:
+        """The measure that decides, by its canonical name."""
+        return VALIDATION_LOSS if self._stage.validation_measure == VALIDATION_LOSS else measures[0]
 
     def _measures(self, qrels: dict[str, dict[str, int]]) -> tuple[str, ...]:
         """The stage's own measure, and those of the test that can differ from 0 on the validation queries."""
         where = f"stages.{self._name}"
-        found = check([self._stage.validation_measure], qrels, where)
+        asked = self._stage.validation_measure
+        found = check([asked], qrels, where) if asked != VALIDATION_LOSS else ()
         for measure in self._desk.plan.recipe.evaluate.measures:
             with contextlib.suppress(UsageError):  # rel=2 on grades 0 and 1: fine for the test, nothing to see here
                 found = (*found, *check([measure], qrels, where))
@@ -213,11 +295,25 @@ class StageWork:
         return bool(self._desk.stop.reason)
 
 
-def drift(before: dict[str, torch.Tensor], encoder: CrossEncoder) -> float:
+def counted(supply: Supply) -> str:
+    """What a stage's data can give, in a sentence."""
+    dropped = f" and left out: {supply.dropped_positives}" if supply.dropped_positives else ""
+    return (
+        f"{supply.usable} of {supply.queries} queries can be learnt from; "
+        f"{supply.without_candidates} have no candidates, {supply.without_positive} no positive, "
+        f"{supply.without_negative} nothing to compare; {supply.short} fill less than a group; "
+        f"{supply.unretrieved_positives} positives were not retrieved{dropped}"
+    )
+
+
+def drift(before: dict[str, torch.Tensor], encoder: CrossEncoder) -> Drift:
     """How far the weights moved, as a share of their norm: a stage that moved nothing taught nothing."""
     moved = total = 0.0
+    changed = count = 0
     for key, value in encoder.state_dict().items():
         if value.is_floating_point():
             moved += float((value - before[key]).double().pow(2).sum())
             total += float(before[key].double().pow(2).sum())
-    return math.sqrt(moved / total) if total else 0.0
+            changed += int((value != before[key]).sum())
+            count += value.numel()
+    return Drift(math.sqrt(moved / total) if total else 0.0, changed / count if count else 0.0)
