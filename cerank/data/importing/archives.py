@@ -21,7 +21,8 @@ from cerank.text import shown
 RATIO = 200  # honest text packs 3 to 60 times; deflate reaches 1,032
 FREE = 64 << 20  # bytes of which no ratio is asked
 
-_GZIP, _ZIP, _TAR = b"\x1f\x8b", b"PK\x03\x04", b"ustar"
+_GZIP, _TAR = b"\x1f\x8b", b"ustar"
+_ZIP = (b"PK\x03\x04", b"PK\x05\x06")  # the second is an empty one's
 _PICKLE = tuple(bytes((0x80, protocol)) for protocol in range(6))
 _FAULTS = (EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile, tarfile.TarError, NotImplementedError)
 _PICKLE_HINT = (
@@ -37,6 +38,7 @@ class _Stream(io.RawIOBase):
     def __init__(self, path: Path, source: IO[bytes], limit: int, at_end: Callable[[], None] | None = None) -> None:
         super().__init__()
         self._path, self._source, self._left, self._at_end = path, source, limit, at_end
+        self._is_over = False
 
     def readable(self) -> bool:
         return True
@@ -47,10 +49,13 @@ class _Stream(io.RawIOBase):
         return len(data)
 
     def _taken(self, size: int) -> bytes:
+        if self._is_over:
+            return b""
         try:
             data = self._source.read(size)
-            if not data and size and self._at_end is not None:
-                self._at_end()
+            self._is_over = not data and size > 0
+            if self._is_over and self._at_end is not None:
+                self._at_end()  # moves a tar on, after which its member cannot be asked again
         except _FAULTS as error:
             raise FormatError(f"is a damaged archive: {shown(error, 200)}", where=str(self._path)) from error
         except RuntimeError as error:  # zipfile's way of asking for a password
@@ -96,21 +101,23 @@ def _tar_member(path: Path, stream: IO[bytes]) -> tuple[IO[bytes], Callable[[], 
     """The one regular file of a tar, and what checks at its end that there is no other."""
     try:
         archive = tarfile.open(fileobj=stream, mode="r|")  # noqa: SIM115 - it lives as long as the stream that is returned
-        source = next((archive.extractfile(entry) for entry in archive if _is_member(entry)), None)
+        entry = _next_file(archive)
+        source = archive.extractfile(entry) if entry is not None else None
     except (*_FAULTS, ValueError, OverflowError) as error:
         raise FormatError(f"is a damaged tar: {shown(error, 200)}", where=str(path)) from error
     if source is None:
         raise FormatError("holds no file", where=str(path))
 
     def is_only() -> None:
-        if any(_is_member(entry) for entry in archive):
+        if _next_file(archive) is not None:
             raise FormatError("holds more files than one", where=str(path), hint="unpack it, and name the file")
 
     return source, is_only
 
 
-def _is_member(entry: tarfile.TarInfo) -> bool:
-    return entry.isreg() and not _is_litter(entry.name)
+def _next_file(archive: tarfile.TarFile) -> tarfile.TarInfo | None:
+    """The next regular file; iterating would start from the first one again."""
+    return next((entry for entry in iter(archive.next, None) if entry.isreg() and not _is_litter(entry.name)), None)
 
 
 def opened(path: Path) -> IO[bytes]:

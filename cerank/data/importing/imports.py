@@ -73,11 +73,12 @@ def import_files(name: str, files: Sequence[Path], into: Path, choices: Choices 
         raise UsageError("it exists already", where=str(into), hint="name a folder that is to be made")
     known = tuple(_known(path) for path in files)
     collection = choices.collection or entry.collection
+    named = collection_toml(collection) if collection else b""
     with disk.new_folder(into) as folder:
         contents = _filled(entry, files, folder, choices, collection)
         found = Imported(entry.name, str(into), known, collection, contents, cerank.__version__)
-        if collection:
-            disk.write(folder / COLLECTION, collection_toml(collection))
+        if named:
+            disk.write(folder / COLLECTION, named)
         disk.write(folder / RECORD, msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n")
     return found
 
