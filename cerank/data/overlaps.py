@@ -125,3 +125,9 @@ def _overlap(left: Part, right: Part, ours: _Queries, theirs: _Queries) -> Overl
         return None
     examples = tuple(theirs.texts[query] for query in shared[:_NAMED])
     return Overlap(left, right, len(shared), len(theirs.texts), len(by_id), len(by_text), examples)
+
+
+class Shared(msgspec.Struct, frozen=True):
+    """What a run found shared when it started, as its record."""
+
+    overlaps: tuple[Overlap, ...]
