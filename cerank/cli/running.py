@@ -70,6 +70,8 @@ def run(
         cases = powering.of_plan(plan)
         known = estimates.rates(settings.lab, plan.recipe, plan.device, plan.threads)
         shown = [tables.inputs(plan), tables.work(estimates.timed(plans.work_of(plan), known))]
+        shared = plans.shared_queries(plan)
+        shown += [tables.shared(shared)] if shared else []
         emit([*shown, *([tables.outlooks(cases, settings.format)] if cases else [])], settings.format)
         return
     if queue:

@@ -20,6 +20,7 @@ from cerank.text import shown
 
 if TYPE_CHECKING:
     from cerank.data.datasets import DatasetDescription
+    from cerank.data.overlaps import Overlap
     from cerank.evaluate.compare import Comparison
     from cerank.evaluate.systems import System
     from cerank.lab.plans import Work
@@ -125,6 +126,65 @@ def validations(folder: RunFolder, plan: Plan) -> Table:
     return Table(
         "validations", columns, body, f"Validation on {plan.recipe.data.validation}", empty="not validated yet"
     )
+
+
+def shared(found: Sequence[Overlap]) -> Table:
+    """Queries that two parts of a plan share, and what that comes to."""
+    columns = (
+        Column("left", "part"),
+        Column("right", "shares queries with"),
+        Column("shared", "shared", "number", 0),
+        Column("of", "of", "number", 0),
+        Column("by_id", "by id", "number", 0),
+        Column("by_text", "by text", "number", 0),
+        Column("example", "such as"),
+    )
+    rows = tuple(
+        (str(row.left), str(row.right), row.shared, row.of, row.by_id, row.by_text, shown(row.examples[0], 60))
+        for row in found
+    )
+    return Table("shared_queries", columns, rows, "Shared queries", empty="no two parts share a query")
+
+
+def stages(folder: RunFolder, plan: Plan) -> Table:
+    """What the finished stages of a run came to: what they drew from, and how far their weights moved."""
+    from cerank.data import facts
+
+    columns = (
+        Column("stage", "stage"),
+        Column("steps", "steps", "number", 0),
+        Column("kept", "keeps step", "number", 0),
+        Column("moved", "weights moved"),
+        Column("changed", "of them at all", "percent"),
+        Column("queries", "queries", "number", 0),
+        Column("usable", "usable", "number", 0),
+        Column("without_positive", "without positive", "number", 0),
+        Column("short", "short groups", "number", 0),
+        Column("unretrieved", "positives not retrieved", "number", 0),
+        Column("mended", "lists mended", "number", 0),
+    )
+    found = [facts.read(folder.final(index, name)) for index, name in enumerate(plan.recipe.chain)]
+    rows = tuple(
+        (
+            row.stage,
+            row.steps,
+            row.kept,
+            f"{row.drift.norm:.1e}",
+            row.drift.changed,
+            row.supply.queries,
+            row.supply.usable,
+            row.supply.without_positive,
+            row.supply.short,
+            row.supply.unretrieved_positives,
+            row.repairs.mended,
+        )
+        for row in found
+        if row is not None
+    )
+    still = [row.stage for row in found if row is not None and row.drift.is_still]
+    notes = (f"hardly moved the model: {', '.join(still)}",) if still else ()
+    said = "weights moved: the norm of their change, as a share of their norm"
+    return Table("stages", columns, rows, "Stages", (said, *notes) if rows else (), empty="no stage is finished")
 
 
 def places(folder: RunFolder, plan: Plan) -> Table:

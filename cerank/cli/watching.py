@@ -12,6 +12,7 @@ from cerank.cli.output import emit, put, say
 from cerank.cli.running import RunName, settings_of
 from cerank.errors import MissingError
 from cerank.lab import Lab
+from cerank.store import records
 
 _POLL = 0.5  # seconds between looks at a log that is followed
 
@@ -38,6 +39,7 @@ def show(
     json: options.Json = False,
 ) -> None:
     """Show one run: how it stands, its plan, its validations, its table, and where its files are."""
+    from cerank.data.overlaps import Shared
     from cerank.lab import comparisons
 
     settings = settings_of(lab, form=form, json=json)
@@ -46,7 +48,9 @@ def show(
     row = next(entry for entry in home.listed() if entry.folder == folder)
     shown = [tables.state(row)]
     if row.plan is not None:
-        shown += [tables.inputs(row.plan), tables.validations(folder, row.plan)]
+        shown += [tables.inputs(row.plan), tables.stages(folder, row.plan), tables.validations(folder, row.plan)]
+        overlaps = records.load_if_there(folder.overlaps, Shared)
+        shown += [tables.shared(overlaps.overlaps)] if overlaps and overlaps.overlaps else []
         try:
             shown.append(tables.comparison(comparisons.of_run(folder), settings.format))
         except MissingError as error:

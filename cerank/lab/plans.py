@@ -26,6 +26,7 @@ from cerank.settings import Settings
 
 if TYPE_CHECKING:
     from cerank.data.dataset import Dataset
+    from cerank.data.overlaps import Overlap
 
 
 class Work(msgspec.Struct, frozen=True):
@@ -95,10 +96,12 @@ def plan_of(recipe: Recipe, settings: Settings, *, now: datetime, label: str = "
     Raises:
         CerankError: anything in the recipe that could not be carried out.
     """
+    from cerank.data import overlaps
     from cerank.data.inputs import inputs_of, opened
 
     complete = absolute(checked(recipe))
     datasets = opened(complete, settings.cache)
+    overlaps.refuse(overlaps.overlaps(complete, datasets), complete)
     measured, each = _measures_checked(complete, datasets)
     return Plan(
         recipe=measured,
@@ -111,6 +114,14 @@ def plan_of(recipe: Recipe, settings: Settings, *, now: datetime, label: str = "
         created=now.isoformat(timespec="seconds"),
         versions={"python": sys.version.split()[0], "cerank": cerank.__version__},
     )
+
+
+def shared_queries(plan: Plan) -> tuple[Overlap, ...]:
+    """The queries that parts of a plan share; opens its datasets."""
+    from cerank.data import overlaps
+    from cerank.data.inputs import opened
+
+    return overlaps.overlaps(plan.recipe, opened(plan.recipe, Path(plan.cache)))
 
 
 def work_of(plan: Plan) -> tuple[Work, ...]:

@@ -146,6 +146,11 @@ class RunFolder(msgspec.Struct, frozen=True):
         return self.path / "events.jsonl"
 
     @property
+    def overlaps(self) -> Path:
+        """`overlaps.Shared`: queries that parts of the recipe share; written once, when the inputs are checked."""
+        return self.path / "overlaps.json"
+
+    @property
     def log(self) -> Path:
         """What the worker printed."""
         return self.path / "log.txt"

@@ -5,10 +5,11 @@ Invariant: every part leaves a file that says it is done, so going on means star
 
 from __future__ import annotations
 
-from cerank.data import inputs
+from cerank.data import inputs, overlaps
 from cerank.domain.plan import Plan
 from cerank.learn.rerank import Scorer
 from cerank.learn.trainer import PausedError
+from cerank.store import records
 from cerank.store.layout import RunFolder
 from cerank.worker import sharing
 from cerank.worker.beat import Beat
@@ -33,6 +34,11 @@ def carry_out(plan: Plan, folder: RunFolder, *, notes: Notes, beat: Beat, stop: 
 
     beat.enter("inputs", "", total=len(plan.inputs))
     sources = Sources(plan, folder, notes)
+    if not folder.overlaps.exists():
+        shared = overlaps.Shared(overlaps.overlaps(plan.recipe, sources.datasets))
+        for overlap in shared.overlaps:
+            notes.event("queries shared", str(overlap))
+        records.save(folder.overlaps, shared)
     for use in inputs.uses(plan.recipe):
         pause()
         beat.enter("candidates", f"{use.first_stage} on {use.dataset}", total=1)
