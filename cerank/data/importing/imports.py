@@ -104,6 +104,7 @@ def _filled(entry: Format, files: Sequence[Path], folder: Path, choices: Choices
     if lost:
         given = ", ".join(sorted(sink.offered)) or "none"
         raise UsageError(f"no run is called {', '.join(lost)}", where=str(files[0]), hint=f"the runs: {given}")
-    if not contents.queries:
-        raise FormatError("holds no query that can be used", where=str(files[0]))
+    if not contents.queries or not (collection or contents.documents):
+        what = "documents" if contents.queries else "queries"
+        raise FormatError(f"holds no {what} that can be used", where=str(files[0]))
     return contents

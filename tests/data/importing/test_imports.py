@@ -132,6 +132,6 @@ def test_memory_is_bounded_by_the_room_and_not_by_the_rows(tmp_path: Path) -> No
 
 def test_nothing_usable_is_no_dataset(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text(jsonl([{"query": " ", "pos": ["a"]}]))
-    with pytest.raises(FormatError, match="no query that can be used"):
+    with pytest.raises(FormatError, match="no queries that can be used"):
         import_files("flag-embedding", [tmp_path / "a.jsonl"], tmp_path / "out")
     assert not (tmp_path / "out").exists()
