@@ -5,18 +5,19 @@ Invariant: nothing is worked out again; a fact stands as the run wrote it when i
 
 from __future__ import annotations
 
-import re
 import shlex
 
 from cerank import recipes
+from cerank.data import facts
 from cerank.domain.readings import Event
 from cerank.lab.comparisons import RunTarget
 from cerank.lab.reporting.declaring import Declared
-from cerank.lab.reporting.records import RunFacts, StageFacts
+from cerank.lab.reporting.records import RunFacts, StageRecord
 from cerank.store import journal, records
 from cerank.store.layout import RunFolder, plain
 
-_PASSING = {"started", "checkpoint saved", "finished", "paused", "stage finished", "groups counted"}
+_OF_STAGE = ("groups counted", "stage finished")
+_PASSING = {"started", "checkpoint saved", "finished", "paused", *_OF_STAGE}
 
 
 def audited(found: Declared) -> tuple[RunFacts, ...]:
@@ -52,7 +53,7 @@ def _facts(member: RunTarget, model: str) -> RunFacts:
         recipe_toml=recipes.render(plan.recipe),
         inputs=tuple((entry.role, entry.name, entry.sha256) for entry in plan.inputs),
         versions=_versions(folder, plan.versions),
-        stages=tuple(_stage(name, events) for name in plan.recipe.chain),
+        stages=tuple(_stage(folder, index, name, events) for index, name in enumerate(plan.recipe.chain)),
         events=tuple((event.kind, event.text) for event in events if event.kind not in _PASSING),
     )
 
@@ -76,23 +77,10 @@ def _versions(folder: RunFolder, planned: dict[str, str]) -> tuple[tuple[str, st
     return tuple((attempt.versions if attempt else planned).items())
 
 
-def _stage(name: str, events: list[Event]) -> StageFacts:
-    """A stage's facts, from the last event of each kind that names it."""
+def _stage(folder: RunFolder, index: int, name: str, events: list[Event]) -> StageRecord:
+    """A stage's facts, else the last event of each kind that names it."""
+    found = facts.read(folder.final(index, name))
+    if found is not None:
+        return StageRecord(stage=name, facts=found)
     said = {event.kind: event.text.removeprefix(f"{name}: ") for event in events if event.text.startswith(f"{name}: ")}
-    facts = []
-    if text := said.get("groups counted"):
-        facts.append(("groups", text))
-    if text := said.get("stage finished"):
-        facts += _finished(text)
-    return StageFacts(stage=name, facts=tuple(facts))
-
-
-def _finished(text: str) -> list[tuple[str, str]]:
-    """The parts of what a stage says at its end: what it keeps, its best validation, how far its weights moved."""
-    parts = [part.strip() for part in text.split(";")]
-    names = ((r"keeps", "keeps"), (r"best", "validation"), (r"the weights moved", "weights moved"))
-    out = []
-    for part in parts:
-        key = next((name for start, name in names if re.match(start, part)), "also")
-        out.append((key, part))
-    return out
+    return StageRecord(stage=name, facts=None, said=tuple((kind, said[kind]) for kind in _OF_STAGE if kind in said))

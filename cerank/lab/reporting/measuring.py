@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from cerank.data import facts
 from cerank.evaluate.systems import Condition, Measured, System
 from cerank.lab import comparisons
 from cerank.lab.comparisons import FIRST_STAGE, RunTarget, SeedsTarget, Target, short_name
@@ -129,6 +130,8 @@ def _sources(lab: Path, found: Declared) -> tuple[Source, ...]:
     for member in (member for row in found.rows for member in row.members):
         folder, data = member.folder, member.plan.recipe.data
         files[folder.name, "plan", folder.plan] = None
+        for index, name in enumerate(member.plan.recipe.chain):
+            files[folder.name, "stage", folder.final(index, name) / facts.NAME] = None
         for test in data.test:
             files[folder.name, "qrels", folder.qrels(test)] = None
             for first in data.first_stages:

@@ -9,6 +9,7 @@ from typing import Literal
 
 import msgspec
 
+from cerank.data.facts import StageFacts
 from cerank.evaluate.compare import Comparison
 from cerank.evaluate.systems import Condition
 
@@ -90,16 +91,17 @@ class Source(msgspec.Struct, frozen=True, kw_only=True, order=True):
     """A file that a figure of the report comes from."""
 
     run: str  # "" for what is no run's
-    role: str  # "plan", "ranking", "measures", "qrels", "matrix"
+    role: str  # "plan", "stage", "ranking", "measures", "qrels", "matrix"
     path: str  # from the lab's folder
     sha256: str
 
 
-class StageFacts(msgspec.Struct, frozen=True, kw_only=True):
+class StageRecord(msgspec.Struct, frozen=True, kw_only=True):
     """What one stage of a run recorded of itself."""
 
     stage: str
-    facts: tuple[tuple[str, str], ...]  # what, how much: as the run wrote them
+    facts: StageFacts | None  # None for a stage of an earlier release, or one that is not finished
+    said: tuple[tuple[str, str], ...] = ()  # kind and text of its events, where there are no facts
 
 
 class PlaceFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -127,7 +129,7 @@ class RunFacts(msgspec.Struct, frozen=True, kw_only=True):
     recipe_toml: str  # the plan's recipe whole, for the report's folder
     inputs: tuple[tuple[str, str, str], ...]  # role, name, sha256
     versions: tuple[tuple[str, str], ...]
-    stages: tuple[StageFacts, ...]
+    stages: tuple[StageRecord, ...]
     events: tuple[tuple[str, str], ...]  # kind and text of what does not belong to a stage's table
 
 

@@ -5,6 +5,9 @@ Invariant: plain `tabular.Table`s; whoever writes a form escapes them.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+from cerank.data.facts import StageFacts
 from cerank.lab.reporting.records import Report
 from cerank.tabular import Column, Table, Value
 
@@ -35,21 +38,73 @@ def published(report: Report) -> Table:
 
 
 def stages(report: Report) -> Table:
-    """What each stage of each run recorded."""
+    """How far each stage moved its weights, and what it chose its checkpoint by."""
     columns = (
         Column("run", "run", "name"),
         Column("stage", "stage"),
-        Column("what", "what"),
-        Column("fact", "recorded"),
+        Column("steps", "steps", "number"),
+        Column("kept", "kept", "number"),
+        Column("learning_rate", "peak rate", "number", 8),
+        Column("drift", "weights moved", "percent"),
+        Column("changed", "weights changed", "percent"),
+        Column("best", "best validation", "number"),
+        Column("measure", "by"),
     )
+    rows, still = [], []
+    for run, one in _facts(report):
+        moved = one.drift
+        rows.append(
+            (run, one.stage, one.steps, one.kept, one.learning_rate, moved.norm, moved.changed, one.best, one.measure)
+        )
+        still += [f"{run}, {one.stage}: {moved.norm:.2g}"] if moved.is_still else []
+    notes = ["weights moved: the norm of their change over the stage as a share of their norm"] if rows else []
+    notes += [f"stages that hardly moved the model: {'; '.join(still)}"] if still else []
+    return Table("stages", columns, tuple(rows), "How far each stage moved the model", tuple(notes))
+
+
+def groups(report: Report) -> Table:
+    """What each stage had to draw from, and what was mended of its teacher."""
+    columns = (
+        Column("run", "run", "name"),
+        Column("stage", "stage"),
+        Column("queries", "queries", "number"),
+        Column("usable", "usable", "number"),
+        Column("without_positive", "no positive", "number"),
+        Column("without_candidates", "no candidates", "number"),
+        Column("without_negative", "no negative", "number"),
+        Column("short", "short lists", "number"),
+        Column("unretrieved", "positives not retrieved", "number"),
+        Column("dropped", "left out", "number"),
+        Column("lists", "teacher's lists", "number"),
+        Column("mended", "mended", "number"),
+        Column("missing", "ids added", "number"),
+        Column("repeated", "repeats dropped", "number"),
+        Column("out_of_range", "out of range", "number"),
+    )
+    rows = []
+    for run, one in _facts(report):
+        had, mended = one.supply, one.repairs
+        row = (run, one.stage, had.queries, had.usable, had.without_positive, had.without_candidates)
+        row = (*row, had.without_negative, had.short, had.unretrieved_positives, had.dropped_positives)
+        rows.append((*row, one.lists, mended.mended, mended.missing, mended.repeated, mended.out_of_range))
+    return Table("groups", columns, tuple(rows), "What each stage drew its groups from")
+
+
+def _facts(report: Report) -> Iterator[tuple[str, StageFacts]]:
+    return ((run.run, stage.facts) for run in report.runs for stage in run.stages if stage.facts is not None)
+
+
+def events(report: Report) -> Table:
+    """What else the runs recorded: shared queries, stages taken over, refusals let pass, changes of environment."""
+    columns = (Column("run", "run", "name"), Column("kind", "kind"), Column("text", "recorded"))
     rows = [
-        (run.label or run.run, stage.stage, what, fact)
+        (run.run, kind, f"{stage.stage}: {text}")
         for run in report.runs
         for stage in run.stages
-        for what, fact in stage.facts
+        for kind, text in stage.said
     ]
-    rows += [(run.label or run.run, "", kind, text) for run in report.runs for kind, text in run.events]
-    return Table("stages", columns, tuple(rows), "What the runs recorded of their stages")
+    rows += [(run.run, kind, text) for run in report.runs for kind, text in run.events]
+    return Table("events", columns, tuple(rows), "What else the runs recorded")
 
 
 def rankings(report: Report) -> Table:
@@ -153,7 +208,7 @@ def _tested(report: Report, model: str, measure: str, condition: str) -> list[Va
     return [None] * 10
 
 
-SIDES = (published, stages, rankings, runs, inputs)
+SIDES = (published, stages, groups, events, rankings, runs, inputs)
 
 
 def sides(report: Report) -> tuple[Table, ...]:

@@ -107,7 +107,7 @@ def _whole(report: Report) -> object:
 
 
 def _put(path: Path, data: bytes) -> None:
-    path.parent.mkdir(exist_ok=True)
+    disk.make_folder(path.parent)
     disk.write(path, data)
 
 
