@@ -37,6 +37,9 @@ _SIGNS = {
     "”": "''",
 }
 _ACCENTS = {"\u0300": "`", "\u0301": "'", "\u0302": "^", "\u0303": "~", "\u0308": '"', "\u0327": "c", "\u030c": "v"}
+_WIDEST_TEXT = 64  # characters that a text asks room for, at most
+_CHARACTER = 0.0066  # of a landscape line, in small type
+
 _PREAMBLE = r"""\documentclass[10pt,a4paper]{article}
 \usepackage[landscape,margin=15mm]{geometry}
 \IfFileExists{lmodern.sty}{\usepackage[T1]{fontenc}\usepackage{lmodern}}{}
@@ -149,7 +152,7 @@ def head(report: Report) -> tuple[str, ...]:
 
 def _long(side: Table) -> str:
     """A table over several pages, its texts in columns that break lines."""
-    spec = "".join(_column_spec(width) for width in _widths(side))
+    spec = "".join(_column_spec(*each) for each in zip(_widths(side), side.columns, strict=True))
     heads = " & ".join(f"\\textbf{{{escaped(column.heading)}}}" for column in side.columns)
     lines = [f"\\subsection*{{{escaped(side.title)}}}", "{\\scriptsize\\setlength{\\tabcolsep}{3pt}"]
     lines += [f"\\begin{{longtable}}{{{spec}}}", "\\toprule", f"{heads} \\\\", "\\midrule", "\\endhead"]
@@ -162,23 +165,21 @@ def _long(side: Table) -> str:
 
 
 def _widths(side: Table) -> list[float]:
-    """Each column's share of the line, by the length of its texts; 0 for figures, which take what they need."""
-    longest = [
-        min(max(len(column.heading), *(len(rounded(row[at], column)) for row in side.rows)), 70)
-        for at, column in enumerate(side.columns)
-    ]
-    figures = [column.kind not in TEXTS for column in side.columns]
-    room = (
-        0.96
-        - 0.02 * len(side.columns)
-        - sum(0.007 * long for long, is_one in zip(longest, figures, strict=True) if is_one)
-    )
-    total = sum(long for long, is_one in zip(longest, figures, strict=True) if not is_one)
-    return [0.0 if is_one else room * long / total for long, is_one in zip(longest, figures, strict=True)]
+    """Each column's share of the line: what its longest text needs, or its longest word where the line is too short."""
+    needs = []
+    for at, column in enumerate(side.columns):
+        words = max(map(len, column.heading.split()))
+        cells = [len(rounded(row[at], column)) for row in side.rows]
+        heading = len(column.heading) if column.kind in TEXTS else words
+        needs.append(min(max(heading, words, *cells), _WIDEST_TEXT))
+    room = 0.99 - 0.009 * len(side.columns)
+    scale = min(_CHARACTER, room / sum(needs))
+    return [need * scale for need in needs]
 
 
-def _column_spec(width: float) -> str:
-    return f">{{\\raggedright\\arraybackslash}}p{{{width:.3f}\\linewidth}}" if width else "r"
+def _column_spec(width: float, column: Column) -> str:
+    side = "right" if column.kind in TEXTS else "left"
+    return f">{{\\ragged{side}\\arraybackslash}}p{{{width:.3f}\\linewidth}}"
 
 
 def _long_cell(text: str, column: Column) -> str:

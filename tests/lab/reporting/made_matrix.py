@@ -31,7 +31,7 @@ MEASURES = ("nDCG@10", "RR@10"), ("nDCG@10", "RR(rel=2)@10")
 
 def made_matrix(folder: Path) -> SimpleNamespace:
     """The lab, its settings, the record of matrix "grid", and its runs by (base, recipe)."""
-    plan, settings = small_plan(folder)
+    plan, settings = small_plan(folder, force=["shared_queries"])
     graded = write_dataset(folder / "trec-dl-2020-top100", seed=9)
     (graded / "qrels").write_text((graded / "qrels").read_text().replace(" 1\n", " 2\n"))
     tests = (plan.recipe.data.test[0], str(graded))

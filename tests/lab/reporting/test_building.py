@@ -200,7 +200,7 @@ def test_seeds_of_a_recipe_are_one_row_and_the_caption_says_how_many(tmp_path):
     from tests.lab.made_runs import changed, made_run
     from tests.worker.small import small_plan
 
-    plan, settings = small_plan(tmp_path)
+    plan, settings = small_plan(tmp_path, force=["shared_queries"])
     names = [made_run(settings, changed(plan, seed=seed), f"s{seed}").name for seed in (1, 2, 3)]
     found = report(settings, Request(names=tuple(names)))
     (model,) = found.models
