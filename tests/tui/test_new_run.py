@@ -14,7 +14,7 @@ import pytest
 from textual.pilot import Pilot
 
 from cerank import recipes
-from cerank.lab import Lab
+from cerank.lab import Lab, plans
 from cerank.launch.devices import Device
 from cerank.tui.app import CerankApp
 from cerank.tui.screens import new_run
@@ -29,6 +29,7 @@ PLAIN = """\
 name = "plain"
 base = "minilm"
 chain = ["contrastive"]
+force = ["shared_queries"]
 
 [stages.contrastive]
 steps = 100
@@ -68,6 +69,12 @@ def dataset(tmp_path: Path) -> str:
     (folder / "queries.tsv").write_text("".join(f"q{at}\tword{at}\n" for at in range(10)))
     (folder / "qrels").write_text("".join(f"q{at} 0 d{at} 1\n" for at in range(10)))
     return "./collection"
+
+
+def parts_of(dataset: str) -> dict[str, str]:
+    """Disjoint parts of it: what is learnt from is not tested on."""
+    train, validation, tests = plans.parts_of(dataset)
+    return {"data.train": train, "data.validation": validation, "data.test": tests[0]}
 
 
 async def opened(pilot: Pilot[str], recipe: object = "contrastive") -> NewRunScreen:
@@ -251,7 +258,7 @@ async def test_the_work_is_shown_before_and_the_matrix_is_queued_by_a_second_key
     async with app.run_test(size=(120, 36)) as pilot:
         screen = await opened(pilot)
         screen.change(bases=(base,), seeds="1, 2")
-        screen._settings({"data.train": dataset, "data.validation": dataset, "data.test": dataset})
+        screen._settings(parts_of(dataset))
         await press(pilot, "l")
         await until(pilot, lambda: screen.matrix is not None)
         seen = text_of(app)
@@ -286,7 +293,7 @@ async def test_a_change_after_planning_has_to_be_planned_again(app: CerankApp, b
     async with app.run_test(size=(120, 36)) as pilot:
         screen = await opened(pilot)
         screen.change(bases=(base,))
-        screen._settings({"data.train": dataset, "data.validation": dataset, "data.test": dataset})
+        screen._settings(parts_of(dataset))
         await press(pilot, "4")
         await until(pilot, lambda: screen.matrix is not None)
         screen.change(seeds="5")
