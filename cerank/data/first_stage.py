@@ -14,10 +14,10 @@ from cerank.data import bm25
 from cerank.data.candidates import run_at, sha256_at
 from cerank.data.dataset import Dataset
 from cerank.data.files import local_path
-from cerank.data.named import FIRST_STAGES
+from cerank.data.named import missing_run
 from cerank.data.trec import RunFile
 from cerank.domain.rankings import Ranking
-from cerank.errors import CerankError, MissingError, UsageError
+from cerank.errors import CerankError, UsageError
 from cerank.registry import nearest
 from cerank.text import shown
 
@@ -25,10 +25,9 @@ BM25 = "bm25"
 
 
 def _unknown(dataset: Dataset, first_stage: str) -> CerankError:
-    if first_stage in FIRST_STAGES and dataset.place:
-        place = Path(dataset.place) / f"{first_stage}.run"
-        hint = f"place a TREC run at {place} or {place}.gz; it comes from {FIRST_STAGES[first_stage].source}"
-        return MissingError(f"no run of {first_stage} for dataset {dataset.name} is here", hint=hint)
+    missing = missing_run(dataset.name, dataset.place, first_stage)
+    if missing is not None:
+        return missing
     hint = f"{nearest(first_stage, {BM25, *dataset.runs})}; or the path of a TREC run"
     return UsageError(f"no first stage '{shown(first_stage, 120)}' for dataset {dataset.name}", hint=hint)
 

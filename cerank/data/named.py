@@ -10,6 +10,8 @@ from pathlib import Path
 
 import msgspec
 
+from cerank.errors import MissingError
+
 RUNS = "runs"  # folder of the cache where TREC runs are placed: runs/DATASET/FIRST_STAGE.run or .run.gz
 
 # DL's grades 0-3: 1 is "related", which is not relevant; TREC's own RR and AP count from 2
@@ -56,28 +58,54 @@ NAMED: dict[str, Named] = {
 }
 _BY_ID = {entry.id: entry for entry in NAMED.values()}
 
+_TRAIN = "msmarco-train"
 FIRST_STAGES: dict[str, FirstStage] = {
     entry.name: entry
     for entry in (
         FirstStage("bm25", "BM25 with k1 = 0.9 and b = 0.4", "any BM25 run, such as Pyserini's LuceneSearcher gives"),
-        FirstStage(
-            "colbertv2",
-            "ColBERTv2, late interaction",
-            "a search with colbert-ir/colbertv2.0; its top 500 for the training queries are record 10952882 of Zenodo",
-        ),
+        FirstStage("colbertv2", "ColBERTv2, late interaction", "a search with colbert-ir/colbertv2.0"),
         FirstStage(
             "tas-b",
             "TAS-B, a dense bi-encoder",
             "a search with sebastian-hofstaetter/distilbert-dot-tas_b-b256-msmarco",
         ),
         FirstStage("contriever", "Contriever, a dense bi-encoder", "a search with facebook/contriever-msmarco"),
+        FirstStage("rankgpt", "a teacher: RankGPT-3.5 over BM25's top 20", "an import of RankGPT's own training data"),
+        FirstStage("rankzephyr", "a teacher: RankZephyr over ColBERTv2's top 100", "Rank-DistiLLM"),
     )
+}
+_PUBLISHED = {  # of runs for the training queries, which are published
+    ("bm25", _TRAIN): "`cerank data fetch bm25-train-run`",
+    ("colbertv2", _TRAIN): "`cerank data fetch colbertv2-run` (251,469,500 rows)",
+    ("rankgpt", _TRAIN): (
+        "`cerank data import rankgpt marco-train-100k.jsonl marco-train-100k-gpt3.5.json --into FOLDER` makes it as "
+        "FOLDER/runs/rankgpt.run; `cerank data fetch rankgpt-100k` says where the two files are"
+    ),
+    ("rankzephyr", _TRAIN): "`cerank data fetch rank-distillm-rankzephyr-run`",
 }
 
 
 def id_of(name: str) -> str:
     """The ir_datasets id that a short name stands for; any other name is returned as it is."""
     return NAMED[name].id if name in NAMED else name
+
+
+def missing_run(dataset: str, place: str, name: str) -> MissingError | None:
+    """What to say where a known first stage or teacher has no run yet; None for a name that is not known.
+
+    Args:
+        dataset: whose run it is; its name, a part may follow.
+        place: the folder for its runs; "" where it takes none, as a local folder has its own.
+        name: the first stage.
+    """
+    known = FIRST_STAGES.get(name)
+    if known is None or not place:
+        return None
+    whole = dataset.partition("[")[0]
+    short = _BY_ID[whole].name if whole in _BY_ID else whole
+    file = Path(place) / f"{name}.run"
+    hint = f"place a TREC run at {file} (or {file.name}.gz): {_PUBLISHED.get((name, short), known.source)}"
+    return MissingError(f"no run of {name} for dataset {dataset} is here", hint=hint)
 
 
 def declared_measures(name: str, largest_grade: int) -> tuple[str, ...]:

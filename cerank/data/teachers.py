@@ -15,6 +15,7 @@ import msgspec
 from cerank.data.candidates import run_at
 from cerank.data.dataset import Dataset
 from cerank.data.files import at, checked_id, io_mistake, json_lines, local_path, sha256_of
+from cerank.data.named import missing_run
 from cerank.domain.rankings import Ranking
 from cerank.errors import FormatError, MissingError, UsageError
 from cerank.text import shown
@@ -154,6 +155,9 @@ def read_teacher(spec: str, dataset: Dataset | None = None) -> Teacher:
     if not spec:
         raise UsageError("no teacher is named", hint="a TREC run, or permutations (.json)")
     path = local_path(spec)
+    missing = missing_run(dataset.name, dataset.place, spec) if dataset is not None and not path.exists() else None
+    if missing is not None:
+        raise missing
     if path.suffix == ".json":
         return read_permutations(path, _rows_file(path))
     run = run_at(path, dataset.cache if dataset else None)

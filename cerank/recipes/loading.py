@@ -16,6 +16,7 @@ import msgspec
 from cerank.domain.decode import LARGEST_TOML, line_of, merged, toml_table
 from cerank.domain.recipe import Recipe, recipe_from
 from cerank.errors import FormatError, RecipeError, UsageError
+from cerank.recipes.places import placed
 from cerank.registry import nearest
 
 SHIPPED = Path(__file__).parent
@@ -49,7 +50,8 @@ def load(name_or_path: str, overrides: Sequence[str] = (), changes: Mapping[str,
 
     Args:
         name_or_path: a shipped name; anything that ends in `.toml` or holds a separator is a path.
-        overrides: `key.path=VALUE` each, VALUE in TOML or else a bare string; they win over everything.
+        overrides: `key.path=VALUE` each, VALUE in TOML or else a bare string; they win over everything. A path in them
+            is one from the working folder; a path in a file is one from that file's folder.
         changes: a table laid over the file's, for options such as `--seed`; overrides win over it.
 
     Raises:
@@ -112,7 +114,7 @@ def _chain(name: str) -> list[_File]:
         if len(files) == LONGEST_CHAIN:
             raise UsageError(f"more than {LONGEST_CHAIN} recipes extend one another", where=where)
         seen.append(path.resolve())
-        table = toml_table(source, called)
+        table = placed(toml_table(source, called), path.parent)
         files.append(_File(called, source, table))
         if "extends" not in table:
             return files

@@ -1,0 +1,61 @@
+"""Paths in a recipe's or matrix's file: they mean what lies beside that file, wherever cerank is started.
+
+Invariant: a name that is no path is left alone, and nothing is opened.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+_DATA = ("train", "validation", "validation_first_stage", "test", "first_stages")
+_STAGE = ("dataset", "first_stage", "teacher")
+
+
+def beside(name: str, folder: Path) -> str:
+    """`name` as an absolute path if it is one from `folder`: it starts with `./` or `../`, or something is there.
+
+    What is there counts if the name holds a separator, or an ending such as .run and is a file: a file called `bm25`
+    does not stand in for BM25. A part (`[:60%]`) or split (`#test`) at its end stays.
+    """
+    head, mark, rest = name.partition("[")
+    path, sharp, split = head.partition("#")
+    if not path or path.startswith(("/", "~")):
+        return name
+    is_path = path.startswith(("./", "../")) or path in {".", ".."}
+    with contextlib.suppress(OSError, ValueError):  # too long for a path, or a NUL in it: then it is none
+        found = folder / path
+        is_path = is_path or ("/" in path and found.exists()) or ("." in path and found.is_file())
+        if is_path:
+            return f"{found.resolve()}{sharp}{split}{mark}{rest}"
+    return name
+
+
+def placed(table: Mapping[str, object], folder: Path) -> dict[str, object]:
+    """A recipe's table with the paths in it made absolute; what is of another type is left for the checks to come."""
+
+    def here(value: object) -> object:
+        if isinstance(value, list):
+            return [here(entry) for entry in value]
+        return beside(value, folder) if isinstance(value, str) else value
+
+    def stages(value: object) -> object:
+        if not isinstance(value, Mapping):
+            return value
+        return {name: _changed(stage, _STAGE, here) for name, stage in value.items()}
+
+    def data(value: object) -> object:
+        return _changed(value, _DATA, here)
+
+    changed = dict(table)
+    for key, change in (("base", here), ("data", data), ("stages", stages)):
+        if key in changed:
+            changed[key] = change(changed[key])
+    return changed
+
+
+def _changed(table: object, keys: tuple[str, ...], change: Callable[[object], object]) -> object:
+    if not isinstance(table, Mapping):
+        return table
+    return {key: change(value) if key in keys else value for key, value in table.items()}
