@@ -32,7 +32,8 @@ class Block(msgspec.Struct, frozen=True):
     """Some queries' rankings as grades, padded at the end by UNJUDGED."""
 
     grades: Grades  # (queries, deepest): of the document at each rank
-    judged: Sequence[Grades]  # each query's grades in the qrels, descending
+    judged: Grades  # (judgments,): grades in the qrels, query by query, descending within one
+    rows: Grades  # (judgments,): the query's row in `grades`
 
 
 def per_query(
@@ -81,8 +82,9 @@ def _block(judged: Sequence[Mapping[str, int]], lists: Sequence[Sequence[str]], 
     flat = np.fromiter(chain.from_iterable(looked_up), dtype=np.int64, count=int(lengths.sum()))
     grades = np.full((len(lists), width), UNJUDGED, dtype=np.int64)
     grades[np.arange(width) < lengths[:, None]] = flat
-    known = [np.array(sorted(row.values(), reverse=True), dtype=np.int64) for row in judged]
-    return Block(grades, known)
+    known = np.fromiter(chain.from_iterable(row.values() for row in judged), dtype=np.int64)
+    rows = np.repeat(np.arange(len(judged)), [len(row) for row in judged])
+    return Block(grades, known[np.lexsort((-known, rows))], rows)
 
 
 def _summed(values: Floats) -> Floats:
@@ -96,7 +98,7 @@ def _cut(block: Block, asked: Asked) -> Grades:
 
 def _relevant(block: Block, asked: Asked) -> Floats:
     """(queries,): relevant documents in the qrels."""
-    return np.array([float((row >= asked.rel).sum()) for row in block.judged])
+    return np.bincount(block.rows[block.judged >= asked.rel], minlength=len(block.grades)).astype(np.float64)
 
 
 def _share(part: Floats, whole: Floats) -> Floats:
@@ -107,11 +109,12 @@ def _share(part: Floats, whole: Floats) -> Floats:
 def _ndcg(block: Block, asked: Asked) -> Floats:
     """Gain is the grade (0 below 0), discount log2(rank + 1); the ideal is the qrels' best order."""
     found = np.maximum(_cut(block, asked), 0).astype(np.float64)
-    sizes = [int((row > 0).sum()) for row in block.judged]
-    width = max([1, *sizes]) if asked.cutoff is None else asked.cutoff
-    ideal = np.zeros((len(sizes), width))
-    for place, (row, size) in enumerate(zip(block.judged, sizes, strict=True)):
-        ideal[place, : min(size, width)] = row[: min(size, width)]
+    sizes = np.bincount(block.rows, minlength=len(found))
+    ranks = np.arange(len(block.rows)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    width = max(1, int(sizes.max())) if asked.cutoff is None else asked.cutoff
+    counts = (ranks < width) & (block.judged > 0)
+    ideal = np.zeros((len(found), width))
+    ideal[block.rows[counts], ranks[counts]] = block.judged[counts]
     return _share(_discounted(found), _discounted(ideal))
 
 
