@@ -16,11 +16,10 @@ from cerank.data.bases import BaseFiles, fingerprint
 from cerank.errors import RunFailedError
 from cerank.learn.forward import Forward, budget_of, mean_states
 from cerank.learn.model import CrossEncoder, Mark, load, tokenizer_of
+from cerank.learn.token_store import TokenStore
 from cerank.learn.tokens import Pair, Tokens, batches_by_length
 
 Texts = Callable[[Sequence[str]], Sequence[str]]
-
-REMEMBERED = 2_000_000  # texts kept tokenized; beyond, they are forgotten and tokenized again
 
 
 class Scorer:
@@ -53,12 +52,21 @@ class Scorer:
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
         """Scores of (query text, document text) pairs, in order; larger is more relevant."""
-        self._tokens.forget()  # texts are their own keys here, and must not meet the ids of an earlier call
+        self._tokens.read_from(None)  # texts are their own keys here, and must not meet the ids of an earlier call
         self._tokens.add("query", [query for query, _ in pairs], lambda texts: texts)
         self._tokens.add("document", [document for _, document in pairs], lambda texts: texts)
         scores = self._scores([self._tokens.pair(query, document) for query, document in pairs])
         self._tokens.forget()
         return scores
+
+    def read_from(self, store: TokenStore | None) -> None:
+        """Drops the texts it remembers by id, and takes those of the next dataset from its store, if it has one."""
+        self._tokens.read_from(store)
+
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer it reads texts with."""
+        return self._tokens.tokenizer
 
     def forget(self) -> None:
         """Drops the texts it remembers by id; to be called between datasets, whose ids may mean other texts."""
@@ -77,8 +85,6 @@ class Scorer:
         Raises:
             RunFailedError: a score is not finite; nothing can be ranked by it.
         """
-        if len(self._tokens) > REMEMBERED:
-            self._tokens.forget()
         self._tokens.add("query", list(wanted), queries)
         self._tokens.add("document", [doc for docs in wanted.values() for doc in docs], documents)
         keys = [(query, doc) for query, docs in wanted.items() for doc in docs]

@@ -5,6 +5,7 @@ Invariant: the ids of a pair do not depend on which other pairs are scored with 
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,6 +14,9 @@ import torch
 from torch import Tensor
 
 from cerank.errors import UsageError
+from cerank.learn.token_store import TokenStore
+
+REMEMBERED = 2_000_000  # texts kept tokenized, some gigabyte of passages; beyond, they are forgotten and read again
 
 
 class Batch(msgspec.Struct, frozen=True):
@@ -95,22 +99,33 @@ class Tokens:
         max_document_length: int = 0,
         truncation: str = "document",
     ) -> None:
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         self._template = template(tokenizer)
         self._max_length, self._max_query = max_length, max_query_length
         self._max_document, self._truncation = max_document_length or max_length, truncation
-        self._known: dict[tuple[str, str], tuple[int, ...]] = {}
+        self._known: dict[tuple[str, str], array[int]] = {}  # 4 bytes a token; a tuple of ints takes 36
+        self._store: TokenStore | None = None
 
     def add(self, kind: str, keys: Sequence[str], texts: Callable[[Sequence[str]], Sequence[str]]) -> None:
-        """Tokenizes what is new among `keys` of a kind ("query" or "document"); `texts` gives texts in order."""
+        """Tokenizes what is new among `keys` of a kind ("query" or "document"); `texts` gives texts in order.
+
+        Queries come before their documents: where too many texts are remembered, those before a query are dropped.
+        """
+        if kind == "query" and len(self._known) > REMEMBERED:
+            self.forget()
         new = [key for key in dict.fromkeys(keys) if (kind, key) not in self._known]
+        if self._store is not None:
+            stored = self._store.many(kind, new, self._max_length)
+            found = {key: ids for key, ids in zip(new, stored, strict=True) if ids is not None}
+            self._known.update({(kind, key): array("I", ids.tolist()) for key, ids in found.items()})
+            new = [key for key in new if key not in found]
         if not new:
             return
         # a word has at least one character, so this many suffice; it keeps a megabyte passage from costing a second
-        encoded = self._tokenizer(
+        encoded = self.tokenizer(
             list(texts(new)), add_special_tokens=False, truncation=True, max_length=self._max_length, verbose=False
         )["input_ids"]
-        self._known.update({(kind, key): tuple(ids) for key, ids in zip(new, encoded, strict=True)})
+        self._known.update({(kind, key): array("I", ids) for key, ids in zip(new, encoded, strict=True)})
 
     @property
     def has_types(self) -> bool:
@@ -123,6 +138,11 @@ class Tokens:
     def forget(self) -> None:
         """Drops all texts, to bound memory; those needed again are tokenized again, to the same ids."""
         self._known.clear()
+
+    def read_from(self, store: TokenStore | None) -> None:
+        """Drops all texts, and takes those to come from `store`: of the one dataset whose ids come from here on."""
+        self.forget()
+        self._store = store
 
     def pair(self, query_id: str, doc_id: str) -> Pair:
         """The pair's ids, each text cut to its own length, then both to the pair's."""
@@ -149,9 +169,7 @@ class Tokens:
         return Batch(ids.to(device), mask.to(device), segments.to(device), self._template.has_types)
 
 
-def _longest_first(
-    query: tuple[int, ...], document: tuple[int, ...], room: int
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def _longest_first(query: array[int], document: array[int], room: int) -> tuple[array[int], array[int]]:
     """Both cut to `room` tokens in all: the shorter is whole up to half of it, and the longer gets an odd one."""
     if len(query) + len(document) <= room:
         return query, document

@@ -71,7 +71,7 @@ class Evaluation:
             if all(self._folder.measures(system, test, first).exists() for first in data.first_stages):
                 continue
             scorer = scorer or load()
-            scorer.forget()  # "1" is another text in the next dataset
+            scorer.read_from(self._sources.token_store(test, scorer.tokenizer))  # "1" is another text in the next one
             scores = self._scores(system, test, scorer, pause)
             for first in data.first_stages:
                 before = self._candidates(test, first)

@@ -9,6 +9,7 @@ import os
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -22,6 +23,8 @@ from cerank.domain.plan import Plan
 from cerank.domain.rankings import Ranking, ordered
 from cerank.domain.recipe import Stage
 from cerank.errors import RunFailedError
+from cerank.learn import token_store
+from cerank.learn.token_store import TokenStore
 from cerank.store import disk, records
 from cerank.store.layout import RunFolder
 from cerank.worker.notes import Notes
@@ -63,6 +66,10 @@ class Sources:
         """Texts of queries, in order."""
         found = self.datasets[dataset].queries
         return [found[query] for query in query_ids]
+
+    def token_store(self, dataset: str, tokenizer: Any) -> TokenStore | None:
+        """What `cerank data tokenize` kept of a dataset's texts for this tokenizer; None: they are read as text."""
+        return token_store.opened(tokenizer, self.datasets[dataset], self._cache)
 
     def candidates(self, dataset: str, first: str) -> Ranking:
         """The first stage's ranking of a dataset, to the depth the plan needs; written to the run the first time."""

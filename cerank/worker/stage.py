@@ -93,8 +93,10 @@ class StageWork:
         tokenizer = model.tokenizer_of(files.folder)
         lengths = (stage.max_length, stage.max_query_length, stage.max_document_length, stage.truncation)
         tokens = Tokens(tokenizer, *lengths)
+        tokens.read_from(desk.sources.token_store(self._training, tokenizer))
         # its own tokens: ids of two datasets may be the same and their texts not, as in train and validation of pydocs
         apart = Tokens(tokenizer, *lengths)
+        apart.read_from(desk.sources.token_store(recipe.data.validation, tokenizer))
         self._scorer = Scorer(encoder, apart, desk.plan.device, stage.precision)
         material = Material(
             sampler,
