@@ -97,7 +97,8 @@ def _made(tokenizer: Any, kind: Kind, dataset: Dataset, folder: Path, told: Told
     lengths = mapped(part / "lengths.bin", "<u2").astype(np.uint64)
     disk.write(part / "offsets.bin", np.concatenate([[0], np.cumsum(lengths)]).astype("<u8").tobytes())
     is_numbered = keys.write(part)
-    paths = sorted(path for path in part.iterdir() if path.name not in {disk.MANIFEST, *_BEGUN})
+    names = ("ids.bin", "offsets.bin", *(() if is_numbered else ("hashes.bin", "rows.bin")))
+    paths = [part / name for name in names]
     files = tuple(disk.Entry(path.name, path.stat().st_size, disk.sha256_file(path)) for path in paths)
     contents = Contents(
         kind=kind,
