@@ -36,6 +36,28 @@ def list_recipes(form: options.Format = None, json: options.Json = False) -> Non
     emit(Table("recipes", columns, rows), settings_of(form=form, json=json).format)
 
 
+@recipes_app.command("matrices")
+def list_matrices(form: options.Format = None, json: options.Json = False) -> None:
+    """List the matrices that come with cerank: bases x recipes x seeds, for `cerank run --matrix`."""
+    found = [recipes.load_matrix(name).matrix for name in recipes.shipped_matrices()]
+    keys = ("matrix", "recipes", "bases", "seeds", "test", "first_stages", "description")
+    headings = ("matrix", "recipes", "bases", "seeds", "test", "first stages", "what")
+    columns = tuple(Column(key, heading) for key, heading in zip(keys, headings, strict=True))
+    rows = tuple(
+        (
+            one.name,
+            ", ".join(one.recipes),
+            ", ".join(one.bases),
+            ", ".join(map(str, one.seeds)),
+            ", ".join(one.test),
+            ", ".join(one.first_stages),
+            one.description,
+        )
+        for one in found
+    )
+    emit(Table("matrices", columns, rows), settings_of(form=form, json=json).format)
+
+
 @recipes_app.command("show")
 def show_recipe(
     name: _Name,

@@ -1,4 +1,4 @@
-"""Recipes as TOML: the shipped ones, loading with `extends` and overrides, and writing them out again.
+"""Recipes and matrices as TOML: the shipped ones, loading with `extends` and overrides, and writing them out again.
 
 Invariant: a recipe leaves this package complete and checked, or an error names every mistake with its place.
 """
@@ -6,6 +6,16 @@ Invariant: a recipe leaves this package complete and checked, or an error names 
 from __future__ import annotations
 
 from cerank.recipes.loading import LoadedRecipe, load, shipped
+from cerank.recipes.matrix_loading import LoadedMatrix, load_matrix, shipped_matrices
 from cerank.recipes.rendering import render, template
 
-__all__ = ["LoadedRecipe", "load", "render", "shipped", "template"]
+__all__ = [
+    "LoadedMatrix",
+    "LoadedRecipe",
+    "load",
+    "load_matrix",
+    "render",
+    "shipped",
+    "shipped_matrices",
+    "template",
+]
