@@ -9,6 +9,7 @@ import shlex
 
 from cerank import recipes
 from cerank.data import facts
+from cerank.data.overlaps import Shared
 from cerank.domain.readings import Event
 from cerank.lab.comparisons import RunTarget
 from cerank.lab.reporting.declaring import Declared
@@ -42,6 +43,8 @@ def recipe_file(run: str) -> str:
 def _facts(member: RunTarget, model: str) -> RunFacts:
     folder, plan = member.folder, member.plan
     events = journal.read(folder.events, Event)
+    shared = records.load_if_there(folder.overlaps, Shared)
+    passing = {*_PASSING, *(["queries shared"] if shared else [])}
     return RunFacts(
         run=folder.name,
         label=member.label,
@@ -54,7 +57,8 @@ def _facts(member: RunTarget, model: str) -> RunFacts:
         inputs=tuple((entry.role, entry.name, entry.sha256) for entry in plan.inputs),
         versions=_versions(folder, plan.versions),
         stages=tuple(_stage(folder, index, name, events) for index, name in enumerate(plan.recipe.chain)),
-        events=tuple((event.kind, event.text) for event in events if event.kind not in _PASSING),
+        shared=shared.overlaps if shared else None,
+        events=tuple((event.kind, event.text) for event in events if event.kind not in passing),
     )
 
 

@@ -52,7 +52,7 @@ def _measure(grid: Grid) -> str:
 
 
 def _data(places: Sequence[Place]) -> str:
-    queries = dict.fromkeys(f"{place.heading} {place.queries:,}" for place in places if place.queries)
+    queries = dict.fromkeys(f"{place.queries:,} of {place.heading}" for place in places if place.queries)
     depth = max((place.depth for place in places), default=0)
     return f"Queries: {', '.join(queries)}. The first {depth:,} of each first stage are re-ranked and measured."
 

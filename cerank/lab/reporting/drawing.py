@@ -21,7 +21,7 @@ _Scale: TypeAlias = Callable[[float], float]
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F")  # Okabe and Ito 2008
 _DASHES = ("", "7 3", "2 2", "8 3 2 3", "12 4", "4 4", "1 3")  # so that a line is known without its colour, too
 _WIDTH, _HEIGHT = 760, 300
-_LEFT, _RIGHT, _TOP, _BOTTOM = 62, 16, 34, 44
+_LEFT, _RIGHT, _TOP, _BOTTOM = 62, 16, 42, 44
 _STYLE = (
     "<style>.cr-ink{fill:#222}.cr-soft{fill:#666}.cr-axis{stroke:#999}.cr-grid{stroke:#e4e4e4}.cr-stage{stroke:#888}"
     "@media(prefers-color-scheme:dark){.cr-ink{fill:#eee}.cr-soft{fill:#aaa}.cr-axis{stroke:#777}"
@@ -158,8 +158,8 @@ def _dots(series: Series, across: _Scale, down: _Scale, colour: str) -> list[str
 
 def _stage(x: float, name: str) -> str:
     """A stage's beginning: a dashed line and its name."""
-    line = f'<line class="cr-stage" stroke="#888" stroke-dasharray="3 3" x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP - 6}" '
-    return line + f'y2="{_HEIGHT - _BOTTOM}"/>' + _text(x + 4, _TOP + 4, name[:40], tone="soft")
+    line = f'<line class="cr-stage" stroke="#888" stroke-dasharray="3 3" x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP - 14}" '
+    return line + f'y2="{_HEIGHT - _BOTTOM}"/>' + _text(x + 4, _TOP - 5, name[:40], tone="soft")
 
 
 def _text(x: float, y: float, text: str, *, anchor: str = "start", tone: str = "ink", weight: str = "") -> str:

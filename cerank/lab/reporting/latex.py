@@ -82,7 +82,7 @@ def table(grid: Grid, *, is_star: bool = False) -> str:
     """A floating table to include, with booktabs; too many columns for a page become tables below each other."""
     kind = "table*" if is_star else "table"
     lines = ["% needs \\usepackage{booktabs}", f"\\begin{{{kind}}}[htbp]", "\\centering", "\\footnotesize"]
-    lines += ["\\setlength{\\tabcolsep}{3.5pt}", f"\\caption{{{' '.join(map(escaped, grid.caption))}}}", "\\smallskip"]
+    lines += ["\\setlength{\\tabcolsep}{5pt}", f"\\caption{{{' '.join(map(escaped, grid.caption))}}}", "\\smallskip"]
     lines += [f"\\label{{tab:{plain(grid.measure, 40)}}}"]
     parts = [_tabular(grid, columns) for columns in blocks(grid.places)]
     return "\n".join([*lines, "\n\n\\medskip\n".join(parts), f"\\end{{{kind}}}"]) + "\n"

@@ -10,6 +10,7 @@ from typing import Literal
 import msgspec
 
 from cerank.data.facts import StageFacts
+from cerank.data.overlaps import Overlap
 from cerank.evaluate.compare import Comparison
 from cerank.evaluate.systems import Condition
 
@@ -130,7 +131,8 @@ class RunFacts(msgspec.Struct, frozen=True, kw_only=True):
     inputs: tuple[tuple[str, str, str], ...]  # role, name, sha256
     versions: tuple[tuple[str, str], ...]
     stages: tuple[StageRecord, ...]
-    events: tuple[tuple[str, str], ...]  # kind and text of what does not belong to a stage's table
+    shared: tuple[Overlap, ...] | None  # None where the run did not look: not started, or of an earlier release
+    events: tuple[tuple[str, str], ...]  # kind and text of what stands in no table
 
 
 class Curve(msgspec.Struct, frozen=True, kw_only=True):

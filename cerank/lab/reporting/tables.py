@@ -5,6 +5,7 @@ Invariant: plain `tabular.Table`s; whoever writes a form escapes them.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 from cerank.data.facts import StageFacts
@@ -84,9 +85,10 @@ def groups(report: Report) -> Table:
     rows = []
     for run, one in _facts(report):
         had, mended = one.supply, one.repairs
-        row = (run, one.stage, had.queries, had.usable, had.without_positive, had.without_candidates)
-        row = (*row, had.without_negative, had.short, had.unretrieved_positives, had.dropped_positives)
-        rows.append((*row, one.lists, mended.mended, mended.missing, mended.repeated, mended.out_of_range))
+        lacked = (had.without_positive, had.without_candidates, had.without_negative, had.short)
+        outside = (had.unretrieved_positives, had.dropped_positives)
+        faults = (one.lists, mended.mended, mended.missing, mended.repeated, mended.out_of_range)
+        rows.append((run, one.stage, had.queries, had.usable, *lacked, *outside, *faults))
     return Table("groups", columns, tuple(rows), "What each stage drew its groups from")
 
 
@@ -94,8 +96,43 @@ def _facts(report: Report) -> Iterator[tuple[str, StageFacts]]:
     return ((run.run, stage.facts) for run in report.runs for stage in run.stages if stage.facts is not None)
 
 
+def shared(report: Report) -> Table:
+    """Queries that two parts of a recipe share, each such pair once with the number of runs it is of."""
+    columns = (
+        Column("left", "queries of"),
+        Column("right", "that are in"),
+        Column("shared", "shared", "number"),
+        Column("of", "of", "number"),
+        Column("by_id", "by id", "number"),
+        Column("by_text", "by text", "number"),
+        Column("example", "such as"),
+        Column("runs", "runs"),
+    )
+    looked = [run.shared for run in report.runs if run.shared is not None]
+    counts = Counter(overlap for overlaps in looked for overlap in overlaps)
+    rows = tuple(
+        (
+            str(one.right),
+            str(one.left),
+            one.shared,
+            one.of,
+            one.by_id,
+            one.by_text,
+            one.examples[0],
+            f"{count} of {len(report.runs)}",
+        )
+        for one, count in counts.items()
+    )
+    notes = (
+        [f"{len(report.runs) - len(looked)} of {len(report.runs)} runs did not look"]
+        if len(looked) < len(report.runs)
+        else []
+    )
+    return Table("shared", columns, rows, "Queries that training, validation and test share", tuple(notes))
+
+
 def events(report: Report) -> Table:
-    """What else the runs recorded: shared queries, stages taken over, refusals let pass, changes of environment."""
+    """What else the runs recorded: stages taken over, refusals let pass, changes of environment."""
     columns = (Column("run", "run", "name"), Column("kind", "kind"), Column("text", "recorded"))
     rows = [
         (run.run, kind, f"{stage.stage}: {text}")
@@ -208,7 +245,7 @@ def _tested(report: Report, model: str, measure: str, condition: str) -> list[Va
     return [None] * 10
 
 
-SIDES = (published, stages, groups, events, rankings, runs, inputs)
+SIDES = (published, stages, groups, shared, events, rankings, runs, inputs)
 
 
 def sides(report: Report) -> tuple[Table, ...]:

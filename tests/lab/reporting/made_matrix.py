@@ -9,12 +9,13 @@ from types import SimpleNamespace
 import msgspec
 
 from cerank.data import facts
+from cerank.data.overlaps import Overlap, Part, Shared
 from cerank.data.sampler import Supply
 from cerank.data.teachers import Repairs
 from cerank.domain.matrix import MatrixCell, MatrixRecord
 from cerank.domain.plan import Plan
 from cerank.domain.readings import Event, Reading, Validation
-from cerank.store import disk, matrices
+from cerank.store import disk, matrices, records
 from cerank.store.journal import Journal
 from cerank.store.layout import ReadingRow, RunFolder
 from tests.lab.made_runs import made_run
@@ -25,6 +26,7 @@ RECIPES = {
     "ecir2025-cl-kd": (("contrastive", "distill"), 0.6),
     "ecir2025-kd": (("distill",), 0.2),
 }
+OVERLAP = Overlap(Part("training", "x", ("distill",)), Part("test", "y"), 3, 9, 1, 3, ("what is x",))
 BASES = ("google/electra-base-discriminator", "roberta")
 MEASURES = ("nDCG@10", "RR@10"), ("nDCG@10", "RR(rel=2)@10")
 
@@ -78,9 +80,9 @@ def record_training(folder: RunFolder, *, drift: float = 0.02) -> None:
     with Journal[Event](folder.events, Event) as events:
         now = datetime(2026, 1, 2, tzinfo=UTC).isoformat()
         events.append(Event("started", "attempt 1", now, 1))
-        events.append(
-            Event("shared queries", "3 of the 9 queries of test on x are in training of distill, too", now, 1)
-        )
+        events.append(Event("queries shared", str(OVERLAP), now, 1))
+        events.append(Event("environment changed", "torch 1 -> 2", now, 1))
+    records.save(folder.overlaps, Shared((OVERLAP,)))
     for index, name in enumerate(("contrastive", "distill")):
         final = folder.final(index, name)
         disk.make_folder(final)

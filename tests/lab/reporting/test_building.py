@@ -118,7 +118,7 @@ def test_the_caption_says_test_family_correction_level_queries_depth_and_seeds(w
     for part in ("paired t-tests", "Holm's correction", "the 32 tests", "declared in matrix grid", "level 5 %"):
         assert part in text
     for part in (
-        "DL20 40",
+        "40 of DL20",
         "The first 8 of each",
         "One seed (42)",
         "ecir2025-cl of the same base",
@@ -258,7 +258,15 @@ def test_what_stages_recorded_is_taken_over_and_a_stage_that_stood_still_is_name
     had = tables.groups(whole)
     row = dict(zip((column.key for column in had.columns), had.rows[0], strict=True))
     assert (row["without_positive"], row["short"], row["mended"], row["out_of_range"]) == (7, 3, 5, 2)
-    assert [row[1] for row in tables.events(whole).rows] == ["shared queries"]
+    assert [row[1] for row in tables.events(whole).rows] == ["environment changed"]
+
+
+def test_shared_queries_are_counted_and_runs_that_did_not_look_are_told(whole):
+    from cerank.lab.reporting import tables
+
+    found = tables.shared(whole)
+    assert found.rows == (("test on y", "training of distill", 3, 9, 1, 3, "what is x", "1 of 6"),)
+    assert found.notes == ("5 of 6 runs did not look",)
 
 
 def test_every_ranking_is_measured_at_one_depth_and_says_its_ties(whole):
