@@ -14,7 +14,6 @@ from typing import Protocol
 
 import msgspec
 import torch
-from torch import Tensor
 from torch.optim import AdamW
 
 from cerank.data.sampler import Sampler
@@ -22,15 +21,15 @@ from cerank.domain.groups import Group
 from cerank.domain.readings import Reading
 from cerank.domain.recipe import Stage
 from cerank.domain.schedule import learning_rate
-from cerank.domain.seeds import derive
 from cerank.errors import RunFailedError
 from cerank.learn import checkpoint
 from cerank.learn.checkpoint import State
-from cerank.learn.forward import CPU_BUDGET
-from cerank.learn.losses import LOSSES, Loss
+from cerank.learn.forward import Forward
+from cerank.learn.gradients import Gradients
+from cerank.learn.losses import LOSSES
 from cerank.learn.model import CrossEncoder, freeze, set_dropout
 from cerank.learn.rerank import Texts
-from cerank.learn.tokens import Tokens, batches_by_length
+from cerank.learn.tokens import Tokens
 
 
 class PausedError(Exception):
@@ -84,8 +83,9 @@ class Trainer:
     def __init__(self, index: int, name: str, stage: Stage, *, seed: int, folder: Path, device: str) -> None:
         self.index, self.name, self.stage, self.seed, self.folder = index, name, stage, seed, folder
         self.device = torch.device(device)
-        self.loss: Loss = LOSSES.find(stage.loss, f"stages.{name}.loss")
-        self._budget = CPU_BUDGET if self.device.type == "cpu" else stage.microbatch
+        loss = LOSSES.find(stage.loss, f"stages.{name}.loss")
+        self._gradients = Gradients(name, stage, seed, loss, self.device)
+        self._forward: tuple[CrossEncoder, Forward] | None = None
 
     def train(self, model: CrossEncoder, material: Material, watch: Watch) -> State:
         """Runs the stage from its newest checkpoint to its end; `model` then holds the weights of the last step.
@@ -143,52 +143,13 @@ class Trainer:
     def gradients(
         self, model: CrossEncoder, material: Material, groups: Sequence[Group], step: int
     ) -> tuple[float, int]:
-        """Adds the gradient of the mean loss over `groups`; returns that mean and the number of query-document pairs.
-
-        With `mean_over = "pairs"` a group weighs as many times as it has pairs of a better and a worse candidate, so
-        that the mean is that over all such pairs of the step. Whole groups go through the model together up to the stage's `microbatch` of tokens, so that losses over a
-        list are exact; the parts' gradients add up to the step's.
-        """
+        """Adds the gradient of the mean loss over `groups`; returns that mean and how many pairs went through."""
         material.tokens.add("query", [group.query_id for group in groups], material.queries)
         material.tokens.add("document", [doc for group in groups for doc in group.doc_ids], material.documents)
-        is_pooled = self.stage.mean_over == "pairs"
-        whole = sum(group.pairs for group in groups) or 1 if is_pooled else len(groups)
-        total = 0.0
-        for index, part in enumerate(self._parts(material.tokens, groups)):
-            torch.manual_seed(derive(self.seed, "dropout", self.name, step, index))
-            scores = self._scores(model, material.tokens, part)
-            values = self.loss(scores, *_targets(part, self.device))
-            if is_pooled:
-                values = values * torch.tensor([float(group.pairs) for group in part], device=self.device)
-            (values.sum() / whole).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-            total += float(values.detach().double().sum())
-        return total / whole, sum(len(group) for group in groups)
-
-    def _parts(self, tokens: Tokens, groups: Sequence[Group]) -> list[list[Group]]:
-        """Groups in order, cut where the next one would exceed the budget of padded tokens."""
-        parts: list[list[Group]] = []
-        room = 0
-        for group in groups:
-            need = len(group) * max(len(tokens.pair(group.query_id, doc).ids) for doc in group.doc_ids)
-            if not parts or need > room:
-                parts.append([])
-                room = self.stage.microbatch
-            parts[-1].append(group)
-            room -= need
-        return parts
-
-    def _scores(self, model: CrossEncoder, tokens: Tokens, groups: Sequence[Group]) -> Tensor:
-        """Scores (groups, longest group), 0 on padding. Pairs of like length share a batch, so little is padded."""
-        pairs = [tokens.pair(group.query_id, doc) for group in groups for doc in group.doc_ids]
-        cut = batches_by_length([len(pair.ids) for pair in pairs], self._budget)
-        parts = []
-        for indices in cut:
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.stage.precision == "bf16"):
-                parts.append(model(tokens.batch([pairs[at] for at in indices], self.device)))
-        place = torch.argsort(torch.tensor([at for indices in cut for at in indices]))
-        flat = torch.cat(parts)[place.to(self.device)]
-        rows = torch.split(flat, [len(group) for group in groups])
-        return torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True)
+        if self._forward is None or self._forward[0] is not model:
+            self._forward = model, Forward(model, material.tokens, self.device, self.stage.precision)
+        loss = self._gradients.add(self._forward[1], material.tokens, groups, step)
+        return loss, sum(len(group) for group in groups)
 
     def _clip(self, model: CrossEncoder) -> float:
         """The gradient norm before clipping."""
@@ -217,11 +178,3 @@ class Trainer:
         if state.step and not (self.folder / checkpoint.name_of(state.step)).exists():
             checkpoint.save(self.folder, model, optimizer, state)
             watch.saved(state)
-
-
-def _targets(groups: Sequence[Group], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Labels and mask (groups, longest group)."""
-    rows = [torch.tensor(group.labels, dtype=torch.float32) for group in groups]
-    labels = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
-    mask = torch.nn.utils.rnn.pad_sequence([torch.ones(len(row), dtype=torch.bool) for row in rows], batch_first=True)
-    return labels.to(device), mask.to(device)

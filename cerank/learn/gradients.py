@@ -1,0 +1,129 @@
+"""The gradient of a step's loss, within a bound of tokens that go through the model at once.
+
+Invariant: the bound changes rounding alone: groups stay whole for their loss, and dropout is drawn the same however
+often a pair goes through the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from cerank.domain.groups import Group
+from cerank.domain.recipe import Stage
+from cerank.domain.seeds import derive
+from cerank.learn.forward import Forward
+from cerank.learn.losses import Loss
+from cerank.learn.tokens import Pair, Tokens, batches_by_length
+
+
+class Rows(msgspec.Struct, frozen=True):
+    """Groups that share a backward pass, with their pairs one after another."""
+
+    groups: tuple[Group, ...]
+    pairs: tuple[Pair, ...]
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all pairs."""
+        return sum(len(pair.ids) for pair in self.pairs)
+
+
+class Gradients:
+    """Adds the gradients of a stage's steps.
+
+    Args:
+        name: of the stage, with `seed` the source of dropout.
+        stage: its settings.
+        seed: the run's.
+        loss: the stage's.
+        device: where the model is.
+    """
+
+    def __init__(self, name: str, stage: Stage, seed: int, loss: Loss, device: torch.device) -> None:
+        self._name, self._stage, self._seed, self._loss, self._device = name, stage, seed, loss, device
+        self.microbatch = stage.microbatch  # tokens through the model at once; halved where memory is short
+
+    def add(self, forward: Forward, tokens: Tokens, groups: Sequence[Group], step: int) -> float:
+        """Adds the gradient of the mean loss over `groups` to the parameters; returns that mean.
+
+        With `mean_over = "pairs"` a group weighs as many times as it has pairs of a better and a worse candidate, so
+        that the mean is that over all such pairs of the step.
+        """
+        is_pooled = self._stage.mean_over == "pairs"
+        whole = (sum(group.pairs for group in groups) or 1) if is_pooled else len(groups)
+        total = 0.0
+        for index, rows in enumerate(self._parts(tokens, groups)):
+            weights = [float(group.pairs) if is_pooled else 1.0 for group in rows.groups]
+            total += self._add_part(forward, rows, torch.tensor(weights, device=self._device) / whole, (step, index))
+        return total
+
+    def _parts(self, tokens: Tokens, groups: Sequence[Group]) -> list[Rows]:
+        """Groups in order, cut where the next one would exceed the bound; one that does so alone stands alone."""
+        parts: list[Rows] = []
+        for group in groups:
+            new = Rows((group,), tuple(tokens.pair(group.query_id, doc) for doc in group.doc_ids))
+            if parts and parts[-1].tokens + new.tokens <= self.microbatch:
+                parts[-1] = Rows(parts[-1].groups + new.groups, parts[-1].pairs + new.pairs)
+            else:
+                parts.append(new)
+        return parts
+
+    def _add_part(self, forward: Forward, rows: Rows, weights: Tensor, place: tuple[int, int]) -> float:
+        """Adds the gradient of the weighted sum of these groups' losses; returns that sum."""
+        cuts = batches_by_length([len(pair.ids) for pair in rows.pairs], self.microbatch)
+        if len(cuts) == 1 or rows.tokens <= self.microbatch:
+            with forward.scoring() as score:
+                parts = []
+                for number, cut in enumerate(cuts):
+                    self._draw_dropout(place, number)
+                    parts.append(score([rows.pairs[at] for at in cut]))
+            total = self._total(_in_order(parts, cuts), rows.groups, weights)
+            total.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+            return float(total.detach())
+        return self._add_twice(forward, rows, weights, place, cuts)
+
+    def _add_twice(
+        self, forward: Forward, rows: Rows, weights: Tensor, place: tuple[int, int], cuts: list[list[int]]
+    ) -> float:
+        """The same for a group that is too large to go through at once.
+
+        All scores first, without a graph; then the loss's gradient with respect to them; then each part again, with a
+        graph and the same dropout, which takes its share of that gradient on. Source: Gao et al., "Scaling Deep
+        Contrastive Learning Batch Size under Memory Limited Setup" (GradCache), RepL4NLP 2021, section 3.
+        """
+        parts = []
+        with torch.no_grad(), forward.scoring() as score:
+            for number, cut in enumerate(cuts):
+                self._draw_dropout(place, number)
+                parts.append(score([rows.pairs[at] for at in cut]))
+        flat = _in_order(parts, cuts).requires_grad_()
+        total = self._total(flat, rows.groups, weights)
+        (wanted,) = torch.autograd.grad(total, flat)
+        for number, cut in enumerate(cuts):
+            self._draw_dropout(place, number)
+            with forward.scoring() as score:
+                again = score([rows.pairs[at] for at in cut])
+            again.backward(wanted[torch.tensor(cut, device=self._device)])  # type: ignore[no-untyped-call]
+        return float(total.detach())
+
+    def _draw_dropout(self, place: tuple[int, int], number: int) -> None:
+        torch.manual_seed(derive(self._seed, "dropout", self._name, *place, number))
+
+    def _total(self, flat: Tensor, groups: Sequence[Group], weights: Tensor) -> Tensor:
+        """The weighted sum of the groups' losses, from the scores of their pairs one after another."""
+        scores = pad_sequence(list(torch.split(flat, [len(group) for group in groups])), batch_first=True)
+        labels = pad_sequence([torch.tensor(group.labels, dtype=torch.float32) for group in groups], batch_first=True)
+        mask = pad_sequence([torch.ones(len(group), dtype=torch.bool) for group in groups], batch_first=True)
+        return (self._loss(scores, labels.to(self._device), mask.to(self._device)) * weights).sum()
+
+
+def _in_order(parts: Sequence[Tensor], cuts: Sequence[Sequence[int]]) -> Tensor:
+    """Scores of cut-up pairs in the order of the pairs."""
+    place = torch.argsort(torch.tensor([at for cut in cuts for at in cut]))
+    flat = torch.cat(list(parts))
+    return flat[place.to(flat.device)]
