@@ -102,7 +102,7 @@ def _fill(report: Report, folder: Path, forms: tuple[Form, ...]) -> None:
 
 
 def _whole(report: Report) -> object:
-    """The report as JSON holds it: pictures and recipes are files of their own, values by query those of the sources."""
+    """The report as JSON holds it: pictures and recipes are files, and so are values by query."""
     runs = tuple(msgspec.structs.replace(run, recipe_toml=auditing.recipe_file(run.run)) for run in report.runs)
     comparison = report.comparison and msgspec.structs.replace(report.comparison, systems=())
     return msgspec.to_builtins(msgspec.structs.replace(report, curves=(), runs=runs, comparison=comparison))
