@@ -7,7 +7,18 @@ from typing import Annotated
 import typer
 
 import cerank
-from cerank.cli import catalogue, dashboard, importing, measuring, powering, queueing, reporting, running, watching
+from cerank.cli import (
+    catalogue,
+    dashboard,
+    importing,
+    ingesting,
+    measuring,
+    powering,
+    queueing,
+    reporting,
+    running,
+    watching,
+)
 from cerank.cli.output import put
 
 app = typer.Typer(
@@ -39,6 +50,8 @@ app.command(rich_help_panel=_MEASURING)(measuring.evaluate)
 app.add_typer(catalogue.recipes_app, name="recipes", rich_help_panel=_CATALOGUE)
 app.command(rich_help_panel=_CATALOGUE)(catalogue.datasets)
 app.command(rich_help_panel=_CATALOGUE)(catalogue.bases)
+importing.data_app.command("ingest")(ingesting.ingest)
+importing.data_app.command("tokenize")(ingesting.tokenize)
 app.add_typer(importing.data_app, name="data", rich_help_panel=_CATALOGUE)
 app.add_typer(catalogue.config_app, name="config", rich_help_panel=_CATALOGUE)
 

@@ -32,6 +32,7 @@ from cerank.store import disk
 Kind = Literal["document", "query"]
 Ids = NDArray[Any]  # uint16 or uint32
 
+KINDS: tuple[Kind, ...] = ("document", "query")
 LIMIT = 512  # tokens kept of a text; a base that reads more finds texts of this length not here
 FORMAT = 1  # another number makes every old store unknown
 
