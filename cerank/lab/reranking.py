@@ -54,6 +54,8 @@ def checkpoint_folder(lab: Path, text: str) -> Path:
 def rerank(settings: Settings, wanted: Wanted, output: Path, progress: Callable[[int, int], None]) -> int:
     """Writes the TREC run, whole or not at all; returns how many queries it ranks.
 
+    Scores that the checkpoint gave to the same chunks before, here or in a run, are taken from the cache.
+
     Args:
         settings: where the lab and caches are, and on what device to score.
         wanted: what by what.
@@ -65,7 +67,9 @@ def rerank(settings: Settings, wanted: Wanted, output: Path, progress: Callable[
     from cerank.data.trec import write_run
     from cerank.domain.rankings import ordered
     from cerank.learn.determinism import prepare
+    from cerank.learn.kept import identity, scored
     from cerank.learn.rerank import Scorer
+    from cerank.store.scores import KeptScores
 
     if not output.parent.is_dir():
         raise UsageError("its folder does not exist", where=str(output))
@@ -73,14 +77,20 @@ def rerank(settings: Settings, wanted: Wanted, output: Path, progress: Callable[
     dataset = open_dataset(wanted.dataset, settings.cache)
     before = candidates(dataset, wanted.first_stage, wanted.depth, settings.cache)
     device = device_named(settings.device)
-    prepare(device, settings.threads or physical_cores())
+    threads = settings.threads or physical_cores()
+    prepare(device, threads)
     scorer = Scorer.load(folder, device, wanted.precision)
+    collection = dataset.documents.fingerprint()
+    facts = identity(scorer.checkpoint, collection, device=device, threads=threads, precision=wanted.precision)
+    kept = KeptScores(settings.cache, facts)
     queries = sorted(before)
     scores: dict[str, dict[str, float]] = {}
     for start in range(0, len(queries), CHUNK):
         part = {query: before[query] for query in queries[start : start + CHUNK]}
-        scores |= scorer.chunk(part, lambda ids: [dataset.queries[i] for i in ids], dataset.documents.texts)
+        texts = dataset.documents.texts
+        scores |= scored(scorer, part, lambda ids: [dataset.queries[i] for i in ids], texts, kept)
         progress(min(start + CHUNK, len(queries)), len(queries))
+    kept.trim()
     tag = "-".join(folder.resolve().parent.name.split()) or "cerank"
     packed = write_run(ordered(scores, before), tag)
     disk.write(output.resolve(), packed if output.suffix == ".gz" else gzip.decompress(packed))

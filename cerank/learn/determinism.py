@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import platform
+from pathlib import Path
+
 import torch
 
 from cerank.errors import UsageError
@@ -38,3 +42,14 @@ def automatic() -> str:
     if torch.cuda.is_available():
         return "cuda:0"
     return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def device_name(device: str) -> str:
+    """What computes: the GPU's name, or the processor's."""
+    if device.startswith("cuda"):
+        return str(torch.cuda.get_device_name(device))
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
+            if line.startswith("model name"):
+                return f"{line.partition(':')[2].strip()} ({torch.backends.cpu.get_cpu_capability()})"
+    return platform.processor() or platform.machine()

@@ -36,6 +36,8 @@ class Scorer:
         self._model, self._tokens = model, tokens
         place = torch.device(device)
         self._forward, self._budget = Forward(model, tokens, place, precision), budget_of(place)
+        self.precision = precision
+        self.checkpoint = ""  # the fingerprint of what `load` read, for scores that are kept
 
     @classmethod
     def load(cls, folder: str | Path, device: str = "cpu", precision: str = "fp32") -> Scorer:
@@ -46,9 +48,12 @@ class Scorer:
         """
         path = Path(folder)
         mark = Mark(path)
-        model = load(BaseFiles(path.name, path, mark.pooling, fingerprint(path)), mark.pooling, seed=0).to(device)
+        sha256 = fingerprint(path)
+        model = load(BaseFiles(path.name, path, mark.pooling, sha256), mark.pooling, seed=0).to(device)
         lengths = (mark.max_length, mark.max_query_length, mark.max_document_length, mark.truncation)
-        return cls(model, Tokens(tokenizer_of(path), *lengths), device, precision)
+        scorer = cls(model, Tokens(tokenizer_of(path), *lengths), device, precision)
+        scorer.checkpoint = f"{sha256} {mark.pooling} {lengths}"
+        return scorer
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
         """Scores of (query text, document text) pairs, in order; larger is more relevant."""

@@ -271,14 +271,3 @@ def versions() -> dict[str, str]:
         with contextlib.suppress(PackageNotFoundError):
             found[name] = version(name)
     return found
-
-
-def device_name(device: str) -> str:
-    """What computes: the GPU's name, or the processor's."""
-    if device.startswith("cuda"):
-        return str(torch.cuda.get_device_name(device))
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
-            if line.startswith("model name"):
-                return f"{line.partition(':')[2].strip()} ({torch.backends.cpu.get_cpu_capability()})"
-    return platform.processor() or platform.machine()

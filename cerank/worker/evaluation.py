@@ -11,9 +11,11 @@ from cerank.data.trec import write_qrels, write_run
 from cerank.domain.plan import Plan
 from cerank.domain.rankings import Ranking, ordered
 from cerank.evaluate.measures import check, per_query
+from cerank.learn.kept import identity, scored
 from cerank.learn.rerank import Scorer
 from cerank.store import disk
 from cerank.store.layout import RunFolder
+from cerank.store.scores import KeptScores
 from cerank.worker.beat import Beat
 from cerank.worker.sources import Sources
 
@@ -85,6 +87,7 @@ class Evaluation:
     def _scores(self, system: str, test: str, scorer: Scorer, pause: Callable[[], None]) -> dict[str, dict[str, float]]:
         """Query -> document -> score of all candidates, each chunk kept as a sealed part until the ranking stands."""
         wanted = unions([self._candidates(test, first) for first in self._plan.recipe.data.first_stages])
+        kept = self._kept_scores(scorer, test)
         parts = chunks(list(wanted))
         self._beat.enter("re-rank", f"{system} on {test}", total=len(wanted))
         out: dict[str, dict[str, float]] = {}
@@ -93,16 +96,28 @@ class Evaluation:
             part = self._folder.scores_part(system, test, "all", number)
             found = _kept(part)
             if found is None:
-                found = scorer.chunk(
+                found = scored(
+                    scorer,
                     {query: wanted[query] for query in queries},
                     lambda ids: self._sources.queries(test, ids),
                     lambda ids: self._sources.documents(test, ids),
+                    kept,
                 )
                 with disk.sealed_folder(part) as inside:
                     disk.write(inside / "scores.json", msgspec.json.encode(found))
             out.update(found)
             self._beat.advance(len(queries), sum(len(wanted[query]) for query in queries))
+        kept.trim()
         return out
+
+    def _kept_scores(self, scorer: Scorer, test: str) -> KeptScores:
+        """The scores that this checkpoint gave on this dataset before, in this run or another."""
+        plan = self._plan
+        documents = self._sources.datasets[test].documents.fingerprint()
+        facts = identity(
+            scorer.checkpoint, documents, device=plan.device, threads=plan.threads, precision=scorer.precision
+        )
+        return KeptScores(Path(plan.cache), facts)
 
     def _record(self, system: str, test: str, first: str, ranking: Ranking) -> None:
         """Writes the ranking, then its measures: where the measures stand, the ranking does."""

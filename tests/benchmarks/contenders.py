@@ -1,4 +1,4 @@
-"""Those that the project's own benchmark holds cerank against, beside sentence-transformers: plain loops, and lightning-ir.
+"""Those that the benchmark holds cerank against: sentence-transformers, plain loops, and lightning-ir.
 
 Each is written as its own documentation or repository has it, and gets the same texts, weights, groups and threads.
 """
@@ -58,7 +58,7 @@ class Paper(Plain):
 
 
 class PaperTraining:
-    """The style of the paper's code: pandas looked up for each item, padding to the longest of a step, bf16 autocast."""
+    """The style of the paper's code: pandas asked for each item, padding to a step's longest, bf16 autocast."""
 
     def __init__(self, files: BaseFiles, sample: Sample, stage: Stage, device: str) -> None:
         import pandas

@@ -1,7 +1,7 @@
 """cerank beside its peers on one machine, in one run: speed, equality of scores, memory, and how cost grows.
 
     pip install 'cerank[peers]'
-    python -m tests.benchmarks.peers --dataset ./trec-dl-2020-top100 --first-stage bm25 --pairs 2000 --repeats 5
+    OMP_WAIT_POLICY=PASSIVE python -m tests.benchmarks.peers --dataset ./trec-dl-2020-top100 --first-stage bm25 --pairs 2000 --repeats 5
 
 Contenders take turns, so that a machine that slows down slows all of them; a ratio is the median over turns of the
 ratio within a turn. Models are trained a little first, so that their scores are apart as those of a real re-ranker.
@@ -125,9 +125,9 @@ def _head(options: argparse.Namespace, sample: Sample, files: BaseFiles) -> str:
         [
             f"{sample.pairs} pairs of {sample.name}, {len(sample.lists)} lists, {statistics.fmean(lengths):.0f} tokens "
             f"a pair (longest {max(lengths)}); base {options.base} ({files.pooling})",
-            f"{speed.device_name(options.device)}, {options.threads} threads; "
+            f"{determinism.device_name(options.device)}, {options.threads} threads; "
             + ", ".join(f"{name} {version}" for name, version in versions.items()),
-            f"{options.repeats} turns; figures are medians, ratios medians of the ratio within a turn [lowest, highest]",
+            f"{options.repeats} turns; medians, and ratios as medians of the ratio within a turn [lowest, highest]",
             "",
         ]
     )
@@ -174,8 +174,8 @@ def _rerank(options: argparse.Namespace, sample: Sample, files: BaseFiles) -> li
         def timing(one: speed.Reranker) -> Callable[[], Timed]:
             return lambda: speed.timed(one, sample, options.device)
 
-        def peak(kind: str = precision) -> Timed:
-            peaks.append(speed.gemm_peak(options.device, kind))
+        def peak(kind: str = precision, into: list[float] = peaks) -> Timed:
+            into.append(speed.gemm_peak(options.device, kind))
             return Timed(1, 1.0)
 
         work: dict[str, Callable[[], Timed]] = {name: timing(one) for name, one in every.items()}
