@@ -13,7 +13,7 @@ from cerank.domain.plan import Plan
 from cerank.domain.readings import Validation
 from cerank.lab import estimates
 from cerank.lab.words import GLYPHS, clock
-from cerank.store import journal
+from cerank.store import journal, records
 from cerank.store.layout import ReadingRow, RunFolder
 from cerank.store.runs import Row
 from cerank.text import shown
@@ -185,6 +185,29 @@ def stages(folder: RunFolder, plan: Plan) -> Table:
     notes = (f"hardly moved the model: {', '.join(still)}",) if still else ()
     said = "weights moved: the norm of their change, as a share of their norm"
     return Table("stages", columns, rows, "Stages", (said, *notes) if rows else (), empty="no stage is finished")
+
+
+def rankings(folder: RunFolder, plan: Plan) -> Table:
+    """The rankings that were measured: how deep each is, and how much of its order was left to ties."""
+    from cerank.data.facts import RankingFacts
+
+    columns = (
+        *(Column(name, name.replace("_", " ")) for name in ("system", "dataset", "first_stage")),
+        Column("queries", "queries", "number", 0),
+        Column("shallowest", "shallowest", "number", 0),
+        Column("deepest", "deepest", "number", 0),
+        Column("tied", "tied documents", "percent"),
+    )
+    data = plan.recipe.data
+    rows = []
+    for test in data.test:
+        for first in data.first_stages:
+            for system in ("first-stage", *plan.recipe.chain):
+                found = records.load_if_there(folder.ranking_facts(system, test, first), RankingFacts)
+                if found is not None:
+                    figures = (found.queries, found.shallowest, found.deepest, found.tied)
+                    rows.append((system, test, first, *figures))
+    return Table("rankings", columns, tuple(rows), "Rankings, all cut at one depth", empty="nothing is re-ranked yet")
 
 
 def places(folder: RunFolder, plan: Plan) -> Table:

@@ -55,6 +55,7 @@ def show(
             shown.append(tables.comparison(comparisons.of_run(folder), settings.format))
         except MissingError as error:
             say(error.what)
+        shown.append(tables.rankings(folder, row.plan))
         shown.append(tables.places(folder, row.plan))
     emit(shown, settings.format)
 

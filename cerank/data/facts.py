@@ -11,6 +11,7 @@ import msgspec
 
 from cerank.data.sampler import Supply
 from cerank.data.teachers import Repairs
+from cerank.domain.rankings import Ranking, tied_share
 from cerank.store import records
 
 NAME = "facts.json"  # in the sealed folder of the model that a stage hands on
@@ -47,6 +48,26 @@ class StageFacts(msgspec.Struct, frozen=True, kw_only=True):
     validation: Supply | None = None  # what the validation loss was computed on
     lists: int = 0  # of the teacher
     repairs: Repairs = Repairs()
+
+
+class RankingFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What a ranking is like that was measured: how deep, and how much of its order a tie left open."""
+
+    queries: int
+    shallowest: int  # documents of the query with fewest
+    deepest: int
+    tied: float  # share of documents whose score was a neighbour's; their order is the first stage's
+
+
+def ranking_facts(ranking: Ranking) -> RankingFacts:
+    """The facts of a ranking whose ties are broken."""
+    depths = [len(docs) for docs in ranking.values()]
+    return RankingFacts(
+        queries=len(ranking),
+        shallowest=min(depths, default=0),
+        deepest=max(depths, default=0),
+        tied=tied_share(ranking, ranking.scores),
+    )
 
 
 def write(folder: Path, facts: StageFacts) -> None:

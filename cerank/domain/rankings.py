@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 
 class Ranking(Mapping[str, tuple[str, ...]]):
@@ -80,6 +80,20 @@ def float32_below(value: float) -> float:
         return value
     bits = int(struct.unpack("<i", struct.pack("<f", value))[0])
     return float(struct.unpack("<f", struct.pack("<i", bits - 1 if value > 0 else bits + 1))[0])
+
+
+def tied_share(ranking: Mapping[str, Sequence[str]], scores: Callable[[str], Sequence[float]]) -> float:
+    """The share of documents whose score lies one float32 from a neighbour's: those that were moved apart from a tie.
+
+    Scores that happen to be so near by themselves count, too; a tie of theirs was one rounding away.
+    """
+    tied = count = 0
+    for query in ranking:
+        values = scores(query)
+        near = [False, *(low == float32_below(high) for high, low in itertools.pairwise(values)), False]
+        tied += sum(left or right for left, right in itertools.pairwise(near))
+        count += len(values)
+    return tied / count if count else 0.0
 
 
 def strictly_decreasing(scores: Sequence[float]) -> list[float]:

@@ -221,6 +221,10 @@ class RunFolder(msgspec.Struct, frozen=True):
         """The TREC run of a re-ranking."""
         return self.path / "rankings" / slug(system) / f"{_pair(dataset, first_stage)}.run.gz"
 
+    def ranking_facts(self, system: str, dataset: str, first_stage: str) -> Path:
+        """`facts.RankingFacts` of `ranking`."""
+        return self.path / "rankings" / slug(system) / f"{_pair(dataset, first_stage)}.facts.json"
+
     def measures(self, system: str, dataset: str, first_stage: str) -> Path:
         """The per-query measures of `ranking`."""
         return self.path / "measures" / slug(system) / f"{_pair(dataset, first_stage)}.jsonl"

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import msgspec
 
+from cerank.data.facts import ranking_facts
 from cerank.data.trec import write_qrels, write_run
 from cerank.domain.plan import Plan
 from cerank.domain.rankings import Ranking, ordered
 from cerank.evaluate.measures import check, per_query
 from cerank.learn.kept import identity, scored
 from cerank.learn.rerank import Scorer
-from cerank.store import disk
+from cerank.store import disk, records
 from cerank.store.layout import RunFolder
 from cerank.store.scores import KeptScores
 from cerank.worker.beat import Beat
@@ -130,6 +131,7 @@ class Evaluation:
         self._beat.enter("measure", f"{system} on {test}", total=1)
         disk.make_folder(ranking_path.parent)
         disk.write(ranking_path, write_run(ranking, system))
+        records.save(self._folder.ranking_facts(system, test, first), ranking_facts(ranking))
         qrels = self._sources.datasets[test].qrels
         names = check(self._plan.measures_on(test), qrels, "evaluate.measures")
         disk.make_folder(measures_path.parent)
