@@ -16,9 +16,10 @@ import hashlib
 import importlib.metadata
 import re
 import tempfile
-from collections.abc import Iterable, Mapping
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, overload
 
 import msgspec
 
@@ -33,6 +34,10 @@ if TYPE_CHECKING:
 K1 = 0.9
 B = 0.4
 _FORMAT = 1  # of the files and the tokenizer; another number makes every old index unknown
+# What an index takes to build, measured on documents of 56 words: bm25s keeps all postings several times at once.
+BYTES_EACH = 1_700
+_SECONDS_EACH = 75e-6
+LARGE = 2_000_000  # documents from which this is worth a word
 _WORD = re.compile(r"[^\W_]+")
 # Lucene's EnglishAnalyzer.ENGLISH_STOP_WORDS_SET, which Anserini uses
 _STOP_WORDS = frozenset(
@@ -116,14 +121,49 @@ class Index:
         return Ranking({q: ids for q, (ids, _) in found.items()}, {q: scores for q, (_, scores) in found.items()})
 
 
-def _numbered(documents: Iterable[tuple[str, str]]) -> tuple[list[str], list[str], list[list[int]]]:
+class _Numbers(Sequence["array[int]"]):
+    """The words of each document as numbers: 4 bytes a word, where lists of Python's take 8 and more."""
+
+    def __init__(self) -> None:
+        self._all, self._starts = array("I"), array("Q", [0])
+
+    def append(self, numbers: Iterable[int]) -> None:
+        """The words of the next document."""
+        self._all.extend(numbers)
+        self._starts.append(len(self._all))
+
+    def __len__(self) -> int:
+        return len(self._starts) - 1
+
+    @overload
+    def __getitem__(self, place: int) -> array[int]: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> list[array[int]]: ...
+
+    def __getitem__(self, place: int | slice) -> array[int] | list[array[int]]:
+        if isinstance(place, slice):
+            return [self[at] for at in range(*place.indices(len(self)))]
+        if not 0 <= place < len(self):
+            raise IndexError(place)
+        return self._all[self._starts[place] : self._starts[place + 1]]
+
+
+class _Corpus(msgspec.Struct, frozen=True):
+    """What bm25s takes in place of lists."""
+
+    ids: _Numbers
+    vocab: dict[str, int]
+
+
+def _numbered(documents: Iterable[tuple[str, str]]) -> tuple[list[str], list[str], _Numbers]:
     """Document ids, vocabulary in order of appearance, and each document's words as numbers in it."""
     doc_ids: list[str] = []
     places: dict[str, int] = {}
-    numbers: list[list[int]] = []
+    numbers = _Numbers()
     for doc_id, text in documents:
         doc_ids.append(doc_id)
-        numbers.append([places.setdefault(word, len(places)) for word in words(text)])
+        numbers.append(places.setdefault(word, len(places)) for word in words(text))
     return doc_ids, list(places), numbers
 
 
@@ -137,7 +177,7 @@ def _build(documents: Documents, folder: Path) -> None:
         raise UsageError("no document holds a word that BM25 could find", hint="give a TREC run as the first stage")
     retriever = bm25s.BM25(k1=K1, b=B, method="lucene", backend="numpy", csc_backend="numpy")
     vocabulary_places = {word: place for place, word in enumerate(vocabulary)}
-    retriever.index((numbers, vocabulary_places), create_empty_token=False, show_progress=False)
+    retriever.index(_Corpus(numbers, vocabulary_places), create_empty_token=False, show_progress=False)
     for name in ("indptr", "indices", "data"):
         np.save(folder / f"{name}.npy", retriever.scores[name], allow_pickle=False)
     (folder / "documents.json").write_bytes(msgspec.json.encode(doc_ids))
@@ -154,7 +194,8 @@ def _read(folder: Path) -> Index | None:
         contents = msgspec.json.decode((folder / "COMPLETE.json").read_bytes(), type=_Contents)
         if any(sha256_of(folder / name) != sha256 for name, sha256 in contents.files.items()):
             return None
-        starts, documents, gains = (np.load(folder / f"{name}.npy") for name in ("indptr", "indices", "data"))
+        names = ("indptr", "indices", "data")
+        starts, documents, gains = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in names)
         doc_ids = msgspec.json.decode((folder / "documents.json").read_bytes(), type=list[str])
         vocabulary = msgspec.json.decode((folder / "words.json").read_bytes(), type=list[str])
     except (OSError, ValueError, CerankError):
@@ -170,6 +211,28 @@ def _moved_in(fresh: Path, folder: Path, room: Path) -> None:
         fresh.rename(folder)
 
 
+def cost(documents: Documents, cache: Path) -> str:
+    """What building the index will take, for a large collection that has none in `cache` yet; else ""."""
+    if len(documents) < LARGE or (cache / "bm25" / key(documents)).is_dir():
+        return ""
+    count = len(documents)
+    needs = f"some {count * BYTES_EACH / 1e9:.0f} GB of memory and {count * _SECONDS_EACH / 60:.0f} minutes of one core"
+    return f"BM25 over {count:,} documents takes {needs}, once"
+
+
+def _refuse_beyond_memory(documents: Documents) -> None:
+    """Says that memory will not do before an hour is spent on finding out."""
+    import psutil
+
+    needed, there = len(documents) * BYTES_EACH, psutil.virtual_memory().available
+    if needed > there:
+        what = f"BM25 over {len(documents):,} documents needs some {needed / 1e9:.1f} GB of memory"
+        hint = (
+            "give a TREC run as the first stage, such as `python -m pyserini.search.lucene --bm25 --hits 1000` writes"
+        )
+        raise UsageError(f"{what}, and {there / 1e9:.1f} GB are free", hint=hint)
+
+
 def opened(documents: Documents, cache: Path) -> Index:
     """The index of `documents`, from `cache` or built there.
 
@@ -177,12 +240,13 @@ def opened(documents: Documents, cache: Path) -> Index:
     workers may build at once: what they build is equal.
 
     Raises:
-        UsageError: the documents hold no word, or the cache cannot be written.
+        UsageError: the documents hold no word, memory will not do, or the cache cannot be written.
     """
     folder = cache / "bm25" / key(documents)
     index = _read(folder)
     if index is not None:
         return index
+    _refuse_beyond_memory(documents)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix="building-", ignore_cleanup_errors=True) as room:

@@ -32,7 +32,7 @@ def _unknown(dataset: Dataset, first_stage: str) -> CerankError:
     return UsageError(f"no first stage '{shown(first_stage, 120)}' for dataset {dataset.name}", hint=hint)
 
 
-def _builds(dataset: Dataset, first_stage: str) -> bool:
+def builds(dataset: Dataset, first_stage: str) -> bool:
     """Whether BM25 is to be computed: a run that the dataset brings under that name goes before it.
 
     Folders with the pooled candidates of a large collection bring bm25.run; BM25 over the pool would be another thing.
@@ -54,6 +54,16 @@ def _given(dataset: Dataset, first_stage: str) -> RunFile:
     )
 
 
+def look(dataset: Dataset, first_stage: str) -> None:
+    """Returns if there is such a first stage for the dataset; reads no run and builds no index.
+
+    Raises:
+        UsageError, MissingError: as `fingerprint`.
+    """
+    if first_stage not in dataset.runs and not builds(dataset, first_stage):
+        _file(dataset, first_stage)
+
+
 def fingerprint(dataset: Dataset, first_stage: str) -> str:
     """SHA-256 over what the candidates depend on beside the queries: BM25's settings and documents, or the run's bytes.
 
@@ -61,7 +71,7 @@ def fingerprint(dataset: Dataset, first_stage: str) -> str:
         UsageError: no such first stage; MissingError: a known one whose run was not placed yet; and all that reading a
             run raises.
     """
-    if _builds(dataset, first_stage):
+    if builds(dataset, first_stage):
         return bm25.key(dataset.documents)
     if first_stage not in dataset.runs:
         return sha256_at(_file(dataset, first_stage), dataset.cache)
@@ -87,7 +97,7 @@ def candidates(
         FormatError: a malformed run.
     """
     wanted = list(dataset.queries) if query_ids is None else list(query_ids)
-    if _builds(dataset, first_stage):
+    if builds(dataset, first_stage):
         index = bm25.opened(dataset.documents, cache)
         ranking = index.ranking({query: dataset.queries[query] for query in wanted}, depth)
     else:

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from cerank.data import first_stage, inputs
+from cerank.data import bm25, first_stage, inputs
 from cerank.data.bases import BaseFiles, locate
 from cerank.data.candidates import run_at
 from cerank.data.candidates.stored import StoredRanking
@@ -75,12 +75,21 @@ class Sources:
         """The first stage's ranking of a dataset, to the depth the plan needs; written to the run the first time."""
         path = self._folder.candidates(dataset, first)
         if not path.exists():
+            self._tell_cost(dataset, first)
             ranking = first_stage.candidates(self.datasets[dataset], first, self._depths[dataset, first], self._cache)
             disk.make_folder(path.parent)
             if isinstance(ranking, StoredRanking):
                 return _referred(path, ranking)
             disk.write(path, write_run(ranking, first_stage_tag(first)))
         return run_at(path, self._cache).ranking
+
+    def _tell_cost(self, dataset: str, first: str) -> None:
+        """An event where an index is built that takes minutes and gigabytes."""
+        opened = self.datasets[dataset]
+        if first_stage.builds(opened, first):
+            cost = bm25.cost(opened.documents, self._cache)
+            if cost:
+                self._notes.event("index", f"{cost}; a TREC run as the first stage needs none")
 
     def teacher(self, name: str, stage: Stage, *, in_validation: bool = False) -> Ranking:
         """The ranking a stage is to mimic, or that of the validation queries; written to the run the first time.

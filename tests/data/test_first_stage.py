@@ -192,3 +192,21 @@ def test_bm25_agrees_with_bm25s_own_retrieval(shared: Path, tmp_path: Path) -> N
     for query, text in dataset.queries.items():
         _, scores = other.retrieve([bm25.words(text)], k=20, show_progress=False)
         assert ranking.scores(query) == pytest.approx([float(score) for score in scores[0] if score > 0], rel=1e-5)
+
+
+def test_an_index_that_memory_does_not_hold_is_refused_with_another_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = _dataset(tmp_path / "set", {"q": "cats"})
+    assert bm25.cost(dataset.documents, tmp_path) == ""
+    monkeypatch.setattr(bm25, "LARGE", 3)
+    assert "BM25 over 6 documents takes some 0 GB" in bm25.cost(dataset.documents, tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(bm25, "BYTES_EACH", 1 << 50)
+        with pytest.raises(UsageError, match=r"BM25 over 6 documents needs some .* GB are free") as caught:
+            candidates(dataset, "bm25", 5, tmp_path)
+        assert "give a TREC run" in caught.value.hint
+    candidates(dataset, "bm25", 5, tmp_path)
+    assert bm25.cost(dataset.documents, tmp_path) == ""
+    monkeypatch.setattr(bm25, "BYTES_EACH", 1 << 50)
+    candidates(dataset, "bm25", 5, tmp_path)  # what stands is read, whatever it took to build
