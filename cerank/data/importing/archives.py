@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, cast
 
+from cerank.data import files
 from cerank.errors import FormatError, MissingError, UsageError
 from cerank.text import shown
 
@@ -22,6 +23,7 @@ RATIO = 200  # honest text packs 3 to 60 times; deflate reaches 1,032
 FREE = 64 << 20  # bytes of which no ratio is asked
 
 _GZIP, _TAR = b"\x1f\x8b", b"ustar"
+_ZSTANDARD = b"\x28\xb5\x2f\xfd"
 _ZIP = (b"PK\x03\x04", b"PK\x05\x06")  # the second is an empty one's
 _PICKLE = tuple(bytes((0x80, protocol)) for protocol in range(6))
 _FAULTS = (EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile, tarfile.TarError, NotImplementedError)
@@ -134,6 +136,8 @@ def opened(path: Path) -> IO[bytes]:
         stream = _buffered(path, _zip_member(path), limit)
     elif first.startswith(_GZIP):
         stream = _buffered(path, cast("IO[bytes]", gzip.GzipFile(path)), limit)
+    elif first == _ZSTANDARD:
+        stream = _buffered(path, cast("IO[bytes]", files.opened(path)), limit)
     elif path.suffix == ".gz":
         raise FormatError("is called .gz and is not gzip", where=str(path))
     else:

@@ -15,7 +15,8 @@ from typing import Any
 
 from cerank.data.files import at, line_blocks
 from cerank.data.importing.archives import opened
-from cerank.data.importing.sink import Sink, run_name
+from cerank.data.importing.blocks import are_ids
+from cerank.data.importing.sink import LARGEST, Sink, run_name
 from cerank.errors import FormatError, UsageError
 from cerank.text import shown
 
@@ -62,8 +63,30 @@ def number_of(text: bytes, where: str) -> float:
     return value
 
 
+def _taken_whole(path: Path, lines: list[bytes], first: int, sink: Sink, run: str) -> bool:
+    """Whether the lines were taken as columns; if not, each is to be looked at."""
+    import polars
+
+    from cerank.data.candidates.parsing import parsed
+
+    try:
+        found = parsed(path, b"\n".join(lines), first)
+    except FormatError:
+        return False  # line by line finds the same fault
+    if not (are_ids(found["query"]) and are_ids(found["document"])) or (found["score"].abs() > LARGEST).any():
+        return False
+    plain = polars.col("rank").str.contains(r"^[0-9]{1,9}$")
+    rank = polars.when(plain).then(polars.col("rank").cast(polars.Int64, strict=False)).otherwise(0)
+    rows = found.select("query", "document", polars.col("score").alias("value"), rank.alias("rank"))
+    sink.records += found.height
+    sink.ranked(run, rows)
+    return True
+
+
 def _trec(path: Path, sink: Sink, run: str) -> None:
     for first, lines in line_blocks(path, columns=True, opener=opened):
+        if _taken_whole(path, lines, first, sink, run):
+            continue
         for number, line in enumerate(lines, first):
             parts = line.split()
             if not parts:

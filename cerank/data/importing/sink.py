@@ -10,19 +10,23 @@ import hashlib
 import re
 from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from cerank.data.files import checked_id
-from cerank.data.importing.spill import Row, Spill
-from cerank.domain.rankings import float32, strictly_decreasing
+from cerank.data.importing.settling import candidates, judgements
+from cerank.data.importing.spill import Spill
 from cerank.errors import FormatError, UsageError
 from cerank.store import disk
 from cerank.text import shown
 
+if TYPE_CHECKING:
+    import polars
+
 QRELS = 0  # the table of judgements in the spill; runs are numbered from 1
 _BUFFER = 1 << 20  # bytes written at once
-_LARGEST = 3.4028234663852886e38  # float32; trec_eval keeps scores as C floats
+LARGEST = 3.4e38  # just within float32: such a score written in nine digits still reads back
 _NAME = re.compile(r"[^A-Za-z0-9._-]+")
 
 
@@ -94,7 +98,7 @@ class Sink:
         keeps_texts: False where a collection has the texts of queries and documents; those of the files are left out.
         depth: how many candidates of a query each run keeps, best first; 0 keeps all.
         only: the runs to keep, by name; empty keeps all.
-        room: bytes of rows that may wait in memory.
+        room: rows that may wait in memory.
     """
 
     def __init__(
@@ -194,7 +198,7 @@ class Sink:
         """
         if not self.wants(run):
             return
-        if not -_LARGEST <= score <= _LARGEST:
+        if not -LARGEST <= score <= LARGEST:
             raise FormatError(f"score {score} is not a finite number within float32", where=where)
         self._spill.add(self._table(run), self._name(query_id, where), self._checked(doc_id, where), score, rank)
 
@@ -226,6 +230,31 @@ class Sink:
             self._last = checked_id(doc_id, "document", where)
         return doc_id
 
+    def ranked(self, run: str, rows: polars.DataFrame, *, is_listed: bool = False) -> None:
+        """Many candidates at once, as `scored` takes them (or `listed`).
+
+        Args:
+            run: any name.
+            rows: columns query, document, value (within float32), rank; ids without white space, as `are_ids` says.
+            is_listed: whether they come without scores.
+        """
+        if self.wants(run):
+            table = self._table(run)
+            if is_listed:
+                self._listed.add(table)
+            self._extend(table, rows)
+
+    def graded(self, rows: polars.DataFrame) -> None:
+        """Many judgements at once: columns query, document, value (the grade), rank."""
+        self._extend(QRELS, rows)
+
+    def _extend(self, table: int, rows: polars.DataFrame) -> None:
+        import polars
+
+        for query_id in rows["query"].unique(maintain_order=True):
+            self._name(query_id, "")
+        self._spill.extend(rows.with_columns(polars.lit(table).alias("table")))
+
     def finish(self) -> Contents:
         """Writes what waited, and closes everything.
 
@@ -235,29 +264,15 @@ class Sink:
         self._asked.close()
         if self._texts is not None:
             self._texts.close()
-        rows: Counter[str] = Counter()
-        names = {number: run_name(name) for name, number in self._runs.items()}
-        files: dict[int, _File] = {}
-        if names:
-            disk.make_folder(self._folder / "runs")
-        for table, query_id, found in self._spill.groups():
-            if table not in files:
-                path = self._folder / ("qrels" if table == QRELS else f"runs/{names[table]}.run")
-                files[table] = _File(path)
-            kept = self._kept(table, query_id, found)
-            tag = names.get(table, "")
-            files[table].write(_written(query_id, kept, tag))
-            rows[tag] += len(kept)
-        for file in files.values():
-            file.close()
+        rows = self._settled()
         disk.remove_tree(self._spilled)
         return Contents(
             records=self.records,
             queries=len(self._queries),
             documents=len(self._documents),
-            judgements=rows.pop("", 0),
-            runs=tuple((name, rows[name]) for name in names.values()),
-            counts=tuple(sorted(self.counts.items())),
+            judgements=rows[""],
+            runs=tuple((name, rows[name]) for name in dict.fromkeys(map(run_name, self._runs))),
+            counts=tuple(sorted((kind, number) for kind, number in self.counts.items() if number)),
         )
 
     def close(self) -> None:
@@ -277,45 +292,28 @@ class Sink:
             self._asked.write(query_id.encode() + b"\n")
         return query_id
 
-    def _qrels(self, found: list[Row]) -> list[Row]:
-        best: dict[str, float] = {}
-        for row in found:
-            if best.setdefault(row.doc_id, row.value) != row.value:
-                self.count("judgements that contradict another; the higher grade is kept")
-                best[row.doc_id] = max(best[row.doc_id], row.value)
-        return [Row(doc_id, grade) for doc_id, grade in best.items()]
-
-    def _kept(self, table: int, query_id: str, found: list[Row]) -> list[Row]:
-        """What of a query's rows stands in the file of the table, in its order."""
-        if table == QRELS:
-            return self._qrels(found)
-        first: dict[str, Row] = {}
-        for row in found:
-            known = first.setdefault(row.doc_id, row)
-            if known.value != row.value:
-                self.count("scores that contradict another of the same pair; the first is kept")
-            elif known is not row:
-                self.count("pairs that come again, dropped")
-        rows = list(first.values())
-        kept = self._in_order(rows) if table in self._listed else self._by_score(rows, query_id)
-        if self._depth and len(kept) > self._depth:
-            self.count("candidates beyond the depth, dropped", len(kept) - self._depth)
-        return kept[: self._depth or None]
-
-    def _in_order(self, rows: list[Row]) -> list[Row]:
-        order = sorted(rows, key=lambda row: row.rank)
-        return [Row(row.doc_id, float(len(order) - place)) for place, row in enumerate(order)]
-
-    def _by_score(self, rows: list[Row], query_id: str) -> list[Row]:
-        order = sorted(rows, key=lambda row: (-float32(row.value), row.rank))
-        ranks = [row.rank for row in order]
-        self.count("queries whose ranks contradict their scores; scores decide", int(ranks != sorted(ranks)))
-        values = [float32(row.value) for row in order]
-        apart = strictly_decreasing(values)
-        if apart[-1] < -_LARGEST:
-            raise FormatError(f"scores of query '{shown(query_id, 80)}' tie at the end of float32")
-        self.count("scores that tied, moved apart by a hair", sum(a != b for a, b in zip(values, apart, strict=True)))
-        return [Row(row.doc_id, value) for row, value in zip(order, apart, strict=True)]
+    def _settled(self) -> Counter[str]:
+        """Writes qrels and runs; their rows by name, the qrels' under ""."""
+        rows: Counter[str] = Counter()
+        names = {number: run_name(name) for name, number in self._runs.items()}
+        files: dict[int, _File] = {}
+        if names:
+            disk.make_folder(self._folder / "runs")
+        for bucket in self._spill.buckets():
+            for (table,), part in bucket.partition_by("table", as_dict=True, maintain_order=True).items():
+                name = names.get(int(table), "")
+                if table not in files:
+                    files[table] = _File(self._folder / (f"runs/{name}.run" if name else "qrels"))
+                if name:
+                    is_listed = table in self._listed
+                    text, kept = candidates(part, name, self.counts, is_listed=is_listed, depth=self._depth)
+                else:
+                    text, kept = judgements(part, self.counts)
+                files[table].write(text)
+                rows[name] += kept
+        for file in files.values():
+            file.close()
+        return rows
 
 
 def _line(row: dict[str, str], where: str) -> bytes:
@@ -323,11 +321,3 @@ def _line(row: dict[str, str], where: str) -> bytes:
         return msgspec.json.encode(row) + b"\n"
     except UnicodeEncodeError:
         raise FormatError("text with half a character (an unpaired surrogate)", where=where) from None
-
-
-def _written(query_id: str, rows: list[Row], tag: str) -> bytes:
-    if not tag:
-        return "".join(f"{query_id} 0 {row.doc_id} {int(row.value)}\n" for row in rows).encode()
-    return "".join(
-        f"{query_id} Q0 {row.doc_id} {rank} {row.value:.9g} {tag}\n" for rank, row in enumerate(rows, 1)
-    ).encode()
