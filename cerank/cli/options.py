@@ -18,6 +18,10 @@ def _recipes(incomplete: str) -> list[str]:
     return [name for name in recipes.shipped() if name.startswith(incomplete)]
 
 
+def _matrices(incomplete: str) -> list[str]:
+    return [name for name in recipes.shipped_matrices() if name.startswith(incomplete)]
+
+
 def _formats(incomplete: str) -> list[str]:
     return [name for name in FORMATS if name.startswith(incomplete)]
 
@@ -25,6 +29,7 @@ def _formats(incomplete: str) -> list[str]:
 _OUTPUT = "Output"
 _WHERE = "Where"
 _RECIPE = "Recipe"
+_MATRIX = "Matrix"
 
 Lab = Annotated[
     str | None,
@@ -55,9 +60,15 @@ Format = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="The same as --format json.", rich_help_panel=_OUTPUT)]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Names only, one a line.", rich_help_panel=_OUTPUT)]
 
-RecipeName = Annotated[
-    str,
-    typer.Option("--recipe", "-r", metavar="RECIPE", help="A shipped name or a .toml file.", autocompletion=_recipes),
+RecipeNames = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--recipe",
+        "-r",
+        metavar="RECIPE",
+        help="A shipped name or a .toml file; several make a matrix.",
+        autocompletion=_recipes,
+    ),
 ]
 Set = Annotated[
     list[str] | None,
@@ -74,6 +85,15 @@ Base = Annotated[
         "--base", metavar="BASE", help="A name from `cerank bases`, hub id or folder.", rich_help_panel=_RECIPE
     ),
 ]
+Bases = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--base",
+        metavar="BASE",
+        help="A name from `cerank bases`, hub id or folder; several make a matrix.",
+        rich_help_panel=_RECIPE,
+    ),
+]
 Dataset = Annotated[
     str | None,
     typer.Option(
@@ -81,6 +101,46 @@ Dataset = Annotated[
         metavar="DATASET",
         help="Train, validate and test on the parts of this one.",
         rich_help_panel=_RECIPE,
+    ),
+]
+MatrixName = Annotated[
+    str,
+    typer.Option(
+        "--matrix",
+        metavar="MATRIX",
+        help="Bases x recipes x seeds: a shipped name (`cerank recipes matrices`) or a .toml file.",
+        autocompletion=_matrices,
+        rich_help_panel=_MATRIX,
+    ),
+]
+MatrixTitle = Annotated[
+    str,
+    typer.Option("--name", metavar="NAME", help="What the lab keeps a matrix under; its own.", rich_help_panel=_MATRIX),
+]
+Seeds = Annotated[
+    str, typer.Option("--seeds", metavar="SEEDS", help='Such as "1,2,3" or 1-5.', rich_help_panel=_MATRIX)
+]
+Baseline = Annotated[
+    str,
+    typer.Option("--baseline", metavar="RECIPE", help="That the others are held against.", rich_help_panel=_MATRIX),
+]
+Test = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--test",
+        metavar="DATASET",
+        help="Test dataset; may be repeated. They replace the recipe's.",
+        rich_help_panel=_RECIPE,
+    ),
+]
+Speed = Annotated[
+    float,
+    typer.Option(
+        "--pairs-per-second",
+        metavar="N",
+        help="Trained a second, for --dry-run's times; else from former runs of the lab.",
+        min=0.0,
+        rich_help_panel=_MATRIX,
     ),
 ]
 Seed = Annotated[int | None, typer.Option("--seed", metavar="N", help="Seed.", rich_help_panel=_RECIPE)]
@@ -123,6 +183,7 @@ def changes(
     seed: int | None = None,
     first_stages: Sequence[str] | None = None,
     depth: int | None = None,
+    tests: Sequence[str] | None = None,
 ) -> dict[str, object]:
     """What the options above change in a recipe, as the table that `recipes.load` lays over the file's.
 
@@ -132,6 +193,7 @@ def changes(
         seed: 0 or more; the recipe checks it.
         first_stages: they replace the recipe's.
         depth: candidates a query.
+        tests: they replace the recipe's, and those of `data`.
     """
     table: dict[str, object] = {}
     if base is not None:
@@ -141,6 +203,8 @@ def changes(
     inner: dict[str, object] = {}
     if data is not None:
         inner = {"train": data[0], "validation": data[1], "test": list(data[2])}
+    if tests:
+        inner["test"] = list(tests)
     if first_stages:
         inner["first_stages"] = list(first_stages)
     if depth is not None:

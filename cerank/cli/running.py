@@ -11,10 +11,11 @@ from typing import Annotated
 import typer
 
 from cerank import recipes
-from cerank.cli import options, tables
+from cerank.cli import matrices, options, tables
 from cerank.cli.output import emit, put, say
+from cerank.domain.plan import Plan
 from cerank.errors import ExitCode, UsageError
-from cerank.lab import Lab
+from cerank.lab import Lab, estimates, plans
 from cerank.settings import Settings, resolve
 
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="Its name, its label, or a part of its name.")]
@@ -34,13 +35,19 @@ def settings_of(
 
 
 def run(
-    recipe: options.RecipeName,
-    base: options.Base = None,
+    recipe: options.RecipeNames = None,
+    base: options.Bases = None,
     dataset: options.Dataset = None,
     seed: options.Seed = None,
+    test: options.Test = None,
     first_stage: options.FirstStage = None,
     depth: options.Depth = None,
     set_: options.Set = None,
+    matrix: options.MatrixName = "",
+    name: options.MatrixTitle = "",
+    seeds: options.Seeds = "",
+    baseline: options.Baseline = "",
+    pairs_per_second: options.Speed = 0.0,
     label: Annotated[str, typer.Option("--label", metavar="TEXT", help="Your own word for the run.")] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and its work, and start nothing.")] = False,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Leave it in the background.")] = False,
@@ -55,31 +62,64 @@ def run(
     """Fine-tune and re-rank as a recipe says, and show the paired comparison.
 
     The work is done by a worker of its own, which a closed terminal does not reach. Ctrl-C stops it at a checkpoint.
-    """
-    from cerank.cli import following
-    from cerank.lab import estimates, plans, powering
 
+    A matrix (--matrix, or several recipes, bases or seeds) goes to the queue whole; asked for again, it queues what is
+    missing. Stages that its runs share are trained once.
+    """
     settings = settings_of(lab, cache, device, threads, form, json)
     parts = plans.parts_of(dataset) if dataset else None
-    changed = options.changes(base=base, data=parts, seed=seed, first_stages=first_stage, depth=depth)
-    loaded = recipes.load(recipe, set_ or (), changed)
+    if matrix or name or seeds or baseline or len(recipe or ()) > 1 or len(base or ()) > 1:
+        asked = matrices.Asked(
+            matrix=matrix,
+            name=name,
+            recipes=tuple(recipe or ()),
+            bases=tuple(base or ()),
+            seeds=seeds or ("" if seed is None else str(seed)),
+            baseline=baseline,
+            data=options.changes(data=parts, tests=test, first_stages=first_stage, depth=depth),
+            overrides=tuple(set_ or ()),
+        )
+        if label:
+            raise UsageError("runs of a matrix have labels of their own", where="--label", hint="--name names it")
+        matrices.run(settings, asked, dry_run=dry_run, pairs_per_second=pairs_per_second)
+        return
+    if not recipe:
+        raise UsageError("nothing to run", hint="give --recipe or --matrix; `cerank recipes list` and `matrices`")
+    (only,) = base or (None,)
+    changed = options.changes(base=only, data=parts, seed=seed, tests=test, first_stages=first_stage, depth=depth)
+    loaded = recipes.load(recipe[0], set_ or (), changed)
     plan = plans.plan_of(loaded.recipe, settings, now=datetime.now(UTC), label=label)
     if dry_run:
-        if (settings.format or "table") == "table" and sys.stdout.isatty():
-            put(recipes.render(plan.recipe))
-        cases = powering.of_plan(plan)
-        known = estimates.rates(settings.lab, plan.recipe, plan.device, plan.threads)
-        shown = [tables.inputs(plan), tables.work(estimates.timed(plans.work_of(plan), known))]
-        shared = plans.shared_queries(plan)
-        shown += [tables.shared(shared)] if shared else []
-        emit([*shown, *([tables.outlooks(cases, settings.format)] if cases else [])], settings.format)
+        _show(plan, settings, pairs_per_second)
         return
     if queue:
         folder = Lab(settings).enqueue(plan, loaded.toml)
         say(f"run {folder.name} is queued; `cerank queue` shows its place")
         put(folder.name + "\n")
         return
-    folder, worker = Lab(settings).start(plan, loaded.toml)
+    _start(settings, plan, loaded.toml, detach=detach)
+
+
+def _show(plan: Plan, settings: Settings, pairs_per_second: float) -> None:
+    """What a run would read and do."""
+    from cerank.lab import powering
+
+    if (settings.format or "table") == "table" and sys.stdout.isatty():
+        put(recipes.render(plan.recipe))
+    cases = powering.of_plan(plan)
+    known = estimates.rates(settings.lab, plan.recipe, plan.device, plan.threads)
+    if pairs_per_second:
+        known = estimates.told(plan.recipe, pairs_per_second)
+    shared = plans.shared_queries(plan)
+    shown = [tables.inputs(plan), tables.work(estimates.timed(plans.work_of(plan), known))]
+    shown += [tables.shared(shared)] if shared else []
+    emit([*shown, *([tables.outlooks(cases, settings.format)] if cases else [])], settings.format)
+
+
+def _start(settings: Settings, plan: Plan, toml: bytes, *, detach: bool) -> None:
+    from cerank.cli import following
+
+    folder, worker = Lab(settings).start(plan, toml)
     if detach:
         say(f"run {folder.name} goes on in the background; `cerank logs -f {folder.name}` follows it")
         put(folder.name + "\n")

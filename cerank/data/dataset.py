@@ -108,6 +108,14 @@ def _bound(text: str, count: int, missing: int, where: str) -> int:
     return count * number // 100 if match[2] else number
 
 
+def part_size(part: str, count: int) -> int:
+    """How many of `count` queries a part ("[60%:80%]", or "" for all) picks; raises as `part_of` for no numbers."""
+    if not part:
+        return count
+    low, _, high = part[1:-1].partition(":")
+    return max(0, min(count, _bound(high, count, count, part)) - _bound(low, count, 0, part))
+
+
 def part_of(dataset: Dataset, part: str) -> Dataset:
     """The queries of `dataset` that `part` ("[60%:80%]") picks, with their qrels; all documents and runs stay.
 

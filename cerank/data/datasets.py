@@ -106,6 +106,12 @@ def _with_placed(dataset: Dataset, cache: Path) -> Dataset:
     return replace(dataset, runs=runs, reader=read, place=str(named.run_folders(dataset.name, cache)[0]))
 
 
+def whole_and_part(name: str) -> tuple[str, str]:
+    """A dataset's name without its part, and the part: "x[:60%]" is ("x", "[:60%]"); "" where it has none."""
+    match = _PART.fullmatch(name)
+    return (match["name"], match["part"] or "") if match else (name, "")
+
+
 def open_dataset(name: str, cache: Path) -> Dataset:
     """The dataset called `name`.
 
@@ -121,8 +127,7 @@ def open_dataset(name: str, cache: Path) -> Dataset:
         MissingError: its files are not here and could not be fetched.
         FormatError: a malformed file, with file:line.
     """
-    match = _PART.fullmatch(name)
-    whole, part = (match["name"], match["part"]) if match else (name, None)
+    whole, part = whole_and_part(name)
     dataset = replace(_open_whole(whole, cache), cache=cache)
     return part_of(dataset, part) if part else dataset
 

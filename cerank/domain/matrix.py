@@ -49,7 +49,7 @@ class MatrixRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     format: int = MATRIX_FORMAT
     name: str
-    sha256: str  # over all that is declared: recipes with their settings, bases, seeds, family; 64 hex digits
+    sha256: str  # over what all its runs share: data by content, family, margins; 64 hex digits
     description: str = ""
     created: str = ""  # UTC, ISO 8601
     changed: str = ""  # when runs were last added to it

@@ -54,6 +54,11 @@ def rates(lab: Path, recipe: Recipe, device: str, threads: int) -> dict[str, Rat
     return {name: found[like] for name, like in wanted.items() if like in found}
 
 
+def told(recipe: Recipe, pairs_per_second: float) -> dict[str, Rate]:
+    """The rates of a recipe's stages where a person says how many pairs are learnt from a second."""
+    return dict.fromkeys(recipe.chain, Rate(pairs_per_second, SCORING * pairs_per_second))
+
+
 def timed(work: Sequence[Work], known: Mapping[str, Rate]) -> tuple[Work, ...]:
     """The work with the minutes of each part whose stage's rate is known."""
     out = []

@@ -110,6 +110,16 @@ class Lab:
 
     # the queue
 
+    def create(self, plan: Plan, recipe_toml: bytes) -> RunFolder:
+        """Makes a run of the plan that waits until it is queued or resumed.
+
+        Raises:
+            UsageError: this machine has no such device.
+            RunFailedError: the lab cannot be written to.
+        """
+        self._refuse_if_nowhere(plan)
+        return runs.create(self.folder, plan, recipe_toml, datetime.now(UTC))
+
     def enqueue(self, plan: Plan, recipe_toml: bytes) -> RunFolder:
         """Makes a run of the plan that starts by itself once a device is free and those before it were started.
 
