@@ -6,6 +6,8 @@ Invariant: nothing is worked out again; a fact stands as the run wrote it when i
 from __future__ import annotations
 
 import shlex
+import statistics
+from collections.abc import Sequence
 
 from cerank import recipes
 from cerank.data import facts
@@ -33,6 +35,13 @@ def audited(found: Declared) -> tuple[RunFacts, ...]:
             if member.folder.name not in out:
                 out[member.folder.name] = _facts(member, row.model.label)
     return tuple(out.values())
+
+
+def tied(members: Sequence[RunTarget], system: str, test: str, first_stage: str) -> float | None:
+    """The mean share of tied documents that the runs recorded of one ranking; None where none did."""
+    paths = [member.folder.ranking_facts(system, test, first_stage) for member in members]
+    found = [one.tied for path in paths if (one := records.load_if_there(path, facts.RankingFacts))]
+    return statistics.fmean(found) if found else None
 
 
 def recipe_file(run: str) -> str:

@@ -15,7 +15,8 @@ from cerank.evaluate import published
 from cerank.evaluate.families import Correction
 from cerank.evaluate.systems import Condition, System
 from cerank.lab import margins as margins_of
-from cerank.lab.comparisons import short_name
+from cerank.lab.comparisons import FIRST_STAGE, short_name
+from cerank.lab.reporting.auditing import tied
 from cerank.lab.reporting.declaring import Declared, baselines, first_stage_model
 from cerank.lab.reporting.measuring import Gathered, at
 from cerank.lab.reporting.records import FIRST, Cell, Facing, Grid, Line, Model, Place, PlaceFacts, Sign
@@ -259,7 +260,9 @@ def _figures(model: Model, place: Place, measure: str, value: float) -> list[Fac
 def place_facts(found: Declared, data: Gathered, columns: Sequence[Place]) -> tuple[PlaceFacts, ...]:
     """What every ranking behind the tables is like."""
     out = []
-    for label in (FIRST, *(row.model.label for row in found.rows)):
+    systems = [(FIRST, FIRST_STAGE, tuple(member for row in found.rows for member in row.members)[:1])]
+    systems += [(row.model.label, row.model.system, row.members) for row in found.rows]
+    for label, stage, members in systems:
         for place in columns:
             system = data.systems.get(label)
             entry = at(system, place.condition) if system else None
@@ -273,6 +276,7 @@ def place_facts(found: Declared, data: Gathered, columns: Sequence[Place]) -> tu
                     shallowest=facts.shallowest,
                     deepest=facts.deepest,
                     ties=facts.ties,
+                    tied=tied(members, stage, place.test, place.first_stage),
                     judged=statistics.fmean(facts.judged.values()) if facts.judged else 0.0,
                     missing=len(entry.missing),
                 )

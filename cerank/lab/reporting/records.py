@@ -113,6 +113,7 @@ class PlaceFacts(msgspec.Struct, frozen=True, kw_only=True):
     shallowest: int
     deepest: int
     ties: float  # share of neighbours in the top 10 that had the same score
+    tied: float | None  # share of all documents that had a neighbour's score, as the run recorded it
     judged: float  # mean share of judged documents in the top 10
     missing: int  # queries of the qrels without a ranking; they count 0
 

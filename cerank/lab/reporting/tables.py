@@ -152,11 +152,13 @@ def rankings(report: Report) -> Table:
         Column("shallowest", "least depth", "number"),
         Column("deepest", "depth", "number"),
         Column("ties", "ties in top 10", "percent"),
+        Column("tied", "tied documents", "percent"),
         Column("judged", "judged", "percent"),
         Column("missing", "queries missing", "number"),
     )
     rows = tuple(
-        (one.system, one.place, one.shallowest, one.deepest, one.ties, one.judged, one.missing) for one in report.places
+        (one.system, one.place, one.shallowest, one.deepest, one.ties, one.tied, one.judged, one.missing)
+        for one in report.places
     )
     note = (
         "every ranking is measured at the depth shown, the first stage included; ties are neighbours in the top 10 "
