@@ -8,6 +8,7 @@ import typer
 
 import cerank
 from cerank.cli import (
+    benching,
     catalogue,
     dashboard,
     importing,
@@ -47,6 +48,7 @@ app.command(rich_help_panel=_MEASURING)(reporting.report)
 app.command(rich_help_panel=_MEASURING)(powering.power)
 app.command(rich_help_panel=_MEASURING)(measuring.rerank)
 app.command(rich_help_panel=_MEASURING)(measuring.evaluate)
+app.command(rich_help_panel=_MEASURING)(benching.bench)
 app.add_typer(catalogue.recipes_app, name="recipes", rich_help_panel=_CATALOGUE)
 app.command(rich_help_panel=_CATALOGUE)(catalogue.datasets)
 app.command(rich_help_panel=_CATALOGUE)(catalogue.bases)

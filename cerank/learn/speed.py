@@ -150,6 +150,9 @@ class _Clock:
     def rejected(self, reason: str) -> None:
         """A speed is measured whatever the update came to."""
 
+    def out_of_memory(self, reason: str) -> None:
+        """Parts become smaller, which their time will show."""
+
     def wants_to_stop(self) -> bool:
         return False
 

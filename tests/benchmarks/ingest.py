@@ -61,8 +61,10 @@ def ingest(path: Path, cache: Path) -> None:
     seconds = time.perf_counter() - began
     rows = ranking.store.contents.rows
     size = sum(entry.size for entry in ranking.store.contents.files)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    peak, work = used.ru_maxrss / 1024, used.ru_utime + used.ru_stime
     print(f"ingested {rows:,} rows of {len(ranking):,} queries in {seconds:.1f} s: {rows / seconds / 1e6:.2f} M rows/s")
+    print(f"{work:.1f} s of processors: {rows / work / 1e6:.2f} M rows for each second of one")
     print(f"peak memory {peak:,.0f} MiB; {path.stat().st_size / 1e9:.2f} GB became {size / 1e9:.2f} GB")
 
 

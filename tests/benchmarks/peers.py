@@ -1,7 +1,8 @@
 """cerank beside its peers on one machine, in one run: speed, equality of scores, memory, and how cost grows.
 
     pip install 'cerank[peers]'
-    OMP_WAIT_POLICY=PASSIVE python -m tests.benchmarks.peers --dataset ./trec-dl-2020-top100 --first-stage bm25 --pairs 2000 --repeats 5
+    export OMP_WAIT_POLICY=PASSIVE  # where the machine is shared
+    python -m tests.benchmarks.peers --dataset ./trec-dl-2020-top100 --first-stage bm25 --pairs 2000 --repeats 5
 
 Contenders take turns, so that a machine that slows down slows all of them; a ratio is the median over turns of the
 ratio within a turn. Models are trained a little first, so that their scores are apart as those of a real re-ranker.

@@ -1,0 +1,121 @@
+"""`cerank bench` measures what it says, on a base of a moment's work."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cerank.data.bases import locate
+from cerank.data.samples import generated, of_dataset, reshaped
+from cerank.errors import UsageError
+from cerank.lab.speeds import OWN, PEER, RERANKING, TRAINING, Asked, measure
+from cerank.learn import peers, speed
+from cerank.settings import Settings
+from tests.learn.conftest import write_tiny
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """A tiny encoder with room for 256 tokens."""
+    from transformers import BertConfig, BertModel
+
+    folder = tmp_path_factory.mktemp("base")
+    write_tiny(folder)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    BertModel(BertConfig(vocab_size=25, max_position_embeddings=256, **sizes)).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def report(base, tmp_path_factory):
+    settings = Settings(lab=Path("lab"), cache=tmp_path_factory.mktemp("cache"), device="cpu", threads=1, format="")
+    asked = Asked(base=str(base), pairs=24, repeats=2, steps=1)
+    return measure(settings, asked, lambda what: None)
+
+
+def test_every_contender_has_a_figure_for_both_works_and_precisions(report):
+    who = {figure.who for figure in report.figures}
+    assert OWN in who
+    assert (PEER in who) == peers.can_rerank()
+    works = {(figure.work, figure.precision) for figure in report.figures if figure.who == OWN}
+    assert works == {(work, kind) for work in (RERANKING, TRAINING) for kind in ("fp32", "bf16")}
+
+
+def test_a_figure_lies_within_its_spread_and_cerank_is_held_against_others_only(report):
+    for figure in report.figures:
+        assert 0 < figure.lowest <= figure.median <= figure.highest
+        assert (figure.ratio is None) == (figure.who == OWN)
+        assert 0 < figure.of_peak < 1
+    assert set(report.peaks) == {"fp32", "bf16"}
+    assert min(report.peaks.values()) > 1e8
+
+
+def test_its_command_asks_for_the_same_again(report, base):
+    (command,) = report.commands
+    assert command.startswith(f"cerank bench --base {base} --pairs 24 --repeats 2 --steps 1 --device cpu --threads 1")
+
+
+def test_the_command_line_gives_json_of_machine_and_speed(base, tmp_path):
+    words = ["bench", "--base", str(base), "--pairs", "16", "--repeats", "1", "--steps", "1", "--alone", "--json"]
+    words += ["--precision", "fp32", "--threads", "1", "--device", "cpu", "--cache", str(tmp_path)]
+    command = [sys.executable, "-m", "cerank", *words]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, env=dict(os.environ), timeout=120)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert {row["work"] for row in found["speed"]} == {RERANKING, TRAINING}
+    assert {"device", "threads", "versions", "command"} <= {row["key"] for row in found["machine"]}
+
+
+def test_a_precision_that_nobody_knows_is_refused(tmp_path):
+    settings = Settings(lab=tmp_path, cache=tmp_path, device="cpu", threads=1, format="")
+    with pytest.raises(UsageError, match="no precision is called 'int8'"):
+        measure(settings, Asked(precisions=("int8",)), lambda what: None)
+
+
+@pytest.mark.parametrize(("pairs", "depth"), [(1, 100), (99, 100), (100, 100), (250, 100), (12, 5)])
+def test_generated_texts_are_as_many_pairs_as_asked_for_and_the_same_each_time(pairs, depth):
+    sample = generated(pairs, depth)
+    assert sample.pairs == pairs == len(sample.texts())
+    assert max(map(len, sample.lists.values())) <= depth
+    assert sample == generated(pairs, depth)
+    assert len(set(sample.documents.values())) == pairs
+
+
+def test_a_sample_of_another_shape_keeps_its_texts():
+    sample = generated(60, 20)
+    found = reshaped(sample, 200, 50)
+    assert (found.pairs, len(found.lists)) == (200, 4)
+    assert all(len(set(docs)) == 50 for docs in found.lists.values())
+    assert set(found.queries.values()) <= set(sample.queries.values())
+
+
+def test_a_dataset_gives_its_first_queries_with_their_candidates(tmp_path):
+    from cerank.data.datasets import open_dataset
+    from tests.worker.small import write_dataset
+
+    dataset = open_dataset(str(write_dataset(tmp_path / "data")), tmp_path)
+    sample = of_dataset(dataset, "oracle", pairs=25, depth=10, cache=tmp_path)
+    assert [len(docs) for docs in sample.lists.values()] == [10, 10, 5]
+
+
+def test_scores_of_the_timed_contenders_are_equal(base, tmp_path):
+    files = speed.checkpoint_of(locate(str(base)), tmp_path / "made")
+    sample = generated(20, 10)
+    own = speed.Own(files, "cpu", "fp32").score(sample)
+    assert len(own) == 20
+    if peers.can_rerank():
+        assert own == pytest.approx(peers.SentenceTransformers(files, "cpu", "fp32").score(sample), abs=1e-5)
+
+
+def test_needed_operations_of_a_classifier_are_counted_by_hand(base, tmp_path):
+    files = speed.checkpoint_of(locate(str(base)), tmp_path / "made")
+    hidden, inner, length = 16, 32, 10
+    token = 2 * (4 * hidden**2 + 2 * hidden * inner)
+    whole = length * token + 4 * length**2 * hidden
+    last = length * 4 * hidden**2 + (token - 4 * hidden**2) + 4 * length * hidden
+    assert speed.work_of(files, [length, length]) == 2 * (whole + last)
