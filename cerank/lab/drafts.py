@@ -18,7 +18,7 @@ from cerank.data.bases import BASES
 from cerank.data.datasets import DatasetEntry, catalogue, search
 from cerank.domain import decode
 from cerank.domain.recipe import Recipe, recipe_from
-from cerank.errors import RecipeError
+from cerank.errors import CerankError, RecipeError
 from cerank.lab import forms, plans
 from cerank.registry import nearest
 from cerank.settings import Flags, device_mistake, resolve
@@ -97,6 +97,17 @@ def origin_of(recipe: Recipe) -> Origin:
     """A recipe that no file holds, such as that of a run; it has to be saved before a command can name it."""
     toml = recipes.render(recipe).encode()
     return Origin(recipe.name, decode.toml_table(toml, recipe.name), toml, "", recipe)
+
+
+def first(recipe: Recipe | str, instead: str) -> tuple[Draft, CerankError | None]:
+    """The draft that a form opens with: of a recipe, a name or a path; of `instead`, and why, if it cannot be."""
+    try:
+        if isinstance(recipe, Recipe):
+            return draft_of(recipe), None
+        start, why = origin(recipe), None
+    except CerankError as error:
+        start, why = origin(instead), error
+    return Draft(origins=(start,), bases=(start.recipe.base,)), why
 
 
 def draft_of(recipe: Recipe) -> Draft:

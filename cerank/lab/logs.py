@@ -20,4 +20,10 @@ class Log:
     def look(self) -> list[str]:
         """The new lines, events before output."""
         lines = [f"{event.time[11:19]} [{event.attempt}] {event.kind}: {event.text}" for event in self._events.new()]
-        return lines + [line[:LONGEST] + ("…" if len(line) > LONGEST else "") for line in self._text.new()]
+        return lines + [_clipped(line) for line in self._text.new()]
+
+
+def _clipped(line: str) -> str:
+    """A line as a terminal leaves it: a bar of progress is written over itself, and only its last state stands."""
+    last = line.rstrip("\r").rpartition("\r")[2]
+    return last[:LONGEST] + ("…" if len(last) > LONGEST else "")

@@ -46,6 +46,9 @@ class CerankApp(App[str], inherit_bindings=False):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("question_mark", "help", "help", key_display="?", id="app.help", tooltip="What the keys do here"),
         Binding("q", "quit", "quit", id="app.quit", tooltip="Leave the dashboard; jobs go on"),
+        # before the widget in focus hears of it, or letters typed at once after it would still go there
+        Binding("tab", "focus_next", "next field", show=False, priority=True, id="app.next"),
+        Binding("shift+tab", "focus_previous", "field before", show=False, priority=True, id="app.before"),
         Binding("ctrl+c", "quit", show=False, priority=True, id="app.interrupt"),
     ]
     CSS = """

@@ -85,8 +85,11 @@ def _is_name(text: str) -> bool:
 class Terminal:
     """The program in a pseudo-terminal of 120x36; every wait has a deadline."""
 
-    def __init__(self, words: list[str], environ: dict[str, str], size: tuple[int, int] = (120, 36)) -> None:
+    def __init__(
+        self, words: list[str], environ: dict[str, str], size: tuple[int, int] = (120, 36), program: str = "cerank"
+    ) -> None:
         self._words = words
+        self._program = program
         self._environ = environ
         self._size = size
         self.output = b""
@@ -104,7 +107,7 @@ class Terminal:
                 if key not in {"NO_COLOR", "TEXTUAL", "COLUMNS", "LINES"}
             }
             given = {"TERM": "xterm-256color", "COLORTERM": "truecolor", **self._environ}
-            os.execve(sys.executable, [sys.executable, "-m", "cerank", *self._words], {**keep, **given})
+            os.execve(sys.executable, [sys.executable, "-m", self._program, *self._words], {**keep, **given})
         return self
 
     def press(self, keys: str) -> None:

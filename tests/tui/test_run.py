@@ -128,13 +128,46 @@ async def test_the_log_is_followed_and_searched(folder: LabFolder, app: CerankAp
             file.write(b"gamma alpha\nhalf a li")
         await look(pilot)
         assert list(log.lines)[-1] == "gamma alpha"
-        await press(pilot, "slash", *"ALPHA")
+        await press(pilot, "slash", *"ALPHA", "enter", "f")
         assert list(log.lines) == ["alpha", "gamma alpha"]
-        assert "2 of 4 lines" in text_of(app)
-        await press(pilot, "enter", "escape")
+        assert "1 of 2 matching lines, 2 left out" in text_of(app)
+        await press(pilot, "escape")
         assert len(log.lines) == 4
         await press(pilot, "escape")
         assert isinstance(app.screen, RunsScreen)
+
+
+async def test_n_goes_from_match_to_match_and_each_is_set_off(folder: LabFolder, app: CerankApp) -> None:
+    made = folder.started(folder.run("one"), 5)
+    made.log.write_text("".join(f"line {at}{' with an Error' if at % 30 == 0 else ''}\n" for at in range(1, 121)))
+    async with app.run_test(size=NARROW) as pilot:
+        await settle(pilot)
+        await press(pilot, "enter", "3", "slash", *"error")
+        assert "4 matching lines" in text_of(app)
+        await press(pilot, "enter")
+        log = app.screen.query_one(Log)
+        places = []
+        for key in ("n", "n", "n", "n", "N"):
+            await press(pilot, key)
+            places.append(text_of(app).partition(" of 4 matching")[0].split()[-1])
+            here = [strip for strip in log.screen._compositor.render_strips(app.screen.size) if "Error" in strip.text]
+            set_off = [piece for strip in here for piece in strip if piece.style and piece.text == "Error"]
+            assert sum(bool(piece.style and piece.style.reverse) for piece in set_off) == 1
+            assert log.line_count == 121
+        assert [int(later) % 4 for later in places[1:4]] == [(int(one) + 1) % 4 for one in places[:3]]
+        assert places[4] == places[2]
+        assert isinstance(app.screen, RunScreen)
+        await press(pilot, "escape", "n")
+        assert not isinstance(app.screen, RunScreen)  # without a search it is the screen's key for a new run
+
+
+async def test_a_bar_of_progress_leaves_its_last_state_in_the_log(folder: LabFolder, app: CerankApp) -> None:
+    made = folder.started(folder.run("one"), 5)
+    made.log.write_bytes(b"\rLoading:  0%\rLoading: 100%\ndone\r\n")
+    async with app.run_test(size=NARROW) as pilot:
+        await settle(pilot)
+        await press(pilot, "enter", "3")
+        assert list(app.screen.query_one(Log).lines)[-2:] == ["Loading: 100%", "done"]
 
 
 async def test_the_plan_shows_what_differs_from_a_marked_run(folder: LabFolder, app: CerankApp) -> None:

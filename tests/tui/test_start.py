@@ -1,17 +1,11 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
 import sys
-import time
 from importlib.util import find_spec
 from pathlib import Path
 
-import pytest
-
-from cerank.store import lease
 from tests.tui.labs import LabFolder
 from tests.tui.terminal import Terminal
 
@@ -90,66 +84,3 @@ def test_no_color_writes_no_color(folder: LabFolder) -> None:
     assert b"38;2;" not in terminal.output
     assert b"48;2;" not in terminal.output
     assert b"38;5;" not in terminal.output
-
-
-WORKER = """
-import sys, time
-from datetime import UTC, datetime
-from pathlib import Path
-from cerank.domain.readings import Progress
-from cerank.store import journal, lease, records
-from cerank.store.layout import ReadingRow, RunFolder
-from tests.tui.labs import reading
-folder = RunFolder(Path(sys.argv[1]))
-with lease.Lease.take(folder.lease):
-    with journal.Journal(folder.readings, ReadingRow) as rows:
-        for step in range(1, 10_000):
-            rows.append(reading(0, step, 1 / step))
-            records.save(folder.progress, Progress("train", "contrastive", step, 10_000))
-            time.sleep(0.02)
-"""
-
-
-@pytest.mark.slow
-def test_a_worker_that_is_killed_while_it_is_shown_is_lost_within_ten_seconds(folder: LabFolder) -> None:
-    made = folder.started(folder.run("victim"), 1)
-    worker = subprocess.Popen([sys.executable, "-c", WORKER, str(made.path)], start_new_session=True)
-    try:
-        with Terminal(["tui"], {"CERANK_LAB": str(folder.path)}) as terminal:
-            terminal.until("running")
-            terminal.press(" ")
-            begin = time.monotonic()
-            worker.kill()
-            terminal.until("is lost", 10)
-            assert time.monotonic() - begin < 10
-            terminal.press("q")
-            terminal.end()
-    finally:
-        worker.kill()
-        worker.wait()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGHUP])
-def test_a_dashboard_that_dies_leaves_the_job_alone(folder: LabFolder, how: signal.Signals) -> None:
-    made = folder.started(folder.run("survivor"), 1)
-    worker = subprocess.Popen([sys.executable, "-c", WORKER, str(made.path)], start_new_session=True)
-    try:
-        with Terminal(["tui"], {"CERANK_LAB": str(folder.path)}) as terminal:
-            terminal.until("running")
-            os.kill(terminal.pid, how)
-            terminal.end()
-        size = made.readings.stat().st_size
-        deadline = time.monotonic() + 10
-        while made.readings.stat().st_size <= size and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert made.readings.stat().st_size > size
-        assert lease.is_held(made.lease)
-        with Terminal(["tui"], {"CERANK_LAB": str(folder.path)}) as terminal:
-            terminal.until("running")
-            terminal.press("q")
-            terminal.end()
-        assert b"1 job keeps running" in terminal.output
-    finally:
-        worker.kill()
-        worker.wait()

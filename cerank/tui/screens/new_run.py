@@ -34,23 +34,11 @@ from cerank.tui.widgets import review
 from cerank.tui.widgets.bar import Bar
 from cerank.tui.widgets.dataset_search import DatasetSearch
 from cerank.tui.widgets.fields import FieldRow, MarkList
+from cerank.tui.widgets.pages import FILE, LAUNCH, OTHERS, STEPS, LaunchPage, StepLine, Sum, step_of
 from cerank.tui.widgets.settings_form import SettingsForm
 
-STEPS = ("base", "recipe", "data", "launch")
+DEFAULT = "contrastive-then-distill"  # the recipe that shows what cerank does
 PAUSE = 0.4  # seconds without a key before a draft is planned
-_FIELDS = {
-    "base": ("base",),
-    "recipe": ("recipes", "stages", *forms.SCALARS),
-    "data": ("data", "evaluate"),
-    "launch": ("seeds", "device", "label"),
-}
-_OTHERS = Row("base", "others", "", "hub ids (owner/name) or folders, separated by commas", "names")
-_FILE = Row("recipes", "file", "", "a recipe of your own: path of a .toml file, enter adds it", "a path")
-_LAUNCH = (
-    Row("seeds", "seeds", "", "42, 43 or 1-5; empty: the recipe's own", "whole numbers"),
-    Row("device", "device", "", "auto, cpu, cuda, cuda:N; empty: the setting's", "a device"),
-    Row("label", "label", "", "your own word for the runs", "text"),
-)
 
 
 if TYPE_CHECKING:
@@ -87,8 +75,7 @@ class NewRunScreen(LabScreen):
         """Starts from `recipe` (or one by shipped name or path), else from the recipe that shows what cerank does."""
         super().__init__()
         self.lab = lab
-        self._refused: CerankError | None = None
-        self.draft = self._first(recipe)
+        self.draft, self._refused = drafts.first(recipe or DEFAULT, DEFAULT)
         self.checked = Checked()
         self.matrix: matrices.Matrix | None = None
         self._is_planning = False
@@ -100,55 +87,34 @@ class NewRunScreen(LabScreen):
         self._fields: tuple[FieldRow, ...] = ()
         self._waiting: dict[str, Timer] = {}
 
-    def _first(self, recipe: Recipe | str | None) -> Draft:
-        try:
-            if isinstance(recipe, Recipe):
-                return drafts.draft_of(recipe)
-            start = drafts.origin(recipe or "contrastive-then-distill")
-        except CerankError as error:
-            self._refused = error
-            start = drafts.origin("contrastive-then-distill")
-        return Draft(origins=(start,), bases=(start.recipe.base,))
-
     # making
 
     def compose(self) -> ComposeResult:
         """Bar, steps, a page for each, what it comes to."""
         yield Bar(self.lab.folder)
-        with Horizontal(id="steps"):
-            for name in STEPS:
-                yield Static(classes="step", id=f"step-{name}")
+        yield StepLine(id="steps")
         with ContentSwitcher(initial="base"):
             with VerticalScroll(id="base", classes="page", can_focus=False):
                 yield Static(content("Pretrained models"), classes="heading")
                 yield MarkList(id="bases")
-                yield FieldRow(_OTHERS, self._others(), placeholder="owner/name, ./folder")
+                yield FieldRow(OTHERS, self._others(), placeholder="owner/name, ./folder")
             with Horizontal(id="recipe", classes="page"):
                 with Vertical(id="recipes-side"):
                     yield Static(content("Recipes"), classes="heading")
                     yield MarkList(id="recipes")
-                    yield FieldRow(_FILE, placeholder="path of a .toml file")
+                    yield FieldRow(FILE, placeholder="path of a .toml file")
                 yield SettingsForm(id="settings")
             with VerticalScroll(id="data", classes="page", can_focus=False):
                 yield Static(content("Data of every run"), classes="heading")
                 yield Vertical(id="data-rows")
                 yield DatasetSearch(id="search")
-            with VerticalScroll(id="launch", classes="page", can_focus=False):
-                yield Static(content("Runs"), classes="heading")
-                for row in _LAUNCH:
-                    yield FieldRow(row, self._launch_text(row.path))
-                yield Static(id="work")
-                yield Static(id="commands")
-        with Vertical(id="review"):
-            yield Static(id="sum")
-            yield Static(id="command")
+            draft = self.draft
+            yield LaunchPage({"seeds": draft.seeds, "device": draft.device, "label": draft.label})
+        yield Sum(id="review")
         yield Footer(compact=True, show_command_palette=False)
 
     def _others(self) -> str:
         return ", ".join(base for base in self.draft.bases if base not in BASES)
-
-    def _launch_text(self, path: str) -> str:
-        return {"seeds": self.draft.seeds, "device": self.draft.device, "label": self.draft.label}[path]
 
     def on_mount(self) -> None:
         """Fills the first page; what takes time comes in a thread, what is not seen when it is."""
@@ -163,7 +129,9 @@ class NewRunScreen(LabScreen):
             self.house.refuse(self._refused)
 
     async def _mount_rows(self) -> None:
-        await self.query_one("#data-rows").mount_all([FieldRow(row, self._text(row)) for row in self._data_rows()])
+        await self.query_one("#data-rows").mount_all(
+            [FieldRow(row, self._text(row), is_of_recipe=True) for row in self._data_rows()]
+        )
         await self.query_one(SettingsForm).fill(self._groups(), self._text)
         self._has_rows = True
         self._fields = tuple(self.query(FieldRow))
@@ -233,24 +201,16 @@ class NewRunScreen(LabScreen):
         mistakes = self._mistakes()
         by_path = {mistake.path: mistake.text for mistake in reversed(mistakes)}
         for field in self._fields:
-            if field.row is not _FILE:  # it says what is wrong with a file by itself
+            if field.row is not FILE:  # it says what is wrong with a file by itself
                 field.say(by_path.get(field.row.path, ""))
         self.query_one(SettingsForm).say(by_path)
-        now = self.query_one(ContentSwitcher).current
-        for number, name in enumerate(STEPS, 1):
-            count = sum(mistake.path.split(".")[0] in _FIELDS[name] for mistake in mistakes)
-            self.query_one(f"#step-{name}", Static).update(review.step(number, name, count, is_now=name == now))
-        self._show_sum(mistakes)
+        self.query_one(StepLine).show(mistakes, self.query_one(ContentSwitcher).current or "")
+        self.query_one(Sum).show(self.draft, self.checked, self.matrix, mistakes)
         self._show_launch()
 
-    def _show_sum(self, mistakes: tuple[drafts.Mistake, ...]) -> None:
-        self.query_one("#sum", Static).update(review.outcome(self.draft, self.checked, self.matrix, mistakes))
-        self.query_one("#command", Static).update(review.first_command(self.checked, mistakes))
-
     def _show_launch(self) -> None:
-        self.query_one("#commands", Static).update(review.commands(self.checked.cells))
         state = review.State(self._mistakes(), self.matrix, self._refusal, self._is_planning)
-        self.query_one("#work", Static).update(review.work(state))
+        self.query_one(LaunchPage).show(self.checked.cells, state)
 
     # events
 
@@ -266,12 +226,12 @@ class NewRunScreen(LabScreen):
     def on_field_row_changed(self, event: FieldRow.Changed) -> None:
         """Takes what was typed."""
         row, text = event.row.row, event.text
-        if row is _OTHERS:
+        if row is OTHERS:
             others = tuple(part.strip() for part in text.split(",") if part.strip())
             self.change(bases=(*(base for base in self.draft.bases if base in BASES), *others))
-        elif row is _FILE:
+        elif row is FILE:
             event.row.say("")
-        elif row in _LAUNCH:
+        elif row in LAUNCH:
             self.change(**{row.path: text})
         else:
             kept = {path: old for path, old in self.draft.settings.items() if path != row.path}
@@ -279,7 +239,7 @@ class NewRunScreen(LabScreen):
 
     def on_field_row_submitted(self, event: FieldRow.Submitted) -> None:
         """Adds a recipe file; in any other field goes to the next."""
-        if event.row.row is not _FILE:
+        if event.row.row is not FILE:
             self.focus_next()
             return
         try:
@@ -288,16 +248,14 @@ class NewRunScreen(LabScreen):
             event.row.say(matrices.in_a_line(error))
             return
         self._known[found.source] = found
-        event.row.show(_FILE, "")
+        event.row.show(FILE, "")
         self.change(origins=(*(one for one in self.draft.origins if one.source != found.source), found))
         self._show_recipes()
         self._show_settings()
 
-    def on_click(self, event: object) -> None:
+    def on_step_line_wanted(self, event: StepLine.Wanted) -> None:
         """Goes to the step that was clicked."""
-        name = str(getattr(getattr(event, "widget", None), "id", ""))
-        if name.startswith("step-"):
-            self.action_step(name.removeprefix("step-"))
+        self.action_step(event.name)
 
     def _later(self, name: str, act: Callable[[], None]) -> None:
         """Does `act` after a pause in which nobody asked for it again."""
@@ -404,7 +362,7 @@ class NewRunScreen(LabScreen):
         if not self._mistakes() or not self._has_rows:
             return
         path = self._mistakes()[0].path
-        self.action_step(next((name for name, heads in _FIELDS.items() if path.split(".")[0] in heads), "recipe"))
+        self.action_step(step_of(path))
         self.query_one(SettingsForm).open(path, self._text)
         self._say_mistakes()
         for field in self._fields:
@@ -418,8 +376,7 @@ class NewRunScreen(LabScreen):
             return
         text = "".join(f"{cell.command}\n" for cell in self.checked.cells)
         self.app.copy_to_clipboard(shown(text, 1_000_000, lines=True))
-        unsaved = any(not one.source for one in self.draft.origins)
-        hint = "; save the recipe first (w)" if unsaved else ""
+        hint = "" if all(one.source for one in self.draft.origins) else "; save the recipe first (w)"
         self.house.say(f"copied {len(self.checked.cells)} command{'s' * (len(self.checked.cells) > 1)}{hint}")
 
     def action_write(self) -> None:
@@ -435,8 +392,8 @@ class NewRunScreen(LabScreen):
         """Leaves a field, then the form."""
         if isinstance(self.focused, Input):
             self.set_focus(None)
-            return
-        self.dismiss(None)
+        else:
+            self.dismiss(None)
 
     def would_lose(self) -> str:
         """A form that was filled in and never launched."""

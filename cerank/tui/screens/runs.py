@@ -89,7 +89,8 @@ class RunsScreen(LabScreen):
 
     def see(self, entries: tuple[Entry, ...]) -> None:
         """Shows the runs that pass the filter, in order."""
-        self.query_one(Bar).say(self.house.tally, self.house.devices)
+        marks = f"{len(self.house.marked)} marked" if self.house.marked else ""
+        self.query_one(Bar).say(self.house.tally, self.house.devices, marks)
         kept = [entry for entry in entries if self._filter(entry)]
         self.set_class(not kept, "-empty")
         table = self.query_one(RunTable)

@@ -119,9 +119,11 @@ class FieldRow(Vertical):
             super().__init__()
             self.row = row
 
-    def __init__(self, row: Row, text: str | None = None, placeholder: str = "") -> None:
+    def __init__(self, row: Row, text: str | None = None, placeholder: str = "", *, is_of_recipe: bool = False) -> None:
+        """A field; one `is_of_recipe` says what differs from the recipe's own text."""
         super().__init__()
         self.row = row
+        self._is_of_recipe = is_of_recipe
         self._text = row.text if text is None else text
         self._placeholder = placeholder
         self._wrong = ""
@@ -214,19 +216,22 @@ class FieldRow(Vertical):
         self.post_message(self.Changed(self, self._text))
 
     def _mark(self) -> None:
-        is_changed = self._text != self.row.text
-        self.set_class(is_changed, "-changed")
+        self.set_class(self._is_changed, "-changed")
         self.query_one(".key", Static).update(self._key())
         self.query_one(".help", Static).update(self._help())
 
     def _help(self) -> Content:
         row = self.row
         wanted = f"one of {', '.join(row.choices)}" if row.choices else row.wanted
-        own = f"the recipe's own: {row.text or 'empty'}" if self._text != row.text else ""
+        own = f"the recipe's own: {row.text or 'empty'}" if self._is_changed else ""
         return content(" · ".join(part for part in (row.meaning, wanted, own) if part))
 
     def _key(self) -> Content:
-        return joined(("• " if self._text != self.row.text else "  ", "bold"), self.row.key)
+        return joined(("• " if self._is_changed else "  ", "bold"), self.row.key)
+
+    @property
+    def _is_changed(self) -> bool:
+        return self._is_of_recipe and self._text != self.row.text
 
 
 class Mark(msgspec.Struct, frozen=True):

@@ -11,6 +11,7 @@ import msgspec
 from textual.content import Content
 
 from cerank.data.bases import BASES
+from cerank.lab import estimates
 from cerank.lab.comparisons import short_name
 from cerank.lab.drafts import Cell, Checked, Draft, Mistake, Origin
 from cerank.lab.matrices import Matrix
@@ -72,8 +73,9 @@ def outcome(draft: Draft, checked: Checked, matrix: Matrix | None, mistakes: Seq
     bases, seeds = len({cell.recipe.base for cell in cells}), len({cell.recipe.seed for cell in cells})
     parts = ((bases, "base"), (len(draft.origins), "recipe"), (seeds, "seed"))
     product = " × ".join(f"{count} {word}{'s' * (count != 1)}" for count, word in parts)
-    pairs = f" · at most {matrix.pairs:,} pairs through the model" if matrix else " · step 4 shows the work"
-    return joined((runs(len(cells)), "bold $success"), f" = {product}", (pairs, "dim"))
+    rest = f" · at most {matrix.pairs:,} pairs through the model" if matrix else " · step 4 shows the work"
+    rest += f", about {estimates.in_words(matrix.minutes)}" if matrix and matrix.minutes is not None else ""
+    return joined((runs(len(cells)), "bold $success"), f" = {product}", (rest, "dim"))
 
 
 def first_command(checked: Checked, mistakes: Sequence[Mistake]) -> Content:
@@ -103,15 +105,29 @@ def work(state: State) -> Content:
         return stacked(content("Nothing can be launched", "bold $error"), *lines)
     if state.matrix is None:
         return content("opening and hashing what the runs read …" if state.is_planning else "", "dim")
-    parts = [(_named(part.part), part) for part in state.matrix.work]
+    matrix = state.matrix
+    parts = [(_named(part.part), part) for part in matrix.work]
     width = max(len(name) for name, _ in parts)
-    head = joined((f"{'Work, at most':<{width}}  {'steps, queries':>14}  {'pairs':>12}", "bold $primary"))
-    rows = [content(f"{name:<{width}}  {part.units:>14,}  {part.pairs:>12,}") for name, part in parts]
-    total = content(f"{'all runs':<{width}}  {'':>14}  {state.matrix.pairs:>12,}", "bold")
-    ready = joined(
-        ("✔ ready: ", "bold $success"), ("l", "bold $primary"), f" puts {runs(len(state.matrix.cells))} in the queue"
+    head = joined(
+        (f"{'Work, at most':<{width}}  {'steps, queries':>14}  {'pairs':>11}  {'about':>11}", "bold $primary")
     )
-    return stacked(head, *rows, total, content(""), ready)
+    rows = [
+        content(f"{name:<{width}}  {part.units:>14,}  {part.pairs:>11,}  {_time(part.minutes)}") for name, part in parts
+    ]
+    rows.append(content(f"{'all runs':<{width}}  {'':>14}  {matrix.pairs:>11,}  {_time(matrix.minutes)}", "bold"))
+    if matrix.shared:
+        spared = sum(part.pairs for part in matrix.shared)
+        rows.append(content(f"{spared:,} pairs more are done once for several runs", "dim"))
+    if matrix.minutes is None:
+        rows.append(content("no time where nothing like it ran here before", "dim"))
+    ready = joined(
+        ("✔ ready: ", "bold $success"), ("l", "bold $primary"), f" puts {runs(len(matrix.cells))} in the queue"
+    )
+    return stacked(head, *rows, content(""), ready)
+
+
+def _time(minutes: float | None) -> str:
+    return f"{'–' if minutes is None else estimates.in_words(minutes):>11}"
 
 
 def _named(part: str) -> str:

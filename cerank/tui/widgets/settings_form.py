@@ -43,7 +43,7 @@ class SettingsForm(Vertical):
         stages = [group for group in groups if group.path]
         for name, group in (("own", groups[0]), ("stage", stages[0] if stages else None)):
             rows = group.rows if group else ()
-            await self.query_one(f".{name}").mount_all([FieldRow(row, text_of(row)) for row in rows])
+            await self.query_one(f".{name}").mount_all([FieldRow(row, text_of(row), is_of_recipe=True) for row in rows])
         self._at = 1 if stages else 0
         self.show(groups, text_of)
 

@@ -1,0 +1,104 @@
+"""kill -9 of a worker while it is shown, and of the dashboard that shows it; `CERANK_KILLS=20` for twenty of each."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cerank.store import lease
+from cerank.store.layout import RunFolder
+from tests.tui.labs import LabFolder
+from tests.tui.terminal import Terminal
+
+TIMES = int(os.environ.get("CERANK_KILLS", "2"))
+LOST_WITHIN = 10.0  # seconds
+
+
+def _until(holds: Callable[[], bool], seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, "it never came to be"
+        time.sleep(0.02)
+
+
+def _worker(folder: RunFolder) -> int:
+    """The process that holds the run; 0 for none."""
+    owner = lease.owner(folder.lease) if lease.is_held(folder.lease) else None
+    return owner.pid if owner else 0
+
+
+def _dashboard(folder: LabFolder) -> Terminal:
+    root = str(Path(__file__).resolve().parents[2])
+    return Terminal([str(folder.path)], {"PYTHONPATH": root}, program="tests.tui.front")
+
+
+def _end(folder: LabFolder, made: RunFolder) -> None:
+    """Lets the worker finish; the supervisor ends by itself once nothing is left to do."""
+    (folder.path / "release").touch()
+    _until(lambda: not _worker(made))
+
+
+@pytest.mark.slow
+def test_a_killed_worker_is_lost_within_ten_seconds_and_one_key_resumes_it(folder: LabFolder) -> None:
+    made = folder.run("hold")
+    took = []
+    try:
+        with _dashboard(folder) as terminal:
+            terminal.until("waiting")
+            for _ in range(TIMES):
+                terminal.press("r")
+                _until(lambda: _worker(made) > 0)
+                terminal.until("running")
+                terminal.press("k")  # what is looked for now was written after this key
+                begin = time.monotonic()
+                os.kill(_worker(made), signal.SIGKILL)
+                terminal.until("is lost", LOST_WITHIN)
+                took.append(time.monotonic() - begin)
+            terminal.press("r")
+            _until(lambda: _worker(made) > 0)
+            terminal.press("k")
+            (folder.path / "release").touch()
+            terminal.until("finished")
+            terminal.press("q")
+            terminal.end()
+    finally:
+        _end(folder, made)
+    print(f"{len(took)} of {TIMES} seen as lost, after {min(took):.1f} to {max(took):.1f} s, each resumed by one key")
+    assert made.done.exists()
+    assert len(made.attempt_numbers()) == TIMES + 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGHUP])
+def test_a_killed_dashboard_leaves_the_job_alone(folder: LabFolder, how: signal.Signals) -> None:
+    made = folder.run("hold")
+    try:
+        with _dashboard(folder) as terminal:
+            terminal.until("waiting")
+            terminal.press("r")
+            _until(lambda: _worker(made) > 0)
+            worker = _worker(made)
+            terminal.until("running")
+            os.kill(terminal.pid, how)
+            terminal.end()
+        for _ in range(TIMES - 1):
+            with _dashboard(folder) as terminal:
+                terminal.until("running")
+                os.kill(terminal.pid, how)
+                terminal.end()
+            assert _worker(made) == worker
+        with _dashboard(folder) as terminal:
+            terminal.until("running")
+            terminal.press("q")
+            terminal.end()
+        assert b"1 job keeps running" in terminal.output
+        assert _worker(made) == worker
+    finally:
+        _end(folder, made)
+    assert made.done.exists()
+    assert len(made.attempt_numbers()) == 1
