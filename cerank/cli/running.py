@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from cerank import recipes
-from cerank.cli import matrices, options, tables
+from cerank.cli import options, tables
 from cerank.cli.output import emit, put, say
 from cerank.domain.plan import Plan
 from cerank.errors import ExitCode, UsageError
@@ -69,6 +69,8 @@ def run(
     settings = settings_of(lab, cache, device, threads, form, json)
     parts = plans.parts_of(dataset) if dataset else None
     if matrix or name or seeds or baseline or len(recipe or ()) > 1 or len(base or ()) > 1:
+        from cerank.cli import matrices
+
         asked = matrices.Asked(
             matrix=matrix,
             name=name,

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import msgspec
 
-from cerank.data import sharing
 from cerank.domain.plan import Plan
 from cerank.domain.recipe import Recipe
 from cerank.errors import CerankError, RunFailedError
@@ -52,6 +51,8 @@ def planned(cells: Sequence[Cell], draft: Draft, settings: Settings, now: dateti
     Args:
         say: hears what is being looked at.
     """
+    from cerank.data import sharing
+
     chosen = msgspec.structs.replace(settings, device=draft.device) if draft.device else settings
     made: dict[bytes, Plan] = {}
     work: dict[bytes, tuple[Work, ...]] = {}

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from cerank.data.sharing import identities
 from cerank.errors import CerankError
 from cerank.store import runs
 from cerank.store.layout import RunFolder, runs_folder
@@ -43,6 +42,8 @@ class Line:
 
     def _lacking(self, run: str) -> tuple[list[str], bool]:
         """The identities of the stages that the run has not finished, in order; and whether it takes stages over."""
+        from cerank.data.sharing import identities  # the front starts supervisors too, and needs no data room for that
+
         folder = RunFolder(runs_folder(self._lab) / run)
         try:
             plan = runs.load_plan(folder)
