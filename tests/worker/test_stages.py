@@ -1,0 +1,121 @@
+"""What a stage says of itself: its loss on validation queries, its facts, what was shared, how its rankings are."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from cerank.cli import tables
+from cerank.data import facts
+from cerank.data.facts import RankingFacts
+from cerank.data.overlaps import Shared
+from cerank.data.trec import read_run
+from cerank.domain.readings import Event, Validation
+from cerank.learn.rerank import Scorer
+from cerank.store import journal, records
+
+from .small import STAGE, small_plan, small_run
+from .test_runs import forked, rows_of
+
+CONTRASTIVE = {**STAGE, "validation_loss": "yes", "truncation": "longest_first", "in_batch": 2}
+DISTILL = {**STAGE, "loss": "ranknet", "source": "teacher", "teacher": "oracle", "mean_over": "pairs", "keep": "last"}
+DISTILL |= {"validation_measure": "loss", "max_document_length": 12, "steps": 20}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("stages")
+    data = str(folder / "data")
+    parts = {"train": f"{data}[:50%]", "validation": f"{data}[50%:70%]", "test": [f"{data}[70%:]"]}
+    plan, settings = small_plan(
+        folder,
+        data={**parts, "first_stages": ["bm25", "oracle"], "depth": 8},
+        stages={"contrastive": CONTRASTIVE, "distill": DISTILL},
+    )
+    run = small_run(folder, plan, settings)
+    assert forked(run) == (1, 0), run.log.read_text()
+    return run, plan
+
+
+def test_a_validation_shows_the_stages_own_loss_beside_the_measures(finished):
+    run, _ = finished
+    rows = [row for row in rows_of(run) if isinstance(row, Validation)]
+    assert [(row.stage, row.step) for row in rows] == [(0, 10), (0, 20), (0, 30), (1, 10), (1, 20)]
+    assert all(set(row.measures) == {"nDCG@10", "RR@10", "loss"} for row in rows)
+    assert all(math.isfinite(row.measures["loss"]) and row.measures["loss"] > 0 for row in rows)
+
+
+def test_the_checkpoint_of_the_smallest_validation_loss_is_the_best(finished):
+    run, _ = finished
+    losses = {row.step: row.measures["loss"] for row in rows_of(run) if isinstance(row, Validation) and row.stage == 1}
+    found = facts.read(run.final(1, "distill"))
+    assert (found.measure, found.best, found.best_step) == ("loss", min(losses.values()), min(losses, key=losses.get))
+    assert (found.kept, found.steps) == (20, 20)  # keep = "last"
+
+
+def test_the_validation_loss_of_a_distillation_is_by_the_teachers_order_over_all_pairs(finished):
+    run, plan = finished
+    row = [row for row in rows_of(run) if isinstance(row, Validation)][-1]
+    teacher = read_run(run.teacher("distill")).ranking
+    scorer = Scorer.load(run.final(1, "distill"))
+    from cerank.data.datasets import open_dataset
+
+    data = open_dataset(plan.recipe.data.validation, run.path)
+    lists = {query: teacher[query] for query in data.queries}
+    terms = []
+    assert len(lists) == 8
+    # groups are 4 of 10 documents, drawn by seed: every pair of the list bounds them, and the mean is near
+    for query, docs in lists.items():
+        scores = scorer.score([(data.queries[query], data.documents.text(doc)) for doc in docs])
+        terms += [
+            math.log1p(math.exp(scores[j] - scores[i])) for i in range(len(docs)) for j in range(i + 1, len(docs))
+        ]
+    assert row.measures["loss"] == pytest.approx(sum(terms) / len(terms), rel=0.25)
+
+
+def test_a_stages_facts_are_its_supply_its_repairs_and_how_far_its_weights_moved(finished):
+    run, _ = finished
+    first, second = (facts.read(run.final(index, name)) for index, name in enumerate(("contrastive", "distill")))
+    assert (first.supply.queries, first.supply.usable, first.lists) == (20, 20, 0)
+    assert (second.lists, second.repairs.mended, second.validation.usable) == (40, 0, 8)
+    for found in (first, second):
+        assert 1e-3 < found.drift.norm < 1
+        assert 0.5 < found.drift.changed <= 1
+        assert not found.drift.is_still
+
+
+def test_what_parts_share_is_told_once_and_kept(finished):
+    run, _ = finished
+    shared = records.load(run.overlaps, Shared).overlaps
+    told = [event.text for event in journal.read(run.events, Event) if event.kind == "queries shared"]
+    assert told == [str(overlap) for overlap in shared]
+    assert all(overlap.by_id == 0 for overlap in shared)
+
+
+def test_first_stage_and_models_are_measured_at_one_depth_and_ties_are_on_record(finished):
+    run, plan = finished
+    (test,) = plan.recipe.data.test
+    for first in plan.recipe.data.first_stages:
+        found = [
+            records.load(run.ranking_facts(system, test, first), RankingFacts)
+            for system in ("first-stage", "contrastive", "distill")
+        ]
+        assert len({(one.queries, one.shallowest, one.deepest) for one in found}) == 1
+        assert found[0].deepest <= plan.recipe.data.depth
+        assert all(0 <= one.tied <= 1 for one in found)
+
+
+def test_show_tells_stages_rankings_and_shared_queries(finished):
+    run, plan = finished
+    assert [row[0] for row in tables.stages(run, plan).rows] == ["contrastive", "distill"]
+    assert len(tables.rankings(run, plan).rows) == 6
+    assert tables.shared(records.load(run.overlaps, Shared).overlaps).name == "shared_queries"
+
+
+def test_a_checkpoint_scores_with_the_lengths_its_stage_had(finished):
+    run, _ = finished
+    from cerank.learn.model import Mark
+
+    marks = [Mark(run.final(0, "contrastive")), Mark(run.final(1, "distill"))]
+    assert [(mark.truncation, mark.max_document_length) for mark in marks] == [("longest_first", 0), ("document", 12)]
