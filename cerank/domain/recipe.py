@@ -108,7 +108,10 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         Literal["document", "longest_first"],
         says("what a pair above max_length loses: the end of the document, or the end of the longer of the two"),
     ] = "document"
-    precision: Annotated[Literal["fp32", "bf16"], says("bf16: autocast; weights, head and loss stay float32")] = "fp32"
+    precision: Annotated[
+        Literal["fp32", "bf16", "auto"],
+        says("bf16: products alone, all else stays float32; auto: bf16 where the device has instructions for it"),
+    ] = "fp32"
     microbatch: Annotated[Positive, says("tokens, padding included, through the model at once; memory, not groups")] = (
         8192
     )

@@ -30,6 +30,7 @@ class State(msgspec.Struct, frozen=True):
     waited: int = 0  # validations since the best
     skipped: int = 0  # steps whose update was left out because something was not finite
     stopped_early: bool = False
+    microbatch: int = 0  # tokens through the model at once since memory was short; 0: as the stage says
 
     def after_validation(self, value: float, patience: int) -> State:
         """The state once a validation at `step` gave `value`; larger is better, an equal one is no improvement."""

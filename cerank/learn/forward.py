@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -32,6 +33,27 @@ def budget_of(device: torch.device) -> int:
     return CPU_BUDGET if device.type == "cpu" else GPU_BUDGET
 
 
+def resolved(precision: str, device: torch.device) -> str:
+    """ "fp32" or "bf16": as asked for, or for "auto" bf16 where the device multiplies it faster than float32."""
+    if precision != "auto":
+        return precision
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp32"
+    return "bf16" if device.type == "cpu" and _FAST_BF16 & _cpu_flags() else "fp32"
+
+
+_FAST_BF16 = frozenset({"amx_bf16", "avx512_bf16"})  # ARM's were not measured
+
+
+def _cpu_flags() -> frozenset[str]:
+    """What the first CPU says it can do; nothing where the system does not say."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return frozenset()
+    return frozenset(next((line for line in lines if line.startswith("flags")), "").split())
+
+
 class Forward:
     """Scores pairs with a model as it is at the time, with gradients where torch is asked for them.
 
@@ -39,11 +61,13 @@ class Forward:
         model: its mode decides on dropout.
         tokens: that the pairs come from.
         device: where the model is.
-        precision: "fp32"; or "bf16" for products in bf16, with the sums past the layers, norms and head in float32.
+        precision: "fp32"; "bf16" for products in bf16, with the sums past the layers, norms and head in float32; or
+            "auto" (see `resolved`).
     """
 
     def __init__(self, model: CrossEncoder, tokens: Tokens, device: torch.device, precision: str) -> None:
-        self._model, self._tokens, self._device, self._precision = model, tokens, device, precision
+        self._model, self._tokens, self._device = model, tokens, device
+        self.precision = resolved(precision, device)
         self._tried = False
         self._packed: _Packed | None = None
 
@@ -62,7 +86,7 @@ class Forward:
 
         The pairs of a call should be sorted by length, and be all that is to go through the model at once.
         """
-        narrow = self._precision == "bf16"
+        narrow = self.precision == "bf16"
         if self.packs and self._packed is not None:
             with torch.autocast(self._device.type, enabled=False):  # keeps what autocasts within cast, to its end
                 yield self._scorer(self._packed)
@@ -74,8 +98,15 @@ class Forward:
 
         yield padded
 
+    def rehearse(self, tokens: int, longest: int) -> None:
+        """Takes `tokens` tokens there and back, in pairs of `longest`: what a part of a step may come to at most."""
+        settings: Any = self._model.encoder.config
+        pair = self._example(min(longest, settings.max_position_embeddings - 4))
+        with self.scoring() as score:
+            score([pair] * max(1, tokens // len(pair.ids))).sum().backward()  # type: ignore[no-untyped-call]
+
     def _scorer(self, packed: _Packed) -> Score:
-        weights = packed.encoder.prepare(torch.bfloat16 if self._precision == "bf16" else torch.float32)
+        weights = packed.encoder.prepare(torch.bfloat16 if self.precision == "bf16" else torch.float32)
         return lambda pairs: packed.scores(pack(pairs, self._tokens.has_types, self._device), weights)
 
     @torch.inference_mode()
@@ -85,12 +116,12 @@ class Forward:
         modes = {module: module.training for module in self._model.modules()}
         self._model.eval()
         try:
-            with torch.autocast(self._device.type, torch.bfloat16, enabled=self._precision == "bf16"):
+            with torch.autocast(self._device.type, torch.bfloat16, enabled=self.precision == "bf16"):
                 expected = self._model(self._tokens.batch(pairs, self._device))
             with torch.autocast(self._device.type, enabled=False):
                 found = self._scorer(packed)(pairs)
             apart = float((found - expected).abs().max())
-            allowed = _TOLERANCE[self._precision] * max(1.0, float(expected.abs().max()))
+            allowed = _TOLERANCE[self.precision] * max(1.0, float(expected.abs().max()))
             # a model whose weights are broken gives no score to compare; whoever asks for scores hears of it
             if apart <= allowed or not bool(expected.isfinite().all()):
                 return True

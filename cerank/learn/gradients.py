@@ -20,6 +20,8 @@ from cerank.learn.forward import Forward
 from cerank.learn.losses import Loss
 from cerank.learn.tokens import Pair, Tokens, batches_by_length
 
+HALVINGS = 4  # of the bound, before a run gives up: a sixteenth that does not fit means that something else is wrong
+
 
 class Rows(msgspec.Struct, frozen=True):
     """Groups that share a backward pass, with their pairs one after another."""
@@ -47,6 +49,18 @@ class Gradients:
     def __init__(self, name: str, stage: Stage, seed: int, loss: Loss, device: torch.device) -> None:
         self._name, self._stage, self._seed, self._loss, self._device = name, stage, seed, loss, device
         self.microbatch = stage.microbatch  # tokens through the model at once; halved where memory is short
+
+    @property
+    def narrowed(self) -> int:
+        """The bound where it is no longer the stage's own; else 0."""
+        return 0 if self.microbatch == self._stage.microbatch else self.microbatch
+
+    def narrow(self) -> bool:
+        """Halves the bound; False where it was halved `HALVINGS` times before."""
+        if self._stage.microbatch // self.microbatch >= 2**HALVINGS or self.microbatch < 2:
+            return False
+        self.microbatch //= 2
+        return True
 
     def add(self, forward: Forward, tokens: Tokens, groups: Sequence[Group], step: int) -> float:
         """Adds the gradient of the mean loss over `groups` to the parameters; returns that mean.

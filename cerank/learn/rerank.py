@@ -29,14 +29,14 @@ class Scorer:
         model: in evaluation mode while it scores; its mode is restored afterwards.
         tokens: assembles pairs; shared with training where there is one.
         device: where the model is.
-        precision: "fp32", or "bf16" for products in bf16 (see `Forward`); scores are float32 either way.
+        precision: "fp32", "bf16" or "auto" (see `Forward`); scores are float32 whichever it is.
     """
 
     def __init__(self, model: CrossEncoder, tokens: Tokens, device: str = "cpu", precision: str = "fp32") -> None:
         self._model, self._tokens = model, tokens
         place = torch.device(device)
         self._forward, self._budget = Forward(model, tokens, place, precision), budget_of(place)
-        self.precision = precision
+        self.precision = self._forward.precision
         self.checkpoint = ""  # the fingerprint of what `load` read, for scores that are kept
 
     @classmethod

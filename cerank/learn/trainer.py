@@ -55,6 +55,9 @@ class Watch(Protocol):
     def rejected(self, reason: str) -> None:
         """Hears of a damaged checkpoint, or of an update that was left out."""
 
+    def out_of_memory(self, what: str) -> None:
+        """Hears that less goes through the model at once from here on; the groups of a step stay as they are."""
+
     def wants_to_stop(self) -> bool:
         """Says whether to stop before the next step."""
 
@@ -85,7 +88,7 @@ class Trainer:
         self.device = torch.device(device)
         loss = LOSSES.find(stage.loss, f"stages.{name}.loss")
         self._gradients = Gradients(name, stage, seed, loss, self.device)
-        self._forward: tuple[CrossEncoder, Forward] | None = None
+        self._forwards: tuple[CrossEncoder, Forward] | None = None
 
     def train(self, model: CrossEncoder, material: Material, watch: Watch) -> State:
         """Runs the stage from its newest checkpoint to its end; `model` then holds the weights of the last step.
@@ -100,6 +103,9 @@ class Trainer:
         optimizer = self.optimizer(model)
         state = checkpoint.resume(self.folder, model, optimizer, watch.rejected)
         model.train()
+        self._gradients.microbatch = state.microbatch or stage.microbatch
+        if self.device.type == "cuda" and not state.step:  # a stage that is gone on with keeps what it found before
+            self._probe(model, material.tokens, watch)
         for step in range(state.step + 1, steps + 1):
             if state.stopped_early:
                 break
@@ -109,9 +115,9 @@ class Trainer:
             started = time.perf_counter()
             groups = material.sampler.groups(step)
             rate = learning_rate(stage.schedule, step, steps=steps, peak=stage.learning_rate, warmup=stage.warmup)
-            loss, pairs = self.gradients(model, material, groups, step)
+            loss, pairs = self._gradients_in_memory(model, material, groups, step, watch)
             norm = self._clip(model)
-            state = msgspec.structs.replace(state, step=step)
+            state = msgspec.structs.replace(state, step=step, microbatch=self._gradients.narrowed)
             if math.isfinite(loss) and math.isfinite(norm):
                 for parameters in optimizer.param_groups:
                     parameters["lr"] = rate
@@ -146,10 +152,51 @@ class Trainer:
         """Adds the gradient of the mean loss over `groups`; returns that mean and how many pairs went through."""
         material.tokens.add("query", [group.query_id for group in groups], material.queries)
         material.tokens.add("document", [doc for group in groups for doc in group.doc_ids], material.documents)
-        if self._forward is None or self._forward[0] is not model:
-            self._forward = model, Forward(model, material.tokens, self.device, self.stage.precision)
-        loss = self._gradients.add(self._forward[1], material.tokens, groups, step)
+        loss = self._gradients.add(self._forward(model, material.tokens), material.tokens, groups, step)
         return loss, sum(len(group) for group in groups)
+
+    def _forward(self, model: CrossEncoder, tokens: Tokens) -> Forward:
+        if self._forwards is None or self._forwards[0] is not model:
+            self._forwards = model, Forward(model, tokens, self.device, self.stage.precision)
+        return self._forwards[1]
+
+    def _gradients_in_memory(
+        self, model: CrossEncoder, material: Material, groups: Sequence[Group], step: int, watch: Watch
+    ) -> tuple[float, int]:
+        """`gradients`, with half as much through the model at once wherever the device's memory does not suffice."""
+        while True:
+            try:
+                return self.gradients(model, material, groups, step)
+            except torch.OutOfMemoryError as error:
+                reason = str(error).splitlines()[0][:200]
+            model.zero_grad(set_to_none=True)  # what the parts before it added
+            self._narrow(f"step {step}", reason, watch)
+
+    def _narrow(self, when: str, reason: str, watch: Watch) -> None:
+        """Halves what goes through the model at once; the end of the run where that was done often enough."""
+        if not self._gradients.narrow():
+            hint = "lower max_length, or take a smaller base or a device with more memory"
+            where = f"stages.{self.name}"
+            raise RunFailedError(
+                f"out of memory at {self._gradients.microbatch} tokens: {reason}", where=where, hint=hint
+            )
+        watch.out_of_memory(f"{when}: {self._gradients.microbatch} tokens at once from here on; {reason}")
+
+    def _probe(self, model: CrossEncoder, tokens: Tokens, watch: Watch) -> None:
+        """Tries the largest part before training, with room for the optimizer; halves it until it fits."""
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        while True:
+            try:
+                room = [torch.empty_like(parameter) for parameter in trained for _ in ("exp_avg", "exp_avg_sq")]
+                self._forward(model, tokens).rehearse(self._gradients.microbatch, self.stage.max_length)
+                del room
+            except torch.OutOfMemoryError as error:
+                reason = str(error).splitlines()[0][:200]
+            else:
+                return
+            finally:
+                model.zero_grad(set_to_none=True)
+            self._narrow("before training", reason, watch)
 
     def _clip(self, model: CrossEncoder) -> float:
         """The gradient norm before clipping."""

@@ -98,6 +98,10 @@ class StageWork:
         apart = Tokens(tokenizer, *lengths)
         apart.read_from(desk.sources.token_store(recipe.data.validation, tokenizer))
         self._scorer = Scorer(encoder, apart, desk.plan.device, stage.precision)
+        if self._scorer.precision != stage.precision:
+            desk.notes.event(
+                "precision chosen", f"{self._name}: {self._scorer.precision}, by what this device is fast at"
+            )
         material = Material(
             sampler,
             tokens,
@@ -291,6 +295,10 @@ class StageWork:
     def rejected(self, reason: str) -> None:
         """Notes what was damaged or left out."""
         self._desk.notes.event("rejected", reason)
+
+    def out_of_memory(self, what: str) -> None:
+        """Notes that less goes through the model at once from here on."""
+        self._desk.notes.event("out of memory", f"{self._name}: {what}")
 
     def wants_to_stop(self) -> bool:
         """Whether a signal or a stop request came."""
