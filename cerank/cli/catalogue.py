@@ -97,8 +97,17 @@ def new_recipe(
 @recipes_app.command("losses")
 def list_losses(form: options.Format = None, json: options.Json = False) -> None:
     """List the losses a stage may take, and what each learns from."""
-    columns = (Column("loss", "loss"), Column("sources", "learns from"), Column("description", "what"))
-    rows = tuple((loss.name, ", ".join(loss.sources), loss.description) for loss in LOSSES.values())
+    columns = (
+        Column("loss", "loss", "name"),
+        Column("sources", "learns from"),
+        Column("takes", "targets"),
+        Column("pools", "pools pairs"),
+        Column("description", "what"),
+    )
+    rows = tuple(
+        (loss.name, ", ".join(loss.sources), ", ".join(loss.takes), "yes" if loss.has_pairs else "no", loss.description)
+        for loss in LOSSES.values()
+    )
     emit(Table("losses", columns, rows), settings_of(form=form, json=json).format)
 
 

@@ -11,7 +11,9 @@ from cerank.data.dataset import Dataset
 from cerank.data.datasets import open_dataset
 from cerank.data.teachers import read_teacher
 from cerank.domain.plan import Input
+from cerank.domain.rankings import Ranking
 from cerank.domain.recipe import Recipe, Stage
+from cerank.errors import UsageError
 
 EMBEDDING = "embedding"  # the teacher that cerank computes: sentence similarity by the base below
 EMBEDDING_BASE = "minilm"
@@ -88,13 +90,33 @@ def inputs_of(recipe: Recipe, datasets: dict[str, Dataset], *, fetch: bool) -> t
         found.append(Input("first_stage", name, first_stage.fingerprint(datasets[use.dataset], use.first_stage)))
     for name, stage in recipe.chained():
         if stage.source == "teacher":
-            found.append(_teacher(name, stage, datasets[training_dataset(recipe, stage)], fetch=fetch))
+            found.append(_teacher(name, stage, recipe, datasets, fetch=fetch))
     return tuple(found)
 
 
-def _teacher(name: str, stage: Stage, dataset: Dataset, *, fetch: bool) -> Input:
+def _refuse_untaught(name: str, training: Dataset, validation: Dataset, teacher: Ranking) -> None:
+    """Refuses a validation loss where the teacher says nothing of the validation queries.
+
+    Raises:
+        UsageError: it ranks other documents, or none of the queries.
+    """
+    where = f"stages.{name}.validation_loss"
+    if training.documents.fingerprint() != validation.documents.fingerprint():
+        what = f"the teacher ranks documents of {training.name}, and {validation.name} has others"
+        hint = "take validation queries of the same collection, or a measure to choose by"
+        raise UsageError(f"{what}, so its loss there is unknown", where=where, hint=hint)
+    if not any(query in teacher for query in validation.queries):
+        what = f"the teacher ranks none of the {len(validation.queries)} queries of {validation.name}"
+        hint = "take a part of the queries that it ranks for validation, such as [99%:], or a measure to choose by"
+        raise UsageError(what, where=where, hint=hint)
+
+
+def _teacher(name: str, stage: Stage, recipe: Recipe, datasets: dict[str, Dataset], *, fetch: bool) -> Input:
     if stage.teacher == EMBEDDING:
         files = bases.locate(EMBEDDING_BASE, fetch=fetch)
         return Input("teacher", f"{EMBEDDING} for {name}", files.sha256, str(files.folder))
+    dataset = datasets[training_dataset(recipe, stage)]
     teacher = read_teacher(stage.teacher, dataset)
+    if stage.validates_by_loss:
+        _refuse_untaught(name, dataset, datasets[recipe.data.validation], teacher.ranking)
     return Input("teacher", f"{stage.teacher} for {name}", teacher.sha256, stage.teacher)

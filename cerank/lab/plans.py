@@ -143,10 +143,12 @@ def counted(recipe: Recipe, queries: Mapping[str, int]) -> tuple[Work, ...]:
     found = []
     for name, stage in recipe.chained():
         steps = _steps(stage, queries[stage.dataset or recipe.data.train])
-        found.append(Work(f"train {name}", steps, steps * stage.groups_per_step * stage.group_size, name))
+        size = stage.group_size + stage.in_batch
+        found.append(Work(f"train {name}", steps, steps * stage.groups_per_step * size, name))
         times = -(-steps // (stage.validate_every or steps))
         looked = min(asked, stage.validation_queries or asked)
-        found.append(Work(f"validate {name}", times, times * looked * stage.validation_depth, name))
+        each = stage.validation_depth + (stage.group_size if stage.validates_by_loss else 0)
+        found.append(Work(f"validate {name}", times, times * looked * each, name))
         for test in recipe.data.test:
             pairs = queries[test] * recipe.data.depth * len(recipe.data.first_stages)
             found.append(Work(f"re-rank {test} by {name}", queries[test], pairs, name))
