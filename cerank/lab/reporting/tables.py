@@ -46,7 +46,7 @@ def stages(report: Report) -> Table:
         Column("steps", "steps", "number"),
         Column("kept", "kept", "number"),
         Column("learning_rate", "peak rate", "number", 8),
-        Column("drift", "weights moved", "percent"),
+        Column("drift", "weights moved", "number"),
         Column("changed", "weights changed", "percent"),
         Column("best", "best validation", "number"),
         Column("measure", "by"),
@@ -58,7 +58,7 @@ def stages(report: Report) -> Table:
             (run, one.stage, one.steps, one.kept, one.learning_rate, moved.norm, moved.changed, one.best, one.measure)
         )
         still += [f"{run}, {one.stage}: {moved.norm:.2g}"] if moved.is_still else []
-    notes = ["weights moved: the norm of their change over the stage as a share of their norm"] if rows else []
+    notes = ["weights moved: the norm of their change over the stage, divided by their norm"] if rows else []
     notes += [f"stages that hardly moved the model: {'; '.join(still)}"] if still else []
     return Table("stages", columns, tuple(rows), "How far each stage moved the model", tuple(notes))
 
