@@ -78,6 +78,7 @@ LOSSES: dict[str, LossNeeds] = {
             "lambdaloss",
             ("grades", "ranks"),
             "LambdaLoss with NDCG-Loss2++: pairs weighted by what they can change of nDCG (Wang et al. 2018)",
+            has_pairs=True,
         ),
         LossNeeds(
             "adr-mse",

@@ -205,15 +205,11 @@ class StageWork:
         """One group of each validation query, drawn once as the stage's own are, for its loss to be computed on."""
         desk, stage, recipe = self._desk, self._stage, self._desk.plan.recipe
         name = recipe.data.validation
-        dataset, training = desk.sources.datasets[name], desk.sources.datasets[self._training]
-        where = f"stages.{self._name}.validation_measure"
+        dataset = desk.sources.datasets[name]
         if stage.source == "labels":
             ranking = desk.sources.candidates(name, inputs.validation_first_stage(recipe)).top(stage.window[1])
-        elif stage.teacher == inputs.EMBEDDING or dataset.documents.fingerprint() == training.documents.fingerprint():
-            ranking = desk.sources.teacher(self._name, stage, in_validation=True)
         else:
-            what = f"the teacher ranks documents of {self._training}, and {name} has others, so there is no loss on it"
-            raise UsageError(what, where=where, hint="take validation queries of the same collection, or a measure")
+            ranking = desk.sources.teacher(self._name, stage, in_validation=True)
         sampler = Sampler(
             f"{self._name} in validation",
             msgspec.structs.replace(stage, groups_per_step=1, in_batch=0, without_pair="skip"),
