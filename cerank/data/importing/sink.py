@@ -118,7 +118,7 @@ class Sink:
         self._queries: dict[str, int] = {}
         self._runs: dict[str, int] = {}
         self._listed: set[int] = set()
-        self._last = ""
+        self._last = self._query = ""
         self.counts: Counter[str] = Counter()
         self.offered: set[str] = set()  # runs that came, kept or not
         self.records = 0
@@ -142,7 +142,6 @@ class Sink:
             FormatError: an id with white space, or another text under an id that has one.
         """
         if not self.keeps_texts:
-            self._name(query_id, where)
             return True
         if not text.strip():
             self.count("queries without text, dropped")
@@ -251,8 +250,6 @@ class Sink:
     def _extend(self, table: int, rows: polars.DataFrame) -> None:
         import polars
 
-        for query_id in rows["query"].unique(maintain_order=True):
-            self._name(query_id, "")
         self._spill.extend(rows.with_columns(polars.lit(table).alias("table")))
 
     def finish(self) -> Contents:
@@ -261,14 +258,14 @@ class Sink:
         Raises:
             FormatError: nothing came at all; `where` is for the caller to fill.
         """
-        self._asked.close()
         if self._texts is not None:
             self._texts.close()
-        rows = self._settled()
+        rows, named = self._settled()
+        self._asked.close()
         disk.remove_tree(self._spilled)
         return Contents(
             records=self.records,
-            queries=len(self._queries),
+            queries=len(self._queries) if self.keeps_texts else named,
             documents=len(self._documents),
             judgements=rows[""],
             runs=tuple((name, rows[name]) for name in dict.fromkeys(map(run_name, self._runs))),
@@ -283,23 +280,26 @@ class Sink:
                 file.let_go()
 
     def _name(self, query_id: str, where: str) -> str:
-        """The id, checked and noted; where texts are the files' own, `query` has done so."""
-        if query_id not in self._queries:
-            checked_id(query_id, "query", where)
-            if self.keeps_texts:
-                raise FormatError(f"query '{shown(query_id, 80)}' has no text", where=where)
-            self._queries[query_id] = 0
-            self._asked.write(query_id.encode() + b"\n")
+        """The id, checked once where it comes several times in a row."""
+        if self.keeps_texts and query_id not in self._queries:
+            raise FormatError(f"query '{shown(query_id, 80)}' has no text", where=where)
+        if query_id != self._query:
+            self._query = checked_id(query_id, "query", where)
         return query_id
 
-    def _settled(self) -> Counter[str]:
-        """Writes qrels and runs; their rows by name, the qrels' under ""."""
+    def _settled(self) -> tuple[Counter[str], int]:
+        """Writes qrels and runs, and the ids of the collection's queries; rows by name, qrels under "", and ids."""
         rows: Counter[str] = Counter()
+        named = 0
         names = {number: run_name(name) for name, number in self._runs.items()}
         files: dict[int, _File] = {}
         if names:
             disk.make_folder(self._folder / "runs")
         for bucket in self._spill.buckets():
+            if not self.keeps_texts:
+                ids = bucket["query"].unique(maintain_order=True)
+                self._asked.write("".join(f"{query_id}\n" for query_id in ids).encode())
+                named += len(ids)
             for (table,), part in bucket.partition_by("table", as_dict=True, maintain_order=True).items():
                 name = names.get(int(table), "")
                 if table not in files:
@@ -313,7 +313,7 @@ class Sink:
                 rows[name] += kept
         for file in files.values():
             file.close()
-        return rows
+        return rows, named
 
 
 def _line(row: dict[str, str], where: str) -> bytes:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import polars
 
 ROOM = 1_000_000  # rows; some 150 bytes each
-BUCKETS = 256  # files open at once, well under the 1,024 that systems allow
+BUCKETS = 128  # files open at once, under the 256 that some systems allow; 100M rows are 0.8M in each
 COLUMNS = ("table", "query", "document", "value", "rank")
 _Lists = tuple[list[int], list[str], list[str], list[float], list[int]]
 
