@@ -17,9 +17,9 @@ from cerank.data import sharing
 from cerank.domain.matrix import Matrix, MatrixCell, MatrixRecord
 from cerank.domain.plan import Plan
 from cerank.domain.recipe import Recipe
-from cerank.errors import CerankError, RecipeError, UsageError
+from cerank.errors import CerankError, MissingError, RecipeError, UsageError
 from cerank.lab import estimates, matrices, plans
-from cerank.lab.drafts import MOST_RUNS, Cell, Draft
+from cerank.lab.drafts import MOST_RUNS, Cell, Draft, Mistake
 from cerank.lab.lab import Lab
 from cerank.lab.matrices import Say, Tally
 from cerank.lab.needs import Need, look
@@ -272,7 +272,7 @@ def queued(lab: Lab, grid_: Grid, now: datetime, say: Say) -> Queued:
     """
     planned = matrices.planned(grid_.cells, Draft(), lab.settings, now, say)
     if planned.mistakes:
-        raise RecipeError("\n".join(f"{one.path}: {one.text}" for one in planned.mistakes), where=grid_.matrix.name)
+        raise _refusal(grid_, planned.mistakes, lab.settings)
     shared = [msgspec.structs.replace(plan, shares=True) for plan in planned.plans]
     found = _by_fingerprint(lab)
     before = kept.load_if_there(lab.folder, grid_.matrix.name)
@@ -287,6 +287,16 @@ def queued(lab: Lab, grid_: Grid, now: datetime, say: Say) -> Queued:
         lab.resume_queued(folder)
     there = tuple(folder for folder in folders if folder not in waiting)
     return Queued(record, tuple(waiting), there)
+
+
+def _refusal(grid_: Grid, mistakes: Sequence[Mistake], settings: Settings) -> CerankError:
+    """Why the matrix cannot be planned: everything that is missing, else what planning stumbled over."""
+    where = f"matrix {grid_.matrix.name}"
+    needs = look([cell.recipe for cell in grid_.cells], settings.cache).needs
+    if not needs:
+        return RecipeError("\n".join(f"{one.path}: {one.text}" for one in mistakes), where=where)
+    hint = "the same command with --dry-run says how to get each"
+    return MissingError("\n".join(f"{one.kind} {one.name}: {one.text}" for one in needs), where=where, hint=hint)
 
 
 def _by_fingerprint(lab: Lab) -> dict[str, RunFolder]:
