@@ -9,6 +9,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import zstandard
 
 from cerank.data.files import line_blocks
 from cerank.data.importing import archives
@@ -37,13 +38,15 @@ def _lines(path: Path) -> list[bytes]:
     return [line for _, lines in line_blocks(path, opener=archives.opened) for line in lines]
 
 
-def test_plain_gzip_zip_and_tar_give_the_same_lines(tmp_path: Path) -> None:
-    plain, packed = tmp_path / "a.tsv", tmp_path / "a.tsv.gz"
+def test_plain_gzip_zstandard_zip_and_tar_give_the_same_lines(tmp_path: Path) -> None:
+    plain, packed, other = tmp_path / "a.tsv", tmp_path / "a.tsv.gz", tmp_path / "a.tsv.zst"
     plain.write_bytes(TEXT)
     packed.write_bytes(gzip.compress(TEXT))
+    other.write_bytes(zstandard.compress(TEXT))
     for path in (
         plain,
         packed,
+        other,
         _zip(tmp_path / "a.zip", "a.tsv"),
         _tar(tmp_path / "a.tar.gz", "a.tsv"),
         _tar(tmp_path / "a.tar", "deep/a.tsv", mode="w"),
@@ -80,7 +83,7 @@ def test_links_in_a_tar_are_not_followed(tmp_path: Path) -> None:
         _lines(tmp_path / "a.tar")
 
 
-@pytest.mark.parametrize("kind", ["gz", "zip", "tar.gz"])
+@pytest.mark.parametrize("kind", ["gz", "zst", "zip", "tar.gz"])
 def test_a_bomb_is_stopped_and_an_honest_file_is_not(
     tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -89,13 +92,15 @@ def test_a_bomb_is_stopped_and_an_honest_file_is_not(
     path = tmp_path / f"a.{kind}"
     if kind == "gz":
         path.write_bytes(gzip.compress(data))
+    elif kind == "zst":
+        path.write_bytes(zstandard.compress(data))
     elif kind == "zip":
         _zip(path, "a", data=data)
     else:
         _tar(path, "a", data=data)
     with pytest.raises(FormatError, match="more than 200 times"):
         _lines(path)
-    monkeypatch.setattr(archives, "RATIO", 2000)
+    monkeypatch.setattr(archives, "RATIO", 20_000)
     assert len(_lines(path)) == 40_000
 
 
