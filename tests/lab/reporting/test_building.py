@@ -282,3 +282,25 @@ def test_the_report_as_json_is_the_same_report(whole):
     assert set(GLYPHS) >= {cell.sign for grid in whole.grids for line in grid.lines for cell in line.cells}
     assert json.loads(msgspec.json.encode(again))["family"] == FAMILY
     assert BASES[0].endswith(whole.models[0].base)
+
+
+def test_within_a_declared_margin_a_model_is_marked_equivalent_and_the_caption_gives_the_margin(tmp_path):
+    from cerank.lab.reporting import latex
+    from tests.lab.made_runs import CREATED, changed, made_run
+    from tests.worker.small import small_plan
+
+    plan, settings = small_plan(tmp_path, force=["shared_queries"])
+    margins = {"nDCG@10": 0.95}
+    plans = {"a": changed(plan, margins=margins), "b": changed(plan, margins=margins, depth=7)}
+    names = tuple(made_run(settings, one, label).name for label, one in plans.items())
+    found = report(settings, Request(names=names))
+    rows = [row for row in found.comparison.rows if row.measure == "nDCG@10"]
+    assert {row.verdict for row in rows} <= {"equivalent", "different but negligible"}
+    signs = [cell.sign for (label, _, _), cell in shown(found).items() if label.endswith("(b)")]
+    assert len(signs) == 2
+    assert set(signs) <= {"equivalent", "negligibly better", "negligibly worse"}
+    caption = " ".join(found.grids[0].caption)
+    assert f"±0.95 nDCG@10 (two one-sided t-tests; margin declared {CREATED})" in caption
+    assert "≈" not in " ".join(found.grids[1].caption)
+    assert "\\approx" in latex.table(found.grids[0])
+    assert any("not the same for every run: depth 8" in note for note in found.notes)
