@@ -12,6 +12,8 @@ from cerank.data.facts import RankingFacts
 from cerank.data.overlaps import Shared
 from cerank.data.trec import read_run
 from cerank.domain.readings import Event, Validation
+from cerank.errors import UsageError
+from cerank.lab import plans
 from cerank.learn.rerank import Scorer
 from cerank.store import journal, records
 
@@ -119,3 +121,45 @@ def test_a_checkpoint_scores_with_the_lengths_its_stage_had(finished):
 
     marks = [Mark(run.final(0, "contrastive")), Mark(run.final(1, "distill"))]
     assert [(mark.truncation, mark.max_document_length) for mark in marks] == [("longest_first", 0), ("document", 12)]
+
+
+@pytest.fixture(scope="module")
+def still(tmp_path_factory):
+    """A run at the paper's rate of its second stage, forced."""
+    folder = tmp_path_factory.mktemp("still")
+    plan, settings = small_plan(
+        folder,
+        chain=["contrastive"],
+        force=["learning_rate", "shared_queries"],
+        stages={"contrastive": {**STAGE, "steps": 3, "validate_every": 0, "learning_rate": 6e-12}},
+    )
+    run = small_run(folder, plan, settings)
+    assert forked(run) == (1, 0), run.log.read_text()
+    return run, plan
+
+
+def test_a_stage_that_moved_nothing_is_warned_of_and_shown(still):
+    run, plan = still
+    (text,) = [event.text for event in journal.read(run.events, Event) if event.kind == "stage moved nothing"]
+    assert text.startswith("contrastive: the weights moved by ")
+    assert "a learning rate of 6e-12 over 3 steps" in text
+    assert facts.read(run.final(0, "contrastive")).drift.is_still
+    assert "hardly moved the model: contrastive" in tables.stages(run, plan).notes
+
+
+def test_a_validation_loss_that_a_teacher_cannot_give_is_refused_when_a_run_is_planned(tmp_path):
+    with pytest.raises(UsageError, match="the teacher ranks documents of"):  # small runs validate on another collection
+        small_plan(tmp_path / "one", chain=["distill"], stages={"distill": DISTILL})
+    data, some = str(tmp_path / "two" / "data"), tmp_path / "some.run"
+    some.write_text("".join(f"q0 Q0 d{at} {at} {9 - at} t\n" for at in range(9)))
+    parts = {"train": f"{data}[:50%]", "validation": f"{data}[50%:70%]", "test": [f"{data}[70%:]"]}
+    stage = {**DISTILL, "teacher": str(some)}
+    with pytest.raises(UsageError, match="the teacher ranks none of the 8 queries"):
+        small_plan(tmp_path / "two", chain=["distill"], data=parts, stages={"distill": stage})
+
+
+def test_the_work_counts_in_batch_negatives_and_the_groups_of_a_validation_loss(finished):
+    _, plan = finished
+    work = {part.part: part.pairs for part in plans.work_of(plan)}
+    assert work["train contrastive"] == 30 * 2 * (4 + 2)
+    assert work["validate contrastive"] == 3 * 8 * (5 + 4)
