@@ -40,15 +40,17 @@ class _Stream(io.RawIOBase):
     def __init__(self, path: Path, source: IO[bytes], limit: int, at_end: Callable[[], None] | None = None) -> None:
         super().__init__()
         self._path, self._source, self._left, self._at_end = path, source, limit, at_end
-        self._is_over = False
+        self._is_over, self._rest = False, b""
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # io calls it with a memoryview only
-        data = self._taken(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
+        data = self._rest or self._taken(len(buffer))
+        count = min(len(data), len(buffer))  # Zstandard's content comes in pieces that may be larger
+        buffer[:count] = data[:count]
+        self._rest = data[count:]
+        return count
 
     def _taken(self, size: int) -> bytes:
         if self._is_over:
