@@ -17,6 +17,7 @@ import msgspec
 
 import cerank
 from cerank.data.bases import BASES
+from cerank.data.named import FIRST_STAGES, NAMED
 from cerank.domain.losses import loss_mistakes
 from cerank.domain.plan import Plan
 from cerank.domain.recipe import Recipe, Stage, rate_mistakes
@@ -183,7 +184,7 @@ def absolute(recipe: Recipe) -> Recipe:
     return msgspec.structs.replace(recipe, base=_absolute(recipe.base), data=paths, stages=stages)
 
 
-_NAMES = {*BASES, "bm25", "scoreddocs", "embedding"}
+_NAMES = {*BASES, *NAMED, *FIRST_STAGES, "bm25", "scoreddocs", "embedding"}
 
 
 def _absolute(name: str) -> str:
