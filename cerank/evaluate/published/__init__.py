@@ -70,6 +70,7 @@ class Paper(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     recipes: tuple[str, ...]  # beginnings of the names of recipes that its models stand beside
     notes: tuple[str, ...]
     tables: tuple[PublishedTable, ...]
+    first_stage_depth: int = 0  # of its first stages' own rankings; 0: `depth`
     is_default: bool = False  # stands beside recipes that no paper names, too
 
     @property
@@ -96,6 +97,7 @@ class Figure(msgspec.Struct, frozen=True, kw_only=True):
     paper: str  # `Paper.key`
     label: str
     value: float
+    depth: int  # that it was measured to
 
 
 @cache
@@ -117,7 +119,10 @@ def beside(wanted: Wanted) -> tuple[Figure, ...]:
             if column in table.columns and _same_measure(table, wanted):
                 place = table.columns.index(column)
                 rows = (row for row in table.rows if _is_row(row, wanted))
-                found += [Figure(paper=paper.key, label=row.label, value=row.values[place]) for row in rows]
+                depth = paper.depth if wanted.base else paper.first_stage_depth or paper.depth
+                found += [
+                    Figure(paper=paper.key, label=row.label, value=row.values[place], depth=depth) for row in rows
+                ]
     return tuple(found)
 
 

@@ -122,7 +122,7 @@ def _seeds(found: Declared) -> str:
         return "One seed a model: verdicts are about these checkpoints, not about recipes."
     counts = sorted({len(each) for each in seeds})
     text = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    return f"Each model is the mean of {text} seeds, query by query."
+    return f"Each model is the mean of {text} seeds, query by query; verdicts are about these checkpoints."
 
 
 def notes_of(comparison: Comparison | None) -> tuple[str, ...]:

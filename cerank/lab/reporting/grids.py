@@ -240,7 +240,6 @@ def _figures(model: Model, place: Place, measure: str, value: float) -> list[Fac
         loss=model.loss,
         recipe=model.recipe,
     )
-    depths = {paper.key: paper.depth for paper in published.papers()}
     return [
         Facing(
             paper=figure.paper,
@@ -251,7 +250,7 @@ def _figures(model: Model, place: Place, measure: str, value: float) -> list[Fac
             measure=measure,
             ours=value,
             theirs=figure.value,
-            remark="" if place.depth == depths[figure.paper] else f"depth {place.depth}, theirs {depths[figure.paper]}",
+            remark="" if place.depth == figure.depth else f"depth {place.depth}, theirs {figure.depth}",
         )
         for figure in published.beside(wanted)
     ]

@@ -217,6 +217,7 @@ def test_published_figures_stand_beside_ours_where_they_are_of_the_same(whole, l
     ]
     assert (one.theirs, one.test, one.paper, one.remark) == (0.8380, "DL20", "ecir2025", "depth 8, theirs 100")
     assert one.difference == one.ours - 0.8380
+    assert "depth 8, theirs 500" in {figure.remark for figure in whole.facing if figure.model == "first stage"}
     assert {figure.test for figure in whole.facing} == {"DL20"}
     assert {figure.first_stage for figure in whole.facing} == {"bm25"}
 
