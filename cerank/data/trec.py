@@ -7,10 +7,10 @@ would read differently, or half read, is refused with file:line. Nothing here wr
 from __future__ import annotations
 
 import contextlib
-import gzip
 import itertools
 import math
 import re
+import zlib
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -236,9 +236,20 @@ def read_qrels(path: Path) -> dict[str, dict[str, int]]:
     return qrels
 
 
-def _packed(lines: list[str]) -> bytes:
-    """Gzip without a clock in it, so that equal content gives equal bytes."""
-    return gzip.compress("".join(lines).encode("utf-8"), compresslevel=6, mtime=0)
+class _Packer:
+    """Gzip without a clock in it, so that equal content gives equal bytes; takes lines as they come."""
+
+    def __init__(self) -> None:
+        self._gzip = zlib.compressobj(6, zlib.DEFLATED, 31)  # 31: the widest window, and gzip's header with no time
+        self._parts: list[bytes] = []
+
+    def add(self, lines: Iterable[str]) -> None:
+        """The next lines, each with its end."""
+        self._parts.append(self._gzip.compress("".join(lines).encode("utf-8")))
+
+    def packed(self) -> bytes:
+        """All of them."""
+        return b"".join([*self._parts, self._gzip.flush()])
 
 
 def write_run(ranking: Ranking, tag: str) -> bytes:
@@ -250,13 +261,15 @@ def write_run(ranking: Ranking, tag: str) -> bytes:
         FormatError: a query, document or tag that is empty or holds white space; scores that tie as float32.
     """
     checked_id(tag, "tag", "the run to write")
-    lines: list[str] = []
+    packer = _Packer()
     for query, documents in ranking.items():
         checked_id(query, "query", "the run to write")
-        for rank, (document, score) in enumerate(zip(documents, ranking.scores(query), strict=True), 1):
-            checked_id(document, "document", "the run to write")
-            lines.append(f"{query} Q0 {document} {rank} {score:.9g} {tag}\n")
-    return _packed(lines)
+        rows = enumerate(zip(documents, ranking.scores(query), strict=True), 1)
+        packer.add(
+            f"{query} Q0 {checked_id(document, 'document', 'the run to write')} {rank} {score:.9g} {tag}\n"
+            for rank, (document, score) in rows
+        )
+    return packer.packed()
 
 
 def write_qrels(qrels: Mapping[str, Mapping[str, int]]) -> bytes:
@@ -265,11 +278,11 @@ def write_qrels(qrels: Mapping[str, Mapping[str, int]]) -> bytes:
     Raises:
         FormatError: a query or document id that is empty or holds white space.
     """
-    lines: list[str] = []
+    packer = _Packer()
     for query, row in qrels.items():
         checked_id(query, "query", "the qrels to write")
-        lines += [
+        packer.add(
             f"{query} 0 {checked_id(document, 'document', 'the qrels to write')} {grade}\n"
             for document, grade in row.items()
-        ]
-    return _packed(lines)
+        )
+    return packer.packed()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -38,13 +39,9 @@ def chunks(query_ids: Sequence[str]) -> list[list[str]]:
     return [line[start : start + CHUNK] for start in range(0, len(line), CHUNK)]
 
 
-def unions(rankings: Sequence[Ranking]) -> dict[str, list[str]]:
-    """Each query's candidates over all rankings, each once, in the order found: what must be scored."""
-    out: dict[str, dict[str, None]] = {}
-    for ranking in rankings:
-        for query, docs in ranking.items():
-            out.setdefault(query, {}).update(dict.fromkeys(docs))
-    return {query: list(docs) for query, docs in out.items()}
+def union(rankings: Sequence[Ranking], query: str) -> list[str]:
+    """The query's candidates over all rankings, each once, in the order found: what must be scored."""
+    return list(dict.fromkeys(doc for ranking in rankings for doc in ranking.get(query, ())))
 
 
 class Evaluation:
@@ -76,38 +73,44 @@ class Evaluation:
             scorer = scorer or load()
             scorer.read_from(self._sources.token_store(test, scorer.tokenizer))  # "1" is another text in the next one
             scores = self._scores(system, test, scorer, pause)
-            for first in data.first_stages:
-                before = self._candidates(test, first)
-                found = {query: {doc: scores[query][doc] for doc in docs} for query, docs in before.items()}
-                self._record(system, test, first, ordered(found, before))
+            rankings = self._all_candidates(test)
+            for first, before in zip(data.first_stages, rankings, strict=True):
+                self._record(system, test, first, _reranked(before, rankings, scores))
             disk.remove_tree(self._folder.scores(system, test, "all"))
 
     def _candidates(self, test: str, first: str) -> Ranking:
         return self._sources.candidates(test, first).top(self._plan.recipe.data.depth)
 
-    def _scores(self, system: str, test: str, scorer: Scorer, pause: Callable[[], None]) -> dict[str, dict[str, float]]:
-        """Query -> document -> score of all candidates, each chunk kept as a sealed part until the ranking stands."""
-        wanted = unions([self._candidates(test, first) for first in self._plan.recipe.data.first_stages])
+    def _all_candidates(self, test: str) -> list[Ranking]:
+        return [self._candidates(test, first) for first in self._plan.recipe.data.first_stages]
+
+    def _scores(self, system: str, test: str, scorer: Scorer, pause: Callable[[], None]) -> dict[str, array[float]]:
+        """Query -> scores of its `union`, in order; each chunk is kept as a sealed part until the ranking stands.
+
+        Of millions of candidates only the scores are held, 8 bytes each, and the documents of one chunk.
+        """
+        rankings = self._all_candidates(test)
+        asked = list(dict.fromkeys(query for ranking in rankings for query in ranking))
         kept = self._kept_scores(scorer, test)
-        parts = chunks(list(wanted))
-        self._beat.enter("re-rank", f"{system} on {test}", total=len(wanted))
-        out: dict[str, dict[str, float]] = {}
-        for number, queries in enumerate(parts):
+        self._beat.enter("re-rank", f"{system} on {test}", total=len(asked))
+        out: dict[str, array[float]] = {}
+        for number, queries in enumerate(chunks(asked)):
             pause()
+            wanted = {query: union(rankings, query) for query in queries}
             part = self._folder.scores_part(system, test, "all", number)
             found = _kept(part)
             if found is None:
                 found = scored(
                     scorer,
-                    {query: wanted[query] for query in queries},
+                    wanted,
                     lambda ids: self._sources.queries(test, ids),
                     lambda ids: self._sources.documents(test, ids),
                     kept,
                 )
                 with disk.sealed_folder(part) as inside:
                     disk.write(inside / "scores.json", msgspec.json.encode(found))
-            out.update(found)
-            self._beat.advance(len(queries), sum(len(wanted[query]) for query in queries))
+            out |= {query: array("d", [found[query][doc] for doc in docs]) for query, docs in wanted.items()}
+            self._beat.advance(len(queries), sum(map(len, wanted.values())))
         kept.trim()
         return out
 
@@ -136,6 +139,17 @@ class Evaluation:
         names = check(self._plan.measures_on(test), qrels, "evaluate.measures")
         disk.make_folder(measures_path.parent)
         disk.write(measures_path, measure_rows(per_query(names, qrels, ranking)))
+
+
+def _reranked(before: Ranking, rankings: Sequence[Ranking], scores: Mapping[str, Sequence[float]]) -> Ranking:
+    """One first stage's candidates by their scores, query by query: millions of scores by name would take gigabytes."""
+    documents: dict[str, tuple[str, ...]] = {}
+    values: dict[str, tuple[float, ...]] = {}
+    for query, docs in before.items():
+        known = dict(zip(union(rankings, query), scores[query], strict=True))
+        one = ordered({query: {doc: known[doc] for doc in docs}}, {query: docs})
+        documents[query], values[query] = one[query], one.scores(query)
+    return Ranking(documents, values)
 
 
 def measure_rows(values: Mapping[str, Mapping[str, float]]) -> bytes:
