@@ -5,6 +5,7 @@ Invariant: nothing here loads a model or runs code that came with one; weights a
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.util
 import json
@@ -165,9 +166,23 @@ def fingerprint(folder: Path) -> str:
     head = folder / HEAD
     digest = hashlib.sha256()
     for path in [*files, *([head] if head.is_file() else [])]:
-        with path.open("rb") as handle:
-            digest.update(path.name.encode() + b"\0" + hashlib.file_digest(handle, "sha256").digest())
+        digest.update(path.name.encode() + b"\0" + bytes.fromhex(_sha256(path)))
     return digest.hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    """SHA-256 of a file, read once a process for as long as the file is the same: a start asks for a base's five times.
+
+    The time of its last change of state tells a rewrite even where size and modification time were put back.
+    """
+    state = path.stat()
+    return _hashed(path, (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns))
+
+
+@functools.lru_cache(maxsize=64)
+def _hashed(path: Path, _state: tuple[int, ...]) -> str:
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def _packaged(base: Base) -> Path | None:
@@ -178,8 +193,7 @@ def _packaged(base: Base) -> Path | None:
     if spec is None or spec.origin is None:
         return None
     folder = Path(spec.origin).parent / base.folder
-    with (folder / "model.safetensors").open("rb") as handle:
-        found = hashlib.file_digest(handle, "sha256").hexdigest()
+    found = _sha256(folder / "model.safetensors")
     if found != base.sha256:
         hint = f"reinstall the package {base.package.replace('_', '-')}"
         raise UsageError(f"weights have sha256 {found}, expected {base.sha256}", where=str(folder), hint=hint)

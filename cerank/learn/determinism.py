@@ -18,7 +18,8 @@ def prepare(device: str, threads: int) -> str:
         UsageError: the device is not on this machine.
     """
     torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    # as use_deterministic_algorithms(True, warn_only=True), which imports all of torch's compiler: a second of CPU
+    torch.set_deterministic_debug_mode("warn")
     kind = device.split(":", maxsplit=1)[0]
     if kind == "cuda":
         if not torch.cuda.is_available():

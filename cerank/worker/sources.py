@@ -30,6 +30,7 @@ from cerank.store.layout import RunFolder
 from cerank.worker.notes import Notes
 
 EMBEDDING_LENGTH = 128  # tokens the embedding teacher reads: nine docstrings of ten; its own training went to 256
+REMEMBERED = 4  # candidates kept in memory: training's, validation's and two of a test; each is asked for many times
 
 
 class Sources:
@@ -42,6 +43,7 @@ class Sources:
     def __init__(self, plan: Plan, folder: RunFolder, notes: Notes) -> None:
         self._plan, self._folder, self._notes = plan, folder, notes
         self._cache = Path(plan.cache)
+        self._candidates: dict[tuple[str, str], Ranking] = {}
         self._depths = {(use.dataset, use.first_stage): use.depth for use in inputs.uses(plan.recipe)}
         self.datasets = inputs.opened(plan.recipe, self._cache)
         for found in inputs.inputs_of(plan.recipe, self.datasets, fetch=False):
@@ -73,6 +75,13 @@ class Sources:
 
     def candidates(self, dataset: str, first: str) -> Ranking:
         """The first stage's ranking of a dataset, to the depth the plan needs; written to the run the first time."""
+        if (dataset, first) not in self._candidates:
+            if len(self._candidates) >= REMEMBERED:
+                self._candidates.pop(next(iter(self._candidates)))
+            self._candidates[dataset, first] = self._candidates_read(dataset, first)
+        return self._candidates[dataset, first]
+
+    def _candidates_read(self, dataset: str, first: str) -> Ranking:
         path = self._folder.candidates(dataset, first)
         if not path.exists():
             self._tell_cost(dataset, first)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 
@@ -81,3 +82,21 @@ def test_an_unknown_name_is_refused_with_the_nearest():
 def test_a_hub_id_that_is_not_on_this_machine_is_missing_when_nothing_may_be_fetched():
     with pytest.raises(MissingError, match="nobody/nothing"):
         bases.locate("nobody/nothing", fetch=False)
+
+
+def test_a_rewritten_file_has_another_fingerprint_even_where_size_and_times_are_put_back(tiny_files):
+    weights = tiny_files / "model.safetensors"
+    before, state = bases.fingerprint(tiny_files), weights.stat()
+    data = weights.read_bytes()
+    weights.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    os.utime(weights, ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert bases.fingerprint(tiny_files) != before
+    weights.write_bytes(data)
+    assert bases.fingerprint(tiny_files) == before
+
+
+@pytest.fixture
+def tiny_files(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    return tmp_path
