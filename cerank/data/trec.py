@@ -24,7 +24,7 @@ from cerank.text import shown
 
 LARGEST = 3.4028234663852886e38  # float32; trec_eval keeps scores as C floats
 COLUMNS = 8 << 20  # bytes from which a run is read by columns: some 200,000 rows, 0.2 s line by line
-COLUMNS_PACKED = 2 << 20  # likewise, where it is packed
+COLUMNS_PACKED = 1 << 20  # likewise, where it is packed
 _GRADE = re.compile(rb"[+-]?[0-9]{1,9}")
 _GRADE_NAMES = {b"score", b"relevance", b"rel", b"label", b"grade"}  # third column of a header
 _RUN_HINT = "a TREC run has 6: query Q0 document rank score tag"
