@@ -1,0 +1,184 @@
+"""The gradient of a step does not depend on how much goes through the model at once, dropout included."""
+
+from __future__ import annotations
+
+import contextlib
+
+import msgspec
+import pytest
+import torch
+
+from cerank.domain.groups import Group
+from cerank.domain.recipe import Stage
+from cerank.errors import RunFailedError
+from cerank.learn.forward import Forward
+from cerank.learn.gradients import HALVINGS, Gradients, _in_order
+from cerank.learn.losses import LOSSES
+from cerank.learn.model import load, set_dropout, tokenizer_of
+from cerank.learn.tokens import Tokens
+from cerank.learn.trainer import Trainer
+
+from .conftest import WORDS
+from .test_trainer import STAGE, Notes, trained
+
+CPU = torch.device("cpu")
+DOCUMENTS = {f"d{i}": " ".join(WORDS[(i + j) % 20] for j in range(i % 9)) for i in range(40)}
+SIZES = (1, 9, 4, 2)
+
+
+def groups():
+    first = iter(DOCUMENTS)
+    out = []
+    for at, size in enumerate(SIZES):
+        docs = tuple(next(first) for _ in range(size))
+        out.append(Group(f"q{at}", docs, tuple(float(size - 1 - place) for place in range(size))))
+    return out
+
+
+class Ready:
+    """A model with its texts, whose gradients can be asked for."""
+
+    def __init__(self, files, dropout=0.0):
+        self.model = load(files, "auto", seed=0).train()
+        set_dropout(self.model, dropout)
+        with torch.no_grad():  # as drawn, all pairs score so much alike that their gradients cancel out to rounding
+            for parameter in self.model.parameters():
+                parameter.mul_(8.0 if parameter.dim() > 1 else 1.0)
+        self.tokens = Tokens(tokenizer_of(files.folder), 24, 8)
+        self.tokens.add("query", [f"q{at}" for at in range(4)], lambda keys: [WORDS[int(key[1:])] for key in keys])
+        self.tokens.add("document", list(DOCUMENTS), lambda keys: [DOCUMENTS[key] for key in keys])
+        self.forward = Forward(self.model, self.tokens, CPU, "fp32")
+
+    def gradients(self, loss="ranknet", step=1, **stage):
+        self.model.zero_grad()
+        made = Gradients("s", Stage(steps=1, **stage), 7, LOSSES.find(loss, "loss"), CPU)
+        value = made.add(self.forward, self.tokens, groups(), step)
+        return value, torch.cat([p.grad.flatten() for p in self.model.parameters() if p.grad is not None])
+
+
+def apart(left, right):
+    return float((left - right).norm() / right.norm())
+
+
+@pytest.mark.parametrize("files", ["tiny", "tiny_classifier"])
+@pytest.mark.parametrize("loss", ["lce", "ranknet", "listnet"])
+@pytest.mark.parametrize("microbatch", [1, 20, 45, 100])
+def test_any_bound_gives_the_gradient_of_the_whole_step(files, loss, microbatch, request):
+    if loss not in LOSSES:
+        pytest.skip(f"there is no loss {loss} here")
+    ready = Ready(request.getfixturevalue(files))
+    whole, expected = ready.gradients(loss)
+    value, found = ready.gradients(loss, microbatch=microbatch)
+    assert value == pytest.approx(whole, rel=1e-5)
+    assert apart(found, expected) < 1e-5
+
+
+def in_one_pass(self, forward, rows, weights, place, cuts):
+    """The same parts with a graph for all of them at once."""
+    with forward.scoring() as score:
+        parts = []
+        for number, cut in enumerate(cuts):
+            self._draw_dropout(place, number)
+            parts.append(score([rows.pairs[at] for at in cut]))
+    total = self._total(_in_order(parts, cuts), rows.groups, weights)
+    total.backward()
+    return float(total.detach())
+
+
+def test_a_group_goes_through_twice_with_the_same_dropout(tiny, monkeypatch):
+    ready = Ready(tiny, dropout=0.3)
+    value, found = ready.gradients(microbatch=30)
+    _, other = ready.gradients(microbatch=30, step=2)
+    monkeypatch.setattr(Gradients, "_add_twice", in_one_pass)
+    whole, expected = ready.gradients(microbatch=30)
+    assert value == pytest.approx(whole, rel=1e-6)
+    assert apart(found, expected) < 1e-5
+    assert apart(other, expected) > 1e-2
+
+
+def test_a_mean_over_pairs_is_that_of_the_whole_step_however_it_is_cut(tiny):
+    ready = Ready(tiny)
+    whole, expected = ready.gradients(mean_over="pairs")
+    value, found = ready.gradients(mean_over="pairs", microbatch=30)
+    assert value == pytest.approx(whole, rel=1e-5)
+    assert apart(found, expected) < 1e-5
+
+
+def test_the_packed_gradient_is_that_of_padded_pairs(tiny):
+    ready = Ready(tiny)
+    _, found = ready.gradients()
+    assert ready.forward.packs
+    ready.forward._packed = None
+    _, expected = ready.gradients()
+    assert apart(found, expected) < 1e-5
+
+
+def hold(monkeypatch, limit):
+    """Stands in for a device whose memory holds `limit` tokens."""
+    original = Forward.scoring
+
+    @contextlib.contextmanager
+    def scoring(forward):
+        with original(forward) as score:
+
+            def guarded(pairs):
+                if sum(len(pair.ids) for pair in pairs) > limit:
+                    raise torch.OutOfMemoryError("out of memory. Tried to allocate too much")
+                return score(pairs)
+
+            yield guarded
+
+    monkeypatch.setattr(Forward, "scoring", scoring)
+
+
+class Heard(Notes):
+    """A watch that also remembers what memory did not hold."""
+
+    def __init__(self, **given):
+        super().__init__(**given)
+        self.short = []
+
+    def out_of_memory(self, what):
+        self.short.append(what)
+
+
+PLAIN = msgspec.structs.replace(STAGE, dropout=0.0, microbatch=64)
+
+
+def test_memory_that_does_not_suffice_halves_the_bound_and_leaves_the_losses(tiny, tmp_path, monkeypatch):
+    _, _, whole = trained(tiny, tmp_path / "1", PLAIN)
+    hold(monkeypatch, 20)
+    _, state, parts = trained(tiny, tmp_path / "2", PLAIN, Heard())
+    assert [note.split(";")[0] for note in parts.short] == [
+        "step 1: 32 tokens at once from here on",
+        "step 1: 16 tokens at once from here on",
+    ]
+    assert state.microbatch == 16
+    assert [r.loss for r in parts.readings] == pytest.approx([r.loss for r in whole.readings], rel=1e-4)
+    assert [r.groups for r in parts.readings] == [r.groups for r in whole.readings]
+
+
+def test_a_stage_gone_on_with_keeps_the_bound_that_it_found(tiny, tmp_path, monkeypatch):
+    hold(monkeypatch, 20)
+    trained(tiny, tmp_path, PLAIN, Heard())
+    again = Heard()
+    _, later, _ = trained(tiny, tmp_path, msgspec.structs.replace(PLAIN, steps=16), again)
+    assert again.short == []
+    assert (later.step, later.microbatch) == (16, 16)
+
+
+def test_a_run_ends_where_a_sixteenth_does_not_fit(tiny, tmp_path, monkeypatch):
+    hold(monkeypatch, 0)
+    watch = Heard()
+    with pytest.raises(RunFailedError, match="out of memory at 4 tokens"):
+        trained(tiny, tmp_path, PLAIN, watch)
+    assert len(watch.short) == HALVINGS
+
+
+def test_the_probe_halves_the_bound_before_training(tiny, tmp_path, monkeypatch):
+    hold(monkeypatch, 40)
+    ready, watch = Ready(tiny), Heard()
+    trainer = Trainer(0, "s", PLAIN, seed=5, folder=tmp_path, device="cpu")
+    trainer._probe(ready.model, ready.tokens, watch)
+    assert [note.split(";")[0] for note in watch.short] == ["before training: 32 tokens at once from here on"]
+    assert all(parameter.grad is None for parameter in ready.model.parameters())
