@@ -6,17 +6,19 @@ in cli/app.py.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cerank.cli import options
-from cerank.cli.output import Column, Table, emit, put, say
+from cerank.cli.output import Column, Table, emit, form_of, put, say
 from cerank.cli.running import settings_of
 
 if TYPE_CHECKING:
     from cerank.data.importing.imports import Imported
+    from cerank.data.importing.sources import Source
 
 data_app = typer.Typer(no_args_is_help=True, help="Training data: formats of other tools, fetching, importing.")
 
@@ -157,6 +159,42 @@ def formats(
         tuple((entry.name, entry.description, entry.gives) for entry in chosen),
         "Formats",
     )
+    given = settings_of(form=form, json=json).format
+    sources = [source for source in SOURCES.values() if not name or source.format in names]
+    if form_of(given) == "table":  # nine columns are for machines
+        published = _in_full(sources) if name else _in_short(sources)
+    else:
+        published = _for_machines(sources)
+    emit((described, published), given)
+
+
+_NONE = "no published file of this format is known"
+
+
+def _in_short(sources: Sequence[Source]) -> Table:
+    columns = (Column("name", "name", "name"), Column("format", "format", "name"), Column("fetch", "to be had", "name"))
+    rows = tuple((source.name, source.format or "none", "by hand" if source.by_hand else "fetch") for source in sources)
+    notes = ("`cerank data formats FORMAT` has addresses, checksums and licences; --format tsv has all of them",)
+    return Table("files", columns, rows, "Published files", notes, empty=_NONE)
+
+
+def _in_full(sources: Sequence[Source]) -> Table:
+    rows: list[tuple[str, str, str]] = []
+    for source in sources:
+        facts = (
+            ("file", source.file),
+            ("address", source.url),
+            ("to be had", source.by_hand or f"cerank data fetch {source.name}"),
+            ("md5", " or ".join(source.md5) or "not stated"),
+            ("licence", source.licence),
+            ("note", source.note),
+        )
+        rows += [(source.name, what, value) for what, value in facts if value]
+    columns = (Column("name", "name", "name"), Column("what", "what", "name"), Column("value", ""))
+    return Table("files", columns, tuple(rows), "Published files", empty=_NONE)
+
+
+def _for_machines(sources: Sequence[Source]) -> Table:
     columns = (
         Column("name", "name", "name"),
         Column("format", "format", "name"),
@@ -180,8 +218,6 @@ def formats(
             source.url,
             source.note,
         )
-        for source in SOURCES.values()
-        if not name or source.format in names
+        for source in sources
     )
-    published = Table("files", columns, rows, "Published files", empty="no published file of this format is known")
-    emit((described, published), settings_of(form=form, json=json).format)
+    return Table("files", columns, rows, "Published files", empty=_NONE)

@@ -76,6 +76,19 @@ def test_every_format_and_published_file_is_listed(capsys: pytest.CaptureFixture
         cerank("formats", "rank-gpt")
 
 
+def test_a_person_is_shown_few_columns_and_a_format_s_files_in_full(capsys: pytest.CaptureFixture[str]) -> None:
+    cerank("formats", "--format", "table")
+    shown = capsys.readouterr().out
+    assert "msmarco-text-triples" in shown
+    assert "c13bf99ff23ca691105ad12eab837f84" not in shown
+    cerank("formats", "msmarco-text-triples", "--format", "table")
+    shown = capsys.readouterr().out
+    assert "c13bf99ff23ca691105ad12eab837f84" in shown
+    assert "triples.train.small.tar.gz" in shown
+    cerank("formats", "tirex", "--format", "table")
+    assert "no published file of this format is known" in capsys.readouterr().err
+
+
 def test_the_help_of_import_names_every_format(capsys: pytest.CaptureFixture[str]) -> None:
     cerank("import", "--help")
     words = capsys.readouterr().out.replace(",", " ").replace(".", " ").split()
