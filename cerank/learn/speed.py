@@ -150,7 +150,7 @@ class _Clock:
     def rejected(self, reason: str) -> None:
         """A speed is measured whatever the update came to."""
 
-    def out_of_memory(self, reason: str) -> None:
+    def out_of_memory(self, what: str) -> None:
         """Parts become smaller, which their time will show."""
 
     def wants_to_stop(self) -> bool:
@@ -264,7 +264,7 @@ def lengths_of(files: BaseFiles, sample: Sample) -> list[int]:
     return [len(tokens.pair(query, doc).ids) for query, docs in sample.lists.items() for doc in docs]
 
 
-_PACKAGES = ("cerank", "torch", "transformers", "tokenizers", "sentence-transformers", "lightning-ir")
+_PACKAGES = ("cerank", "torch", "transformers", "tokenizers", "sentence-transformers")
 
 
 def versions() -> dict[str, str]:

@@ -1,11 +1,12 @@
-"""Those that the benchmark holds cerank against: sentence-transformers, plain loops, and lightning-ir.
+"""Those that the benchmark holds cerank against: sentence-transformers, and loops of one's own.
 
 Each is written as its own documentation or repository has it, and gets the same texts, weights, groups and threads.
+lightning-ir 0.0.6 is not among them: with transformers 5 it can make no tokenizer (TOKENIZER_MAPPING holds one class now,
+and it takes the second of two).
 """
 
 from __future__ import annotations
 
-import importlib.util
 import time
 from typing import Any
 
@@ -101,29 +102,6 @@ class PaperTraining:
         return Timed(steps * stage.groups_per_step * stage.group_size, times[-1] - times[0])
 
 
-class LightningIr:
-    """lightning-ir's MonoModel on the same weights, in its own batches by whole queries."""
-
-    def __init__(self, files: BaseFiles, device: str, precision: str) -> None:
-        from lightning_ir import CrossEncoderModule
-        from lightning_ir.models import MonoConfig
-
-        config = MonoConfig(query_length=64, doc_length=MAX_LENGTH)
-        self._module: Any = CrossEncoderModule(model_name_or_path=str(files.folder), config=config).to(device).eval()
-        self._device, self._precision = device, precision
-
-    def score(self, sample: Sample) -> list[float]:
-        out: list[float] = []
-        kind = self._device.partition(":")[0]
-        for query, ids in sample.lists.items():
-            texts = [sample.documents[doc] for doc in ids]
-            with torch.no_grad(), torch.autocast(kind, torch.bfloat16, self._precision == "bf16"):
-                for start in range(0, len(texts), PLAIN_BATCH):
-                    found = self._module.score([sample.queries[query]], [texts[start : start + PLAIN_BATCH]])
-                    out += found.scores.float().flatten().tolist()
-        return out
-
-
 def rerankers(precision: str) -> dict[str, Any]:
     """Name -> class of every contender that is installed, cerank first."""
     found: dict[str, Any] = {"cerank": Own}
@@ -132,8 +110,6 @@ def rerankers(precision: str) -> dict[str, Any]:
     found["plain transformers"] = Plain
     if precision == "bf16":
         found["paper's style"] = Paper
-    if importlib.util.find_spec("lightning_ir") is not None:
-        found["lightning-ir"] = LightningIr
     return found
 
 
