@@ -1,8 +1,8 @@
 """Those that the benchmark holds cerank against: sentence-transformers, and loops of one's own.
 
 Each is written as its own documentation or repository has it, and gets the same texts, weights, groups and threads.
-lightning-ir 0.0.6 is not among them: with transformers 5 it can make no tokenizer (TOKENIZER_MAPPING holds one class now,
-and it takes the second of two).
+lightning-ir 0.0.6 is not among them: with transformers 5 it can make no tokenizer (it takes the second of two classes
+from TOKENIZER_MAPPING, which holds one now).
 """
 
 from __future__ import annotations
