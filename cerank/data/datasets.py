@@ -90,7 +90,7 @@ def _open_whole(name: str, cache: Path) -> Dataset:
         return _open_folder(name, cache)
     from cerank.data.irds import open_catalogued
 
-    found = open_catalogued(named.id_of(name))
+    found = open_catalogued(named.id_of(name), cache)
     return _with_placed(replace(found, name=name), cache)
 
 

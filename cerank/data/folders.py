@@ -246,7 +246,7 @@ def _shared(folder: Path, cache: Path | None) -> Dataset | None:
     if named.ir_datasets:
         from cerank.data.irds import open_catalogued
 
-        return open_catalogued(named.ir_datasets)
+        return open_catalogued(named.ir_datasets, cache)
     other, _, split = named.folder.partition("#")
     there = folder / local_path(other)
     if (there / COLLECTION).exists():

@@ -44,6 +44,7 @@ _FAULTS = (
 )
 
 
+LARGE_RUN = 1_000_000  # rows from which a run that a dataset brings is read from disk
 _is_offline: ContextVar[bool] = ContextVar("cerank_ir_datasets_offline", default=False)
 
 
@@ -227,14 +228,24 @@ def _qrels(source: Any, name: str) -> dict[str, dict[str, int]]:
     return qrels
 
 
+def _scored(source: Any, name: str) -> Iterator[tuple[str, str, float]]:
+    with _mapped(name):
+        for row in source.scoreddocs_iter():
+            yield row.query_id, row.doc_id, float(row.score)
+
+
 def _hash(*parts: object) -> str:
     return hashlib.sha256(msgspec.json.encode(parts, order="deterministic")).hexdigest()
 
 
-def open_catalogued(name: str) -> Dataset:
+def open_catalogued(name: str, cache: Path | None = None) -> Dataset:
     """The dataset of an ir_datasets id, its queries and qrels in memory and its documents on disk.
 
     Judged queries whose text the catalogue does not have are left out with their qrels.
+
+    Args:
+        name: the id.
+        cache: folder in which a run of a million rows and more becomes a map; None reads it into memory.
 
     Raises:
         UsageError: no such id, or one without documents and queries.
@@ -251,10 +262,16 @@ def open_catalogued(name: str) -> Dataset:
     queries = judged_only(queries, qrels)
     documents = CatalogueDocuments(source, name, _hash("ir_datasets", collection, record.get("docs")))
 
+    identity = _hash("ir_datasets", name, record, queries, qrels)
+
     def read(_run: str) -> RunFile:
-        with _mapped(name):
-            rows = ((row.query_id, row.doc_id, float(row.score)) for row in source.scoreddocs_iter())
-            return run_of(rows, "scoreddocs", f"{name} scoreddocs")
+        rows, where = _scored(source, name), f"{name} scoreddocs"
+        if cache is None or int(record.get("scoreddocs", {}).get("count") or 0) < LARGE_RUN:
+            return run_of(rows, "scoreddocs", where)
+        from cerank.data.candidates.rows import of_rows
+
+        ranking = of_rows(rows, "scoreddocs", where, identity=_hash("scoreddocs", identity), cache=cache)
+        return RunFile(ranking=ranking, tag="scoreddocs", ties=ranking.store.contents.ties)
 
     return Dataset(
         name=name,
@@ -264,7 +281,7 @@ def open_catalogued(name: str) -> Dataset:
         qrels=qrels,
         documents=documents,
         runs=("scoreddocs",) if source.has_scoreddocs() else (),
-        identity=_hash("ir_datasets", name, record, queries, qrels),
+        identity=identity,
         reader=read,
     )
 
