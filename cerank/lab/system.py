@@ -17,6 +17,8 @@ import msgspec
 from cerank.store import lease
 from cerank.store.layout import RunFolder
 
+_FIRST = 0.1  # seconds that the first sample looks on; a share since a sample that never was would be 0
+
 
 class Gpu(msgspec.Struct, frozen=True):
     """One NVIDIA GPU; bytes, and shares from 0 to 1."""
@@ -58,6 +60,7 @@ class Machine:
         self._lab = lab
         self._nvml: Any = None
         self._is_nvml_tried = False
+        self._has_sampled = False
         self._processes: dict[int, Any] = {}
 
     def sample(self, folder: RunFolder | None = None) -> Sample:
@@ -72,8 +75,8 @@ class Machine:
         except ImportError:
             return Sample(cores=os.cpu_count() or 0, load=load, disk_free=free, gpus=gpus)
         memory = psutil.virtual_memory()
-        return Sample(
-            cpu=psutil.cpu_percent() / 100,
+        made = Sample(
+            cpu=psutil.cpu_percent(None if self._has_sampled else _FIRST) / 100,
             cores=os.cpu_count() or 0,
             load=load,
             memory=memory.total - memory.available,
@@ -82,6 +85,8 @@ class Machine:
             gpus=gpus,
             work=self._work(folder) if folder else None,
         )
+        self._has_sampled = True
+        return made
 
     def _work(self, folder: RunFolder) -> Work | None:
         import psutil

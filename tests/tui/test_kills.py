@@ -29,7 +29,19 @@ def _until(holds: Callable[[], bool], seconds: float = 30.0) -> None:
 def _worker(folder: RunFolder) -> int:
     """The process that holds the run; 0 for none."""
     owner = lease.owner(folder.lease) if lease.is_held(folder.lease) else None
-    return owner.pid if owner else 0
+    return owner.pid if owner and lease.is_same_process(owner) else 0
+
+
+def _started(folder: RunFolder, before: int = 0) -> int:
+    """The process that holds the run, as soon as it is another than `before`."""
+    found = [0]
+
+    def holds() -> bool:
+        found.append(_worker(folder))
+        return found[-1] > 1 and found[-1] != before
+
+    _until(holds)
+    return found[-1]
 
 
 def _dashboard(folder: LabFolder) -> Terminal:
@@ -50,17 +62,18 @@ def test_a_killed_worker_is_lost_within_ten_seconds_and_one_key_resumes_it(folde
     try:
         with _dashboard(folder) as terminal:
             terminal.until("waiting")
+            worker = 0
             for _ in range(TIMES):
                 terminal.press("r")
-                _until(lambda: _worker(made) > 0)
+                worker = _started(made, worker)
                 terminal.until("running")
                 terminal.press("k")  # what is looked for now was written after this key
                 begin = time.monotonic()
-                os.kill(_worker(made), signal.SIGKILL)
+                os.kill(worker, signal.SIGKILL)
                 terminal.until("is lost", LOST_WITHIN)
                 took.append(time.monotonic() - begin)
             terminal.press("r")
-            _until(lambda: _worker(made) > 0)
+            _started(made, worker)
             terminal.press("k")
             (folder.path / "release").touch()
             terminal.until("finished")
@@ -81,8 +94,7 @@ def test_a_killed_dashboard_leaves_the_job_alone(folder: LabFolder, how: signal.
         with _dashboard(folder) as terminal:
             terminal.until("waiting")
             terminal.press("r")
-            _until(lambda: _worker(made) > 0)
-            worker = _worker(made)
+            worker = _started(made)
             terminal.until("running")
             os.kill(terminal.pid, how)
             terminal.end()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -94,6 +95,14 @@ def _choose(terminal: Tmux, recipe: str) -> None:
     terminal.press("Escape")
 
 
+def _written(home: Path) -> list[Path]:
+    """The papers in a folder, once there is one."""
+    deadline = time.monotonic() + 60
+    while not (found := list(home.glob("*.tex"))) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return found
+
+
 def _launch(terminal: Tmux) -> None:
     """Goes to the work of what was chosen, and puts it in the queue."""
     terminal.press("4")
@@ -146,8 +155,7 @@ def test_from_an_empty_lab_to_a_comparison_on_paper(home: Path, minilm: BaseFile
         terminal.press("e")
         terminal.until("Export the comparison", ".tex")
         terminal.press("Enter")
-        terminal.until("saved ")
-        (paper,) = home.glob("*.tex")
+        (paper,) = _written(home)
         text = paper.read_text()
         assert "\\begin{tabular}" in text
         assert "\\toprule" in text

@@ -26,7 +26,7 @@ from cerank.tui.cells import content, joined, stacked
 from cerank.tui.screens.ask import AskScreen, ask_for_file
 from cerank.tui.screens.base import LabScreen
 from cerank.tui.widgets.bar import Bar
-from cerank.tui.widgets.comparison_table import ComparisonTable, Shown, nothing, refusal, shown_of, why
+from cerank.tui.widgets.comparison_table import ComparisonTable, Shown, brief, nothing, refusal, shown_of, why
 from cerank.tui.widgets.differences import DifferencesChart
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class CompareScreen(LabScreen):
         Binding("y", "copy('markdown')", "copy", id="compare.copy", tooltip="The table as Markdown"),
         Binding("Y", "copy('latex')", "copy LaTeX", show=False, id="compare.copy-latex"),
         Binding("tab", "app.focus_next", "table or chart", show=False, id="compare.other"),
-        Binding("escape", "back", "back", show=False, id="compare.back"),
+        Binding("escape", "back", "back", id="compare.back"),
     ]  # fmt: skip
 
     def __init__(self, lab: Lab, targets: Sequence[str]) -> None:
@@ -173,7 +173,9 @@ class CompareScreen(LabScreen):
         if self.shown:
             conditions = self.shown.found.conditions
             several = f" ({self._condition + 1} of {len(conditions)}, v next)" if len(conditions) > 1 else ""
-            pairs = "every pair" if self.shown.found.terms.pairs == "all" else f"against {self.shown.found.baseline}"
+            pairs = (
+                "every pair" if self.shown.found.terms.pairs == "all" else f"against {brief(self.shown.found.baseline)}"
+            )
             here = conditions[self._condition]
             queries = next(row.paired.n for row in self.shown.found.rows if row.condition == here)
             title = f"{here}{several}, {queries} queries, {pairs}"

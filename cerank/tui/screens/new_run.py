@@ -68,7 +68,7 @@ class NewRunScreen(LabScreen):
         Binding("y", "copy", "copy command", id="new.copy", tooltip="The equivalent commands, one a run"),
         Binding("w", "write", "save recipe", show=False, id="new.write", tooltip="The changed recipe, as a file"),
         Binding("m", "mend", "mend", show=False, id="new.mend", tooltip="Goes to the first mistake"),
-        Binding("escape", "back", "back", show=False, id="new.back"),
+        Binding("escape", "back", "back", id="new.back"),
     ]  # fmt: skip
 
     def __init__(self, lab: Lab, recipe: Recipe | str | None = None) -> None:

@@ -5,6 +5,7 @@ Invariant: the figures are the export's; the narrow table leaves columns out and
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
@@ -38,6 +39,14 @@ _NAMES = 18  # columns of a system's name, at least
 _FIGURES = 102  # columns of all others
 _NARROW = _WIDE | {"interval", "p", "effect", "wtl"}  # 80 columns do not hold them; a line under the table does
 _KEY = "bold $primary"
+
+
+_STAMP = re.compile(r"^\d{4}-\d\d-\d\d-\d{6}-")
+
+
+def brief(name: str) -> str:
+    """A system's name; a run's without the time it begins with, for its last four letters are its own."""
+    return _STAMP.sub("", name) or name
 
 
 class Shown(msgspec.Struct, frozen=True):
@@ -122,9 +131,9 @@ class ComparisonTable(DataTable[Text]):
                 column = found.table.columns[place]
                 text = rounded(line[place], column)
                 if column.key == "verdict":
-                    cells.append(_verdict(text))
+                    cells.append(verdict(text))
                 elif column.key == "system":
-                    name = fitting(text, room)
+                    name = fitting(brief(text), room)
                     cells.append(cell(f"{' ' if row else '◆'} {name}", "" if row else "bold"))
                 else:
                     cells.append(cell(text, is_right=column.kind != "text"))
@@ -139,7 +148,7 @@ def why(found: Shown, line: int, *, is_slim: bool) -> Content:
     row = found.rows[line]
     if row is None:
         return content("the baseline; the other rows are compared with it", "dim")
-    who = f"{fitting(row.right, 32)} against {fitting(row.left, 32)}, {row.measure}: "
+    who = f"{fitting(brief(row.right), 32)} against {fitting(brief(row.left), 32)}, {row.measure}: "
     if not is_slim:
         return joined((who, "bold"), found.reasons[line])
     figures = [
@@ -150,7 +159,8 @@ def why(found: Shown, line: int, *, is_slim: bool) -> Content:
     return joined((", ".join(figures), "bold"), f"; {found.reasons[line]}")
 
 
-def _verdict(text: str) -> Text:
+def verdict(text: str) -> Text:
+    """A verdict with its sign and colour; "" is the baseline's."""
     if not text:
         return cell("◆ baseline", "dim")
     sign, color = VERDICTS[text]

@@ -48,6 +48,7 @@ class Frame(NamedTuple):
     boundaries: tuple[tuple[float, str], ...] = ()  # where a stage begins, and its name
     window: tuple[float, float] = (0.0, 1.0)
     is_log: bool = False
+    bounds: tuple[float, float] | None = None  # of the upright axis; None fits it to the lines
     empty: str = "nothing to draw yet"
 
 
@@ -190,6 +191,8 @@ def _scaled(frame: Frame, spans: list[tuple[Floats, Floats]], ends: tuple[float,
         tops.append(float(np.quantile(high, 0.98) if is_clipped else high.max()))
     if not bottoms:
         return None
+    if frame.bounds is not None:
+        return _Scale(*ends, *frame.bounds)
     bottom, top = min(bottoms), max(tops)
     if top - bottom <= _FLAT * max(abs(top), abs(bottom)):
         bottom = top = (bottom + top) / 2

@@ -5,19 +5,29 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import msgspec
+from rich.text import Text
 from textual.app import ComposeResult
 from textual.containers import VerticalScroll
 from textual.widgets import Static
 
 from cerank.lab import exporting, rankings_view
 from cerank.lab.watching import Entry
-from cerank.tabular import Table
+from cerank.tabular import Column, Table
 from cerank.tui.cells import content, stacked
+from cerank.tui.widgets.comparison_table import verdict
 from cerank.tui.widgets.pane import Pane
 from cerank.tui.widgets.table_pane import ShownTable
 
 if TYPE_CHECKING:
     from cerank.evaluate.compare import Comparison
+
+
+class _Verdicts(ShownTable):
+    """The table, with a sign beside each verdict."""
+
+    def made(self, text: str, column: Column) -> Text:
+        """A cell; a verdict has its sign and colour."""
+        return verdict(text) if column.key == "verdict" and text else super().made(text, column)
 
 
 class ResultsPane(Pane):
@@ -26,6 +36,7 @@ class ResultsPane(Pane):
     DEFAULT_CSS = """
     ResultsPane #title { height: auto; padding: 0 1; }
     ResultsPane ShownTable { height: auto; max-height: 70%; }
+    ResultsPane #hidden { height: auto; padding: 0 1; color: $text-muted; }
     ResultsPane VerticalScroll { padding: 1; height: 1fr; }
     """
 
@@ -33,17 +44,20 @@ class ResultsPane(Pane):
         super().__init__(id=id)
         self._found: Comparison | None = None
         self._key: tuple[str, str, str] | None = None
+        self._table: Table | None = None
 
     def compose(self) -> ComposeResult:
         """Title, table, what it rests on."""
         yield Static(id="title")
-        yield ShownTable(id="results", classes="front")
+        yield _Verdicts(id="results", classes="front")
+        yield Static(id="hidden")
         with VerticalScroll():
             yield Static(id="notes")
 
     def begin(self) -> None:
         """Another run: an empty table."""
-        self._key, self._found = None, None
+        self._key, self._found, self._table = None, None, None
+        self.query_one("#hidden", Static).update(content(""))
         self.query_one(ShownTable).clear(columns=True)
         self.query_one("#notes", Static).update(content(""))
 
@@ -66,9 +80,22 @@ class ResultsPane(Pane):
     def _have(self, found: tuple[Comparison, Table, tuple[str, ...]]) -> None:
         self._found, table, reasons = found
         self.query_one("#title", Static).update(content(table.title, "bold"))
-        self.query_one(ShownTable).show(_told_first(table))
+        self._table = _told_first(table)
+        self._lay_out()
         rows = [content(line) for line in reasons] + [content("")] + [content(line, "dim") for line in table.notes]
         self.query_one("#notes", Static).update(stacked(*rows))
+
+    def _lay_out(self) -> None:
+        """Whole columns, what fits; what does not is named, never cut."""
+        if self._table is None:
+            return
+        hidden = self.query_one(ShownTable).show(self._table, self.size.width or self.app.size.width)
+        said = f"no room for {', '.join(hidden)}: e writes them, m compares" if hidden else ""
+        self.query_one("#hidden", Static).update(content(said))
+
+    def on_resize(self) -> None:
+        """Takes columns away, or brings them back."""
+        self._lay_out()
 
     def copied(self) -> tuple[str, str] | None:
         """The table as Markdown."""
@@ -87,7 +114,7 @@ def _compared(entry: Entry) -> tuple[Comparison, Table, tuple[str, ...]]:
     return found, exporting.readable(found), reasons(found)
 
 
-_FIRST = ("first_stage", "system", "measure", "mean", "difference", "interval", "p_corrected", "verdict")
+_FIRST = ("first_stage", "system", "measure", "mean", "difference", "verdict", "p_corrected", "interval", "wtl")
 
 
 def _told_first(table: Table) -> Table:

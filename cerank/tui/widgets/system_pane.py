@@ -61,13 +61,16 @@ class SystemPane(Pane):
         colors = palette(is_dark=self.app.current_theme.dark)
         cpu = [one.cpu if one.cpu is not None else np.nan for one in self._samples]
         memory = [one.memory / _GIB if one.memory is not None else np.nan for one in self._samples]
-        lines = [(f"cpu %{'  a GPU0 %' if sample.gpus else ''}", "#busy", [100 * share for share in cpu])]
-        lines.append((f"memory GiB{'  a GPU0' if sample.gpus else ''}", "#memory", memory))
-        for title, name, values in lines:
+        most = max(sample.memory_total or 0, *(gpu.memory_total for gpu in sample.gpus[:1]), _GIB) / _GIB
+        lines = [(f"cpu %{'  a GPU0 %' if sample.gpus else ''}", "#busy", [100 * share for share in cpu], 100.0)]
+        lines.append((f"memory GiB{'  a GPU0' if sample.gpus else ''}", "#memory", memory, most))
+        for title, name, values, top in lines:
             drawn = [_line(values, colors[0], "")]
             if sample.gpus:
                 drawn.append(_line([_of_gpu(one, name) for one in self._samples], colors[1], "a"))
-            self.query_one(name, CurvePlot).show(Frame(title=title, lines=tuple(drawn)))
+            self.query_one(name, CurvePlot).show(
+                Frame(title=f"{title}, by seconds", lines=tuple(drawn), bounds=(0.0, top))
+            )
 
 
 def _of_gpu(sample: Sample, name: str) -> float:
