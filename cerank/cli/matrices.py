@@ -89,17 +89,24 @@ def _changes(asked: Asked) -> tuple[dict[str, object], list[str]]:
 
 def _show(grid: Grid, found: Outline, settings: Settings) -> None:
     matrix = grid.matrix
-    shown = [_rows(found), tables.work(found.work), *([_shared(found)] if found.shared else []), _needs(found)]
+    shown = [
+        _rows(found),
+        *([tables.work(found.work)] if found.work else []),
+        *([_shared(found)] if found.shared else []),
+        _needs(found),
+    ]
     emit(shown, settings.format)
     trained = sum(len(row.chain) - len(row.taken) for row in found.rows)
     stages = sum(len(row.chain) for row in found.rows)
     pairs = sum(part.pairs for part in found.work if part.part.startswith("train "))
     scored = sum(part.pairs for part in found.work) - pairs
     say(f"matrix {matrix.name}: {len(found.rows)} runs of {stages} stages: {trained} are trained, the others shared")
-    say(f"at most {pairs:,} pairs to learn from and {scored:,} to score; {_time(found)}")
+    left = f"at most {pairs:,} pairs to learn from and {scored:,} to score; {_time(found)}"
+    say(left if found.work else "all of it is finished; there is nothing left to do")
     recipe = grid.cells[0].recipe
+    tests = len(recipe.data.test)
     say(
-        f"family: every recipe against {grid.baseline}, {len(recipe.data.test)} test sets x "
+        f"family: every recipe against {grid.baseline}, {tests} test set{'s' * (tests > 1)} x "
         f"{len(recipe.data.first_stages)} first stages, {found.comparisons} comparisons corrected together"
     )
     if found.needs:

@@ -116,4 +116,5 @@ def _measured(rows: Sequence[ReadingRow], stage: Stage) -> Rate | None:
     train = sum(row.pairs for row in steps) / seconds
     looks = [row.seconds for row in rows if isinstance(row, Validation) and row.seconds > 0]
     pairs = len(looks) * stage.validation_queries * stage.validation_depth
-    return Rate(train, pairs / sum(looks) if pairs else SCORING * train)
+    # at most: a validation dataset may have fewer queries, and lists be shorter, than the stage asks for
+    return Rate(train, min(pairs / sum(looks), SCORING * train) if pairs else SCORING * train)

@@ -17,13 +17,13 @@ from tests.worker.small import small_plan
 
 
 def timed_run(plan, settings, second, seconds=1.0):
-    """A run whose stages learnt 8 pairs a step, and a validation of 10 queries to depth 5 in half a second."""
+    """A run whose stages learnt 8 pairs a step, and a validation of 10 queries to depth 5 in 2.5 seconds."""
     folder = runs.create(settings.lab, plan, b"", datetime(2026, 1, 1, 0, 0, second, tzinfo=UTC))
     rows: Journal[ReadingRow] = Journal(folder.readings, ReadingRow)
     for stage in range(len(plan.recipe.chain)):
         for step in range(1, 4):
             rows.append(Reading(stage, step, 0.5, 1e-3, 1.0, 2, 8, seconds * (stage + 1)))
-        rows.append(Validation(stage, 3, {"nDCG@10": 0.5}, 0.5))
+        rows.append(Validation(stage, 3, {"nDCG@10": 0.5}, 2.5))
     rows.close()
     return folder
 
@@ -57,8 +57,8 @@ def test_pairs_a_second_come_from_the_newest_run_of_that_base_device_and_length(
     timed_run(plan, settings, 1, seconds=9.0)
     timed_run(plan, settings, 2)
     found = rates_of(plan, settings)
-    assert found["contrastive"] == estimates.Rate(8.0, 10 * 5 / 0.5)
-    assert found["distill"] == estimates.Rate(4.0, 10 * 5 / 0.5)
+    assert found["contrastive"] == estimates.Rate(8.0, 10 * 5 / 2.5)
+    assert found["distill"] == estimates.Rate(4.0, 3 * 4.0)  # not 20: forward alone is a third of the work
 
 
 def test_a_damaged_run_says_nothing_and_stops_nothing(made):
@@ -74,7 +74,7 @@ def test_work_has_its_minutes_part_by_part_and_a_sum_where_all_of_them_are_known
     work = estimates.timed(work_of(plan), rates_of(plan, settings))
     parts = {part.part: part for part in work}
     assert parts["train contrastive"].minutes == pytest.approx(240 / 8 / 60)
-    assert parts["validate distill"].minutes == pytest.approx(parts["validate distill"].pairs / 100 / 60)
+    assert parts["validate distill"].minutes == pytest.approx(parts["validate distill"].pairs / 12 / 60)
     assert estimates.total(work) == pytest.approx(sum(part.minutes or 0 for part in work))
     known = {"contrastive": estimates.Rate(1.0, 1.0)}
     assert estimates.total(estimates.timed(work_of(plan), known)) is None
