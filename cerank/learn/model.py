@@ -157,7 +157,7 @@ def save(
     tokenizer.model_max_length = max_length
     tokenizer.backend_tokenizer.no_truncation()  # it keeps its last call's, which a resumed attempt may not have made
     tokenizer.save_pretrained(folder)
-    mark = {"pooling": model.pooling, "max_length": max_length, "max_query_length": max_query_length}
+    mark: dict[str, object] = {"pooling": model.pooling, "max_length": max_length, "max_query_length": max_query_length}
     if (max_document_length, truncation) != (0, "document"):
         mark |= {"max_document_length": max_document_length, "truncation": truncation}
     _write_json(folder / MARK, mark)

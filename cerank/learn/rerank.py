@@ -22,6 +22,9 @@ from cerank.learn.tokens import Pair, Tokens, batches_by_length
 Texts = Callable[[Sequence[str]], Sequence[str]]
 
 
+LEAST_BUDGET = 512  # tokens at once; where not even these fit, something else is wrong
+
+
 class Scorer:
     """A model with its tokenizer, ready to score.
 
@@ -104,16 +107,29 @@ class Scorer:
         out = torch.empty(len(pairs))
         was_training = self._model.training
         self._model.eval()
-        with self._forward.scoring() as score:
-            for indices in batches_by_length([len(pair.ids) for pair in pairs], self._budget):
-                out[torch.tensor(indices)] = score([pairs[index] for index in indices]).cpu()
-        self._model.train(was_training)
+        try:
+            while not self._scored(pairs, out):
+                self._budget //= 2
+        finally:
+            self._model.train(was_training)
         if not bool(out.isfinite().all()):
             raise RunFailedError(
                 "the model gave a score that is not finite", hint="its weights are broken; train again"
             )
         scores: list[float] = out.tolist()
         return scores
+
+    def _scored(self, pairs: Sequence[Pair], out: torch.Tensor) -> bool:
+        """Fills `out` (pairs,); False where the device's memory does not hold that much at once."""
+        try:
+            with self._forward.scoring() as score:
+                for indices in batches_by_length([len(pair.ids) for pair in pairs], self._budget):
+                    out[torch.tensor(indices)] = score([pairs[index] for index in indices]).cpu()
+        except torch.OutOfMemoryError:
+            if self._budget <= LEAST_BUDGET:
+                raise
+            return False
+        return True
 
 
 def similarity(

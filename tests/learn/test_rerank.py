@@ -11,6 +11,7 @@ from cerank.learn.rerank import Scorer, similarity
 from cerank.learn.tokens import Tokens
 
 from .conftest import WORDS
+from .test_gradients import hold
 
 QUERIES = {f"q{i}": f"{WORDS[i]} {WORDS[-i]}" for i in range(8)}
 DOCUMENTS = {f"d{i}": " ".join(WORDS[i : i + 1 + i % 5]) for i in range(16)}
@@ -35,6 +36,16 @@ def test_a_scorer_leaves_the_model_in_the_mode_it_found(tiny):
     model = load(tiny, "auto", seed=0).train()
     Scorer(model, Tokens(tokenizer_of(tiny.folder), 24, 8)).score([("alpha", "beta")])
     assert model.training
+
+
+def test_a_scorer_that_memory_does_not_hold_takes_less_at_once_and_gives_the_same_scores(tiny, monkeypatch):
+    pairs = [(query, document) for query in QUERIES.values() for document in DOCUMENTS.values()]
+    expected = scorer_of(tiny).score(pairs)
+    hold(monkeypatch, 600)
+    assert scorer_of(tiny).score(pairs) == pytest.approx(expected, abs=1e-6)
+    hold(monkeypatch, 1)
+    with pytest.raises(torch.OutOfMemoryError):
+        scorer_of(tiny).score(pairs)
 
 
 def test_scores_that_are_not_finite_are_refused(tiny):
