@@ -128,6 +128,10 @@ class Terminal:
         self.output += data
         return bool(data)
 
+    def look(self) -> None:
+        """Reads what is there; a program whose terminal nobody reads stands still in the end."""
+        self._take(0.05)
+
     def until(self, word: str, seconds: float = 15.0) -> None:
         """Reads until the word was written since the last key, then until nothing comes for a moment."""
         deadline = time.monotonic() + seconds

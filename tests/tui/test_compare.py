@@ -352,10 +352,21 @@ async def test_every_binding_has_an_id_and_no_key_that_multiplexers_take(app: Ce
 
 
 @pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("color", [True, False], ids=["colour", "without"])
 @pytest.mark.parametrize("state", ["table", "bars", "query", "terms", "empty", "error"])
 def test_the_comparison_looks_as_it_did(
-    app: CerankApp, files: list[str], size: tuple[int, int], state: str, snap_compare: Callable[..., bool]
+    folder: LabFolder,
+    files: list[str],
+    size: tuple[int, int],
+    state: str,
+    color: bool,
+    snap_compare: Callable[..., bool],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    if not color:
+        monkeypatch.setenv("NO_COLOR", "1")
+    app = CerankApp(folder.lab, look_every=0)
+
     async def go(pilot: Pilot[str]) -> None:
         await settle(pilot)
         given = {"empty": [], "error": ["low.run", "high.run"]}.get(state, ["low.run", "high.run", "same.run"])

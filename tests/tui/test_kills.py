@@ -19,11 +19,11 @@ TIMES = int(os.environ.get("CERANK_KILLS", "2"))
 LOST_WITHIN = 10.0  # seconds
 
 
-def _until(holds: Callable[[], bool], seconds: float = 30.0) -> None:
+def _until(holds: Callable[[], bool], wait: Callable[[], None], seconds: float = 30.0) -> None:
     deadline = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < deadline, "it never came to be"
-        time.sleep(0.02)
+        wait()
 
 
 def _worker(folder: RunFolder) -> int:
@@ -32,7 +32,7 @@ def _worker(folder: RunFolder) -> int:
     return owner.pid if owner and lease.is_same_process(owner) else 0
 
 
-def _started(folder: RunFolder, before: int = 0) -> int:
+def _started(folder: RunFolder, terminal: Terminal, before: int = 0) -> int:
     """The process that holds the run, as soon as it is another than `before`."""
     found = [0]
 
@@ -40,7 +40,7 @@ def _started(folder: RunFolder, before: int = 0) -> int:
         found.append(_worker(folder))
         return found[-1] > 1 and found[-1] != before
 
-    _until(holds)
+    _until(holds, terminal.look)
     return found[-1]
 
 
@@ -52,7 +52,7 @@ def _dashboard(folder: LabFolder) -> Terminal:
 def _end(folder: LabFolder, made: RunFolder) -> None:
     """Lets the worker finish; the supervisor ends by itself once nothing is left to do."""
     (folder.path / "release").touch()
-    _until(lambda: not _worker(made))
+    _until(lambda: not _worker(made), lambda: time.sleep(0.02))
 
 
 @pytest.mark.slow
@@ -65,7 +65,7 @@ def test_a_killed_worker_is_lost_within_ten_seconds_and_one_key_resumes_it(folde
             worker = 0
             for _ in range(TIMES):
                 terminal.press("r")
-                worker = _started(made, worker)
+                worker = _started(made, terminal, worker)
                 terminal.until("running")
                 terminal.press("k")  # what is looked for now was written after this key
                 begin = time.monotonic()
@@ -73,7 +73,7 @@ def test_a_killed_worker_is_lost_within_ten_seconds_and_one_key_resumes_it(folde
                 terminal.until("is lost", LOST_WITHIN)
                 took.append(time.monotonic() - begin)
             terminal.press("r")
-            _started(made, worker)
+            _started(made, terminal, worker)
             terminal.press("k")
             (folder.path / "release").touch()
             terminal.until("finished")
@@ -94,7 +94,7 @@ def test_a_killed_dashboard_leaves_the_job_alone(folder: LabFolder, how: signal.
         with _dashboard(folder) as terminal:
             terminal.until("waiting")
             terminal.press("r")
-            worker = _started(made)
+            worker = _started(made, terminal)
             terminal.until("running")
             os.kill(terminal.pid, how)
             terminal.end()

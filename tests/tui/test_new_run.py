@@ -364,9 +364,11 @@ async def test_hostile_names_neither_break_nor_steer_the_form(app: CerankApp, tm
 
 
 @pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("color", [True, False], ids=["colour", "without"])
 @pytest.mark.parametrize("step", ["base", "recipe", "data", "launch", "mistakes"])
 def test_the_form_looks_as_it_did(
-    app: CerankApp,
+    folder: LabFolder,
+    color: bool,
     base: str,
     dataset: str,
     size: tuple[int, int],
@@ -377,6 +379,10 @@ def test_the_form_looks_as_it_did(
     monkeypatch.setattr(new_run, "is_here", lambda known: known.name == "minilm")  # whatever this machine has
 
     Path("plain.toml").write_text(PLAIN)
+    monkeypatch.setenv("CERANK_LAB", str(folder.path))
+    if not color:
+        monkeypatch.setenv("NO_COLOR", "1")
+    app = CerankApp(QuietLab(folder.lab.settings, devices=(Device("cpu"),)), look_every=0)
 
     async def go(pilot: Pilot[str]) -> None:
         screen = await opened(pilot, "plain.toml")

@@ -11,6 +11,7 @@ import textual
 from textual.pilot import Pilot
 from textual.widgets import Input
 
+from cerank.lab.system import Gpu, Machine, Sample, Work
 from cerank.tui.app import CerankApp
 from tests.tui.conftest import press, settle
 from tests.tui.labs import LabFolder
@@ -62,6 +63,7 @@ CONTENT = {
     "curves-live-log": ("down", "enter", "L", "right_square_bracket"),
     "plan-difference": ("down", "space", "enter", "2"),
     "log": ("enter", "3"),
+    "log-search": ("enter", "3", "slash", *"fin", "enter", "n"),
     "results": ("enter", "4"),
     "rankings": ("enter", "5"),
     "curves-of-a-broken-run": ("G", "enter"),
@@ -80,6 +82,42 @@ def test_a_screen_with_content(
 
 
 @at_both_sizes
+@pytest.mark.parametrize("tab", ["3", "4", "5"])
+def test_a_tab_of_a_broken_run(
+    folder: LabFolder, snap_compare: Compare, tmp_path: Path, size: tuple[int, int], tab: str
+) -> None:
+    folder.damaged(folder.run("broken"))
+    app = CerankApp(folder.lab, look_every=0)
+    assert snap_compare(app, terminal_size=size, run_before=_keys("enter", tab))
+
+
+MACHINE = Sample(
+    cpu=0.62,
+    cores=16,
+    load=9.5,
+    memory=41 * 2**30,
+    memory_total=128 * 2**30,
+    disk_free=512 * 2**30,
+    gpus=(Gpu(0, "NVIDIA H100", 0.92, 61 * 2**30, 80 * 2**30, 540.0, 61.0),),
+    work=Work(4711, 1.2, 3 * 2**30),
+)
+
+
+@at_both_sizes
+@pytest.mark.parametrize("color", [True, False], ids=["colour", "without"])
+def test_the_machine(
+    folder: LabFolder, snap_compare: Compare, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int], color: bool
+) -> None:
+    monkeypatch.setattr(Machine, "sample", lambda *_: MACHINE)  # whatever this machine does
+    monkeypatch.setattr(Machine, "gpus", lambda _: MACHINE.gpus)
+    if not color:
+        monkeypatch.setenv("NO_COLOR", "1")
+    folder.finished(folder.started(folder.run("one"), 10))
+    app = CerankApp(folder.lab, look_every=0)
+    assert snap_compare(app, terminal_size=size, run_before=_keys("enter", "6"))
+
+
+@at_both_sizes
 def test_an_empty_lab(folder: LabFolder, snap_compare: Compare, size: tuple[int, int]) -> None:
     assert snap_compare(CerankApp(folder.lab, look_every=0), terminal_size=size, run_before=_keys())
 
@@ -92,20 +130,34 @@ def test_a_run_that_has_nothing_yet(folder: LabFolder, snap_compare: Compare, si
     assert snap_compare(app, terminal_size=size, run_before=_keys("enter", tab))
 
 
+WITHOUT = {
+    "runs": (),
+    "runs-filter-wrong": ("slash", *"(state:"),
+    "runs-help": ("question_mark",),
+    "runs-label": ("t",),
+    "delete": ("d",),
+    "curves": ("enter",),
+    "plan-difference": ("enter", "2"),
+    "log-search": ("enter", "3", "slash", *"fin", "enter"),
+    "results": ("enter", "4"),
+    "rankings": ("enter", "5"),
+}
+
+
 @at_both_sizes
-@pytest.mark.parametrize("keys", [(), ("enter",), ("d",)], ids=["runs", "curves", "delete"])
+@pytest.mark.parametrize("name", WITHOUT)
 def test_without_colour(
     folder: LabFolder,
     snap_compare: Compare,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     size: tuple[int, int],
-    keys: tuple[str, ...],
+    name: str,
 ) -> None:
     _full(folder, tmp_path)
     monkeypatch.setenv("NO_COLOR", "1")
     app = CerankApp(folder.lab, look_every=0)
-    assert snap_compare(app, terminal_size=size, run_before=_keys("space", "space", *keys))
+    assert snap_compare(app, terminal_size=size, run_before=_keys("space", "space", *WITHOUT[name]))
 
 
 def test_pictures_hold_no_path_of_this_machine() -> None:
