@@ -177,10 +177,13 @@ def test_a_matrix_of_thousands_is_a_slip() -> None:
     assert "500 at most" in mistakes_of(draft(seeds="1-100", bases=tuple(BASES)))["seeds"]
 
 
-@pytest.mark.parametrize("overrides", [[], ["seed=7", "base=electra", "stages.distill.learning_rate=3e-6"]])
+@pytest.mark.parametrize("is_changed", [False, True])
 @pytest.mark.parametrize("name", recipes.shipped())
-def test_the_draft_of_a_recipe_asks_for_just_that_recipe(name: str, overrides: list[str]) -> None:
+def test_the_draft_of_a_recipe_asks_for_just_that_recipe(name: str, is_changed: bool) -> None:
+    last = recipes.load(name).recipe.chain[-1]
+    overrides = ["seed=7", "base=electra", f"stages.{last}.learning_rate=3e-6"] if is_changed else []
     wanted = recipes.load(name, overrides).recipe
+    assert (wanted.stages[last].learning_rate == 3e-6) == is_changed
     (cell,) = checked(drafts.draft_of(wanted)).cells
     assert cell.recipe == wanted
     assert recipe_by(cell.command) == wanted
