@@ -173,4 +173,8 @@ def _is_tested_alike(plan: Plan, other: Plan, test: str) -> bool:
 
 def _results(own: RunFolder, other: RunFolder, key: tuple[str, str, str]) -> list[tuple[Path, Path]]:
     """(theirs, ours) of the files of one re-ranking."""
-    return [(other.ranking(*key), own.ranking(*key)), (other.measures(*key), own.measures(*key))]
+    return [
+        (other.ranking(*key), own.ranking(*key)),
+        (other.ranking_facts(*key), own.ranking_facts(*key)),
+        (other.measures(*key), own.measures(*key)),
+    ]
