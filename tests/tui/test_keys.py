@@ -18,13 +18,13 @@ from cerank.tui.screens.query import QueryScreen
 from cerank.tui.screens.run import RunScreen
 from cerank.tui.screens.runs import RunsScreen
 from tests.tui.conftest import drawn, press, settle, text_of
-from tests.tui.labs import LabFolder
+from tests.tui.labs import LabFolder, recipe
 from tests.tui.test_run import _collection
 
 WAYS: dict[str, tuple[type[Screen[object]], tuple[str, ...]]] = {
     "runs": (RunsScreen, ()),
     **{f"run-{tab}": (RunScreen, ("enter", tab)) for tab in "123456"},
-    **{f"new-{step}": (NewRunScreen, ("n", step)) for step in "1234"},
+    **{f"new-{step}": (NewRunScreen, (step,)) for step in "1234"},
     "compare": (CompareScreen, ("space", "space", "m")),
     "query": (QueryScreen, ("space", "space", "m", "enter", "enter")),
 }
@@ -49,6 +49,14 @@ def footer_keys(screen: Screen[object]) -> list[tuple[str, Binding]]:
 async def opened(pilot: Pilot[str], way: str) -> Screen[object]:
     kind, keys = WAYS[way]
     await settle(pilot)
+    if kind is NewRunScreen:  # over data that is planned at once
+        where = next(pilot.app.files.glob("collection"))  # type: ignore[attr-defined]
+        (where.parent / "tiny").mkdir()
+        (where.parent / "tiny" / "config.json").write_text('{"model_type": "bert"}')
+        (where.parent / "tiny" / "model.safetensors").write_bytes(b"weights")
+        data = {"train": str(where), "validation": str(where), "test": [str(where)]}
+        pilot.app.push_screen(NewRunScreen(pilot.app.lab, recipe("two", base="./tiny", **data)))  # type: ignore[attr-defined]
+        await settle(pilot)
     await press(pilot, *keys)
     assert isinstance(pilot.app.screen, kind)
     return pilot.app.screen

@@ -82,7 +82,6 @@ class NewRunScreen(LabScreen):
         self._refusal = ""  # of the launch
         self._known = {name: drafts.origin(name) for name in shipped()}
         self._known |= {one.source or one.name: one for one in self.draft.origins}
-        self._here: dict[str, bool] = {}
         self._has_rows = False
         self._fields: tuple[FieldRow, ...] = ()
         self._waiting: dict[str, Timer] = {}
@@ -118,11 +117,11 @@ class NewRunScreen(LabScreen):
 
     def on_mount(self) -> None:
         """Fills the first page; what takes time comes in a thread, what is not seen when it is."""
-        self._show_bases()
+        self._show_bases({})
         self._show_recipes()
         self.check()
         self.query_one("#bases", MarkList).focus()
-        self.work(lambda: {name: is_here(base) for name, base in BASES.items()}, self._see_here, group="here")
+        self.work(lambda: {name: is_here(base) for name, base in BASES.items()}, self._show_bases, group="here")
         self.work(lambda: drafts.lab_option(self.lab.settings.lab, os.environ, Path.cwd()), self._see_lab, group="lab")
         self.call_after_refresh(self._mount_rows)
         if self._refused:
@@ -137,10 +136,6 @@ class NewRunScreen(LabScreen):
         self._fields = tuple(self.query(FieldRow))
         self._say_mistakes()
 
-    def _see_here(self, here: dict[str, bool]) -> None:
-        self._here = here
-        self._show_bases()
-
     def _see_lab(self, option: str) -> None:
         if option:
             self.change(lab=option)
@@ -151,8 +146,8 @@ class NewRunScreen(LabScreen):
 
     # showing
 
-    def _show_bases(self) -> None:
-        self.query_one("#bases", MarkList).show(review.base_marks(self._here), self.draft.bases)
+    def _show_bases(self, here: dict[str, bool]) -> None:
+        self.query_one("#bases", MarkList).show(review.base_marks(here), self.draft.bases)
 
     def _show_recipes(self) -> None:
         chosen = [one.source or one.name for one in self.draft.origins]
@@ -343,6 +338,7 @@ class NewRunScreen(LabScreen):
         if name == "data":
             self.query_one(DatasetSearch).start()
         self._say_mistakes()
+        self.refresh_bindings()
         if name == "launch":
             self._plan_soon()
 
@@ -350,6 +346,10 @@ class NewRunScreen(LabScreen):
         """Goes to the next step, or the one before."""
         at = STEPS.index(self.query_one(ContentSwitcher).current or "base")
         self.action_step(STEPS[max(0, min(at + step, len(STEPS) - 1))])
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """After the last step there is no next one."""
+        return not (action == "turn" and parameters == (1,) and self.query_one(ContentSwitcher).current == STEPS[-1])
 
     def action_stage(self, step: int) -> None:
         """Shows the settings of the next stage, or of the one before."""
