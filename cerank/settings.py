@@ -16,6 +16,7 @@ import msgspec
 from cerank.domain import decode
 from cerank.domain.decode import says
 from cerank.errors import UsageError
+from cerank.reading import read_file
 from cerank.registry import nearest
 
 FORMATS = ("table", "tsv", "json", "jsonl", "latex", "markdown")
@@ -175,8 +176,7 @@ def device_mistake(name: str) -> str:
 def _file_layer(path: Path) -> _Layer:
     """What a settings file says; nothing where there is none."""
     try:
-        with path.open("rb") as file:
-            source = file.read(decode.LARGEST_TOML + 1)
+        source = read_file(path, decode.LARGEST_TOML + 1)
     except (FileNotFoundError, NotADirectoryError):
         return _Layer(Flags(), {}, path.parent)
     except OSError as error:

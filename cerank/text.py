@@ -1,14 +1,59 @@
-"""The one place where text from outside (queries, ids, file names, errors) is made safe to show.
+"""The one place where text from outside (queries, ids, file names, errors) is made safe to show and to keep.
 
-Invariant: what `shown` returns holds no character that a terminal acts upon.
+Invariant: what `shown` returns holds no character that a terminal acts upon, and no access token.
 """
 
 from __future__ import annotations
 
+import functools
+import os
+import re
 import unicodedata
 
 _KEPT_FORMAT = {"\u200c", "\u200d"}  # ZWNJ and ZWJ join letters and emoji in honest text
 _LINE_SEPARATORS = {"\u2028", "\u2029"}
+
+REDACTED = "[token]"
+_SHORTEST = 16  # characters of a variable's value that is taken for a token; shorter ones may be words
+_LONGEST = 4096  # characters of a token
+_SECRET_NAME = re.compile(r"(?:TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|ACCESS_?KEY|JWT|CREDENTIALS?)$", re.IGNORECASE)
+_SHAPES = re.compile(
+    r"hf_[A-Za-z0-9]{20,}"  # Hugging Face: a person's
+    r"|api_org_[A-Za-z0-9]{20,}"  # and an organisation's
+    r"|gh[pousr]_[A-Za-z0-9]{30,}|github_pat_\w{30,}"
+    r"|glpat-[\w-]{20,}"
+    r"|sk-(?:proj-|ant-)?[\w-]{32,}"
+    r"|xox[abeprs]-[A-Za-z0-9-]{20,}"
+    r"|(?<![A-Z0-9])AKIA[A-Z0-9]{16}(?![A-Z0-9])"
+    r"|(?<![\w-])eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,}"  # a JSON web token
+    r"|(?<=://)[^\s/@:]{1,256}:[^\s/@]{1,256}(?=@)",  # a name and password in an address
+    re.ASCII,
+)
+
+
+@functools.lru_cache(maxsize=1)
+def _values() -> tuple[str, ...]:
+    """The tokens that this process was given in its environment, the longest first."""
+    found = {value for name, value in os.environ.items() if _SECRET_NAME.search(name) and len(value) >= _SHORTEST}
+    return tuple(sorted(found, key=len, reverse=True))
+
+
+def redacted(text: str) -> str:
+    """`text` with each access token in it as `[token]`.
+
+    A token is the value of a variable of the environment whose name ends like a token's (HF_TOKEN, WANDB_API_KEY), or
+    text of a known token's shape. Others cannot be told from honest text.
+    """
+    for value in _values():
+        text = text.replace(value, REDACTED)
+    return _SHAPES.sub(REDACTED, text)
+
+
+def token_at(text: str) -> int:
+    """Where the first access token in `text` starts; -1 where there is none."""
+    places = [text.find(value) for value in _values()]
+    found = _SHAPES.search(text)
+    return min((place for place in (*places, found.start() if found else -1) if place >= 0), default=-1)
 
 
 def _is_dangerous(char: str) -> bool:
@@ -20,10 +65,10 @@ def _is_dangerous(char: str) -> bool:
 def shown(text: object, limit: int = 2000, *, lines: bool = False) -> str:
     """`text` with control, format, private and unassigned characters as visible marks, clipped to `limit` characters.
 
-    With `lines`, line feeds and tabs are kept; otherwise they become single spaces.
+    With `lines`, line feeds and tabs are kept; otherwise they become single spaces. Access tokens are `redacted`.
     """
     raw = str(text)
-    clipped = raw[:limit]
+    clipped = redacted(raw[: limit + _LONGEST])[:limit]  # before the cut, or half a token might stand at the end
     kept = {"\n", "\t"}
     out = []
     for char in clipped:

@@ -11,6 +11,7 @@ import traceback
 from pathlib import Path
 
 from cerank.errors import CerankError, ExitCode
+from cerank.text import redacted
 
 
 def main() -> None:
@@ -26,8 +27,8 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(ExitCode.INTERRUPTED)
     except Exception as error:  # noqa: BLE001 - the top of the program: a person gets a sentence, the traceback a file
-        with tempfile.NamedTemporaryFile("w", prefix="cerank-", suffix=".txt", delete=False, encoding="utf8") as file:
-            traceback.print_exc(file=file)
+        with tempfile.NamedTemporaryFile(prefix="cerank-", suffix=".txt", delete=False) as file:
+            file.write(redacted(traceback.format_exc()).encode("utf-8", "backslashreplace"))
         fault = CerankError(
             f"a fault of cerank: {type(error).__name__}: {error}",
             where=str(Path(file.name)),

@@ -15,7 +15,9 @@ from typing import Literal
 import msgspec
 
 from cerank.errors import MissingError, UsageError
+from cerank.reading import open_file, read_file
 from cerank.registry import nearest
+from cerank.text import token_at
 
 Pooling = Literal["product", "mean", "classifier"]
 
@@ -42,6 +44,7 @@ class Base(msgspec.Struct, frozen=True):
 
 
 MARK = "cerank.json"  # what a checkpoint of cerank says of itself
+_LARGEST_JSON = 1 << 24  # bytes that are read of a small file of settings
 HEAD = Path("2_Dense") / "model.safetensors"  # the linear head, where sentence-transformers looks for it, too
 
 
@@ -128,7 +131,7 @@ def declared_pooling(folder: Path) -> Pooling:
     if not pooling.is_file():
         return "classifier"
     try:
-        values = json.loads(pooling.read_bytes())
+        values = json.loads(read_file(pooling, _LARGEST_JSON))
     except ValueError as error:
         raise UsageError("not JSON", where=str(pooling)) from error
     means = values.get("pooling_mode") == "mean" or values.get("pooling_mode_mean_tokens") is True
@@ -144,7 +147,7 @@ def marked_pooling(mark: Path) -> Pooling:
         UsageError: it names none.
     """
     try:
-        return msgspec.json.decode(mark.read_bytes(), type=_Mark).pooling
+        return msgspec.json.decode(read_file(mark, _LARGEST_JSON), type=_Mark).pooling
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise UsageError(f"names no pooling: {error}", where=str(mark)) from error
 
@@ -165,9 +168,17 @@ def fingerprint(folder: Path) -> str:
     files = [folder / name for name in names if (folder / name).is_file()] + weights
     head = folder / HEAD
     digest = hashlib.sha256()
+    for path in (found for found in files if found.name in {"config.json", "tokenizer_config.json"}):
+        _refuse_token(path)
     for path in [*files, *([head] if head.is_file() else [])]:
         digest.update(path.name.encode() + b"\0" + bytes.fromhex(_sha256(path)))
     return digest.hexdigest()
+
+
+def _refuse_token(path: Path) -> None:
+    """Refuses settings that hold an access token: they are copied into every checkpoint."""
+    if token_at(read_file(path, _LARGEST_JSON).decode("utf-8", "replace")) >= 0:
+        raise UsageError("holds an access token", where=str(path), hint="take it out, and revoke it")
 
 
 def _sha256(path: Path) -> str:
@@ -181,7 +192,7 @@ def _sha256(path: Path) -> str:
 
 @functools.lru_cache(maxsize=64)
 def _hashed(path: Path, _state: tuple[int, ...]) -> str:
-    with path.open("rb") as handle:
+    with open_file(path) as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 

@@ -33,6 +33,7 @@ from cerank.data.files import (
 from cerank.data.trec import RunFile, read_qrels
 from cerank.domain import decode
 from cerank.errors import FormatError, MissingError, UsageError
+from cerank.reading import read_file
 from cerank.registry import nearest
 from cerank.text import shown
 
@@ -235,7 +236,7 @@ def _shared(folder: Path, cache: Path | None) -> Dataset | None:
     if not path.is_file():
         return None
     try:
-        values = decode.toml_table(path.read_bytes(), str(path))
+        values = decode.toml_table(read_file(path, decode.LARGEST_TOML + 1), str(path))
     except OSError as error:
         raise io_mistake(path, error) from error
     mistakes: list[str] = []

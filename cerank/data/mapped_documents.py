@@ -22,6 +22,7 @@ from cerank.data.dataset import no_document
 from cerank.data.files import Digested, Source, at, checked_id, reading, unpacked
 from cerank.data.keys import Collected, Keys, mapped
 from cerank.errors import FormatError, UsageError
+from cerank.reading import open_file
 from cerank.store import disk
 from cerank.text import shown
 
@@ -152,7 +153,7 @@ def _written(path: Path, part: Path, rows: Rows) -> str:
 
     def hashing(file: Path) -> Source:
         with reading(file):
-            raw = file.open("rb")
+            raw = open_file(file)
         start = raw.read(4)
         raw.seek(0)
         digested.append(Digested(raw))

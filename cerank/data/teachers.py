@@ -18,6 +18,7 @@ from cerank.data.files import at, checked_id, io_mistake, json_lines, local_path
 from cerank.data.named import missing_run
 from cerank.domain.rankings import Ranking
 from cerank.errors import FormatError, MissingError, UsageError
+from cerank.reading import read_file
 from cerank.text import shown
 
 _NUMBER = re.compile("[0-9]+")  # ASCII digits only: an answer may hold any others
@@ -82,7 +83,7 @@ def repair(text: str, size: int) -> tuple[tuple[int, ...], Repairs]:
 
 def _answers(path: Path) -> list[str]:
     try:
-        return msgspec.json.decode(path.read_bytes(), type=list[str])
+        return msgspec.json.decode(read_file(path), type=list[str])
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         hint = 'permutations are a JSON array of texts such as "[2] > [1] > [3]"'
         raise FormatError(f"not a list of permutations: {shown(error, 200)}", where=str(path), hint=hint) from error

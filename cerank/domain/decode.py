@@ -16,9 +16,11 @@ import msgspec
 
 from cerank.errors import FormatError
 from cerank.registry import nearest
+from cerank.text import token_at
 
 S = TypeVar("S", bound=msgspec.Struct)
 
+_LEAVE_IT_OUT = "leave it out; the hub's client reads HF_TOKEN, or what `hf auth login` kept"
 LARGEST_TOML = 1 << 20  # bytes; a recipe or settings file is some 5 KB, more is a wrong file
 DEEPEST_TABLE = 16  # levels; keeps every later recursion shallow
 
@@ -56,6 +58,9 @@ def _value(hint: Any, value: object, path: str, mistakes: list[str]) -> object:
     if typing.get_origin(_plain(hint)) is dict and isinstance(value, Mapping):
         item = typing.get_args(_plain(hint))[1]
         return {str(key): _value(item, entry, f"{path}.{key}", mistakes) for key, entry in value.items()}
+    if isinstance(value, str) and token_at(value) >= 0:
+        mistakes.append(f"{path}: holds an access token, which no run may keep")
+        return None
     try:
         msgspec.json.encode(value)  # a plan is JSON: bytes of a command line that are no UTF-8 stop here, not there
         return msgspec.convert(value, hint)
@@ -117,7 +122,8 @@ def toml_table(source: bytes, where: str) -> dict[str, Any]:
         where: the file it came from, for the error.
 
     Raises:
-        FormatError: it is not TOML, or no honest file of ours (over a mebibyte, nested too deep); `where` is file:line.
+        FormatError: it is not TOML, or no honest file of ours (over a mebibyte, nested too deep, or it holds an access
+            token); `where` is file:line.
     """
     if len(source) > LARGEST_TOML:
         raise FormatError(f"{len(source)} bytes are too many for a TOML file of cerank's", where=where)
@@ -126,6 +132,9 @@ def toml_table(source: bytes, where: str) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         line = source.count(b"\n", 0, error.start) + 1
         raise FormatError("not UTF-8 text", where=f"{where}:{line}", hint="save the file as UTF-8") from None
+    if (spot := token_at(text)) >= 0:
+        number = text.count("\n", 0, spot) + 1
+        raise FormatError("holds an access token, which no run may keep", where=f"{where}:{number}", hint=_LEAVE_IT_OUT)
     try:
         values = tomllib.loads(text)
     except RecursionError:

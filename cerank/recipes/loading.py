@@ -16,6 +16,7 @@ import msgspec
 from cerank.domain.decode import LARGEST_TOML, line_of, merged, toml_table
 from cerank.domain.recipe import Recipe, recipe_from
 from cerank.errors import FormatError, RecipeError, UsageError
+from cerank.reading import read_file
 from cerank.recipes.places import placed
 from cerank.registry import nearest
 
@@ -92,8 +93,7 @@ def _path_of(name: str, folder: Path | None, where: str) -> tuple[Path, str]:
 
 def _read(path: Path, name: str, where: str) -> bytes:
     try:
-        with path.open("rb") as file:
-            return file.read(LARGEST_TOML + 1)
+        return read_file(path, LARGEST_TOML + 1)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         hint = f"shipped recipes: {', '.join(shipped())}"

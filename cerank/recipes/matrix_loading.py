@@ -13,6 +13,7 @@ import msgspec
 from cerank.domain.decode import LARGEST_TOML, toml_table
 from cerank.domain.matrix import Matrix, matrix_from
 from cerank.errors import UsageError
+from cerank.reading import read_file
 from cerank.recipes.places import beside
 from cerank.registry import nearest
 
@@ -51,8 +52,7 @@ def load_matrix(name_or_path: str, changes: Mapping[str, object] | None = None) 
             raise UsageError(f"no matrix is called '{name_or_path}'", hint=hint)
         path = SHIPPED / f"{name_or_path}.toml"
     try:
-        with path.open("rb") as file:
-            source = file.read(LARGEST_TOML + 1)
+        source = read_file(path, LARGEST_TOML + 1)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         hint = f"shipped matrices: {', '.join(shipped_matrices())}"

@@ -21,6 +21,7 @@ from cerank.store import journal, records, runs
 from cerank.store.layout import ReadingRow, RunFolder
 from cerank.store.lease import Lease
 from cerank.store.records import Attempt, Done, Failure
+from cerank.text import redacted
 from cerank.worker.beat import Beat
 from cerank.worker.notes import Notes
 from cerank.worker.stop import StopFlag
@@ -169,11 +170,12 @@ def _failure_recorded(folder: RunFolder, number: int, notes: Notes) -> Iterator[
     try:
         yield
     except CerankError as error:
-        failure = Failure(kind=type(error).__name__, what=error.what, where=error.where, hint=error.hint)
+        what, where, hint = map(redacted, (error.what, error.where, error.hint))
+        failure = Failure(kind=type(error).__name__, what=what, where=where, hint=hint)
         _record_failure(folder, number, notes, failure)
     except Exception as error:  # noqa: BLE001 - the top of the worker: whatever it was, the run must say so
         _log(traceback.format_exc())
-        what = f"{type(error).__name__}: {error}"[:2000]
+        what = redacted(f"{type(error).__name__}: {error}")[:2000]
         hint = "a fault of cerank or of what it calls; log.txt has the traceback"
         _record_failure(folder, number, notes, Failure(kind="crash", what=what, hint=hint, traceback=folder.log.name))
 
@@ -190,7 +192,7 @@ def _record_failure(folder: RunFolder, number: int, notes: Notes, failure: Failu
 
 def _log(text: str) -> None:
     """A line for log.txt, where the launcher points the worker's output."""
-    print(f"{records.timestamp(now())} {text}", flush=True)  # noqa: T201 - stdout of a worker is its log
+    print(f"{records.timestamp(now())} {redacted(text)}", flush=True)  # noqa: T201 - stdout of a worker is its log
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from cerank.domain.readings import Event, Position
 from cerank.store import journal, records
 from cerank.store.journal import Journal
 from cerank.store.layout import ReadingRow, RunFolder
+from cerank.text import redacted
 
 _Key = tuple[str, int, int]
 
@@ -42,6 +43,7 @@ class Notes:
 
     def event(self, kind: str, text: str, position: Position | None = None) -> None:
         """Something happened; it survives a power cut at once."""
+        text = redacted(text)
         self._events.append(Event(kind=kind, text=text, time=self.time(), attempt=self.attempt, position=position))
         self._events.sync()
 

@@ -25,6 +25,7 @@ from cerank.data.candidates.writing import ScatteredError, TextualError, Writer,
 from cerank.data.files import Digested, blocks, reading, unpacked
 from cerank.data.trec import refuse_second
 from cerank.errors import FormatError, UsageError
+from cerank.reading import open_file
 from cerank.store import disk
 from cerank.text import shown
 
@@ -125,7 +126,7 @@ class _Ahead:
 
     def _read(self) -> None:
         try:
-            with reading(self._path), self._path.open("rb") as raw:
+            with reading(self._path), open_file(self._path) as raw:
                 start, total = raw.read(4), self._path.stat().st_size
                 raw.seek(0)
                 file = Digested(raw)

@@ -1,7 +1,7 @@
 """Files as their publishers pack them: plain, gzip, zip or tar (also .tar.gz), each read as one stream of bytes.
 
 Invariant: nothing is unpacked to disk, no name inside an archive is used as a path, no pickle is opened, and no more
-than `RATIO` times a packed file's size is ever taken from it (beyond the first `FREE` bytes).
+than `files.RATIO` times a packed file's size is ever taken from it (beyond the first `FREE` bytes).
 """
 
 from __future__ import annotations
@@ -17,10 +17,8 @@ from typing import IO, cast
 
 from cerank.data import files
 from cerank.errors import FormatError, MissingError, UsageError
+from cerank.reading import open_file
 from cerank.text import shown
-
-RATIO = 200  # honest text packs 3 to 60 times; deflate reaches 1,032
-FREE = 64 << 20  # bytes of which no ratio is asked
 
 _GZIP, _TAR = b"\x1f\x8b", b"ustar"
 _ZSTANDARD = b"\x28\xb5\x2f\xfd"
@@ -66,8 +64,7 @@ class _Stream(io.RawIOBase):
             raise FormatError(f"cannot be unpacked: {shown(error, 200)}", where=str(self._path)) from error
         self._left -= len(data)
         if self._left < 0:
-            what = f"unpacks to more than {RATIO} times its size, as no honest file does"
-            raise FormatError(what, where=str(self._path), hint="unpack it yourself if you trust it, and import that")
+            raise files.exploding(self._path)
         return data
 
     def close(self) -> None:
@@ -131,8 +128,8 @@ def opened(path: Path) -> IO[bytes]:
         FormatError: a damaged, encrypted or exploding archive, one of several files, or a pickle.
         OSError: the file cannot be opened.
     """
-    limit = max(FREE, RATIO * path.stat().st_size)
-    with path.open("rb") as file:
+    limit = max(files.FREE, files.RATIO * path.stat().st_size)
+    with open_file(path) as file:
         first = file.read(4)
     if first.startswith(_ZIP):
         stream = _buffered(path, _zip_member(path), limit)
@@ -143,7 +140,7 @@ def opened(path: Path) -> IO[bytes]:
     elif path.suffix == ".gz":
         raise FormatError("is called .gz and is not gzip", where=str(path))
     else:
-        stream = path.open("rb", buffering=1 << 16)
+        stream = open_file(path)
     head = cast("io.BufferedReader", stream).peek(512)[:512]
     if head[257:262] == _TAR:
         source, is_only = _tar_member(path, stream)

@@ -18,6 +18,7 @@ from cerank.data.importing.archives import opened
 from cerank.data.importing.blocks import are_ids
 from cerank.data.importing.sink import LARGEST, Sink, run_name
 from cerank.errors import FormatError, UsageError
+from cerank.reading import open_file
 from cerank.text import shown
 
 _PARQUET = b"PAR1"
@@ -43,7 +44,7 @@ def read(files: Sequence[Path], sink: Sink, name: str) -> None:
     if len(set(names)) != len(names):
         raise UsageError("two of the files would be one run", hint="give them different names, or import one at a time")
     for path, run in zip(files, names, strict=True):
-        with path.open("rb") as file:
+        with open_file(path) as file:
             is_parquet = file.read(4) == _PARQUET
         (_parquet if is_parquet else _trec)(path, sink, run)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import zstandard
 
+from cerank.data import files
 from cerank.data.files import line_blocks
 from cerank.data.importing import archives
 from cerank.errors import CerankError, FormatError
@@ -87,7 +88,7 @@ def test_links_in_a_tar_are_not_followed(tmp_path: Path) -> None:
 def test_a_bomb_is_stopped_and_an_honest_file_is_not(
     tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(archives, "FREE", 1 << 16)
+    monkeypatch.setattr(files, "FREE", 1 << 16)
     data = (b"x" * 99 + b"\n") * 40_000
     path = tmp_path / f"a.{kind}"
     if kind == "gz":
@@ -100,7 +101,7 @@ def test_a_bomb_is_stopped_and_an_honest_file_is_not(
         _tar(path, "a", data=data)
     with pytest.raises(FormatError, match="more than 200 times"):
         _lines(path)
-    monkeypatch.setattr(archives, "RATIO", 20_000)
+    monkeypatch.setattr(files, "RATIO", 20_000)
     assert len(_lines(path)) == 40_000
 
 
