@@ -19,7 +19,7 @@ from cerank.errors import MissingError, UsageError
 from cerank.lab import margins as margins_of
 from cerank.registry import nearest
 from cerank.settings import Settings
-from cerank.store import runs
+from cerank.store import runs, seals
 from cerank.store.layout import RunFolder
 
 if TYPE_CHECKING:
@@ -345,6 +345,7 @@ def _run_qrels(folder: RunFolder, test: str) -> Qrels:
     path = folder.qrels(test)
     if not path.exists():
         raise MissingError("it has not come to measuring yet", where=folder.name, hint=f"cerank show {folder.name}")
+    seals.refuse_damaged(folder, path)
     return read_qrels(path)
 
 
@@ -363,6 +364,7 @@ def _of_run(found: RunTarget, names: Sequence[str], only: str = "") -> System:
         if not path.exists():
             hint = f"cerank show {found.folder.name} says how far it is"
             raise MissingError(f"it has no ranking by {found.system} yet", where=found.folder.name, hint=hint)
+        seals.refuse_damaged(found.folder, path)
         qrels = _run_qrels(found.folder, test)
         condition = Condition(short_name(test), short_name(first))
         rows.append(measured(names, condition, qrels, identity(qrels), read_run(path).ranking))

@@ -12,8 +12,11 @@ import msgspec
 
 from cerank.domain.plan import Plan
 from cerank.domain.readings import Validation
+from cerank.reading import open_file, read_file
+from cerank.store import seals
+from cerank.store.disk import DamagedError
 from cerank.store.layout import RunFolder, runs_folder
-from cerank.store.records import UNREADABLE
+from cerank.store.records import UNREADABLE, is_sound
 
 _BLOCK = 1 << 20  # bytes; found in about a millisecond
 _OVERLAP = 1 << 14  # bytes; more than a row of a journal has
@@ -54,7 +57,7 @@ class ValidationGlance:
     def look(self) -> Validation | None:
         """The newest row, or None where there is none yet."""
         try:
-            with self._path.open("rb") as file:
+            with open_file(self._path) as file:
                 size = file.seek(0, os.SEEK_END)
                 if size < self._searched:  # cut or replaced
                     self._searched, self._found = 0, None
@@ -78,10 +81,13 @@ def _newest(data: bytes) -> Validation | None:
     end = data.rfind(b"\n") + 1
     while (place := data.rfind(_MARK, 0, end)) >= 0:
         start = data.rfind(b"\n", 0, place) + 1
+        line = data[start : data.find(b"\n", place)]
         try:
-            return msgspec.json.decode(data[start : data.find(b"\n", place)], type=Validation)
+            if is_sound(line):
+                return msgspec.json.decode(line, type=Validation)
         except UNREADABLE:
-            end = start
+            pass  # the one before may be whole
+        end = start
     return None
 
 
@@ -92,8 +98,9 @@ def final_means(folder: RunFolder, plan: Plan) -> dict[str, float]:
         return {}
     path = folder.measures(plan.recipe.chain[-1], data.test[0], data.first_stages[0])
     try:
-        rows = msgspec.json.Decoder(_QueryMeasures).decode_lines(path.read_bytes())
-    except (OSError, *UNREADABLE):
+        seals.refuse_damaged(folder, path)
+        rows = msgspec.json.Decoder(_QueryMeasures).decode_lines(read_file(path))
+    except (OSError, DamagedError, *UNREADABLE):
         return {}
     names = rows[0].measures if rows else {}
     return {name: sum(row.measures.get(name, 0.0) for row in rows) / len(rows) for name in names}
@@ -110,7 +117,7 @@ class TextTail:
     def new(self) -> list[str]:
         """The lines finished since the last call; an unfinished one of a megabyte counts as finished."""
         try:
-            with self._path.open("rb") as file:
+            with open_file(self._path) as file:
                 size = file.seek(0, os.SEEK_END)
                 is_first = self._offset < 0
                 if is_first or size < self._offset:
@@ -128,8 +135,10 @@ class TextTail:
 
 def per_query(folder: RunFolder, system: str, dataset: str, first_stage: str) -> dict[str, dict[str, float]]:
     """Query -> measure -> value of a ranking; empty where it was not measured yet."""
+    path = folder.measures(system, dataset, first_stage)
     try:
-        data = folder.measures(system, dataset, first_stage).read_bytes()
+        seals.refuse_damaged(folder, path)
+        data = read_file(path)
         return {row.query_id: row.measures for row in msgspec.json.Decoder(_QueryMeasures).decode_lines(data)}
-    except (OSError, *UNREADABLE):
+    except (OSError, DamagedError, *UNREADABLE):
         return {}

@@ -15,9 +15,10 @@ from typing import Generic, TypeVar
 
 import msgspec
 
+from cerank.reading import open_file, read_file
 from cerank.store import disk
 from cerank.store.disk import DamagedError
-from cerank.store.records import UNREADABLE, decoder_of, encoded, reason
+from cerank.store.records import CHANGED, UNREADABLE, decoder_of, encoded, is_sound, reason, stamped
 
 R = TypeVar("R")
 
@@ -51,7 +52,7 @@ def _whole_size(path: Path) -> int:
     size = path.stat().st_size
     if not size:
         return 0
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+    with open_file(path) as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         return _whole(data, size)
 
 
@@ -86,7 +87,7 @@ class Journal(Generic[R]):
             RunFailedError: the record holds NaN or an infinity, or the disk is full. The journal stays whole: a row
                 that went in half is cut before the next one.
         """
-        row = encoded(record, self._decoder, str(self._handle.path)) + b"\n"
+        row = stamped(encoded(record, self._decoder, str(self._handle.path))) + b"\n"
         self._mend()
         self._is_torn = True
         disk.append(self._handle, row)
@@ -116,7 +117,7 @@ class Journal(Generic[R]):
 
 def _bytes(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return read_file(path)
     except FileNotFoundError:
         return b""
     except OSError as error:
@@ -127,18 +128,21 @@ def _decoded(
     data: bytes, decoder: msgspec.json.Decoder[R], path: Path, first: int = 1
 ) -> tuple[list[R], list[DamagedError]]:
     """The records in whole lines, and an error for each line that holds none; lines count from `first`."""
+    lines = data.split(b"\n")[:-1]
     try:
-        good = decoder.decode_lines(data)
+        good = decoder.decode_lines(data) if all(map(is_sound, lines)) else []
     except UNREADABLE:
         good = []
-    if len(good) == data.count(b"\n"):
+    if len(good) == len(lines):
         return good, []
     good = []  # line by line it takes a few times as long, and finds the bad ones
     bad = []
-    for number, line in enumerate(data.split(b"\n")[:-1], start=first):
+    for number, line in enumerate(lines, start=first):
         if not line.strip():
             continue
         try:
+            if not is_sound(line):
+                raise ValueError(CHANGED)
             good.append(decoder.decode(line))
         except UNREADABLE as error:
             bad.append(DamagedError(f"not a readable row: {reason(error)}", where=f"{path}:{number}"))
@@ -192,7 +196,7 @@ class Tail(Generic[R]):
         With `at_most`, those in the next so many bytes, which must be more than a row has.
         """
         try:
-            with self._path.open("rb") as file:
+            with open_file(self._path) as file:
                 state = os.fstat(file.fileno())
                 if self._offset and (state.st_size < self._offset or state.st_ino != self._inode):
                     self._start_over()

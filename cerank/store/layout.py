@@ -151,6 +151,16 @@ class RunFolder(msgspec.Struct, frozen=True):
         return self.path / "overlaps.json"
 
     @property
+    def seals(self) -> Path:
+        """Journal of `seals.Seal`: size and hash of each file that was written whole."""
+        return self.path / "seals.jsonl"
+
+    @property
+    def damage(self) -> Path:
+        """`seals.Mark`: what a check found wrong, until it is mended; absent otherwise."""
+        return self.path / "damage.json"
+
+    @property
     def log(self) -> Path:
         """What the worker printed."""
         return self.path / "log.txt"

@@ -1,11 +1,14 @@
 """Frozen records to JSON and back, and the ones a run directory holds besides its journals.
 
 Invariant: what is written can be read back as the same record; a number that JSON cannot say is refused, not nulled.
+A record carries the CRC-32 of its own bytes, so that a changed bit is seen where the JSON is still JSON; one without
+it (an older release's, or made by hand) is believed.
 """
 
 from __future__ import annotations
 
 import hashlib
+import zlib
 from datetime import UTC, datetime
 from pathlib import Path
 from types import UnionType
@@ -15,6 +18,7 @@ import msgspec
 
 from cerank.domain.plan import Plan
 from cerank.errors import RunFailedError
+from cerank.reading import read_file
 from cerank.store import disk
 from cerank.store.disk import DamagedError
 
@@ -72,6 +76,7 @@ class Done(msgspec.Struct, frozen=True, kw_only=True):
     time: str  # UTC, ISO 8601
     attempt: int = 0
     seconds: float = 0.0  # of steps and validations, as far as they count
+    seals: str = ""  # sha256 of the run's list of hashes; "" for a run of an older release
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True):
@@ -128,6 +133,35 @@ def encoded(record: R, decoder: msgspec.json.Decoder[R], where: str) -> bytes:
 
 _ENCODER = msgspec.json.Encoder()
 
+_MARK = b',"crc":"'
+_TAIL = len(_MARK) + 8 + 2  # bytes that `stamped` adds before the last bracket, and that bracket
+
+
+def stamped(data: bytes) -> bytes:
+    """One JSON object with a last member "crc": the CRC-32 of the bytes before it, 8 hex digits."""
+    body = data[:-1]
+    return body + _MARK + b'%08x"}' % zlib.crc32(body) if body != b"{" else data
+
+
+def is_sound(line: bytes) -> bool:
+    """Whether a line, without its line feed, holds the bytes that were stamped; True for one without a stamp."""
+    return line[-_TAIL:-10] != _MARK or line[-10:-2] == b"%08x" % zlib.crc32(line[:-_TAIL])
+
+
+def _unstamped(data: bytes) -> bytes:
+    """The object without its stamp.
+
+    Raises:
+        ValueError: a stamp that does not fit.
+    """
+    line = data.rstrip()
+    if not is_sound(line):
+        raise ValueError(CHANGED)
+    return line[:-_TAIL] + b"}" if line[-_TAIL:-10] == _MARK else data
+
+
+CHANGED = "its content is not what was written (crc differs)"
+
 
 def save(path: Path, record: msgspec.Struct) -> None:
     """Make `path` hold `record`, atomically.
@@ -135,8 +169,16 @@ def save(path: Path, record: msgspec.Struct) -> None:
     Raises:
         RunFailedError: the disk refuses, or the record holds NaN or an infinity.
     """
-    decoder = msgspec.json.Decoder(type(record))
-    disk.write(path, encoded(record, decoder, str(path)) + b"\n")
+    disk.write(path, bytes_of(record, str(path)))
+
+
+def bytes_of(record: msgspec.Struct, where: str) -> bytes:
+    """What `save` writes.
+
+    Raises:
+        RunFailedError: the record holds NaN or an infinity.
+    """
+    return stamped(encoded(record, msgspec.json.Decoder(type(record)), where)) + b"\n"
 
 
 def load(path: Path, kind: type[S]) -> S:
@@ -158,7 +200,7 @@ def load_if_there(path: Path, kind: type[S]) -> S | None:
         DamagedError: it is unreadable, or not a `kind`.
     """
     try:
-        return msgspec.json.decode(path.read_bytes(), type=kind)
+        return msgspec.json.decode(_unstamped(read_file(path)), type=kind)
     except FileNotFoundError:
         return None
     except OSError as error:

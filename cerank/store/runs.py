@@ -19,11 +19,12 @@ from cerank.domain.plan import Plan
 from cerank.domain.readings import Event, Progress
 from cerank.errors import CerankError, RunFailedError, UsageError
 from cerank.registry import nearest
-from cerank.store import disk, journal, lease, notes, queue, records
+from cerank.store import disk, journal, lease, notes, queue, records, seals
 from cerank.store.disk import DamagedError
 from cerank.store.layout import RunFolder, plain, runs_folder
 from cerank.store.queue import Entry
 from cerank.store.records import Done, Failure, StoredPlan
+from cerank.text import token_at
 
 State = Literal["waiting", "queued", "running", "stopping", "paused", "finished", "failed", "lost", "damaged"]
 
@@ -79,7 +80,12 @@ def create(lab: Path, plan: Plan, recipe_toml: bytes, now: datetime) -> RunFolde
 
     Raises:
         RunFailedError: the disk is full, or (`disk.NotWritableError`) the lab may not be written to.
+        UsageError: the plan or the recipe holds an access token.
     """
+    data = msgspec.json.encode(StoredPlan.of(plan))
+    if token_at(data.decode()) >= 0 or token_at(recipe_toml.decode("utf-8", "replace")) >= 0:
+        hint = "look at the label, the recipe and the names of its data"
+        raise UsageError("the plan holds an access token, which no run may keep", hint=hint)
     where = runs_folder(lab)
     salt = 0
     while (folder := RunFolder(where / _name(plan, now, salt))).path.exists():
@@ -87,8 +93,8 @@ def create(lab: Path, plan: Plan, recipe_toml: bytes, now: datetime) -> RunFolde
     with disk.new_folder(folder.path) as temporary:
         made = RunFolder(temporary)
         disk.make_folder(made.attempts)
-        disk.write(made.recipe, recipe_toml)
-        disk.write(made.plan, msgspec.json.encode(StoredPlan.of(plan)) + b"\n")
+        seals.write(made, made.recipe, recipe_toml)
+        disk.write(made.plan, records.stamped(data) + b"\n")
     return folder
 
 
@@ -98,10 +104,13 @@ def load_plan(folder: RunFolder) -> Plan:
     Raises:
         DamagedError: plan.json is absent, unreadable, or was changed since it was made.
     """
-    stored = records.load(folder.plan, StoredPlan)
+    hint = "a plan is never edited; start a new run from the changed recipe"
+    try:
+        stored = records.load(folder.plan, StoredPlan)
+    except DamagedError as error:
+        raise DamagedError(error.what, where=error.where, hint=hint) from error
     data = bytes(stored.plan)
     if hashlib.sha256(data).hexdigest() != stored.sha256:
-        hint = "a plan is never edited; start a new run from the changed recipe"
         raise DamagedError("the plan is not the one that was made (sha256 differs)", where=str(folder.plan), hint=hint)
     try:
         return msgspec.json.decode(data, type=Plan)
@@ -149,24 +158,31 @@ def _row(folder: RunFolder, now: datetime, entry: Entry | None) -> Row:
 def status(folder: RunFolder, now: datetime) -> Status:
     """How the run stands. It reads files and asks for the lock; `now` gives only ages, never the state on this host.
 
-    It looks into plan, events, outcome and attempts; readings and checkpoints are judged by those who read them.
+    It looks into plan, events and outcome, at the sizes of what a finished run sealed, and at the mark that a check
+    left. The bytes of readings, models and rankings are judged by those who read them, and by `cerank verify`.
     """
     return row(folder, now).status
 
 
 def _status(folder: RunFolder, now: datetime, entry: Entry | None) -> Status:
     done = records.load_if_there(folder.done, Done)
+    mark = seals.mark_on(folder)
     failure = None if done else records.load_if_there(folder.failure, Failure)
     events, damage = journal.rows(folder.events, Event)
     attempts = len(folder.attempt_numbers())
     quiet = _quiet(folder, now)
-    if done:
-        state: State = "finished"
-    elif entry and not queue.is_spent(entry, events) and not lease.is_held(folder.lease):
+    missing = seals.missing(folder) if done else ""
+    is_held = lease.is_held(folder.lease)
+    damage = [*damage, *([mark] if mark else []), *([missing] if missing else [])]
+    if done and (damage and not is_held):
+        state: State = "damaged"
+    elif done:
+        state = "finished"
+    elif entry and not queue.is_spent(entry, events) and not is_held:
         state = "queued"
     elif failure:
         state = "failed"
-    elif lease.is_held(folder.lease) or (attempts and _is_beating_elsewhere(folder, events, quiet)):
+    elif is_held or (attempts and _is_beating_elsewhere(folder, events, quiet)):
         state = "stopping" if folder.stop.exists() else "running"
     elif damage:
         state = "damaged"

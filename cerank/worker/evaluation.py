@@ -15,7 +15,7 @@ from cerank.domain.rankings import Ranking, ordered
 from cerank.evaluate.measures import check, per_query
 from cerank.learn.kept import identity, scored
 from cerank.learn.rerank import Scorer
-from cerank.store import disk, records
+from cerank.store import disk, seals
 from cerank.store.layout import RunFolder
 from cerank.store.scores import KeptScores
 from cerank.worker.beat import Beat
@@ -56,7 +56,7 @@ class Evaluation:
             path = self._folder.qrels(test)
             if not path.exists():
                 disk.make_folder(path.parent)
-                disk.write(path, write_qrels(self._sources.datasets[test].qrels))
+                seals.write(self._folder, path, write_qrels(self._sources.datasets[test].qrels))
             for first in self._plan.recipe.data.first_stages:
                 self._record(FIRST_STAGE, test, first, self._candidates(test, first))
 
@@ -133,12 +133,12 @@ class Evaluation:
             return
         self._beat.enter("measure", f"{system} on {test}", total=1)
         disk.make_folder(ranking_path.parent)
-        disk.write(ranking_path, write_run(ranking, system))
-        records.save(self._folder.ranking_facts(system, test, first), ranking_facts(ranking))
+        seals.write(self._folder, ranking_path, write_run(ranking, system))
+        seals.save(self._folder, self._folder.ranking_facts(system, test, first), ranking_facts(ranking))
         qrels = self._sources.datasets[test].qrels
         names = check(self._plan.measures_on(test), qrels, "evaluate.measures")
         disk.make_folder(measures_path.parent)
-        disk.write(measures_path, measure_rows(per_query(names, qrels, ranking)))
+        seals.write(self._folder, measures_path, measure_rows(per_query(names, qrels, ranking)))
 
 
 def _reranked(before: Ranking, rankings: Sequence[Ranking], scores: Mapping[str, Sequence[float]]) -> Ranking:

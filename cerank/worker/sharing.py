@@ -15,7 +15,7 @@ from cerank.data.sharing import identities
 from cerank.domain.plan import Plan
 from cerank.domain.readings import Event, Position
 from cerank.errors import CerankError
-from cerank.store import disk, journal, records, runs
+from cerank.store import disk, journal, records, runs, seals
 from cerank.store.layout import ReadingRow, RunFolder
 from cerank.store.records import Adopted, Attempt
 from cerank.worker.stage import Desk
@@ -64,11 +64,11 @@ def adopt_rankings(desk: Desk, index: int) -> None:
         if not _is_tested_alike(desk.plan, plan, test):
             continue
         files = [pair for first in data.first_stages for pair in _results(desk.folder, donor, (name, test, first))]
-        if all(source.is_file() for source, _ in files):
+        if all(_is_sound(donor, source) for source, _ in files):
             for source, target in files:  # rankings before their measures, as a run writes them
                 if not target.exists():
                     disk.make_folder(target.parent)
-                    disk.link(source, target)
+                    seals.link(desk.folder, source, target)
             desk.notes.event("rankings adopted", f"{name}: on {test} from {donor.name}")
 
 
@@ -169,6 +169,15 @@ def _is_tested_alike(plan: Plan, other: Plan, test: str) -> bool:
         return False
     inputs = [("dataset", test), *(("first_stage", f"{first} on {test}") for first in data.first_stages)]
     return all(plan.input(*one).sha256 == other.input(*one).sha256 for one in inputs)
+
+
+def _is_sound(donor: RunFolder, path: Path) -> bool:
+    """Whether the donor has the file, as it was sealed."""
+    try:
+        seals.refuse_damaged(donor, path)
+    except CerankError:
+        return False
+    return path.is_file()
 
 
 def _results(own: RunFolder, other: RunFolder, key: tuple[str, str, str]) -> list[tuple[Path, Path]]:

@@ -25,7 +25,7 @@ from cerank.domain.recipe import Stage
 from cerank.errors import RunFailedError
 from cerank.learn import token_store
 from cerank.learn.token_store import TokenStore
-from cerank.store import disk, records
+from cerank.store import disk, records, seals
 from cerank.store.layout import RunFolder
 from cerank.worker.notes import Notes
 
@@ -88,8 +88,8 @@ class Sources:
             ranking = first_stage.candidates(self.datasets[dataset], first, self._depths[dataset, first], self._cache)
             disk.make_folder(path.parent)
             if isinstance(ranking, StoredRanking):
-                return _referred(path, ranking)
-            disk.write(path, write_run(ranking, first_stage_tag(first)))
+                return _referred(self._folder, path, ranking)
+            seals.write(self._folder, path, write_run(ranking, first_stage_tag(first)))
         return run_at(path, self._cache).ranking
 
     def _tell_cost(self, dataset: str, first: str) -> None:
@@ -110,12 +110,12 @@ class Sources:
         if not path.exists():
             disk.make_folder(path.parent)
             if is_computed:
-                disk.write(path, self._embedding(stage, in_validation))
+                seals.write(self._folder, path, self._embedding(stage, in_validation))
             else:
                 given = self._given(name, stage)
                 if isinstance(given, StoredRanking):
-                    return _referred(path, given)
-                disk.write(path, write_run(given, "teacher"))
+                    return _referred(self._folder, path, given)
+                seals.write(self._folder, path, write_run(given, "teacher"))
         return run_at(path, self._cache).ranking
 
     def repairs(self, name: str) -> Repairs:
@@ -125,7 +125,7 @@ class Sources:
     def _given(self, name: str, stage: Stage) -> Ranking:
         teacher = read_teacher(stage.teacher, self.datasets[inputs.training_dataset(self._plan.recipe, stage)])
         repairs = teacher.repairs
-        records.save(self._folder.teacher(name).with_suffix(".repairs.json"), repairs)
+        seals.save(self._folder, self._folder.teacher(name).with_suffix(".repairs.json"), repairs)
         if repairs.mended:
             self._notes.event(
                 "teacher repaired",
@@ -182,13 +182,13 @@ class Reference(msgspec.Struct, frozen=True):
     depth: int  # documents a query that it reads at most; 0 for all
 
 
-def _referred(path: Path, ranking: StoredRanking) -> StoredRanking:
+def _referred(folder: RunFolder, path: Path, ranking: StoredRanking) -> StoredRanking:
     """The ranking as it is; what it is made of stands in the run at `path`, with .json for .run.gz."""
     beside = path.with_name(path.name.removesuffix(".run.gz") + ".json")
     if not beside.exists():
         contents = ranking.store.contents
         reference = Reference(contents.source, contents.sha256, len(ranking), ranking.depth or 0)
-        disk.write(beside, msgspec.json.encode(reference))
+        seals.save(folder, beside, reference)
     return ranking
 
 

@@ -113,8 +113,9 @@ def test_a_plan_that_was_edited_is_damage(run: RunFolder) -> None:
     text = run.plan.read_text()
     assert '"seed":42' in text
     run.plan.write_text(text.replace('"seed":42', '"seed":43'))
-    with pytest.raises(DamagedError, match="sha256 differs"):
+    with pytest.raises(DamagedError, match="not what was written") as caught:
         runs.load_plan(run)
+    assert "never edited" in caught.value.hint
 
 
 def test_a_plan_from_before_a_setting_existed_is_read_with_its_default(run: RunFolder, plan: Plan) -> None:
