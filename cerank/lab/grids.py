@@ -355,7 +355,7 @@ def _declared(planned: Sequence[Plan]) -> str:
 
 def _refuse_another(before: MatrixRecord | None, asked: MatrixRecord) -> None:
     """Refuses to mix two families under one name: what is added later may be recipes, bases and seeds."""
-    if before is None or before.sha256 == asked.sha256:
+    if before is None or (before.sha256, before.baseline) == (asked.sha256, asked.baseline):
         return
     keys = ("baseline", "tests", "first_stages", "depth", "measures", "margins")
     differing = [key.replace("_", " ") for key in keys if getattr(before, key) != getattr(asked, key)]

@@ -182,6 +182,9 @@ def test_seeds_and_recipes_may_be_added_to_a_matrix_and_another_family_may_not(m
     with pytest.raises(UsageError, match="already, with other depth") as caught:
         grids.queued(made.lab, grid_of(made, depth=2), NOW, unheard)
     assert "--name" in caught.value.hint
+    with pytest.raises(UsageError, match="already, with other baseline"):  # recipes left out may take it with them
+        grids.queued(made.lab, grid_of(made, recipes=[str(made.folder / "kd.toml")], seeds=[1]), NOW, unheard)
+    assert matrices.load(made.settings.lab, "grid").baseline == "cl"
     assert len(runs.folders(made.settings.lab)) == before
 
 

@@ -6,7 +6,7 @@ Invariant: a sign is the comparison's verdict and a value the mean that its pair
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -164,16 +164,20 @@ def _rows(verdicts: Judged) -> tuple[Row, ...]:
 
 def _keys(data: Gathered) -> list[str]:
     """What tells the tables apart: RR@10 and RR(rel=2)@10 are one, unless a test set is measured by both."""
+    called = _calling(data)
+    return list(dict.fromkeys(called(name) for names in data.measures.values() for name in names))
+
+
+def _calling(data: Gathered) -> Callable[[str], str]:
+    """What a measure's table is called: without its threshold, where that tells the measures of each test set apart."""
     plain = [[published.plain_measure(name) for name in names] for names in data.measures.values()]
-    is_one = all(len(set(names)) == len(names) for names in plain)
-    source = plain if is_one else [list(names) for names in data.measures.values()]
-    return list(dict.fromkeys(name for names in source for name in names))
+    return published.plain_measure if all(len(set(names)) == len(names) for names in plain) else str
 
 
 def _named(data: Gathered, place: Place, key: str) -> str:
     """The measure of that table on the place's test set; "" where it has none."""
-    names = data.measures.get(place.test, ())
-    return next((name for name in names if key in {name, published.plain_measure(name)}), "")
+    called = _calling(data)
+    return next((name for name in data.measures.get(place.test, ()) if called(name) == key), "")
 
 
 def _cell(

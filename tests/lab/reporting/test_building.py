@@ -62,6 +62,18 @@ def test_each_test_set_is_measured_as_it_declares_and_one_table_holds_both_thres
     assert "RR(rel=2)@10 on DL20" in whole.grids[1].caption[0]
 
 
+def test_two_thresholds_on_one_test_set_are_two_tables_and_neither_shows_the_other_s_values(lab):
+    both = {lab.tests[0]: ("RR@10",), lab.tests[1]: ("RR(rel=2)@10", "RR@10")}
+    matrices.save(lab.settings.lab, msgspec.structs.replace(lab.record, name="thresholds", measures=both))
+    found = report(lab.settings, Request(names=("thresholds",)))
+    assert {grid.measure for grid in found.grids} == {"RR@10", "RR(rel=2)@10"}
+    for grid in found.grids:
+        named = {cell.measure for line in grid.lines for cell in line.cells}
+        assert named <= {grid.measure, ""} and grid.measure in named
+    gap, told = (shown(found, "RR(rel=2)@10")["first stage", test, "bm25"] for test in lab.tests)
+    assert gap.value is None and told.value is not None
+
+
 def test_values_and_raw_ps_are_those_of_the_command_that_compares(whole, lab):
     names = [lab.runs["roberta", recipe].name for recipe in ("ecir2025-cl", "ecir2025-kd")]
     other = comparisons.compare(lab.settings, names, measures=["nDCG@10"], dataset=lab.tests[0])
