@@ -23,6 +23,7 @@ from cerank.store.records import CHANGED, UNREADABLE, decoder_of, encoded, is_so
 R = TypeVar("R")
 
 SYNC_EVERY = 5.0  # seconds; what a power cut may take
+_DUE = 2.5  # seconds after which `sync_if_due` syncs: asked every 2, nothing waits for 5
 
 
 def _is_json(line: bytes) -> bool:
@@ -74,6 +75,7 @@ class Journal(Generic[R]):
         self._is_torn = self._size != path.stat().st_size
         self._mend()
         self._synced = clock()
+        self._is_waiting = False
 
     def _mend(self) -> None:
         if self._is_torn:
@@ -92,14 +94,24 @@ class Journal(Generic[R]):
         self._is_torn = True
         disk.append(self._handle, row)
         self._is_torn = False
+        self._is_waiting = True
         self._size += len(row)
         if self._clock() - self._synced >= SYNC_EVERY:
             self.sync()
 
     def sync(self) -> None:
         """Return once every row survives a power cut; call it before a checkpoint."""
+        self._is_waiting = False
         disk.sync(self._handle)
         self._synced = self._clock()
+
+    def sync_if_due(self) -> None:
+        """Sync where rows have waited for 2.5 seconds; another thread than the writer's may call it until `close`.
+
+        Without it a row followed by a long pause, such as a validation, would stay behind as long as that.
+        """
+        if self._is_waiting and self._clock() - self._synced >= _DUE:
+            self.sync()
 
     def close(self) -> None:
         """Sync and close."""

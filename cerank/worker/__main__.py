@@ -17,11 +17,12 @@ from pathlib import Path
 import cerank
 from cerank.domain.plan import Plan
 from cerank.errors import CerankError, ExitCode, HeldError
-from cerank.store import journal, records, runs
+from cerank.store import disk, journal, records, runs, seals
 from cerank.store.layout import ReadingRow, RunFolder
 from cerank.store.lease import Lease
 from cerank.store.records import Attempt, Done, Failure
 from cerank.text import redacted
+from cerank.worker import mending
 from cerank.worker.beat import Beat
 from cerank.worker.notes import Notes
 from cerank.worker.stop import StopFlag
@@ -93,6 +94,7 @@ def main() -> int:
 
 def _attempt(folder: RunFolder, stop: StopFlag) -> ExitCode:
     plan = runs.load_plan(folder)
+    mended = mending.mend(folder)
     if folder.done.exists():
         _log("the run is finished already")
         return ExitCode.OK
@@ -100,7 +102,9 @@ def _attempt(folder: RunFolder, stop: StopFlag) -> ExitCode:
     number = max(folder.attempt_numbers(), default=0) + 1
     notes = Notes(folder, number, now)
     notes.event("started", f"attempt {number} by pid {os.getpid()} on {socket.gethostname()}")
-    beat = Beat(folder.progress, number, now)
+    for problem in mended:
+        notes.event("rejected", problem)
+    beat = Beat(folder.progress, number, now, also=notes.sync_if_due)
     beat.start()
     ended = ExitCode.FAILED
     try:
@@ -130,7 +134,7 @@ def _carried_out(plan: Plan, folder: RunFolder, number: int, *, notes: Notes, be
         plan=plan.fingerprint,
         code=code_sha256(),
     )
-    records.save(folder.attempt(number), attempt)
+    seals.save(folder, folder.attempt(number), attempt)
     _note_changes(folder, attempt, notes)
     try:
         carry_out(plan, folder, notes=notes, beat=beat, stop=stop)
@@ -145,7 +149,14 @@ def _carried_out(plan: Plan, folder: RunFolder, number: int, *, notes: Notes, be
     notes.event(
         "finished", f"attempt {number}; {notes.replayed} steps replayed, {notes.mismatches} of them differently"
     )
-    records.save(folder.done, Done(time=records.timestamp(now()), attempt=number, seconds=seconds))
+    notes.sync()
+    seals.mark(folder, mending.gaps(folder, plan), records.timestamp(now()))
+    manifests = sorted(folder.path.glob(f"stages/*/final/{disk.MANIFEST}"))
+    manifests += sorted(folder.path.glob(f"stages/*/checkpoints/step-*/{disk.MANIFEST}"))
+    kept = [path for path in manifests if ".bad" not in path.parent.name]
+    seals.seal(folder, [folder.readings, folder.events, *kept])
+    done = Done(time=records.timestamp(now()), attempt=number, seconds=seconds, seals=disk.sha256_file(folder.seals))
+    records.save(folder.done, done)
     _log("finished")
     return ExitCode.OK
 

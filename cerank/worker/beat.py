@@ -24,10 +24,13 @@ class Beat:
         path: of progress.json.
         attempt: number of the attempt.
         now: the clock.
+        also: what else is to be done at each beat; a full disk is no reason to stop it.
     """
 
-    def __init__(self, path: Path, attempt: int, now: Callable[[], datetime]) -> None:
-        self._path, self._attempt, self._now = path, attempt, now
+    def __init__(
+        self, path: Path, attempt: int, now: Callable[[], datetime], also: Callable[[], None] = lambda: None
+    ) -> None:
+        self._path, self._attempt, self._now, self._also = path, attempt, now, also
         self._progress = Progress(phase="start", attempt=attempt)
         self._began, self._before, self._pairs = time.monotonic(), 0, 0
         self._over = threading.Event()
@@ -62,6 +65,7 @@ class Beat:
         while not over:
             over = self._over.wait(EVERY)
             try:
+                self._also()
                 records.save(self._path, msgspec.structs.replace(self._progress, time=records.timestamp(self._now())))
             except RunFailedError:
                 # advice only: a full disk or a folder that is gone will meet the worker itself, which says so

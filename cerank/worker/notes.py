@@ -65,6 +65,10 @@ class Notes:
         """Returns once all readings survive a power cut."""
         self._readings.sync()
 
+    def sync_if_due(self) -> None:
+        """As `sync`, where the newest readings have waited for it; from any thread, every 2 seconds."""
+        self._readings.sync_if_due()
+
     def close(self) -> None:
         """Syncs and closes both journals."""
         self._readings.close()

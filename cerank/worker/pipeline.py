@@ -9,7 +9,7 @@ from cerank.data import inputs, overlaps
 from cerank.domain.plan import Plan
 from cerank.learn.rerank import Scorer
 from cerank.learn.trainer import PausedError
-from cerank.store import records
+from cerank.store import seals
 from cerank.store.layout import RunFolder
 from cerank.worker import sharing
 from cerank.worker.beat import Beat
@@ -38,7 +38,7 @@ def carry_out(plan: Plan, folder: RunFolder, *, notes: Notes, beat: Beat, stop: 
         shared = overlaps.Shared(overlaps.overlaps(plan.recipe, sources.datasets))
         for overlap in shared.overlaps:
             notes.event("queries shared", str(overlap))
-        records.save(folder.overlaps, shared)
+        seals.save(folder, folder.overlaps, shared)
     for use in inputs.uses(plan.recipe):
         pause()
         beat.enter("candidates", f"{use.first_stage} on {use.dataset}", total=1)

@@ -129,7 +129,7 @@ def _take(desk: Desk, donor: Donor, index: int) -> None:
         time=desk.notes.time(),
         attempt=desk.notes.attempt,
     )
-    records.save(desk.folder.adopted(index, name), adoption)
+    seals.save(desk.folder, desk.folder.adopted(index, name), adoption)
     final = desk.folder.final(index, name)
     with disk.new_folder(final) as inside:
         for source in sorted(model.rglob("*")):
