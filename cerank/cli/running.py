@@ -107,7 +107,7 @@ def _show(plan: Plan, settings: Settings, pairs_per_second: float) -> None:
     from cerank.lab import powering
 
     if (settings.format or "table") == "table" and sys.stdout.isatty():
-        put(recipes.render(plan.recipe))
+        put(recipes.render(plan.asked))
     cases = powering.of_plan(plan)
     known = estimates.rates(settings.lab, plan.recipe, plan.device, plan.threads)
     if pairs_per_second:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 
 import msgspec
 
@@ -38,6 +39,20 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     def measures_on(self, test: str) -> tuple[str, ...]:
         """What is measured on a test dataset."""
         return self.measures.get(test, self.recipe.evaluate.measures)
+
+    @property
+    def asked(self) -> Recipe:
+        """The recipe whose plan is this one: with "auto" where the plan has each test's own measures in its place.
+
+        What all tests begin with goes before "auto", what else they share behind it, so that each has its own order.
+        """
+        if not self.measures:
+            return self.recipe
+        own = list(self.measures.values())
+        first = [names[0] for names in itertools.takewhile(lambda names: len(set(names)) == 1, zip(*own, strict=False))]
+        rest = [name for name in max(own, key=len) if name not in first and all(name in names for names in own)]
+        evaluate = msgspec.structs.replace(self.recipe.evaluate, measures=(*first, "auto", *rest))
+        return msgspec.structs.replace(self.recipe, evaluate=evaluate)
 
     @property
     def fingerprint(self) -> str:

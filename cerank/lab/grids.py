@@ -109,7 +109,7 @@ def grid(loaded: recipes.LoadedMatrix, overrides: Sequence[str] = ()) -> Grid:
             for one in made:
                 recipe = plans.absolute(plans.checked(_with(one.recipe, base, seed)))
                 label = f"{recipe.name} {recipe.base.rpartition('/')[2]} s{recipe.seed}"
-                found.append(Cell(recipe, b"", label, ""))
+                found.append(Cell(recipe, recipes.render(recipe).encode(), label, ""))
     _refuse_several_families(found)
     at = matrix.recipes.index(matrix.baseline) if matrix.baseline else 0
     return Grid(matrix, tuple(found), names[at])

@@ -142,6 +142,8 @@ def test_a_matrix_runs_to_its_end_trains_what_is_shared_once_and_queues_only_wha
     record = matrices.load(made.settings.lab, "grid")
     assert record == found.record
     assert [cell.run for cell in record.cells] == [folder.name for folder in found.added]
+    for folder in found.added:  # each can be asked for by itself
+        assert recipes.load(str(folder.recipe)).recipe.chain == runs.load_plan(folder).recipe.chain
     assert (record.baseline, record.tests, record.first_stages) == (
         "cl",
         made.plan.recipe.data.test,

@@ -7,10 +7,13 @@ from datetime import UTC, datetime
 import msgspec
 import pytest
 
+from cerank import recipes
 from cerank.domain.losses import LOSSES as NEEDS
 from cerank.errors import CerankError
 from cerank.lab import plans
-from tests.worker.small import small_plan
+from tests.worker.small import small_plan, write_dataset
+
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
 
 
 def test_the_losses_a_plan_may_name_are_those_that_learn_has():
@@ -85,3 +88,18 @@ def test_one_dataset_stands_for_three_disjoint_parts_or_its_own_splits():
 )
 def test_a_device_that_is_named_is_taken_as_it_is(asked, expected):
     assert plans.device_named(asked).startswith(expected.split(":", maxsplit=1)[0])
+
+
+@pytest.mark.parametrize("measures", [("auto",), ("P@5", "auto"), ("auto", "AP", "P@5"), ("nDCG@10", "RR@10")])
+def test_what_a_plan_was_asked_for_plans_to_it_again(tmp_path, measures):
+    plan, settings = small_plan(tmp_path)
+    graded = write_dataset(tmp_path / "graded", seed=9)
+    (graded / "qrels").write_text((graded / "qrels").read_text().replace(" 1\n", " 3\n"))
+    data = msgspec.structs.replace(plan.recipe.data, test=(plan.recipe.data.test[0], str(graded)))
+    evaluate = msgspec.structs.replace(plan.recipe.evaluate, measures=measures)
+    asked = msgspec.structs.replace(plan.recipe, data=data, evaluate=evaluate)
+    made = plans.plan_of(asked, settings, now=NOW)
+    (tmp_path / "again.toml").write_text(recipes.render(made.asked))
+    again = plans.plan_of(recipes.load(str(tmp_path / "again.toml")).recipe, settings, now=NOW)
+    assert again.measures == made.measures
+    assert again.fingerprint == made.fingerprint

@@ -62,7 +62,7 @@ def _facts(member: RunTarget, model: str) -> RunFacts:
         state=_state(folder),
         fingerprint=plan.fingerprint,
         command=_command(folder.name, plan.device, plan.threads),
-        recipe_toml=recipes.render(plan.recipe),
+        recipe_toml=recipes.render(plan.asked),
         inputs=tuple((entry.role, entry.name, entry.sha256) for entry in plan.inputs),
         versions=_versions(folder, plan.versions),
         stages=tuple(_stage(folder, index, name, events) for index, name in enumerate(plan.recipe.chain)),

@@ -205,6 +205,7 @@ def test_the_recipes_beside_a_report_are_those_of_its_runs(whole: Report, tmp_pa
     for run in whole.runs:
         path = re.findall(r"--recipe (\S+)", run.command)[0]
         loaded = recipes.load(str(folder / path)).recipe
+        assert "auto" in loaded.evaluate.measures  # each test set has measures of its own; all of them suit none
         assert f"{loaded.base.rpartition('/')[2]} {loaded.name}" == run.model
 
 
