@@ -8,16 +8,15 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib.util
-import json
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
+from cerank.data import model_folders
 from cerank.errors import MissingError, UsageError
 from cerank.reading import open_file, read_file
 from cerank.registry import nearest
-from cerank.text import token_at
 
 Pooling = Literal["product", "mean", "classifier"]
 
@@ -130,10 +129,7 @@ def declared_pooling(folder: Path) -> Pooling:
         return marked_pooling(mark)
     if not pooling.is_file():
         return "classifier"
-    try:
-        values = json.loads(read_file(pooling, _LARGEST_JSON))
-    except ValueError as error:
-        raise UsageError("not JSON", where=str(pooling)) from error
+    values = model_folders.json_object(pooling)
     means = values.get("pooling_mode") == "mean" or values.get("pooling_mode_mean_tokens") is True
     if not means:
         raise UsageError("only mean pooling is supported", where=str(pooling), hint='set pooling = "classifier"')
@@ -148,7 +144,7 @@ def marked_pooling(mark: Path) -> Pooling:
     """
     try:
         return msgspec.json.decode(read_file(mark, _LARGEST_JSON), type=_Mark).pooling
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"names no pooling: {error}", where=str(mark)) from error
 
 
@@ -157,6 +153,7 @@ def fingerprint(folder: Path) -> str:
 
     Raises:
         MissingError: no config.json, or no safetensors weights.
+        UsageError: the folder holds what `model_folders.check` refuses.
     """
     if not (folder / "config.json").is_file():
         raise MissingError("no config.json, so this is no model", where=str(folder))
@@ -164,21 +161,14 @@ def fingerprint(folder: Path) -> str:
     if not weights:
         hint = "convert it: transformers' save_pretrained writes safetensors; pickled weights can run code"
         raise MissingError("no safetensors weights", where=str(folder), hint=hint)
+    model_folders.check(folder)
     names = ["config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt", "merges.txt", "spm.model"]
     files = [folder / name for name in names if (folder / name).is_file()] + weights
     head = folder / HEAD
     digest = hashlib.sha256()
-    for path in (found for found in files if found.name in {"config.json", "tokenizer_config.json"}):
-        _refuse_token(path)
     for path in [*files, *([head] if head.is_file() else [])]:
         digest.update(path.name.encode() + b"\0" + bytes.fromhex(_sha256(path)))
     return digest.hexdigest()
-
-
-def _refuse_token(path: Path) -> None:
-    """Refuses settings that hold an access token: they are copied into every checkpoint."""
-    if token_at(read_file(path, _LARGEST_JSON).decode("utf-8", "replace")) >= 0:
-        raise UsageError("holds an access token", where=str(path), hint="take it out, and revoke it")
 
 
 def _sha256(path: Path) -> str:

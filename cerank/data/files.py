@@ -127,20 +127,25 @@ class _Unpacked:
 
         self._zstandard: Any = zstandard
         self._file, self._frame = file, None
-        self._rest, self._is_open = b"", False
+        self._rest, self._ready, self._is_open = b"", memoryview(b""), False
 
     def read(self, size: int, /) -> bytes:
-        """At least one byte and hardly more than `size`, unless the end is reached."""
+        """`size` bytes, or what is left of the content."""
         found, count = [], 0
-        while count < size:
-            data = self._rest or self._file.read(_ZST_PIECE)
-            if not data:
-                if self._is_open:
-                    raise EOFError("cut short")
-                break
-            found.append(self._unpack(data))
+        while count < size and (piece := self._ready or self._next()):
+            found.append(piece[: size - count])
+            self._ready = piece[size - count :]
             count += len(found[-1])
         return b"".join(found)
+
+    def _next(self) -> memoryview:
+        """What the next packed bytes hold; nothing at the end."""
+        while data := self._rest or self._file.read(_ZST_PIECE):
+            if out := self._unpack(data):
+                return memoryview(out)
+        if self._is_open:
+            raise EOFError("cut short")
+        return memoryview(b"")
 
     def _unpack(self, data: bytes) -> bytes:
         if not self._is_open:

@@ -43,9 +43,10 @@ class RunFile(msgspec.Struct, frozen=True):
 class _Rows:
     """The documents and float32 scores of one query, in file order; 12 bytes a row beside the ids themselves."""
 
-    __slots__ = ("ids", "scores")
+    __slots__ = ("ids", "looked_at", "scores")
 
     def __init__(self) -> None:
+        self.looked_at = 1 << 16  # rows, after which repetition is looked for
         self.ids: list[str] = []
         self.scores = array("f")
 
@@ -93,6 +94,10 @@ def _gathered(path: Path) -> tuple[dict[bytes, _Rows], str]:
                 rows = queries.setdefault(query, _Rows())
                 tag = tag or parts[5].decode()
             rows.ids.append(parts[2].decode())
+            if len(rows.ids) == rows.looked_at:  # or rows that say one thing for ever would fill memory first
+                rows.looked_at *= 2
+                if len(set(rows.ids)) != len(rows.ids):
+                    refuse_second(path, query.decode())
             rows.scores.append(_score(parts[4], path, number))
     return queries, tag
 

@@ -12,10 +12,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from cerank.data import model_folders
 from cerank.data.bases import HEAD, MARK, BaseFiles, Pooling
 from cerank.domain.seeds import derive
 from cerank.errors import MissingError, UsageError
 from cerank.learn.tokens import Batch
+from cerank.reading import read_file
 
 
 class CrossEncoder(nn.Module):
@@ -60,6 +62,7 @@ def load(files: BaseFiles, pooling: str, seed: int) -> CrossEncoder:
     from transformers import AutoModel, AutoModelForSequenceClassification
     from transformers.utils import logging
 
+    model_folders.check(files.folder)
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # transformers leaves it untyped; it draws over the log and the live display
     chosen = files.pooling if pooling == "auto" else msgspec.convert(pooling, Pooling)
     torch.manual_seed(derive(seed, "head"))
@@ -104,6 +107,7 @@ def tokenizer_of(folder: Path) -> Any:
     """
     from transformers import AutoTokenizer
 
+    model_folders.check(folder)
     try:
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except (OSError, ValueError, KeyError, ImportError) as error:
@@ -248,12 +252,12 @@ class Mark:
             MissingError: the folder is no checkpoint of cerank.
         """
         try:
-            values = json.loads((folder / MARK).read_bytes())
+            values = json.loads(read_file(folder / MARK))
             self.pooling: Pooling = msgspec.convert(values["pooling"], Pooling)
             self.max_length, self.max_query_length = int(values["max_length"]), int(values["max_query_length"])
             self.max_document_length = int(values.get("max_document_length", 0))
             self.truncation = str(values.get("truncation", "document"))
         except FileNotFoundError as error:
             raise MissingError(f"no {MARK}, so this is no checkpoint of cerank", where=str(folder)) from error
-        except (ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise UsageError("unreadable", where=str(folder / MARK)) from error
