@@ -32,7 +32,7 @@ from cerank.data.files import (
 )
 from cerank.data.trec import RunFile, read_qrels
 from cerank.domain import decode
-from cerank.errors import FormatError, MissingError, UsageError
+from cerank.errors import CerankError, FormatError, MissingError, UsageError
 from cerank.reading import read_file
 from cerank.registry import nearest
 from cerank.text import shown
@@ -247,7 +247,10 @@ def _shared(folder: Path, cache: Path | None) -> Dataset | None:
     if named.ir_datasets:
         from cerank.data.irds import open_catalogued
 
-        return open_catalogued(named.ir_datasets, cache)
+        try:
+            return open_catalogued(named.ir_datasets, cache)
+        except CerankError as error:
+            raise type(error)(error.what, where=error.where or str(path), hint=error.hint) from error
     other, _, split = named.folder.partition("#")
     there = folder / local_path(other)
     if (there / COLLECTION).exists():

@@ -22,6 +22,8 @@ S = TypeVar("S", bound=msgspec.Struct)
 
 _LEAVE_IT_OUT = "leave it out; the hub's client reads HF_TOKEN, or what `hf auth login` kept"
 LARGEST_TOML = 1 << 20  # bytes; a recipe or settings file is some 5 KB, more is a wrong file
+_MOST_DOTS = 64  # in a line, outside its texts and comment
+_STRING = re.compile(r'"[^"]*"|\'[^\']*\'')
 DEEPEST_TABLE = 16  # levels; keeps every later recursion shallow
 
 
@@ -135,6 +137,7 @@ def toml_table(source: bytes, where: str) -> dict[str, Any]:
     if (spot := token_at(text)) >= 0:
         number = text.count("\n", 0, spot) + 1
         raise FormatError("holds an access token, which no run may keep", where=f"{where}:{number}", hint=_LEAVE_IT_OUT)
+    _refuse_long_keys(text, where)
     try:
         values = tomllib.loads(text)
     except RecursionError:
@@ -145,6 +148,13 @@ def toml_table(source: bytes, where: str) -> dict[str, Any]:
     if _is_deeper(values, DEEPEST_TABLE):
         raise FormatError("values are nested too deep", where=where)
     return values
+
+
+def _refuse_long_keys(text: str, where: str) -> None:
+    """Refuses keys of very many parts, a.b.c and so on: tomllib takes time by their square, 30 s for 200 KB."""
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.count(".") > _MOST_DOTS and _STRING.sub("", line).partition("#")[0].count(".") > _MOST_DOTS:
+            raise FormatError("values are nested too deep", where=f"{where}:{number}")
 
 
 def _toml_mistake(message: str, text: str) -> tuple[str, str]:
