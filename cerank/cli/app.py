@@ -10,6 +10,7 @@ import cerank
 from cerank.cli import (
     benching,
     catalogue,
+    checking,
     dashboard,
     importing,
     ingesting,
@@ -42,6 +43,8 @@ app.command(rich_help_panel=_RUNS)(watching.ps)
 app.command(rich_help_panel=_RUNS)(watching.show)
 app.command(rich_help_panel=_RUNS)(watching.logs)
 app.command(rich_help_panel=_RUNS)(running.rm)
+app.command(rich_help_panel=_RUNS)(checking.verify)
+app.command(rich_help_panel=_RUNS)(checking.doctor)
 app.add_typer(queueing.queue_app, name="queue", rich_help_panel=_RUNS)
 app.command(rich_help_panel=_MEASURING)(measuring.compare)
 app.command(rich_help_panel=_MEASURING)(reporting.report)

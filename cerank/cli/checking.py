@@ -1,0 +1,83 @@
+"""The commands that look for damage: one run, or the whole lab."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+
+from cerank.cli import options
+from cerank.cli.output import Column, Table, emit, say
+from cerank.cli.running import settings_of
+from cerank.errors import ExitCode
+
+_VERIFIED = (Column("run", "Run"), Column("key", "What"), Column("value", "Is"))
+_FOUND = (Column("state", "State"), Column("where", "Where"), Column("what", "What"), Column("hint", "What to do"))
+
+Run = Annotated[list[str], typer.Argument(metavar="RUN...", help="A run's name, label, or a part of its name.")]
+Fix = Annotated[
+    bool,
+    typer.Option("--fix", help="Move aside what is damaged and can be made again; remove killed work's leftovers."),
+]
+All = Annotated[bool, typer.Option("--all", help="Show what is in order, too.")]
+
+
+def verify(
+    run: Run,
+    lab: options.Lab = None,
+    cache: options.Cache = None,
+    form: options.Format = None,
+    json: options.Json = False,
+) -> None:
+    """Compute every hash of a run again, and its measures from its rankings; exit 1 where something differs.
+
+    A damaged run is marked so and shown so in lists, until `cerank resume` has made again what it can.
+    """
+    from cerank.lab.verifying import verify
+    from cerank.store import runs
+
+    settings = settings_of(lab, cache, form=form, json=json)
+    rows: list[tuple[object, ...]] = []
+    is_well = True
+    for folder in [runs.find(settings.lab, text) for text in run]:
+        found = verify(folder, datetime.now(UTC))
+        is_well = is_well and not found.problems
+        rows += [
+            (folder.name, "files with a hash", str(found.files)),
+            (folder.name, "sealed models and checkpoints", str(found.models)),
+            (folder.name, "rankings measured again", str(found.rankings)),
+            (folder.name, "values compared", str(found.values)),
+            (folder.name, "largest difference", f"{found.largest:.1e}" if found.largest else "0"),
+            (folder.name, "verdict", "as it was written" if not found.problems else "damaged"),
+            *((folder.name, "problem", problem) for problem in found.problems),
+        ]
+        if found.problems:
+            say(f"{folder.name} is damaged: `cerank resume {folder.name}` makes again what can be")
+    emit(Table("verified", _VERIFIED, tuple(rows)), settings.format)
+    if not is_well:
+        raise typer.Exit(ExitCode.FAILED)
+
+
+def doctor(
+    fix: Fix = False,
+    all_: All = False,
+    lab: options.Lab = None,
+    cache: options.Cache = None,
+    form: options.Format = None,
+    json: options.Json = False,
+) -> None:
+    """Look at the lab, its runs, the cache and this machine, and say what to do; exit 1 where something is wrong.
+
+    Looks at every byte of every run, so it takes some seconds a gigabyte.
+    """
+    from cerank.lab import doctor as examining
+
+    settings = settings_of(lab, cache, form=form, json=json)
+    found = examining.examine(settings, fix=fix)
+    rows = tuple((one.state, one.where, one.what, one.hint) for one in found if all_ or one.state != "good")
+    emit(Table("doctor", _FOUND, rows, empty="nothing is wrong"), settings.format)
+    wrong = sum(one.state == "wrong" for one in found)
+    say(f"{len(found)} things looked at, {wrong} wrong")
+    if wrong:
+        raise typer.Exit(ExitCode.FAILED)

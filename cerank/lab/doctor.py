@@ -1,0 +1,228 @@
+"""What is wrong with a lab, its cache, its runs and this machine, and what to do about each.
+
+Invariant: without `fix` nothing is changed but the marks on damaged runs; with it, nothing but leftovers of killed
+processes is deleted: what is damaged is moved aside.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from cerank.errors import CerankError, HeldError
+from cerank.launch import devices
+from cerank.settings import Settings
+from cerank.store import disk, lease, queue, records, runs
+from cerank.store.disk import DamagedError
+from cerank.store.layout import QueueFolder, RunFolder, runs_folder
+from cerank.store.lease import Lease
+from cerank.store.records import Attempt
+
+LEAST = 1 << 30  # bytes; a small base's checkpoints and models take some 500 MB
+State = Literal["good", "note", "wrong", "fixed"]
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """One thing that was looked at."""
+
+    state: State
+    where: str
+    what: str
+    hint: str = ""  # what to do
+
+
+def examine(settings: Settings, *, fix: bool = False, now: datetime | None = None) -> list[Finding]:
+    """Looks at everything; the worst is "wrong", which stays so until a person or `fix` has done something.
+
+    Args:
+        settings: which lab and cache.
+        fix: move aside what is damaged and can be made again, and remove what killed processes left over.
+        now: the clock.
+    """
+    now = now or datetime.now(UTC)
+    found = [*_place(settings.lab, "lab"), *_place(settings.cache, "cache"), *_packages(), *_devices()]
+    found += [*_queue(settings.lab, fix), *_leftovers(settings.lab, fix)]
+    try:
+        folders = runs.folders(settings.lab)
+    except CerankError as error:
+        return [*found, Finding("wrong", str(settings.lab), str(error))]
+    for folder in folders:
+        found += _run(folder, fix, now)
+    return found
+
+
+def is_well(found: list[Finding]) -> bool:
+    """Whether nothing is wrong."""
+    return all(one.state != "wrong" for one in found)
+
+
+def _place(path: Path, what: str) -> Iterator[Finding]:
+    """Whether a folder can be written to, has room, and has locks."""
+    if not path.exists():
+        yield Finding("note", str(path), f"there is no {what} yet", "it is made when it is first needed")
+        return
+    probe = path / f".doctor-{os.getpid()}"
+    try:
+        disk.write(probe, b"x")
+        disk.remove(probe)
+    except CerankError as error:
+        yield Finding("wrong", str(path), error.what, error.hint)
+        return
+    yield Finding("good", str(path), f"the {what} can be written to")
+    free = shutil.disk_usage(path).free
+    hint = "free some space: a run stops when it cannot save, and goes on when it can"
+    state: State = "good" if free >= LEAST else "wrong"
+    yield Finding(state, str(path), f"{free / 1e9:.1f} GB free", "" if free >= LEAST else hint)
+    if what == "lab":
+        if lease.has_locks(path):
+            yield Finding("good", str(path), "its file system has locks")
+        else:
+            text = "its file system has no locks that hold: leases are files with a beat instead"
+            yield Finding("note", str(path), text, "a worker that dies on another host frees its run only after 60 s")
+
+
+def _packages() -> Iterator[Finding]:
+    """The packages that cerank asks for, at the versions it asks for."""
+    from packaging.requirements import Requirement
+
+    wrong = 0
+    for text in requires("cerank") or []:
+        asked = Requirement(text)
+        if asked.marker is not None and not asked.marker.evaluate({"extra": ""}):
+            continue
+        try:
+            have = version(asked.name)
+        except PackageNotFoundError:
+            wrong += 1
+            yield Finding("wrong", asked.name, "is not installed", f"pip install '{asked}'")
+            continue
+        if not asked.specifier.contains(have, prereleases=True):
+            wrong += 1
+            yield Finding("wrong", asked.name, f"is {have}, asked for is {asked.specifier}", f"pip install '{asked}'")
+    if not wrong:
+        yield Finding("good", "packages", "all are here, at the versions asked for")
+
+
+def _devices() -> Iterator[Finding]:
+    found = devices.found(os.environ)
+    yield Finding("good", "devices", ", ".join(f"{one.name} {one.model}".strip() for one in found))
+
+
+def _queue(lab: Path, fix: bool) -> Iterator[Finding]:
+    files = QueueFolder(lab)
+    try:
+        waiting = queue.entries(lab)
+    except DamagedError as error:
+        if not fix:
+            yield Finding("wrong", error.where, error.what, f"{error.hint}, or cerank doctor --fix")
+            return
+        disk.set_aside(files.entries)
+        yield Finding(
+            "fixed", error.where, f"{error.what}; moved aside", "queue again what waited: cerank resume --queue"
+        )
+        return
+    names = {folder.name for folder in runs.folders(lab)}
+    gone = [entry.run for entry in waiting if entry.run not in names]
+    if gone and fix:
+        queue.drop(lab, gone)
+    if gone:
+        state: State = "fixed" if fix else "note"
+        yield Finding(state, str(files.entries), f"runs that are gone stand in the queue: {', '.join(gone[:5])}")
+
+
+def _leftovers(lab: Path, fix: bool) -> Iterator[Finding]:
+    """Half-made runs and half-removed ones, of processes that were killed."""
+    where = runs_folder(lab)
+    if not where.is_dir():
+        return
+    for path in sorted(where.glob(".*")):
+        if path.name.endswith((".tmp", ".removed")):
+            yield from _left(path, fix, "a killed process left it over")
+
+
+def _left(path: Path, fix: bool, what: str) -> Iterator[Finding]:
+    if not fix:
+        yield Finding("note", str(path), what, "cerank doctor --fix removes it")
+        return
+    try:
+        disk.remove_tree(path)
+    except CerankError as error:
+        yield Finding("wrong", str(path), error.what, error.hint)
+    else:
+        yield Finding("fixed", str(path), f"{what}; removed")
+
+
+def _run(folder: RunFolder, fix: bool, now: datetime) -> Iterator[Finding]:
+    """One run: its bytes, how it stands, and whether it could go on here."""
+    from cerank.lab.verifying import verify
+
+    if lease.is_held(folder.lease):
+        yield Finding("good", folder.name, "a worker holds it; it is looked at when that has ended")
+        return
+    problems = verify(folder, now).problems
+    status = runs.status(folder, now)
+    if problems:
+        yield from _damaged(folder, list(problems), fix, now)
+    elif status.state in {"lost", "failed", "paused"}:
+        text = f"it is {status.state}" + (f": {status.text}" if status.text else "")
+        yield Finding("note", folder.name, text, f"cerank resume {folder.name}")
+    else:
+        yield Finding("good", folder.name, f"it is {status.state}, and every hash and measure is right")
+    if not folder.done.exists():
+        yield from _can_go_on(folder)
+    for path in sorted(folder.path.rglob(".*.tmp")):
+        yield from _left(path, fix, "a killed worker left it over")
+
+
+def _damaged(folder: RunFolder, problems: list[str], fix: bool, now: datetime) -> Iterator[Finding]:
+    from cerank.worker import mending
+
+    hint = f"cerank resume {folder.name} makes it again, or cerank doctor --fix and later"
+    if not fix:
+        for problem in problems:
+            yield Finding("wrong", folder.name, problem, hint)
+        return
+    try:
+        with Lease.take(folder.lease, now):
+            mended = mending.mend(folder)
+    except HeldError as error:
+        yield Finding("wrong", folder.name, error.what, error.hint)
+        return
+    except CerankError as error:
+        yield Finding("wrong", folder.name, str(error), error.hint or "start a new run of its recipe")
+        return
+    for problem in problems:
+        is_mended = problem in mended and not problem.startswith(str(folder.recipe))
+        hint = (
+            f"cerank resume {folder.name} makes it again" if is_mended else "it cannot be made again; the rest stands"
+        )
+        yield Finding("fixed" if is_mended else "wrong", folder.name, problem, hint)
+
+
+def _can_go_on(folder: RunFolder) -> Iterator[Finding]:
+    """Whether an unfinished run has its device and its versions here."""
+    with contextlib.suppress(CerankError):
+        plan = runs.load_plan(folder)
+        have = devices.found(os.environ)
+        if not any(devices.fits(plan.device, one) for one in have):
+            yield Finding("note", folder.name, f"it needs the device {plan.device}, which is not here")
+        numbers = folder.attempt_numbers()
+        if not numbers:
+            return
+        before = records.load(folder.attempt(numbers[-1]), Attempt).versions
+        changed = []
+        for name, old in before.items():
+            with contextlib.suppress(PackageNotFoundError):
+                if name != "python" and version(name) != old:
+                    changed.append(f"{name} {old} -> {version(name)}")
+        if changed:
+            hint = "it can go on, is marked so, and its bits are not promised any more"
+            yield Finding("note", folder.name, f"it was begun with other versions: {'; '.join(changed)}", hint)

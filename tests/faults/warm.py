@@ -1,0 +1,90 @@
+"""One process that has imported everything a worker needs; each call is a fork of it, so that faults cost little.
+
+A function to call lives in a module of this package, takes JSON values and returns one.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import traceback
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Warm:
+    """The process; used by one thread at a time."""
+
+    def __init__(self) -> None:
+        environ = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
+        command = [sys.executable, "-m", "tests.faults.warm"]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environ
+        )
+
+    def call(self, function: str, **given: Any) -> Any:
+        """`module.function(**given)` in a fork; its result.
+
+        Raises:
+            AssertionError: it raised; the text is its traceback.
+        """
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps([function, given]) + "\n")
+        self._process.stdin.flush()
+        is_good, value = json.loads(self._process.stdout.readline())
+        assert is_good, value
+        return value
+
+    def close(self) -> None:
+        """Ends the process."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
+
+
+def _answer(function: str, given: dict[str, Any], out: int) -> None:
+    module, _, name = function.partition(".")
+    try:
+        value = [True, getattr(importlib.import_module(f"tests.faults.{module}"), name)(**given)]
+    except BaseException:
+        value = [False, traceback.format_exc()]
+    with os.fdopen(out, "w") as file:
+        json.dump(value, file)
+
+
+def _serve() -> None:
+    import ir_measures  # noqa: F401 - what a worker imports late is imported here, once, before the first fork
+    import transformers
+    from transformers import AutoModel, AutoTokenizer, BertModel, BertTokenizerFast  # noqa: F401
+
+    import cerank.evaluate.measures
+    import cerank.worker.pipeline
+    import tests.worker.small
+
+    assert cerank.evaluate.measures
+    assert cerank.worker.pipeline
+    assert tests.worker.small
+    assert transformers
+    for line in sys.stdin:
+        function, given = json.loads(line)
+        with tempfile.TemporaryFile() as result:
+            child = os.fork()
+            if child == 0:
+                os.dup2(2, 1)  # what it prints is no answer
+                _answer(function, given, os.dup(result.fileno()))
+                os._exit(0)
+            os.waitpid(child, 0)
+            result.seek(0)
+            answer = result.read().decode()
+        print(answer or json.dumps([False, "the fork died without an answer"]), flush=True)
+
+
+if __name__ == "__main__":
+    _serve()
