@@ -187,7 +187,9 @@ class StageWork:
         if stage.source == "teacher":
             ranking = desk.sources.teacher(self._name, stage)
         else:
+            # another part of the recipe may look deeper; what is learnt here is this stage's own to say
             ranking = desk.sources.candidates(self._training, inputs.training_first_stage(recipe, stage))
+            ranking = ranking.top(stage.window[1])
         sampler = Sampler(
             self._name,
             stage,
@@ -318,8 +320,13 @@ def drift(before: dict[str, torch.Tensor], encoder: CrossEncoder) -> Drift:
     changed = count = 0
     for key, value in encoder.state_dict().items():
         if value.is_floating_point():
-            moved += float((value - before[key]).double().pow(2).sum())
-            total += float(before[key].double().pow(2).sum())
+            moved += _squares(value - before[key])
+            total += _squares(before[key])
             changed += int((value != before[key]).sum())
             count += value.numel()
     return Drift(math.sqrt(moved / total) if total else 0.0, changed / count if count else 0.0)
+
+
+def _squares(values: torch.Tensor) -> float:
+    """The sum of squares as float64, which Apple's GPUs do not have."""
+    return float((values.cpu() if values.device.type == "mps" else values).double().pow(2).sum())

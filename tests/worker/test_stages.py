@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+from datetime import UTC, datetime
 
 import pytest
 
@@ -16,10 +18,16 @@ from cerank.errors import UsageError
 from cerank.lab import plans
 from cerank.learn.rerank import Scorer
 from cerank.store import journal, records
+from cerank.worker.beat import Beat
+from cerank.worker.notes import Notes
+from cerank.worker.sources import Sources
+from cerank.worker.stage import Desk, StageWork
+from cerank.worker.stop import StopFlag
 
 from .small import STAGE, small_plan, small_run
 from .test_runs import forked, rows_of
 
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
 CONTRASTIVE = {**STAGE, "validation_loss": "yes", "truncation": "longest_first", "in_batch": 2}
 DISTILL = {**STAGE, "loss": "ranknet", "source": "teacher", "teacher": "oracle", "mean_over": "pairs", "keep": "last"}
 DISTILL |= {"validation_measure": "loss", "max_document_length": 12, "steps": 20}
@@ -46,6 +54,24 @@ def test_a_validation_shows_the_stages_own_loss_beside_the_measures(finished):
     assert [(row.stage, row.step) for row in rows] == [(0, 10), (0, 20), (0, 30), (1, 10), (1, 20)]
     assert all(set(row.measures) == {"nDCG@10", "RR@10", "loss"} for row in rows)
     assert all(math.isfinite(row.measures["loss"]) and row.measures["loss"] > 0 for row in rows)
+
+
+def test_what_a_stage_draws_from_ends_at_its_window_however_deep_another_part_of_the_recipe_looks(tmp_path):
+    contrastive = {**STAGE, "window": [1, 4], "positives": 2, "positives_by": "top", "first_stage": "oracle"}
+    deeper = {**contrastive, "window": [1, 10]}
+    supplies, seen = [], []
+    for name, stages in (("one", {"contrastive": contrastive}), ("two", {"contrastive": contrastive, "more": deeper})):
+        plan, settings = small_plan(tmp_path / name, chain=list(stages), stages=stages)
+        run = small_run(settings.lab, plan, settings)
+        with contextlib.closing(Notes(run, 1, lambda: NOW)) as notes:
+            beat = Beat(tmp_path / "beat.json", 1, lambda: NOW)
+            desk = Desk(plan, run, Sources(plan, run, notes), notes, beat, StopFlag(run.stop))
+            sampler = StageWork(desk, 0)._sampler()
+        supplies.append(sampler.supply)
+        seen.append([sampler.groups(step) for step in range(1, 6)])
+    assert supplies[0].unretrieved_positives > 0
+    assert supplies[0] == supplies[1]
+    assert seen[0] == seen[1]
 
 
 def test_the_checkpoint_of_the_smallest_validation_loss_is_the_best(finished):
