@@ -90,6 +90,8 @@ def _tests(found: Declared, verdicts: Judged) -> list[str]:
     is_one = verdicts.family == 1
     what = "1 test" if is_one else f"the {verdicts.family:,} tests"
     whose = f"declared in matrix {found.record.name} before its runs" if found.record else "of this report"
+    if found.record and verdicts.family > _declared(found, verdicts):
+        whose += " or asked for since"
     method = METHODS[terms.correction]
     test = "Two-sided paired t-tests" if terms.correction != "max-t" else "Paired differences"
     lines = [f"{test}, {method} over {what} {whose} ({_product(found, verdicts)}), level {level}."]
@@ -101,11 +103,17 @@ def _tests(found: Declared, verdicts: Judged) -> list[str]:
     return lines
 
 
+def _declared(found: Declared, verdicts: Judged) -> int:
+    """Tests of the measures that were declared."""
+    return verdicts.models * len(found.first_stages) * sum(len(names) for names in found.measures.values())
+
+
 def _product(found: Declared, verdicts: Judged) -> str:
     models = verdicts.models
     tests, firsts = len(found.tests), len(found.first_stages)
-    sizes = {len(names) for names in found.measures.values()}
-    measures = _count(sizes.pop(), "measure") if len(sizes) == 1 else "the measures of each test set"
+    is_even = len({len(names) for names in found.measures.values()}) == 1
+    each, rest = divmod(verdicts.family, max(1, models * tests * firsts))  # measures asked for now count, too
+    measures = _count(each, "measure") if is_even and not rest else "the measures of each test set"
     places = f"{_count(tests, 'test set')} × {_count(firsts, 'first stage')}"
     return f"{_count(models, 'model')} × {places} × {measures}"
 

@@ -171,6 +171,16 @@ def test_asking_for_one_measure_shrinks_no_declared_family(lab):
     assert less.family == less.comparison.family == FAMILY
 
 
+def test_a_measure_asked_for_later_enlarges_the_family_and_the_caption_says_so(lab):
+    more = report(lab.settings, Request(names=("grid",), measures=("AP",)))
+    assert more.family == FAMILY // 2 * 3
+    caption = " ".join(more.grids[0].caption)
+    assert "the 48 tests declared in matrix grid before its runs or asked for since (4 models" in caption
+    assert "2 first stages × 3 measures)" in caption
+    runs = report(lab.settings, Request(names=tuple(run.name for run in lab.runs.values()), measures=("AP",)))
+    assert "(5 models × 2 test sets × 2 first stages × 1 measure)" in " ".join(runs.grids[0].caption)
+
+
 def test_another_baseline_than_the_declared_one_is_said_to_be_chosen_afterwards(lab):
     found = report(lab.settings, Request(names=("grid",), baseline="first-stage"))
     assert {row.left for row in found.comparison.rows} == {"first stage"}
