@@ -11,7 +11,7 @@ from cerank.escapes import html
 from cerank.evaluate.verdicts import explain
 from cerank.lab.reporting import latex, tables
 from cerank.lab.reporting.captions import GLYPHS
-from cerank.lab.reporting.layout import blocks, first_spans, groups, value_text
+from cerank.lab.reporting.layout import blocks, first_spans, groups, row_name, value_text
 from cerank.lab.reporting.records import Cell, Grid, Line, Place, Report
 from cerank.tabular import TEXTS, Table, rounded
 
@@ -94,7 +94,7 @@ def _heads(places: Sequence[Place]) -> str:
 
 
 def _row(grid: Grid, line: Line, columns: Sequence[int], reasons: _Reasons) -> str:
-    name = html(line.model.recipe or line.model.label)
+    name = html(row_name(line.model))
     mark = ' <span class="soft">(baseline)</span>' if line.is_baseline else ""
     cells = []
     for at in columns:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from cerank import escapes
 from cerank.lab.reporting import tables
 from cerank.lab.reporting.captions import GLYPHS
-from cerank.lab.reporting.layout import blocks, first_spans, groups, value_text
+from cerank.lab.reporting.layout import blocks, first_spans, groups, row_name, value_text
 from cerank.lab.reporting.records import Cell, Grid, Line, Place, Report
 from cerank.store.layout import plain
 from cerank.tabular import TEXTS, Column, Table, rounded
@@ -112,7 +112,7 @@ def _heads(places: Sequence[Place]) -> list[str]:
 
 
 def _row(line: Line, columns: Sequence[int]) -> str:
-    name = escaped(line.model.recipe or line.model.label)
+    name = escaped(row_name(line.model))
     if line.is_baseline:
         name += r" {\scriptsize (baseline)}"
     indent = r"\quad " if line.model.base else ""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cerank.lab.reporting.records import Cell, Grid, Line, Place
+from cerank.lab.reporting.records import Cell, Grid, Line, Model, Place
 
 WIDEST = 12  # columns of values beside each other, as in the paper
 
@@ -48,6 +48,11 @@ def groups(grid: Grid) -> list[tuple[str, list[Line]]]:
         else:
             out.append((line.model.base, [line]))
     return out
+
+
+def row_name(model: Model) -> str:
+    """What a row is called below its base: the recipe, and the run's label where another row has the same recipe."""
+    return model.label.removeprefix(f"{model.base} ") if model.base else model.label
 
 
 def value_text(cell: Cell) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from cerank import escapes
 from cerank.lab.reporting import latex, tables
 from cerank.lab.reporting.captions import GLYPHS
-from cerank.lab.reporting.layout import blocks, groups, value_text
+from cerank.lab.reporting.layout import blocks, groups, row_name, value_text
 from cerank.lab.reporting.records import Cell, Grid, Report
 from cerank.tabular import written
 
@@ -39,9 +39,7 @@ def _grid(grid: Grid) -> str:
         rows = [["model", *heads], ["---", *["---:"] * len(columns)]]
         for base, lines in groups(grid):
             for line in lines:
-                name = " ".join(
-                    escapes.markdown(part) for part in (base, line.model.recipe or line.model.label) if part
-                )
+                name = " ".join(escapes.markdown(part) for part in (base, row_name(line.model)) if part)
                 name += " (baseline)" if line.is_baseline else ""
                 rows.append([name, *(_cell(line.cells[at]) for at in columns)])
         parts.append("".join(f"| {' | '.join(row)} |\n" for row in rows))

@@ -209,6 +209,25 @@ def test_the_recipes_beside_a_report_are_those_of_its_runs(whole: Report, tmp_pa
         assert f"{loaded.base.rpartition('/')[2]} {loaded.name}" == run.model
 
 
+def test_rows_of_one_recipe_with_other_settings_can_be_told_apart_in_every_form(tmp_path) -> None:
+    from tests.lab.made_runs import made_run
+    from tests.worker.small import small_plan
+
+    plan, settings = small_plan(tmp_path, force=["shared_queries"])
+    stages = {
+        name: msgspec.structs.replace(one, learning_rate=2 * one.learning_rate)
+        for name, one in plan.recipe.stages.items()
+    }
+    faster = msgspec.structs.replace(plan, recipe=msgspec.structs.replace(plan.recipe, stages=stages))
+    runs = [made_run(settings, plan, "slow"), made_run(settings, faster, "fast")]
+    found = report(settings, Request(names=tuple(run.name for run in runs)))
+    for form in ("html", "markdown", "latex"):
+        text = writing.as_text(found, form)
+        (table,) = re.findall(r"first stage.*?(?:</table>|mean over|bottomrule)", text, re.DOTALL)[:1]
+        assert "small (slow)" in table
+        assert "small (fast)" in table
+
+
 def test_one_form_alone_is_that_form_with_its_sources(whole: Report, tmp_path) -> None:
     folder = writing.save(whole, tmp_path / "report", ("latex",))
     assert not list(folder.glob("*.html"))
