@@ -67,6 +67,10 @@ def run(
     missing. Stages that its runs share are trained once.
     """
     settings = settings_of(lab, cache, device, threads, form, json)
+    if pairs_per_second and not dry_run:
+        raise UsageError("it tells the time of a plan that is shown", where="--pairs-per-second", hint="with --dry-run")
+    if seeds and seed is not None:
+        raise UsageError("--seed and --seeds are both given", hint=f"--seeds {seed},... takes any number of seeds")
     parts = plans.parts_of(dataset) if dataset else None
     if matrix or name or seeds or baseline or len(recipe or ()) > 1 or len(base or ()) > 1:
         from cerank.cli import matrices
@@ -83,6 +87,8 @@ def run(
         )
         if label:
             raise UsageError("runs of a matrix have labels of their own", where="--label", hint="--name names it")
+        if detach:
+            raise UsageError("runs of a matrix go to the queue", where="--detach", hint="`cerank queue` shows them")
         matrices.run(settings, asked, dry_run=dry_run, pairs_per_second=pairs_per_second)
         return
     if not recipe:

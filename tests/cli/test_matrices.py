@@ -77,6 +77,9 @@ def test_a_matrix_is_queued_whole_and_asked_again_adds_nothing(folder: Path) -> 
         (("--seeds", "1,2"), "a matrix needs recipes"),
         ((*MATRIX[:4], "--seeds", "2-1"), "ends before it starts"),
         ((*MATRIX[:4], "--label", "x"), "labels of their own"),
+        ((*MATRIX, "--seed", "3"), "--seed and --seeds"),
+        ((*MATRIX, "--detach"), "go to the queue"),
+        ((*MATRIX, "--pairs-per-second", "10"), "a plan that is shown"),
         ((*MATRIX[:4], "--baseline", "three.toml"), "not one of the recipes"),
     ],
 )
