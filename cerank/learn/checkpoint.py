@@ -57,7 +57,7 @@ def save(folder: Path, model: CrossEncoder, optimizer: AdamW, state: State) -> N
     newest = sorted(_steps(folder))[-KEPT:]
     needed = {*newest, *(_best_of(folder / name_of(step)) for step in newest)}
     for step in set(_steps(folder)) - needed:
-        disk.remove_tree(folder / name_of(step))
+        disk.discard(folder / name_of(step))
 
 
 def resume(folder: Path, model: CrossEncoder, optimizer: AdamW, reject: Callable[[str], None]) -> State:

@@ -144,6 +144,9 @@ class _Clock:
     def validate(self, step: int) -> float:  # noqa: ARG002 - a watch is asked so
         return 0.0
 
+    def saving(self) -> None:
+        """Nothing is saved."""
+
     def saved(self, state: State) -> None:
         """Nothing is saved."""
 

@@ -49,6 +49,9 @@ class Watch(Protocol):
     def validate(self, step: int) -> float:
         """Measures the model as it is; returns the stage's validation measure, larger is better."""
 
+    def saving(self) -> None:
+        """Hears that a checkpoint is about to be written: what was read so far must be on the disk before it."""
+
     def saved(self, state: State) -> None:
         """Hears that a checkpoint is on disk."""
 
@@ -223,5 +226,6 @@ class Trainer:
 
     def _save(self, model: CrossEncoder, optimizer: AdamW, state: State, watch: Watch) -> None:
         if state.step and not (self.folder / checkpoint.name_of(state.step)).exists():
+            watch.saving()
             checkpoint.save(self.folder, model, optimizer, state)
             watch.saved(state)

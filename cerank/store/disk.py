@@ -275,6 +275,19 @@ def remove_tree(path: Path) -> None:
     _operation("remove-folder", path, path.rmdir)
 
 
+DISCARDED = ".removed"  # the end of the hidden name of what is being removed
+
+
+def discard(path: Path) -> None:
+    """As `remove_tree`, whole or not at all for who looks: a kill leaves a hidden folder, which the next one removes."""
+    if not path.exists():
+        return
+    grave = path.with_name(f".{path.name}{DISCARDED}")
+    remove_tree(grave)
+    rename(path, grave)
+    remove_tree(grave)
+
+
 def rename(path: Path, target: Path) -> None:
     """Give `path` another name in the same folder, durably.
 

@@ -98,6 +98,7 @@ def _attempt(folder: RunFolder, stop: StopFlag) -> ExitCode:
     if folder.done.exists():
         _log("the run is finished already")
         return ExitCode.OK
+    mending.tidy(folder, plan)
     runs.clear_failure(folder)
     number = max(folder.attempt_numbers(), default=0) + 1
     notes = Notes(folder, number, now)

@@ -148,6 +148,21 @@ def mend(folder: RunFolder) -> list[str]:
     return [str(problem) for problem in found]
 
 
+def tidy(folder: RunFolder, plan: Plan) -> None:
+    """Removes what a killed worker or a power cut left half-made or half-removed. Only under the lease.
+
+    Raises:
+        RunFailedError: the disk refuses.
+    """
+    for path in sorted(folder.path.rglob(".*")):
+        if path.name.endswith((".tmp", disk.DISCARDED)) and path.exists():
+            disk.remove_tree(path)
+    for index, name in enumerate(plan.recipe.chain):
+        if folder.final(index, name).is_dir():  # the stage is over; its last checkpoint keeps the optimizer
+            for step in folder.checkpoint_steps(index, name)[:-1]:
+                disk.discard(folder.checkpoint(index, name, step))
+
+
 def _is_record(folder: RunFolder, path: Path) -> bool:
     """Whether it is a record of its own; the recipe is not: the plan has all of it, and nobody could write it again."""
     is_top = path.parent in {folder.path, folder.attempts} and path != folder.recipe

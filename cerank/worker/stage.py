@@ -169,7 +169,7 @@ class StageWork:
         folder = self._desk.folder.checkpoints(self._index, self._name)
         for older in self._desk.folder.checkpoint_steps(self._index, self._name):
             if older != step:
-                disk.remove_tree(folder / checkpoint.name_of(older))
+                disk.discard(folder / checkpoint.name_of(older))
 
     def _start(self) -> BaseFiles:
         """Where the stage's first weights come from: the stage before, or the base."""
@@ -284,9 +284,12 @@ class StageWork:
                 found = (*found, *check([measure], qrels, where))
         return tuple(dict.fromkeys(found))
 
+    def saving(self) -> None:
+        """Puts the readings on the disk: a checkpoint that outlived them would leave a gap that no replay fills."""
+        self._desk.notes.sync()
+
     def saved(self, state: State) -> None:
         """Notes the checkpoint."""
-        self._desk.notes.sync()
         position = Position(self._index, state.step)
         self._desk.notes.event("checkpoint saved", f"{self._name} step {state.step}", position)
 

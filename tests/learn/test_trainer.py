@@ -48,6 +48,9 @@ class Notes:
         self.validations.append(step)
         return self.values.pop(0) if self.values else float(step)
 
+    def saving(self):
+        self.before_saves = len(self.readings)
+
     def saved(self, state):
         self.saves.append(state.step)
 
