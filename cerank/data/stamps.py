@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -40,12 +41,12 @@ def stamp_of(path: Path) -> Stamp:
         status = path.stat()
     except OSError as error:
         raise io_mistake(path, error) from error
-    return Stamp(str(path.resolve()), status.st_size, status.st_mtime_ns, status.st_ino)
+    return Stamp(os.path.realpath(path), status.st_size, status.st_mtime_ns, status.st_ino)
 
 
 def named(path: Path) -> str:
     """A name for what belongs to the file at this place."""
-    return hashlib.sha256(str(path.resolve()).encode("utf-8", "surrogateescape")).hexdigest()[:32]
+    return hashlib.sha256(os.fsencode(os.path.realpath(path))).hexdigest()[:32]
 
 
 def known_sha256(path: Path, room: Path) -> str:

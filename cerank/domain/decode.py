@@ -16,12 +16,13 @@ import msgspec
 
 from cerank.errors import FormatError
 from cerank.registry import nearest
-from cerank.text import token_at
+from cerank.text import shown, token_at
 
 S = TypeVar("S", bound=msgspec.Struct)
 
 _LEAVE_IT_OUT = "leave it out; the hub's client reads HF_TOKEN, or what `hf auth login` kept"
 LARGEST_TOML = 1 << 20  # bytes; a recipe or settings file is some 5 KB, more is a wrong file
+MOST_MISTAKES = 100  # that are told one by one; nobody reads more, and each costs a search
 _MOST_DOTS = 64  # in a line, outside its texts and comment
 _STRING = re.compile(r'"[^"]*"|\'[^\']*\'')
 DEEPEST_TABLE = 16  # levels; keeps every later recursion shallow
@@ -81,12 +82,17 @@ def table(kind: type[S], values: Mapping[str, object], path: str, mistakes: list
     hints = typing.get_type_hints(kind, include_extras=True)
     before = len(mistakes)
     given: dict[str, object] = {}
+    more = 0
     for key, value in values.items():
         where = f"{path}.{key}" if path else str(key)
         if key in hints:
             given[key] = _value(hints[key], value, where, mistakes)
+        elif len(mistakes) < MOST_MISTAKES:
+            mistakes.append(f"{shown(where, 200)}: unknown key; {nearest(str(key), hints)}")
         else:
-            mistakes.append(f"{where}: unknown key; {nearest(str(key), hints)}")
+            more += 1
+    if more:
+        mistakes.append(f"{path or 'the file'}: {more} more unknown keys")
     missing = [field.name for field in msgspec.structs.fields(kind) if field.required and field.name not in given]
     mistakes.extend(f"{path + '.' if path else ''}{name}: missing" for name in missing)
     return kind(**given) if len(mistakes) == before else None

@@ -5,6 +5,7 @@ Invariant: the declared family (baseline, measures, test sets, first stages) sta
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Annotated
 
@@ -92,7 +93,8 @@ def _mistakes(matrix: Matrix) -> list[str]:
         "measures": matrix.measures,
     }
     for key, entries in lists.items():
-        found += [f"{key}: '{entry}' stands twice" for at, entry in enumerate(entries) if entry in entries[:at]]
+        counts = Counter(entries)
+        found += [f"{key}: '{entry}' stands twice" for entry, count in counts.items() if count > 1]
     if matrix.baseline and matrix.baseline not in matrix.recipes:
         found.append(f"baseline: '{matrix.baseline}' is not one of the recipes")
     return found

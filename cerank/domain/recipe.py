@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
@@ -282,7 +283,7 @@ def _recipe_mistakes(recipe: Recipe) -> list[str]:
     for name, entries in lists.items():
         if not entries:
             mistakes.append(f"{name}: empty; name at least one")
-        twice = [entry for index, entry in enumerate(entries) if entry in entries[:index]]
+        twice = [entry for entry, count in Counter(entries).items() if count > 1]
         mistakes += [f"{name}: '{entry}' stands twice" for entry in twice]
     for name in recipe.chain:
         if name in recipe.stages:

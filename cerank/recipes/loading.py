@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from cerank.domain.decode import LARGEST_TOML, line_of, merged, toml_table
+from cerank.domain.decode import LARGEST_TOML, MOST_MISTAKES, line_of, merged, toml_table
 from cerank.domain.recipe import Recipe, recipe_from
 from cerank.errors import FormatError, RecipeError, UsageError
 from cerank.reading import read_file
@@ -165,11 +165,13 @@ def _placed(mistakes: Sequence[str], files: Sequence[_File], asked: Mapping[str,
     """The error for `mistakes` (each `key.path: what`), with the place of each in front."""
     lines = []
     first = ""
-    for mistake in mistakes:
+    for mistake in mistakes[:MOST_MISTAKES]:
         keys = tuple(re.sub(r"\[.*", "", mistake.partition(": ")[0]).split("."))
         place, file, number = _place_of(keys, files, asked)
         first = first or (f"{file.where}:{number}" if file and number else "")
         lines.append(f"{place}{mistake}" if len(mistakes) > 1 or not number else mistake)
+    if len(mistakes) > MOST_MISTAKES:
+        lines.append(f"and {len(mistakes) - MOST_MISTAKES} more")
     return RecipeError("\n".join(lines), where=first or files[0].where, hint=hint)
 
 

@@ -1,0 +1,97 @@
+"""`python -m tests.hostile.fuzz TARGET --minutes 10`: a coverage-guided fuzzer over one reader, or over all in turn.
+
+It needs atheris (libFuzzer for Python; `pip install atheris`, wheels for Linux and CPython 3.11 to 3.13). An input that
+lets anything but cerank's own errors out is kept in corpus/TARGET, where the tests try it for good. Inputs that only
+reach new code stay in a scratch folder: their number would grow without end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+KEPT = Path(__file__).parent / "corpus"
+WORDS = (
+    b"\xef\xbb\xbf", b"\xff\xfe", b"\r\n", b"\0", b"\x1f\x8b\x08", b"\x28\xb5\x2f\xfd", b"PK\x03\x04", b"PAR1", b"NaN",
+    b"Infinity", b"1e39", b"-1e-46", b"1_0", b"9" * 40, b"null", b"\\ud800", b"\xc2\xa0", b"\xe2\x80\xa8", b"../",
+    b"[[", b"q1 Q0 d1 1 1 t\n", b'"""', b"{", b"}", b"[", b"]", b'":', b"0x7f", b"inf", b"1979-05-27", b" = ",
+)  # fmt: skip
+
+
+def main() -> int:
+    """The command; exit code 1 where an input was found that a reader cannot take."""
+    words = argparse.ArgumentParser(prog="python -m tests.hostile.fuzz", description=__doc__)
+    words.add_argument("target", help="a target's name, 'all', or 'list'")
+    words.add_argument("--minutes", type=float, default=10.0, help="of each target")
+    words.add_argument("--inside", help=argparse.SUPPRESS)
+    asked = words.parse_args()
+    if asked.inside:
+        return _fuzz(asked.target, asked.minutes, Path(asked.inside))
+    from tests.hostile.targets import TARGETS
+
+    if asked.target == "list":
+        print("\n".join(TARGETS))
+        return 0
+    names = list(TARGETS) if asked.target == "all" else [asked.target]
+    unknown = [name for name in names if name not in TARGETS]
+    if unknown:
+        words.error(f"no target {unknown[0]}; `list` names them")
+    return max(_apart(name, asked.minutes) for name in names)
+
+
+def _apart(name: str, minutes: float) -> int:
+    """One target in a process of its own: libFuzzer ends the process it runs in."""
+    with tempfile.TemporaryDirectory(prefix="fuzz-") as scratch:
+        room = Path(scratch)
+        for part in ("inputs", "found"):
+            (room / part).mkdir()
+        (room / "words").write_text("".join(f'"{_escaped(word)}"\n' for word in WORDS))
+        command = [sys.executable, "-m", "tests.hostile.fuzz", name, "--minutes", str(minutes), "--inside", scratch]
+        done = subprocess.run(command, check=False, capture_output=True, text=True, errors="replace")
+        found = [path for path in (room / "found").iterdir() if not path.name.startswith("slow-")]
+        for path in found:
+            target = KEPT / name / f"found-{hashlib.sha256(path.read_bytes()).hexdigest()[:12]}"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target)
+        last = [line for line in done.stderr.splitlines() if line.startswith(("Done", "stat::number_of"))]
+        coverage = [line for line in done.stderr.splitlines() if " cov: " in line]
+        print(f"{name}: {len(found)} found; {' '.join(last)}; {coverage[-1][:70] if coverage else 'no coverage'}")
+        if found or not last:
+            print(done.stderr[-4000:], file=sys.stderr)
+        return 1 if found or not last else 0
+
+
+def _escaped(word: bytes) -> str:
+    return "".join(f"\\x{byte:02x}" for byte in word)
+
+
+def _fuzz(name: str, minutes: float, room: Path) -> int:
+    import atheris
+
+    with atheris.instrument_imports(include=["cerank"]):
+        from tests.hostile.targets import TARGETS
+    target = TARGETS[name]
+    place = room / "place"
+    if (KEPT / name).is_dir():
+        shutil.copytree(KEPT / name, room / "inputs", dirs_exist_ok=True)
+
+    def once(data: bytes) -> None:
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir()
+        (place / target.file).write_bytes(data)
+        target.refusal(place)
+
+    options = [f"-max_total_time={max(1, round(minutes * 60))}", "-max_len=2000", "-timeout=60", "-rss_limit_mb=6000"]
+    options += [f"-artifact_prefix={room}/found/", f"-dict={room}/words", "-print_final_stats=1", "-len_control=0"]
+    atheris.Setup([sys.argv[0], *options, str(room / "inputs")], once)
+    atheris.Fuzz()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
