@@ -9,11 +9,13 @@ import contextlib
 import importlib.util
 import sys
 import time
+from collections.abc import Sequence
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from cerank.data.bases import BaseFiles
 from cerank.data.samples import Sample
+from cerank.domain.groups import Group
 from cerank.domain.recipe import Stage
 from cerank.errors import MissingError
 from cerank.learn.speed import MAX_LENGTH, Timed, groups_of, synchronized
@@ -75,6 +77,7 @@ class SentenceTransformersTraining:
         stage = self._stage
         kind = losses.RankNetLoss if stage.loss == "ranknet" else losses.ListNetLoss
         clock = _clock(self._device)
+        groups = groups_of(self._sample, stage, steps + 1)
         with TemporaryDirectory() as folder:
             arguments = CrossEncoderTrainingArguments(
                 output_dir=folder,
@@ -92,19 +95,19 @@ class SentenceTransformersTraining:
             trainer = CrossEncoderTrainer(
                 model=self._model,
                 args=arguments,
-                train_dataset=self._rows(steps + 1),
+                train_dataset=self._rows(groups),
                 loss=kind(self._model),
                 callbacks=[clock],
             )
             with contextlib.redirect_stdout(sys.stderr):  # it prints a summary, and stdout is for data
                 trainer.train()
-        return Timed(steps * stage.groups_per_step * stage.group_size, clock.times[-1] - clock.times[0])
+        pairs = round(sum(map(len, groups)) * steps / (steps + 1))  # it shuffles them: the warm step is like any other
+        return Timed(pairs, clock.times[-1] - clock.times[0])
 
-    def _rows(self, steps: int) -> Any:
+    def _rows(self, groups: Sequence[Group]) -> Any:
         from datasets import Dataset
 
         sample = self._sample
-        groups = groups_of(sample, self._stage, steps)
         return Dataset.from_dict(
             {
                 "query": [sample.queries[group.query_id] for group in groups],

@@ -122,6 +122,16 @@ def test_scores_of_the_timed_contenders_are_equal(base, tmp_path):
         assert own == pytest.approx(peers.SentenceTransformers(files, "cpu", "fp32").score(sample), abs=1e-5)
 
 
+@pytest.mark.slow
+def test_trained_pairs_are_counted_as_they_are_where_lists_are_too_short_for_a_group(base, tmp_path):
+    files = speed.checkpoint_of(locate(str(base)), tmp_path / "made")
+    sample = generated(3, 3)
+    stage = speed.stage_of(sample, precision="fp32", group_size=8, groups_per_step=2)
+    learners = [speed.OwnTraining(files, sample, stage, "cpu")]
+    learners += [peers.SentenceTransformersTraining(files, sample, stage, "cpu")] if peers.can_train() else []
+    assert [one.train(2).pairs for one in learners] == [2 * 2 * 3] * len(learners)
+
+
 def test_needed_operations_of_a_classifier_are_counted_by_hand(base, tmp_path):
     files = speed.checkpoint_of(locate(str(base)), tmp_path / "made")
     hidden, inner, length = 16, 32, 10
