@@ -25,6 +25,7 @@ from cerank.errors import FormatError
 
 NEGATIVES, TEACHER, CROSS_ENCODER = "negatives", "teacher", "cross-encoder"
 _BOTH = "negatives that are positives of the same query, dropped"
+_AGAIN = "texts that come again in their list, dropped"
 _TWICE = "negatives that come again in their list, dropped"
 
 
@@ -79,8 +80,10 @@ def _with_text(sink: Sink, texts: Sequence[str], scores: Sequence[float | None],
     found: dict[str, float | None] = {}
     for text, score in zip(texts, scores, strict=True):
         doc_id = text_id(text)
-        if sink.document(doc_id, text, where):
-            found.setdefault(doc_id, score)
+        if doc_id in found:
+            sink.count(_AGAIN)
+        elif sink.document(doc_id, text, where):
+            found[doc_id] = score
     return found
 
 

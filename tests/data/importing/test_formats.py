@@ -29,6 +29,7 @@ def test_flag_embedding_gives_negatives_in_order_and_a_teacher(imported: Import)
     assert scores(dataset, "teacher") == {query: {a: 2.5, c: 2.0, b: 1.0}}
     counts = dict(found.contents.counts)
     assert counts["negatives that are positives of the same query, dropped"] == 1
+    assert counts["texts that come again in their list, dropped"] == 1  # b, with another score
     assert counts["documents without text, dropped"] == 1
 
 
