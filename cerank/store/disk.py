@@ -279,7 +279,7 @@ DISCARDED = ".removed"  # the end of the hidden name of what is being removed
 
 
 def discard(path: Path) -> None:
-    """As `remove_tree`, whole or not at all for who looks: a kill leaves a hidden folder, which the next one removes."""
+    """As `remove_tree`, whole or not at all for who looks: a kill leaves a hidden folder that the next one removes."""
     if not path.exists():
         return
     grave = path.with_name(f".{path.name}{DISCARDED}")

@@ -153,9 +153,7 @@ def _carried_out(plan: Plan, folder: RunFolder, number: int, *, notes: Notes, be
     notes.sync()
     seals.mark(folder, mending.gaps(folder, plan), records.timestamp(now()))
     manifests = sorted(folder.path.glob(f"stages/*/final/{disk.MANIFEST}"))
-    manifests += sorted(folder.path.glob(f"stages/*/checkpoints/step-*/{disk.MANIFEST}"))
-    kept = [path for path in manifests if ".bad" not in path.parent.name]
-    seals.seal(folder, [folder.readings, folder.events, *kept])
+    seals.seal(folder, [folder.readings, folder.events, *manifests])
     done = Done(time=records.timestamp(now()), attempt=number, seconds=seconds, seals=disk.sha256_file(folder.seals))
     records.save(folder.done, done)
     _log("finished")

@@ -85,7 +85,8 @@ def _files(folder: RunFolder) -> Iterator[Problem]:
             yield Problem(folder.seals, wrong)
     for one in found.values():
         path = folder.path / one.path
-        is_begun = done is None and not path.exists()  # its seal comes first, and an aside file is made again
+        # a seal comes before its file, and a file set aside is made again; but a ranking comes before its measures
+        is_begun = done is None and not path.exists() and not _is_needed(folder, path)
         is_growing = done is None and (one.path in _JOURNALS or path.name == disk.MANIFEST)
         wrong = "" if is_begun or is_growing else seals.problem(folder, one)
         if wrong:
@@ -96,6 +97,12 @@ def _files(folder: RunFolder) -> Iterator[Problem]:
             is_ours = path.is_file() and not path.name.startswith(".") and ".bad" not in path.name
             if is_ours and path.relative_to(folder.path).as_posix() not in found:
                 yield Problem(path, "the file has no seal, so nobody knows whether it is what was written")
+
+
+def _is_needed(folder: RunFolder, path: Path) -> bool:
+    """Whether what is made after it, in one go, stands: then nobody would make it again."""
+    is_early = path.parent.parent.name == "rankings" or path.name.endswith(".repairs.json")
+    return is_early and _made_together(folder, path)[-1].exists()
 
 
 def _size(path: Path) -> int:
@@ -130,6 +137,13 @@ def mend(folder: RunFolder) -> list[str]:
         DamagedError: the plan is damaged.
         RunFailedError: the disk refuses.
     """
+    told: dict[str, None] = {}
+    for _ in range(3):  # without its seal, lost with a row of their list, a file is found in the second round
+        told |= dict.fromkeys(_mended(folder))
+    return list(told)
+
+
+def _mended(folder: RunFolder) -> list[str]:
     found = problems(folder)
     for problem in found:
         if is_fatal(folder, problem):
@@ -139,6 +153,8 @@ def mend(folder: RunFolder) -> list[str]:
             _without_bad_rows(problem.path)
         elif _is_record(folder, problem.path):
             _aside(problem.path)
+        elif checkpoint := next((one for one in problem.path.parents if one.parent.name == "checkpoints"), None):
+            _aside(checkpoint)
         else:
             for path in _made_together(folder, problem.path):
                 _aside(path)
@@ -196,6 +212,8 @@ def _is_readable(line: bytes, path: Path) -> bool:
 def _made_together(folder: RunFolder, path: Path) -> list[Path]:
     """The file, with those made in one go with it: a ranking is made again only where its measures are gone, too."""
     relative = path.relative_to(folder.path)
+    if path.name.endswith(".repairs.json"):
+        return [path, path.with_name(path.name.replace(".run.repairs.json", ".run.gz"))]
     if relative.parts[0] not in {"rankings", "measures"}:
         return [path] if relative.parts[0] in seals.WHOLE else []
     stem = path.name.removesuffix(".run.gz").removesuffix(".facts.json").removesuffix(".jsonl")

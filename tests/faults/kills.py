@@ -11,9 +11,9 @@ from typing import Any
 
 import msgspec
 
+from cerank.domain.readings import Event
 from cerank.store import disk, journal
 from cerank.store.layout import RunFolder
-from cerank.domain.readings import Event
 
 from .forks import all_bits, difference, ended, fast_plan, finish, killed_after, log_of, small_run, worker
 
@@ -39,7 +39,7 @@ def prepared(folder: str, *, adopts: bool = False) -> tuple[Any, Any, RunFolder,
 
 def random_kills(folder: str, count: int, seed: int = 0) -> dict[str, Any]:
     """`count` times `kill -9` at uniform times, some eight a run; every run must end with the bits of a calm one."""
-    plan, settings, calm, wanted = prepared(folder)
+    plan, settings, _, wanted = prepared(folder)
     began = time.monotonic()
     again = small_run(Path(folder), plan, settings, 59)
     _forget_scores(Path(plan.cache))

@@ -88,7 +88,7 @@ class Durable:
         for name, child in self._names.get(number, {}).items():
             if child in self._names:
                 self._rebuilt(child, target / name)
-            elif os.path.isdir(f"/proc/self/fd/{self._held[child]}"):
+            elif Path(f"/proc/self/fd/{self._held[child]}").is_dir():
                 (target / name).mkdir()
             else:
                 (target / name).write_bytes(self._contents.get(child, b""))
@@ -116,7 +116,7 @@ class Cuts:
 
 
 def cuts(folder: str, every: int = 1, offset: int = 0, resumes: int = 1) -> dict[str, Any]:
-    """Cuts before each `every`-th operation; all that is left must open, and each `resumes`-th go on to the same bits."""
+    """Cuts before each `every`-th operation; all that is left must open, and each `resumes`-th end with the same bits."""
     resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
     plan, settings, _, wanted = prepared(folder)
     run = small_run(Path(folder), plan, settings, 2)
@@ -190,5 +190,3 @@ def _age(durable: Durable, path: Path, written: list[float], now: float, bad: li
     if age > 5.0:
         bad.append(f"at {now:.2f} s a row of {age:.2f} s would be lost")
     return age
-
-

@@ -1,0 +1,150 @@
+"""Damage to the files of a run: a flipped bit, a cut, zeros, a missing file, in each file in turn."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from cerank.domain.readings import Event
+from cerank.lab.verifying import verify
+from cerank.store import journal, runs
+from cerank.store.layout import RunFolder
+
+from .forks import difference, finish, killed_after, log_of, small_run
+from .kills import prepared, result
+
+KINDS = ("flip", "cut", "zero", "delete")
+# no promise: a person's text, advice that is rewritten, and the lock's file, whose content is advice
+ADVICE = {"log.txt", "progress.json", "lease", "stop"}
+
+
+def spoilt(path: Path, kind: str, draw: random.Random) -> None:
+    """Damages one file."""
+    data = bytearray(path.read_bytes())
+    path.unlink()  # not written in place: an adopted model is linked from another run
+    if kind == "delete":
+        return
+    if kind == "flip":
+        data[draw.randrange(len(data))] ^= 1 << draw.randrange(8)
+    elif kind == "cut":
+        del data[draw.randrange(len(data)) :]
+    else:
+        start = draw.randrange(len(data))
+        size = min(len(data) - start, draw.randrange(1, 4096))
+        before = bytes(data)
+        data[start : start + size] = bytes(size)
+        if bytes(data) == before:
+            data[start] ^= 1
+    path.write_bytes(bytes(data))
+
+
+def files_of(run: RunFolder) -> list[Path]:
+    """The files that a promise covers."""
+    found = (path for path in sorted(run.path.rglob("*")) if path.is_file() and path.stat().st_size)
+    return [path for path in found if path.name not in ADVICE and not path.name.startswith(".")]
+
+
+def finished(folder: str, count: int, seed: int = 0) -> dict[str, Any]:
+    """Files of a finished run: `verify` names the file, the run is marked, the others are not, and going on mends it.
+
+    What cannot be made again (plan, recipe, readings) stays marked.
+    """
+    _, settings, calm, wanted = prepared(folder)
+    other = RunFolder(calm.path.with_name(calm.name + "-other"))
+    shutil.copytree(calm.path, other.path)
+    run = RunFolder(calm.path.with_name(calm.name + "-spoilt"))
+    draw, bad, mended = random.Random(seed), [], 0
+    names = [path.relative_to(calm.path) for path in files_of(calm)]
+    draw.shuffle(names)
+    for number in range(count):
+        shutil.copytree(calm.path, run.path)
+        name, kind = names[number % len(names)], KINDS[(number // len(names) + number) % len(KINDS)]
+        spoilt(run.path / name, kind, draw)
+        wrong = _found(run, other, settings.lab, name.as_posix(), kind)
+        if not wrong and not _is_lost(name.as_posix()) and number % 4 == 0:
+            code = finish(run)
+            wrong = (
+                difference(run, _makeable(run, wanted, name.as_posix())) if code == 0 else f"exit {code}: {log_of(run)}"
+            )
+            wrong = wrong or "; ".join(verify(run, datetime.now(UTC)).problems)
+            mended += 1
+        if wrong:
+            bad.append(f"{kind} {name}: {wrong}")
+        shutil.rmtree(run.path)
+    return result(count, bad, mended=mended, files=len(names))
+
+
+def _is_lost(name: str) -> bool:
+    """Whether no worker can write the file again."""
+    return name in {"plan.json", "recipe.toml", "readings.jsonl", "events.jsonl"}
+
+
+def _makeable(run: RunFolder, wanted: dict[str, object], name: str) -> dict[str, object]:
+    """What can be wanted of a mended run: the last checkpoint of a finished stage, once damaged, stays aside."""
+    folder = Path(name).parent.as_posix()
+    is_aside = "checkpoints" in name and not (run.path / folder).exists()
+    return {path: data for path, data in wanted.items() if not (is_aside and path.startswith(folder + "/"))}
+
+
+def _found(run: RunFolder, other: RunFolder, lab: Path, name: str, kind: str) -> str:
+    if name == "done.json" and kind == "delete":  # then it is not finished, which nothing says is wrong
+        return "" if runs.status(run, datetime.now(UTC)).state == "lost" else "not lost"
+    problems = verify(run, datetime.now(UTC)).problems
+    folder = Path(name).parent.as_posix()
+    if not any(name in problem or (folder != "." and folder in problem) for problem in problems):
+        return f"not found: {problems}"
+    states = {row.folder.name: row.status for row in runs.listed(lab, datetime.now(UTC))}
+    if states[run.name].state != "damaged" or not states[run.name].text:
+        return f"not marked: {states[run.name]}"
+    return "" if states[other.name].state == "finished" else "another run is disturbed"
+
+
+def unfinished(folder: str, count: int, seed: int = 0) -> dict[str, Any]:
+    """Files of a killed run: going on moves the damaged one aside and ends with the same bits, or says why not."""
+    plan, settings, calm, wanted = prepared(folder)
+    draw, bad, begun = random.Random(seed), [], []
+    longest = 2.0
+    while len(begun) < 4:
+        run = small_run(Path(folder), plan, settings, 2 + len(begun))
+        shutil.rmtree(Path(plan.cache) / "scores", ignore_errors=True)
+        killed_after(run, draw.uniform(0.3, longest))
+        if any(run.path.glob("stages/*/checkpoints/step-*")) and not run.done.exists():
+            begun.append(run)
+        else:
+            shutil.rmtree(run.path)
+    spoil = RunFolder(calm.path.with_name(calm.name + "-spoilt"))
+    for number in range(count):
+        shutil.copytree(begun[number % len(begun)].path, spoil.path)
+        name = draw.choice(files_of(spoil)).relative_to(spoil.path)
+        kind = KINDS[number % len(KINDS)]
+        spoilt(spoil.path / name, kind, draw)
+        code = finish(spoil)
+        wrong = _went_on(spoil, code, name.as_posix(), kind, wanted)
+        if wrong:
+            bad.append(f"{kind} {name}: {wrong}")
+        shutil.rmtree(spoil.path)
+    return result(count, bad)
+
+
+def _went_on(run: RunFolder, code: int, name: str, kind: str, wanted: dict[str, object]) -> str:
+    status = runs.status(run, datetime.now(UTC))
+    if name == "plan.json":
+        return "" if code and status.state == "damaged" and "plan.json" in status.text else f"{code} {status}"
+    if code:
+        return f"exit {code}: {log_of(run)}"
+    wrong = difference(run, _makeable(run, wanted, name))
+    if wrong and name == "readings.jsonl":  # rows before the checkpoint are lost for good: said, not hidden
+        return "" if status.state == "damaged" and "have no reading" in status.text else f"{wrong}; {status}"
+    if wrong:
+        return wrong
+    told = [event.text for event in journal.rows(run.events, Event)[0] if event.kind == "rejected"]
+    is_seen = kind == "delete" or told or _is_cut_at_a_line(name, kind)
+    return "" if is_seen else "nothing was said of it"
+
+
+def _is_cut_at_a_line(name: str, kind: str) -> bool:
+    """Whether it is as a kill leaves a journal: an unfinished last line is no damage, and is cut without a word."""
+    return name.endswith(".jsonl") and kind in {"cut", "flip", "zero"}
