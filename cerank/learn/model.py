@@ -18,6 +18,7 @@ from cerank.domain.seeds import derive
 from cerank.errors import MissingError, UsageError
 from cerank.learn.tokens import Batch
 from cerank.reading import read_file
+from cerank.text import shown
 
 
 class CrossEncoder(nn.Module):
@@ -72,12 +73,19 @@ def load(files: BaseFiles, pooling: str, seed: int) -> CrossEncoder:
             model = AutoModelForSequenceClassification.from_pretrained(files.folder, num_labels=1, **safe)
             return CrossEncoder(model, chosen, None)
         encoder = AutoModel.from_pretrained(files.folder, **safe)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        reason = str(error).splitlines()[0][:300]
-        raise UsageError(f"transformers cannot load it as an encoder: {reason}", where=str(files.folder)) from error
+        size = int(encoder.config.hidden_size)
+        head = _head(files.folder, chosen, size)
+    except Exception as error:  # a foreign library on foreign files raises whatever it meets in them
+        what = f"transformers cannot load it as an encoder: {_reason(error)}"
+        raise UsageError(what, where=str(files.folder)) from error
     if getattr(encoder, "pooler", None) is not None:  # it reads [CLS], which the means do not
         encoder.pooler.requires_grad_(False)
-    return CrossEncoder(encoder, chosen, _head(files.folder, chosen, encoder.config.hidden_size))
+    return CrossEncoder(encoder, chosen, head)
+
+
+def _reason(error: Exception) -> str:
+    """The first line of what a library says, with the kind of its complaint where it says nothing."""
+    return shown(next(iter(str(error).splitlines()), ""), 300) or type(error).__name__
 
 
 COSINE_SCALE = 20.0  # scores of a new product head: 20 times the cosine, the spread a softmax over a group can use
@@ -110,8 +118,8 @@ def tokenizer_of(folder: Path) -> Any:
     model_folders.check(folder)
     try:
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise UsageError(f"no tokenizer: {str(error).splitlines()[0][:300]}", where=str(folder)) from error
+    except Exception as error:  # as for a model
+        raise UsageError(f"no tokenizer: {_reason(error)}", where=str(folder)) from error
 
 
 def set_dropout(model: CrossEncoder, rate: float | None) -> None:

@@ -111,7 +111,7 @@ def test_merging_leaves_what_it_merges_alone() -> None:
         (b"a = 1\nb = [1,\n", "f.toml:2", "not valid TOML: "),
         (b"a = 1\n# \xff\n", "f.toml:2", "not UTF-8 text"),
         (b"a = " + b"[" * 5000, "f.toml", "values are nested too deep"),
-        (b"a" + b".a" * 5000 + b" = 1", "f.toml", "values are nested too deep"),
+        (b"a" + b".a" * 5000 + b" = 1", "f.toml:1", "values are nested too deep"),
         (b"a = " + b"9" * 5000, "f.toml", "not valid TOML: "),
         (b"#" * (decode.LARGEST_TOML + 1), "f.toml", "1048577 bytes are too many"),
     ],
