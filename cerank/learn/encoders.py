@@ -14,10 +14,11 @@ from typing import Any, Protocol
 import msgspec
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import dropout, linear
+from torch.nn.functional import dropout
 
 from cerank.learn.attention import How, attend, packed
 from cerank.learn.packing import Pack
+from cerank.learn.products import Product, product_of
 
 _LIKE_BERT = {"bert", "electra", "roberta", "xlm-roberta", "camembert"}
 _BY_INTERFACE = {"modernbert", "distilbert"}
@@ -43,12 +44,21 @@ def encoder_of(base: Any) -> Encoder | None:
 
 
 class _Layer(msgspec.Struct, frozen=True):
-    """A layer's weights; query, key and value above one another."""
+    """A layer's products; `inner` holds query, key and value above one another, or without `query` key and value."""
 
-    qkv: tuple[Tensor, Tensor]
-    out: tuple[Tensor, Tensor]
-    up: tuple[Tensor, Tensor]
-    down: tuple[Tensor, Tensor]
+    query: Product | None  # by itself where only some tokens ask
+    inner: Product
+    out: Product
+    up: Product
+    down: Product
+    is_gelu: bool  # the exact one, between up and down
+
+
+class _Weights(msgspec.Struct, frozen=True):
+    """All layers' products, and the type they are in."""
+
+    dtype: torch.dtype
+    layers: tuple[_Layer, ...]
 
 
 class LikeBert:
@@ -58,30 +68,35 @@ class LikeBert:
         self._base = base
         self._layers = list(base.encoder.layer)
 
-    def prepare(self, dtype: torch.dtype) -> list[_Layer]:
-        """Each layer's weights in `dtype`, joined; gradients pass through to the parameters."""
+    def prepare(self, dtype: torch.dtype) -> _Weights:
+        """Each layer's products in `dtype`; gradients pass through to the parameters unless in inference mode."""
 
-        def cast(module: nn.Linear) -> tuple[Tensor, Tensor]:
-            return module.weight.to(dtype), module.bias.to(dtype)
+        def product(*modules: nn.Linear) -> Product:
+            return product_of(*modules, dtype=dtype)
 
         out = []
         for layer in self._layers:
             own = layer.attention.self
-            three = [cast(module) for module in (own.query, own.key, own.value)]
-            joined = torch.cat([weight for weight, _ in three]), torch.cat([bias for _, bias in three])
+            is_last = layer is self._layers[-1]
             out.append(
                 _Layer(
-                    joined, cast(layer.attention.output.dense), cast(layer.intermediate.dense), cast(layer.output.dense)
+                    query=product(own.query) if is_last else None,
+                    inner=product(own.key, own.value) if is_last else product(own.query, own.key, own.value),
+                    out=product(layer.attention.output.dense),
+                    up=product(layer.intermediate.dense),
+                    down=product(layer.output.dense),
+                    is_gelu=self._base.config.hidden_act == "gelu",
                 )
             )
-        return out
+        return _Weights(dtype, tuple(out))
 
-    def states(self, pack: Pack, weights: list[_Layer], *, firsts: bool) -> Tensor:
+    def states(self, pack: Pack, weights: _Weights, *, firsts: bool) -> Tensor:
         """See `Encoder`."""
         hidden = self._embedded(pack)
-        for layer, weight in zip(self._layers[:-1], weights[:-1], strict=True):
-            hidden = _through(layer, weight, hidden, pack, firsts=False)
-        return _through(self._layers[-1], weights[-1], hidden, pack, firsts=firsts)
+        for layer, products in zip(self._layers, weights.layers, strict=True):
+            wants_firsts = firsts and products is weights.layers[-1]
+            hidden = _through(layer, products, hidden, pack, weights.dtype, firsts=wants_firsts)
+        return hidden
 
     def _embedded(self, pack: Pack) -> Tensor:
         """(tokens, size)"""
@@ -106,26 +121,26 @@ def _from_padding(pack: Pack, padding: int) -> Tensor:
     return (seen - before) * real + padding
 
 
-def _through(layer: Any, weight: _Layer, hidden: Tensor, pack: Pack, *, firsts: bool) -> Tensor:
+def _through(layer: Any, weight: _Layer, hidden: Tensor, pack: Pack, dtype: torch.dtype, *, firsts: bool) -> Tensor:
     """One layer: (tokens, size) to (tokens, size), or to (pairs, size) of the first tokens.
 
-    The sums that run past the layers stay float32; only products and what stands between them are in the weights' type.
+    The sums that run past the layers stay float32; only products and what stands between them are in `dtype`.
     """
-    own, dtype = layer.attention.self, weight.qkv[0].dtype
-    narrow = hidden.to(dtype)
-    if firsts:
-        size = len(weight.qkv[1]) // 3
-        hidden = hidden[pack.starts]
-        query = linear(hidden.to(dtype), weight.qkv[0][:size], weight.qkv[1][:size])
-        key, value = linear(narrow, weight.qkv[0][size:], weight.qkv[1][size:]).chunk(2, dim=-1)
+    own, narrow = layer.attention.self, hidden.to(dtype)
+    if weight.query is None:
+        query, key, value = weight.inner(narrow).chunk(3, dim=-1)
     else:
-        query, key, value = linear(narrow, *weight.qkv).chunk(3, dim=-1)
+        key, value = weight.inner(narrow).chunk(2, dim=-1)
+        if firsts:
+            hidden, narrow = hidden[pack.starts], narrow[pack.starts]
+        query = weight.query(narrow)
     query, key, value = (part.view(len(part), own.num_attention_heads, -1) for part in (query, key, value))
     how = How(own.scaling, own.dropout.p if own.training else 0.0)
     mixed = attend(query, key, value, pack, how)
-    hidden = _closed(layer.attention.output, linear(mixed.flatten(1), *weight.out), hidden)
-    risen = layer.intermediate.intermediate_act_fn(linear(hidden.to(dtype), *weight.up))
-    return _closed(layer.output, linear(risen, *weight.down), hidden)
+    hidden = _closed(layer.attention.output, weight.out(mixed.flatten(1)), hidden)
+    narrow = hidden.to(dtype)
+    risen = weight.up.gelu(narrow) if weight.is_gelu else layer.intermediate.intermediate_act_fn(weight.up(narrow))
+    return _closed(layer.output, weight.down(risen), hidden)
 
 
 def _closed(part: Any, added: Tensor, hidden: Tensor) -> Tensor:

@@ -179,12 +179,19 @@ def _means(row: Pack, states: Tensor, wanted: Tensor) -> Tensor:
     return torch.cat(out)
 
 
-def mean_states(base: Any, texts: Sequence[Pair]) -> Tensor:
-    """(texts, size): the mean of the last hidden states of texts that an encoder of BERT's family reads alone."""
-    row = pack(texts, has_types=False, device=base.device)
+def means_by(base: Any) -> Callable[[Sequence[Pair]], Tensor]:
+    """What gives (texts, size): the means of the last hidden states of texts that an encoder of BERT's family reads.
+
+    It has the weights as they are now.
+    """
     encoder = LikeBert(base)
-    states = encoder.states(row, encoder.prepare(torch.float32), firsts=False)
-    return _means(row, states, torch.ones_like(row.segments))
+    weights = encoder.prepare(torch.float32)
+
+    def means(texts: Sequence[Pair]) -> Tensor:
+        row = pack(texts, has_types=False, device=base.device)
+        return _means(row, encoder.states(row, weights, firsts=False), torch.ones_like(row.segments))
+
+    return means
 
 
 def _packed_of(model: CrossEncoder) -> _Packed | None:

@@ -14,7 +14,7 @@ import torch
 
 from cerank.data.bases import BaseFiles, fingerprint
 from cerank.errors import RunFailedError
-from cerank.learn.forward import Forward, budget_of, mean_states
+from cerank.learn.forward import Forward, budget_of, means_by
 from cerank.learn.model import CrossEncoder, Mark, load, tokenizer_of
 from cerank.learn.token_store import TokenStore
 from cerank.learn.tokens import Pair, Tokens, batches_by_length
@@ -176,7 +176,8 @@ def _embeddings(encoder: Any, tokenizer: Any, texts: Sequence[str], max_length: 
     """(texts, hidden size), each row of length 1."""
     rows = tokenizer(list(texts), truncation=True, max_length=max_length, verbose=False)["input_ids"]
     out = torch.empty(len(rows), encoder.config.hidden_size)
+    means_of = means_by(encoder)
     for indices in batches_by_length([len(row) for row in rows], budget_of(encoder.device)):
-        means = mean_states(encoder, [Pair(tuple(rows[index]), len(rows[index])) for index in indices])
+        means = means_of([Pair(tuple(rows[index]), len(rows[index])) for index in indices])
         out[torch.tensor(indices)] = torch.nn.functional.normalize(means, dim=1).cpu()
     return out

@@ -1,0 +1,81 @@
+"""Products of states with weights: as torch has them, or with the weights laid out beforehand for the CPU's kernels.
+
+Invariant: only who can want no gradient gets weights laid out beforehand; those kernels have no backward pass.
+"""
+
+from __future__ import annotations
+
+import functools
+import platform
+from typing import Protocol
+
+import msgspec
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+_ROWS = 2048  # for which weights are laid out; fewer or more rows give the same product
+
+
+class Product(Protocol):
+    """A linear layer of fixed weights."""
+
+    def __call__(self, states: Tensor) -> Tensor:
+        """(rows, out) of `states` (rows, in), in the type of the weights."""
+
+    def gelu(self, states: Tensor) -> Tensor:
+        """The same through the exact GELU."""
+
+
+class _Plain(msgspec.Struct, frozen=True):
+    """The product as torch computes it, with gradients."""
+
+    weight: Tensor
+    bias: Tensor
+
+    def __call__(self, states: Tensor) -> Tensor:
+        return linear(states, self.weight, self.bias)
+
+    def gelu(self, states: Tensor) -> Tensor:
+        return nn.functional.gelu(self(states))
+
+
+class _LaidOut(msgspec.Struct, frozen=True):
+    """The product by oneDNN on weights in its own layout, the bias added within it."""
+
+    weight: Tensor
+    bias: Tensor
+
+    def __call__(self, states: Tensor) -> Tensor:
+        return self._by("none", states)
+
+    def gelu(self, states: Tensor) -> Tensor:
+        if states.dtype is torch.float32:
+            return self._by("gelu", states)
+        return nn.functional.gelu(self(states))  # within the product it costs more than the product itself
+
+    def _by(self, after: str, states: Tensor) -> Tensor:
+        out: Tensor = torch.ops.mkldnn._linear_pointwise(states, self.weight, self.bias, after, [], "none")
+        return out
+
+
+def product_of(*modules: nn.Linear, dtype: torch.dtype) -> Product:
+    """The product with the weights of `modules` above one another in `dtype`, as they are now."""
+    weights, biases = ([getattr(module, name).to(dtype) for module in modules] for name in ("weight", "bias"))
+    weight, bias = (torch.cat(parts) if len(parts) > 1 else parts[0] for parts in (weights, biases))
+    if weight.device.type == "cpu" and torch.is_inference_mode_enabled() and _lays_out(dtype):
+        return _LaidOut(torch.ops.mkldnn._reorder_linear_weight(weight, _ROWS), bias)
+    return _Plain(weight, bias)
+
+
+@functools.cache
+def _lays_out(dtype: torch.dtype) -> bool:
+    """Whether this machine and this torch can."""
+    if platform.machine() not in {"x86_64", "AMD64"} or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        return False
+    try:
+        weight = torch.ops.mkldnn._reorder_linear_weight(torch.eye(32, dtype=dtype), _ROWS)
+        states = torch.arange(64, dtype=dtype).view(2, 32)
+        return torch.equal(_LaidOut(weight, torch.zeros(32, dtype=dtype))(states), states)
+    except (AttributeError, RuntimeError):  # a torch without these operations, a processor without bf16
+        return False
