@@ -38,7 +38,7 @@ def verify(
     from cerank.store import runs
 
     settings = settings_of(lab, cache, form=form, json=json)
-    rows: list[tuple[object, ...]] = []
+    rows: list[tuple[str, str, str]] = []
     is_well = True
     for folder in [runs.find(settings.lab, text) for text in run]:
         found = verify(folder, datetime.now(UTC))

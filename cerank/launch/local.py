@@ -37,6 +37,7 @@ _PASSED = (
     "XDG_DATA_HOME",
     "XDG_RUNTIME_DIR",
     "SLURM_JOB_ID",
+    "CERANK_NO_FLOCK",
 )
 # no NVIDIA_ or SLURM_ here: NVIDIA_API_KEY and SLURM_JWT are tokens
 _PASSED_PREFIXES = ("LC_", "MKL_", "OPENBLAS_", "KMP_")

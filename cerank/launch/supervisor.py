@@ -183,8 +183,10 @@ class Supervisor:
         folder = self._folder(entry)
         try:
             process = local.start(plan, folder, command=self.command, given=given, inherited=(slot.descriptor,))
-        finally:
+        except BaseException:
             slot.hand_over()
+            raise
+        slot.hand_over(process.pid)
         self.children.append(Child(entry, device, process))
         say(f"{entry.run} started on {device.name} as pid {process.pid}")
 
@@ -217,10 +219,11 @@ def start(lab: Path, worker: Sequence[str] = local.WORKER, slots_given: Sequence
     except HeldError:
         return None
     log = disk.open_append(files.log)
+    process = None
     try:
         if files.log.stat().st_size > _LONGEST_LOG:
             disk.truncate(log, 0)
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [
                 *(sys.executable, "-P", "-m", "cerank.launch.supervisor"),
                 *(str(files.lab), "--lease", str(own.descriptor)),
@@ -237,7 +240,8 @@ def start(lab: Path, worker: Sequence[str] = local.WORKER, slots_given: Sequence
         )
     finally:
         disk.close(log)
-        own.hand_over()
+        own.hand_over(process.pid if process else 0)
+    return process
 
 
 def main() -> int:

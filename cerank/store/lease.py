@@ -1,7 +1,8 @@
 """Who may write to a run: one worker at a time, by a lock that dies with it.
 
-Invariant: the flock is the truth. The owner written inside the file is advice, believed only where process id, start
-time and boot all agree.
+Invariant: the flock is the truth; where the file system has none, or none that keeps others out, as each taking finds
+out, a claim is (`claims`). The owner written inside the file is advice, believed only where process id, start time and
+boot all agree.
 """
 
 from __future__ import annotations
@@ -22,8 +23,10 @@ from types import TracebackType
 import msgspec
 
 from cerank.errors import HeldError, RunFailedError
-from cerank.store import disk
+from cerank.store import claims, disk
 from cerank.store.records import UNREADABLE, timestamp
+
+NO_FLOCK = "CERANK_NO_FLOCK"  # environment: any text there stands for a file system without locks, for tests
 
 _TRIES, _PAUSE = 10, 0.005  # seconds; a reader's `is_held` shares the lock for some microseconds
 _BUSY = {errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES}
@@ -92,8 +95,9 @@ def signal_owner(owner: Owner, signum: int) -> bool:
 class Lease:
     """The right to write to a run, held until `release`, the end of a `with`, or the death of the process."""
 
-    def __init__(self, handle: disk.Handle) -> None:
+    def __init__(self, handle: disk.Handle, claim: claims.Claim | None = None) -> None:
         self._handle: disk.Handle | None = handle
+        self._claim = claim
         _close_in_children()
         _leases.add(self)
 
@@ -106,16 +110,22 @@ class Lease:
             RunFailedError: the folder is gone or not writable, or its file system has no locks.
         """
         handle = disk.open_append(path)
+        claim = None
         try:
-            _lock(handle)
+            if not _lock(handle):
+                claim = claims.take(path, this_process(now), _is_alive)
+                if claim is None:
+                    raise _held(path)
             _refuse_if_gone(handle)
             with contextlib.suppress(RunFailedError):  # advice; a full disk must not bar the way to freeing it
                 disk.truncate(handle, 0)
                 disk.append(handle, msgspec.json.encode(this_process(now)) + b"\n")
         except BaseException:
+            if claim is not None:
+                claim.release()
             disk.close(handle)
             raise
-        return cls(handle)
+        return cls(handle, claim)
 
     @classmethod
     def adopt(cls, path: Path, descriptor: int, now: datetime | None = None) -> Lease:
@@ -125,7 +135,7 @@ class Lease:
         with contextlib.suppress(RunFailedError):
             disk.truncate(handle, 0)
             disk.append(handle, msgspec.json.encode(this_process(now)) + b"\n")
-        return cls(handle)
+        return cls(handle, claims.adopt(path, this_process(now)))
 
     @property
     def descriptor(self) -> int:
@@ -138,15 +148,26 @@ class Lease:
             raise ValueError("the lease was released")
         return self._handle.descriptor
 
-    def hand_over(self) -> None:
-        """Close this process's copy without unlocking: the lock lives on in the child that was given `descriptor`."""
+    def hand_over(self, child: int = 0) -> None:
+        """Close this process's copy without unlocking: the lock lives on in the child that was given `descriptor`.
+
+        Args:
+            child: its process id, in whose name a claim goes on; without one, a claim ends.
+        """
+        if self._claim is not None and child:
+            self._claim.give(Owner(child, _ticks(child), _boot(), socket.gethostname()))
+        elif self._claim is not None:
+            self._claim.release()
         self._forget()
 
     def release(self) -> None:
         """Give the lease back; a second time does nothing."""
         if self._handle is not None:
             handle, self._handle = self._handle, None
-            fcntl.flock(handle.descriptor, fcntl.LOCK_UN)  # also frees it from under a copy in a forked child
+            if self._claim is not None:
+                self._claim.release()
+            with contextlib.suppress(OSError):
+                fcntl.flock(handle.descriptor, fcntl.LOCK_UN)  # also frees it from under a copy in a forked child
             disk.close(handle)
 
     def _forget(self) -> None:
@@ -175,22 +196,75 @@ def _close_in_children() -> None:
     os.register_at_fork(after_in_child=forget)
 
 
-def _lock(handle: disk.Handle) -> None:
+def has_locks(folder: Path) -> bool:
+    """Whether the file system of a folder has locks that hold: a second opening of a locked file is refused.
+
+    Raises:
+        RunFailedError: nothing can be written there.
+    """
+    probe = folder / f".locks-{os.getpid()}"
+    handle = disk.open_append(probe)
+    try:
+        return _lock(handle)
+    finally:
+        disk.close(handle)
+        disk.remove(probe)
+
+
+def _is_pretended() -> bool:
+    return bool(os.environ.get(NO_FLOCK))
+
+
+def _holds(handle: disk.Handle) -> bool:
+    """Whether the lock that was just taken keeps others out; some network file systems grant it to everyone."""
+    try:
+        other = os.open(handle.path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return True  # gone meanwhile, which is found next
+    try:
+        is_same = os.path.samestat(os.fstat(other), os.fstat(handle.descriptor))
+        fcntl.flock(other, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    else:
+        return not is_same
+    finally:
+        os.close(other)
+
+
+def _is_alive(data: bytes) -> bool | None:
+    """Whether the process that a claim names lives; None where it is on another host, or nothing can be read."""
+    try:
+        found = msgspec.json.decode(data, type=Owner)
+    except UNREADABLE:
+        return None
+    if found.host != socket.gethostname() or not (found.ticks and found.boot):
+        return None
+    return is_same_process(found)
+
+
+def _lock(handle: disk.Handle) -> bool:
+    """Takes the lock; False where the file system has none that holds."""
+    if _is_pretended():
+        return False
     for attempt in range(_TRIES):
         try:
             fcntl.flock(handle.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno not in _BUSY:
-                hint = "put the lab on a file system with flock"
-                raise RunFailedError("its file system has no locks", where=str(handle.path), hint=hint) from error
+                return False
             if attempt < _TRIES - 1:
                 time.sleep(_PAUSE)
         else:
-            return
-    holder = owner(handle.path)
+            return _holds(handle)
+    raise _held(handle.path)
+
+
+def _held(path: Path) -> HeldError:
+    holder = owner(path)
     who = f"pid {holder.pid} on {holder.host}" if holder else "another process"
-    hint = f"`cerank stop {handle.path.parent.name}` asks it to stop"
-    raise HeldError(f"held by {who}", where=handle.path.parent.name, hint=hint)
+    hint = f"`cerank stop {path.parent.name}` asks it to stop"
+    return HeldError(f"held by {who}", where=path.parent.name, hint=hint)
 
 
 def _refuse_if_gone(handle: disk.Handle) -> None:
@@ -209,7 +283,7 @@ def is_held(path: Path) -> bool:
     It asks by sharing the lock for a moment, which `take` sits out.
 
     Raises:
-        RunFailedError: the file cannot be opened, or its file system has no locks.
+        RunFailedError: the file cannot be opened.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -222,10 +296,9 @@ def is_held(path: Path) -> bool:
     except OSError as error:
         if error.errno in _BUSY:
             return True
-        raise RunFailedError("its file system has no locks", where=str(path)) from error
     finally:
         os.close(descriptor)
-    return False
+    return claims.is_held(path, _is_alive)  # where there are no locks, or none that hold
 
 
 def owner(path: Path) -> Owner | None:

@@ -148,6 +148,11 @@ def is_sound(line: bytes) -> bool:
     return line[-_TAIL:-10] != _MARK or line[-10:-2] == b"%08x" % zlib.crc32(line[:-_TAIL])
 
 
+def is_stamped(line: bytes) -> bool:
+    """Whether a line carries a stamp that fits."""
+    return line[-_TAIL:-10] == _MARK and is_sound(line)
+
+
 def _unstamped(data: bytes) -> bytes:
     """The object without its stamp.
 

@@ -6,6 +6,8 @@ aside by those who take them up, for they know which one comes before.
 
 from __future__ import annotations
 
+import gzip
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from types import UnionType
@@ -35,6 +37,9 @@ class Problem(msgspec.Struct, frozen=True):
 
 
 _JOURNALS: dict[str, type[Any] | UnionType] = {"readings.jsonl": ReadingRow, "events.jsonl": Event, "seals.jsonl": Seal}
+
+
+_UNSEALED = "the file has no seal, so nobody knows whether it is what was written"
 
 
 def problems(folder: RunFolder) -> list[Problem]:
@@ -96,7 +101,7 @@ def _files(folder: RunFolder) -> Iterator[Problem]:
         for path in whole:
             is_ours = path.is_file() and not path.name.startswith(".") and ".bad" not in path.name
             if is_ours and path.relative_to(folder.path).as_posix() not in found:
-                yield Problem(path, "the file has no seal, so nobody knows whether it is what was written")
+                yield Problem(path, _UNSEALED)
 
 
 def _is_needed(folder: RunFolder, path: Path) -> bool:
@@ -153,6 +158,8 @@ def _mended(folder: RunFolder) -> list[str]:
             _without_bad_rows(problem.path)
         elif _is_record(folder, problem.path):
             _aside(problem.path)
+        elif problem.what == _UNSEALED and _vouches_for_itself(problem.path):
+            seals.seal(folder, [problem.path])
         elif checkpoint := next((one for one in problem.path.parents if one.parent.name == "checkpoints"), None):
             _aside(checkpoint)
         else:
@@ -162,6 +169,19 @@ def _mended(folder: RunFolder) -> list[str]:
         _aside(folder.done)
         disk.remove(folder.damage)
     return [str(problem) for problem in found]
+
+
+def _vouches_for_itself(path: Path) -> bool:
+    """Whether the file has a check of its own, and is as that says: gzip's, or a record's."""
+    try:
+        if path.suffix == ".gz":
+            with gzip.open(path) as file:
+                while file.read(1 << 20):
+                    pass
+            return True
+        return path.suffix == ".json" and records.is_stamped(path.read_bytes().rstrip())
+    except (OSError, EOFError, zlib.error):
+        return False
 
 
 def tidy(folder: RunFolder, plan: Plan) -> None:
