@@ -9,10 +9,11 @@ from pathlib import Path
 import torch
 
 from cerank.errors import UsageError
+from cerank.learn.memory import keep_freed
 
 
 def prepare(device: str, threads: int) -> str:
-    """Pins threads and algorithms for the process; returns the promise in words, for the attempt's record.
+    """Pins threads, algorithms and memory for the process; returns the promise in words, for the attempt's record.
 
     Raises:
         UsageError: the device is not on this machine.
@@ -22,6 +23,7 @@ def prepare(device: str, threads: int) -> str:
     torch.set_deterministic_debug_mode("warn")
     # with it torch also fills all memory it takes, so that reading it unwritten would show: a tenth of the time in bf16
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a property of a module
+    keep_freed()
     kind = device.split(":", maxsplit=1)[0]
     if kind == "cuda":
         if not torch.cuda.is_available():
