@@ -12,6 +12,7 @@ from cerank.cli.output import emit, put, say
 from cerank.cli.running import RunName, settings_of
 from cerank.errors import MissingError
 from cerank.lab import Lab
+from cerank.reading import read_file
 from cerank.store import records
 
 _POLL = 0.5  # seconds between looks at a log that is followed
@@ -78,5 +79,5 @@ def logs(
         if not follow or news.status.state not in {"running", "stopping", "waiting", "queued"}:
             break
         time.sleep(_POLL)
-    if news.status.state in {"failed", "lost", "waiting"} and folder.log.exists():
-        put(folder.log.read_text(encoding="utf8", errors="replace"))
+    if news.status.state in {"failed", "lost", "waiting"} and folder.log.is_file():
+        put(read_file(folder.log).decode("utf-8", "replace"))

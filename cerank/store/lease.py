@@ -23,6 +23,7 @@ from types import TracebackType
 import msgspec
 
 from cerank.errors import HeldError, RunFailedError
+from cerank.reading import read_file
 from cerank.store import claims, disk
 from cerank.store.records import UNREADABLE, timestamp
 
@@ -286,7 +287,7 @@ def is_held(path: Path) -> bool:
         RunFailedError: the file cannot be opened.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe there must hang nobody
     except (FileNotFoundError, NotADirectoryError):
         return False
     except OSError as error:
@@ -304,6 +305,6 @@ def is_held(path: Path) -> bool:
 def owner(path: Path) -> Owner | None:
     """Who took the lease last; advice only. None where the file says nothing readable."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Owner)
+        return msgspec.json.decode(read_file(path), type=Owner)
     except (OSError, *UNREADABLE):
         return None

@@ -147,13 +147,14 @@ def test_a_pipe_in_place_of_a_runs_file_hangs_nothing(make: object, tmp_path: Pa
 
     folder = LabFolder(tmp_path / "lab")
     good = folder.run("good")
-    for name in ("plan.json", "events.jsonl", "readings.jsonl", "done.json", "notes.json", "progress.json"):
+    names = ("plan.json", "events.jsonl", "readings.jsonl", "done.json", "notes.json", "progress.json", "lease", "stop")
+    for name in names:
         run = folder.run(name)
         (run.path / name).unlink(missing_ok=True)
         make(run.path / name)  # type: ignore[operator]  # pytest's parameters have no type
     listed = {row.folder.name: row for row in folder.lab.listed()}
     assert listed[good.name].status.state == "waiting"
-    assert len(listed) == 7
+    assert len(listed) == len(names) + 1
     assert records_now()
 
 
