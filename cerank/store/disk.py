@@ -10,6 +10,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -32,6 +33,7 @@ _FORBIDDEN = {
     errno.EPERM: ("no permission to write here", "check who owns the folder, or choose another with --lab"),
     errno.EROFS: ("the file system is read-only", "choose a lab on another disk with --lab"),
 }
+_RUST_ERROR = re.compile(r"\(os error ([0-9]+)\)")  # how Rust, and so safetensors and tokenizers, words errno
 _FOLDER_SYNC_UNSUPPORTED = {errno.EINVAL, errno.ENOTSUP, errno.EBADF}  # some network file systems; nothing to do then
 
 
@@ -108,6 +110,14 @@ def _refusal(path: Path, error: OSError) -> RunFailedError:
     if error.errno == errno.ENOENT:
         return RunFailedError("its folder is gone", where=str(path), hint="was the run moved or removed while in use?")
     return RunFailedError(f"cannot write: {(error.strerror or str(error)).lower()}", where=str(path))
+
+
+def _system_error(error: BaseException) -> OSError | None:
+    """The system's refusal behind an error of a library that writes by itself, such as safetensors; None without."""
+    if isinstance(error, OSError):
+        return error
+    found = _RUST_ERROR.search(str(error)) if not isinstance(error, RunFailedError) else None
+    return OSError(int(found[1]), os.strerror(int(found[1]))) if found else None
 
 
 # files
@@ -341,9 +351,12 @@ def new_folder(final: Path) -> Iterator[Path]:
         for folder in [*reversed(folders), temporary]:
             _operation("sync-folder", folder, _sync_path, folder)
         rename(temporary, final)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(RunFailedError):  # the first error says more than a failed clean-up
             remove_tree(temporary)
+        refused = _system_error(error)
+        if refused is not None:
+            raise _refusal(final, refused) from error
         raise
 
 

@@ -116,7 +116,7 @@ class Cuts:
 
 
 def cuts(folder: str, every: int = 1, offset: int = 0, resumes: int = 1) -> dict[str, Any]:
-    """Cuts before each `every`-th operation; all that is left must open, and each `resumes`-th end with the same bits."""
+    """Cuts before each `every`-th operation; what is left must open, and each `resumes`-th end with the same bits."""
     resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
     plan, settings, _, wanted = prepared(folder)
     run = small_run(Path(folder), plan, settings, 2)

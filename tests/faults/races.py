@@ -1,0 +1,153 @@
+"""Races: many workers on one run, with locks and without, and what a dead holder leaves behind."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from cerank.errors import CerankError, HeldError
+from cerank.store import lease, runs
+from cerank.store.layout import RunFolder
+from cerank.store.lease import Lease
+
+from .forks import ended, fast_plan, small_run
+from .kills import result
+
+
+def starters(folder: str, races: int = 20, workers: int = 8, *, without_locks: bool = False) -> dict[str, Any]:
+    """Races of many processes for one lease: exactly one holds it at a time, and each gets it in the end.
+
+    Each writes its number and, after a moment, again: a second holder would come in between.
+    """
+    if without_locks:
+        os.environ[lease.NO_FLOCK] = "1"
+    bad = []
+    for race in range(races):
+        path = Path(folder) / f"race-{race}"
+        path.mkdir()
+        first = [_racer(path, seed=race * 100 + number, patience=0.0) for number in range(workers)]
+        codes = [ended(child) for child in first]
+        won = codes.count(0)
+        lines = (path / "written").read_text().split()
+        if not won or set(codes) - {0, 4}:
+            bad.append(f"race {race}: exit codes {codes}")
+        elif lines != [line for line in lines[::2] for _ in "ab"]:
+            bad.append(f"race {race}: two wrote at once: {lines}")
+        elif lease.is_held(path / "lease"):
+            bad.append(f"race {race}: it is held after all ended")
+    return result(races, bad, starts=races * workers)
+
+
+def _racer(path: Path, seed: int, patience: float) -> int:
+    child = os.fork()
+    if child == 0:
+        code = 70
+        try:
+            time.sleep(random.Random(seed).random() * 0.002)
+            try:
+                with Lease.take(path / "lease"), (path / "written").open("a") as file:
+                    for _ in "ab":
+                        file.write(f"{os.getpid()}\n")
+                        file.flush()
+                        time.sleep(0.05 + patience)
+                code = 0
+            except HeldError:
+                code = 4
+        finally:
+            os._exit(code)
+    return child
+
+
+def dead_holders(folder: str, count: int = 20, *, without_locks: bool = False) -> dict[str, Any]:
+    """Holders killed while a child of theirs lives: the lease is free at once, and nobody believes what it says."""
+    if without_locks:
+        os.environ[lease.NO_FLOCK] = "1"
+    bad = []
+    for number in range(count):
+        path = Path(folder) / f"held-{number}" / "lease"
+        path.parent.mkdir()
+        out, into = os.pipe()
+        holder = os.fork()
+        if holder == 0:
+            held = Lease.take(path)
+            grandchild = os.fork()
+            if grandchild == 0:
+                time.sleep(60)
+                os._exit(0)
+            os.write(into, f"{grandchild}\n".encode())
+            time.sleep(60)
+            held.release()
+            os._exit(0)
+        grandchild = int(os.read(out, 32))
+        if not lease.is_held(path):
+            bad.append(f"{number}: not held while its holder lives")
+        os.kill(holder, signal.SIGKILL)
+        ended(holder)
+        if lease.is_held(path):
+            bad.append(f"{number}: held by the dead")
+        try:
+            Lease.take(path).release()
+        except CerankError as error:
+            bad.append(f"{number}: {error}")
+        os.kill(grandchild, signal.SIGKILL)
+    return result(count, bad)
+
+
+def removals(folder: str, count: int = 20) -> dict[str, Any]:
+    """Two removals of one run at once: it is gone, nothing is left over, and the second says a clear word."""
+    plan, settings = fast_plan(Path(folder))
+    bad = []
+    for number in range(count):
+        run = small_run(Path(folder), plan, settings)
+        children = [_remover(run) for _ in "ab"]
+        codes = sorted(ended(child) for child in children)
+        if codes[0] != 0 or codes[1] not in {0, 1, 2, 4}:
+            bad.append(f"{number}: exit codes {codes}")
+        left = [path.name for path in run.path.parent.iterdir()]
+        if left:
+            bad.append(f"{number}: left over: {left}")
+    return result(count, bad)
+
+
+def _remover(run: RunFolder) -> int:
+    child = os.fork()
+    if child == 0:
+        code = 70
+        try:
+            try:
+                runs.remove(run)
+                code = 0
+            except CerankError as error:
+                code = int(error.exit_code)
+        finally:
+            os._exit(code)
+    return child
+
+
+def clocks(folder: str) -> dict[str, Any]:
+    """A clock that jumps by days: a held run is running, a left one lost, and no age is negative."""
+    from datetime import timedelta
+
+    plan, settings = fast_plan(Path(folder))
+    bad, tried = [], 0
+    for days in (-4000, -400, -1, 0, 1, 400, 4000):
+        run = small_run(Path(folder), plan, settings)
+        now = datetime.now(UTC) + timedelta(days=days)
+        from cerank.domain.readings import Progress
+        from cerank.store import records
+        from cerank.store.records import Attempt
+
+        records.save(run.attempt(1), Attempt(number=1, started="2026-01-01T00:00:00+00:00"))
+        records.save(run.progress, Progress("train"))
+        with Lease.take(run.lease, now):
+            held = runs.status(run, now)
+        left = runs.status(run, now)
+        tried += 1
+        if (held.state, left.state) != ("running", "lost") or min(held.quiet, left.quiet) < 0:
+            bad.append(f"{days} days: {held.state}, {left.state}, {held.quiet}")
+    return result(tried, bad)
