@@ -202,7 +202,9 @@ def _record_failure(folder: RunFolder, number: int, notes: Notes, failure: Failu
 
 def _log(text: str) -> None:
     """A line for log.txt, where the launcher points the worker's output."""
-    print(f"{records.timestamp(now())} {redacted(text)}", flush=True)  # noqa: T201 - stdout of a worker is its log
+    line = (f"{records.timestamp(now())} {redacted(text)}") + "\n"
+    with contextlib.suppress(OSError):  # a full disk: the failure's record, or nothing, says why
+        os.write(1, line.encode("utf-8", "backslashreplace"))  # unbuffered: no second try at the exit, which would fail
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ PROMISES: tuple[tuple[str, str, str, dict[str, Any], dict[str, Any]], ...] = (
     ),
     (
         "power cut at a disk operation",
-        "it opens, and ends with the same bits",
+        "opens, and ends with the same bits",
         "power.cuts",
         {"every": 2},
         {"every": 120},
@@ -56,8 +56,8 @@ PROMISES: tuple[tuple[str, str, str, dict[str, Any], dict[str, Any]], ...] = (
         {"count": 5},
     ),
     (
-        "disk full at different levels",
-        "fails saying so; goes on with room",
+        "disk full, at many levels",
+        "fails saying so, goes on with room",
         "disks.full",
         {"levels": 20},
         {"levels": 4},
@@ -72,7 +72,7 @@ PROMISES: tuple[tuple[str, str, str, dict[str, Any], dict[str, Any]], ...] = (
     ),
     (
         "SIGTERM, SIGUSR1, SIGUSR2, SIGINT",
-        "exit 75 within 5 s, same bits",
+        "exit 75 in 5 s, same bits",
         "signals.pauses",
         {"count": 50},
         {"count": 4},

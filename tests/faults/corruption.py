@@ -79,7 +79,8 @@ def finished(folder: str, count: int, seed: int = 0) -> dict[str, Any]:
 
 def _is_lost(name: str) -> bool:
     """Whether no worker can write the file again."""
-    return name in {"plan.json", "recipe.toml", "readings.jsonl", "events.jsonl"}
+    # a teacher is made for a stage to learn from, and not again once that is trained
+    return name in {"plan.json", "recipe.toml", "readings.jsonl", "events.jsonl"} or name.startswith("teachers/")
 
 
 def _makeable(run: RunFolder, wanted: dict[str, object], name: str) -> dict[str, object]:
@@ -136,6 +137,9 @@ def _went_on(run: RunFolder, code: int, name: str, kind: str, wanted: dict[str, 
     if code:
         return f"exit {code}: {log_of(run)}"
     wrong = difference(run, _makeable(run, wanted, name))
+    if wrong and name.startswith("teachers/") and "teachers/" in wrong:  # its stage is trained: moved aside, and said
+        told = [event.text for event in journal.rows(run.events, Event)[0] if event.kind == "rejected"]
+        return "" if told or kind == "delete" else wrong
     if wrong and name == "readings.jsonl":  # rows before the checkpoint are lost for good: said, not hidden
         return "" if status.state == "damaged" and "have no reading" in status.text else f"{wrong}; {status}"
     if wrong:
