@@ -24,6 +24,7 @@ from cerank.data.inputs import (
 )
 from cerank.domain.recipe import Recipe
 from cerank.errors import CerankError, MissingError
+from cerank.lab import plans
 
 LARGE = 1_000_000  # documents; the index is made in memory
 
@@ -38,7 +39,7 @@ _FETCHED = {
 class Need(msgspec.Struct, frozen=True):
     """One piece that is missing."""
 
-    kind: str  # "base", "dataset", "documents", "first stage", "teacher"
+    kind: str  # "base", "dataset", "documents", "first stage", "teacher", "measures"
     name: str  # as the recipe has it; with the dataset, where it is of one
     text: str  # what is wrong
     how: str  # what to do about it
@@ -79,6 +80,8 @@ class _Look:
             self._try("first stage", f"{first} on {whole_and_part(dataset)[0]}", partial(self._ranking, dataset, first))
         for dataset, teacher in dict.fromkeys(pair for recipe in self._recipes for pair in _taught(recipe)):
             self._try("teacher", f"{teacher} on {whole_and_part(dataset)[0]}", partial(self._teacher, dataset, teacher))
+        for recipe in self._recipes:
+            self._measures(recipe)
         return Looked(self._queries, tuple(self._needs.values()))
 
     def _try(self, kind: str, name: str, act: Callable[[], object]) -> None:
@@ -122,6 +125,17 @@ class _Look:
         if missing is not None:
             raise missing
         raise MissingError(f"no first stage '{first}' is known for {dataset}", hint=f"place a TREC run in {place}")
+
+    def _measures(self, recipe: Recipe) -> None:
+        """Checks the measures on the test datasets that are here, where the validation dataset is, too."""
+        data = recipe.data
+        here = tuple(test for test in data.test if test in self._open)
+        if here and data.validation in self._open:
+            looked_at = msgspec.structs.replace(recipe, data=msgspec.structs.replace(data, test=here))
+            try:
+                plans.measures_checked(looked_at, self._open)
+            except CerankError as error:
+                self._note("measures", error.where, error)
 
     def _teacher(self, dataset: str, teacher: str) -> None:
         """Returns if the teacher's file is here; its content is not looked at."""

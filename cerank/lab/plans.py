@@ -103,7 +103,7 @@ def plan_of(recipe: Recipe, settings: Settings, *, now: datetime, label: str = "
     complete = absolute(checked(recipe))
     datasets = opened(complete, settings.cache)
     overlaps.refuse(overlaps.overlaps(complete, datasets), complete)
-    measured, each = _measures_checked(complete, datasets)
+    measured, each = measures_checked(complete, datasets)
     return Plan(
         recipe=measured,
         measures=each,
@@ -215,7 +215,7 @@ def _margins_checked(given: Mapping[str, float], measures: Sequence[str]) -> dic
     return found
 
 
-def _measures_checked(recipe: Recipe, datasets: dict[str, Dataset]) -> tuple[Recipe, dict[str, tuple[str, ...]]]:
+def measures_checked(recipe: Recipe, datasets: dict[str, Dataset]) -> tuple[Recipe, dict[str, tuple[str, ...]]]:
     """The recipe with canonical measures, each known and able to differ from 0 on what it is computed on.
 
     Where it says "auto", each test dataset has its own, which are returned by its name, and the recipe has all of them.

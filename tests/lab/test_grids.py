@@ -134,6 +134,13 @@ def test_everything_that_is_missing_is_named_at_once(made: SimpleNamespace) -> N
     assert work["re-rank dev-small by contrastive"].units == 2 * 6980  # as the catalogue has it
 
 
+def test_a_measure_that_would_be_zero_on_every_query_is_named_before_anything_runs(made: SimpleNamespace) -> None:
+    found = grids.outline(grid_of(made, 'evaluate.measures=["RR(rel=9)@10"]'), made.settings)
+    (need,) = [need for need in found.needs if need.kind == "measures"]
+    assert "RR(rel=9)@10" in need.text + need.name + need.how
+    assert not [need for need in grids.outline(grid_of(made), made.settings).needs if need.kind == "measures"]
+
+
 def test_a_matrix_runs_to_its_end_trains_what_is_shared_once_and_queues_only_what_is_missing(
     made: SimpleNamespace,
 ) -> None:
