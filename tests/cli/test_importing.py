@@ -39,6 +39,7 @@ def test_an_import_reports_what_came_and_says_how_to_look_at_it(
         "rows of run negatives": 1,
         "rows of run bge": 1,
         "candidates beyond the depth, dropped": 1,
+        "texts that come again in their list, dropped": 1,
     }
     assert "mine is a dataset now: `cerank datasets ./mine`" in shown.err
     with pytest.raises(UsageError, match="exists already"):
