@@ -105,7 +105,7 @@ def compare(
     Differences with intervals, paired t-tests corrected over the whole table, effect sizes, equivalence by margin.
     """
     from cerank.evaluate.compare import Terms
-    from cerank.lab import comparisons, exporting
+    from cerank.lab import comparisons, exporting, verifying
 
     settings = settings_of(lab, cache, form=form, json=json)
     if len(names) < 2:
@@ -130,6 +130,8 @@ def compare(
     shown = [tables.comparison(found, settings.format, with_reasons=reasons)]
     emit([*shown, exporting.secondary(found)] if with_secondary else shown, settings.format)
     tables.narrate(found, settings.format)
+    for doubt in verifying.doubts(settings.lab, names):
+        say(doubt)
 
 
 def evaluate(

@@ -6,15 +6,16 @@ Invariant: nothing of the run is changed but the mark that says what was found.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 
 import msgspec
 
 from cerank.domain.plan import Plan
+from cerank.domain.readings import Event
 from cerank.errors import CerankError, RunFailedError
-from cerank.store import records, runs, seals
+from cerank.store import journal, records, runs, seals
 from cerank.store.disk import MANIFEST
 from cerank.store.layout import RunFolder
 from cerank.store.lease import Lease
@@ -72,6 +73,26 @@ def verify(folder: RunFolder, now: datetime) -> Verified:
     _leave_mark(folder, problems, now)
     models = sum(1 for path in folder.path.glob(f"stages/**/{MANIFEST}") if ".bad" not in str(path))
     return Verified(files, models, rankings, values, largest, tuple(problems))
+
+
+_DOUBTS = {
+    "replay mismatch": "a step done again after a resume gave other bits: its numbers do not repeat to the last one",
+    "environment changed": "it went on with other versions or on another machine",
+}
+
+
+def doubts(lab: Path, texts: Sequence[str]) -> list[str]:
+    """What a comparison of these runs has to be told of them, a sentence each; files have nothing to tell."""
+    from cerank.lab import comparisons
+
+    found = []
+    for one in comparisons.targets_of(lab, texts):
+        members = one.members if isinstance(one, comparisons.SeedsTarget) else (one,)
+        for member in members:
+            if isinstance(member, comparisons.RunTarget):
+                kinds = {event.kind for event in journal.rows(member.folder.events, Event)[0]}
+                found += [f"{member.folder.name}: {text}" for kind, text in _DOUBTS.items() if kind in kinds]
+    return list(dict.fromkeys(found))
 
 
 def _leave_mark(folder: RunFolder, problems: list[str], now: datetime) -> None:

@@ -42,9 +42,10 @@ def spoilt(path: Path, kind: str, draw: random.Random) -> None:
 
 
 def files_of(run: RunFolder) -> list[Path]:
-    """The files that a promise covers."""
+    """The files that a promise covers; what is half made, and so hidden, is not among them."""
     found = (path for path in sorted(run.path.rglob("*")) if path.is_file() and path.stat().st_size)
-    return [path for path in found if path.name not in ADVICE and not path.name.startswith(".")]
+    shown = (path for path in found if not any(part.startswith(".") for part in path.relative_to(run.path).parts))
+    return [path for path in shown if path.name not in ADVICE]
 
 
 def finished(folder: str, count: int, seed: int = 0) -> dict[str, Any]:
