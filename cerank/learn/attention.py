@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
+from cerank.learn.dropping import dropped
 from cerank.learn.packing import Pack
 
 NAME = "cerank_packed"  # under which transformers' registries know it
@@ -54,9 +55,21 @@ def attend(query: Tensor, key: Tensor, value: Tensor, pack: Pack, how: How) -> T
     for span, *parts in zip(pack.spans, queries, pack.split(key), pack.split(value), strict=True):
         q, k, v = (part.view(span.pairs, -1, *part.shape[1:]).transpose(1, 2) for part in parts)
         mask = _band(q.shape[2], span.length, how.window, q.device)
-        mixed = scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=how.dropout, scale=how.scale)
+        if how.dropout and not q.is_cuda:
+            mixed = _by_hand(q, k, v, mask, how)
+        else:
+            mixed = scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=how.dropout, scale=how.scale)
         out.append(mixed.transpose(1, 2).flatten(0, 1))
     return (torch.cat(out) if len(out) > 1 else out[0]).to(narrow)
+
+
+def _by_hand(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, how: How) -> Tensor:
+    """Attention with dropout, which torch does not fuse on a CPU; (pairs, heads, tokens, size) in and out."""
+    q, k, v = (part.flatten(0, 1) for part in (query, key, value))
+    products = torch.baddbmm(q.new_zeros(1), q, k.transpose(1, 2), beta=0, alpha=how.scale)
+    if mask is not None:
+        products = products.masked_fill(~mask, -torch.inf)
+    return torch.bmm(dropped(products.softmax(dim=-1), how.dropout), v).view(query.shape)
 
 
 def _band(rows: int, length: int, window: int, device: torch.device) -> Tensor | None:

@@ -14,9 +14,9 @@ from typing import Any, Protocol
 import msgspec
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import dropout
 
 from cerank.learn.attention import How, attend, packed
+from cerank.learn.dropping import dropped
 from cerank.learn.packing import Pack
 from cerank.learn.products import Product, product_of
 
@@ -147,7 +147,7 @@ def _closed(part: Any, added: Tensor, hidden: Tensor) -> Tensor:
     """The end of half a layer: dropout, sum, norm."""
     norm = part.LayerNorm
     if part.training and part.dropout.p:
-        added = dropout(added, part.dropout.p, training=True)
+        added = dropped(added, part.dropout.p)
     normed: Tensor = norm(hidden + added)
     return normed
 
