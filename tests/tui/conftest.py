@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from textual.app import App
 from textual.pilot import Pilot
+from textual.widgets import DataTable
 
 from cerank.tui.app import CerankApp
 from tests.tui.labs import LabFolder
@@ -44,8 +45,8 @@ async def settle(pilot: Pilot[str]) -> None:
     deadline = time.monotonic() + STILL_WITHIN
     while time.monotonic() < deadline:
         await pilot.pause()
-        if app.is_at_work:
-            same = 0
+        if app.is_at_work or any(table._require_update_dimensions for table in app.screen.query(DataTable)):
+            same = 0  # a table measures its columns when its queue is empty, some looks after its rows came
             continue
         now = drawn(app)
         same = same + 1 if now == seen else 0

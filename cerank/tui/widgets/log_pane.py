@@ -125,9 +125,9 @@ class LogPane(Pane):
         table = self.query_one(_Lines)
         gone = max(0, len(self._lines) + len(lines) - _MOST)
         self._lines.extend(lines)
-        shown_now = [line for line in lines if self._is_shown(line)]
-        if shown_now:
-            table.write_lines(shown_now)
+        fitting = [line for line in lines if self._is_shown(line)]
+        if fitting:
+            table.write_lines(fitting)
         if table.at >= 0 and gone and not self._is_only:
             table.at = max(-1, table.at - gone)
         self._tell()
@@ -173,10 +173,10 @@ class LogPane(Pane):
     def _write_again(self) -> None:
         table = self.query_one(_Lines)
         table.matches.wanted = self._wanted
-        standing = self._standing()
-        if len(standing) != table.line_count:
+        fitting = self._standing()
+        if len(fitting) != table.line_count:
             table.clear()
-            table.write_lines(standing, scroll_end=False)
+            table.write_lines(fitting, scroll_end=False)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:  # noqa: ARG002 - Textual's
         """Keys of a search do something while there is one; else they are the screen's."""

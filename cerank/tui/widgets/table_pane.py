@@ -23,22 +23,29 @@ class ShownTable(DataTable[Text]):
 
         The first two always stand; a column of dashes is left to those who read files.
         """
-        texts = [
-            ["" if value is None else rounded(value, column) for value, column in zip(row, table.columns, strict=True)]
+        rows = [
+            [
+                self.made("" if value is None else rounded(value, column), column)
+                for value, column in zip(row, table.columns, strict=True)
+            ]
             for row in table.rows
         ]
+        widths = [
+            max([cell_len(column.heading), *(row[place].cell_len for row in rows)])
+            for place, column in enumerate(table.columns)
+        ]
         fitting, room = 0, width
-        for place, column in enumerate(table.columns):
-            room -= max([cell_len(column.heading), *(cell_len(row[place]) for row in texts)]) + 2 * self.cell_padding
+        for place, needed in enumerate(widths):
+            room -= needed + 2 * self.cell_padding
             if room < 0 and place > 1:
                 break
             fitting += 1
         self.clear(columns=True)
-        for column in table.columns[:fitting]:
-            self.add_column(cell(column.heading, is_right=column.kind not in _LEFT))
-        for row in texts:
-            pairs = zip(row[:fitting], table.columns, strict=False)
-            self.add_row(*(self.made(text, column) for text, column in pairs))
+        for column, needed in zip(table.columns[:fitting], widths, strict=False):
+            # a width of its own: one that Textual measures later may come after the headings were drawn, and kept
+            self.add_column(cell(column.heading, is_right=column.kind not in _LEFT), width=needed)
+        for row in rows:
+            self.add_row(*row[:fitting])
         return tuple(column.heading for column in table.columns[fitting:])
 
     def made(self, text: str, column: Column) -> Text:
