@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ast
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -112,12 +112,19 @@ def by_ir_measures(names: Sequence[str], qrels: Qrels, ranking: Ranking) -> dict
             judged[""] = 0
     values = {name: dict.fromkeys(qrels, 0.0) for name in names}
     try:
-        for metric in ir_measures.iter_calc(list(measures), graded, run):
-            if metric.query_id in query_of:  # gdeval adds a line for the mean
-                values[measures[metric.measure]][query_of[metric.query_id]] = float(metric.value)
+        for together in _apart(measures):
+            for metric in ir_measures.iter_calc(together, graded, run):
+                if metric.query_id in query_of:  # gdeval adds a line for the mean
+                    values[measures[metric.measure]][query_of[metric.query_id]] = float(metric.value)
     except (ValueError, RuntimeError, subprocess.CalledProcessError) as error:
         raise UsageError(f"cannot compute {', '.join(names)}: {error}") from error
     return values
+
+
+def _apart(measures: Iterable[Any]) -> list[list[Any]]:
+    """The measures by calls: ir_measures 0.4 may give plain nDCG the gains of another one that is asked for with it."""
+    plain = [measure for measure in measures if "gains" not in measure.params]
+    return [*([plain] if plain else []), *([measure] for measure in measures if "gains" in measure.params)]
 
 
 def shape(name: str) -> Shape:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
@@ -65,6 +69,22 @@ def test_measures_that_are_not_computed_in_arrays_stand_in_the_order_asked_for()
     found = per_query(mixed, qrels, ranking)
     assert list(found) == list(mixed)
     close(found, by_ir_measures(mixed, qrels, ranking))
+
+
+def test_gains_of_one_measure_are_not_those_of_another_whatever_the_order_of_hashes():
+    code = (
+        "from cerank.evaluate.measures import by_ir_measures as by; from cerank.domain.rankings import Ranking;"
+        "run = Ranking({'q': ('d3', 'x', 'd1')}, {'q': (3.0, 2.0, 1.0)}); qrels = {'q': {'d1': 2, 'd2': 0, 'd3': 1}};"
+        "print(by(('nDCG@10', 'nDCG(gains={0:0,1:3,2:7})@5', 'nDCG(gains={0:0,1:1,2:9})@5', 'AP'), qrels, run))"
+    )
+    seen = {
+        subprocess.run(
+            [sys.executable, "-c", code], env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, check=True
+        ).stdout
+        for seed in ("2", "3", "4")
+    }
+    assert len(seen) == 1
+    assert b"'nDCG@10': {'q': 0.760187" in seen.pop()
 
 
 def test_a_measure_with_a_parameter_of_its_own_is_left_to_ir_measures(monkeypatch):

@@ -177,8 +177,9 @@ class FieldRow(Vertical):
             self.query_one(".wrong", Static).update(content(f"{WRONG} {wrong}"))
 
     def open(self) -> None:
-        """Puts the cursor into its line."""
-        self.query("LineInput, Choice").first().focus()
+        """Puts the cursor into its line, and the field into view at once: a scroll under way may end between two lines."""
+        self.query("LineInput, Choice").first().focus(scroll_visible=False)
+        self.call_after_refresh(self.scroll_visible, animate=False)
 
     def on_descendant_focus(self) -> None:
         """Says in full what the field means."""
