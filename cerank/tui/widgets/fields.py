@@ -177,7 +177,7 @@ class FieldRow(Vertical):
             self.query_one(".wrong", Static).update(content(f"{WRONG} {wrong}"))
 
     def open(self) -> None:
-        """Puts the cursor into its line, and the field into view at once: a scroll under way may end between two lines."""
+        """Puts the cursor into its line, and the field into view at once: a slow scroll may end between lines."""
         self.query("LineInput, Choice").first().focus(scroll_visible=False)
         self.call_after_refresh(self.scroll_visible, animate=False)
 
