@@ -101,7 +101,12 @@ def grid(loaded: recipes.LoadedMatrix, overrides: Sequence[str] = ()) -> Grid:
     if count > MOST_RUNS:
         raise UsageError(f"{count:,} runs; a matrix has {MOST_RUNS} at most", where=f"matrix {matrix.name}")
     made = [
-        recipes.load(name, [text for text in overrides if _fits(text, known)], _changes(over, matrix.settings, known))
+        recipes.load(
+            name,
+            [text for text in overrides if _fits(text, known)],
+            _changes(over, matrix.settings, known),
+            given=f"in matrix {matrix.name} or on the command line",
+        )
         for name, known in zip(matrix.recipes, stages, strict=True)
     ]
     for base in matrix.bases or ("",):
@@ -274,12 +279,12 @@ def queued(lab: Lab, grid_: Grid, now: datetime, say: Say) -> Queued:
     if planned.mistakes:
         raise _refusal(grid_, planned.mistakes, lab.settings)
     shared = [msgspec.structs.replace(plan, shares=True) for plan in planned.plans]
-    found = _by_fingerprint(lab)
+    found = _by_plan(lab)
     before = kept.load_if_there(lab.folder, grid_.matrix.name)
     _refuse_another(before, _record(grid_, shared, [""] * len(shared), before, now))
     folders: list[RunFolder] = []
     for cell, plan in zip(grid_.cells, shared, strict=True):
-        folders.append(found.get(plan.fingerprint) or lab.create(plan, cell.toml))
+        folders.append(found.get((plan.recipe.name, plan.fingerprint)) or lab.create(plan, cell.toml))
     record = _record(grid_, shared, [folder.name for folder in folders], before, now)
     kept.save(lab.folder, record)
     waiting = [folder for folder in folders if lab.status(folder).state not in _GOES_ON]
@@ -299,19 +304,22 @@ def _refusal(grid_: Grid, mistakes: Sequence[Mistake], settings: Settings) -> Ce
     return MissingError("\n".join(f"{one.kind} {one.name}: {one.text}" for one in needs), where=where, hint=hint)
 
 
-def _by_fingerprint(lab: Lab) -> dict[str, RunFolder]:
-    """The lab's runs by their plans' fingerprints; of several, the one that came furthest, then the newest."""
-    found: dict[str, RunFolder] = {}
+def _by_plan(lab: Lab) -> dict[tuple[str, str], RunFolder]:
+    """The lab's runs by their recipes' names, by which a report finds them, and their plans' fingerprints.
+
+    Of several, the one that came furthest, then the newest.
+    """
+    found: dict[tuple[str, str], RunFolder] = {}
     order = {"finished": 3, "running": 2, "stopping": 2, "queued": 1, "damaged": -1}
-    best: dict[str, int] = {}
+    best: dict[tuple[str, str], int] = {}
     for folder in runs.folders(lab.folder):
         try:
-            fingerprint = records.load(folder.plan, StoredPlan).fingerprint
-        except DamagedError:
+            key = (runs.load_plan(folder).recipe.name, records.load(folder.plan, StoredPlan).fingerprint)
+        except DamagedError:  # the list of runs says so
             continue
         rank = order.get(lab.status(folder).state, 0)
-        if rank >= best.get(fingerprint, 0):
-            found[fingerprint], best[fingerprint] = folder, rank
+        if rank >= best.get(key, 0):
+            found[key], best[key] = folder, rank
     return found
 
 

@@ -81,7 +81,7 @@ def rerank(settings: Settings, wanted: Wanted, output: Path, progress: Callable[
     prepare(device, threads)
     scorer = Scorer.load(folder, device, wanted.precision)
     collection = dataset.documents.fingerprint()
-    facts = identity(scorer.checkpoint, collection, device=device, threads=threads, precision=wanted.precision)
+    facts = identity(scorer.checkpoint, collection, device=device, threads=threads, precision=scorer.precision)
     kept = KeptScores(settings.cache, facts)
     queries = sorted(before)
     scores: dict[str, dict[str, float]] = {}

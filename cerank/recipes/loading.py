@@ -46,7 +46,13 @@ def shipped() -> list[str]:
     return sorted(path.stem for path in SHIPPED.glob("*.toml"))
 
 
-def load(name_or_path: str, overrides: Sequence[str] = (), changes: Mapping[str, object] | None = None) -> LoadedRecipe:
+def load(
+    name_or_path: str,
+    overrides: Sequence[str] = (),
+    changes: Mapping[str, object] | None = None,
+    *,
+    given: str = "on the command line",
+) -> LoadedRecipe:
     """The recipe under a shipped name or in a `.toml` file, complete with defaults.
 
     Args:
@@ -54,6 +60,7 @@ def load(name_or_path: str, overrides: Sequence[str] = (), changes: Mapping[str,
         overrides: `key.path=VALUE` each, VALUE in TOML or else a bare string; they win over everything. A path in them
             is one from the working folder; a path in a file is one from that file's folder.
         changes: a table laid over the file's, for options such as `--seed`; overrides win over it.
+        given: where overrides and changes were given, for the error.
 
     Raises:
         UsageError: no such recipe, an unreadable file, or a malformed override.
@@ -73,9 +80,9 @@ def load(name_or_path: str, overrides: Sequence[str] = (), changes: Mapping[str,
         recipe = recipe_from(values, name_or_path)
     except RecipeError as error:
         mistakes += error.what.split("\n")
-        raise _placed(mistakes, files, asked, error.hint) from None
+        raise _placed(mistakes, files, asked, given, error.hint) from None
     if mistakes:
-        raise _placed(mistakes, files, asked, "`cerank recipes show NAME` lists the stages")
+        raise _placed(mistakes, files, asked, given, "`cerank recipes show NAME` lists the stages")
     return LoadedRecipe(recipe, files[0].source, name_or_path, values)
 
 
@@ -161,13 +168,15 @@ def _unknown_stages(values: Mapping[str, object], asked: Mapping[str, object]) -
     return [f"stages.{name}: no stage has this name; {nearest(name, stages)}" for name in wanted if name not in known]
 
 
-def _placed(mistakes: Sequence[str], files: Sequence[_File], asked: Mapping[str, object], hint: str) -> RecipeError:
+def _placed(
+    mistakes: Sequence[str], files: Sequence[_File], asked: Mapping[str, object], given: str, hint: str
+) -> RecipeError:
     """The error for `mistakes` (each `key.path: what`), with the place of each in front."""
     lines = []
     first = ""
     for mistake in mistakes[:MOST_MISTAKES]:
         keys = tuple(re.sub(r"\[.*", "", mistake.partition(": ")[0]).split("."))
-        place, file, number = _place_of(keys, files, asked)
+        place, file, number = _place_of(keys, files, asked, given)
         first = first or (f"{file.where}:{number}" if file and number else "")
         lines.append(f"{place}{mistake}" if len(mistakes) > 1 or not number else mistake)
     if len(mistakes) > MOST_MISTAKES:
@@ -176,14 +185,14 @@ def _placed(mistakes: Sequence[str], files: Sequence[_File], asked: Mapping[str,
 
 
 def _place_of(
-    keys: tuple[str, ...], files: Sequence[_File], asked: Mapping[str, object]
+    keys: tuple[str, ...], files: Sequence[_File], asked: Mapping[str, object], given: str
 ) -> tuple[str, _File | None, int]:
     """Where the value under `keys` was given: (words for it, the file, its line), or the nearest table around it."""
     node: object = asked
     for key in keys:
         node = node.get(key) if isinstance(node, Mapping) else None
     if node is not None:
-        return "on the command line: ", None, 0
+        return f"{given}: ", None, 0
     best: tuple[int, _File, int] | None = None
     for file in files:
         line, depth = line_of(file.source, keys)

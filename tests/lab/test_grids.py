@@ -181,6 +181,23 @@ def test_a_matrix_runs_to_its_end_trains_what_is_shared_once_and_queues_only_wha
     assert [runs.load_plan(folder).recipe.name for folder in added] == ["kd"]
 
 
+def test_an_equal_run_under_another_name_is_not_taken_for_the_matrixs_own(made: SimpleNamespace) -> None:
+    only = grid_of(made, recipes=[str(made.folder / "cl.toml")], seeds=[1])
+    (alone,) = grids.queued(made.lab, only, NOW, unheard).added
+    twin = made.folder / "twin.toml"
+    twin.write_text('extends = "./cl.toml"\nname = "twin"\n')
+    both = grid_of(made, name="other", recipes=[str(twin), str(made.folder / "kd.toml")], seeds=[1])
+    (added, _) = grids.queued(made.lab, both, NOW, unheard).added
+    assert runs.load_plan(added).fingerprint == runs.load_plan(alone).fingerprint
+    assert runs.load_plan(added).recipe.name == "twin"
+
+
+def test_a_mistake_in_the_matrixs_settings_is_not_blamed_on_the_command_line_alone(made: SimpleNamespace) -> None:
+    made.file.write_text(made.file.read_text() + '[settings]\n"stages.distill.steps" = -3\n')
+    with pytest.raises(CerankError, match=r"in matrix grid or on the command line: stages\.distill\.steps"):
+        grid_of(made)
+
+
 def test_seeds_and_recipes_may_be_added_to_a_matrix_and_another_family_may_not(made: SimpleNamespace) -> None:
     grids.queued(made.lab, grid_of(made, seeds=[1]), NOW, unheard)
     more = grids.queued(made.lab, grid_of(made, seeds=[2]), NOW, unheard)
