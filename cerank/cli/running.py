@@ -69,12 +69,12 @@ def run(
     settings = settings_of(lab, cache, device, threads, form, json)
     if pairs_per_second and not dry_run:
         raise UsageError("it tells the time of a plan that is shown", where="--pairs-per-second", hint="with --dry-run")
-    if seeds and seed is not None:
-        raise UsageError("--seed and --seeds are both given", hint=f"--seeds {seed},... takes any number of seeds")
     parts = plans.parts_of(dataset) if dataset else None
+    data = options.changes(data=parts, tests=test, first_stages=first_stage, depth=depth)
     if matrix or name or seeds or baseline or len(recipe or ()) > 1 or len(base or ()) > 1:
         from cerank.cli import matrices
 
+        _refuse_in_a_matrix(label, detach=detach, seed=seed, seeds=seeds)
         asked = matrices.Asked(
             matrix=matrix,
             name=name,
@@ -82,30 +82,38 @@ def run(
             bases=tuple(base or ()),
             seeds=seeds or ("" if seed is None else str(seed)),
             baseline=baseline,
-            data=options.changes(data=parts, tests=test, first_stages=first_stage, depth=depth),
+            data=data,
             overrides=tuple(set_ or ()),
         )
-        if label:
-            raise UsageError("runs of a matrix have labels of their own", where="--label", hint="--name names it")
-        if detach:
-            raise UsageError("runs of a matrix go to the queue", where="--detach", hint="`cerank queue` shows them")
         matrices.run(settings, asked, dry_run=dry_run, pairs_per_second=pairs_per_second)
         return
     if not recipe:
         raise UsageError("nothing to run", hint="give --recipe or --matrix; `cerank recipes list` and `matrices`")
     (only,) = base or (None,)
-    changed = options.changes(base=only, data=parts, seed=seed, tests=test, first_stages=first_stage, depth=depth)
-    loaded = recipes.load(recipe[0], set_ or (), changed)
+    loaded = recipes.load(recipe[0], set_ or (), {**options.changes(base=only, seed=seed), **data})
     plan = plans.plan_of(loaded.recipe, settings, now=datetime.now(UTC), label=label)
     if dry_run:
         _show(plan, settings, pairs_per_second)
-        return
-    if queue:
-        folder = Lab(settings).enqueue(plan, loaded.toml)
-        say(f"run {folder.name} is queued; `cerank queue` shows its place")
-        put(folder.name + "\n")
-        return
-    _start(settings, plan, loaded.toml, detach=detach)
+    elif queue:
+        _line_up(settings, plan, loaded.toml)
+    else:
+        _start(settings, plan, loaded.toml, detach=detach)
+
+
+def _refuse_in_a_matrix(label: str, *, detach: bool, seed: int | None, seeds: str) -> None:
+    """Refuses what would do nothing for a matrix."""
+    if seeds and seed is not None:
+        raise UsageError("--seed and --seeds are both given", hint=f"--seeds {seed},... takes any number of seeds")
+    if label:
+        raise UsageError("runs of a matrix have labels of their own", where="--label", hint="--name names it")
+    if detach:
+        raise UsageError("runs of a matrix go to the queue", where="--detach", hint="`cerank queue` shows them")
+
+
+def _line_up(settings: Settings, plan: Plan, toml: bytes) -> None:
+    folder = Lab(settings).enqueue(plan, toml)
+    say(f"run {folder.name} is queued; `cerank queue` shows its place")
+    put(folder.name + "\n")
 
 
 def _show(plan: Plan, settings: Settings, pairs_per_second: float) -> None:

@@ -23,7 +23,7 @@ from cerank.data.files import Digested, Source, at, checked_id, reading, unpacke
 from cerank.data.keys import Collected, Keys, mapped
 from cerank.errors import FormatError, UsageError
 from cerank.reading import open_file
-from cerank.store import disk
+from cerank.store import disk, manifests
 from cerank.text import shown
 
 Rows = Callable[[Path, Callable[[Path], Source]], Iterator[tuple[int, str, str]]]  # (line, id, text) of a file
@@ -119,7 +119,7 @@ def _known(path: Path, room: Path, dataset: str) -> MappedDocuments | None:
 
 def _read(folder: Path, dataset: str) -> MappedDocuments | None:
     try:
-        contents = msgspec.json.decode((folder / disk.MANIFEST).read_bytes(), type=_Contents)
+        contents = msgspec.json.decode((folder / manifests.MANIFEST).read_bytes(), type=_Contents)
         is_whole = all((folder / name).stat().st_size == size for name, size in contents.sizes.items())
     except (OSError, ValueError):
         return None
@@ -176,7 +176,7 @@ def _written(path: Path, part: Path, rows: Rows) -> str:
     contents = _Contents(
         format=_FORMAT, source=str(path), sha256=sha256, rows=len(keys), is_numbered=is_numbered, sizes=sizes
     )
-    disk.write(part / disk.MANIFEST, msgspec.json.encode(contents))
+    disk.write(part / manifests.MANIFEST, msgspec.json.encode(contents))
     return sha256
 
 

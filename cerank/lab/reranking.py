@@ -13,7 +13,7 @@ from cerank.lab.comparisons import FIRST_STAGE
 from cerank.lab.plans import device_named, physical_cores
 from cerank.registry import nearest
 from cerank.settings import Settings
-from cerank.store import disk, runs
+from cerank.store import disk, manifests, runs
 
 CHUNK = 32  # queries between two words about progress
 
@@ -47,7 +47,7 @@ def checkpoint_folder(lab: Path, text: str) -> Path:
     final = folder.final(chain.index(stage), stage)
     if not final.is_dir():
         raise MissingError(f"its stage {stage} is not finished", where=folder.name)
-    disk.verify_sealed(final)
+    manifests.verify_sealed(final)
     return final
 
 

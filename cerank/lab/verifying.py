@@ -16,9 +16,9 @@ from cerank.domain.plan import Plan
 from cerank.domain.readings import Event
 from cerank.errors import CerankError, RunFailedError
 from cerank.store import journal, records, runs, seals
-from cerank.store.disk import MANIFEST
 from cerank.store.layout import RunFolder
 from cerank.store.lease import Lease
+from cerank.store.manifests import MANIFEST
 
 SAME = 1e-12  # a measure computed again differs by less
 

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from cerank.data.dataset import Dataset
 from cerank.data.keys import Keys, mapped
-from cerank.store import disk
+from cerank.store import manifests
 
 Kind = Literal["document", "query"]
 Ids = NDArray[Any]  # uint16 or uint32
@@ -45,7 +45,7 @@ class Contents(msgspec.Struct, frozen=True, kw_only=True):
     tokens: int
     bytes_each: int  # of a token id: 2 or 4
     is_numbered: bool  # whether the keys are 0, 1, 2 ...: then no hashes are kept
-    files: tuple[disk.Entry, ...]
+    files: tuple[manifests.Entry, ...]
 
 
 def tokenizer_sha256(tokenizer: Any) -> str:
@@ -153,7 +153,7 @@ def opened_shelf(folder: Path) -> Shelf | None:
     The files' hashes are not computed here: they are gigabytes. `tokenizing.verify` does.
     """
     try:
-        contents = msgspec.json.decode((folder / disk.MANIFEST).read_bytes(), type=Contents)
+        contents = msgspec.json.decode((folder / manifests.MANIFEST).read_bytes(), type=Contents)
         if any((folder / entry.path).stat().st_size != entry.size for entry in contents.files):
             return None
     except (OSError, ValueError):

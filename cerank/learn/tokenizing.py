@@ -30,7 +30,7 @@ from cerank.learn.token_store import (
     opened_shelf,
     tokenizer_sha256,
 )
-from cerank.store import disk
+from cerank.store import disk, manifests
 
 _BEGUN = ("lengths.bin", "progress.json")  # of a shelf that is being made
 PIECE = 50_000  # texts tokenized at once, by as many threads as the tokenizer takes; the unit of resuming
@@ -99,7 +99,7 @@ def _made(tokenizer: Any, kind: Kind, dataset: Dataset, folder: Path, told: Told
     is_numbered = keys.write(part)
     names = ("ids.bin", "offsets.bin", *(() if is_numbered else ("hashes.bin", "rows.bin")))
     paths = [part / name for name in names]
-    files = tuple(disk.Entry(path.name, path.stat().st_size, disk.sha256_file(path)) for path in paths)
+    files = tuple(manifests.Entry(path.name, path.stat().st_size, disk.sha256_file(path)) for path in paths)
     contents = Contents(
         kind=kind,
         rows=progress.rows,
@@ -108,7 +108,7 @@ def _made(tokenizer: Any, kind: Kind, dataset: Dataset, folder: Path, told: Told
         is_numbered=is_numbered,
         files=files,
     )
-    disk.write(part / disk.MANIFEST, msgspec.json.encode(contents))
+    disk.write(part / manifests.MANIFEST, msgspec.json.encode(contents))
     disk.remove_tree(folder)  # a damaged one
     disk.rename(part, folder)
     for name in _BEGUN:  # not before: without them, a kill here would cost all of the work

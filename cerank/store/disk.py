@@ -1,6 +1,6 @@
 """Every byte cerank writes goes to disk here, in an order that survives a kill or a power cut.
 
-Invariant: a file or sealed folder has its final name only once all of its content is on the disk; and every change
+Invariant: a file or new folder has its final name only once all of its content is on the disk; and every change
 to the disk passes through `_operation`, the one seam where a test can break it.
 """
 
@@ -23,7 +23,6 @@ from cerank.errors import ExitCode, FormatError, MissingError, RunFailedError
 P = ParamSpec("P")
 T = TypeVar("T")
 
-MANIFEST = "COMPLETE.json"
 Observer = Callable[[str, Path], None]
 _observer: Observer | None = None
 
@@ -52,20 +51,6 @@ class Handle(msgspec.Struct, frozen=True):
 
     path: Path
     descriptor: int
-
-
-class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One file of a sealed folder; `path` is relative, with forward slashes."""
-
-    path: str
-    size: int  # bytes
-    sha256: str
-
-
-class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a sealed folder holds: every file but the manifest itself, in the order of their paths."""
-
-    files: tuple[Entry, ...]
 
 
 # the seam
@@ -319,7 +304,7 @@ def set_aside(path: Path) -> Path:
         number += 1
 
 
-def _content(folder: Path) -> tuple[list[Path], list[Path]]:
+def content(folder: Path) -> tuple[list[Path], list[Path]]:
     """Files (and links) and folders under `folder`, itself excluded, in the order of their paths."""
     files: list[Path] = []
     folders: list[Path] = []
@@ -345,7 +330,7 @@ def new_folder(final: Path) -> Iterator[Path]:
     _operation("make-folder", temporary, temporary.mkdir)
     try:
         yield temporary
-        files, folders = _content(temporary)
+        files, folders = content(temporary)
         for file in files:
             _operation("sync", file, _sync_path, file)
         for folder in [*reversed(folders), temporary]:
@@ -358,56 +343,3 @@ def new_folder(final: Path) -> Iterator[Path]:
         if refused is not None:
             raise _refusal(final, refused) from error
         raise
-
-
-@contextlib.contextmanager
-def sealed_folder(final: Path) -> Iterator[Path]:
-    """As `new_folder`, with COMPLETE.json (size and sha256 of each file) written last; `verify_sealed` checks it."""
-    with new_folder(final) as temporary:
-        yield temporary
-        files, _ = _content(temporary)
-        entries = [Entry(_relative(file, temporary), file.stat().st_size, sha256_file(file)) for file in files]
-        write(temporary / MANIFEST, msgspec.json.encode(Manifest(tuple(entries))))
-
-
-def _relative(path: Path, folder: Path) -> str:
-    return path.relative_to(folder).as_posix()
-
-
-def verify_sealed(folder: Path) -> None:
-    """Return if the sealed folder holds exactly what it was sealed with, byte for byte.
-
-    Raises:
-        DamagedError: it does not; `where` is the first wrong file.
-    """
-    manifest = folder / MANIFEST
-    if manifest.is_symlink():
-        raise DamagedError("not a plain file", where=str(manifest))
-    try:
-        listed = {entry.path: entry for entry in msgspec.json.decode(manifest.read_bytes(), type=Manifest).files}
-    except OSError as error:
-        raise DamagedError("the folder is not complete", where=str(manifest)) from error
-    except (ValueError, RecursionError) as error:
-        raise DamagedError(f"the list of files is unreadable: {error}", where=str(manifest)) from error
-    present = {_relative(path, folder): path for path in _content(folder)[0] if path != manifest}
-    for name in sorted(listed.keys() | present.keys()):
-        wrong = _wrong(listed.get(name), present.get(name))
-        if wrong:
-            raise DamagedError(wrong, where=str(folder / name))
-
-
-def _wrong(entry: Entry | None, path: Path | None) -> str:
-    """What is wrong with one file of a sealed folder; "" where nothing is."""
-    if path is None:
-        return "the file is missing"
-    if entry is None:
-        return "the file does not belong there"
-    if path.is_symlink() or not path.is_file():
-        return "not a plain file"
-    if path.stat().st_size != entry.size:
-        return f"{path.stat().st_size} bytes, {entry.size} when it was written"
-    try:
-        is_same = sha256_file(path) == entry.sha256
-    except MissingError as error:
-        return error.what
-    return "" if is_same else "its content is not what was written (sha256 differs)"

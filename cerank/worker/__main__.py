@@ -17,7 +17,7 @@ from pathlib import Path
 import cerank
 from cerank.domain.plan import Plan
 from cerank.errors import CerankError, ExitCode, HeldError
-from cerank.store import disk, journal, records, runs, seals
+from cerank.store import disk, journal, manifests, records, runs, seals
 from cerank.store.layout import ReadingRow, RunFolder
 from cerank.store.lease import Lease
 from cerank.store.records import Attempt, Done, Failure
@@ -152,8 +152,8 @@ def _carried_out(plan: Plan, folder: RunFolder, number: int, *, notes: Notes, be
     )
     notes.sync()
     seals.mark(folder, mending.gaps(folder, plan), records.timestamp(now()))
-    manifests = sorted(folder.path.glob(f"stages/*/final/{disk.MANIFEST}"))
-    seals.seal(folder, [folder.readings, folder.events, *manifests])
+    lists = sorted(folder.path.glob(f"stages/*/final/{manifests.MANIFEST}"))
+    seals.seal(folder, [folder.readings, folder.events, *lists])
     done = Done(time=records.timestamp(now()), attempt=number, seconds=seconds, seals=disk.sha256_file(folder.seals))
     records.save(folder.done, done)
     _log("finished")

@@ -15,7 +15,7 @@ from cerank.domain.rankings import Ranking, ordered
 from cerank.evaluate.measures import check, per_query
 from cerank.learn.kept import identity, scored
 from cerank.learn.rerank import Scorer
-from cerank.store import disk, seals
+from cerank.store import disk, manifests, seals
 from cerank.store.layout import RunFolder
 from cerank.store.scores import KeptScores
 from cerank.worker.beat import Beat
@@ -107,7 +107,7 @@ class Evaluation:
                     lambda ids: self._sources.documents(test, ids),
                     kept,
                 )
-                with disk.sealed_folder(part) as inside:
+                with manifests.sealed_folder(part) as inside:
                     disk.write(inside / "scores.json", msgspec.json.encode(found))
             out |= {query: array("d", [found[query][doc] for doc in docs]) for query, docs in wanted.items()}
             self._beat.advance(len(queries), sum(map(len, wanted.values())))
@@ -165,7 +165,7 @@ def _kept(part: Path) -> dict[str, dict[str, float]] | None:
     if not part.is_dir():
         return None
     try:
-        disk.verify_sealed(part)
+        manifests.verify_sealed(part)
     except disk.DamagedError:
         disk.set_aside(part)
         return None

@@ -18,7 +18,7 @@ import msgspec
 from cerank.domain.plan import Plan
 from cerank.domain.readings import Event, Reading, Validation
 from cerank.errors import CerankError
-from cerank.store import disk, journal, records, runs, seals
+from cerank.store import disk, journal, manifests, records, runs, seals
 from cerank.store.disk import DamagedError
 from cerank.store.layout import ReadingRow, RunFolder
 from cerank.store.notes import Notes
@@ -92,7 +92,7 @@ def _files(folder: RunFolder) -> Iterator[Problem]:
         path = folder.path / one.path
         # a seal comes before its file, and a file set aside is made again; but a ranking comes before its measures
         is_begun = done is None and not path.exists() and not _is_needed(folder, path)
-        is_growing = done is None and (one.path in _JOURNALS or path.name == disk.MANIFEST)
+        is_growing = done is None and (one.path in _JOURNALS or path.name == manifests.MANIFEST)
         wrong = "" if is_begun or is_growing else seals.problem(folder, one)
         if wrong:
             yield Problem(path, wrong)
@@ -123,7 +123,7 @@ def _folders(folder: RunFolder) -> Iterator[Problem]:
     for path in sorted(path for pattern in patterns for path in folder.path.glob(pattern)):
         if path.is_dir() and ".bad" not in path.name:
             try:
-                disk.verify_sealed(path)
+                manifests.verify_sealed(path)
             except DamagedError as error:
                 yield Problem(Path(error.where), error.what)
 

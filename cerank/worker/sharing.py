@@ -15,7 +15,7 @@ from cerank.data.sharing import identities
 from cerank.domain.plan import Plan
 from cerank.domain.readings import Event, Position
 from cerank.errors import CerankError
-from cerank.store import disk, journal, records, runs, seals
+from cerank.store import disk, journal, manifests, records, runs, seals
 from cerank.store.layout import ReadingRow, RunFolder
 from cerank.store.records import Adopted, Attempt
 from cerank.worker.stage import Desk
@@ -102,7 +102,7 @@ def _refusal(desk: Desk, donor: Donor, index: int) -> str:
     if changed:
         return "; ".join(changed)
     try:
-        disk.verify_sealed(donor.folder.final(index, donor.plan.recipe.chain[index]))
+        manifests.verify_sealed(donor.folder.final(index, donor.plan.recipe.chain[index]))
     except CerankError as error:
         return str(error)
     return ""
@@ -117,7 +117,7 @@ def _take(desk: Desk, donor: Donor, index: int) -> None:
             desk.notes.reading(row)
     desk.notes.sync()
     model = donor.folder.final(index, name)
-    seal = disk.sha256_file(model / disk.MANIFEST)
+    seal = disk.sha256_file(model / manifests.MANIFEST)
     _repeat_events(desk, donor, index)
     identity = identities(desk.plan)[index]
     disk.make_folder(desk.folder.stage(index, name))
@@ -138,7 +138,7 @@ def _take(desk: Desk, donor: Donor, index: int) -> None:
                 disk.make_folder(target)
             else:
                 disk.link(source, target)
-    disk.verify_sealed(final)
+    manifests.verify_sealed(final)
     what = f"{name}: trained by {donor.folder.name}, the same start, settings, inputs and seed; seal {seal[:12]}"
     desk.notes.event("stage adopted", what, Position(index, 0))
 

@@ -6,6 +6,7 @@ import contextlib
 import math
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 import torch
@@ -28,7 +29,7 @@ from cerank.learn.model import CrossEncoder
 from cerank.learn.rerank import Scorer
 from cerank.learn.tokens import Tokens
 from cerank.learn.trainer import Material, Trainer
-from cerank.store import disk
+from cerank.store import disk, manifests
 from cerank.store.layout import RunFolder
 from cerank.worker.beat import Beat
 from cerank.worker.evaluation import chunks
@@ -66,7 +67,7 @@ class StageWork:
         if not self.final.is_dir():
             return False
         try:
-            disk.verify_sealed(self.final)
+            manifests.verify_sealed(self.final)
         except disk.DamagedError as error:
             self._desk.notes.event("rejected", str(error))
             disk.set_aside(self.final)
@@ -91,12 +92,8 @@ class StageWork:
         encoder = model.load(files, pooling, recipe.seed).to(desk.plan.device)
         before = {key: value.detach().clone() for key, value in encoder.state_dict().items()}
         tokenizer = model.tokenizer_of(files.folder)
-        lengths = (stage.max_length, stage.max_query_length, stage.max_document_length, stage.truncation)
-        tokens = Tokens(tokenizer, *lengths)
-        tokens.read_from(desk.sources.token_store(self._training, tokenizer))
         # its own tokens: ids of two datasets may be the same and their texts not, as in train and validation of pydocs
-        apart = Tokens(tokenizer, *lengths)
-        apart.read_from(desk.sources.token_store(recipe.data.validation, tokenizer))
+        apart = self._tokens(tokenizer, recipe.data.validation)
         self._scorer = Scorer(encoder, apart, desk.plan.device, stage.precision)
         if self._scorer.precision != stage.precision:
             desk.notes.event(
@@ -104,7 +101,7 @@ class StageWork:
             )
         material = Material(
             sampler,
-            tokens,
+            self._tokens(tokenizer, self._training),
             lambda ids: desk.sources.queries(self._training, ids),
             lambda ids: desk.sources.documents(self._training, ids),
         )
@@ -115,7 +112,20 @@ class StageWork:
         if kept != state.step:
             checkpoint.weights(folder / checkpoint.name_of(kept), encoder)
         found = self._facts(state, kept, sampler.supply, drift(before, encoder))
-        with disk.sealed_folder(self.final) as inside:
+        self._seal(encoder, tokenizer, found)
+        self._close(found)
+
+    def _tokens(self, tokenizer: Any, dataset: str) -> Tokens:
+        """What makes pairs of a dataset's texts, by its token store where there is one."""
+        stage = self._stage
+        made = Tokens(tokenizer, stage.max_length, stage.max_query_length, stage.max_document_length, stage.truncation)
+        made.read_from(self._desk.sources.token_store(dataset, tokenizer))
+        return made
+
+    def _seal(self, encoder: CrossEncoder, tokenizer: Any, found: StageFacts) -> None:
+        """Writes the model that the stage hands on, whole or not at all."""
+        stage = self._stage
+        with manifests.sealed_folder(self.final) as inside:
             model.save(
                 encoder,
                 tokenizer,
@@ -126,7 +136,6 @@ class StageWork:
                 truncation=stage.truncation,
             )
             facts.write(inside, found)
-        self._close(found)
 
     def _facts(self, state: State, kept: int, supply: Supply, moved: Drift) -> StageFacts:
         """The stage in numbers."""

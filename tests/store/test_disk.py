@@ -3,26 +3,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from cerank.errors import ExitCode, MissingError, RunFailedError
-from cerank.store import disk
-from cerank.store.disk import DamagedError
+from cerank.store import disk, manifests
 from tests.store.crashes import Crash, crash_points
-
-
-def fill(folder: Path) -> None:
-    (folder / "model.safetensors").write_bytes(bytes(range(256)) * 4)
-    (folder / "more").mkdir()
-    (folder / "more" / "position.json").write_bytes(b'{"stage":0,"step":7}')
-
-
-def seal(final: Path) -> None:
-    with disk.sealed_folder(final) as folder:
-        fill(folder)
 
 
 def test_a_write_cut_at_any_operation_leaves_the_old_content_or_the_new(tmp_path: Path) -> None:
@@ -61,122 +48,15 @@ def test_a_crash_in_mid_write_leaves_half_of_the_data_in_the_temporary_file_only
     assert not (tmp_path / "a").exists()
 
 
-def test_a_sealed_folder_cut_at_any_operation_is_absent_or_whole(tmp_path: Path) -> None:
-    final = tmp_path / "checkpoints" / "step-000500"
-    outcomes = set()
-    for _ in crash_points(lambda: seal(final), lambda: disk.remove_tree(final.parent)):
-        outcomes.add(final.exists())
-        if final.exists():
-            disk.verify_sealed(final)
-    assert outcomes == {True, False}
-
-
-def test_a_leftover_of_a_killed_seal_is_replaced(tmp_path: Path) -> None:
-    final = tmp_path / "step-000500"
-    for _ in crash_points(lambda: seal(final)):
-        if final.exists():
-            disk.remove_tree(final)
-    disk.verify_sealed(final)
-    assert list(tmp_path.iterdir()) == [final]
-
-
-def test_every_file_and_folder_is_synced_before_the_seal_gets_its_name(tmp_path: Path) -> None:
-    log: list[tuple[str, str]] = []
-    final = tmp_path / "final"
-    with disk.observe(lambda name, path: log.append((name, path.name))):
-        seal(final)
-    renamed = log.index(("rename", "final"))
-    for name in ("model.safetensors", "position.json", "COMPLETE.json"):
-        assert ("sync", name) in log[:renamed]
-    assert ("sync-folder", "more") in log[:renamed]
-    assert ("sync-folder", ".final.tmp") in log[:renamed]
-    assert log[renamed + 1] == ("sync-folder", tmp_path.name)
-
-
-def seal_and_fail(final: Path) -> None:
-    with disk.sealed_folder(final) as folder:
-        fill(folder)
-        raise ZeroDivisionError
-
-
-def test_a_failure_inside_a_sealed_folder_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(ZeroDivisionError):
-        seal_and_fail(tmp_path / "final")
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_sealed_folder_does_not_replace_one_that_is_there(tmp_path: Path) -> None:
-    seal(tmp_path / "final")
-    with pytest.raises(RunFailedError, match="exists already"):
-        seal(tmp_path / "final")
-    disk.verify_sealed(tmp_path / "final")
-
-
-def test_a_sealed_folder_of_no_files_verifies(tmp_path: Path) -> None:
-    with disk.sealed_folder(tmp_path / "final"):
-        pass
-    disk.verify_sealed(tmp_path / "final")
-
-
-def flip(path: Path) -> None:
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
-
-
-def zero(path: Path) -> None:
-    path.write_bytes(bytes(path.stat().st_size))
-
-
-def cut(path: Path) -> None:
-    os.truncate(path, path.stat().st_size - 1)
-
-
-def link(path: Path) -> None:
-    copy = path.parent.parent.parent / "copy"
-    path.rename(copy)
-    path.symlink_to(copy)
-
-
-@pytest.mark.parametrize("harm", [flip, zero, cut, link, Path.unlink])
-@pytest.mark.parametrize("name", ["model.safetensors", "more/position.json", "COMPLETE.json"])
-def test_a_harmed_file_of_a_sealed_folder_is_named(tmp_path: Path, harm: Callable[[Path], None], name: str) -> None:
-    final = tmp_path / "deep" / "final"
-    seal(final)
-    harm(final / name)
-    with pytest.raises(DamagedError) as caught:
-        disk.verify_sealed(final)
-    if (harm, name) != (flip, "COMPLETE.json"):  # a flipped bit of the list accuses the file whose entry it is in
-        assert caught.value.where == str(final / name)
-
-
-def test_a_flipped_bit_in_any_byte_of_the_list_of_files_is_noticed(tmp_path: Path) -> None:
-    final = tmp_path / "final"
-    seal(final)
-    good = (final / "COMPLETE.json").read_bytes()
-    for place in range(len(good)):
-        bad = bytearray(good)
-        bad[place] ^= 1 << (place % 8)
-        (final / "COMPLETE.json").write_bytes(bad)
-        with pytest.raises(DamagedError):
-            disk.verify_sealed(final)
-
-
-def test_an_extra_file_in_a_sealed_folder_is_named(tmp_path: Path) -> None:
-    seal(tmp_path / "final")
-    (tmp_path / "final" / "more" / "extra").write_text("x")
-    with pytest.raises(DamagedError, match="does not belong") as caught:
-        disk.verify_sealed(tmp_path / "final")
-    assert caught.value.where.endswith("more/extra")
-
-
 def test_what_is_set_aside_never_takes_a_name_in_use(tmp_path: Path) -> None:
     names = []
     for _ in range(3):
-        seal(tmp_path / "step-000500")
+        with manifests.sealed_folder(tmp_path / "step-000500"):
+            pass
         names.append(disk.set_aside(tmp_path / "step-000500").name)
     assert names == ["step-000500.bad", "step-000500.bad2", "step-000500.bad3"]
-    seal(tmp_path / "step-000500")
+    with manifests.sealed_folder(tmp_path / "step-000500"):  # the name is free again
+        pass
 
 
 def test_removing_a_tree_does_not_follow_links(tmp_path: Path) -> None:
@@ -212,7 +92,7 @@ FULL = """
 import resource, sys
 from pathlib import Path
 from cerank.errors import RunFailedError
-from cerank.store import disk
+from cerank.store import disk, manifests
 folder = Path(sys.argv[1])
 disk.write(folder / "a", b"old")
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
@@ -221,7 +101,7 @@ try:
 except RunFailedError as error:
     print(error.what, error.where, error.hint, error.exit_code, sep="|")
 try:
-    with disk.sealed_folder(folder / "sealed") as temporary:
+    with manifests.sealed_folder(folder / "sealed") as temporary:
         disk.write(temporary / "big", b"x" * 5000)
 except RunFailedError as error:
     print(error.what)

@@ -9,7 +9,7 @@ import pytest
 
 from cerank.data.sharing import expected, identities
 from cerank.domain.readings import Event
-from cerank.store import disk, journal, records
+from cerank.store import disk, journal, manifests, records
 from cerank.store.records import Adopted, Attempt
 
 from .small import bits_of, small_plan, small_run
@@ -73,8 +73,8 @@ def test_a_shared_stage_is_taken_over_with_the_bits_that_training_would_have_giv
     adoption = records.load(taken.adopted(0, "contrastive"), Adopted)
     assert adoption.run == donor.name
     assert adoption.identity == identities(alone)[0]
-    assert adoption.sha256 == disk.sha256_file(taken.final(0, "contrastive") / disk.MANIFEST)
-    disk.verify_sealed(taken.final(0, "contrastive"))
+    assert adoption.sha256 == disk.sha256_file(taken.final(0, "contrastive") / manifests.MANIFEST)
+    manifests.verify_sealed(taken.final(0, "contrastive"))
     assert not apart.adopted(0, "contrastive").exists()
     kinds = [event.kind for event in events_of(taken)]
     assert {"stage adopted", "rankings adopted", "groups counted", "stage finished"} <= set(kinds)

@@ -26,7 +26,7 @@ from cerank.data.files import Digested, blocks, reading, unpacked
 from cerank.data.trec import refuse_second
 from cerank.errors import FormatError, UsageError
 from cerank.reading import open_file
-from cerank.store import disk
+from cerank.store import disk, manifests
 from cerank.text import shown
 
 BLOCK = 1 << 24  # bytes parsed at once: some 400,000 rows
@@ -74,7 +74,7 @@ def _made(path: Path, cache: Path, told: Told) -> StoredRanking:
         refuse_second(path, error.query)
         raise FormatError(f"a document stands twice for query '{query}'", where=str(path)) from None
     finally:
-        if not (part / disk.MANIFEST).exists():
+        if not (part / manifests.MANIFEST).exists():
             disk.remove_tree(part)
     if stamps.stamp_of(path) != before:
         disk.remove_tree(part)

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cerank.domain.rankings import Ranking
-from cerank.store import disk
+from cerank.store import disk, manifests
 
 FORMAT = 1  # of the files; another number makes every old one unknown
 
@@ -43,7 +43,7 @@ class Contents(msgspec.Struct, frozen=True, kw_only=True):
     misranked: int  # queries whose rank column orders documents against their scores
     is_scattered: bool  # whether the rows of some query did not stand together
     is_numbered: bool  # whether documents are kept as numbers
-    files: tuple[disk.Entry, ...]
+    files: tuple[manifests.Entry, ...]
 
 
 class Store:
@@ -130,7 +130,7 @@ class StoredRanking(Ranking):
 def contents_of(folder: Path) -> Contents | None:
     """What the folder holds; None where it is no ingested run, or a file is not as long as it was written."""
     try:
-        contents = msgspec.json.decode((folder / disk.MANIFEST).read_bytes(), type=Contents)
+        contents = msgspec.json.decode((folder / manifests.MANIFEST).read_bytes(), type=Contents)
         is_whole = all((folder / entry.path).stat().st_size == entry.size for entry in contents.files)
     except (OSError, ValueError):
         return None

@@ -16,7 +16,7 @@ import numpy as np
 
 from cerank.data.candidates.ordering import Rows, plain_numbers
 from cerank.data.candidates.stored import FORMAT, Contents
-from cerank.store import disk
+from cerank.store import disk, manifests
 
 
 class ScatteredError(Exception):
@@ -39,10 +39,10 @@ class _File:
         self._digest.update(data)
         self._size += len(data)
 
-    def closed(self) -> disk.Entry:
+    def closed(self) -> manifests.Entry:
         disk.sync(self._handle)
         disk.close(self._handle)
-        return disk.Entry(self._handle.path.name, self._size, self._digest.hexdigest())
+        return manifests.Entry(self._handle.path.name, self._size, self._digest.hexdigest())
 
 
 class Writer:
@@ -112,7 +112,7 @@ class Writer:
             files=tuple(file.closed() for file in self._files.values()),
         )
         self._files = {}
-        disk.write(self._folder / disk.MANIFEST, msgspec.json.encode(contents))
+        disk.write(self._folder / manifests.MANIFEST, msgspec.json.encode(contents))
 
     def close(self) -> None:
         """Lets the files go, finished or not."""
