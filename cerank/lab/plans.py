@@ -24,6 +24,7 @@ from cerank.domain.recipe import Recipe, Stage, rate_mistakes
 from cerank.errors import RecipeError
 from cerank.registry import nearest
 from cerank.settings import Settings
+from cerank.store import runs
 
 if TYPE_CHECKING:
     from cerank.data.dataset import Dataset
@@ -100,6 +101,7 @@ def plan_of(recipe: Recipe, settings: Settings, *, now: datetime, label: str = "
     from cerank.data import overlaps
     from cerank.data.inputs import inputs_of, opened
 
+    runs.refuse_token(label, "the label")
     complete = absolute(checked(recipe))
     datasets = opened(complete, settings.cache)
     overlaps.refuse(overlaps.overlaps(complete, datasets), complete)

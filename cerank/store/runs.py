@@ -75,6 +75,16 @@ def _name(plan: Plan, now: datetime, salt: int) -> str:
     return f"{stamp}-{plain(plan.recipe.name, 40)}-{plain(base, 24)}-{hashlib.sha256(seed.encode()).hexdigest()[:4]}"
 
 
+def refuse_token(text: str, what: str, hint: str = "take it out, and revoke it") -> None:
+    """Returns if `text`, which is `what`, may be kept in a run and shown.
+
+    Raises:
+        UsageError: it holds an access token.
+    """
+    if token_at(text) >= 0:
+        raise UsageError(f"{what} holds an access token, which no run may keep", hint=hint)
+
+
 def create(lab: Path, plan: Plan, recipe_toml: bytes, now: datetime) -> RunFolder:
     """A new run that waits for a worker. It appears in the lab whole, or not at all.
 
@@ -83,9 +93,8 @@ def create(lab: Path, plan: Plan, recipe_toml: bytes, now: datetime) -> RunFolde
         UsageError: the plan or the recipe holds an access token.
     """
     data = msgspec.json.encode(StoredPlan.of(plan))
-    if token_at(data.decode()) >= 0 or token_at(recipe_toml.decode("utf-8", "replace")) >= 0:
-        hint = "look at the label, the recipe and the names of its data"
-        raise UsageError("the plan holds an access token, which no run may keep", hint=hint)
+    refuse_token(data.decode(), "the plan", "look at the label, the recipe and the names of its data")
+    refuse_token(recipe_toml.decode("utf-8", "replace"), "the recipe")
     where = runs_folder(lab)
     salt = 0
     while (folder := RunFolder(where / _name(plan, now, salt))).path.exists():

@@ -14,15 +14,18 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import msgspec
+
 import cerank
 from cerank.domain.plan import Plan
-from cerank.errors import CerankError, ExitCode, HeldError
+from cerank.errors import CerankError, ExitCode, HeldError, RunFailedError
 from cerank.store import disk, journal, manifests, records, runs, seals
+from cerank.store.disk import DamagedError
 from cerank.store.layout import ReadingRow, RunFolder
 from cerank.store.lease import Lease
 from cerank.store.records import Attempt, Done, Failure
 from cerank.text import redacted
-from cerank.worker import mending
+from cerank.worker import mending, output
 from cerank.worker.beat import Beat
 from cerank.worker.notes import Notes
 from cerank.worker.stop import StopFlag
@@ -80,8 +83,14 @@ def main() -> int:
     folder = RunFolder(Path(sys.argv[1]).resolve())
     stop = StopFlag(folder.stop)
     stop.install()  # before anything slow, so that an early signal is heard
+    with output.guarded():
+        return _ended(folder, stop)
+
+
+def _ended(folder: RunFolder, stop: StopFlag) -> ExitCode:
+    """How the attempt ended."""
     try:
-        with Lease.take(folder.lease, now()):
+        with Lease.take(folder.lease, now()), _fault_told(folder):
             return _attempt(folder, stop)
     except HeldError as error:
         if sys.stdout.isatty():  # otherwise stdout may be the log of the run, which belongs to the holder
@@ -90,6 +99,25 @@ def main() -> int:
     except CerankError as error:
         _log(str(error))
         return error.exit_code
+
+
+@contextlib.contextmanager
+def _fault_told(folder: RunFolder) -> Iterator[None]:
+    """Before an attempt has its events: a file that the system will not read is named, any other fault is recorded."""
+    try:
+        yield
+    except OSError as error:
+        _log(traceback.format_exc())
+        what = f"cannot be read: {(error.strerror or type(error).__name__).lower()}"
+        raise DamagedError(what, where=str(error.filename or folder.path), hint="cerank doctor looks at it") from error
+    except CerankError:
+        raise
+    except Exception as error:  # the top of the worker: whatever it was, the run must say so
+        _log(traceback.format_exc())
+        failure = _crash(error)
+        with contextlib.suppress(CerankError):
+            records.save(folder.failure, msgspec.structs.replace(failure, time=records.timestamp(now())))
+        raise RunFailedError(failure.what, where=folder.name, hint=failure.hint) from error
 
 
 def _attempt(folder: RunFolder, stop: StopFlag) -> ExitCode:
@@ -185,14 +213,16 @@ def _failure_recorded(folder: RunFolder, number: int, notes: Notes) -> Iterator[
         _record_failure(folder, number, notes, failure)
     except Exception as error:  # noqa: BLE001 - the top of the worker: whatever it was, the run must say so
         _log(traceback.format_exc())
-        what = redacted(f"{type(error).__name__}: {error}")[:2000]
-        hint = "a fault of cerank or of what it calls; log.txt has the traceback"
-        _record_failure(folder, number, notes, Failure(kind="crash", what=what, hint=hint, traceback=folder.log.name))
+        _record_failure(folder, number, notes, _crash(error))
+
+
+def _crash(error: Exception) -> Failure:
+    what = redacted(f"{type(error).__name__}: {error}")[:2000]
+    hint = "a fault of cerank or of what it calls; log.txt has the traceback"
+    return Failure(kind="crash", what=what, hint=hint, traceback="log.txt")
 
 
 def _record_failure(folder: RunFolder, number: int, notes: Notes, failure: Failure) -> None:
-    import msgspec
-
     _log(f"failed: {failure.where + ': ' if failure.where else ''}{failure.what}")
     with contextlib.suppress(CerankError):  # on a full disk the log is all that is left
         notes.event("failed", failure.what)

@@ -7,6 +7,7 @@ import shutil
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -45,6 +46,9 @@ def worker(run: RunFolder, before: Callable[[], object] = lambda: None) -> int:
 
             code = program.main()
             sys.stdout.flush()
+        except BaseException:
+            os.write(2, traceback.format_exc().encode())  # an exit with 70 is a fault: its reason must not be lost
+            raise
         finally:
             os._exit(code)
     return child

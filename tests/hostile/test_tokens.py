@@ -102,6 +102,20 @@ def test_a_run_with_a_token_for_a_label_is_never_made_and_a_note_keeps_a_mark(tm
     assert not _found(tmp_path)
 
 
+@pytest.mark.parametrize("words", [["--recipe", "distill", "--label"], ["--matrix", "ecir2025", "--name"]])
+def test_a_token_as_a_label_is_refused_before_a_plan_is_shown(words: list[str], tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from cerank.cli.app import app
+
+    names = [*words, CANARY, "--dry-run", "--lab", str(tmp_path / "lab"), "--cache", str(tmp_path / "cache")]
+    done = CliRunner().invoke(app, ["run", *names])
+    said = done.output + str(done.exception)
+    assert "access token" in said
+    assert done.exit_code
+    assert CANARY[:12] not in done.output
+
+
 def test_no_worker_is_given_a_token(monkeypatch: pytest.MonkeyPatch) -> None:
     names = ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "WANDB_API_KEY", "AWS_SECRET_ACCESS_KEY", "NVIDIA_API_KEY",
              "SLURM_JWT", "GITHUB_TOKEN", "OPENAI_API_KEY", "HF_TRUST_REMOTE_CODE", "LD_PRELOAD"]  # fmt: skip
