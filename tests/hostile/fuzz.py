@@ -2,13 +2,15 @@
 
 It needs atheris (libFuzzer for Python; `pip install atheris`, wheels for Linux and CPython 3.11 to 3.13). An input that
 lets anything but cerank's own errors out is kept in corpus/TARGET, where the tests try it for good. Inputs that only
-reach new code stay in a scratch folder: their number would grow without end.
+reach new code stay in a scratch folder: their number would grow without end. The few that reach the most of it go into
+the corpus with `--keep`, from where the next fuzzing starts.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import shlex
 import shutil
 import subprocess
 import sys
@@ -28,8 +30,14 @@ def main() -> int:
     words = argparse.ArgumentParser(prog="python -m tests.hostile.fuzz", description=__doc__)
     words.add_argument("target", help="a target's name, 'all', or 'list'")
     words.add_argument("--minutes", type=float, default=10.0, help="of each target")
+    words.add_argument("--keep", type=int, default=0, metavar="N", help="put the N inputs of most reach in the corpus")
     words.add_argument("--inside", help=argparse.SUPPRESS)
-    asked = words.parse_args()
+    words.add_argument("--merge", action="store_true", help=argparse.SUPPRESS)
+    asked, rest = words.parse_known_args()
+    if asked.merge:
+        return _started(asked.target, Path(asked.inside), rest, str(Path(asked.inside) / "again"))
+    if rest:
+        words.error(f"no option {rest[0]}")
     if asked.inside:
         return _fuzz(asked.target, asked.minutes, Path(asked.inside))
     from tests.hostile.targets import TARGETS
@@ -41,12 +49,13 @@ def main() -> int:
     unknown = [name for name in names if name not in TARGETS]
     if unknown:
         words.error(f"no target {unknown[0]}; `list` names them")
-    return max(_apart(name, asked.minutes) for name in names)
+    return max(_apart(name, asked.minutes, asked.keep) for name in names)
 
 
-def _apart(name: str, minutes: float) -> int:
+def _apart(name: str, minutes: float, keep: int) -> int:
     """One target in a process of its own: libFuzzer ends the process it runs in."""
-    with tempfile.TemporaryDirectory(prefix="fuzz-") as scratch:
+    memory = Path("/dev/shm")  # thirty times the inputs a second, for each is written to a file
+    with tempfile.TemporaryDirectory(prefix="fuzz-", dir=memory if memory.is_dir() else None) as scratch:
         room = Path(scratch)
         for part in ("inputs", "found"):
             (room / part).mkdir()
@@ -63,7 +72,27 @@ def _apart(name: str, minutes: float) -> int:
         print(f"{name}: {len(found)} found; {' '.join(last)}; {coverage[-1][:70] if coverage else 'no coverage'}")
         if found or not last:
             print(done.stderr[-4000:], file=sys.stderr)
+        if keep:
+            _kept(name, room, keep)
         return 1 if found or not last else 0
+
+
+def _kept(name: str, room: Path, most: int) -> None:
+    """Puts into the corpus what a merge leaves of the inputs, the smallest first, and drops what was kept so before."""
+    (room / "merged").mkdir()
+    again, command = (
+        room / "again",
+        [sys.executable, "-m", "tests.hostile.fuzz", name, "--inside", str(room), "--merge"],
+    )
+    again.write_text(f'#!/bin/sh\nexec {shlex.join(command)} "$@"\n')  # libFuzzer merges in processes of its own
+    again.chmod(0o700)
+    options = ["-set_cover_merge=1", "-max_len=2000", str(room / "merged"), str(room / "inputs")]
+    subprocess.run([*command, *options], check=False, capture_output=True)
+    chosen = sorted((path.read_bytes() for path in (room / "merged").iterdir()), key=lambda data: (len(data), data))
+    for path in (KEPT / name).glob("reached-*"):
+        path.unlink()
+    for data in chosen[:most]:
+        (KEPT / name / f"reached-{hashlib.sha256(data).hexdigest()[:12]}").write_bytes(data)
 
 
 def _escaped(word: bytes) -> str:
@@ -71,14 +100,21 @@ def _escaped(word: bytes) -> str:
 
 
 def _fuzz(name: str, minutes: float, room: Path) -> int:
+    if (KEPT / name).is_dir():
+        shutil.copytree(KEPT / name, room / "inputs", dirs_exist_ok=True)
+    options = [f"-max_total_time={max(1, round(minutes * 60))}", "-max_len=2000", "-timeout=300", "-rss_limit_mb=6000"]
+    options += [f"-artifact_prefix={room}/found/", f"-dict={room}/words", "-print_final_stats=1", "-len_control=0"]
+    return _started(name, room, [*options, str(room / "inputs")], sys.argv[0])
+
+
+def _started(name: str, room: Path, options: list[str], itself: str) -> int:
+    """Runs libFuzzer over the target in this process, which it ends; `itself` is what it calls for a second one."""
     import atheris
 
     with atheris.instrument_imports(include=["cerank"]):
         from tests.hostile.targets import TARGETS
     target = TARGETS[name]
     place = room / "place"
-    if (KEPT / name).is_dir():
-        shutil.copytree(KEPT / name, room / "inputs", dirs_exist_ok=True)
 
     def once(data: bytes) -> None:
         shutil.rmtree(place, ignore_errors=True)
@@ -86,9 +122,7 @@ def _fuzz(name: str, minutes: float, room: Path) -> int:
         (place / target.file).write_bytes(data)
         target.refusal(place)
 
-    options = [f"-max_total_time={max(1, round(minutes * 60))}", "-max_len=2000", "-timeout=60", "-rss_limit_mb=6000"]
-    options += [f"-artifact_prefix={room}/found/", f"-dict={room}/words", "-print_final_stats=1", "-len_control=0"]
-    atheris.Setup([sys.argv[0], *options, str(room / "inputs")], once)
+    atheris.Setup([itself, *options], once)
     atheris.Fuzz()
     return 0
 
