@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import gzip
 import os
+import random
 import subprocess
 import sys
 from datetime import UTC, datetime
-from pathlib import Path
 
 import msgspec
 import pytest
@@ -17,22 +17,35 @@ from cerank.data.trec import read_qrels, read_run
 from cerank.domain.readings import Event, Reading, Validation
 from cerank.lab import comparisons
 from cerank.lab.lab import Lab
+from cerank.launch.local import pinned
 from cerank.learn.rerank import Scorer
 from cerank.store import journal, runs
 from cerank.store.layout import ReadingRow
+from tests.warm import started
 
 from .small import STAGE, bits_of, small_plan, small_run
 
 KILLS = int(os.environ.get("CERANK_KILLS", "30"))  # the long form: CERANK_KILLS=200
 
 
+def attempt(run, seconds=None):
+    """One worker on the run, killed after `seconds`; its exit code, or minus the signal."""
+    environ = os.environ | pinned(1)
+    return started(
+        "cerank.worker", [run.path], cwd=run.path, environ=environ, output=run.log, seconds=seconds
+    ).returncode
+
+
 def forked(run, seed=0, kills=0, longest=1.0):
-    """Attempts made and the last exit code."""
-    command = [sys.executable, "-m", "tests.worker.forking", str(run.path), str(seed), str(kills), str(longest)]
-    root = Path(__file__).resolve().parents[2]
-    out = subprocess.run(command, capture_output=True, text=True, cwd=root, check=True, timeout=600).stdout
-    attempts, code = out.split()
-    return int(attempts), int(code)
+    """Kills the worker `kills` times after at most `longest` seconds, then lets it finish; attempts and last exit code.
+
+    Fewer attempts than `kills` mean that it finished before a kill came.
+    """
+    draw = random.Random(seed)
+    done = 0
+    while done < kills and attempt(run, draw.uniform(0.05, longest)) < 0:
+        done += 1
+    return done + 1, attempt(run)
 
 
 @pytest.fixture(scope="module")
