@@ -42,9 +42,14 @@ _JOURNALS: dict[str, type[Any] | UnionType] = {"readings.jsonl": ReadingRow, "ev
 _UNSEALED = "the file has no seal, so nobody knows whether it is what was written"
 
 
-def problems(folder: RunFolder) -> list[Problem]:
-    """All that is damaged, by looking at every byte that has a hash or a check; the order of the files' worth."""
-    found = [*_plan(folder), *_journals(folder), *_records(folder), *_files(folder), *_folders(folder)]
+def problems(folder: RunFolder, *, wants_seals: bool = False) -> list[Problem]:
+    """All that is damaged, by looking at every byte that has a hash or a check; the order of the files' worth.
+
+    Args:
+        folder: the run.
+        wants_seals: an unfinished run without any seal is one whose list was lost, rather than an older release's.
+    """
+    found = [*_plan(folder), *_journals(folder), *_records(folder), *_files(folder, wants_seals), *_folders(folder)]
     return list({problem.path: problem for problem in reversed(found)}.values())[::-1]
 
 
@@ -78,7 +83,7 @@ def _records(folder: RunFolder) -> Iterator[Problem]:
             yield Problem(path, error.what)
 
 
-def _files(folder: RunFolder) -> Iterator[Problem]:
+def _files(folder: RunFolder, wants_seals: bool) -> Iterator[Problem]:
     """Files that differ from their seals, and those that have none where others have."""
     try:
         found, done = seals.of_run(folder), records.load_if_there(folder.done, Done)
@@ -96,7 +101,8 @@ def _files(folder: RunFolder) -> Iterator[Problem]:
         wrong = "" if is_begun or is_growing else seals.problem(folder, one)
         if wrong:
             yield Problem(path, wrong)
-    if len(found) > 1:  # a run of an older release has none; the recipe's is there from the start
+    # a run of an older release has none, and the recipe's alone is left of a list that was cut
+    if len(found) > 1 or (wants_seals and done is None):
         whole = (path for name in seals.WHOLE for path in sorted((folder.path / name).rglob("*")))
         for path in whole:
             is_ours = path.is_file() and not path.name.startswith(".") and ".bad" not in path.name
@@ -149,7 +155,7 @@ def mend(folder: RunFolder) -> list[str]:
 
 
 def _mended(folder: RunFolder) -> list[str]:
-    found = problems(folder)
+    found = problems(folder, wants_seals=True)  # from here on it has all of them, whatever release made it
     for problem in found:
         if is_fatal(folder, problem):
             runs.load_plan(folder)

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import random
 import shutil
+import signal
+import traceback
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from cerank.domain.readings import Event
+from cerank.errors import CerankError
 from cerank.lab.verifying import verify
 from cerank.store import journal, runs
 from cerank.store.layout import RunFolder
+from cerank.worker import mending
 
-from .forks import difference, finish, killed_after, log_of, small_run
+from .forks import difference, ended, finish, killed_at, log_of, operations, small_run, worker
 from .kills import prepared, result
 
 KINDS = ("flip", "cut", "zero", "delete")
 # no promise: a person's text, advice that is rewritten, and the lock's file, whose content is advice
+TAKEN_UP = {"stages", "scores"}  # sealed folders are moved aside by who takes them up
 ADVICE = {"log.txt", "progress.json", "lease", "stop"}
 
 
@@ -104,19 +110,31 @@ def _found(run: RunFolder, other: RunFolder, lab: Path, name: str, kind: str) ->
     return "" if states[other.name].state == "finished" else "another run is disturbed"
 
 
+def killed(folder: str, plan: Any, settings: Any, parts: Sequence[float]) -> list[RunFolder]:
+    """Runs that were killed after these parts of their operations on the disk."""
+    again = small_run(Path(folder), plan, settings, 58)
+    forget_scores(plan)
+    whole, found = operations(again), []
+    shutil.rmtree(again.path)
+    for number, part in enumerate(parts):
+        run = small_run(Path(folder), plan, settings, 2 + number)
+        forget_scores(plan)
+        code = killed_at(run, int(part * whole))
+        assert code == -signal.SIGKILL, f"exit {code}: {log_of(run)}"
+        found.append(run)
+    return found
+
+
+def forget_scores(plan: Any) -> None:
+    """Makes the next run compute all of its scores."""
+    shutil.rmtree(Path(plan.cache) / "scores", ignore_errors=True)
+
+
 def unfinished(folder: str, count: int, seed: int = 0) -> dict[str, Any]:
     """Files of a killed run: going on moves the damaged one aside and ends with the same bits, or says why not."""
     plan, settings, calm, wanted = prepared(folder)
-    draw, bad, begun = random.Random(seed), [], []
-    longest = 2.0
-    while len(begun) < 4:
-        run = small_run(Path(folder), plan, settings, 2 + len(begun))
-        shutil.rmtree(Path(plan.cache) / "scores", ignore_errors=True)
-        killed_after(run, draw.uniform(0.3, longest))
-        if any(run.path.glob("stages/*/checkpoints/step-*")) and not run.done.exists():
-            begun.append(run)
-        else:
-            shutil.rmtree(run.path)
+    draw, bad = random.Random(seed), []
+    begun = killed(folder, plan, settings, [draw.uniform(0.15, 0.95) for _ in range(4)])
     spoil = RunFolder(calm.path.with_name(calm.name + "-spoilt"))
     for number in range(count):
         shutil.copytree(begun[number % len(begun)].path, spoil.path)
@@ -153,3 +171,72 @@ def _went_on(run: RunFolder, code: int, name: str, kind: str, wanted: dict[str, 
 def _is_cut_at_a_line(name: str, kind: str) -> bool:
     """Whether it is as a kill leaves a journal: an unfinished last line is no damage, and is cut without a word."""
     return name.endswith(".jsonl") and kind in {"cut", "flip", "zero"}
+
+
+def hash_lists(folder: str, count: int, seed: int = 0) -> dict[str, Any]:
+    """The list of hashes of a killed run damaged, and two workers started at once: one makes the same bits."""
+    plan, settings, calm, wanted = prepared(folder)
+    draw, bad = random.Random(seed), []
+    begun = killed(folder, plan, settings, [0.05, 0.3, 0.5, 0.7, 0.9])
+    spoil = RunFolder(calm.path.with_name(calm.name + "-spoilt"))
+    for number in range(count):
+        shutil.copytree(begun[number % len(begun)].path, spoil.path)
+        kind = (*KINDS, "zeros", "empty", "garbage")[number % 7]
+        fill(spoil.seals, kind, draw)
+        children = [worker(spoil), worker(spoil)]
+        codes = sorted(ended(child) for child in children)
+        if codes[0] != 0 or codes[1] not in {0, 4}:
+            bad.append(f"{kind} {number}: exits {codes}: {log_of(spoil)}")
+        elif wrong := difference(spoil, wanted) or "; ".join(verify(spoil, datetime.now(UTC)).problems):
+            bad.append(f"{kind} {number}: {wrong}")
+        shutil.rmtree(spoil.path)
+    return result(count, bad)
+
+
+def fill(path: Path, kind: str, draw: random.Random) -> None:
+    """Damages one file: as `spoilt`, or wholly."""
+    if kind == "zeros":
+        path.write_bytes(bytes(path.stat().st_size))
+    elif kind == "empty":
+        path.write_bytes(b"")
+    elif kind == "garbage":
+        path.write_bytes(draw.randbytes(draw.randrange(300)) + b"\n")
+    else:
+        spoilt(path, kind, draw)
+
+
+def mendings(folder: str, count: int, seed: int = 0) -> dict[str, Any]:
+    """Up to three files of a run damaged in any way: shown, mended and mended again without any other error than ours.
+
+    After mending nothing is found wrong any more, but for a plan, which is refused with its name.
+    """
+    plan, settings, calm, _ = prepared(folder)
+    draw, bad = random.Random(seed), []
+    begun = [calm, *killed(folder, plan, settings, [0.01, 0.1, 0.3, 0.5, 0.7, 0.9])]
+    spoil = RunFolder(calm.path.with_name(calm.name + "-spoilt"))
+    for number in range(count):
+        shutil.copytree(begun[number % len(begun)].path, spoil.path)
+        done = []
+        for path in draw.sample(files_of(spoil), k=min(len(files_of(spoil)), draw.choice([1, 1, 2, 3]))):
+            kind = draw.choice((*KINDS, "zeros", "empty", "garbage"))
+            fill(path, kind, draw)
+            done.append(f"{kind} {path.relative_to(spoil.path)}")
+        try:
+            wrong = _mended(spoil, plan)
+        except Exception:  # noqa: BLE001 - that there is none is the promise
+            wrong = traceback.format_exc()
+        bad += [f"{', '.join(done)}: {wrong}"] if wrong else []
+        shutil.rmtree(spoil.path)
+    return result(count, bad)
+
+
+def _mended(run: RunFolder, plan: Any) -> str:
+    runs.row(run, datetime.now(UTC))
+    try:
+        mending.mend(run)
+        mending.tidy(run, plan)
+        left = [one for one in mending.problems(run) if one.path.relative_to(run.path).parts[0] not in TAKEN_UP]
+    except CerankError as error:
+        return "" if run.plan.name in error.where else f"no plan is named: {error}"
+    # a recipe's text cannot be made again
+    return "; ".join(str(one) for one in left if one.path != run.recipe)

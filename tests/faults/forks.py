@@ -9,13 +9,14 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import msgspec
 
 from cerank.domain.plan import Plan
 from cerank.settings import Settings
-from cerank.store import journal
+from cerank.store import disk, journal
 from cerank.store.layout import ReadingRow, RunFolder
 from tests.worker.small import STAGE, bits_of, small_plan, small_run
 
@@ -77,6 +78,40 @@ def killed_after(run: RunFolder, seconds: float) -> int:
     return ended(child)
 
 
+class Dies:
+    """An observer of the disk that kills its own process before the `number`-th operation."""
+
+    def __init__(self, number: int) -> None:
+        self._left = number
+
+    def __call__(self, name: str, path: Path) -> None:
+        self._left -= "progress" not in path.name  # the beat's own thread
+        if self._left < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+            time.sleep(60)
+
+
+def killed_at(run: RunFolder, operation: int) -> int:
+    """A worker on the run, killed before that operation on the disk; its exit code, or minus the signal."""
+    stack = ExitStack()
+    return ended(worker(run, lambda: stack.enter_context(disk.observe(Dies(operation)))))
+
+
+def operations(run: RunFolder) -> int:
+    """How many operations on the disk a worker on the run needs; it is then finished."""
+    out, into = os.pipe()
+    count = [0]
+
+    def counting(name: str, path: Path) -> None:
+        count[0] += "progress" not in path.name
+        if path == run.done and name == "rename":
+            os.write(into, str(count[0]).encode())
+
+    stack = ExitStack()
+    assert ended(worker(run, lambda: stack.enter_context(disk.observe(counting)))) == 0, log_of(run)
+    return int(os.read(out, 32))
+
+
 def rows_of(run: RunFolder) -> list[ReadingRow]:
     """The readings without what may differ from one attempt to the next."""
     rows: list[ReadingRow] = journal.read(run.readings, ReadingRow)
@@ -110,5 +145,5 @@ def log_of(run: RunFolder) -> str:
     return run.log.read_text()[-1500:] if run.log.exists() else "no log"
 
 
-__all__ = ["FAST", "all_bits", "copied", "difference", "ended", "fast_plan", "finish", "killed_after", "log_of"]
-__all__ += ["rows_of", "small_run", "worker"]
+__all__ = ["FAST", "all_bits", "copied", "difference", "ended", "fast_plan", "finish", "killed_after", "killed_at"]
+__all__ += ["log_of", "operations", "rows_of", "small_run", "worker"]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
+import signal
 import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import msgspec
 
@@ -60,6 +63,38 @@ def random_kills(folder: str, count: int, seed: int = 0) -> dict[str, Any]:
         bad += [wrong] if wrong else mismatched[:1]
         shutil.rmtree(run.path)
     return result(done, bad, runs=second - 2)
+
+
+def in_a_step(folder: str, count: int, seed: int = 0) -> dict[str, Any]:
+    """Kills in the middle of a step, its gradients computed and its update not made, as the system's killer does."""
+    from cerank.learn import trainer
+
+    plan, settings, _, wanted = prepared(folder)
+    draw, bad = random.Random(seed), []
+
+    def dies(at: int) -> None:
+        real, left = trainer.Trainer.gradients, [at]
+
+        def gradients(self: Any, *given: Any) -> Any:
+            found = real(self, *given)
+            left[0] -= 1
+            if not left[0]:
+                os.kill(os.getpid(), signal.SIGKILL)
+                time.sleep(60)
+            return found
+
+        mock.patch.object(trainer.Trainer, "gradients", gradients).start()
+
+    for number in range(count):
+        run = small_run(Path(folder), plan, settings, 2 + number % 50)
+        _forget_scores(Path(plan.cache))
+        at = draw.randint(1, 8)  # of the steps of both stages
+        code = ended(worker(run, lambda at=at: dies(at)))
+        wrong = "" if code == -signal.SIGKILL else f"exit {code}: {log_of(run)}"
+        wrong = wrong or (log_of(run) if finish(run) else difference(run, wanted))
+        bad += [f"step {at}: {wrong}"] if wrong else []
+        shutil.rmtree(run.path)
+    return result(count, bad)
 
 
 def _forget_scores(cache: Path) -> None:

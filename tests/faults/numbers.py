@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -31,14 +34,14 @@ def _bad_at(step: int, value: float) -> None:
     mock.patch.object(trainer.Trainer, "gradients", gradients).start()
 
 
-def non_finite(folder: str) -> dict[str, Any]:
+def non_finite(folder: str, steps: Sequence[int] = (1, 2, 3, 4)) -> dict[str, Any]:
     """NaN and infinities at each step: the run stops, the step has no reading, and the weights are the step before's.
 
     With skip:1 it leaves the one update out, says so, and goes on.
     """
     plan, settings, _, wanted = prepared(folder)
     bad, tried, second = [], 0, 2
-    for step in (1, 2, 3, 4):
+    for step in steps:
         for value in (float("nan"), float("inf"), float("-inf")):
             run = small_run(Path(folder), plan, settings, second)
             second += 1
@@ -46,11 +49,11 @@ def non_finite(folder: str) -> dict[str, Any]:
             code = ended(worker(run, lambda step=step, value=value: _bad_at(step, value)))
             failure = json.loads(run.failure.read_bytes()) if run.failure.exists() else {}
             rows = [row.step for row in journal.read(run.readings, _rows_kind()) if isinstance(row, Reading)]
-            steps = run.checkpoint_steps(0, "contrastive")
+            saved = run.checkpoint_steps(0, "contrastive")
             if code != 1 or "not finite" not in failure.get("what", "") or rows != list(range(1, step)):
                 bad.append(f"step {step}, {value}: exit {code}, {failure}, {rows}")
-            elif steps[-1:] != ([step - 1] if step > 1 else []):
-                bad.append(f"step {step}: checkpoints {steps}")
+            elif saved[-1:] != ([step - 1] if step > 1 else []):
+                bad.append(f"step {step}: checkpoints {saved}")
             elif finish(run) or all_bits(run) != wanted:  # from the weights of the step before, to the calm run's end
                 bad.append(f"step {step}: going on does not end with the same bits")
     stage = {**FAST, "on_nonfinite": "skip:1"}
@@ -68,6 +71,66 @@ def _rows_kind() -> Any:
     from cerank.store.layout import ReadingRow
 
     return ReadingRow
+
+
+def out_of_memory(folder: str, count: int, seed: int = 0) -> dict[str, Any]:
+    """A device that holds few tokens, from a random step on: less at once, the same groups a step, the same losses.
+
+    Without dropout, whose masks are drawn for what goes through the model at once.
+    """
+    stage = {**FAST, "dropout": 0.0, "microbatch": 64}
+    plan, settings = fast_plan(Path(folder), chain=["contrastive"], stages={"contrastive": stage})
+    calm = small_run(Path(folder), plan, settings)
+    assert finish(calm) == 0, log_of(calm)
+    wanted, draw, bad = _steps(calm), random.Random(seed), []
+    for number in range(count):
+        run = small_run(Path(folder), plan, settings, 2 + number % 50)
+        at, limit = draw.randint(1, 4), draw.randint(24, 40)
+        code = ended(worker(run, lambda at=at, limit=limit: _holds(at, limit)))
+        found = _steps(run)
+        told = _events(run, "out of memory")
+        if code or not told or len(told) > 4:
+            bad.append(f"{limit} tokens from step {at}: exit {code}, {len(told)} events: {log_of(run)}")
+        elif [row.groups for row in found] != [row.groups for row in wanted]:
+            bad.append(f"{limit} tokens from step {at}: groups a step changed")
+        elif max(abs(one.loss - other.loss) for one, other in zip(found, wanted, strict=True)) > 1e-5:
+            bad.append(f"{limit} tokens from step {at}: {[row.loss for row in found]}, {[row.loss for row in wanted]}")
+    return result(count, bad)
+
+
+def _holds(step: int, limit: int) -> None:
+    """From that step on, the device holds so many tokens."""
+    import torch
+
+    from cerank.learn import trainer
+    from cerank.learn.forward import Forward
+
+    real, whole, now = trainer.Trainer.gradients, Forward.scoring, [0]
+
+    def gradients(self: Any, model: Any, material: Any, groups: Any, at: int) -> Any:
+        now[0] = at
+        try:
+            return real(self, model, material, groups, at)
+        finally:
+            now[0] = 0  # re-ranking has a bound of its own
+
+    @contextlib.contextmanager
+    def scoring(self: Any) -> Any:
+        with whole(self) as score:
+
+            def guarded(pairs: Any) -> Any:
+                if now[0] >= step and sum(len(pair.ids) for pair in pairs) > limit:
+                    raise torch.OutOfMemoryError("out of memory. Tried to allocate too much")
+                return score(pairs)
+
+            yield guarded
+
+    mock.patch.object(trainer.Trainer, "gradients", gradients).start()
+    mock.patch.object(Forward, "scoring", scoring).start()
+
+
+def _steps(run: RunFolder) -> list[Reading]:
+    return [row for row in journal.read(run.readings, _rows_kind()) if isinstance(row, Reading)]
 
 
 def resumed_elsewhere(folder: str) -> dict[str, Any]:

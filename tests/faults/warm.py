@@ -5,9 +5,12 @@ A function to call lives in a module of this package, takes JSON values and retu
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import os
+import select
+import signal
 import subprocess
 import sys
 import tempfile
@@ -22,25 +25,46 @@ class Warm:
     """The process; used by one thread at a time."""
 
     def __init__(self) -> None:
-        environ = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
+        self._start()
+
+    def _start(self) -> None:
+        environ = os.environ | {
+            "OMP_NUM_THREADS": "1",
+            "TOKENIZERS_PARALLELISM": "false",
+            "HF_HUB_OFFLINE": "1",
+            "TQDM_DISABLE": "1",
+        }
         command = [sys.executable, "-m", "tests.faults.warm"]
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environ
-        )
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environ,
+            start_new_session=True,
+        )  # fmt: skip
 
-    def call(self, function: str, **given: Any) -> Any:
+    def call(self, function: str, longest: float = 600.0, **given: Any) -> Any:
         """`module.function(**given)` in a fork; its result.
 
         Raises:
-            AssertionError: it raised; the text is its traceback.
+            AssertionError: it raised, and the text is its traceback; or it was not over after `longest` seconds.
         """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps([function, given]) + "\n")
         self._process.stdin.flush()
-        is_good, value = json.loads(self._process.stdout.readline())
+        ready, _, _ = select.select([self._process.stdout], [], [], longest)
+        line = self._process.stdout.readline() if ready else ""
+        if not line:  # hung, or dead: the next one gets a new process
+            self._kill()
+            self._start()
+            why = "ended without an answer" if ready else f"was not over after {longest:.0f} s"
+            raise AssertionError(f"{function} {why}")
+        is_good, value = json.loads(line)
         assert is_good, value
         return value
+
+    def _kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)  # it leads a group of its own, which its forks are in
+        self._process.wait()
 
     def close(self) -> None:
         """Ends the process."""
