@@ -16,6 +16,7 @@ from cerank.data import model_folders
 from cerank.data.bases import HEAD, MARK, BaseFiles, Pooling
 from cerank.domain.seeds import derive
 from cerank.errors import MissingError, UsageError
+from cerank.learn import dropping
 from cerank.learn.tokens import Batch
 from cerank.reading import read_file
 from cerank.text import shown
@@ -71,6 +72,7 @@ def load(files: BaseFiles, pooling: str, seed: int) -> CrossEncoder:
     try:
         if chosen == "classifier":
             model = AutoModelForSequenceClassification.from_pretrained(files.folder, num_labels=1, **safe)
+            dropping.replace(model)
             return CrossEncoder(model, chosen, None)
         encoder = AutoModel.from_pretrained(files.folder, **safe)
         size = int(encoder.config.hidden_size)
@@ -78,6 +80,7 @@ def load(files: BaseFiles, pooling: str, seed: int) -> CrossEncoder:
     except Exception as error:  # a foreign library on foreign files raises whatever it meets in them
         what = f"transformers cannot load it as an encoder: {_reason(error)}"
         raise UsageError(what, where=str(files.folder)) from error
+    dropping.replace(encoder)
     if getattr(encoder, "pooler", None) is not None:  # it reads [CLS], which the means do not
         encoder.pooler.requires_grad_(False)
     return CrossEncoder(encoder, chosen, head)

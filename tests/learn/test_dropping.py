@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from cerank.learn.dropping import dropped
+from cerank.learn.dropping import Dropout, drawing, dropped, replace
 
 
 @pytest.mark.parametrize("rate", [0.001, 0.1, 0.5, 0.9])
@@ -50,3 +50,28 @@ def test_the_gradient_is_that_of_what_was_kept():
     found = dropped(values, 0.4)
     found.sum().backward()
     assert torch.equal(values.grad, found.detach())
+
+
+def test_a_thread_may_draw_from_a_generator_of_its_own_and_leaves_torchs_alone():
+    torch.manual_seed(4)
+    expected = dropped(torch.ones(99), 0.5)
+    torch.manual_seed(4)
+    with drawing(5):
+        own = dropped(torch.ones(99), 0.5)
+    assert torch.equal(dropped(torch.ones(99), 0.5), expected)
+    with drawing(5):
+        assert torch.equal(dropped(torch.ones(99), 0.5), own)
+    assert not torch.equal(own, expected)
+
+
+def test_a_models_own_dropouts_draw_alike_and_do_nothing_out_of_training():
+    model = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Sequential(torch.nn.Dropout(0.5)))
+    replace(model)
+    values = torch.ones(99)
+    (drops,) = (module for module in model.modules() if isinstance(module, Dropout))
+    with drawing(6):
+        found = drops(values)
+    with drawing(6):
+        assert torch.equal(found, dropped(values, 0.5))
+    model.eval()
+    assert drops(values) is values
