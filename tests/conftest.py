@@ -5,13 +5,26 @@ Invariant: how it is run changes no test's outcome, only what the suite costs.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from cerank.data.bases import BaseFiles
+
+_DEVICES = tempfile.mkdtemp(prefix="cerank-devices-")
+os.environ["CERANK_DEVICES"] = _DEVICES  # tests wait for no device that somebody's labs use, and take none from them
+
+
+def pytest_sessionfinish() -> None:
+    """Removes the folder of the devices' locks."""
+    shutil.rmtree(_DEVICES, ignore_errors=True)
 
 
 def pytest_configure() -> None:
@@ -44,6 +57,31 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip("no real test collections here; set CERANK_TEST_DATA to their folder")
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _pydocs_is_built_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Whatever cache pydocs is made in, its five seconds of building are spent once by all workers of the suite."""
+    from cerank.data import pydocs
+
+    room = tmp_path_factory.getbasetemp()
+    built = (room.parent if "PYTEST_XDIST_WORKER" in os.environ else room) / "pydocs"
+    build, python = pydocs._build, sys.executable
+
+    def copied(folder: Path) -> None:
+        if sys.executable != python:  # a test's own idea of a Python
+            build(folder)
+            return
+        if not built.is_dir():
+            fresh = Path(tempfile.mkdtemp(dir=built.parent, prefix="pydocs-")) / "pydocs"
+            build(fresh)
+            with contextlib.suppress(OSError):  # another worker was quicker
+                fresh.rename(built)
+        shutil.copytree(built, folder)
+
+    pydocs._build = copied
+    yield
+    pydocs._build = build
 
 
 @pytest.fixture(scope="session")

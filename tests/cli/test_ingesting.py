@@ -15,18 +15,11 @@ from cerank.data.candidates.stored import StoredRanking
 from cerank.errors import ExitCode
 from tests.learn.conftest import write_tiny
 from tests.test_imports import SLOW
+from tests.warm import started
 
 
 def _cerank(words: list[str], cache: Path) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "CERANK_CACHE": str(cache)}
-    return subprocess.run(
-        [sys.executable, "-m", "cerank", "data", *words],
-        env=environment,
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    return started("cerank", ["data", *words], cwd=cache.parent, environ={**os.environ, "CERANK_CACHE": str(cache)})
 
 
 def test_a_run_is_ingested_ahead_and_then_found(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from cerank.recipes import render
+from tests.warm import started
 from tests.worker.small import small_plan
 
 
@@ -23,19 +24,18 @@ def place(tmp_path_factory):
     return folder
 
 
-def cerank(place, *arguments, code=0, **environment):
-    """What a command prints; its exit code must be `code`, and no traceback reaches anybody."""
+def cerank(place, *arguments, code=0, is_cold=False, **environment):
+    """What a command prints; its exit code must be `code`, and no traceback reaches anybody.
+
+    A command is a fork of a process that has imported all it needs, or with `is_cold` a Python of its own.
+    """
     given = {"CERANK_LAB": str(place / "lab"), "CERANK_CACHE": str(place / "cache"), "CERANK_THREADS": "1"}
-    command = [sys.executable, "-m", "cerank", *map(str, arguments)]
-    done = subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        cwd=place,
-        env={**os.environ, **given, **environment},
-        timeout=300,
-        check=False,
-    )
+    environ = {**os.environ, **given, **environment}
+    if is_cold:
+        command = [sys.executable, "-m", "cerank", *map(str, arguments)]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=place, env=environ, timeout=300, check=False)
+    else:
+        done = started("cerank", arguments, cwd=place, environ=environ)
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr + done.stdout
     return done
@@ -44,7 +44,7 @@ def cerank(place, *arguments, code=0, **environment):
 @pytest.fixture(scope="module")
 def first(place):
     """A finished run labelled `first`, and what the command printed."""
-    return cerank(place, "run", "--recipe", "small.toml", "--label", "first", "--json")
+    return cerank(place, "run", "--recipe", "small.toml", "--label", "first", "--json", is_cold=True)
 
 
 def test_run_prints_its_table_and_where_its_files_are(place, first):
@@ -63,7 +63,7 @@ def test_ps_show_and_logs_tell_of_it_by_its_label(place, first):
     (row,) = json.loads(cerank(place, "ps", "--json").stdout)
     assert "finished" in row["state"]
     assert row["label"] == "first"
-    shown = cerank(place, "show", "first", "--json")
+    shown = cerank(place, "show", "first", "--json", is_cold=True)
     assert json.loads(shown.stdout)["comparison"]
     assert "stage finished: distill" in cerank(place, "logs", "first").stdout
 
@@ -165,9 +165,10 @@ def test_a_malformed_file_gives_one_paragraph_with_its_line_exit_2_and_no_run(tm
         ),
     ],
 )
-def test_a_malformed_recipe_gives_one_paragraph_exit_2_and_no_run(tmp_path, recipe, expected):
+def test_a_malformed_recipe_gives_one_paragraph_exit_2_and_no_run(place, tmp_path, recipe, expected):
     (tmp_path / "small.toml").write_text(recipe)
-    refused = cerank(tmp_path, "run", "--recipe", "small.toml", code=2)
+    cache = str(place / "cache")  # those that extend a shipped recipe read pydocs, which takes seconds to make
+    refused = cerank(tmp_path, "run", "--recipe", "small.toml", code=2, CERANK_CACHE=cache)
     assert refused.stderr.startswith("error: ")
     assert expected in refused.stderr
     assert not (tmp_path / "lab").exists()

@@ -7,14 +7,17 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
+from textual._wait import wait_for_idle
 from textual.app import App
 from textual.pilot import Pilot
+from textual.strip import Strip
 from textual.widgets import DataTable
 
 from cerank.tui.app import CerankApp
 from tests.tui.labs import LabFolder
 
 STILL_WITHIN = 60.0  # seconds; reached only by what is broken
+Screenful = list[Strip]
 Settle = Callable[["Pilot[str]"], Awaitable[None]]
 
 
@@ -38,28 +41,35 @@ def app(folder: LabFolder) -> CerankApp:
 
 
 async def settle(pilot: Pilot[str]) -> None:
-    """Waits until no thread is at work and three looks at the screen in a row, colours included, are the same."""
+    """Waits until no thread is at work and three looks at the screen in a row, colours included, are the same.
+
+    Before each look the process did next to nothing for a fiftieth of a second. Only before the first one every widget
+    is asked whether it is done: on a form of three hundred, asking costs more than what a key does.
+    """
     app = pilot.app
     assert isinstance(app, CerankApp)
-    seen, same = "", 0
+    seen: Screenful = []
+    same = 0
     deadline = time.monotonic() + STILL_WITHIN
+    await pilot.pause()
     while time.monotonic() < deadline:
-        await pilot.pause()
         if app.is_at_work or any(table._require_update_dimensions for table in app.screen.query(DataTable)):
             same = 0  # a table measures its columns when its queue is empty, some looks after its rows came
+            await pilot.pause()
             continue
         now = drawn(app)
         same = same + 1 if now == seen else 0
         seen = now
         if same == 2:
             return
+        await wait_for_idle(0)
+        app.screen._on_timer_update()
     raise AssertionError(f"still at work: {app.workers}" if app.is_at_work else "the screen never stood still")
 
 
-def drawn(app: App[str]) -> str:
-    """All that stands on the screen, with its styles."""
-    strips = app.screen._compositor.render_strips(app.screen.size)
-    return repr([list(strip) for strip in strips])
+def drawn(app: App[str]) -> Screenful:
+    """All that stands on the screen, line by line, with its styles."""
+    return app.screen._compositor.render_strips(app.screen.size)
 
 
 async def look(pilot: Pilot[str]) -> None:
