@@ -1,35 +1,38 @@
 """How fast this machine re-ranks and trains, beside sentence-transformers where it is installed: `cerank bench`.
 
-Invariant: contenders take turns on the same texts, weights and threads, and no figure is shown without its spread.
+Invariant: contenders take turns on the same texts, weights and threads, each in a process of its own that is set up
+as its user's would be, and no figure is shown without its spread.
 """
 
 from __future__ import annotations
 
+import os
 import shlex
 import statistics
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from cerank.errors import UsageError
+from cerank.errors import RunFailedError, UsageError
 from cerank.lab.plans import device_named, physical_cores
+from cerank.launch import local
+from cerank.learn.turns import Answer, Contender, Task, Turn, Work, peers_environment, take_turns
 from cerank.registry import nearest
 from cerank.settings import Settings
 
 if TYPE_CHECKING:
-    from cerank.data.bases import BaseFiles
     from cerank.data.samples import Sample
-    from cerank.learn.speed import Timed
 
-OWN, PEER = "cerank", "sentence-transformers"
+OWN, PEER, PEAK = "cerank", "sentence-transformers", "matrix products"
 PRECISIONS = ("fp32", "bf16")
-RERANKING, TRAINING = "re-ranking", "training"
+RERANKING, TRAINING = WORKS = "re-ranking", "training"
 GROUP, GROUPS = 8, 4  # pairs a group and groups a step that training is timed with, a recipe's defaults
 _DEPTH = 100
+_WITHIN = 600.0  # seconds that an answer may take before its contender is left out
 _TRAINING_COST = 3.0  # a step's operations over those of scoring: backward is twice forward
 
 
@@ -71,12 +74,10 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     pairs: int
     tokens: float  # a pair, on average
     peaks: dict[str, float]  # precision -> floating point operations a second, median over turns
+    data_share: dict[str, float]  # precision -> of a training step's time, what its data took
     figures: tuple[Figure, ...]
     commands: tuple[str, ...]  # that measure this again, and more
     notes: tuple[str, ...]
-
-
-Work = Callable[[], "Timed"]
 
 
 def measure(settings: Settings, asked: Asked, progress: Callable[[str], None]) -> Report:
@@ -100,35 +101,43 @@ def measure(settings: Settings, asked: Asked, progress: Callable[[str], None]) -
     determinism.prepare(device, threads)
     found = locate(asked.base)
     sample = _sample(asked, settings.cache)
-    with TemporaryDirectory() as room:
+    with TemporaryDirectory() as folder, ExitStack() as stack:
         progress("loading")
-        files = speed.checkpoint_of(found, Path(room))
+        room = Path(folder)
+        files = speed.checkpoint_of(found, room / "checkpoint")
+        (room / "sample.json").write_bytes(msgspec.json.encode(sample))
         lengths = speed.lengths_of(files, sample)
+        common = Work(
+            name="", kind="", task="score", folder=str(files.folder), pooling=files.pooling,
+            sample=str(room / "sample.json"), device=device, threads=threads, steps=asked.steps,
+            group_size=GROUP, groups=GROUPS,
+        )  # fmt: skip
+        race = _Race(
+            common, asked, {who: stack.enter_context(one) for who, one in _contenders(asked, threads, room).items()}
+        )
+        race.get_ready(progress)
         needed = speed.work_of(files, lengths) / len(lengths)
-        peaks: dict[str, float] = {}
-        figures: list[Figure] = []
-        for precision in asked.precisions:
-            every = _contenders(files, sample, asked, device, precision)
-            for work, contenders in every.items():
-                cost = needed * (_TRAINING_COST if work == TRAINING else 1.0)
-                progress(f"{work} {precision}")
-                timed, best = _turns(contenders, asked.repeats, partial(speed.gemm_peak, device, precision, 0.15))
-                peaks[precision] = max(peaks.get(precision, 0.0), statistics.median(best))
-                figures += [_figure((work, precision, who), timed, best, cost) for who in contenders]
-    return Report(
-        device=determinism.device_name(device),
-        threads=threads,
-        versions=speed.versions(),
-        base=asked.base,
-        pooling=files.pooling,
-        sample=sample.name,
-        pairs=sample.pairs,
-        tokens=statistics.fmean(lengths),
-        peaks=peaks,
-        figures=tuple(figures),
-        commands=_commands(asked, device, threads),
-        notes=_notes(asked, found.pooling, files.pooling),
-    )
+        figures = [
+            figure
+            for precision in asked.precisions
+            for work in WORKS
+            for figure in race.figures(work, precision, needed, progress)
+        ]
+        return Report(
+            device=determinism.device_name(device),
+            threads=threads,
+            versions=speed.versions(),
+            base=asked.base,
+            pooling=files.pooling,
+            sample=sample.name,
+            pairs=sample.pairs,
+            tokens=statistics.fmean(lengths),
+            peaks=race.peaks,
+            data_share=race.data_share,
+            figures=tuple(figures),
+            commands=_commands(asked, device, threads),
+            notes=(*_notes(asked, found.pooling, files.pooling), *race.notes()),
+        )
 
 
 def _sample(asked: Asked, cache: Path) -> Sample:
@@ -142,54 +151,89 @@ def _sample(asked: Asked, cache: Path) -> Sample:
     return of_dataset(dataset, asked.first_stage, pairs=asked.pairs, depth=_DEPTH, cache=cache)
 
 
-def _contenders(
-    files: BaseFiles, sample: Sample, asked: Asked, device: str, precision: str
-) -> dict[str, dict[str, Work]]:
-    """Work -> contender -> what is timed; each has scored a few pairs, so that nothing is loaded in its time."""
-    from cerank.data.samples import reshaped
-    from cerank.learn import peers, speed
+def _contenders(asked: Asked, threads: int, room: Path) -> dict[str, Contender]:
+    """Who takes part, each starting up: cerank as its launcher starts a worker, others in the person's environment."""
+    from cerank.learn import peers
 
-    stage = speed.stage_of(sample, precision=precision, group_size=GROUP, groups_per_step=GROUPS)
-    scorers: dict[str, speed.Reranker] = {OWN: speed.Own(files, device, precision)}
-    learners: dict[str, speed.Learner] = {OWN: speed.OwnTraining(files, sample, stage, device)}
+    own = local.passed(os.environ) | local.pinned(threads)
+    theirs = peers_environment(os.environ, threads)
+    found = {OWN: Contender(OWN, own, room), PEAK: Contender(PEAK, theirs, room)}
     if asked.with_peer and peers.can_rerank():
-        scorers[PEER] = peers.SentenceTransformers(files, device, precision)
-    if asked.with_peer and peers.can_train():
-        learners[PEER] = peers.SentenceTransformersTraining(files, sample, stage, device)
-    warm = reshaped(sample, 16, 8)
-    for one in scorers.values():
-        one.score(warm)
-
-    def reranking(one: speed.Reranker) -> Work:
-        return lambda: speed.timed(one, sample, device)
-
-    def training(one: speed.Learner) -> Work:
-        return lambda: one.train(asked.steps)
-
-    return {
-        RERANKING: {who: reranking(one) for who, one in scorers.items()},
-        TRAINING: {who: training(one) for who, one in learners.items()},
-    }
+        found[PEER] = Contender(PEER, theirs, room)
+    return found
 
 
-def _turns(
-    contenders: dict[str, Work], repeats: int, peak: Callable[[], float]
-) -> tuple[dict[str, list[Timed]], list[float]]:
-    """Contender -> timings, and the peak found in each turn; a machine that slows down slows all of a turn."""
-    names = list(contenders)
-    timed: dict[str, list[Timed]] = {name: [] for name in names}
-    best: list[float] = []
-    for turn in range(repeats):
-        best.append(peak())
-        for name in names[turn % len(names) :] + names[: turn % len(names)]:
-            timed[name].append(contenders[name]())
-    return timed, best
+_KINDS = {
+    (OWN, RERANKING): "cerank.learn.speed:Own",
+    (OWN, TRAINING): "cerank.learn.speed:OwnTraining",
+    (PEER, RERANKING): "cerank.learn.peers:SentenceTransformers",
+    (PEER, TRAINING): "cerank.learn.peers:SentenceTransformersTraining",
+}
 
 
-def _figure(name: tuple[str, str, str], timed: dict[str, list[Timed]], best: Sequence[float], cost: float) -> Figure:
+class _Race:
+    """The contenders and what they hold ready; peaks and shares as they come to be known."""
+
+    def __init__(self, common: Work, asked: Asked, contenders: dict[str, Contender]) -> None:
+        self._common, self._asked, self._contenders = common, asked, contenders
+        self.peaks: dict[str, float] = {}
+        self.data_share: dict[str, float] = {}
+
+    def get_ready(self, progress: Callable[[str], None]) -> None:
+        """Has each load its models and score a few pairs, so that nothing is loaded in its time."""
+        from cerank.learn import peers
+
+        for precision in self._asked.precisions:
+            for who, contender in self._contenders.items():
+                if who == PEAK:
+                    self._hold(contender, f"{PEAK} {precision}", "cerank.learn.speed:gemm_peaks", "peak", precision)
+                    continue
+                progress(f"{who} loads, {precision}")
+                self._hold(contender, f"{RERANKING} {precision}", _KINDS[who, RERANKING], "score", precision)
+                if who == OWN or peers.can_train():
+                    self._hold(contender, f"{TRAINING} {precision}", _KINDS[who, TRAINING], "train", precision)
+
+    def _hold(self, contender: Contender, name: str, kind: str, task: Task, precision: str) -> None:
+        is_own = contender.name == OWN
+        contender.ready(
+            msgspec.structs.replace(self._common, name=name, kind=kind, task=task, precision=precision, is_own=is_own)
+        )
+
+    def figures(self, work: str, precision: str, needed: float, progress: Callable[[str], None]) -> list[Figure]:
+        """One of each contender that can do this and was not lost.
+
+        Raises:
+            RunFailedError: cerank's own contender was lost.
+        """
+        from cerank.learn import peers
+
+        who = [OWN, *([PEER] if PEER in self._contenders and (work == RERANKING or peers.can_train()) else [])]
+        turns = {PEAK: Turn(self._contenders[PEAK], f"{PEAK} {precision}")}
+        turns |= {one: Turn(self._contenders[one], f"{work} {precision}") for one in who}
+        found = take_turns(turns, self._asked.repeats, _WITHIN, lambda what: progress(f"{work} {precision}, {what}"))
+        for one in (OWN, PEAK):
+            if self._contenders[one].lost:
+                raise RunFailedError(f"{one} was not measured: {self._contenders[one].lost}", where=work)
+        peak = statistics.median(answer.value for answer in found[PEAK])
+        self.peaks[precision] = max(self.peaks.get(precision, 0.0), peak)
+        if work == TRAINING:
+            self.data_share[precision] = statistics.median(one.data_seconds / one.seconds for one in found[OWN])
+        cost = needed * (_TRAINING_COST if work == TRAINING else 1.0)
+        complete = [one for one in who if len(found[one]) == self._asked.repeats]
+        return [_figure((work, precision, one), found, cost) for one in complete]
+
+    def notes(self) -> list[str]:
+        """What is to be said of those that were lost."""
+        lost = [f"{one.name} was left out: {one.lost}" for one in self._contenders.values() if one.lost]
+        data = ", ".join(f"{share:.1%} of a step ({kind})" for kind, share in self.data_share.items())
+        return [f"cerank's training spends on data, tokenizing included: {data}", *lost]
+
+
+def _figure(name: tuple[str, str, str], found: dict[str, list[Answer]], cost: float) -> Figure:
     work, precision, who = name
-    rates = [one.rate for one in timed[who]]
-    ratios = [own.rate / rate for own, rate in zip(timed[OWN], rates, strict=True)]
+    rates = [one.rate for one in found[who]]
+    ratios = [own.rate / rate for own, rate in zip(found[OWN], rates, strict=True)]
+    shares = [rate * cost / peak.value for rate, peak in zip(rates, found[PEAK], strict=True)]
     return Figure(
         work=work,
         precision=precision,
@@ -197,7 +241,7 @@ def _figure(name: tuple[str, str, str], timed: dict[str, list[Timed]], best: Seq
         median=statistics.median(rates),
         lowest=min(rates),
         highest=max(rates),
-        of_peak=statistics.median(rate * cost / peak for rate, peak in zip(rates, best, strict=True)),
+        of_peak=statistics.median(shares),
         ratio=None if who == OWN else statistics.median(ratios),
     )
 

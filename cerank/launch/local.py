@@ -10,7 +10,8 @@ from pathlib import Path
 
 from cerank.domain.plan import Plan
 from cerank.errors import RunFailedError
-from cerank.store import disk, runs
+from cerank.launch import devices
+from cerank.store import disk, machine, runs
 from cerank.store.layout import RunFolder
 
 Process = subprocess.Popen[bytes]
@@ -38,6 +39,7 @@ _PASSED = (
     "XDG_RUNTIME_DIR",
     "SLURM_JOB_ID",
     "CERANK_NO_FLOCK",
+    "CERANK_DEVICES",
 )
 # no NVIDIA_ or SLURM_ here: NVIDIA_API_KEY and SLURM_JWT are tokens
 _PASSED_PREFIXES = ("LC_", "MKL_", "OPENBLAS_", "KMP_")
@@ -57,18 +59,30 @@ def environment(plan: Plan, given: Mapping[str, str]) -> dict[str, str]:
 
     The worker never asks the network: what it reads was found and hashed when the plan was made.
     """
-    pinned = {
-        "OMP_NUM_THREADS": str(plan.threads),
+    return passed(given) | pinned(plan.threads)
+
+
+def pinned(threads: int) -> dict[str, str]:
+    """What is set for a worker, whatever stood in the environment."""
+    return {
+        "OMP_NUM_THREADS": str(threads),
         # threads that wait sleep: two trainings on two cores did 40 pairs/s each so, and 22 spinning; alone 72 and 77
         "OMP_WAIT_POLICY": "PASSIVE",
         "PYTHONHASHSEED": "0",
         "PYTHONUNBUFFERED": "1",
-        "TOKENIZERS_PARALLELISM": "true" if plan.threads > 1 else "false",
+        "TOKENIZERS_PARALLELISM": "true" if threads > 1 else "false",
         "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # without it cuBLAS is not deterministic
         "HF_HUB_OFFLINE": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
     }
-    return passed(given) | pinned
+
+
+def key_of(plan: Plan, given: Mapping[str, str]) -> str:
+    """The key of the device that a worker with this environment would use; asks the driver only for a GPU's."""
+    if not plan.device.startswith("cuda"):
+        return plan.device
+    asked = "cuda:0" if plan.device == "cuda" else plan.device
+    return next((one.key for one in devices.found(given) if one.name == asked), asked)
 
 
 def start(
@@ -78,6 +92,7 @@ def start(
     command: Sequence[str] = WORKER,
     given: Mapping[str, str] | None = None,
     inherited: Sequence[int] = (),
+    key: str = "",
 ) -> Process:
     """Starts a worker on the run and returns at once; its output goes to the run's log.
 
@@ -89,10 +104,13 @@ def start(
         command: what carries the run out.
         given: the environment to choose from; this process's own where it is left out.
         inherited: open descriptors that the worker keeps open as long as it lives, such as a slot's lock.
+        key: of the device that it is given, by which labs of a machine know it; found where it is left out.
 
     Raises:
         RunFailedError: the run's folder is gone or full, or the system takes no more processes.
     """
+    given = os.environ if given is None else given
+    key = key or key_of(plan, given)
     runs.clear_stop(folder)  # an old request; one made from now on is the new worker's, however early it comes
     log = disk.open_append(folder.log)
     try:
@@ -101,7 +119,7 @@ def start(
             stdin=subprocess.DEVNULL,
             stdout=log.descriptor,
             stderr=subprocess.STDOUT,
-            env=environment(plan, os.environ if given is None else given),
+            env=environment(plan, given) | {machine.DEVICE: key},
             cwd=folder.path,
             start_new_session=True,
             pass_fds=tuple(inherited),

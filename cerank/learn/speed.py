@@ -8,11 +8,11 @@ from __future__ import annotations
 import contextlib
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Protocol
+from typing import Any, ParamSpec, Protocol, TypeVar
 
 import msgspec
 import torch
@@ -25,13 +25,17 @@ from cerank.domain.readings import Reading
 from cerank.domain.recipe import Stage
 from cerank.learn import model
 from cerank.learn.checkpoint import State
+from cerank.learn.packing import pack
 from cerank.learn.rerank import Scorer
-from cerank.learn.tokens import Tokens
+from cerank.learn.tokens import Pair, Tokens, batches_by_length
 from cerank.learn.trainer import Material, Trainer
 
 CHUNK = 32  # queries handed over at once, as a run does
 MAX_LENGTH, MAX_QUERY_LENGTH = 256, 64  # tokens; a stage's defaults
 _SEED = 0
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 
 
 class Timed(msgspec.Struct, frozen=True):
@@ -39,6 +43,7 @@ class Timed(msgspec.Struct, frozen=True):
 
     pairs: int
     seconds: float
+    data_seconds: float = 0.0  # of them (training): until the pairs of a step stand as tensors
 
     @property
     def rate(self) -> float:
@@ -129,14 +134,16 @@ class _EnoughError(Exception):
 class _Clock:
     """A watch that takes the time of each step and ends the training by `_EnoughError`."""
 
-    def __init__(self, steps: int, device: str) -> None:
-        self._steps, self._device = steps, device
+    def __init__(self, steps: int, device: str, spent: _Spent) -> None:
+        self._steps, self._device, self._spent = steps, device, spent
         self.times: list[float] = []
+        self.data: list[float] = []  # seconds that had gone into data by then
         self.pairs: list[int] = []
 
     def read(self, reading: Reading) -> None:
         synchronized(self._device)
         self.times.append(time.perf_counter())
+        self.data.append(self._spent.seconds)
         self.pairs.append(reading.pairs)
         if len(self.times) > self._steps:
             raise _EnoughError
@@ -160,6 +167,22 @@ class _Clock:
         return False
 
 
+class _Spent:
+    """Seconds that went into data, summed; `counted` makes a method add its own."""
+
+    seconds = 0.0
+
+    def counted(self, work: Callable[_P, _R]) -> Callable[_P, _R]:
+        def timed(*given: _P.args, **named: _P.kwargs) -> _R:
+            started = time.perf_counter()
+            try:
+                return work(*given, **named)
+            finally:
+                self.seconds += time.perf_counter() - started
+
+        return timed
+
+
 class OwnTraining:
     """cerank's own training of a checkpoint, optimizer included."""
 
@@ -169,21 +192,60 @@ class OwnTraining:
         self._tokenizer = model.tokenizer_of(files.folder)
 
     def train(self, steps: int) -> Timed:
-        """As `Learner` says; texts are tokenized anew in each call."""
+        """As `Learner` says; texts are tokenized anew in each call, as without a token store."""
+        spent = _Spent()
+        material, pairs_of = self._material(spent)
+        clock = _Clock(steps, self._device, spent)
+        with TemporaryDirectory() as folder:
+            trainer = Trainer(0, "bench", self._stage, seed=_SEED, folder=Path(folder), device=self._device)
+            with contextlib.suppress(_EnoughError):
+                trainer.train(self.model, material, clock)
+        packing = sum(_packing(pairs_of(step), self._stage, self._device) for step in range(2, steps + 2))
+        data = clock.data[-1] - clock.data[0] + packing
+        return Timed(sum(clock.pairs[1:]), clock.times[-1] - clock.times[0], data)
+
+    def _material(self, spent: _Spent) -> tuple[Material, Callable[[int], list[Pair]]]:
+        """What is learnt from, and the pairs of a step that was taken; `spent` hears what groups and ids took."""
         sample, stage = self._sample, self._stage
         tokens = Tokens(self._tokenizer, stage.max_length, stage.max_query_length)
+        sampler = sampler_of(sample, stage)
+        groups, pair = sampler.groups, tokens.pair
+
+        def pairs_of(step: int) -> list[Pair]:
+            return [pair(group.query_id, doc) for group in groups(step) for doc in group.doc_ids]
+
+        for one, name in ((sampler, "groups"), (tokens, "add"), (tokens, "pair")):
+            setattr(one, name, spent.counted(getattr(one, name)))
         material = Material(
-            sampler_of(sample, stage),
+            sampler,
             tokens,
             lambda ids: [sample.queries[i] for i in ids],
             lambda ids: [sample.documents[i] for i in ids],
         )
-        clock = _Clock(steps, self._device)
-        with TemporaryDirectory() as folder:
-            trainer = Trainer(0, "bench", stage, seed=_SEED, folder=Path(folder), device=self._device)
-            with contextlib.suppress(_EnoughError):
-                trainer.train(self.model, material, clock)
-        return Timed(sum(clock.pairs[1:]), clock.times[-1] - clock.times[0])
+        return material, pairs_of
+
+
+def _packing(pairs: Sequence[Pair], stage: Stage, device: str) -> float:
+    """Seconds that it takes to lay these pairs end to end as tensors, as a step does within its forward pass."""
+    started = time.perf_counter()
+    for cut in batches_by_length([len(pair.ids) for pair in pairs], stage.microbatch):
+        pack([pairs[at] for at in cut], has_types=True, device=torch.device(device))
+    synchronized(device)
+    return time.perf_counter() - started
+
+
+def assembly(files: BaseFiles, sample: Sample, stage: Stage, device: str, steps: int = 64) -> float:
+    """Pairs a second that stand as tensors for training where all texts are tokenized already, as from a store."""
+    learner, spent = OwnTraining(files, sample, stage, device), _Spent()
+    material, pairs_of = learner._material(spent)
+    material.tokens.add("query", list(sample.queries), material.queries)
+    material.tokens.add("document", list(sample.documents), material.documents)
+    started, count = time.perf_counter(), 0
+    for step in range(1, steps + 1):
+        pairs = pairs_of(step)
+        _packing(pairs, stage, device)
+        count += len(pairs)
+    return count / (time.perf_counter() - started)
 
 
 def groups_of(sample: Sample, stage: Stage, steps: int) -> list[Group]:
@@ -200,22 +262,12 @@ def synchronized(device: str) -> None:
         torch.mps.synchronize()
 
 
-def timed(reranker: Reranker, sample: Sample, device: str) -> Timed:
-    """One pass over the sample, from texts to scores."""
-    synchronized(device)
-    started = time.perf_counter()
-    reranker.score(sample)
-    synchronized(device)
-    return Timed(sample.pairs, time.perf_counter() - started)
-
-
 # what the machine could do
 
 _SHAPES = ((2048, 384, 1536), (2048, 768, 3072), (1024, 1024, 1024), (4096, 2048, 2048))
 _GPU_SHAPES = ((8192, 768, 3072), (4096, 4096, 4096), (8192, 8192, 8192))
 
 
-@torch.inference_mode()
 def gemm_peak(device: str, precision: str, seconds: float = 0.3) -> float:
     """The most floating point operations a second that a matrix product reaches here, over shapes of encoders' sizes.
 
@@ -224,19 +276,28 @@ def gemm_peak(device: str, precision: str, seconds: float = 0.3) -> float:
         precision: "fp32" or "bf16".
         seconds: how long each shape is tried; the best single product counts.
     """
+    return gemm_peaks(device, precision, seconds)[0]
+
+
+@torch.inference_mode()
+def gemm_peaks(device: str, precision: str, seconds: float = 0.3) -> tuple[float, float]:
+    """As `gemm_peak`; with it, what the best shape's products reach one after another, the slow ones among them."""
     kind = torch.bfloat16 if precision == "bf16" else torch.float32
-    best = 0.0
+    best = sustained = 0.0
     for rows, inner, columns in _GPU_SHAPES if device.startswith("cuda") else _SHAPES:
         left = torch.randn(rows, inner, device=device, dtype=kind)
         right = torch.randn(inner, columns, device=device, dtype=kind)
         out = left @ right
         synchronized(device)
-        end = time.perf_counter() + seconds
-        while (started := time.perf_counter()) < end:
+        work, count = 2.0 * rows * inner * columns, 0
+        begun = time.perf_counter()
+        while (started := time.perf_counter()) < begun + seconds:
             torch.mm(left, right, out=out)
             synchronized(device)
-            best = max(best, 2.0 * rows * inner * columns / (time.perf_counter() - started))
-    return best
+            best = max(best, work / (time.perf_counter() - started))
+            count += 1
+        sustained = max(sustained, work * count / (time.perf_counter() - begun))
+    return best, sustained
 
 
 def work_of(files: BaseFiles, lengths: Sequence[int]) -> float:

@@ -1,15 +1,17 @@
-"""Those that the benchmark holds cerank against: sentence-transformers, and loops of one's own.
+"""Those that the benchmark holds cerank against: sentence-transformers, lightning-ir, and loops of one's own.
 
 Each is written as its own documentation or repository has it, and gets the same texts, weights, groups and threads.
-lightning-ir 0.0.6 is not among them: with transformers 5 it can make no tokenizer (it takes the second of two classes
-from TOKENIZER_MAPPING, which holds one now).
+lightning-ir 0.0.6 sits in an environment of its own (see `lightning_peer.py`): with transformers 5, which cerank asks
+for, it can make no tokenizer (it takes the second of two classes from TOKENIZER_MAPPING, which holds one now).
 """
 
 from __future__ import annotations
 
+import sys
 import time
-from typing import Any
+from pathlib import Path
 
+import msgspec
 import torch
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
@@ -17,8 +19,14 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from cerank.data.bases import BaseFiles
 from cerank.data.samples import Sample
 from cerank.domain.recipe import Stage
-from cerank.learn.peers import SentenceTransformers, SentenceTransformersTraining, can_rerank, can_train
-from cerank.learn.speed import MAX_LENGTH, Own, OwnTraining, Timed, groups_of, synchronized
+from cerank.learn import model
+from cerank.learn.forward import Forward
+from cerank.learn.gradients import Gradients
+from cerank.learn.losses import LOSSES
+from cerank.learn.peers import can_rerank, can_train
+from cerank.learn.speed import MAX_LENGTH, MAX_QUERY_LENGTH, Timed, groups_of, synchronized
+from cerank.learn.tokens import Tokens
+from cerank.learn.turns import Task
 
 PLAIN_BATCH = 32
 PAPER_BATCH = 400  # pairs the paper's code pads together when it re-ranks
@@ -102,22 +110,80 @@ class PaperTraining:
         return Timed(steps * stage.groups_per_step * stage.group_size, times[-1] - times[0])
 
 
-def rerankers(precision: str) -> dict[str, Any]:
-    """Name -> class of every contender that is installed, cerank first."""
-    found: dict[str, Any] = {"cerank": Own}
-    if can_rerank():
-        found["sentence-transformers"] = SentenceTransformers
-    found["plain transformers"] = Plain
-    if precision == "bf16":
-        found["paper's style"] = Paper
-    return found
+def gradient_error(files: BaseFiles, sample: Sample, stage: Stage, device: str) -> float:
+    """How far cerank's gradient of a step is from that of transformers' model on padded pairs, without dropout.
+
+    Relative, by the norm over all parameters; the loss is the stage's on both sides. Dropout is a module's probability
+    in both models, so it is set to 0 there.
+    """
+    groups = groups_of(sample, stage, 1)
+    own = model.load(files, files.pooling, 0).to(device).train()
+    model.set_dropout(own, 0.0)
+    tokens = Tokens(model.tokenizer_of(files.folder), MAX_LENGTH, MAX_QUERY_LENGTH)
+    tokens.add("query", list(sample.queries), lambda ids: [sample.queries[i] for i in ids])
+    tokens.add("document", list(sample.documents), lambda ids: [sample.documents[i] for i in ids])
+    loss, place = LOSSES.find(stage.loss, "loss"), torch.device(device)
+    Gradients("bench", stage, 0, loss, place).add(Forward(own, tokens, place, stage.precision), tokens, groups, 1)
+    found = {name.removeprefix("encoder."): value.grad for name, value in own.named_parameters()}
+
+    theirs = AutoModelForSequenceClassification.from_pretrained(files.folder, dtype=torch.float32).to(device).eval()
+    tokenizer = AutoTokenizer.from_pretrained(files.folder)
+    texts = [(sample.queries[one.query_id], sample.documents[doc]) for one in groups for doc in one.doc_ids]
+    inputs = tokenizer(
+        *map(list, zip(*texts, strict=True)), padding=True, truncation=True, max_length=MAX_LENGTH, return_tensors="pt"
+    ).to(device)
+    scores = theirs(**inputs).logits.view(len(groups), -1)
+    labels = torch.tensor([group.labels for group in groups], device=device)
+    loss(scores, labels, torch.ones_like(labels, dtype=torch.bool)).mean().backward()
+    expected = {name: value.grad for name, value in theirs.named_parameters()}
+    return _apart(found, expected)
 
 
-def learners(precision: str) -> dict[str, Any]:
-    """Name -> class of every contender that trains here, cerank first."""
-    found: dict[str, Any] = {"cerank": OwnTraining}
-    if can_train():
-        found["sentence-transformers"] = SentenceTransformersTraining
+def _apart(found: dict[str, torch.Tensor | None], expected: dict[str, torch.Tensor | None]) -> float:
+    apart = whole = 0.0
+    for name, gradient in expected.items():
+        if gradient is not None:
+            own = found[name]
+            apart += float((gradient if own is None else own - gradient).double().pow(2).sum())
+            whole += float(gradient.double().pow(2).sum())
+    return float((apart / whole) ** 0.5)
+
+
+class Entrant(msgspec.Struct, frozen=True):
+    """Who takes part in a race: "module:class", or a program of its own that reads and answers the same lines."""
+
+    kind: str
+    is_own: bool = False
+    program: tuple[str, ...] = ()
+
+
+OWN, PEER, PLAIN, PAPER, LIGHTNING = (
+    "cerank",
+    "sentence-transformers",
+    "plain transformers",
+    "paper's style",
+    "lightning-ir",
+)
+_HERE = (sys.executable, "-m", "cerank.learn.contender")
+
+
+def entrants(task: Task, precision: str, lightning: str) -> dict[str, Entrant]:
+    """Name -> entrant of all that are installed, cerank first.
+
+    Args:
+        task: "score" or "train".
+        precision: "fp32" or "bf16"; the paper's style is mixed precision alone.
+        lightning: the Python that has lightning-ir, if there is one.
+    """
+    found = {OWN: Entrant("cerank.learn.speed:Own" if task == "score" else "cerank.learn.speed:OwnTraining", True)}
+    if can_rerank() if task == "score" else can_train():
+        name = "SentenceTransformers" if task == "score" else "SentenceTransformersTraining"
+        found[PEER] = Entrant(f"cerank.learn.peers:{name}")
     if precision == "bf16":
-        found["paper's style"] = PaperTraining
+        found[PAPER] = Entrant(f"{__name__}:{'Paper' if task == 'score' else 'PaperTraining'}", program=_HERE)
+    if task == "score":
+        found[PLAIN] = Entrant(f"{__name__}:Plain", program=_HERE)
+    if lightning:
+        program = (lightning, "-P", str(Path(__file__).with_name("lightning_peer.py")))
+        found[LIGHTNING] = Entrant("lightning_ir", program=program)
     return found

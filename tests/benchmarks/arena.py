@@ -1,0 +1,138 @@
+"""Where the benchmark's contenders meet: the model and texts that all get, and the processes they sit in."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import msgspec
+
+from cerank.data.bases import BaseFiles, fingerprint, locate
+from cerank.data.datasets import open_dataset
+from cerank.data.samples import Sample, generated, of_dataset
+from cerank.launch import local
+from cerank.learn import model, speed
+from cerank.learn.turns import COMMAND, Contender, Task, Work, peers_environment
+from tests.benchmarks.contenders import Entrant
+
+
+class Arena:
+    """Texts, a checkpoint and a folder for one run of the benchmark."""
+
+    def __init__(self, options: argparse.Namespace, room: Path) -> None:
+        self.options, self.room = options, room
+        self.sample = _sample(options)
+        self.lengths: list[int] = []
+        self.files = self._checkpoint()
+        self.lengths = speed.lengths_of(self.files, self.sample)
+
+    def written(self, sample: Sample, name: str) -> str:
+        """A file that contenders read a sample from."""
+        file = self.room / f"{name}.json"
+        if not file.exists():
+            file.write_bytes(msgspec.json.encode(sample))
+        return str(file)
+
+    def needed(self, sample: Sample) -> float:
+        """Operations that scores of a sample need."""
+        return speed.work_of(self.files, speed.lengths_of(self.files, sample))
+
+    def seated(
+        self, stack: ExitStack, name: str, entrant: Entrant, task: Task, precision: str, sample: str = ""
+    ) -> Contender:
+        """A process that holds one work ready, called by its task."""
+        options = self.options
+        if entrant.is_own:
+            environment = local.passed(os.environ) | local.pinned(options.threads)
+        else:
+            environment = peers_environment(os.environ, options.threads)
+            environment |= {"OMP_WAIT_POLICY": "PASSIVE"} if options.peers_sleep else {}
+        folder = Path.cwd() if entrant.program else None  # the benchmark's own classes are found from here
+        made = Contender(name, environment, self.room, entrant.program or COMMAND, folder)
+        contender = stack.enter_context(made)
+        contender.ready(
+            Work(
+                name=task,
+                kind=entrant.kind,
+                task=task,
+                is_own=entrant.is_own,
+                folder=str(self.files.folder),
+                pooling=self.files.pooling,
+                sample=sample or self.written(self.sample, "sample"),
+                device=options.device,
+                precision=precision,
+                threads=options.threads,
+                steps=options.steps,
+            )
+        )
+        return contender
+
+    def _checkpoint(self) -> BaseFiles:
+        """What all load: the one named, or a new one trained a little, so that its scores are apart."""
+        options = self.options
+        if options.checkpoint:
+            return locate(options.checkpoint)
+        files = speed.checkpoint_of(locate(options.base), self.room / "new")
+        if not options.warm_up:
+            return files
+        stage = speed.stage_of(self.sample, precision="fp32", group_size=8, groups_per_step=4)
+        learner = speed.OwnTraining(
+            files, self.sample, msgspec.structs.replace(stage, learning_rate=1e-4), options.device
+        )
+        learner.train(options.warm_up)
+        folder = Path(options.keep or self.room / "trained")
+        tokenizer = model.tokenizer_of(files.folder)
+        model.save(learner.model, tokenizer, folder, speed.MAX_LENGTH, speed.MAX_QUERY_LENGTH)
+        return BaseFiles(files.name, folder, files.pooling, fingerprint(folder))
+
+    @property
+    def model_is(self) -> str:
+        """The checkpoint in words."""
+        if self.options.checkpoint:
+            return f"the checkpoint {Path(self.options.checkpoint).name}"
+        how = f"trained {self.options.warm_up} steps by cerank" if self.options.warm_up else "with a head as drawn"
+        return f"{self.options.base} ({self.files.pooling}), {how}"
+
+
+PEAK = Entrant("cerank.learn.speed:gemm_peaks")
+
+
+def _sample(options: argparse.Namespace) -> Sample:
+    if not options.dataset:
+        return generated(options.pairs, options.depth)
+    with TemporaryDirectory() as room:
+        cache = Path(options.cache or room)
+        dataset = open_dataset(options.dataset, cache)
+        return of_dataset(dataset, options.first_stage, pairs=options.pairs, depth=options.depth, cache=cache)
+
+
+def first_lists(sample: Sample, pairs: int) -> Sample:
+    """The first lists of a sample, whole, until they hold `pairs` pairs."""
+    lists: dict[str, tuple[str, ...]] = {}
+    for query, docs in sample.lists.items():
+        lists[query] = docs
+        if sum(map(len, lists.values())) >= pairs:
+            break
+    return Sample(sample.name, sample.queries, sample.documents, lists)
+
+
+def grown(sample: Sample, pairs: int, depth: int, of: int) -> Sample:
+    """`pairs` pairs in lists of `depth` over the same `of` passages, as often as it takes, each time by new ids.
+
+    Where `of` divides `pairs`, two sizes so have the same mix of lengths, and nothing that one tokenizes once more
+    often than the other. The passages are spread over the sample's.
+    """
+    ids = sorted(sample.documents)
+    chosen = [ids[at * len(ids) // of] for at in range(of)]
+    texts = list(sample.queries.values())[: max(1, of // depth)]
+    lists: dict[str, tuple[str, ...]] = {}
+    documents: dict[str, str] = {}
+    for number in range(pairs // depth):
+        docs = {f"{at}": chosen[at % of] for at in range(number * depth, (number + 1) * depth)}
+        documents |= {name: sample.documents[doc] for name, doc in docs.items()}
+        lists[f"q{number}"] = tuple(docs)
+    queries = {query: texts[at % len(texts)] for at, query in enumerate(lists)}
+    return Sample(sample.name, queries, documents, lists)
