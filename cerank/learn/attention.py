@@ -21,7 +21,7 @@ from cerank.learn.dropping import dropped
 from cerank.learn.packing import Pack
 
 NAME = "cerank_packed"  # under which transformers' registries know it
-_ARGUMENT = "cerank_pack"
+ARGUMENT = "cerank_pack"  # of a model within `packed`: the pack
 _STEP = 16  # tokens; for any other number of keys than its multiples torch's kernel takes up to twice as long (2.13)
 
 
@@ -99,7 +99,9 @@ def _parts(pack: Pack, reads_on: bool) -> Iterator[_Part]:
             yield _Part(start, first, span.pairs, span.length, after=extra)
         elif start >= extra:
             yield _Part(start, first, span.pairs, span.length, before=extra)
-        elif last >= extra and last + extra <= end:  # nothing else is in the row: the last pair looks back on the others
+        elif (
+            last >= extra and last + extra <= end
+        ):  # nothing else is in the row: the last pair looks back on the others
             yield _Part(start, first, span.pairs - 1, span.length, after=extra)
             yield _Part(last, first + span.pairs - 1, 1, span.length, before=extra)
         else:
@@ -204,7 +206,7 @@ def _interface(
     query, key, value = (part[0].transpose(0, 1) for part in (query, key, value))
     scale = how.get("scaling") or query.shape[-1] ** -0.5
     window = (how.get("sliding_window") or 1) - 1  # transformers counts the token itself
-    mixed = attend(query, key, value, how[_ARGUMENT], How(scale, how.get("dropout", 0.0), window))
+    mixed = attend(query, key, value, how[ARGUMENT], How(scale, how.get("dropout", 0.0), window))
     return mixed.unsqueeze(0), None
 
 
@@ -217,8 +219,8 @@ def _register() -> None:
 
 
 @contextlib.contextmanager
-def packed(model: Any, pack: Pack) -> Iterator[dict[str, Pack]]:
-    """Within, `model` attends as `pack` says when it is given the keyword argument that this yields.
+def packed(model: Any) -> Iterator[None]:
+    """Within, `model` attends as the pack says that it is given as the keyword argument `ARGUMENT`.
 
     The name of the attention stands in the model's config only as long as this lasts: a checkpoint that carried it
     could be loaded by nobody else.
@@ -227,6 +229,6 @@ def packed(model: Any, pack: Pack) -> Iterator[dict[str, Pack]]:
     before = model.config._attn_implementation
     model.config._attn_implementation = NAME
     try:
-        yield {_ARGUMENT: pack}
+        yield
     finally:
         model.config._attn_implementation = before

@@ -8,14 +8,16 @@ Invariant: no parameter is copied for good; gradients reach the model's own.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import msgspec
 import torch
 from torch import Tensor, nn
 
-from cerank.learn.attention import How, attend, packed
+from cerank.learn.attention import ARGUMENT, How, attend, packed
 from cerank.learn.dropping import dropped
 from cerank.learn.packing import Pack
 from cerank.learn.products import Product, product_of
@@ -28,8 +30,8 @@ _COUNT_FROM_PADDING = {"roberta", "xlm-roberta", "camembert"}  # whose first pos
 class Encoder(Protocol):
     """An encoder that takes packs."""
 
-    def prepare(self, dtype: torch.dtype) -> Any:
-        """The weights as `states` wants them, products in `dtype`; good until the model's change."""
+    def prepared(self, dtype: torch.dtype) -> AbstractContextManager[Any]:
+        """Within, the weights as `states` wants them, products in `dtype`; good until the model's change."""
 
     def states(self, pack: Pack, weights: Any, *, firsts: bool) -> Tensor:
         """Last hidden states in float32: (pairs, size) of first tokens alone, else (tokens, size)."""
@@ -68,8 +70,13 @@ class LikeBert:
         self._base = base
         self._layers = list(base.encoder.layer)
 
+    @contextlib.contextmanager
+    def prepared(self, dtype: torch.dtype) -> Iterator[_Weights]:
+        """Within, each layer's products in `dtype`; gradients pass through to parameters unless in inference mode."""
+        yield self.prepare(dtype)
+
     def prepare(self, dtype: torch.dtype) -> _Weights:
-        """Each layer's products in `dtype`; gradients pass through to the parameters unless in inference mode."""
+        """The same for good."""
 
         def product(*modules: nn.Linear) -> Product:
             return product_of(*modules, dtype=dtype)
@@ -158,16 +165,18 @@ class ByInterface:
     def __init__(self, base: Any) -> None:
         self._base = base
 
-    def prepare(self, dtype: torch.dtype) -> torch.dtype:
-        """The type of its products: autocast keeps the weights it casts as long as the caller's autocast lasts."""
-        return dtype
+    @contextlib.contextmanager
+    def prepared(self, dtype: torch.dtype) -> Iterator[torch.dtype]:
+        """Within, the type of its products: autocast keeps the weights it casts as long as the caller's lasts."""
+        with packed(self._base):
+            yield dtype
 
     def states(self, pack: Pack, weights: torch.dtype, *, firsts: bool) -> Tensor:
         """See `Encoder`."""
         narrow = weights != torch.float32
         ids, places = pack.ids.unsqueeze(0), pack.places.unsqueeze(0)
-        with packed(self._base, pack) as given, torch.autocast(pack.ids.device.type, torch.bfloat16, enabled=narrow):
-            out = self._base(input_ids=ids, position_ids=places, **given)
+        with torch.autocast(pack.ids.device.type, torch.bfloat16, enabled=narrow):
+            out = self._base(input_ids=ids, position_ids=places, **{ARGUMENT: pack})
         hidden: Tensor = out.last_hidden_state[0].float()
         return hidden[pack.starts] if firsts else hidden
 

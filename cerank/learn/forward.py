@@ -80,6 +80,21 @@ class Forward:
             self._packed = found if found is not None and self._agrees(found) else None
         return self._packed is not None
 
+    @property
+    def takes_lanes(self) -> bool:
+        """Whether several batches may go through at once, each by a thread of its own."""
+        return self._device.type == "cpu"
+
+    @property
+    def has_own_graphs(self) -> bool:
+        """Whether threads may each go there and back through the model, in graphs that share nothing but weights."""
+        return self.takes_lanes and self.packs and isinstance(self._packed and self._packed.encoder, LikeBert)
+
+    @property
+    def trained(self) -> list[Tensor]:
+        """The weights that want gradients."""
+        return [parameter for parameter in self._model.parameters() if parameter.requires_grad]
+
     @contextlib.contextmanager
     def scoring(self) -> Iterator[Score]:
         """Within, the model's weights are taken as they are now; scores are (pairs,) in float32.
@@ -88,8 +103,9 @@ class Forward:
         """
         narrow = self.precision == "bf16"
         if self.packs and self._packed is not None:
-            with torch.autocast(self._device.type, enabled=False):  # keeps what autocasts within cast, to its end
-                yield self._scorer(self._packed)
+            # the outer autocast keeps what those within cast, to its end
+            with torch.autocast(self._device.type, enabled=False), self._scorer(self._packed) as score:
+                yield score
             return
 
         def padded(pairs: Sequence[Pair]) -> Tensor:
@@ -105,9 +121,10 @@ class Forward:
         with self.scoring() as score:
             score([pair] * max(1, tokens // len(pair.ids))).sum().backward()  # type: ignore[no-untyped-call]
 
-    def _scorer(self, packed: _Packed) -> Score:
-        weights = packed.encoder.prepare(torch.bfloat16 if self.precision == "bf16" else torch.float32)
-        return lambda pairs: packed.scores(pack(pairs, self._tokens.has_types, self._device), weights)
+    @contextlib.contextmanager
+    def _scorer(self, packed: _Packed) -> Iterator[Score]:
+        with packed.encoder.prepared(torch.bfloat16 if self.precision == "bf16" else torch.float32) as weights:
+            yield lambda pairs: packed.scores(pack(pairs, self._tokens.has_types, self._device), weights)
 
     @torch.inference_mode()
     def _agrees(self, packed: _Packed) -> bool:
@@ -118,8 +135,8 @@ class Forward:
         try:
             with torch.autocast(self._device.type, torch.bfloat16, enabled=self.precision == "bf16"):
                 expected = self._model(self._tokens.batch(pairs, self._device))
-            with torch.autocast(self._device.type, enabled=False):
-                found = self._scorer(packed)(pairs)
+            with torch.autocast(self._device.type, enabled=False), self._scorer(packed) as score:
+                found = score(pairs)
             apart = float((found - expected).abs().max())
             allowed = _TOLERANCE[self.precision] * max(1.0, float(expected.abs().max()))
             # a model whose weights are broken gives no score to compare; whoever asks for scores hears of it

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import ctypes
 
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # glibc's names for what mallopt sets
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3  # glibc's names for what mallopt sets
 _KEPT = 1 << 30  # bytes
+_HEAP = 1 << 26  # bytes; of the heaps that threads but the first take from, which are given back whole unless padded
 _OLD_LIMIT = 1 << 25  # the most that a glibc before 2.35 takes as the second
 
 
@@ -22,5 +23,5 @@ def keep_freed() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, TypeError, AttributeError):  # Windows, macOS, musl
         return False
-    kept = mallopt(_TRIM_THRESHOLD, _KEPT)
+    kept = mallopt(_TRIM_THRESHOLD, _KEPT) and mallopt(_TOP_PAD, _HEAP)
     return bool(kept and (mallopt(_MMAP_THRESHOLD, _KEPT) or mallopt(_MMAP_THRESHOLD, _OLD_LIMIT)))

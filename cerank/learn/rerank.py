@@ -1,7 +1,7 @@
 """Scores of query-document pairs by a cross-encoder, in canonical batches.
 
 Invariant: a pair's score depends on the pairs of its own chunk of queries alone, so that a re-ranking that was cut
-short and resumed writes the same bytes.
+short and resumed writes the same bytes; on a CPU it depends on no number of threads either.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ import torch
 from cerank.data.bases import BaseFiles, fingerprint
 from cerank.errors import RunFailedError
 from cerank.learn.forward import Forward, budget_of, means_by
+from cerank.learn.lanes import side_by_side
 from cerank.learn.model import CrossEncoder, Mark, load, tokenizer_of
 from cerank.learn.token_store import TokenStore
-from cerank.learn.tokens import Pair, Tokens, batches_by_length
+from cerank.learn.tokens import Pair, Tokens, batches_by_length, even_batches
 
 Texts = Callable[[Sequence[str]], Sequence[str]]
 
@@ -123,8 +124,17 @@ class Scorer:
         """Fills `out` (pairs,); False where the device's memory does not hold that much at once."""
         try:
             with self._forward.scoring() as score:
-                for indices in batches_by_length([len(pair.ids) for pair in pairs], self._budget):
+
+                def fill(indices: Sequence[int]) -> None:
                     out[torch.tensor(indices)] = score([pairs[index] for index in indices]).cpu()
+
+                lengths = [len(pair.ids) for pair in pairs]
+                if self._forward.takes_lanes:
+                    cut = even_batches if self._forward.packs else batches_by_length
+                    side_by_side(fill, cut(lengths, self._budget))
+                else:
+                    for indices in batches_by_length(lengths, self._budget):
+                        fill(indices)
         except torch.OutOfMemoryError:
             if self._budget <= LEAST_BUDGET:
                 raise
@@ -177,7 +187,15 @@ def _embeddings(encoder: Any, tokenizer: Any, texts: Sequence[str], max_length: 
     rows = tokenizer(list(texts), truncation=True, max_length=max_length, verbose=False)["input_ids"]
     out = torch.empty(len(rows), encoder.config.hidden_size)
     means_of = means_by(encoder)
-    for indices in batches_by_length([len(row) for row in rows], budget_of(encoder.device)):
+
+    def fill(indices: Sequence[int]) -> None:
         means = means_of([Pair(tuple(rows[index]), len(rows[index])) for index in indices])
         out[torch.tensor(indices)] = torch.nn.functional.normalize(means, dim=1).cpu()
+
+    lengths = [len(row) for row in rows]
+    if encoder.device.type == "cpu":
+        side_by_side(fill, even_batches(lengths, budget_of(encoder.device)))
+    else:
+        for batch in batches_by_length(lengths, budget_of(encoder.device)):
+            fill(batch)
     return out

@@ -194,3 +194,25 @@ def batches_by_length(lengths: Sequence[int], budget: int) -> list[list[int]]:
         else:
             out.append([index])
     return out
+
+
+_FEWEST, _SMALLEST = 4, 512  # batches of a chunk, and tokens below which sharing more evenly is not worth a batch
+
+
+def even_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
+    """Indices of pairs in batches of about the same number of tokens, no more than `budget` and a pair; longest first.
+
+    There are as many as most numbers of threads share evenly: at least four where there is enough for them, and a
+    multiple of the largest power of two within half their number. The cut depends on the lengths alone, never on the
+    number of threads nor on what is scored before or after.
+    """
+    total = sum(lengths)
+    wanted = max(-(-total // budget), min(_FEWEST, total // _SMALLEST), 1)
+    step = 1 << max(0, (wanted // 2).bit_length() - 1)
+    wanted = -(-wanted // step) * step
+    out: list[list[int]] = [[] for _ in range(wanted)]
+    seen = 0
+    for index in sorted(range(len(lengths)), key=lambda index: (lengths[index], index), reverse=True):
+        out[seen * wanted // max(1, total)].append(index)
+        seen += lengths[index]
+    return [batch[::-1] for batch in out if batch]

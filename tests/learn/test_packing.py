@@ -191,7 +191,7 @@ def test_packing_that_gives_other_scores_is_refused_and_padding_taken(monkeypatc
 
 
 def test_packing_that_fails_is_refused_and_padding_taken(monkeypatch):
-    monkeypatch.setattr(LikeBert, "prepare", lambda self, dtype: self._base.no_such_part)
+    monkeypatch.setattr(LikeBert, "prepared", lambda self, dtype: self._base.no_such_part)
     forward = forward_of(model_of("bert"))
     with pytest.warns(UserWarning, match="AttributeError"):
         assert not forward.packs
