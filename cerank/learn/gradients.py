@@ -1,7 +1,7 @@
 """The gradient of a step's loss, within a bound of tokens that go through the model at once.
 
 Invariant: the bound changes rounding alone: groups stay whole for their loss, and dropout is drawn the same however
-often a pair goes through the model.
+often a pair goes through the model. On a CPU bits depend on the number of threads, never on which of them is faster.
 """
 
 from __future__ import annotations
@@ -16,11 +16,17 @@ from torch.nn.utils.rnn import pad_sequence
 from cerank.domain.groups import Group
 from cerank.domain.recipe import Stage
 from cerank.domain.seeds import derive
+from cerank.learn.dropping import drawing
 from cerank.learn.forward import Forward
+from cerank.learn.lanes import side_by_side
 from cerank.learn.losses import Loss
 from cerank.learn.tokens import Pair, Tokens, batches_by_length
 
 HALVINGS = 4  # of the bound, before a run gives up: a sixteenth that does not fit means that something else is wrong
+_MOST_SHARES = (
+    4  # of a pass, in threads of their own: each has gradients of all weights for itself until they are summed
+)
+_LEAST_SHARE = 256  # tokens: of fewer, what a pass costs whatever its length would be most of its time
 
 
 class Rows(msgspec.Struct, frozen=True):
@@ -89,7 +95,11 @@ class Gradients:
 
     def _add_part(self, forward: Forward, rows: Rows, weights: Tensor, place: tuple[int, int]) -> float:
         """Adds the gradient of the weighted sum of these groups' losses; returns that sum."""
-        cuts = batches_by_length([len(pair.ids) for pair in rows.pairs], self.microbatch)
+        lengths = [len(pair.ids) for pair in rows.pairs]
+        shares = self._shares(forward, lengths)
+        if len(shares) > 1:
+            return self._add_shared(forward, rows, weights, place, shares)
+        cuts = batches_by_length(lengths, self.microbatch)
         if len(cuts) == 1 or rows.tokens <= self.microbatch:
             with forward.scoring() as score:
                 parts = []
@@ -100,6 +110,52 @@ class Gradients:
             total.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
             return float(total.detach())
         return self._add_twice(forward, rows, weights, place, cuts)
+
+    def _shares(self, forward: Forward, lengths: Sequence[int]) -> list[list[int]]:
+        """Indices of pairs in shares, one a thread; one share, or none, where threads gain nothing.
+
+        They are dealt by length, there and back: each share gets as many tokens as the others, and as many lengths,
+        each of which costs calls of its own.
+        """
+        total = sum(lengths)
+        if total > self.microbatch or not forward.has_own_graphs:
+            return []
+        wanted = max(1, min(torch.get_num_threads(), _MOST_SHARES, total // _LEAST_SHARE, len(lengths)))
+        line = sorted(range(len(lengths)), key=lambda index: (lengths[index], index))
+        rounds = [line[start : start + wanted] for start in range(0, len(line), wanted)]
+        dealt = [part if number % 2 == 0 else part[::-1] for number, part in enumerate(rounds)]
+        return [[part[at] for part in dealt if at < len(part)] for at in range(wanted)]
+
+    def _add_shared(
+        self, forward: Forward, rows: Rows, weights: Tensor, place: tuple[int, int], shares: list[list[int]]
+    ) -> float:
+        """The same, each share there and back in a thread of its own; their gradients are summed in their order.
+
+        Threads that compute one product together wait for each other after each: so it takes 1.25 times as long on two
+        cores, and three times as long on cores that others use, too.
+        """
+        inner = max(1, torch.get_num_threads() // len(shares))
+        trained = forward.trained
+        scores: list[Tensor] = [weights] * len(shares)
+        gradients: list[Sequence[Tensor | None]] = [()] * len(shares)
+
+        def there(number: int) -> None:
+            torch.set_num_threads(inner)  # of this thread's kernels
+            with drawing(derive(self._seed, "dropout", self._name, *place, number)), forward.scoring() as score:
+                scores[number] = score([rows.pairs[at] for at in shares[number]])
+
+        def back(number: int) -> None:
+            torch.set_num_threads(inner)
+            wanted = given[torch.tensor(shares[number])]
+            gradients[number] = torch.autograd.grad(scores[number], trained, wanted, allow_unused=True)
+
+        side_by_side(there, range(len(shares)))
+        flat = _in_order([part.detach() for part in scores], shares).requires_grad_()
+        total = self._total(flat, rows.groups, weights)
+        (given,) = torch.autograd.grad(total, flat)
+        side_by_side(back, range(len(shares)))
+        _add_to(trained, gradients)
+        return float(total.detach())
 
     def _add_twice(
         self, forward: Forward, rows: Rows, weights: Tensor, place: tuple[int, int], cuts: list[list[int]]
@@ -141,3 +197,16 @@ def _in_order(parts: Sequence[Tensor], cuts: Sequence[Sequence[int]]) -> Tensor:
     place = torch.argsort(torch.tensor([at for cut in cuts for at in cut]))
     flat = torch.cat(list(parts))
     return flat[place.to(flat.device)]
+
+
+@torch.no_grad()
+def _add_to(trained: Sequence[Tensor], gradients: Sequence[Sequence[Tensor | None]]) -> None:
+    """Adds gradients of each share to those of the parameters, one share after another."""
+    for part in gradients:
+        met = [(own, found) for own, found in zip(trained, part, strict=True) if found is not None]
+        sums = [own.grad for own, _ in met if own.grad is not None]
+        if sums:
+            torch._foreach_add_(sums, [found for own, found in met if own.grad is not None])
+        for own, found in met:
+            if own.grad is None:
+                own.grad = found

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 import torch
 
+import cerank.learn.gradients as gradients_module
 from cerank.domain.groups import Group
 from cerank.domain.recipe import Stage
 from cerank.errors import RunFailedError
@@ -111,6 +112,65 @@ def test_the_packed_gradient_is_that_of_padded_pairs(tiny):
     ready.forward._packed = None
     _, expected = ready.gradients()
     assert apart(found, expected) < 1e-5
+
+
+@pytest.fixture
+def threads(monkeypatch):
+    """Three threads, and steps small enough for a test shared among them."""
+    monkeypatch.setattr(gradients_module, "_LEAST_SHARE", 16)
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield 3
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("files", ["tiny", "tiny_classifier"])
+@pytest.mark.parametrize("loss", ["lce", "ranknet"])
+def test_shares_in_threads_give_the_gradient_of_the_whole_step(files, loss, request, monkeypatch, threads):
+    ready = Ready(request.getfixturevalue(files))
+    value, found = ready.gradients(loss)
+    shared = Gradients("s", Stage(steps=1), 7, LOSSES.find(loss, "loss"), CPU)._shares(
+        ready.forward, [9, 20, 3, 20, 19]
+    )
+    assert shared == [[2, 3], [0, 1], [4]]
+    monkeypatch.setattr(Gradients, "_shares", lambda *_: [])
+    whole, expected = ready.gradients(loss)
+    assert value == pytest.approx(whole, rel=1e-5)
+    assert apart(found, expected) < 1e-5
+    assert not torch.equal(found, expected)  # else nothing was shared
+    assert torch.get_num_threads() == threads
+
+
+def test_shares_give_the_same_bits_in_whatever_order_threads_come_to_them(tiny, monkeypatch, threads):
+    ready = Ready(tiny, dropout=0.3)
+    value, found = ready.gradients()
+    again, same = ready.gradients()
+    _, other = ready.gradients(step=2)
+    monkeypatch.setattr(gradients_module, "side_by_side", lambda work, items: list(map(work, reversed(items))))
+    backwards, reversed_ = ready.gradients()
+    torch.set_num_threads(threads)  # what a share set for its thread was set for this one
+    assert value == again == backwards
+    assert torch.equal(found, same)
+    assert torch.equal(found, reversed_)
+    assert apart(other, found) > 1e-2
+
+
+def test_shares_of_several_parts_add_up(tiny, monkeypatch, threads):
+    ready = Ready(tiny)
+    _, found = ready.gradients(microbatch=80)
+    monkeypatch.setattr(Gradients, "_shares", lambda *_: [])
+    _, expected = ready.gradients()
+    assert apart(found, expected) < 1e-5
+
+
+def test_a_share_that_fails_fails_the_step_and_leaves_no_gradient(tiny, monkeypatch, threads):
+    ready = Ready(tiny)
+    ready.gradients()
+    hold(monkeypatch, 30)
+    with pytest.raises(torch.OutOfMemoryError):
+        ready.gradients()
+    assert all(parameter.grad is None for parameter in ready.model.parameters())
+    assert torch.get_num_threads() == threads
 
 
 def hold(monkeypatch, limit):
