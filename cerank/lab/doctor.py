@@ -20,7 +20,7 @@ import msgspec
 from cerank.errors import CerankError, HeldError
 from cerank.launch import devices
 from cerank.settings import Settings
-from cerank.store import disk, lease, queue, records, runs
+from cerank.store import disk, lease, machine, queue, records, runs
 from cerank.store.disk import DamagedError
 from cerank.store.layout import QueueFolder, RunFolder, runs_folder
 from cerank.store.lease import Lease
@@ -114,6 +114,15 @@ def _packages() -> Iterator[Finding]:
 def _devices() -> Iterator[Finding]:
     found = devices.found(os.environ)
     yield Finding("good", "devices", ", ".join(f"{one.name} {one.model}".strip() for one in found))
+    wrong = machine.trouble()
+    if wrong:
+        text = f"devices are not shared out with your other labs on this machine: {wrong}"
+        hint = f"set {machine.FOLDER} to a folder of your own on a disk with locks"
+        yield Finding("note", "devices", text, hint)
+        return
+    in_use = [(one.name, user) for one in found if (user := machine.holder(one.key))]
+    text = "; ".join(f"{name} is used by {user}" for name, user in in_use) or "none is in use by a run"
+    yield Finding("good", "devices", f"shared out among your labs here: {text}")
 
 
 def _queue(lab: Path, fix: bool) -> Iterator[Finding]:

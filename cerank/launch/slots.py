@@ -15,7 +15,7 @@ import msgspec
 
 from cerank.errors import CerankError
 from cerank.launch.devices import Device, fits
-from cerank.store import lease, queue, runs
+from cerank.store import lease, machine, queue, runs
 from cerank.store.layout import QueueFolder, RunFolder
 
 
@@ -69,10 +69,12 @@ def queued(lab: Path, now: datetime) -> list[RunFolder]:
 def on_devices(lab: Path, devices: Sequence[Device]) -> list[str]:
     """For each device the run that uses it, "" where none does, in the order of `devices`.
 
-    A run from the queue holds its slot's lock. One that was started otherwise holds only its own lease, so its plan
+    A run from the queue holds its slot's lock; one of another lab the machine's, and is "RUN in LAB" here. One that was
+    started otherwise holds only its own lease, so its plan
     tells the device: "cuda" there is CUDA's first, as for torch.
     """
     found = [queue.run_in_slot(lab, device.key) for device in devices]
+    found = [run or elsewhere(lab, device) for run, device in zip(found, devices, strict=True)]
     if all(found):
         return found
     for folder in runs.folders(lab):
@@ -86,6 +88,12 @@ def on_devices(lab: Path, devices: Sequence[Device]) -> list[str]:
             if not found[index] and fits("cuda:0" if asked == "cuda" else asked, device):
                 found[index] = folder.name
     return found
+
+
+def elsewhere(lab: Path, device: Device) -> str:
+    """Which run of another lab uses the device; "" where none does."""
+    other = machine.holder(device.key)
+    return str(other) if other and not other.is_of(lab) else ""
 
 
 def _is_held_here(folder: RunFolder) -> bool:

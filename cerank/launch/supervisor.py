@@ -23,7 +23,7 @@ from cerank.errors import CerankError, ExitCode, HeldError
 from cerank.launch import devices, local, slots
 from cerank.launch.devices import Device
 from cerank.launch.line import Line
-from cerank.store import disk, journal, lease, queue, records, runs
+from cerank.store import disk, journal, lease, machine, queue, records, runs
 from cerank.store.disk import DamagedError
 from cerank.store.layout import QueueFolder, RunFolder, runs_folder
 from cerank.store.lease import Lease
@@ -56,6 +56,7 @@ class Supervisor:
         self.lab, self.devices, self.command, self.environ = lab, tuple(found), tuple(command), dict(environ)
         self.children: list[Child] = []
         self._devices_asked: dict[str, str] = {}  # run -> its plan's device
+        self._told: set[str] = set()
         self._seen = (-1, -1)
         self._look_at = 0.0
 
@@ -136,6 +137,7 @@ class Supervisor:
         in_use = slots.on_devices(self.lab, self.devices)
         under_way = {*in_use, *(child.entry.run for child in self.children)}
         waiting = [entry for entry in entries if entry.run not in under_way]
+        self._say_who_is_ahead(waiting)
         # a plan for any GPU leaves those that others ask for by number to them, as far as it has the choice
         named = {self._asked(entry) for entry in waiting}
         free = [device for device, run in zip(self.devices, in_use, strict=True) if not run]
@@ -150,6 +152,15 @@ class Supervisor:
             if self._fits_somewhere(entry):
                 line.joined(entry.run)
         return len(free) < count
+
+    def _say_who_is_ahead(self, waiting: Sequence[Entry]) -> None:
+        """A line, once, for each device that a run of another lab keeps from those that wait."""
+        for device in self.devices:
+            other = slots.elsewhere(self.lab, device) if waiting else ""
+            text = f"waiting for {device.name}, which {other} uses"
+            if other and text not in self._told:
+                self._told.add(text)
+                say(text)
 
     def _fits_somewhere(self, entry: Entry) -> bool:
         asked = self._asked(entry)
@@ -167,8 +178,7 @@ class Supervisor:
             plan = runs.load_plan(folder)
             for device in free:
                 slot = queue.take_slot(self.lab, device.key, entry.run) if devices.fits(plan.device, device) else None
-                if slot is not None:
-                    self._start_on(entry, plan, device, slot)
+                if slot is not None and self._start_on(entry, plan, device, slot):
                     return device
         except CerankError as error:
             if folder.path.is_dir() and not isinstance(error, DamagedError):
@@ -177,18 +187,38 @@ class Supervisor:
             queue.keep(self.lab, [other for other in queue.entries(self.lab) if other != entry])
         return None
 
-    def _start_on(self, entry: Entry, plan: Plan, device: Device, slot: Lease) -> None:
-        """Starts the entry's run with the slot's lock, which from then on is the worker's alone."""
+    def _start_on(self, entry: Entry, plan: Plan, device: Device, slot: Lease) -> bool:
+        """Starts the entry's run with the locks of slot and device, which from then on are the worker's alone.
+
+        False where a run of another lab has the device.
+        """
         given = self.environ | devices.environment(plan.device, device, self.devices)
         folder = self._folder(entry)
         try:
-            process = local.start(plan, folder, command=self.command, given=given, inherited=(slot.descriptor,))
+            whole = machine.take(device.key, self.lab, entry.run)
+        except BaseException:
+            slot.release()
+            raise
+        if isinstance(whole, machine.Holder) and not whole.is_of(self.lab):
+            slot.release()
+            say(f"{entry.run} waits for {device.name}, which {whole} uses")
+            return False
+        own = whole if isinstance(whole, machine.Hold) else None
+        descriptors = (slot.descriptor, *([own.descriptor] if own else []))
+        try:
+            process = local.start(
+                plan, folder, command=self.command, given=given, inherited=descriptors, key=device.key
+            )
         except BaseException:
             slot.hand_over()
             raise
+        finally:
+            if own:
+                own.hand_over()
         slot.hand_over(process.pid)
         self.children.append(Child(entry, device, process))
         say(f"{entry.run} started on {device.name} as pid {process.pid}")
+        return True
 
 
 def say(text: str) -> None:

@@ -25,7 +25,7 @@ from cerank.store.layout import ReadingRow, RunFolder
 from cerank.store.lease import Lease
 from cerank.store.records import Attempt, Done, Failure
 from cerank.text import redacted
-from cerank.worker import mending, output
+from cerank.worker import device, mending, output
 from cerank.worker.beat import Beat
 from cerank.worker.notes import Notes
 from cerank.worker.stop import StopFlag
@@ -165,8 +165,18 @@ def _carried_out(plan: Plan, folder: RunFolder, number: int, *, notes: Notes, be
     )
     seals.save(folder, folder.attempt(number), attempt)
     _note_changes(folder, attempt, notes)
+
+    def heed() -> None:
+        if stop.reason:
+            raise PausedError(0)
+
+    def wait(why: str) -> None:
+        beat.enter("wait", why, total=0)
+        notes.event("waits for a device", why)
+
     try:
-        carry_out(plan, folder, notes=notes, beat=beat, stop=stop)
+        with device.held(plan, folder, wait, heed):
+            carry_out(plan, folder, notes=notes, beat=beat, stop=stop)
     except PausedError as pause:
         where = f" after step {pause.step}" if pause.step else ""
         notes.event("paused", f"by {stop.reason}{where}")

@@ -176,6 +176,19 @@ PROMISES: tuple[Promise, ...] = (
         ({"count": 20, "without_locks": True},),
         {"count": 2, "without_locks": True},
     ),
+    Promise(
+        "8 workers of two labs on two devices of one machine, one of them killed",
+        "a device has one user at a time; all get it",
+        "races.two_labs",
+        ({"races": 20},),
+        {"races": 2},
+    ),
+    Promise(
+        "the queues of two labs with one device; a folder of locks that is not safe; no locks",
+        "one run at a time, the other says for which device it waits; never blocked",
+        "tests/launch/test_two_labs.py tests/store/test_machine.py tests/worker/test_device.py",
+        is_alone=True,
+    ),
     Promise("two removals at once", "gone, nothing left over", "races.removals", ({"count": 50},), {"count": 3}),
     Promise("clock jumps by up to 11 years", "no state flips, no negative age", "races.clocks", ({},), {}),
     Promise(

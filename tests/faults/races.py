@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cerank.errors import CerankError, HeldError
-from cerank.store import lease, runs
+from cerank.store import lease, machine, runs
 from cerank.store.layout import RunFolder
 from cerank.store.lease import Lease
 
@@ -111,6 +111,58 @@ def removals(folder: str, count: int = 20) -> dict[str, Any]:
         if left:
             bad.append(f"{number}: left over: {left}")
     return result(count, bad)
+
+
+def two_labs(folder: str, races: int = 20, workers: int = 8) -> dict[str, Any]:
+    """Workers of two labs at once on a machine with two devices: never more holders of one than one, and each gets it.
+
+    Each writes its number and, after a moment, again; one of each race is killed while it holds a device.
+    """
+    bad = []
+    devices = ("cpu", "GPU-1")
+    environ = {machine.FOLDER: str(Path(folder) / "devices")}
+    for race in range(races):
+        place = Path(folder) / f"race-{race}"
+        place.mkdir()
+        plans = [(devices[number // 2 % 2], Path(folder) / f"lab-{number % 2}") for number in range(workers)]
+        children = [
+            _user(place, device, lab, environ, is_killed=number == race % workers)
+            for number, (device, lab) in enumerate(plans)
+        ]
+        codes = [ended(child) for child in children]
+        if set(codes) - {0, -signal.SIGKILL} or codes.count(0) != workers - 1:
+            bad.append(f"race {race}: exit codes {codes}")
+        for device in devices:
+            lines = (place / device).read_text().split()
+            pairs = [line for line in lines if line[0] != "k"]
+            if pairs != [line for line in pairs[::2] for _ in "ab"]:
+                bad.append(f"race {race}: two used {device} at once: {lines}")
+            if machine.holder(device, environ):
+                bad.append(f"race {race}: {device} is held after all ended")
+    return result(races, bad, starts=races * workers)
+
+
+def _user(place: Path, device: str, lab: Path, environ: dict[str, str], *, is_killed: bool) -> int:
+    child = os.fork()
+    if child == 0:
+        code = 70
+        try:
+            deadline = time.monotonic() + 30
+            while not isinstance(hold := machine.take(device, lab, f"{os.getpid()}", environ), machine.Hold):
+                assert hold is not None
+                assert time.monotonic() < deadline
+            with (place / device).open("a") as file:
+                for _ in "ab":
+                    file.write(f"{'k' if is_killed else ''}{os.getpid()}\n")
+                    file.flush()
+                    time.sleep(0.01)
+                    if is_killed:
+                        os.kill(os.getpid(), signal.SIGKILL)
+            hold.release()
+            code = 0
+        finally:
+            os._exit(code)
+    return child
 
 
 def _remover(run: RunFolder) -> int:

@@ -25,6 +25,8 @@ from cerank.store.layout import RunFolder
 from cerank.store.lease import Lease
 from cerank.store.records import Attempt, Done, Failure
 
+BUSY = f"busy-{os.environ.get('CUDA_VISIBLE_DEVICES', 'cpu')}"
+
 
 def main() -> int:
     folder = RunFolder(Path(sys.argv[1]))
@@ -42,13 +44,16 @@ def main() -> int:
 
 @contextlib.contextmanager
 def alone(lab: Path) -> Iterator[None]:
-    busy = lab / f"busy-{os.environ.get('CUDA_VISIBLE_DEVICES', 'cpu')}"
-    try:
-        busy.touch(exist_ok=False)
-    except FileExistsError:
-        (lab / "overlap").touch()
+    """In the lab, and among all that share their devices."""
+    places = [place for place in (lab, Path(os.environ.get("CERANK_DEVICES", "/absent"))) if place.is_dir()]
+    for place in places:
+        try:
+            (place / BUSY).touch(exist_ok=False)
+        except FileExistsError:
+            (place / "overlap").touch()
     yield
-    busy.unlink(missing_ok=True)
+    for place in places:
+        (place / BUSY).unlink(missing_ok=True)
 
 
 def carried_out(folder: RunFolder, label: str, events: Journal[Event], asked: list[int]) -> int:
