@@ -44,9 +44,9 @@ def bench(
     base: Base = "minilm",
     dataset: Dataset = "",
     first_stage: First = "bm25",
-    pairs: Pairs = 400,
+    pairs: Pairs = 200,
     repeats: Repeats = 3,
-    steps: Steps = 4,
+    steps: Steps = 2,
     precision: Precision = None,
     alone: Alone = False,
     cache: options.Cache = None,
@@ -57,7 +57,9 @@ def bench(
 ) -> None:
     """Measure this machine: re-ranked and trained pairs a second, beside sentence-transformers where it is installed.
 
-    Takes a minute or two with the small base on a CPU. Figures are medians over repeats that take turns.
+    Takes a minute or two with the small base on a CPU. Each sits in a process of its own, set up as its user's would
+    be, and figures are medians over repeats that take turns. The machine should have nothing else to do: threads that
+    wait by spinning, the default of others, suffer most from company.
     """
     settings = settings_of(None, cache, device=device, threads=threads, form=form, json=json)
     asked = Asked(

@@ -42,9 +42,9 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     base: str = "minilm"
     dataset: str = ""  # "": generated texts, the same wherever the same Python is
     first_stage: str = "bm25"
-    pairs: int = 400
+    pairs: int = 200
     repeats: int = 3
-    steps: int = 4
+    steps: int = 2
     precisions: tuple[str, ...] = PRECISIONS
     with_peer: bool = True
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,10 +10,12 @@ import pytest
 from cerank.data.bases import locate
 from cerank.data.samples import generated, of_dataset, reshaped
 from cerank.errors import UsageError
+from cerank.lab import speeds
 from cerank.lab.speeds import OWN, PEER, RERANKING, TRAINING, Asked, measure
 from cerank.learn import peers, speed
 from cerank.settings import Settings
 from tests.learn.conftest import write_tiny
+from tests.warm import started
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +53,24 @@ def test_a_figure_lies_within_its_spread_and_cerank_is_held_against_others_only(
     assert min(report.peaks.values()) > 1e8
 
 
+def test_what_data_takes_of_a_training_step_is_a_part_of_it(report):
+    assert set(report.data_share) == {"fp32", "bf16"}
+    assert all(0 < share < 1 for share in report.data_share.values())
+    assert any("spends on data" in note for note in report.notes)
+
+
+def test_a_lost_peer_is_left_out_with_its_reason_and_cerank_is_measured_all_the_same(base, tmp_path, monkeypatch):
+    monkeypatch.setattr(peers, "can_rerank", lambda: True)
+    monkeypatch.setattr(peers, "can_train", lambda: True)
+    monkeypatch.setitem(speeds._KINDS, (PEER, RERANKING), "cerank.learn.peers:NoSuchClass")
+    settings = Settings(lab=tmp_path, cache=tmp_path, device="cpu", threads=1, format="")
+    found = measure(
+        settings, Asked(base=str(base), pairs=16, repeats=1, steps=1, precisions=("fp32",)), lambda what: None
+    )
+    assert {figure.who for figure in found.figures} == {OWN}
+    assert any("NoSuchClass" in note and PEER in note for note in found.notes)
+
+
 @pytest.mark.slow  # sentence-transformers takes nine seconds to import
 def test_sentence_transformers_takes_its_turns_where_it_is_installed(base, tmp_path):
     settings = Settings(lab=tmp_path, cache=tmp_path, device="cpu", threads=1, format="")
@@ -72,8 +89,7 @@ def test_its_command_asks_for_the_same_again(report, base):
 def test_the_command_line_gives_json_of_machine_and_speed(base, tmp_path):
     words = ["bench", "--base", str(base), "--pairs", "16", "--repeats", "1", "--steps", "1", "--alone", "--json"]
     words += ["--precision", "fp32", "--threads", "1", "--device", "cpu", "--cache", str(tmp_path)]
-    command = [sys.executable, "-m", "cerank", *words]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, env=dict(os.environ), timeout=120)
+    done = started("cerank", words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert {row["work"] for row in found["speed"]} == {RERANKING, TRAINING}
