@@ -9,7 +9,11 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import itertools
+import json
 import re
+import subprocess
+import sys
 import sysconfig
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -138,19 +142,63 @@ def _walk_source(node: ast.AST, prefix: str) -> Iterator[Docstring]:
             yield from _walk_source(child, prefix)
 
 
+def _paths(root: Path) -> list[Path]:
+    """Every module under root that is no test, demo or installer, in order."""
+    found = sorted(root.rglob("*.py"), key=lambda p: p.relative_to(root).parts)
+    relative = {path: path.relative_to(root) for path in found}
+    return [
+        path
+        for path in found
+        if not SKIPPED_PARTS.intersection(relative[path].parts) and "-" not in str(relative[path])
+    ]
+
+
+def _read_module(root: Path, path: Path) -> list[Docstring]:
+    """The docstrings of one module; none where it is no Python of this version."""
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError):
+        return []
+    parts = path.relative_to(root).with_suffix("").parts
+    return list(_walk_source(tree, ".".join(parts[:-1] if parts[-1] == "__init__" else parts)))
+
+
+def _every_second(root: Path, first: int) -> list[list[Docstring]]:
+    return [_read_module(root, path) for path in _paths(root)[first::2]]
+
+
+def _told(modules: list[list[Docstring]]) -> str:
+    """Modules' docstrings as a line, in ASCII."""
+    return json.dumps([[(d.name, d.signature, d.summary, d.body) for d in found] for found in modules])
+
+
+def _heard(line: bytes) -> list[list[Docstring]]:
+    return [
+        [Docstring(name, signature, summary, tuple(body)) for name, signature, summary, body in found]
+        for found in json.loads(line)
+    ]
+
+
+_OTHER = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from pathlib import Path
+from cerank.data.pydocs.docstrings import _every_second, _told
+print(_told(_every_second(Path(sys.argv[2]), 1)))
+"""
+
+
 def read_sources(root: Path) -> Iterator[Docstring]:
-    """The docstrings of every module under root that is no test, demo or installer."""
-    for path in sorted(root.rglob("*.py"), key=lambda p: p.relative_to(root).parts):
-        relative = path.relative_to(root)
-        if SKIPPED_PARTS.intersection(relative.parts) or "-" in str(relative):
-            continue
-        try:
-            tree = ast.parse(path.read_bytes())
-        except (SyntaxError, ValueError):
-            continue
-        parts = relative.with_suffix("").parts
-        module = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-        yield from _walk_source(tree, module)
+    """The docstrings of every module under root that is no test, demo or installer; two processes read them."""
+    command = [sys.executable, "-I", "-S", "-c", _OTHER, str(Path(__file__).parents[3]), str(root)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as other:
+        even = _every_second(root, 0)
+        said = other.communicate()[0]
+    odd = _every_second(root, 1) if other.returncode else _heard(said)
+    if len(odd) < len(even):
+        odd.append([])
+    for pair in zip(even, odd, strict=True):
+        yield from itertools.chain.from_iterable(pair)
 
 
 def _builtin(name: str, value: object) -> Docstring | None:
