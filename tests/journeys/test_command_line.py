@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -106,6 +107,7 @@ def test_a_detached_run_is_stopped_paused_resumed_and_removed(place):
     folder = place / "lab" / "runs" / name
     while not (folder / "readings.jsonl").exists() or (folder / "readings.jsonl").stat().st_size < 200:
         assert not (folder / "failure.json").exists()
+        time.sleep(0.01)  # a loop that never waits takes the processor from the worker
     assert "held by" in cerank(place, "rm", name, "--yes", code=4).stderr
     cerank(place, "stop", name, "--wait")
     assert "paused" in cerank(place, "ps").stdout

@@ -6,6 +6,7 @@ as real ones are. Where the mean difference is said to be 0, it is 0 in the popu
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import numpy as np
@@ -51,12 +52,14 @@ def systems(
     return np.stack(list(own), axis=1)
 
 
+@functools.cache  # five questions ask for it
 def rerankers(seed: int = 1) -> Array:
     """nDCG@10 of five equal re-rankers."""
     random = np.random.default_rng(seed)
     return systems(random, graded(random), _ndcg, 0.42)
 
 
+@functools.cache
 def reciprocal(seed: int = 2) -> Array:
     """RR@10 of five equal re-rankers, one relevant document a query, as MS MARCO's development queries have."""
     random = np.random.default_rng(seed)
@@ -65,6 +68,7 @@ def reciprocal(seed: int = 2) -> Array:
     return systems(random, grades, _rr, 0.55)
 
 
+@functools.cache
 def against_bm25(seed: int = 3) -> Array:
     """Differences (queries,) of a re-ranker from a weak first stage, less their mean: mean 0 and skewed."""
     random = np.random.default_rng(seed)
