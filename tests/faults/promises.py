@@ -223,7 +223,7 @@ PROMISES: tuple[Promise, ...] = (
         "tests/domain/test_rankings.py tests/data/test_trec.py tests/evaluate/test_measures.py "
         "tests/learn/test_rerank.py -k 'tie or tied or finite or order'",
     ),
-    Promise("a replay that differed, in a comparison", "a line says so", "tests/worker/test_resumed_marks.py"),
+    Promise("a replay that differed, in a comparison", "a line says so", "tests/lab/test_doubts.py"),
     # terminals, text, files
     Promise(
         "the dashboard killed, its terminal closed; the worker killed while shown",
