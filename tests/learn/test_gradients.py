@@ -17,10 +17,10 @@ from cerank.learn.gradients import HALVINGS, Gradients, _in_order
 from cerank.learn.losses import LOSSES
 from cerank.learn.model import load, set_dropout, tokenizer_of
 from cerank.learn.tokens import Tokens
-from cerank.learn.trainer import Trainer
+from cerank.learn.trainer import PausedError, Trainer
 
 from .conftest import WORDS
-from .test_trainer import STAGE, Notes, trained
+from .test_trainer import STAGE, Notes, same_weights, trained
 
 CPU = torch.device("cpu")
 DOCUMENTS = {f"d{i}": " ".join(WORDS[(i + j) % 20] for j in range(i % 9)) for i in range(40)}
@@ -153,6 +153,16 @@ def test_shares_give_the_same_bits_in_whatever_order_threads_come_to_them(tiny, 
     assert torch.equal(found, same)
     assert torch.equal(found, reversed_)
     assert apart(other, found) > 1e-2
+
+
+def test_a_stage_of_shared_steps_goes_on_to_the_same_bits(tiny, tmp_path, threads):
+    stage = msgspec.structs.replace(STAGE, dropout=0.2, groups_per_step=4)
+    whole, _, expected = trained(tiny, tmp_path / "whole", stage)
+    with pytest.raises(PausedError):
+        trained(tiny, tmp_path / "cut", stage, Notes(stop_after=5))
+    model, _, rest = trained(tiny, tmp_path / "cut", stage)
+    assert same_weights(whole, model)
+    assert rest.readings == expected.readings[5:]
 
 
 def test_shares_of_several_parts_add_up(tiny, monkeypatch, threads):
