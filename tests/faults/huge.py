@@ -17,6 +17,7 @@ from .kills import result
 from .warm import ROOT
 
 SECONDS, PEAK, FRAME = 60.0, 1500.0, 0.1  # s, MB, s
+UP, DOWN = "\x1b[A", "\x1b[B"
 _TOLD = re.compile(r"ingested ([\d,]+) rows .* in ([\d.]+) s.*peak memory ([\d,]+) MiB", re.DOTALL)
 
 
@@ -36,7 +37,7 @@ def ten_million(folder: str, lines: int = 10_000_000) -> dict[str, Any]:
         screen.until("waiting", 60.0)
         reader = subprocess.Popen(command, cwd=ROOT, env=os.environ, stdout=subprocess.PIPE, text=True)
         while reader.poll() is None:
-            frames.append(_answered(screen, "j" if len(frames) % 2 else "k"))
+            frames.append(_answered(screen, UP if len(frames) % 2 else DOWN))
         screen.press("q")
         screen.end()
     told = _TOLD.search(reader.communicate()[0] or "")
