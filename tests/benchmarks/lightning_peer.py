@@ -96,7 +96,7 @@ def _training(work):
     from lightning_ir.data.data import TrainBatch
     from lightning_ir.loss.listwise import InfoNCE
 
-    module = _module(work, loss_functions=[InfoNCE()])
+    module = _module(work, loss_functions=[InfoNCE()]).train()
     module.set_optimizer(torch.optim.AdamW, lr=1e-5)
     sample = json.loads(Path(work.sample).read_text())
     rng = random.Random(0)
@@ -122,6 +122,7 @@ def _training(work):
             max_steps=work.steps + 1,
             precision="bf16-mixed" if work.precision == "bf16" else "32-true",
             gradient_clip_val=1.0,
+            callbacks=[Clock()],
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
@@ -129,7 +130,7 @@ def _training(work):
         )
         loader = torch.utils.data.DataLoader(range(work.steps + 1), batch_size=None, collate_fn=batch)
         trainer.fit(module, loader)
-        pairs = work.steps * work.groups * work.group_size
+        pairs = work.steps * min(work.groups, len(sample["lists"])) * work.group_size
         return {"pairs": pairs, "seconds": times[-1] - times[0]}
 
     return go
