@@ -25,6 +25,7 @@ from cerank.text import shown
 LOOK_EVERY = 0.5  # seconds
 SAY_EVERY = 15.0  # seconds between lines where there is no terminal to draw on
 _TOLD = {"groups counted", "stage finished", "rejected", "replay mismatch", "environment changed", "teacher repaired"}
+_TOLD |= {"waits for a device"}
 
 
 class Show(Protocol):
