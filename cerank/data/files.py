@@ -119,6 +119,10 @@ class _Gunzipped(gzip.GzipFile):
         self._packed.close()
 
 
+class _ZstandardError(EOFError):
+    """Zstandard that cannot be unpacked."""
+
+
 class _Unpacked:
     """The content of a Zstandard file; zstandard's own reader takes one that was cut short for a whole one."""
 
@@ -144,7 +148,7 @@ class _Unpacked:
             if out := self._unpack(data):
                 return memoryview(out)
         if self._is_open:
-            raise EOFError("cut short")
+            raise _ZstandardError("cut short")
         return memoryview(b"")
 
     def _unpack(self, data: bytes) -> bytes:
@@ -154,7 +158,7 @@ class _Unpacked:
         try:
             out: bytes = frame.decompress(data)
         except self._zstandard.ZstdError as error:
-            raise EOFError(str(error)) from error
+            raise _ZstandardError(str(error)) from error
         self._rest, self._is_open = frame.unused_data, not frame.eof
         return out
 
@@ -284,7 +288,7 @@ def reading(path: Path) -> Iterator[None]:
     try:
         yield
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        kind = "Zstandard" if path.suffix == ".zst" else "gzip"
+        kind = "Zstandard" if isinstance(error, _ZstandardError) else "gzip"
         raise FormatError(f"is damaged {kind}: {error}", where=str(path)) from error
     except OSError as error:
         raise io_mistake(path, error) from error

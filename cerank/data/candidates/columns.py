@@ -12,15 +12,17 @@ from typing import NoReturn
 
 import polars as pl
 
-from cerank.data.candidates.ordering import EndOfFloatsError, Rows, TwiceError, ordered, starts_of
+from cerank.data.candidates.ordering import EndOfFloatsError, Rows, TwiceError, ordered, refuse_repetition, starts_of
 from cerank.data.candidates.parsing import parsed
-from cerank.data.files import blocks, opened, reading, sha256_of
+from cerank.data.files import FREE, blocks, opened, reading, sha256_of
 from cerank.data.trec import RunFile, refuse_second
 from cerank.domain.rankings import Ranking
 from cerank.errors import FormatError
 from cerank.text import shown
 
 _BLOCK = 32 << 20  # bytes parsed at once, by all cores
+_DENSE = 16  # times its size that a packed run holds before repetition is looked for; honest ones pack 3 to 10 times
+_KEPT = ("query", "document", "score")
 
 
 class ColumnRanking(Ranking):
@@ -83,18 +85,41 @@ def read_columns(path: Path) -> RunFile:
     Raises:
         FormatError, MissingError, UsageError: as `trec.read_run`.
     """
-    with reading(path), contextlib.closing(opened(path)) as file:
-        frames = [parsed(path, block, first) for first, block in blocks(path, file, _BLOCK)]
-    frame = _together(pl.concat(frames or [parsed(path, b"", 1)]))
     try:
+        frame, tag = _read(path)
         rows = ordered(frame)
     except EndOfFloatsError as error:
         what = f"scores of query '{shown(error.query, 80)}' tie at the end of float32"
         raise FormatError(what, where=str(path)) from None
     except TwiceError as error:
         _refuse_twice(path, error.query)
-    tag = frame["tag"][0] if len(frame) else ""
-    return RunFile(ranking=ColumnRanking(rows), tag=str(tag), ties=rows.ties, sha256=sha256_of(path))
+    del frame  # before every id becomes a text of Python's
+    return RunFile(ranking=ColumnRanking(rows), tag=tag, ties=rows.ties, sha256=sha256_of(path))
+
+
+def _read(path: Path) -> tuple[pl.DataFrame, str]:
+    """The rows, those of each query together, and the first row's tag.
+
+    Raises:
+        TwiceError: a packed file repeats rows so often that they would fill memory.
+    """
+    frames: list[pl.DataFrame] = []
+    tag, content, looked_at = "", 0, max(FREE, _DENSE * _size(path))
+    with reading(path), contextlib.closing(opened(path)) as file:
+        for first, block in blocks(path, file, _BLOCK):
+            frame = parsed(path, block, first)
+            tag = tag or (str(frame["tag"][0]) if len(frame) else "")
+            frames.append(frame.select(_KEPT))
+            content += len(block)
+            if content > looked_at:
+                looked_at = 2 * content
+                refuse_repetition(pl.concat(frames))
+    return _together(pl.concat(frames or [parsed(path, b"", 1).select(_KEPT)])), tag
+
+
+def _size(path: Path) -> int:
+    with reading(path):
+        return path.stat().st_size
 
 
 def _refuse_twice(path: Path, query: str) -> NoReturn:

@@ -18,7 +18,7 @@ import polars as pl
 
 from cerank.data import stamps
 from cerank.data.candidates import room_of, stored
-from cerank.data.candidates.ordering import EndOfFloatsError, TwiceError, ordered, starts_of
+from cerank.data.candidates.ordering import EndOfFloatsError, Repetition, TwiceError, ordered, starts_of
 from cerank.data.candidates.parsing import parsed
 from cerank.data.candidates.stored import StoredRanking
 from cerank.data.candidates.writing import ScatteredError, TextualError, Writer, writer
@@ -160,7 +160,7 @@ def _straight(path: Path, made: Writer, told: Told) -> str:
     """One pass over a run in which the rows of each query stand together."""
     ahead = _Ahead(path, told)
     rest: pl.DataFrame | None = None
-    tag = ""
+    tag, repetition = "", Repetition(BUCKET)
     with contextlib.closing(ahead.frames()) as frames:
         for fresh in frames:
             frame = fresh if rest is None else pl.concat([rest, fresh])
@@ -168,6 +168,7 @@ def _straight(path: Path, made: Writer, told: Told) -> str:
                 continue
             tag = tag or str(frame["tag"][0])
             cut = int(starts_of(frame["query"])[-2])  # the last query may go on in the next block
+            repetition.look(frame.slice(cut))
             if cut:
                 made.add(ordered(frame.slice(0, cut)))
             rest = frame.slice(cut)
@@ -189,13 +190,23 @@ def _by_buckets(path: Path, part: Path, made: Writer, told: Told) -> str:
         raise UsageError("the file changed while it was read", where=str(path), hint="ask again once it is complete")
     for bucket in dict.fromkeys(dealt.tolist()):
         file = room / f"{bucket}.run"
-        frame = pl.concat(list(_Ahead(file, _nothing).frames()))
+        frame = _bucket(file)
         frame = frame.join(table, on="query", how="left", maintain_order="left")
         made.add(ordered(frame.sort("place", maintain_order=True)))
         disk.remove(file)
     disk.remove_tree(room)
     made.finish(path, sha256, tag, is_scattered=True)
     return sha256
+
+
+def _bucket(file: Path) -> pl.DataFrame:
+    """All rows of a bucket: some more than `BUCKET` of them, or one query's."""
+    repetition, frames = Repetition(2 * BUCKET), list[pl.DataFrame]()
+    with contextlib.closing(_Ahead(file, _nothing).frames()) as found:
+        for frame in found:
+            frames.append(frame)
+            repetition.look(pl.concat(frames))
+    return pl.concat(frames)
 
 
 def _counted(path: Path, told: Told) -> tuple[dict[str, int], str, str]:

@@ -63,7 +63,7 @@ def plain_numbers(documents: pl.Series) -> NDArray[np.uint32] | None:
 
 
 def ordered(frame: pl.DataFrame) -> Rows:
-    """The rows of `frame`, in which the rows of each query stand together.
+    """The rows of `frame`, in which the rows of each query stand together; without a column `rank` none is misranked.
 
     Raises:
         TwiceError: a query has a document twice.
@@ -75,7 +75,7 @@ def ordered(frame: pl.DataFrame) -> Rows:
     names = frame["query"].gather(starts[:-1]).to_list()
     _refuse_twice(frame, place, names)
     scores = frame["score"].to_numpy().astype(np.float32)
-    misranked = _misranked(frame["rank"], scores, starts, place)
+    misranked = _misranked(frame["rank"], scores, starts, place) if "rank" in frame.columns else 0
     documents = frame["document"]
     falls = np.ones(len(scores), dtype=bool)
     falls[:-1] = scores[:-1] > scores[1:]  # no difference: it may overflow
@@ -85,6 +85,34 @@ def ordered(frame: pl.DataFrame) -> Rows:
         documents, scores = _sorted(documents, scores, place, np.unique(place[~falls]))
         scores, ties = _moved_apart(scores, starts, place, names)
     return Rows(starts, names, documents, scores, ties, misranked)
+
+
+def refuse_repetition(frame: pl.DataFrame) -> None:
+    """Returns if no query of `frame` has a document twice; exact, and slower than what `ordered` does.
+
+    Raises:
+        TwiceError: one has.
+    """
+    again = frame.select("query", "document").is_duplicated()
+    if again.any():
+        raise TwiceError(str(frame["query"].filter(again)[0]))
+
+
+class Repetition:
+    """Looks for it whenever the rows at hand have doubled, before such as say one thing for ever fill memory.
+
+    Args:
+        least: rows of which nothing is asked.
+    """
+
+    def __init__(self, least: int) -> None:
+        self._least = least
+
+    def look(self, frame: pl.DataFrame) -> None:
+        """Returns if there are few rows in `frame`, or different ones; raises as `refuse_repetition`."""
+        if len(frame) > self._least:
+            self._least = 2 * len(frame)
+            refuse_repetition(frame)
 
 
 def _refuse_twice(frame: pl.DataFrame, place: Ints, names: list[str]) -> None:

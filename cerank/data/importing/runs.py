@@ -13,9 +13,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from cerank.data.files import at, line_blocks
+from cerank.data.files import FREE, at, exploding, line_blocks
 from cerank.data.importing.archives import opened
 from cerank.data.importing.blocks import are_ids
+from cerank.data.importing.parquet_pages import check_size
 from cerank.data.importing.sink import LARGEST, Sink, run_name
 from cerank.errors import FormatError, UsageError
 from cerank.reading import open_file
@@ -163,16 +164,19 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, str, float | None, int]]:
     """(query, document, score or None, rank or 0) of each row, a slice of the file in memory at a time."""
     import polars
 
+    check_size(path)
     frame, query, document, score, rank = _frame(path)
     columns = [polars.col(query).cast(polars.String), polars.col(document).cast(polars.String)]
     columns.append(polars.col(score).cast(polars.Float64) if score else polars.lit(None).alias("no score"))
     columns.append(polars.col(rank).cast(polars.Int64) if rank else polars.lit(0).alias("no rank"))
     for start in range(0, _length(path, frame), _SLICE):
         try:
-            rows = frame.select(columns).slice(start, _SLICE).collect().rows()
+            part = frame.select(columns).slice(start, _SLICE).collect()
         except (polars.exceptions.PolarsError, polars.exceptions.PanicException, OSError, ValueError) as error:
             raise _damaged(path, error) from error
-        for number, row in enumerate(rows, start + 1):
+        if sum(int(part.to_series(column).str.len_bytes().sum()) for column in (0, 1)) > 4 * FREE:
+            raise exploding(path)  # a text that a dictionary has once and every row names
+        for number, row in enumerate(part.rows(), start + 1):
             if row[0] is None or row[1] is None or row[3] is None or (score and row[2] is None):
                 raise FormatError("a row without query, document, score or rank", where=at(path, number))
             if score and not math.isfinite(row[2]):
