@@ -29,7 +29,7 @@ extends = "{extends}"
 name = "short-{extends}"
 
 [data]
-train = "pydocs/train[:60]"
+train = "pydocs/train[:30]"
 validation = "pydocs/validation[:16]"
 test = ["pydocs/test[:30]"]
 depth = 5
@@ -37,6 +37,7 @@ depth = 5
 STAGE = """
 [stages.{stage}]
 steps = {steps}
+group_size = {group_size}
 validate_every = 10
 validation_queries = 8
 validation_depth = 5
@@ -52,7 +53,9 @@ def home(tmp_path: Path) -> Iterator[Path]:
         ("contrastive-then-distill", ("contrastive", "distill")),
         ("contrastive", ("contrastive",)),
     ):
-        text = SHORT.format(extends=extends) + "".join(STAGE.format(stage=name, steps=20) for name in stages)
+        text = SHORT.format(extends=extends)
+        for name in stages:  # the second of two must last until the terminal has been closed and opened again
+            text += STAGE.format(stage=name, steps=20, group_size=8 if name == "distill" else 4)
         (tmp_path / f"{extends}.toml").write_text(text)
     yield tmp_path
     lab = _lab(tmp_path)
