@@ -26,6 +26,9 @@ class Product(Protocol):
     def gelu(self, states: Tensor) -> Tensor:
         """The same through the exact GELU."""
 
+    def plus(self, states: Tensor, others: Tensor) -> Tensor:
+        """The same and `others` (rows, out) in float32, in float32; what `others` held may be lost."""
+
 
 class _Plain(msgspec.Struct, frozen=True):
     """The product as torch computes it, with gradients."""
@@ -38,6 +41,9 @@ class _Plain(msgspec.Struct, frozen=True):
 
     def gelu(self, states: Tensor) -> Tensor:
         return nn.functional.gelu(self(states))
+
+    def plus(self, states: Tensor, others: Tensor) -> Tensor:
+        return others + self(states)
 
 
 class _LaidOut(msgspec.Struct, frozen=True):
@@ -53,6 +59,12 @@ class _LaidOut(msgspec.Struct, frozen=True):
         if states.dtype is torch.float32:
             return self._by("gelu", states)
         return nn.functional.gelu(self(states))  # within the product it costs more than the product itself
+
+    def plus(self, states: Tensor, others: Tensor) -> Tensor:
+        if states.dtype is not torch.float32:
+            return others.add_(self(states))
+        out: Tensor = torch.ops.mkldnn._linear_pointwise.binary(states, others, self.weight, self.bias, "add")
+        return out
 
     def _by(self, after: str, states: Tensor) -> Tensor:
         out: Tensor = torch.ops.mkldnn._linear_pointwise(states, self.weight, self.bias, after, [], "none")
@@ -76,6 +88,7 @@ def _lays_out(dtype: torch.dtype) -> bool:
     try:
         weight = torch.ops.mkldnn._reorder_linear_weight(torch.eye(32, dtype=dtype), _ROWS)
         states = torch.arange(64, dtype=dtype).view(2, 32)
-        return torch.equal(_LaidOut(weight, torch.zeros(32, dtype=dtype))(states), states)
+        product = _LaidOut(weight, torch.zeros(32, dtype=dtype))
+        return torch.equal(product(states), states) and torch.equal(product.plus(states, states.float()), 2.0 * states)
     except (AttributeError, RuntimeError):  # a torch without oneDNN or these operations, a processor without bf16
         return False
