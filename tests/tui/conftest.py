@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
-from textual._wait import wait_for_idle
 from textual.app import App
 from textual.pilot import Pilot
 from textual.strip import Strip
@@ -41,29 +40,22 @@ def app(folder: LabFolder) -> CerankApp:
 
 
 async def settle(pilot: Pilot[str]) -> None:
-    """Waits until no thread is at work and three looks at the screen in a row, colours included, are the same.
-
-    Before each look the process did next to nothing for a fiftieth of a second. Only before the first one every widget
-    is asked whether it is done: on a form of three hundred, asking costs more than what a key does.
-    """
+    """Waits until no thread is at work and three looks at the screen in a row, colours included, are the same."""
     app = pilot.app
     assert isinstance(app, CerankApp)
     seen: Screenful = []
     same = 0
     deadline = time.monotonic() + STILL_WITHIN
-    await pilot.pause()
     while time.monotonic() < deadline:
+        await pilot.pause()
         if app.is_at_work or any(table._require_update_dimensions for table in app.screen.query(DataTable)):
             same = 0  # a table measures its columns when its queue is empty, some looks after its rows came
-            await pilot.pause()
             continue
         now = drawn(app)
         same = same + 1 if now == seen else 0
         seen = now
         if same == 2:
             return
-        await wait_for_idle(0)
-        app.screen._on_timer_update()
     raise AssertionError(f"still at work: {app.workers}" if app.is_at_work else "the screen never stood still")
 
 

@@ -141,8 +141,7 @@ def test_killed_at_random_times_it_ends_with_the_same_bits(finished):
         killed = small_run(run.path, plan, settings, second=second % 60)
         attempts, code = forked(killed, seed=second, kills=min(10, KILLS - done), longest=whole)
         assert code == 0, killed.log.read_text()
-        assert attempts > 1
-        done += attempts - 1
+        done += attempts - 1  # none where it was quicker than the first kill
         second += 1
         assert rows_of(killed) == rows_of(run)
         assert bits_of(killed) == bits_of(run)
