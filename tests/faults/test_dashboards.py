@@ -41,10 +41,10 @@ def _command(lab: LabFolder, made: RunFolder, *words: str) -> str:
     return done.stdout
 
 
-def _both(screens: tuple[Terminal, Terminal], word: str) -> None:
-    """Waits until both show it; the one is read while the other is waited for, or its program would stand still."""
+def _both(lab: LabFolder, made: RunFolder, screens: tuple[Terminal, Terminal], word: str) -> None:
+    """Waits until it is so and both show it; who is not read stands still, so both are read all the while."""
     deadline = time.monotonic() + 30
-    while not all(word.encode() in screen._plain() for screen in screens):
+    while lab.lab.status(made).state != word or not all(word.encode() in screen._plain() for screen in screens):
         assert time.monotonic() < deadline, [screen._plain()[-1500:] for screen in screens]
         for screen in screens:
             screen.look()
@@ -56,23 +56,23 @@ def test_two_dashboards_and_a_command_line_show_and_steer_one_run(folder: LabFol
     try:
         with _dashboard(folder) as first, _dashboard(folder) as second:
             screens = (first, second)
-            _both(screens, "waiting")
+            _both(folder, made, screens, "waiting")
             for number in range(TIMES):
                 presses, looks = screens if number % 2 else screens[::-1]
                 looks.press("k")
                 presses.press("r")
-                _both(screens, "running")
+                _both(folder, made, screens, "running")
                 (row,) = json.loads(_command(folder, made, "ps", "--json"))
                 assert row["state"] == "running"
                 for screen in screens:
                     screen.press("k")
                 _command(folder, made, "stop", made.name)
-                _both(screens, "paused")
+                _both(folder, made, screens, "paused")
             for screen in screens:
                 screen.press("k")
             (folder.path / "release").touch()
             _command(folder, made, "resume", made.name, "--queue")
-            _both(screens, "finished")
+            _both(folder, made, screens, "finished")
             for screen in screens:
                 screen.press("q")
                 screen.end()
