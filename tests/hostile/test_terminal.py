@@ -72,6 +72,43 @@ def test_errors_about_hostile_files_steer_no_terminal(lab: LabFolder, tmp_path: 
         assert b"error" in output.lower(), (words, output)
 
 
+def test_checks_and_files_of_hostile_names_steer_no_terminal(lab: LabFolder, tmp_path: Path) -> None:
+    """What was read, is checked or is to be written lies in a folder whose name steers, and breaks its line."""
+    folder = tmp_path / (STEERS.replace("\0", "").replace("/", "")[:60] + "\n\x1b]0;x\x07")
+    folder.mkdir()
+    (folder / "a.parquet").write_bytes(b"PAR1" + b"\x1b]0;x\x07" * 20 + b"PAR1")
+    (folder / "a.run").write_text("q\x7f1 Q0 d\x9b1 1 1 t\n")
+    (folder / "a.qrels").write_text("q\x7f1 0 d\x9b1 1\n")
+    (folder / "a.toml").write_bytes(b'"\\u001b]0;x" = 1\n')
+    (folder / "docs.jsonl").write_text('{"doc_id": "\\u001b"}\n')
+    run = max(path.name for path in (lab.path / "runs").iterdir() if path.name.startswith("2026"))
+    for words in (
+        ["doctor"],
+        ["verify", run],
+        ["evaluate", str(folder / "a.run"), "--qrels", str(folder / "a.qrels")],
+        ["data", "import", "run", str(folder / "a.parquet"), "--into", str(folder / "out")],
+        ["data", "ingest", str(folder / "a.toml")],
+        ["datasets", str(folder)],
+        ["queue", "move", folder.name, "1"],
+    ):
+        output = _said(words, lab)
+        assert _leaks(output) == [], words
+        assert output.strip(), words
+
+
+def test_a_report_of_hostile_runs_holds_no_control_and_no_formula(lab: LabFolder, tmp_path: Path) -> None:
+    runs = sorted(path.name for path in (lab.path / "runs").iterdir() if path.name.startswith("2026"))
+    folder = tmp_path / "\x1b]0;x\x07\n"
+    assert _leaks(_said(["report", *runs, "--out", str(folder)], lab)) == []
+    written = [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".png"]
+    assert {path.suffix for path in written} >= {".html", ".tex", ".csv", ".md", ".svg", ".json"}
+    for path in written:
+        assert _leaks(path.read_bytes()) == [], path.name
+        assert re.fullmatch(r"[A-Za-z0-9._-]+", path.name)
+        if path.suffix == ".csv":
+            assert not re.search(r'(^|,)"?[=+@]', path.read_text(), re.MULTILINE), path.name
+
+
 def test_a_curve_with_hostile_labels_is_a_picture_without_a_word_of_code() -> None:
     """Every text of the SVG stands as text: no element, no attribute and no entity comes of it."""
     import numpy as np
