@@ -135,7 +135,7 @@ def _queue(lab: Path, fix: bool) -> Iterator[Finding]:
             return
         disk.set_aside(files.entries)
         yield Finding(
-            "fixed", error.where, f"{error.what}; moved aside", "queue again what waited: cerank resume --queue"
+            "fixed", error.where, f"{error.what}; moved aside", "queue again what waited: cerank queue add RUN"
         )
         return
     names = {folder.name for folder in runs.folders(lab)}

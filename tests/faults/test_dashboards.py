@@ -68,10 +68,9 @@ def test_two_dashboards_and_a_command_line_show_and_steer_one_run(folder: LabFol
                     screen.press("k")
                 _command(folder, made, "stop", made.name)
                 _both(folder, made, screens, "paused")
-            for screen in screens:
-                screen.press("k")
             (folder.path / "release").touch()
-            _command(folder, made, "resume", made.name, "--queue")
+            first.press("k")
+            second.press("r")
             _both(folder, made, screens, "finished")
             for screen in screens:
                 screen.press("q")
