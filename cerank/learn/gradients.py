@@ -131,8 +131,8 @@ class Gradients:
     ) -> float:
         """The same, each share there and back in a thread of its own; their gradients are summed in their order.
 
-        Threads that compute one product together wait for each other after each: on two cores a step of 32 pairs took 1.3
-        times as long so.
+        Threads that compute one product together wait for each other after each: on two cores a step of 32 pairs took
+        1.3 times as long so.
         """
         inner = max(1, torch.get_num_threads() // len(shares))
         trained = forward.trained
