@@ -102,7 +102,7 @@ def _escaped(word: bytes) -> str:
 def _fuzz(name: str, minutes: float, room: Path) -> int:
     if (KEPT / name).is_dir():
         shutil.copytree(KEPT / name, room / "inputs", dirs_exist_ok=True)
-    options = [f"-max_total_time={max(1, round(minutes * 60))}", "-max_len=2000", "-timeout=300", "-rss_limit_mb=6000"]
+    options = [f"-max_total_time={max(1, round(minutes * 60))}", "-max_len=4000", "-timeout=300", "-rss_limit_mb=6000"]
     options += [f"-artifact_prefix={room}/found/", f"-dict={room}/words", "-print_final_stats=1", "-len_control=0"]
     return _started(name, room, [*options, str(room / "inputs")], sys.argv[0])
 

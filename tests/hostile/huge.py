@@ -25,7 +25,7 @@ _WORDS = "the fuse of a lamp was found to have blown after the rain had come int
 _READING = (
     '{{"type":"step","stage":0,"step":{0},"loss":0.{2},"learning_rate":1e-05,"grad_norm":1.5,"groups":8,"pairs":64}}'
 )
-_EVENT = '{{"kind":"stopped","text":"for the {0}th time","time":"2026-11-23T19:00:00Z","attempt":{0}}}'
+_EVENT = '{{"attempt":{0},"kind":"stopped","text":"for the {0}th time","time":"2026-11-23T19:00:00Z"}}'
 
 
 class Reader(NamedTuple):

@@ -5,6 +5,7 @@ What comes back is the CerankError, or None where the bytes were read. Used by t
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -158,6 +159,14 @@ def records_now():  # type: ignore[no-untyped-def]  # a datetime, imported late 
     return datetime(2026, 11, 23, tzinfo=UTC)
 
 
+def _plan_inside(path: Path) -> None:
+    """A plan whose hash is right, so that what is wrong stands behind it; no fuzzer finds a SHA-256."""
+    inside = path.read_bytes()
+    stored = b'{"fingerprint":"x","sha256":"%s","plan":%s}' % (hashlib.sha256(inside).hexdigest().encode(), inside)
+    path.with_name("whole.json").write_bytes(stored)
+    _lab_file("plan.json", lambda _, folder: runs.load_plan(folder))(path.with_name("whole.json"))
+
+
 def _tailed(folder: RunFolder) -> None:
     tail: journal.Tail[ReadingRow] = journal.Tail(folder.readings, ReadingRow)
     tail.new()
@@ -193,6 +202,7 @@ TARGETS: dict[str, Target] = {
     "matrix": Target("a.toml", lambda path: load_matrix(str(path))),
     "settings": Target("cerank.toml", lambda path: resolve(Flags(), {}, path.parent)),
     "plan": Target("plan.json", _lab_file("plan.json", lambda _, folder: runs.load_plan(folder)), needs_line=False),
+    "plan-inside": Target("inside.json", _plan_inside, needs_line=False),
     "readings": Target("readings.jsonl", _lab_file("readings.jsonl", lambda _, folder: _tailed(folder))),
     "events": Target("events.jsonl", _lab_file("events.jsonl", lambda _, folder: journal.read(folder.events, Event))),
     "progress": Target(
