@@ -140,20 +140,18 @@ class Gradients:
         gradients: list[Sequence[Tensor | None]] = [()] * len(shares)
 
         def there(number: int) -> None:
-            torch.set_num_threads(inner)  # of this thread's kernels
             with drawing(derive(self._seed, "dropout", self._name, *place, number)), forward.scoring() as score:
                 scores[number] = score([rows.pairs[at] for at in shares[number]])
 
         def back(number: int) -> None:
-            torch.set_num_threads(inner)
             wanted = given[torch.tensor(shares[number])]
             gradients[number] = torch.autograd.grad(scores[number], trained, wanted, allow_unused=True)
 
-        side_by_side(there, range(len(shares)))
+        side_by_side(there, range(len(shares)), inner)
         flat = _in_order([part.detach() for part in scores], shares).requires_grad_()
         total = self._total(flat, rows.groups, weights)
         (given,) = torch.autograd.grad(total, flat)
-        side_by_side(back, range(len(shares)))
+        side_by_side(back, range(len(shares)), inner)
         _add_to(trained, gradients)
         return float(total.detach())
 

@@ -18,11 +18,17 @@ _MOST = 32  # lanes: what Python itself does between two kernels, it does for on
 Work = TypeVar("Work")
 
 
-def side_by_side(work: Callable[[Work], None], items: Sequence[Work]) -> None:
+def side_by_side(work: Callable[[Work], None], items: Sequence[Work], threads: int = 1) -> None:
     """Does `work` on every item, the first ones first, by as many threads as torch has for its kernels here.
 
     Each thread has torch's modes as the caller has them, and its kernels to itself. An exception of any item ends
     all, once the items under way are done, and is raised.
+
+    Args:
+        work: does not set the number of threads itself: a thread that has set it, but has computed nothing yet, still
+            takes the number that any other thread sets after it (torch 2.13).
+        items: what it is done on.
+        threads: that the kernels of each item use.
     """
     waiting = deque(items)
     inference, gradients = torch.is_inference_mode_enabled(), torch.is_grad_enabled()
@@ -41,11 +47,11 @@ def side_by_side(work: Callable[[Work], None], items: Sequence[Work]) -> None:
                     raise
 
     lanes = min(torch.get_num_threads(), len(items), _MOST)
-    with _one_thread_each():
+    with _threads_each(threads):
         if lanes < 2:
             lane()
             return
-        with ThreadPoolExecutor(lanes, "lane", initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        with ThreadPoolExecutor(lanes, "lane", initializer=torch.set_num_threads, initargs=(threads,)) as pool:
             try:
                 for done in [pool.submit(lane) for _ in range(lanes)]:
                     done.result()
@@ -54,10 +60,10 @@ def side_by_side(work: Callable[[Work], None], items: Sequence[Work]) -> None:
 
 
 @contextlib.contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """Within, kernels use one thread; the number is this thread's own, and that of threads that start meanwhile."""
+def _threads_each(number: int) -> Iterator[None]:
+    """Within, kernels use so many threads; it is this thread's own number, and that of threads that start meanwhile."""
     before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch.set_num_threads(number)
     try:
         yield
     finally:

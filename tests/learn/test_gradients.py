@@ -146,9 +146,14 @@ def test_shares_give_the_same_bits_in_whatever_order_threads_come_to_them(tiny, 
     value, found = ready.gradients()
     again, same = ready.gradients()
     _, other = ready.gradients(step=2)
-    monkeypatch.setattr(gradients_module, "side_by_side", lambda work, items: list(map(work, reversed(items))))
+
+    def last_first(work, items, inner):
+        torch.set_num_threads(inner)
+        list(map(work, reversed(items)))
+        torch.set_num_threads(threads)
+
+    monkeypatch.setattr(gradients_module, "side_by_side", last_first)
     backwards, reversed_ = ready.gradients()
-    torch.set_num_threads(threads)  # what a share set for its thread was set for this one
     assert value == again == backwards
     assert torch.equal(found, same)
     assert torch.equal(found, reversed_)

@@ -54,6 +54,21 @@ def test_every_item_is_done_once_in_the_callers_modes_with_kernels_of_one_thread
     assert True not in seen
 
 
+def test_kernels_use_the_threads_asked_for_whichever_lane_came_first(threads):
+    threads(6)
+    both = threading.Barrier(2, timeout=20)
+    seen = []
+
+    def work(_):
+        both.wait()  # two lanes have been set up, and neither has computed
+        seen.append(torch.get_num_threads())
+        both.wait()
+
+    side_by_side(work, range(2), 3)
+    assert seen == [3, 3]
+    assert torch.get_num_threads() == 6
+
+
 @pytest.mark.parametrize("number", [1, 2])
 def test_an_exception_of_one_item_is_raised_and_ends_the_rest(number, threads):
     threads(number)
