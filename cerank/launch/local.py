@@ -82,7 +82,18 @@ def key_of(plan: Plan, given: Mapping[str, str]) -> str:
     if not plan.device.startswith("cuda"):
         return plan.device
     asked = "cuda:0" if plan.device == "cuda" else plan.device
-    return next((one.key for one in devices.found(given) if one.name == asked), asked)
+    known = next((one.key for one in devices.found(given) if one.name == asked), "")
+    return known or _as_shown(asked, given.get("CUDA_VISIBLE_DEVICES", ""))
+
+
+def _as_shown(asked: str, allowed: str) -> str:
+    """The key of a GPU that no driver tells of, or of a part of one (MIG): what CUDA_VISIBLE_DEVICES calls "cuda:N".
+
+    Two runs that are each shown one GPU both call it "cuda:0".
+    """
+    words, number = allowed.split(","), asked.partition(":")[2]
+    word = words[int(number)].strip() if number.isdecimal() and int(number) < len(words) else ""
+    return f"cuda:{word}" if word.isdecimal() else word or asked
 
 
 def start(

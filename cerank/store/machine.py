@@ -109,6 +109,8 @@ def trouble(environ: Mapping[str, str] = os.environ) -> str:
 
 def _unsafe(where: Path) -> str:
     """Why the folder cannot be used; "" where it is this user's, and nobody else can put anything there."""
+    if not where.is_absolute():
+        return "not an absolute path, so another folder for each program"
     try:
         with contextlib.suppress(FileExistsError):
             where.mkdir(mode=0o700)

@@ -8,10 +8,11 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from cerank.errors import ExitCode
-from cerank.launch import local
+from cerank.launch import devices, local
 from cerank.store import lease, runs
 from cerank.store.layout import QueueFolder, RunFolder
 from tests.launch.conftest import STANDIN, TOML, Bench, eventually, plan_for
@@ -43,6 +44,26 @@ def test_the_environment_of_a_worker_is_a_list_of_names_and_tokens_are_not_on_it
     assert CANARY not in seen.values()
     assert (seen["PATH"], seen["LC_ALL"], seen["HF_HOME"]) == ("/bin", "C", "/models")
     assert (seen["HF_HUB_OFFLINE"], seen["OMP_NUM_THREADS"]) == ("1", "1")
+
+
+@pytest.mark.parametrize(
+    ("allowed", "asked", "key"),
+    [
+        (None, "cuda", "cuda:0"),
+        ("3", "cuda:0", "cuda:3"),
+        ("3,1", "cuda:1", "cuda:1"),
+        ("MIG-a,MIG-b", "cuda:1", "MIG-b"),
+        ("3", "cuda:1", "cuda:1"),
+        ("", "cuda:0", "cuda:0"),
+        ("3", "cpu", "cpu"),
+    ],
+)
+def test_a_gpu_that_no_driver_tells_of_goes_by_what_the_environment_calls_it(
+    allowed: str | None, asked: str, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devices, "gpus", list)
+    given = {} if allowed is None else {"CUDA_VISIBLE_DEVICES": allowed}
+    assert local.key_of(msgspec.structs.replace(plan_for(), device=asked), given) == key
 
 
 def test_no_token_reaches_supervisor_or_worker_by_way_of_the_system(

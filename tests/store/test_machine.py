@@ -62,7 +62,7 @@ def test_names_of_devices_become_plain_distinct_files(tmp_path: Path, environ: d
     assert len(list((tmp_path / "devices").iterdir())) == 5
 
 
-@pytest.mark.parametrize("kind", ["link", "file", "open to others", "no place", "no locks"])
+@pytest.mark.parametrize("kind", ["link", "file", "open to others", "no place", "relative", "no locks"])
 def test_without_a_safe_folder_or_locks_nothing_is_shared_out_and_nothing_waits(kind: str, tmp_path: Path) -> None:
     where = tmp_path / "devices"
     environ = {machine.FOLDER: str(where)}
@@ -76,6 +76,8 @@ def test_without_a_safe_folder_or_locks_nothing_is_shared_out_and_nothing_waits(
         where.chmod(0o777)
     elif kind == "no place":
         environ = {machine.FOLDER: str(tmp_path / "absent" / "devices")}
+    elif kind == "relative":
+        environ = {machine.FOLDER: "devices"}
     else:
         environ |= {lease.NO_FLOCK: "1"}
     assert machine.take("cpu", tmp_path, "run", environ) is None
