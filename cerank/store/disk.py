@@ -281,6 +281,8 @@ def discard(path: Path) -> None:
     remove_tree(grave)
     rename(path, grave)
     remove_tree(grave)
+    # else a power cut brings the hidden folder back, which nobody removes from a run that is over
+    _operation("sync-folder", path.parent, _sync_path, path.parent)
 
 
 def rename(path: Path, target: Path) -> None:

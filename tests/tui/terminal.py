@@ -101,6 +101,7 @@ class Terminal:
         if not self.pid:
             # by the child itself, or on a busy machine the program may start before the window has a size
             fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
+            signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored where the tests were started by nohup
             keep = {
                 key: value
                 for key, value in os.environ.items()
