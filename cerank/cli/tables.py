@@ -10,7 +10,7 @@ import msgspec
 
 from cerank.cli.output import Column, Table, form_of, rounded, say, width_of
 from cerank.domain.plan import Plan
-from cerank.domain.readings import Validation
+from cerank.domain.readings import Progress, Validation
 from cerank.lab import estimates
 from cerank.lab.words import GLYPHS, clock
 from cerank.store import journal, records
@@ -63,7 +63,12 @@ def _at(row: Row) -> tuple[str, float | None]:
     progress = row.status.progress
     if progress is None or row.status.state not in {"running", "stopping"}:
         return "", None
-    return f"{progress.phase} {progress.detail} {progress.done}/{progress.total}", progress.seconds_left
+    return _place(progress), progress.seconds_left
+
+
+def _place(progress: Progress) -> str:
+    count = f"{progress.done}/{progress.total}" if progress.total else ""
+    return " ".join(part for part in (progress.phase, progress.detail, count) if part)
 
 
 def state(row: Row) -> Table:
@@ -73,8 +78,7 @@ def state(row: Row) -> Table:
     if status.text:
         rows.append(("why", status.text))
     if status.progress and status.state in {"running", "stopping"}:
-        now = status.progress
-        rows.append(("at", f"{now.phase} {now.detail} {now.done}/{now.total}"))
+        rows.append(("at", _place(status.progress)))
     rows.append(("attempts", str(status.attempts)))
     if row.plan is not None:
         recipe, plan = row.plan.recipe, row.plan

@@ -52,10 +52,10 @@ class Event(msgspec.Struct, frozen=True):
 class Progress(msgspec.Struct, frozen=True):
     """What a worker last said of itself, rewritten every 2 seconds; advice for people, never evidence."""
 
-    phase: str  # "candidates", "teacher", "train", "validate", "re-rank", "measure"
+    phase: str  # "start", "wait", "candidates", "teacher", "train", "validate", "re-rank", "measure"
     detail: str = ""  # the stage or dataset at work
     done: int = 0  # units of the phase: steps, queries
-    total: int = 0
+    total: int = 0  # 0 where they are not counted
     pairs_per_second: float = 0.0
     seconds_left: float = 0.0  # for this phase
     time: str = ""  # UTC, ISO 8601

@@ -23,9 +23,8 @@ from cerank.learn.losses import Loss
 from cerank.learn.tokens import Pair, Tokens, batches_by_length
 
 HALVINGS = 4  # of the bound, before a run gives up: a sixteenth that does not fit means that something else is wrong
-_MOST_SHARES = (
-    4  # of a pass, in threads of their own: each has gradients of all weights for itself until they are summed
-)
+_MOST_SHARES = 4  # of a pass, in threads of their own
+_SHARES_ROOM = 1 << 30  # bytes: each share has gradients of all weights for itself until they are summed
 _LEAST_SHARE = 256  # tokens: of fewer, what a pass costs whatever its length would be most of its time
 
 
@@ -39,6 +38,11 @@ class Rows(msgspec.Struct, frozen=True):
     def tokens(self) -> int:
         """Tokens of all pairs."""
         return sum(len(pair.ids) for pair in self.pairs)
+
+
+def rows_of(tokens: Tokens, groups: Sequence[Group]) -> list[Rows]:
+    """Each group with its pairs; `tokens` knows all texts."""
+    return [Rows((group,), tuple(tokens.pair(group.query_id, doc) for doc in group.doc_ids)) for group in groups]
 
 
 class Gradients:
@@ -68,25 +72,25 @@ class Gradients:
         self.microbatch //= 2
         return True
 
-    def add(self, forward: Forward, tokens: Tokens, groups: Sequence[Group], step: int) -> float:
-        """Adds the gradient of the mean loss over `groups` to the parameters; returns that mean.
+    def add(self, forward: Forward, rows: Sequence[Rows], step: int) -> float:
+        """Adds the gradient of the mean loss over the groups of `rows` to the parameters; returns that mean.
 
         With `mean_over = "pairs"` a group weighs as many times as it has pairs of a better and a worse candidate, so
         that the mean is that over all such pairs of the step.
         """
         is_pooled = self._stage.mean_over == "pairs"
+        groups = [group for one in rows for group in one.groups]
         whole = (sum(group.pairs for group in groups) or 1) if is_pooled else len(groups)
         total = 0.0
-        for index, rows in enumerate(self._parts(tokens, groups)):
-            weights = [float(group.pairs) if is_pooled else 1.0 for group in rows.groups]
-            total += self._add_part(forward, rows, torch.tensor(weights, device=self._device) / whole, (step, index))
+        for index, part in enumerate(self._parts(rows)):
+            weights = [float(group.pairs) if is_pooled else 1.0 for group in part.groups]
+            total += self._add_part(forward, part, torch.tensor(weights, device=self._device) / whole, (step, index))
         return total
 
-    def _parts(self, tokens: Tokens, groups: Sequence[Group]) -> list[Rows]:
-        """Groups in order, cut where the next one would exceed the bound; one that does so alone stands alone."""
+    def _parts(self, rows: Sequence[Rows]) -> list[Rows]:
+        """Rows in order, cut where the next ones would exceed the bound; those that do so alone stand alone."""
         parts: list[Rows] = []
-        for group in groups:
-            new = Rows((group,), tuple(tokens.pair(group.query_id, doc) for doc in group.doc_ids))
+        for new in rows:
             if parts and parts[-1].tokens + new.tokens <= self.microbatch:
                 parts[-1] = Rows(parts[-1].groups + new.groups, parts[-1].pairs + new.pairs)
             else:
@@ -120,7 +124,8 @@ class Gradients:
         total = sum(lengths)
         if total > self.microbatch or not forward.has_own_graphs:
             return []
-        wanted = max(1, min(torch.get_num_threads(), _MOST_SHARES, total // _LEAST_SHARE, len(lengths)))
+        fitting = 1 + _SHARES_ROOM // max(1, sum(weight.nbytes for weight in forward.trained))
+        wanted = max(1, min(torch.get_num_threads(), _MOST_SHARES, fitting, total // _LEAST_SHARE, len(lengths)))
         line = sorted(range(len(lengths)), key=lambda index: (lengths[index], index))
         rounds = [line[start : start + wanted] for start in range(0, len(line), wanted)]
         dealt = [part if number % 2 == 0 else part[::-1] for number, part in enumerate(rounds)]

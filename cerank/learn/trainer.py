@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Protocol
 
@@ -25,7 +26,7 @@ from cerank.errors import RunFailedError
 from cerank.learn import checkpoint
 from cerank.learn.checkpoint import State
 from cerank.learn.forward import Forward
-from cerank.learn.gradients import Gradients
+from cerank.learn.gradients import Gradients, Rows, rows_of
 from cerank.learn.losses import LOSSES
 from cerank.learn.model import CrossEncoder, freeze, set_dropout
 from cerank.learn.rerank import Texts
@@ -73,6 +74,47 @@ class Material(msgspec.Struct, frozen=True):
     queries: Texts
     documents: Texts
 
+    def of(self, groups: Sequence[Group]) -> list[Rows]:
+        """The groups with the ids of their pairs."""
+        self.tokens.add("query", [group.query_id for group in groups], self.queries)
+        self.tokens.add("document", [doc for group in groups for doc in group.doc_ids], self.documents)
+        return rows_of(self.tokens, groups)
+
+
+class _Ahead:
+    """The rows of a step, made by a thread while the step before computes; what went wrong is raised in their step.
+
+    It is the only one to ask the material while it works: whoever else is to, for a validation, waits for it first.
+    """
+
+    def __init__(self, material: Material) -> None:
+        self._material = material
+        self._thread = ThreadPoolExecutor(1, "ahead")
+        self._under_way: tuple[int, Future[list[Rows]]] | None = None
+
+    def __enter__(self) -> _Ahead:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.shutdown()
+
+    def rows(self, step: int, steps: int) -> list[Rows]:
+        """Those of a step; the next one's are begun, if there is one."""
+        asked, self._under_way = self._under_way, None
+        future = asked[1] if asked and asked[0] == step else self._thread.submit(self._made, step)
+        found = future.result()
+        if step < steps:
+            self._under_way = step + 1, self._thread.submit(self._made, step + 1)
+        return found
+
+    def rest(self) -> None:
+        """Returns once nothing is under way."""
+        if self._under_way:
+            wait([self._under_way[1]])
+
+    def _made(self, step: int) -> list[Rows]:
+        return self._material.of(self._material.sampler.groups(step))
+
 
 class Trainer:
     """Trains one stage.
@@ -109,31 +151,33 @@ class Trainer:
         self._gradients.microbatch = state.microbatch or stage.microbatch
         if self.device.type == "cuda" and not state.step:  # a stage that is gone on with keeps what it found before
             self._probe(model, material.tokens, watch)
-        for step in range(state.step + 1, steps + 1):
-            if state.stopped_early:
-                break
-            if watch.wants_to_stop():
-                self._save(model, optimizer, state, watch)
-                raise PausedError(state.step)
-            started = time.perf_counter()
-            groups = material.sampler.groups(step)
-            rate = learning_rate(stage.schedule, step, steps=steps, peak=stage.learning_rate, warmup=stage.warmup)
-            loss, pairs = self._gradients_in_memory(model, material, groups, step, watch)
-            norm = self._clip(model)
-            state = msgspec.structs.replace(state, step=step, microbatch=self._gradients.narrowed)
-            if math.isfinite(loss) and math.isfinite(norm):
-                for parameters in optimizer.param_groups:
-                    parameters["lr"] = rate
-                optimizer.step()
-                seconds = time.perf_counter() - started
-                watch.read(Reading(self.index, step, loss, rate, norm, len(groups), pairs, seconds))
-            else:
-                state = self._left_out(state, loss, norm, watch)
-            optimizer.zero_grad(set_to_none=True)
-            if self._validates(step, steps):
-                state = state.after_validation(watch.validate(step), stage.patience)
-            if self._saves(step, steps) or state.stopped_early:
-                self._save(model, optimizer, state, watch)
+        with _Ahead(material) as ahead:
+            for step in range(state.step + 1, steps + 1):
+                if state.stopped_early:
+                    break
+                if watch.wants_to_stop():
+                    self._save(model, optimizer, state, watch)
+                    raise PausedError(state.step)
+                started = time.perf_counter()
+                rows = ahead.rows(step, steps)
+                rate = learning_rate(stage.schedule, step, steps=steps, peak=stage.learning_rate, warmup=stage.warmup)
+                loss = self._gradients_in_memory(model, material.tokens, rows, step, watch)
+                norm = self._clip(model)
+                state = msgspec.structs.replace(state, step=step, microbatch=self._gradients.narrowed)
+                if math.isfinite(loss) and math.isfinite(norm):
+                    for parameters in optimizer.param_groups:
+                        parameters["lr"] = rate
+                    optimizer.step()
+                    seconds, pairs = time.perf_counter() - started, sum(len(one.pairs) for one in rows)
+                    watch.read(Reading(self.index, step, loss, rate, norm, len(rows), pairs, seconds))
+                else:
+                    state = self._left_out(state, loss, norm, watch)
+                optimizer.zero_grad(set_to_none=True)
+                if self._validates(step, steps):
+                    ahead.rest()
+                    state = state.after_validation(watch.validate(step), stage.patience)
+                if self._saves(step, steps) or state.stopped_early:
+                    self._save(model, optimizer, state, watch)
         return state
 
     def optimizer(self, model: CrossEncoder) -> AdamW:
@@ -153,9 +197,7 @@ class Trainer:
         self, model: CrossEncoder, material: Material, groups: Sequence[Group], step: int
     ) -> tuple[float, int]:
         """Adds the gradient of the mean loss over `groups`; returns that mean and how many pairs went through."""
-        material.tokens.add("query", [group.query_id for group in groups], material.queries)
-        material.tokens.add("document", [doc for group in groups for doc in group.doc_ids], material.documents)
-        loss = self._gradients.add(self._forward(model, material.tokens), material.tokens, groups, step)
+        loss = self._gradients.add(self._forward(model, material.tokens), material.of(groups), step)
         return loss, sum(len(group) for group in groups)
 
     def _forward(self, model: CrossEncoder, tokens: Tokens) -> Forward:
@@ -164,12 +206,15 @@ class Trainer:
         return self._forwards[1]
 
     def _gradients_in_memory(
-        self, model: CrossEncoder, material: Material, groups: Sequence[Group], step: int, watch: Watch
-    ) -> tuple[float, int]:
-        """`gradients`, with half as much through the model at once wherever the device's memory does not suffice."""
+        self, model: CrossEncoder, tokens: Tokens, rows: Sequence[Rows], step: int, watch: Watch
+    ) -> float:
+        """Adds the gradient of a step and returns its loss.
+
+        Half as much goes through the model at once wherever the device's memory does not suffice.
+        """
         while True:
             try:
-                return self.gradients(model, material, groups, step)
+                return self._gradients.add(self._forward(model, tokens), rows, step)
             except torch.OutOfMemoryError as error:
                 reason = str(error).splitlines()[0][:200]
             model.zero_grad(set_to_none=True)  # what the parts before it added

@@ -110,6 +110,7 @@ class Contender:
                 cwd=folder or room,
                 text=True,
                 encoding="utf8",
+                errors="replace",
             )
         threading.Thread(target=self._listen, daemon=True).start()
 

@@ -70,6 +70,8 @@ class Hold:
     def release(self) -> None:
         """Gives the device back."""
         if self._handle is not None:
+            with contextlib.suppress(OSError, RunFailedError):
+                disk.truncate(self._handle, 0)  # while it is ours: the next one must not be taken for this one
             with contextlib.suppress(OSError):
                 fcntl.flock(self._handle.descriptor, fcntl.LOCK_UN)
         self.hand_over()

@@ -49,17 +49,18 @@ def now() -> datetime:
 
 
 def versions() -> dict[str, str]:
-    """What the numbers may depend on: Python, cerank and the packages it computes with."""
+    """What the numbers may depend on: Python, cerank, how it computes, and the packages it computes with."""
     found = {"python": platform.python_version(), "cerank": cerank.__version__}
+    found["cerank.learn"] = code_sha256("learn")[:12]
     for name in _PACKAGES:
         with contextlib.suppress(PackageNotFoundError):
             found[name] = version(name)
     return found
 
 
-def code_sha256() -> str:
-    """SHA-256 over cerank's own source files, by name: tells two builds of one version apart."""
-    root = Path(cerank.__file__).parent
+def code_sha256(room: str = "") -> str:
+    """SHA-256 over cerank's own source files, or those of a room, by name: tells two builds of one version apart."""
+    root = Path(cerank.__file__).parent / room
     digest = hashlib.sha256()
     for path in sorted(root.rglob("*.py")):
         digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())

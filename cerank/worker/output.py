@@ -7,6 +7,7 @@ not looked at. A log that cannot be written to stops nothing.
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import io
 import os
@@ -25,13 +26,14 @@ class _Bytes(io.RawIOBase):
 
     def __init__(self, guard: Guard) -> None:
         self._guard = guard
+        self._decoder = codecs.getincrementaldecoder("utf-8")("backslashreplace")  # a character may come in two parts
 
     def writable(self) -> bool:
         return True
 
     def write(self, data: object) -> int:
         given = bytes(data)  # type: ignore[call-overload]  # anything with a buffer, as io says and typeshed cannot
-        self._guard.write(given.decode("utf-8", "backslashreplace"))
+        self._guard.write(self._decoder.decode(given))
         return len(given)
 
     def flush(self) -> None:
@@ -68,6 +70,9 @@ class Guard(io.TextIOBase):
         """The real stream's descriptor."""
         return self._stream.fileno()
 
+    def reconfigure(self, **_: object) -> None:
+        """Nothing: the log stays as it is, whatever a library wants of a terminal."""
+
     def write(self, text: str) -> int:
         """Takes text; whole lines go on at once."""
         with self._lock:
@@ -100,14 +105,16 @@ class Guard(io.TextIOBase):
 def guarded() -> Iterator[None]:
     """Within it all that is printed has its tokens taken out."""
     real = (sys.stdout, sys.stderr)
-    guards = tuple(map(Guard, real))
-    sys.stdout, sys.stderr = guards
-    for old, new in zip(real, guards, strict=True):
+    guards = [Guard(stream) for stream in real if stream is not None]  # a closed stream is None
+    by_stream = {id(guard._stream): guard for guard in guards}
+    sys.stdout, sys.stderr = (by_stream.get(id(stream), stream) for stream in real)
+    pairs = [(guard._stream, guard) for guard in guards]
+    for old, new in pairs:
         _point_logging(old, new)
     try:
         yield
     finally:
-        for old, new in zip(real, guards, strict=True):
+        for old, new in pairs:
             new.end()
             _point_logging(new, old)
         sys.stdout, sys.stderr = real

@@ -20,7 +20,13 @@ from cerank.store.layout import ReadingRow, RunFolder
 from cerank.store.records import Adopted, Attempt
 from cerank.worker.stage import Desk
 
-_DECIDING = ("torch", "transformers", "tokenizers", "cerank")  # another version of these may give other bits
+_DECIDING = (
+    "torch",
+    "transformers",
+    "tokenizers",
+    "cerank",
+    "cerank.learn",
+)  # another version of these may give other bits
 _OWN = {"started", "paused", "finished", "failed", "checkpoint saved", "rejected", "replay mismatch", "stage adopted"}
 
 
@@ -94,11 +100,9 @@ def _donors(folder: RunFolder, plan: Plan, index: int) -> Iterator[Donor]:
 def _refusal(desk: Desk, donor: Donor, index: int) -> str:
     """Why the donor's stage cannot stand for training it here; "" where it can."""
     own = records.load(desk.folder.attempt(max(desk.folder.attempt_numbers())), Attempt)
-    changed = [
-        f"{key} {donor.attempt.versions.get(key, '-')}, here {own.versions.get(key, '-')}"
-        for key in _DECIDING
-        if donor.attempt.versions.get(key) != own.versions.get(key)
-    ]
+    pairs = [(key, donor.attempt.versions.get(key, "-"), own.versions.get(key, "-")) for key in _DECIDING]
+    pairs.append(("processor", donor.attempt.cpu, own.cpu))
+    changed = [f"{key} {theirs}, here {ours}" for key, theirs, ours in pairs if theirs != ours]
     if changed:
         return "; ".join(changed)
     try:

@@ -7,7 +7,6 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +135,7 @@ class Sources:
 
     def _embedding(self, stage: Stage, in_validation: bool) -> bytes:
         """The embedding teacher's TREC run; from the cache where the same one was computed before."""
+        from cerank.learn import kept as keeping
         from cerank.learn.rerank import similarity
 
         recipe = self._plan.recipe
@@ -146,11 +146,9 @@ class Sources:
         files = locate(inputs.EMBEDDING_BASE, fetch=False)
         documents = self.datasets[name].documents.fingerprint()
         identity = (
-            files.sha256,
-            documents,
-            self._plan.threads,
-            self._plan.device.split(":")[0],
-            version("torch"),
+            *keeping.identity(
+                files.sha256, documents, device=self._plan.device, threads=self._plan.threads, precision="fp32"
+            ),
             EMBEDDING_LENGTH,
             hashlib.sha256(write_run(candidates, "candidates")).hexdigest(),
         )

@@ -21,7 +21,7 @@ from cerank.data.samples import Sample
 from cerank.domain.recipe import Stage
 from cerank.learn import model
 from cerank.learn.forward import Forward
-from cerank.learn.gradients import Gradients
+from cerank.learn.gradients import Gradients, rows_of
 from cerank.learn.losses import LOSSES
 from cerank.learn.peers import can_rerank, can_train
 from cerank.learn.speed import MAX_LENGTH, MAX_QUERY_LENGTH, Timed, groups_of, synchronized
@@ -123,7 +123,9 @@ def gradient_error(files: BaseFiles, sample: Sample, stage: Stage, device: str) 
     tokens.add("query", list(sample.queries), lambda ids: [sample.queries[i] for i in ids])
     tokens.add("document", list(sample.documents), lambda ids: [sample.documents[i] for i in ids])
     loss, place = LOSSES.find(stage.loss, "loss"), torch.device(device)
-    Gradients("bench", stage, 0, loss, place).add(Forward(own, tokens, place, stage.precision), tokens, groups, 1)
+    Gradients("bench", stage, 0, loss, place).add(
+        Forward(own, tokens, place, stage.precision), rows_of(tokens, groups), 1
+    )
     found = {name.removeprefix("encoder."): value.grad for name, value in own.named_parameters()}
 
     theirs = AutoModelForSequenceClassification.from_pretrained(files.folder, dtype=torch.float32).to(device).eval()

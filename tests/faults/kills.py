@@ -67,15 +67,15 @@ def random_kills(folder: str, count: int, seed: int = 0) -> dict[str, Any]:
 
 def in_a_step(folder: str, count: int, seed: int = 0) -> dict[str, Any]:
     """Kills in the middle of a step, its gradients computed and its update not made, as the system's killer does."""
-    from cerank.learn import trainer
+    from cerank.learn.gradients import Gradients
 
     plan, settings, _, wanted = prepared(folder)
     draw, bad = random.Random(seed), []
 
     def dies(at: int) -> None:
-        real, left = trainer.Trainer.gradients, [at]
+        real, left = Gradients.add, [at]
 
-        def gradients(self: Any, *given: Any) -> Any:
+        def add(self: Any, *given: Any) -> Any:
             found = real(self, *given)
             left[0] -= 1
             if not left[0]:
@@ -83,7 +83,7 @@ def in_a_step(folder: str, count: int, seed: int = 0) -> dict[str, Any]:
                 time.sleep(60)
             return found
 
-        mock.patch.object(trainer.Trainer, "gradients", gradients).start()
+        mock.patch.object(Gradients, "add", add).start()
 
     for number in range(count):
         run = small_run(Path(folder), plan, settings, 2 + number % 50)

@@ -23,15 +23,15 @@ from .kills import prepared, result
 
 def _bad_at(step: int, value: float) -> None:
     """From here on, the loss of that step of any stage is `value`."""
-    from cerank.learn import trainer
+    from cerank.learn.gradients import Gradients
 
-    real = trainer.Trainer.gradients
+    real = Gradients.add
 
-    def gradients(self: Any, model: Any, material: Any, groups: Any, at: int) -> tuple[float, int]:
-        loss, pairs = real(self, model, material, groups, at)
-        return (value if at == step else loss), pairs
+    def add(self: Any, forward: Any, rows: Any, at: int) -> float:
+        loss = real(self, forward, rows, at)
+        return value if at == step else loss
 
-    mock.patch.object(trainer.Trainer, "gradients", gradients).start()
+    mock.patch.object(Gradients, "add", add).start()
 
 
 def non_finite(folder: str, steps: Sequence[int] = (1, 2, 3, 4)) -> dict[str, Any]:
@@ -102,15 +102,15 @@ def _holds(step: int, limit: int) -> None:
     """From that step on, the device holds so many tokens."""
     import torch
 
-    from cerank.learn import trainer
     from cerank.learn.forward import Forward
+    from cerank.learn.gradients import Gradients
 
-    real, whole, now = trainer.Trainer.gradients, Forward.scoring, [0]
+    real, whole, now = Gradients.add, Forward.scoring, [0]
 
-    def gradients(self: Any, model: Any, material: Any, groups: Any, at: int) -> Any:
+    def add(self: Any, forward: Any, rows: Any, at: int) -> float:
         now[0] = at
         try:
-            return real(self, model, material, groups, at)
+            return real(self, forward, rows, at)
         finally:
             now[0] = 0  # re-ranking has a bound of its own
 
@@ -125,7 +125,7 @@ def _holds(step: int, limit: int) -> None:
 
             yield guarded
 
-    mock.patch.object(trainer.Trainer, "gradients", gradients).start()
+    mock.patch.object(Gradients, "add", add).start()
     mock.patch.object(Forward, "scoring", scoring).start()
 
 

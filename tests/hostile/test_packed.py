@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -157,3 +158,11 @@ def test_every_cut_and_changed_byte_of_a_parquet_file_is_read_or_refused(tmp_pat
             path.write_bytes(changed)
             with contextlib.suppress(FormatError):  # and nothing else
                 check_size(path)
+
+
+def test_a_parquet_of_lists_within_lists_is_refused_before_they_are_followed(tmp_path):
+    footer = b"\x19" * 5001
+    path = tmp_path / "deep.parquet"
+    path.write_bytes(b"PAR1" + footer + struct.pack("<I", len(footer)) + b"PAR1")
+    with pytest.raises(FormatError, match="no parquet that can be read"):
+        check_size(path)

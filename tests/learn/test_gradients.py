@@ -13,7 +13,7 @@ from cerank.domain.groups import Group
 from cerank.domain.recipe import Stage
 from cerank.errors import RunFailedError
 from cerank.learn.forward import Forward
-from cerank.learn.gradients import HALVINGS, Gradients, _in_order
+from cerank.learn.gradients import HALVINGS, Gradients, _in_order, rows_of
 from cerank.learn.losses import LOSSES
 from cerank.learn.model import load, set_dropout, tokenizer_of
 from cerank.learn.tokens import Tokens
@@ -53,7 +53,7 @@ class Ready:
     def gradients(self, loss="ranknet", step=1, **stage):
         self.model.zero_grad()
         made = Gradients("s", Stage(steps=1, **stage), 7, LOSSES.find(loss, "loss"), CPU)
-        value = made.add(self.forward, self.tokens, groups(), step)
+        value = made.add(self.forward, rows_of(self.tokens, groups()), step)
         return value, torch.cat([p.grad.flatten() for p in self.model.parameters() if p.grad is not None])
 
 

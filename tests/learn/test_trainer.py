@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import threading
+import time
 
 import msgspec
 import pytest
@@ -186,3 +188,44 @@ def test_a_ranknet_stage_learns_its_teachers_order(tiny, tmp_path):
     _, _, watch = trained(tiny, tmp_path, stage)
     losses = [reading.loss for reading in watch.readings]
     assert sum(losses[-5:]) < 0.9 * sum(losses[:5])
+
+
+def test_a_steps_data_is_made_while_the_one_before_computes_and_its_fault_is_its_own(tiny, tmp_path, monkeypatch):
+    asked, made_by = [], set()
+    of = Material.of
+
+    def failing(material, groups):
+        made_by.add(threading.current_thread().name)
+        asked.append(len(asked) + 1)
+        if asked[-1] == 4:
+            raise RunFailedError("a text is gone", where="the test")
+        return of(material, groups)
+
+    monkeypatch.setattr(Material, "of", failing)
+    watch = Notes()
+    seen_at_reading = []
+    read = watch.read
+    watch.read = lambda reading: (read(reading), seen_at_reading.append(len(asked)))
+    with pytest.raises(RunFailedError, match="a text is gone"):
+        trained(tiny, tmp_path, watch=watch)
+    assert [reading.step for reading in watch.readings] == [1, 2, 3]
+    assert all(name.startswith("ahead") for name in made_by)
+    assert max(seen_at_reading) <= 4
+
+
+def test_no_data_is_made_while_a_validation_reads_texts(tiny, tmp_path, monkeypatch):
+    under_way, overlaps = [], []
+    of = Material.of
+
+    def slow(material, groups):
+        under_way.append(1)
+        time.sleep(0.02)
+        under_way.pop()
+        return of(material, groups)
+
+    monkeypatch.setattr(Material, "of", slow)
+    watch = Notes()
+    validate = watch.validate
+    watch.validate = lambda step: (overlaps.append(len(under_way)), validate(step))[1]
+    trained(tiny, tmp_path, watch=watch)
+    assert overlaps == [0, 0, 0]

@@ -57,8 +57,6 @@ class _Cursor:
 
     def record(self, depth: int = 0) -> Record:
         """The record that starts here."""
-        if depth > _DEEPEST:
-            raise ValueError("records nested too deep")
         found: Record = {}
         field = 0
         while (head := self._byte()) != _STOP:
@@ -67,6 +65,8 @@ class _Cursor:
         return found
 
     def _value(self, kind: int, depth: int, *, is_field: bool) -> object:
+        if depth > _DEEPEST:
+            raise ValueError("records nested too deep")
         if kind in {_TRUE, _FALSE}:
             if not is_field:
                 self.at += 1

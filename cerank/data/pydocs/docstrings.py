@@ -191,10 +191,13 @@ print(_told(_every_second(Path(sys.argv[2]), 1)))
 def read_sources(root: Path) -> Iterator[Docstring]:
     """The docstrings of every module under root that is no test, demo or installer; two processes read them."""
     command = [sys.executable, "-I", "-S", "-c", _OTHER, str(Path(__file__).parents[3]), str(root)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as other:
-        even = _every_second(root, 0)
-        said = other.communicate()[0]
-    odd = _every_second(root, 1) if other.returncode else _heard(said)
+    try:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as other:
+            even = _every_second(root, 0)
+            said = other.communicate()[0]
+        odd = _every_second(root, 1) if other.returncode else _heard(said)
+    except OSError:  # no second process to be had
+        even, odd = _every_second(root, 0), _every_second(root, 1)
     if len(odd) < len(even):
         odd.append([])
     for pair in zip(even, odd, strict=True):
