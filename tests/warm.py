@@ -85,10 +85,10 @@ def _serve() -> None:
         if child == 0:
             sys.argv = [program, *words]
             os._exit(_run(programs[program], cwd, environ, out, err))
-        print(_ended(child, seconds), flush=True)
+        print(ended(child, seconds), flush=True)
 
 
-def _ended(child: int, seconds: float | None) -> int:
+def ended(child: int, seconds: float | None) -> int:
     """The fork's exit code, or minus the signal that ended it."""
     if seconds is not None:
         deadline = time.monotonic() + seconds

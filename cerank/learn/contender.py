@@ -55,7 +55,7 @@ def _made(work: Work) -> Go:
 
 
 def _files(work: Work) -> BaseFiles:
-    return BaseFiles(Path(work.folder).name, Path(work.folder), work.pooling, "")  # type: ignore[arg-type]  # from JSON
+    return BaseFiles(Path(work.folder).name, Path(work.folder), work.pooling, "")
 
 
 def _sample(file: str) -> Sample:

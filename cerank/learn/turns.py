@@ -20,6 +20,8 @@ from typing import Literal
 
 import msgspec
 
+from cerank.data.bases import Pooling
+
 # -P as for a worker: the folder it is started in holds no module of ours
 COMMAND = (sys.executable, "-P", "-m", "cerank.learn.contender")
 READY_WITHIN = 300.0  # seconds that a contender has for its imports, its model and its first pairs
@@ -38,7 +40,7 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
     task: Task
     is_own: bool = False  # whether the process is set up as cerank's worker is; else threads are all that is set
     folder: str = ""  # of the checkpoint
-    pooling: str = "classifier"
+    pooling: Pooling = "classifier"
     sample: str = ""  # a file of a `Sample`, as JSON
     device: str = "cpu"
     precision: str = "fp32"

@@ -248,17 +248,25 @@ def _lock(handle: disk.Handle) -> bool:
     """Takes the lock; False where the file system has none that holds."""
     if _is_pretended():
         return False
+    taken = taken_lock(handle.descriptor)
+    if taken is False:
+        raise _held(handle.path)
+    return taken is True and _holds(handle)
+
+
+def taken_lock(descriptor: int) -> bool | None:
+    """Whether the file's lock was taken; False where another process has it, None where the file system has none."""
     for attempt in range(_TRIES):
         try:
-            fcntl.flock(handle.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno not in _BUSY:
-                return False
+                return None
             if attempt < _TRIES - 1:
                 time.sleep(_PAUSE)
         else:
-            return _holds(handle)
-    raise _held(handle.path)
+            return True
+    return False
 
 
 def _held(path: Path) -> HeldError:

@@ -8,14 +8,12 @@ no such folder can be made, or its file system has no locks, nothing is shared o
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import hashlib
 import os
 import re
 import stat
 import tempfile
-import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -28,9 +26,6 @@ from cerank.store.records import UNREADABLE
 
 FOLDER = "CERANK_DEVICES"  # environment: the folder, where the usual one does not suit
 DEVICE = "CERANK_DEVICE"  # environment of a worker: the device's key, which its launcher found
-
-_TRIES, _PAUSE = 10, 0.005  # seconds; who only looks shares the lock for some microseconds
-_BUSY = {errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES}
 
 
 class Holder(msgspec.Struct, frozen=True):
@@ -175,17 +170,8 @@ def _path(where: Path, key: str) -> Path:
 
 def _lock(handle: disk.Handle) -> bool | None:
     """Whether the lock was taken; None where the file system has none that holds."""
-    for attempt in range(_TRIES):
-        try:
-            fcntl.flock(handle.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno not in _BUSY:
-                return None
-            if attempt < _TRIES - 1:
-                time.sleep(_PAUSE)
-        else:
-            return _is_there(handle)
-    return False
+    taken = lease.taken_lock(handle.descriptor)
+    return _is_there(handle) if taken else taken
 
 
 def _is_there(handle: disk.Handle) -> bool:

@@ -18,6 +18,7 @@ from cerank.domain.plan import Plan
 from cerank.settings import Settings
 from cerank.store import disk, journal
 from cerank.store.layout import ReadingRow, RunFolder
+from tests import warm
 from tests.worker.small import STAGE, bits_of, small_plan, small_run
 
 FAST = {**STAGE, "steps": 4, "validate_every": 2, "validation_depth": 3, "checkpoint_every": 1}
@@ -67,15 +68,7 @@ def finish(run: RunFolder) -> int:
 
 def killed_after(run: RunFolder, seconds: float) -> int:
     """A worker on the run, killed after `seconds`; its exit code, or minus the signal."""
-    child = worker(run)
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        done, status = os.waitpid(child, os.WNOHANG)
-        if done:
-            return os.waitstatus_to_exitcode(status)
-        time.sleep(0.001)
-    os.kill(child, signal.SIGKILL)
-    return ended(child)
+    return warm.ended(worker(run), seconds)
 
 
 class Dies:
