@@ -13,7 +13,6 @@ import msgspec
 from rich.text import Text
 from textual.binding import Binding, BindingType
 from textual.content import Content
-from textual.widgets import DataTable
 
 from cerank.errors import CerankError
 from cerank.lab import bench, exporting
@@ -21,6 +20,7 @@ from cerank.lab.bench import Difference
 from cerank.tabular import Table, rounded
 from cerank.tui.cells import cell, content, joined, stacked
 from cerank.tui.widgets.fields import fitting
+from cerank.tui.widgets.fitted_table import FittedTable
 
 if TYPE_CHECKING:
     from cerank.evaluate.compare import Comparison, Row
@@ -85,7 +85,7 @@ def shown_of(found: Comparison) -> Shown:
     )
 
 
-class ComparisonTable(DataTable[Text]):
+class ComparisonTable(FittedTable):
     """The lines; the one under the cursor is looked at query by query."""
 
     BINDINGS: ClassVar[list[BindingType]] = [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from rich.text import Text
 from textual.app import ComposeResult
 from textual.containers import VerticalScroll
 from textual.widgets import DataTable, Static
@@ -10,6 +9,7 @@ from textual.widgets import DataTable, Static
 from cerank.lab import plan_views
 from cerank.lab.watching import Entry
 from cerank.tui.cells import cell, content, joined
+from cerank.tui.widgets.fitted_table import FittedTable
 from cerank.tui.widgets.pane import Pane
 
 _LONGEST = 40_000  # characters of a plan
@@ -28,7 +28,7 @@ class PlanPane(Pane):
     def compose(self) -> ComposeResult:
         """What it is compared with, the differences, the plan."""
         yield Static(id="against")
-        yield DataTable[Text](cursor_type="row", id="differences")
+        yield FittedTable(cursor_type="row", id="differences")
         with VerticalScroll(classes="front"):
             yield Static(id="plan")
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from rich.cells import cell_len
 from rich.text import Text
-from textual.widgets import DataTable
 
 from cerank.tabular import Column, Table, rounded
 from cerank.tui.cells import cell
+from cerank.tui.widgets.fitted_table import FittedTable
 
 _LEFT = {"text"}
 
 
-class ShownTable(DataTable[Text]):
+class ShownTable(FittedTable):
     """A table by rows."""
 
     def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:  # noqa: A002 - Textual's name
