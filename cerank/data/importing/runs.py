@@ -9,22 +9,19 @@ Gives: a run a file, named after it (`__rankzephyr-...__msmarco-....run` is `ran
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from cerank.data.files import FREE, at, exploding, line_blocks
+from cerank.data.files import at, line_blocks
+from cerank.data.importing import parquet_rows
 from cerank.data.importing.archives import opened
 from cerank.data.importing.blocks import are_ids
-from cerank.data.importing.parquet_pages import check_size
 from cerank.data.importing.sink import LARGEST, Sink, run_name
 from cerank.errors import FormatError, UsageError
 from cerank.reading import open_file
 from cerank.text import shown
 
 _PARQUET = b"PAR1"
-_SLICE = 500_000  # rows of a parquet file in memory at once
-_QUERY, _DOCUMENT = ("query_id", "qid"), ("doc_id", "docno")
 _ENDINGS = (".gz", ".zip", ".tar", ".parquet", ".run", ".tsv", ".txt", ".trec")
 _HINT = "a TREC run has 6: query Q0 document rank score tag"
 
@@ -103,7 +100,7 @@ def _trec(path: Path, sink: Sink, run: str) -> None:
 
 def _parquet(path: Path, sink: Sink, run: str) -> None:
     unscored = 0
-    for number, (query_id, doc_id, score, rank) in enumerate(_parquet_rows(path), 1):
+    for number, (query_id, doc_id, score, rank) in enumerate(parquet_rows.rows(path), 1):
         sink.records += 1
         if score is None:
             unscored += 1
@@ -111,74 +108,3 @@ def _parquet(path: Path, sink: Sink, run: str) -> None:
         else:
             sink.scored(run, query_id, doc_id, score, at(path, number), rank=rank)
     sink.count("rows ordered by their rank, for the file has no scores", unscored)
-
-
-def _column(names: Sequence[str], wanted: Sequence[str], path: Path) -> str:
-    found = [name for name in wanted if name in names]
-    if len(found) != 1:
-        what = f"has both columns {' and '.join(wanted)}" if found else f"has no column {' or '.join(wanted)}"
-        raise FormatError(what, where=str(path), hint=_listed(names))
-    return found[0]
-
-
-def _listed(names: Sequence[str]) -> str:
-    return "its columns: " + shown(", ".join(names), 300)
-
-
-def _frame(path: Path) -> tuple[Any, str, str, str, str]:
-    """The file, scanned, and its columns for query, document, score and rank; "" for one that is absent."""
-    import polars
-
-    try:
-        frame = polars.scan_parquet(path, glob=False)
-        schema = frame.collect_schema()
-    except (polars.exceptions.PolarsError, polars.exceptions.PanicException, OSError, ValueError) as error:
-        raise _damaged(path, error) from error
-    names = schema.names()
-    query, document = _column(names, _QUERY, path), _column(names, _DOCUMENT, path)
-    score, rank = ("score" if "score" in names else ""), ("rank" if "rank" in names else "")
-    if not (score or rank):
-        raise FormatError("has neither scores nor ranks", where=str(path), hint=_listed(names))
-    for name in (query, document):
-        if not (schema[name] == polars.String or schema[name].is_integer()):
-            raise FormatError(f"column {name} holds {schema[name]}, not text or whole numbers", where=str(path))
-    if (score and not schema[score].is_numeric()) or (rank and not schema[rank].is_integer()):
-        raise FormatError("scores are not numbers, or ranks not whole ones", where=str(path), hint=_listed(names))
-    return frame, query, document, score, rank
-
-
-def _damaged(path: Path, error: BaseException) -> FormatError:
-    return FormatError(f"is no parquet that can be read: {shown(error, 200)}", where=str(path))
-
-
-def _length(path: Path, frame: Any) -> int:
-    import polars
-
-    try:
-        return int(frame.select(polars.len()).collect().item())
-    except (polars.exceptions.PolarsError, polars.exceptions.PanicException, OSError, ValueError) as error:
-        raise _damaged(path, error) from error
-
-
-def _parquet_rows(path: Path) -> Iterator[tuple[str, str, float | None, int]]:
-    """(query, document, score or None, rank or 0) of each row, a slice of the file in memory at a time."""
-    import polars
-
-    check_size(path)
-    frame, query, document, score, rank = _frame(path)
-    columns = [polars.col(query).cast(polars.String), polars.col(document).cast(polars.String)]
-    columns.append(polars.col(score).cast(polars.Float64) if score else polars.lit(None).alias("no score"))
-    columns.append(polars.col(rank).cast(polars.Int64) if rank else polars.lit(0).alias("no rank"))
-    for start in range(0, _length(path, frame), _SLICE):
-        try:
-            part = frame.select(columns).slice(start, _SLICE).collect()
-        except (polars.exceptions.PolarsError, polars.exceptions.PanicException, OSError, ValueError) as error:
-            raise _damaged(path, error) from error
-        if sum(int(part.to_series(column).str.len_bytes().sum()) for column in (0, 1)) > 4 * FREE:
-            raise exploding(path)  # a text that a dictionary has once and every row names
-        for number, row in enumerate(part.rows(), start + 1):
-            if row[0] is None or row[1] is None or row[3] is None or (score and row[2] is None):
-                raise FormatError("a row without query, document, score or rank", where=at(path, number))
-            if score and not math.isfinite(row[2]):
-                raise FormatError(f"score {row[2]} is not a finite number", where=at(path, number))
-            yield row

@@ -89,6 +89,17 @@ def test_parquet_of_another_shape_is_refused(
         imported("rank-distillm", _parquet(**columns), "a.parquet", collection=str(collection))
 
 
+def test_parquet_that_ends_the_process_which_decodes_it_is_refused_and_the_next_file_is_read(
+    imported: Import, collection: Path
+) -> None:
+    data = (Path(__file__).parent / "aborts.parquet").read_bytes()  # a page asks polars 1 for 2**61 bytes
+    with pytest.raises(FormatError, match="no parquet that can be read: decoding it ended with signal 6"):
+        imported("rank-distillm", data, "a.parquet", collection=str(collection))
+    sound = _parquet(query_id=["1"], doc_id=["3"], score=[1.5])
+    _, dataset = imported("rank-distillm", sound, "b.parquet", collection=str(collection))
+    assert scores(dataset, "b") == {"1": {"3": 1.5}}
+
+
 def test_damaged_parquet_is_refused(imported: Import, collection: Path) -> None:
     data = _parquet(query_id=["1"] * 50, doc_id=[str(n) for n in range(50)], score=[float(n) for n in range(50)])
     for number, bad in enumerate((data[:-9], data[: len(data) // 2], b"PAR1", b"PAR1" + b"\xff" * 90 + b"PAR1")):
