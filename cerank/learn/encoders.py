@@ -17,10 +17,11 @@ import msgspec
 import torch
 from torch import Tensor, nn
 
-from cerank.learn.attention import ARGUMENT, How, attend, packed
+from cerank.learn.attention import ARGUMENT, attend, packed
 from cerank.learn.dropping import dropped
 from cerank.learn.packing import Pack
 from cerank.learn.products import Product, product_of
+from cerank.learn.spanwise import How
 
 _LIKE_BERT = {"bert", "electra", "roberta", "xlm-roberta", "camembert"}
 _BY_INTERFACE = {"modernbert", "distilbert"}
@@ -45,15 +46,29 @@ def encoder_of(base: Any) -> Encoder | None:
     return ByInterface(base) if kind in _BY_INTERFACE else None
 
 
+class _Rest(msgspec.Struct, frozen=True):
+    """A layer's products after attention, and the type they are in."""
+
+    dtype: torch.dtype
+    out: Product
+    up: Product
+    down: Product
+    is_gelu: bool  # the exact one, between up and down
+
+    @classmethod
+    def of(cls, layer: Any, dtype: torch.dtype, *, is_gelu: bool, of_few: bool = False) -> _Rest:
+        """Of a layer of BERT's family."""
+        modules = (layer.attention.output.dense, layer.intermediate.dense, layer.output.dense)
+        out, up, down = (product_of(module, dtype=dtype, of_few=of_few) for module in modules)
+        return cls(dtype, out, up, down, is_gelu)
+
+
 class _Layer(msgspec.Struct, frozen=True):
     """A layer's products; `inner` holds query, key and value above one another, or without `query` key and value."""
 
     query: Product | None  # by itself where only some tokens ask
     inner: Product
-    out: Product
-    up: Product
-    down: Product
-    is_gelu: bool  # the exact one, between up and down
+    rest: _Rest
 
 
 class _Folded(msgspec.Struct, frozen=True):
@@ -62,20 +77,25 @@ class _Folded(msgspec.Struct, frozen=True):
     A query's products with all keys are the products of its image under the keys' weights with all states, and its
     mean of values is the values' image of its mean of states. So neither keys nor values are computed: a thirtieth of
     the work of six layers. The keys' bias moves all products of a query alike, which leaves its weights as they are.
+    What follows is in float32, as there is one row a pair.
     """
 
-    query: Product  # in float32, for there is one a pair
+    query: Product
+    rest: _Rest
     keys: Tensor  # (heads, size, hidden), with the scale of the products
     values: Tensor  # (heads, hidden, size)
     bias: Tensor  # (heads, 1, size) of the values
 
     @classmethod
-    def of(cls, own: Any) -> _Folded:
-        """Of an attention module of BERT's family."""
+    def of(cls, layer: Any, is_gelu: bool) -> _Folded:
+        """Of a layer of BERT's family."""
+        own = layer.attention.self
         heads, size = own.num_attention_heads, own.attention_head_size
         values = own.value.weight.view(heads, size, -1).transpose(1, 2).contiguous()
         keys = own.key.weight.view(heads, size, -1) * own.scaling
-        return cls(product_of(own.query, dtype=torch.float32), keys, values, own.value.bias.view(heads, 1, size))
+        query = product_of(own.query, dtype=torch.float32, of_few=True)
+        rest = _Rest.of(layer, torch.float32, is_gelu=is_gelu, of_few=True)
+        return cls(query, rest, keys, values, own.value.bias.view(heads, 1, size))
 
     def mixed(self, firsts: Tensor, hidden: Tensor, pack: Pack) -> Tensor:
         """What first tokens (pairs, hidden) draw from the states (tokens, hidden) of their pair; (pairs, all heads)."""
@@ -115,22 +135,16 @@ class LikeBert:
         def product(*modules: nn.Linear) -> Product:
             return product_of(*modules, dtype=dtype)
 
+        is_gelu = self._base.config.hidden_act == "gelu"
         out = []
         for layer in self._layers:
             own = layer.attention.self
             is_last = layer is self._layers[-1]
-            out.append(
-                _Layer(
-                    query=product(own.query) if is_last else None,
-                    inner=product(own.key, own.value) if is_last else product(own.query, own.key, own.value),
-                    out=product(layer.attention.output.dense),
-                    up=product(layer.intermediate.dense),
-                    down=product(layer.output.dense),
-                    is_gelu=self._base.config.hidden_act == "gelu",
-                )
-            )
+            inner = product(own.key, own.value) if is_last else product(own.query, own.key, own.value)
+            rest = _Rest.of(layer, dtype, is_gelu=is_gelu)
+            out.append(_Layer(product(own.query) if is_last else None, inner, rest))
         folds = torch.is_inference_mode_enabled() and not own.training
-        return _Weights(dtype, tuple(out), _Folded.of(own) if folds else None)
+        return _Weights(dtype, tuple(out), _Folded.of(layer, is_gelu) if folds else None)
 
     def states(self, pack: Pack, weights: _Weights, *, firsts: bool) -> Tensor:
         """See `Encoder`."""
@@ -139,8 +153,8 @@ class LikeBert:
             wants_firsts = firsts and products is weights.layers[-1]
             if wants_firsts and weights.last is not None:
                 firsts_alone = hidden[pack.starts]
-                mixed = weights.last.mixed(firsts_alone, hidden, pack).to(weights.dtype)
-                hidden = _after_attention(layer, products, mixed, firsts_alone, weights.dtype)
+                mixed = weights.last.mixed(firsts_alone, hidden, pack)
+                hidden = _after_attention(layer, weights.last.rest, mixed, firsts_alone)
             else:
                 hidden = _through(layer, products, hidden, pack, weights.dtype, firsts=wants_firsts)
         return hidden
@@ -184,15 +198,15 @@ def _through(layer: Any, weight: _Layer, hidden: Tensor, pack: Pack, dtype: torc
     query, key, value = (part.view(len(part), own.num_attention_heads, -1) for part in (query, key, value))
     how = How(own.scaling, own.dropout.p if own.training else 0.0)
     mixed = attend(query, key, value, pack, how)
-    return _after_attention(layer, weight, mixed.flatten(1), hidden, dtype)
+    return _after_attention(layer, weight.rest, mixed.flatten(1), hidden)
 
 
-def _after_attention(layer: Any, weight: _Layer, mixed: Tensor, hidden: Tensor, dtype: torch.dtype) -> Tensor:
+def _after_attention(layer: Any, rest: _Rest, mixed: Tensor, hidden: Tensor) -> Tensor:
     """The rest of a layer, of what attention mixed and of the states it began with; both (tokens, size)."""
-    hidden = _closed(layer.attention.output, weight.out, mixed, hidden)
-    narrow = hidden.to(dtype)
-    risen = weight.up.gelu(narrow) if weight.is_gelu else layer.intermediate.intermediate_act_fn(weight.up(narrow))
-    return _closed(layer.output, weight.down, risen, hidden)
+    hidden = _closed(layer.attention.output, rest.out, mixed, hidden)
+    narrow = hidden.to(rest.dtype)
+    risen = rest.up.gelu(narrow) if rest.is_gelu else layer.intermediate.intermediate_act_fn(rest.up(narrow))
+    return _closed(layer.output, rest.down, risen, hidden)
 
 
 def _closed(part: Any, product: Product, states: Tensor, hidden: Tensor) -> Tensor:

@@ -17,13 +17,14 @@ from torch.nn.functional import normalize
 
 from cerank.learn.encoders import Encoder, Head, LikeBert, classifier_head, encoder_of
 from cerank.learn.model import CrossEncoder
-from cerank.learn.packing import Pack, pack
+from cerank.learn.packing import Pack, filled, pack
 from cerank.learn.tokens import Pair, Tokens
 
 Score = Callable[[Sequence[Pair]], Tensor]
 
 CPU_BUDGET = 2048  # tokens a batch on a CPU: small enough to stay in cache
 GPU_BUDGET = 65_536
+_STEP = 32  # tokens; rows for oneDNN are multiples, as it builds a kernel for each number of rows it meets (ms, MB)
 _CHECKED = (3, 11, 11, 40, 150)  # tokens of the pairs that packing is tried on; the longest exceeds ModernBERT's window
 _TOLERANCE = {"fp32": 1e-4, "bf16": 5e-2}  # of the largest score, or of 1
 
@@ -123,8 +124,15 @@ class Forward:
 
     @contextlib.contextmanager
     def _scorer(self, packed: _Packed) -> Iterator[Score]:
+        # other products on a CPU are MKL's, which builds none
+        step = _STEP if self.takes_lanes and (self.precision == "bf16" or torch.is_inference_mode_enabled()) else 1
+
+        def score(pairs: Sequence[Pair]) -> Tensor:
+            row = pack(filled(pairs, step), self._tokens.has_types, self._device)
+            return packed.scores(row, weights)[: len(pairs)]
+
         with packed.encoder.prepared(torch.bfloat16 if self.precision == "bf16" else torch.float32) as weights:
-            yield lambda pairs: packed.scores(pack(pairs, self._tokens.has_types, self._device), weights)
+            yield score
 
     @torch.inference_mode()
     def _agrees(self, packed: _Packed) -> bool:
@@ -205,8 +213,8 @@ def means_by(base: Any) -> Callable[[Sequence[Pair]], Tensor]:
     weights = encoder.prepare(torch.float32)
 
     def means(texts: Sequence[Pair]) -> Tensor:
-        row = pack(texts, has_types=False, device=base.device)
-        return _means(row, encoder.states(row, weights, firsts=False), torch.ones_like(row.segments))
+        row = pack(filled(texts, _STEP), has_types=False, device=base.device)
+        return _means(row, encoder.states(row, weights, firsts=False), torch.ones_like(row.segments))[: len(texts)]
 
     return means
 

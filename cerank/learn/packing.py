@@ -52,6 +52,15 @@ class Pack(msgspec.Struct, frozen=True):
         return torch.split(values, [span.pairs for span in self.spans])
 
 
+def filled(pairs: Sequence[Pair], step: int) -> Sequence[Pair]:
+    """The pairs, and where that makes their tokens a multiple of `step`, one more that nobody reads."""
+    lengths = [len(pair.ids) for pair in pairs]
+    missing = -sum(lengths) % step
+    if not 0 < missing <= max(lengths):  # longer than all, it might be longer than what the model can read
+        return pairs
+    return [*pairs, Pair(pairs[0].ids[:1] * missing, missing)]
+
+
 def pack(pairs: Sequence[Pair], has_types: bool, device: torch.device) -> Pack:
     """The pairs as one row, in the order given; sorted by length they make the fewest spans."""
     lengths = [len(pair.ids) for pair in pairs]
