@@ -303,7 +303,8 @@ def gemm_peaks(device: str, precision: str, seconds: float = 0.3) -> tuple[float
 def work_of(files: BaseFiles, lengths: Sequence[int]) -> float:
     """Floating point operations that scores of pairs of these lengths (in tokens) need, by an encoder's config.
 
-    A classifier reads one position of the last layer, so of that layer only keys and values are needed elsewhere.
+    A classifier reads one position of the last layer. What that one asks of the others' states needs neither their
+    keys nor their values, unless those turn with the position, as ModernBERT's do (see `encoders._Folded`).
     Embeddings, norms and activations are left out, as usual.
     """
     from transformers import AutoConfig
@@ -315,7 +316,9 @@ def work_of(files: BaseFiles, lengths: Sequence[int]) -> float:
     total = 0.0
     for length in lengths:
         layer = length * token + 4.0 * length * length * hidden
-        last = 4.0 * length * hidden * hidden + token - 4.0 * hidden * hidden + 4.0 * length * hidden
+        last = token + 4.0 * length * hidden * config.num_attention_heads
+        if config.model_type == "modernbert":
+            last = 4.0 * length * hidden * hidden + token - 4.0 * hidden * hidden + 4.0 * length * hidden
         total += layer * (layers - 1) + (last if files.pooling == "classifier" else layer)
     return total
 

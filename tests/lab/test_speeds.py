@@ -150,8 +150,8 @@ def test_trained_pairs_are_counted_as_they_are_where_lists_are_too_short_for_a_g
 
 def test_needed_operations_of_a_classifier_are_counted_by_hand(base, tmp_path):
     files = speed.checkpoint_of(locate(str(base)), tmp_path / "made")
-    hidden, inner, length = 16, 32, 10
+    hidden, inner, heads, length = 16, 32, 2, 10
     token = 2 * (4 * hidden**2 + 2 * hidden * inner)
     whole = length * token + 4 * length**2 * hidden
-    last = length * 4 * hidden**2 + (token - 4 * hidden**2) + 4 * length * hidden
+    last = token + 4 * length * hidden * heads
     assert speed.work_of(files, [length, length]) == 2 * (whole + last)

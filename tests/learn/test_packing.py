@@ -280,3 +280,15 @@ def test_auto_is_decided_by_the_device_and_anything_else_stands():
     assert resolved("auto", CPU) in {"fp32", "bf16"}
     assert resolved("auto", torch.device("mps")) == "fp32"
     assert [resolved(asked, CPU) for asked in ("fp32", "bf16")] == ["fp32", "bf16"]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_rows_that_products_meet_without_gradients_are_multiples_of_32_tokens(precision):
+    model = model_of("bert").eval()
+    rows = []
+    model.encoder.bert.embeddings.register_forward_hook(lambda *given: rows.append(given[-1].shape[1]))
+    with torch.inference_mode(), Forward(model, Ids(True), CPU, precision).scoring() as score:
+        for lengths in ((40, 41), (64,), (100, 33, 7)):
+            rows.clear()
+            assert len(score(pairs_of(lengths))) == len(lengths)
+            assert rows == [-(-sum(lengths) // 32) * 32]
