@@ -77,7 +77,7 @@ class _Folded(msgspec.Struct, frozen=True):
     A query's products with all keys are the products of its image under the keys' weights with all states, and its
     mean of values is the values' image of its mean of states. So neither keys nor values are computed: a thirtieth of
     the work of six layers. The keys' bias moves all products of a query alike, which leaves its weights as they are.
-    What follows is in float32, as there is one row a pair.
+    What follows is in float32 on a CPU: there is one row a pair, and bf16 would cost it a kernel for each such number.
     """
 
     query: Product
@@ -87,14 +87,15 @@ class _Folded(msgspec.Struct, frozen=True):
     bias: Tensor  # (heads, 1, size) of the values
 
     @classmethod
-    def of(cls, layer: Any, is_gelu: bool) -> _Folded:
-        """Of a layer of BERT's family."""
+    def of(cls, layer: Any, dtype: torch.dtype, *, is_gelu: bool) -> _Folded:
+        """Of a layer of BERT's family, whose other products are in `dtype`."""
         own = layer.attention.self
         heads, size = own.num_attention_heads, own.attention_head_size
         values = own.value.weight.view(heads, size, -1).transpose(1, 2).contiguous()
         keys = own.key.weight.view(heads, size, -1) * own.scaling
         query = product_of(own.query, dtype=torch.float32, of_few=True)
-        rest = _Rest.of(layer, torch.float32, is_gelu=is_gelu, of_few=True)
+        after = torch.float32 if own.value.weight.device.type == "cpu" else dtype
+        rest = _Rest.of(layer, after, is_gelu=is_gelu, of_few=True)
         return cls(query, rest, keys, values, own.value.bias.view(heads, 1, size))
 
     def mixed(self, firsts: Tensor, hidden: Tensor, pack: Pack) -> Tensor:
@@ -144,7 +145,7 @@ class LikeBert:
             rest = _Rest.of(layer, dtype, is_gelu=is_gelu)
             out.append(_Layer(product(own.query) if is_last else None, inner, rest))
         folds = torch.is_inference_mode_enabled() and not own.training
-        return _Weights(dtype, tuple(out), _Folded.of(layer, is_gelu) if folds else None)
+        return _Weights(dtype, tuple(out), _Folded.of(layer, dtype, is_gelu=is_gelu) if folds else None)
 
     def states(self, pack: Pack, weights: _Weights, *, firsts: bool) -> Tensor:
         """See `Encoder`."""
@@ -153,8 +154,9 @@ class LikeBert:
             wants_firsts = firsts and products is weights.layers[-1]
             if wants_firsts and weights.last is not None:
                 firsts_alone = hidden[pack.starts]
-                mixed = weights.last.mixed(firsts_alone, hidden, pack)
-                hidden = _after_attention(layer, weights.last.rest, mixed, firsts_alone)
+                last = weights.last
+                mixed = last.mixed(firsts_alone, hidden, pack).to(last.rest.dtype)
+                hidden = _after_attention(layer, last.rest, mixed, firsts_alone)
             else:
                 hidden = _through(layer, products, hidden, pack, weights.dtype, firsts=wants_firsts)
         return hidden
