@@ -37,7 +37,7 @@ def attend_by_spans(query: Tensor, key: Tensor, value: Tensor, pack: Pack, how: 
 
 
 def _with_gradients(query: Tensor, key: Tensor, value: Tensor, pack: Pack, how: How) -> Tensor:
-    """Each span by itself; or without gradients where dropout is drawn, or on a GPU."""
+    """Each span by itself; also without gradients, where dropout is drawn or on CUDA."""
     narrow = query.dtype
     if narrow is not torch.float32 and not query.is_cuda and torch.is_grad_enabled():
         # torch's backward pass of it on a CPU takes twelve times as long in bf16 (2.13, pairs of 64 tokens)
@@ -71,7 +71,7 @@ def _dropping(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, ho
 
 
 def _without(query: Tensor, key: Tensor, value: Tensor, pack: Pack, how: How) -> Tensor:
-    """Without gradients and dropout, on a CPU."""
+    """Without gradients and dropout, anywhere but on CUDA."""
     out = query.new_empty(query.shape)
     asks_firsts = _asks_firsts(query, key, pack)
     start = first = 0
@@ -93,8 +93,9 @@ def _without(query: Tensor, key: Tensor, value: Tensor, pack: Pack, how: How) ->
 def _is_single(query: Tensor, span: Span, how: How) -> bool:
     """Whether pairs of the span are faster one by one."""
     is_banded = how.window and span.length > how.window + 1
-    is_like_measured = query.dtype is torch.float32 and torch.backends.mkl.is_available()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-    return is_like_measured and not is_banded and span.length in _SINGLE
+    is_float32 = query.dtype is torch.float32 and query.device.type == "cpu"
+    has_mkl = torch.backends.mkl.is_available()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    return bool(is_float32 and has_mkl and not is_banded and span.length in _SINGLE)
 
 
 def _singly(query: Tensor, key: Tensor, value: Tensor, out: Tensor, span: Span, *, scale: float) -> bool:
