@@ -24,12 +24,17 @@ TEXTS = ("text", "name")  # kinds that are not figures
 
 
 class Column(msgspec.Struct, frozen=True):
-    """One column: its key for machines, its heading for people, and how its values are shown to them."""
+    """One column: its key for machines, its heading for people, and how its values are shown to them.
+
+    A column with priority 0 always stands. Where a screen is too narrow, the others go whole, the one with the highest
+    number first and of equals the rightmost. Formats for machines have every column.
+    """
 
     key: str
     heading: str
     kind: Kind = "text"  # name: never wrapped; signed: a difference; percent: of a share in 0..1; seconds: as 1:02:03
     digits: int = 4  # decimals of number and signed
+    priority: int = 0
 
 
 class Table(msgspec.Struct, frozen=True):
@@ -107,6 +112,22 @@ def _csv_cell(value: Value) -> str:
 
 
 # --- for people
+
+
+def fitting(columns: Sequence[Column], sizes: Sequence[int], width: int, gap: int) -> list[int]:
+    """Return the places of the columns to show in `width` cells, in their order.
+
+    Args:
+        columns: all columns.
+        sizes: the cells that each needs.
+        width: the cells there are; where the columns of priority 0 alone need more, those are the answer.
+        gap: cells between two columns.
+    """
+    kept = list(range(len(columns)))
+    going = sorted((place for place in kept if columns[place].priority), key=lambda at: (columns[at].priority, at))
+    while going and sum(sizes[place] for place in kept) + gap * (len(kept) - 1) > width:
+        kept.remove(going.pop())
+    return kept
 
 
 def rounded(value: Value, column: Column) -> str:

@@ -56,6 +56,27 @@ def token_at(text: str) -> int:
     return min((place for place in (*places, found.start() if found else -1) if place >= 0), default=-1)
 
 
+_PLURALS = {"query": "queries", "entry": "entries", "copy": "copies", "directory": "directories", "this": "these"}
+_PLURALS |= {"batch": "batches", "hash": "hashes", "process": "processes", "loss": "losses", "match": "matches"}
+
+
+def count(number: float, noun: str, form: str = ",") -> str:
+    """Return a number and the noun that it counts: "1 query", "2 queries", "0 runs", "1,200 training pairs".
+
+    Args:
+        number: how many.
+        noun: in the singular; of several words, the last one takes the plural.
+        form: how the number is written, as `format` has it.
+    """
+    return f"{number:{form}} {noun if number == 1 else plural(noun)}"
+
+
+def plural(noun: str) -> str:
+    """Return the plural of a noun; of several words, the last one changes."""
+    before, space, last = noun.rpartition(" ")
+    return before + space + _PLURALS.get(last, last + "s")
+
+
 def _is_dangerous(char: str) -> bool:
     if char in _KEPT_FORMAT:
         return False

@@ -17,9 +17,9 @@ _SPEED = (
     Column("precision", "Precision"),
     Column("who", "By"),
     Column("pairs_per_second", "Pairs/s", "number", 1),
-    Column("lowest", "Lowest", "number", 1),
-    Column("highest", "Highest", "number", 1),
-    Column("of_peak", "Of peak", "percent"),
+    Column("lowest", "Lowest", "number", 1, priority=2),
+    Column("highest", "Highest", "number", 1, priority=2),
+    Column("of_peak", "Of peak", "percent", priority=1),
     Column("ratio", "cerank is", "number", 2),
 )
 _MACHINE = (Column("key", "What"), Column("value", "Is"))

@@ -28,8 +28,8 @@ def list_recipes(form: options.Format = None, json: options.Json = False) -> Non
     found = [recipes.load(name).recipe for name in recipes.shipped()]
     columns = (
         Column("recipe", "recipe"),
-        Column("chain", "chain"),
-        Column("base", "base"),
+        Column("chain", "chain", priority=1),
+        Column("base", "base", priority=2),
         Column("description", "what"),
     )
     rows = tuple((recipe.name, " > ".join(recipe.chain), recipe.base, recipe.description) for recipe in found)
@@ -42,7 +42,10 @@ def list_matrices(form: options.Format = None, json: options.Json = False) -> No
     found = [recipes.load_matrix(name).matrix for name in recipes.shipped_matrices()]
     keys = ("matrix", "recipes", "bases", "seeds", "test", "first_stages", "description")
     headings = ("matrix", "recipes", "bases", "seeds", "test", "first stages", "what")
-    columns = tuple(Column(key, heading) for key, heading in zip(keys, headings, strict=True))
+    going = {"seeds": 1, "first_stages": 2, "test": 3, "bases": 4, "recipes": 5}
+    columns = tuple(
+        Column(key, heading, priority=going.get(key, 0)) for key, heading in zip(keys, headings, strict=True)
+    )
     rows = tuple(
         (
             one.name,
@@ -100,8 +103,8 @@ def list_losses(form: options.Format = None, json: options.Json = False) -> None
     columns = (
         Column("loss", "loss", "name"),
         Column("sources", "learns from"),
-        Column("takes", "targets"),
-        Column("pools", "pools pairs"),
+        Column("takes", "targets", priority=1),
+        Column("pools", "pools pairs", priority=2),
         Column("description", "what"),
     )
     rows = tuple(
@@ -139,9 +142,9 @@ def bases(form: options.Format = None, json: options.Json = False) -> None:
     columns = (
         Column("base", "base"),
         Column("hub_id", "hub id"),
-        Column("parameters", "parameters"),
-        Column("pooling", "pooling"),
-        Column("license", "license"),
+        Column("parameters", "parameters", priority=1),
+        Column("pooling", "pooling", priority=3),
+        Column("license", "license", priority=2),
         Column("here", "on this disk"),
     )
     rows = tuple(

@@ -103,7 +103,7 @@ def described(progress: Progress, loss: float | None, measures: str) -> str:
     return "  ".join(parts)
 
 
-def follow(lab: Lab, folder: RunFolder, worker: Worker, form: str) -> ExitCode:
+def follow(lab: Lab, folder: RunFolder, worker: Worker, form: str, *, wide: bool = False) -> ExitCode:
     """Shows a run until it stands still, then what it came to; Ctrl-C stops it at a checkpoint."""
     show = Drawn() if sys.stderr.isatty() else nullcontext(Lines())
     was_interrupted = False
@@ -129,7 +129,7 @@ def follow(lab: Lab, folder: RunFolder, worker: Worker, form: str) -> ExitCode:
     if worker.returncode == ExitCode.HELD:
         say(f"another worker is at run {folder.name}; `cerank logs -f {folder.name}` follows it")
         return ExitCode.HELD
-    return _ended(lab, folder, form, was_interrupted)
+    return _ended(lab, folder, form, was_interrupted, wide)
 
 
 class _Memory:
@@ -151,7 +151,7 @@ class _Memory:
             say(f"validation at step {row.step}: {self.measures}")
 
 
-def _ended(lab: Lab, folder: RunFolder, form: str, was_interrupted: bool) -> ExitCode:
+def _ended(lab: Lab, folder: RunFolder, form: str, was_interrupted: bool, wide: bool) -> ExitCode:
     """Says how a run ended and shows its table; returns what the command ends with."""
     from cerank.lab import comparisons
 
@@ -159,7 +159,7 @@ def _ended(lab: Lab, folder: RunFolder, form: str, was_interrupted: bool) -> Exi
     again = f"go on with `cerank resume {folder.name}`"
     if status.state == "finished":
         plan = runs.load_plan(folder)
-        emit([tables.comparison(comparisons.of_run(folder), form), tables.places(folder, plan)], form)
+        emit([tables.comparison(comparisons.of_run(folder), form), tables.places(folder, plan)], form, wide=wide)
         return ExitCode.OK
     if status.state == "paused":
         say(f"run {folder.name} is paused at a checkpoint; {again}")

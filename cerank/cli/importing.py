@@ -155,7 +155,11 @@ def formats(
     names = {entry.name for entry in chosen}
     described = Table(
         "formats",
-        (Column("format", "format", "name"), Column("holds", "a file holds"), Column("gives", "the folder gets")),
+        (
+            Column("format", "format", "name"),
+            Column("holds", "a file holds"),
+            Column("gives", "the folder gets", priority=1),
+        ),
         tuple((entry.name, entry.description, entry.gives) for entry in chosen),
         "Formats",
     )

@@ -85,11 +85,11 @@ def ingest(
         Column("run", "run"),
         Column("queries", "queries", "number", 0),
         Column("rows", "rows", "number", 0),
-        Column("ties", "tied rows", "number", 0),
-        Column("misranked", "queries ranked against their scores", "number", 0),
-        Column("bytes", "on disk", "bytes"),
-        Column("seconds", "took", "seconds"),
-        Column("sha256", "sha256 of the run", "name"),
+        Column("ties", "tied rows", "number", 0, priority=2),
+        Column("misranked", "queries ranked against their scores", "number", 0, priority=1),
+        Column("bytes", "on disk", "bytes", priority=2),
+        Column("seconds", "took", "seconds", priority=2),
+        Column("sha256", "sha256 of the run", "name", priority=3),
     )
     emit(Table("ingested", columns, tuple(rows), "Ingested runs"), settings.format)
 
@@ -135,8 +135,8 @@ def tokenize(
         Column("kind", "kind", "name"),
         Column("texts", "texts", "number", 0),
         Column("tokens", "tokens", "number", 0),
-        Column("bytes", "on disk", "bytes"),
-        Column("seconds", "took", "seconds"),
-        Column("folder", "kept in", "name"),
+        Column("bytes", "on disk", "bytes", priority=1),
+        Column("seconds", "took", "seconds", priority=2),
+        Column("folder", "kept in", "name", priority=3),
     )
     emit(Table("tokenized", columns, tuple(rows), f"Tokens of {dataset} for {base}"), settings.format)

@@ -129,9 +129,9 @@ def _rows(found: Outline) -> Table:
         Column("recipe", "recipe"),
         Column("base", "base"),
         Column("seed", "seed", "number", 0),
-        Column("trains", "trains"),
-        Column("takes_over", "takes over"),
-        Column("run", "run"),
+        Column("trains", "trains", priority=1),
+        Column("takes_over", "takes over", priority=2),
+        Column("run", "run", "name"),
         Column("state", "state"),
     )
     rows = tuple(

@@ -96,6 +96,7 @@ def compare(
     condensed: Condensed = False,
     reasons: Reasons = False,
     full: Full = False,
+    wide: options.Wide = False,
     lab: options.Lab = None,
     cache: options.Cache = None,
     form: options.Format = None,
@@ -129,7 +130,7 @@ def compare(
         put(exporting.complete(found), raw=True)
         return
     shown = [tables.comparison(found, settings.format, with_reasons=reasons)]
-    emit([*shown, exporting.secondary(found)] if with_secondary else shown, settings.format)
+    emit([*shown, exporting.secondary(found)] if with_secondary else shown, settings.format, wide=wide)
     tables.narrate(found, settings.format)
     for doubt in verifying.doubts(settings.lab, names):
         say(doubt)

@@ -58,6 +58,10 @@ Format = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="The same as --format json.", rich_help_panel=_OUTPUT)]
+Wide = Annotated[
+    bool,
+    typer.Option("--wide", help="Every column of the tables, however narrow the terminal.", rich_help_panel=_OUTPUT),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Names only, one a line.", rich_help_panel=_OUTPUT)]
 
 RecipeNames = Annotated[

@@ -6,29 +6,39 @@ imported only when a table for people is drawn.
 
 from __future__ import annotations
 
-import io
 import os
 import sys
 from collections.abc import Sequence
 from typing import TextIO
 
+import msgspec
+
 from cerank import tabular
 from cerank.errors import CerankError, ExitCode
 from cerank.settings import FORMATS
-from cerank.tabular import TEXTS, Column, Kind, Table, rounded
+from cerank.tabular import Column, Kind, Table, rounded
 from cerank.text import shown
 
 __all__ = ["Column", "Kind", "Table", "emit", "form_of", "put", "report_error", "rounded", "say", "width_of"]
 
 PIECE = 1 << 15  # characters written at once
+_ANY_WIDTH = 10_000  # cells; no table needs as many
 LONGEST_ERROR = 20_000  # characters; a recipe may have many mistakes
 
 
-def emit(tables: Table | Sequence[Table], form: str = "", stream: TextIO | None = None) -> None:
-    """Writes `tables` to `stream` (stdout) in one of `FORMATS`; "" takes table on a terminal and tsv elsewhere.
+def emit(
+    tables: Table | Sequence[Table], form: str = "", stream: TextIO | None = None, *, wide: bool | None = None
+) -> None:
+    """Write `tables` to `stream` (stdout) in one of `FORMATS`; "" takes table on a terminal and tsv elsewhere.
 
     Several tables in one call: tsv, latex and markdown put a blank line between, json makes one object of row lists by
     table name (one table is a plain list of rows), jsonl adds the key "table" to each row.
+
+    Args:
+        tables: one or several.
+        form: one of `FORMATS`, or "".
+        stream: where to; stdout.
+        wide: draw every column however narrow the terminal is; None for a command without the option --wide.
     """
     stream = stream or sys.stdout
     form = form_of(form, stream)
@@ -36,7 +46,7 @@ def emit(tables: Table | Sequence[Table], form: str = "", stream: TextIO | None 
         raise ValueError(f"no format {form}")
     several = (tables,) if isinstance(tables, Table) else tuple(tables)
     if form == "table":
-        _emit_drawn(several, stream)
+        _emit_drawn(several, stream, wide)
     else:
         put(tabular.written(several, form), stream, raw=True)
 
@@ -114,50 +124,21 @@ def _let_go(stream: TextIO) -> None:
         return
 
 
-def _emit_drawn(tables: Sequence[Table], stream: TextIO) -> None:
+def _emit_drawn(tables: Sequence[Table], stream: TextIO, wide: bool | None) -> None:
+    from cerank.cli import drawing
+
+    style = drawing.Style(
+        width=_ANY_WIDTH if wide else _width(stream),
+        is_terminal=stream.isatty() and os.environ.get("TERM") != "dumb",
+        is_plain=not _can_draw(stream),
+    )
+    if wide is not None:
+        style = msgspec.structs.replace(style, more="--wide")
     for number, table in enumerate(tables):
         if not table.rows and table.empty:
             say(table.empty)
             continue
-        put(("\n" if number else "") + _drawn(table, stream), stream, raw=True)
-
-
-def _drawn(table: Table, stream: TextIO) -> str:
-    """The table as rich draws it, as wide as the terminal; where there is none, as wide as it needs."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table as Drawing
-    from rich.text import Text
-
-    page = io.StringIO()
-    console = Console(
-        file=page,
-        width=_width(stream),
-        force_terminal=stream.isatty(),
-        markup=False,
-        highlight=False,
-        emoji=False,
-        legacy_windows=False,
-    )
-    if table.title:
-        console.print(Text(shown(table.title), style="bold"))
-    drawing = Drawing(box=box.SIMPLE_HEAD if _can_draw(stream) else box.ASCII)
-    for column in table.columns:
-        is_text = column.kind in TEXTS
-        drawing.add_column(
-            Text(shown(column.heading)),
-            justify="left" if is_text else "right",
-            no_wrap=column.kind != "text",
-            overflow="fold",
-        )
-    for row in table.rows:
-        drawing.add_row(
-            *(Text(shown(rounded(value, column))) for value, column in zip(row, table.columns, strict=True))
-        )
-    console.print(drawing)
-    for note in table.notes:
-        console.print(Text(shown(note)))
-    return "".join(line.rstrip() + "\n" for line in page.getvalue().splitlines())
+        put(("\n" if number else "") + drawing.drawn(table, style), stream, raw=True)
 
 
 def _can_draw(stream: TextIO) -> bool:
@@ -176,4 +157,4 @@ def _width(stream: TextIO) -> int:
     try:
         return os.get_terminal_size(stream.fileno()).columns or 80
     except (OSError, ValueError):
-        return 10_000
+        return _ANY_WIDTH

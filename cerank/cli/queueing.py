@@ -46,10 +46,10 @@ def _listing(home: Lab, settings: Settings) -> Table:
     queued = [rows[folder] for folder in home.queued() if folder in rows]
     columns = (
         Column("place", "place", "number", 0),
-        Column("run", "run"),
+        Column("run", "run", "name"),
         Column("state", "state"),
-        Column("device", "device"),
-        Column("label", "label"),
+        Column("device", "device", priority=1),
+        Column("label", "label", priority=2),
     )
     body = tuple(
         (

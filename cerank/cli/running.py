@@ -52,6 +52,7 @@ def run(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and its work, and start nothing.")] = False,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Leave it in the background.")] = False,
     queue: Annotated[bool, typer.Option("--queue", help="Start it when a device is free; see `cerank queue`.")] = False,
+    wide: options.Wide = False,
     lab: options.Lab = None,
     cache: options.Cache = None,
     device: options.Device = None,
@@ -93,11 +94,11 @@ def run(
     loaded = recipes.load(recipe[0], set_ or (), {**options.changes(base=only, seed=seed), **data})
     plan = plans.plan_of(loaded.recipe, settings, now=datetime.now(UTC), label=label)
     if dry_run:
-        _show(plan, settings, pairs_per_second)
+        _show(plan, settings, pairs_per_second, wide=wide)
     elif queue:
         _line_up(settings, plan, loaded.toml)
     else:
-        _start(settings, plan, loaded.toml, detach=detach)
+        _start(settings, plan, loaded.toml, detach=detach, wide=wide)
 
 
 def _refuse_in_a_matrix(label: str, *, detach: bool, seed: int | None, seeds: str) -> None:
@@ -116,7 +117,7 @@ def _line_up(settings: Settings, plan: Plan, toml: bytes) -> None:
     put(folder.name + "\n")
 
 
-def _show(plan: Plan, settings: Settings, pairs_per_second: float) -> None:
+def _show(plan: Plan, settings: Settings, pairs_per_second: float, *, wide: bool) -> None:
     """What a run would read and do."""
     from cerank.lab import powering
 
@@ -129,10 +130,10 @@ def _show(plan: Plan, settings: Settings, pairs_per_second: float) -> None:
     shared = plans.shared_queries(plan)
     shown = [tables.inputs(plan), tables.work(estimates.timed(plans.work_of(plan), known))]
     shown += [tables.shared(shared)] if shared else []
-    emit([*shown, *([tables.outlooks(cases, settings.format)] if cases else [])], settings.format)
+    emit([*shown, *([tables.outlooks(cases, settings.format)] if cases else [])], settings.format, wide=wide)
 
 
-def _start(settings: Settings, plan: Plan, toml: bytes, *, detach: bool) -> None:
+def _start(settings: Settings, plan: Plan, toml: bytes, *, detach: bool, wide: bool) -> None:
     from cerank.cli import following
 
     folder, worker = Lab(settings).start(plan, toml)
@@ -141,12 +142,13 @@ def _start(settings: Settings, plan: Plan, toml: bytes, *, detach: bool) -> None
         put(folder.name + "\n")
         return
     say(f"run {folder.name}")
-    raise typer.Exit(following.follow(Lab(settings), folder, worker, settings.format))
+    raise typer.Exit(following.follow(Lab(settings), folder, worker, settings.format, wide=wide))
 
 
 def resume(
     name: RunName,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Leave it in the background.")] = False,
+    wide: options.Wide = False,
     lab: options.Lab = None,
     form: options.Format = None,
 ) -> None:
@@ -161,7 +163,7 @@ def resume(
         following.wait_until_held(home, folder, worker)
         say(f"run {folder.name} goes on in the background; `cerank logs -f {folder.name}` follows it")
         return
-    raise typer.Exit(following.follow(home, folder, worker, settings.format))
+    raise typer.Exit(following.follow(home, folder, worker, settings.format, wide=wide))
 
 
 def stop(

@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import msgspec
-
-from cerank.cli.output import Column, Table, form_of, rounded, say, width_of
+from cerank.cli.output import Column, Table, form_of, rounded, say
 from cerank.domain.plan import Plan
 from cerank.domain.readings import Progress, Validation
 from cerank.lab import estimates
@@ -33,7 +31,12 @@ def listing(rows: Sequence[Row], lab: Path, form: str = "") -> Table:
     if form_of(form) != "table":
         keys = ("run", "state", "chain", "base", "seed", "at", "left", "label", "why")
         return Table("runs", tuple(Column(key, key) for key in keys), tuple(map(_listed, rows)), empty=empty)
-    columns = (Column("run", "run", "name"), Column("state", "state"), Column("label", "label"), Column("now", "now"))
+    columns = (
+        Column("run", "run", "name"),
+        Column("state", "state"),
+        Column("label", "label", priority=1),
+        Column("now", "now", priority=2),
+    )
     return Table("runs", columns, tuple(map(_glance, rows)), empty=empty)
 
 
@@ -96,7 +99,7 @@ def _pairs(name: str, rows: Sequence[tuple[str, str]], title: str = "") -> Table
 
 def inputs(plan: Plan) -> Table:
     """What a plan reads, with hashes."""
-    columns = (Column("role", "role"), Column("name", "name"), Column("sha256", "sha256"))
+    columns = (Column("role", "role"), Column("name", "name"), Column("sha256", "sha256", priority=1))
     is_short = form_of("") == "table"
     rows = tuple((found.role, found.name, found.sha256[:16] if is_short else found.sha256) for found in plan.inputs)
     return Table("inputs", columns, rows, "Inputs")
@@ -106,7 +109,7 @@ def work(parts: Sequence[Work]) -> Table:
     """A plan's work, part by part, with its sum."""
     columns = (
         Column("part", "part"),
-        Column("units", "steps or queries", "number", 0),
+        Column("units", "steps or queries", "number", 0, priority=1),
         Column("pairs", "pairs through the model", "number", 0),
         Column("minutes", "time", "text"),
     )
@@ -139,9 +142,9 @@ def shared(found: Sequence[Overlap]) -> Table:
         Column("right", "shares queries with"),
         Column("shared", "shared", "number", 0),
         Column("of", "of", "number", 0),
-        Column("by_id", "by id", "number", 0),
-        Column("by_text", "by text", "number", 0),
-        Column("example", "such as"),
+        Column("by_id", "by id", "number", 0, priority=1),
+        Column("by_text", "by text", "number", 0, priority=1),
+        Column("example", "such as", priority=2),
     )
     rows = tuple(
         (str(row.left), str(row.right), row.shared, row.of, row.by_id, row.by_text, shown(row.examples[0], 60))
@@ -157,15 +160,15 @@ def stages(folder: RunFolder, plan: Plan) -> Table:
     columns = (
         Column("stage", "stage"),
         Column("steps", "steps", "number", 0),
-        Column("kept", "keeps step", "number", 0),
-        Column("moved", "weights moved"),
-        Column("changed", "of them at all", "percent"),
-        Column("queries", "queries", "number", 0),
-        Column("usable", "usable", "number", 0),
-        Column("without_positive", "without positive", "number", 0),
-        Column("short", "short groups", "number", 0),
-        Column("unretrieved", "positives not retrieved", "number", 0),
-        Column("mended", "lists mended", "number", 0),
+        Column("kept", "keeps step", "number", 0, priority=1),
+        Column("moved", "weights moved by"),
+        Column("changed", "weights changed", "percent", priority=2),
+        Column("queries", "queries", "number", 0, priority=1),
+        Column("usable", "usable queries", "number", 0, priority=1),
+        Column("without_positive", "without positive", "number", 0, priority=3),
+        Column("short", "short groups", "number", 0, priority=4),
+        Column("unretrieved", "positives not retrieved", "number", 0, priority=4),
+        Column("mended", "lists completed", "number", 0, priority=4),
     )
     found = [facts.read(folder.final(index, name)) for index, name in enumerate(plan.recipe.chain)]
     rows = tuple(
@@ -187,7 +190,7 @@ def stages(folder: RunFolder, plan: Plan) -> Table:
     )
     still = [row.stage for row in found if row is not None and row.drift.is_still]
     notes = (f"hardly moved the model: {', '.join(still)}",) if still else ()
-    said = "weights moved: the norm of their change, as a share of their norm"
+    said = "weights moved by: the norm of their change, as a share of their norm"
     return Table("stages", columns, rows, "Stages", (said, *notes) if rows else (), empty="no stage is finished")
 
 
@@ -198,9 +201,9 @@ def rankings(folder: RunFolder, plan: Plan) -> Table:
     columns = (
         *(Column(name, name.replace("_", " ")) for name in ("system", "dataset", "first_stage")),
         Column("queries", "queries", "number", 0),
-        Column("shallowest", "shallowest", "number", 0),
-        Column("deepest", "deepest", "number", 0),
-        Column("tied", "tied documents", "percent"),
+        Column("shallowest", "shallowest", "number", 0, priority=2),
+        Column("deepest", "deepest", "number", 0, priority=2),
+        Column("tied", "tied documents", "percent", priority=1),
     )
     data = plan.recipe.data
     rows = []
@@ -230,43 +233,7 @@ def comparison(found: Comparison, form: str = "", *, with_reasons: bool = False)
 
     if _is_for_machines(form):
         return exporting.whole(found, with_reasons=with_reasons)
-    table = exporting.readable(found, with_reasons=with_reasons)
-    return _fitting(table, width_of()) if form_of(form) == "table" else table
-
-
-_SPARED = ("p", "wtl", "effect", "judged", "interval")  # in this order, where a terminal is too narrow
-_EDGE = 3  # columns that rich puts around a column
-_MARGINS = 2  # and around the table
-
-
-def _fitting(table: Table, width: int) -> Table:
-    """The table without the columns that a terminal so wide would fold into ribbons; a note says which.
-
-    Where even that does not fit, what is left is folded and nothing is cut.
-    """
-    columns = table.columns
-    sizes = [
-        max(len(column.heading), *(len(rounded(row[place], column)) for row in table.rows)) + _EDGE
-        for place, column in enumerate(columns)
-    ]
-    kept = list(range(len(columns)))
-    for key in _SPARED:
-        if sum(sizes[place] for place in kept) <= width - _MARGINS:
-            break
-        kept = [place for place in kept if columns[place].key != key]
-    gone = ", ".join(column.heading for place, column in enumerate(columns) if place not in kept)
-    note = f"left out, for the terminal is {width} columns wide: {gone}; --reasons has the intervals, --format tsv all"
-    return msgspec.structs.replace(
-        table,
-        columns=tuple(_unfolded(columns[place], sum(sizes[at] for at in kept) <= width - _MARGINS) for place in kept),
-        rows=tuple(tuple(row[place] for place in kept) for row in table.rows),
-        notes=(*table.notes, *([note] if gone else [])),
-    )
-
-
-def _unfolded(column: Column, has_room: bool) -> Column:
-    """The column, its text never folded where there is room for all."""
-    return msgspec.structs.replace(column, kind="name") if has_room and column.kind == "text" else column
+    return exporting.readable(found, with_reasons=with_reasons)
 
 
 def _is_for_machines(form: str) -> bool:

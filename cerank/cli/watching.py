@@ -35,6 +35,7 @@ def ps(
 
 def show(
     name: RunName,
+    wide: options.Wide = False,
     lab: options.Lab = None,
     form: options.Format = None,
     json: options.Json = False,
@@ -58,7 +59,7 @@ def show(
             say(error.what)
         shown.append(tables.rankings(folder, row.plan))
         shown.append(tables.places(folder, row.plan))
-    emit(shown, settings.format)
+    emit(shown, settings.format, wide=wide)
 
 
 def logs(

@@ -61,10 +61,11 @@ def secondary(found: Comparison) -> Table:
     texts = ("dataset", "first_stage", "measure", "left", "right")
     tests = ("randomization", "wilcoxon", "sign")
     columns = [Column(name, name.replace("_", " ")) for name in texts]
-    columns += [Column("p", "paired t", "p"), *(Column(name, name, "p") for name in tests)]
-    columns += [Column("bca_low", "BCa low", "signed"), Column("bca_high", "BCa high", "signed")]
+    columns += [Column("p", "paired t", "p"), *(Column(name, name, "p", priority=2) for name in tests)]
+    columns += [Column("bca_low", "BCa low", "signed", priority=1)]
+    columns += [Column("bca_high", "BCa high", "signed", priority=1)]
     shares = ("left_better", "within_margin", "right_better")
-    columns += [Column(f"posterior_{name}", name.replace("_", " "), "percent") for name in shares]
+    columns += [Column(f"posterior_{name}", name.replace("_", " "), "percent", priority=3) for name in shares]
     body = []
     for row in found.rows:
         others = row.secondary
@@ -94,13 +95,16 @@ def readable(found: Comparison, *, with_reasons: bool = False) -> Table:
     columns += [Column("measure", "measure"), Column("mean", "mean", "number")]
     columns += [
         Column("difference", "difference", "signed"),
-        Column("interval", f"{100 * found.terms.confidence:.3g} % interval"),
+        Column("interval", f"{100 * found.terms.confidence:.3g} % interval", "name"),
     ]
-    columns += [Column("p", "p", "p"), Column("p_corrected", "p corr.", "p")]
-    columns += [Column("effect", "d_z", "signed", 2), Column("wtl", "W/T/L")]
+    columns += [Column("p", "p", "p", priority=4), Column("p_corrected", "p corr.", "p", priority=1)]
+    columns += [Column("effect", "d_z", "signed", 2, priority=3), Column("wtl", "W/T/L", "name", priority=2)]
     rests = [_rests_on(row, known.get(_key(row))) for row in rows]
     has_other = any(rests)
-    columns += [*([Column("judged", "verdict rests on")] if has_other else []), Column("verdict", "verdict")]
+    columns += [
+        *([Column("judged", "verdict rests on", priority=5)] if has_other else []),
+        Column("verdict", "verdict"),
+    ]
     if not is_one:
         columns = [Column("dataset", "dataset"), Column("first_stage", "first stage"), *columns]
     body = []

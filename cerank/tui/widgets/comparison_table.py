@@ -17,7 +17,7 @@ from textual.content import Content
 from cerank.errors import CerankError
 from cerank.lab import bench, exporting
 from cerank.lab.bench import Difference
-from cerank.tabular import Table, rounded
+from cerank.tabular import TEXTS, Table, rounded
 from cerank.tui.cells import cell, content, joined, stacked
 from cerank.tui.widgets.fields import fitting
 from cerank.tui.widgets.fitted_table import FittedTable
@@ -122,7 +122,7 @@ class ComparisonTable(FittedTable):
         for place in places:
             column = found.table.columns[place]
             heading = "diff." if is_slim and column.key == "difference" else column.heading
-            self.add_column(cell(heading, "bold", is_right=column.kind != "text"), key=column.key)
+            self.add_column(cell(heading, "bold", is_right=column.kind not in TEXTS), key=column.key)
         lines = found.lines_of(condition)
         for number in lines:
             line, row = found.table.rows[number], found.rows[number]
@@ -136,7 +136,7 @@ class ComparisonTable(FittedTable):
                     name = fitting(brief(text), room)
                     cells.append(cell(f"{' ' if row else '◆'} {name}", "" if row else "bold"))
                 else:
-                    cells.append(cell(text, is_right=column.kind != "text"))
+                    cells.append(cell(text, is_right=column.kind not in TEXTS))
             self.add_row(*cells)
         self._lines = lines
         first = next((place for place, number in enumerate(lines) if found.rows[number]), 0)

@@ -13,6 +13,7 @@ from textual.widgets import Static
 from cerank.lab import exporting, rankings_view
 from cerank.lab.watching import Entry
 from cerank.tabular import Column, Table
+from cerank.text import count
 from cerank.tui.cells import content, stacked
 from cerank.tui.widgets.comparison_table import verdict
 from cerank.tui.widgets.pane import Pane
@@ -90,7 +91,7 @@ class ResultsPane(Pane):
         if self._table is None:
             return
         hidden = self.query_one(ShownTable).show(self._table, self.size.width or self.app.size.width)
-        said = f"no room for {', '.join(hidden)}: e writes them, m compares" if hidden else ""
+        said = f"+{count(len(hidden), 'column')}: {', '.join(hidden)}; e writes the whole table" if hidden else ""
         self.query_one("#hidden", Static).update(content(said))
 
     def on_resize(self) -> None:
@@ -114,7 +115,7 @@ def _compared(entry: Entry) -> tuple[Comparison, Table, tuple[str, ...]]:
     return found, exporting.readable(found), reasons(found)
 
 
-_FIRST = ("first_stage", "system", "measure", "mean", "difference", "verdict", "p_corrected", "interval", "wtl")
+_FIRST = ("first_stage", "system", "measure", "mean", "difference", "interval", "verdict", "wtl", "p_corrected")
 
 
 def _told_first(table: Table) -> Table:

@@ -5,11 +5,9 @@ from __future__ import annotations
 from rich.cells import cell_len
 from rich.text import Text
 
-from cerank.tabular import Column, Table, rounded
+from cerank.tabular import TEXTS, Column, Table, fitting, rounded
 from cerank.tui.cells import cell
 from cerank.tui.widgets.fitted_table import FittedTable
-
-_LEFT = {"text"}
 
 
 class ShownTable(FittedTable):
@@ -19,9 +17,9 @@ class ShownTable(FittedTable):
         super().__init__(cursor_type="row", id=id, classes=classes)
 
     def show(self, table: Table, width: int) -> tuple[str, ...]:
-        """Shows all rows, and of the columns as many as fit `width` cells; returns the headings of those left out.
+        """Show all rows, and of the columns as many as fit `width` cells; return the headings of those left out.
 
-        The first two always stand; a column of dashes is left to those who read files.
+        Columns go as their priorities say, and always whole. A column of dashes is left to those who read files.
         """
         rows = [
             [
@@ -34,20 +32,16 @@ class ShownTable(FittedTable):
             max([cell_len(column.heading), *(row[place].cell_len for row in rows)])
             for place, column in enumerate(table.columns)
         ]
-        fitting, room = 0, width
-        for place, needed in enumerate(widths):
-            room -= needed + 2 * self.cell_padding
-            if room < 0 and place > 1:
-                break
-            fitting += 1
+        kept = fitting(table.columns, widths, width - 2 * self.cell_padding, 2 * self.cell_padding)
         self.clear(columns=True)
-        for column, needed in zip(table.columns[:fitting], widths, strict=False):
+        for place in kept:
+            column = table.columns[place]
             # a width of its own: one that Textual measures later may come after the headings were drawn, and kept
-            self.add_column(cell(column.heading, is_right=column.kind not in _LEFT), width=needed)
+            self.add_column(cell(column.heading, is_right=column.kind not in TEXTS), width=widths[place])
         for row in rows:
-            self.add_row(*row[:fitting])
-        return tuple(column.heading for column in table.columns[fitting:])
+            self.add_row(*(row[place] for place in kept))
+        return tuple(column.heading for place, column in enumerate(table.columns) if place not in kept)
 
     def made(self, text: str, column: Column) -> Text:
         """A cell of a column."""
-        return cell(text, is_right=column.kind not in _LEFT)
+        return cell(text, is_right=column.kind not in TEXTS)
