@@ -8,14 +8,16 @@ from typing import Annotated
 import typer
 
 from cerank.cli import options
-from cerank.cli.output import Column, Table, emit, say
+from cerank.cli.output import Column, Table, emit, is_for_machines, say
 from cerank.cli.running import settings_of
 from cerank.errors import ExitCode
+from cerank.store import runs
+from cerank.text import count
 
 _VERIFIED = (Column("run", "Run"), Column("key", "What"), Column("value", "Is"))
 _FOUND = (Column("state", "State"), Column("where", "Where"), Column("what", "What"), Column("hint", "What to do"))
 
-Run = Annotated[list[str], typer.Argument(metavar="RUN...", help="A run's name, label, or a part of its name.")]
+Run = Annotated[list[str], typer.Argument(metavar="RUN...", help="A run's short name, label or id, or a part of one.")]
 Fix = Annotated[
     bool,
     typer.Option("--fix", help="Move aside what is damaged and can be made again; remove killed work's leftovers."),
@@ -35,25 +37,25 @@ def verify(
     A damaged run is marked so and shown so in lists, until `cerank resume` has made again what it can.
     """
     from cerank.lab.verifying import verify
-    from cerank.store import runs
 
     settings = settings_of(lab, cache, form=form, json=json)
     rows: list[tuple[str, str, str]] = []
     is_well = True
     for folder in [runs.find(settings.lab, text) for text in run]:
+        name = folder.name if is_for_machines(settings.format) else runs.short_name(folder)
         found = verify(folder, datetime.now(UTC))
         is_well = is_well and not found.problems
         rows += [
-            (folder.name, "files with a hash", str(found.files)),
-            (folder.name, "sealed models and checkpoints", str(found.models)),
-            (folder.name, "rankings measured again", str(found.rankings)),
-            (folder.name, "values compared", str(found.values)),
-            (folder.name, "largest difference", f"{found.largest:.1e}" if found.largest else "0"),
-            (folder.name, "verdict", "as it was written" if not found.problems else "damaged"),
-            *((folder.name, "problem", problem) for problem in found.problems),
+            (name, "files with a hash", str(found.files)),
+            (name, "sealed models and checkpoints", str(found.models)),
+            (name, "rankings measured again", str(found.rankings)),
+            (name, "values compared", str(found.values)),
+            (name, "largest difference", f"{found.largest:.1e}" if found.largest else "0"),
+            (name, "verdict", "as it was written" if not found.problems else "damaged"),
+            *((name, "problem", problem) for problem in found.problems),
         ]
         if found.problems:
-            say(f"{folder.name} is damaged: `cerank resume {folder.name}` makes again what can be")
+            say(f"{runs.title(folder)} is damaged: `cerank resume {runs.short_name(folder)}` makes again what can be")
     emit(Table("verified", _VERIFIED, tuple(rows)), settings.format)
     if not is_well:
         raise typer.Exit(ExitCode.FAILED)
@@ -75,9 +77,11 @@ def doctor(
 
     settings = settings_of(lab, cache, form=form, json=json)
     found = examining.examine(settings, fix=fix)
-    rows = tuple((one.state, one.where, one.what, one.hint) for one in found if all_ or one.state != "good")
+    short = {} if is_for_machines(settings.format) else runs.short_names(settings.lab)
+    told = [one for one in found if all_ or one.state != "good"]
+    rows = tuple((one.state, short.get(one.where, one.where), one.what, one.hint) for one in told)
     emit(Table("doctor", _FOUND, rows, empty="nothing is wrong"), settings.format)
     wrong = sum(one.state == "wrong" for one in found)
-    say(f"{len(found)} things looked at, {wrong} wrong")
+    say(f"{count(len(found), 'thing')} looked at, {wrong} wrong")
     if wrong:
         raise typer.Exit(ExitCode.FAILED)

@@ -121,13 +121,14 @@ def follow(lab: Lab, folder: RunFolder, worker: Worker, form: str, *, wide: bool
                 time.sleep(LOOK_EVERY)
             except KeyboardInterrupt:
                 if was_interrupted:
-                    say(f"run {folder.name} stops at its next step by itself; go on with `cerank resume {folder.name}`")
+                    again = f"go on with `cerank resume {runs.short_name(folder)}`"
+                    say(f"run {runs.title(folder)} stops at its next step by itself; {again}")
                     return ExitCode.INTERRUPTED
                 was_interrupted = True
                 runs.request_stop(folder)
                 say("stopping at the next step; once more leaves it to stop by itself")
     if worker.returncode == ExitCode.HELD:
-        say(f"another worker is at run {folder.name}; `cerank logs -f {folder.name}` follows it")
+        say(f"another worker is at run {runs.title(folder)}; `cerank logs -f {runs.short_name(folder)}` follows it")
         return ExitCode.HELD
     return _ended(lab, folder, form, was_interrupted, wide)
 
@@ -156,19 +157,19 @@ def _ended(lab: Lab, folder: RunFolder, form: str, was_interrupted: bool, wide: 
     from cerank.lab import comparisons
 
     status = lab.status(folder)
-    again = f"go on with `cerank resume {folder.name}`"
+    again = f"go on with `cerank resume {runs.short_name(folder)}`"
     if status.state == "finished":
         plan = runs.load_plan(folder)
         emit([tables.comparison(comparisons.of_run(folder), form), tables.places(folder, plan)], form, wide=wide)
         return ExitCode.OK
     if status.state == "paused":
-        say(f"run {folder.name} is paused at a checkpoint; {again}")
+        say(f"run {runs.title(folder)} is paused at a checkpoint; {again}")
         return ExitCode.INTERRUPTED if was_interrupted else ExitCode.PAUSED
     if status.state == "failed" and status.failure is not None:
-        say(f"run {folder.name} failed: {status.text}")
+        say(f"run {runs.title(folder)} failed: {status.text}")
         say(f"the log is {folder.log}; {again} once that is mended")
         return ExitCode.FAILED
-    say(f"run {folder.name} is {status.state}{': ' + status.text if status.text else ''}; {again}")
+    say(f"run {runs.title(folder)} is {status.state}{': ' + status.text if status.text else ''}; {again}")
     say(f"what its worker last wrote is in {folder.log}")
     return ExitCode.FAILED
 

@@ -141,7 +141,7 @@ def _rows(found: Outline) -> Table:
             row.seed,
             " > ".join(name for name in row.chain if name not in row.taken),
             ", ".join(row.taken),
-            row.run,
+            short.get(row.run, row.run),
             row.state,
         )
         for row in found.rows

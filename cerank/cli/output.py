@@ -19,7 +19,19 @@ from cerank.settings import FORMATS
 from cerank.tabular import Column, Kind, Table, rounded
 from cerank.text import shown
 
-__all__ = ["Column", "Kind", "Table", "emit", "form_of", "put", "report_error", "rounded", "say", "width_of"]
+__all__ = [
+    "Column",
+    "Kind",
+    "Table",
+    "emit",
+    "form_of",
+    "is_for_machines",
+    "put",
+    "report_error",
+    "rounded",
+    "say",
+    "width_of",
+]
 
 PIECE = 1 << 15  # characters written at once
 _ANY_WIDTH = 10_000  # cells; no table needs as many
@@ -54,6 +66,11 @@ def emit(
 def form_of(form: str, stream: TextIO | None = None) -> str:
     """The format that `emit` will write: the one asked for, else table on a terminal and tsv elsewhere."""
     return form or ("table" if (stream or sys.stdout).isatty() else "tsv")
+
+
+def is_for_machines(form: str) -> bool:
+    """Whether the format that `emit` will write is for programs, with ids and every column."""
+    return form_of(form) in {"tsv", "json", "jsonl", "csv"}
 
 
 def width_of(stream: TextIO | None = None) -> int:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from cerank.cli import options, tables
-from cerank.cli.output import Column, Table, emit, say
+from cerank.cli.output import Column, Table, emit, is_for_machines, say
 from cerank.cli.running import RunName, settings_of
 from cerank.errors import UsageError
 from cerank.lab import Lab
 from cerank.launch.slots import QueueState
 from cerank.settings import Settings
+from cerank.store import runs
+from cerank.text import count
 
 queue_app = typer.Typer(
     help="The queue: runs that start by themselves, in order, one on each free device.",
@@ -37,41 +40,42 @@ def show_queue(
         return
     settings = settings_of(lab, form=form, json=json)
     home = Lab(settings)
-    narrate(home.queue_state())
+    narrate(home.queue_state(), home.folder)
     emit(_listing(home, settings), settings.format)
 
 
 def _listing(home: Lab, settings: Settings) -> Table:
     rows = {row.folder: row for row in home.listed()}
     queued = [rows[folder] for folder in home.queued() if folder in rows]
-    columns = (
+    columns: tuple[Column, ...] = (
         Column("place", "place", "number", 0),
         Column("run", "run", "name"),
         Column("state", "state"),
         Column("device", "device", priority=1),
         Column("label", "label", priority=2),
     )
-    body = tuple(
-        (
-            place,
-            row.folder.name,
-            tables.stated(row.status.state, settings.format),
-            row.plan.device if row.plan else "",
-            row.label,
-        )
-        for place, row in enumerate(queued, 1)
+    is_exact = is_for_machines(settings.format)
+    rows_shown: list[tuple[str | int, ...]] = []
+    for place, row in enumerate(queued, 1):
+        name = row.folder.name if is_exact else row.short_name
+        state, device = tables.stated(row.status.state, settings.format), row.plan.device if row.plan else ""
+        rows_shown.append((place, name, state, device, row.label, *([row.short_name] if is_exact else [])))
+    if is_exact:
+        columns = (*columns, Column("short_name", "short_name"))
+    return Table(
+        "queue", columns, tuple(rows_shown), empty=f"no runs wait in {settings.lab}; `cerank run --queue` adds one"
     )
-    return Table("queue", columns, body, empty=f"no runs wait in {settings.lab}; `cerank run --queue` adds one")
 
 
-def narrate(state: QueueState) -> None:
+def narrate(state: QueueState, lab: Path) -> None:
     """Says what the devices do, and how to go on with a queue that stands still."""
+    short = runs.short_names(lab)
     for slot in state.slots:
-        say(f"{slot.device}: {slot.run or 'free'}")
+        say(f"{slot.device}: {short.get(slot.run, slot.run) or 'free'}")
     if state.damage:
         say(f"the queue cannot be read: {state.damage}")
     if state.state == "stopped":
-        waits = "1 run waits" if state.waiting == 1 else f"{state.waiting} runs wait"
+        waits = "1 run waits" if state.waiting == 1 else f"{count(state.waiting, 'run')} wait"
         say(f"the queue is stopped and {waits}; `cerank queue start` goes on with it")
 
 
@@ -84,7 +88,7 @@ def start_queue(lab: options.Lab = None) -> None:
         say("no runs wait; there is nothing to start")
         return
     home.start_queue()
-    narrate(home.queue_state())
+    narrate(home.queue_state(), home.folder)
 
 
 @queue_app.command("add")
@@ -93,7 +97,7 @@ def add_to_queue(name: RunName, lab: options.Lab = None) -> None:
     home = Lab(settings_of(lab))
     folder = home.find(name)
     home.resume_queued(folder)
-    say(f"run {folder.name} is queued; `cerank queue` shows its place")
+    say(f"run {runs.title(folder)} is queued; `cerank queue` shows its place")
 
 
 @queue_app.command("move")
@@ -104,7 +108,7 @@ def move_in_queue(name: RunName, place: _Place, lab: options.Lab = None) -> None
     home.move(folder, place)
     order = [queued.name for queued in home.queued()]
     if folder.name in order:
-        say(f"run {folder.name} is at place {order.index(folder.name) + 1} of {len(order)}")
+        say(f"run {runs.title(folder)} is at place {order.index(folder.name) + 1} of {len(order)}")
 
 
 @queue_app.command("drop")
@@ -113,6 +117,6 @@ def drop_from_queue(name: RunName, lab: options.Lab = None) -> None:
     home = Lab(settings_of(lab))
     folder = home.find(name)
     if home.status(folder).state != "queued":
-        raise UsageError("it is not in the queue", where=folder.name, hint="`cerank queue` lists what is")
+        raise UsageError("it is not in the queue", where=runs.title(folder), hint="`cerank queue` lists what is")
     home.unqueue(folder)
-    say(f"run {folder.name} is out of the queue; `cerank queue add {folder.name}` puts it back")
+    say(f"run {runs.title(folder)} is out of the queue; `cerank queue add {runs.short_name(folder)}` puts it back")

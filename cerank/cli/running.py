@@ -17,8 +17,10 @@ from cerank.domain.plan import Plan
 from cerank.errors import ExitCode, UsageError
 from cerank.lab import Lab, estimates, plans
 from cerank.settings import Settings, resolve
+from cerank.store import runs
+from cerank.text import count
 
-RunName = Annotated[str, typer.Argument(metavar="RUN", help="Its name, its label, or a part of its name.")]
+RunName = Annotated[str, typer.Argument(metavar="RUN", help="Its short name, label or id, or a part of one.")]
 
 
 def settings_of(
@@ -113,7 +115,7 @@ def _refuse_in_a_matrix(label: str, *, detach: bool, seed: int | None, seeds: st
 
 def _line_up(settings: Settings, plan: Plan, toml: bytes) -> None:
     folder = Lab(settings).enqueue(plan, toml)
-    say(f"run {folder.name} is queued; `cerank queue` shows its place")
+    say(f"run {runs.title(folder)} is queued; `cerank queue` shows its place")
     put(folder.name + "\n")
 
 
@@ -138,10 +140,12 @@ def _start(settings: Settings, plan: Plan, toml: bytes, *, detach: bool, wide: b
 
     folder, worker = Lab(settings).start(plan, toml)
     if detach:
-        say(f"run {folder.name} goes on in the background; `cerank logs -f {folder.name}` follows it")
+        say(
+            f"run {runs.title(folder)} goes on in the background; `cerank logs -f {runs.short_name(folder)}` follows it"
+        )
         put(folder.name + "\n")
         return
-    say(f"run {folder.name}")
+    say(f"run {runs.title(folder)}")
     raise typer.Exit(following.follow(Lab(settings), folder, worker, settings.format, wide=wide))
 
 
@@ -161,7 +165,9 @@ def resume(
     worker = home.resume(folder)
     if detach:
         following.wait_until_held(home, folder, worker)
-        say(f"run {folder.name} goes on in the background; `cerank logs -f {folder.name}` follows it")
+        say(
+            f"run {runs.title(folder)} goes on in the background; `cerank logs -f {runs.short_name(folder)}` follows it"
+        )
         return
     raise typer.Exit(following.follow(home, folder, worker, settings.format, wide=wide))
 
@@ -176,16 +182,17 @@ def stop(
 
     home = Lab(settings_of(lab))
     folder = home.find(name)
+    again = f"go on with `cerank resume {runs.short_name(folder)}`"
     home.stop(folder)
     if wait:
         following.wait_until_still(home, folder)
-        say(f"run {folder.name} is {home.status(folder).state}; go on with `cerank resume {folder.name}`")
+        say(f"run {runs.title(folder)} is {home.status(folder).state}; {again}")
     else:
-        say(f"run {folder.name} stops at its next step; go on with `cerank resume {folder.name}`")
+        say(f"run {runs.title(folder)} stops at its next step; {again}")
 
 
 def rm(
-    names: Annotated[list[str], typer.Argument(metavar="RUN...", help="Names, labels or parts of names.")],
+    names: Annotated[list[str], typer.Argument(metavar="RUN...", help="Short names, labels, ids, or parts of them.")],
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     lab: options.Lab = None,
 ) -> None:
@@ -193,12 +200,13 @@ def rm(
     home = Lab(settings_of(lab))
     folders = list(dict.fromkeys(home.find(name) for name in names))
     for folder in folders:
-        say(f"{folder.name}  {tables.size_of(folder.path)}")
+        say(f"{runs.title(folder)}  {tables.size_of(folder.path)}")
     if not yes:
         if not sys.stdin.isatty():
             raise UsageError("deleting needs a yes", hint="give --yes")
-        if not typer.confirm(f"Delete {len(folders)} run{'s' if len(folders) > 1 else ''}?", err=True):
+        if not typer.confirm(f"Delete {count(len(folders), 'run')}?", err=True):
             raise typer.Exit(ExitCode.USAGE)
     for folder in folders:
+        title = runs.title(folder)
         home.remove(folder)
-        say(f"deleted {folder.name}")
+        say(f"deleted {title}")

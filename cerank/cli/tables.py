@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cerank.cli.output import Column, Table, form_of, rounded, say
+from cerank.cli.output import Column, Table, form_of, is_for_machines, rounded, say
 from cerank.domain.plan import Plan
 from cerank.domain.readings import Progress, Validation
 from cerank.lab import estimates
@@ -14,7 +14,7 @@ from cerank.lab.words import GLYPHS, clock
 from cerank.store import journal, records
 from cerank.store.layout import ReadingRow, RunFolder
 from cerank.store.runs import Row
-from cerank.text import shown
+from cerank.text import count, shown
 
 if TYPE_CHECKING:
     from cerank.data.datasets import DatasetDescription
@@ -29,13 +29,16 @@ def listing(rows: Sequence[Row], lab: Path, form: str = "") -> Table:
     """The runs of a lab: everything for machines, what fits a line for people."""
     empty = f"no runs in {lab} yet; start one with `cerank run --recipe contrastive-then-distill`"
     if form_of(form) != "table":
-        keys = ("run", "state", "chain", "base", "seed", "at", "left", "label", "why")
+        keys = ("run", "state", "chain", "base", "seed", "at", "left", "label", "why", "short_name")
         return Table("runs", tuple(Column(key, key) for key in keys), tuple(map(_listed, rows)), empty=empty)
     columns = (
         Column("run", "run", "name"),
-        Column("state", "state"),
-        Column("label", "label", priority=1),
-        Column("now", "now", priority=2),
+        Column("label", "label", priority=2),
+        Column("state", "state", "name"),
+        Column("recipe", "recipe", priority=3),
+        Column("base", "base", priority=4),
+        Column("seed", "seed", "number", 0, priority=5),
+        Column("now", "now", priority=1),
     )
     return Table("runs", columns, tuple(map(_glance, rows)), empty=empty)
 
@@ -48,17 +51,20 @@ def stated(state: str, form: str = "") -> str:
 def _listed(row: Row) -> tuple[str | int | float | None, ...]:
     state, why = row.status.state, row.status.text
     if row.plan is None:
-        return (row.folder.name, state, "", "", None, "", None, "", why)
+        return (row.folder.name, state, "", "", None, "", None, "", why, row.short_name)
     recipe = row.plan.recipe
     at, left = _at(row)
-    return (row.folder.name, state, " > ".join(recipe.chain), recipe.base, recipe.seed, at, left, row.label, why)
+    chain = " > ".join(recipe.chain)
+    return (row.folder.name, state, chain, recipe.base, recipe.seed, at, left, row.label, why, row.short_name)
 
 
-def _glance(row: Row) -> tuple[str, ...]:
-    """A run in four short cells; the last says where it is, or why it stands."""
+def _glance(row: Row) -> tuple[str | int | None, ...]:
+    """A run in short cells; the last says where it is, or why it stands."""
     at, left = _at(row)
     now = f"{at}, {clock(left)} left" if left else at or row.status.text
-    return (row.folder.name, stated(row.status.state, "table"), row.label, shown(now, 60))
+    recipe = row.plan.recipe if row.plan else None
+    told = (recipe.name, recipe.base.rstrip("/").rpartition("/")[2], recipe.seed) if recipe else ("", "", None)
+    return (row.short_name, row.label, stated(row.status.state, "table"), *told, shown(now, 60))
 
 
 def _at(row: Row) -> tuple[str, float | None]:
@@ -74,10 +80,14 @@ def _place(progress: Progress) -> str:
     return " ".join(part for part in (progress.phase, progress.detail, count) if part)
 
 
-def state(row: Row) -> Table:
+def state(row: Row, form: str = "") -> Table:
     """How one run stands, key by key."""
     status = row.status
-    rows = [("run", row.folder.name), ("state", f"{GLYPHS[status.state]} {status.state}")]
+    is_short = not is_for_machines(form)
+    rows = [("run", row.short_name if is_short else row.folder.name)]
+    rows.append(("state", f"{GLYPHS[status.state]} {status.state}"))
+    if is_short and row.label:
+        rows.insert(1, ("label", row.label))
     if status.text:
         rows.append(("why", status.text))
     if status.progress and status.state in {"running", "stopping"}:
@@ -86,10 +96,11 @@ def state(row: Row) -> Table:
     if row.plan is not None:
         recipe, plan = row.plan.recipe, row.plan
         rows += [("recipe", recipe.name), ("chain", " > ".join(recipe.chain)), ("base", recipe.base)]
-        rows += [("seed", str(recipe.seed)), ("device", f"{plan.device}, {plan.threads} threads")]
+        rows += [("seed", str(recipe.seed)), ("device", f"{plan.device}, {count(plan.threads, 'thread')}")]
         rows += [("created", plan.created), ("fingerprint", plan.fingerprint)]
-        if row.label:
+        if row.label and not is_short:
             rows.append(("label", row.label))
+    rows.append(("id", row.folder.name) if is_short else ("short_name", row.short_name))
     return _pairs("run", rows)
 
 
@@ -231,20 +242,16 @@ def comparison(found: Comparison, form: str = "", *, with_reasons: bool = False)
     """A comparison: everything for machines, what decides for people."""
     from cerank.lab import exporting
 
-    if _is_for_machines(form):
+    if is_for_machines(form):
         return exporting.whole(found, with_reasons=with_reasons)
     return exporting.readable(found, with_reasons=with_reasons)
-
-
-def _is_for_machines(form: str) -> bool:
-    return form_of(form) in {"tsv", "json", "jsonl"}
 
 
 def narrate(found: Comparison, form: str = "") -> None:
     """Says on stderr what stands under the table, where the format has no place for it."""
     from cerank.lab import exporting
 
-    if _is_for_machines(form):
+    if is_for_machines(form):
         for line in exporting.readable(found).notes:
             say(line)
 
@@ -278,7 +285,7 @@ def outlooks(cases: Sequence[Case], form: str = "") -> Table:
         "shown with this power where the true difference is 0",
         *sentences(cases),
     )
-    if _is_for_machines(form):
+    if is_for_machines(form):
         return Table("power", columns, tuple(rows), "What the queries can show", notes)
     # Turned round: there are more figures than cases, and a terminal is narrow.
     told = [place for place in range(len(keys)) if any(row[place] not in {None, ""} for row in rows)]

@@ -48,7 +48,7 @@ def show(
     home = Lab(settings)
     folder = home.find(name)
     row = next(entry for entry in home.listed() if entry.folder == folder)
-    shown = [tables.state(row)]
+    shown = [tables.state(row, settings.format)]
     if row.plan is not None:
         shown += [tables.inputs(row.plan), tables.stages(folder, row.plan), tables.validations(folder, row.plan)]
         overlaps = records.load_if_there(folder.overlaps, Shared)

@@ -18,6 +18,7 @@ from cerank.lab import comparisons
 from cerank.lab import margins as margins_of
 from cerank.lab.comparisons import FileTarget, Qrels, RunTarget, SeedsTarget, Target, short_name
 from cerank.settings import Settings
+from cerank.store import runs
 
 if TYPE_CHECKING:
     from cerank.data.dataset import Dataset
@@ -205,7 +206,7 @@ def _names(found: RunTarget, condition: Condition) -> tuple[str, str]:
         for first in data.first_stages:
             if (short_name(test), short_name(first)) == (condition.dataset, condition.first_stage):
                 return test, first
-    raise UsageError(f"run {found.folder.name} was not tested on {condition}")
+    raise UsageError(f"run {runs.title(found.folder)} was not tested on {condition}")
 
 
 def target_mistake(lab: Path, text: str, others: Sequence[str]) -> str:

@@ -74,8 +74,8 @@ def target(lab: Path, text: str) -> RunTarget | FileTarget:
     plan = runs.load_plan(folder)
     known = [FIRST_STAGE, *plan.recipe.chain]
     if colon and system not in known:
-        raise UsageError(f"run {folder.name} has no stage '{system}'", hint=nearest(system, known))
-    label = (runs.label_of(folder, plan) or folder.name) + (f":{system}" if colon else "")
+        raise UsageError(f"run {runs.title(folder)} has no stage '{system}'", hint=nearest(system, known))
+    label = (runs.label_of(folder, plan) or runs.short_name(folder)) + (f":{system}" if colon else "")
     return RunTarget(label, folder, plan, system or plan.recipe.chain[-1])
 
 
@@ -149,7 +149,7 @@ def _no_seeds(label: str, first: RunTarget, other: RunTarget) -> UsageError:
     shown = [f"{one.key}: {one.one or 'nothing'} against {one.other or 'nothing'}" for one in odd]
     if other.system != first.system:
         shown.insert(0, f"stage: {first.system} against {other.system}")
-    what = f"'{label}': {first.folder.name} and {other.folder.name} differ in more than the seed"
+    what = f"'{label}': {runs.title(first.folder)} and {runs.title(other.folder)} differ in more than the seed"
     more = [f"and {len(shown) - 8} more"] if len(shown) > 8 else []
     return UsageError("\n".join([what, *shown[:8], *more]), hint="compare them as two systems")
 
@@ -246,7 +246,7 @@ def of_run(folder: RunFolder) -> Comparison:
     plan = runs.load_plan(folder)
     done = [name for name in (FIRST_STAGE, *plan.recipe.chain) if _is_measured(folder, plan, name)]
     if len(done) < 2:
-        raise MissingError("nothing of it has been re-ranked and measured yet", where=folder.name)
+        raise MissingError("nothing of it has been re-ranked and measured yet", where=runs.title(folder))
     names = plan.recipe.evaluate.measures
     targets = [RunTarget(name, folder, plan, name) for name in done]
     terms = Terms(margins=declared_margins(targets, names, all_pairs=False))
@@ -312,7 +312,7 @@ def _conditions(found: Sequence[RunTarget], only: str) -> list[tuple[str, str]]:
     data = found[0].plan.recipe.data
     tests = [test for test in data.test if not only or only in {test, short_name(test)}]
     if not tests:
-        raise UsageError(f"run {found[0].folder.name} was not tested on '{only}'", hint=nearest(only, data.test))
+        raise UsageError(f"run {runs.title(found[0].folder)} was not tested on '{only}'", hint=nearest(only, data.test))
     return [(test, first) for test in tests for first in data.first_stages]
 
 
@@ -344,7 +344,8 @@ def _run_qrels(folder: RunFolder, test: str) -> Qrels:
 
     path = folder.qrels(test)
     if not path.exists():
-        raise MissingError("it has not come to measuring yet", where=folder.name, hint=f"cerank show {folder.name}")
+        hint = f"cerank show {runs.short_name(folder)}"
+        raise MissingError("it has not come to measuring yet", where=runs.title(folder), hint=hint)
     seals.refuse_damaged(folder, path)
     return read_qrels(path)
 
@@ -362,8 +363,8 @@ def _of_run(found: RunTarget, names: Sequence[str], only: str = "") -> System:
     for test, first in _conditions([found], only):
         path = found.folder.ranking(found.system, test, first)
         if not path.exists():
-            hint = f"cerank show {found.folder.name} says how far it is"
-            raise MissingError(f"it has no ranking by {found.system} yet", where=found.folder.name, hint=hint)
+            hint = f"cerank show {runs.short_name(found.folder)} says how far it is"
+            raise MissingError(f"it has no ranking by {found.system} yet", where=runs.title(found.folder), hint=hint)
         seals.refuse_damaged(found.folder, path)
         qrels = _run_qrels(found.folder, test)
         condition = Condition(short_name(test), short_name(first))

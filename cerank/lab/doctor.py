@@ -182,7 +182,7 @@ def _run(folder: RunFolder, fix: bool, now: datetime) -> Iterator[Finding]:
         yield from _damaged(folder, list(problems), fix, now)
     elif status.state in {"lost", "failed", "paused"}:
         text = f"it is {status.state}" + (f": {status.text}" if status.text else "")
-        yield Finding("note", folder.name, text, f"cerank resume {folder.name}")
+        yield Finding("note", folder.name, text, f"cerank resume {runs.short_name(folder)}")
     else:
         yield Finding("good", folder.name, f"it is {status.state}, and every hash and measure is right")
     if not folder.done.exists():
@@ -194,7 +194,7 @@ def _run(folder: RunFolder, fix: bool, now: datetime) -> Iterator[Finding]:
 def _damaged(folder: RunFolder, problems: list[str], fix: bool, now: datetime) -> Iterator[Finding]:
     from cerank.worker import mending
 
-    hint = f"cerank resume {folder.name} makes it again, or cerank doctor --fix and later"
+    hint = f"cerank resume {runs.short_name(folder)} makes it again, or cerank doctor --fix and later"
     if not fix:
         for problem in problems:
             yield Finding("wrong", folder.name, problem, hint)
@@ -211,7 +211,9 @@ def _damaged(folder: RunFolder, problems: list[str], fix: bool, now: datetime) -
     for problem in problems:
         is_mended = problem in mended and not problem.startswith(str(folder.recipe))
         hint = (
-            f"cerank resume {folder.name} makes it again" if is_mended else "it cannot be made again; the rest stands"
+            f"cerank resume {runs.short_name(folder)} makes it again"
+            if is_mended
+            else "it cannot be made again; the rest stands"
         )
         yield Finding("fixed" if is_mended else "wrong", folder.name, problem, hint)
 
@@ -234,4 +236,6 @@ def _can_go_on(folder: RunFolder) -> Iterator[Finding]:
                     changed.append(f"{name} {old} -> {version(name)}")
         if changed:
             hint = "it can go on, is marked so, and its bits are not promised any more"
-            yield Finding("note", folder.name, f"it was begun with other versions: {'; '.join(changed)}", hint)
+            yield Finding(
+                "note", runs.short_name(folder), f"it was begun with other versions: {'; '.join(changed)}", hint
+            )

@@ -29,7 +29,7 @@ _FIELDS: Mapping[str, Callable[[Entry], tuple[str, ...]]] = {
     "base": lambda entry: (entry.plan.recipe.base,) if entry.plan else (),
     "label": lambda entry: (entry.label,),
     "tag": lambda entry: entry.notes.tags,
-    "run": lambda entry: (entry.name,),
+    "run": lambda entry: (entry.short_name, entry.name),
     "stage": lambda entry: entry.plan.recipe.chain if entry.plan else (),
     "loss": lambda entry: tuple(stage.loss for _, stage in entry.plan.recipe.chained()) if entry.plan else (),
     "dataset": lambda entry: (entry.plan.recipe.data.train, *entry.plan.recipe.data.test) if entry.plan else (),
@@ -184,7 +184,16 @@ def _unquoted(text: str) -> str:
 
 def _searched(entry: Entry) -> tuple[str, ...]:
     """What a word alone is looked for in."""
-    return (entry.name, entry.label, entry.state, entry.recipe, entry.base, entry.stage, *entry.notes.tags)
+    return (
+        entry.name,
+        entry.short_name,
+        entry.label,
+        entry.state,
+        entry.recipe,
+        entry.base,
+        entry.stage,
+        *entry.notes.tags,
+    )
 
 
 def _comparison(name: str, sign: str, number: float) -> Filter:

@@ -64,9 +64,9 @@ class Lab:
         """
         state = self.status(folder).state
         if state in {"running", "stopping"}:
-            raise UsageError(f"it is {state}", where=folder.name, hint=f"cerank stop {folder.name}")
+            raise UsageError(f"it is {state}", where=runs.title(folder), hint=f"cerank stop {runs.short_name(folder)}")
         if state == "finished":
-            raise UsageError("it is finished; there is nothing to go on with", where=folder.name)
+            raise UsageError("it is finished; there is nothing to go on with", where=runs.title(folder))
         plan = runs.load_plan(folder)
         self.unqueue(folder)
         return local.start(plan, folder, command=self._worker)
@@ -100,7 +100,7 @@ class Lab:
                 return False
             state = self.status(folder).state
         if state not in {"running", "stopping"}:
-            raise UsageError(f"it is {state}, so there is nothing to stop", where=folder.name)
+            raise UsageError(f"it is {state}, so there is nothing to stop", where=runs.title(folder))
         return runs.request_stop(folder)
 
     def remove(self, folder: RunFolder) -> None:
@@ -144,7 +144,7 @@ class Lab:
         """
         state = self.status(folder).state
         if state not in _CAN_WAIT:
-            raise UsageError(f"it is {state}, so it cannot be queued", where=folder.name)
+            raise UsageError(f"it is {state}, so it cannot be queued", where=runs.title(folder))
         self._refuse_if_nowhere(runs.load_plan(folder))
         queue.add(folder, datetime.now(UTC))
         self.start_queue()

@@ -14,11 +14,11 @@ def table(entries: Iterable[Entry]) -> Table:
     """The runs with all that lists show, a column for each final measure."""
     rows = list(entries)
     names = list(dict.fromkeys(name for entry in rows for name in entry.finals))
-    keys = ("run", "label", "tags", "state", "why", "recipe", "base", "seed", "at")
+    keys = ("run", "short_name", "label", "tags", "state", "why", "recipe", "base", "seed", "at")
     columns = (*(Column(key, key) for key in keys), *(Column(name, name, "number") for name in names))
     body = tuple(
         (
-            *(entry.name, entry.label, " ".join(entry.notes.tags), entry.state, entry.status.text),
+            *(entry.name, entry.short_name, entry.label, " ".join(entry.notes.tags), entry.state, entry.status.text),
             *(entry.recipe, entry.base, entry.plan.recipe.seed if entry.plan else None, entry.at),
             *(entry.finals.get(name) for name in names),
         )
@@ -29,7 +29,7 @@ def table(entries: Iterable[Entry]) -> Table:
 
 def facts(entry: Entry) -> list[tuple[str, str]]:
     """What there is to say of a run, as a word and its text; nothing twice, nothing empty."""
-    found = [("run", entry.name), ("state", entry.state), ("why", entry.why)]
+    found = [("run", entry.short_name or entry.name), ("state", entry.state), ("why", entry.why)]
     if entry.plan is not None:
         recipe, plan = entry.plan.recipe, entry.plan
         data = recipe.data
@@ -37,7 +37,11 @@ def facts(entry: Entry) -> list[tuple[str, str]]:
         found += [("recipe", f"{recipe.name}: {' > '.join(recipe.chain)}"), ("base", recipe.base)]
         found += [("trains on", _named(data.train)), ("tests on", ", ".join(map(_named, data.test)))]
         found += [("first stages", ", ".join(map(_named, data.first_stages)))]
-        found += [("seed", f"{recipe.seed}, on {plan.device}, {plan.threads} threads"), ("created", plan.created)]
+        found += [
+            ("seed", f"{recipe.seed}, on {plan.device}, {plan.threads} threads"),
+            ("created", plan.created),
+            ("id", entry.name),
+        ]
     if entry.status.attempts > 1:
         found.append(("attempts", str(entry.status.attempts)))
     if entry.validation is not None:

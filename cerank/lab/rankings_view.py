@@ -16,7 +16,7 @@ from cerank.domain.plan import Plan
 from cerank.domain.rankings import Ranking
 from cerank.errors import CerankError, MissingError
 from cerank.lab.comparisons import FIRST_STAGE
-from cerank.store import glances
+from cerank.store import glances, runs
 from cerank.store.layout import RunFolder
 
 
@@ -84,7 +84,7 @@ class Rankings:
             MissingError: the rankings are not there.
         """
         if choice not in choices(folder, plan):
-            raise MissingError("nothing has been re-ranked yet", where=folder.name)
+            raise MissingError("nothing has been re-ranked yet", where=runs.title(folder))
         where = (choice.dataset, choice.first_stage)
         self.choice = choice
         self.measure = plan.recipe.evaluate.measures[0] if plan.recipe.evaluate.measures else ""

@@ -43,10 +43,10 @@ def checkpoint_folder(lab: Path, text: str) -> Path:
     stage = stage if colon else chain[-1]
     if stage not in chain:
         hint = "it has no model" if stage == FIRST_STAGE else nearest(stage, chain)
-        raise UsageError(f"run {folder.name} has no stage '{stage}'", hint=hint)
+        raise UsageError(f"run {runs.title(folder)} has no stage '{stage}'", hint=hint)
     final = folder.final(chain.index(stage), stage)
     if not final.is_dir():
-        raise MissingError(f"its stage {stage} is not finished", where=folder.name)
+        raise MissingError(f"its stage {stage} is not finished", where=runs.title(folder))
     manifests.verify_sealed(final)
     return final
 

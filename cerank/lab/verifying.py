@@ -91,7 +91,7 @@ def doubts(lab: Path, texts: Sequence[str]) -> list[str]:
         for member in members:
             if isinstance(member, comparisons.RunTarget):
                 kinds = {event.kind for event in journal.rows(member.folder.events, Event)[0]}
-                found += [f"{member.folder.name}: {text}" for kind, text in _DOUBTS.items() if kind in kinds]
+                found += [f"{runs.title(member.folder)}: {text}" for kind, text in _DOUBTS.items() if kind in kinds]
     return list(dict.fromkeys(found))
 
 

@@ -5,7 +5,6 @@ Invariant: an entry is made from files alone, so two that watch see the same; a 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,7 +22,6 @@ from cerank.store.notes import Notes
 from cerank.store.runs import Status
 
 LIVE = ("running", "stopping")
-_STAMP = re.compile(r"^\d{4}-\d\d-\d\d-\d{6}-")
 _ROUND = 60  # looks after which every run was read again, for an edit in place moves no mark
 
 
@@ -36,11 +34,12 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     notes: Notes = Notes()
     validation: Validation | None = None  # the newest
     finals: dict[str, float] = {}  # means of the last stage on the first test dataset
+    short_name: str = ""  # as `runs.short_names` has it
     place: int = 0  # in the queue, from 1; 0 where it is not in it
 
     @property
     def name(self) -> str:
-        """The run's name."""
+        """The run's id."""
         return self.folder.name
 
     @property
@@ -50,8 +49,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def title(self) -> str:
-        """The label, else the name without the time it begins with."""
-        return self.label or _STAMP.sub("", self.name) or self.name
+        """The short name, with the label beside it where there is one."""
+        return f"{self.short_name or self.name} ({self.label})" if self.label else self.short_name or self.name
 
     @property
     def state(self) -> str:
@@ -161,6 +160,7 @@ class Watch:
         self._kept: dict[str, _Kept] = {}
         self._looks = 0
         self._queued: set[str] = set()
+        self._short: dict[str, str] = {}
 
     def look(self, again: Iterable[str] = ()) -> tuple[Entry, ...]:
         """An entry for each run, the oldest first; one that did not change is the same object as before.
@@ -172,6 +172,8 @@ class Watch:
         queued = [entry.run for entry in queue.entries_or_none(self._lab)] if marks else []
         anew = set(again) | (set(queued) ^ self._queued)
         self._queued = set(queued)
+        if set(marks) - set(self._short):
+            self._short = runs.short_names(self._lab)
         self._kept = {name: self._kept.get(name) or _Kept(self._folder(name)) for name in marks}
         out = [
             self._looked(name, mark, is_due=name in anew or (self._looks > 0 and (index + self._looks) % _ROUND == 0))
@@ -184,7 +186,7 @@ class Watch:
         kept = self._kept[name]
         if kept.entry is None or is_due or mark != kept.mark or kept.entry.is_live or kept.entry.state == "queued":
             kept.mark = mark
-            found = _entry(self._folder(name), kept.glance)
+            found = _entry(self._folder(name), kept.glance, self._short.get(name, name))
             if kept.entry is None or not _is_same(found, kept.entry):
                 kept.entry = found
         return kept.entry
@@ -214,7 +216,7 @@ def _placed(entries: Iterable[Entry], queued: Iterable[str]) -> Iterable[Entry]:
         yield entry if entry.place == place else msgspec.structs.replace(entry, place=place)
 
 
-def _entry(folder: RunFolder, glance: ValidationGlance) -> Entry:
+def _entry(folder: RunFolder, glance: ValidationGlance, short_name: str) -> Entry:
     row = runs.row(folder, datetime.now(UTC))
     try:
         noted = notes.load(folder)
@@ -225,6 +227,7 @@ def _entry(folder: RunFolder, glance: ValidationGlance) -> Entry:
         plan=row.plan,
         status=row.status,
         notes=noted,
+        short_name=short_name,
         validation=glance.look(),
         finals=glances.final_means(folder, row.plan) if row.plan and row.status.state == "finished" else {},
     )

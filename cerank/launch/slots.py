@@ -16,7 +16,7 @@ import msgspec
 from cerank.errors import CerankError
 from cerank.launch.devices import Device, fits
 from cerank.store import lease, machine, queue, runs
-from cerank.store.layout import QueueFolder, RunFolder
+from cerank.store.layout import QueueFolder, RunFolder, runs_folder
 
 
 class Slot(msgspec.Struct, frozen=True):
@@ -93,7 +93,10 @@ def on_devices(lab: Path, devices: Sequence[Device]) -> list[str]:
 def elsewhere(lab: Path, device: Device) -> str:
     """Which run of another lab uses the device; "" where none does."""
     other = machine.holder(device.key)
-    return str(other) if other and not other.is_of(lab) else ""
+    if other is None or other.is_of(lab):
+        return ""
+    named = runs.short_name(RunFolder(runs_folder(Path(other.lab)) / other.run)) if other.run else ""
+    return str(machine.Holder(other.lab, named))
 
 
 def _is_held_here(folder: RunFolder) -> bool:

@@ -93,7 +93,7 @@ class RunFolder(msgspec.Struct, frozen=True):
 
     @property
     def name(self) -> str:
-        """The run's name, unique in its lab."""
+        """The run's id, unique in its lab."""
         return self.path.name
 
     @property
@@ -174,6 +174,11 @@ class RunFolder(msgspec.Struct, frozen=True):
     def notes(self) -> Path:
         """`notes.Notes`: a person's label and tags."""
         return self.path / "notes.json"
+
+    @property
+    def short_name(self) -> Path:
+        """`names.ShortName`: the run's short name; absent where an older release made the run."""
+        return self.path / "name.json"
 
     @property
     def done(self) -> Path:

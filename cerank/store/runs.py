@@ -19,7 +19,7 @@ from cerank.domain.plan import Plan
 from cerank.domain.readings import Event, Progress
 from cerank.errors import CerankError, RunFailedError, UsageError
 from cerank.registry import nearest
-from cerank.store import disk, journal, lease, notes, queue, records, seals
+from cerank.store import disk, journal, lease, names, notes, queue, records, seals
 from cerank.store.disk import DamagedError
 from cerank.store.layout import RunFolder, plain, runs_folder
 from cerank.store.queue import Entry
@@ -30,6 +30,7 @@ State = Literal["waiting", "queued", "running", "stopping", "paused", "finished"
 
 _FRESH = 30.0  # seconds; 15 beats
 _REMOVED = ".removed"
+_MOST_NAMED = 8  # runs that a hint names
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,6 +64,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     plan: Plan | None
     status: Status
     label: str = ""  # a person's word for it
+    short_name: str = ""  # as `short_name` has it; "" where one run was looked at without its lab
 
 
 # making
@@ -99,8 +101,10 @@ def create(lab: Path, plan: Plan, recipe_toml: bytes, now: datetime) -> RunFolde
     salt = 0
     while (folder := RunFolder(where / _name(plan, now, salt))).path.exists():
         salt += 1
+    taken = set(short_names(lab).values())
     with disk.new_folder(folder.path) as temporary:
         made = RunFolder(temporary)
+        names.keep(made, names.chosen(folder.name, taken))
         disk.make_folder(made.attempts)
         seals.write(made, made.recipe, recipe_toml)
         disk.write(made.plan, records.stamped(data) + b"\n")
@@ -146,7 +150,30 @@ def folders(lab: Path) -> list[RunFolder]:
 def listed(lab: Path, now: datetime) -> list[Row]:
     """A row for each run, the oldest first; a broken one has state "damaged" and says why."""
     waiting = {entry.run: entry for entry in queue.entries_or_none(lab)}
-    return [_row(folder, now, waiting.get(folder.name)) for folder in folders(lab)]
+    named = short_names(lab)
+    return [
+        msgspec.structs.replace(_row(folder, now, waiting.get(folder.name)), short_name=named[folder.name])
+        for folder in folders(lab)
+        if folder.name in named
+    ]
+
+
+def short_names(lab: Path) -> dict[str, str]:
+    """Return the short name of each run of the lab by its id, the oldest first; no two runs have the same."""
+    return names.of_runs(folders(lab))
+
+
+def short_name(folder: RunFolder) -> str:
+    """Return the short name of a run; its id where it has left the lab, or the lab cannot be read."""
+    try:
+        return short_names(folder.lab).get(folder.name, folder.name)
+    except UsageError:
+        return folder.name
+
+
+def title(folder: RunFolder) -> str:
+    """Return a run's short name, with its label beside it where it has one: "brisk-otter (first try)"."""
+    return _told(short_name(folder), _label(folder))
 
 
 def row(folder: RunFolder, now: datetime) -> Row:
@@ -233,9 +260,10 @@ def _is_beating_elsewhere(folder: RunFolder, events: list[Event], quiet: float) 
 
 
 def find(lab: Path, text: str) -> RunFolder:
-    """The run that `text` names: its name, else its label, else a part of its name that fits no other.
+    """Return the run that `text` names.
 
-    `text` is looked up in the listing and never becomes a path.
+    That is the run whose id it is; else the one whose short name or label it is; else the one whose id or short name
+    it is a part of. `text` is looked up in the listing and never becomes a path.
 
     Raises:
         UsageError: it fits none, or several; the hint names the nearest, or those.
@@ -243,17 +271,28 @@ def find(lab: Path, text: str) -> RunFolder:
     known = {folder.name: folder for folder in folders(lab)}
     if text in known:
         return known[text]
+    short = names.of_runs(tuple(known.values()))
     labels = {name: _label(folder) for name, folder in known.items()}
-    fitting = [name for name in known if text and labels[name] == text]
-    fitting = fitting or [name for name in known if text and text in name]
+    fitting = [name for name in known if text and text in {short[name], labels[name]}]
+    fitting = fitting or [name for name in known if text and (text in name or text in short[name])]
     if len(fitting) == 1:
         return known[fitting[0]]
     if fitting:
         more = f" and {len(fitting) - 5} more" if len(fitting) > 5 else ""
-        raise UsageError(f"'{text}' fits {len(fitting)} runs", hint=", ".join(fitting[:5]) + more)
-    names = [*known, *(label for label in labels.values() if label)]
-    hint = nearest(text, names) if names else f"there are no runs in {lab} yet"
+        told = [_told(short[name], labels[name]) for name in fitting[:5]]
+        if text in {short[name] for name in fitting}:  # one run's short name, another's label: only ids tell them apart
+            told = [f"{name}, {one}" for name, one in zip(fitting, told, strict=False)]
+        raise UsageError(f"'{text}' fits {len(fitting)} runs", hint="; ".join(told) + more)
+    words = [*short.values(), *(label for label in labels.values() if label), *known]
+    hint = nearest(text, words) if words else f"there are no runs in {lab} yet"
+    if len(known) > _MOST_NAMED and hint.startswith("known:"):
+        hint = "`cerank ps` lists the runs"
     raise UsageError(f"no run is called '{text}'", hint=hint)
+
+
+def _told(short: str, label: str) -> str:
+    """A run in words: its short name, and its label where it has one."""
+    return f"{short} ({label})" if label else short
 
 
 def _label(folder: RunFolder) -> str:

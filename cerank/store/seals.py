@@ -133,7 +133,11 @@ def refuse_damaged(folder: RunFolder, path: Path) -> None:
     one = of_run(folder).get(_name(folder, path))
     wrong = problem(folder, one) if one else ""
     if wrong:
-        raise DamagedError(wrong, where=str(path), hint=f"`cerank verify {folder.name}` looks at the whole run")
+        from cerank.store import runs  # which imports this module
+
+        raise DamagedError(
+            wrong, where=str(path), hint=f"`cerank verify {runs.short_name(folder)}` looks at the whole run"
+        )
 
 
 # the mark on a damaged run

@@ -222,7 +222,8 @@ class CerankApp(App[str], inherit_bindings=False):
         """Opens the comparison of what the names stand for."""
         from cerank.tui.screens.compare import CompareScreen
 
-        self.push_screen(CompareScreen(self.lab, targets))
+        short = {entry.name: entry.short_name for entry in self.entries}
+        self.push_screen(CompareScreen(self.lab, [short.get(target) or target for target in targets]))
 
     def open_new(self, recipe: Recipe | None = None) -> None:
         """Opens the form of a new run, filled in from a recipe where one is given."""

@@ -62,6 +62,7 @@ class LabFolder:
         folder = RunFolder(
             made.path.with_name(f"2026-11-23-1000{self._count:02d}-two-stages-minilm-aa{self._count:02d}")
         )
+        made.short_name.unlink()  # it follows from the id, which is another one now
         made.path.rename(folder.path)
         return folder
 

@@ -16,7 +16,7 @@ from cerank.domain.readings import Event
 from cerank.lab.comparisons import RunTarget
 from cerank.lab.reporting.declaring import Declared
 from cerank.lab.reporting.records import RunFacts, StageRecord
-from cerank.store import journal, records
+from cerank.store import journal, records, runs
 from cerank.store.layout import RunFolder, plain
 
 _OF_STAGE = ("groups counted", "stage finished")
@@ -56,6 +56,7 @@ def _facts(member: RunTarget, model: str) -> RunFacts:
     passing = {*_PASSING, *(["queries shared"] if shared else [])}
     return RunFacts(
         run=folder.name,
+        short_name=runs.short_name(folder),
         label=member.label,
         model=model,
         seed=plan.recipe.seed,

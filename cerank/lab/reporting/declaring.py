@@ -106,7 +106,7 @@ def _of_runs(lab: Path, texts: Sequence[str], every_stage: bool) -> Declared:
 def _targets(folder: RunFolder, label: str, every_stage: bool) -> list[RunTarget]:
     """The run after its last stage, or after each."""
     plan = runs.load_plan(folder)
-    label = label or notes.load(folder).label or plan.label or folder.name
+    label = label or notes.load(folder).label or plan.label or runs.short_name(folder)
     chain = plan.recipe.chain
     return [RunTarget(label, folder, plan, stage) for stage in (chain if every_stage else chain[-1:])]
 
@@ -178,7 +178,7 @@ def _refuse_same_seed(label: str, group: Sequence[RunTarget]) -> None:
     seeds = [member.plan.recipe.seed for member in group]
     for seed in seeds:
         if seeds.count(seed) > 1:
-            names = ", ".join(member.folder.name for member in group if member.plan.recipe.seed == seed)
+            names = ", ".join(runs.title(member.folder) for member in group if member.plan.recipe.seed == seed)
             raise UsageError(f"'{label}': seed {seed} stands twice", where=names, hint="name one of these runs")
 
 

@@ -18,7 +18,7 @@ from cerank.lab.comparisons import FIRST_STAGE, RunTarget, SeedsTarget, Target, 
 from cerank.lab.reporting.declaring import Declared, Row
 from cerank.lab.reporting.records import FIRST, Source
 from cerank.settings import Settings
-from cerank.store import disk, records
+from cerank.store import disk, records, runs
 
 Say = Callable[[str], None]
 _SAME = 1e-9  # a measure computed twice
@@ -169,7 +169,7 @@ def _disagreements(found: Declared, systems: dict[str, System]) -> tuple[str, ..
                 path = member.folder.measures(member.system, test, first)
                 entry = at(again, Condition(short_name(test), short_name(first)))
                 if entry is not None and path.is_file() and (count := _differing(path, entry)):
-                    where = f"{member.folder.name}: {short_name(test)} over {short_name(first)}"
+                    where = f"{runs.short_name(member.folder)}: {short_name(test)} over {short_name(first)}"
                     out.append(
                         f"{where}: its measures file differs from its ranking, measured again, in {count} values"
                     )

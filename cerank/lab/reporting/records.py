@@ -122,6 +122,7 @@ class RunFacts(msgspec.Struct, frozen=True, kw_only=True):
     """One run behind the tables."""
 
     run: str
+    short_name: str = ""
     label: str
     model: str
     seed: int

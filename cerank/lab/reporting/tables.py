@@ -93,7 +93,7 @@ def groups(report: Report) -> Table:
 
 
 def _facts(report: Report) -> Iterator[tuple[str, StageFacts]]:
-    return ((run.run, stage.facts) for run in report.runs for stage in run.stages if stage.facts is not None)
+    return ((run.short_name, stage.facts) for run in report.runs for stage in run.stages if stage.facts is not None)
 
 
 def shared(report: Report) -> Table:
@@ -135,12 +135,12 @@ def events(report: Report) -> Table:
     """What else the runs recorded: stages taken over, refusals let pass, changes of environment."""
     columns = (Column("run", "run", "name"), Column("kind", "kind"), Column("text", "recorded"))
     rows = [
-        (run.run, kind, f"{stage.stage}: {text}")
+        (run.short_name, kind, f"{stage.stage}: {text}")
         for run in report.runs
         for stage in run.stages
         for kind, text in stage.said
     ]
-    rows += [(run.run, kind, text) for run in report.runs for kind, text in run.events]
+    rows += [(run.short_name, kind, text) for run in report.runs for kind, text in run.events]
     return Table("events", columns, tuple(rows), "What else the runs recorded")
 
 
@@ -188,7 +188,8 @@ def inputs(report: Report) -> Table:
 def runs(report: Report) -> Table:
     """The runs, and the command that does each again."""
     columns = (
-        Column("run", "run", "name"),
+        Column("short_name", "run", "name"),
+        Column("run", "id", "name"),
         Column("model", "model"),
         Column("seed", "seed"),
         Column("state", "state"),
@@ -196,7 +197,8 @@ def runs(report: Report) -> Table:
         Column("command", "command, from this folder"),
     )
     rows = tuple(
-        (run.run, run.model, str(run.seed), run.state, run.fingerprint[:16], run.command) for run in report.runs
+        (run.short_name, run.run, run.model, str(run.seed), run.state, run.fingerprint[:16], run.command)
+        for run in report.runs
     )
     return Table("runs", columns, rows, "The runs")
 

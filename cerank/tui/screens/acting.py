@@ -13,7 +13,7 @@ from cerank.tui.screens.note import NoteScreen
 def clone(screen: LabScreen, entry: Entry) -> None:
     """Opens the form of a new run with the run's recipe in it."""
     if entry.plan is None:
-        screen.house.say(f"{entry.name} has no readable plan to start from", "warning")
+        screen.house.say(f"{entry.title} has no readable plan to start from", "warning")
     else:
         screen.house.open_new(entry.plan.asked)
 

@@ -25,6 +25,7 @@ from cerank.lab import Lab, drafts, forms, matrices
 from cerank.lab.drafts import Checked, Draft
 from cerank.lab.forms import Row
 from cerank.recipes import render, shipped
+from cerank.store import runs
 from cerank.store.layout import RunFolder
 from cerank.text import shown
 from cerank.tui.cells import content
@@ -322,7 +323,7 @@ class NewRunScreen(LabScreen):
             self._refusal = matrices.in_a_line(found)
             self._show_launch()
             return
-        self.house.say(f"{review.runs(len(found))} queued: {found[0].name}{' …' if len(found) > 1 else ''}")
+        self.house.say(f"{review.runs(len(found))} queued: {runs.title(found[0])}{' …' if len(found) > 1 else ''}")
         self.house.look(*(folder.name for folder in found))
         self.dismiss(None)
 

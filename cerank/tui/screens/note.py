@@ -33,7 +33,7 @@ class NoteScreen(ModalScreen[tuple[str, str] | None]):
     def compose(self) -> ComposeResult:
         """The two lines."""
         with Vertical():
-            yield Label(content(f"Label of {self._entry.name}; empty leaves the plan's"))
+            yield Label(content(f"Label of {self._entry.title}; empty leaves the plan's"))
             yield LineInput(content(self._entry.notes.label).plain, id="label")
             yield Label(content("Tags, parted by blanks"))
             yield LineInput(content(" ".join(self._entry.notes.tags)).plain, id="tags")

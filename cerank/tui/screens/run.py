@@ -83,6 +83,7 @@ class RunScreen(LabScreen):
     def __init__(self, name: str) -> None:
         super().__init__()
         self._run_name = name
+        self._title = name  # until it was seen
         self._front = 1
 
     def compose(self) -> ComposeResult:
@@ -115,9 +116,10 @@ class RunScreen(LabScreen):
         entry = self.entry
         if entry is None:
             if self.house.has_looked:
-                self.house.say(f"{self._run_name} is gone", "warning")
+                self.house.say(f"{self._title} is gone", "warning")
                 self.app.pop_screen()
             return
+        self._title = entry.title
         self.query_one(Bar).say(self.house.tally, self.house.devices)
         self.query_one("#where", Static).update(self._where(entry))
         self.query_one(RunTable).show(entries[::-1], frozenset(self.house.marked))

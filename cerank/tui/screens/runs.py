@@ -271,7 +271,7 @@ class RunsScreen(LabScreen):
         """Copies the run's name."""
         entry = self._here()
         if entry is not None:
-            self.house.keep(entry.name, "the run's name")
+            self.house.keep(entry.short_name or entry.name, "the run's name")
 
     def action_export(self) -> None:
         """Writes the list as it is filtered and sorted."""
