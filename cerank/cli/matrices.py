@@ -12,13 +12,14 @@ import msgspec
 
 from cerank import recipes
 from cerank.cli import tables
-from cerank.cli.output import Column, Table, emit, put, say
+from cerank.cli.output import Column, Table, emit, is_for_machines, put, say
 from cerank.domain.matrix import matrix_from
 from cerank.errors import UsageError
 from cerank.lab import Lab, estimates, grids
 from cerank.lab.drafts import seeds_in
 from cerank.lab.grids import Grid, Outline
 from cerank.settings import Settings
+from cerank.store import runs
 from cerank.tabular import Kind
 
 
@@ -90,7 +91,7 @@ def _changes(asked: Asked) -> tuple[dict[str, object], list[str]]:
 def _show(grid: Grid, found: Outline, settings: Settings) -> None:
     matrix = grid.matrix
     shown = [
-        _rows(found),
+        _rows(found, {} if is_for_machines(settings.format) else runs.short_names(settings.lab)),
         *([tables.work(found.work)] if found.work else []),
         *([_shared(found)] if found.shared else []),
         _needs(found),
@@ -124,7 +125,7 @@ def _time(found: Outline) -> str:
     return f"at most some {estimates.in_words(minutes)} on one device, so until {ends} if it starts now"
 
 
-def _rows(found: Outline) -> Table:
+def _rows(found: Outline, short: Mapping[str, str]) -> Table:
     columns = (
         Column("recipe", "recipe"),
         Column("base", "base"),

@@ -41,6 +41,7 @@ class System(msgspec.Struct, frozen=True, kw_only=True):
     label: str
     measured: tuple[Measured, ...]
     members: tuple[System, ...] = ()  # the seeds, where `measured` holds their means
+    run: str = ""  # the run's id in its lab; "" for a file or for several seeds
     is_fixed: bool = False  # has no seed (BM25): a claim about recipes needs no spread of it
 
 

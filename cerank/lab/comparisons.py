@@ -369,7 +369,8 @@ def _of_run(found: RunTarget, names: Sequence[str], only: str = "") -> System:
         qrels = _run_qrels(found.folder, test)
         condition = Condition(short_name(test), short_name(first))
         rows.append(measured(names, condition, qrels, identity(qrels), read_run(path).ranking))
-    return System(label=found.label, measured=tuple(rows), is_fixed=found.system == FIRST_STAGE)
+    is_fixed = found.system == FIRST_STAGE
+    return System(label=found.label, measured=tuple(rows), run=found.folder.name, is_fixed=is_fixed)
 
 
 def _of_file(found: FileTarget, names: Sequence[str], judged: Mapping[Condition, Qrels]) -> System:

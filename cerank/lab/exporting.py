@@ -38,11 +38,14 @@ def whole(found: Comparison, *, with_reasons: bool = False) -> Table:
     terms, lines, known = found.terms, summary(found), _by_line(found)
     method = (found.family, found.family_equivalence, terms.correction, round(1 - terms.confidence, 12), terms.claim)
     names = [*lines[0].__struct_fields__, "family", "family_equivalence", "correction", "alpha", "claim"]
+    names += ["run", "against_run"]
+    run_of = {system.label: system.run for system in found.systems}
     body = []
     for line in lines:
         row = known.get(_key(line))
         reason = (explain(row.judgment) if row else "",) if with_reasons else ()
-        body.append((*(getattr(line, name) for name in line.__struct_fields__), *method, *reason))
+        ids = (run_of.get(line.system, ""), run_of.get(line.against, ""))
+        body.append((*(getattr(line, name) for name in line.__struct_fields__), *method, *ids, *reason))
     columns = [*names, *(["reason"] if with_reasons else [])]
     return Table("comparison", tuple(Column(name, name) for name in columns), tuple(body))
 
