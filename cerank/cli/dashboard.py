@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import sys
+from typing import Annotated
+
+import typer
 
 from cerank.cli import options
 from cerank.cli.output import say
@@ -10,8 +13,11 @@ from cerank.cli.running import settings_of
 from cerank.errors import UsageError
 from cerank.lab import Lab
 
+Name = Annotated[str, typer.Argument(metavar="[RUN]", help="Open this run: its name, its label, or a part of it.")]
+
 
 def tui(
+    name: Name = "",
     lab: options.Lab = None,
     cache: options.Cache = None,
     device: options.Device = None,
@@ -21,8 +27,10 @@ def tui(
     settings = settings_of(lab, cache, device, threads)
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise UsageError("the dashboard needs a terminal", hint="`cerank ps` and `cerank show` work without one")
+    home = Lab(settings)
+    at = home.find(name).name if name else ""
     from cerank.tui.app import run
 
-    said = run(Lab(settings))
+    said = run(home, at)
     if said:
         say(said)

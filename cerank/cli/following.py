@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext
 from types import TracebackType
 from typing import Protocol
 
 from cerank.cli import tables
-from cerank.cli.output import emit, say
+from cerank.cli.output import emit, form_of, say, width_of
 from cerank.domain.readings import Progress
 from cerank.errors import ExitCode
 from cerank.lab import Lab
@@ -154,13 +155,10 @@ class _Memory:
 
 def _ended(lab: Lab, folder: RunFolder, form: str, was_interrupted: bool, wide: bool) -> ExitCode:
     """Says how a run ended and shows its table; returns what the command ends with."""
-    from cerank.lab import comparisons
-
     status = lab.status(folder)
     again = f"go on with `cerank resume {runs.short_name(folder)}`"
     if status.state == "finished":
-        plan = runs.load_plan(folder)
-        emit([tables.comparison(comparisons.of_run(folder), form), tables.places(folder, plan)], form, wide=wide)
+        conclude(lab, folder, form, wide=wide)
         return ExitCode.OK
     if status.state == "paused":
         say(f"run {runs.title(folder)} is paused at a checkpoint; {again}")
@@ -172,6 +170,30 @@ def _ended(lab: Lab, folder: RunFolder, form: str, was_interrupted: bool, wide: 
     say(f"run {runs.title(folder)} is {status.state}{': ' + status.text if status.text else ''}; {again}")
     say(f"what its worker last wrote is in {folder.log}")
     return ExitCode.FAILED
+
+
+def conclude(lab: Lab, folder: RunFolder, form: str, *, wide: bool) -> None:
+    """Show what a finished run came to: tables, where a person who begins goes on, and the answer last of all.
+
+    Where stdout is for machines, people find the tables on stderr.
+    """
+    from cerank.lab import answering, steps
+
+    plan = runs.load_plan(folder)
+    emit([*tables.results(folder, plan, form), tables.places(folder, plan)], form, wide=wide)
+    if form_of(form) != "table":
+        emit(tables.results(folder, plan, "table"), "table", sys.stderr, wide=wide)
+    if lines := steps.after_first(lab, folder, plan):
+        say("\n".join(["", "Next:", *lines]))
+    tell(answering.of_run(folder).paragraphs)
+
+
+def tell(paragraphs: Sequence[str]) -> None:
+    """Say the answers on stderr, broken at words, with an empty line before each."""
+    from cerank.cli.drawing import wrapped
+
+    for text in paragraphs:
+        say("\n" + "\n".join(wrapped(text, min(100, width_of(sys.stderr)))))
 
 
 def wait_until_held(lab: Lab, folder: RunFolder, worker: Worker) -> None:

@@ -106,6 +106,8 @@ def compare(
 
     Differences with intervals, paired t-tests corrected over the whole table, effect sizes, equivalence by margin.
     """
+    from cerank.cli.following import tell
+    from cerank.evaluate.answers import paragraphs
     from cerank.evaluate.compare import Terms
     from cerank.lab import comparisons, exporting, verifying
 
@@ -132,6 +134,7 @@ def compare(
     shown = [tables.comparison(found, settings.format, with_reasons=reasons)]
     emit([*shown, exporting.secondary(found)] if with_secondary else shown, settings.format, wide=wide)
     tables.narrate(found, settings.format)
+    tell(paragraphs(found))
     for doubt in verifying.doubts(settings.lab, names):
         say(doubt)
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from cerank.data.overlaps import Overlap
     from cerank.evaluate.compare import Comparison
     from cerank.evaluate.systems import System
+    from cerank.lab.answering import Told
     from cerank.lab.plans import Work
     from cerank.lab.powering import Case
 
@@ -236,6 +237,17 @@ def places(folder: RunFolder, plan: Plan) -> Table:
     rows += [("TREC runs", str(folder.path / "rankings")), ("measures", str(folder.path / "measures"))]
     rows.append(("readings", str(folder.readings)))
     return _pairs("files", rows, "Files")
+
+
+def results(told: Told, form: str = "") -> list[Table]:
+    """Return what a run came to: its comparison and what each stage cost; for machines the answers, too."""
+    from cerank.lab import answering, costs, exporting
+
+    cost = costs.table(told.costs)
+    if is_for_machines(form):
+        return [exporting.whole(told.found, costs=told.by_stage), cost, answering.table(told)]
+    shown = list(exporting.by_stage(told.found)) if form_of(form) == "table" else [exporting.readable(told.found)]
+    return [*shown, cost]
 
 
 def comparison(found: Comparison, form: str = "", *, with_reasons: bool = False) -> Table:

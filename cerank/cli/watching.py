@@ -41,25 +41,29 @@ def show(
     json: options.Json = False,
 ) -> None:
     """Show one run: how it stands, its plan, its validations, its table, and where its files are."""
+    from cerank.cli.following import tell
     from cerank.data.overlaps import Shared
-    from cerank.lab import comparisons
+    from cerank.lab import answering
 
     settings = settings_of(lab, form=form, json=json)
     home = Lab(settings)
     folder = home.find(name)
     row = next(entry for entry in home.listed() if entry.folder == folder)
+    told: tuple[str, ...] = ()
     shown = [tables.state(row, settings.format)]
     if row.plan is not None:
         shown += [tables.inputs(row.plan), tables.stages(folder, row.plan), tables.validations(folder, row.plan)]
         overlaps = records.load_if_there(folder.overlaps, Shared)
         shown += [tables.shared(overlaps.overlaps)] if overlaps and overlaps.overlaps else []
         try:
-            shown.append(tables.comparison(comparisons.of_run(folder), settings.format))
+            shown += tables.results(folder, row.plan, settings.format)
+            told = answering.of_run(folder).paragraphs
         except MissingError as error:
             say(error.what)
         shown.append(tables.rankings(folder, row.plan))
         shown.append(tables.places(folder, row.plan))
     emit(shown, settings.format, wide=wide)
+    tell(told)
 
 
 def logs(

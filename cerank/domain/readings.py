@@ -39,6 +39,16 @@ class Validation(msgspec.Struct, frozen=True, tag="validation"):
     attempt: int = 0
 
 
+class Scoring(msgspec.Struct, frozen=True):
+    """One piece of a re-ranking that went through the model; scores kept from an earlier re-ranking are not counted."""
+
+    system: str
+    dataset: str
+    pairs: int
+    seconds: float  # wall time
+    attempt: int = 0
+
+
 class Event(msgspec.Struct, frozen=True):
     """Something that happened to a run: started, stopped, checkpoint saved or rejected, replay mismatch."""
 

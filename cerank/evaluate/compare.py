@@ -40,7 +40,7 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     margins: dict[str, Margin] = {}  # measure -> the largest difference that does not matter
     correction: Correction = "holm"
     family: int = 0  # tests declared; 0 takes those shown
-    pairs: Literal["baseline", "all"] = "baseline"
+    pairs: Literal["baseline", "all", "stages"] = "baseline"  # stages: each against the one before it and the first
     claim: Literal["checkpoints", "recipes"] = "checkpoints"  # recipes: seeds are a sample, too
     with_secondary: bool = False
     rounds: int = ROUNDS  # random flips and resamples
@@ -112,7 +112,7 @@ def compare(
     pairings: Sequence[Pairing] = (),
     terms: Terms = _DEFAULT,
 ) -> Comparison:
-    """Every system against the first (or every pair), in every condition, by every measure.
+    """Every system against the first (or as `terms.pairs` says), in every condition, by every measure.
 
     Args:
         systems: at least two, the baseline first.
@@ -153,7 +153,14 @@ def compare(
 def _every(
     systems: Sequence[System], measures: Sequence[str], conditions: Sequence[Condition], terms: Terms
 ) -> list[Pairing]:
-    couples = list(combinations(systems, 2)) if terms.pairs == "all" else [(systems[0], other) for other in systems[1:]]
+    if terms.pairs == "all":
+        couples = list(combinations(systems, 2))
+    elif terms.pairs == "stages":
+        # The second system has the first one before it, so it is compared once.
+        steps = [(place, place - 1) for place in range(1, len(systems))]
+        couples = [(systems[left], systems[at]) for at, before in steps for left in dict.fromkeys((before, 0))]
+    else:
+        couples = [(systems[0], other) for other in systems[1:]]
     return [
         Pairing(condition=condition, measure=measure, left=left.label, right=right.label)
         for condition in conditions

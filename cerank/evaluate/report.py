@@ -60,12 +60,19 @@ class SummaryRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def summary(comparison: Comparison) -> tuple[SummaryRow, ...]:
-    """For each condition and measure: each baseline's line, then its rows; with all pairs, one for each pair."""
+    """For each condition and measure: each baseline's line, then its rows; with all pairs, one for each pair.
+
+    Of stages: the first stage's line, then each stage against the one before it, then against the first stage.
+    """
     systems = {system.label: system for system in comparison.systems}
     out = []
     for condition in comparison.conditions:
         for measure in comparison.measures:
             rows = [row for row in comparison.rows if (row.condition, row.measure) == (condition, measure)]
+            if comparison.terms.pairs == "stages":
+                out.append(_plain(systems[comparison.baseline], condition, measure))
+                out.extend(_compared(systems[row.right], row) for row in rows)
+                continue
             for left in dict.fromkeys(row.left for row in rows):
                 if comparison.terms.pairs == "baseline":
                     out.append(_plain(systems[left], condition, measure))

@@ -236,7 +236,7 @@ def _condensed(names: Sequence[str]) -> dict[str, str]:
 
 
 def of_run(folder: RunFolder) -> Comparison:
-    """A run's own table: each stage that has been measured against the first stage.
+    """Compare a run's measured stages: each with the stage before it and with the first stage, in one family.
 
     Raises:
         MissingError: no stage of it has been measured yet.
@@ -249,7 +249,7 @@ def of_run(folder: RunFolder) -> Comparison:
         raise MissingError("nothing of it has been re-ranked and measured yet", where=runs.title(folder))
     names = plan.recipe.evaluate.measures
     targets = [RunTarget(name, folder, plan, name) for name in done]
-    terms = Terms(margins=declared_margins(targets, names, all_pairs=False))
+    terms = Terms(margins=declared_margins(targets, names, all_pairs=False), pairs="stages")
     return compare([_of_run(found, names) for found in targets], names, terms=terms)
 
 

@@ -6,7 +6,7 @@ Invariant: every number is the comparison's own; papers get it rounded, machines
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -18,8 +18,10 @@ from cerank.registry import nearest
 from cerank.store import disk
 from cerank.store.layout import plain
 from cerank.tabular import Column, Table, written
+from cerank.text import count
 
 if TYPE_CHECKING:
+    from cerank.evaluate.answers import Cost
     from cerank.evaluate.compare import Comparison, Row
     from cerank.evaluate.report import SummaryRow
     from cerank.evaluate.systems import System
@@ -30,22 +32,28 @@ ENDINGS: dict[Form, str] = {"latex": ".tex", "markdown": ".md", "csv": ".csv", "
 _SAME = 1e-12  # intervals closer than this are one, computed twice
 
 
-def whole(found: Comparison, *, with_reasons: bool = False) -> Table:
-    """Every field of every row in full precision, for machines, with the family and method it was judged by."""
+def whole(found: Comparison, *, with_reasons: bool = False, costs: Mapping[str, Cost] | None = None) -> Table:
+    """Every field of every row in full precision, for machines, with the family and method it was judged by.
+
+    The column "answer" has each verdict in words; `costs`, by the label of a stage, stand in it.
+    """
+    from cerank.evaluate.answers import answers
     from cerank.evaluate.report import summary
     from cerank.evaluate.verdicts import explain
 
     terms, lines, known = found.terms, summary(found), _by_line(found)
     method = (found.family, found.family_equivalence, terms.correction, round(1 - terms.confidence, 12), terms.claim)
     names = [*lines[0].__struct_fields__, "family", "family_equivalence", "correction", "alpha", "claim"]
-    names += ["run", "against_run"]
+    names += ["run", "against_run", "answer"]
+    said = {(one.dataset, one.first_stage, one.measure, one.left, one.right): one for one in answers(found, costs)}
     run_of = {system.label: system.run for system in found.systems}
     body = []
     for line in lines:
         row = known.get(_key(line))
         reason = (explain(row.judgment) if row else "",) if with_reasons else ()
         ids = (run_of.get(line.system, ""), run_of.get(line.against, ""))
-        body.append((*(getattr(line, name) for name in line.__struct_fields__), *method, *ids, *reason))
+        answer = said[_key(line)].whole if _key(line) in said else ""
+        body.append((*(getattr(line, name) for name in line.__struct_fields__), *method, *ids, answer, *reason))
     columns = [*names, *(["reason"] if with_reasons else [])]
     return Table("comparison", tuple(Column(name, name) for name in columns), tuple(body))
 
@@ -93,8 +101,8 @@ def readable(found: Comparison, *, with_reasons: bool = False) -> Table:
 
     rows, known = summary(found), _by_line(found)
     is_one = len({(row.dataset, row.first_stage) for row in rows}) == 1
-    is_all_pairs = found.terms.pairs == "all"
-    columns = [Column("system", "system"), *([Column("against", "against")] if is_all_pairs else [])]
+    has_against = found.terms.pairs != "baseline"
+    columns = [Column("system", "system"), *([Column("against", "against")] if has_against else [])]
     columns += [Column("measure", "measure"), Column("mean", "mean", "number")]
     columns += [
         Column("difference", "difference", "signed"),
@@ -113,11 +121,61 @@ def readable(found: Comparison, *, with_reasons: bool = False) -> Table:
     body = []
     for row, rest in zip(rows, rests, strict=True):
         where = () if is_one else (row.dataset, row.first_stage)
-        against = (row.against,) if is_all_pairs else ()
+        against = (row.against,) if has_against else ()
         judged = (rest,) if has_other else ()
         body.append((*where, row.system, *against, *_figures(row), *judged, row.verdict))
     notes = (*_footnotes(found), *(reasons(found) if with_reasons else ()))
     return Table("comparison", tuple(columns), tuple(body), _title(found, rows, is_one), notes)
+
+
+def by_stage(found: Comparison) -> tuple[Table, ...]:
+    """Return a run's own comparison for a screen of 80 columns, a table for each condition; notes under the last.
+
+    A difference stands with the interval that its verdict rests on, in one column that never goes.
+    """
+    from cerank.evaluate.report import summary
+
+    rows, known = summary(found), _by_line(found)
+    columns = (
+        Column("system", "system"),
+        Column("against", "against"),
+        Column("measure", "measure", "name"),
+        Column("mean", "mean", "number"),
+        Column("difference", "difference [corrected]", "name"),
+        Column("verdict", "verdict"),
+        Column("p_corrected", "p corr.", "p", priority=1),
+        Column("wtl", "W/T/L", "name", priority=2),
+        Column("interval", f"{100 * found.terms.confidence:.3g} % interval", "name", priority=3),
+        Column("p", "p", "p", priority=5),
+        Column("effect", "d_z", "signed", 2, priority=4),
+    )
+    out = []
+    for condition in found.conditions:
+        body = []
+        here = [row for row in rows if (row.dataset, row.first_stage) == (condition.dataset, condition.first_stage)]
+        for line in here:
+            row = known.get(_key(line))
+            _, _, _, interval, p, p_corrected, effect, wtl = _figures(line)
+            figures = (line.measure, line.mean, _with_interval(row) if row else "", line.verdict)
+            body.append((line.system, line.against, *figures, p_corrected, wtl, interval, p, effect))
+        title = f"{condition}, {count(here[0].queries, 'query')}"
+        out.append(Table("comparison", columns, tuple(body), title))
+    note = "[corrected]: the interval that a verdict rests on, after correction for all tests"
+    out[-1] = msgspec.structs.replace(out[-1], notes=(note, *_footnotes(found)))
+    return tuple(out)
+
+
+def _with_interval(row: Row) -> str:
+    """A difference with the interval that its verdict rests on, without zeros before the points: 23 characters."""
+    judgment = row.judgment
+    low, high = judgment.low, judgment.high
+    if judgment.verdict in {"equivalent", "different but negligible"}:
+        low, high = judgment.equivalence_low or 0.0, judgment.equivalence_high or 0.0
+    return f"{_signed(row.paired.difference)} [{_signed(low)}, {_signed(high)}]"
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.4f}".replace("0.", ".", 1) if abs(value) < 1 else f"{value:+.4f}"
 
 
 _Key = tuple[str, str, str, str, str]
@@ -188,6 +246,8 @@ def _rests_on(line: SummaryRow, row: Row | None) -> str:
 
 def _title(found: Comparison, rows: Sequence[SummaryRow], is_one: bool) -> str:
     against = "every pair" if found.terms.pairs == "all" else f"against {found.baseline}"
+    if found.terms.pairs == "stages":
+        against = "each stage against the one before it and the first stage"
     return f"{found.conditions[0]}, {rows[0].queries} queries, {against}" if is_one else against
 
 

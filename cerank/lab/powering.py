@@ -131,7 +131,8 @@ def of_rankings(
 def of_plan(plan: Plan) -> tuple[Case, ...]:
     """Whether the plan's test datasets could show the margins it declares, by the assumed spreads; none without one.
 
-    The family is the run's own table: each stage over each first stage on each test dataset, for each margin. A
+    The family is the run's own table: each stage with the one before it and with the first stage, over
+    each first stage on each test dataset, for each margin. A
     measure without an assumed spread is left out.
     """
     from cerank.data.datasets import open_dataset
@@ -139,7 +140,8 @@ def of_plan(plan: Plan) -> tuple[Case, ...]:
     recipe = plan.recipe
     margins = {name: value for name, value in recipe.evaluate.margins.items() if assumed_sd(name) is not None}
     data = recipe.data
-    tests = len(recipe.chain) * len(data.first_stages) * len(data.test) * len(recipe.evaluate.margins)
+    pairs = 2 * len(recipe.chain) - 1  # each stage with the one before it and, from the second on, with the first stage
+    tests = pairs * len(data.first_stages) * len(data.test) * len(recipe.evaluate.margins)
     cases = []
     for test in data.test if margins else ():
         queries = len(open_dataset(test, Path(plan.cache)).qrels)

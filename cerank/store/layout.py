@@ -146,6 +146,11 @@ class RunFolder(msgspec.Struct, frozen=True):
         return self.path / "events.jsonl"
 
     @property
+    def scorings(self) -> Path:
+        """Journal of `domain.readings.Scoring`: what re-ranking took; no result depends on it, and it has no hash."""
+        return self.path / "scorings.jsonl"
+
+    @property
     def overlaps(self) -> Path:
         """`overlaps.Shared`: queries that parts of the recipe share; written once, when the inputs are checked."""
         return self.path / "overlaps.json"

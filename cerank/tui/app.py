@@ -64,7 +64,7 @@ class CerankApp(App[str], inherit_bindings=False):
     DataTable > .datatable--cursor { background: $primary 25%; color: $foreground; text-style: none; }
     """
 
-    def __init__(self, lab: Lab, *, look_every: float = LOOK_EVERY) -> None:
+    def __init__(self, lab: Lab, *, look_every: float = LOOK_EVERY, open_at: str = "") -> None:
         super().__init__(ansi_color=True if "NO_COLOR" in os.environ else None)  # else Textual draws in greys
         self.lab = lab
         self.entries: tuple[Entry, ...] = ()
@@ -72,6 +72,7 @@ class CerankApp(App[str], inherit_bindings=False):
         self.has_looked = False
         self.devices = ""  # what the bar says of them
         self.files = Path.cwd()  # where exports go
+        self._open_at = open_at  # a run's id; "" opens the list
         self._again: set[str] = set()
         self._watch = Watch(lab.folder)
         self._machine = system.Machine(lab.folder)
@@ -124,6 +125,13 @@ class CerankApp(App[str], inherit_bindings=False):
             self.marked = [name for name in self.marked if name in names]
             for change in changes(before, entries):
                 self._toast(change)
+        if is_first and self._open_at in {entry.name for entry in entries}:
+            from cerank.tui.screens.run import RunScreen
+
+            if isinstance(self.screen, LabScreen):
+                self.screen.see(entries)  # the list below, for the way back
+            self.push_screen(RunScreen(self._open_at))
+            return
         if isinstance(self.screen, LabScreen) and (is_first or not same or not is_told or self.screen.wants_every_look):
             self.screen.see(entries)
 
@@ -280,6 +288,6 @@ def _warm_up() -> None:
     import cerank.tui.screens.run  # noqa: F401 - for its side effect
 
 
-def run(lab: Lab) -> str:
-    """Runs the dashboard until a person leaves; returns what to say then."""
-    return CerankApp(lab).run() or ""
+def run(lab: Lab, name: str = "") -> str:
+    """Run the dashboard, open at the run of that id if one is given, until a person leaves; return what to say then."""
+    return CerankApp(lab, open_at=name).run() or ""

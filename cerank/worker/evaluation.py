@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from array import array
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -12,13 +13,15 @@ from cerank.data.facts import ranking_facts
 from cerank.data.trec import write_qrels, write_run
 from cerank.domain.plan import Plan
 from cerank.domain.rankings import Ranking, ordered
+from cerank.domain.readings import Scoring
 from cerank.evaluate.measures import check, per_query
 from cerank.learn.kept import identity, scored
-from cerank.learn.rerank import Scorer
+from cerank.learn.rerank import Scorer, Texts
 from cerank.store import disk, manifests, seals
 from cerank.store.layout import RunFolder
 from cerank.store.scores import KeptScores
 from cerank.worker.beat import Beat
+from cerank.worker.notes import Notes
 from cerank.worker.sources import Sources
 
 CHUNK = 32  # queries scored between two looks at the stop flag; the unit of resuming
@@ -44,11 +47,30 @@ def union(rankings: Sequence[Ranking], query: str) -> list[str]:
     return list(dict.fromkeys(doc for ranking in rankings for doc in ranking.get(query, ())))
 
 
+class _Timed:
+    """A scorer that keeps count of the pairs it scored and the time they took."""
+
+    def __init__(self, scorer: Scorer) -> None:
+        self._scorer = scorer
+        self.pairs, self.seconds = 0, 0.0
+
+    def chunk(
+        self, wanted: Mapping[str, Sequence[str]], queries: Texts, documents: Texts
+    ) -> dict[str, dict[str, float]]:
+        """As `Scorer.chunk`."""
+        began = time.monotonic()
+        found = self._scorer.chunk(wanted, queries, documents)
+        self.seconds += time.monotonic() - began
+        self.pairs += sum(map(len, wanted.values()))
+        return found
+
+
 class Evaluation:
     """Re-ranks and measures the systems of one run on its test datasets."""
 
-    def __init__(self, plan: Plan, folder: RunFolder, sources: Sources, beat: Beat) -> None:
+    def __init__(self, plan: Plan, folder: RunFolder, sources: Sources, notes: Notes, beat: Beat) -> None:
         self._plan, self._folder, self._sources, self._beat = plan, folder, sources, beat
+        self._notes = notes
 
     def prepare(self) -> None:
         """Keeps each test dataset's qrels, and measures the first stages at the depth that is re-ranked."""
@@ -100,8 +122,9 @@ class Evaluation:
             part = self._folder.scores_part(system, test, "all", number)
             found = _kept(part)
             if found is None:
+                timed = _Timed(scorer)
                 found = scored(
-                    scorer,
+                    timed,
                     wanted,
                     lambda ids: self._sources.queries(test, ids),
                     lambda ids: self._sources.documents(test, ids),
@@ -109,6 +132,8 @@ class Evaluation:
                 )
                 with manifests.sealed_folder(part) as inside:
                     disk.write(inside / "scores.json", msgspec.json.encode(found))
+                if timed.pairs:
+                    self._notes.scoring(Scoring(system, test, timed.pairs, timed.seconds))
             out |= {query: array("d", [found[query][doc] for doc in docs]) for query, docs in wanted.items()}
             self._beat.advance(len(queries), sum(map(len, wanted.values())))
         kept.trim()

@@ -7,7 +7,7 @@ from datetime import datetime
 
 import msgspec
 
-from cerank.domain.readings import Event, Position
+from cerank.domain.readings import Event, Position, Scoring
 from cerank.store import journal, records
 from cerank.store.journal import Journal
 from cerank.store.layout import ReadingRow, RunFolder
@@ -32,6 +32,7 @@ class Notes:
         self.attempt, self._now = attempt, now
         self._events: Journal[Event] = Journal(folder.events, Event)
         self._readings: Journal[ReadingRow] = Journal(folder.readings, ReadingRow)
+        self._scorings: Journal[Scoring] = Journal(folder.scorings, Scoring)
         before: list[ReadingRow] = journal.read(folder.readings, ReadingRow)
         self._before: dict[_Key, ReadingRow] = {_key(row): row for row in before}
         self.replayed = 0
@@ -61,6 +62,10 @@ class Notes:
             what = f"step {row.step} gave {_bits(row)} and before {_bits(old)}"
             self.event("replay mismatch", what, Position(row.stage, row.step))
 
+    def scoring(self, row: Scoring) -> None:
+        """Add what re-ranking a chunk of queries took."""
+        self._scorings.append(msgspec.structs.replace(row, attempt=self.attempt))
+
     def sync(self) -> None:
         """Returns once all readings survive a power cut."""
         self._readings.sync()
@@ -72,4 +77,5 @@ class Notes:
     def close(self) -> None:
         """Syncs and closes both journals."""
         self._readings.close()
+        self._scorings.close()
         self._events.close()

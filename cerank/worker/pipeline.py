@@ -43,7 +43,7 @@ def carry_out(plan: Plan, folder: RunFolder, *, notes: Notes, beat: Beat, stop: 
         pause()
         beat.enter("candidates", f"{use.first_stage} on {use.dataset}", total=1)
         sources.candidates(use.dataset, use.first_stage)
-    evaluation = Evaluation(plan, folder, sources, beat)
+    evaluation = Evaluation(plan, folder, sources, notes, beat)
     evaluation.prepare()
     desk = Desk(plan, folder, sources, notes, beat, stop)
     for index, (name, stage) in enumerate(plan.recipe.chained()):
