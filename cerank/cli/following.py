@@ -179,13 +179,13 @@ def conclude(lab: Lab, folder: RunFolder, form: str, *, wide: bool) -> None:
     """
     from cerank.lab import answering, steps
 
-    plan = runs.load_plan(folder)
-    emit([*tables.results(folder, plan, form), tables.places(folder, plan)], form, wide=wide)
+    plan, told = runs.load_plan(folder), answering.of_run(folder)
+    emit([*tables.results(told, form), tables.places(folder, plan)], form, wide=wide)
     if form_of(form) != "table":
-        emit(tables.results(folder, plan, "table"), "table", sys.stderr, wide=wide)
+        emit(tables.results(told, "table"), "table", sys.stderr, wide=wide)
     if lines := steps.after_first(lab, folder, plan):
         say("\n".join(["", "Next:", *lines]))
-    tell(answering.of_run(folder).paragraphs)
+    tell(told.paragraphs)
 
 
 def tell(paragraphs: Sequence[str]) -> None:

@@ -49,21 +49,22 @@ def show(
     home = Lab(settings)
     folder = home.find(name)
     row = next(entry for entry in home.listed() if entry.folder == folder)
-    told: tuple[str, ...] = ()
+    answers: tuple[str, ...] = ()
     shown = [tables.state(row, settings.format)]
     if row.plan is not None:
         shown += [tables.inputs(row.plan), tables.stages(folder, row.plan), tables.validations(folder, row.plan)]
         overlaps = records.load_if_there(folder.overlaps, Shared)
         shown += [tables.shared(overlaps.overlaps)] if overlaps and overlaps.overlaps else []
         try:
-            shown += tables.results(folder, row.plan, settings.format)
-            told = answering.of_run(folder).paragraphs
+            told = answering.of_run(folder)
+            shown += tables.results(told, settings.format)
+            answers = told.paragraphs
         except MissingError as error:
             say(error.what)
         shown.append(tables.rankings(folder, row.plan))
         shown.append(tables.places(folder, row.plan))
     emit(shown, settings.format, wide=wide)
-    tell(told)
+    tell(answers)
 
 
 def logs(

@@ -229,17 +229,17 @@ def _needed(found: Comparison, row: Row) -> list[str]:
         return []
     if margin is None:
         who = "The recipe declares no margin" if found.terms.pairs == "stages" else "No margin is declared"
-        none = f"{who}, so they cannot show either that the two are the same."
+        none = f"{who}, so that the two are the same cannot be shown either."
         if judged.queries_for_difference is None and not row.paired.difference:
             return [none]
         size = _figure(row.paired.difference)
         many = _many(judged.queries_for_difference)
-        return [f"To show a difference of {size} you would need {many} (80 % power).", none]
+        return [f"To show a true difference of {size} you would need {many} (80 % power).", none]
     size = _short(margin.value)
     different = power.queries_for_difference(margin.value, row.paired.sd, alpha=judged.level)
     late = "" if margin.before else ", a margin chosen after the run,"
     return [
-        f"To show a difference of {size}{late} you would need {_many(different)}, to show that the two are the same "
+        f"To show a true difference of {size}{late} you would need {_many(different)}, to show that the two are the same "
         f"within ±{size} {_many(judged.queries_for_margin)} if they are (80 % power)."
     ]
 

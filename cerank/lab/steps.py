@@ -9,7 +9,7 @@ from pathlib import Path
 from cerank import recipes
 from cerank.domain.plan import Plan
 from cerank.lab.lab import Lab
-from cerank.settings import resolve
+from cerank.settings import Flags, resolve
 from cerank.store import runs
 from cerank.store.layout import RunFolder
 
@@ -25,13 +25,13 @@ def after_first(lab: Lab, folder: RunFolder, plan: Plan) -> list[str]:
 def commands(home: Path, folder: RunFolder, plan: Plan) -> list[str]:
     """Return three lines, each a command for this run in this lab with what it does."""
     name, chain = runs.short_name(folder), plan.recipe.chain
-    at = "" if home == resolve({}, os.environ, Path.cwd()).settings.lab else f" --lab {shlex.quote(str(home))}"
+    at = "" if home == resolve(Flags(), os.environ, Path.cwd()).settings.lab else f" --lab {shlex.quote(str(home))}"
     before = f"{name}:{chain[-2] if len(chain) > 1 else 'first-stage'}"
     recipe = plan.recipe.name if plan.recipe.name in recipes.shipped() else _DEFAULT
     found = {
         f"cerank tui {shlex.quote(name)}{at}": "open the dashboard at this run",
         f"cerank compare {shlex.quote(before)} {shlex.quote(name)}{at}": "compare, query by query",
-        f"cerank run --recipe {recipe} --dataset ./my-data --dry-run{at}": "your own data: a folder, as the README says",
+        f"cerank run --recipe {recipe} --dataset ./my-data --dry-run{at}": "your own data, from a folder",
     }
     width = max(map(len, found))
     if width > 60:

@@ -152,7 +152,7 @@ def test_a_margin_for_a_measure_no_one_knows_is_refused_with_its_key(lab):
 
 def test_a_plan_says_whether_its_queries_can_show_its_margins(lab):
     (hard, easy) = powering.of_plan(planned(lab, nDCG_at_10=0.02, RR_at_10=0.9))
-    assert (hard.measure, hard.outlook.queries, hard.outlook.tests) == ("nDCG@10", 12, 2 * 2 * 1 * 2)
+    assert (hard.measure, hard.outlook.queries, hard.outlook.tests) == ("nDCG@10", 12, 3 * 2 * 1 * 2)
     assert (hard.can_show, easy.can_show) == (False, True)
     lines = powering.sentences([hard, easy])
     assert lines[0].startswith("12 queries of data[70%:] cannot show equivalence within ±0.02 by nDCG@10: ")

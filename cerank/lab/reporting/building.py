@@ -77,6 +77,19 @@ def report(settings: Settings, request: Request, say: Callable[[str], None] = la
         sources=data.sources,
         comparison=verdicts.comparison,
         curves=curves,
+        answers=_answers(verdicts),
+    )
+
+
+def _answers(verdicts: Judged) -> tuple[str, ...]:
+    """Every verdict in words, where it is about, after its measure."""
+    from cerank.evaluate.answers import answers
+
+    if verdicts.comparison is None:
+        return ()
+    return tuple(
+        f"{row.measure} on {row.condition}: {one.whole}"
+        for row, one in zip(verdicts.comparison.rows, answers(verdicts.comparison), strict=True)
     )
 
 

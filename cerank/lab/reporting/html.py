@@ -59,7 +59,7 @@ def document(report: Report) -> str:
         parts.append("<h2>Curves</h2>")
         parts += [f"<figure>{one.svg}<figcaption>{html(one.title)}</figcaption></figure>" for one in report.curves]
     parts += [_side(side) for side in (*tables.sides(report), tables.sources(report))]
-    parts += [_list("Notes", report.notes), _list("Not measured yet", report.missing)]
+    parts += [_list("Answers", report.answers), _list("Notes", report.notes), _list("Not measured yet", report.missing)]
     return "\n".join([*(part for part in parts if part), "</body></html>"]) + "\n"
 
 

@@ -137,7 +137,7 @@ def document(report: Report) -> str:
     parts.append("\\clearpage\n")
     for side in tables.sides(report):
         parts.append(_long(side))
-    for title, lines in (("Notes", report.notes), ("Not measured yet", report.missing)):
+    for title, lines in (("Answers", report.answers), ("Notes", report.notes), ("Not measured yet", report.missing)):
         if lines:
             items = "".join(f"\\item[--] {escaped(line)}\n" for line in lines)
             parts.append(f"\\subsection*{{{title}}}\n{{\\raggedright\\begin{{itemize}}\n{items}\\end{{itemize}}}}\n")

@@ -25,7 +25,7 @@ def document(report: Report, *, has_files: bool = False) -> str:
         parts += [f"## Curves\n\n![{escapes.markdown(one.title)}](curves/{one.name}.svg)\n" for one in report.curves]
     for side in tables.sides(report):
         parts.append(f"## {escapes.markdown(side.title)}\n\n{written([side], 'markdown')}")
-    for title, lines in (("Notes", report.notes), ("Not measured yet", report.missing)):
+    for title, lines in (("Answers", report.answers), ("Notes", report.notes), ("Not measured yet", report.missing)):
         if lines:
             parts.append(f"## {title}\n\n" + "".join(f"- {escapes.markdown(line)}\n" for line in lines))
     return "\n".join(parts)

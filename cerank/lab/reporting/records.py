@@ -168,3 +168,4 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     sources: tuple[Source, ...]
     comparison: Comparison | None  # None where there is nothing to compare
     curves: tuple[Curve, ...] = ()
+    answers: tuple[str, ...] = ()  # the verdicts in plain English, with condition and measure in the comparison's order

@@ -44,7 +44,7 @@ class CompareScreen(LabScreen):
     CSS = """
     CompareScreen #what { height: 1; padding: 0 1; background: $surface; text-wrap: nowrap; text-overflow: ellipsis; }
     CompareScreen #table { height: auto; max-height: 50%; scrollbar-size-horizontal: 0; }
-    CompareScreen #why { height: auto; max-height: 3; padding: 0 1; }
+    CompareScreen #why { height: auto; max-height: 5; padding: 0 1; }
     CompareScreen #chart { height: 1fr; border-top: solid $panel; }
     CompareScreen #chart:focus { border-top: solid $primary; }
     CompareScreen #notes { height: auto; max-height: 6; padding: 0 1; color: $text-muted; border-top: solid $panel; }

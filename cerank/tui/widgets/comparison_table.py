@@ -58,6 +58,7 @@ class Shown(msgspec.Struct, frozen=True):
     listed: tuple[tuple[Difference, ...], ...]  # per-query differences of each line
     reasons: tuple[str, ...]
     conditions: tuple[tuple[str, str], ...]  # dataset and first stage of each line
+    answers: tuple[str, ...]  # each line's verdict in words; "" for the baseline's own
 
     def lines_of(self, condition: Condition) -> tuple[int, ...]:
         """The lines of the table that are about a condition."""
@@ -67,6 +68,7 @@ class Shown(msgspec.Struct, frozen=True):
 
 def shown_of(found: Comparison) -> Shown:
     """Everything that is shown of a comparison, made in one go; imports scipy's readers, so a thread's work."""
+    from cerank.evaluate.answers import answers
     from cerank.evaluate.report import summary
     from cerank.evaluate.verdicts import explain
 
@@ -74,6 +76,7 @@ def shown_of(found: Comparison) -> Shown:
         (row.condition.dataset, row.condition.first_stage, row.measure, row.left, row.right): row for row in found.rows
     }
     lines = summary(found)
+    told = {id(row): one.whole for row, one in zip(found.rows, answers(found), strict=True)}
     rows = tuple(known.get((line.dataset, line.first_stage, line.measure, line.against, line.system)) for line in lines)
     return Shown(
         found,
@@ -82,6 +85,7 @@ def shown_of(found: Comparison) -> Shown:
         tuple(bench.differences(found, row) if row else () for row in rows),
         tuple(explain(row.judgment) if row else "" for row in rows),
         tuple((line.dataset, line.first_stage) for line in lines),
+        tuple(told[id(row)] if row else "" for row in rows),
     )
 
 
@@ -150,13 +154,13 @@ def why(found: Shown, line: int, *, is_slim: bool) -> Content:
         return content("the baseline; the other rows are compared with it", "dim")
     who = f"{fitting(brief(row.right), 32)} against {fitting(brief(row.left), 32)}, {row.measure}: "
     if not is_slim:
-        return joined((who, "bold"), found.reasons[line])
+        return joined((who, "bold"), found.answers[line])
     figures = [
         f"{column.heading} {rounded(value, column)}"
         for column, value in zip(found.table.columns, found.table.rows[line], strict=True)
         if column.key in _NARROW - _WIDE
     ]
-    return joined((", ".join(figures), "bold"), f"; {found.reasons[line]}")
+    return joined((", ".join(figures), "bold"), f"; {found.answers[line]}")
 
 
 def verdict(text: str) -> Text:

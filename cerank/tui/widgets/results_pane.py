@@ -1,4 +1,4 @@
-"""A run's own table: each stage against the first stage, with intervals, corrected p and verdicts."""
+"""A run's own table: each stage against the one before it and the first stage, with the answer in words above."""
 
 from __future__ import annotations
 
@@ -36,6 +36,7 @@ class ResultsPane(Pane):
 
     DEFAULT_CSS = """
     ResultsPane #title { height: auto; padding: 0 1; }
+    ResultsPane #answer { height: auto; max-height: 40%; padding: 0 1; }
     ResultsPane ShownTable { height: auto; max-height: 70%; }
     ResultsPane #hidden { height: auto; padding: 0 1; color: $text-muted; }
     ResultsPane VerticalScroll { padding: 1; height: 1fr; }
@@ -50,6 +51,7 @@ class ResultsPane(Pane):
     def compose(self) -> ComposeResult:
         """Title, table, what it rests on."""
         yield Static(id="title")
+        yield Static(id="answer")
         yield _Verdicts(id="results", classes="front")
         yield Static(id="hidden")
         with VerticalScroll():
@@ -61,6 +63,7 @@ class ResultsPane(Pane):
         self.query_one("#hidden", Static).update(content(""))
         self.query_one(ShownTable).clear(columns=True)
         self.query_one("#notes", Static).update(content(""))
+        self.query_one("#answer", Static).update(content(""))
 
     def go_on(self, entry: Entry) -> None:
         """Compares when the run came a stage further."""
@@ -78,8 +81,9 @@ class ResultsPane(Pane):
     def _say(self, text: str) -> None:
         self.query_one("#title", Static).update(content(text, "dim"))
 
-    def _have(self, found: tuple[Comparison, Table, tuple[str, ...]]) -> None:
-        self._found, table, reasons = found
+    def _have(self, found: tuple[Comparison, Table, tuple[str, ...], tuple[str, ...]]) -> None:
+        self._found, table, reasons, answers = found
+        self.query_one("#answer", Static).update(stacked(*map(content, answers)))
         self.query_one("#title", Static).update(content(table.title, "bold"))
         self._table = _told_first(table)
         self._lay_out()
@@ -107,15 +111,16 @@ class ResultsPane(Pane):
         return (exporting.as_text(self._found, "latex"), f"{self.shown_run}.tex") if self._found else None
 
 
-def _compared(entry: Entry) -> tuple[Comparison, Table, tuple[str, ...]]:
+def _compared(entry: Entry) -> tuple[Comparison, Table, tuple[str, ...], tuple[str, ...]]:
     from cerank.evaluate.report import reasons
-    from cerank.lab import comparisons
+    from cerank.lab import answering
 
-    found = comparisons.of_run(entry.folder)
-    return found, exporting.readable(found), reasons(found)
+    told = answering.of_run(entry.folder)
+    return told.found, exporting.readable(told.found), reasons(told.found), told.paragraphs
 
 
-_FIRST = ("first_stage", "system", "measure", "mean", "difference", "interval", "verdict", "wtl", "p_corrected")
+_FIRST = ("first_stage", "system", "against", "measure", "mean", "difference", "interval", "verdict")
+_FIRST += ("wtl", "p_corrected")
 
 
 def _told_first(table: Table) -> Table:
