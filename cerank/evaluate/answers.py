@@ -239,7 +239,8 @@ def _needed(found: Comparison, row: Row) -> list[str]:
     different = power.queries_for_difference(margin.value, row.paired.sd, alpha=judged.level)
     late = "" if margin.before else ", a margin chosen after the run,"
     return [
-        f"To show a true difference of {size}{late} you would need {_many(different)}, to show that the two are the same "
+        f"To show a true difference of {size}{late} you would need {_many(different)}, "
+        f"to show that the two are the same "
         f"within ±{size} {_many(judged.queries_for_margin)} if they are (80 % power)."
     ]
 

@@ -1,4 +1,4 @@
-"""What a stage cost comes from journals: each step once, whatever was stopped; a reused stage's from where it was paid."""
+"""What a stage cost comes from journals: each step once, and a reused stage's from where it was trained."""
 
 from __future__ import annotations
 

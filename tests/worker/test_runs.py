@@ -16,7 +16,7 @@ import pytest
 from cerank.data.datasets import open_dataset
 from cerank.data.trec import read_qrels, read_run
 from cerank.domain.readings import Event, Reading, Validation
-from cerank.lab import comparisons
+from cerank.lab import comparisons, costs
 from cerank.lab.lab import Lab
 from cerank.launch.local import pinned
 from cerank.learn.rerank import Scorer
@@ -107,13 +107,20 @@ def test_its_table_holds_each_stage_against_the_first_stage_as_scipy_does(finish
 
     run, _, _ = finished
     table = comparisons.of_run(run)
-    row = next(r for r in table.rows if r.right == "distill" and r.measure == "nDCG@10")
+    row = next(r for r in table.rows if (r.right, r.left) == ("distill", "first-stage") and r.measure == "nDCG@10")
     values = {s.label: s.measured[0].values["nDCG@10"] for s in table.systems}
     queries = sorted(values["distill"])
     test = stats.ttest_rel([values["distill"][q] for q in queries], [values["first-stage"][q] for q in queries])
     assert row.paired.p == pytest.approx(test.pvalue, abs=1e-9)
     interval = test.confidence_interval()
     assert (row.paired.low, row.paired.high) == pytest.approx((interval.low, interval.high), abs=1e-9)
+
+
+def test_its_cost_counts_every_pair_of_training_and_re_ranking(finished):
+    run, plan, _ = finished
+    found = costs.of_run(run, plan)
+    assert [(cost.stage, cost.steps, cost.pairs) for cost in found] == [("contrastive", 30, 240), ("distill", 30, 240)]
+    assert all(cost.reranked > 0 and cost.pairs_per_second and cost.seconds for cost in found)
 
 
 def test_the_second_stage_starts_from_the_model_the_first_handed_on(finished):

@@ -119,8 +119,18 @@ def _compared(entry: Entry) -> tuple[Comparison, Table, tuple[str, ...], tuple[s
     return told.found, exporting.readable(told.found), reasons(told.found), told.paragraphs
 
 
-_FIRST = ("first_stage", "system", "against", "measure", "mean", "difference", "interval", "verdict")
-_FIRST += ("wtl", "p_corrected")
+_FIRST = (
+    "first_stage",
+    "system",
+    "against",
+    "measure",
+    "mean",
+    "difference",
+    "interval",
+    "verdict",
+    "wtl",
+    "p_corrected",
+)
 
 
 def _told_first(table: Table) -> Table:
