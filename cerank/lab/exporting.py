@@ -18,6 +18,7 @@ from cerank.registry import nearest
 from cerank.store import disk
 from cerank.store.layout import plain
 from cerank.tabular import Column, Table, written
+from cerank.text import counted
 
 if TYPE_CHECKING:
     from cerank.evaluate.compare import Comparison, Row
@@ -159,7 +160,7 @@ def _spreads(found: Comparison) -> tuple[str, ...]:
                 continue
             means = [_mean_at(member, row) for member in systems[label].members]
             lines.append(
-                f"{label}: mean of {len(means)} seeds by query; {row.measure} of the seeds has sd "
+                f"{label}: mean of {counted(len(means), 'seed')} by query; {row.measure} of the seeds has sd "
                 f"{statistics.stdev(means):.4f} on {row.condition}, the queries' differences {row.paired.sd:.4f}"
             )
     if lines and found.terms.claim == "checkpoints":
@@ -188,7 +189,7 @@ def _rests_on(line: SummaryRow, row: Row | None) -> str:
 
 def _title(found: Comparison, rows: Sequence[SummaryRow], is_one: bool) -> str:
     against = "every pair" if found.terms.pairs == "all" else f"against {found.baseline}"
-    return f"{found.conditions[0]}, {rows[0].queries} queries, {against}" if is_one else against
+    return f"{found.conditions[0]}, {counted(rows[0].queries, 'query')}, {against}" if is_one else against
 
 
 def _figures(row: SummaryRow) -> tuple[str | float | None, ...]:
