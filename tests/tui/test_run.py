@@ -176,7 +176,7 @@ async def test_the_plan_shows_what_differs_from_a_marked_run(folder: LabFolder, 
     async with app.run_test(size=WIDE) as pilot:
         await settle(pilot)
         await press(pilot, "space", "enter", "2")
-        assert "1 settings differ from two" in text_of(app)
+        assert "1 setting different from" in text_of(app)
         table = app.screen.query_one("#differences", DataTable)
         assert [str(cell) for cell in table.get_row_at(0)] == ["seed", "42", "7"]
         assert "chain = " in text_of(app)

@@ -199,7 +199,7 @@ async def test_what_happened_is_told_in_a_toast(folder: LabFolder, app: CerankAp
         folder.failed(two, "a loss of nan")
         folder.close()
         await look(pilot)
-        assert "one finished" in _toasts(app)
+        assert "(one) finished" in _toasts(app)
         assert "nDCG@10 .641" in _toasts(app)
         assert "two failed: a loss of nan" in _toasts(app)
 
