@@ -110,8 +110,8 @@ async def test_marked_runs_are_drawn_over_each_other_with_letters(folder: LabFol
         await settle(pilot)
         await press(pilot, "space", "space", "enter")
         seen = text_of(app)
-        assert "a one" in seen
-        assert "b two" in seen
+        assert "a glad-ferret (one)" in seen
+        assert "b happy-dove (two)" in seen
         assert {line.key for line in _main(app).frame.lines} == {"", "a", "b"}
         assert len({line.color for line in _main(app).frame.lines}) == 2
 
