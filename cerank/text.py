@@ -56,11 +56,11 @@ def token_at(text: str) -> int:
     return min((place for place in (*places, found.start() if found else -1) if place >= 0), default=-1)
 
 
-_PLURALS = {"query": "queries", "entry": "entries", "copy": "copies", "directory": "directories", "this": "these"}
+_PLURALS = {"query": "queries", "entry": "entries", "copy": "copies", "directory": "directories"}
 _PLURALS |= {"batch": "batches", "hash": "hashes", "process": "processes", "loss": "losses", "match": "matches"}
 
 
-def count(number: float, noun: str, form: str = ",") -> str:
+def counted(number: float, noun: str, form: str = ",") -> str:
     """Return a number and the noun that it counts: "1 query", "2 queries", "0 runs", "1,200 training pairs".
 
     Args:

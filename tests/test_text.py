@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import unicodedata
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cerank.text import shown
+from cerank.text import counted, plural, shown
 
 ANYTHING = st.text(st.characters())  # control, private and unassigned characters; surrogates come in the examples
 
@@ -56,3 +58,43 @@ def test_long_text_is_clipped_and_says_so() -> None:
 
 def test_anything_with_a_text_can_be_shown() -> None:
     assert shown(3.5) == "3.5"
+
+
+def nouns() -> list[str]:
+    """Every noun that the package has counted."""
+    package = Path(__file__).parents[1] / "cerank"
+    trees = [ast.parse(path.read_text("utf8")) for path in package.rglob("*.py")]
+    calls = [
+        node
+        for tree in trees
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "counted"
+    ]
+    found = {call.args[1].value for call in calls if len(call.args) > 1 and isinstance(call.args[1], ast.Constant)}
+    return sorted(str(noun) for noun in found)
+
+
+@pytest.mark.parametrize("noun", nouns())
+def test_a_noun_follows_its_number(noun: str) -> None:
+    several = plural(noun)
+    assert several != noun
+    assert several.endswith("ies") == noun.endswith(("ry", "py"))
+    assert [counted(number, noun) for number in (0, 1, 2)] == [f"0 {several}", f"1 {noun}", f"2 {several}"]
+
+
+@pytest.mark.parametrize(
+    ("number", "noun", "seen"),
+    [
+        (1, "query", "1 query"),
+        (2, "query", "2 queries"),
+        (0, "test", "0 tests"),
+        (1, "test set", "1 test set"),
+        (3, "test query", "3 test queries"),
+        (1, "batch", "1 batch"),
+        (2, "batch", "2 batches"),
+        (1234567, "byte", "1,234,567 bytes"),
+        (0.5, "core", "0.5 cores"),
+    ],
+)
+def test_a_number_stands_before_the_noun_it_counts(number: float, noun: str, seen: str) -> None:
+    assert counted(number, noun) == seen

@@ -11,6 +11,7 @@ from cerank.cli.output import Column, Table, emit, say
 from cerank.cli.running import settings_of
 from cerank.lab import speeds
 from cerank.lab.speeds import Asked, Report
+from cerank.text import counted
 
 _SPEED = (
     Column("work", "Work"),
@@ -81,7 +82,7 @@ def _machine(report: Report) -> Table:
         ("device", report.device),
         ("threads", str(report.threads)),
         ("base", f"{report.base}, {report.pooling}"),
-        ("texts", f"{report.pairs} pairs of {report.sample}, {report.tokens:.0f} tokens on average"),
+        ("texts", f"{counted(report.pairs, 'pair')} of {report.sample}, {report.tokens:.0f} tokens on average"),
         *((f"{kind} matrix products", f"{peak / 1e9:.0f} GFLOP/s") for kind, peak in report.peaks.items()),
         ("versions", ", ".join(f"{name} {version}" for name, version in report.versions.items())),
         *(("command", command) for command in report.commands),

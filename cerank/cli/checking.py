@@ -12,7 +12,7 @@ from cerank.cli.output import Column, Table, emit, is_for_machines, say
 from cerank.cli.running import settings_of
 from cerank.errors import ExitCode
 from cerank.store import runs
-from cerank.text import count
+from cerank.text import counted
 
 _VERIFIED = (Column("run", "Run"), Column("key", "What"), Column("value", "Is"))
 _FOUND = (Column("state", "State"), Column("where", "Where"), Column("what", "What"), Column("hint", "What to do"))
@@ -82,6 +82,6 @@ def doctor(
     rows = tuple((one.state, short.get(one.where, one.where), one.what, one.hint) for one in told)
     emit(Table("doctor", _FOUND, rows, empty="nothing is wrong"), settings.format)
     wrong = sum(one.state == "wrong" for one in found)
-    say(f"{count(len(found), 'thing')} looked at, {wrong} wrong")
+    say(f"{counted(len(found), 'thing')} looked at, {wrong} wrong")
     if wrong:
         raise typer.Exit(ExitCode.FAILED)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import msgspec
 
 from cerank.tabular import TEXTS, Column, Table, fitting, rounded
-from cerank.text import count, shown
+from cerank.text import counted, shown
 
 GAP = 2  # cells between two columns
 EASY = 20  # cells to which a text column is narrowed before another column goes
@@ -56,7 +56,7 @@ def drawn(table: Table, style: Style) -> str:
     if widths and len(kept) < len(heads):
         gone = [heads[place] or table.columns[place].key for place in range(len(heads)) if place not in kept]
         them = "them" if len(gone) > 1 else "it"
-        said = f"+{count(len(gone), 'column')}: {', '.join(gone)}; {style.more} shows {them}"
+        said = f"+{counted(len(gone), 'column')}: {', '.join(gone)}; {style.more} shows {them}"
         lines += wrapped(said, style.width)
     for note in table.notes:
         lines += wrapped(shown(note), style.width)
@@ -81,7 +81,7 @@ def _longest_word(text: str) -> int:
 def _widths(sizes: Sequence[tuple[int, int]], width: int) -> list[int]:
     """A width for each column, the widest narrowed first; none where even the least do not fit."""
     room = width - GAP * (len(sizes) - 1)
-    if sum(least for least, _ in sizes) > room:
+    if not sizes or sum(least for least, _ in sizes) > room:
         return []
     low, high = 0, max(full for _, full in sizes)
     while low < high:  # the highest level to which all columns may rise

@@ -15,6 +15,7 @@ import typer
 from cerank.cli import options
 from cerank.cli.output import Column, Table, emit, form_of, put, say
 from cerank.cli.running import settings_of
+from cerank.text import counted
 
 if TYPE_CHECKING:
     from cerank.data.importing.imports import Imported
@@ -118,7 +119,7 @@ def fetch(
     sure = (
         "not checked, for its publisher states no checksum" if found.checked == "nothing" else f"{found.checked} agrees"
     )
-    say(f"{found.how}: {found.size:,} bytes, {sure}; licence: {source.licence}")
+    say(f"{found.how}: {counted(found.size, 'byte')}, {sure}; licence: {source.licence}")
     put(f"{found.path}\n")
     if source.format:
         say(f"go on with `cerank data import {source.format} {found.path} --into FOLDER`")

@@ -15,6 +15,7 @@ from cerank.cli import options
 from cerank.cli.output import Column, Table, emit, say
 from cerank.cli.running import settings_of
 from cerank.errors import UsageError
+from cerank.text import counted
 
 _EVERY = 10.0  # seconds between two lines of progress
 
@@ -77,7 +78,7 @@ def ingest(
             raise UsageError("the ingested run is not what was written", where=str(ranking.store.folder), hint=hint)
         size = sum(entry.size for entry in held.files)
         if held.misranked:
-            say(f"{run}: {held.misranked} queries have ranks that contradict their scores; scores decide")
+            say(f"{run}: {counted(held.misranked, 'query')} with ranks that contradict their scores; scores decide")
         if held.is_scattered:
             say(f"{run}: rows of a query did not stand together; sorted by query, this takes three readings")
         rows.append((str(run), held.queries, held.rows, held.ties, held.misranked, size, progress.seconds, held.sha256))

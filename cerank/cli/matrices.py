@@ -21,6 +21,7 @@ from cerank.lab.grids import Grid, Outline
 from cerank.settings import Settings
 from cerank.store import runs
 from cerank.tabular import Kind
+from cerank.text import counted
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,7 +48,7 @@ def run(settings: Settings, asked: Asked, *, dry_run: bool, pairs_per_second: fl
     for folder in found.added:
         put(folder.name + "\n")
     name = found.record.name
-    say(f"matrix {name}: {len(found.added)} runs queued, {len(found.there)} finished or on their way before")
+    say(f"matrix {name}: {counted(len(found.added), 'run')} queued, {len(found.there)} finished or on their way before")
     say(f"`cerank queue` shows them; `cerank report {name}` makes its tables; asked again, it queues what is missing")
 
 
@@ -101,13 +102,16 @@ def _show(grid: Grid, found: Outline, settings: Settings) -> None:
     stages = sum(len(row.chain) for row in found.rows)
     pairs = sum(part.pairs for part in found.work if part.part.startswith("train "))
     scored = sum(part.pairs for part in found.work) - pairs
-    say(f"matrix {matrix.name}: {len(found.rows)} runs of {stages} stages: {trained} are trained, the others shared")
+    say(
+        f"matrix {matrix.name}: {counted(len(found.rows), 'run')} of {counted(stages, 'stage')}: "
+        f"{trained} trained, the others shared"
+    )
     left = f"at most {pairs:,} pairs to learn from and {scored:,} to score; {_time(found)}"
     say(left if found.work else "all of it is finished; there is nothing left to do")
     recipe = grid.cells[0].recipe
     tests = len(recipe.data.test)
     say(
-        f"family: every recipe against {grid.baseline}, {tests} test set{'s' * (tests > 1)} x "
+        f"family: every recipe against {grid.baseline}, {counted(tests, 'test set')} x "
         f"{len(recipe.data.first_stages)} first stages, {found.comparisons} comparisons corrected together"
     )
     if found.needs:

@@ -13,6 +13,7 @@ from cerank.cli import options, tables
 from cerank.cli.output import emit, put, say
 from cerank.cli.running import settings_of
 from cerank.errors import UsageError
+from cerank.text import counted
 
 Dataset = Annotated[str, typer.Option("--dataset", metavar="DATASET", help="Whose queries and qrels.")]
 Qrels = Annotated[str, typer.Option("--qrels", metavar="FILE", help="A qrels file, in place of a dataset.")]
@@ -180,6 +181,6 @@ def rerank(
         raise UsageError(f"no precision is called '{precision}'", where="--precision", hint="fp32, bf16 or auto")
     os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # read once, when CUDA starts
     wanted = reranking.Wanted(checkpoint, dataset, run, depth, precision)
-    count = reranking.rerank(settings, wanted, output, lambda done, total: say(f"{done} of {total} queries"))
-    say(f"{count} queries re-ranked")
+    count = reranking.rerank(settings, wanted, output, lambda done, total: say(f"{done} of {counted(total, 'query')}"))
+    say(f"{counted(count, 'query')} re-ranked")
     put(f"{output}\n")

@@ -15,7 +15,7 @@ from cerank.lab import Lab
 from cerank.launch.slots import QueueState
 from cerank.settings import Settings
 from cerank.store import runs
-from cerank.text import count
+from cerank.text import counted
 
 queue_app = typer.Typer(
     help="The queue: runs that start by themselves, in order, one on each free device.",
@@ -75,7 +75,7 @@ def narrate(state: QueueState, lab: Path) -> None:
     if state.damage:
         say(f"the queue cannot be read: {state.damage}")
     if state.state == "stopped":
-        waits = "1 run waits" if state.waiting == 1 else f"{count(state.waiting, 'run')} wait"
+        waits = "1 run waits" if state.waiting == 1 else f"{counted(state.waiting, 'run')} wait"
         say(f"the queue is stopped and {waits}; `cerank queue start` goes on with it")
 
 

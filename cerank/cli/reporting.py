@@ -13,6 +13,7 @@ import typer
 from cerank.cli import options
 from cerank.cli.output import put, say
 from cerank.cli.running import settings_of
+from cerank.text import counted
 
 _JUDGED = "How it is judged"
 _SHOWN = "What is shown"
@@ -98,7 +99,11 @@ def report(
         return
     forms = (chosen,) if chosen else writing.FORMS
     folder = writing.save(found, out, forms, replace=replace)
-    say(f"{len(found.grids)} tables of {len(found.models)} models, {found.family} tests, {len(found.curves)} pictures")
+    say(
+        f"{counted(len(found.grids), 'table')} of {counted(len(found.models), 'model')}, "
+        f"{counted(found.family, 'test')}, "
+        f"{counted(len(found.curves), 'picture')}"
+    )
     if found.missing:
         say(f"not measured yet: {len(found.missing)} of the declared; the report names them")
     put(f"{folder}\n")

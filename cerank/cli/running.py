@@ -18,7 +18,7 @@ from cerank.errors import ExitCode, UsageError
 from cerank.lab import Lab, estimates, plans
 from cerank.settings import Settings, resolve
 from cerank.store import runs
-from cerank.text import count
+from cerank.text import counted
 
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="Its short name, label or id, or a part of one.")]
 
@@ -204,7 +204,7 @@ def rm(
     if not yes:
         if not sys.stdin.isatty():
             raise UsageError("deleting needs a yes", hint="give --yes")
-        if not typer.confirm(f"Delete {count(len(folders), 'run')}?", err=True):
+        if not typer.confirm(f"Delete {counted(len(folders), 'run')}?", err=True):
             raise typer.Exit(ExitCode.USAGE)
     for folder in folders:
         title = runs.title(folder)

@@ -14,7 +14,7 @@ from cerank.lab.words import GLYPHS, clock
 from cerank.store import journal, records
 from cerank.store.layout import ReadingRow, RunFolder
 from cerank.store.runs import Row
-from cerank.text import count, shown
+from cerank.text import counted, shown
 
 if TYPE_CHECKING:
     from cerank.data.datasets import DatasetDescription
@@ -97,7 +97,7 @@ def state(row: Row, form: str = "") -> Table:
     if row.plan is not None:
         recipe, plan = row.plan.recipe, row.plan
         rows += [("recipe", recipe.name), ("chain", " > ".join(recipe.chain)), ("base", recipe.base)]
-        rows += [("seed", str(recipe.seed)), ("device", f"{plan.device}, {count(plan.threads, 'thread')}")]
+        rows += [("seed", str(recipe.seed)), ("device", f"{plan.device}, {counted(plan.threads, 'thread')}")]
         rows += [("created", plan.created), ("fingerprint", plan.fingerprint)]
         if row.label and not is_short:
             rows.append(("label", row.label))

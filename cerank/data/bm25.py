@@ -27,6 +27,7 @@ from cerank.data.dataset import Documents
 from cerank.data.files import sha256_of
 from cerank.domain.rankings import Ranking, strictly_decreasing
 from cerank.errors import CerankError, UsageError
+from cerank.text import counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -217,7 +218,7 @@ def cost(documents: Documents, cache: Path) -> str:
         return ""
     count = len(documents)
     needs = f"some {count * BYTES_EACH / 1e9:.0f} GB of memory and {count * _SECONDS_EACH / 60:.0f} minutes of one core"
-    return f"BM25 over {count:,} documents takes {needs}, once"
+    return f"BM25 over {counted(count, 'document')} takes {needs}, once"
 
 
 def _refuse_beyond_memory(documents: Documents) -> None:
@@ -226,7 +227,7 @@ def _refuse_beyond_memory(documents: Documents) -> None:
 
     needed, there = len(documents) * BYTES_EACH, psutil.virtual_memory().available
     if needed > there:
-        what = f"BM25 over {len(documents):,} documents needs some {needed / 1e9:.1f} GB of memory"
+        what = f"BM25 over {counted(len(documents), 'document')} needs some {needed / 1e9:.1f} GB of memory"
         hint = (
             "give a TREC run as the first stage, such as `python -m pyserini.search.lucene --bm25 --hits 1000` writes"
         )

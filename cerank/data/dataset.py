@@ -16,7 +16,7 @@ from typing import Protocol
 from cerank.data.trec import RunFile
 from cerank.errors import MissingError, UsageError
 from cerank.registry import nearest
-from cerank.text import shown
+from cerank.text import counted, shown
 
 CATALOGUE = "ir_datasets"  # the location of what is not in a folder of one's own
 _BOUND = re.compile(r"(\d{1,9})(%?)")
@@ -131,7 +131,7 @@ def part_of(dataset: Dataset, part: str) -> Dataset:
     line = sorted(dataset.queries, key=lambda query: hashlib.sha256(query.encode()).digest())
     picked = set(line[_bound(low, count, 0, where) : _bound(high, count, count, where)])
     if not picked:
-        raise UsageError(f"holds none of the {count} queries", where=where, hint=_PART_HINT)
+        raise UsageError(f"holds none of the {counted(count, 'query')}", where=where, hint=_PART_HINT)
     return replace(
         dataset,
         name=where,

@@ -19,7 +19,7 @@ from cerank.data.trec import RunFile
 from cerank.domain.rankings import Ranking
 from cerank.errors import CerankError, UsageError
 from cerank.registry import nearest
-from cerank.text import shown
+from cerank.text import counted, shown
 
 BM25 = "bm25"
 
@@ -104,6 +104,7 @@ def candidates(
         ranking = _given(dataset, first_stage).ranking.only(wanted).top(depth)
     if wanted and not ranking:
         some = ", ".join(shown(query, 40) for query in wanted[:3])
-        what = f"first stage '{shown(first_stage, 120)}' ranks none of the {len(wanted)} queries of {dataset.name}"
+        of = f"the {counted(len(wanted), 'query')} of {dataset.name}"
+        what = f"first stage '{shown(first_stage, 120)}' ranks none of {of}"
         raise UsageError(what, hint=f"is the run from this dataset? Its queries are called {some}")
     return ranking

@@ -35,7 +35,7 @@ from cerank.domain import decode
 from cerank.errors import CerankError, FormatError, MissingError, UsageError
 from cerank.reading import read_file
 from cerank.registry import nearest
-from cerank.text import shown
+from cerank.text import counted, shown
 
 COLLECTION, QUERY_IDS = "collection.toml", "query-ids.txt"
 _DOCUMENTS = ("docs.jsonl", "docs.tsv", "corpus.jsonl")
@@ -266,7 +266,7 @@ def _shared_queries(folder: Path, shared: Dataset) -> tuple[dict[str, str], str]
     ids = [line.strip().decode() for _, lines in line_blocks(path, columns=True) for line in lines if line.strip()]
     absent = [query for query in ids if query not in shared.queries]
     if absent:
-        what = f"{len(absent)} of {len(ids)} queries are none of {shared.name}'s judged ones, such as"
+        what = f"{len(absent)} of {counted(len(ids), 'query')} are none of {shared.name}'s judged ones, such as"
         raise FormatError(f"{what} '{shown(absent[0], 80)}'", where=str(path), hint=f"mend {COLLECTION}")
     return {query: shared.queries[query] for query in ids}, sha256_of(path)
 

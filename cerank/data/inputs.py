@@ -14,6 +14,7 @@ from cerank.domain.plan import Input
 from cerank.domain.rankings import Ranking
 from cerank.domain.recipe import Recipe, Stage
 from cerank.errors import UsageError
+from cerank.text import counted
 
 EMBEDDING = "embedding"  # the teacher that cerank computes: sentence similarity by the base below
 EMBEDDING_BASE = "minilm"
@@ -106,7 +107,7 @@ def _refuse_untaught(name: str, training: Dataset, validation: Dataset, teacher:
         hint = "take validation queries of the same collection, or a measure to choose by"
         raise UsageError(f"{what}, so its loss there is unknown", where=where, hint=hint)
     if not any(query in teacher for query in validation.queries):
-        what = f"the teacher ranks none of the {len(validation.queries)} queries of {validation.name}"
+        what = f"the teacher ranks none of the {counted(len(validation.queries), 'query')} of {validation.name}"
         hint = "take a part of the queries that it ranks for validation, such as [99%:], or a measure to choose by"
         raise UsageError(what, where=where, hint=hint)
 

@@ -19,7 +19,7 @@ from cerank.data.named import missing_run
 from cerank.domain.rankings import Ranking
 from cerank.errors import FormatError, MissingError, UsageError
 from cerank.reading import read_file
-from cerank.text import shown
+from cerank.text import counted, shown
 
 _NUMBER = re.compile("[0-9]+")  # ASCII digits only: an answer may hold any others
 
@@ -133,7 +133,10 @@ def read_permutations(path: Path, rows: Path) -> Teacher:
         repairs = repairs.plus(mended)
         count += 1
     if count < len(answers):
-        raise FormatError(f"has {len(answers)} permutations for the {count} queries of {rows.name}", where=str(path))
+        raise FormatError(
+            f"has {counted(len(answers), 'permutation')} for the {counted(count, 'query')} of {rows.name}",
+            where=str(path),
+        )
     scores = {query: [float(len(ids) - rank) for rank in range(len(ids))] for query, ids in documents.items()}
     hashes = [sha256_of(path), sha256_of(rows)]
     return Teacher(Ranking(documents, scores), hashlib.sha256("\n".join(hashes).encode()).hexdigest(), repairs)

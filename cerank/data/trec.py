@@ -20,7 +20,7 @@ import msgspec
 from cerank.data.files import at, blocks, checked_id, line_blocks, opened, reading, sha256_of
 from cerank.domain.rankings import Ranking, strictly_decreasing
 from cerank.errors import FormatError
-from cerank.text import shown
+from cerank.text import counted, shown
 
 LARGEST = 3.4028234663852886e38  # float32; trec_eval keeps scores as C floats
 COLUMNS = 8 << 20  # bytes from which a run is read by columns: some 200,000 rows, 0.2 s line by line
@@ -73,7 +73,7 @@ def run_row(row: bytes, path: Path, line: int) -> tuple[str, str, str, float, st
     if len(parts) != 6:
         if not parts:
             return None
-        raise FormatError(f"{len(parts)} columns", where=at(path, line), hint=_RUN_HINT)
+        raise FormatError(counted(len(parts), "column"), where=at(path, line), hint=_RUN_HINT)
     query, _, document, rank, score, tag = parts
     return query.decode(), document.decode(), rank.decode(), _score(score, path, line), tag.decode()
 
@@ -88,7 +88,7 @@ def _gathered(path: Path) -> tuple[dict[bytes, _Rows], str]:
             if len(parts) != 6:
                 if not parts:
                     continue
-                raise FormatError(f"{len(parts)} columns", where=at(path, number), hint=_RUN_HINT)
+                raise FormatError(counted(len(parts), "column"), where=at(path, number), hint=_RUN_HINT)
             if parts[0] != query:
                 query = parts[0]
                 rows = queries.setdefault(query, _Rows())
@@ -229,7 +229,7 @@ def read_qrels(path: Path) -> dict[str, dict[str, int]]:
             if len(parts) != columns:
                 if not parts:
                     continue
-                raise FormatError(f"{len(parts)} columns", where=at(path, number), hint=_QRELS_HINT)
+                raise FormatError(counted(len(parts), "column"), where=at(path, number), hint=_QRELS_HINT)
             if not _GRADE.fullmatch(parts[-1]):
                 raise FormatError(
                     f"grade '{shown(parts[-1].decode(), 40)}' is not a whole number", where=at(path, number)

@@ -11,7 +11,7 @@ import msgspec
 
 from cerank.evaluate import power
 from cerank.evaluate.compare import Comparison, Row
-from cerank.text import count
+from cerank.text import counted
 
 FEWEST = 6  # queries that differ: with fewer, no two-sided test by flipped signs comes below .05
 _ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
@@ -133,7 +133,7 @@ def _verdict(found: Comparison, row: Row) -> str:
         yes = "Yes" if row.verdict == "better" else "No"
         return f"{yes}{_where(found, row)}: {scores}, {_between(found, row)}."
     if margin is None or row.verdict == "cannot tell":
-        queries = f"{'This' if row.paired.n == 1 else 'These'} {count(row.paired.n, 'query')}"
+        queries = f"{'This' if row.paired.n == 1 else 'These'} {counted(row.paired.n, 'query')}"
         return f"{queries}{_where(found, row)} cannot tell: {scores}, {_between(found, row)}."
     late = "" if margin.before else ", a margin chosen after the run"
     within = _between(found, row, is_equivalence=True)
@@ -150,7 +150,7 @@ def _verdict(found: Comparison, row: Row) -> str:
 def _without_spread(found: Comparison, row: Row) -> str:
     """Where every query differs by the same, the t-test has no spread to divide by; its p is no evidence."""
     right, left = _named(found, row.right), _named(found, row.left)
-    queries = f"{count(row.paired.n, 'query')}{_where(found, row)}"
+    queries = f"{counted(row.paired.n, 'query')}{_where(found, row)}"
     if row.paired.difference == 0:
         return f"No: {right} scores the same {row.measure} as {left} on each of the {queries}."
     smallest = min(1.0, 2.0 ** (1 - row.paired.n))
@@ -169,7 +169,7 @@ def _few(row: Row) -> list[str]:
         return []
     smallest = min(1.0, 2.0 ** (1 - differ))
     verb = "differs" if differ == 1 else "differ"
-    return [f"Only {count(differ, 'query')} {verb}: by flipped signs the smallest possible p is {smallest:.2g}."]
+    return [f"Only {counted(differ, 'query')} {verb}: by flipped signs the smallest possible p is {smallest:.2g}."]
 
 
 def _where(found: Comparison, row: Row) -> str:
@@ -193,7 +193,7 @@ def _between(found: Comparison, row: Row, *, is_equivalence: bool = False) -> st
     confidence = f"{100 * (1 - level):.4g} % interval"
     if tests > 1 and method != "none":
         rate = "false discovery rate over" if method == "bh" else "corrected for"
-        confidence += f", {rate} {count(tests, 'test')}"
+        confidence += f", {rate} {counted(tests, 'test')}"
     is_bounded = row.measure.partition("@")[0].partition("(")[0] in _BOUNDED
     least, most = -row.paired.mean_left, 1 - row.paired.mean_left
     if is_bounded and (low < least - 1e-9 or high > most + 1e-9):
@@ -250,7 +250,7 @@ def _many(queries: int | None) -> str:
     if queries is None:
         return "more than 100 million queries"
     step = 10 ** max(0, len(str(queries)) - 2)
-    return f"about {-(-queries // step) * step:,} queries" if step > 1 else count(queries, "query")
+    return f"about {-(-queries // step) * step:,} queries" if step > 1 else counted(queries, "query")
 
 
 def _figure(value: float) -> str:

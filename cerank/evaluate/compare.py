@@ -20,6 +20,7 @@ from cerank.evaluate.significance import Estimate, Paired, differences, estimate
 from cerank.evaluate.systems import Condition, Measured, System, measured
 from cerank.evaluate.verdicts import Judgment, Margin
 from cerank.registry import nearest
+from cerank.text import counted
 
 __all__ = ["Comparison", "Condition", "Measured", "Pairing", "Row", "System", "Terms", "compare", "measured"]
 
@@ -310,10 +311,12 @@ def _notes(draft: _Draft) -> tuple[hygiene.Note, ...]:
     out = []
     for system, at in zip(draft.systems, draft.at, strict=True):
         if at.missing:
-            text = f"'{system.label}' lacks {len(at.missing)} queries, which count 0: {', '.join(at.missing[:5])}"
+            text = (
+                f"'{system.label}' lacks {counted(len(at.missing), 'query')}, counted as 0: {', '.join(at.missing[:5])}"
+            )
             out.append(hygiene.Note("missing", text + (" ..." if len(at.missing) > 5 else "")))
         if at.unjudged:
-            out.append(hygiene.Note("ignored", f"{at.unjudged} queries of '{system.label}' have no qrels"))
+            out.append(hygiene.Note("ignored", f"{counted(at.unjudged, 'query')} of '{system.label}' without qrels"))
     if draft.recipes is None and not any(system.members for system in draft.systems):
         out.append(hygiene.Note("one seed", "about these two checkpoints or rankings, not about their recipes"))
     left, right = ((system.label, at.facts) for system, at in zip(draft.systems, draft.at, strict=True))

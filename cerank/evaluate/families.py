@@ -13,6 +13,7 @@ import msgspec
 
 from cerank.domain.seeds import derive
 from cerank.errors import UsageError
+from cerank.text import counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,7 +51,9 @@ def corrected(ps: Sequence[float], method: Correction = "holm", *, alpha: float 
     """
     size = family or len(ps)
     if size < len(ps):
-        raise UsageError(f"the declared family has {size} tests, and {len(ps)} are shown", hint="declare all of them")
+        raise UsageError(
+            f"the declared family has {counted(size, 'test')}, and {len(ps)} are shown", hint="declare all of them"
+        )
     if method == "max-t":
         raise UsageError("max-t corrects differences, not p-values")
     if not ps:

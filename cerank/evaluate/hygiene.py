@@ -12,6 +12,7 @@ import msgspec
 
 from cerank.domain.rankings import Ranking, float32_below
 from cerank.evaluate import measures as by_name
+from cerank.text import counted
 
 GAP = 0.05  # difference in judged shares above which unjudged documents may explain a difference
 MANY_ZEROS = 0.5  # share of zero differences above which few queries carry the comparison
@@ -64,13 +65,18 @@ def notes(
     """
     out = []
     if zeros > MANY_ZEROS * n:
-        out.append(Note("zeros", f"{zeros} of {n} queries score the same: {n - zeros} carry the comparison"))
+        out.append(Note("zeros", f"{zeros} of {counted(n, 'query')} score the same: {n - zeros} carry the comparison"))
     (left_label, first), (right_label, second) = left, right
     if first is None or second is None:
         return tuple(out)
     if first.answerless.get(measure):
         count = first.answerless[measure]
-        out.append(Note("answerless", f"{count} of {n} queries have no relevant document and score 0 for every system"))
+        out.append(
+            Note(
+                "answerless",
+                f"{count} of {counted(n, 'query')} without a relevant document: they score 0 for every system",
+            )
+        )
     shares = first.judged.get(measure, 1.0), second.judged.get(measure, 1.0)
     if abs(shares[0] - shares[1]) > GAP:
         text = f"judged documents: {shares[0]:.2f} of '{left_label}', {shares[1]:.2f} of '{right_label}'"
@@ -81,7 +87,10 @@ def notes(
     if (first.shallowest, first.deepest) != (second.shallowest, second.deepest):
         depths = [f"{f.shallowest}-{f.deepest}" for f in (first, second)]
         out.append(
-            Note("depth", f"unequal depth: '{left_label}' ranks {depths[0]} documents, '{right_label}' {depths[1]}")
+            Note(
+                "depth",
+                f"unequal depth: '{left_label}' ranks {depths[0]} documents, '{right_label}' {depths[1]}",
+            )
         )
     return tuple(out)
 

@@ -11,6 +11,7 @@ from cerank.evaluate.compare import Comparison, Row
 from cerank.evaluate.hygiene import Note
 from cerank.evaluate.systems import Condition, System
 from cerank.evaluate.verdicts import explain
+from cerank.text import counted
 
 METHODS = {
     "holm": "Holm's correction",
@@ -84,16 +85,18 @@ def footnotes(comparison: Comparison) -> tuple[str, ...]:
     """What stands under a table: family and method, margins chosen late, data to beware of; each line once."""
     terms = comparison.terms
     level = f"{100 * (1 - terms.confidence):.3g} %"
-    lines = [f"{comparison.family} tests, {METHODS[terms.correction]}, verdicts at {level}"]
+    lines = [f"{counted(comparison.family, 'test')}, {METHODS[terms.correction]}, verdicts at {level}"]
     if terms.correction == "max-t" and comparison.family_equivalence:
-        lines.append(f"{comparison.family_equivalence} tests of equivalence, {METHODS['holm']}")
+        lines.append(f"{counted(comparison.family_equivalence, 'test')} of equivalence, {METHODS['holm']}")
     for measure, margin in terms.margins.items():
         when = f"declared {margin.declared or 'before the run'}" if margin.before else "chosen after the run"
         lines.append(f"margin for {measure}: ±{margin.value:g}, {when} ({margin.source})")
     lost = [row for row in comparison.rows if _excludes_zero(*_single(row)) and row.p_corrected > row.judgment.alpha]
     if lost:
         names = ", ".join(f"{row.right} against {row.left} by {row.measure} on {row.condition}" for row in lost)
-        lines.append(f"significant alone, not among {comparison.family} tests: {names}; verdicts are those among all")
+        lines.append(
+            f"significant alone, not among {counted(comparison.family, 'test')}: {names}; verdicts are those among all"
+        )
     noted = [f"{_about(row, note)}: {note.text}" for row in comparison.rows for note in row.notes]
     return tuple(dict.fromkeys(lines + noted))
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cerank.errors import UsageError
+from cerank.text import counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -88,7 +89,7 @@ def differences(left: Sequence[float], right: Sequence[float]) -> NDArray[np.flo
 
     first, second = np.asarray(left, dtype=np.float64), np.asarray(right, dtype=np.float64)
     if first.shape != second.shape or first.ndim != 1:
-        raise UsageError(f"cannot pair {len(left)} values with {len(right)}", hint="pair them by query id")
+        raise UsageError(f"cannot pair {counted(len(left), 'value')} with {len(right)}", hint="pair them by query id")
     if first.size < 2:
         raise UsageError(f"a paired test needs at least 2 queries, not {first.size}")
     if not (np.isfinite(first).all() and np.isfinite(second).all()):

@@ -12,6 +12,7 @@ import msgspec
 from cerank.errors import UsageError
 from cerank.evaluate import power
 from cerank.evaluate.significance import Estimate
+from cerank.text import counted
 
 Verdict = Literal["better", "worse", "equivalent", "different but negligible", "cannot tell"]
 
@@ -155,7 +156,7 @@ def explain(judgment: Judgment) -> str:
     if judgment.detectable is not None:
         parts.append(f"a true difference of {judgment.detectable:.4f} would show with 80 % power")
     if judgment.queries_for_difference is not None:
-        parts.append(f"to see the observed one takes {judgment.queries_for_difference:,} queries")
+        parts.append(f"to see the observed one takes {counted(judgment.queries_for_difference, 'query')}")
     if judgment.queries_for_margin is not None:
         parts.append(f"to show equivalence takes {judgment.queries_for_margin:,}")
     return "; ".join(parts)

@@ -18,7 +18,7 @@ from cerank.registry import nearest
 from cerank.store import disk
 from cerank.store.layout import plain
 from cerank.tabular import Column, Table, written
-from cerank.text import count
+from cerank.text import counted
 
 if TYPE_CHECKING:
     from cerank.evaluate.answers import Cost
@@ -158,7 +158,7 @@ def by_stage(found: Comparison) -> tuple[Table, ...]:
             _, _, _, interval, p, p_corrected, effect, wtl = _figures(line)
             figures = (line.measure, line.mean, _with_interval(row) if row else "", line.verdict)
             body.append((line.system, line.against, *figures, p_corrected, wtl, interval, p, effect))
-        title = f"{condition}, {count(here[0].queries, 'query')}"
+        title = f"{condition}, {counted(here[0].queries, 'query')}"
         out.append(Table("comparison", columns, tuple(body), title))
     note = "[corrected]: the interval that a verdict rests on, after correction for all tests"
     out[-1] = msgspec.structs.replace(out[-1], notes=(note, *_footnotes(found)))
@@ -217,7 +217,7 @@ def _spreads(found: Comparison) -> tuple[str, ...]:
                 continue
             means = [_mean_at(member, row) for member in systems[label].members]
             lines.append(
-                f"{label}: mean of {len(means)} seeds by query; {row.measure} of the seeds has sd "
+                f"{label}: mean of {counted(len(means), 'seed')} by query; {row.measure} of the seeds has sd "
                 f"{statistics.stdev(means):.4f} on {row.condition}, the queries' differences {row.paired.sd:.4f}"
             )
     if lines and found.terms.claim == "checkpoints":
@@ -248,7 +248,7 @@ def _title(found: Comparison, rows: Sequence[SummaryRow], is_one: bool) -> str:
     against = "every pair" if found.terms.pairs == "all" else f"against {found.baseline}"
     if found.terms.pairs == "stages":
         against = "each stage against the one before it and the first stage"
-    return f"{found.conditions[0]}, {rows[0].queries} queries, {against}" if is_one else against
+    return f"{found.conditions[0]}, {counted(rows[0].queries, 'query')}, {against}" if is_one else against
 
 
 def _figures(row: SummaryRow) -> tuple[str | float | None, ...]:

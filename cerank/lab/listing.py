@@ -8,6 +8,7 @@ from pathlib import Path
 from cerank.lab.watching import Entry
 from cerank.lab.words import count, short
 from cerank.tabular import Column, Table
+from cerank.text import counted
 
 
 def table(entries: Iterable[Entry]) -> Table:
@@ -38,7 +39,7 @@ def facts(entry: Entry) -> list[tuple[str, str]]:
         found += [("trains on", _named(data.train)), ("tests on", ", ".join(map(_named, data.test)))]
         found += [("first stages", ", ".join(map(_named, data.first_stages)))]
         found += [
-            ("seed", f"{recipe.seed}, on {plan.device}, {plan.threads} threads"),
+            ("seed", f"{recipe.seed}, on {plan.device}, {counted(plan.threads, 'thread')}"),
             ("created", plan.created),
             ("id", entry.name),
         ]
@@ -64,7 +65,7 @@ def goes_with(entry: Entry) -> str:
     chain = entry.plan.recipe.chain if entry.plan else ()
     models = [name for index, name in enumerate(chain) if entry.folder.final(index, name).is_dir()]
     kept = f", the models of {' and '.join(models)}" if models else ""
-    return f"{files} files, {size / 1e6:,.1f} MB{kept}"
+    return f"{counted(files, 'file')}, {size / 1e6:,.1f} MB{kept}"
 
 
 def _named(text: str) -> str:

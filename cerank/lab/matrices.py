@@ -20,7 +20,9 @@ from cerank.lab.drafts import Cell, Draft, Mistake
 from cerank.lab.lab import Lab
 from cerank.lab.plans import Work
 from cerank.settings import Settings
+from cerank.store import runs
 from cerank.store.layout import RunFolder
+from cerank.text import counted
 
 Say = Callable[[str], None]
 
@@ -142,7 +144,8 @@ def launched(lab: Lab, matrix: Matrix) -> tuple[RunFolder, ...]:
         except CerankError as error:
             if not folders:
                 raise
-            hint = f"{len(folders)} of {len(matrix.cells)} runs are queued: {', '.join(one.name for one in folders)}"
+            those = ", ".join(runs.short_name(one) for one in folders)
+            hint = f"{len(folders)} of {counted(len(matrix.cells), 'run')} queued: {those}"
             raise RunFailedError(error.what, where=error.where, hint=hint) from error
     return tuple(folders)
 

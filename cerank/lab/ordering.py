@@ -15,7 +15,7 @@ _STATES = ("running", "stopping", "queued", "waiting", "paused", "lost", "failed
 _KEYS: dict[str, Callable[[Entry], _Value]] = {
     "created": lambda entry: entry.name,
     "state": lambda entry: float(_STATES.index(entry.state)) + entry.place / 1e6,
-    "run": lambda entry: entry.title.lower(),
+    "run": lambda entry: (entry.label or entry.title).lower(),
     "recipe": lambda entry: entry.recipe.lower() or None,
     "base": lambda entry: entry.base.lower() or None,
     "at": lambda entry: entry.at or None,

@@ -9,6 +9,7 @@ import msgspec
 
 from cerank import recipes
 from cerank.domain.plan import Plan
+from cerank.text import counted
 
 
 class Difference(NamedTuple):
@@ -40,7 +41,7 @@ def _settings(plan: Plan) -> Iterator[tuple[str, str]]:
 
 
 def _around(plan: Plan) -> Iterator[tuple[str, str]]:
-    yield "device", f"{plan.device}, {plan.threads} threads"
+    yield "device", f"{plan.device}, {counted(plan.threads, 'thread')}"
     for entry in plan.inputs:
         yield f"{entry.role} {entry.name}", f"sha256 {entry.sha256[:16]}"
     yield from plan.versions.items()

@@ -17,6 +17,7 @@ from cerank.errors import UsageError
 from cerank.lab import comparisons
 from cerank.registry import nearest
 from cerank.settings import Settings
+from cerank.text import counted
 
 if TYPE_CHECKING:
     from cerank.evaluate.power import Outlook
@@ -162,14 +163,14 @@ def sentences(cases: Sequence[Case]) -> tuple[str, ...]:
         found = case.outlook
         if found.margin is None or found.power_for_margin is None:
             continue
-        who = f"{found.queries} queries" + (f" of {case.dataset}" if case.dataset else "")
+        who = counted(found.queries, "query") + (f" of {case.dataset}" if case.dataset else "")
         by = f"by {case.measure}" + (f" of {case.right} with {case.left}" if case.left else "")
         verb = "can show" if case.can_show else "cannot show"
         chance = f"{100 * found.power_for_margin:.0f} % power at a true difference of 0"
         text = f"{who} {verb} equivalence within ±{found.margin:g} {by}: {chance}"
         if not case.can_show:
             needed = found.queries_for_margin
-            wanted = f"{needed:,} queries" if needed else "more than 100 million queries"
+            wanted = counted(needed, "query") if needed else "more than 100 million queries"
             text += f"; they can within ±{found.smallest_margin:.4f}, and ±{found.margin:g} takes {wanted}"
         lines.append(text)
     if any(case.spread == "assumed" for case in cases):

@@ -14,6 +14,7 @@ import msgspec
 from cerank.errors import MissingError
 from cerank.store import disk
 from cerank.store.disk import DamagedError
+from cerank.text import counted
 
 MANIFEST = "COMPLETE.json"
 
@@ -77,7 +78,7 @@ def _wrong(entry: Entry | None, path: Path | None) -> str:
     if path.is_symlink() or not path.is_file():
         return "not a plain file"
     if path.stat().st_size != entry.size:
-        return f"{path.stat().st_size} bytes, {entry.size} when it was written"
+        return f"{counted(path.stat().st_size, 'byte')}, {entry.size} when it was written"
     try:
         is_same = disk.sha256_file(path) == entry.sha256
     except MissingError as error:

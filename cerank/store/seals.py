@@ -17,6 +17,7 @@ from cerank.store import disk, journal, records
 from cerank.store.disk import DamagedError
 from cerank.store.journal import Journal
 from cerank.store.layout import RunFolder
+from cerank.text import counted
 
 WHOLE = ("candidates", "teachers", "qrels", "rankings", "measures")  # folders of files that the worker writes whole
 
@@ -111,7 +112,7 @@ def _odd(path: Path, one: Seal) -> str:
         return "the file is missing"
     if path.is_symlink():
         return "not a plain file"
-    return "" if size == one.size else f"{size} bytes, {one.size} when it was written"
+    return "" if size == one.size else f"{counted(size, 'byte')}, {one.size:,} when it was written"
 
 
 def missing(folder: RunFolder) -> str:

@@ -51,7 +51,7 @@ def test_recipes_and_seeds_on_the_command_line_are_a_matrix_shown_whole(folder: 
     ]
     assert next(row for row in shown["work"] if row["part"] == "train contrastive")["pairs"] == 2 * 240
     assert shown["needs"] == []
-    assert "matrix mine: 4 runs of 6 stages: 4 are trained, the others shared" in found.stderr
+    assert "matrix mine: 4 runs of 6 stages: 4 trained, the others shared" in found.stderr
     assert "held" not in found.stderr
     assert not runs.folders(folder / "lab")
 

@@ -110,8 +110,8 @@ async def test_marked_runs_are_drawn_over_each_other_with_letters(folder: LabFol
         await settle(pilot)
         await press(pilot, "space", "space", "enter")
         seen = text_of(app)
-        assert "a one" in seen
-        assert "b two" in seen
+        assert "a glad-ferret (one)" in seen
+        assert "b happy-dove (two)" in seen
         assert {line.key for line in _main(app).frame.lines} == {"", "a", "b"}
         assert len({line.color for line in _main(app).frame.lines}) == 2
 
@@ -176,7 +176,7 @@ async def test_the_plan_shows_what_differs_from_a_marked_run(folder: LabFolder, 
     async with app.run_test(size=WIDE) as pilot:
         await settle(pilot)
         await press(pilot, "space", "enter", "2")
-        assert "1 settings differ from two" in text_of(app)
+        assert "1 setting different from" in text_of(app)
         table = app.screen.query_one("#differences", DataTable)
         assert [str(cell) for cell in table.get_row_at(0)] == ["seed", "42", "7"]
         assert "chain = " in text_of(app)

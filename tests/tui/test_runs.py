@@ -199,9 +199,9 @@ async def test_what_happened_is_told_in_a_toast(folder: LabFolder, app: CerankAp
         folder.failed(two, "a loss of nan")
         folder.close()
         await look(pilot)
-        assert "one finished" in _toasts(app)
+        assert "(one) finished" in _toasts(app)
         assert "nDCG@10 .641" in _toasts(app)
-        assert "two failed: a loss of nan" in _toasts(app)
+        assert "(two) failed: a loss of nan" in _toasts(app)
 
 
 async def test_a_lost_run_says_which_key_goes_on(folder: LabFolder, app: CerankApp) -> None:

@@ -18,7 +18,7 @@ from typing import IO, cast
 from cerank.data import files
 from cerank.errors import FormatError, MissingError, UsageError
 from cerank.reading import open_file
-from cerank.text import shown
+from cerank.text import counted, shown
 
 _GZIP, _TAR = b"\x1f\x8b", b"ustar"
 _ZSTANDARD = b"\x28\xb5\x2f\xfd"
@@ -84,7 +84,7 @@ def _zip_member(path: Path) -> IO[bytes]:
         if len(names) != 1:
             archive.close()
             raise FormatError(
-                f"holds {len(names)} files, not one", where=str(path), hint="unpack it, and name the file"
+                f"holds {counted(len(names), 'file')}, not one", where=str(path), hint="unpack it, and name the file"
             )
         return archive.open(names[0])
     except (*_FAULTS, ValueError, OverflowError) as error:

@@ -22,6 +22,7 @@ from cerank.data.files import at, json_lines
 from cerank.data.importing.archives import opened
 from cerank.data.importing.sink import Sink, text_id
 from cerank.errors import FormatError
+from cerank.text import counted
 
 NEGATIVES, TEACHER, CROSS_ENCODER = "negatives", "teacher", "cross-encoder"
 _BOTH = "negatives that are positives of the same query, dropped"
@@ -91,7 +92,7 @@ def _scores(texts: Sequence[str], scores: Sequence[float] | None, key: str, wher
     if not scores:
         return [None] * len(texts)
     if len(scores) != len(texts):
-        raise FormatError(f"{len(scores)} {key}_scores for {len(texts)} texts in {key}", where=where)
+        raise FormatError(f"{len(scores)} {key}_scores for {counted(len(texts), 'text')} in {key}", where=where)
     return scores
 
 

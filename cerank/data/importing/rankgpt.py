@@ -21,7 +21,7 @@ from cerank.data.importing.archives import opened
 from cerank.data.importing.sink import Sink
 from cerank.data.teachers import Repairs, repair
 from cerank.errors import FormatError, UsageError
-from cerank.text import shown
+from cerank.text import counted, shown
 
 _LARGEST_ANSWERS = 1 << 30  # bytes; 100,000 permutations of 20 are 10 MB
 
@@ -108,7 +108,9 @@ def read(files: Sequence[Path], sink: Sink, name: str) -> None:
             for place in order:
                 sink.listed(name, query_id, ids[place], where)
     if answers is not None and path is not None and sink.records < len(answers):
-        raise FormatError(f"has {len(answers)} permutations for {sink.records} queries", where=str(path))
+        raise FormatError(
+            f"has {counted(len(answers), 'permutation')} for {counted(sink.records, 'query')}", where=str(path)
+        )
     sink.count("permutations mended", repairs.mended)
     sink.count("numbers missing in permutations, appended in BM25's order", repairs.missing)
     sink.count("numbers repeated in permutations, dropped", repairs.repeated)

@@ -19,7 +19,7 @@ from cerank.data.importing.blocks import are_ids
 from cerank.data.importing.sink import LARGEST, Sink, run_name
 from cerank.errors import FormatError, UsageError
 from cerank.reading import open_file
-from cerank.text import shown
+from cerank.text import counted, shown
 
 _PARQUET = b"PAR1"
 _ENDINGS = (".gz", ".zip", ".tar", ".parquet", ".run", ".tsv", ".txt", ".trec")
@@ -92,7 +92,7 @@ def _trec(path: Path, sink: Sink, run: str) -> None:
                 continue
             where = at(path, number)
             if len(parts) != 6:
-                raise FormatError(f"{len(parts)} columns", where=where, hint=_HINT)
+                raise FormatError(counted(len(parts), "column"), where=where, hint=_HINT)
             rank = int(parts[3]) if parts[3].isdigit() and len(parts[3]) < 10 else 0
             sink.records += 1
             sink.scored(run, parts[0].decode(), parts[2].decode(), number_of(parts[4], where), where, rank=rank)

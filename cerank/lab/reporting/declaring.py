@@ -18,6 +18,7 @@ from cerank.lab.reporting.records import FIRST, Model
 from cerank.registry import nearest
 from cerank.store import matrices, notes, runs
 from cerank.store.layout import RunFolder, runs_folder
+from cerank.text import counted
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,7 +95,7 @@ def _of_runs(lab: Path, texts: Sequence[str], every_stage: bool) -> Declared:
     rows = _rows(members)
     data = [member.plan.recipe.data for member in members]
     return Declared(
-        title=" and ".join(texts) if len(texts) < 3 else f"{len(texts)} runs",
+        title=" and ".join(texts) if len(texts) < 3 else counted(len(texts), "run"),
         rows=rows,
         tests=_once(test for each in data for test in each.test),
         first_stages=_once(first for each in data for first in each.first_stages),

@@ -19,6 +19,7 @@ from cerank.lab.reporting.declaring import Declared, Row
 from cerank.lab.reporting.records import FIRST, Source
 from cerank.settings import Settings
 from cerank.store import disk, records, runs
+from cerank.text import counted
 
 Say = Callable[[str], None]
 _SAME = 1e-9  # a measure computed twice
@@ -53,7 +54,7 @@ def gathered(settings: Settings, found: Declared, measures: Sequence[str], say: 
         targets = [*_first_stages(rows, test), *(_target(row) for row in rows)]
         if not targets:
             continue
-        say(f"measuring {len(targets)} rankings of {test}")
+        say(f"measuring {counted(len(targets), 'ranking')} of {test}")
         wanted = tuple(measures) or found.measures.get(test, ())
         measured, names[test] = comparisons.measured_systems(settings, targets, measures=wanted, dataset=test)
         for system in measured:
@@ -171,7 +172,8 @@ def _disagreements(found: Declared, systems: dict[str, System]) -> tuple[str, ..
                 if entry is not None and path.is_file() and (count := _differing(path, entry)):
                     where = f"{runs.short_name(member.folder)}: {short_name(test)} over {short_name(first)}"
                     out.append(
-                        f"{where}: its measures file differs from its ranking, measured again, in {count} values"
+                        f"{where}: its measures file differs from its ranking, measured again, "
+                        f"in {counted(count, 'value')}"
                     )
     return tuple(out)
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from cerank.data.facts import StageFacts
 from cerank.lab.reporting.records import Report
 from cerank.tabular import Column, Table, Value
+from cerank.text import counted
 
 
 def published(report: Report) -> Table:
@@ -124,7 +125,7 @@ def shared(report: Report) -> Table:
         for one, count in counts.items()
     )
     notes = (
-        [f"{len(report.runs) - len(looked)} of {len(report.runs)} runs did not look"]
+        [f"{len(report.runs) - len(looked)} of {counted(len(report.runs), 'run')} did not look"]
         if len(looked) < len(report.runs)
         else []
     )

@@ -21,7 +21,7 @@ from cerank.errors import CerankError
 from cerank.lab import Lab, bench, exporting
 from cerank.lab.bench import Bench, Named
 from cerank.lab.forms import Row as FormRow
-from cerank.text import shown
+from cerank.text import counted, shown
 from cerank.tui.cells import content, joined, stacked
 from cerank.tui.screens.ask import AskScreen, ask_for_file
 from cerank.tui.screens.base import LabScreen
@@ -118,7 +118,7 @@ class CompareScreen(LabScreen):
         if len(self.named.targets) < 2:
             self._say(nothing(self.named.targets))
             return
-        self._say(content(f"measuring {len(self.named.targets)} rankings …", "dim"))
+        self._say(content(f"measuring {counted(len(self.named.targets), 'ranking')} …", "dim"))
         named, settings = self.named, self.lab.settings
 
         def look() -> Bench | CerankError:
@@ -169,7 +169,7 @@ class CompareScreen(LabScreen):
 
     def _show_what(self) -> None:
         terms = self.shown.found.terms if self.shown else None
-        title = f"{len(self.named.targets)} rankings named"
+        title = f"{counted(len(self.named.targets), 'ranking')} named"
         if self.shown:
             conditions = self.shown.found.conditions
             several = f" ({self._condition + 1} of {len(conditions)}, v next)" if len(conditions) > 1 else ""
@@ -178,7 +178,7 @@ class CompareScreen(LabScreen):
             )
             here = conditions[self._condition]
             queries = next(row.paired.n for row in self.shown.found.rows if row.condition == here)
-            title = f"{here}{several}, {queries} queries, {pairs}"
+            title = f"{here}{several}, {counted(queries, 'query')}, {pairs}"
         rest = ""
         if terms:
             margin = ", ".join(f"±{one.value:g} {name}" for name, one in terms.margins.items()) or "none"

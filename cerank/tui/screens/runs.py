@@ -15,6 +15,7 @@ from cerank.errors import UsageError
 from cerank.lab import exporting, filtering, listing, ordering
 from cerank.lab.watching import Entry
 from cerank.tabular import written
+from cerank.text import counted
 from cerank.tui.cells import content, joined, stacked
 from cerank.tui.screens import acting
 from cerank.tui.screens.base import LabScreen
@@ -98,7 +99,7 @@ class RunsScreen(LabScreen):
         if not kept:
             self.query_one("#empty", Static).update(self._nothing(entries))
         if self.query_one("#filter-row").has_class("-open"):
-            self._say(f"{len(kept)} of {len(entries)} runs", is_wrong=False)
+            self._say(f"{len(kept)} of {counted(len(entries), 'run')}", is_wrong=False)
         self._detail()
 
     def _nothing(self, entries: tuple[Entry, ...]) -> Content:

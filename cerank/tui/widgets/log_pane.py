@@ -17,7 +17,7 @@ from textual.widgets import Input, Log, Static
 
 from cerank.lab import logs
 from cerank.lab.watching import Entry
-from cerank.text import shown
+from cerank.text import counted, shown
 from cerank.tui.cells import content
 from cerank.tui.widgets.line import LineInput
 from cerank.tui.widgets.pane import Pane
@@ -153,11 +153,13 @@ class LogPane(Pane):
         elif self._wanted:
             hits, at = self._hits(), self.query_one(_Lines).at
             place = f"{hits.index(at) + 1} of " if at in hits else ""
-            said = f"{place}{len(hits)} matching line{'s' * (len(hits) != 1)}" if hits else "no line matches"
-            left = f"{len(self._lines)} lines" if not self._is_only else f"{len(self._lines) - len(hits)} left out"
+            said = f"{place}{counted(len(hits), 'matching line')}" if hits else "no line matches"
+            left = (
+                counted(len(self._lines), "line") if not self._is_only else f"{len(self._lines) - len(hits)} left out"
+            )
             found.update(content(f"{said}, {left}; enter, then n next, N before, f only these; esc ends"))
         else:
-            found.update(content(f"{len(self._lines)} lines; / searches, y copies, e writes a file"))
+            found.update(content(f"{counted(len(self._lines), 'line')}; / searches, y copies, e writes a file"))
 
     def on_input_changed(self, event: Input.Changed) -> None:
         """Sets off what was typed, and goes to the first line on screen that holds it, or to the next one."""
@@ -247,7 +249,7 @@ class LogPane(Pane):
     def copied(self) -> tuple[str, str] | None:
         """The lines that are shown."""
         lines = self._standing()
-        return ("\n".join(lines), f"{len(lines)} lines") if lines else None
+        return ("\n".join(lines), counted(len(lines), "line")) if lines else None
 
     def exported(self) -> tuple[str, str] | None:
         """The lines that are shown, as a file."""

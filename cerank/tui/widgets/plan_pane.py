@@ -8,6 +8,7 @@ from textual.widgets import DataTable, Static
 
 from cerank.lab import plan_views
 from cerank.lab.watching import Entry
+from cerank.text import counted
 from cerank.tui.cells import cell, content, joined
 from cerank.tui.widgets.fitted_table import FittedTable
 from cerank.tui.widgets.pane import Pane
@@ -55,7 +56,7 @@ class PlanPane(Pane):
             against.update(content("mark another run with space to see what differs", "dim"))
             return
         rows = plan_views.differences(entry.plan, other.plan)
-        against.update(joined(f"{len(rows)} settings differ from ", (other.title, "bold")))
+        against.update(joined(f"{counted(len(rows), 'setting')} different from ", (other.title, "bold")))
         table.clear(columns=True)
         for name in ("setting", entry.title, other.title):
             table.add_column(cell(name, limit=30))

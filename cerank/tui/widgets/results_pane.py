@@ -13,7 +13,7 @@ from textual.widgets import Static
 from cerank.lab import exporting, rankings_view
 from cerank.lab.watching import Entry
 from cerank.tabular import Column, Table
-from cerank.text import count
+from cerank.text import counted
 from cerank.tui.cells import content, stacked
 from cerank.tui.widgets.comparison_table import verdict
 from cerank.tui.widgets.pane import Pane
@@ -95,7 +95,7 @@ class ResultsPane(Pane):
         if self._table is None:
             return
         hidden = self.query_one(ShownTable).show(self._table, self.size.width or self.app.size.width)
-        said = f"+{count(len(hidden), 'column')}: {', '.join(hidden)}; e writes the whole table" if hidden else ""
+        said = f"+{counted(len(hidden), 'column')}: {', '.join(hidden)}; e writes the whole table" if hidden else ""
         self.query_one("#hidden", Static).update(content(said))
 
     def on_resize(self) -> None:

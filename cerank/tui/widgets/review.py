@@ -15,6 +15,7 @@ from cerank.lab import estimates
 from cerank.lab.comparisons import short_name
 from cerank.lab.drafts import Cell, Checked, Draft, Mistake, Origin
 from cerank.lab.matrices import Matrix
+from cerank.text import counted
 from cerank.tui.cells import content, joined, stacked
 from cerank.tui.widgets.fields import WRONG, Mark, fitting
 
@@ -117,7 +118,7 @@ def work(state: State) -> Content:
     rows.append(content(f"{'all runs':<{width}}  {'':>14}  {matrix.pairs:>11,}  {_time(matrix.minutes)}", "bold"))
     if matrix.shared:
         spared = sum(part.pairs for part in matrix.shared)
-        rows.append(content(f"{spared:,} pairs more are done once for several runs", "dim"))
+        rows.append(content(f"{counted(spared, 'pair')} more are done once for several runs", "dim"))
     if matrix.minutes is None:
         rows.append(content("no time where nothing like it ran here before", "dim"))
     ready = joined(
