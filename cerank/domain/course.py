@@ -100,6 +100,11 @@ class Course:
         factors = {part.kind: self._factor(part.kind) for part in self._parts.values()}
         spent = sum(part.seconds * factors[part.kind] * self._done[key] for key, part in self._parts.items())
         left = sum(part.seconds * factors[part.kind] * (1.0 - self._done[key]) for key, part in self._parts.items())
+        if self._at is not None and self._total:  # the unit at work is as far as its time says, but not over
+            part = self._parts[self._at]
+            share = min(1.0 - self._done[self._at], 1.0 / self._total / part.times)
+            under_way = min(max(0.0, now - self._since), 0.95 * share * part.seconds * factors[part.kind])
+            spent, left = spent + under_way, left - under_way
         passed, self._looked = max(0.0, now - self._looked), now
         if self._shown is None:
             self._shown = left

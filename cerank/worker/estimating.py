@@ -106,25 +106,19 @@ def timed(plan: Plan, datasets: Mapping[str, Dataset], found: Mapping[str, Pace]
 
 
 def _parts(plan: Plan, work: tuple[Work, ...]) -> list[Part]:
-    out = []
+    """The parts as the progress names them, in the order in which they come; validations go along with training."""
+    out: list[Part] = []
     for part in work:
         verb, _, rest = part.part.partition(" ")
-        order = 2 * plan.recipe.chain.index(part.stage) + 1
-        detail, kind, times = part.stage, "score", 1
-        if verb == "teacher":
-            order, kind = order - 1, "embed"
-        elif verb == "train":
-            kind = "train"
-        elif verb == "validate":
-            times = part.units
+        order, detail = len(out), part.stage
+        kind = {"teacher": "embed", "train": "train"}.get(verb, "score")
+        if verb == "validate":
+            order = out[-1].order
         elif verb == "re-rank":
-            test = rest.removesuffix(f" by {part.stage}")
-            detail = f"{part.stage} on {test}"
-            order += 1
-        out.append(Part(verb, detail, 10 * order, kind, 60 * (part.minutes or 0.0), times))
-    return [
-        msgspec.structs.replace(part, order=part.order + at * (part.phase == "re-rank")) for at, part in enumerate(out)
-    ]
+            detail = f"{part.stage} on {rest.removesuffix(f' by {part.stage}')}"
+        times = part.units if verb == "validate" else 1
+        out.append(Part(verb, detail, order, kind, 60 * (part.minutes or 0.0), times))
+    return out
 
 
 def main() -> int:
