@@ -74,7 +74,7 @@ def doctor(
     from cerank.lab import doctor as examining
 
     settings = settings_of(lab, cache, form=form, json=json)
-    found = examining.examine(settings, fix=fix)
+    found = examining.examine(settings, fix=fix, with_speed=True)
     rows = tuple((one.state, one.where, one.what, one.hint) for one in found if all_ or one.state != "good")
     emit(Table("doctor", _FOUND, rows, empty="nothing is wrong"), settings.format)
     wrong = sum(one.state == "wrong" for one in found)

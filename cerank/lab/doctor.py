@@ -52,16 +52,20 @@ class _Processor(msgspec.Struct, frozen=True):
     bf16_rate: float
 
 
-def examine(settings: Settings, *, fix: bool = False, now: datetime | None = None) -> list[Finding]:
+def examine(
+    settings: Settings, *, fix: bool = False, with_speed: bool = False, now: datetime | None = None
+) -> list[Finding]:
     """Looks at everything; the worst is "wrong", which stays so until a person or `fix` has done something.
 
     Args:
         settings: which lab and cache.
         fix: move aside what is damaged and can be made again, and remove what killed processes left over.
+        with_speed: measure the processor, which takes some seconds.
         now: the clock.
     """
     now = now or datetime.now(UTC)
-    found = [*_place(settings.lab, "lab"), *_place(settings.cache, "cache"), *_packages(), *_devices(), *_processor()]
+    found = [*_place(settings.lab, "lab"), *_place(settings.cache, "cache"), *_packages(), *_devices()]
+    found += _processor() if with_speed else []
     found += [*_queue(settings.lab, fix), *_leftovers(settings.lab, fix)]
     try:
         folders = runs.folders(settings.lab)

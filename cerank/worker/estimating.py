@@ -40,7 +40,7 @@ def announce(plan: Plan, folder: RunFolder, datasets: Mapping[str, Dataset], *, 
         notes.event("not estimated", f"how long the run takes: {error}")
         return
     work = timed(plan, datasets, found)
-    course = Course(list(_parts(plan, work)), time.monotonic())
+    course = Course(list(_parts(work)), time.monotonic())
     for index, name in enumerate(plan.recipe.chain):
         if folder.final(index, name).is_dir():
             course.skip(f"train {name}", f"validate {name}", f"teacher {name}")
@@ -105,7 +105,7 @@ def timed(plan: Plan, datasets: Mapping[str, Dataset], found: Mapping[str, Pace]
     return expected(counted(plan.recipe, queries), plan.recipe, found, queries, documents)
 
 
-def _parts(plan: Plan, work: tuple[Work, ...]) -> list[Part]:
+def _parts(work: tuple[Work, ...]) -> list[Part]:
     """The parts as the progress names them, in the order in which they come; validations go along with training."""
     out: list[Part] = []
     for part in work:
