@@ -76,7 +76,7 @@ def doctor(
     from cerank.lab import doctor as examining
 
     settings = settings_of(lab, cache, form=form, json=json)
-    found = examining.examine(settings, fix=fix)
+    found = examining.examine(settings, fix=fix, with_speed=True)
     short = {} if is_for_machines(settings.format) else runs.short_names(settings.lab)
     told = [one for one in found if all_ or one.state != "good"]
     rows = tuple((one.state, short.get(one.where, one.where), one.what, one.hint) for one in told)

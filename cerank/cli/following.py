@@ -26,7 +26,7 @@ from cerank.text import shown
 LOOK_EVERY = 0.5  # seconds
 SAY_EVERY = 15.0  # seconds between lines where there is no terminal to draw on
 _TOLD = {"groups counted", "stage finished", "rejected", "replay mismatch", "environment changed", "teacher repaired"}
-_TOLD |= {"waits for a device"}
+_TOLD |= {"waits for a device", "estimated"}
 
 
 class Show(Protocol):
@@ -82,8 +82,8 @@ class Drawn:
             self._bar.update(
                 self._task,
                 description=described(progress, loss, measures),
-                completed=progress.done,
-                total=progress.total or None,
+                completed=progress.done if progress.run_seconds_left is None else 1000 * progress.run_share,
+                total=(progress.total or None) if progress.run_seconds_left is None else 1000,
             )
 
 
@@ -98,9 +98,12 @@ def described(progress: Progress, loss: float | None, measures: str) -> str:
         parts.append(measures)
     if progress.pairs_per_second:
         parts.append(f"{progress.pairs_per_second:.0f} pairs/s")
-    if progress.seconds_left >= 1:
-        minutes, seconds = divmod(round(progress.seconds_left), 60)
-        parts.append(f"{minutes}:{seconds:02d} left")
+    left = progress.seconds_left if progress.run_seconds_left is None else progress.run_seconds_left
+    if progress.run_seconds_left is not None:
+        parts.insert(0, f"{progress.run_share:.0%} of the run")
+    if left >= 1:
+        minutes, seconds = divmod(round(left), 60)
+        parts.insert(min(1, len(parts)), f"{minutes}:{seconds:02d} left")
     return "  ".join(parts)
 
 

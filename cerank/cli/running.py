@@ -126,11 +126,18 @@ def _show(plan: Plan, settings: Settings, pairs_per_second: float, *, wide: bool
     if (settings.format or "table") == "table" and sys.stdout.isatty():
         put(recipes.render(plan.asked))
     cases = powering.of_plan(plan)
-    known = estimates.rates(settings.lab, plan.recipe, plan.device, plan.threads)
     if pairs_per_second:
-        known = estimates.told(plan.recipe, pairs_per_second)
+        work = estimates.timed(plans.work_of(plan), estimates.told(plan.recipe, pairs_per_second))
+        source = "by --pairs-per-second"
+    else:
+        paces, source = estimates.measured(plan)
+        known = {} if paces else estimates.rates(settings.lab, plan.recipe, plan.device, plan.threads)
+        work = estimates.of_plan(plan, paces) if paces else estimates.timed(plans.work_of(plan), known)
+        source = "by earlier runs of this lab" if known else source
+    minutes = estimates.total(work)
+    say(f"about {estimates.in_words(minutes)}: {source}" if minutes is not None else f"time unknown: {source}")
     shared = plans.shared_queries(plan)
-    shown = [tables.inputs(plan), tables.work(estimates.timed(plans.work_of(plan), known))]
+    shown = [tables.inputs(plan), tables.work(work)]
     shown += [tables.shared(shared)] if shared else []
     emit([*shown, *([tables.outlooks(cases, settings.format)] if cases else [])], settings.format, wide=wide)
 

@@ -69,11 +69,12 @@ def _glance(row: Row) -> tuple[str | int | None, ...]:
 
 
 def _at(row: Row) -> tuple[str, float | None]:
-    """Where a live run is, and the seconds left of that phase."""
+    """Where a live run is, and the seconds left of it; of its phase, where the run was not estimated."""
     progress = row.status.progress
     if progress is None or row.status.state not in {"running", "stopping"}:
         return "", None
-    return _place(progress), progress.seconds_left
+    whole = progress.run_seconds_left
+    return _place(progress), progress.seconds_left if whole is None else whole
 
 
 def _place(progress: Progress) -> str:

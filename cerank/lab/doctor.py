@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, requires, version
@@ -18,7 +20,8 @@ from typing import Literal
 import msgspec
 
 from cerank.errors import CerankError, HeldError
-from cerank.launch import devices
+from cerank.lab import plans
+from cerank.launch import devices, local
 from cerank.settings import Settings
 from cerank.store import disk, lease, machine, queue, records, runs
 from cerank.store.disk import DamagedError
@@ -26,6 +29,7 @@ from cerank.store.layout import QueueFolder, RunFolder, runs_folder
 from cerank.store.lease import Lease
 from cerank.store.records import Attempt
 
+_PATIENCE = 60.0  # seconds for the measurement of the processor
 LEAST = 1 << 30  # bytes; a small base's checkpoints and models take some 500 MB
 State = Literal["good", "note", "wrong", "fixed"]
 
@@ -39,16 +43,29 @@ class Finding(msgspec.Struct, frozen=True):
     hint: str = ""  # what to do
 
 
-def examine(settings: Settings, *, fix: bool = False, now: datetime | None = None) -> list[Finding]:
+class _Processor(msgspec.Struct, frozen=True):
+    """As `cerank.learn.processor` prints it; rates in operations a second."""
+
+    instructions: str
+    bf16: bool
+    fp32: float
+    bf16_rate: float
+
+
+def examine(
+    settings: Settings, *, fix: bool = False, with_speed: bool = False, now: datetime | None = None
+) -> list[Finding]:
     """Looks at everything; the worst is "wrong", which stays so until a person or `fix` has done something.
 
     Args:
         settings: which lab and cache.
         fix: move aside what is damaged and can be made again, and remove what killed processes left over.
+        with_speed: measure the processor, which takes some seconds.
         now: the clock.
     """
     now = now or datetime.now(UTC)
     found = [*_place(settings.lab, "lab"), *_place(settings.cache, "cache"), *_packages(), *_devices()]
+    found += _processor() if with_speed else []
     found += [*_queue(settings.lab, fix), *_leftovers(settings.lab, fix)]
     try:
         folders = runs.folders(settings.lab)
@@ -123,6 +140,24 @@ def _devices() -> Iterator[Finding]:
     in_use = [(one.name, user) for one in found if (user := machine.holder(one.key))]
     text = "; ".join(f"{name} is used by {user}" for name, user in in_use) or "none is in use by a run"
     yield Finding("good", "devices", f"shared out among your labs here: {text}")
+
+
+def _processor() -> Iterator[Finding]:
+    """What the processor multiplies fast, measured in a process of its own, as torch takes seconds to import."""
+    threads = plans.physical_cores()
+    command = [sys.executable, "-P", "-m", "cerank.learn.processor", str(threads)]
+    environment = local.passed(os.environ) | local.pinned(threads)
+    try:
+        done = subprocess.run(command, env=environment, capture_output=True, timeout=_PATIENCE, check=True)
+        found = msgspec.json.decode(done.stdout, type=_Processor)
+    except (OSError, subprocess.SubprocessError, msgspec.DecodeError) as error:
+        yield Finding("note", "processor", f"how fast it is was not measured: {type(error).__name__}")
+        return
+    by = "by hardware" if found.bf16 else "imitated, so float32 is used"
+    text = f"{found.instructions}; bf16 {by}; {found.fp32 / 1e9:.0f} GFLOP/s of float32 products"
+    text += f", {found.bf16_rate / 1e9:.0f} of bf16" if found.bf16 else ""
+    hint = "`cerank run --recipe contrastive-then-distill --dry-run` says how long the main job takes here"
+    yield Finding("good", "processor", f"{text}, with {threads} threads", hint)
 
 
 def _queue(lab: Path, fix: bool) -> Iterator[Finding]:

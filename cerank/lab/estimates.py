@@ -5,6 +5,10 @@ Invariant: a time is given only where something like it was measured here, or wh
 
 from __future__ import annotations
 
+import contextlib
+import os
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -13,12 +17,17 @@ import msgspec
 from cerank.domain.plan import Plan
 from cerank.domain.readings import Reading, Validation
 from cerank.domain.recipe import Recipe, Stage
+from cerank.domain.work import Work, counted, expected, in_words
 from cerank.errors import CerankError
-from cerank.lab.plans import Work
-from cerank.store import journal, runs
+from cerank.launch import local
+from cerank.store import journal, paces, runs
 from cerank.store.layout import ReadingRow, RunFolder
+from cerank.store.paces import Pace
+
+__all__ = ["in_words"]
 
 NEWEST = 100  # runs looked at, the newest first
+_PATIENCE = 120.0  # seconds that a measurement may take, indexes that it builds included
 SCORING = 3.0  # pairs scored in the time one is learnt from: the backward pass takes twice the forward pass
 
 
@@ -54,6 +63,48 @@ def rates(lab: Path, recipe: Recipe, device: str, threads: int) -> dict[str, Rat
     return {name: found[like] for name, like in wanted.items() if like in found}
 
 
+def measured(plan: Plan, *, anew: bool = True) -> tuple[dict[str, Pace], str]:
+    """Stage -> how fast this machine was last measured to be at its settings, with a word on where that is from.
+
+    Args:
+        plan: whose stages.
+        anew: measure now, in a process of its own, where nothing was.
+    """
+    cache = Path(plan.cache)
+
+    def known() -> dict[str, Pace]:
+        found = {name: paces.newest(cache, paces.key_of(plan, stage)) for name, stage in plan.recipe.chained()}
+        return {name: pace for name, pace in found.items() if pace is not None}
+
+    found, source = known(), "measured here before"
+    if len(found) < len(plan.recipe.chain) and anew:
+        environment = local.environment(plan, os.environ)
+        command = [sys.executable, "-P", "-m", "cerank.worker.estimating"]
+        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+            subprocess.run(
+                command,
+                input=msgspec.json.encode(plan),
+                env=environment,
+                capture_output=True,
+                timeout=_PATIENCE,
+                check=False,
+            )
+        found, source = known(), "measured here just now"
+    if len(found) < len(plan.recipe.chain):
+        return {}, "nothing of this kind was measured here"
+    return found, f"{source}, {min(pace.time for pace in found.values())}"
+
+
+def of_plan(plan: Plan, found: Mapping[str, Pace]) -> tuple[Work, ...]:
+    """The plan's work with the minutes of each part by what was measured; opens its datasets."""
+    from cerank.data.inputs import opened
+
+    datasets = opened(plan.recipe, Path(plan.cache))
+    queries = {name: len(dataset.queries) for name, dataset in datasets.items()}
+    documents = {name: len(dataset.documents) for name, dataset in datasets.items()}
+    return expected(counted(plan.recipe, queries), plan.recipe, found, queries, documents)
+
+
 def told(recipe: Recipe, pairs_per_second: float) -> dict[str, Rate]:
     """The rates of a recipe's stages where a person says how many pairs are learnt from a second."""
     return dict.fromkeys(recipe.chain, Rate(pairs_per_second, SCORING * pairs_per_second))
@@ -73,19 +124,6 @@ def total(work: Sequence[Work]) -> float | None:
     """Minutes of all parts together; None where one of them is not known."""
     minutes = [part.minutes for part in work]
     return None if not minutes or None in minutes else sum(found for found in minutes if found is not None)
-
-
-def in_words(minutes: float | None) -> str:
-    """A time for a person: "40 s", "12 min", "3 h 20 min", "2 d 4 h", or "unknown"."""
-    if minutes is None:
-        return "unknown"
-    if minutes < 1.5:
-        return f"{round(minutes * 60)} s"
-    whole = round(minutes)
-    if whole < 120:
-        return f"{whole} min"
-    hours, rest = divmod(whole, 60)
-    return f"{hours} h {rest} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
 
 
 def _like(recipe: Recipe, stage: Stage, device: str, threads: int) -> tuple[object, ...]:

@@ -20,7 +20,8 @@ from cerank.data.bases import BASES
 from cerank.data.named import FIRST_STAGES, NAMED
 from cerank.domain.losses import loss_mistakes
 from cerank.domain.plan import Plan
-from cerank.domain.recipe import Recipe, Stage, rate_mistakes
+from cerank.domain.recipe import Recipe, rate_mistakes
+from cerank.domain.work import Work, counted
 from cerank.errors import RecipeError
 from cerank.registry import nearest
 from cerank.settings import Settings
@@ -30,15 +31,7 @@ if TYPE_CHECKING:
     from cerank.data.dataset import Dataset
     from cerank.data.overlaps import Overlap
 
-
-class Work(msgspec.Struct, frozen=True):
-    """A part of a run's work, counted in pairs through the model before anything is started."""
-
-    part: str  # "train contrastive", "validate contrastive", "re-rank pydocs/test by contrastive"
-    units: int  # steps, validations, queries
-    pairs: int
-    stage: str = ""  # whose work it is; "" for a sum over several
-    minutes: float | None = None  # as far as it can be told: see `lab.estimates`
+__all__ = ["Work", "counted"]  # of the domain; a plan's own are below
 
 
 def parts_of(dataset: str) -> tuple[str, str, tuple[str, ...]]:
@@ -133,34 +126,6 @@ def work_of(plan: Plan) -> tuple[Work, ...]:
 
     datasets = opened(plan.recipe, Path(plan.cache))
     return counted(plan.recipe, {name: len(dataset.queries) for name, dataset in datasets.items()})
-
-
-def counted(recipe: Recipe, queries: Mapping[str, int]) -> tuple[Work, ...]:
-    """A recipe's work, part by part, stages in order.
-
-    Args:
-        recipe: complete.
-        queries: how many each of its datasets has.
-    """
-    asked = queries[recipe.data.validation]
-    found = []
-    for name, stage in recipe.chained():
-        steps = _steps(stage, queries[stage.dataset or recipe.data.train])
-        size = stage.group_size + stage.in_batch
-        found.append(Work(f"train {name}", steps, steps * stage.groups_per_step * size, name))
-        times = -(-steps // (stage.validate_every or steps))
-        looked = min(asked, stage.validation_queries or asked)
-        each = stage.validation_depth + (stage.group_size if stage.validates_by_loss else 0)
-        found.append(Work(f"validate {name}", times, times * looked * each, name))
-        for test in recipe.data.test:
-            pairs = queries[test] * recipe.data.depth * len(recipe.data.first_stages)
-            found.append(Work(f"re-rank {test} by {name}", queries[test], pairs, name))
-    return tuple(found)
-
-
-def _steps(stage: Stage, queries: int) -> int:
-    """Steps of a stage if every query can be learnt from."""
-    return stage.steps or max(1, int(-(-stage.epochs * queries // stage.groups_per_step)))
 
 
 def absolute(recipe: Recipe) -> Recipe:

@@ -99,6 +99,7 @@ def measure(settings: Settings, asked: Asked, progress: Callable[[str], None]) -
 
     device, threads = device_named(settings.device), settings.threads or physical_cores()
     determinism.prepare(device, threads)
+    asked, left_out = _without_emulated(asked, device)
     found = locate(asked.base)
     sample = _sample(asked, settings.cache)
     with TemporaryDirectory() as folder, ExitStack() as stack:
@@ -136,8 +137,25 @@ def measure(settings: Settings, asked: Asked, progress: Callable[[str], None]) -
             data_share=race.data_share,
             figures=tuple(figures),
             commands=_commands(asked, device, threads),
-            notes=(*_notes(asked, found.pooling, files.pooling), *race.notes()),
+            notes=(*left_out, *_notes(asked, found.pooling, files.pooling), *race.notes()),
         )
+
+
+def _without_emulated(asked: Asked, device: str) -> tuple[Asked, tuple[str, ...]]:
+    """What can be timed here, and what is to be said of what cannot.
+
+    Raises:
+        UsageError: nothing is left.
+    """
+    from cerank.learn import processor
+
+    if "bf16" not in asked.precisions or device != "cpu" or processor.multiplies_bf16():
+        return asked, ()
+    kept = tuple(precision for precision in asked.precisions if precision != "bf16")
+    why = "this processor has no instructions for bf16 that may be used, and imitating them takes many times as long"
+    if not kept:
+        raise UsageError(why, where="--precision bf16", hint="--precision fp32")
+    return msgspec.structs.replace(asked, precisions=kept), (f"bf16 was left out: {why}",)
 
 
 def _sample(asked: Asked, cache: Path) -> Sample:

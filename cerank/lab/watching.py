@@ -104,8 +104,11 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def seconds_left(self) -> float:
-        """Until its phase is over, as its worker expects."""
-        return self.progress.seconds_left if self.progress else 0.0
+        """Until the run is over, as its worker expects; until its phase is, where the run was not estimated."""
+        if self.progress is None:
+            return 0.0
+        whole = self.progress.run_seconds_left
+        return self.progress.seconds_left if whole is None else whole
 
     @property
     def pairs_per_second(self) -> float:

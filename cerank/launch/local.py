@@ -40,9 +40,13 @@ _PASSED = (
     "SLURM_JOB_ID",
     "CERANK_NO_FLOCK",
     "CERANK_DEVICES",
+    # which instructions torch and NumPy may use: other ones give other last digits
+    "ATEN_CPU_CAPABILITY",
+    "NPY_DISABLE_CPU_FEATURES",
+    "NPY_ENABLE_CPU_FEATURES",
 )
 # no NVIDIA_ or SLURM_ here: NVIDIA_API_KEY and SLURM_JWT are tokens
-_PASSED_PREFIXES = ("LC_", "MKL_", "OPENBLAS_", "KMP_")
+_PASSED_PREFIXES = ("LC_", "MKL_", "OPENBLAS_", "KMP_", "ONEDNN_", "DNNL_")
 _PASSED_DATA = ("IR_DATASETS_HOME", "IR_DATASETS_TMP", "HF_HOME", "HF_HUB_CACHE")
 
 

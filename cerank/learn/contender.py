@@ -19,7 +19,7 @@ import torch
 
 from cerank.data.bases import BaseFiles
 from cerank.data.samples import Sample, reshaped
-from cerank.learn import determinism, speed
+from cerank.learn import determinism, processor, speed
 from cerank.learn.turns import Answer, Ask, Work, most_memory
 
 Go = Callable[[Ask], Answer]
@@ -72,10 +72,10 @@ def _scoring(work: Work, kind: Any) -> Go:
             samples.clear()
             samples[ask.sample] = _sample(ask.sample or work.sample)
         sample = samples[ask.sample]
-        speed.synchronized(work.device)
+        processor.synchronized(work.device)
         started = time.perf_counter()
         scores = one.score(sample)
-        speed.synchronized(work.device)
+        processor.synchronized(work.device)
         seconds = time.perf_counter() - started
         if ask.scores:
             Path(ask.scores).write_text(json.dumps(scores), encoding="utf8")

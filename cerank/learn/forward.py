@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,6 +17,7 @@ from torch.nn.functional import normalize
 from cerank.learn.encoders import Encoder, Head, LikeBert, classifier_head, encoder_of
 from cerank.learn.model import CrossEncoder
 from cerank.learn.packing import Pack, filled, pack
+from cerank.learn.processor import bf16_pays
 from cerank.learn.tokens import Pair, Tokens
 
 Score = Callable[[Sequence[Pair]], Tensor]
@@ -42,19 +42,7 @@ def resolved(precision: str, device: torch.device) -> str:
         return precision
     if device.type == "cuda":
         return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp32"
-    return "bf16" if device.type == "cpu" and _FAST_BF16 & _cpu_flags() else "fp32"
-
-
-_FAST_BF16 = frozenset({"amx_bf16", "avx512_bf16"})  # ARM's were not measured
-
-
-def _cpu_flags() -> frozenset[str]:
-    """What the first CPU says it can do; nothing where the system does not say."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf8").splitlines()
-    except (OSError, UnicodeDecodeError):
-        return frozenset()
-    return frozenset(next((line for line in lines if line.startswith("flags")), "").split())
+    return "bf16" if device.type == "cpu" and bf16_pays() else "fp32"
 
 
 class Forward:

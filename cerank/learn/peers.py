@@ -18,7 +18,8 @@ from cerank.data.samples import Sample
 from cerank.domain.groups import Group
 from cerank.domain.recipe import Stage
 from cerank.errors import MissingError
-from cerank.learn.speed import MAX_LENGTH, Timed, groups_of, synchronized
+from cerank.learn.processor import synchronized
+from cerank.learn.speed import MAX_LENGTH, Timed, groups_of
 
 BATCH = 32  # its default of pairs a batch
 

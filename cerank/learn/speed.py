@@ -23,9 +23,10 @@ from cerank.data.samples import Sample
 from cerank.domain.groups import Group
 from cerank.domain.readings import Reading
 from cerank.domain.recipe import Stage
-from cerank.learn import model
+from cerank.learn import model, processor
 from cerank.learn.checkpoint import State
 from cerank.learn.packing import pack
+from cerank.learn.processor import synchronized
 from cerank.learn.rerank import Scorer
 from cerank.learn.tokens import Pair, Tokens, batches_by_length
 from cerank.learn.trainer import Material, Trainer
@@ -167,6 +168,49 @@ class _Clock:
         return False
 
 
+class _Within:
+    """As `_Clock`; ends once a time is over, the first step not counted but where it alone took so long."""
+
+    def __init__(self, seconds: float, device: str) -> None:
+        self._over, self._seconds, self._device = time.perf_counter() + seconds, seconds, device
+        self._begun = time.perf_counter()
+        self._times: list[float] = []
+        self._pairs: list[int] = []
+
+    def read(self, reading: Reading) -> None:
+        synchronized(self._device)
+        self._times.append(time.perf_counter())
+        self._pairs.append(reading.pairs)
+        is_long = self._times[0] - self._begun > 2 * self._seconds
+        if is_long or (len(self._times) > 2 and self._times[-1] >= self._over):
+            raise _EnoughError
+
+    @property
+    def timed(self) -> Timed:
+        """The steps that count."""
+        if len(self._times) == 1:
+            return Timed(self._pairs[0], self._times[0] - self._begun)
+        return Timed(sum(self._pairs[1:]), self._times[-1] - self._times[0])
+
+    def validate(self, step: int) -> float:  # noqa: ARG002 - a watch is asked so
+        return 0.0
+
+    def saving(self) -> None:
+        """Nothing is saved."""
+
+    def saved(self, state: State) -> None:
+        """Nothing is saved."""
+
+    def rejected(self, reason: str) -> None:
+        """A speed is measured whatever the update came to."""
+
+    def out_of_memory(self, what: str) -> None:
+        """Parts become smaller, which their time will show."""
+
+    def wants_to_stop(self) -> bool:
+        return False
+
+
 class _Spent:
     """Seconds that went into data, summed; `counted` makes a method add its own."""
 
@@ -204,10 +248,26 @@ class OwnTraining:
         data = clock.data[-1] - clock.data[0] + packing
         return Timed(sum(clock.pairs[1:]), clock.times[-1] - clock.times[0], data)
 
+    @property
+    def tokenizer(self) -> Any:
+        """The base's."""
+        return self._tokenizer
+
+    def within(self, seconds: float) -> Timed:
+        """Trains for about that long, by three whole steps at least where the first is not longer than that."""
+        material, _ = self._material(_Spent())
+        with TemporaryDirectory() as folder:
+            trainer = Trainer(0, "pace", self._stage, seed=_SEED, folder=Path(folder), device=self._device)
+            clock = _Within(seconds, self._device)
+            with contextlib.suppress(_EnoughError):
+                trainer.train(self.model, material, clock)
+        return clock.timed
+
     def _material(self, spent: _Spent) -> tuple[Material, Callable[[int], list[Pair]]]:
         """What is learnt from, and the pairs of a step that was taken; `spent` hears what groups and ids took."""
         sample, stage = self._sample, self._stage
-        tokens = Tokens(self._tokenizer, stage.max_length, stage.max_query_length)
+        lengths = (stage.max_length, stage.max_query_length, stage.max_document_length, stage.truncation)
+        tokens = Tokens(self._tokenizer, *lengths)
         sampler = sampler_of(sample, stage)
         groups, pair = sampler.groups, tokens.pair
 
@@ -254,50 +314,21 @@ def groups_of(sample: Sample, stage: Stage, steps: int) -> list[Group]:
     return [group for step in range(1, steps + 1) for group in sampler.groups(step)]
 
 
-def synchronized(device: str) -> None:
-    """Returns once the device has done what it was asked; a clock read before would flatter it."""
-    if device.startswith("cuda"):
-        torch.cuda.synchronize()
-    elif device.startswith("mps"):
-        torch.mps.synchronize()
-
-
 # what the machine could do
 
 _SHAPES = ((2048, 384, 1536), (2048, 768, 3072), (1024, 1024, 1024), (4096, 2048, 2048))
 _GPU_SHAPES = ((8192, 768, 3072), (4096, 4096, 4096), (8192, 8192, 8192))
 
 
-def gemm_peak(device: str, precision: str, seconds: float = 0.3) -> float:
-    """The most floating point operations a second that a matrix product reaches here, over shapes of encoders' sizes.
+def gemm_peaks(device: str, precision: str, seconds: float = processor.BUDGET) -> tuple[float, float]:
+    """The most floating point operations a second that a product reaches here, over shapes of encoders' sizes.
 
-    Args:
-        device: where.
-        precision: "fp32" or "bf16".
-        seconds: how long each shape is tried; the best single product counts.
+    With it, what the best shape's products reach one after another, the slow ones among them. Shapes that would take
+    longer than what is left of `seconds` are left out.
     """
-    return gemm_peaks(device, precision, seconds)[0]
-
-
-@torch.inference_mode()
-def gemm_peaks(device: str, precision: str, seconds: float = 0.3) -> tuple[float, float]:
-    """As `gemm_peak`; with it, what the best shape's products reach one after another, the slow ones among them."""
-    kind = torch.bfloat16 if precision == "bf16" else torch.float32
-    best = sustained = 0.0
-    for rows, inner, columns in _GPU_SHAPES if device.startswith("cuda") else _SHAPES:
-        left = torch.randn(rows, inner, device=device, dtype=kind)
-        right = torch.randn(inner, columns, device=device, dtype=kind)
-        out = left @ right
-        synchronized(device)
-        work, count = 2.0 * rows * inner * columns, 0
-        begun = time.perf_counter()
-        while (started := time.perf_counter()) < begun + seconds:
-            torch.mm(left, right, out=out)
-            synchronized(device)
-            best = max(best, work / (time.perf_counter() - started))
-            count += 1
-        sustained = max(sustained, work * count / (time.perf_counter() - begun))
-    return best, sustained
+    shapes = _GPU_SHAPES if device.startswith("cuda") else _SHAPES
+    found = processor.peaks(device, precision, shapes, seconds)
+    return found.best, found.sustained
 
 
 def work_of(files: BaseFiles, lengths: Sequence[int]) -> float:

@@ -156,6 +156,11 @@ class RunFolder(msgspec.Struct, frozen=True):
         return self.path / "overlaps.json"
 
     @property
+    def precisions(self) -> Path:
+        """`records.Precisions`: what "auto" came to; written once, so that a resumed run computes as it began."""
+        return self.path / "precisions.json"
+
+    @property
     def seals(self) -> Path:
         """Journal of `seals.Seal`: size and hash of each file that was written whole."""
         return self.path / "seals.jsonl"

@@ -44,6 +44,12 @@ class StoredPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return cls(plan.fingerprint, hashlib.sha256(data).hexdigest(), msgspec.Raw(data))
 
 
+class Precisions(msgspec.Struct, frozen=True):
+    """The precision that each stage of a run computes in, where its recipe leaves it to the device."""
+
+    chosen: dict[str, str]  # stage -> "fp32" or "bf16"
+
+
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     """One start of a worker on a run: what it ran on, and what that lets it promise."""
 

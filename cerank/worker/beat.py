@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 
+from cerank.domain.course import Course
 from cerank.domain.readings import Progress
 from cerank.errors import RunFailedError
 from cerank.store import records
@@ -33,6 +34,8 @@ class Beat:
         self._path, self._attempt, self._now, self._also = path, attempt, now, also
         self._progress = Progress(phase="start", attempt=attempt)
         self._began, self._before, self._pairs = time.monotonic(), 0, 0
+        self._course: Course | None = None
+        self._lock = threading.Lock()  # the course is told of work by one thread and looked at by another
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="beat", daemon=True)
 
@@ -50,6 +53,20 @@ class Beat:
         self._began, self._before, self._pairs = time.monotonic(), done, 0
         self._progress = Progress(phase=phase, detail=detail, done=done, total=total, attempt=self._attempt)
 
+        if self._course is not None:
+            with self._lock:
+                self._course.enter(phase, detail, total, done, self._began)
+
+    def follow(self, course: Course) -> None:
+        """From here on the progress tells of the whole run, too."""
+        self._course = course
+
+    def complete(self) -> None:
+        """The whole run is done."""
+        if self._course is not None:
+            with self._lock:
+                self._course.complete()
+
     def advance(self, units: int = 1, pairs: int = 0) -> None:
         """`units` more of the phase are done, which took `pairs` pairs through the model."""
         before = self._progress
@@ -58,6 +75,9 @@ class Beat:
         done = before.done + units
         left = seconds / max(1, done - self._before) * max(0, before.total - done)
         rate = self._pairs / seconds
+        if self._course is not None:
+            with self._lock:
+                self._course.advance(units, time.monotonic())
         self._progress = msgspec.structs.replace(before, done=done, pairs_per_second=rate, seconds_left=left)
 
     def _run(self) -> None:
@@ -66,7 +86,15 @@ class Beat:
             over = self._over.wait(EVERY)
             try:
                 self._also()
-                records.save(self._path, msgspec.structs.replace(self._progress, time=records.timestamp(self._now())))
+                records.save(self._path, self._stamped())
             except RunFailedError:
                 # advice only: a full disk or a folder that is gone will meet the worker itself, which says so
                 continue
+
+    def _stamped(self) -> Progress:
+        found = msgspec.structs.replace(self._progress, time=records.timestamp(self._now()))
+        if self._course is None:
+            return found
+        with self._lock:
+            share, left = self._course.look(time.monotonic())
+        return msgspec.structs.replace(found, run_share=share, run_seconds_left=left)

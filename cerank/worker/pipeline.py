@@ -11,7 +11,7 @@ from cerank.learn.rerank import Scorer
 from cerank.learn.trainer import PausedError
 from cerank.store import seals
 from cerank.store.layout import RunFolder
-from cerank.worker import sharing
+from cerank.worker import estimating, precision, sharing
 from cerank.worker.beat import Beat
 from cerank.worker.evaluation import Evaluation
 from cerank.worker.notes import Notes
@@ -43,16 +43,21 @@ def carry_out(plan: Plan, folder: RunFolder, *, notes: Notes, beat: Beat, stop: 
         pause()
         beat.enter("candidates", f"{use.first_stage} on {use.dataset}", total=1)
         sources.candidates(use.dataset, use.first_stage)
+    chosen = precision.chosen(plan, folder, notes)
+    pause()
+    beat.enter("estimate", "", total=1)
+    estimating.announce(plan, folder, sources.datasets, notes=notes, beat=beat)
     evaluation = Evaluation(plan, folder, sources, notes, beat)
     evaluation.prepare()
-    desk = Desk(plan, folder, sources, notes, beat, stop)
-    for index, (name, stage) in enumerate(plan.recipe.chained()):
+    desk = Desk(plan, folder, sources, notes, beat, stop, chosen)
+    for index, name in enumerate(plan.recipe.chain):
         work = StageWork(desk, index)
         if not work.is_finished() and not sharing.adopted(desk, index):
             work.train()
         sharing.adopt_rankings(desk, index)
 
-        def scorer(final: object = work.final, precision: str = stage.precision) -> Scorer:
-            return Scorer.load(str(final), plan.device, precision)
+        def scorer(final: object = work.final, kind: str = chosen[name]) -> Scorer:
+            return Scorer.load(str(final), plan.device, kind)
 
         evaluation.rerank(name, scorer, pause)
+    beat.complete()

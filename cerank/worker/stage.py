@@ -47,6 +47,7 @@ class Desk(msgspec.Struct, frozen=True):
     notes: Notes
     beat: Beat
     stop: StopFlag
+    precisions: dict[str, str] = {}  # stage -> what "auto" came to, or what the recipe says
 
 
 class StageWork:
@@ -55,7 +56,9 @@ class StageWork:
     def __init__(self, desk: Desk, index: int) -> None:
         recipe = desk.plan.recipe
         self._desk, self._index = desk, index
-        self._name, self._stage = recipe.chained()[index]
+        self._name, asked = recipe.chained()[index]
+        chosen = desk.precisions.get(self._name, asked.precision)
+        self._stage = msgspec.structs.replace(asked, precision="bf16" if chosen == "bf16" else "fp32")
         self._training = inputs.training_dataset(recipe, self._stage)
         self.final = desk.folder.final(index, self._name)
         self._steps = 0
@@ -95,10 +98,6 @@ class StageWork:
         # its own tokens: ids of two datasets may be the same and their texts not, as in train and validation of pydocs
         apart = self._tokens(tokenizer, recipe.data.validation)
         self._scorer = Scorer(encoder, apart, desk.plan.device, stage.precision)
-        if self._scorer.precision != stage.precision:
-            desk.notes.event(
-                "precision chosen", f"{self._name}: {self._scorer.precision}, by what this device is fast at"
-            )
         material = Material(
             sampler,
             self._tokens(tokenizer, self._training),

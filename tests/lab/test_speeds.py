@@ -12,7 +12,7 @@ from cerank.data.samples import generated, of_dataset, reshaped
 from cerank.errors import UsageError
 from cerank.lab import speeds
 from cerank.lab.speeds import OWN, PEER, RERANKING, TRAINING, Asked, measure
-from cerank.learn import peers, speed
+from cerank.learn import peers, processor, speed
 from cerank.settings import Settings
 from tests.learn.conftest import write_tiny
 from tests.warm import started
@@ -31,30 +31,36 @@ def base(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def precisions():
+    """What a bench without further words times on this processor."""
+    return {"fp32", "bf16"} if processor.multiplies_bf16() else {"fp32"}
+
+
+@pytest.fixture(scope="module")
 def report(base, tmp_path_factory):
     settings = Settings(lab=Path("lab"), cache=tmp_path_factory.mktemp("cache"), device="cpu", threads=1, format="")
     asked = Asked(base=str(base), pairs=24, repeats=2, steps=1, with_peer=False)
     return measure(settings, asked, lambda what: None)
 
 
-def test_every_contender_has_a_figure_for_both_works_and_precisions(report):
+def test_every_contender_has_a_figure_for_both_works_and_precisions(report, precisions):
     who = {figure.who for figure in report.figures}
     assert who == {OWN}
     works = {(figure.work, figure.precision) for figure in report.figures if figure.who == OWN}
-    assert works == {(work, kind) for work in (RERANKING, TRAINING) for kind in ("fp32", "bf16")}
+    assert works == {(work, kind) for work in (RERANKING, TRAINING) for kind in precisions}
 
 
-def test_a_figure_lies_within_its_spread_and_cerank_is_held_against_others_only(report):
+def test_a_figure_lies_within_its_spread_and_cerank_is_held_against_others_only(report, precisions):
     for figure in report.figures:
         assert 0 < figure.lowest <= figure.median <= figure.highest
         assert (figure.ratio is None) == (figure.who == OWN)
         assert 0 < figure.of_peak < 1
-    assert set(report.peaks) == {"fp32", "bf16"}
+    assert set(report.peaks) == precisions
     assert min(report.peaks.values()) > 1e8
 
 
-def test_what_data_takes_of_a_training_step_is_a_part_of_it(report):
-    assert set(report.data_share) == {"fp32", "bf16"}
+def test_what_data_takes_of_a_training_step_is_a_part_of_it(report, precisions):
+    assert set(report.data_share) == precisions
     assert all(0 < share < 1 for share in report.data_share.values())
     assert any("spends on data" in note for note in report.notes)
 
@@ -155,3 +161,33 @@ def test_needed_operations_of_a_classifier_are_counted_by_hand(base, tmp_path):
     whole = length * token + 4 * length**2 * hidden
     last = token + 4 * length * hidden * heads
     assert speed.work_of(files, [length, length]) == 2 * (whole + last)
+
+
+def test_bf16_is_left_out_with_a_word_where_the_processor_only_imitates_it(base, tmp_path, monkeypatch):
+    monkeypatch.setattr(processor, "multiplies_bf16", lambda: False)
+    settings = Settings(lab=tmp_path, cache=tmp_path, device="cpu", threads=1, format="")
+    found = measure(settings, Asked(base=str(base), pairs=16, repeats=1, steps=1, with_peer=False), lambda what: None)
+    assert {figure.precision for figure in found.figures} == {"fp32"}
+    assert any("bf16 was left out" in note for note in found.notes)
+    with pytest.raises(UsageError, match="no instructions for bf16"):
+        measure(settings, Asked(base=str(base), precisions=("bf16",)), lambda what: None)
+
+
+def test_products_that_would_outlast_the_time_that_is_left_are_not_tried(monkeypatch):
+    tried = []
+
+    def of_a_slow_processor(device, kind, shape, seconds):
+        tried.append(shape)
+        return processor.Peaks(4e8, 4e8)
+
+    monkeypatch.setattr(processor, "_tried", of_a_slow_processor)
+    assert speed.gemm_peaks("cpu", "bf16")[0] == 4e8
+    assert tried
+    assert max(2 * rows * inner * columns for rows, inner, columns in tried) < 4e8
+
+
+def test_automatic_precision_is_float32_where_the_processor_only_imitates_bf16(monkeypatch):
+    monkeypatch.setattr(processor, "multiplies_bf16", lambda: False)
+    processor.bf16_pays.cache_clear()
+    assert not processor.bf16_pays()
+    processor.bf16_pays.cache_clear()

@@ -158,3 +158,17 @@ def test_the_real_worker_takes_its_turn_and_says_why_it_failed(bench: Bench) -> 
     eventually(lambda: bench.lab.queue_state().state == "idle")
     assert bench.lab.status(folder).attempts == 1
     assert "ended with 1" in QueueFolder(bench.folder).log.read_text()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ATEN_CPU_CAPABILITY",
+        "ONEDNN_MAX_CPU_ISA",
+        "DNNL_MAX_CPU_ISA",
+        "MKL_ENABLE_INSTRUCTIONS",
+        "NPY_DISABLE_CPU_FEATURES",
+    ],
+)
+def test_a_worker_may_use_the_instructions_that_its_user_allows_and_no_others(name):
+    assert local.environment(plan_for(), {name: "AVX2"})[name] == "AVX2"

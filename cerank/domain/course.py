@@ -1,0 +1,125 @@
+"""How far a run is and how long it still takes, from the expected seconds of its parts, corrected by what they took.
+
+Invariant: the time left that is shown rises by at most 2 % from one look to the next, and is 0 once all is done.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import msgspec
+
+RISE = 1.02  # the most that the time left may grow from one look to the next
+_SMOOTHING = 12.0  # seconds in which the shown time comes two thirds nearer to the expected one
+_TRUST = 0.05  # of a kind's expected seconds: so much must be observed until half of the expectation is replaced
+
+
+class Part(msgspec.Struct, frozen=True):
+    """A part of a run that takes time."""
+
+    phase: str  # as `Progress.phase`
+    detail: str  # as `Progress.detail`
+    order: int  # when a part begins, all parts of a lower order are over
+    kind: str  # parts of one kind are expected wrongly by the same factor
+    seconds: float  # expected
+    times: int = 1  # that its phase is entered
+
+
+class Course:
+    """The parts of a run, how far each is, and what they took.
+
+    Args:
+        parts: in any order.
+        now: the clock's seconds at the start.
+    """
+
+    def __init__(self, parts: Sequence[Part], now: float) -> None:
+        self._parts = {(part.phase, part.detail): part for part in parts}
+        self._done = dict.fromkeys(self._parts, 0.0)  # shares, 0 to 1
+        self._expected: dict[str, float] = {}  # seconds of what was observed
+        self._observed: dict[str, float] = {}
+        self._at: tuple[str, str] | None = None
+        self._total = 0  # units of the phase at work
+        self._since = now  # when the newest unit ended
+        self._shown: float | None = None
+        self._looked = now
+        self._share = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """Of all parts, as expected."""
+        return sum(part.seconds for part in self._parts.values())
+
+    @property
+    def left(self) -> float:
+        """Seconds of what is not done yet, as expected."""
+        return sum(part.seconds * (1.0 - self._done[key]) for key, part in self._parts.items())
+
+    def skip(self, *names: str) -> None:
+        """Parts that were done before, each named by its phase and detail."""
+        for phase, detail in self._done:
+            if f"{phase} {detail}" in names:
+                self._done[phase, detail] = 1.0
+
+    def enter(self, phase: str, detail: str, total: int, done: int, now: float) -> None:
+        """A phase begins: of `total` units, `done` were done before."""
+        key = (phase, detail)
+        self._at, self._total, self._since = (key if key in self._parts else None), total, now
+        if self._at is None:
+            return
+        part = self._parts[key]
+        for other in self._parts.values():
+            if other.order < part.order:
+                self._done[other.phase, other.detail] = 1.0
+        if total and part.times == 1:
+            self._done[key] = max(self._done[key], done / total)
+        for other in self._parts.values():  # validations go along with the training of their stage
+            if other.order == part.order and other.times > 1 and phase != other.phase and total:
+                over = math.floor(done / total * other.times) / other.times
+                self._done[other.phase, other.detail] = max(self._done[other.phase, other.detail], over)
+
+    def advance(self, units: int, now: float) -> None:
+        """`units` more of the phase are done."""
+        if self._at is None or not self._total:
+            return
+        part = self._parts[self._at]
+        share = units / self._total / part.times
+        self._done[self._at] = min(1.0, self._done[self._at] + share)
+        self._expected[part.kind] = self._expected.get(part.kind, 0.0) + share * part.seconds
+        self._observed[part.kind] = self._observed.get(part.kind, 0.0) + max(0.0, now - self._since)
+        self._since = now
+
+    def complete(self) -> None:
+        """All is done."""
+        self._done = dict.fromkeys(self._parts, 1.0)
+        self._shown, self._share = 0.0, 1.0
+
+    def look(self, now: float) -> tuple[float, float]:
+        """(share of the run that is done, seconds left), smoothed since the last look."""
+        factors = {part.kind: self._factor(part.kind) for part in self._parts.values()}
+        spent = sum(part.seconds * factors[part.kind] * self._done[key] for key, part in self._parts.items())
+        left = sum(part.seconds * factors[part.kind] * (1.0 - self._done[key]) for key, part in self._parts.items())
+        if self._at is not None and self._total:  # the unit at work is as far as its time says, but not over
+            part = self._parts[self._at]
+            share = min(1.0 - self._done[self._at], 1.0 / self._total / part.times)
+            under_way = min(max(0.0, now - self._since), 0.95 * share * part.seconds * factors[part.kind])
+            spent, left = spent + under_way, left - under_way
+        passed, self._looked = max(0.0, now - self._looked), now
+        if self._shown is None:
+            self._shown = left
+        else:
+            expected = max(0.0, self._shown - passed)
+            moved = expected + (1.0 - math.exp(-passed / _SMOOTHING)) * (left - expected)
+            self._shown = min(moved, self._shown * RISE)
+        if left <= 0.0:
+            self._shown = 0.0
+        share = spent / (spent + self._shown) if spent + self._shown > 0 else 1.0
+        self._share = max(self._share, min(share, 1.0))
+        return self._share, self._shown
+
+    def _factor(self, kind: str) -> float:
+        """What parts of a kind really take over what was expected of them."""
+        whole = sum(part.seconds for part in self._parts.values() if part.kind == kind)
+        prior = max(1.0, _TRUST * whole)
+        return (self._observed.get(kind, 0.0) + prior) / (self._expected.get(kind, 0.0) + prior)

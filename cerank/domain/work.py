@@ -1,0 +1,117 @@
+"""The work of a recipe, counted in pairs through the model, and its time in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import msgspec
+
+from cerank.domain.recipe import Recipe, Stage
+
+
+class Work(msgspec.Struct, frozen=True):
+    """A part of a run's work, counted in pairs through the model before anything is started."""
+
+    part: str  # "train contrastive", "validate contrastive", "re-rank pydocs/test by contrastive"
+    units: int  # steps, validations, queries
+    pairs: int
+    stage: str = ""  # whose work it is; "" for a sum over several
+    minutes: float | None = None  # as far as it can be told: see `lab.estimates`
+
+
+def counted(recipe: Recipe, queries: Mapping[str, int]) -> tuple[Work, ...]:
+    """A recipe's work, part by part, stages in order.
+
+    Args:
+        recipe: complete.
+        queries: how many each of its datasets has.
+    """
+    asked = queries[recipe.data.validation]
+    found = []
+    for name, stage in recipe.chained():
+        steps = _steps(stage, queries[stage.dataset or recipe.data.train])
+        size = stage.group_size + stage.in_batch
+        found.append(Work(f"train {name}", steps, steps * stage.groups_per_step * size, name))
+        times = -(-steps // (stage.validate_every or steps))
+        looked = min(asked, stage.validation_queries or asked)
+        each = stage.validation_depth + (stage.group_size if stage.validates_by_loss else 0)
+        found.append(Work(f"validate {name}", times, times * looked * each, name))
+        for test in recipe.data.test:
+            pairs = queries[test] * recipe.data.depth * len(recipe.data.first_stages)
+            found.append(Work(f"re-rank {test} by {name}", queries[test], pairs, name))
+    return tuple(found)
+
+
+def _steps(stage: Stage, queries: int) -> int:
+    """Steps of a stage if every query can be learnt from."""
+    return stage.steps or max(1, int(-(-stage.epochs * queries // stage.groups_per_step)))
+
+
+def in_words(minutes: float | None) -> str:
+    """A time for a person: "40 s", "12 min", "3 h 20 min", "2 d 4 h", or "unknown"."""
+    if minutes is None:
+        return "unknown"
+    if minutes < 1.5:
+        return f"{round(minutes * 60)} s"
+    whole = round(minutes)
+    if whole < 120:
+        return f"{whole} min"
+    hours, rest = divmod(whole, 60)
+    return f"{hours} h {rest} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
+
+
+class Speed(Protocol):
+    """How fast a stage was measured to be, in units a second."""
+
+    @property
+    def train(self) -> float:
+        """Pairs."""
+
+    @property
+    def score(self) -> float:
+        """Pairs."""
+
+    @property
+    def load(self) -> float:
+        """Seconds that loading the model takes."""
+
+    @property
+    def embed(self) -> float:
+        """Texts through the embedding teacher; 0 where there is none."""
+
+
+_BESIDE = 0.75  # seconds of a stage's training and of its re-ranking: checkpoints, hashes, measures
+
+
+def expected(
+    work: Sequence[Work],
+    recipe: Recipe,
+    found: Mapping[str, Speed],
+    queries: Mapping[str, int],
+    documents: Mapping[str, int],
+) -> tuple[Work, ...]:
+    """The work with the minutes of each part by measured speeds, and a part for each embedding teacher.
+
+    Args:
+        work: as `counted`.
+        recipe: whose it is.
+        found: stage -> its speed; parts of other stages get no time.
+        queries: how many each dataset has.
+        documents: how many each dataset has.
+    """
+    out: list[Work] = []
+    for part in work:
+        speed = found.get(part.stage)
+        if speed is None:
+            out.append(part)
+            continue
+        stage = recipe.stages[part.stage]
+        if part.part.startswith("train ") and speed.embed:
+            dataset = stage.dataset or recipe.data.train
+            texts = queries[dataset] + min(documents[dataset], queries[dataset] * stage.window[1])
+            out.append(Work(f"teacher {part.stage}", 1, texts, part.stage, texts / speed.embed / 60))
+        rate = speed.train if part.part.startswith("train ") else speed.score
+        beside = 0.0 if part.part.startswith("validate ") else speed.load + _BESIDE
+        out.append(msgspec.structs.replace(part, minutes=(part.pairs / rate + beside) / 60))
+    return tuple(out)

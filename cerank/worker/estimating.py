@@ -1,0 +1,135 @@
+"""Says how long a run will take before it begins, from a measurement of this machine of a second or two.
+
+Invariant: advice only: where nothing can be measured the run goes on, and no bit of it depends on what was.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+from cerank.data import inputs
+from cerank.data.bases import BaseFiles, locate
+from cerank.data.dataset import Dataset
+from cerank.data.samples import Sample, of_dataset
+from cerank.domain.course import Course, Part
+from cerank.domain.plan import Plan
+from cerank.domain.recipe import Stage
+from cerank.domain.work import Work, counted, expected, in_words
+from cerank.errors import CerankError
+from cerank.store import paces, records
+from cerank.store.layout import RunFolder
+from cerank.store.paces import Pace
+from cerank.worker.beat import Beat
+from cerank.worker.notes import Notes
+from cerank.worker.sources import EMBEDDING_LENGTH
+
+_SCORED = 256  # pairs that scoring is timed with; so many that batches are full
+
+
+def announce(plan: Plan, folder: RunFolder, datasets: Mapping[str, Dataset], *, notes: Notes, beat: Beat) -> None:
+    """Measures, writes the event "estimated", and has the progress tell of the whole run from here on."""
+    try:
+        found = measured(plan, datasets)
+    except (CerankError, RuntimeError, ValueError, OSError) as error:
+        notes.event("not estimated", f"how long the run takes: {error}")
+        return
+    work = timed(plan, datasets, found)
+    course = Course(list(_parts(work)), time.monotonic())
+    for index, name in enumerate(plan.recipe.chain):
+        if folder.final(index, name).is_dir():
+            course.skip(f"train {name}", f"validate {name}", f"teacher {name}")
+        for test in plan.recipe.data.test:
+            if all(folder.measures(name, test, first).exists() for first in plan.recipe.data.first_stages):
+                course.skip(f"re-rank {name} on {test}")
+    beat.follow(course)
+    one = next(iter(found.values()))
+    parts = ", ".join(f"{part.part} {in_words(part.minutes)}" for part in work if part.minutes)
+    notes.event(
+        "estimated",
+        f"about {in_words(course.left / 60)} from here on; {parts}; measured now: {one.train:.0f} pairs/s learnt from, "
+        f"{one.score:.0f} scored, in {one.precision} with {plan.threads} threads",
+    )
+
+
+def measured(plan: Plan, datasets: Mapping[str, Dataset]) -> dict[str, Pace]:
+    """Stage -> how fast it is here; stages of the same settings are measured once. Kept in the cache."""
+    from cerank.learn import pace
+
+    recipe = plan.recipe
+    files = locate(recipe.base, fetch=False)
+    if recipe.pooling != "auto":
+        files = BaseFiles(files.name, files.folder, recipe.pooling, files.sha256)
+    known: dict[str, Pace] = {}
+    out: dict[str, Pace] = {}
+    for name, stage in recipe.chained():
+        key = paces.key_of(plan, stage)
+        if key not in known:
+            train = inputs.training_dataset(recipe, stage)
+            first = inputs.training_first_stage(recipe, stage)
+            size = stage.groups_per_step * (stage.group_size + stage.in_batch)
+            learnt = _sample(plan, datasets[train], first, max(size, 64), max(stage.window[1], stage.group_size))
+            test = recipe.data.test[0]
+            scored = _sample(plan, datasets[test], recipe.data.first_stages[0], _SCORED, recipe.data.depth)
+            found = _alike(plan, stage, known) or pace.measured(files, stage, learnt, scored, plan.device)
+            if stage.source == "teacher" and stage.teacher == inputs.EMBEDDING:
+                teacher = locate(inputs.EMBEDDING_BASE, fetch=False)
+                rate = pace.embedding(teacher, learnt, EMBEDDING_LENGTH, plan.device)
+                found = msgspec.structs.replace(found, embed=rate)
+            found = msgspec.structs.replace(found, time=records.timestamp(datetime.now(UTC)))
+            known[key] = found
+            paces.keep(Path(plan.cache), key, found)
+        out[name] = known[key]
+    return out
+
+
+def _alike(plan: Plan, stage: Stage, known: Mapping[str, Pace]) -> Pace | None:
+    """What was measured just now with the same settings but for the teacher, which a step costs nothing."""
+    labels = paces.key_of(plan, msgspec.structs.replace(stage, source="labels"))
+    return known.get(labels)
+
+
+def _sample(plan: Plan, dataset: Dataset, first: str, pairs: int, depth: int) -> Sample:
+    return of_dataset(dataset, first, pairs=pairs, depth=depth, cache=Path(plan.cache))
+
+
+def timed(plan: Plan, datasets: Mapping[str, Dataset], found: Mapping[str, Pace]) -> tuple[Work, ...]:
+    """The plan's work with the minutes of each part."""
+    queries = {name: len(dataset.queries) for name, dataset in datasets.items()}
+    documents = {name: len(dataset.documents) for name, dataset in datasets.items()}
+    return expected(counted(plan.recipe, queries), plan.recipe, found, queries, documents)
+
+
+def _parts(work: tuple[Work, ...]) -> list[Part]:
+    """The parts as the progress names them, in the order in which they come; validations go along with training."""
+    out: list[Part] = []
+    for part in work:
+        verb, _, rest = part.part.partition(" ")
+        order, detail = len(out), part.stage
+        kind = {"teacher": "embed", "train": "train"}.get(verb, "score")
+        if verb == "validate":
+            order = out[-1].order
+        elif verb == "re-rank":
+            detail = f"{part.stage} on {rest.removesuffix(f' by {part.stage}')}"
+        times = part.units if verb == "validate" else 1
+        out.append(Part(verb, detail, order, kind, 60 * (part.minutes or 0.0), times))
+    return out
+
+
+def main() -> int:
+    """Reads a plan as JSON, measures this machine with its settings, and keeps what it finds in the plan's cache."""
+    from cerank.learn import determinism
+
+    plan = msgspec.json.decode(sys.stdin.buffer.read(), type=Plan)
+    determinism.prepare(plan.device, plan.threads)
+    measured(plan, inputs.opened(plan.recipe, Path(plan.cache)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
