@@ -71,7 +71,10 @@ def place(tmp_path_factory):
         (folder / f"{name}.run").write_text("\n".join(kept) + "\n")
     declared = {"nDCG@10": 0.02}
     made_run(settings, changed(plan, seed=43), "calm-ibis", skill=0.3)
-    staged = msgspec.structs.replace(plan, recipe=msgspec.structs.replace(plan.recipe, name="staged"))
+    stages = plan.recipe.stages
+    slower = msgspec.structs.replace(stages["distill"], learning_rate=1e-4)
+    recipe = msgspec.structs.replace(plan.recipe, name="staged", stages={**stages, "distill": slower})
+    staged = msgspec.structs.replace(plan, recipe=recipe)
     for seed, label in ((42, "quiet-heron"), (43, "swift-newt")):
         made_run(settings, changed(staged, seed=seed, margins=declared), label, skill=0.6)
     done = cerank(folder, ["run", "--recipe", "my.toml", "--label", "brisk-otter"])
