@@ -4,7 +4,8 @@
     python assets/make.py --run RUN [--lab FOLDER]   # the result in README.md, from a finished run of a lab
 
 The first picture moves: one SVG file whose frames are switched by CSS, without scripts. Its frames are screens of the
-real dashboard at 120 x 36 while a short real run goes on. Every picture is text, which a test compares with the program.
+real dashboard at 120 x 36 while a short real run goes on. Every picture is text, and a test compares it with the
+program.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ extends = "contrastive-then-distill"
 name = "two-stages"
 
 [data]
-train = "pydocs/train[:240]"
-test = ["pydocs/test[:160]"]
+train = "pydocs/train[:100]"
+test = ["pydocs/test[:80]"]
 depth = 10
 
 [evaluate]
@@ -47,10 +48,11 @@ margins = { "nDCG@10" = 0.02 }
 """
 DEMO_STAGE = """
 [stages.{name}]
-steps = 48
+steps = 36
 groups_per_step = 2
+window = [1, 10]
 validate_every = 12
-validation_queries = 24
+validation_queries = 16
 validation_depth = 10
 """
 
@@ -98,7 +100,7 @@ class Movie:
         """Add a frame, unless it is the one before it again, which is then shown for longer."""
         used = [self.lines.setdefault(text, f"l{len(self.lines)}") for text in screen.rows(self.styles).values()]
         if self.frames and self.frames[-1][2] == used:
-            title, before, _ = self.frames.pop()
+            _, before, _ = self.frames.pop()
             seconds += before
         self.frames.append((screen.title, seconds, used))
 
@@ -211,6 +213,7 @@ async def pictures(folder: Path) -> None:
         await pilot.press("l")
         while not lab.listed():
             await pilot.pause(0.2)
+        app.clear_notifications()
         movie.add(await camera.settled("launched; it goes on without the dashboard", "two-stages"), SECONDS["runs"])
         (row,) = lab.listed()
         await app.push_screen(RunScreen(row.folder.name))
@@ -273,7 +276,8 @@ def result(run: str, lab: str) -> None:
     found = dict(zip(names, tables, strict=True))
     if "comparison" not in found:
         sys.exit(f"{run} has no comparison; is it finished?")
-    answer = re.search(r"(?m)^.*?(Was the second stage worth it\?.*)$", _cerank(*asked, "--format", "markdown", both=True))
+    everything = _cerank(*asked, "--format", "markdown", both=True)
+    answer = re.search(r"(?m)^.*?(Was the second stage worth it\?.*)$", everything)
     parts = [found["comparison"], *(text for name, text in found.items() if "cost" in name)]
     parts += [f"> {answer[1]}"] if answer else []
     missing = [*([] if len(parts) > 1 else ["cost table"]), *([] if answer else ["answer"])]
