@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
 README = HERE.parent / "README.md"
 SIZE = (120, 36)
 PATIENCE = 600.0  # seconds for anything that is waited for
@@ -159,7 +159,7 @@ class Camera:
     def take(self, title: str) -> Screen:
         """Take the screen as it is now."""
         svg = self.app.export_screenshot(title=f"cerank: {title}")
-        return Screen(f"cerank: {title}", re.sub(r"/[^\s<>&#]*?/(lab|demo)\b", r"~/\1", svg))
+        return Screen(f"cerank: {title}", svg)
 
     async def settled(self, title: str, *texts: str) -> Screen:
         """Wait until the screen shows `texts` and two looks at it are the same, then take it."""
@@ -202,7 +202,7 @@ async def pictures(folder: Path) -> None:
     async with app.run_test(size=SIZE) as pilot:
         camera = Camera(app, pilot)
         movie.add(await camera.settled("an empty lab", "No runs yet"), SECONDS["runs"])
-        await app.push_screen(NewRunScreen(lab, recipe=str(recipe)))
+        await app.push_screen(NewRunScreen(lab, recipe=recipe.name))
         movie.add(await camera.settled("a new run: its base model", "minilm"), SECONDS["new run"])
         await pilot.press("2")
         movie.add(await camera.settled("a new run: its recipe", "two-stages"), SECONDS["new run"])
@@ -229,8 +229,9 @@ async def pictures(folder: Path) -> None:
 
 
 async def _training(camera: Camera, lab: Any) -> list[Screen]:
-    """Take the run's screen again and again until the run is over."""
+    """Take the run's screen whenever its curves have grown, until the run is over."""
     screens: list[Screen] = []
+    before = ""
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         (row,) = lab.listed()
@@ -242,8 +243,10 @@ async def _training(camera: Camera, lab: Any) -> list[Screen]:
             raise RuntimeError(f"the run is {state}: {row.status.text}")
         await camera.pilot.pause(1.0)
         screen = camera.take("training")
-        if "smoothed" in words_of(screen.svg):  # from the first step on there is a curve
+        curves = words_of(screen.svg).partition("smoothed")[2]  # from the first step on there is something to draw
+        if curves and curves != before:
             screens.append(screen)
+            before = curves
     raise TimeoutError("the run never finished")
 
 
@@ -308,10 +311,13 @@ def main() -> None:
     os.environ.update(COLORTERM="truecolor", TEXTUAL_ANIMATIONS="none")
     with tempfile.TemporaryDirectory(prefix="cerank-pictures-") as name:
         os.environ["CERANK_DEVICES"] = str(Path(name) / "devices")  # it waits for no run of another lab
+        os.environ["HOME"], os.environ["CERANK_LAB"] = name, str(Path(name) / "lab")  # pictures show ~/lab
+        os.chdir(name)
         try:
             asyncio.run(pictures(Path(name)))
         finally:
             _stop_what_runs(Path(name))
+            os.chdir(HERE)
     for old in HERE.glob("*.svg"):
         if old.stem not in {"run", "new-run", "compare"}:
             old.unlink()

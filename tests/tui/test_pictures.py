@@ -26,6 +26,7 @@ ASSETS = Path(__file__).resolve().parents[2] / "assets"
 SIZE = (120, 36)
 AGAIN = "python assets/make.py"
 HREF = "href"
+CELL = 12.2  # the width of a character in a picture
 
 
 def frames(name: str) -> dict[str, str]:
@@ -45,11 +46,13 @@ def frames(name: str) -> dict[str, str]:
 
 
 def _text(elements: list[ElementTree.Element]) -> str:
-    lines: dict[float, list[tuple[float, str]]] = {}
-    for element in elements:
-        place = float(element.get("y", "0")), float(element.get("x", "0"))
-        lines.setdefault(place[0], []).append((place[1], (element.text or "").replace("\u00a0", " ")))
-    return "\n".join("".join(text for _, text in sorted(line)) for _, line in sorted(lines.items()))
+    """Return drawn texts as lines, each text at its column; what is only space is not drawn."""
+    lines: dict[float, str] = {}
+    for element in sorted(elements, key=lambda one: (float(one.get("y", "0")), float(one.get("x", "0")))):
+        line = lines.get(float(element.get("y", "0")), "")
+        column = round(float(element.get("x", "0")) / CELL)
+        lines[float(element.get("y", "0"))] = line.ljust(column) + (element.text or "").replace("\u00a0", " ")
+    return "\n".join(lines.values())
 
 
 def the_frame(word: str, name: str = "run") -> str:
