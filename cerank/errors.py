@@ -10,7 +10,7 @@ from typing import ClassVar
 
 
 class ExitCode(IntEnum):
-    """What a cerank process ends with; documented in the README, stable across releases."""
+    """What a cerank process ends with; documented in `cerank guide output`, stable across releases."""
 
     OK = 0
     FAILED = 1  # the work was started and failed: see the run's failure.json and log

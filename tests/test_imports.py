@@ -56,7 +56,9 @@ def test_importing_the_front_leaves_slow_libraries_alone(module: str) -> None:
     assert _modules_after(f"import {module}").isdisjoint(SLOW)
 
 
-@pytest.mark.parametrize("words", ["--help", "ps --help", "run --help", "recipes list", "config show"])
+@pytest.mark.parametrize(
+    "words", ["--help", "ps --help", "run --help", "recipes list", "config show", "guide", "guide verdicts"]
+)
 def test_looking_up_how_a_command_works_leaves_slow_libraries_alone(words: str, tmp_path: Path) -> None:
     if find_spec("cerank.__main__") is None:
         pytest.skip("there is no `python -m cerank` yet")

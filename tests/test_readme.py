@@ -1,20 +1,135 @@
-"""The README tells the truth about commands, rooms and recipes."""
+"""The README and the guides tell the truth: every command in them is one of the program's, and most are run here."""
 
 from __future__ import annotations
 
+import itertools
+import os
 import re
+import shutil
 from pathlib import Path
 
-from cerank import recipes
+import msgspec
+import pytest
+from typer.main import get_command
+
+from cerank import guides, recipes
+from cerank.cli.app import app
 from cerank.errors import ExitCode
+from cerank.recipes import render
+from tests.documents import DOCUMENTS, README, ROOT, blocks, commands
+from tests.lab.made_runs import changed, made_run
+from tests.learn.conftest import WORDS
+from tests.warm import started
+from tests.worker.small import STAGE, small_plan, write_dataset
 
-ROOT = Path(__file__).resolve().parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf8")
+NOT_RUN = {  # what is only parsed, and why
+    ("tui",): "needs a terminal",
+    ("bench",): "takes a minute",
+    ("data", "fetch"): "downloads",
+    ("data", "import"): "needs files that are published under these names",
+    ("data", "tokenize", "msmarco-passage/train"): "needs the collection",
+    ("report", "ecir2025"): "needs the runs of a whole paper",
+    ("run", "--base", "electra"): "needs the model",
+    ("stop",): "needs a run that is going on; tests/journeys stops and resumes one",
+    ("resume",): "needs a run that was stopped",
+}
 
 
-def blocks(language=""):
-    found = re.findall(r"^```(\w*)\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
-    return [text for kind, text in found if kind == language]
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_every_command_shown_is_understood_by_the_programs_own_parser(name):
+    for words in commands(DOCUMENTS[name]):
+        command, context = get_command(app), None
+        rest = list(words)
+        while True:
+            context = command.make_context(command.name, rest, parent=context)
+            if not hasattr(command, "commands") or not context._protected_args + context.args:
+                break
+            _, command, rest = command.resolve_command(context, context._protected_args + context.args)
+
+
+def _is_only_parsed(words):
+    return any(words[: len(kind)] == list(kind) or set(kind) <= set(words) for kind in NOT_RUN)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with everything that the documents' commands name, at the size of a test."""
+    folder = tmp_path_factory.mktemp("documents")
+    short = STAGE | {"steps": 4, "validate_every": 4}
+    distill = {**short, "loss": "ranknet", "source": "teacher", "teacher": "oracle"}
+    plan, settings = small_plan(folder, stages={"contrastive": short, "distill": distill})
+    (folder / "my.toml").write_text(render(plan.recipe))
+    _write_distinct_queries(write_dataset(folder / "my-collection"))
+    for name in ("trec-dl-2020", "dl20", "dl21"):  # each with the runs that the commands take from it
+        data = write_dataset(folder / name, seed=len(name))
+        for run in ("bm25", "splade-pp-ed", "colbert"):
+            shutil.copy(data / "runs" / "oracle.run", data / "runs" / f"{run}.run")
+    oracle = folder / "trec-dl-2020" / "runs" / "oracle.run"
+    lines = oracle.read_text().splitlines()
+    for place, name in enumerate(("bm25", "tasb", "splade", "colbertv2")):  # each without some other lines
+        kept = [line for number, line in enumerate(lines) if number % 7 != place]
+        (folder / f"{name}.run").write_text("\n".join(kept) + "\n")
+    declared = {"nDCG@10": 0.02}
+    made_run(settings, changed(plan, seed=43), "calm-ibis", skill=0.3)
+    stages = plan.recipe.stages
+    slower = msgspec.structs.replace(stages["distill"], learning_rate=1e-4)
+    recipe = msgspec.structs.replace(plan.recipe, name="staged", stages={**stages, "distill": slower})
+    staged = msgspec.structs.replace(plan, recipe=recipe)
+    for seed, label in ((42, "quiet-heron"), (43, "swift-newt")):
+        made_run(settings, changed(staged, seed=seed, margins=declared), label, skill=0.6)
+    done = cerank(folder, ["run", "--recipe", "my.toml", "--label", "brisk-otter"])
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def _write_distinct_queries(dataset: Path) -> None:
+    """Replace the queries of a dataset: no two of its parts may have one in common."""
+    texts = [" ".join(words) for words in itertools.combinations(WORDS, 3)]
+    (dataset / "queries.tsv").write_text("".join(f"q{number}\t{texts[number]}\n" for number in range(40)))
+
+
+def cerank(place: Path, words):
+    """Run a command as a user would, in the folder, with a lab and a cache there."""
+    environ = {**os.environ, "CERANK_LAB": str(place / "lab"), "CERANK_CACHE": str(place / "cache")}
+    return started("cerank", words, cwd=place, environ={**environ, "CERANK_THREADS": "1", "HF_HUB_OFFLINE": "1"})
+
+
+def test_every_command_shown_runs(place, minilm):
+    """A `run` is only planned; the fixture has carried one out."""
+    tried, failures = [], []
+    for text in DOCUMENTS.values():
+        for words in commands(text):
+            if words in tried or _is_only_parsed(words):
+                continue
+            tried.append(words)
+            asked = [*words, "--dry-run"] if words[0] == "run" and "--dry-run" not in words else words
+            asked = [word for word in asked if word != "--detach"]
+            done = cerank(place, asked)
+            if done.returncode:
+                failures.append((" ".join(words), done.returncode, done.stderr))
+    assert not failures, "\n\n".join(f"cerank {words}: exit code {code}\n{text}" for words, code, text in failures)
+    assert len(tried) > 40
+
+
+def test_what_is_only_parsed_is_shown_somewhere():
+    shown = [words for text in DOCUMENTS.values() for words in commands(text)]
+    for kind in NOT_RUN:
+        assert any(words[: len(kind)] == list(kind) or set(kind) <= set(words) for words in shown), kind
+
+
+def test_the_readme_is_short_and_names_every_guide():
+    assert len(README.splitlines()) <= 150
+    assert re.findall(r"^\| \[([a-z-]+)\]\(cerank/guides/\1\.md\)", README, re.MULTILINE) == list(guides.ORDER)
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_every_file_and_guide_it_refers_to_is_there(name):
+    text = DOCUMENTS[name]
+    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", text)
+    files = re.findall(r"`((?:tests|cerank|assets)/[\w./-]+)`", text)
+    assert [path for path in links + files if not (ROOT / path).exists()] == []
+    named = re.findall(r"`cerank guide ([a-z-]+)`", text)
+    assert set(named) <= set(guides.ORDER)
 
 
 def test_the_test_command_is_what_continuous_integration_runs():
@@ -25,35 +140,29 @@ def test_the_test_command_is_what_continuous_integration_runs():
 
 
 def test_the_first_command_ends_in_the_main_job():
-    (command,) = [block.strip() for block in blocks("sh") if "contrastive-then-distill" in block and "venv" in block]
+    (command,) = [line for line in "".join(blocks(README, "sh")).splitlines() if "venv" in line and "recipe" in line]
     assert command.endswith("cerank run --recipe contrastive-then-distill")
 
 
-def test_every_command_it_names_exists():
-    from cerank.cli.app import app
-
+def test_the_table_of_commands_holds_every_command_and_no_other():
     known = {info.name or info.callback.__name__ for info in app.registered_commands}
     known |= {info.name for info in app.registered_groups}
-    named = set(re.findall(r"cerank ([a-z]+)\b", " ".join(blocks("sh"))))
     table = re.findall(r"^\| (`.*?`) \|", README, re.MULTILINE)
-    named |= {name for cell in table for name in re.findall(r"`([a-z]+)", cell)}
-    assert named
-    assert named <= known
+    assert {name for cell in table for name in re.findall(r"`([a-z]+)`", cell)} == known
 
 
-def test_every_room_on_its_map_is_there_and_none_is_missing():
-    (house,) = [block for block in blocks() if block.startswith("cerank/\n")]
-    drawn = set(re.findall(r"^  ([a-z]+)/ ", house, re.MULTILINE))
-    rooms = {path.name for path in (ROOT / "cerank").iterdir() if (path / "__init__.py").is_file()}
-    assert drawn == rooms
+def test_every_package_on_the_map_is_there_and_none_is_missing():
+    (drawn,) = [block for block in blocks(DOCUMENTS["architecture"]) if block.startswith("cerank/\n")]
+    named = set(re.findall(r"^  ([a-z]+)/ ", drawn, re.MULTILINE))
+    assert named == {path.name for path in (ROOT / "cerank").iterdir() if (path / "__init__.py").is_file()}
 
 
-def test_its_recipe_loads(tmp_path):
-    (text,) = blocks("toml")
+def test_the_recipe_shown_loads(tmp_path):
+    (text,) = blocks(DOCUMENTS["recipes"], "toml")
     (tmp_path / "gentle.toml").write_text(text)
     assert recipes.load(str(tmp_path / "gentle.toml")).recipe.base == "roberta"
 
 
-def test_its_exit_codes_are_those_of_the_program():
-    line = README.split("**Exit codes**:")[1].split("\n\n")[0]
-    assert {int(number) for number in re.findall(r"\b(\d+) [a-z]", line)} == set(ExitCode)
+def test_the_exit_codes_shown_are_those_of_the_program():
+    section = DOCUMENTS["output"].split("## Exit codes")[1]
+    assert {int(number) for number in re.findall(r"^\| (\d+) \|", section, re.MULTILINE)} == set(ExitCode)

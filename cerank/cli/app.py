@@ -12,6 +12,7 @@ from cerank.cli import (
     catalogue,
     checking,
     dashboard,
+    guiding,
     importing,
     ingesting,
     measuring,
@@ -53,6 +54,7 @@ app.command(rich_help_panel=_MEASURING)(measuring.rerank)
 app.command(rich_help_panel=_MEASURING)(measuring.evaluate)
 app.command(rich_help_panel=_MEASURING)(benching.bench)
 app.add_typer(catalogue.recipes_app, name="recipes", rich_help_panel=_CATALOGUE)
+app.command(rich_help_panel=_CATALOGUE)(guiding.guide)
 app.command(rich_help_panel=_CATALOGUE)(catalogue.datasets)
 app.command(rich_help_panel=_CATALOGUE)(catalogue.bases)
 importing.data_app.command("ingest")(ingesting.ingest)

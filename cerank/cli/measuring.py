@@ -41,7 +41,9 @@ Margin = Annotated[
 ]
 Correction = Annotated[
     Literal["holm", "bh", "bonferroni", "max-t", "none"],
-    typer.Option("--correction", help="For many tests: see the README.", rich_help_panel=_JUDGED),
+    typer.Option(
+        "--correction", help="Correction for many tests; see `cerank guide verdicts`.", rich_help_panel=_JUDGED
+    ),
 ]
 Family = Annotated[
     int,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
 
 import pytest
 
+from cerank import guides
 from cerank.evaluate.compare import Comparison, compare
 from cerank.recipes import render
 from tests.lab.made_runs import changed, made_run
@@ -74,9 +74,9 @@ def test_on_dl_2020_a_large_p_alone_never_makes_two_runs_equivalent(dl20, tmp_pa
     assert {row["verdict"] for row in unsure} == {"cannot tell"}
 
 
-def test_the_worked_example_of_the_readme_is_what_the_program_says(dl20, tmp_path):
-    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf8")
-    lines = [line for line in readme.splitlines() if re.match(r"\| [\w-]+ against [\w-]+ \|", line)]
+def test_the_worked_example_of_the_guide_is_what_the_program_says(dl20, tmp_path):
+    guide = guides.find("verdicts").markdown
+    lines = [line for line in guide.splitlines() if re.match(r"\| [\w-]+ against [\w-]+ \|", line)]
     found = rows_of(tmp_path, *dl20, "-m", "nDCG@10", "--pairs", "all", "--margin", "nDCG@10=.02")
     rows = {frozenset((row["system"], row["against"])): row for row in found}
     assert len(lines) == 5

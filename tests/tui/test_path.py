@@ -1,7 +1,7 @@
 """A person's path through the real program in a real terminal: no mocks, no files laid by a test, keys alone.
 
 `CERANK_FULL_PATH=1` takes the shipped recipes as they are (20 minutes on two cores), and `CERANK_PATH_FRAMES=FOLDER`
-keeps the screens, of which `python assets/make.py --path FOLDER` makes the pictures.
+keeps the screens as a terminal held them.
 """
 
 from __future__ import annotations
