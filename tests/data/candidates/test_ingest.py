@@ -83,7 +83,7 @@ _gap = st.sampled_from([" ", " ", " ", "\t", "  ", " \t ", "\v"])
 _end = st.sampled_from(["\n", "\n", "\n", "\r\n", " \n", "\n\n", "\n \n"])
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(
         st.tuples(st.sampled_from("ab"), _id, _number, _gap, _end, st.sampled_from(["t", "t", "t x", ""])), max_size=12
@@ -109,7 +109,7 @@ def test_whatever_a_file_holds_both_readers_find_the_same_or_the_same_fault(
     assert not list(folder.glob("rankings/*.part"))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.text(alphabet="0123456789.+-eE_naif ", max_size=12))
 def test_a_score_is_the_number_that_the_plain_reader_takes_it_for(text: str) -> None:
     row = f"q Q0 d 1 {text} t\n".encode()
