@@ -53,10 +53,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def _imports_stay() -> None:
-    """What is imported by now stays to the end: the collector need not look through it again and again.
-
-    Statsmodels has it look through everything at each of Holm's corrections, a tenth of a second with torch there.
-    """
+    """What is imported by now stays to the end: the collector need not look through it again and again."""
     gc.collect()
     gc.freeze()
 

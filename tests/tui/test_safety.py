@@ -106,7 +106,13 @@ def test_the_last_gate_drops_what_a_terminal_acts_upon_and_keeps_the_rest(text: 
     assert out.text == "".join(char for char in text if shown(char) == char)
 
 
-@pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name in {"ansi", "markup", "controls"} else pytest.param(name, marks=pytest.mark.slow)
+        for name in HOSTILE
+    ],
+)
 async def test_hostile_text_is_shown_as_marks_in_every_tab(folder: LabFolder, app: CerankApp, name: str) -> None:
     hostile_lab(folder, HOSTILE[name])
     async with app.run_test(size=(120, 36)) as pilot:

@@ -161,6 +161,7 @@ def test_an_input_that_changed_is_refused_with_its_hash_and_nothing_is_trained(t
     assert not run.readings.exists() or not run.readings.read_bytes()
 
 
+@pytest.mark.slow
 def test_a_stop_request_leaves_a_checkpoint_and_resuming_ends_with_the_same_bits(finished):
     run, plan, settings = finished
     stopped = small_run(run.path, plan, settings, second=50)
