@@ -41,7 +41,7 @@ print("\\n" + json.dumps(sorted({{name.partition(".")[0] for name in sys.modules
 def _modules_after(body: str) -> set[str]:
     """Top-level modules that a fresh Python holds after `body`."""
     code = PROBE.format(body=body)
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300)
     return set(json.loads(done.stdout.splitlines()[-1]))
 
 

@@ -140,7 +140,7 @@ async def test_what_is_pasted_into_the_filter_is_made_safe(folder: LabFolder, ap
 def test_no_byte_of_a_lab_steers_a_real_terminal(folder: LabFolder, name: str) -> None:
     hostile_lab(folder, HOSTILE[name])
     with Terminal(["tui"], {"CERANK_LAB": str(folder.path), "HOME": str(folder.path)}) as terminal:
-        terminal.until("damaged", 20)
+        terminal.until("damaged")
         for key, word in (("\r", "1 Curves"), ("3", "lines"), ("2", "name ="), ("5", "grade")):
             terminal.press(key)
             terminal.until(word)

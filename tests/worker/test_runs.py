@@ -171,7 +171,7 @@ def test_a_stop_request_leaves_a_checkpoint_and_resuming_ends_with_the_same_bits
             assert worker.poll() is None
             time.sleep(0.01)  # a loop that never waits takes the processor from the worker
         assert runs.request_stop(stopped)
-        assert worker.wait(timeout=60) == 75
+        assert worker.wait(timeout=300) == 75
     assert Lab(settings).status(stopped).state == "paused"
     assert forked(stopped) == (1, 0)
     assert rows_of(stopped) == rows_of(run)
