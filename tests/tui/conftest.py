@@ -14,6 +14,7 @@ from textual.strip import Strip
 from textual.widgets import DataTable
 
 from cerank.tui.app import CerankApp
+from cerank.tui.screens.new_run import NewRunScreen
 from tests.tui.labs import LabFolder
 
 STILL_WITHIN = 240.0  # seconds; reached only by what is broken
@@ -51,7 +52,12 @@ async def settle(pilot: Pilot[str]) -> None:
     deadline = time.monotonic() + STILL_WITHIN
     while time.monotonic() < deadline:
         await pilot.pause()
-        if app.is_at_work or any(table._require_update_dimensions for table in app.screen.query(DataTable)):
+        is_waiting = isinstance(app.screen, NewRunScreen) and app.screen.is_waiting
+        if (
+            is_waiting
+            or app.is_at_work
+            or any(table._require_update_dimensions for table in app.screen.query(DataTable))
+        ):
             same = 0  # a table measures its columns when its queue is empty, some looks after its rows came
             continue
         now = drawn(app)
