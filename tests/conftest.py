@@ -14,9 +14,14 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from cerank.data.bases import BaseFiles
+
+hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
+hypothesis.settings.register_profile("explore", deadline=None, max_examples=1000)  # other examples each time
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 _DEVICES = tempfile.mkdtemp(prefix="cerank-devices-")
 os.environ["CERANK_DEVICES"] = _DEVICES  # tests wait for no device that somebody's labs use, and take none from them
@@ -48,10 +53,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def _imports_stay() -> None:
-    """What is imported by now stays to the end: the collector need not look through it again and again.
-
-    Statsmodels has it look through everything at each of Holm's corrections, a tenth of a second with torch there.
-    """
+    """What is imported by now stays to the end: the collector need not look through it again and again."""
     gc.collect()
     gc.freeze()
 

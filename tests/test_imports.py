@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import re
 import subprocess
 import sys
+import tomllib
+from importlib.metadata import packages_distributions
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -41,7 +45,7 @@ print("\\n" + json.dumps(sorted({{name.partition(".")[0] for name in sys.modules
 def _modules_after(body: str) -> set[str]:
     """Top-level modules that a fresh Python holds after `body`."""
     code = PROBE.format(body=body)
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300)
     return set(json.loads(done.stdout.splitlines()[-1]))
 
 
@@ -85,3 +89,23 @@ emit(Table("t", (Column("a", "A"),), (("x",),)), "tsv")
 def test_the_probe_sees_what_is_imported() -> None:
     assert "sqlite3" in _modules_after("import sqlite3")
     assert {"torch", "numpy"} <= set(_installed())
+
+
+def _distributions(requirements: list[str]) -> set[str]:
+    names = (re.match(r"[\w.-]+", one) for one in requirements)
+    return {name[0].lower().replace("_", "-") for name in names if name}
+
+
+def test_the_package_imports_nothing_that_only_its_tests_are_given() -> None:
+    root = Path(__file__).parents[1]
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    for_tests = _distributions(project["optional-dependencies"]["dev"]) - _distributions(project["dependencies"])
+    assert "statsmodels" in for_tests
+    sources = packages_distributions()
+    found = set()
+    for path in (root / "cerank").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module] if isinstance(node, ast.ImportFrom) and node.module and not node.level else []
+            found |= _distributions([one for name in names for one in sources.get(name.partition(".")[0], [])])
+    assert found.isdisjoint(for_tests)

@@ -5,6 +5,7 @@ Invariant: no file is read here, and whatever text comes in, only cerank's own e
 
 from __future__ import annotations
 
+import functools
 import re
 import tomllib
 import types
@@ -77,9 +78,21 @@ def _value(hint: Any, value: object, path: str, mistakes: list[str]) -> object:
         return None
 
 
+@functools.cache
+def hints_of(kind: type) -> Mapping[str, Any]:
+    """Return the type of each field, with what `says` put on it; evaluated once, for that is slow."""
+    return types.MappingProxyType(typing.get_type_hints(kind, include_extras=True))
+
+
+@functools.cache
+def fields_of(kind: type[msgspec.Struct]) -> tuple[msgspec.structs.FieldInfo, ...]:
+    """Return the fields of a struct; looked up once, for msgspec evaluates their types each time."""
+    return msgspec.structs.fields(kind)
+
+
 def table(kind: type[S], values: Mapping[str, object], path: str, mistakes: list[str]) -> S | None:
     """`values` as a `kind`, or None; each mistake is appended to `mistakes` as `key.path: what is wrong`."""
-    hints = typing.get_type_hints(kind, include_extras=True)
+    hints = hints_of(kind)
     before = len(mistakes)
     given: dict[str, object] = {}
     more = 0
@@ -93,7 +106,7 @@ def table(kind: type[S], values: Mapping[str, object], path: str, mistakes: list
             more += 1
     if more:
         mistakes.append(f"{path or 'the file'}: {more} more unknown keys")
-    missing = [field.name for field in msgspec.structs.fields(kind) if field.required and field.name not in given]
+    missing = [field.name for field in fields_of(kind) if field.required and field.name not in given]
     mistakes.extend(f"{path + '.' if path else ''}{name}: missing" for name in missing)
     return kind(**given) if len(mistakes) == before else None
 

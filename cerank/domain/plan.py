@@ -7,6 +7,7 @@ import itertools
 
 import msgspec
 
+from cerank.domain.decode import fields_of
 from cerank.domain.recipe import Recipe
 
 PLAN_FORMAT = 1
@@ -86,7 +87,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 def telling(value: object) -> object:
     """`value` without the fields of structs that hold their defaults, so that a release's new fields change nothing."""
     if isinstance(value, msgspec.Struct):
-        given = {field.name: (getattr(value, field.name), _default(field)) for field in msgspec.structs.fields(value)}
+        given = {field.name: (getattr(value, field.name), _default(field)) for field in fields_of(type(value))}
         return {name: telling(item) for name, (item, default) in given.items() if item != default}
     if isinstance(value, dict):
         return {key: telling(item) for key, item in value.items()}

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Correction = Literal["holm", "bh", "bonferroni", "max-t", "none"]
-_STATSMODELS = {"holm": "holm", "bh": "fdr_bh", "bonferroni": "bonferroni"}
 
 
 class Corrected(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,15 +57,31 @@ def corrected(ps: Sequence[float], method: Correction = "holm", *, alpha: float 
         raise UsageError("max-t corrects differences, not p-values")
     if not ps:
         return Corrected(method=method, family=size, alpha=alpha, ps=(), levels=())
-    if method == "none":
-        out = [float(p) for p in ps]
-    else:
-        from statsmodels.stats.multitest import multipletests
-
-        padded = [*ps, *[1.0] * (size - len(ps))]
-        out = [float(p) for p in multipletests(padded, method=_STATSMODELS[method])[1][: len(ps)]]
+    out = _adjusted([*ps, *[1.0] * (size - len(ps))], method)[: len(ps)]
     levels = _levels(ps, out, method, alpha, size)
     return Corrected(method=method, family=size, alpha=alpha, ps=tuple(out), levels=tuple(levels))
+
+
+def _adjusted(ps: Sequence[float], method: Correction) -> list[float]:
+    """Return the corrected p-value of each test in a family that is given whole.
+
+    Holm multiplies the smallest p by the number of tests, the next by one less and so on; a larger p never gets a
+    smaller corrected p than the one before it (Holm, Scandinavian Journal of Statistics 6, 1979).
+    """
+    import numpy as np
+
+    raw = np.asarray(ps, dtype=np.float64)
+    if method == "bonferroni":
+        raw = np.minimum(raw * raw.size, 1.0)
+    elif method == "bh":
+        from scipy.stats import false_discovery_control
+
+        raw = false_discovery_control(raw, method="bh")
+    elif method == "holm":
+        order = np.argsort(raw, kind="stable")
+        steps = np.maximum.accumulate(raw[order] * np.arange(raw.size, 0, -1))
+        raw[order] = np.minimum(steps, 1.0)
+    return [float(p) for p in raw]
 
 
 def _levels(ps: Sequence[float], out: Sequence[float], method: Correction, alpha: float, size: int) -> list[float]:

@@ -5,7 +5,6 @@ Invariant: everything is read off the recipe's own types, so that a new key appe
 
 from __future__ import annotations
 
-import functools
 import json
 import math
 import re
@@ -69,15 +68,10 @@ def texts(recipe: Recipe) -> dict[str, str]:
     return {row.path: row.text for rows in parts for row in rows}
 
 
-@functools.cache
-def _hints(kind: type[msgspec.Struct]) -> dict[str, Any]:
-    return typing.get_type_hints(kind, include_extras=True)
-
-
 def _rows(values: msgspec.Struct, path: str, only: tuple[str, ...] = ()) -> tuple[Row, ...]:
     rows = []
     for key in only or values.__struct_fields__:
-        hint = _hints(type(values))[key]
+        hint = decode.hints_of(type(values))[key]
         where = f"{path}.{key}" if path else key
         shown = text(getattr(values, key))
         rows.append(Row(where, key, shown, decode.explanation(hint), wanted(hint), _choices(key, hint)))
@@ -164,7 +158,7 @@ def choices_at(path: str) -> tuple[str, ...]:
 def _hint_at(path: str) -> Any:
     head, *rest = path.split(".")
     kinds: dict[str, type[msgspec.Struct]] = {"data": Data, "evaluate": Evaluate, "stages": Stage}
-    return _hints(kinds[head] if rest and head in kinds else Recipe).get((rest or [head])[-1])
+    return decode.hints_of(kinds[head] if rest and head in kinds else Recipe).get((rest or [head])[-1])
 
 
 def _value(hint: Any, typed: str) -> object:

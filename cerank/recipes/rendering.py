@@ -6,12 +6,11 @@ Invariant: what is written here reads back as an equal recipe.
 from __future__ import annotations
 
 import re
-import typing
 from collections.abc import Iterator
 
 import msgspec
 
-from cerank.domain.decode import explanation, struct_in
+from cerank.domain.decode import explanation, fields_of, hints_of, struct_in
 from cerank.domain.recipe import Recipe
 
 _NAMED = {"b": "\b", "t": "\t", "n": "\n", "f": "\f", "r": "\r", '"': '"', "\\": "\\"}
@@ -79,10 +78,10 @@ def _key(name: str) -> str:
 
 def _table(values: msgspec.Struct, path: str, full: bool) -> Iterator[str]:
     """The lines of one table: its own keys first, as TOML asks, then the tables in it."""
-    hints = typing.get_type_hints(type(values), include_extras=True)
+    hints = hints_of(type(values))
     tables: list[tuple[str, msgspec.Struct, str]] = []
     keys: list[str] = []
-    for field in msgspec.structs.fields(type(values)):
+    for field in fields_of(type(values)):
         value = getattr(values, field.name)
         text = explanation(hints[field.name])
         if isinstance(value, dict) and any(isinstance(entry, msgspec.Struct) for entry in value.values()):

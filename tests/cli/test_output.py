@@ -55,7 +55,7 @@ def in_terminal(code: str, **environ: str) -> str:
     except OSError:  # Linux's way to say that the other side is closed
         pass
     os.close(leader)
-    assert done.wait(timeout=30) == 0, seen
+    assert done.wait(timeout=300) == 0, seen
     return seen.decode()
 
 
@@ -225,7 +225,7 @@ raise AssertionError("the reader is gone")
     assert done.stdout.readline() == b"a\n"
     done.stdout.close()
     assert done.stderr.read() == b""
-    assert done.wait(timeout=30) == 0
+    assert done.wait(timeout=300) == 0
     done.stderr.close()
 
 

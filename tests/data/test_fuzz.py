@@ -33,7 +33,7 @@ _JSON = st.recursive(
     ),
     max_leaves=8,
 ).map(lambda value: json.dumps(value).encode())
-_QUICK = settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+_QUICK = settings(max_examples=120, suppress_health_check=[HealthCheck.too_slow])
 
 
 @contextlib.contextmanager

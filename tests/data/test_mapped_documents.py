@@ -95,7 +95,7 @@ def test_a_changed_file_is_read_anew_and_a_damaged_map_is_made_again(tmp_path: P
     assert open_dataset(str(folder), cache).documents.text("a") == "longer"
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.text("0123456789ab", min_size=1, max_size=4), unique=True, min_size=1), st.text("0123456789ab"))
 def test_keys_find_their_rows_and_no_others(
     tmp_path_factory: pytest.TempPathFactory, keys: list[str], other: str

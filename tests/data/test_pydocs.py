@@ -60,6 +60,7 @@ def test_documents_of_test_queries_are_not_in_the_training_collection(splits):
     assert not [doc for doc in asked if doc in splits["train"].documents]
 
 
+@pytest.mark.slow
 def test_it_is_the_same_whatever_the_program_has_loaded_and_however_python_hashes(cache, tmp_path):
     code = "import sys, torch, rich.traceback; rich.traceback.install(); sys.excepthook = print\n"
     code += "from pathlib import Path; from cerank.data.datasets import describe\n"

@@ -36,7 +36,7 @@ def test_a_group_is_one_positive_and_negatives_from_the_window_that_are_not_rele
             assert len(set(group.doc_ids)) == 4
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=8))
 def test_groups_of_a_step_do_not_depend_on_which_steps_were_asked_for_before(steps):
     used = sampler()
@@ -221,7 +221,7 @@ def test_in_batch_negatives_come_from_the_other_queries_and_are_never_positives_
         assert group.labels[len(before) :] == (0.0,) * len(added)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.sampled_from(["random", "top", "log-random"]),
     st.sampled_from(["all", "judged", "unjudged"]),

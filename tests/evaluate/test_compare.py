@@ -284,7 +284,7 @@ def test_a_reason_names_the_systems_the_interval_and_the_margin():
     assert "would show with 80 % power" in reason
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(
     st.lists(st.tuples(*[st.sampled_from([0.0, 0.1, 0.5, 0.9, 1.0])] * 3), min_size=2, max_size=9),
     st.sampled_from(["holm", "bh", "bonferroni", "max-t", "none"]),

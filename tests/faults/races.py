@@ -147,7 +147,7 @@ def _user(place: Path, device: str, lab: Path, environ: dict[str, str], *, is_ki
     if child == 0:
         code = 70
         try:
-            deadline = time.monotonic() + 30
+            deadline = time.monotonic() + 120
             while not isinstance(hold := machine.take(device, lab, f"{os.getpid()}", environ), machine.Hold):
                 assert hold is not None
                 assert time.monotonic() < deadline

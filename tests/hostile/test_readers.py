@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import os
 import resource
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,8 +21,10 @@ from cerank.domain.decode import toml_table
 from cerank.errors import CerankError, FormatError
 from cerank.settings import Flags, resolve
 from tests.hostile.targets import TARGETS, corpus
+from tests.work import steps_of
 
 QUICK = [name for name in TARGETS if not name.startswith("import-")] + ["import-run", "import-tevatron"]
+STEPS = 3_000_000  # 20,000 lines cost 40 each, a key of 100,000 parts 13 for each part
 
 
 def _seed(name: str) -> bytes:
@@ -60,7 +61,7 @@ def nasty(name: str) -> Iterator[tuple[str, bytes]]:
     yield "a deep TOML table", b"a = " + b"{a=" * 50_000
     yield "a TOML key of many parts", b"[" + b".".join([b"a"] * 100_000) + b"]\nx=1\n"
     yield "one long line", seed.rstrip(b"\n") + b"x" * 500_000
-    yield "empty lines", b"\n" * 200_000
+    yield "empty lines", b"\n" * 20_000
     yield "gzip", gzip.compress(seed)
     yield "gzip, cut", gzip.compress(seed)[:-5]
     yield "gzip with more behind it", gzip.compress(seed) + b"junk"
@@ -78,9 +79,7 @@ def test_whatever_a_file_holds_its_reader_takes_it_or_says_what_and_where(name: 
         folder = tmp_path / str(number)
         folder.mkdir()
         (folder / target.file).write_bytes(content)
-        start = time.process_time()
-        error = target.refusal(folder)
-        assert time.process_time() - start < 5, kind
+        error, _ = steps_of(lambda folder=folder: target.refusal(folder), at_most=STEPS)
         if error is not None and name != "overrides":
             assert error.where, (kind, str(error))
 
@@ -97,7 +96,7 @@ def test_what_a_fuzzer_once_kept_is_read_or_refused(name: str, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("name", ["recipe", "matrix", "settings", "readings", "notes", "queue", "base-config", "plan"])
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_a_few_bytes_changed_in_a_good_file_are_read_or_refused(
     name: str, data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
@@ -223,32 +222,31 @@ def test_a_recipe_of_any_size_is_read_no_further_than_a_mebibyte(tmp_path: Path)
     assert _peak() - before < 64 << 20
 
 
-def test_a_key_of_very_many_parts_costs_no_time() -> None:
-    start = time.process_time()
+def test_a_key_of_very_many_parts_is_refused_before_its_parts_are_looked_at() -> None:
+    text = b"x = 1\n[" + b".".join([b"a"] * 400_000) + b"]\n"
     with pytest.raises(FormatError, match="nested too deep"):
-        toml_table(b"x = 1\n[" + b".".join([b"a"] * 400_000) + b"]\n", "a.toml")
-    assert time.process_time() - start < 2
+        steps_of(lambda: toml_table(text, "a.toml"), at_most=10_000)
 
 
 @pytest.mark.parametrize(("name", "line"), [("recipe", "key{}=1"), ("settings", "key{}=1"), ("recipe", "[stages.s{}]")])
-def test_thousands_of_mistakes_in_a_file_cost_seconds_and_are_not_all_told(
+def test_twice_as_many_mistakes_in_a_file_cost_twice_the_steps_and_are_not_all_told(
     name: str, line: str, tmp_path: Path
 ) -> None:
-    text = "\n".join(line.format(number) for number in range(3000))
-    (tmp_path / TARGETS[name].file).write_text(text)
-    start = time.process_time()
-    error = TARGETS[name].refusal(tmp_path)
-    assert time.process_time() - start < 8
-    assert error is not None
-    assert error.what.count("\n") <= 100
+    counts = []
+    for mistakes in (110, 220):
+        (tmp_path / TARGETS[name].file).write_text("\n".join(line.format(number) for number in range(mistakes)))
+        error, steps = steps_of(lambda: TARGETS[name].refusal(tmp_path), at_most=STEPS)
+        assert error is not None
+        assert error.what.count("\n") <= 100
+        counts.append(steps)
+    assert counts[1] < 2.5 * counts[0], counts
 
 
-def test_a_matrix_of_very_many_seeds_is_read_in_time(tmp_path: Path) -> None:
-    seeds = ",".join(map(str, range(100_000)))
+def test_a_matrix_of_very_many_seeds_is_read_in_some_steps_for_each_seed(tmp_path: Path) -> None:
+    seeds = ",".join(map(str, range(20_000)))
     (tmp_path / "a.toml").write_text(f'name = "m"\nrecipes = ["distill"]\nseeds = [{seeds}]\n')
-    start = time.process_time()
-    assert TARGETS["matrix"].refusal(tmp_path) is None
-    assert time.process_time() - start < 5
+    error, _ = steps_of(lambda: TARGETS["matrix"].refusal(tmp_path), at_most=STEPS)
+    assert error is None
 
 
 def test_dots_in_texts_and_comments_are_no_keys() -> None:

@@ -100,6 +100,7 @@ def test_rerank_and_evaluate_agree_with_the_run_that_made_the_checkpoint(place, 
     assert row["nDCG@10"] == pytest.approx(wanted[0], abs=1e-6)
 
 
+@pytest.mark.slow
 def test_a_detached_run_is_stopped_paused_resumed_and_removed(place):
     name = cerank(
         place, "run", "--recipe", "small.toml", "--detach", "--set", "stages.distill.steps=5000"
@@ -116,7 +117,7 @@ def test_a_detached_run_is_stopped_paused_resumed_and_removed(place):
     )
     assert any("validation at step" in line for line in resumed.stderr)  # it follows what the new worker does
     cerank(place, "stop", name, "--wait")
-    assert "go on with `cerank resume" in resumed.communicate(timeout=60)[1]
+    assert "go on with `cerank resume" in resumed.communicate(timeout=300)[1]
     assert resumed.returncode == 75
     cerank(place, "rm", name, "--yes")
     assert not folder.exists()

@@ -101,6 +101,8 @@ def test_compare_of_the_given_runs_agrees_with_pytrec_eval_and_scipy(shared, tmp
 def test_an_ir_datasets_id_trains_and_evaluates_offline(shared, base, tmp_path, name):
     home = tmp_path / "ir_datasets"
     shutil.copytree(shared / "ir-datasets-home", home)
+    for path in (home, *home.rglob("*")):  # the copy of folders that may only be read can be read only, too
+        path.chmod(0o755 if path.is_dir() else 0o644)
     (tmp_path / "real.toml").write_text(RECIPE.format(relevance=1, teacher="embedding"))
     chain = ["--set", 'chain=["contrastive"]', "--set", "pooling=mean"]
     arguments = ["--dataset", name, "--base", base, "--depth", "10", "--json", *chain]

@@ -76,7 +76,7 @@ def test_rows_that_come_in_pieces_are_the_rows_that_come_at_once(
     assert len(whole) == 499
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=600),
     st.sampled_from([0.5, 0.9, 0.99, 0.999]),
@@ -97,7 +97,7 @@ def test_without_a_weight_values_are_as_they_were() -> None:
     assert smoothed(values, 0.0) is values
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=400), st.integers(1, 60))
 def test_no_extreme_is_lost_when_points_are_thinned(values: list[float], count: int) -> None:
     steps = np.arange(1.0, len(values) + 1)

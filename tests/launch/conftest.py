@@ -28,7 +28,7 @@ GPUS = (Device("cuda:0", "GPU-aa", "T4"), Device("cuda:1", "GPU-bb", "T4"))
 TOML = b'name = "quick"\n'
 
 
-def eventually(holds: Callable[[], bool], seconds: float = 30.0) -> None:
+def eventually(holds: Callable[[], bool], seconds: float = 120.0) -> None:
     """Returns once `holds()`; fails after `seconds`."""
     deadline = time.monotonic() + seconds
     while not holds():

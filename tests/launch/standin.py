@@ -66,7 +66,7 @@ def carried_out(folder: RunFolder, label: str, events: Journal[Event], asked: li
     runs.clear_failure(folder)
     records.save(folder.progress, Progress("train", attempt=number))
     records.save(folder.attempt(number), Attempt(number=number, started=time_now))
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 600
     while label.startswith("hold") and not (folder.lab / "release").exists() and time.monotonic() < deadline:
         if asked or folder.stop.exists():
             events.append(Event("paused", "", time_now, number))

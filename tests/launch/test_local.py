@@ -125,6 +125,7 @@ def launched_on_a_terminal(lab: Path, how: str) -> tuple[int, int]:
     """(pid, the terminal's other end) of a process that launched a run and then sits at its own terminal."""
     pid, terminal = pty.fork()
     if pid == 0:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored where the tests were started by nohup
         os.chdir(Path(__file__).parents[2])
         os.execv(sys.executable, [sys.executable, "-c", LAUNCHER, str(lab), how])
     said = b""

@@ -36,7 +36,7 @@ def test_scores_are_the_same_bits_by_any_number_of_threads(kind, precision, thre
 
 def test_every_item_is_done_once_in_the_callers_modes_with_kernels_of_one_thread(threads):
     threads(3)
-    done, seen, met = [], set(), threading.Barrier(3, timeout=20)
+    done, seen, met = [], set(), threading.Barrier(3, timeout=300)
 
     def work(item):
         if item < 3:
@@ -56,7 +56,7 @@ def test_every_item_is_done_once_in_the_callers_modes_with_kernels_of_one_thread
 
 def test_kernels_use_the_threads_asked_for_whichever_lane_came_first(threads):
     threads(6)
-    both = threading.Barrier(2, timeout=20)
+    both = threading.Barrier(2, timeout=300)
     seen = []
 
     def work(_):

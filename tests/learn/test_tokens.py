@@ -60,7 +60,7 @@ def test_a_batch_is_padded_to_its_longest_and_masked(tiny):
     assert batch.segments.tolist() == [[0, 0, 0, 1, 1, 0, 0], [0, 0, 0, 1, 1, 1, 1]]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=60), st.integers(1, 200))
 def test_batches_hold_every_pair_once_sorted_by_length_within_the_budget(lengths, budget):
     cut = batches_by_length(lengths, budget)

@@ -111,7 +111,7 @@ disk.write(folder / "b", b"small")
 
 def test_a_full_disk_fails_the_run_and_keeps_what_was_complete(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", FULL, str(tmp_path)], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", FULL, str(tmp_path)], capture_output=True, text=True, check=True, timeout=300
     )
     first, second = done.stdout.splitlines()
     what, where, hint, code = first.split("|")

@@ -203,7 +203,7 @@ def test_a_signal_reaches_the_owner_and_nobody_once_it_is_dead(path: Path) -> No
     assert owner is not None
     assert owner.pid == process.pid
     assert lease.signal_owner(owner, signal.SIGTERM)
-    process.communicate(timeout=30)
+    process.communicate(timeout=300)
     assert process.returncode == -signal.SIGTERM
     assert not lease.signal_owner(owner, signal.SIGTERM)
 

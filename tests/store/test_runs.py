@@ -341,7 +341,7 @@ def test_a_request_to_stop_leaves_a_file_and_wakes_the_worker(run: RunFolder, no
         assert worker.stdout is not None
         assert worker.stdout.readline() == "took\n"
         assert runs.request_stop(run)
-        worker.wait(timeout=30)
+        worker.wait(timeout=300)
     assert worker.returncode == -signal.SIGTERM
     assert run.stop.exists()
     runs.clear_stop(run)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -13,15 +14,18 @@ from textual.strip import Strip
 from textual.widgets import DataTable
 
 from cerank.tui.app import CerankApp
+from cerank.tui.screens.new_run import NewRunScreen
 from tests.tui.labs import LabFolder
 
-STILL_WITHIN = 60.0  # seconds; reached only by what is broken
+STILL_WITHIN = 240.0  # seconds; reached only by what is broken
 Screenful = list[Strip]
 Settle = Callable[["Pilot[str]"], Awaitable[None]]
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LabFolder]:
+    monkeypatch.setattr("textual._wait.SLEEP_GRANULARITY", 0.005)  # a quarter of Textual's: `settle` looks three times
+    monkeypatch.setattr(os, "fsync", lambda _: None)  # these labs need not outlive a power cut
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.setenv("TEXTUAL_ANIMATIONS", "none")
@@ -48,7 +52,12 @@ async def settle(pilot: Pilot[str]) -> None:
     deadline = time.monotonic() + STILL_WITHIN
     while time.monotonic() < deadline:
         await pilot.pause()
-        if app.is_at_work or any(table._require_update_dimensions for table in app.screen.query(DataTable)):
+        is_waiting = isinstance(app.screen, NewRunScreen) and app.screen.is_waiting
+        if (
+            is_waiting
+            or app.is_at_work
+            or any(table._require_update_dimensions for table in app.screen.query(DataTable))
+        ):
             same = 0  # a table measures its columns when its queue is empty, some looks after its rows came
             continue
         now = drawn(app)

@@ -352,7 +352,7 @@ async def test_every_binding_has_an_id_and_no_key_that_multiplexers_take(app: Ce
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("color", [True, False], ids=["colour", "without"])
+@pytest.mark.parametrize("color", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["colour", "without"])
 @pytest.mark.parametrize("state", ["table", "bars", "query", "terms", "empty", "error"])
 def test_the_comparison_looks_as_it_did(
     folder: LabFolder,

@@ -75,7 +75,10 @@ def state(app: CerankApp) -> tuple[object, ...]:
     )
 
 
-@pytest.mark.parametrize("way", WAYS)
+QUICK = {"runs", "run-1", "new-4", "compare"}  # the others take half of this file's time
+
+
+@pytest.mark.parametrize("way", [way if way in QUICK else pytest.param(way, marks=pytest.mark.slow) for way in WAYS])
 async def test_every_key_in_the_footer_does_something_and_no_key_is_a_fault(full: LabFolder, way: str) -> None:
     app = CerankApp(full.lab, look_every=0)
     async with app.run_test(size=(120, 36)) as pilot:

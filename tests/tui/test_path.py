@@ -100,7 +100,7 @@ def _choose(terminal: Tmux, recipe: str) -> None:
 
 def _written(home: Path) -> list[Path]:
     """The papers in a folder, once there is one."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not (found := list(home.glob("*.tex"))) and time.monotonic() < deadline:
         time.sleep(0.1)
     return found

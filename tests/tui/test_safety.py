@@ -92,21 +92,27 @@ def test_the_check_sees_what_it_is_there_for() -> None:
     assert _bare_names(ast.parse("widget.update(content(name)); Static(id='x'); table.add_row(*cells)")) == []
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.text(alphabet=st.characters(), max_size=200))
 def test_nothing_a_terminal_acts_upon_leaves_the_cells(text: str) -> None:
     for made in (cell(text).plain, content(text).plain, joined(text, (text, "bold")).plain):
         assert shown(made, 10_000) == made
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.text(alphabet=st.characters(), max_size=50))
 def test_the_last_gate_drops_what_a_terminal_acts_upon_and_keeps_the_rest(text: str) -> None:
     (out,) = SafeLines().apply([Segment(text, Style(bold=True))], Color.parse("black"))
     assert out.text == "".join(char for char in text if shown(char) == char)
 
 
-@pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name in {"ansi", "markup", "controls"} else pytest.param(name, marks=pytest.mark.slow)
+        for name in HOSTILE
+    ],
+)
 async def test_hostile_text_is_shown_as_marks_in_every_tab(folder: LabFolder, app: CerankApp, name: str) -> None:
     hostile_lab(folder, HOSTILE[name])
     async with app.run_test(size=(120, 36)) as pilot:
@@ -134,7 +140,7 @@ async def test_what_is_pasted_into_the_filter_is_made_safe(folder: LabFolder, ap
 def test_no_byte_of_a_lab_steers_a_real_terminal(folder: LabFolder, name: str) -> None:
     hostile_lab(folder, HOSTILE[name])
     with Terminal(["tui"], {"CERANK_LAB": str(folder.path), "HOME": str(folder.path)}) as terminal:
-        terminal.until("damaged", 20)
+        terminal.until("damaged")
         for key, word in (("\r", "1 Curves"), ("3", "lines"), ("2", "name ="), ("5", "grade")):
             terminal.press(key)
             terminal.until(word)

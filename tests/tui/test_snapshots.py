@@ -26,6 +26,9 @@ pytestmark = pytest.mark.skipif(
     not textual.__version__.startswith(TAKEN_WITH), reason=f"taken with Textual {TAKEN_WITH}"
 )
 at_both_sizes = pytest.mark.parametrize("size", SIZES)
+at_the_small_size_where_time_is_left = pytest.mark.parametrize(
+    "size", [SIZES[0], pytest.param((80, 24), id="80x24", marks=pytest.mark.slow)]
+)
 
 
 def _full(folder: LabFolder, path: Path) -> None:
@@ -81,7 +84,7 @@ def test_a_screen_with_content(
     assert snap_compare(app, terminal_size=size, run_before=_keys(*CONTENT[name]))
 
 
-@at_both_sizes
+@at_the_small_size_where_time_is_left
 @pytest.mark.parametrize("tab", ["3", "4", "5"])
 def test_a_tab_of_a_broken_run(
     folder: LabFolder, snap_compare: Compare, tmp_path: Path, size: tuple[int, int], tab: str
@@ -122,7 +125,7 @@ def test_an_empty_lab(folder: LabFolder, snap_compare: Compare, size: tuple[int,
     assert snap_compare(CerankApp(folder.lab, look_every=0), terminal_size=size, run_before=_keys())
 
 
-@at_both_sizes
+@at_the_small_size_where_time_is_left
 @pytest.mark.parametrize("tab", ["1", "3", "4", "5"])
 def test_a_run_that_has_nothing_yet(folder: LabFolder, snap_compare: Compare, size: tuple[int, int], tab: str) -> None:
     folder.run("new")
@@ -145,7 +148,7 @@ WITHOUT = {
 }
 
 
-@at_both_sizes
+@at_the_small_size_where_time_is_left
 @pytest.mark.parametrize("name", WITHOUT)
 def test_without_colour(
     folder: LabFolder,

@@ -61,7 +61,7 @@ class Tmux:
             capture_output=True,
             text=True,
             check=check,
-            timeout=30,
+            timeout=300,
         )
         return done.stdout
 

@@ -168,6 +168,7 @@ def test_an_input_that_changed_is_refused_with_its_hash_and_nothing_is_trained(t
     assert not run.readings.exists() or not run.readings.read_bytes()
 
 
+@pytest.mark.slow
 def test_a_stop_request_leaves_a_checkpoint_and_resuming_ends_with_the_same_bits(finished):
     run, plan, settings = finished
     stopped = small_run(run.path, plan, settings, second=50)
@@ -177,7 +178,7 @@ def test_a_stop_request_leaves_a_checkpoint_and_resuming_ends_with_the_same_bits
             assert worker.poll() is None
             time.sleep(0.01)  # a loop that never waits takes the processor from the worker
         assert runs.request_stop(stopped)
-        assert worker.wait(timeout=60) == 75
+        assert worker.wait(timeout=300) == 75
     assert Lab(settings).status(stopped).state == "paused"
     assert forked(stopped) == (1, 0)
     assert rows_of(stopped) == rows_of(run)

@@ -123,16 +123,18 @@ def _listed(rows: polars.DataFrame) -> polars.DataFrame:
 
 
 def _scored(rows: polars.DataFrame, counts: Counter[str]) -> polars.DataFrame:
-    """Ordered by float32 score, ties moved apart, each just below the one before.
+    """Ordered by score as it was read, scores that tie as float32 moved apart, each just below the one before.
 
+    Two scores that differ only beyond float32's digits keep their order; so do two that are nearly zero.
     Float32 as whole numbers in its own order, 0 for both zeros, makes "just below" a subtraction of 1: the score at
     place i is the least of what stands at i and, for each j before it, what stands at j less i - j.
     """
     import numpy as np
     import polars
 
+    exact = polars.col("value") + 0.0  # -0.0 ties with 0.0
     ordered = rows.with_columns(_as_whole(rows["value"])).sort(
-        "first", "whole", "rank", descending=[False, True, False], maintain_order=True
+        "first", exact, "rank", descending=[False, True, False], maintain_order=True
     )
     query, place = _places(ordered["first"])
     whole, rank = ordered["whole"].to_numpy(), ordered["rank"].to_numpy()

@@ -257,7 +257,17 @@ class NewRunScreen(LabScreen):
         """Does `act` after a pause in which nobody asked for it again."""
         if name in self._waiting:
             self._waiting[name].stop()
-        self._waiting[name] = self.set_timer(PAUSE, act)
+
+        def due() -> None:
+            del self._waiting[name]
+            act()
+
+        self._waiting[name] = self.set_timer(PAUSE, due)
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether something is to be done after a pause in typing."""
+        return bool(self._waiting)
 
     def on_dataset_search_taken(self, event: DatasetSearch.Taken) -> None:
         """Takes a dataset that was found, for one part of the recipe's data or for all three."""

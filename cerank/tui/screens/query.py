@@ -16,7 +16,7 @@ from textual.widgets import DataTable, Footer, Static
 
 from cerank.errors import CerankError
 from cerank.lab.bench import Bench, Difference, Pair, Placed, View
-from cerank.tui.cells import cell, content, joined
+from cerank.tui.cells import cell, content, fill, joined
 from cerank.tui.screens.base import LabScreen
 from cerank.tui.widgets.bar import Bar
 
@@ -132,17 +132,14 @@ class QueryScreen(LabScreen):
         self.query_one("#about", Static).update(line)
 
     def _fill(self, table: DataTable[Text], docs: Sequence[Placed]) -> None:
-        table.clear(columns=True)
-        for heading in ("#", "grade", "moved", "document", "text"):
-            table.add_column(cell(heading, "bold"))
+        rows = []
         for doc in docs:
             is_good = bool(doc.grade and doc.grade > 0)
             grade = "–" if doc.grade is None else f"{'●' if is_good else '○'} {doc.grade}"
             style = "bold" if is_good else "dim" if doc.grade is None else ""
-            table.add_row(
-                cell(doc.rank, is_right=True), cell(grade, style), cell(_moved(doc)), cell(doc.document, style, 40),
-                cell(doc.text, "dim", 120),
-            )  # fmt: skip
+            name, text = cell(doc.document, style, 40), cell(doc.text, "dim", 120)
+            rows.append((cell(doc.rank, is_right=True), cell(grade, style), cell(_moved(doc)), name, text))
+        fill(table, [cell(heading, "bold") for heading in ("#", "grade", "moved", "document", "text")], rows)
 
     def on_data_table_row_highlighted(self, _: DataTable.RowHighlighted) -> None:
         """Shows the text of the document under the cursor."""

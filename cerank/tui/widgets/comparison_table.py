@@ -18,7 +18,7 @@ from cerank.errors import CerankError
 from cerank.lab import bench, exporting
 from cerank.lab.bench import Difference
 from cerank.tabular import TEXTS, Table, rounded
-from cerank.tui.cells import cell, content, joined, stacked
+from cerank.tui.cells import cell, content, fill, joined, stacked
 from cerank.tui.widgets.fields import fitting
 from cerank.tui.widgets.fitted_table import FittedTable
 
@@ -118,15 +118,16 @@ class ComparisonTable(FittedTable):
     def show(self, found: Shown, condition: Condition, *, is_slim: bool) -> None:
         """Shows the lines of one condition, the cursor on the first that compares something."""
         at, self._shown, self._lines = self.cursor_row, found, ()
-        self.clear(columns=True)
         left_out = _NARROW if is_slim else _WIDE
         room = _NAMES if is_slim else max(_NAMES, self.app.size.width - _FIGURES)
         places = [place for place, column in enumerate(found.table.columns) if column.key not in left_out]
         places.sort(key=lambda place: _FIRST.get(found.table.columns[place].key, len(_FIRST)))
+        headings = []
         for place in places:
             column = found.table.columns[place]
             heading = "diff." if is_slim and column.key == "difference" else column.heading
-            self.add_column(cell(heading, "bold", is_right=column.kind not in TEXTS), key=column.key)
+            headings.append(cell(heading, "bold", is_right=column.kind not in TEXTS))
+        rows = []
         lines = found.lines_of(condition)
         for number in lines:
             line, row = found.table.rows[number], found.rows[number]
@@ -141,7 +142,8 @@ class ComparisonTable(FittedTable):
                     cells.append(cell(f"{' ' if row else '◆'} {name}", "" if row else "bold"))
                 else:
                     cells.append(cell(text, is_right=column.kind not in TEXTS))
-            self.add_row(*cells)
+            rows.append(cells)
+        fill(self, headings, rows)
         self._lines = lines
         first = next((place for place, number in enumerate(lines) if found.rows[number]), 0)
         self.move_cursor(row=at if 0 < at < len(lines) else first)

@@ -9,7 +9,7 @@ from textual.widgets import DataTable, Static
 from cerank.lab import plan_views
 from cerank.lab.watching import Entry
 from cerank.text import counted
-from cerank.tui.cells import cell, content, joined
+from cerank.tui.cells import cell, content, fill, joined
 from cerank.tui.widgets.fitted_table import FittedTable
 from cerank.tui.widgets.pane import Pane
 
@@ -57,11 +57,8 @@ class PlanPane(Pane):
             return
         rows = plan_views.differences(entry.plan, other.plan)
         against.update(joined(f"{counted(len(rows), 'setting')} different from ", (other.title, "bold")))
-        table.clear(columns=True)
-        for name in ("setting", entry.title, other.title):
-            table.add_column(cell(name, limit=30))
-        for row in rows:
-            table.add_row(cell(row.key), cell(row.one, limit=60), cell(row.other, limit=60))
+        headings = [cell(name, limit=30) for name in ("setting", entry.title, other.title)]
+        fill(table, headings, [(cell(row.key), cell(row.one, limit=60), cell(row.other, limit=60)) for row in rows])
 
     def copied(self) -> tuple[str, str] | None:
         """The plan as TOML."""

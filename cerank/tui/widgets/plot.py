@@ -26,6 +26,8 @@ from cerank.text import shown
 _DOTS = np.array([[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]])
 _CLIPPED = 500  # raw readings from which on single spikes may leave the frame
 _FLAT = 1e-9  # of the value: what floating point adds to a constant is no curve
+_HAIR = 1e-6  # of a dot: halfway between two, last digits must not decide, for processors differ in them
+_HALF = 0.5 + _HAIR
 _GUTTER = 8  # cells for the labels of the upright axis
 
 
@@ -86,15 +88,18 @@ def _dots(lows: Floats, highs: Floats, bottom: float, top: float, rows: int) -> 
     """Dots (rows, columns) of a line that spans [lows, highs] in each column, joined to its neighbours."""
     with np.errstate(invalid="ignore"):
         scale = (rows - 1) / (top - bottom)
-        upper, lower = np.rint((top - highs) * scale), np.rint((top - lows) * scale)  # row 0 is at the top
+        upper, lower = _nearest((top - highs) * scale), _nearest((top - lows) * scale)  # row 0 is at the top
         upper[1:] = np.fmin(upper[1:], np.where(np.isnan(lower[:-1]), upper[1:], lower[:-1] + 1))
-        lower[1:] = np.fmax(lower[1:], np.where(np.isnan(upper[:-1]), lower[1:], _above(highs, top, scale)[:-1] - 1))
+        lower[1:] = np.fmax(
+            lower[1:], np.where(np.isnan(upper[:-1]), lower[1:], _nearest((top - highs) * scale)[:-1] - 1)
+        )
         places = np.arange(rows)[:, None]
         return np.asarray((places >= upper[None, :]) & (places <= lower[None, :]))
 
 
-def _above(highs: Floats, top: float, scale: float) -> Floats:
-    return np.asarray(np.rint((top - highs) * scale))
+def _nearest(dots: Floats) -> Floats:
+    """Whole dots; halves go up, and so does what lies a hair below a half."""
+    return np.asarray(np.floor(dots + _HALF))
 
 
 def ticks(low: float, high: float, most: int, *, is_whole: bool = False) -> list[float]:
@@ -232,7 +237,7 @@ def _trace(canvas: _Canvas, line: Line, span: tuple[Floats, Floats], scale: _Sca
         _points(canvas, line, span, scale, style)
     there = np.flatnonzero(np.isfinite(span[1]))
     if line.key and len(there):
-        row = int((scale.top - span[1][there[-1]]) / (scale.top - scale.bottom) * (canvas.height - 1))
+        row = int((scale.top - span[1][there[-1]]) / (scale.top - scale.bottom) * (canvas.height - 1) + _HAIR)
         canvas.put(row, min(int(there[-1]) // 2 + 1, canvas.width - 1), line.key, style)
 
 
@@ -241,9 +246,8 @@ def _points(canvas: _Canvas, line: Line, span: tuple[Floats, Floats], scale: _Sc
     for step in line.steps.tolist()[: 4 * canvas.width]:
         column = min(int((step - scale.left) / width * 2 * canvas.width), 2 * canvas.width - 1)
         if column >= 0 and scale.left <= step <= scale.right and math.isfinite(span[1][column]):
-            row = (
-                round((scale.top - float(span[1][column])) / (scale.top - scale.bottom) * (4 * canvas.height - 1)) // 4
-            )
+            place = (scale.top - float(span[1][column])) / (scale.top - scale.bottom)
+            row = math.floor(place * (4 * canvas.height - 1) + _HALF) // 4
             canvas.put(row, column // 2, "●", style)
 
 
@@ -254,7 +258,7 @@ def _labels(frame: Frame, scale: _Scale, rows: int) -> dict[int, str]:
         marks = [mark for mark in marks if abs(mark - round(mark)) < 1e-9] or marks
     found = {}
     for mark in marks:
-        row = round((scale.top - mark) / (scale.top - scale.bottom) * (4 * rows - 1)) // 4
+        row = math.floor((scale.top - mark) / (scale.top - scale.bottom) * (4 * rows - 1) + _HALF) // 4
         if 0 <= row < rows:
             found[row] = tick_text(10**mark if frame.is_log else mark)
     return found

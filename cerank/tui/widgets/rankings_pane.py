@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar, cast
 
 from rich.text import Text
@@ -15,7 +16,7 @@ from cerank.lab.rankings_view import Choice, Moved, Question, Rankings
 from cerank.lab.watching import Entry
 from cerank.lab.words import short
 from cerank.tabular import Column, Table, written
-from cerank.tui.cells import cell, content, joined
+from cerank.tui.cells import cell, content, fill, joined
 from cerank.tui.theme import palette
 from cerank.tui.widgets.pane import Pane
 
@@ -96,23 +97,19 @@ class RankingsPane(Pane):
         where = f" after {choice.first_stage} on {choice.dataset.rpartition('/')[2]}{more}"
         which = joined((choice.system, "bold"), where, (f"  {self._found.missing}", "dim"))
         self.query_one("#which", Static).update(content("") + which)
-        table = self._table("#queries", (self._found.measure, "change", "query", ""))
-        colors = palette(is_dark=self.app.current_theme.dark)
-        for one in self._questions:
-            color = colors[2] if one.change > 0 else colors[5] if one.change < 0 else ""
-            table.add_row(
+        rows = [
+            (
                 cell("" if one.after is None else short(one.after), is_right=True),
-                cell(f"{one.change:+.3f}", color, is_right=True),
+                cell(f"{one.change:+.3f}", self._color(one.change), is_right=True),
                 cell(one.query_id, limit=24),
                 cell(one.text, limit=_TEXT),
             )
+            for one in self._questions
+        ]
+        self._fill("#queries", (self._found.measure, "change", "query", ""), rows)
 
-    def _table(self, name: str, heads: tuple[str, ...]) -> DataTable[Text]:
-        table = cast("DataTable[Text]", self.query_one(name, DataTable))
-        table.clear(columns=True)
-        for head in heads:
-            table.add_column(cell(head))
-        return table
+    def _fill(self, name: str, headings: tuple[str, ...], rows: Sequence[Sequence[Text]]) -> None:
+        fill(cast("DataTable[Text]", self.query_one(name, DataTable)), [cell(heading) for heading in headings], rows)
 
     def on_data_table_row_highlighted(self, event: DataTable.RowHighlighted) -> None:
         """Shows the documents of the query, or the text of the document, under the cursor."""
@@ -126,9 +123,8 @@ class RankingsPane(Pane):
     def _move(self, outcome: tuple[Question, tuple[Moved, ...]]) -> None:
         question, self._documents = outcome
         self.query_one("#query", Static).update(joined((question.query_id, "bold"), "  ", question.text))
-        table = self._table("#documents", ("rank", "was", "moved", "grade", "document", "text"))
-        for one in self._documents:
-            table.add_row(
+        rows = [
+            (
                 cell("out" if one.after is None else one.after, is_right=True),
                 cell("new" if one.before is None else one.before, is_right=True),
                 self._arrow(one),
@@ -136,12 +132,18 @@ class RankingsPane(Pane):
                 cell(one.doc_id, limit=24),
                 cell(one.text, limit=_TEXT),
             )
+            for one in self._documents
+        ]
+        self._fill("#documents", ("rank", "was", "moved", "grade", "document", "text"), rows)
+
+    def _color(self, change: float) -> str:
+        colors = palette(is_dark=self.app.current_theme.dark)
+        return colors[2] if change > 0 else colors[5] if change < 0 else ""
 
     def _arrow(self, one: Moved) -> Text:
-        colors = palette(is_dark=self.app.current_theme.dark)
         if not one.rose:
             return cell("" if one.rose is None else "=", "dim")
-        return cell(f"{'↑' if one.rose > 0 else '↓'}{abs(one.rose)}", colors[2] if one.rose > 0 else colors[5])
+        return cell(f"{'↑' if one.rose > 0 else '↓'}{abs(one.rose)}", self._color(one.rose))
 
     def _read(self, row: int) -> None:
         if 0 <= row < len(self._documents):

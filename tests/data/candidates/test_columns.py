@@ -37,7 +37,7 @@ def same(left, right):
 
 
 @given(found=rows)
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_columns_give_what_lines_give_with_ties_and_scattered_queries(tmp_path_factory, found):
     path = written(tmp_path_factory.getbasetemp() / "generated.run", found)
     same(read_columns(path), trec.read_run(path))

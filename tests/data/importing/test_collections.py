@@ -86,6 +86,8 @@ def test_references_do_not_chain_so_that_none_can_turn_in_a_circle(folder: Path,
 def test_an_import_may_refer_to_a_collection_of_ir_datasets(shared: Path, tmp_path: Path) -> None:
     home = tmp_path / "home"
     shutil.copytree(shared / "ir-datasets-home", home)
+    for path in (home, *home.rglob("*")):  # the copy of folders that may only be read can be read only, too
+        path.chmod(0o755 if path.is_dir() else 0o644)
     (tmp_path / "a.tsv").write_text("1\t10\t3\n2\t11\t4\n")
     import_files("msmarco-id-triples", [tmp_path / "a.tsv"], tmp_path / "out", Choices(collection="vaswani"))
     program = (

@@ -18,7 +18,7 @@ from cerank.data.importing.catalogue import FORMATS
 from cerank.data.importing.imports import Choices, import_files
 from cerank.errors import CerankError
 
-_QUICK = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+_QUICK = settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 _IDS = st.sampled_from(["1", "2", "3", "é", "a b", "", "\x85", "../x"]) | st.text(
     st.characters(codec="utf-8"), max_size=3
 )

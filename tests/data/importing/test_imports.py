@@ -9,7 +9,7 @@ from pathlib import Path
 
 import polars
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cerank.data.datasets import open_dataset
@@ -147,7 +147,10 @@ def test_memory_is_bounded_by_the_room_and_not_by_the_rows(tmp_path: Path) -> No
     ),
     st.booleans(),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
+@example([("a", "c", 1e-45, 0), ("a", "d", 1.401298464324817e-45, 0)], False)  # one float32, two scores
+@example([("a", "c", -1.401298464324817e-45, 0), ("a", "d", -1e-45, 0)], False)
+@example([("a", "c", -0.0, 1), ("a", "d", 0.0, 0)], False)
 def test_rows_settle_as_a_plain_reading_of_the_rules_says(
     rows: list[tuple[str, str, float, int]], is_listed: bool
 ) -> None:

@@ -105,7 +105,7 @@ def test_the_document_compiles_where_there_is_a_latex(hostile: Report, tmp_path)
         pytest.skip("no pdflatex here")
     (tmp_path / "report.tex").write_text(latex.document(hostile))
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "report.tex"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
     if "booktabs.sty' not found" in done.stdout:
         pytest.skip("this LaTeX has no booktabs")
     assert done.returncode == 0, done.stdout[-2000:]
