@@ -255,7 +255,7 @@ def test_a_measures_file_that_is_not_its_ranking_s_is_told(lab, tmp_path):
     found = report(settings, Request(names=("grid",)))
     (note,) = [note for note in found.notes if "measures file" in note]
     assert short_name(run) in note
-    assert "in 1 values" in note
+    assert "in 1 value" in note
 
 
 def shown_queries(lab):
