@@ -34,6 +34,7 @@ from cerank.learn.trainer import Material, Trainer
 CHUNK = 32  # queries handed over at once, as a run does
 MAX_LENGTH, MAX_QUERY_LENGTH = 256, 64  # tokens; a stage's defaults
 _SEED = 0
+_STEPS = 3  # of which the fastest counts
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -132,7 +133,29 @@ class _EnoughError(Exception):
     """The steps that are timed are done; raised by the watch, before anything is saved."""
 
 
-class _Clock:
+class _Unwatched:
+    """What of a training is of no interest to whoever takes its time."""
+
+    def validate(self, step: int) -> float:  # noqa: ARG002 - a watch is asked so
+        return 0.0
+
+    def saving(self) -> None:
+        """Nothing is saved."""
+
+    def saved(self, state: State) -> None:
+        """Nothing is saved."""
+
+    def rejected(self, reason: str) -> None:
+        """A speed is measured whatever the update came to."""
+
+    def out_of_memory(self, what: str) -> None:
+        """Parts become smaller, which their time will show."""
+
+    def wants_to_stop(self) -> bool:
+        return False
+
+
+class _Clock(_Unwatched):
     """A watch that takes the time of each step and ends the training by `_EnoughError`."""
 
     def __init__(self, steps: int, device: str, spent: _Spent) -> None:
@@ -149,66 +172,20 @@ class _Clock:
         if len(self.times) > self._steps:
             raise _EnoughError
 
-    def validate(self, step: int) -> float:  # noqa: ARG002 - a watch is asked so
-        return 0.0
 
-    def saving(self) -> None:
-        """Nothing is saved."""
-
-    def saved(self, state: State) -> None:
-        """Nothing is saved."""
-
-    def rejected(self, reason: str) -> None:
-        """A speed is measured whatever the update came to."""
-
-    def out_of_memory(self, what: str) -> None:
-        """Parts become smaller, which their time will show."""
-
-    def wants_to_stop(self) -> bool:
-        return False
-
-
-class _Within:
-    """As `_Clock`; ends once a time is over, the first step not counted but where it alone took so long."""
+class _Fastest(_Unwatched):
+    """A watch that keeps the fastest of at most three steps, and begins none once its time is over."""
 
     def __init__(self, seconds: float, device: str) -> None:
-        self._over, self._seconds, self._device = time.perf_counter() + seconds, seconds, device
-        self._begun = time.perf_counter()
-        self._times: list[float] = []
-        self._pairs: list[int] = []
+        self._over, self._device, self._count = time.perf_counter() + seconds, device, 0
+        self.rate = 0.0  # pairs a second
 
     def read(self, reading: Reading) -> None:
+        self.rate = max(self.rate, reading.pairs / max(reading.seconds, 1e-9))
+        self._count += 1
         synchronized(self._device)
-        self._times.append(time.perf_counter())
-        self._pairs.append(reading.pairs)
-        is_long = self._times[0] - self._begun > 2 * self._seconds
-        if is_long or (len(self._times) > 2 and self._times[-1] >= self._over):
+        if self._count == _STEPS or time.perf_counter() >= self._over:
             raise _EnoughError
-
-    @property
-    def timed(self) -> Timed:
-        """The steps that count."""
-        if len(self._times) == 1:
-            return Timed(self._pairs[0], self._times[0] - self._begun)
-        return Timed(sum(self._pairs[1:]), self._times[-1] - self._times[0])
-
-    def validate(self, step: int) -> float:  # noqa: ARG002 - a watch is asked so
-        return 0.0
-
-    def saving(self) -> None:
-        """Nothing is saved."""
-
-    def saved(self, state: State) -> None:
-        """Nothing is saved."""
-
-    def rejected(self, reason: str) -> None:
-        """A speed is measured whatever the update came to."""
-
-    def out_of_memory(self, what: str) -> None:
-        """Parts become smaller, which their time will show."""
-
-    def wants_to_stop(self) -> bool:
-        return False
 
 
 class _Spent:
@@ -253,15 +230,27 @@ class OwnTraining:
         """The base's."""
         return self._tokenizer
 
-    def within(self, seconds: float) -> Timed:
-        """Trains for about that long, by three whole steps at least where the first is not longer than that."""
+    def best(self, seconds: float) -> float:
+        """Pairs a second of the fastest step of at most two groups: one of one group to get warm, then up to three.
+
+        No more are begun once `seconds` are over. Where the first alone took four times as long, it is what counts.
+        """
+        begun = time.perf_counter()
+        first = self._timed(msgspec.structs.replace(self._stage, groups_per_step=1), 0.0)
+        if time.perf_counter() - begun > 4 * seconds:
+            return first
+        groups = min(2, self._stage.groups_per_step)
+        return self._timed(msgspec.structs.replace(self._stage, groups_per_step=groups), seconds)
+
+    def _timed(self, stage: Stage, seconds: float) -> float:
+        """Pairs a second of the fastest of one to three steps; no more are begun once `seconds` are over."""
         material, _ = self._material(_Spent())
+        clock = _Fastest(seconds, self._device)
         with TemporaryDirectory() as folder:
-            trainer = Trainer(0, "pace", self._stage, seed=_SEED, folder=Path(folder), device=self._device)
-            clock = _Within(seconds, self._device)
+            trainer = Trainer(0, "pace", stage, seed=_SEED, folder=Path(folder), device=self._device)
             with contextlib.suppress(_EnoughError):
                 trainer.train(self.model, material, clock)
-        return clock.timed
+        return clock.rate
 
     def _material(self, spent: _Spent) -> tuple[Material, Callable[[int], list[Pair]]]:
         """What is learnt from, and the pairs of a step that was taken; `spent` hears what groups and ids took."""
