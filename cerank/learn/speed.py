@@ -6,6 +6,7 @@ Invariant: what is timed is what a run does (`Scorer.chunk`, `Trainer.train`), t
 from __future__ import annotations
 
 import contextlib
+import math
 import platform
 import time
 from collections.abc import Callable, Sequence
@@ -34,7 +35,7 @@ from cerank.learn.trainer import Material, Trainer
 CHUNK = 32  # queries handed over at once, as a run does
 MAX_LENGTH, MAX_QUERY_LENGTH = 256, 64  # tokens; a stage's defaults
 _SEED = 0
-_STEPS = 3  # of which the fastest counts
+_STEPS = 3  # after the first; the fastest counts
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -174,17 +175,23 @@ class _Clock(_Unwatched):
 
 
 class _Fastest(_Unwatched):
-    """A watch that keeps the fastest of at most three steps, and begins none once its time is over."""
+    """A watch that keeps the fastest of a few steps, the first not counted: it makes the optimizer's state."""
 
     def __init__(self, seconds: float, device: str) -> None:
-        self._over, self._device, self._count = time.perf_counter() + seconds, device, 0
+        self._seconds, self._device = seconds, device
+        self._over = math.inf  # when no more steps are begun
+        self._count = 0
         self.rate = 0.0  # pairs a second
 
     def read(self, reading: Reading) -> None:
-        self.rate = max(self.rate, reading.pairs / max(reading.seconds, 1e-9))
-        self._count += 1
         synchronized(self._device)
-        if self._count == _STEPS or time.perf_counter() >= self._over:
+        rate = reading.pairs / max(reading.seconds, 1e-9)
+        self.rate = rate if self._count < 2 else max(self.rate, rate)
+        self._count += 1
+        if self._count == 1:
+            self._over = time.perf_counter() + self._seconds
+        is_enough = self._count > _STEPS or (self._count > 1 and time.perf_counter() >= self._over)
+        if is_enough or reading.seconds > 4 * self._seconds:
             raise _EnoughError
 
 
@@ -231,21 +238,12 @@ class OwnTraining:
         return self._tokenizer
 
     def best(self, seconds: float) -> float:
-        """Pairs a second of the fastest step of at most two groups: one of one group to get warm, then up to three.
+        """Pairs a second of the fastest of at most three steps of one group, after one to get warm.
 
-        No more are begun once `seconds` are over. Where the first alone took four times as long, it is what counts.
+        No more are begun once `seconds` are over; where the first alone took four times as long, it is what counts.
         """
-        begun = time.perf_counter()
-        first = self._timed(msgspec.structs.replace(self._stage, groups_per_step=1), 0.0)
-        if time.perf_counter() - begun > 4 * seconds:
-            return first
-        groups = min(2, self._stage.groups_per_step)
-        return self._timed(msgspec.structs.replace(self._stage, groups_per_step=groups), seconds)
-
-    def _timed(self, stage: Stage, seconds: float) -> float:
-        """Pairs a second of the fastest of one to three steps; no more are begun once `seconds` are over."""
         material, _ = self._material(_Spent())
-        clock = _Fastest(seconds, self._device)
+        stage, clock = msgspec.structs.replace(self._stage, groups_per_step=1), _Fastest(seconds, self._device)
         with TemporaryDirectory() as folder:
             trainer = Trainer(0, "pace", stage, seed=_SEED, folder=Path(folder), device=self._device)
             with contextlib.suppress(_EnoughError):
