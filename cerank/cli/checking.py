@@ -78,7 +78,7 @@ def doctor(
     settings = settings_of(lab, cache, form=form, json=json)
     found = examining.examine(settings, fix=fix, with_speed=True)
     short = {} if is_for_machines(settings.format) else runs.short_names(settings.lab)
-    told = [one for one in found if all_ or one.state != "good"]
+    told = [one for one in found if all_ or one.is_told or one.state != "good"]
     rows = tuple((one.state, short.get(one.where, one.where), one.what, one.hint) for one in told)
     emit(Table("doctor", _FOUND, rows, empty="nothing is wrong"), settings.format)
     wrong = sum(one.state == "wrong" for one in found)

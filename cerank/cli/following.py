@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from types import TracebackType
 from typing import Protocol
 
@@ -19,6 +19,7 @@ from cerank.errors import ExitCode
 from cerank.lab import Lab
 from cerank.lab.following import Follower, News
 from cerank.lab.lab import Worker
+from cerank.lab.words import clock
 from cerank.store import runs
 from cerank.store.layout import RunFolder
 from cerank.text import shown
@@ -50,8 +51,25 @@ class Lines:
         say(described(progress, loss, measures))
 
 
+@contextmanager
+def preparing() -> Iterator[Callable[[str], object]]:
+    """Within, what a run waits for before its worker starts is named beside a spinner on stderr; nowhere else.
+
+    What a library draws of a download meanwhile comes out above it.
+    """
+    if not sys.stderr.isatty():
+        yield str
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(stderr=True, markup=False, highlight=False, emoji=False)
+    with console.status("preparing") as status:
+        yield lambda what: status.update(Text(shown(what, 100), no_wrap=True, overflow="ellipsis"))
+
+
 class Drawn:
-    """Progress as one live line with a bar, drawn by rich on stderr."""
+    """Progress as two live lines with bars, drawn by rich on stderr: the phase at work, and the whole run."""
 
     def __init__(self) -> None:
         from rich.console import Console
@@ -67,7 +85,8 @@ class Drawn:
 
         console = Console(stderr=True, markup=False, highlight=False, emoji=False)
         self._bar = Bar(BarColumn(bar_width=24), Safe(""), console=console, transient=True)
-        self._task = self._bar.add_task("starting", total=None)
+        self._phase = self._bar.add_task("starting", total=None)
+        self._run = self._bar.add_task("the whole run", total=None, visible=False)
 
     def __enter__(self) -> Drawn:
         self._bar.start()
@@ -77,19 +96,36 @@ class Drawn:
         self._bar.stop()
 
     def update(self, progress: Progress | None, loss: float | None, measures: str) -> None:
-        """Draws the line."""
-        if progress is not None:
+        """Draws both lines; that of the whole run once it was estimated."""
+        if progress is None:
+            return
+        self._bar.update(
+            self._phase,
+            description=described_phase(progress, loss, measures),
+            completed=progress.done,
+            total=progress.total if progress.total > 1 else None,
+        )
+        if progress.run_seconds_left is not None:
             self._bar.update(
-                self._task,
-                description=described(progress, loss, measures),
-                completed=progress.done if progress.run_seconds_left is None else 1000 * progress.run_share,
-                total=(progress.total or None) if progress.run_seconds_left is None else 1000,
+                self._run, description=described_run(progress), completed=progress.run_share, total=1.0, visible=True
             )
 
 
-def described(progress: Progress, loss: float | None, measures: str) -> str:
-    """Where a run is, in a line."""
-    parts = [f"{progress.phase} {shown(progress.detail, 60)}".strip()]
+_PHASES = {
+    "start": "starting",
+    "wait": "waiting:",
+    "inputs": "reading the inputs",
+    "candidates": "candidates:",
+    "estimate": "measuring this machine's speed",
+    "groups": "counting groups for",
+    "teacher": "teacher of",
+    "measure": "measuring",
+}  # what a person reads for a phase, where its own word does not do
+
+
+def described_phase(progress: Progress, loss: float | None, measures: str) -> str:
+    """Return what a run is at, in a line."""
+    parts = [f"{_PHASES.get(progress.phase, progress.phase)} {shown(progress.detail, 60)}".strip()]
     if progress.total > 1:
         parts.append(f"{progress.done}/{progress.total}")
     if loss is not None and progress.phase in {"train", "validate"}:
@@ -98,13 +134,23 @@ def described(progress: Progress, loss: float | None, measures: str) -> str:
         parts.append(measures)
     if progress.pairs_per_second:
         parts.append(f"{progress.pairs_per_second:.0f} pairs/s")
-    left = progress.seconds_left if progress.run_seconds_left is None else progress.run_seconds_left
-    if progress.run_seconds_left is not None:
-        parts.insert(0, f"{progress.run_share:.0%} of the run")
-    if left >= 1:
-        minutes, seconds = divmod(round(left), 60)
-        parts.insert(min(1, len(parts)), f"{minutes}:{seconds:02d} left")
+    if progress.run_seconds_left is None and progress.seconds_left >= 1:
+        parts.insert(1, f"{clock(progress.seconds_left)} left")
     return "  ".join(parts)
+
+
+def described_run(progress: Progress) -> str:
+    """Return how far the whole run is; "" where it was not estimated."""
+    if progress.run_seconds_left is None:
+        return ""
+    left = f"  {clock(progress.run_seconds_left)} left" if progress.run_seconds_left >= 1 else ""
+    return f"{progress.run_share:.0%} of the run{left}"
+
+
+def described(progress: Progress, loss: float | None, measures: str) -> str:
+    """Return where a run is, in one line."""
+    parts = [described_run(progress), described_phase(progress, loss, measures)]
+    return "  ".join(part for part in parts if part)
 
 
 def follow(lab: Lab, folder: RunFolder, worker: Worker, form: str, *, wide: bool = False) -> ExitCode:

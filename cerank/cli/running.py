@@ -94,7 +94,10 @@ def run(
         raise UsageError("nothing to run", hint="give --recipe or --matrix; `cerank recipes list` and `matrices`")
     (only,) = base or (None,)
     loaded = recipes.load(recipe[0], set_ or (), {**options.changes(base=only, seed=seed), **data})
-    plan = plans.plan_of(loaded.recipe, settings, now=datetime.now(UTC), label=label)
+    from cerank.cli import following
+
+    with following.preparing() as tell:
+        plan = plans.plan_of(loaded.recipe, settings, now=datetime.now(UTC), label=label, tell=tell)
     if dry_run:
         _show(plan, settings, pairs_per_second, wide=wide)
     elif queue:
@@ -130,7 +133,11 @@ def _show(plan: Plan, settings: Settings, pairs_per_second: float, *, wide: bool
         work = estimates.timed(plans.work_of(plan), estimates.told(plan.recipe, pairs_per_second))
         source = "by --pairs-per-second"
     else:
-        paces, source = estimates.measured(plan)
+        from cerank.cli import following
+
+        with following.preparing() as tell:
+            tell("measuring this machine's speed at these settings")
+            paces, source = estimates.measured(plan)
         known = {} if paces else estimates.rates(settings.lab, plan.recipe, plan.device, plan.threads)
         work = estimates.of_plan(plan, paces) if paces else estimates.timed(plans.work_of(plan), known)
         source = "by earlier runs of this lab" if known else source

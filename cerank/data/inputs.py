@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import random
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -18,6 +21,7 @@ from cerank.text import counted
 
 EMBEDDING = "embedding"  # the teacher that cerank computes: sentence similarity by the base below
 EMBEDDING_BASE = "minilm"
+_COUNTED = 2000  # queries whose candidates are counted at most
 
 
 class Use(msgspec.Struct, frozen=True, order=True):
@@ -59,6 +63,28 @@ def uses(recipe: Recipe) -> tuple[Use, ...]:
         key = (use.dataset, use.first_stage)
         deepest[key] = max(use.depth, deepest.get(key, 0))
     return tuple(Use(dataset, first, depth) for (dataset, first), depth in deepest.items())
+
+
+def texts_to_embed(recipe: Recipe, datasets: Mapping[str, Dataset], cache: Path) -> dict[str, int]:
+    """Return stage -> about how many texts its embedding teacher encodes: drawn queries and candidates, each once.
+
+    Counted on as many queries as the stage draws, though not the same ones, and on 2,000 at most; from there in
+    proportion.
+    """
+    found = {}
+    for name, stage in recipe.chained():
+        if stage.source != "teacher" or stage.teacher != EMBEDDING:
+            continue
+        dataset = datasets[training_dataset(recipe, stage)]
+        queries = list(dataset.queries)
+        wanted = stage.steps * stage.groups_per_step or math.ceil(stage.epochs * len(queries))
+        drawn = min(len(queries), wanted)
+        looked = random.Random(0).sample(queries, min(drawn, _COUNTED))
+        first = training_first_stage(recipe, stage)
+        ranking = first_stage.candidates(dataset, first, stage.window[1], cache, looked)
+        documents = len({doc for query in ranking for doc in ranking[query]})
+        found[name] = drawn + min(len(dataset.documents), round(documents * drawn / len(looked)))
+    return found
 
 
 def dataset_names(recipe: Recipe) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ Invariant: `groups(step)` never depends on which steps were asked for before.
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 import random
@@ -92,6 +93,28 @@ class Sampler:
     def usable(self) -> tuple[str, ...]:
         """The queries with something to learn from, in the order they were given."""
         return tuple(self._queries)
+
+    @property
+    def drawn(self) -> tuple[str, ...]:
+        """Return the queries that the stage's steps draw, in the order of `usable`."""
+        taken = self.steps * self._stage.groups_per_step
+        if taken >= len(self._queries):
+            return self.usable
+        wanted = {self._query_at(position) for position in range(taken)}
+        return tuple(query for query in self._queries if query in wanted)
+
+    def taught(self, ranking: Mapping[str, Sequence[str]], scores: Callable[[str], Sequence[float]]) -> Sampler:
+        """Return this sampler with a teacher's order of the candidates: the same queries are drawn at the same steps.
+
+        Args:
+            ranking: of each query in `drawn` the same documents as before, in the teacher's order; no others are asked.
+            scores: query -> the teacher's scores of that list.
+        """
+        made = copy.copy(self)
+        made._ranking = ranking
+        made._scores = scores if target_of(self._stage) == "scores" else None
+        made._refuse_ranks_for_scores()
+        return made
 
     def groups(self, step: int) -> list[Group]:
         """The groups of `step` (1 is the first): `groups_per_step` of them, each of at least two candidates."""
@@ -226,7 +249,7 @@ class Sampler:
         """Refuses scores that fall by exactly 1 from document to document in every list: an order, and no more."""
         if self._scores is None:
             return
-        lists = (self._scores(query) for query in self._queries)
+        lists = (self._scores(query) for query in self._queries if query in self._ranking)
         long = [values for values in itertools.islice(lists, 1000) if len(values) > 2]
         if long and all(left - right == 1.0 for values in long for left, right in itertools.pairwise(values)):
             hint = 'take a loss on ranks, such as "ranknet", or a teacher with scores of its own'

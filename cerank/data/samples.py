@@ -69,12 +69,14 @@ def generated(pairs: int, depth: int = 100) -> Sample:
 
 
 def of_dataset(dataset: Dataset, first_stage: str, *, pairs: int, depth: int, cache: Path) -> Sample:
-    """The dataset's first queries with the candidates of a first stage, until there are `pairs` pairs.
+    """Return queries from all over the dataset with the candidates of a first stage, until there are `pairs` pairs.
 
     Raises:
         UsageError: the first stage gives no candidate with a text.
     """
-    ranking = candidates(dataset, first_stage, depth, cache)
+    ids = list(dataset.queries)
+    some = ids[:: max(1, len(ids) // max(1, 2 * -(-pairs // depth)))]  # twice as many as do if every list is full
+    ranking = candidates(dataset, first_stage, depth, cache, some)
     lists: dict[str, tuple[str, ...]] = {}
     left = pairs
     for query in ranking:

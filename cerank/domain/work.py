@@ -14,8 +14,8 @@ class Work(msgspec.Struct, frozen=True):
     """A part of a run's work, counted in pairs through the model before anything is started."""
 
     part: str  # "train contrastive", "validate contrastive", "re-rank pydocs/test by contrastive"
-    units: int  # steps, validations, queries
-    pairs: int
+    units: int  # steps, validations, queries, texts
+    pairs: int  # texts for an embedding teacher
     stage: str = ""  # whose work it is; "" for a sum over several
     minutes: float | None = None  # as far as it can be told: see `lab.estimates`
 
@@ -86,19 +86,15 @@ _BESIDE = 0.75  # seconds of a stage's training and of its re-ranking: checkpoin
 
 def expected(
     work: Sequence[Work],
-    recipe: Recipe,
     found: Mapping[str, Speed],
-    queries: Mapping[str, int],
-    documents: Mapping[str, int],
+    texts: Mapping[str, int],
 ) -> tuple[Work, ...]:
     """The work with the minutes of each part by measured speeds, and a part for each embedding teacher.
 
     Args:
         work: as `counted`.
-        recipe: whose it is.
         found: stage -> its speed; parts of other stages get no time.
-        queries: how many each dataset has.
-        documents: how many each dataset has.
+        texts: stage -> how many its embedding teacher encodes, where it has one.
     """
     out: list[Work] = []
     for part in work:
@@ -106,11 +102,10 @@ def expected(
         if speed is None:
             out.append(part)
             continue
-        stage = recipe.stages[part.stage]
-        if part.part.startswith("train ") and speed.embed:
-            dataset = stage.dataset or recipe.data.train
-            texts = queries[dataset] + min(documents[dataset], queries[dataset] * stage.window[1])
-            out.append(Work(f"teacher {part.stage}", 1, texts, part.stage, texts / speed.embed / 60))
+        if part.part.startswith("train ") and speed.embed and part.stage in texts:
+            count = texts[part.stage]
+            minutes = (count / speed.embed + speed.load) / 60
+            out.append(Work(f"teacher {part.stage}", count, count, part.stage, minutes))
         rate = speed.train if part.part.startswith("train ") else speed.score
         beside = 0.0 if part.part.startswith("validate ") else speed.load + _BESIDE
         out.append(msgspec.structs.replace(part, minutes=(part.pairs / rate + beside) / 60))

@@ -19,8 +19,10 @@ from typing import Literal
 
 import msgspec
 
+from cerank import recipes
+from cerank.data.bases import BASES, is_here
 from cerank.errors import CerankError, HeldError
-from cerank.lab import plans
+from cerank.lab import estimates, plans
 from cerank.launch import devices, local
 from cerank.settings import Settings
 from cerank.store import disk, lease, machine, queue, records, runs
@@ -28,7 +30,9 @@ from cerank.store.disk import DamagedError
 from cerank.store.layout import QueueFolder, RunFolder, runs_folder
 from cerank.store.lease import Lease
 from cerank.store.records import Attempt
+from cerank.text import counted
 
+MAIN_JOB = "contrastive-then-distill"  # the recipe that the README begins with
 _PATIENCE = 60.0  # seconds for the measurement of the processor
 LEAST = 1 << 30  # bytes; a small base's checkpoints and models take some 500 MB
 State = Literal["good", "note", "wrong", "fixed"]
@@ -41,6 +45,7 @@ class Finding(msgspec.Struct, frozen=True):
     where: str
     what: str
     hint: str = ""  # what to do
+    is_told: bool = False  # shown where only what is not good is asked for, too
 
 
 class _Processor(msgspec.Struct, frozen=True):
@@ -60,12 +65,13 @@ def examine(
     Args:
         settings: which lab and cache.
         fix: move aside what is damaged and can be made again, and remove what killed processes left over.
-        with_speed: measure the processor, which takes some seconds.
+        with_speed: measure the processor and the speed of the main job, which takes some seconds and leaves the
+            embedded dataset, its index and the measurement in the cache.
         now: the clock.
     """
     now = now or datetime.now(UTC)
     found = [*_place(settings.lab, "lab"), *_place(settings.cache, "cache"), *_packages(), *_devices()]
-    found += _processor() if with_speed else []
+    found += [*_processor(), *_main_job(settings, now)] if with_speed else []
     found += [*_queue(settings.lab, fix), *_leftovers(settings.lab, fix)]
     try:
         folders = runs.folders(settings.lab)
@@ -156,8 +162,30 @@ def _processor() -> Iterator[Finding]:
     by = "by hardware" if found.bf16 else "imitated, so float32 is used"
     text = f"{found.instructions}; bf16 {by}; {found.fp32 / 1e9:.0f} GFLOP/s of float32 products"
     text += f", {found.bf16_rate / 1e9:.0f} of bf16" if found.bf16 else ""
-    hint = "`cerank run --recipe contrastive-then-distill --dry-run` says how long the main job takes here"
-    yield Finding("good", "processor", f"{text}, with {threads} threads", hint)
+    yield Finding("good", "processor", f"{text}, with {counted(threads, 'thread')}", is_told=True)
+
+
+def _main_job(settings: Settings, now: datetime) -> Iterator[Finding]:
+    """How long the recipe that a newcomer runs first takes here: from what was measured before, or measured now."""
+    where = f"recipe {MAIN_JOB}"
+    try:
+        recipe = recipes.load(MAIN_JOB).recipe
+        known = BASES.get(recipe.base)
+        if known is None or not is_here(known):
+            text = f"how long it takes is not known before its base {recipe.base} is here"
+            yield Finding("note", where, text, f"cerank run --recipe {MAIN_JOB} fetches it")
+            return
+        plan = plans.plan_of(recipe, settings, now=now)
+        found, source = estimates.measured(plan)
+        minutes = estimates.total(estimates.of_plan(plan, found)) if found else None
+    except CerankError as error:
+        yield Finding("note", where, f"how long it takes was not found out: {error.what}", error.hint)
+        return
+    if minutes is None:
+        yield Finding("note", where, f"how long it takes was not found out: {source}")
+        return
+    text = f"takes about {estimates.in_words(minutes)} on {plan.device} ({source})"
+    yield Finding("good", where, text, f"cerank run --recipe {MAIN_JOB}", is_told=True)
 
 
 def _queue(lab: Path, fix: bool) -> Iterator[Finding]:

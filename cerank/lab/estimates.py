@@ -97,12 +97,12 @@ def measured(plan: Plan, *, anew: bool = True) -> tuple[dict[str, Pace], str]:
 
 def of_plan(plan: Plan, found: Mapping[str, Pace]) -> tuple[Work, ...]:
     """The plan's work with the minutes of each part by what was measured; opens its datasets."""
-    from cerank.data.inputs import opened
+    from cerank.data import inputs
 
-    datasets = opened(plan.recipe, Path(plan.cache))
+    cache = Path(plan.cache)
+    datasets = inputs.opened(plan.recipe, cache)
     queries = {name: len(dataset.queries) for name, dataset in datasets.items()}
-    documents = {name: len(dataset.documents) for name, dataset in datasets.items()}
-    return expected(counted(plan.recipe, queries), plan.recipe, found, queries, documents)
+    return expected(counted(plan.recipe, queries), found, inputs.texts_to_embed(plan.recipe, datasets, cache))
 
 
 def told(recipe: Recipe, pairs_per_second: float) -> dict[str, Rate]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -85,20 +85,40 @@ def checked(recipe: Recipe) -> Recipe:
     return recipe
 
 
-def plan_of(recipe: Recipe, settings: Settings, *, now: datetime, label: str = "") -> Plan:
+def plan_of(
+    recipe: Recipe,
+    settings: Settings,
+    *,
+    now: datetime,
+    label: str = "",
+    tell: Callable[[str], object] = str,
+) -> Plan:
     """The recipe as a plan.
+
+    Args:
+        recipe: complete or not.
+        settings: in force.
+        now: the clock.
+        label: of the run.
+        tell: told of each part that may take a while as it begins, such as "opening pydocs/train".
 
     Raises:
         CerankError: anything in the recipe that could not be carried out.
     """
     from cerank.data import overlaps
-    from cerank.data.inputs import inputs_of, opened
+    from cerank.data.datasets import open_dataset
+    from cerank.data.inputs import dataset_names, inputs_of
 
     runs.refuse_token(label, "the label")
     complete = absolute(checked(recipe))
-    datasets = opened(complete, settings.cache)
+    datasets: dict[str, Dataset] = {}
+    for name in dataset_names(complete):
+        tell(f"opening {name}")
+        datasets[name] = open_dataset(name, settings.cache)
+    tell("looking for queries that its parts share")
     overlaps.refuse(overlaps.overlaps(complete, datasets), complete)
     measured, each = measures_checked(complete, datasets)
+    tell(f"reading the base {complete.base} and hashing the inputs")
     return Plan(
         recipe=measured,
         measures=each,

@@ -111,6 +111,12 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
         return self.progress.seconds_left if whole is None else whole
 
     @property
+    def run_share(self) -> float | None:
+        """How much of the whole run is done, 0 to 1; None where it was not estimated, or nothing is at work."""
+        progress = self.progress
+        return None if progress is None or progress.run_seconds_left is None else progress.run_share
+
+    @property
     def pairs_per_second(self) -> float:
         """Through the model."""
         return self.progress.pairs_per_second if self.progress else 0.0

@@ -142,60 +142,79 @@ class Scorer:
         return True
 
 
+class Embedder:
+    """A sentence embedder: the mean of a text's last hidden states, normalised, as all-MiniLM-L6-v2 was trained.
+
+    Args:
+        files: the model.
+        max_length: tokens a text is cut at, at most 256, where that embedder's own training ended.
+        device: where to compute.
+    """
+
+    def __init__(self, files: BaseFiles, *, max_length: int, device: str = "cpu") -> None:
+        from transformers import AutoModel
+
+        options = {"trust_remote_code": False, "use_safetensors": True, "local_files_only": True}
+        model = AutoModel.from_pretrained(files.folder, dtype=torch.float32, **options)
+        self._encoder: Any = model.to(device).eval()
+        self._tokenizer = tokenizer_of(files.folder)
+        self._max_length = min(max_length, 256)
+
+    @torch.inference_mode()
+    def embeddings(self, texts: Sequence[str], encoded: Callable[[int], object] = int) -> torch.Tensor:
+        """Return (texts, hidden size), each row of length 1.
+
+        Args:
+            texts: any number of them.
+            encoded: told after each batch, by any thread, of how many texts it was.
+        """
+        rows = self._tokenizer(list(texts), truncation=True, max_length=self._max_length, verbose=False)["input_ids"]
+        out = torch.empty(len(rows), self._encoder.config.hidden_size)
+        means_of = means_by(self._encoder)
+
+        def fill(indices: Sequence[int]) -> None:
+            means = means_of([Pair(tuple(rows[index]), len(rows[index])) for index in indices])
+            out[torch.tensor(indices)] = torch.nn.functional.normalize(means, dim=1).cpu()
+            encoded(len(indices))
+
+        lengths, device = [len(row) for row in rows], self._encoder.device
+        if device.type == "cpu":
+            side_by_side(fill, even_batches(lengths, budget_of(device)))
+        else:
+            for batch in batches_by_length(lengths, budget_of(device)):
+                fill(batch)
+        return out
+
+
+def documents_in(wanted: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return the ids of all documents of some lists, each once, in the order of ids."""
+    return sorted({doc for docs in wanted.values() for doc in docs})
+
+
 def similarity(
-    files: BaseFiles,
+    embedder: Embedder,
     wanted: Mapping[str, Sequence[str]],
     queries: Texts,
     documents: Texts,
-    *,
-    max_length: int,
-    device: str = "cpu",
+    encoded: Callable[[int], object] = int,
 ) -> dict[str, dict[str, float]]:
     """Cosine similarity of sentence embeddings: query id -> document id -> score in [-1, 1].
 
-    Embeddings are the mean of the last hidden states, normalised, as all-MiniLM-L6-v2 was trained to be used.
-
     Args:
-        files: the sentence embedder.
+        embedder: computes the embeddings; each query and each document is encoded once.
         wanted: query id -> document ids.
         queries: texts of query ids, in order.
         documents: texts of document ids, in order.
-        max_length: tokens a text is cut at, at most 256, where the embedder's own training ended.
-        device: where to compute.
+        encoded: told after each batch, by any thread, of how many texts it was.
     """
-    from transformers import AutoModel
-
-    options = {"trust_remote_code": False, "use_safetensors": True, "local_files_only": True, "dtype": torch.float32}
-    encoder = AutoModel.from_pretrained(files.folder, **options).to(device).eval()
-    tokenizer = tokenizer_of(files.folder)
     query_ids = list(wanted)
-    doc_ids = sorted({doc for docs in wanted.values() for doc in docs})
-    left = _embeddings(encoder, tokenizer, queries(query_ids), min(max_length, 256))
-    right = _embeddings(encoder, tokenizer, documents(doc_ids), min(max_length, 256))
+    doc_ids = documents_in(wanted)
+    left = embedder.embeddings(queries(query_ids), encoded)
+    right = embedder.embeddings(documents(doc_ids), encoded)
     place = {doc: at for at, doc in enumerate(doc_ids)}
     out: dict[str, dict[str, float]] = {}
     for at, query in enumerate(query_ids):
         docs = wanted[query]
         values = right[torch.tensor([place[doc] for doc in docs], dtype=torch.long)] @ left[at]
         out[query] = dict(zip(docs, values.tolist(), strict=True))
-    return out
-
-
-@torch.inference_mode()
-def _embeddings(encoder: Any, tokenizer: Any, texts: Sequence[str], max_length: int) -> torch.Tensor:
-    """(texts, hidden size), each row of length 1."""
-    rows = tokenizer(list(texts), truncation=True, max_length=max_length, verbose=False)["input_ids"]
-    out = torch.empty(len(rows), encoder.config.hidden_size)
-    means_of = means_by(encoder)
-
-    def fill(indices: Sequence[int]) -> None:
-        means = means_of([Pair(tuple(rows[index]), len(rows[index])) for index in indices])
-        out[torch.tensor(indices)] = torch.nn.functional.normalize(means, dim=1).cpu()
-
-    lengths = [len(row) for row in rows]
-    if encoder.device.type == "cpu":
-        side_by_side(fill, even_batches(lengths, budget_of(encoder.device)))
-    else:
-        for batch in batches_by_length(lengths, budget_of(encoder.device)):
-            fill(batch)
     return out

@@ -6,6 +6,7 @@ Invariant: what is timed is what a run does (`Scorer.chunk`, `Trainer.train`), t
 from __future__ import annotations
 
 import contextlib
+import math
 import platform
 import time
 from collections.abc import Callable, Sequence
@@ -34,6 +35,7 @@ from cerank.learn.trainer import Material, Trainer
 CHUNK = 32  # queries handed over at once, as a run does
 MAX_LENGTH, MAX_QUERY_LENGTH = 256, 64  # tokens; a stage's defaults
 _SEED = 0
+_STEPS = 3  # after the first; the fastest counts
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -132,7 +134,29 @@ class _EnoughError(Exception):
     """The steps that are timed are done; raised by the watch, before anything is saved."""
 
 
-class _Clock:
+class _Unwatched:
+    """What of a training is of no interest to whoever takes its time."""
+
+    def validate(self, step: int) -> float:  # noqa: ARG002 - a watch is asked so
+        return 0.0
+
+    def saving(self) -> None:
+        """Nothing is saved."""
+
+    def saved(self, state: State) -> None:
+        """Nothing is saved."""
+
+    def rejected(self, reason: str) -> None:
+        """A speed is measured whatever the update came to."""
+
+    def out_of_memory(self, what: str) -> None:
+        """Parts become smaller, which their time will show."""
+
+    def wants_to_stop(self) -> bool:
+        return False
+
+
+class _Clock(_Unwatched):
     """A watch that takes the time of each step and ends the training by `_EnoughError`."""
 
     def __init__(self, steps: int, device: str, spent: _Spent) -> None:
@@ -149,66 +173,26 @@ class _Clock:
         if len(self.times) > self._steps:
             raise _EnoughError
 
-    def validate(self, step: int) -> float:  # noqa: ARG002 - a watch is asked so
-        return 0.0
 
-    def saving(self) -> None:
-        """Nothing is saved."""
-
-    def saved(self, state: State) -> None:
-        """Nothing is saved."""
-
-    def rejected(self, reason: str) -> None:
-        """A speed is measured whatever the update came to."""
-
-    def out_of_memory(self, what: str) -> None:
-        """Parts become smaller, which their time will show."""
-
-    def wants_to_stop(self) -> bool:
-        return False
-
-
-class _Within:
-    """As `_Clock`; ends once a time is over, the first step not counted but where it alone took so long."""
+class _Fastest(_Unwatched):
+    """A watch that keeps the fastest of a few steps, the first not counted: it makes the optimizer's state."""
 
     def __init__(self, seconds: float, device: str) -> None:
-        self._over, self._seconds, self._device = time.perf_counter() + seconds, seconds, device
-        self._begun = time.perf_counter()
-        self._times: list[float] = []
-        self._pairs: list[int] = []
+        self._seconds, self._device = seconds, device
+        self._over = math.inf  # when no more steps are begun
+        self._count = 0
+        self.rate = 0.0  # pairs a second
 
     def read(self, reading: Reading) -> None:
         synchronized(self._device)
-        self._times.append(time.perf_counter())
-        self._pairs.append(reading.pairs)
-        is_long = self._times[0] - self._begun > 2 * self._seconds
-        if is_long or (len(self._times) > 2 and self._times[-1] >= self._over):
+        rate = reading.pairs / max(reading.seconds, 1e-9)
+        self.rate = rate if self._count < 2 else max(self.rate, rate)
+        self._count += 1
+        if self._count == 1:
+            self._over = time.perf_counter() + self._seconds
+        is_enough = self._count > _STEPS or (self._count > 1 and time.perf_counter() >= self._over)
+        if is_enough or reading.seconds > 4 * self._seconds:
             raise _EnoughError
-
-    @property
-    def timed(self) -> Timed:
-        """The steps that count."""
-        if len(self._times) == 1:
-            return Timed(self._pairs[0], self._times[0] - self._begun)
-        return Timed(sum(self._pairs[1:]), self._times[-1] - self._times[0])
-
-    def validate(self, step: int) -> float:  # noqa: ARG002 - a watch is asked so
-        return 0.0
-
-    def saving(self) -> None:
-        """Nothing is saved."""
-
-    def saved(self, state: State) -> None:
-        """Nothing is saved."""
-
-    def rejected(self, reason: str) -> None:
-        """A speed is measured whatever the update came to."""
-
-    def out_of_memory(self, what: str) -> None:
-        """Parts become smaller, which their time will show."""
-
-    def wants_to_stop(self) -> bool:
-        return False
 
 
 class _Spent:
@@ -253,15 +237,18 @@ class OwnTraining:
         """The base's."""
         return self._tokenizer
 
-    def within(self, seconds: float) -> Timed:
-        """Trains for about that long, by three whole steps at least where the first is not longer than that."""
+    def best(self, seconds: float) -> float:
+        """Pairs a second of the fastest of at most three steps of one group, after one to get warm.
+
+        No more are begun once `seconds` are over; where the first alone took four times as long, it is what counts.
+        """
         material, _ = self._material(_Spent())
+        stage, clock = msgspec.structs.replace(self._stage, groups_per_step=1), _Fastest(seconds, self._device)
         with TemporaryDirectory() as folder:
-            trainer = Trainer(0, "pace", self._stage, seed=_SEED, folder=Path(folder), device=self._device)
-            clock = _Within(seconds, self._device)
+            trainer = Trainer(0, "pace", stage, seed=_SEED, folder=Path(folder), device=self._device)
             with contextlib.suppress(_EnoughError):
                 trainer.train(self.model, material, clock)
-        return clock.timed
+        return clock.rate
 
     def _material(self, spent: _Spent) -> tuple[Material, Callable[[int], list[Pair]]]:
         """What is learnt from, and the pairs of a step that was taken; `spent` hears what groups and ids took."""

@@ -35,7 +35,7 @@ class Beat:
         self._progress = Progress(phase="start", attempt=attempt)
         self._began, self._before, self._pairs = time.monotonic(), 0, 0
         self._course: Course | None = None
-        self._lock = threading.Lock()  # the course is told of work by one thread and looked at by another
+        self._lock = threading.Lock()  # work is told of by several threads, and looked at by another
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="beat", daemon=True)
 
@@ -68,17 +68,17 @@ class Beat:
                 self._course.complete()
 
     def advance(self, units: int = 1, pairs: int = 0) -> None:
-        """`units` more of the phase are done, which took `pairs` pairs through the model."""
-        before = self._progress
-        self._pairs += pairs
-        seconds = max(time.monotonic() - self._began, 1e-6)
-        done = before.done + units
-        left = seconds / max(1, done - self._before) * max(0, before.total - done)
-        rate = self._pairs / seconds
-        if self._course is not None:
-            with self._lock:
-                self._course.advance(units, time.monotonic())
-        self._progress = msgspec.structs.replace(before, done=done, pairs_per_second=rate, seconds_left=left)
+        """`units` more of the phase are done, which took `pairs` pairs through the model; any thread may say so."""
+        with self._lock:
+            before, now = self._progress, time.monotonic()
+            self._pairs += pairs
+            seconds = max(now - self._began, 1e-6)
+            done = before.done + units
+            left = seconds / max(1, done - self._before) * max(0, before.total - done)
+            rate = self._pairs / seconds
+            if self._course is not None:
+                self._course.advance(units, now)
+            self._progress = msgspec.structs.replace(before, done=done, pairs_per_second=rate, seconds_left=left)
 
     def _run(self) -> None:
         over = False

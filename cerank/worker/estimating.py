@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from cerank.data import inputs
-from cerank.data.bases import BaseFiles, locate
+from cerank.data.bases import locate
 from cerank.data.dataset import Dataset
 from cerank.data.samples import Sample, of_dataset
 from cerank.domain.course import Course, Part
@@ -29,7 +29,7 @@ from cerank.worker.beat import Beat
 from cerank.worker.notes import Notes
 from cerank.worker.sources import EMBEDDING_LENGTH
 
-_SCORED = 256  # pairs that scoring is timed with; so many that batches are full
+_SCORED = 48  # pairs that scoring is timed with; so many that batches are full
 
 
 def announce(plan: Plan, folder: RunFolder, datasets: Mapping[str, Dataset], *, notes: Notes, beat: Beat) -> None:
@@ -64,7 +64,7 @@ def measured(plan: Plan, datasets: Mapping[str, Dataset]) -> dict[str, Pace]:
     recipe = plan.recipe
     files = locate(recipe.base, fetch=False)
     if recipe.pooling != "auto":
-        files = BaseFiles(files.name, files.folder, recipe.pooling, files.sha256)
+        files = msgspec.structs.replace(files, pooling=recipe.pooling)
     known: dict[str, Pace] = {}
     out: dict[str, Pace] = {}
     for name, stage in recipe.chained():
@@ -73,7 +73,7 @@ def measured(plan: Plan, datasets: Mapping[str, Dataset]) -> dict[str, Pace]:
             train = inputs.training_dataset(recipe, stage)
             first = inputs.training_first_stage(recipe, stage)
             size = stage.groups_per_step * (stage.group_size + stage.in_batch)
-            learnt = _sample(plan, datasets[train], first, max(size, 64), max(stage.window[1], stage.group_size))
+            learnt = _sample(plan, datasets[train], first, max(size, 40), max(stage.window[1], stage.group_size))
             test = recipe.data.test[0]
             scored = _sample(plan, datasets[test], recipe.data.first_stages[0], _SCORED, recipe.data.depth)
             found = _alike(plan, stage, known) or pace.measured(files, stage, learnt, scored, plan.device)
@@ -101,8 +101,8 @@ def _sample(plan: Plan, dataset: Dataset, first: str, pairs: int, depth: int) ->
 def timed(plan: Plan, datasets: Mapping[str, Dataset], found: Mapping[str, Pace]) -> tuple[Work, ...]:
     """The plan's work with the minutes of each part."""
     queries = {name: len(dataset.queries) for name, dataset in datasets.items()}
-    documents = {name: len(dataset.documents) for name, dataset in datasets.items()}
-    return expected(counted(plan.recipe, queries), plan.recipe, found, queries, documents)
+    texts = inputs.texts_to_embed(plan.recipe, datasets, Path(plan.cache))
+    return expected(counted(plan.recipe, queries), found, texts)
 
 
 def _parts(work: tuple[Work, ...]) -> list[Part]:

@@ -33,7 +33,7 @@ def carry_out(plan: Plan, folder: RunFolder, *, notes: Notes, beat: Beat, stop: 
             raise PausedError(0)
 
     beat.enter("inputs", "", total=len(plan.inputs))
-    sources = Sources(plan, folder, notes)
+    sources = Sources(plan, folder, notes, beat)
     if not folder.overlaps.exists():
         shared = overlaps.Shared(overlaps.overlaps(plan.recipe, sources.datasets))
         for overlap in shared.overlaps:

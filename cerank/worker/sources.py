@@ -26,6 +26,7 @@ from cerank.learn import token_store
 from cerank.learn.token_store import TokenStore
 from cerank.store import disk, records, seals
 from cerank.store.layout import RunFolder
+from cerank.worker.beat import Beat
 from cerank.worker.notes import Notes
 
 EMBEDDING_LENGTH = 128  # tokens the embedding teacher reads: nine docstrings of ten; its own training went to 256
@@ -39,8 +40,8 @@ class Sources:
         RunFailedError: an input is not what it was when the plan was made.
     """
 
-    def __init__(self, plan: Plan, folder: RunFolder, notes: Notes) -> None:
-        self._plan, self._folder, self._notes = plan, folder, notes
+    def __init__(self, plan: Plan, folder: RunFolder, notes: Notes, beat: Beat) -> None:
+        self._plan, self._folder, self._notes, self._beat = plan, folder, notes, beat
         self._cache = Path(plan.cache)
         self._candidates: dict[tuple[str, str], Ranking] = {}
         self._depths = {(use.dataset, use.first_stage): use.depth for use in inputs.uses(plan.recipe)}
@@ -99,17 +100,21 @@ class Sources:
             if cost:
                 self._notes.event("index", f"{cost}; a TREC run as the first stage needs none")
 
-    def teacher(self, name: str, stage: Stage, *, in_validation: bool = False) -> Ranking:
+    def teacher(self, name: str, stage: Stage, queries: Sequence[str], *, in_validation: bool = False) -> Ranking:
         """The ranking a stage is to mimic, or that of the validation queries; written to the run the first time.
 
-        A teacher from a file ranks what it ranks, and validation queries are among it or not.
+        Args:
+            name: the stage's.
+            stage: its settings.
+            queries: whose candidates are to be ranked. A teacher from a file ranks what it ranks, whoever is asked for.
+            in_validation: whether these are queries of the validation dataset.
         """
         is_computed = stage.teacher == inputs.EMBEDDING
         path = self._folder.teacher(f"{name} in validation" if in_validation and is_computed else name)
         if not path.exists():
             disk.make_folder(path.parent)
             if is_computed:
-                seals.write(self._folder, path, self._embedding(stage, in_validation))
+                seals.write(self._folder, path, self._embedding(name, stage, queries, in_validation))
             else:
                 given = self._given(name, stage)
                 if isinstance(given, StoredRanking):
@@ -133,16 +138,16 @@ class Sources:
             )
         return teacher.ranking
 
-    def _embedding(self, stage: Stage, in_validation: bool) -> bytes:
+    def _embedding(self, stage_name: str, stage: Stage, queries: Sequence[str], in_validation: bool) -> bytes:
         """The embedding teacher's TREC run; from the cache where the same one was computed before."""
         from cerank.learn import kept as keeping
-        from cerank.learn.rerank import similarity
+        from cerank.learn.rerank import Embedder, documents_in, similarity
 
         recipe = self._plan.recipe
         name, first = inputs.training_dataset(recipe, stage), inputs.training_first_stage(recipe, stage)
         if in_validation:
             name, first = recipe.data.validation, inputs.validation_first_stage(recipe)
-        candidates = self.candidates(name, first).top(stage.window[1])
+        candidates = self.candidates(name, first).only(queries).top(stage.window[1])
         files = locate(inputs.EMBEDDING_BASE, fetch=False)
         documents = self.datasets[name].documents.fingerprint()
         identity = (
@@ -155,13 +160,13 @@ class Sources:
         kept = self._cache / "teachers" / f"{hashlib.sha256(repr(identity).encode()).hexdigest()}.run.gz"
         if kept.is_file():
             return kept.read_bytes()
+        self._beat.enter("teacher", stage_name, total=len(candidates) + len(documents_in(candidates)))
         scores = similarity(
-            files,
+            Embedder(files, max_length=EMBEDDING_LENGTH, device=self._plan.device),
             candidates,
             lambda ids: self.queries(name, ids),
             lambda ids: self.documents(name, ids),
-            max_length=EMBEDDING_LENGTH,
-            device=self._plan.device,
+            self._beat.advance,
         )
         data = write_run(ordered(scores, candidates), "embedding")
         disk.make_folder(kept.parent)

@@ -62,7 +62,8 @@ class StageWork:
         self._training = inputs.training_dataset(recipe, self._stage)
         self.final = desk.folder.final(index, self._name)
         self._steps = 0
-        self._is_training = False
+        self._lists = 0  # of its teacher
+        self._at = -1  # steps done, as the progress was last told; -1 while something else is at work
         self._held_out: HeldOut | None = None
 
     def is_finished(self) -> bool:
@@ -106,6 +107,8 @@ class StageWork:
         )
         folder = desk.folder.checkpoints(self._index, self._name)
         trainer = Trainer(self._index, self._name, stage, seed=recipe.seed, folder=folder, device=desk.plan.device)
+        desk.beat.enter("train", self._name, self._steps)  # again: loading says nothing of how long a step takes
+        self._at = 0
         state = trainer.train(encoder, material, self)
         kept = state.best_step if stage.keep == "best" else state.step
         if kept != state.step:
@@ -152,7 +155,7 @@ class StageWork:
             supply=supply,
             drift=moved,
             validation=self._held_out.supply if self._held_out else None,
-            lists=len(sources.teacher(self._name, stage)) if is_taught else 0,
+            lists=self._lists,
             repairs=sources.repairs(self._name) if is_taught else Repairs(),
         )
 
@@ -190,10 +193,11 @@ class StageWork:
     def _sampler(self) -> Sampler:
         desk, stage, recipe = self._desk, self._stage, self._desk.plan.recipe
         dataset = desk.sources.datasets[self._training]
-        desk.beat.enter("teacher" if stage.source == "teacher" else "groups", self._name, total=1)
+        desk.beat.enter("groups", self._name, total=1)
+        is_embedded = stage.source == "teacher" and stage.teacher == inputs.EMBEDDING
         ranking: Ranking
-        if stage.source == "teacher":
-            ranking = desk.sources.teacher(self._name, stage)
+        if stage.source == "teacher" and not is_embedded:
+            ranking = desk.sources.teacher(self._name, stage, list(dataset.queries))
         else:
             # another part of the recipe may look deeper; what is learnt here is this stage's own to say
             ranking = desk.sources.candidates(self._training, inputs.training_first_stage(recipe, stage))
@@ -206,8 +210,14 @@ class StageWork:
             qrels=dataset.qrels,
             ranking=ranking,
             has_text=dataset.documents.__contains__,
-            scores=ranking.scores,
+            scores=None if is_embedded else ranking.scores,
         )
+        if is_embedded:  # it orders the same candidates, so it need only be asked for queries that are drawn
+            taught = desk.sources.teacher(self._name, stage, sampler.drawn)
+            sampler = sampler.taught(taught, taught.scores)
+            self._lists = len(taught)
+        elif stage.source == "teacher":
+            self._lists = len(ranking)
         desk.notes.event("groups counted", f"{self._name}: {counted(sampler.supply)}")
         return sampler
 
@@ -219,7 +229,7 @@ class StageWork:
         if stage.source == "labels":
             ranking = desk.sources.candidates(name, inputs.validation_first_stage(recipe)).top(stage.window[1])
         else:
-            ranking = desk.sources.teacher(self._name, stage, in_validation=True)
+            ranking = desk.sources.teacher(self._name, stage, self._validation_queries(), in_validation=True)
         sampler = Sampler(
             f"{self._name} in validation",
             msgspec.structs.replace(stage, groups_per_step=1, in_batch=0, without_pair="skip"),
@@ -241,15 +251,14 @@ class StageWork:
 
     def read(self, reading: Reading) -> None:
         """Writes the reading; after a resume, holds it against the one before."""
-        if not self._is_training:
+        if self._at != reading.step - 1:  # after a resume the first step done here tells where training went on
             self._desk.beat.enter("train", self._name, self._steps, done=reading.step - 1)
-            self._is_training = True
+        self._at = reading.step
         self._desk.notes.reading(reading)
         self._desk.beat.advance(1, reading.pairs)
 
     def validate(self, step: int) -> float:
         """Re-ranks the validation queries with the model as it is, and writes the means."""
-        self._is_training = False
         began = time.perf_counter()
         desk, stage, recipe = self._desk, self._stage, self._desk.plan.recipe
         name = recipe.data.validation
@@ -275,6 +284,8 @@ class StageWork:
             means[VALIDATION_LOSS] = self._held_out.loss(scores)
         seconds = time.perf_counter() - began
         desk.notes.reading(Validation(stage=self._index, step=step, measures=means, seconds=seconds))
+        desk.beat.enter("train", self._name, self._steps, done=step)
+        self._at = step
         chosen = means[self._chosen(measures)]
         return -chosen if stage.validation_measure == VALIDATION_LOSS else chosen
 

@@ -7,7 +7,7 @@ import torch
 
 from cerank.errors import MissingError, RunFailedError
 from cerank.learn.model import load, tokenizer_of
-from cerank.learn.rerank import Scorer, similarity
+from cerank.learn.rerank import Embedder, Scorer, similarity
 from cerank.learn.tokens import Tokens
 
 from .conftest import WORDS
@@ -65,13 +65,15 @@ def test_the_embedding_teacher_is_the_cosine_that_sentence_transformers_gives(mi
     st = pytest.importorskip("sentence_transformers")
     queries = {"a": "how to sort a list", "b": "what is the capital of France"}
     documents = {"x": "list.sort sorts in place", "y": "Paris is the capital of France", "z": "word " * 100}
+    encoded = []
     found = similarity(
-        minilm,
+        Embedder(minilm, max_length=64),
         {query: list(documents) for query in queries},
         lambda ids: [queries[i] for i in ids],
         lambda ids: [documents[i] for i in ids],
-        max_length=64,
+        encoded.append,
     )
+    assert sum(encoded) == len(queries) + len(documents)  # each text once, though each document has two queries
     model = st.SentenceTransformer(str(minilm.folder), device="cpu")
     model.max_seq_length = 64
     expected = model.similarity(model.encode(list(queries.values())), model.encode(list(documents.values())))

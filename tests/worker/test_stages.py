@@ -65,7 +65,7 @@ def test_what_a_stage_draws_from_ends_at_its_window_however_deep_another_part_of
         run = small_run(settings.lab, plan, settings)
         with contextlib.closing(Notes(run, 1, lambda: NOW)) as notes:
             beat = Beat(tmp_path / "beat.json", 1, lambda: NOW)
-            desk = Desk(plan, run, Sources(plan, run, notes), notes, beat, StopFlag(run.stop))
+            desk = Desk(plan, run, Sources(plan, run, notes, beat), notes, beat, StopFlag(run.stop))
             sampler = StageWork(desk, 0)._sampler()
         supplies.append(sampler.supply)
         seen.append([sampler.groups(step) for step in range(1, 6)])

@@ -131,6 +131,7 @@ class RunScreen(LabScreen):
         color = state_color(entry.state, is_dark=self.app.current_theme.dark)
         parts = [entry.at]
         parts += [f"{count(entry.pairs_per_second)} pairs/s"] if entry.pairs_per_second else []
+        parts += [f"{100 * entry.run_share:.0f}% of the run"] if entry.run_share is not None else []
         parts += [f"{clock(entry.seconds_left)} left"] if clock(entry.seconds_left) else []
         parts += [f"{entry.validated[0]} {short(entry.validated[1])} on validation"] if entry.validated else []
         parts += [f"{entry.final[0]} {short(entry.final[1])} on test"] if entry.final else []

@@ -42,6 +42,7 @@ _BASE = Column("base", 9, lambda entry: cell(entry.base))
 _AT = Column("at", 18, lambda entry: cell(entry.at or (entry.why if entry.plan else "")))
 _AT_WITH_WHY = Column("at", 18, lambda entry: cell(entry.at or entry.why))
 _LEFT = Column("left", 7, lambda entry: cell(clock(entry.seconds_left), is_right=True))
+_RUN_LEFT = Column("left", 10, lambda entry: cell(_left(entry), is_right=True))
 _SPEED = Column("pairs/s", 7, lambda entry: cell(count(entry.pairs_per_second) if entry.is_live else "", is_right=True))
 _DEV = Column("dev", 5, lambda entry: _measure(entry.validated))
 _TEST = Column("test", 5, lambda entry: _measure(entry.final))
@@ -56,13 +57,20 @@ def columns_for(width: int) -> tuple[Column, ...]:
         return (_RUN, Column("at", 11, lambda entry: cell(_outcome(entry))))
     if width < 100:
         return (_RUN, _AT_WITH_WHY, _LEFT, _DEV, _TEST)
-    return (_RUN, _RECIPE, _BASE, _AT, _LEFT, _SPEED, _DEV, _TEST)
+    return (_RUN, _RECIPE, _BASE, _AT, _LEFT if width < 140 else _RUN_LEFT, _SPEED, _DEV, _TEST)
+
+
+def _left(entry: Entry) -> str:
+    """The time left of a run, after the share of it that is done: "61% 4:07"."""
+    share = "" if entry.run_share is None else f"{100 * entry.run_share:.0f}%"
+    return f"{share} {clock(entry.seconds_left)}".strip()
 
 
 def _outcome(entry: Entry) -> str:
     """Where a run is, or what it came to, in 11 characters."""
-    if entry.share is not None:
-        return f"{100 * entry.share:.0f}% {clock(entry.seconds_left)}".strip()
+    share = entry.share if entry.run_share is None else entry.run_share
+    if share is not None:
+        return f"{100 * share:.0f}% {clock(entry.seconds_left)}".strip()
     return f"test {short(entry.final[1])}" if entry.final else entry.at or entry.state
 
 
