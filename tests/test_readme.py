@@ -94,6 +94,7 @@ def cerank(place: Path, words):
     return started("cerank", words, cwd=place, environ={**environ, "CERANK_THREADS": "1", "HF_HUB_OFFLINE": "1"})
 
 
+@pytest.mark.slow
 def test_every_command_shown_runs(place, minilm):
     """A `run` is only planned; the fixture has carried one out."""
     tried, failures = [], []

@@ -29,7 +29,7 @@ def test_a_run_is_ingested_ahead_and_then_found(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     (row,) = json.loads(done.stdout)
     assert (row["queries"], row["rows"], row["ties"], row["misranked"]) == (2, 4, 2, 1)
-    assert "1 queries have ranks that contradict their scores" in done.stderr
+    assert "1 query with ranks that contradict their scores" in done.stderr
     assert "did not stand together" in done.stderr
     found = run_at(run, cache)
     assert isinstance(found.ranking, StoredRanking)

@@ -156,7 +156,7 @@ def test_first_stages_that_rank_nothing_or_are_none_are_refused(tmp_path: Path) 
     bad = tmp_path / "bad.run"
     bad.write_text("q Q0 d1 1 nan t\n")
     for name in ("bm25", str(other)):
-        with pytest.raises(UsageError, match="ranks none of the 1 queries"):
+        with pytest.raises(UsageError, match="ranks none of the 1 query"):
             candidates(dataset, name, 5, tmp_path)
     with pytest.raises(UsageError, match="did you mean 'bm25'"):
         candidates(dataset, "bm52", 5, tmp_path)

@@ -203,7 +203,7 @@ def test_a_declared_family_larger_than_what_is_shown_corrects_harder():
     among = compare(systems, ["nDCG@10"], terms=Terms(family=10))
     assert among.rows[0].p_corrected == pytest.approx(10 * alone.p_corrected)
     assert among.family == 10
-    with pytest.raises(UsageError, match="declared family has 1 tests, and 2 are shown"):
+    with pytest.raises(UsageError, match="declared family has 1 test, and 2 are shown"):
         compare([*systems, system("c", BASE)], ["nDCG@10"], terms=Terms(family=1))
 
 
@@ -271,7 +271,7 @@ def test_a_claim_about_recipes_rests_on_the_spread_of_seeds():
 def test_the_family_the_method_and_a_late_margin_stand_under_the_table():
     terms = Terms(margins={"nDCG@10": Margin(value=0.02, source="command line")}, correction="bh")
     lines = footnotes(compare([system("a", BASE), system("b", dict.fromkeys(BASE, 0.5))], ["nDCG@10"], terms=terms))
-    assert lines[0] == "1 tests, Benjamini and Hochberg's false discovery rate, verdicts at 5 %"
+    assert lines[0] == "1 test, Benjamini and Hochberg's false discovery rate, verdicts at 5 %"
     assert "margin for nDCG@10: ±0.02, chosen after the run (command line)" in lines
     assert any("about these two checkpoints" in line for line in lines)
 

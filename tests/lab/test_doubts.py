@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from cerank.lab.verifying import doubts
+from cerank.store import runs
 from tests.tui.labs import LabFolder
 
 
@@ -17,4 +18,4 @@ def test_a_run_that_went_on_otherwise_is_told_of_in_its_comparisons(kind: str, t
     assert doubts(tmp_path, [calm.name, marked.name]) == []
     folder.event(marked, kind, "step 3 gave another loss")
     (told,) = doubts(tmp_path, [calm.name, marked.name])
-    assert told.startswith(f"{marked.name}: ")
+    assert told.startswith(f"{runs.title(marked)}: ")

@@ -11,6 +11,7 @@ import pytest
 
 from cerank.store import lease, machine
 from cerank.store.layout import QueueFolder
+from cerank.store.runs import short_name
 from tests.launch.conftest import Bench, eventually
 
 
@@ -28,7 +29,7 @@ def test_the_queue_of_one_lab_waits_for_a_device_that_another_lab_uses(bench: Be
     eventually(lambda: bench.is_at_work(first))
     (second,) = other.enqueued("quick")
     slot = other.lab.queue_state().slots[0]
-    assert slot.run == f"{first.name} in {bench.folder}"
+    assert slot.run == f"{short_name(first)} in {bench.folder}"
     assert other.state(second) == "queued"
     bench.kill_supervisor()  # the worker keeps the device
     assert other.lab.queue_state().slots[0].run == slot.run

@@ -14,6 +14,7 @@ from cerank.lab import comparisons
 from cerank.lab.reporting.building import Request, report
 from cerank.lab.reporting.captions import GLYPHS
 from cerank.store import disk, matrices
+from cerank.store.runs import short_name
 from cerank.worker.evaluation import measure_rows
 
 from .made_matrix import BASES, made_matrix, record_training
@@ -253,8 +254,8 @@ def test_a_measures_file_that_is_not_its_ranking_s_is_told(lab, tmp_path):
     disk.write(tmp_path / "lab" / path, measure_rows({"nDCG@10": {query: 7.0}}))
     found = report(settings, Request(names=("grid",)))
     (note,) = [note for note in found.notes if "measures file" in note]
-    assert run.name in note
-    assert "in 1 values" in note
+    assert short_name(run) in note
+    assert "in 1 value" in note
 
 
 def shown_queries(lab):
