@@ -162,7 +162,7 @@ def why(found: Shown, line: int, *, is_slim: bool) -> Content:
         for column, value in zip(found.table.columns, found.table.rows[line], strict=True)
         if column.key in _NARROW - _WIDE
     ]
-    return joined((", ".join(figures), "bold"), f"; {found.answers[line]}")
+    return joined((", ".join(figures), "bold"), f". {found.answers[line]}")
 
 
 def verdict(text: str) -> Text:

@@ -140,4 +140,8 @@ def _told_first(table: Table) -> Table:
     rest = [place for place in range(len(keys)) if place not in order]
     order += [place for place in rest if keys[place] != "dataset" or len({row[place] for row in table.rows}) > 1]
     rows = tuple(tuple(row[place] for place in order) for row in table.rows)
-    return msgspec.structs.replace(table, columns=tuple(table.columns[place] for place in order), rows=rows)
+    columns = [
+        msgspec.structs.replace(column, priority=1) if column.key == "interval" else column  # before a verdict is cut
+        for column in (table.columns[place] for place in order)
+    ]
+    return msgspec.structs.replace(table, columns=tuple(columns), rows=rows)
