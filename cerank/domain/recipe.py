@@ -98,6 +98,10 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         Literal["nothing", "positions", "embeddings"],
         says("embeddings that keep the base's weights; positions, or all"),
     ] = "nothing"
+    freeze_layers: Annotated[
+        Count,
+        says("layers that keep the base's weights, counted from the bottom; freeze the embeddings, too"),
+    ] = 0
 
     # what the model reads
     max_length: Annotated[

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +77,10 @@ def load(files: BaseFiles, pooling: str, seed: int) -> CrossEncoder:
             dropping.replace(model)
             return CrossEncoder(model, chosen, None)
         encoder = AutoModel.from_pretrained(files.folder, **safe)
+        if files.layers:
+            _keep_layers(encoder, files.layers)
+        if files.equal_token_types:
+            _equalise_token_types(encoder)
         size = int(encoder.config.hidden_size)
         head = _head(files.folder, chosen, size)
     except Exception as error:  # a foreign library on foreign files raises whatever it meets in them
@@ -84,6 +90,20 @@ def load(files: BaseFiles, pooling: str, seed: int) -> CrossEncoder:
     if getattr(encoder, "pooler", None) is not None:  # it reads [CLS], which the means do not
         encoder.pooler.requires_grad_(False)
     return CrossEncoder(encoder, chosen, head)
+
+
+def _keep_layers(encoder: Any, layers: Sequence[int]) -> None:
+    """Drop all layers of an encoder of BERT's family but those at `layers`, in that order."""
+    stack = encoder.encoder
+    stack.layer = nn.ModuleList([stack.layer[number] for number in layers])
+    encoder.config.num_hidden_layers = len(layers)
+
+
+@torch.no_grad()
+def _equalise_token_types(encoder: Any) -> None:
+    """Copy the embedding of token type 0 over all others."""
+    table = encoder.embeddings.token_type_embeddings.weight
+    table[1:] = table[0]
 
 
 def _reason(error: Exception) -> str:
@@ -136,16 +156,37 @@ def set_dropout(model: CrossEncoder, rate: float | None) -> None:
             setattr(module, "dropout_prob", rate)  # noqa: B010 - torch types every attribute of a module as a tensor
 
 
-def freeze(model: CrossEncoder, what: str) -> None:
-    """Keeps "positions" (their embeddings), all "embeddings", or "nothing" of the encoder from being trained.
+def freeze(model: CrossEncoder, what: str, layers: int = 0) -> None:
+    """Keep parts of the encoder from being trained.
 
     The paper freezes positions; word embeddings are half of a small base's weights, and few of them meet a small
-    training set. The module that holds them is called `embeddings` in every encoder of transformers.
+    training set. The module that holds them is called `embeddings` in every encoder of transformers. Layers below all
+    that is trained need no backward pass, which is two thirds of their time.
+
+    Args:
+        model: whose encoder it is.
+        what: "positions" (their embeddings), all "embeddings", or "nothing".
+        layers: how many layers, counted from the bottom.
+
+    Raises:
+        UsageError: the encoder has fewer layers.
     """
+    highest = -1
     for name, parameter in model.encoder.named_parameters():
         is_embedding = ".embeddings." in f".{name}"
         if is_embedding and (what == "embeddings" or (what == "positions" and "position" in name)):
             parameter.requires_grad_(False)
+        place = _LAYER.search(f".{name}")
+        if place is not None:
+            highest = max(highest, int(place[1]))
+            if int(place[1]) < layers:
+                parameter.requires_grad_(False)
+    if layers > highest + 1:
+        what = f"freeze_layers = {layers}, but the encoder has {highest + 1} layers"
+        raise UsageError(what, hint="give fewer; 0 trains them all")
+
+
+_LAYER = re.compile(r"\.(?:layer|layers)\.([0-9]+)\.")  # what encoders of transformers call them
 
 
 def save(

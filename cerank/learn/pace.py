@@ -79,7 +79,7 @@ def _stage(stage: Stage, sample: Sample, precision: str) -> Stage:
     like = Stage(steps=10**6)
     kept = (
         "max_length", "max_query_length", "max_document_length", "truncation", "group_size", "groups_per_step",
-        "in_batch", "microbatch", "freeze", "dropout", "learning_rate", "betas", "epsilon", "clip",
+        "in_batch", "microbatch", "freeze", "freeze_layers", "dropout", "learning_rate", "betas", "epsilon", "clip",
     )  # fmt: skip
     depth = max(map(len, sample.lists.values()))
     return msgspec.structs.replace(

@@ -144,7 +144,7 @@ class Trainer:
         """
         stage, steps = self.stage, material.sampler.steps
         set_dropout(model, stage.dropout)
-        freeze(model, stage.freeze)
+        freeze(model, stage.freeze, stage.freeze_layers)
         optimizer = self.optimizer(model)
         state = checkpoint.resume(self.folder, model, optimizer, watch.rejected)
         model.train()

@@ -45,7 +45,7 @@ def key_of(plan: Plan, stage: Stage) -> str:
     base = plan.input("base", plan.recipe.base).sha256
     shape = (
         stage.max_length, stage.max_query_length, stage.max_document_length, stage.truncation, stage.precision,
-        stage.group_size + stage.in_batch, stage.groups_per_step, stage.microbatch, stage.freeze,
+        stage.group_size + stage.in_batch, stage.groups_per_step, stage.microbatch, stage.freeze, stage.freeze_layers,
         stage.dropout, stage.source == "teacher" and stage.teacher == "embedding",
     )  # fmt: skip
     whole = (cpu, limits, plan.device, plan.threads, version("torch"), base, plan.recipe.pooling, telling(shape))

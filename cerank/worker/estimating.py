@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from cerank.data import inputs
-from cerank.data.bases import BaseFiles, locate
+from cerank.data.bases import locate
 from cerank.data.dataset import Dataset
 from cerank.data.samples import Sample, of_dataset
 from cerank.domain.course import Course, Part
@@ -64,7 +64,7 @@ def measured(plan: Plan, datasets: Mapping[str, Dataset]) -> dict[str, Pace]:
     recipe = plan.recipe
     files = locate(recipe.base, fetch=False)
     if recipe.pooling != "auto":
-        files = BaseFiles(files.name, files.folder, recipe.pooling, files.sha256)
+        files = msgspec.structs.replace(files, pooling=recipe.pooling)
     known: dict[str, Pace] = {}
     out: dict[str, Pace] = {}
     for name, stage in recipe.chained():

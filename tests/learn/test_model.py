@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from cerank.data.bases import BaseFiles, fingerprint
-from cerank.errors import CerankError
+from cerank.errors import CerankError, UsageError
 from cerank.learn.model import load, save, tokenizer_of
 from cerank.learn.rerank import Scorer
 from cerank.learn.tokens import Tokens
@@ -125,3 +125,35 @@ def test_freezing_keeps_what_it_names_and_nothing_else(tiny, what, expected):
     before = sum(p.numel() for p in model.parameters() if p.requires_grad)
     freeze(model, what)
     assert before - sum(p.numel() for p in model.parameters() if p.requires_grad) == expected
+
+
+def test_frozen_layers_keep_their_weights_and_more_layers_than_there_are_is_refused(tiny):
+    from cerank.learn.model import freeze
+
+    model = load(tiny, "auto", seed=0)
+    freeze(model, "embeddings", 1)
+    names = {name for name, parameter in model.encoder.named_parameters() if parameter.requires_grad}
+    assert names
+    assert all(name.startswith("encoder.layer.1.") for name in names)
+    with pytest.raises(UsageError, match="has 2 layers"):
+        freeze(model, "nothing", 3)
+
+
+def test_a_base_of_some_layers_scores_as_its_files_without_the_others(tiny, tmp_path):
+    import msgspec
+    import torch
+    from transformers import AutoModel
+
+    whole = AutoModel.from_pretrained(tiny.folder)
+    kept = load(msgspec.structs.replace(tiny, layers=(1,), equal_token_types=True), "auto", seed=0).encoder
+    whole.encoder.layer = torch.nn.ModuleList([whole.encoder.layer[1]])
+    ids = torch.tensor([[2, 5, 6, 3]])
+    asked = {"input_ids": ids, "token_type_ids": torch.zeros_like(ids)}
+    with torch.inference_mode():
+        expected = whole.eval()(**asked).last_hidden_state
+        assert torch.equal(kept.eval()(**asked).last_hidden_state, expected)
+        other = kept(input_ids=ids, token_type_ids=torch.ones_like(ids)).last_hidden_state
+    assert torch.equal(other, expected)
+    assert kept.config.num_hidden_layers == 1
+    kept.save_pretrained(tmp_path)
+    assert len(AutoModel.from_pretrained(tmp_path).encoder.layer) == 1
