@@ -15,7 +15,7 @@ class Work(msgspec.Struct, frozen=True):
 
     part: str  # "train contrastive", "validate contrastive", "re-rank pydocs/test by contrastive"
     units: int  # steps, validations, queries, texts
-    pairs: int  # texts for an embedding teacher
+    pairs: int  # 0 for an embedding teacher, which reads texts one by one
     stage: str = ""  # whose work it is; "" for a sum over several
     minutes: float | None = None  # as far as it can be told: see `lab.estimates`
 
@@ -105,7 +105,7 @@ def expected(
         if part.part.startswith("train ") and speed.embed and part.stage in texts:
             count = texts[part.stage]
             minutes = (count / speed.embed + speed.load) / 60
-            out.append(Work(f"teacher {part.stage}", count, count, part.stage, minutes))
+            out.append(Work(f"teacher {part.stage}", count, 0, part.stage, minutes))
         rate = speed.train if part.part.startswith("train ") else speed.score
         beside = 0.0 if part.part.startswith("validate ") else speed.load + _BESIDE
         out.append(msgspec.structs.replace(part, minutes=(part.pairs / rate + beside) / 60))

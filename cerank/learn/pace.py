@@ -22,7 +22,7 @@ from cerank.learn.rerank import Embedder, Scorer
 from cerank.learn.tokens import Tokens
 from cerank.store.paces import Pace
 
-WITHIN = 0.5  # seconds of training and of scoring each, as far as single steps allow
+WITHIN = 0.3  # seconds of training and of scoring each, as far as single steps allow
 _EMBEDDED = 32  # texts that the embedding teacher is timed with
 _REPEATS = 3  # of which the fastest counts
 

@@ -288,3 +288,16 @@ def test_scores_that_are_ranks_in_disguise_are_refused():
             has_text=lambda _: True,
             scores=lambda query: [float(10 - place) for place in range(10)],
         )
+
+
+@pytest.mark.parametrize(("steps", "count"), [(2, 4), (3, 6), (40, 6)])
+def test_a_teacher_that_ranks_only_the_drawn_queries_gives_the_groups_of_one_that_ranks_all(steps, count):
+    stage = changed(steps=steps, source="teacher", loss="ranknet", teacher="t")
+    taught = {query: sorted(docs[:6]) for query, docs in RANKING.items()}
+    first = sampler(stage, ranking={query: docs[:6] for query, docs in RANKING.items()})
+    assert len(first.drawn) == count
+    assert set(first.drawn) == {group.query_id for step in range(1, steps + 1) for group in first.groups(step)}
+    some = first.taught({query: taught[query] for query in first.drawn}, lambda query: [])
+    every = sampler(stage, ranking=taught)
+    assert [some.groups(step) for step in range(1, steps + 1)] == [every.groups(step) for step in range(1, steps + 1)]
+    assert some.supply == every.supply

@@ -12,6 +12,7 @@ from cerank.lab import doctor
 from cerank.lab.verifying import verify
 from cerank.store import runs, seals
 from cerank.store.layout import QueueFolder
+from cerank.store.paces import Pace
 from tests.worker.small import small_plan, small_run
 
 
@@ -74,3 +75,28 @@ def test_verify_exits_with_1_for_a_damaged_run_and_0_for_a_sound_one(lab):
     out = CliRunner().invoke(app, ["verify", run.name, *where])
     assert out.exit_code == 1
     assert "recipe.toml" in out.stdout
+
+
+def test_the_expected_time_of_the_main_job_comes_from_what_was_measured_here(lab, monkeypatch):
+    _, settings = lab
+    monkeypatch.setattr(doctor, "_processor", list)
+    told = []
+    for rate in (50.0, 25.0):
+        pace = Pace(
+            train=rate, score=2 * rate, load=0.1, embed=rate, precision="fp32", time="2026-01-01T00:00:00+00:00"
+        )
+        monkeypatch.setattr("cerank.store.paces.newest", lambda cache, key, pace=pace: pace)
+        (found,) = [one for one in doctor.examine(settings, with_speed=True) if doctor.MAIN_JOB in one.where]
+        assert found.state == "good"
+        assert found.is_told
+        assert "measured here before, 2026-01-01" in found.what
+        told.append(found.what)
+    assert told[0] != told[1]
+
+
+def test_the_main_job_has_no_time_where_its_base_is_not_here(lab, monkeypatch):
+    _, settings = lab
+    monkeypatch.setattr(doctor, "_processor", list)
+    monkeypatch.setattr(doctor, "is_here", lambda base: False)
+    (found,) = [one for one in doctor.examine(settings, with_speed=True) if doctor.MAIN_JOB in one.where]
+    assert (found.state, found.is_told) == ("note", False)

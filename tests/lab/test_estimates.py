@@ -8,11 +8,13 @@ import msgspec
 import pytest
 
 from cerank.domain.readings import Reading, Validation
+from cerank.domain.work import expected
 from cerank.lab import estimates
 from cerank.lab.plans import Work, work_of
 from cerank.store import runs
 from cerank.store.journal import Journal
 from cerank.store.layout import ReadingRow
+from cerank.store.paces import Pace
 from tests.worker.small import small_plan
 
 
@@ -101,3 +103,15 @@ def test_times_are_said_as_people_say_them(minutes, words):
 
 def test_a_part_without_a_stage_of_its_own_is_a_sum(made):
     assert estimates.timed([Work("train a", 1, 8)], {"a": estimates.Rate(1.0, 1.0)})[0].minutes is None
+
+
+def test_an_embedding_teacher_is_a_part_of_its_own_before_its_stage_trains(made):
+    plan, _ = made
+    speeds = {name: Pace(train=10.0, score=20.0, load=0.0, embed=5.0) for name in plan.recipe.chain}
+    parts = [part.part for part in expected(work_of(plan), speeds, {"distill": 300})]
+    assert parts.index("teacher distill") == parts.index("train distill") - 1
+    assert parts.index("teacher distill") > max(parts.index(part) for part in parts if part.endswith("contrastive"))
+    timed = {part.part: part for part in expected(work_of(plan), speeds, {"distill": 300})}
+    assert timed["teacher distill"].minutes == pytest.approx(1.0)
+    assert timed["train distill"].minutes > timed["train distill"].pairs / 10 / 60
+    assert "teacher contrastive" not in timed

@@ -22,12 +22,12 @@ def test_an_ingested_run_is_referred_to_and_not_copied(tmp_path: Path, monkeypat
     (test,) = plan.recipe.data.test
     stage = plan.recipe.stages["distill"]
     one = Sources(plan, plain, notes=None, beat=None)
-    expected = [one.candidates(test, "oracle"), one.teacher("distill", stage)]
+    expected = [one.candidates(test, "oracle"), one.teacher("distill", stage, [])]
     assert not any(isinstance(ranking, StoredRanking) for ranking in expected)
 
     monkeypatch.setattr(candidates, "LARGE", 1)
     other = Sources(plan, large, notes=None, beat=None)  # the same plan: what is read differs, the hashes do not
-    found = [other.candidates(test, "oracle"), other.teacher("distill", stage)]
+    found = [other.candidates(test, "oracle"), other.teacher("distill", stage, [])]
     for ranking, before, path in zip(
         found, expected, (large.candidates(test, "oracle"), large.teacher("distill")), strict=True
     ):
