@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import os
 import re
 import subprocess
@@ -272,30 +271,34 @@ def _stop_what_runs(folder: Path) -> None:
 
 
 def result(run: str, lab: str) -> None:
-    """Write the result of a finished run into the README: its comparison, its cost, and the answer."""
-    asked = ["show", run, *(["--lab", lab] if lab else [])]
-    names = list(json.loads(_cerank(*asked, "--json")))
-    tables = re.split(r"\n\n(?=\| )", _cerank(*asked, "--format", "markdown").strip())
-    found = dict(zip(names, tables, strict=True))
-    if "comparison" not in found:
+    """Write the result of a finished run into the README as a terminal of 100 columns shows it: table, cost, answer."""
+    shown = _cerank("show", run, *(["--lab", lab] if lab else []), "--format", "table")
+    parts = re.split(r"\n\n(?=\S)", shown.strip())
+    chosen = [part for part in parts if re.search(r"(?m)^first-stage .* 0\.", part) and "difference" in part]
+    chosen += [part for part in parts if part.startswith("Cost")]
+    answer = [part for part in parts if "stage worth it?" in part]
+    if not (chosen and answer):
         sys.exit(f"{run} has no comparison; is it finished?")
-    everything = _cerank(*asked, "--format", "markdown", both=True)
-    answer = re.search(r"(?m)^.*?(Was the second stage worth it\?.*)$", everything)
-    parts = [found["comparison"], *(text for name, text in found.items() if "cost" in name)]
-    parts += [f"> {answer[1]}"] if answer else []
-    missing = [*([] if len(parts) > 1 else ["cost table"]), *([] if answer else ["answer"])]
     text = README.read_text(encoding="utf8")
     head, tail = text.index("<!-- result -->") + len("<!-- result -->"), text.index("<!-- /result -->")
-    README.write_text(text[:head] + "\n" + "\n\n".join(parts) + "\n" + text[tail:], encoding="utf8")
-    print(f"README.md: the result of {run}; not shown by this program: {', '.join(missing) or 'nothing'}")
+    block = "\n\n".join(["\n\n".join(chosen), *answer])
+    README.write_text(f"{text[:head]}\n```text\n{block}\n```\n{text[tail:]}", encoding="utf8")
+    print(f"README.md: the result of {run}")
 
 
-def _cerank(*words: str, both: bool = False) -> str:
-    """Return what a command prints on stdout, or on both streams."""
-    done = subprocess.run([sys.executable, "-m", "cerank", *words], capture_output=True, text=True, check=False)
+def _cerank(*words: str) -> str:
+    """Return what a command prints on both streams, in the order of printing, as on a terminal of 100 columns."""
+    done = subprocess.run(
+        [sys.executable, "-m", "cerank", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        env={**os.environ, "COLUMNS": "100", "NO_COLOR": "1"},
+    )
     if done.returncode:
-        sys.exit(done.stderr)
-    return done.stdout + done.stderr if both else done.stdout
+        sys.exit(done.stdout)
+    return done.stdout
 
 
 def main() -> None:
