@@ -114,15 +114,16 @@ def test_a_narrow_terminal_loses_columns_and_never_a_verdict(dl20, tmp_path, wid
     asked = ["-m", "nDCG@10", "--margin", "nDCG@10=.3", "--format", "table"]
     out = cerank(tmp_path, "compare", *dl20, *asked, COLUMNS=str(width)).stdout
     is_stacked = width < 70
-    assert is_stacked == ("columns: " not in out)
+    assert (re.search(r"\+[0-9]+ columns?: ", out) is not None) == (70 <= width < 140)
     assert is_stacked == ("verdict: " in out)
     assert max(map(len, out.splitlines())) <= width
     if not is_stacked:
         verdicts = [row["verdict"] for row in rows_of(tmp_path, *dl20, *asked[:4])]
-        table = out.split("4 tests")[0]
-        assert [sum(line.endswith(f"  {one}") for line in table.splitlines()) for one in sorted(set(verdicts))] == [
-            verdicts.count(one) for one in sorted(set(verdicts))
-        ]
+        table = " ".join(out.split("4 tests")[0].split())  # a long verdict stands on two lines, cut between words
+        assert table.count(" equivalent ") == verdicts.count("equivalent")
+        assert (
+            table.count(" different but ") == table.count(" negligible ") == verdicts.count("different but negligible")
+        )
 
 
 def test_the_full_comparison_can_be_computed_again_from_what_is_printed(dl20, tmp_path):

@@ -79,7 +79,7 @@ def test_what_is_typed_arrives_in_the_recipe_and_in_the_command() -> None:
         "data.first_stages": "bm25, runs/a.run",
         "data.depth": "17",
         "evaluate.measures": "AP(rel=2)@100, RR@10",
-        "evaluate.margins": "AP(rel=2)@100 = 0.02, RR@10=1e-3",
+        "evaluate.margins": "nDCG@10 = 0.02, AP(rel=2)@100 = 0.02, RR@10=1e-3",
         "name": "true",
         "description": 'a "quoted" \\ one',
     }
@@ -88,7 +88,7 @@ def test_what_is_typed_arrives_in_the_recipe_and_in_the_command() -> None:
     assert cell.recipe.stages["contrastive"].window == (1, 20)
     assert cell.recipe.data.test == ("one", "./two[:5%]")
     assert cell.recipe.name == "true"
-    assert cell.recipe.evaluate.margins == {"AP(rel=2)@100": 0.02, "RR@10": 0.001}
+    assert cell.recipe.evaluate.margins == {"nDCG@10": 0.02, "AP(rel=2)@100": 0.02, "RR@10": 0.001}
     assert recipe_by(cell.command) == cell.recipe
     assert b"3e-06" in cell.toml
 
@@ -128,7 +128,7 @@ def test_whatever_is_typed_gives_runs_or_mistakes_and_nothing_else(path: str, ty
         ("data.depth", "", "a whole number"),
         ("evaluate.margins", "0.02", "MEASURE=NUMBER"),
         ("evaluate.margins", "RR@10 = much", "a number"),
-        ("evaluate.margins", "RR@10 = 0", "RR@10: expected"),
+        ("evaluate.margins", "nDCG@10 = 0", "nDCG@10: expected"),
     ],
 )
 def test_each_mistake_stands_beside_its_field(path: str, typed: str, said: str) -> None:
@@ -190,13 +190,13 @@ def test_the_draft_of_a_recipe_asks_for_just_that_recipe(name: str, is_changed: 
 
 
 def test_a_margin_of_the_recipes_own_is_changed_but_not_taken_away(tmp_path: Path) -> None:
-    (tmp_path / "mine.toml").write_text('extends = "distill"\n[evaluate]\nmargins = { "RR@10" = 0.02 }\n')
+    (tmp_path / "mine.toml").write_text('extends = "distill"\n[evaluate]\nmargins = { "nDCG@10" = 0.03 }\n')
     own = (drafts.origin(str(tmp_path / "mine.toml")),)
-    (cell,) = checked(draft({"evaluate.margins": "RR@10 = 0.05"}, origins=own)).cells
-    assert cell.recipe.evaluate.margins == {"RR@10": 0.05}
+    (cell,) = checked(draft({"evaluate.margins": "nDCG@10 = 0.05"}, origins=own)).cells
+    assert cell.recipe.evaluate.margins == {"nDCG@10": 0.05}
     assert recipe_by(cell.command) == cell.recipe
-    found = mistakes_of(draft({"evaluate.margins": "nDCG@10 = 0.05"}, origins=own))
-    assert "RR@10 is the recipe's own" in found["evaluate.margins"]
+    found = mistakes_of(draft({"evaluate.margins": "RR@10 = 0.05"}, origins=own))
+    assert "nDCG@10 is the recipe's own" in found["evaluate.margins"]
 
 
 def test_a_recipe_of_other_stages_is_taken_whole_and_its_command_names_the_file_to_save() -> None:

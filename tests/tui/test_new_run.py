@@ -128,7 +128,7 @@ async def test_the_form_opens_ready_to_launch_with_its_command(app: CerankApp) -
 async def test_marking_bases_and_recipes_and_typing_seeds_makes_a_matrix(app: CerankApp) -> None:
     async with app.run_test(size=(120, 36)) as pilot:
         screen = await opened(pilot)
-        await pilot.press("down", "space", "2", "down", "space", "4")
+        await pilot.press("space", "2", "down", "space", "4")
         await put(pilot, screen, "seeds", "1-3")
         assert "12 runs = 2 bases × 2 recipes × 3 seeds" in text_of(app)
         assert len(screen.checked.cells) == 12
@@ -141,9 +141,9 @@ async def test_marking_bases_and_recipes_and_typing_seeds_makes_a_matrix(app: Ce
 async def test_no_base_marked_takes_the_recipes_own(app: CerankApp) -> None:
     async with app.run_test(size=(120, 36)) as pilot:
         screen = await opened(pilot)
-        await pilot.press("space")
+        await pilot.press("down", "space")  # takes the mark from the recipe's own
         assert screen.draft.bases == ()
-        assert screen.checked.cells[0].recipe.base == "minilm"
+        assert screen.checked.cells[0].recipe.base == "minilm-4"
 
 
 async def test_a_mistake_is_said_beside_its_field_as_one_types_and_goes_when_mended(app: CerankApp) -> None:
