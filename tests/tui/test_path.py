@@ -162,7 +162,7 @@ def test_from_an_empty_lab_to_a_comparison_on_paper(home: Path, minilm: BaseFile
         text = paper.read_text()
         assert "\\begin{tabular}" in text
         assert "\\toprule" in text
-        assert first[:20] in text
+        assert re.search(r"(?m)^[a-z]+-[a-z]+ & nDCG@10 & 0\.", text)  # runs by their short names
         terminal.press("Escape")
         terminal.until("✔ finished")
         terminal.press("q")

@@ -194,7 +194,8 @@ def test_the_embedding_teacher_is_written_once_as_a_trec_run_of_the_candidates(m
     assert forked(run) == (1, 0), run.log.read_text()
     teacher = read_run(run.teacher("distill")).ranking
     candidates = read_run(run.candidates(plan.recipe.data.train, "bm25")).ranking
-    assert {q: sorted(teacher[q]) for q in teacher} == {q: sorted(candidates[q][:5]) for q in candidates}
+    assert 0 < len(teacher) <= 2 * distill["groups_per_step"]  # those that two steps draw, and no others
+    assert {q: sorted(teacher[q]) for q in teacher} == {q: sorted(candidates[q][:5]) for q in teacher}
     assert all(-1.0 <= score <= 1.0 for query in teacher for score in teacher.scores(query))
     (kept,) = (tmp_path / "cache" / "teachers").iterdir()
     again = small_run(tmp_path, plan, settings, second=20)
