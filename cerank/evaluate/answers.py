@@ -19,10 +19,11 @@ _BOUNDED = ("nDCG", "RR", "AP", "P", "R", "Success", "Rprec", "RBP", "ERR")  # m
 
 
 class Cost(msgspec.Struct, frozen=True, kw_only=True):
-    """What the training of a stage took."""
+    """What the training of a stage took, or of several together."""
 
     seconds: float
-    reused_from: str = ""  # the run that trained it; "" where it was trained here
+    reused_from: str = ""  # the run that trained it, or part of it; "" where all of it was trained here
+    stages: int = 1
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,7 +62,7 @@ def answers(found: Comparison, costs: Mapping[str, Cost] | None = None) -> tuple
             verdict=row.verdict,
             is_main=_is_main(found, row),
             question=_question(found, row),
-            text=" ".join(_sentences(found, row, (costs or {}).get(row.right))),
+            text=" ".join(_sentences(found, row, _spent(found, row, costs or {}))),
         )
         for row in found.rows
     )
@@ -79,6 +80,19 @@ def paragraphs(found: Comparison, costs: Mapping[str, Cost] | None = None) -> tu
         for measure in found.measures
     ]
     return tuple(" ".join(texts[place]) for place in places if place in texts)
+
+
+def _spent(found: Comparison, row: Row, costs: Mapping[str, Cost]) -> Cost | None:
+    """What lies between the row's two systems: all stages after the left one, up to the right one; None if unknown."""
+    if found.terms.pairs != "stages":
+        return costs.get(row.right)
+    labels = [system.label for system in found.systems]
+    between = [costs.get(label) for label in labels[_place(found, row.left) + 1 : _place(found, row.right) + 1]]
+    known = [cost for cost in between if cost is not None]
+    if not known or len(known) < len(between):
+        return None
+    sources = dict.fromkeys(cost.reused_from for cost in known if cost.reused_from)
+    return Cost(seconds=sum(cost.seconds for cost in known), reused_from=", ".join(sources), stages=len(known))
 
 
 def _place(found: Comparison, label: str) -> int:
@@ -143,7 +157,7 @@ def _verdict(found: Comparison, row: Row) -> str:
         here = f"{right} scores {_figure(difference)} {how}" if difference else "their means are the same"
         return f"No{_where(found, row)}: {same}; {here}, {within}.{enough}"
     word = "better" if difference > 0 else "worse"
-    less = f"{right} is {word}, but by less than ±{_short(margin.value)} {measure}{late}"
+    less = f"{right} is {word}, but by less than {_short(margin.value)} {measure}{late}"
     return f"No{_where(found, row)}: {less}; it scores {_figure(difference)} {how} {left}, {within}.{enough}"
 
 
@@ -211,9 +225,13 @@ def _range(low: float, high: float) -> str:
 
 
 def _cost(cost: Cost) -> str:
+    took = duration(cost.seconds)
+    if cost.stages > 1:
+        where = f", partly in run {cost.reused_from}" if cost.reused_from else ""
+        return f"Its {cost.stages} stages took {took} of training{where}."
     if cost.reused_from:
-        return f"Its training took {duration(cost.seconds)}, in run {cost.reused_from}, from which it was reused."
-    return f"It took {duration(cost.seconds)} more of training."
+        return f"Its training took {took}, in run {cost.reused_from}, from which it was reused."
+    return f"It took {took} more of training."
 
 
 def _needed(found: Comparison, row: Row) -> list[str]:

@@ -65,7 +65,8 @@ def notes(
     """
     out = []
     if zeros > MANY_ZEROS * n:
-        out.append(Note("zeros", f"{zeros} of {counted(n, 'query')} score the same: {n - zeros} carry the comparison"))
+        rest = f"{n - zeros} {'carries' if n - zeros == 1 else 'carry'}"
+        out.append(Note("zeros", f"{zeros} of {counted(n, 'query')} score the same: {rest} the comparison"))
     (left_label, first), (right_label, second) = left, right
     if first is None or second is None:
         return tuple(out)

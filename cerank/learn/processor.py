@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import json
-import platform
 import sys
 import time
 from collections.abc import Sequence
@@ -131,13 +130,10 @@ def synchronized(device: str) -> None:
 
 def instructions() -> str:
     """The widest instructions that torch's kernels use on this CPU, in words."""
-    known = flags()
-    if not (platform.machine() in {"x86_64", "AMD64"} and known):
-        return str(torch.backends.cpu.get_cpu_capability())
     allowed = str(torch.backends.cpu.get_cpu_capability())
-    if "AVX512" in allowed:
-        return "AVX-512 and AMX" if "amx_bf16" in known and multiplies_bf16() else "AVX-512"
-    return {"AVX2": "AVX2"}.get(allowed, allowed)
+    if "AVX512" not in allowed:
+        return allowed
+    return "AVX-512 and AMX" if "amx_bf16" in flags() and multiplies_bf16() else "AVX-512"
 
 
 def main() -> int:

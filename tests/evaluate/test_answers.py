@@ -80,12 +80,12 @@ def test_equivalent_names_the_margin_and_the_interval_of_the_two_one_sided_tests
 def test_different_but_negligible_keeps_its_direction():
     low, high = interval(0.006, 0.05, 0.10)
     assert one_stage(0.006, 0.05) == (
-        "Was fine-tuning worth it? No: contrastive is better, but by less than ±.02 "
+        "Was fine-tuning worth it? No: contrastive is better, but by less than .02 "
         "nDCG@10; it scores .0060 above the "
         f"first stage, somewhere between {low} and {high} above (90 % interval). The first stage, which is cheaper, is "
         f"enough."
     )
-    assert "contrastive is worse, but by less than ±.02" in one_stage(-0.006, 0.05)
+    assert "contrastive is worse, but by less than .02" in one_stage(-0.006, 0.05)
 
 
 def test_cannot_tell_says_how_many_queries_the_margin_takes():
@@ -156,6 +156,20 @@ def test_the_rows_of_stages_stand_in_order_in_one_family():
 def test_a_reused_stage_says_where_its_cost_was_paid():
     (text,) = paragraphs(stages(BASE, shifted(0.05, 0.1)), {"contrastive": Cost(seconds=61, reused_from="brisk-otter")})
     assert text.endswith("Its training took 1 min 1 s, in run brisk-otter, from which it was reused.")
+
+
+def test_the_cost_against_the_first_stage_is_that_of_all_stages_up_to_there():
+    rows = answers(
+        stages(BASE, shifted(0.05, 0.1), shifted(0.06, 0.1)),
+        {"contrastive": Cost(seconds=100), "distill": Cost(seconds=28)},
+    )
+    told = {(one.left, one.right): one.text for one in rows}
+    first = rows[0].left
+    assert "It took 28 s more of training." in told["contrastive", "distill"]
+    assert "Its 2 stages took 2 min 8 s of training." in told[first, "distill"]
+    unknown = answers(stages(BASE, shifted(0.05, 0.1), shifted(0.06, 0.1)), {"distill": Cost(seconds=28)})
+    (text,) = (one.text for one in unknown if (one.left, one.right) == (first, "distill"))
+    assert "training" not in text
 
 
 def test_differences_without_spread_are_no_evidence():
