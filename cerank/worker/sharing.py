@@ -17,7 +17,7 @@ from cerank.domain.readings import Event, Position
 from cerank.errors import CerankError
 from cerank.store import disk, journal, manifests, records, runs, seals
 from cerank.store.layout import ReadingRow, RunFolder
-from cerank.store.records import Adopted, Attempt
+from cerank.store.records import Adopted, Attempt, Precisions
 from cerank.worker.stage import Desk
 
 _DECIDING = (
@@ -102,6 +102,11 @@ def _refusal(desk: Desk, donor: Donor, index: int) -> str:
     own = records.load(desk.folder.attempt(max(desk.folder.attempt_numbers())), Attempt)
     pairs = [(key, donor.attempt.versions.get(key, "-"), own.versions.get(key, "-")) for key in _DECIDING]
     pairs.append(("processor", donor.attempt.cpu, own.cpu))
+    kept = records.load_if_there(donor.folder.precisions, Precisions)
+    for name, stage in desk.plan.recipe.chained()[: index + 1]:
+        if stage.precision == "auto":  # one processor may be told to do without its bf16
+            theirs = kept.chosen.get(name, "-") if kept else "-"
+            pairs.append((f"precision of {name}", theirs, desk.precisions.get(name, "-")))
     changed = [f"{key} {theirs}, here {ours}" for key, theirs, ours in pairs if theirs != ours]
     if changed:
         return "; ".join(changed)

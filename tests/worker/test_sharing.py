@@ -10,7 +10,7 @@ import pytest
 from cerank.data.sharing import expected, identities
 from cerank.domain.readings import Event
 from cerank.store import disk, journal, manifests, records
-from cerank.store.records import Adopted, Attempt
+from cerank.store.records import Adopted, Attempt, Precisions
 
 from .small import bits_of, small_plan, small_run
 from .test_runs import forked, rows_of
@@ -121,3 +121,22 @@ def test_a_kill_during_the_taking_over_changes_nothing(lab):
     assert rows_of(run) == rows_of(calm)
     kinds = [(event.kind, event.text) for event in events_of(run) if event.kind == "groups counted"]
     assert len(kinds) == 1, attempts
+
+
+def test_a_model_that_auto_computed_in_another_precision_is_no_donor(lab, tmp_path):
+    _, alone, settings = lab
+    elsewhere = msgspec.structs.replace(settings, lab=tmp_path / "lab")
+    auto = msgspec.structs.replace(alone.recipe.stages["contrastive"], precision="auto")
+    plan = replaced(alone, stages={"contrastive": auto})
+    first = small_run(elsewhere.lab, plan, elsewhere)
+    assert forked(first) == (1, 0), first.log.read_text()
+    kept = records.load(first.precisions, Precisions).chosen["contrastive"]
+    again = small_run(elsewhere.lab, plan, elsewhere, second=10)
+    assert forked(again) == (1, 0), again.log.read_text()
+    assert records.load(again.adopted(0, "contrastive"), Adopted).run == first.name
+    shutil.rmtree(again.path)
+    records.save(first.precisions, Precisions({"contrastive": "bf16" if kept == "fp32" else "fp32"}))
+    other = small_run(elsewhere.lab, plan, elsewhere, second=20)
+    assert forked(other) == (1, 0), other.log.read_text()
+    assert not other.adopted(0, "contrastive").exists()
+    assert any("precision of contrastive" in event.text for event in events_of(other))
