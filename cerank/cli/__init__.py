@@ -11,13 +11,13 @@ import traceback
 from pathlib import Path
 
 from cerank.errors import CerankError, ExitCode
-from cerank.text import redacted
+from cerank.text.safe_text import redacted
 
 
 def main() -> None:
     """Runs the command that the arguments name, and ends the process with its exit code."""
-    from cerank.cli.app import app
     from cerank.cli.output import report_error
+    from cerank.cli.typer_app import app
 
     try:
         app()

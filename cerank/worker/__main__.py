@@ -17,18 +17,19 @@ from pathlib import Path
 import msgspec
 
 import cerank
-from cerank.domain.plan import Plan
 from cerank.errors import CerankError, ExitCode, HeldError, RunFailedError
-from cerank.store import disk, journal, manifests, records, runs, seals
-from cerank.store.disk import DamagedError
-from cerank.store.layout import ReadingRow, RunFolder
-from cerank.store.lease import Lease
-from cerank.store.records import Attempt, Done, Failure
-from cerank.text import redacted
-from cerank.worker import device, mending, output
-from cerank.worker.beat import Beat
-from cerank.worker.notes import Notes
-from cerank.worker.stop import StopFlag
+from cerank.files import disk, journal, manifests
+from cerank.files.disk import DamagedError
+from cerank.files.lease import Lease
+from cerank.recipes.plan import Plan
+from cerank.runs import checksums, records, run_store
+from cerank.runs.layout import ReadingRow, RunFolder
+from cerank.runs.records import Attempt, Done, Failure
+from cerank.text.safe_text import redacted
+from cerank.worker import captured_output, device_claim, repair
+from cerank.worker.heartbeat import Beat
+from cerank.worker.run_log import Notes
+from cerank.worker.stop_request import StopFlag
 
 _PACKAGES = (
     "torch",
@@ -51,7 +52,7 @@ def now() -> datetime:
 def versions() -> dict[str, str]:
     """What the numbers may depend on: Python, cerank, how it computes, and the packages it computes with."""
     found = {"python": platform.python_version(), "cerank": cerank.__version__}
-    found["cerank.learn"] = code_sha256("learn")[:12]
+    found["cerank.training"] = code_sha256("learn")[:12]
     for name in _PACKAGES:
         with contextlib.suppress(PackageNotFoundError):
             found[name] = version(name)
@@ -84,7 +85,7 @@ def main() -> int:
     folder = RunFolder(Path(sys.argv[1]).resolve())
     stop = StopFlag(folder.stop)
     stop.install()  # before anything slow, so that an early signal is heard
-    with output.guarded():
+    with captured_output.guarded():
         return _ended(folder, stop)
 
 
@@ -122,13 +123,13 @@ def _fault_told(folder: RunFolder) -> Iterator[None]:
 
 
 def _attempt(folder: RunFolder, stop: StopFlag) -> ExitCode:
-    plan = runs.load_plan(folder)
-    mended = mending.mend(folder)
+    plan = run_store.load_plan(folder)
+    mended = repair.mend(folder)
     if folder.done.exists():
         _log("the run is finished already")
         return ExitCode.OK
-    mending.tidy(folder, plan)
-    runs.clear_failure(folder)
+    repair.tidy(folder, plan)
+    run_store.clear_failure(folder)
     number = max(folder.attempt_numbers(), default=0) + 1
     notes = Notes(folder, number, now)
     notes.event("started", f"attempt {number} by pid {os.getpid()} on {socket.gethostname()}")
@@ -147,8 +148,8 @@ def _attempt(folder: RunFolder, stop: StopFlag) -> ExitCode:
 
 
 def _carried_out(plan: Plan, folder: RunFolder, number: int, *, notes: Notes, beat: Beat, stop: StopFlag) -> ExitCode:
-    from cerank.learn import determinism
-    from cerank.learn.trainer import PausedError
+    from cerank.kernels import determinism
+    from cerank.training.trainer import PausedError
     from cerank.worker.pipeline import carry_out
 
     beat.enter("start", "", total=0)
@@ -164,7 +165,7 @@ def _carried_out(plan: Plan, folder: RunFolder, number: int, *, notes: Notes, be
         plan=plan.fingerprint,
         code=code_sha256(),
     )
-    seals.save(folder, folder.attempt(number), attempt)
+    checksums.save(folder, folder.attempt(number), attempt)
     _note_changes(folder, attempt, notes)
 
     def heed() -> None:
@@ -176,12 +177,12 @@ def _carried_out(plan: Plan, folder: RunFolder, number: int, *, notes: Notes, be
         notes.event("waits for a device", why)
 
     try:
-        with device.held(plan, folder, wait, heed):
+        with device_claim.held(plan, folder, wait, heed):
             carry_out(plan, folder, notes=notes, beat=beat, stop=stop)
     except PausedError as pause:
         where = f" after step {pause.step}" if pause.step else ""
         notes.event("paused", f"by {stop.reason}{where}")
-        runs.clear_stop(folder)  # it is carried out
+        run_store.clear_stop(folder)  # it is carried out
         _log(f"paused by {stop.reason}{where}")
         return ExitCode.PAUSED
     rows: list[ReadingRow] = journal.read(folder.readings, ReadingRow)
@@ -190,9 +191,9 @@ def _carried_out(plan: Plan, folder: RunFolder, number: int, *, notes: Notes, be
         "finished", f"attempt {number}; {notes.replayed} steps replayed, {notes.mismatches} of them differently"
     )
     notes.sync()
-    seals.mark(folder, mending.gaps(folder, plan), records.timestamp(now()))
+    checksums.mark(folder, repair.gaps(folder, plan), records.timestamp(now()))
     lists = sorted(folder.path.glob(f"stages/*/final/{manifests.MANIFEST}"))
-    seals.seal(folder, [folder.readings, folder.events, *lists])
+    checksums.seal(folder, [folder.readings, folder.events, *lists])
     done = Done(time=records.timestamp(now()), attempt=number, seconds=seconds, seals=disk.sha256_file(folder.seals))
     records.save(folder.done, done)
     _log("finished")

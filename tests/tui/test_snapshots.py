@@ -11,11 +11,11 @@ import textual
 from textual.pilot import Pilot
 from textual.widgets import Input
 
-from cerank.lab.system import Gpu, Machine, Sample, Work
+from cerank.app.run_views.system_usage import Gpu, Machine, Sample, Work
 from cerank.tui.app import CerankApp
 from tests.tui.conftest import press, settle
 from tests.tui.labs import LabFolder
-from tests.tui.test_run import _collection
+from tests.tui.runs.test_run_screen import _collection
 
 Compare = Callable[..., bool]
 
