@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from cerank.scheduler.local_launcher import pinned
+from cerank.machine.process_environment import pinned
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -6,7 +6,6 @@ Invariant: nothing here writes to a lab, so a recipe that cannot be carried out 
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
@@ -18,6 +17,7 @@ import msgspec
 import cerank
 from cerank.datasets.aliases import FIRST_STAGES, NAMED
 from cerank.errors import RecipeError
+from cerank.machine.devices import device_named, physical_cores
 from cerank.models.bases import BASES
 from cerank.planning.workload import Work, counted
 from cerank.recipes.loss_specs import loss_mistakes
@@ -39,36 +39,6 @@ def parts_of(dataset: str) -> tuple[str, str, tuple[str, ...]]:
     if dataset == "pydocs":
         return "pydocs/train", "pydocs/validation", ("pydocs/test",)
     return f"{dataset}[:60%]", f"{dataset}[60%:80%]", (f"{dataset}[80%:]",)
-
-
-def device_named(name: str) -> str:
-    """The device a setting means; "auto" is "cuda" where the system shows such a device, else the CPU.
-
-    "cuda" stays as it is: a worker that was started at once takes the first GPU it sees, one from the queue is shown
-    the GPU that was free. Only "cuda:N" asks for a certain one.
-
-    It looks for the driver's files and tools, for asking torch would cost seconds at the front.
-    """
-    if name != "auto":
-        return name
-    has_driver = Path("/dev/nvidiactl").exists() or shutil.which("nvidia-smi") is not None
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip()
-    return "cuda" if has_driver and visible and not visible.startswith("-") else "cpu"
-
-
-def physical_cores() -> int:
-    """Physical cores this process may run on; logical ones share their arithmetic units and add nothing to it."""
-    if not hasattr(os, "sched_getaffinity"):
-        return os.cpu_count() or 1
-    mine = os.sched_getaffinity(0)
-    cores = set()
-    for cpu in mine:
-        siblings = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
-        try:
-            cores.add(siblings.read_text().strip())
-        except OSError:
-            return len(mine)
-    return max(1, len(cores))
 
 
 def checked(recipe: Recipe) -> Recipe:

@@ -9,9 +9,9 @@ from pathlib import Path
 import msgspec
 
 from cerank.app.comparison.comparisons import FIRST_STAGE
-from cerank.app.plans import device_named, physical_cores
 from cerank.errors import MissingError, UsageError
 from cerank.files import disk, manifests
+from cerank.machine.devices import device_named, physical_cores
 from cerank.registry import nearest
 from cerank.runs import run_store
 from cerank.settings import Settings

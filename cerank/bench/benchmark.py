@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from cerank.app.plans import device_named, physical_cores
 from cerank.bench.interleaved_rounds import Answer, Contender, Task, Turn, Work, peers_environment, take_turns
 from cerank.errors import RunFailedError, UsageError
+from cerank.machine import process_environment
+from cerank.machine.devices import device_named, physical_cores
 from cerank.registry import nearest
-from cerank.scheduler import local_launcher
 from cerank.settings import Settings
 
 if TYPE_CHECKING:
@@ -174,7 +174,7 @@ def _contenders(asked: Asked, threads: int, room: Path) -> dict[str, Contender]:
     """Who takes part, each starting up: cerank as its launcher starts a worker, others in the person's environment."""
     from cerank.bench import baselines
 
-    own = local_launcher.passed(os.environ) | local_launcher.pinned(threads)
+    own = process_environment.passed(os.environ) | process_environment.pinned(threads)
     theirs = peers_environment(os.environ, threads)
     found = {OWN: Contender(OWN, own, room), PEAK: Contender(PEAK, theirs, room)}
     if asked.with_peer and baselines.can_rerank():

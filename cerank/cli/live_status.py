@@ -179,7 +179,8 @@ def follow(lab: Lab, folder: RunFolder, worker: Worker, form: str, *, wide: bool
                 say("stopping at the next step; once more leaves it to stop by itself")
     if worker.returncode == ExitCode.HELD:
         say(
-            f"another worker is at run {run_store.title(folder)}; `cerank logs -f {run_store.short_name(folder)}` follows it"
+            f"another worker is at run {run_store.title(folder)}; "
+            f"`cerank logs -f {run_store.short_name(folder)}` follows it"
         )
         return ExitCode.HELD
     return _ended(lab, folder, form, was_interrupted, wide)

@@ -1,7 +1,7 @@
 """The one sink for what a command shows: tables and data on stdout, narration and errors on stderr.
 
-Invariant: outside text reaches a terminal only through `safe_text.shown` (or as JSON escapes), never as markup; and rich is
-imported only when a table for people is drawn.
+Invariant: outside text reaches a terminal only through `safe_text.shown` (or as JSON escapes), never as markup; and
+rich is imported only when a table for people is drawn.
 """
 
 from __future__ import annotations

@@ -10,9 +10,8 @@ from cerank.app import estimates
 from cerank.app.run_views.display import GLYPHS, clock
 from cerank.cli.output import Column, Table, form_of, is_for_machines, rounded, say
 from cerank.core.metrics import Progress, Validation
-from cerank.files import journal
+from cerank.files import journal, json_records
 from cerank.recipes.plan import Plan
-from cerank.runs import records
 from cerank.runs.layout import ReadingRow, RunFolder
 from cerank.runs.run_store import Row
 from cerank.text.safe_text import counted, shown
@@ -224,7 +223,7 @@ def rankings(folder: RunFolder, plan: Plan) -> Table:
     for test in data.test:
         for first in data.first_stages:
             for system in ("first-stage", *plan.recipe.chain):
-                found = records.load_if_there(folder.ranking_facts(system, test, first), RankingFacts)
+                found = json_records.load_if_there(folder.ranking_facts(system, test, first), RankingFacts)
                 if found is not None:
                     figures = (found.queries, found.shallowest, found.deepest, found.tied)
                     rows.append((system, test, first, *figures))
@@ -243,8 +242,7 @@ def places(folder: RunFolder, plan: Plan) -> Table:
 
 def results(told: Told, form: str = "") -> list[Table]:
     """Return what a run came to: its comparison and what each stage cost; for machines the answers, too."""
-    from cerank.app.comparison import export_comparison, run_answer
-    from cerank.app.run_views import stage_costs
+    from cerank.app.comparison import export_comparison, run_answer, stage_costs
 
     cost = stage_costs.table(told.costs)
     if is_for_machines(form):

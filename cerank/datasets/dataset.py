@@ -16,7 +16,7 @@ from typing import Protocol
 from cerank.errors import MissingError, UsageError
 from cerank.registry import nearest
 from cerank.text.safe_text import counted, shown
-from cerank.trec.text_io import RunFile
+from cerank.trec.rows import RunFile
 
 CATALOGUE = "ir_datasets"  # the location of what is not in a folder of one's own
 _BOUND = re.compile(r"(\d{1,9})(%?)")

@@ -26,7 +26,8 @@ from cerank.errors import MissingError, UsageError
 from cerank.files.line_reader import checked_id
 from cerank.registry import nearest
 from cerank.text.safe_text import shown
-from cerank.trec.text_io import RunFile, run_of
+from cerank.trec.rows import RunFile
+from cerank.trec.text_io import run_of
 
 # What its downloads, archives and parsers raise, collected from its code: OSError is also requests' and its checksums'.
 _FAULTS = (

@@ -35,7 +35,8 @@ from cerank.files.safe_open import read_file
 from cerank.registry import nearest
 from cerank.text.safe_text import counted, shown
 from cerank.trec.open_run import is_large, run_at
-from cerank.trec.text_io import RunFile, read_qrels
+from cerank.trec.rows import RunFile
+from cerank.trec.text_io import read_qrels
 
 COLLECTION, QUERY_IDS = "collection.toml", "query-ids.txt"
 _DOCUMENTS = ("docs.jsonl", "docs.tsv", "corpus.jsonl")

@@ -22,7 +22,7 @@ from cerank.files.line_reader import io_mistake, local_path
 from cerank.registry import nearest
 from cerank.text.safe_text import shown
 from cerank.trec.open_run import run_at
-from cerank.trec.text_io import RunFile
+from cerank.trec.rows import RunFile
 
 _PART = re.compile(r"(?P<name>.*?)(?P<part>\[[^\[\]]*:[^\[\]]*\])?", re.DOTALL)
 _PYDOCS_IS = (

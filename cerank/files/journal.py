@@ -17,8 +17,8 @@ import msgspec
 
 from cerank.files import disk
 from cerank.files.disk import DamagedError
+from cerank.files.json_records import CHANGED, UNREADABLE, decoder_of, encoded, is_sound, reason, stamped
 from cerank.files.safe_open import open_file, read_file
-from cerank.runs.records import CHANGED, UNREADABLE, decoder_of, encoded, is_sound, reason, stamped
 
 R = TypeVar("R")
 

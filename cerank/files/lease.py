@@ -24,8 +24,8 @@ import msgspec
 
 from cerank.errors import HeldError, RunFailedError
 from cerank.files import disk, lease_files
+from cerank.files.json_records import UNREADABLE, timestamp
 from cerank.files.safe_open import read_file
-from cerank.runs.records import UNREADABLE, timestamp
 
 NO_FLOCK = "CERANK_NO_FLOCK"  # environment: any text there stands for a file system without locks, for tests
 

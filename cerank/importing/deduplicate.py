@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from cerank.errors import FormatError
 from cerank.text.safe_text import shown
-from cerank.trec.text_io import LARGEST
+from cerank.trec.rows import LARGEST
 
 if TYPE_CHECKING:
     import numpy as np

@@ -1,7 +1,8 @@
 """How much a parquet file unpacks to, told by its page headers before a page is unpacked.
 
-Invariant: no page is unpacked here; a file whose pages hold more than `line_reader.RATIO` times its size is refused, as any
-other packed file is. Headers are read one by one, for the totals in the footer are only what the writer says of them.
+Invariant: no page is unpacked here; a file whose pages hold more than `line_reader.RATIO` times its size is refused, as
+any other packed file is. Headers are read one by one, for the totals in the footer are only what the writer says of
+them.
 
 The format: https://parquet.apache.org/docs/file-format/, its records in Thrift's compact protocol.
 """
@@ -141,7 +142,7 @@ def _sizes(data: mmap.mmap) -> Iterator[int]:
 
 
 def check_size(path: Path) -> None:
-    """Returns if the file's pages unpack to no more than `line_reader.RATIO` times its size, or `line_reader.FREE` bytes.
+    """Returns if the file's pages unpack to at most `line_reader.RATIO` times its size, or `line_reader.FREE` bytes.
 
     Raises:
         FormatError: they hold more, or are none that can be found.

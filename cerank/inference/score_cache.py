@@ -7,13 +7,11 @@ re-ranking, or one with a further first stage behind the ones before, computes o
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
-from pathlib import Path
 from typing import Protocol
 
-import cerank.training
+from cerank.files.source_hash import COMPUTING, code_sha256
 from cerank.inference.rerank import Texts
 from cerank.inference.score_files import KeptScores
 from cerank.kernels.determinism import device_name
@@ -70,12 +68,4 @@ def identity(model: str, documents: str, *, device: str, threads: int, precision
         precision: "fp32" or "bf16".
     """
     packages = [f"{name} {version(name)}" for name in ("torch", "transformers", "tokenizers")]
-    return (model, documents, device_name(device), str(threads), precision, *packages, _code())
-
-
-def _code() -> str:
-    """SHA-256 over this room's sources: another way to compute may give other bits."""
-    digest = hashlib.sha256()
-    for path in sorted(Path(cerank.training.__file__).parent.glob("*.py")):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()
+    return (model, documents, device_name(device), str(threads), precision, *packages, code_sha256(*COMPUTING))

@@ -21,8 +21,8 @@ import msgspec
 
 from cerank.errors import RunFailedError
 from cerank.files import disk, lease
+from cerank.files.json_records import UNREADABLE
 from cerank.files.safe_open import read_file
-from cerank.runs.records import UNREADABLE
 
 FOLDER = "CERANK_DEVICES"  # environment: the folder, where the usual one does not suit
 DEVICE = "CERANK_DEVICE"  # environment of a worker: the device's key, which its launcher found

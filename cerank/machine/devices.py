@@ -6,10 +6,12 @@ Invariant: nothing here needs a GPU or its libraries; where none answers, there 
 from __future__ import annotations
 
 import importlib
+import os
 import platform
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import msgspec
 
@@ -110,3 +112,33 @@ def environment(asked: str, device: Device, all_devices: Sequence[Device]) -> di
     if not all(gpu.uuid for gpu in shown):
         return {}
     return {"CUDA_VISIBLE_DEVICES": ",".join(gpu.uuid for gpu in shown)}
+
+
+def device_named(name: str) -> str:
+    """The device a setting means; "auto" is "cuda" where the system shows such a device, else the CPU.
+
+    "cuda" stays as it is: a worker that was started at once takes the first GPU it sees, one from the queue is shown
+    the GPU that was free. Only "cuda:N" asks for a certain one.
+
+    It looks for the driver's files and tools, for asking torch would cost seconds at the front.
+    """
+    if name != "auto":
+        return name
+    has_driver = Path("/dev/nvidiactl").exists() or shutil.which("nvidia-smi") is not None
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip()
+    return "cuda" if has_driver and visible and not visible.startswith("-") else "cpu"
+
+
+def physical_cores() -> int:
+    """Physical cores this process may run on; logical ones share their arithmetic units and add nothing to it."""
+    if not hasattr(os, "sched_getaffinity"):
+        return os.cpu_count() or 1
+    mine = os.sched_getaffinity(0)
+    cores = set()
+    for cpu in mine:
+        siblings = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
+        try:
+            cores.add(siblings.read_text().strip())
+        except OSError:
+            return len(mine)
+    return max(1, len(cores))

@@ -15,10 +15,9 @@ from pathlib import Path
 import msgspec
 
 from cerank.errors import CerankError
-from cerank.files import disk
+from cerank.files import disk, json_records
 from cerank.recipes.plan import Plan, telling
 from cerank.recipes.schema import Stage
-from cerank.runs import records
 
 _LIMITS = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS")
 
@@ -56,7 +55,7 @@ def key_of(plan: Plan, stage: Stage) -> str:
 def newest(cache: Path, key: str) -> Pace | None:
     """What was measured last; None where nothing was."""
     try:
-        return records.load_if_there(_file(cache, key), Pace)
+        return json_records.load_if_there(_file(cache, key), Pace)
     except CerankError:
         return None
 
@@ -65,7 +64,7 @@ def keep(cache: Path, key: str, pace: Pace) -> None:
     """Keeps a measurement; where the disk refuses, the next run measures again."""
     with contextlib.suppress(CerankError):
         disk.make_folder(_file(cache, key).parent)
-        records.save(_file(cache, key), pace)
+        json_records.save(_file(cache, key), pace)
 
 
 def _file(cache: Path, key: str) -> Path:

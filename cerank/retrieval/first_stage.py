@@ -19,7 +19,7 @@ from cerank.registry import nearest
 from cerank.retrieval import bm25
 from cerank.text.safe_text import counted, shown
 from cerank.trec.open_run import run_at, sha256_at
-from cerank.trec.text_io import RunFile
+from cerank.trec.rows import RunFile
 
 BM25 = "bm25"
 

@@ -13,10 +13,9 @@ from pathlib import Path
 import msgspec
 
 from cerank.errors import MissingError
-from cerank.files import disk, journal
+from cerank.files import disk, journal, json_records
 from cerank.files.disk import DamagedError
 from cerank.files.journal import Journal
-from cerank.runs import records
 from cerank.runs.layout import RunFolder
 from cerank.text.safe_text import counted
 
@@ -50,7 +49,7 @@ def write(folder: RunFolder, path: Path, data: bytes) -> None:
 
 def save(folder: RunFolder, path: Path, record: msgspec.Struct) -> None:
     """As `records.save`, sealed."""
-    write(folder, path, records.bytes_of(record, str(path)))
+    write(folder, path, json_records.bytes_of(record, str(path)))
 
 
 def seal(folder: RunFolder, paths: Iterable[Path]) -> None:
@@ -126,20 +125,10 @@ def missing(folder: RunFolder) -> str:
     return next((f"{folder.path / one.path}: {what}" for one, what in wrong if what), "")
 
 
-def refuse_damaged(folder: RunFolder, path: Path) -> None:
-    """Returns if the file is what was sealed, or never was sealed.
-
-    Raises:
-        DamagedError: it is not; `where` is the file.
-    """
+def changed(folder: RunFolder, path: Path) -> str:
+    """Return what is wrong with a file by its checksum; "" where nothing is, or where it never had one."""
     one = of_run(folder).get(_name(folder, path))
-    wrong = problem(folder, one) if one else ""
-    if wrong:
-        from cerank.runs import run_store  # which imports this module
-
-        raise DamagedError(
-            wrong, where=str(path), hint=f"`cerank verify {run_store.short_name(folder)}` looks at the whole run"
-        )
+    return problem(folder, one) if one else ""
 
 
 # the mark on a damaged run
@@ -148,7 +137,7 @@ def refuse_damaged(folder: RunFolder, path: Path) -> None:
 def mark_on(folder: RunFolder) -> str:
     """What the last check found wrong, in a sentence; "" where it found nothing, or there was none."""
     try:
-        found = records.load_if_there(folder.damage, Mark)
+        found = json_records.load_if_there(folder.damage, Mark)
     except DamagedError as error:
         return str(error)
     if found is None or not found.problems:
@@ -165,6 +154,6 @@ def mark(folder: RunFolder, problems: Iterable[str], time: str) -> None:
     """
     found = tuple(problems)
     if found:
-        records.save(folder.damage, Mark(found, time))
+        json_records.save(folder.damage, Mark(found, time))
     else:
         disk.remove(folder.damage)

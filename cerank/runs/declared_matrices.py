@@ -8,11 +8,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from cerank.errors import UsageError
-from cerank.files import disk
+from cerank.files import disk, json_records
 from cerank.files.disk import DamagedError
 from cerank.recipes.matrix_schema import MATRIX_FORMAT, MatrixRecord
 from cerank.registry import nearest
-from cerank.runs import records
 from cerank.runs.layout import slug
 
 
@@ -33,7 +32,7 @@ def save(lab: Path, record: MatrixRecord) -> None:
         RunFailedError: the lab cannot be written to.
     """
     disk.make_folder(folder_of(lab))
-    records.save(path_of(lab, record.name), record)
+    json_records.save(path_of(lab, record.name), record)
 
 
 def load_if_there(lab: Path, name: str) -> MatrixRecord | None:
@@ -43,7 +42,7 @@ def load_if_there(lab: Path, name: str) -> MatrixRecord | None:
         DamagedError: its file is unreadable, or of a later release.
     """
     path = path_of(lab, name)
-    record = records.load_if_there(path, MatrixRecord)
+    record = json_records.load_if_there(path, MatrixRecord)
     if record is not None and record.format > MATRIX_FORMAT:
         raise DamagedError("the matrix was recorded by a later release of cerank", where=str(path))
     return record
@@ -69,7 +68,7 @@ def names(lab: Path) -> tuple[str, ...]:
     found = []
     for path in folder_of(lab).glob("*.json"):
         try:
-            record = records.load_if_there(path, MatrixRecord)
+            record = json_records.load_if_there(path, MatrixRecord)
         except DamagedError:
             continue
         if record is not None:

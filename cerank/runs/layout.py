@@ -152,7 +152,7 @@ class RunFolder(msgspec.Struct, frozen=True):
 
     @property
     def overlaps(self) -> Path:
-        """`query_overlaps.Shared`: queries that parts of the recipe share; written once, when the inputs are checked."""
+        """`query_overlaps.Shared`: queries that parts of the recipe share; written once, when inputs are checked."""
         return self.path / "overlaps.json"
 
     @property

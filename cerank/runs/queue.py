@@ -16,10 +16,9 @@ import msgspec
 
 from cerank.core.metrics import Event
 from cerank.errors import HeldError, UsageError
-from cerank.files import disk, journal, lease
+from cerank.files import disk, journal, json_records, lease
 from cerank.files.disk import DamagedError
 from cerank.files.lease import Lease
-from cerank.runs import records
 from cerank.runs.layout import QueueFolder, RunFolder
 
 _PATIENCE = 10.0  # seconds; a change takes milliseconds, so a lock held for longer belongs to a process that hangs
@@ -56,7 +55,7 @@ def entries(lab: Path) -> tuple[Entry, ...]:
     """
     path = QueueFolder(lab).entries
     try:
-        found = records.load_if_there(path, Queue)
+        found = json_records.load_if_there(path, Queue)
     except DamagedError as error:
         hint = "delete the file; the runs in it are intact and can be queued again"
         raise DamagedError(error.what, where=error.where, hint=hint) from error
@@ -114,7 +113,7 @@ def _lock(path: Path) -> Lease:
 
 
 def _save(lab: Path, kept: Sequence[Entry]) -> None:
-    records.save(QueueFolder(lab).entries, Queue(tuple(kept)))
+    json_records.save(QueueFolder(lab).entries, Queue(tuple(kept)))
 
 
 def add(folder: RunFolder, now: datetime) -> None:
@@ -129,7 +128,7 @@ def add(folder: RunFolder, now: datetime) -> None:
         if any(entry.run == folder.name and entry.starts == starts for entry in before):
             return
         kept = [entry for entry in before if entry.run != folder.name]
-        _save(folder.lab, [*kept, Entry(folder.name, starts, records.timestamp(now))])
+        _save(folder.lab, [*kept, Entry(folder.name, starts, json_records.timestamp(now))])
 
 
 def move(folder: RunFolder, place: int) -> None:
@@ -183,7 +182,7 @@ def take_slot(lab: Path, key: str, run: str) -> Lease | None:
     except HeldError:
         return None
     try:
-        records.save(files.given(key), Given(run))
+        json_records.save(files.given(key), Given(run))
     except BaseException:
         slot.release()
         raise
@@ -196,7 +195,7 @@ def run_in_slot(lab: Path, key: str) -> str:
     if not lease.is_held(files.slot(key)):
         return ""
     try:
-        given = records.load_if_there(files.given(key), Given)
+        given = json_records.load_if_there(files.given(key), Given)
     except DamagedError:
         given = None
     return given.run if given else "?"

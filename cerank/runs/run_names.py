@@ -13,8 +13,8 @@ from pathlib import Path
 
 import msgspec
 
+from cerank.files import json_records
 from cerank.files.disk import DamagedError
-from cerank.runs import records
 from cerank.runs.layout import RunFolder
 
 ADJECTIVES = tuple(
@@ -71,7 +71,7 @@ def keep(folder: RunFolder, name: str) -> None:
     Raises:
         RunFailedError: the disk refuses.
     """
-    records.save(folder.short_name, ShortName(name=name))
+    json_records.save(folder.short_name, ShortName(name=name))
 
 
 def of_runs(folders: Sequence[RunFolder]) -> dict[str, str]:
@@ -101,7 +101,7 @@ def _read(folder: RunFolder) -> str:
     """The name that the directory keeps; "" where it keeps none that is readable."""
     if folder.path not in _kept:
         try:
-            found = records.load_if_there(folder.short_name, ShortName)
+            found = json_records.load_if_there(folder.short_name, ShortName)
         except (DamagedError, OSError):
             return ""
         if found is None or not _NAME.fullmatch(found.name):

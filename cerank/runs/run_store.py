@@ -17,11 +17,11 @@ import msgspec
 
 from cerank.core.metrics import Event, Progress
 from cerank.errors import CerankError, RunFailedError, UsageError
-from cerank.files import disk, journal, lease
+from cerank.files import disk, journal, json_records, lease
 from cerank.files.disk import DamagedError
 from cerank.recipes.plan import Plan
 from cerank.registry import nearest
-from cerank.runs import checksums, queue, records, run_names, user_labels
+from cerank.runs import checksums, queue, run_names, user_labels
 from cerank.runs.layout import RunFolder, plain, runs_folder
 from cerank.runs.queue import Entry
 from cerank.runs.records import Done, Failure, StoredPlan
@@ -108,7 +108,7 @@ def create(lab: Path, plan: Plan, recipe_toml: bytes, now: datetime) -> RunFolde
         run_names.keep(made, run_names.chosen(folder.name, taken))
         disk.make_folder(made.attempts)
         checksums.write(made, made.recipe, recipe_toml)
-        disk.write(made.plan, records.stamped(data) + b"\n")
+        disk.write(made.plan, json_records.stamped(data) + b"\n")
     return folder
 
 
@@ -120,7 +120,7 @@ def load_plan(folder: RunFolder) -> Plan:
     """
     hint = "a plan is never edited; start a new run from the changed recipe"
     try:
-        stored = records.load(folder.plan, StoredPlan)
+        stored = json_records.load(folder.plan, StoredPlan)
     except DamagedError as error:
         raise DamagedError(error.what, where=error.where, hint=hint) from error
     data = bytes(stored.plan)
@@ -128,8 +128,8 @@ def load_plan(folder: RunFolder) -> Plan:
         raise DamagedError("the plan is not the one that was made (sha256 differs)", where=str(folder.plan), hint=hint)
     try:
         return msgspec.json.decode(data, type=Plan)
-    except records.UNREADABLE as error:
-        raise DamagedError(f"not a readable plan: {records.reason(error)}", where=str(folder.plan)) from error
+    except json_records.UNREADABLE as error:
+        raise DamagedError(f"not a readable plan: {json_records.reason(error)}", where=str(folder.plan)) from error
 
 
 # looking
@@ -172,6 +172,17 @@ def short_name(folder: RunFolder) -> str:
         return folder.name
 
 
+def refuse_damaged(folder: RunFolder, path: Path) -> None:
+    """Returns if the file is what was sealed, or never was sealed.
+
+    Raises:
+        DamagedError: it is not; `where` is the file.
+    """
+    wrong = checksums.changed(folder, path)
+    if wrong:
+        raise DamagedError(wrong, where=str(path), hint=f"`cerank verify {short_name(folder)}` looks at the whole run")
+
+
 def title(folder: RunFolder) -> str:
     """Return a run's short name, with its label beside it where it has one: "brisk-otter (first try)"."""
     return _told(short_name(folder), _label(folder))
@@ -202,9 +213,9 @@ def status(folder: RunFolder, now: datetime) -> Status:
 
 
 def _status(folder: RunFolder, now: datetime, entry: Entry | None) -> Status:
-    done = records.load_if_there(folder.done, Done)
+    done = json_records.load_if_there(folder.done, Done)
     mark = checksums.mark_on(folder)
-    failure = None if done else records.load_if_there(folder.failure, Failure)
+    failure = None if done else json_records.load_if_there(folder.failure, Failure)
     events, damage = journal.rows(folder.events, Event)
     attempts = len(folder.attempt_numbers())
     quiet = _quiet(folder, now)
@@ -240,7 +251,7 @@ def _status(folder: RunFolder, now: datetime, entry: Entry | None) -> Status:
 
 def _progress(folder: RunFolder) -> Progress | None:
     try:
-        return records.load_if_there(folder.progress, Progress)
+        return json_records.load_if_there(folder.progress, Progress)
     except DamagedError:
         return None  # advice only, and written again in 2 seconds
 

@@ -12,11 +12,11 @@ import msgspec
 
 from cerank.core.metrics import Validation
 from cerank.files.disk import DamagedError
+from cerank.files.json_records import UNREADABLE, is_sound
 from cerank.files.safe_open import open_file, read_file
 from cerank.recipes.plan import Plan
-from cerank.runs import checksums
+from cerank.runs import run_store
 from cerank.runs.layout import RunFolder, runs_folder
-from cerank.runs.records import UNREADABLE, is_sound
 
 _BLOCK = 1 << 20  # bytes; found in about a millisecond
 _OVERLAP = 1 << 14  # bytes; more than a row of a journal has
@@ -98,7 +98,7 @@ def final_means(folder: RunFolder, plan: Plan) -> dict[str, float]:
         return {}
     path = folder.measures(plan.recipe.chain[-1], data.test[0], data.first_stages[0])
     try:
-        checksums.refuse_damaged(folder, path)
+        run_store.refuse_damaged(folder, path)
         rows = msgspec.json.Decoder(_QueryMeasures).decode_lines(read_file(path))
     except (OSError, DamagedError, *UNREADABLE):
         return {}
@@ -137,7 +137,7 @@ def per_query(folder: RunFolder, system: str, dataset: str, first_stage: str) ->
     """Query -> measure -> value of a ranking; empty where it was not measured yet."""
     path = folder.measures(system, dataset, first_stage)
     try:
-        checksums.refuse_damaged(folder, path)
+        run_store.refuse_damaged(folder, path)
         data = read_file(path)
         return {row.query_id: row.measures for row in msgspec.json.Decoder(_QueryMeasures).decode_lines(data)}
     except (OSError, DamagedError, *UNREADABLE):

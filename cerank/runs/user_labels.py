@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
-from cerank.runs import records
+from cerank.files import json_records
 from cerank.runs.layout import RunFolder
 
 
@@ -24,7 +24,7 @@ def load(folder: RunFolder) -> Notes:
     Raises:
         DamagedError: the file is unreadable.
     """
-    return records.load_if_there(folder.notes, Notes) or Notes()
+    return json_records.load_if_there(folder.notes, Notes) or Notes()
 
 
 def save(folder: RunFolder, notes: Notes) -> None:
@@ -33,4 +33,4 @@ def save(folder: RunFolder, notes: Notes) -> None:
     Raises:
         RunFailedError: the disk refuses.
     """
-    records.save(folder.notes, notes)
+    json_records.save(folder.notes, notes)

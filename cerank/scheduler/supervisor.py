@@ -19,13 +19,13 @@ import msgspec
 
 from cerank.core.metrics import Event
 from cerank.errors import CerankError, ExitCode, HeldError
-from cerank.files import disk, journal, lease
+from cerank.files import disk, journal, json_records, lease
 from cerank.files.disk import DamagedError
 from cerank.files.lease import Lease
-from cerank.machine import device_locks, devices
+from cerank.machine import device_locks, devices, process_environment
 from cerank.machine.devices import Device
 from cerank.recipes.plan import Plan
-from cerank.runs import queue, records, run_store
+from cerank.runs import queue, run_store
 from cerank.runs.layout import QueueFolder, RunFolder, runs_folder
 from cerank.runs.queue import Entry
 from cerank.scheduler import local_launcher, queue_status
@@ -225,7 +225,7 @@ class Supervisor:
 
 def say(text: str) -> None:
     """A line for the queue's log, where the launcher points the supervisor's output."""
-    print(f"{records.timestamp(datetime.now(UTC))} {text}", flush=True)  # noqa: T201 - its stdout is its log
+    print(f"{json_records.timestamp(datetime.now(UTC))} {text}", flush=True)  # noqa: T201 - its stdout is its log
 
 
 def is_running(lab: Path) -> bool:
@@ -267,7 +267,7 @@ def start(
             stdin=subprocess.DEVNULL,
             stdout=log.descriptor,
             stderr=subprocess.STDOUT,
-            env=local_launcher.passed(os.environ),
+            env=process_environment.passed(os.environ),
             cwd=files.path,
             start_new_session=True,
             pass_fds=(own.descriptor,),

@@ -69,7 +69,7 @@ def key_of(tokenizer: Any, kind: Kind, dataset: Dataset) -> str:
 
 
 class Shelf:
-    """The token ids of a collection's texts of one kind, memory-mapped; made by `tokenize_collection.build`, read anywhere."""
+    """The token ids of a collection's texts of one kind, memory-mapped; `tokenize_collection.build` makes them."""
 
     def __init__(self, folder: Path, contents: Contents) -> None:
         self.folder, self.contents = folder, contents

@@ -10,8 +10,8 @@ from pathlib import Path
 import msgspec
 
 from cerank.core.rankings import Ranking, tied_share
+from cerank.files import json_records
 from cerank.retrieval.teachers import Repairs
-from cerank.runs import records
 from cerank.training.sampler import Supply
 
 NAME = "facts.json"  # in the sealed folder of the model that a stage hands on
@@ -72,7 +72,7 @@ def ranking_facts(ranking: Ranking) -> RankingFacts:
 
 def write(folder: Path, facts: StageFacts) -> None:
     """Puts the facts into the folder of the stage's model."""
-    records.save(folder / NAME, facts)
+    json_records.save(folder / NAME, facts)
 
 
 def read(folder: Path) -> StageFacts | None:
@@ -81,4 +81,4 @@ def read(folder: Path) -> StageFacts | None:
     Raises:
         DamagedError: unreadable.
     """
-    return records.load_if_there(folder / NAME, StageFacts)
+    return json_records.load_if_there(folder / NAME, StageFacts)

@@ -15,8 +15,7 @@ from cerank.files.line_reader import checked_id
 from cerank.trec import mapped_run
 from cerank.trec.ingest import ingested
 from cerank.trec.mapped_run import StoredRanking
-from cerank.trec.open_run import room_of
-from cerank.trec.text_io import LARGEST
+from cerank.trec.rows import LARGEST, room_of
 
 _PIECE = 100_000  # rows written at once
 

@@ -24,10 +24,9 @@ from cerank.text.safe_text import shown
 from cerank.trec import mapped_run
 from cerank.trec.mapped_run import StoredRanking
 from cerank.trec.mapped_run_writer import ScatteredError, TextualError, Writer, writer
-from cerank.trec.open_run import room_of
 from cerank.trec.parse_blocks import parsed
 from cerank.trec.row_ordering import EndOfFloatsError, Repetition, TwiceError, ordered, starts_of
-from cerank.trec.text_io import refuse_second
+from cerank.trec.rows import refuse_second, room_of
 
 BLOCK = 1 << 24  # bytes parsed at once: some 400,000 rows
 BUCKET = 1 << 22  # rows sorted at once where queries are scattered

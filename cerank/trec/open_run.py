@@ -11,15 +11,11 @@ from pathlib import Path
 
 from cerank.files import file_cache
 from cerank.files.line_reader import io_mistake, sha256_of
-from cerank.trec.text_io import RunFile, read_run
+from cerank.trec.rows import RunFile, room_of
+from cerank.trec.text_io import read_run
 
 LARGE = 64 << 20  # bytes from which a run is ingested: some 1.5 million rows
 LARGE_PACKED = 16 << 20  # likewise, where it is packed
-
-
-def room_of(cache: Path) -> Path:
-    """The folder of ingested runs."""
-    return cache / "rankings"
 
 
 def is_large(path: Path) -> bool:

@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 
 from cerank.files.line_reader import check_columns
-from cerank.trec.text_io import LARGEST, run_row
+from cerank.trec.rows import LARGEST, run_row
 
 _COLUMNS = pl.Schema(
     {

@@ -18,7 +18,7 @@ from cerank.files.line_reader import FREE, blocks, opened, reading, sha256_of
 from cerank.text.safe_text import shown
 from cerank.trec.parse_blocks import parsed
 from cerank.trec.row_ordering import EndOfFloatsError, Rows, TwiceError, ordered, refuse_repetition, starts_of
-from cerank.trec.text_io import RunFile, refuse_second
+from cerank.trec.rows import RunFile, refuse_second
 
 _BLOCK = 32 << 20  # bytes parsed at once, by all cores
 _DENSE = 16  # times its size that a packed run holds before repetition is looked for; honest ones pack 3 to 10 times

@@ -6,7 +6,6 @@ would read differently, or half read, is refused with file:line. Nothing here wr
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import math
 import re
@@ -15,29 +14,17 @@ from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-import msgspec
-
 from cerank.core.rankings import Ranking, strictly_decreasing
 from cerank.errors import FormatError
-from cerank.files.line_reader import at, blocks, checked_id, line_blocks, opened, reading, sha256_of
+from cerank.files.line_reader import at, checked_id, line_blocks, sha256_of
 from cerank.text.safe_text import counted, shown
+from cerank.trec.rows import LARGEST, RUN_HINT, RunFile, refuse_second, score_of
 
-LARGEST = 3.4028234663852886e38  # float32; trec_eval keeps scores as C floats
 COLUMNS = 8 << 20  # bytes from which a run is read by columns: some 200,000 rows, 0.2 s line by line
 COLUMNS_PACKED = 1 << 20  # likewise, where it is packed
 _GRADE = re.compile(rb"[+-]?[0-9]{1,9}")
 _GRADE_NAMES = {b"score", b"relevance", b"rel", b"label", b"grade"}  # third column of a header
-_RUN_HINT = "a TREC run has 6: query Q0 document rank score tag"
 _QRELS_HINT = "qrels have 4: query 0 document grade; or 3 under the header query-id corpus-id score"
-
-
-class RunFile(msgspec.Struct, frozen=True):
-    """A TREC run as read from a file."""
-
-    ranking: Ranking
-    tag: str  # of the first row; "" for an empty file
-    ties: int = 0  # entries whose float32 score equals a neighbour's
-    sha256: str = ""  # of the file's bytes; "" for a ranking that was never a file
 
 
 class _Rows:
@@ -51,33 +38,6 @@ class _Rows:
         self.scores = array("f")
 
 
-def _score(text: bytes, path: Path, line: int) -> float:
-    """A score as C's atof reads it; `float` also takes 1_0, where C stops at the underscore and reads 1."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if b"_" in text or not -LARGEST <= value <= LARGEST:
-        what = f"score '{shown(text.decode(), 40)}' is not a finite number within float32"
-        raise FormatError(what, where=at(path, line))
-    return value
-
-
-def run_row(row: bytes, path: Path, line: int) -> tuple[str, str, str, float, str] | None:
-    """(query, document, rank as written, score, tag) of a row of a run; None for a blank line.
-
-    Raises:
-        FormatError: not six columns, or a score that is not a decimal number within float32; `line` names the place.
-    """
-    parts = row.split()
-    if len(parts) != 6:
-        if not parts:
-            return None
-        raise FormatError(counted(len(parts), "column"), where=at(path, line), hint=_RUN_HINT)
-    query, _, document, rank, score, tag = parts
-    return query.decode(), document.decode(), rank.decode(), _score(score, path, line), tag.decode()
-
-
 def _gathered(path: Path) -> tuple[dict[bytes, _Rows], str]:
     """The rows of each query, queries in order of appearance, and the first row's tag."""
     queries: dict[bytes, _Rows] = {}
@@ -88,7 +48,7 @@ def _gathered(path: Path) -> tuple[dict[bytes, _Rows], str]:
             if len(parts) != 6:
                 if not parts:
                     continue
-                raise FormatError(counted(len(parts), "column"), where=at(path, number), hint=_RUN_HINT)
+                raise FormatError(counted(len(parts), "column"), where=at(path, number), hint=RUN_HINT)
             if parts[0] != query:
                 query = parts[0]
                 rows = queries.setdefault(query, _Rows())
@@ -98,25 +58,8 @@ def _gathered(path: Path) -> tuple[dict[bytes, _Rows], str]:
                 rows.looked_at *= 2
                 if len(set(rows.ids)) != len(rows.ids):
                     refuse_second(path, query.decode())
-            rows.scores.append(_score(parts[4], path, number))
+            rows.scores.append(score_of(parts[4], path, number))
     return queries, tag
-
-
-def refuse_second(path: Path, query: str) -> None:
-    """Names the line where a query has a document again; a second pass, so that a good file keeps no line numbers.
-
-    Raises:
-        FormatError: always where there is such a line.
-    """
-    seen: dict[bytes, int] = {}
-    key = query.encode()
-    with reading(path), contextlib.closing(opened(path)) as file:
-        for first, block in blocks(path, file):
-            for number, line in enumerate(block.split(b"\n") if key in block else (), first):
-                parts = line.split()
-                if parts and parts[0] == key and seen.setdefault(parts[2], number) != number:
-                    pair = f"document '{shown(parts[2].decode(), 80)}' stands twice for query '{shown(query, 80)}'"
-                    raise FormatError(f"{pair}, first on line {seen[parts[2]]}", where=at(path, number))
 
 
 def _in_order(rows: _Rows) -> tuple[Sequence[str], list[float], int]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import platform
 import socket
@@ -18,11 +17,12 @@ import msgspec
 
 import cerank
 from cerank.errors import CerankError, ExitCode, HeldError, RunFailedError
-from cerank.files import disk, journal, manifests
+from cerank.files import disk, journal, json_records, manifests
 from cerank.files.disk import DamagedError
 from cerank.files.lease import Lease
+from cerank.files.source_hash import COMPUTATION, COMPUTING, code_sha256
 from cerank.recipes.plan import Plan
-from cerank.runs import checksums, records, run_store
+from cerank.runs import checksums, run_store
 from cerank.runs.layout import ReadingRow, RunFolder
 from cerank.runs.records import Attempt, Done, Failure
 from cerank.text.safe_text import redacted
@@ -52,20 +52,11 @@ def now() -> datetime:
 def versions() -> dict[str, str]:
     """What the numbers may depend on: Python, cerank, how it computes, and the packages it computes with."""
     found = {"python": platform.python_version(), "cerank": cerank.__version__}
-    found["cerank.training"] = code_sha256("learn")[:12]
+    found[COMPUTATION] = code_sha256(*COMPUTING)[:12]
     for name in _PACKAGES:
         with contextlib.suppress(PackageNotFoundError):
             found[name] = version(name)
     return found
-
-
-def code_sha256(room: str = "") -> str:
-    """SHA-256 over cerank's own source files, or those of a room, by name: tells two builds of one version apart."""
-    root = Path(cerank.__file__).parent / room
-    digest = hashlib.sha256()
-    for path in sorted(root.rglob("*.py")):
-        digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()
 
 
 def cpu_name() -> str:
@@ -118,7 +109,7 @@ def _fault_told(folder: RunFolder) -> Iterator[None]:
         _log(traceback.format_exc())
         failure = _crash(error)
         with contextlib.suppress(CerankError):
-            records.save(folder.failure, msgspec.structs.replace(failure, time=records.timestamp(now())))
+            json_records.save(folder.failure, msgspec.structs.replace(failure, time=json_records.timestamp(now())))
         raise RunFailedError(failure.what, where=folder.name, hint=failure.hint) from error
 
 
@@ -155,7 +146,7 @@ def _carried_out(plan: Plan, folder: RunFolder, number: int, *, notes: Notes, be
     beat.enter("start", "", total=0)
     attempt = Attempt(
         number=number,
-        started=records.timestamp(now()),
+        started=json_records.timestamp(now()),
         versions=versions(),
         hostname=socket.gethostname(),
         cpu=cpu_name(),
@@ -191,11 +182,13 @@ def _carried_out(plan: Plan, folder: RunFolder, number: int, *, notes: Notes, be
         "finished", f"attempt {number}; {notes.replayed} steps replayed, {notes.mismatches} of them differently"
     )
     notes.sync()
-    checksums.mark(folder, repair.gaps(folder, plan), records.timestamp(now()))
+    checksums.mark(folder, repair.gaps(folder, plan), json_records.timestamp(now()))
     lists = sorted(folder.path.glob(f"stages/*/final/{manifests.MANIFEST}"))
     checksums.seal(folder, [folder.readings, folder.events, *lists])
-    done = Done(time=records.timestamp(now()), attempt=number, seconds=seconds, seals=disk.sha256_file(folder.seals))
-    records.save(folder.done, done)
+    done = Done(
+        time=json_records.timestamp(now()), attempt=number, seconds=seconds, seals=disk.sha256_file(folder.seals)
+    )
+    json_records.save(folder.done, done)
     _log("finished")
     return ExitCode.OK
 
@@ -205,7 +198,7 @@ def _note_changes(folder: RunFolder, attempt: Attempt, notes: Notes) -> None:
     earlier = [number for number in folder.attempt_numbers() if number < attempt.number]
     if not earlier:
         return
-    before = records.load(folder.attempt(earlier[-1]), Attempt)
+    before = json_records.load(folder.attempt(earlier[-1]), Attempt)
     pairs = [(key, before.versions.get(key, "-"), value) for key, value in attempt.versions.items()]
     pairs += [("cpu", before.cpu, attempt.cpu), ("device", before.device, attempt.device)]
     pairs += [("cerank's code", before.code[:12], attempt.code[:12])]
@@ -238,13 +231,13 @@ def _record_failure(folder: RunFolder, number: int, notes: Notes, failure: Failu
     _log(f"failed: {failure.where + ': ' if failure.where else ''}{failure.what}")
     with contextlib.suppress(CerankError):  # on a full disk the log is all that is left
         notes.event("failed", failure.what)
-        stamped = msgspec.structs.replace(failure, time=records.timestamp(now()), attempt=number)
-        records.save(folder.failure, stamped)
+        stamped = msgspec.structs.replace(failure, time=json_records.timestamp(now()), attempt=number)
+        json_records.save(folder.failure, stamped)
 
 
 def _log(text: str) -> None:
     """A line for log.txt, where the launcher points the worker's output."""
-    line = (f"{records.timestamp(now())} {redacted(text)}") + "\n"
+    line = (f"{json_records.timestamp(now())} {redacted(text)}") + "\n"
     with contextlib.suppress(OSError):  # a full disk: the failure's record, or nothing, says why
         os.write(1, line.encode("utf-8", "backslashreplace"))  # unbuffered: no second try at the exit, which would fail
 

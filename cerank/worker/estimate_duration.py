@@ -17,6 +17,7 @@ from cerank.bench.text_samples import Sample, of_dataset
 from cerank.core.progress import Course, Part
 from cerank.datasets.dataset import Dataset
 from cerank.errors import CerankError
+from cerank.files import json_records
 from cerank.machine import measured_speed
 from cerank.machine.measured_speed import Pace
 from cerank.models.bases import locate
@@ -24,7 +25,6 @@ from cerank.planning import inputs
 from cerank.planning.workload import Work, counted, expected, in_words
 from cerank.recipes.plan import Plan
 from cerank.recipes.schema import Stage
-from cerank.runs import records
 from cerank.runs.layout import RunFolder
 from cerank.worker.heartbeat import Beat
 from cerank.worker.run_inputs import EMBEDDING_LENGTH
@@ -82,7 +82,7 @@ def measured(plan: Plan, datasets: Mapping[str, Dataset]) -> dict[str, Pace]:
                 teacher = locate(inputs.EMBEDDING_BASE, fetch=False)
                 rate = stage_speed.embedding(teacher, learnt, EMBEDDING_LENGTH, plan.device)
                 found = msgspec.structs.replace(found, embed=rate)
-            found = msgspec.structs.replace(found, time=records.timestamp(datetime.now(UTC)))
+            found = msgspec.structs.replace(found, time=json_records.timestamp(datetime.now(UTC)))
             known[key] = found
             measured_speed.keep(Path(plan.cache), key, found)
         out[name] = known[key]

@@ -13,7 +13,7 @@ import msgspec
 from cerank.core.metrics import Progress
 from cerank.core.progress import Course
 from cerank.errors import RunFailedError
-from cerank.runs import records
+from cerank.files import json_records
 
 EVERY = 2.0  # seconds
 
@@ -86,13 +86,13 @@ class Beat:
             over = self._over.wait(EVERY)
             try:
                 self._also()
-                records.save(self._path, self._stamped())
+                json_records.save(self._path, self._stamped())
             except RunFailedError:
                 # advice only: a full disk or a folder that is gone will meet the worker itself, which says so
                 continue
 
     def _stamped(self) -> Progress:
-        found = msgspec.structs.replace(self._progress, time=records.timestamp(self._now()))
+        found = msgspec.structs.replace(self._progress, time=json_records.timestamp(self._now()))
         if self._course is None:
             return found
         with self._lock:

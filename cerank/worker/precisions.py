@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import torch
 
+from cerank.files import json_records
 from cerank.kernels import processor
 from cerank.models.forward_pass import resolved
 from cerank.recipes.plan import Plan
-from cerank.runs import checksums, records
+from cerank.runs import checksums
 from cerank.runs.layout import RunFolder
 from cerank.runs.records import Precisions
 from cerank.worker.run_log import Notes
@@ -21,7 +22,7 @@ def chosen(plan: Plan, folder: RunFolder, notes: Notes) -> dict[str, str]:
     asked = {name: stage.precision for name, stage in plan.recipe.chained()}
     if "auto" not in asked.values():
         return dict(asked)
-    kept = records.load_if_there(folder.precisions, Precisions)
+    kept = json_records.load_if_there(folder.precisions, Precisions)
     if kept is None or kept.chosen.keys() != asked.keys():
         device = torch.device(plan.device)
         kept = Precisions({name: resolved(precision, device) for name, precision in asked.items()})

@@ -17,10 +17,10 @@ import msgspec
 
 from cerank.core.metrics import Event, Reading, Validation
 from cerank.errors import CerankError
-from cerank.files import disk, journal, manifests
+from cerank.files import disk, journal, json_records, manifests
 from cerank.files.disk import DamagedError
 from cerank.recipes.plan import Plan
-from cerank.runs import checksums, records, run_store
+from cerank.runs import checksums, run_store
 from cerank.runs.checksums import Seal
 from cerank.runs.layout import ReadingRow, RunFolder
 from cerank.runs.records import Adopted, Attempt, Done, Failure
@@ -79,7 +79,7 @@ def _records(folder: RunFolder) -> Iterator[Problem]:
     kinds += [(folder.notes, Notes), (folder.done, Done), (folder.failure, Failure), (folder.damage, checksums.Mark)]
     for path, kind in kinds:
         try:
-            records.load_if_there(path, kind)
+            json_records.load_if_there(path, kind)
         except DamagedError as error:
             yield Problem(path, error.what)
 
@@ -87,7 +87,7 @@ def _records(folder: RunFolder) -> Iterator[Problem]:
 def _files(folder: RunFolder, wants_seals: bool) -> Iterator[Problem]:
     """Files that differ from their seals, and those that have none where others have."""
     try:
-        found, done = checksums.of_run(folder), records.load_if_there(folder.done, Done)
+        found, done = checksums.of_run(folder), json_records.load_if_there(folder.done, Done)
     except DamagedError:
         return  # named above; without the list, or its own hash, nothing is told
     if done and done.seals:
@@ -186,7 +186,7 @@ def _vouches_for_itself(path: Path) -> bool:
                 while file.read(1 << 20):
                     pass
             return True
-        return path.suffix == ".json" and records.is_stamped(path.read_bytes().rstrip())
+        return path.suffix == ".json" and json_records.is_stamped(path.read_bytes().rstrip())
     except (OSError, EOFError, zlib.error):
         return False
 
@@ -230,10 +230,10 @@ def _without_bad_rows(path: Path) -> None:
 
 def _is_readable(line: bytes, path: Path) -> bool:
     try:
-        records.decoder_of(_JOURNALS[path.name]).decode(line)
-    except records.UNREADABLE:
+        json_records.decoder_of(_JOURNALS[path.name]).decode(line)
+    except json_records.UNREADABLE:
         return False
-    return records.is_sound(line)
+    return json_records.is_sound(line)
 
 
 def _made_together(folder: RunFolder, path: Path) -> list[Path]:

@@ -14,14 +14,14 @@ import msgspec
 
 from cerank.core.rankings import Ranking, ordered
 from cerank.errors import RunFailedError
-from cerank.files import disk
+from cerank.files import disk, json_records
 from cerank.models.bases import BaseFiles, locate
 from cerank.planning import inputs
 from cerank.recipes.plan import Plan
 from cerank.recipes.schema import Stage
 from cerank.retrieval import bm25, first_stage
 from cerank.retrieval.teachers import Repairs, read_teacher
-from cerank.runs import checksums, records
+from cerank.runs import checksums
 from cerank.runs.layout import RunFolder
 from cerank.tokenization import token_store
 from cerank.tokenization.token_store import TokenStore
@@ -126,7 +126,7 @@ class Sources:
 
     def repairs(self, name: str) -> Repairs:
         """What had to be mended in the teacher of a stage, once `teacher` was asked for."""
-        return records.load_if_there(self._folder.teacher(name).with_suffix(".repairs.json"), Repairs) or Repairs()
+        return json_records.load_if_there(self._folder.teacher(name).with_suffix(".repairs.json"), Repairs) or Repairs()
 
     def _given(self, name: str, stage: Stage) -> Ranking:
         teacher = read_teacher(stage.teacher, self.datasets[inputs.training_dataset(self._plan.recipe, stage)])

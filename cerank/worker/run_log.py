@@ -8,9 +8,8 @@ from datetime import datetime
 import msgspec
 
 from cerank.core.metrics import Event, Position, Scoring
-from cerank.files import journal
+from cerank.files import journal, json_records
 from cerank.files.journal import Journal
-from cerank.runs import records
 from cerank.runs.layout import ReadingRow, RunFolder
 from cerank.text.safe_text import redacted
 
@@ -41,7 +40,7 @@ class Notes:
 
     def time(self) -> str:
         """The attempt's clock, as records hold it."""
-        return records.timestamp(self._now())
+        return json_records.timestamp(self._now())
 
     def event(self, kind: str, text: str, position: Position | None = None) -> None:
         """Something happened; it survives a power cut at once."""

@@ -13,10 +13,11 @@ import msgspec
 
 from cerank.core.metrics import Event, Position
 from cerank.errors import CerankError
-from cerank.files import disk, journal, manifests
+from cerank.files import disk, journal, json_records, manifests
+from cerank.files.source_hash import COMPUTATION
 from cerank.planning.stage_keys import identities
 from cerank.recipes.plan import Plan
-from cerank.runs import checksums, records, run_store
+from cerank.runs import checksums, run_store
 from cerank.runs.layout import ReadingRow, RunFolder
 from cerank.runs.records import Adopted, Attempt, Precisions
 from cerank.worker.train_stage import Desk
@@ -26,7 +27,7 @@ _DECIDING = (
     "transformers",
     "tokenizers",
     "cerank",
-    "cerank.training",
+    COMPUTATION,
 )  # another version of these may give other bits
 _OWN = {"started", "paused", "finished", "failed", "checkpoint saved", "rejected", "replay mismatch", "stage adopted"}
 
@@ -59,7 +60,7 @@ def adopted(desk: Desk, index: int) -> bool:
 def adopt_rankings(desk: Desk, index: int) -> None:
     """Takes over the rankings and measures by an adopted stage, of each test dataset that was tested alike."""
     name, data = desk.plan.recipe.chain[index], desk.plan.recipe.data
-    adoption = records.load_if_there(desk.folder.adopted(index, name), Adopted)
+    adoption = json_records.load_if_there(desk.folder.adopted(index, name), Adopted)
     if adoption is None:
         return
     donor = RunFolder(desk.folder.path.parent / adoption.run)
@@ -93,17 +94,17 @@ def _donors(folder: RunFolder, plan: Plan, index: int) -> Iterator[Donor]:
             if identities(found)[index] != wanted:
                 continue
             numbers = other.attempt_numbers()
-            yield Donor(other, found, records.load(other.attempt(numbers[-1] if numbers else 1), Attempt))
+            yield Donor(other, found, json_records.load(other.attempt(numbers[-1] if numbers else 1), Attempt))
         except (CerankError, KeyError):
             continue  # a damaged run, or a plan of an older form, has nothing to give
 
 
 def _refusal(desk: Desk, donor: Donor, index: int) -> str:
     """Why the donor's stage cannot stand for training it here; "" where it can."""
-    own = records.load(desk.folder.attempt(max(desk.folder.attempt_numbers())), Attempt)
+    own = json_records.load(desk.folder.attempt(max(desk.folder.attempt_numbers())), Attempt)
     pairs = [(key, donor.attempt.versions.get(key, "-"), own.versions.get(key, "-")) for key in _DECIDING]
     pairs.append(("processor", donor.attempt.cpu, own.cpu))
-    kept = records.load_if_there(donor.folder.precisions, Precisions)
+    kept = json_records.load_if_there(donor.folder.precisions, Precisions)
     for name, stage in desk.plan.recipe.chained()[: index + 1]:
         if stage.precision == "auto":  # one processor may be told to do without its bf16
             theirs = kept.chosen.get(name, "-") if kept else "-"
@@ -184,7 +185,7 @@ def _is_tested_alike(plan: Plan, other: Plan, test: str) -> bool:
 def _is_sound(donor: RunFolder, path: Path) -> bool:
     """Whether the donor has the file, as it was sealed."""
     try:
-        checksums.refuse_damaged(donor, path)
+        run_store.refuse_damaged(donor, path)
     except CerankError:
         return False
     return path.is_file()

@@ -173,9 +173,9 @@ class StageWork:
         if found.drift.is_still:
             self._desk.notes.event(
                 "stage moved nothing",
-                f"{self._name}: the weights moved by {found.drift.norm:.1e} of their norm, less than {stage_summary.STILL:g}, "
-                f"and {found.drift.changed:.1%} of them at all; a learning rate of {found.learning_rate:g} over "
-                f"{step} steps taught the model next to nothing",
+                f"{self._name}: the weights moved by {found.drift.norm:.1e} of their norm, less than "
+                f"{stage_summary.STILL:g}, and {found.drift.changed:.1%} of them at all; "
+                f"a learning rate of {found.learning_rate:g} over {step} steps taught the model next to nothing",
                 position,
             )
         folder = self._desk.folder.checkpoints(self._index, self._name)

@@ -11,8 +11,7 @@ import pytest
 from cerank.bench import own_workloads
 from cerank.bench.interleaved_rounds import Answer, Contender, Turn, Work, peers_environment, take_turns
 from cerank.bench.text_samples import Sample
-
-from .conftest import WORDS
+from tests.model_fixtures import WORDS
 
 ANSWERS = """
 import json, sys

@@ -14,9 +14,9 @@ from cerank.bench import own_workloads
 from cerank.bench.interleaved_rounds import COMMAND, Contender, Task, Work, peers_environment
 from cerank.bench.text_samples import Sample, generated, of_dataset
 from cerank.datasets.open_datasets import open_dataset
+from cerank.machine import process_environment
 from cerank.models import cross_encoder
 from cerank.models.bases import BaseFiles, fingerprint, locate
-from cerank.scheduler import local_launcher
 from tests.benchmarks.contenders import Entrant
 
 
@@ -47,7 +47,7 @@ class Arena:
         """A process that holds one work ready, called by its task."""
         options = self.options
         if entrant.is_own:
-            environment = local_launcher.passed(os.environ) | local_launcher.pinned(options.threads)
+            environment = process_environment.passed(os.environ) | process_environment.pinned(options.threads)
         else:
             environment = peers_environment(os.environ, options.threads)
             environment |= {"OMP_WAIT_POLICY": "PASSIVE"} if options.peers_sleep else {}

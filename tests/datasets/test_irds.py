@@ -99,6 +99,9 @@ def test_a_catalogue_id_without_queries_cannot_be_ranked() -> None:
 
 
 def test_neither_datasets_nor_first_stages_import_ir_datasets_or_bm25s_by_themselves() -> None:
-    look = "import sys, cerank.datasets.open_datasets, cerank.retrieval.first_stage, cerank.retrieval.teachers; print(*sys.modules)"
+    look = (
+        "import sys, cerank.datasets.open_datasets, cerank.retrieval.first_stage, cerank.retrieval.teachers; "
+        "print(*sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True)
     assert not {"ir_datasets", "bm25s", "numpy", "torch", "scipy"} & set(done.stdout.split())

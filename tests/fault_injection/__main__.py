@@ -1,8 +1,9 @@
 """`python -m tests.fault_injection`: every promise tried at length, and tests/fault_injection/TABLE.md written again.
 
 Takes some 20 minutes on two cores. A row that fails says so and the others go on; the exit code is then 1.
-`python -m tests.fault_injection --quick` tries each a few times and writes nothing; `python -m tests.fault_injection NAME ...` tries at
-length those whose function or tests hold one of the names. `--lanes 1` tries nothing side by side.
+`python -m tests.fault_injection --quick` tries each a few times and writes nothing;
+`python -m tests.fault_injection NAME ...` tries at length those whose function or tests hold one of the names.
+`--lanes 1` tries nothing side by side.
 """
 
 from __future__ import annotations
@@ -178,7 +179,8 @@ def table_of(trial: Trial, seconds: float) -> str:
     lines = [
         "# Faults, tried",
         "",
-        f"Written by `python -m tests.fault_injection`, which took {seconds / 60:.0f} minutes on {os.cpu_count()} cores.",
+        "Written by `python -m tests.fault_injection`, "
+        f"which took {seconds / 60:.0f} minutes on {os.cpu_count()} cores.",
         "",
         "| Fault | Promise | How tried | Times | Held |",
         "|---|---|---|---:|---:|",

@@ -13,8 +13,7 @@ from unittest import mock
 import msgspec
 
 from cerank.core.metrics import Event, Reading
-from cerank.files import journal
-from cerank.runs import records
+from cerank.files import journal, json_records
 from cerank.runs.layout import RunFolder
 from cerank.runs.records import Attempt
 
@@ -139,8 +138,8 @@ def resumed_elsewhere(folder: str) -> dict[str, Any]:
     plan, settings, _, _ = prepared(folder)
     bad = []
     run = _begun(Path(folder), plan, settings, 2)
-    before = records.load(run.attempt(1), Attempt)
-    records.save(run.attempt(1), msgspec.structs.replace(before, versions={**before.versions, "torch": "1.0"}))
+    before = json_records.load(run.attempt(1), Attempt)
+    json_records.save(run.attempt(1), msgspec.structs.replace(before, versions={**before.versions, "torch": "1.0"}))
     run.seals.unlink()
     finish(run)
     if not any("torch 1.0 -> " in event.text for event in _events(run, "environment changed")):

@@ -192,11 +192,11 @@ def clocks(folder: str) -> dict[str, Any]:
         run = small_run(Path(folder), plan, settings)
         now = datetime.now(UTC) + timedelta(days=days)
         from cerank.core.metrics import Progress
-        from cerank.runs import records
+        from cerank.files import json_records
         from cerank.runs.records import Attempt
 
-        records.save(run.attempt(1), Attempt(number=1, started="2026-01-01T00:00:00+00:00"))
-        records.save(run.progress, Progress("train"))
+        json_records.save(run.attempt(1), Attempt(number=1, started="2026-01-01T00:00:00+00:00"))
+        json_records.save(run.progress, Progress("train"))
         with Lease.take(run.lease, now):
             held = run_store.status(run, now)
         left = run_store.status(run, now)

@@ -13,7 +13,7 @@ from pathlib import Path
 from cerank.core.metrics import Event, Progress
 from cerank.datasets.open_datasets import open_dataset
 from cerank.errors import CerankError
-from cerank.files import journal
+from cerank.files import journal, json_records
 from cerank.importing.format_catalog import FORMATS
 from cerank.importing.import_files import Choices, import_files
 from cerank.models.bases import locate
@@ -21,7 +21,7 @@ from cerank.recipes.loading import load
 from cerank.recipes.matrix_loading import load_matrix
 from cerank.recipes.matrix_schema import MatrixRecord
 from cerank.retrieval.teachers import read_permutations
-from cerank.runs import queue, records, run_store, run_summaries, user_labels
+from cerank.runs import queue, run_store, run_summaries, user_labels
 from cerank.runs.layout import ReadingRow, RunFolder
 from cerank.settings import Flags, resolve
 from cerank.text.safe_text import shown
@@ -210,14 +210,14 @@ TARGETS: dict[str, Target] = {
     "events": Target("events.jsonl", _lab_file("events.jsonl", lambda _, folder: journal.read(folder.events, Event))),
     "progress": Target(
         "progress.json",
-        _lab_file("progress.json", lambda _, folder: records.load(folder.progress, Progress)),
+        _lab_file("progress.json", lambda _, folder: json_records.load(folder.progress, Progress)),
         needs_line=False,
     ),
     "notes": Target(
         "notes.json", _lab_file("notes.json", lambda _, folder: user_labels.load(folder)), needs_line=False
     ),
     "queue": Target("queue.json", _lab_file("/queue/queue.json", lambda lab, _: queue.entries(lab)), needs_line=False),
-    "matrix-record": Target("m.json", lambda path: records.load(path, MatrixRecord), needs_line=False),
+    "matrix-record": Target("m.json", lambda path: json_records.load(path, MatrixRecord), needs_line=False),
     "base-config": Target("config.json", _base, needs_line=False),
     "base-mark": Target("cerank.json", _base, needs_line=False),
     **{f"import-{name}": Target("given", _imported(name)) for name in FORMATS},

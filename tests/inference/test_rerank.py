@@ -9,9 +9,8 @@ from cerank.errors import MissingError, RunFailedError
 from cerank.inference.rerank import Embedder, Scorer, similarity
 from cerank.models.cross_encoder import load, tokenizer_of
 from cerank.tokenization.tokens import Tokens
-
-from .conftest import WORDS
-from .test_gradients import hold
+from tests.model_fixtures import WORDS
+from tests.training.test_gradients import hold
 
 QUERIES = {f"q{i}": f"{WORDS[i]} {WORDS[-i]}" for i in range(8)}
 DOCUMENTS = {f"d{i}": " ".join(WORDS[i : i + 1 + i % 5]) for i in range(16)}

@@ -10,8 +10,7 @@ from cerank.inference.score_cache import identity, scored
 from cerank.inference.score_files import KeptScores
 from cerank.models.cross_encoder import load, tokenizer_of
 from cerank.tokenization.tokens import Tokens
-
-from .conftest import WORDS
+from tests.model_fixtures import WORDS
 
 DOCUMENTS = {f"d{n}": " ".join(WORDS[(n * 7 + j) % 20] for j in range(1 + n % 9)) for n in range(40)}
 QUERIES = {f"q{n}": f"{WORDS[n]} {WORDS[-n]}" for n in range(5)}

@@ -14,7 +14,7 @@ import pytest
 
 from cerank.core.metrics import Event, Progress
 from cerank.errors import HeldError, RunFailedError, UsageError
-from cerank.files import disk
+from cerank.files import disk, json_records
 from cerank.files.disk import DamagedError
 from cerank.files.journal import Journal
 from cerank.files.lease import Lease
@@ -33,7 +33,7 @@ def run(tmp_path: Path, plan: Plan, now: datetime) -> RunFolder:
 
 
 def started(run: RunFolder, number: int = 1) -> None:
-    records.save(run.attempt(number), Attempt(number=number, started="2026-11-23T10:43:31+00:00"))
+    json_records.save(run.attempt(number), Attempt(number=number, started="2026-11-23T10:43:31+00:00"))
 
 
 def happened(run: RunFolder, *kinds: str) -> None:
@@ -122,7 +122,7 @@ def test_a_plan_that_was_edited_is_damage(run: RunFolder) -> None:
 
 
 def test_a_plan_from_before_a_setting_existed_is_read_with_its_default(run: RunFolder, plan: Plan) -> None:
-    stored = records.load(run.plan, records.StoredPlan)
+    stored = json_records.load(run.plan, records.StoredPlan)
     older = bytes(stored.plan).replace(b'"pooling":"auto",', b"")
     assert older != bytes(stored.plan)
     again = records.StoredPlan(stored.fingerprint, hashlib.sha256(older).hexdigest(), msgspec.Raw(older))
@@ -162,7 +162,7 @@ def test_a_run_that_was_never_started_waits(run: RunFolder, now: datetime) -> No
 def test_a_held_run_is_running_and_a_request_makes_it_stopping(run: RunFolder, now: datetime) -> None:
     started(run)
     happened(run, "started")
-    records.save(run.progress, Progress("train", done=3, total=10))
+    json_records.save(run.progress, Progress("train", done=3, total=10))
     with Lease.take(run.lease):
         status = run_store.status(run, now)
         assert (status.state, status.attempts) == ("running", 1)
@@ -184,21 +184,21 @@ def test_a_run_whose_worker_said_that_it_paused_is_paused(run: RunFolder, now: d
 def test_a_run_whose_worker_went_without_a_word_is_lost(run: RunFolder, now: datetime) -> None:
     started(run)
     with Lease.take(run.lease):
-        records.save(run.progress, Progress("train"))
+        json_records.save(run.progress, Progress("train"))
     assert run_store.status(run, now).state == "lost"
 
 
 def test_a_finished_run_is_finished_even_while_its_worker_is_leaving(run: RunFolder, now: datetime) -> None:
     started(run)
     with Lease.take(run.lease):
-        records.save(run.done, Done(time="2026-11-23T11:00:00+00:00"))
+        json_records.save(run.done, Done(time="2026-11-23T11:00:00+00:00"))
         assert run_store.status(run, now).state == "finished"
     assert run_store.status(run, now).state == "finished"
 
 
 def test_a_failed_run_says_why_until_its_failure_is_cleared(run: RunFolder, now: datetime) -> None:
     started(run)
-    records.save(run.failure, Failure(kind="RunFailedError", what="the loss is NaN", where="step 7", hint="look"))
+    json_records.save(run.failure, Failure(kind="RunFailedError", what="the loss is NaN", where="step 7", hint="look"))
     status = run_store.status(run, now)
     assert status.state == "failed"
     assert status.text == "step 7: the loss is NaN (look)"
@@ -216,7 +216,7 @@ def test_a_stale_owner_of_this_very_process_makes_no_run_running(run: RunFolder,
 def test_a_worker_on_another_host_counts_as_running_while_it_beats(run: RunFolder) -> None:
     started(run)
     run.lease.write_bytes(b'{"pid":1,"ticks":5,"boot":"b","host":"another.host"}')
-    records.save(run.progress, Progress("train"))
+    json_records.save(run.progress, Progress("train"))
     beat = datetime.fromtimestamp(run.progress.stat().st_mtime).astimezone()
     assert run_store.status(run, beat + timedelta(seconds=5)).state == "running"
     assert run_store.status(run, beat + timedelta(seconds=60)).state == "lost"
@@ -224,7 +224,7 @@ def test_a_worker_on_another_host_counts_as_running_while_it_beats(run: RunFolde
 
 def test_a_clock_that_jumps_changes_no_state_and_gives_no_negative_age(run: RunFolder, now: datetime) -> None:
     started(run)
-    records.save(run.progress, Progress("train"))
+    json_records.save(run.progress, Progress("train"))
     for days in (-400, -1, 0, 1, 400):
         with Lease.take(run.lease):
             status = run_store.status(run, now + timedelta(days=days))

@@ -19,9 +19,10 @@ from pathlib import Path
 
 from cerank.core.metrics import Event, Progress
 from cerank.errors import ExitCode, HeldError
+from cerank.files import json_records
 from cerank.files.journal import Journal
 from cerank.files.lease import Lease
-from cerank.runs import records, run_store
+from cerank.runs import run_store
 from cerank.runs.layout import RunFolder
 from cerank.runs.records import Attempt, Done, Failure
 
@@ -57,15 +58,15 @@ def alone(lab: Path) -> Iterator[None]:
 
 
 def carried_out(folder: RunFolder, label: str, events: Journal[Event], asked: list[int]) -> int:
-    time_now = records.timestamp(datetime.now(UTC))
+    time_now = json_records.timestamp(datetime.now(UTC))
     number = len(folder.attempt_numbers()) + 1
     where = f"pid {os.getpid()} CUDA_VISIBLE_DEVICES={os.environ.get('CUDA_VISIBLE_DEVICES')}"
     events.append(Event("started", where, time_now, number))
     events.sync()
     run_store.clear_stop(folder)
     run_store.clear_failure(folder)
-    records.save(folder.progress, Progress("train", attempt=number))
-    records.save(folder.attempt(number), Attempt(number=number, started=time_now))
+    json_records.save(folder.progress, Progress("train", attempt=number))
+    json_records.save(folder.attempt(number), Attempt(number=number, started=time_now))
     deadline = time.monotonic() + 600
     while label.startswith("hold") and not (folder.lab / "release").exists() and time.monotonic() < deadline:
         if asked or folder.stop.exists():
@@ -73,9 +74,9 @@ def carried_out(folder: RunFolder, label: str, events: Journal[Event], asked: li
             return ExitCode.PAUSED
         time.sleep(0.02)
     if label == "fail":
-        records.save(folder.failure, Failure(kind="RunFailedError", what="as asked"))
+        json_records.save(folder.failure, Failure(kind="RunFailedError", what="as asked"))
         return ExitCode.FAILED
-    records.save(folder.done, Done(time=time_now, attempt=number))
+    json_records.save(folder.done, Done(time=time_now, attempt=number))
     return ExitCode.OK
 
 

@@ -62,7 +62,7 @@ def test_anything_with_a_text_can_be_shown() -> None:
 
 def nouns() -> list[str]:
     """Every noun that the package has counted."""
-    package = Path(__file__).parents[1] / "cerank"
+    package = Path(__file__).parents[2] / "cerank"
     trees = [ast.parse(path.read_text("utf8")) for path in package.rglob("*.py")]
     calls = [
         node

@@ -18,8 +18,8 @@ from cerank.tokenization.tokens import Tokens
 from cerank.training.gradients import HALVINGS, Gradients, _in_order, rows_of
 from cerank.training.losses import LOSSES
 from cerank.training.trainer import PausedError, Trainer
+from tests.model_fixtures import WORDS
 
-from .conftest import WORDS
 from .test_trainer import STAGE, Notes, same_weights, trained
 
 CPU = torch.device("cpu")

@@ -17,8 +17,7 @@ from cerank.tokenization.tokens import Tokens
 from cerank.training import checkpoints
 from cerank.training.sampler import Sampler
 from cerank.training.trainer import Material, PausedError, Trainer
-
-from .conftest import WORDS
+from tests.model_fixtures import WORDS
 
 STAGE = Stage(
     steps=12,

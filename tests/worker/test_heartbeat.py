@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from cerank.core.metrics import Progress
-from cerank.runs import records
+from cerank.files import json_records
 from cerank.worker.heartbeat import Beat
 
 
@@ -19,7 +19,7 @@ def test_the_time_left_counts_only_what_this_attempt_did(tmp_path, monkeypatch):
         beat.advance(1, pairs=32)
     beat.start()
     beat.stop()
-    found = records.load(tmp_path / "progress.json", Progress)
+    found = json_records.load(tmp_path / "progress.json", Progress)
     assert (found.phase, found.done, found.total) == ("train", 110, 200)
     assert found.seconds_left == 90.0
     assert found.pairs_per_second == 32.0

@@ -8,13 +8,12 @@ import msgspec
 import pytest
 
 from cerank.core.metrics import Event
-from cerank.files import disk, journal, manifests
+from cerank.files import disk, journal, json_records, manifests
 from cerank.planning.stage_keys import expected, identities
-from cerank.runs import records
 from cerank.runs.records import Adopted, Attempt, Precisions
+from tests.worker.test_whole_runs import forked, rows_of
 
 from .small import bits_of, small_plan, small_run
-from .test_runs import forked, rows_of
 
 
 def replaced(plan, **recipe):
@@ -71,7 +70,7 @@ def test_a_shared_stage_is_taken_over_with_the_bits_that_training_would_have_giv
 
     assert wanted(taken) == wanted(apart)
     assert rows_of(taken) == rows_of(apart)
-    adoption = records.load(taken.adopted(0, "contrastive"), Adopted)
+    adoption = json_records.load(taken.adopted(0, "contrastive"), Adopted)
     assert adoption.run == donor.name
     assert adoption.identity == identities(alone)[0]
     assert adoption.sha256 == disk.sha256_file(taken.final(0, "contrastive") / manifests.MANIFEST)
@@ -103,8 +102,8 @@ def test_a_model_of_another_torch_is_no_donor(lab, tmp_path):
     elsewhere = msgspec.structs.replace(settings, lab=tmp_path / "lab")
     copy = type(donor)(elsewhere.lab / "runs" / donor.name)
     shutil.copytree(donor.path, copy.path)
-    attempt = records.load(copy.attempt(1), Attempt)
-    records.save(copy.attempt(1), msgspec.structs.replace(attempt, versions={**attempt.versions, "torch": "1.0"}))
+    attempt = json_records.load(copy.attempt(1), Attempt)
+    json_records.save(copy.attempt(1), msgspec.structs.replace(attempt, versions={**attempt.versions, "torch": "1.0"}))
     run = small_run(elsewhere.lab, alone, elsewhere)
     assert forked(run) == (1, 0), run.log.read_text()
     assert not run.adopted(0, "contrastive").exists()
@@ -116,7 +115,7 @@ def test_a_kill_during_the_taking_over_changes_nothing(lab):
     run = small_run(settings.lab, alone, settings, second=20)
     attempts, code = forked(run, seed=3, kills=6, longest=0.6)
     assert code == 0, run.log.read_text()
-    assert records.load(run.adopted(0, "contrastive"), Adopted).identity == identities(alone)[0]
+    assert json_records.load(run.adopted(0, "contrastive"), Adopted).identity == identities(alone)[0]
     calm = small_run(settings.lab, alone, settings, second=21)
     assert forked(calm) == (1, 0)
     assert rows_of(run) == rows_of(calm)
@@ -131,12 +130,12 @@ def test_a_model_that_auto_computed_in_another_precision_is_no_donor(lab, tmp_pa
     plan = replaced(alone, stages={"contrastive": auto})
     first = small_run(elsewhere.lab, plan, elsewhere)
     assert forked(first) == (1, 0), first.log.read_text()
-    kept = records.load(first.precisions, Precisions).chosen["contrastive"]
+    kept = json_records.load(first.precisions, Precisions).chosen["contrastive"]
     again = small_run(elsewhere.lab, plan, elsewhere, second=10)
     assert forked(again) == (1, 0), again.log.read_text()
-    assert records.load(again.adopted(0, "contrastive"), Adopted).run == first.name
+    assert json_records.load(again.adopted(0, "contrastive"), Adopted).run == first.name
     shutil.rmtree(again.path)
-    records.save(first.precisions, Precisions({"contrastive": "bf16" if kept == "fp32" else "fp32"}))
+    json_records.save(first.precisions, Precisions({"contrastive": "bf16" if kept == "fp32" else "fp32"}))
     other = small_run(elsewhere.lab, plan, elsewhere, second=20)
     assert forked(other) == (1, 0), other.log.read_text()
     assert not other.adopted(0, "contrastive").exists()

@@ -13,9 +13,8 @@ from cerank.cli import table_columns
 from cerank.core.metrics import Event, Validation
 from cerank.datasets.query_overlaps import Shared
 from cerank.errors import UsageError
-from cerank.files import journal
+from cerank.files import journal, json_records
 from cerank.inference.rerank import Scorer
-from cerank.runs import records
 from cerank.training import stage_summary
 from cerank.training.stage_summary import RankingFacts
 from cerank.trec.text_io import read_run
@@ -24,9 +23,9 @@ from cerank.worker.run_inputs import Sources
 from cerank.worker.run_log import Notes
 from cerank.worker.stop_request import StopFlag
 from cerank.worker.train_stage import Desk, StageWork
+from tests.worker.test_whole_runs import forked, rows_of
 
 from .small import STAGE, small_plan, small_run
-from .test_runs import forked, rows_of
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 CONTRASTIVE = {**STAGE, "validation_loss": "yes", "truncation": "longest_first", "in_batch": 2}
@@ -118,7 +117,7 @@ def test_a_stages_facts_are_its_supply_its_repairs_and_how_far_its_weights_moved
 
 def test_what_parts_share_is_told_once_and_kept(finished):
     run, _ = finished
-    shared = records.load(run.overlaps, Shared).overlaps
+    shared = json_records.load(run.overlaps, Shared).overlaps
     told = [event.text for event in journal.read(run.events, Event) if event.kind == "queries shared"]
     assert told == [str(overlap) for overlap in shared]
     assert all(overlap.by_id == 0 for overlap in shared)
@@ -129,7 +128,7 @@ def test_first_stage_and_models_are_measured_at_one_depth_and_ties_are_on_record
     (test,) = plan.recipe.data.test
     for first in plan.recipe.data.first_stages:
         found = [
-            records.load(run.ranking_facts(system, test, first), RankingFacts)
+            json_records.load(run.ranking_facts(system, test, first), RankingFacts)
             for system in ("first-stage", "contrastive", "distill")
         ]
         assert len({(one.queries, one.shallowest, one.deepest) for one in found}) == 1
@@ -141,7 +140,7 @@ def test_show_tells_stages_rankings_and_shared_queries(finished):
     run, plan = finished
     assert [row[0] for row in table_columns.stages(run, plan).rows] == ["contrastive", "distill"]
     assert len(table_columns.rankings(run, plan).rows) == 6
-    assert table_columns.shared(records.load(run.overlaps, Shared).overlaps).name == "shared_queries"
+    assert table_columns.shared(json_records.load(run.overlaps, Shared).overlaps).name == "shared_queries"
 
 
 def test_a_checkpoint_scores_with_the_lengths_its_stage_had(finished):

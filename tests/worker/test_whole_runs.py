@@ -13,16 +13,15 @@ from datetime import UTC, datetime
 import msgspec
 import pytest
 
-from cerank.app.comparison import comparisons
+from cerank.app.comparison import comparisons, stage_costs
 from cerank.app.lab import Lab
-from cerank.app.run_views import stage_costs
 from cerank.core.metrics import Event, Reading, Validation
 from cerank.datasets.open_datasets import open_dataset
 from cerank.files import journal
 from cerank.inference.rerank import Scorer
+from cerank.machine.process_environment import pinned
 from cerank.runs import run_store
 from cerank.runs.layout import ReadingRow
-from cerank.scheduler.local_launcher import pinned
 from cerank.trec.text_io import read_qrels, read_run
 from tests.warm import started
 

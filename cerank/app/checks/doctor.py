@@ -22,15 +22,14 @@ import msgspec
 from cerank import recipes
 from cerank.app import estimates, plans
 from cerank.errors import CerankError, HeldError
-from cerank.files import disk, lease
+from cerank.files import disk, json_records, lease
 from cerank.files.disk import DamagedError
 from cerank.files.lease import Lease
-from cerank.machine import device_locks, devices
+from cerank.machine import device_locks, devices, process_environment
 from cerank.models.bases import BASES, is_here
-from cerank.runs import queue, records, run_store
+from cerank.runs import queue, run_store
 from cerank.runs.layout import QueueFolder, RunFolder, runs_folder
 from cerank.runs.records import Attempt
-from cerank.scheduler import local_launcher
 from cerank.settings import Settings
 from cerank.text.safe_text import counted
 
@@ -152,9 +151,9 @@ def _devices() -> Iterator[Finding]:
 
 def _processor() -> Iterator[Finding]:
     """What the processor multiplies fast, measured in a process of its own, as torch takes seconds to import."""
-    threads = plans.physical_cores()
+    threads = devices.physical_cores()
     command = [sys.executable, "-P", "-m", "cerank.kernels.processor", str(threads)]
-    environment = local_launcher.passed(os.environ) | local_launcher.pinned(threads)
+    environment = process_environment.passed(os.environ) | process_environment.pinned(threads)
     try:
         done = subprocess.run(command, env=environment, capture_output=True, timeout=_PATIENCE, check=True)
         found = msgspec.json.decode(done.stdout, type=_Processor)
@@ -293,7 +292,7 @@ def _can_go_on(folder: RunFolder) -> Iterator[Finding]:
         numbers = folder.attempt_numbers()
         if not numbers:
             return
-        before = records.load(folder.attempt(numbers[-1]), Attempt).versions
+        before = json_records.load(folder.attempt(numbers[-1]), Attempt).versions
         changed = []
         for name, old in before.items():
             with contextlib.suppress(PackageNotFoundError):

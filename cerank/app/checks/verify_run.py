@@ -14,11 +14,11 @@ import msgspec
 
 from cerank.core.metrics import Event
 from cerank.errors import CerankError, RunFailedError
-from cerank.files import journal
+from cerank.files import journal, json_records
 from cerank.files.lease import Lease
 from cerank.files.manifests import MANIFEST
 from cerank.recipes.plan import Plan
-from cerank.runs import checksums, records, run_store
+from cerank.runs import checksums, run_store
 from cerank.runs.layout import RunFolder
 
 SAME = 1e-12  # a measure computed again differs by less
@@ -100,7 +100,7 @@ def doubts(lab: Path, texts: Sequence[str]) -> list[str]:
 
 def _leave_mark(folder: RunFolder, problems: list[str], now: datetime) -> None:
     with contextlib.suppress(CerankError), Lease.take(folder.lease, now):  # held, or a disk that cannot be written to
-        checksums.mark(folder, problems, records.timestamp(now))
+        checksums.mark(folder, problems, json_records.timestamp(now))
 
 
 def _measured(folder: RunFolder, plan: Plan) -> Iterator[tuple[str, str, str]]:
@@ -136,5 +136,5 @@ def _again(folder: RunFolder, key: tuple[str, str, str]) -> tuple[int, float]:
 def _rows(path: Path) -> list[_Row]:
     try:
         return msgspec.json.Decoder(_Row).decode_lines(path.read_bytes())
-    except (OSError, *records.UNREADABLE) as error:
-        raise RunFailedError(f"not a readable measures file: {records.reason(error)}", where=str(path)) from error
+    except (OSError, *json_records.UNREADABLE) as error:
+        raise RunFailedError(f"not a readable measures file: {json_records.reason(error)}", where=str(path)) from error

@@ -18,7 +18,7 @@ from cerank.app.comparison import margins as margins_of
 from cerank.errors import MissingError, UsageError
 from cerank.recipes.plan import Plan
 from cerank.registry import nearest
-from cerank.runs import checksums, run_store
+from cerank.runs import run_store
 from cerank.runs.layout import RunFolder
 from cerank.settings import Settings
 
@@ -143,7 +143,7 @@ def _seeds(label: str, members: Sequence[RunTarget | FileTarget], how: str) -> S
 
 def _no_seeds(label: str, first: RunTarget, other: RunTarget) -> UsageError:
     """The error for two runs that are not seeds of one recipe: what they differ in."""
-    from cerank.app.run_views import plan_view
+    from cerank.app import plan_view
 
     odd = [one for one in plan_view.differences(first.plan, other.plan) if not _NOT_IDENTITY.match(one.key)]
     shown = [f"{one.key}: {one.one or 'nothing'} against {one.other or 'nothing'}" for one in odd]
@@ -350,7 +350,7 @@ def _run_qrels(folder: RunFolder, test: str) -> Qrels:
     if not path.exists():
         hint = f"cerank show {run_store.short_name(folder)}"
         raise MissingError("it has not come to measuring yet", where=run_store.title(folder), hint=hint)
-    checksums.refuse_damaged(folder, path)
+    run_store.refuse_damaged(folder, path)
     return read_qrels(path)
 
 
@@ -371,7 +371,7 @@ def _of_run(found: RunTarget, names: Sequence[str], only: str = "") -> System:
             raise MissingError(
                 f"it has no ranking by {found.system} yet", where=run_store.title(found.folder), hint=hint
             )
-        checksums.refuse_damaged(found.folder, path)
+        run_store.refuse_damaged(found.folder, path)
         qrels = _run_qrels(found.folder, test)
         condition = Condition(short_name(test), short_name(first))
         rows.append(measured(names, condition, qrels, identity(qrels), read_run(path).ranking))

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from cerank.app.comparison import comparisons
-from cerank.app.run_views import stage_costs
+from cerank.app.comparison import comparisons, stage_costs
 from cerank.runs import run_store
 from cerank.runs.layout import RunFolder
 from cerank.text.table_data import Column, Table

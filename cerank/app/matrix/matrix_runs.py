@@ -21,14 +21,16 @@ from cerank.app.matrix.matrix_planning import Say, Tally
 from cerank.app.missing_inputs import Need, look
 from cerank.app.plans import Work
 from cerank.errors import CerankError, MissingError, RecipeError, UsageError
+from cerank.files import json_records
 from cerank.files.disk import DamagedError
+from cerank.machine import devices
 from cerank.planning import stage_keys
 from cerank.recipes.matrix_schema import Matrix, MatrixCell, MatrixRecord
 from cerank.recipes.plan import Plan
 from cerank.recipes.schema import Recipe
 from cerank.registry import nearest
 from cerank.runs import declared_matrices as kept
-from cerank.runs import records, run_store
+from cerank.runs import run_store
 from cerank.runs.layout import RunFolder, runs_folder
 from cerank.runs.records import StoredPlan
 from cerank.settings import Settings
@@ -206,7 +208,7 @@ def outline(grid_: Grid, settings: Settings, pairs_per_second: float = 0.0) -> O
         pairs_per_second: of training, where a person knows better; scoring is taken to be three times as fast.
     """
     found = look([cell.recipe for cell in grid_.cells], settings.cache)
-    device, threads = plans.device_named(settings.device), settings.threads or plans.physical_cores()
+    device, threads = devices.device_named(settings.device), settings.threads or devices.physical_cores()
     record = kept.load_if_there(settings.lab, grid_.matrix.name)
     there = {(cell.recipe, cell.base, cell.seed): cell.run for cell in record.cells} if record else {}
     lab, tally, rows = Lab(settings), Tally(), []
@@ -315,7 +317,7 @@ def _by_plan(lab: Lab) -> dict[tuple[str, str], RunFolder]:
     best: dict[tuple[str, str], int] = {}
     for folder in run_store.folders(lab.folder):
         try:
-            key = (run_store.load_plan(folder).recipe.name, records.load(folder.plan, StoredPlan).fingerprint)
+            key = (run_store.load_plan(folder).recipe.name, json_records.load(folder.plan, StoredPlan).fingerprint)
         except DamagedError:  # the list of runs says so
             continue
         rank = order.get(lab.status(folder).state, 0)
@@ -329,7 +331,7 @@ def _record(
 ) -> MatrixRecord:
     """The record of the matrix, with the runs that an earlier asking added to it."""
     first = planned[0]
-    data, time = first.recipe.data, records.timestamp(now)
+    data, time = first.recipe.data, json_records.timestamp(now)
     cells = {
         (plan.recipe.name, plan.recipe.base, plan.recipe.seed): MatrixCell(
             run=name, recipe=plan.recipe.name, base=plan.recipe.base, seed=plan.recipe.seed

@@ -16,8 +16,8 @@ from cerank.app.comparison.comparisons import FIRST_STAGE, RunTarget, SeedsTarge
 from cerank.app.report.report_data import FIRST, Source
 from cerank.app.report.report_scope import Declared, Row
 from cerank.evaluation.systems import Condition, Measured, System
-from cerank.files import disk
-from cerank.runs import records, run_store
+from cerank.files import disk, json_records
+from cerank.runs import run_store
 from cerank.settings import Settings
 from cerank.text.safe_text import counted
 from cerank.training import stage_summary
@@ -186,11 +186,11 @@ def _pairs(member: RunTarget) -> Iterable[tuple[str, str]]:
 
 def _differing(path: Path, entry: Measured) -> int:
     """Values of the file that differ from those of the ranking, by the measures that both have."""
-    decoder = records.decoder_of(_QueryMeasures)
+    decoder = json_records.decoder_of(_QueryMeasures)
     try:
         rows = [decoder.decode(line) for line in path.read_bytes().splitlines()]
-    except records.UNREADABLE as error:
-        raise disk.DamagedError(f"not a measures file: {records.reason(error)}", where=str(path)) from error
+    except json_records.UNREADABLE as error:
+        raise disk.DamagedError(f"not a measures file: {json_records.reason(error)}", where=str(path)) from error
     return sum(
         abs(value - entry.values[name].get(row.query_id, float("inf"))) > _SAME
         for row in rows

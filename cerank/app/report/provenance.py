@@ -15,7 +15,7 @@ from cerank.app.report.report_data import RunFacts, StageRecord
 from cerank.app.report.report_scope import Declared
 from cerank.core.metrics import Event
 from cerank.datasets.query_overlaps import Shared
-from cerank.files import journal
+from cerank.files import journal, json_records
 from cerank.runs import records, run_store
 from cerank.runs.layout import RunFolder, plain
 from cerank.training import stage_summary
@@ -41,7 +41,7 @@ def audited(found: Declared) -> tuple[RunFacts, ...]:
 def tied(members: Sequence[RunTarget], system: str, test: str, first_stage: str) -> float | None:
     """The mean share of tied documents that the runs recorded of one ranking; None where none did."""
     paths = [member.folder.ranking_facts(system, test, first_stage) for member in members]
-    found = [one.tied for path in paths if (one := records.load_if_there(path, stage_summary.RankingFacts))]
+    found = [one.tied for path in paths if (one := json_records.load_if_there(path, stage_summary.RankingFacts))]
     return statistics.fmean(found) if found else None
 
 
@@ -53,7 +53,7 @@ def recipe_file(run: str) -> str:
 def _facts(member: RunTarget, model: str) -> RunFacts:
     folder, plan = member.folder, member.plan
     events = journal.read(folder.events, Event)
-    shared = records.load_if_there(folder.overlaps, Shared)
+    shared = json_records.load_if_there(folder.overlaps, Shared)
     passing = {*_PASSING, *(["queries shared"] if shared else [])}
     return RunFacts(
         run=folder.name,
@@ -88,7 +88,7 @@ def _command(run: str, device: str, threads: int) -> str:
 def _versions(folder: RunFolder, planned: dict[str, str]) -> tuple[tuple[str, str], ...]:
     """Of the last attempt, else of the plan."""
     numbers = folder.attempt_numbers()
-    attempt = records.load_if_there(folder.attempt(numbers[-1]), records.Attempt) if numbers else None
+    attempt = json_records.load_if_there(folder.attempt(numbers[-1]), records.Attempt) if numbers else None
     return tuple((attempt.versions if attempt else planned).items())
 
 

@@ -56,7 +56,8 @@ def verify(
         ]
         if found.problems:
             say(
-                f"{run_store.title(folder)} is damaged: `cerank resume {run_store.short_name(folder)}` makes again what can be"
+                f"{run_store.title(folder)} is damaged: "
+                f"`cerank resume {run_store.short_name(folder)}` makes again what can be"
             )
     emit(Table("verified", _VERIFIED, tuple(rows)), settings.format)
     if not is_well:

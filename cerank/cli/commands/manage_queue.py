@@ -120,5 +120,6 @@ def drop_from_queue(name: RunName, lab: options.Lab = None) -> None:
         raise UsageError("it is not in the queue", where=run_store.title(folder), hint="`cerank queue` lists what is")
     home.unqueue(folder)
     say(
-        f"run {run_store.title(folder)} is out of the queue; `cerank queue add {run_store.short_name(folder)}` puts it back"
+        f"run {run_store.title(folder)} is out of the queue; "
+        f"`cerank queue add {run_store.short_name(folder)}` puts it back"
     )

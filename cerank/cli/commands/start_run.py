@@ -155,7 +155,8 @@ def _start(settings: Settings, plan: Plan, toml: bytes, *, detach: bool, wide: b
     folder, worker = Lab(settings).start(plan, toml)
     if detach:
         say(
-            f"run {run_store.title(folder)} goes on in the background; `cerank logs -f {run_store.short_name(folder)}` follows it"
+            f"run {run_store.title(folder)} goes on in the background; "
+            f"`cerank logs -f {run_store.short_name(folder)}` follows it"
         )
         put(folder.name + "\n")
         return
@@ -180,7 +181,8 @@ def resume(
     if detach:
         live_status.wait_until_held(home, folder, worker)
         say(
-            f"run {run_store.title(folder)} goes on in the background; `cerank logs -f {run_store.short_name(folder)}` follows it"
+            f"run {run_store.title(folder)} goes on in the background; "
+            f"`cerank logs -f {run_store.short_name(folder)}` follows it"
         )
         return
     raise typer.Exit(live_status.follow(home, folder, worker, settings.format, wide=wide))

@@ -12,8 +12,8 @@ from cerank.cli import options, table_columns
 from cerank.cli.commands.start_run import RunName, settings_of
 from cerank.cli.output import emit, put, say
 from cerank.errors import MissingError
+from cerank.files import json_records
 from cerank.files.safe_open import read_file
-from cerank.runs import records
 
 _POLL = 0.5  # seconds between looks at a log that is followed
 
@@ -57,7 +57,7 @@ def show(
             table_columns.stages(folder, row.plan),
             table_columns.validations(folder, row.plan),
         ]
-        overlaps = records.load_if_there(folder.overlaps, Shared)
+        overlaps = json_records.load_if_there(folder.overlaps, Shared)
         shown += [table_columns.shared(overlaps.overlaps)] if overlaps and overlaps.overlaps else []
         try:
             told = run_answer.of_run(folder)

@@ -1,6 +1,7 @@
 """The embedded dataset: known-item search in the documentation of Python's own standard library.
 
-`materialise` builds it at first use and keeps it in the cache as three folders in the layout of `datasets.local_folders`.
+`materialise` builds it at first use and keeps it in the cache as three folders in the layout of
+`datasets.local_folders`.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from textual.screen import Screen
 
 if TYPE_CHECKING:
     from cerank.app.run_views.run_monitor import Entry
-    from cerank.tui.app import CerankApp
+    from cerank.tui.protocol import LabApp
 
 T = TypeVar("T")
 
@@ -23,9 +23,9 @@ class LabScreen(Screen[None]):
     wants_every_look = False  # whether `see` is called at every look, or only when a run changed
 
     @property
-    def house(self) -> CerankApp:
+    def house(self) -> LabApp:
         """The app, with its lab, its runs and its marks."""
-        return cast("CerankApp", self.app)
+        return cast("LabApp", self.app)
 
     def see(self, entries: tuple[Entry, ...]) -> None:
         """Shows the runs as they are now; called once a second at most, on the screen in front only."""

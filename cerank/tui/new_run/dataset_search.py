@@ -23,7 +23,7 @@ from cerank.tui.cells import content, joined
 from cerank.tui.common.line_input import LineInput
 
 if TYPE_CHECKING:
-    from cerank.tui.app import CerankApp
+    from cerank.tui.protocol import LabApp
 
 PAUSE = 0.3  # seconds without a key before a search
 MOST = 200  # lines shown
@@ -114,7 +114,7 @@ class DatasetSearch(Vertical):
                 return error
 
         self._say("looking …")
-        cast("CerankApp", self.app).do(look, self._see, group="datasets", node=self)
+        cast("LabApp", self.app).do(look, self._see, group="datasets", node=self)
 
     def _say(self, text: str) -> None:
         found = self.query_one(Found)

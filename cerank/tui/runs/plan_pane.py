@@ -6,7 +6,7 @@ from textual.app import ComposeResult
 from textual.containers import VerticalScroll
 from textual.widgets import DataTable, Static
 
-from cerank.app.run_views import plan_view
+from cerank.app import plan_view
 from cerank.app.run_views.run_monitor import Entry
 from cerank.text.safe_text import counted
 from cerank.tui.cells import cell, content, fill, joined

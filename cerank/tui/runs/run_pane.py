@@ -9,7 +9,7 @@ from textual.containers import Vertical
 from cerank.app.run_views.run_monitor import Entry
 
 if TYPE_CHECKING:
-    from cerank.tui.app import CerankApp
+    from cerank.tui.protocol import LabApp
 
 
 class Pane(Vertical):
@@ -21,9 +21,9 @@ class Pane(Vertical):
     is_changed = False  # since it was last looked at
 
     @property
-    def house(self) -> CerankApp:
+    def house(self) -> LabApp:
         """The app."""
-        return cast("CerankApp", self.app)
+        return cast("LabApp", self.app)
 
     def look(self, entry: Entry) -> None:
         """Called once a second at most while the tab is in front, and when it comes to the front."""

@@ -11,9 +11,8 @@ from cerank.app.comparison import comparisons, export_comparison
 from cerank.errors import UsageError
 from cerank.evaluation.compare import Comparison, Terms
 from cerank.evaluation.compare import compare as compare_systems
+from tests.app.made_runs import CREATED, changed, made_run
 from tests.worker.small import small_plan
-
-from .made_runs import CREATED, changed, made_run
 
 MARGIN = {"nDCG@10": 0.1}
 

@@ -12,9 +12,8 @@ from cerank.app import plans
 from cerank.app.comparison import comparisons, power_analysis
 from cerank.app.comparison.power_analysis import Asked
 from cerank.errors import RecipeError, UsageError
+from tests.app.made_runs import changed, made_run
 from tests.worker.small import small_plan
-
-from .made_runs import changed, made_run
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 

@@ -15,10 +15,10 @@ from cerank.app.lab import Lab
 from cerank.app.matrix import matrix_runs
 from cerank.core.metrics import Event
 from cerank.errors import CerankError, MissingError, UsageError
-from cerank.files import journal
+from cerank.files import journal, json_records
 from cerank.files.lease import Lease
 from cerank.machine.devices import Device
-from cerank.runs import declared_matrices, records, run_store
+from cerank.runs import declared_matrices, run_store
 from cerank.runs.layout import QueueFolder
 from cerank.runs.records import Adopted
 from cerank.worker.__main__ import _attempt
@@ -162,7 +162,7 @@ def test_a_matrix_runs_to_its_end_trains_what_is_shared_once_and_queues_only_wha
     assert (again.added, len(again.there)) == ((), 3)
     work_off(made.lab)
     cl, kd, both = found.added
-    assert records.load(both.adopted(0, "contrastive"), Adopted).run == cl.name
+    assert json_records.load(both.adopted(0, "contrastive"), Adopted).run == cl.name
     assert not kd.adopted(0, "distill").exists()
     assert not both.adopted(1, "distill").exists()
     trained = [

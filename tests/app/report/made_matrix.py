@@ -10,12 +10,12 @@ import msgspec
 
 from cerank.core.metrics import Event, Reading, Validation
 from cerank.datasets.query_overlaps import Overlap, Part, Shared
-from cerank.files import disk
+from cerank.files import disk, json_records
 from cerank.files.journal import Journal
 from cerank.recipes.matrix_schema import MatrixCell, MatrixRecord
 from cerank.recipes.plan import Plan
 from cerank.retrieval.teachers import Repairs
-from cerank.runs import declared_matrices, records
+from cerank.runs import declared_matrices
 from cerank.runs.layout import ReadingRow, RunFolder
 from cerank.training import stage_summary
 from cerank.training.sampler import Supply
@@ -83,7 +83,7 @@ def record_training(folder: RunFolder, *, drift: float = 0.02) -> None:
         events.append(Event("started", "attempt 1", now, 1))
         events.append(Event("queries shared", str(OVERLAP), now, 1))
         events.append(Event("environment changed", "torch 1 -> 2", now, 1))
-    records.save(folder.overlaps, Shared((OVERLAP,)))
+    json_records.save(folder.overlaps, Shared((OVERLAP,)))
     for index, name in enumerate(("contrastive", "distill")):
         final = folder.final(index, name)
         disk.make_folder(final)

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from cerank.app.run_views import plan_view, system_usage
+from cerank.app import plan_view
+from cerank.app.run_views import system_usage
 from cerank.app.run_views.rankings_view import Choice, Rankings, choices
 from cerank.errors import MissingError
 from cerank.runs import run_store

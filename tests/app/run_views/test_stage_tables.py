@@ -6,9 +6,8 @@ import pytest
 
 from cerank.app.comparison import comparisons, export_comparison
 from cerank.cli import terminal_table
+from tests.app.made_runs import changed, made_run
 from tests.worker.small import small_plan
-
-from .made_runs import changed, made_run
 
 
 @pytest.fixture(scope="module")

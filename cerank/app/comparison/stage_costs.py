@@ -9,10 +9,10 @@ from __future__ import annotations
 import msgspec
 
 from cerank.core.metrics import Reading, Scoring
-from cerank.files import journal
+from cerank.files import journal, json_records
 from cerank.files.disk import DamagedError
 from cerank.recipes.plan import Plan
-from cerank.runs import records, run_store
+from cerank.runs import run_store
 from cerank.runs.layout import ReadingRow, RunFolder
 from cerank.runs.records import Adopted
 from cerank.text.table_data import Column, Table
@@ -84,7 +84,7 @@ def _scorings(folder: RunFolder) -> list[Scoring]:
 def _donor(folder: RunFolder, index: int, name: str) -> RunFolder | None:
     """The run that a stage was taken over from."""
     try:
-        found = records.load_if_there(folder.adopted(index, name), Adopted)
+        found = json_records.load_if_there(folder.adopted(index, name), Adopted)
     except DamagedError:
         return None
     return RunFolder(folder.path.parent / found.run) if found is not None else None

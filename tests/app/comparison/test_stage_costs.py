@@ -7,16 +7,14 @@ from types import SimpleNamespace
 import pytest
 
 from cerank.app import next_steps
-from cerank.app.comparison import run_answer
-from cerank.app.run_views import stage_costs
+from cerank.app.comparison import run_answer, stage_costs
 from cerank.core.metrics import Reading, Scoring, Validation
+from cerank.files import json_records
 from cerank.files.journal import Journal
-from cerank.runs import records
 from cerank.runs.layout import ReadingRow, RunFolder
 from cerank.runs.records import Adopted
+from tests.app.made_runs import changed, made_run
 from tests.worker.small import small_plan
-
-from .made_runs import changed, made_run
 
 
 def written(folder: RunFolder, stage: int, seconds: list[float], attempt: int = 1) -> None:
@@ -59,7 +57,7 @@ def test_a_stage_of_another_run_is_said_to_be_and_costs_what_it_did_there(lab):
     scored(lab.folder, "contrastive", 100, 2.0)
     adopted = Adopted(run=lab.folder.name, plan="p", identity="i", sha256="s", time="2026-01-01T00:00:00+00:00")
     other.adopted(0, "contrastive").parent.mkdir(parents=True, exist_ok=True)
-    records.save(other.adopted(0, "contrastive"), adopted)
+    json_records.save(other.adopted(0, "contrastive"), adopted)
     (cost,) = stage_costs.of_run(other, lab.plan)
     assert cost.reused_from
     assert cost.pairs_per_second == pytest.approx(50.0)
