@@ -1,4 +1,4 @@
-"""The front door: plan, start, list, watch, stop, resume and compare runs; command line and dashboard call it alone.
+"""What both command line and dashboard do: plan, start, list, watch, stop, resume, compare and report runs.
 
 Invariant: importing it loads neither torch nor scipy nor ir_datasets; what needs them imports them when asked.
 """

@@ -1,4 +1,4 @@
-"""The command line: thin commands over the lab, data on stdout, narration on stderr, documented exit codes.
+"""The command line: thin commands; data on stdout, messages on stderr, documented exit codes.
 
 Invariant: no rule, default or computation lives here, and nothing heavy is imported before a command needs it.
 """

@@ -1,1 +1,1 @@
-"""Pure data: what a recipe, plan, group, ranking and reading are. Nothing here reads a file or a clock."""
+"""Plain data and pure functions: groups, rankings, metrics, schedule, seeds. Nothing here reads a file or a clock."""

@@ -1,1 +1,1 @@
-"""The only code that touches a run directory: files that survive a kill, journals, leases, names, runs."""
+"""The folder of a run: its layout, records, checksums, state, and the queue of a lab."""

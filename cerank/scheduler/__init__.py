@@ -1,1 +1,1 @@
-"""Starting workers. A launcher knows run directories and processes, and nothing of what a worker does."""
+"""Starting workers: at once as processes, or from the queue, one run a device."""

@@ -1,1 +1,1 @@
-"""The only home of torch and transformers: models, losses, the training loop, scoring."""
+"""The training loop, its losses, its sampler (step -> groups, a pure function) and its checkpoints."""
