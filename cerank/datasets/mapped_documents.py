@@ -1,10 +1,10 @@
 """The documents of a large file as a map in the cache: found by id, with none of them in memory.
 
-Invariant: ids and texts are those that `folders` reads from the file, which is checked as strictly, once.
+Invariant: ids and texts are those that `local_folders` reads from the file, which is checked as strictly, once.
 
 `CACHE/documents/SHA256 of the file` holds `texts.bin`, one record after the other: id, space, text; `offsets.bin`,
-uint64, where each starts and the last ends; the files of `keys`; and COMPLETE.json, written last. The texts are copied,
-for packed files cannot be read from the middle, and a file that is edited while a run goes on does no harm.
+uint64, where each starts and the last ends; the files of `id_index`; and COMPLETE.json, written last. The texts are
+copied, for packed files cannot be read from the middle, and a file that is edited while a run goes on does no harm.
 """
 
 from __future__ import annotations

@@ -91,7 +91,7 @@ def per_query(names: Sequence[str], qrels: Qrels, ranking: Ranking) -> dict[str,
 
 
 def by_ir_measures(names: Sequence[str], qrels: Qrels, ranking: Ranking) -> dict[str, dict[str, float]]:
-    """As `per_query`, every measure by ir_measures: the reference, and the way of all that `fast` does not compute."""
+    """As `per_query`, every measure by ir_measures: the reference, and for what `fast_measures` does not compute."""
     import ir_measures
 
     measures = {_parsed(name, ""): name for name in names}
@@ -143,7 +143,7 @@ def condensed(name: str) -> str:
     return str(type(measure)(**{key: wanted[key] for key in measure.SUPPORTED_PARAMS if key in wanted}))
 
 
-_FAST: dict[str, set[str]] = {  # measure -> parameters that `fast` knows; any other goes to ir_measures
+_FAST: dict[str, set[str]] = {  # measure -> parameters that `fast_measures` knows; any other goes to ir_measures
     "nDCG": {"cutoff", "dcg"},
     "RR": {"rel", "cutoff"},
     "AP": {"rel", "cutoff"},
@@ -155,7 +155,7 @@ _FAST: dict[str, set[str]] = {  # measure -> parameters that `fast` knows; any o
 
 
 def _fast(measure: Any) -> Asked | None:
-    """The measure as `fast` takes it, or None where only ir_measures computes it."""
+    """The measure as `fast_measures` takes it, or None where only ir_measures computes it."""
     from cerank.evaluation.fast_measures import Asked
 
     given = {key: value for key, value in measure.params.items() if not (key == "judged_only" and value is False)}

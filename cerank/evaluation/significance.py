@@ -1,6 +1,6 @@
 """Paired statistics over per-query values: what the difference is, how sure it is, how large for its spread.
 
-The statistics shown by default; `secondary` has the others.
+The statistics shown by default; `secondary_tests` has the others.
 
 Invariant: a difference is always right minus left, and nothing here returns NaN.
 """

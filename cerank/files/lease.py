@@ -1,8 +1,8 @@
 """Who may write to a run: one worker at a time, by a lock that dies with it.
 
 Invariant: the flock is the truth; where the file system has none, or none that keeps others out, as each taking finds
-out, a claim is (`claims`). The owner written inside the file is advice, believed only where process id, start time and
-boot all agree.
+out, a claim is (`lease_files`). The owner written inside the file is advice, believed only where process id, start time
+and boot all agree.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The published files that cerank imports: their exact names, where they lie, checksums, sizes, licences.
 
 Checksums are md5 where their publisher or the field's tools state one; sizes are bytes. What is not stated is left
-open, never guessed. Invariant: nothing here is fetched; `fetching` does that, and checks what it got.
+open, never guessed. Invariant: nothing here is fetched; `download` does that, and checks what it got.
 """
 
 from __future__ import annotations

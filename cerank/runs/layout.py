@@ -132,7 +132,7 @@ class RunFolder(msgspec.Struct, frozen=True):
 
     @property
     def progress(self) -> Path:
-        """`domain.readings.Progress`, rewritten every 2 seconds: the beat."""
+        """`core.metrics.Progress`, rewritten every 2 seconds: the beat."""
         return self.path / "progress.json"
 
     @property
@@ -142,12 +142,12 @@ class RunFolder(msgspec.Struct, frozen=True):
 
     @property
     def events(self) -> Path:
-        """Journal of `domain.readings.Event`."""
+        """Journal of `core.metrics.Event`."""
         return self.path / "events.jsonl"
 
     @property
     def scorings(self) -> Path:
-        """Journal of `domain.readings.Scoring`: what re-ranking took; no result depends on it, and it has no hash."""
+        """Journal of `core.metrics.Scoring`: what re-ranking took; no result depends on it, and it has no hash."""
         return self.path / "scorings.jsonl"
 
     @property

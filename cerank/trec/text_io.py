@@ -1,4 +1,4 @@
-"""TREC runs and qrels: strict, streaming readers and byte-exact writers. Runs of many millions: see `candidates`.
+"""TREC runs and qrels: strict, streaming readers and byte-exact writers. Runs of many millions: see `open_run`.
 
 Invariant: a file that is read here gives the same measures as trec_eval gives on it; one that trec_eval and its kin
 would read differently, or half read, is refused with file:line. Nothing here writes to disk.

@@ -202,7 +202,7 @@ def compare(
         measures: names; empty takes those of the first run's plan, or nDCG@10 and RR@10 for files alone.
         dataset: whose qrels TREC run files are measured on; for runs, the one test dataset to look at.
         qrels: a qrels file, in place of a dataset.
-        terms: how; see `evaluate.compare.Terms`; its margins, if any, win over all others.
+        terms: how; see `evaluation.compare.Terms`; its margins, if any, win over all others.
         margins: `MEASURE=NUMBER` each, chosen now (afterwards); they win over declared ones.
         now: UTC, ISO 8601; kept beside margins chosen now.
         condensed: compare by each measure over judged documents only, too.

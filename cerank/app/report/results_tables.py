@@ -78,7 +78,7 @@ def judged(
         asked: measures that were asked for now; the declared ones stay in the family.
 
     Raises:
-        UsageError: as `evaluate.compare.compare` has it, or no row is the baseline.
+        UsageError: as `evaluation.compare.compare` has it, or no row is the baseline.
     """
     from cerank.evaluation.compare import Pairing, Terms, compare
 
@@ -134,7 +134,7 @@ def _margins(found: Declared, names: Sequence[str], pairs: dict[str, str]) -> di
 
 
 def grids(found: Declared, data: Gathered, columns: Sequence[Place], verdicts: Judged) -> tuple[Grid, ...]:
-    """A table for each measure; the captions are left to `captions`."""
+    """A table for each measure; the captions are left to `footnotes`."""
     rows = {(row.condition, row.measure, row.right): row for row in _rows(verdicts)}
     lefts = set(verdicts.pairs.values())
     models = [first_stage_model(), *(row.model for row in found.rows)]
