@@ -117,7 +117,7 @@ def test_code_and_pickles_beside_sound_weights_are_never_touched(folder: Path) -
     touched = _evil_code(folder)
     program = (
         "import sys; sys.path = [p for p in sys.path if p]\n"
-        "from cerank.models.bases import locate\nfrom cerank.training import model\n"
+        "from cerank.models.bases import locate\nfrom cerank.models import cross_encoder as model\n"
         f"files = locate({str(folder)!r}, fetch=False)\n"
         "model.load(files, 'mean', 1); model.tokenizer_of(files.folder); print('loaded')\n"
     )
