@@ -1,0 +1,297 @@
+"""Plain English for a comparison's verdicts: the question, what the queries show, what it cost, what would be needed.
+
+Invariant: a sentence says what its row's judgment says; the interval in it is the one that the verdict rests on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from cerank.evaluation import power
+from cerank.evaluation.compare import Comparison, Row
+from cerank.text.safe_text import counted
+
+FEWEST = 6  # queries that differ: with fewer, no two-sided test by flipped signs comes below .05
+_ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
+_BOUNDED = ("nDCG", "RR", "AP", "P", "R", "Success", "Rprec", "RBP", "ERR")  # measures from 0 to 1
+
+
+class Cost(msgspec.Struct, frozen=True, kw_only=True):
+    """What the training of a stage took, or of several together."""
+
+    seconds: float
+    reused_from: str = ""  # the run that trained it, or part of it; "" where all of it was trained here
+    stages: int = 1
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """A row of a comparison in words."""
+
+    dataset: str
+    first_stage: str
+    measure: str
+    left: str
+    right: str
+    verdict: str
+    is_main: bool  # asks what a reader wants to know first: a stage with the one before it
+    question: str
+    text: str  # without the question
+
+    @property
+    def whole(self) -> str:
+        """The question with its answer."""
+        return f"{self.question} {self.text}"
+
+
+def answers(found: Comparison, costs: Mapping[str, Cost] | None = None) -> tuple[Answer, ...]:
+    """Return an answer for each row, in the rows' order.
+
+    Args:
+        found: the comparison.
+        costs: what training took, by the label of a stage.
+    """
+    return tuple(
+        Answer(
+            dataset=row.condition.dataset,
+            first_stage=row.condition.first_stage,
+            measure=row.measure,
+            left=row.left,
+            right=row.right,
+            verdict=row.verdict,
+            is_main=_is_main(found, row),
+            question=_question(found, row),
+            text=" ".join(_sentences(found, row, _spent(found, row, costs or {}))),
+        )
+        for row in found.rows
+    )
+
+
+def paragraphs(found: Comparison, costs: Mapping[str, Cost] | None = None) -> tuple[str, ...]:
+    """Return what a person reads: for each condition and measure, in this order, its questions with their answers."""
+    texts: dict[tuple[str, str, str], list[str]] = {}
+    for one in answers(found, costs):
+        if one.is_main:
+            texts.setdefault((one.dataset, one.first_stage, one.measure), []).append(one.whole)
+    places = [
+        (condition.dataset, condition.first_stage, measure)
+        for condition in found.conditions
+        for measure in found.measures
+    ]
+    return tuple(" ".join(texts[place]) for place in places if place in texts)
+
+
+def _spent(found: Comparison, row: Row, costs: Mapping[str, Cost]) -> Cost | None:
+    """What lies between the row's two systems: all stages after the left one, up to the right one; None if unknown."""
+    if found.terms.pairs != "stages":
+        return costs.get(row.right)
+    labels = [system.label for system in found.systems]
+    between = [costs.get(label) for label in labels[_place(found, row.left) + 1 : _place(found, row.right) + 1]]
+    known = [cost for cost in between if cost is not None]
+    if not known or len(known) < len(between):
+        return None
+    sources = dict.fromkeys(cost.reused_from for cost in known if cost.reused_from)
+    return Cost(seconds=sum(cost.seconds for cost in known), reused_from=", ".join(sources), stages=len(known))
+
+
+def _place(found: Comparison, label: str) -> int:
+    return [system.label for system in found.systems].index(label)
+
+
+def _is_main(found: Comparison, row: Row) -> bool:
+    if found.terms.pairs != "stages" or len(found.systems) == 2:
+        return True
+    return _place(found, row.left) > 0
+
+
+def _question(found: Comparison, row: Row) -> str:
+    if found.terms.pairs != "stages":
+        return f"Is {row.right} better than {row.left}?"
+    place, stages = _place(found, row.right), len(found.systems) - 1
+    if _place(found, row.left) > 0:
+        return f"Was the {_ordinal(place)} stage worth it?"
+    if place == 1:
+        return "Was fine-tuning worth it?" if stages == 1 else f"Was fine-tuning by {row.right} worth it?"
+    return f"Was fine-tuning up to {row.right} worth it?"
+
+
+def _ordinal(place: int) -> str:
+    return _ORDINALS[place - 1] if place <= len(_ORDINALS) else f"{place}th"
+
+
+def _sentences(found: Comparison, row: Row, cost: Cost | None) -> list[str]:
+    """The verdict with its reason, then what a reader must beware of, the cost, and what would be needed."""
+    out = [_without_spread(found, row) if row.paired.sd == 0 else _verdict(found, row)]
+    out += [note.text[:1].upper() + note.text[1:] + "." for note in row.notes if note.kind == "missing"]
+    out += _few(row)
+    if row.recipes is not None:
+        out.append("This is about the recipes: their seeds count as a sample, as the queries do.")
+    elif any(system.members for system in found.systems if system.label in {row.left, row.right}):
+        out.append("This is about these checkpoints, averaged over their seeds, not about their recipes.")
+    if cost is not None:
+        out.append(_cost(cost))
+    if row.verdict == "cannot tell" and row.paired.sd > 0:
+        out += _needed(found, row)
+    return out
+
+
+def _verdict(found: Comparison, row: Row) -> str:
+    right, left = _named(found, row.right), _named(found, row.left)
+    difference, measure = row.paired.difference, row.measure
+    how = "above" if difference > 0 else "below"
+    size = f"{_figure(difference)} {measure} {how} {left}"
+    scores = f"{right} scores {size}" if difference else f"{right} scores the same mean {measure} as {left}"
+    margin = row.judgment.margin
+    if row.verdict in {"better", "worse"}:
+        yes = "Yes" if row.verdict == "better" else "No"
+        return f"{yes}{_where(found, row)}: {scores}, {_between(found, row)}."
+    if margin is None or row.verdict == "cannot tell":
+        queries = f"{'This' if row.paired.n == 1 else 'These'} {counted(row.paired.n, 'query')}"
+        return f"{queries}{_where(found, row)} cannot tell: {scores}, {_between(found, row)}."
+    late = "" if margin.before else ", a margin chosen after the run"
+    within = _between(found, row, is_equivalence=True)
+    enough = f" {left[:1].upper() + left[1:]}, which is cheaper, is enough." if found.terms.pairs == "stages" else ""
+    if row.verdict == "equivalent":
+        same = f"{right} and {left} are the same within ±{_short(margin.value)} {measure}{late}"
+        here = f"{right} scores {_figure(difference)} {how}" if difference else "their means are the same"
+        return f"No{_where(found, row)}: {same}; {here}, {within}.{enough}"
+    word = "better" if difference > 0 else "worse"
+    less = f"{right} is {word}, but by less than {_short(margin.value)} {measure}{late}"
+    return f"No{_where(found, row)}: {less}; it scores {_figure(difference)} {how} {left}, {within}.{enough}"
+
+
+def _without_spread(found: Comparison, row: Row) -> str:
+    """Where every query differs by the same, the t-test has no spread to divide by; its p is no evidence."""
+    right, left = _named(found, row.right), _named(found, row.left)
+    queries = f"{counted(row.paired.n, 'query')}{_where(found, row)}"
+    if row.paired.difference == 0:
+        return f"No: {right} scores the same {row.measure} as {left} on each of the {queries}."
+    smallest = min(1.0, 2.0 ** (1 - row.paired.n))
+    how = "above" if row.paired.difference > 0 else "below"
+    return (
+        f"A t-test cannot tell: {right} scores {_figure(row.paired.difference)} {row.measure} {how} {left} on each of "
+        f"the {queries}, so there is no spread to measure it by. By flipped signs the smallest possible p is "
+        f"{smallest:.2g}."
+    )
+
+
+def _few(row: Row) -> list[str]:
+    """A warning where so few queries differ that a t-test should not be believed."""
+    differ = row.paired.wins + row.paired.losses
+    if not 0 < differ < FEWEST or row.paired.sd == 0:
+        return []
+    smallest = min(1.0, 2.0 ** (1 - differ))
+    verb = "differs" if differ == 1 else "differ"
+    return [f"Only {counted(differ, 'query')} {verb}: by flipped signs the smallest possible p is {smallest:.2g}."]
+
+
+def _where(found: Comparison, row: Row) -> str:
+    """Which queries, where there are several kinds."""
+    return f" of {row.condition}" if len(found.conditions) > 1 else ""
+
+
+def _named(found: Comparison, label: str) -> str:
+    is_first = found.terms.pairs == "stages" and label == found.baseline
+    return "the first stage" if is_first else label
+
+
+def _between(found: Comparison, row: Row, *, is_equivalence: bool = False) -> str:
+    """The interval that the verdict rests on, with its level."""
+    judged, terms = row.judgment, found.terms
+    low, high, level, tests, method = judged.low, judged.high, judged.level, found.family, terms.correction
+    if is_equivalence:
+        low, high = judged.equivalence_low or 0.0, judged.equivalence_high or 0.0
+        level, tests = 2 * (judged.equivalence_level or 0.0), found.family_equivalence
+        method = "holm" if method == "max-t" else method
+    confidence = f"{100 * (1 - level):.4g} % interval"
+    if tests > 1 and method != "none":
+        rate = "false discovery rate over" if method == "bh" else "corrected for"
+        confidence += f", {rate} {counted(tests, 'test')}"
+    is_bounded = row.measure.partition("@")[0].partition("(")[0] in _BOUNDED
+    least, most = -row.paired.mean_left, 1 - row.paired.mean_left
+    if is_bounded and (low < least - 1e-9 or high > most + 1e-9):
+        low, high = max(low, least), min(high, most)
+        confidence += f", cut at what {row.measure} can be"
+    return f"somewhere between {_range(low, high)} ({confidence})"
+
+
+def _range(low: float, high: float) -> str:
+    if low >= 0:
+        return f"{_figure(low)} and {_figure(high)} above"
+    if high <= 0:
+        return f"{_figure(high)} and {_figure(low)} below"
+    return f"{_figure(low)} below and {_figure(high)} above"
+
+
+def _cost(cost: Cost) -> str:
+    took = duration(cost.seconds)
+    if cost.stages > 1:
+        where = f", partly in run {cost.reused_from}" if cost.reused_from else ""
+        return f"Its {cost.stages} stages took {took} of training{where}."
+    if cost.reused_from:
+        return f"Its training took {took}, in run {cost.reused_from}, from which it was reused."
+    return f"It took {took} more of training."
+
+
+def _needed(found: Comparison, row: Row) -> list[str]:
+    """How many queries would decide, by the spread of these; none where the number of queries is not what is short."""
+    judged, margin = row.judgment, row.judgment.margin
+    if row.recipes is not None:
+        if judged.detectable is None:
+            return []
+        return [
+            f"With these queries and seeds a true difference of {_figure(judged.detectable)} would show (80 % power)."
+        ]
+    if not 0 < judged.level < 0.5:
+        return []
+    if margin is None:
+        who = "The recipe declares no margin" if found.terms.pairs == "stages" else "No margin is declared"
+        none = f"{who}, so that the two are the same cannot be shown either."
+        if judged.queries_for_difference is None and not row.paired.difference:
+            return [none]
+        size = _figure(row.paired.difference)
+        many = _many(judged.queries_for_difference)
+        return [f"To show a true difference of {size} you would need {many} (80 % power).", none]
+    size = _short(margin.value)
+    different = power.queries_for_difference(margin.value, row.paired.sd, alpha=judged.level)
+    late = "" if margin.before else ", a margin chosen after the run,"
+    return [
+        f"To show a true difference of {size}{late} you would need {_many(different)}, "
+        f"to show that the two are the same "
+        f"within ±{size} {_many(judged.queries_for_margin)} if they are (80 % power)."
+    ]
+
+
+def _many(queries: int | None) -> str:
+    """A number of queries to two digits, rounded up."""
+    if queries is None:
+        return "more than 100 million queries"
+    step = 10 ** max(0, len(str(queries)) - 2)
+    return f"about {-(-queries // step) * step:,} queries" if step > 1 else counted(queries, "query")
+
+
+def _figure(value: float) -> str:
+    """A size without its sign: .0096, 1.25, 0."""
+    size = abs(value)
+    if size and size < 0.00005:
+        return f"{size:.1e}"
+    return f"{size:.4f}".removeprefix("0") if size else "0"
+
+
+def _short(value: float) -> str:
+    return f"{value:g}".removeprefix("0")
+
+
+def duration(seconds: float) -> str:
+    """Return a duration in words: "0.4 s", "52 s", "4 min 10 s", "3 h 5 min"."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s" if rest else f"{minutes} min"
+    hours, minutes = divmod(round(whole / 60), 60)
+    return f"{hours} h {minutes} min" if minutes else f"{hours} h"

@@ -1,0 +1,166 @@
+"""Power: the published figures, the spread of given rankings, and whether a plan can show the margins it declares."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from types import SimpleNamespace
+
+import msgspec
+import pytest
+
+from cerank.app import plans
+from cerank.app.comparison import comparisons, power_analysis
+from cerank.app.comparison.power_analysis import Asked
+from cerank.errors import RecipeError, UsageError
+from tests.app.made_runs import changed, made_run
+from tests.worker.small import small_plan
+
+NOW = datetime(2030, 1, 1, tzinfo=UTC)
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    plan, settings = small_plan(tmp_path_factory.mktemp("powering"))
+    made_run(settings, changed(plan), "a", skill=0.3)
+    made_run(settings, changed(plan, seed=7), "b", skill=0.7)
+    return SimpleNamespace(settings=settings, plan=plan)
+
+
+# Detectable d_z and smallest TOST margin in sd at 80 % power, worked out with the noncentral t apart from cerank.
+@pytest.mark.parametrize(
+    ("queries", "effect", "tenth", "margin"),
+    [(43, 0.437, 0.584, 0.453), (50, 0.404, 0.538, 0.420), (54, 0.388, 0.516, 0.404), (97, 0.287, 0.378, 0.299)],
+)
+def test_the_smallest_difference_and_margin_are_the_known_ones(queries, effect, tenth, margin):
+    found = power_analysis.of_numbers(queries, 1.0, Asked()).outlook
+    assert found.smallest_difference == pytest.approx(effect, abs=6e-4)
+    assert found.smallest_margin == pytest.approx(margin, abs=2e-3)
+    corrected = power_analysis.of_numbers(queries, 1.0, Asked(tests=10)).outlook
+    assert corrected.smallest_difference == pytest.approx(tenth, abs=6e-4)
+    assert corrected.alpha == pytest.approx(0.005)
+
+
+@pytest.mark.parametrize(("difference", "sd", "queries"), [(0.01, 0.10, 787), (0.01, 0.05, 199), (0.02, 0.10, 199)])
+def test_the_queries_needed_for_a_difference_are_the_known_ones(difference, sd, queries):
+    assert power_analysis.of_numbers(43, sd, Asked(difference=difference)).outlook.queries_for_difference == queries
+
+
+def test_statsmodels_agrees_about_power_and_queries():
+    from statsmodels.stats.power import TTestPower
+
+    found = power_analysis.of_numbers(43, 0.1, Asked(difference=0.04, power=0.9, alpha=0.02)).outlook
+    assert found.power_for_difference == pytest.approx(TTestPower().power(0.4, 43, 0.02), abs=1e-6)
+    wanted = TTestPower().solve_power(effect_size=0.4, power=0.9, alpha=0.02)
+    assert found.queries_for_difference - 1 < wanted <= found.queries_for_difference
+
+
+@pytest.mark.parametrize(("measure", "sd"), [("nDCG@10", 0.1), ("NDCG@20", 0.1), ("MRR@10", 0.31), ("AP(rel=2)", 0.07)])
+def test_without_an_sd_the_usual_one_is_assumed_and_said_to_be(measure, sd):
+    case = power_analysis.of_numbers(50, None, Asked(margin=0.01), measure)
+    assert (case.outlook.sd, case.spread) == (sd, "assumed")
+    assert power_analysis.sentences([case])[-1] == power_analysis.ASSUMPTION
+
+
+def test_a_measure_without_a_usual_spread_asks_for_one():
+    with pytest.raises(UsageError, match="the spread of P@5 is not known") as caught:
+        power_analysis.of_numbers(50, None, Asked(), "P@5")
+    assert "--sd" in caught.value.hint
+    assert power_analysis.of_numbers(50, 0.2, Asked(), "P@5").spread == "given"
+
+
+@pytest.mark.parametrize(
+    ("queries", "sd", "asked"),
+    [
+        (1, 0.1, Asked()),
+        (43, 0.0, Asked()),
+        (43, float("nan"), Asked()),
+        (43, 0.1, Asked(difference=float("nan"))),
+        (43, 0.1, Asked(difference=-0.01)),
+        (43, 0.1, Asked(margin=float("inf"))),
+        (43, 0.1, Asked(margin=0.0)),
+        (43, 0.1, Asked(alpha=0.5)),
+        (43, 0.1, Asked(power=1.0)),
+        (43, 0.1, Asked(tests=0)),
+    ],
+)
+def test_a_number_out_of_its_range_is_refused(queries, sd, asked):
+    with pytest.raises(UsageError):
+        power_analysis.of_numbers(queries, sd, asked)
+
+
+def test_the_spread_of_rankings_is_that_of_their_comparison(lab):
+    cases = power_analysis.of_rankings(lab.settings, ["a", "b"], Asked(margin=0.2), measures=["nDCG@10"])
+    rows = comparisons.compare(lab.settings, ["a", "b"], measures=["nDCG@10"]).rows
+    assert [(case.first_stage, case.left, case.right) for case in cases] == [("bm25", "a", "b"), ("oracle", "a", "b")]
+    for case, row in zip(cases, rows, strict=True):
+        assert case.spread == "measured"
+        assert case.outlook.sd == row.paired.sd
+        assert case.outlook.queries == row.paired.n == 12
+        assert case.can_show is (case.outlook.power_for_margin >= 0.8)
+
+
+def test_the_spread_of_rankings_serves_another_number_of_queries(lab):
+    few, many = (
+        power_analysis.of_rankings(lab.settings, ["a", "b"], Asked(), measures=["nDCG@10"], queries=n)[0]
+        for n in (12, 1200)
+    )
+    assert few.outlook.sd == many.outlook.sd
+    assert few.outlook.smallest_difference > 9 * many.outlook.smallest_difference
+
+
+def test_rankings_without_a_spread_are_refused_by_name(lab):
+    with pytest.raises(UsageError, match="no spread to plan by") as caught:
+        power_analysis.of_rankings(lab.settings, ["a", "same=a"], Asked(), measures=["nDCG@10"])
+    assert caught.value.where.startswith("a and same, nDCG@10")
+    with pytest.raises(UsageError, match="at least two rankings"):
+        power_analysis.of_rankings(lab.settings, ["a"], Asked())
+
+
+def planned(lab, measures=("nDCG@10", "RR@10"), **margins):
+    given = {name.replace("_at_", "@"): value for name, value in margins.items()}
+    evaluate = msgspec.structs.replace(lab.plan.recipe.evaluate, measures=measures, margins=given)
+    recipe = msgspec.structs.replace(lab.plan.recipe, evaluate=evaluate)
+    return plans.plan_of(recipe, lab.settings, now=NOW)
+
+
+def test_a_plan_keeps_its_margins_under_canonical_names_with_its_time(lab):
+    plan = planned(lab, NDCG_at_10=0.02, MRR_at_10=0.05)
+    assert plan.recipe.evaluate.margins == {"nDCG@10": 0.02, "RR@10": 0.05}
+    assert plan.created == "2030-01-01T00:00:00+00:00"
+    again = plans.plan_of(plan.recipe, lab.settings, now=NOW)
+    assert again.fingerprint == plan.fingerprint
+    assert planned(lab, NDCG_at_10=0.03, MRR_at_10=0.05).fingerprint != plan.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("margins", "what"),
+    [
+        ({"P_at_5": 0.1}, "P@5: a margin for a measure that is not evaluated"),
+        ({"RR_at_10": 0.1, "MRR_at_10": 0.2}, "RR@10 has another margin under another name"),
+    ],
+)
+def test_a_margin_that_judges_nothing_is_refused_at_plan_time_with_its_key(lab, margins, what):
+    with pytest.raises(RecipeError, match=what) as caught:
+        planned(lab, **margins)
+    assert caught.value.where == "evaluate.margins"
+
+
+def test_a_margin_for_a_measure_no_one_knows_is_refused_with_its_key(lab):
+    with pytest.raises(UsageError, match="no measure is called") as caught:
+        planned(lab, nDGC_at_10=0.1)
+    assert caught.value.where == "evaluate.margins nDGC@10"
+
+
+def test_a_plan_says_whether_its_queries_can_show_its_margins(lab):
+    (hard, easy) = power_analysis.of_plan(planned(lab, nDCG_at_10=0.02, RR_at_10=0.9))
+    assert (hard.measure, hard.outlook.queries, hard.outlook.tests) == ("nDCG@10", 12, 3 * 2 * 1 * 2)
+    assert (hard.can_show, easy.can_show) == (False, True)
+    lines = power_analysis.sentences([hard, easy])
+    assert lines[0].startswith("12 queries of data[70%:] cannot show equivalence within ±0.02 by nDCG@10: ")
+    assert lines[1].startswith("12 queries of data[70%:] can show equivalence within ±0.9 by RR@10: ")
+    assert lines[2] == power_analysis.ASSUMPTION
+
+
+def test_a_plan_without_margins_or_with_unknown_spreads_says_nothing(lab):
+    assert power_analysis.of_plan(planned(lab)) == ()
+    assert power_analysis.of_plan(planned(lab, measures=("P@5",), P_at_5=0.1)) == ()

@@ -1,0 +1,298 @@
+"""A comparison matches queries by id, corrects over everything it shows, and refuses what cannot be compared."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from cerank.core.rankings import Ranking
+from cerank.errors import UsageError
+from cerank.evaluation.compare import Comparison, Condition, Measured, Row, System, Terms, compare, measured
+from cerank.evaluation.comparison_rows import footnotes, reasons, summary
+from cerank.evaluation.measures import check
+from cerank.evaluation.seed_variance import mean_of
+from cerank.evaluation.significance import holm
+from cerank.evaluation.verdicts import Margin
+from tests.evaluation.files import qrels_of, ranking_of
+
+DL = Condition(dataset="dl20", first_stage="bm25")
+OTHER = Condition(dataset="dl19", first_stage="bm25")
+BASE = {"q1": 0.1, "q2": 0.5, "q3": 0.9, "q4": 0.4}
+
+
+def system(label: str, values: dict[str, float], *, condition: Condition = DL, sha: str = "aa" * 32) -> System:
+    return System(label=label, measured=(Measured(condition=condition, qrels_sha256=sha, values={"nDCG@10": values}),))
+
+
+def test_queries_are_matched_by_id_whatever_their_order():
+    other = {"q4": 0.5, "q3": 0.9, "q2": 0.7, "q1": 0.1}
+    row = compare([system("a", BASE), system("b", other)], ["nDCG@10"]).rows[0]
+    expected = stats.ttest_rel([0.1, 0.7, 0.9, 0.5], [0.1, 0.5, 0.9, 0.4])
+    assert (row.paired.t, row.paired.p) == pytest.approx((expected.statistic, expected.pvalue))
+    assert (row.paired.wins, row.paired.ties, row.paired.losses, row.zero_share) == (2, 2, 0, 0.5)
+    assert (row.left, row.right) == ("a", "b")
+
+
+def test_p_is_corrected_over_every_row_shown():
+    both = [
+        System(label=name, measured=(*system(name, row).measured, *system(name, row, condition=OTHER).measured))
+        for name, row in (
+            ("a", BASE),
+            ("b", {q: v + 0.01 * len(q) * v for q, v in BASE.items()}),
+            ("c", dict.fromkeys(BASE, 0.5)),
+        )
+    ]
+    found = compare(both, ["nDCG@10"])
+    assert found.family == len(found.rows) == 4
+    assert [row.p_corrected for row in found.rows] == holm([row.paired.p for row in found.rows])
+    assert {(row.condition.dataset, row.right) for row in found.rows} == {
+        (d, s) for d in ("dl20", "dl19") for s in "bc"
+    }
+
+
+def test_a_query_a_ranking_lacks_counts_zero_and_is_listed():
+    qrels = {"q1": {"d": 1}, "q2": {"d": 1}, "q3": {"d": 1}}
+    full = Ranking({q: ["d"] for q in qrels}, {q: [1.0] for q in qrels})
+    part = Ranking({"q1": ["d"], "q9": ["d"]}, {"q1": [1.0], "q9": [1.0]})
+    names = check(["RR@10"], qrels, "")
+    systems = [
+        System(label=n, measured=(measured(names, DL, qrels, "aa", r),)) for n, r in (("full", full), ("part", part))
+    ]
+    row = compare(systems, names).rows[0]
+    assert (row.missing_left, row.missing_right) == ((), ("q2", "q3"))
+    assert row.paired.mean_right == pytest.approx(1 / 3)
+    assert systems[1].measured[0].unjudged == 1
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        (system("b", BASE, sha="bb" * 32), "different qrels of dl20: sha256 aaaaaaaaaaaa and bbbbbbbbbbbb"),
+        (system("b", BASE, condition=OTHER), "not measured on the same: dl20 over bm25 against dl19 over bm25"),
+        (system("b", {**BASE, "q5": 0.1}), "for different queries of dl20 over bm25: 1 are in one only, such as q5"),
+        (system("a", BASE), "two systems are called 'a'"),
+        (System(label="b", measured=()), "against nothing"),
+    ],
+)
+def test_what_was_measured_differently_is_refused_with_the_difference(other, said):
+    with pytest.raises(UsageError) as refused:
+        compare([system("a", BASE), other], ["nDCG@10"])
+    assert said in str(refused.value)
+
+
+def test_a_measure_a_system_lacks_is_refused():
+    with pytest.raises(UsageError, match="has no nDCG@20 on dl20 over bm25"):
+        compare([system("a", BASE), system("b", BASE)], ["nDCG@20"])
+
+
+def test_one_system_alone_is_no_comparison():
+    with pytest.raises(UsageError, match="at least 2 systems"):
+        compare([system("a", BASE)], ["nDCG@10"])
+
+
+def test_named_conditions_narrow_what_systems_must_share():
+    more = System(label="b", measured=(*system("b", BASE).measured, *system("b", BASE, condition=OTHER).measured))
+    assert compare([system("a", BASE), more], ["nDCG@10"], conditions=[DL]).conditions == (DL,)
+    with pytest.raises(UsageError, match="'a' was not measured on dl19"):
+        compare([system("a", BASE), more], ["nDCG@10"], conditions=[OTHER])
+
+
+def test_a_comparison_as_json_holds_all_that_is_needed_to_compute_it_again():
+    terms = Terms(confidence=0.9, margins={"nDCG@10": Margin(value=0.02)}, with_secondary=True, rounds=99)
+    found = compare([system("a", BASE), system("b", dict.fromkeys(BASE, 0.5))], ["nDCG@10"], terms=terms)
+    read = msgspec.json.decode(msgspec.json.encode(found), type=Comparison)
+    assert read == found
+    again = compare(read.systems, read.measures, conditions=read.conditions, terms=read.terms)
+    assert again == found
+
+
+def test_the_summary_has_a_line_for_each_system_and_none_of_a_difference_for_the_baseline():
+    lines = summary(compare([system("a", BASE), system("b", dict.fromkeys(BASE, 0.5))], ["nDCG@10"]))
+    assert [(line.system, line.difference is None) for line in lines] == [("a", True), ("b", False)]
+    assert [line.mean for line in lines] == pytest.approx([0.475, 0.5])
+    assert (lines[1].wins, lines[1].ties, lines[1].losses, lines[1].queries) == (2, 1, 1, 4)
+
+
+def test_the_given_runs_of_dl20_compare_as_the_reference_file_says(shared: Path):
+    folder = shared / "trec-dl-2020-top100"
+    qrels = qrels_of(folder / "qrels")
+    systems = {
+        name: System(
+            label=name, measured=(measured(("nDCG@10",), DL, qrels, "aa", ranking_of(folder / "runs" / f"{name}.run")),)
+        )
+        for name in ("bm25", "bm25-rm3", "tasb", "ada2", "splade-pp-ed")
+    }
+    for line in (folder / "ndcg10-paired-ttest.tsv").read_text().splitlines()[1:]:
+        a, b, mean_a, mean_b, t, p = line.split("\t")
+        row = compare([systems[b], systems[a]], ["nDCG@10"]).rows[0]
+        assert row.paired.t == pytest.approx(float(t), abs=1e-6)
+        assert row.paired.p == pytest.approx(float(p), rel=1e-5)
+        assert (row.paired.mean_right, row.paired.mean_left) == pytest.approx(
+            (float(mean_a), float(mean_b)), abs=5.1e-5
+        )
+
+
+def dl20(folder: Path, names: tuple[str, ...] = ("nDCG@10",)) -> list[System]:
+    qrels = qrels_of(folder / "qrels")
+    runs = ("bm25", "bm25-rm3", "tasb", "ada2", "splade-pp-ed")
+    return [
+        System(label=run, measured=(measured(names, DL, qrels, "aa", ranking_of(folder / "runs" / f"{run}.run")),))
+        for run in runs
+    ]
+
+
+def contradicts(row: Row) -> bool:
+    """Whether a row's verdict says other than its own intervals."""
+    found = row.judgment
+    excludes = found.low > 0 or found.high < 0
+    within = False
+    if found.margin is not None:
+        within = -found.margin.value < found.equivalence_low and found.equivalence_high < found.margin.value
+    expected = {
+        (True, True): "different but negligible",
+        (True, False): "better" if found.low > 0 else "worse",
+        (False, True): "equivalent",
+        (False, False): "cannot tell",
+    }
+    return row.verdict != expected[excludes, within]
+
+
+@pytest.mark.parametrize("correction", ["holm", "bh", "bonferroni", "max-t", "none"])
+@pytest.mark.parametrize("margin", [0.01, 0.02, 0.05, 0.3])
+def test_no_verdict_on_the_given_runs_contradicts_its_intervals(shared: Path, correction, margin):
+    systems = dl20(shared / "trec-dl-2020-top100", ("nDCG@10", "RR(rel=2)@10"))
+    margins = {"nDCG@10": Margin(value=margin), "RR(rel=2)@10": Margin(value=margin)}
+    terms = Terms(pairs="all", correction=correction, margins=margins, rounds=1999)
+    found = compare(systems, ["nDCG@10", "RR(rel=2)@10"], terms=terms)
+    assert len(found.rows) == found.family == found.family_equivalence == 20
+    assert [row for row in found.rows if contradicts(row)] == []
+    by_pair = {(row.left, row.right): row.verdict for row in found.rows if row.measure == "nDCG@10"}
+    if margin == 0.02:
+        assert by_pair["bm25", "splade-pp-ed"] == "better"
+        assert by_pair["bm25", "bm25-rm3"] == "cannot tell"  # p = .60 uncorrected, and yet not "on par"
+
+
+def test_a_difference_lost_to_the_correction_is_named_under_the_table(shared: Path):
+    found = compare(dl20(shared / "trec-dl-2020-top100"), ["nDCG@10"], terms=Terms(pairs="all"))
+    (line,) = (line for line in footnotes(found) if line.startswith("significant alone"))
+    assert "splade-pp-ed against tasb by nDCG@10 on dl20 over bm25" in line  # p = .014, and .057 among ten
+    (row,) = (row for row in summary(found) if (row.against, row.system) == ("tasb", "splade-pp-ed"))
+    assert row.low > 0 > row.judged_low
+    assert row.verdict == "cannot tell"
+
+
+def test_cannot_tell_says_what_these_queries_could_show(shared: Path):
+    systems = dl20(shared / "trec-dl-2020-top100")[:2]
+    terms = Terms(margins={"nDCG@10": Margin(value=0.02)})
+    judgment = compare(systems, ["nDCG@10"], terms=terms).rows[0].judgment
+    assert judgment.verdict == "cannot tell"
+    assert judgment.detectable is not None
+    assert judgment.detectable > 0.02
+    assert judgment.queries_for_margin > 54
+    assert judgment.queries_for_difference > 54
+
+
+def test_a_declared_family_larger_than_what_is_shown_corrects_harder():
+    systems = [system("a", BASE), system("b", {"q1": 0.2, "q2": 0.65, "q3": 0.96, "q4": 0.55})]
+    alone = compare(systems, ["nDCG@10"]).rows[0]
+    among = compare(systems, ["nDCG@10"], terms=Terms(family=10))
+    assert among.rows[0].p_corrected == pytest.approx(10 * alone.p_corrected)
+    assert among.family == 10
+    with pytest.raises(UsageError, match="declared family has 1 test, and 2 are shown"):
+        compare([*systems, system("c", BASE)], ["nDCG@10"], terms=Terms(family=1))
+
+
+@pytest.mark.parametrize("margin", [0.0, -0.01, float("nan"), float("inf")])
+def test_a_margin_that_is_not_above_zero_is_refused(margin):
+    with pytest.raises(UsageError, match="a margin is a number above 0"):
+        compare(
+            [system("a", BASE), system("b", BASE)], ["nDCG@10"], terms=Terms(margins={"nDCG@10": Margin(value=margin)})
+        )
+
+
+def test_a_margin_for_a_measure_not_compared_is_refused():
+    with pytest.raises(UsageError, match="a margin for RR@10, which is not compared"):
+        compare([system("a", BASE), system("b", BASE)], ["nDCG@10"], terms=Terms(margins={"RR@10": Margin(value=0.1)}))
+
+
+def test_identical_systems_are_equivalent_within_a_margin_and_never_merely_not_different():
+    systems = [system("a", BASE), system("b", dict(BASE))]
+    assert compare(systems, ["nDCG@10"]).rows[0].verdict == "cannot tell"
+    assert (
+        compare(systems, ["nDCG@10"], terms=Terms(margins={"nDCG@10": Margin(value=0.01)})).rows[0].verdict
+        == "equivalent"
+    )
+
+
+def test_two_queries_and_the_largest_statistic_give_a_verdict_all_the_same():
+    systems = [system("a", {"q1": 0.1, "q2": 0.5}), system("b", {"q1": 0.3, "q2": 0.6})]
+    row = compare(systems, ["nDCG@10"], terms=Terms(correction="max-t", rounds=99)).rows[0]
+    assert row.verdict == "cannot tell"
+    assert not contradicts(row)
+
+
+def test_equal_differences_that_flips_cannot_tell_from_0_have_an_interval_that_holds_0():
+    systems = [system("a", {"q1": 0.0, "q2": 0.0}), system("b", {"q1": 0.9, "q2": 0.9})]
+    row = compare(systems, ["nDCG@10"], terms=Terms(correction="max-t", rounds=199)).rows[0]
+    assert row.verdict == "cannot tell"
+    assert (row.judgment.low, row.judgment.high) == (0.0, 0.9)
+    assert row.judgment.detectable is None
+
+
+def test_all_pairs_of_three_systems_are_three_rows_and_a_line_each():
+    systems = [system("a", BASE), system("b", dict.fromkeys(BASE, 0.5)), system("c", dict.fromkeys(BASE, 0.1))]
+    found = compare(systems, ["nDCG@10"], terms=Terms(pairs="all", correction="max-t"))
+    assert [(row.left, row.right) for row in found.rows] == [("a", "b"), ("a", "c"), ("b", "c")]
+    assert [(line.against, line.system) for line in summary(found)] == [("a", "b"), ("a", "c"), ("b", "c")]
+
+
+def test_a_claim_about_recipes_rests_on_the_spread_of_seeds():
+    left = mean_of("left", [system(f"l{s}", {q: v + 0.02 * s for q, v in BASE.items()}) for s in range(3)])
+    right = mean_of(
+        "right", [system(f"r{s}", {q: v + 0.1 + 0.05 * s + 0.01 * v for q, v in BASE.items()}) for s in range(3)]
+    )
+    checkpoints = compare([left, right], ["nDCG@10"]).rows[0]
+    recipes = compare([left, right], ["nDCG@10"], terms=Terms(claim="recipes")).rows[0]
+    assert recipes.paired == checkpoints.paired
+    assert checkpoints.verdict == "better"
+    assert recipes.judgment.p > 10 * checkpoints.judgment.p
+    assert recipes.recipes.seeds_left == recipes.recipes.seeds_right == 3
+    with pytest.raises(UsageError, match="at least 2 seeds of each, and the baseline has 1"):
+        compare([system("a", BASE), right], ["nDCG@10"], terms=Terms(claim="recipes"))
+    bm25 = msgspec.structs.replace(system("bm25", BASE), is_fixed=True)
+    assert compare([bm25, right], ["nDCG@10"], terms=Terms(claim="recipes")).rows[0].recipes.sd_seeds_left == 0
+
+
+def test_the_family_the_method_and_a_late_margin_stand_under_the_table():
+    terms = Terms(margins={"nDCG@10": Margin(value=0.02, source="command line")}, correction="bh")
+    lines = footnotes(compare([system("a", BASE), system("b", dict.fromkeys(BASE, 0.5))], ["nDCG@10"], terms=terms))
+    assert lines[0] == "1 test, Benjamini and Hochberg's false discovery rate, verdicts at 5 %"
+    assert "margin for nDCG@10: ±0.02, chosen after the run (command line)" in lines
+    assert any("about these two checkpoints" in line for line in lines)
+
+
+def test_a_reason_names_the_systems_the_interval_and_the_margin():
+    terms = Terms(margins={"nDCG@10": Margin(value=0.02, before=True)})
+    (reason,) = reasons(compare([system("a", BASE), system("b", dict.fromkeys(BASE, 0.5))], ["nDCG@10"], terms=terms))
+    assert reason.startswith("b against a, nDCG@10 on dl20 over bm25: cannot tell: 95 % interval [")
+    assert "reaches beyond ±0.02 (margin)" in reason
+    assert "would show with 80 % power" in reason
+
+
+@settings(max_examples=12)
+@given(
+    st.lists(st.tuples(*[st.sampled_from([0.0, 0.1, 0.5, 0.9, 1.0])] * 3), min_size=2, max_size=9),
+    st.sampled_from(["holm", "bh", "bonferroni", "max-t", "none"]),
+)
+def test_any_comparison_survives_json_and_no_verdict_contradicts_its_intervals(rows, correction):
+    systems = [system(label, {f"q{n}": row[k] for n, row in enumerate(rows)}) for k, label in enumerate("abc")]
+    margins = {"nDCG@10": Margin(value=0.05)}
+    found = compare(systems, ["nDCG@10"], terms=Terms(pairs="all", correction=correction, margins=margins, rounds=199))
+    assert msgspec.json.decode(msgspec.json.encode(found), type=Comparison) == found
+    assert [row for row in found.rows if contradicts(row)] == []
+    assert len(reasons(found)) == len(summary(found)) == 3
