@@ -14,11 +14,11 @@ from pathlib import Path
 
 import msgspec
 
-from cerank.core.metrics import Reading, Validation
+from cerank.core.metrics import StepMetrics, Validation
 from cerank.errors import CerankError
 from cerank.files import journal
 from cerank.machine import measured_speed
-from cerank.machine.measured_speed import Pace
+from cerank.machine.measured_speed import MeasuredSpeed
 from cerank.planning.workload import Work, counted, expected, in_words
 from cerank.recipes.plan import Plan
 from cerank.recipes.schema import Recipe, Stage
@@ -65,7 +65,7 @@ def rates(lab: Path, recipe: Recipe, device: str, threads: int) -> dict[str, Rat
     return {name: found[like] for name, like in wanted.items() if like in found}
 
 
-def measured(plan: Plan, *, anew: bool = True) -> tuple[dict[str, Pace], str]:
+def measured(plan: Plan, *, anew: bool = True) -> tuple[dict[str, MeasuredSpeed], str]:
     """Stage -> how fast this machine was last measured to be at its settings, with a word on where that is from.
 
     Args:
@@ -74,9 +74,9 @@ def measured(plan: Plan, *, anew: bool = True) -> tuple[dict[str, Pace], str]:
     """
     cache = Path(plan.cache)
 
-    def known() -> dict[str, Pace]:
+    def known() -> dict[str, MeasuredSpeed]:
         found = {
-            name: measured_speed.newest(cache, measured_speed.key_of(plan, stage))
+            name: measured_speed.load_speed(cache, measured_speed.speed_key(plan, stage))
             for name, stage in plan.recipe.chained()
         }
         return {name: pace for name, pace in found.items() if pace is not None}
@@ -100,7 +100,7 @@ def measured(plan: Plan, *, anew: bool = True) -> tuple[dict[str, Pace], str]:
     return found, f"{source}, {min(pace.time for pace in found.values())}"
 
 
-def of_plan(plan: Plan, found: Mapping[str, Pace]) -> tuple[Work, ...]:
+def of_plan(plan: Plan, found: Mapping[str, MeasuredSpeed]) -> tuple[Work, ...]:
     """The plan's work with the minutes of each part by what was measured; opens its datasets."""
     from cerank.planning import inputs
 
@@ -152,7 +152,7 @@ def _look(
 
 
 def _measured(rows: Sequence[ReadingRow], stage: Stage) -> Rate | None:
-    steps = [row for row in rows if isinstance(row, Reading)]
+    steps = [row for row in rows if isinstance(row, StepMetrics)]
     seconds = sum(row.seconds for row in steps)
     if seconds <= 0:
         return None

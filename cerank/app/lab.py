@@ -190,7 +190,7 @@ class Lab:
     def devices(self) -> tuple[Device, ...]:
         """What runs can be queued for here; the first call may ask the GPU's driver, which takes up to a second."""
         if not self._devices:
-            self._devices = devices.found(os.environ)
+            self._devices = devices.detect_devices(os.environ)
         return self._devices
 
     def _refuse_if_nowhere(self, plan: Plan) -> None:

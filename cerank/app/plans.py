@@ -17,7 +17,7 @@ import msgspec
 import cerank
 from cerank.datasets.aliases import FIRST_STAGES, NAMED
 from cerank.errors import RecipeError
-from cerank.machine.devices import device_named, physical_cores
+from cerank.machine.devices import physical_cores, resolve_device
 from cerank.models.bases import BASES
 from cerank.planning.workload import Work, counted
 from cerank.recipes.loss_specs import loss_mistakes
@@ -93,7 +93,7 @@ def plan_of(
         recipe=measured,
         measures=each,
         inputs=inputs_of(complete, datasets, fetch=True),
-        device=device_named(settings.device),
+        device=resolve_device(settings.device),
         threads=settings.threads or physical_cores(),
         cache=str(settings.cache.resolve()),
         label=label,

@@ -11,7 +11,7 @@ import msgspec
 from cerank.app.comparison.comparisons import FIRST_STAGE
 from cerank.errors import MissingError, UsageError
 from cerank.files import disk, manifests
-from cerank.machine.devices import device_named, physical_cores
+from cerank.machine.devices import physical_cores, resolve_device
 from cerank.registry import nearest
 from cerank.runs import run_store
 from cerank.settings import Settings
@@ -66,9 +66,9 @@ def rerank(settings: Settings, wanted: Wanted, output: Path, progress: Callable[
     from cerank.core.rankings import ordered
     from cerank.datasets.open_datasets import open_dataset
     from cerank.inference.rerank import Scorer
-    from cerank.inference.score_cache import identity, scored
-    from cerank.inference.score_files import KeptScores
-    from cerank.kernels.determinism import prepare
+    from cerank.inference.score_cache import score_cache_key, score_with_cache
+    from cerank.inference.score_files import ScoreCache
+    from cerank.kernels.determinism import make_deterministic
     from cerank.retrieval.first_stage import candidates
     from cerank.trec.text_io import write_run
 
@@ -77,19 +77,19 @@ def rerank(settings: Settings, wanted: Wanted, output: Path, progress: Callable[
     folder = checkpoint_folder(settings.lab, wanted.checkpoint)
     dataset = open_dataset(wanted.dataset, settings.cache)
     before = candidates(dataset, wanted.first_stage, wanted.depth, settings.cache)
-    device = device_named(settings.device)
+    device = resolve_device(settings.device)
     threads = settings.threads or physical_cores()
-    prepare(device, threads)
+    make_deterministic(device, threads)
     scorer = Scorer.load(folder, device, wanted.precision)
     collection = dataset.documents.fingerprint()
-    facts = identity(scorer.checkpoint, collection, device=device, threads=threads, precision=scorer.precision)
-    kept = KeptScores(settings.cache, facts)
+    facts = score_cache_key(scorer.checkpoint, collection, device=device, threads=threads, precision=scorer.precision)
+    kept = ScoreCache(settings.cache, facts)
     queries = sorted(before)
     scores: dict[str, dict[str, float]] = {}
     for start in range(0, len(queries), CHUNK):
         part = {query: before[query] for query in queries[start : start + CHUNK]}
         texts = dataset.documents.texts
-        scores |= scored(scorer, part, lambda ids: [dataset.queries[i] for i in ids], texts, kept)
+        scores |= score_with_cache(scorer, part, lambda ids: [dataset.queries[i] for i in ids], texts, kept)
         progress(min(start + CHUNK, len(queries)), len(queries))
     kept.trim()
     tag = "-".join(folder.resolve().parent.name.split()) or "cerank"

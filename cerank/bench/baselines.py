@@ -13,15 +13,15 @@ from collections.abc import Sequence
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from cerank.bench.own_workloads import MAX_LENGTH, Timed, groups_of
-from cerank.bench.text_samples import Sample
+from cerank.bench.own_workloads import MAX_LENGTH, Timing, benchmark_groups
+from cerank.bench.text_samples import TextSample
 from cerank.core.groups import Group
 from cerank.errors import MissingError
-from cerank.kernels.processor import synchronized
+from cerank.kernels.processor import synchronize
 from cerank.models.bases import BaseFiles
 from cerank.recipes.schema import Stage
 
-BATCH = 32  # its default of pairs a batch
+BATCH_SIZE = 32  # its default of pairs a batch
 
 
 def can_rerank() -> bool:
@@ -34,7 +34,7 @@ def can_train() -> bool:
     return can_rerank() and all(importlib.util.find_spec(name) for name in ("datasets", "accelerate"))
 
 
-def _loaded(files: BaseFiles, device: str, kind: str) -> Any:
+def _load_model(files: BaseFiles, device: str, kind: str) -> Any:
     import torch
     from sentence_transformers import CrossEncoder
 
@@ -50,13 +50,15 @@ class SentenceTransformers:
     """`CrossEncoder.predict` with its default batches; bf16 loads the weights so, as its documentation has it."""
 
     def __init__(self, files: BaseFiles, device: str, precision: str) -> None:
-        self._model = _loaded(files, device, precision)
+        self._model = _load_model(files, device, precision)
 
-    def score(self, sample: Sample) -> list[float]:
+    def score(self, sample: TextSample) -> list[float]:
         """As `own_workloads.Reranker` says."""
         from torch.nn import Identity
 
-        found = self._model.predict(sample.texts(), batch_size=BATCH, show_progress_bar=False, activation_fn=Identity())
+        found = self._model.predict(
+            sample.texts(), batch_size=BATCH_SIZE, show_progress_bar=False, activation_fn=Identity()
+        )
         return [float(score) for score in found]
 
 
@@ -67,18 +69,18 @@ class SentenceTransformersTraining:
     labels; for RankNet its RankNet. Mixed precision is its `bf16=True`.
     """
 
-    def __init__(self, files: BaseFiles, sample: Sample, stage: Stage, device: str) -> None:
+    def __init__(self, files: BaseFiles, sample: TextSample, stage: Stage, device: str) -> None:
         self._sample, self._stage, self._device = sample, stage, device
-        self._model = _loaded(files, device, "fp32")
+        self._model = _load_model(files, device, "fp32")
 
-    def train(self, steps: int) -> Timed:
+    def train(self, steps: int) -> Timing:
         """As `own_workloads.Learner` says."""
         from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments, losses
 
         stage = self._stage
         kind = losses.RankNetLoss if stage.loss == "ranknet" else losses.ListNetLoss
-        clock = _clock(self._device)
-        groups = groups_of(self._sample, stage, steps + 1)
+        clock = _step_timer(self._device)
+        groups = benchmark_groups(self._sample, stage, steps + 1)
         with TemporaryDirectory() as folder:
             arguments = CrossEncoderTrainingArguments(
                 output_dir=folder,
@@ -103,7 +105,7 @@ class SentenceTransformersTraining:
             with contextlib.redirect_stdout(sys.stderr):  # it prints a summary, and stdout is for data
                 trainer.train()
         pairs = round(sum(map(len, groups)) * steps / (steps + 1))  # it shuffles them: the warm step is like any other
-        return Timed(pairs, clock.times[-1] - clock.times[0])
+        return Timing(pairs, clock.times[-1] - clock.times[0])
 
     def _rows(self, groups: Sequence[Group]) -> Any:
         from datasets import Dataset
@@ -118,7 +120,7 @@ class SentenceTransformersTraining:
         )
 
 
-def _clock(device: str) -> Any:
+def _step_timer(device: str) -> Any:
     """A callback of transformers' trainer that takes the time at the end of each step."""
     from transformers import TrainerCallback
 
@@ -127,7 +129,7 @@ def _clock(device: str) -> Any:
             self.times: list[float] = []
 
         def on_step_end(self, *_: Any, **__: Any) -> None:
-            synchronized(device)
+            synchronize(device)
             self.times.append(time.perf_counter())
 
     return Clock()

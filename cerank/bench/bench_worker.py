@@ -18,102 +18,104 @@ import msgspec
 import torch
 
 from cerank.bench import own_workloads
-from cerank.bench.interleaved_rounds import Answer, Ask, Work, most_memory
-from cerank.bench.text_samples import Sample, reshaped
+from cerank.bench.interleaved_rounds import BenchRequest, BenchResponse, BenchTask, peak_memory
+from cerank.bench.text_samples import TextSample, reshape
 from cerank.kernels import determinism, processor
 from cerank.models.bases import BaseFiles
 
-Go = Callable[[Ask], Answer]
+RunTask = Callable[[BenchRequest], BenchResponse]
 
 
 def main() -> int:
     """Answers each line of standard input with one line, until there are no more."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf8")
     os.dup2(2, 1)  # what libraries print goes where their warnings go
-    held: dict[str, Go] = {}
+    held: dict[str, RunTask] = {}
     for line in sys.stdin:
-        ask = msgspec.json.decode(line, type=Ask)
+        ask = msgspec.json.decode(line, type=BenchRequest)
         if ask.ready is not None:
-            held[ask.ready.name] = _made(ask.ready)
-            answer = Answer()
+            held[ask.ready.name] = _prepare(ask.ready)
+            answer = BenchResponse()
         else:
             answer = held[ask.go](ask)
-        answer = msgspec.structs.replace(answer, memory=most_memory())
+        answer = msgspec.structs.replace(answer, memory=peak_memory())
         answers.write(msgspec.json.encode(answer).decode() + "\n")
         answers.flush()
     return 0
 
 
-def _made(work: Work) -> Go:
+def _prepare(work: BenchTask) -> RunTask:
     """What does a work, warm."""
     if work.is_own:
-        determinism.prepare(work.device, work.threads)
+        determinism.make_deterministic(work.device, work.threads)
     else:
         torch.set_num_threads(work.threads)
     module, _, name = work.kind.partition(":")
     kind = getattr(importlib.import_module(module), name)
-    return {"score": _scoring, "train": _training, "peak": _peak, "figure": _figure}[work.task](work, kind)
+    return {"score": _scoring_task, "train": _training_task, "peak": _peak_task, "figure": _figure_task}[work.task](
+        work, kind
+    )
 
 
-def _files(work: Work) -> BaseFiles:
+def _files(work: BenchTask) -> BaseFiles:
     return BaseFiles(Path(work.folder).name, Path(work.folder), work.pooling, "")
 
 
-def _sample(file: str) -> Sample:
-    return msgspec.json.decode(Path(file).read_bytes(), type=Sample)
+def _sample(file: str) -> TextSample:
+    return msgspec.json.decode(Path(file).read_bytes(), type=TextSample)
 
 
-def _scoring(work: Work, kind: Any) -> Go:
+def _scoring_task(work: BenchTask, kind: Any) -> RunTask:
     one: own_workloads.Reranker = kind(_files(work), work.device, work.precision)
     samples = {"": _sample(work.sample)}
-    one.score(reshaped(samples[""], 16, 8))
+    one.score(reshape(samples[""], 16, 8))
 
-    def go(ask: Ask) -> Answer:
+    def go(ask: BenchRequest) -> BenchResponse:
         if ask.sample not in samples:
             samples.clear()
             samples[ask.sample] = _sample(ask.sample or work.sample)
         sample = samples[ask.sample]
-        processor.synchronized(work.device)
+        processor.synchronize(work.device)
         started = time.perf_counter()
         scores = one.score(sample)
-        processor.synchronized(work.device)
+        processor.synchronize(work.device)
         seconds = time.perf_counter() - started
         if ask.scores:
             Path(ask.scores).write_text(json.dumps(scores), encoding="utf8")
-        return Answer(pairs=sample.pairs, seconds=seconds)
+        return BenchResponse(pairs=sample.pairs, seconds=seconds)
 
     return go
 
 
-def _training(work: Work, kind: Any) -> Go:
+def _training_task(work: BenchTask, kind: Any) -> RunTask:
     sample = _sample(work.sample)
-    stage = own_workloads.stage_of(
+    stage = own_workloads.benchmark_stage(
         sample, precision=work.precision, group_size=work.group_size, groups_per_step=work.groups
     )
-    one: own_workloads.Learner = kind(_files(work), sample, stage, work.device)
+    one: own_workloads.Training = kind(_files(work), sample, stage, work.device)
 
-    def go(_: Ask) -> Answer:
+    def go(_: BenchRequest) -> BenchResponse:
         timed = one.train(work.steps)
-        return Answer(pairs=timed.pairs, seconds=timed.seconds, data_seconds=timed.data_seconds)
+        return BenchResponse(pairs=timed.pairs, seconds=timed.seconds, data_seconds=timed.data_seconds)
 
     return go
 
 
-def _peak(work: Work, kind: Any) -> Go:
-    def go(_: Ask) -> Answer:
+def _peak_task(work: BenchTask, kind: Any) -> RunTask:
+    def go(_: BenchRequest) -> BenchResponse:
         best, sustained = kind(work.device, work.precision)
-        return Answer(value=best, sustained=sustained)
+        return BenchResponse(value=best, sustained=sustained)
 
     return go
 
 
-def _figure(work: Work, kind: Any) -> Go:
-    def go(_: Ask) -> Answer:
+def _figure_task(work: BenchTask, kind: Any) -> RunTask:
+    def go(_: BenchRequest) -> BenchResponse:
         sample = _sample(work.sample)
-        stage = own_workloads.stage_of(
+        stage = own_workloads.benchmark_stage(
             sample, precision=work.precision, group_size=work.group_size, groups_per_step=work.groups
         )
-        return Answer(value=kind(_files(work), sample, stage, work.device))
+        return BenchResponse(value=kind(_files(work), sample, stage, work.device))
 
     return go
 

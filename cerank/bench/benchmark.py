@@ -17,26 +17,34 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from cerank.bench.interleaved_rounds import Answer, Contender, Task, Turn, Work, peers_environment, take_turns
+from cerank.bench.interleaved_rounds import (
+    BenchProcess,
+    BenchResponse,
+    BenchTask,
+    RoundEntry,
+    TaskKind,
+    baseline_environment,
+    run_interleaved,
+)
 from cerank.errors import RunFailedError, UsageError
 from cerank.machine import process_environment
-from cerank.machine.devices import device_named, physical_cores
+from cerank.machine.devices import physical_cores, resolve_device
 from cerank.registry import nearest
 from cerank.settings import Settings
 
 if TYPE_CHECKING:
-    from cerank.bench.text_samples import Sample
+    from cerank.bench.text_samples import TextSample
 
-OWN, PEER, PEAK = "cerank", "sentence-transformers", "matrix products"
+CERANK, BASELINE, PEAK = "cerank", "sentence-transformers", "matrix products"
 PRECISIONS = ("fp32", "bf16")
-RERANKING, TRAINING = WORKS = "re-ranking", "training"
+RERANKING, TRAINING = WORKLOADS = "re-ranking", "training"
 GROUP, GROUPS = 8, 4  # pairs a group and groups a step that training is timed with, a recipe's defaults
 _DEPTH = 100
-_WITHIN = 600.0  # seconds that an answer may take before its contender is left out
+_RESPONSE_TIMEOUT = 600.0  # seconds that an answer may take before its contender is left out
 _TRAINING_COST = 3.0  # a step's operations over those of scoring: backward is twice forward
 
 
-class Asked(msgspec.Struct, frozen=True, kw_only=True):
+class BenchOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What is to be measured."""
 
     base: str = "minilm"
@@ -49,7 +57,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     with_peer: bool = True
 
 
-class Figure(msgspec.Struct, frozen=True, kw_only=True):
+class BenchResult(msgspec.Struct, frozen=True, kw_only=True):
     """One contender at one work; rates in pairs a second over the repeats."""
 
     work: str  # RERANKING or TRAINING
@@ -62,7 +70,7 @@ class Figure(msgspec.Struct, frozen=True, kw_only=True):
     ratio: float | None  # cerank's rate over this one's, median within turns; None for cerank itself
 
 
-class Report(msgspec.Struct, frozen=True, kw_only=True):
+class BenchReport(msgspec.Struct, frozen=True, kw_only=True):
     """All that was measured, and on what."""
 
     device: str
@@ -75,12 +83,12 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     tokens: float  # a pair, on average
     peaks: dict[str, float]  # precision -> floating point operations a second, median over turns
     data_share: dict[str, float]  # precision -> of a training step's time, what its data took
-    figures: tuple[Figure, ...]
+    figures: tuple[BenchResult, ...]
     commands: tuple[str, ...]  # that measure this again, and more
     notes: tuple[str, ...]
 
 
-def measure(settings: Settings, asked: Asked, progress: Callable[[str], None]) -> Report:
+def measure(settings: Settings, asked: BenchOptions, progress: Callable[[str], None]) -> BenchReport:
     """Times re-ranking and training; a minute or two for a small base on a CPU.
 
     Args:
@@ -98,35 +106,37 @@ def measure(settings: Settings, asked: Asked, progress: Callable[[str], None]) -
     from cerank.kernels import determinism
     from cerank.models.bases import locate
 
-    device, threads = device_named(settings.device), settings.threads or physical_cores()
-    determinism.prepare(device, threads)
-    asked, left_out = _without_emulated(asked, device)
+    device, threads = resolve_device(settings.device), settings.threads or physical_cores()
+    determinism.make_deterministic(device, threads)
+    asked, left_out = _without_emulated_precision(asked, device)
     found = locate(asked.base)
     sample = _sample(asked, settings.cache)
     with TemporaryDirectory() as folder, ExitStack() as stack:
         progress("loading")
         room = Path(folder)
-        files = own_workloads.checkpoint_of(found, room / "checkpoint")
+        files = own_workloads.save_checkpoint(found, room / "checkpoint")
         (room / "sample.json").write_bytes(msgspec.json.encode(sample))
-        lengths = own_workloads.lengths_of(files, sample)
-        common = Work(
+        lengths = own_workloads.pair_lengths(files, sample)
+        common = BenchTask(
             name="", kind="", task="score", folder=str(files.folder), pooling=files.pooling,
             sample=str(room / "sample.json"), device=device, threads=threads, steps=asked.steps,
             group_size=GROUP, groups=GROUPS,
         )  # fmt: skip
-        race = _Race(
-            common, asked, {who: stack.enter_context(one) for who, one in _contenders(asked, threads, room).items()}
+        race = _Comparison(
+            common,
+            asked,
+            {who: stack.enter_context(one) for who, one in _start_processes(asked, threads, room).items()},
         )
         race.get_ready(progress)
-        needed = own_workloads.work_of(files, lengths) / len(lengths)
+        needed = own_workloads.scoring_operations(files, lengths) / len(lengths)
         figures = [
             figure
             for precision in asked.precisions
-            for work in WORKS
+            for work in WORKLOADS
             for figure in race.figures(work, precision, needed, progress)
         ]
-        return Report(
-            device=determinism.device_name(device),
+        return BenchReport(
+            device=determinism.hardware_name(device),
             threads=threads,
             versions=own_workloads.versions(),
             base=asked.base,
@@ -142,7 +152,7 @@ def measure(settings: Settings, asked: Asked, progress: Callable[[str], None]) -
         )
 
 
-def _without_emulated(asked: Asked, device: str) -> tuple[Asked, tuple[str, ...]]:
+def _without_emulated_precision(asked: BenchOptions, device: str) -> tuple[BenchOptions, tuple[str, ...]]:
     """What can be timed here, and what is to be said of what cannot.
 
     Raises:
@@ -159,41 +169,41 @@ def _without_emulated(asked: Asked, device: str) -> tuple[Asked, tuple[str, ...]
     return msgspec.structs.replace(asked, precisions=kept), (f"bf16 was left out: {why}",)
 
 
-def _sample(asked: Asked, cache: Path) -> Sample:
-    from cerank.bench.text_samples import generated, of_dataset
+def _sample(asked: BenchOptions, cache: Path) -> TextSample:
+    from cerank.bench.text_samples import dataset_sample, generated_sample
 
     if not asked.dataset:
-        return generated(asked.pairs, _DEPTH)
+        return generated_sample(asked.pairs, _DEPTH)
     from cerank.datasets.open_datasets import open_dataset
 
     dataset = open_dataset(asked.dataset, cache)
-    return of_dataset(dataset, asked.first_stage, pairs=asked.pairs, depth=_DEPTH, cache=cache)
+    return dataset_sample(dataset, asked.first_stage, pairs=asked.pairs, depth=_DEPTH, cache=cache)
 
 
-def _contenders(asked: Asked, threads: int, room: Path) -> dict[str, Contender]:
+def _start_processes(asked: BenchOptions, threads: int, room: Path) -> dict[str, BenchProcess]:
     """Who takes part, each starting up: cerank as its launcher starts a worker, others in the person's environment."""
     from cerank.bench import baselines
 
-    own = process_environment.passed(os.environ) | process_environment.pinned(threads)
-    theirs = peers_environment(os.environ, threads)
-    found = {OWN: Contender(OWN, own, room), PEAK: Contender(PEAK, theirs, room)}
+    own = process_environment.inherited_environment(os.environ) | process_environment.pinned_environment(threads)
+    theirs = baseline_environment(os.environ, threads)
+    found = {CERANK: BenchProcess(CERANK, own, room), PEAK: BenchProcess(PEAK, theirs, room)}
     if asked.with_peer and baselines.can_rerank():
-        found[PEER] = Contender(PEER, theirs, room)
+        found[BASELINE] = BenchProcess(BASELINE, theirs, room)
     return found
 
 
-_KINDS = {
-    (OWN, RERANKING): "cerank.bench.own_workloads:Own",
-    (OWN, TRAINING): "cerank.bench.own_workloads:OwnTraining",
-    (PEER, RERANKING): "cerank.bench.baselines:SentenceTransformers",
-    (PEER, TRAINING): "cerank.bench.baselines:SentenceTransformersTraining",
+_IMPLEMENTATIONS = {
+    (CERANK, RERANKING): "cerank.bench.own_workloads:CerankReranker",
+    (CERANK, TRAINING): "cerank.bench.own_workloads:CerankTraining",
+    (BASELINE, RERANKING): "cerank.bench.baselines:SentenceTransformers",
+    (BASELINE, TRAINING): "cerank.bench.baselines:SentenceTransformersTraining",
 }
 
 
-class _Race:
+class _Comparison:
     """The contenders and what they hold ready; peaks and shares as they come to be known."""
 
-    def __init__(self, common: Work, asked: Asked, contenders: dict[str, Contender]) -> None:
+    def __init__(self, common: BenchTask, asked: BenchOptions, contenders: dict[str, BenchProcess]) -> None:
         self._common, self._asked, self._contenders = common, asked, contenders
         self.peaks: dict[str, float] = {}
         self.data_share: dict[str, float] = {}
@@ -206,21 +216,23 @@ class _Race:
             for who, contender in self._contenders.items():
                 if who == PEAK:
                     self._hold(
-                        contender, f"{PEAK} {precision}", "cerank.bench.own_workloads:gemm_peaks", "peak", precision
+                        contender, f"{PEAK} {precision}", "cerank.bench.own_workloads:product_peaks", "peak", precision
                     )
                     continue
                 progress(f"{who} loads, {precision}")
-                self._hold(contender, f"{RERANKING} {precision}", _KINDS[who, RERANKING], "score", precision)
-                if who == OWN or baselines.can_train():
-                    self._hold(contender, f"{TRAINING} {precision}", _KINDS[who, TRAINING], "train", precision)
+                self._hold(contender, f"{RERANKING} {precision}", _IMPLEMENTATIONS[who, RERANKING], "score", precision)
+                if who == CERANK or baselines.can_train():
+                    self._hold(
+                        contender, f"{TRAINING} {precision}", _IMPLEMENTATIONS[who, TRAINING], "train", precision
+                    )
 
-    def _hold(self, contender: Contender, name: str, kind: str, task: Task, precision: str) -> None:
-        is_own = contender.name == OWN
+    def _hold(self, contender: BenchProcess, name: str, kind: str, task: TaskKind, precision: str) -> None:
+        is_own = contender.name == CERANK
         contender.ready(
             msgspec.structs.replace(self._common, name=name, kind=kind, task=task, precision=precision, is_own=is_own)
         )
 
-    def figures(self, work: str, precision: str, needed: float, progress: Callable[[str], None]) -> list[Figure]:
+    def figures(self, work: str, precision: str, needed: float, progress: Callable[[str], None]) -> list[BenchResult]:
         """One of each contender that can do this and was not lost.
 
         Raises:
@@ -228,34 +240,39 @@ class _Race:
         """
         from cerank.bench import baselines
 
-        who = [OWN, *([PEER] if PEER in self._contenders and (work == RERANKING or baselines.can_train()) else [])]
-        turns = {PEAK: Turn(self._contenders[PEAK], f"{PEAK} {precision}")}
-        turns |= {one: Turn(self._contenders[one], f"{work} {precision}") for one in who}
-        found = take_turns(turns, self._asked.repeats, _WITHIN, lambda what: progress(f"{work} {precision}, {what}"))
-        for one in (OWN, PEAK):
-            if self._contenders[one].lost:
-                raise RunFailedError(f"{one} was not measured: {self._contenders[one].lost}", where=work)
+        who = [
+            CERANK,
+            *([BASELINE] if BASELINE in self._contenders and (work == RERANKING or baselines.can_train()) else []),
+        ]
+        turns = {PEAK: RoundEntry(self._contenders[PEAK], f"{PEAK} {precision}")}
+        turns |= {one: RoundEntry(self._contenders[one], f"{work} {precision}") for one in who}
+        found = run_interleaved(
+            turns, self._asked.repeats, _RESPONSE_TIMEOUT, lambda what: progress(f"{work} {precision}, {what}")
+        )
+        for one in (CERANK, PEAK):
+            if self._contenders[one].failure:
+                raise RunFailedError(f"{one} was not measured: {self._contenders[one].failure}", where=work)
         peak = statistics.median(answer.value for answer in found[PEAK])
         self.peaks[precision] = max(self.peaks.get(precision, 0.0), peak)
         if work == TRAINING:
-            self.data_share[precision] = statistics.median(one.data_seconds / one.seconds for one in found[OWN])
+            self.data_share[precision] = statistics.median(one.data_seconds / one.seconds for one in found[CERANK])
         cost = needed * (_TRAINING_COST if work == TRAINING else 1.0)
         complete = [one for one in who if len(found[one]) == self._asked.repeats]
-        return [_figure((work, precision, one), found, cost) for one in complete]
+        return [_result((work, precision, one), found, cost) for one in complete]
 
     def notes(self) -> list[str]:
         """What is to be said of those that were lost."""
-        lost = [f"{one.name} was left out: {one.lost}" for one in self._contenders.values() if one.lost]
+        lost = [f"{one.name} was left out: {one.failure}" for one in self._contenders.values() if one.failure]
         data = ", ".join(f"{share:.1%} of a step ({kind})" for kind, share in self.data_share.items())
         return [f"cerank's training spends on data, tokenizing included: {data}", *lost]
 
 
-def _figure(name: tuple[str, str, str], found: dict[str, list[Answer]], cost: float) -> Figure:
+def _result(name: tuple[str, str, str], found: dict[str, list[BenchResponse]], cost: float) -> BenchResult:
     work, precision, who = name
     rates = [one.rate for one in found[who]]
-    ratios = [own.rate / rate for own, rate in zip(found[OWN], rates, strict=True)]
+    ratios = [own.rate / rate for own, rate in zip(found[CERANK], rates, strict=True)]
     shares = [rate * cost / peak.value for rate, peak in zip(rates, found[PEAK], strict=True)]
-    return Figure(
+    return BenchResult(
         work=work,
         precision=precision,
         who=who,
@@ -263,11 +280,11 @@ def _figure(name: tuple[str, str, str], found: dict[str, list[Answer]], cost: fl
         lowest=min(rates),
         highest=max(rates),
         of_peak=statistics.median(shares),
-        ratio=None if who == OWN else statistics.median(ratios),
+        ratio=None if who == CERANK else statistics.median(ratios),
     )
 
 
-def _commands(asked: Asked, device: str, threads: int) -> tuple[str, ...]:
+def _commands(asked: BenchOptions, device: str, threads: int) -> tuple[str, ...]:
     words = ["cerank", "bench", "--base", asked.base, "--pairs", str(asked.pairs), "--repeats", str(asked.repeats)]
     words += ["--steps", str(asked.steps), "--device", device, "--threads", str(threads)]
     words += [word for precision in asked.precisions for word in ("--precision", precision)]
@@ -278,7 +295,7 @@ def _commands(asked: Asked, device: str, threads: int) -> tuple[str, ...]:
     return (shlex.join(words),)
 
 
-def _notes(asked: Asked, declared: str, timed: str) -> tuple[str, ...]:
+def _notes(asked: BenchOptions, declared: str, timed: str) -> tuple[str, ...]:
     from cerank.bench import baselines
 
     notes = []

@@ -24,20 +24,20 @@ from cerank.models.bases import Pooling
 
 # -P as for a worker: the folder it is started in holds no module of ours
 COMMAND = (sys.executable, "-P", "-m", "cerank.bench.bench_worker")
-READY_WITHIN = 300.0  # seconds that a contender has for its imports, its model and its first pairs
-_ENDING = 5.0  # seconds that a contender has to end by itself
-_TOLD = 200  # characters of a dying contender's last words
+READY_TIMEOUT = 300.0  # seconds that a contender has for its imports, its model and its first pairs
+_EXIT_TIMEOUT = 5.0  # seconds that a contender has to end by itself
+_MAX_MESSAGE = 200  # characters of a dying contender's last words
 
 
-Task = Literal["score", "train", "peak", "figure"]
+TaskKind = Literal["score", "train", "peak", "figure"]
 
 
-class Work(msgspec.Struct, frozen=True, kw_only=True):
+class BenchTask(msgspec.Struct, frozen=True, kw_only=True):
     """What a contender gets ready for; it may hold several, by name."""
 
     name: str
     kind: str  # "module:class" of what does it
-    task: Task
+    task: TaskKind
     is_own: bool = False  # whether the process is set up as cerank's worker is; else threads are all that is set
     folder: str = ""  # of the checkpoint
     pooling: Pooling = "classifier"
@@ -50,16 +50,16 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
     groups: int = 4  # a step
 
 
-class Ask(msgspec.Struct, frozen=True, kw_only=True):
+class BenchRequest(msgspec.Struct, frozen=True, kw_only=True):
     """One line to a contender: what to hold ready, or what to do now."""
 
-    ready: Work | None = None
+    ready: BenchTask | None = None
     go: str = ""  # the name of a work that is held
     sample: str = ""  # to be scored in place of the work's own
     scores: str = ""  # a file for what it scored, as a JSON list
 
 
-class Answer(msgspec.Struct, frozen=True, kw_only=True):
+class BenchResponse(msgspec.Struct, frozen=True, kw_only=True):
     """One line back; what the task does not measure is 0."""
 
     pairs: int = 0
@@ -75,12 +75,12 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
         return self.pairs / self.seconds
 
 
-def peers_environment(given: Mapping[str, str], threads: int) -> dict[str, str]:
+def baseline_environment(given: Mapping[str, str], threads: int) -> dict[str, str]:
     """What others' programs see: the person's own environment and as many threads, and no call to a network."""
     return {**given, "OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1"}
 
 
-class Contender:
+class BenchProcess:
     """One contender's process; used as a context, at the end of which it is gone.
 
     Args:
@@ -99,7 +99,7 @@ class Contender:
         command: Sequence[str] = COMMAND,
         folder: Path | None = None,
     ) -> None:
-        self.name, self.lost = name, ""
+        self.name, self.failure = name, ""
         self._heard: queue.SimpleQueue[str] = queue.SimpleQueue()
         with NamedTemporaryFile(dir=room, suffix=".log", delete=False) as log:
             self._said = Path(log.name)
@@ -116,7 +116,7 @@ class Contender:
             )
         threading.Thread(target=self._listen, daemon=True).start()
 
-    def __enter__(self) -> Contender:
+    def __enter__(self) -> BenchProcess:
         return self
 
     def __exit__(
@@ -126,21 +126,21 @@ class Contender:
             if self._process.stdin:
                 self._process.stdin.close()
         try:
-            self._process.wait(0.0 if error is not None else _ENDING)
+            self._process.wait(0.0 if error is not None else _EXIT_TIMEOUT)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
 
-    def ready(self, work: Work, within: float = READY_WITHIN) -> Answer | None:
+    def ready(self, work: BenchTask, within: float = READY_TIMEOUT) -> BenchResponse | None:
         """Has it hold a work ready, warm; None where it is lost."""
-        return self._ask(Ask(ready=work), f"did not get ready in {within:.0f} s", within)
+        return self._ask(BenchRequest(ready=work), f"did not get ready in {within:.0f} s", within)
 
-    def go(self, work: str, within: float, *, sample: str = "", scores: str = "") -> Answer | None:
+    def go(self, work: str, within: float, *, sample: str = "", scores: str = "") -> BenchResponse | None:
         """Has it do a work once; None where it is lost."""
-        return self._ask(Ask(go=work, sample=sample, scores=scores), f"took more than {within:.0f} s", within)
+        return self._ask(BenchRequest(go=work, sample=sample, scores=scores), f"took more than {within:.0f} s", within)
 
-    def _ask(self, ask: Ask, late: str, within: float) -> Answer | None:
-        if self.lost:
+    def _ask(self, ask: BenchRequest, late: str, within: float) -> BenchResponse | None:
+        if self.failure:
             return None
         try:
             assert self._process.stdin is not None  # it is a pipe  # noqa: S101
@@ -149,14 +149,14 @@ class Contender:
             line = self._heard.get(timeout=within)
         except queue.Empty:
             self._process.kill()
-            self.lost = late
+            self.failure = late
             return None
         except OSError:  # its end of the pipe is closed
             line = ""
         try:
-            return msgspec.json.decode(line, type=Answer)
+            return msgspec.json.decode(line, type=BenchResponse)
         except msgspec.DecodeError:
-            self.lost = self._end(line)
+            self.failure = self._end(line)
             return None
 
     def _listen(self) -> None:
@@ -169,29 +169,29 @@ class Contender:
         """Why there was no answer: how it ended and its last words."""
         if line:
             self._process.kill()
-            return f"answered nonsense: {line.strip()[:_TOLD]}"
+            return f"answered nonsense: {line.strip()[:_MAX_MESSAGE]}"
         try:
-            code = self._process.wait(_ENDING)
+            code = self._process.wait(_EXIT_TIMEOUT)
         except subprocess.TimeoutExpired:  # it closed its output and goes on
             self._process.kill()
             code = self._process.wait()
         how = f"died of {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"
         said = [one.strip() for one in self._said.read_text("utf8", errors="replace").splitlines() if one.strip()]
-        return f"{how}: {said[-1][:_TOLD]}" if said else how
+        return f"{how}: {said[-1][:_MAX_MESSAGE]}" if said else how
 
 
-class Turn(msgspec.Struct, frozen=True):
+class RoundEntry(msgspec.Struct, frozen=True):
     """What one asks of a contender in every turn."""
 
-    contender: Contender
+    contender: BenchProcess
     work: str
     sample: str = ""
     scores: str = ""
 
 
-def take_turns(
-    turns: Mapping[str, Turn], repeats: int, within: float, heard: Callable[[str], None] = lambda _: None
-) -> dict[str, list[Answer]]:
+def run_interleaved(
+    turns: Mapping[str, RoundEntry], repeats: int, within: float, heard: Callable[[str], None] = lambda _: None
+) -> dict[str, list[BenchResponse]]:
     """Name -> answers, one a turn; those of one that is lost on the way are fewer.
 
     Each turn asks all, and begins one further than the turn before, so that a machine that slows down slows all.
@@ -203,7 +203,7 @@ def take_turns(
         heard: hears who is asked.
     """
     names = list(turns)
-    found: dict[str, list[Answer]] = {name: [] for name in names}
+    found: dict[str, list[BenchResponse]] = {name: [] for name in names}
     for number in range(repeats):
         first = number % len(names)
         for name in names[first:] + names[:first]:
@@ -215,7 +215,7 @@ def take_turns(
     return found
 
 
-def most_memory() -> int:
+def peak_memory() -> int:
     """Bytes: the most that this process has held; 0 where the system does not tell.
 
     Not getrusage's on Linux, which a child inherits from who started it.

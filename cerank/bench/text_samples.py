@@ -15,12 +15,12 @@ from cerank.datasets.dataset import Dataset
 from cerank.errors import UsageError
 from cerank.retrieval.first_stage import candidates
 
-MADE_UP = "generated"  # the name of texts that are no dataset's
+GENERATED = "generated"  # the name of texts that are no dataset's
 _SHORTEST, _LONGEST = 8, 220  # words of a passage
 _MU, _SIGMA = 3.7, 0.45  # of the logarithm of a passage's words: with a query some 100 tokens, as in MS MARCO
 
 
-class Sample(msgspec.Struct, frozen=True):
+class TextSample(msgspec.Struct, frozen=True):
     """What is re-ranked or learnt from: texts by id, and each query's candidates, best first."""
 
     name: str
@@ -38,7 +38,7 @@ class Sample(msgspec.Struct, frozen=True):
         return [(self.queries[query], self.documents[doc]) for query, docs in self.lists.items() for doc in docs]
 
 
-def generated(pairs: int, depth: int = 100) -> Sample:
+def generated_sample(pairs: int, depth: int = 100) -> TextSample:
     """Pieces of the texts about Python's keywords that come with Python, as long as MS MARCO's passages and queries.
 
     Args:
@@ -65,10 +65,10 @@ def generated(pairs: int, depth: int = 100) -> Sample:
         for doc in found:
             documents[doc] = piece(round(min(_LONGEST, max(_SHORTEST, rng.lognormvariate(_MU, _SIGMA)))))
         lists[query] = found
-    return Sample(MADE_UP, queries, documents, lists)
+    return TextSample(GENERATED, queries, documents, lists)
 
 
-def of_dataset(dataset: Dataset, first_stage: str, *, pairs: int, depth: int, cache: Path) -> Sample:
+def dataset_sample(dataset: Dataset, first_stage: str, *, pairs: int, depth: int, cache: Path) -> TextSample:
     """Return queries from all over the dataset with the candidates of a first stage, until there are `pairs` pairs.
 
     Raises:
@@ -90,10 +90,10 @@ def of_dataset(dataset: Dataset, first_stage: str, *, pairs: int, depth: int, ca
         raise UsageError(f"{first_stage} gives no candidates with texts", where=dataset.name)
     ids = sorted({doc for docs in lists.values() for doc in docs})
     documents = dict(zip(ids, dataset.documents.texts(ids), strict=True))
-    return Sample(dataset.name, {query: dataset.queries[query] for query in lists}, documents, lists)
+    return TextSample(dataset.name, {query: dataset.queries[query] for query in lists}, documents, lists)
 
 
-def reshaped(sample: Sample, pairs: int, depth: int) -> Sample:
+def reshape(sample: TextSample, pairs: int, depth: int) -> TextSample:
     """`pairs` pairs in lists of `depth`, of the sample's own texts: to see how cost grows with either.
 
     Queries are used again under new ids where there are too few; a list's documents are drawn without repetition.
@@ -103,4 +103,4 @@ def reshaped(sample: Sample, pairs: int, depth: int) -> Sample:
     ids = sorted(sample.documents)
     queries = {f"r{number}": texts[number % len(texts)] for number in range(max(1, pairs // depth))}
     lists = {query: tuple(rng.sample(ids, min(depth, len(ids)))) for query in queries}
-    return Sample(sample.name, queries, sample.documents, lists)
+    return TextSample(sample.name, queries, sample.documents, lists)

@@ -188,20 +188,20 @@ def stages(folder: RunFolder, plan: Plan) -> Table:
         (
             row.stage,
             row.steps,
-            row.kept,
-            f"{row.drift.norm:.1e}",
-            row.drift.changed,
-            row.supply.queries,
-            row.supply.usable,
-            row.supply.without_positive,
-            row.supply.short,
-            row.supply.unretrieved_positives,
+            row.kept_step,
+            f"{row.weight_change.norm:.1e}",
+            row.weight_change.changed,
+            row.sampling.queries,
+            row.sampling.usable,
+            row.sampling.without_positive,
+            row.sampling.undersized,
+            row.sampling.unretrieved_positives,
             row.repairs.mended,
         )
         for row in found
         if row is not None
     )
-    still = [row.stage for row in found if row is not None and row.drift.is_still]
+    still = [row.stage for row in found if row is not None and row.weight_change.is_negligible]
     notes = (f"hardly moved the model: {', '.join(still)}",) if still else ()
     said = "weights moved by: the norm of their change, as a share of their norm"
     return Table("stages", columns, rows, "Stages", (said, *notes) if rows else (), empty="no stage is finished")
@@ -209,7 +209,7 @@ def stages(folder: RunFolder, plan: Plan) -> Table:
 
 def rankings(folder: RunFolder, plan: Plan) -> Table:
     """The rankings that were measured: how deep each is, and how much of its order was left to ties."""
-    from cerank.training.stage_summary import RankingFacts
+    from cerank.training.stage_summary import RankingStats
 
     columns = (
         *(Column(name, name.replace("_", " ")) for name in ("system", "dataset", "first_stage")),
@@ -223,7 +223,7 @@ def rankings(folder: RunFolder, plan: Plan) -> Table:
     for test in data.test:
         for first in data.first_stages:
             for system in ("first-stage", *plan.recipe.chain):
-                found = json_records.load_if_there(folder.ranking_facts(system, test, first), RankingFacts)
+                found = json_records.load_if_there(folder.ranking_facts(system, test, first), RankingStats)
                 if found is not None:
                     figures = (found.queries, found.shallowest, found.deepest, found.tied)
                     rows.append((system, test, first, *figures))

@@ -12,7 +12,7 @@ class Position(msgspec.Struct, frozen=True, order=True):
     step: int
 
 
-class Reading(msgspec.Struct, frozen=True, tag="step"):
+class StepMetrics(msgspec.Struct, frozen=True, tag="step"):
     """One point of a training curve, written after the step it names.
 
     Everything but `seconds` and `attempt` is a function of the plan: a step done again must show the same bits.

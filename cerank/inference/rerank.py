@@ -13,17 +13,17 @@ from typing import Any
 import torch
 
 from cerank.errors import RunFailedError
-from cerank.kernels.parallel import side_by_side
+from cerank.kernels.parallel import run_in_threads
 from cerank.models.bases import BaseFiles, fingerprint
-from cerank.models.cross_encoder import CrossEncoder, Mark, load, tokenizer_of
-from cerank.models.forward_pass import Forward, budget_of, means_by
+from cerank.models.cross_encoder import CheckpointConfig, CrossEncoder, load, load_tokenizer
+from cerank.models.forward_pass import ForwardPass, mean_pooler, token_budget
 from cerank.tokenization.token_store import TokenStore
-from cerank.tokenization.tokens import Pair, Tokens, batches_by_length, even_batches
+from cerank.tokenization.tokens import Pair, PairTokenizer, batches_by_length, even_batches
 
-Texts = Callable[[Sequence[str]], Sequence[str]]
+TextLookup = Callable[[Sequence[str]], Sequence[str]]
 
 
-LEAST_BUDGET = 512  # tokens at once; where not even these fit, something else is wrong
+MIN_TOKEN_BUDGET = 512  # tokens at once; where not even these fit, something else is wrong
 
 
 class Scorer:
@@ -33,13 +33,15 @@ class Scorer:
         model: in evaluation mode while it scores; its mode is restored afterwards.
         tokens: assembles pairs; shared with training where there is one.
         device: where the model is.
-        precision: "fp32", "bf16" or "auto" (see `Forward`); scores are float32 whichever it is.
+        precision: "fp32", "bf16" or "auto" (see `ForwardPass`); scores are float32 whichever it is.
     """
 
-    def __init__(self, model: CrossEncoder, tokens: Tokens, device: str = "cpu", precision: str = "fp32") -> None:
+    def __init__(
+        self, model: CrossEncoder, tokens: PairTokenizer, device: str = "cpu", precision: str = "fp32"
+    ) -> None:
         self._model, self._tokens = model, tokens
         place = torch.device(device)
-        self._forward, self._budget = Forward(model, tokens, place, precision), budget_of(place)
+        self._forward, self._budget = ForwardPass(model, tokens, place, precision), token_budget(place)
         self.precision = self._forward.precision
         self.checkpoint = ""  # the fingerprint of what `load` read, for scores that are kept
 
@@ -51,38 +53,40 @@ class Scorer:
             MissingError: no such checkpoint.
         """
         path = Path(folder)
-        mark = Mark(path)
+        mark = CheckpointConfig(path)
         sha256 = fingerprint(path)
         model = load(BaseFiles(path.name, path, mark.pooling, sha256), mark.pooling, seed=0).to(device)
         lengths = (mark.max_length, mark.max_query_length, mark.max_document_length, mark.truncation)
-        scorer = cls(model, Tokens(tokenizer_of(path), *lengths), device, precision)
+        scorer = cls(model, PairTokenizer(load_tokenizer(path), *lengths), device, precision)
         scorer.checkpoint = f"{sha256} {mark.pooling} {lengths}"
         return scorer
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
         """Scores of (query text, document text) pairs, in order; larger is more relevant."""
-        self._tokens.read_from(None)  # texts are their own keys here, and must not meet the ids of an earlier call
+        self._tokens.use_token_store(
+            None
+        )  # texts are their own keys here, and must not meet the ids of an earlier call
         self._tokens.add("query", [query for query, _ in pairs], lambda texts: texts)
         self._tokens.add("document", [document for _, document in pairs], lambda texts: texts)
         scores = self._scores([self._tokens.pair(query, document) for query, document in pairs])
-        self._tokens.forget()
+        self._tokens.clear()
         return scores
 
-    def read_from(self, store: TokenStore | None) -> None:
+    def use_token_store(self, store: TokenStore | None) -> None:
         """Drops the texts it remembers by id, and takes those of the next dataset from its store, if it has one."""
-        self._tokens.read_from(store)
+        self._tokens.use_token_store(store)
 
     @property
     def tokenizer(self) -> Any:
         """The tokenizer it reads texts with."""
         return self._tokens.tokenizer
 
-    def forget(self) -> None:
+    def clear(self) -> None:
         """Drops the texts it remembers by id; to be called between datasets, whose ids may mean other texts."""
-        self._tokens.forget()
+        self._tokens.clear()
 
-    def chunk(
-        self, wanted: Mapping[str, Sequence[str]], queries: Texts, documents: Texts
+    def score_candidates(
+        self, wanted: Mapping[str, Sequence[str]], queries: TextLookup, documents: TextLookup
     ) -> dict[str, dict[str, float]]:
         """Query id -> document id -> score for one chunk of queries.
 
@@ -129,14 +133,14 @@ class Scorer:
                     out[torch.tensor(indices)] = score([pairs[index] for index in indices]).cpu()
 
                 lengths = [len(pair.ids) for pair in pairs]
-                if self._forward.takes_lanes:
-                    cut = even_batches if self._forward.packs else batches_by_length
-                    side_by_side(fill, cut(lengths, self._budget))
+                if self._forward.supports_threads:
+                    cut = even_batches if self._forward.is_packed else batches_by_length
+                    run_in_threads(fill, cut(lengths, self._budget))
                 else:
                     for indices in batches_by_length(lengths, self._budget):
                         fill(indices)
         except torch.OutOfMemoryError:
-            if self._budget <= LEAST_BUDGET:
+            if self._budget <= MIN_TOKEN_BUDGET:
                 raise
             return False
         return True
@@ -157,7 +161,7 @@ class Embedder:
         options = {"trust_remote_code": False, "use_safetensors": True, "local_files_only": True}
         model = AutoModel.from_pretrained(files.folder, dtype=torch.float32, **options)
         self._encoder: Any = model.to(device).eval()
-        self._tokenizer = tokenizer_of(files.folder)
+        self._tokenizer = load_tokenizer(files.folder)
         self._max_length = min(max_length, 256)
 
     @torch.inference_mode()
@@ -170,7 +174,7 @@ class Embedder:
         """
         rows = self._tokenizer(list(texts), truncation=True, max_length=self._max_length, verbose=False)["input_ids"]
         out = torch.empty(len(rows), self._encoder.config.hidden_size)
-        means_of = means_by(self._encoder)
+        means_of = mean_pooler(self._encoder)
 
         def fill(indices: Sequence[int]) -> None:
             means = means_of([Pair(tuple(rows[index]), len(rows[index])) for index in indices])
@@ -179,23 +183,23 @@ class Embedder:
 
         lengths, device = [len(row) for row in rows], self._encoder.device
         if device.type == "cpu":
-            side_by_side(fill, even_batches(lengths, budget_of(device)))
+            run_in_threads(fill, even_batches(lengths, token_budget(device)))
         else:
-            for batch in batches_by_length(lengths, budget_of(device)):
+            for batch in batches_by_length(lengths, token_budget(device)):
                 fill(batch)
         return out
 
 
-def documents_in(wanted: Mapping[str, Sequence[str]]) -> list[str]:
+def distinct_documents(wanted: Mapping[str, Sequence[str]]) -> list[str]:
     """Return the ids of all documents of some lists, each once, in the order of ids."""
     return sorted({doc for docs in wanted.values() for doc in docs})
 
 
-def similarity(
+def embedding_similarity(
     embedder: Embedder,
     wanted: Mapping[str, Sequence[str]],
-    queries: Texts,
-    documents: Texts,
+    queries: TextLookup,
+    documents: TextLookup,
     encoded: Callable[[int], object] = int,
 ) -> dict[str, dict[str, float]]:
     """Cosine similarity of sentence embeddings: query id -> document id -> score in [-1, 1].
@@ -208,7 +212,7 @@ def similarity(
         encoded: told after each batch, by any thread, of how many texts it was.
     """
     query_ids = list(wanted)
-    doc_ids = documents_in(wanted)
+    doc_ids = distinct_documents(wanted)
     left = embedder.embeddings(queries(query_ids), encoded)
     right = embedder.embeddings(documents(doc_ids), encoded)
     place = {doc: at for at, doc in enumerate(doc_ids)}

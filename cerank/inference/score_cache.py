@@ -12,26 +12,30 @@ from importlib.metadata import version
 from typing import Protocol
 
 from cerank.files.source_hash import COMPUTING, code_sha256
-from cerank.inference.rerank import Texts
-from cerank.inference.score_files import KeptScores
-from cerank.kernels.determinism import device_name
+from cerank.inference.rerank import TextLookup
+from cerank.inference.score_files import ScoreCache
+from cerank.kernels.determinism import hardware_name
 
-BLOCK = 100  # candidates of a query scored together: the depth that most first stages are re-ranked to
+BLOCK_DEPTH = 100  # candidates of a query scored together: the depth that most first stages are re-ranked to
 
 
-class Chunks(Protocol):
+class CandidateScorer(Protocol):
     """What scores a chunk of queries: a `Scorer`."""
 
-    def chunk(
-        self, wanted: Mapping[str, Sequence[str]], queries: Texts, documents: Texts
+    def score_candidates(
+        self, wanted: Mapping[str, Sequence[str]], queries: TextLookup, documents: TextLookup
     ) -> dict[str, dict[str, float]]:
         """Query id -> document id -> score."""
 
 
-def scored(
-    scorer: Chunks, wanted: Mapping[str, Sequence[str]], queries: Texts, documents: Texts, kept: KeptScores | None
+def score_with_cache(
+    scorer: CandidateScorer,
+    wanted: Mapping[str, Sequence[str]],
+    queries: TextLookup,
+    documents: TextLookup,
+    kept: ScoreCache | None,
 ) -> dict[str, dict[str, float]]:
-    """Query id -> document id -> score of a chunk of queries; as `Scorer.chunk`, block by block.
+    """Query id -> document id -> score of a chunk of queries; as `Scorer.score_candidates`, block by block.
 
     Args:
         scorer: computes what is not kept.
@@ -41,15 +45,15 @@ def scored(
         kept: where scores are looked for and kept; None computes all.
 
     Raises:
-        RunFailedError: as `Scorer.chunk`.
+        RunFailedError: as `Scorer.score_candidates`.
     """
     out: dict[str, dict[str, float]] = {query: {} for query in wanted}
-    for start in range(0, max(map(len, wanted.values()), default=0), BLOCK):
-        block = {query: docs[start : start + BLOCK] for query, docs in wanted.items() if len(docs) > start}
+    for start in range(0, max(map(len, wanted.values()), default=0), BLOCK_DEPTH):
+        block = {query: docs[start : start + BLOCK_DEPTH] for query, docs in wanted.items() if len(docs) > start}
         texts = list(queries(list(block))) if kept else []
         found = kept.find(block, texts) if kept else None
         if found is None:
-            found = scorer.chunk(block, queries, documents)
+            found = scorer.score_candidates(block, queries, documents)
             if kept:
                 kept.keep(block, texts, found)
         for query, row in found.items():
@@ -57,7 +61,7 @@ def scored(
     return out
 
 
-def identity(model: str, documents: str, *, device: str, threads: int, precision: str) -> tuple[str, ...]:
+def score_cache_key(model: str, documents: str, *, device: str, threads: int, precision: str) -> tuple[str, ...]:
     """All that a score's bits depend on beside its chunk.
 
     Args:
@@ -68,4 +72,4 @@ def identity(model: str, documents: str, *, device: str, threads: int, precision
         precision: "fp32" or "bf16".
     """
     packages = [f"{name} {version(name)}" for name in ("torch", "transformers", "tokenizers")]
-    return (model, documents, device_name(device), str(threads), precision, *packages, code_sha256(*COMPUTING))
+    return (model, documents, hardware_name(device), str(threads), precision, *packages, code_sha256(*COMPUTING))

@@ -21,15 +21,15 @@ from pathlib import Path
 from cerank.errors import RunFailedError
 from cerank.files import disk
 
-LIMIT = 512 << 20  # bytes of all that is kept: some 130 million scores
+SIZE_LIMIT = 512 << 20  # bytes of all that is kept: some 130 million scores
 _ROOM = 0.8  # of the limit, left after old scores were removed
 _DIGEST = 32  # bytes of SHA-256 before the scores
 _NAME = "scores"
 
-Wanted = Mapping[str, Sequence[str]]  # query id -> document ids
+Candidates = Mapping[str, Sequence[str]]  # query id -> document ids
 
 
-class KeptScores:
+class ScoreCache:
     """The kept scores of one checkpoint on one dataset.
 
     Args:
@@ -38,13 +38,13 @@ class KeptScores:
         limit: bytes; the longest unused go first.
     """
 
-    def __init__(self, cache: Path, identity: Sequence[str], limit: int = LIMIT) -> None:
+    def __init__(self, cache: Path, identity: Sequence[str], limit: int = SIZE_LIMIT) -> None:
         self._root, self._limit = cache / _NAME, limit
         self._identity = hashlib.sha256("\0".join(identity).encode("utf-8", "surrogatepass")).hexdigest()
         self._folder = self._root / self._identity[:16]
         self._can_write = True
 
-    def find(self, wanted: Wanted, texts: Sequence[str]) -> dict[str, dict[str, float]] | None:
+    def find(self, wanted: Candidates, texts: Sequence[str]) -> dict[str, dict[str, float]] | None:
         """The scores of exactly this chunk; None where it is not kept. A damaged file is moved aside.
 
         Args:
@@ -67,7 +67,7 @@ class KeptScores:
         values = iter(_floats(payload))
         return {query: {doc: next(values) for doc in docs} for query, docs in wanted.items()}
 
-    def keep(self, wanted: Wanted, texts: Sequence[str], scores: Mapping[str, Mapping[str, float]]) -> None:
+    def keep(self, wanted: Candidates, texts: Sequence[str], scores: Mapping[str, Mapping[str, float]]) -> None:
         """Keeps a chunk's scores, all of them float32; a cache that cannot be written to is left alone."""
         if not self._can_write:
             return
@@ -100,7 +100,7 @@ class KeptScores:
             if total <= _ROOM * self._limit:
                 return
 
-    def _path(self, wanted: Wanted, texts: Sequence[str]) -> Path:
+    def _path(self, wanted: Candidates, texts: Sequence[str]) -> Path:
         digest = hashlib.sha256(self._identity.encode())
         for (query, docs), text in zip(wanted.items(), texts, strict=True):
             row = "\0".join((query, text, *docs)).encode("utf-8", "surrogatepass")

@@ -8,12 +8,14 @@ from __future__ import annotations
 import ctypes
 
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3  # glibc's names for what mallopt sets
-_KEPT = 1 << 30  # bytes
-_HEAP = 1 << 26  # bytes; of the heaps that threads but the first take from, which are given back whole unless padded
-_OLD_LIMIT = 1 << 25  # the most that a glibc before 2.35 takes as the second
+_KEPT_BYTES = 1 << 30  # bytes
+_HEAP_BYTES = (
+    1 << 26
+)  # bytes; of the heaps that threads but the first take from, which are given back whole unless padded
+_OLD_GLIBC_LIMIT = 1 << 25  # the most that a glibc before 2.35 takes as the second
 
 
-def keep_freed() -> bool:
+def keep_freed_memory() -> bool:
     """Has the C library keep freed memory for the next tensor; False where it is not glibc.
 
     Else the system takes every large tensor back and clears its pages when the next one touches them, which was a
@@ -23,5 +25,5 @@ def keep_freed() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, TypeError, AttributeError):  # Windows, macOS, musl
         return False
-    kept = mallopt(_TRIM_THRESHOLD, _KEPT) and mallopt(_TOP_PAD, _HEAP)
-    return bool(kept and (mallopt(_MMAP_THRESHOLD, _KEPT) or mallopt(_MMAP_THRESHOLD, _OLD_LIMIT)))
+    kept = mallopt(_TRIM_THRESHOLD, _KEPT_BYTES) and mallopt(_TOP_PAD, _HEAP_BYTES)
+    return bool(kept and (mallopt(_MMAP_THRESHOLD, _KEPT_BYTES) or mallopt(_MMAP_THRESHOLD, _OLD_GLIBC_LIMIT)))

@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 
 from cerank.errors import UsageError
-from cerank.kernels.allocator import keep_freed
+from cerank.kernels.allocator import keep_freed_memory
 
 
-def prepare(device: str, threads: int) -> str:
+def make_deterministic(device: str, threads: int) -> str:
     """Pins threads, algorithms and memory for the process; returns the promise in words, for the attempt's record.
 
     Raises:
@@ -23,7 +23,7 @@ def prepare(device: str, threads: int) -> str:
     torch.set_deterministic_debug_mode("warn")
     # with it torch also fills all memory it takes, so that reading it unwritten would show: a tenth of the time in bf16
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a property of a module
-    keep_freed()
+    keep_freed_memory()
     kind = device.split(":", maxsplit=1)[0]
     if kind == "cuda":
         if not torch.cuda.is_available():
@@ -49,7 +49,7 @@ def automatic() -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def device_name(device: str) -> str:
+def hardware_name(device: str) -> str:
     """What computes: the GPU's name, or the processor's."""
     if device.startswith("cuda"):
         return str(torch.cuda.get_device_name(device))

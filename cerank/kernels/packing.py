@@ -52,7 +52,7 @@ class Pack(msgspec.Struct, frozen=True):
         return torch.split(values, [span.pairs for span in self.spans])
 
 
-def filled(pairs: Sequence[Pair], step: int) -> Sequence[Pair]:
+def pad_row(pairs: Sequence[Pair], step: int) -> Sequence[Pair]:
     """The pairs, and where that makes their tokens a multiple of `step`, one more that nobody reads."""
     lengths = [len(pair.ids) for pair in pairs]
     missing = -sum(lengths) % step

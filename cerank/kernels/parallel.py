@@ -13,12 +13,12 @@ from typing import TypeVar
 
 import torch
 
-_MOST = 32  # lanes: what Python itself does between two kernels, it does for one of them at a time
+_MAX_THREADS = 32  # lanes: what Python itself does between two kernels, it does for one of them at a time
 
 Work = TypeVar("Work")
 
 
-def side_by_side(work: Callable[[Work], None], items: Sequence[Work], threads: int = 1) -> None:
+def run_in_threads(work: Callable[[Work], None], items: Sequence[Work], threads: int = 1) -> None:
     """Does `work` on every item, the first ones first, by as many threads as torch has for its kernels here.
 
     Each thread has torch's modes as the caller has them, and its kernels to itself. An exception of any item ends
@@ -46,8 +46,8 @@ def side_by_side(work: Callable[[Work], None], items: Sequence[Work], threads: i
                     waiting.clear()
                     raise
 
-    lanes = min(torch.get_num_threads(), len(items), _MOST)
-    with _threads_each(threads):
+    lanes = min(torch.get_num_threads(), len(items), _MAX_THREADS)
+    with _kernel_threads(threads):
         if lanes < 2:
             lane()
             return
@@ -60,7 +60,7 @@ def side_by_side(work: Callable[[Work], None], items: Sequence[Work], threads: i
 
 
 @contextlib.contextmanager
-def _threads_each(number: int) -> Iterator[None]:
+def _kernel_threads(number: int) -> Iterator[None]:
     """Within, kernels use so many threads; it is this thread's own number, and that of threads that start meanwhile."""
     before = torch.get_num_threads()
     torch.set_num_threads(number)

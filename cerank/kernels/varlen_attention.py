@@ -12,16 +12,20 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from cerank.kernels.dropout import dropped
+from cerank.kernels.dropout import apply_dropout
 from cerank.kernels.packing import Pack, Span
 
-_STEP = 16  # tokens; for any other number of keys than its multiples torch's kernel takes up to twice as long (2.13)
-_SINGLE = range(36, 257)  # tokens of pairs that are faster one by one than together by torch's kernel (2.13, MKL)
-_CACHED = 1 << 20  # bytes of products that stay in a core's own cache until they are used
-_SAFE = 1e-30, 1e30  # sums of exponentials that have lost nothing to the edges of float32
+_KEY_MULTIPLE = (
+    16  # tokens; for any other number of keys than its multiples torch's kernel takes up to twice as long (2.13)
+)
+_PAIR_BY_PAIR_LENGTHS = range(
+    36, 257
+)  # tokens of pairs that are faster one by one than together by torch's kernel (2.13, MKL)
+_CACHE_BYTES = 1 << 20  # bytes of products that stay in a core's own cache until they are used
+_SAFE_SUMS = 1e-30, 1e30  # sums of exponentials that have lost nothing to the edges of float32
 
 
-class How(msgspec.Struct, frozen=True):
+class AttentionOptions(msgspec.Struct, frozen=True):
     """How tokens attend."""
 
     scale: float  # of the products
@@ -29,76 +33,78 @@ class How(msgspec.Struct, frozen=True):
     window: int = 0  # how many tokens away a token may look to either side; 0 is any
 
 
-def attend_by_spans(query: Tensor, key: Tensor, value: Tensor, pack: Pack, how: How) -> Tensor:
+def attend_by_spans(query: Tensor, key: Tensor, value: Tensor, pack: Pack, how: AttentionOptions) -> Tensor:
     """See `attention.attend`."""
     if query.is_cuda or how.dropout or torch.is_grad_enabled():
-        return _with_gradients(query, key, value, pack, how)
-    return _without(query, key, value, pack, how)
+        return _attend_with_gradients(query, key, value, pack, how)
+    return _attend_without_gradients(query, key, value, pack, how)
 
 
-def _with_gradients(query: Tensor, key: Tensor, value: Tensor, pack: Pack, how: How) -> Tensor:
+def _attend_with_gradients(query: Tensor, key: Tensor, value: Tensor, pack: Pack, how: AttentionOptions) -> Tensor:
     """Each span by itself; also without gradients, where dropout is drawn or on CUDA."""
     narrow = query.dtype
     if narrow is not torch.float32 and not query.is_cuda and torch.is_grad_enabled():
         # torch's backward pass of it on a CPU takes twelve times as long in bf16 (2.13, pairs of 64 tokens)
         query, key, value = query.float(), key.float(), value.float()
     # split, not sliced: the gradient of each slice would be as long as the row
-    asking = pack.split_firsts(query) if _asks_firsts(query, key, pack) else pack.split(query)
+    asking = pack.split_firsts(query) if _has_first_queries_only(query, key, pack) else pack.split(query)
     out = []
     for span, *own in zip(pack.spans, asking, pack.split(key), pack.split(value), strict=True):
         q, k, v = (part.view(span.pairs, -1, *part.shape[1:]).transpose(1, 2) for part in own)
-        mask = _mask(q.shape[2], _Part(0, 0, span.pairs, span.length), how.window, q)
+        mask = _attention_mask(q.shape[2], _Part(0, 0, span.pairs, span.length), how.window, q)
         if how.dropout and not q.is_cuda:
-            mixed = _dropping(q, k, v, mask, how)
+            mixed = _attend_with_dropout(q, k, v, mask, how)
         else:
             mixed = scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=how.dropout, scale=how.scale)
         out.append(mixed.transpose(1, 2).flatten(0, 1))
     return (torch.cat(out) if len(out) > 1 else out[0]).to(narrow)
 
 
-def _asks_firsts(query: Tensor, key: Tensor, pack: Pack) -> bool:
+def _has_first_queries_only(query: Tensor, key: Tensor, pack: Pack) -> bool:
     """Whether only the first token of each pair asks."""
     return len(query) == len(pack.starts) != len(key)
 
 
-def _dropping(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, how: How) -> Tensor:
+def _attend_with_dropout(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, how: AttentionOptions
+) -> Tensor:
     """Attention with dropout, which torch does not fuse on a CPU; (pairs, heads, tokens, size) in and out."""
     q, k, v = (part.flatten(0, 1) for part in (query, key, value))
     products = torch.baddbmm(q.new_zeros(1), q, k.transpose(1, 2), beta=0, alpha=how.scale)
     if mask is not None:
         products = products + mask
-    return torch.bmm(dropped(products.softmax(dim=-1), how.dropout), v).view(query.shape)
+    return torch.bmm(apply_dropout(products.softmax(dim=-1), how.dropout), v).view(query.shape)
 
 
-def _without(query: Tensor, key: Tensor, value: Tensor, pack: Pack, how: How) -> Tensor:
+def _attend_without_gradients(query: Tensor, key: Tensor, value: Tensor, pack: Pack, how: AttentionOptions) -> Tensor:
     """Without gradients and dropout, anywhere but on CUDA."""
     out = query.new_empty(query.shape)
-    asks_firsts = _asks_firsts(query, key, pack)
+    asks_firsts = _has_first_queries_only(query, key, pack)
     start = first = 0
     for span in pack.spans:
         own = slice(start, start + span.tokens)
-        is_single = not asks_firsts and _is_single(query, span, how)
-        if not is_single or not _singly(query[own], key[own], value[own], out[own], span, scale=how.scale):
-            for part in _parts(start, first, span, len(key)):
+        is_single = not asks_firsts and _is_faster_pair_by_pair(query, span, how)
+        if not is_single or not _attend_pair_by_pair(query[own], key[own], value[own], out[own], span, scale=how.scale):
+            for part in _aligned_parts(start, first, span, len(key)):
                 places = part.firsts if asks_firsts else part.tokens
                 q = query[places].view(part.pairs, -1, *query.shape[1:]).transpose(1, 2)
-                k, v = (_windows(values, part).transpose(1, 2) for values in (key, value))
-                mask = _mask(q.shape[2], part, how.window, q)
+                k, v = (_overlapping_windows(values, part).transpose(1, 2) for values in (key, value))
+                mask = _attention_mask(q.shape[2], part, how.window, q)
                 mixed = scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=how.scale)
                 out[places] = mixed.transpose(1, 2).flatten(0, 1)
         start, first = start + span.tokens, first + span.pairs
     return out
 
 
-def _is_single(query: Tensor, span: Span, how: How) -> bool:
+def _is_faster_pair_by_pair(query: Tensor, span: Span, how: AttentionOptions) -> bool:
     """Whether pairs of the span are faster one by one."""
     is_banded = how.window and span.length > how.window + 1
     is_float32 = query.dtype is torch.float32 and query.device.type == "cpu"
     has_mkl = torch.backends.mkl.is_available()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-    return bool(is_float32 and has_mkl and not is_banded and span.length in _SINGLE)
+    return bool(is_float32 and has_mkl and not is_banded and span.length in _PAIR_BY_PAIR_LENGTHS)
 
 
-def _singly(query: Tensor, key: Tensor, value: Tensor, out: Tensor, span: Span, *, scale: float) -> bool:
+def _attend_pair_by_pair(query: Tensor, key: Tensor, value: Tensor, out: Tensor, span: Span, *, scale: float) -> bool:
     """Fills `out` (tokens, heads, size) of a span, pair by pair; False where the products are too large for it.
 
     A softmax usually takes the largest product from all, so that no exponential is too large. That is a third of what
@@ -106,7 +112,7 @@ def _singly(query: Tensor, key: Tensor, value: Tensor, out: Tensor, span: Span, 
     the sums of exponentials are looked at instead, afterwards.
     """
     length, heads = span.length, query.shape[1]
-    step = max(1, min(heads, _CACHED // (4 * length * length)))
+    step = max(1, min(heads, _CACHE_BYTES // (4 * length * length)))
     products, zero = query.new_empty(step, length, length), query.new_zeros(1)
     sums = query.new_empty(span.pairs, heads, length, 1)
     q, k, v, o = (part.view(span.pairs, length, heads, -1).transpose(1, 2) for part in (query, key, value, out))
@@ -119,7 +125,7 @@ def _singly(query: Tensor, key: Tensor, value: Tensor, out: Tensor, span: Span, 
             torch.sum(weights, -1, keepdim=True, out=total)
             torch.div(torch.bmm(weights, given), total, out=mixed)
     least, most = sums.aminmax()
-    return bool(least > _SAFE[0]) and bool(most < _SAFE[1])
+    return bool(least > _SAFE_SUMS[0]) and bool(most < _SAFE_SUMS[1])
 
 
 class _Part(msgspec.Struct, frozen=True):
@@ -143,9 +149,9 @@ class _Part(msgspec.Struct, frozen=True):
         return slice(self.first, self.first + self.pairs)
 
 
-def _parts(start: int, first: int, span: Span, total: int) -> Iterator[_Part]:
+def _aligned_parts(start: int, first: int, span: Span, total: int) -> Iterator[_Part]:
     """A span, so cut that each pair reads as many tokens as the kernel likes, where the row of `total` has them."""
-    extra = -span.length % _STEP
+    extra = -span.length % _KEY_MULTIPLE
     end = start + span.tokens
     last = end - span.length
     if end + extra <= total:
@@ -159,7 +165,7 @@ def _parts(start: int, first: int, span: Span, total: int) -> Iterator[_Part]:
         yield _Part(start, first, span.pairs, span.length)
 
 
-def _windows(values: Tensor, part: _Part) -> Tensor:
+def _overlapping_windows(values: Tensor, part: _Part) -> Tensor:
     """(pairs, tokens read, heads, size) of `values` (tokens, heads, size), overlapping where other pairs' are read."""
     if not part.before + part.after:
         return values[part.tokens].view(part.pairs, part.length, *values.shape[1:])
@@ -171,7 +177,7 @@ def _windows(values: Tensor, part: _Part) -> Tensor:
     )
 
 
-def _mask(rows: int, part: _Part, window: int, like: Tensor) -> Tensor | None:
+def _attention_mask(rows: int, part: _Part, window: int, like: Tensor) -> Tensor | None:
     """(rows or 1, tokens read), to be added: -inf where a token may not look; None where it may look anywhere."""
     is_banded = bool(window) and part.length > window + 1
     if not is_banded and not part.before + part.after:

@@ -28,7 +28,7 @@ FOLDER = "CERANK_DEVICES"  # environment: the folder, where the usual one does n
 DEVICE = "CERANK_DEVICE"  # environment of a worker: the device's key, which its launcher found
 
 
-class Holder(msgspec.Struct, frozen=True):
+class LockOwner(msgspec.Struct, frozen=True):
     """Whose worker uses a device."""
 
     lab: str  # the lab's folder
@@ -42,10 +42,10 @@ class Holder(msgspec.Struct, frozen=True):
         return f"{self.run} in {self.lab}" if self.run else "another worker"
 
 
-UNKNOWN = Holder("", "")  # the file says nothing readable
+UNKNOWN_OWNER = LockOwner("", "")  # the file says nothing readable
 
 
-class Hold:
+class DeviceLock:
     """A device's lock, held until `release` or the death of every process that has the descriptor."""
 
     def __init__(self, handle: disk.Handle) -> None:
@@ -79,7 +79,7 @@ class Hold:
                 disk.close(handle)
 
 
-def folder_named(environ: Mapping[str, str]) -> Path:
+def lock_folder(environ: Mapping[str, str]) -> Path:
     """Where the locks are.
 
     Not in XDG_RUNTIME_DIR, which goes when its user logs out while a detached worker goes on; nor by TMPDIR, which
@@ -92,10 +92,10 @@ def folder_named(environ: Mapping[str, str]) -> Path:
     return (shared if shared.is_dir() else Path(tempfile.gettempdir())) / f"cerank-devices-{os.getuid()}"
 
 
-def trouble(environ: Mapping[str, str] = os.environ) -> str:
+def lock_problem(environ: Mapping[str, str] = os.environ) -> str:
     """Why devices are not shared out between labs here; "" where they are. Makes the folder."""
-    where = folder_named(environ)
-    wrong = _unsafe(where)
+    where = lock_folder(environ)
+    wrong = _folder_problem(where)
     if wrong:
         return f"{where}: {wrong}"
     try:
@@ -104,7 +104,7 @@ def trouble(environ: Mapping[str, str] = os.environ) -> str:
         return str(error)
 
 
-def _unsafe(where: Path) -> str:
+def _folder_problem(where: Path) -> str:
     """Why the folder cannot be used; "" where it is this user's, and nobody else can put anything there."""
     if not where.is_absolute():
         return "not an absolute path, so another folder for each program"
@@ -121,7 +121,7 @@ def _unsafe(where: Path) -> str:
     return "others may look or write there" if found.st_mode & 0o077 else ""
 
 
-def take(key: str, lab: Path, run: str, environ: Mapping[str, str] = os.environ) -> Hold | Holder | None:
+def acquire(key: str, lab: Path, run: str, environ: Mapping[str, str] = os.environ) -> DeviceLock | LockOwner | None:
     """The device for a run: the lock; or who has it; or None where nothing is shared out.
 
     Args:
@@ -130,35 +130,35 @@ def take(key: str, lab: Path, run: str, environ: Mapping[str, str] = os.environ)
         run: its name.
         environ: may name the folder.
     """
-    where = folder_named(environ)
-    if environ.get(lease.NO_FLOCK) or _unsafe(where):
+    where = lock_folder(environ)
+    if environ.get(lease.NO_FLOCK) or _folder_problem(where):
         return None
     try:
         handle = disk.open_append(_path(where, key))
     except RunFailedError:
         return None
-    is_ours = _lock(handle)
+    is_ours = _take_lock(handle)
     if not is_ours:
         disk.close(handle)
-        return None if is_ours is None else _holder(handle.path)
+        return None if is_ours is None else _read_owner(handle.path)
     try:
         with contextlib.suppress(RunFailedError):  # advice
             disk.truncate(handle, 0)
-            disk.append(handle, msgspec.json.encode(Holder(str(lab.resolve()), run)) + b"\n")
+            disk.append(handle, msgspec.json.encode(LockOwner(str(lab.resolve()), run)) + b"\n")
     except BaseException:
         disk.close(handle)
         raise
-    return Hold(handle)
+    return DeviceLock(handle)
 
 
-def holder(key: str, environ: Mapping[str, str] = os.environ) -> Holder | None:
+def current_owner(key: str, environ: Mapping[str, str] = os.environ) -> LockOwner | None:
     """Who uses the device; None where nobody does, or nothing is shared out. Cheap, and changes nothing."""
-    where = folder_named(environ)
+    where = lock_folder(environ)
     path = _path(where, key)
     try:
-        if environ.get(lease.NO_FLOCK) or not path.exists() or _unsafe(where):
+        if environ.get(lease.NO_FLOCK) or not path.exists() or _folder_problem(where):
             return None
-        return _holder(path) if lease.is_held(path) else None
+        return _read_owner(path) if lease.is_held(path) else None
     except (OSError, RunFailedError):
         return None
 
@@ -168,13 +168,13 @@ def _path(where: Path, key: str) -> Path:
     return where / (plain if plain == key else f"{plain}-{hashlib.sha256(key.encode()).hexdigest()[:8]}")
 
 
-def _lock(handle: disk.Handle) -> bool | None:
+def _take_lock(handle: disk.Handle) -> bool | None:
     """Whether the lock was taken; None where the file system has none that holds."""
     taken = lease.taken_lock(handle.descriptor)
-    return _is_there(handle) if taken else taken
+    return _is_same_file(handle) if taken else taken
 
 
-def _is_there(handle: disk.Handle) -> bool:
+def _is_same_file(handle: disk.Handle) -> bool:
     """Whether the locked file is still the one of that name; a cleaner of old files may have taken it away."""
     try:
         return os.path.samestat(os.fstat(handle.descriptor), handle.path.stat())
@@ -182,8 +182,8 @@ def _is_there(handle: disk.Handle) -> bool:
         return False
 
 
-def _holder(path: Path) -> Holder:
+def _read_owner(path: Path) -> LockOwner:
     try:
-        return msgspec.json.decode(read_file(path), type=Holder)
+        return msgspec.json.decode(read_file(path), type=LockOwner)
     except (OSError, *UNREADABLE):
-        return UNKNOWN
+        return UNKNOWN_OWNER

@@ -34,13 +34,13 @@ class Device(msgspec.Struct, frozen=True):
         return self.uuid or self.name
 
 
-def found(environ: Mapping[str, str]) -> tuple[Device, ...]:
+def detect_devices(environ: Mapping[str, str]) -> tuple[Device, ...]:
     """The GPUs that CUDA_VISIBLE_DEVICES leaves, MPS on Apple's processors, and always the CPU, last."""
     own = [Device("mps")] if platform.system() == "Darwin" and platform.machine() == "arm64" else []
-    return (*visible(gpus(), environ.get("CUDA_VISIBLE_DEVICES")), *own, Device("cpu"))
+    return (*visible_gpus(detect_gpus(), environ.get("CUDA_VISIBLE_DEVICES")), *own, Device("cpu"))
 
 
-def gpus() -> list[Device]:
+def detect_gpus() -> list[Device]:
     """Every NVIDIA GPU of the machine in the order of nvidia-smi; none where no driver answers."""
     return _gpus_by_library() or _gpus_by_tool()
 
@@ -71,16 +71,16 @@ def _gpus_by_tool() -> list[Device]:
         told = subprocess.run(command, capture_output=True, errors="replace", timeout=20, check=True).stdout
     except (OSError, subprocess.SubprocessError):
         return []
-    return parsed(told)
+    return parse_nvidia_smi(told)
 
 
-def parsed(told: str) -> list[Device]:
+def parse_nvidia_smi(told: str) -> list[Device]:
     """The devices in what nvidia-smi prints for uuid and name; a line that names no GPU is left out."""
     rows = [line.partition(",") for line in told.splitlines() if line.startswith(("GPU-", "MIG-"))]
     return [Device(f"cuda:{index}", uuid.strip(), model.strip()) for index, (uuid, _, model) in enumerate(rows)]
 
 
-def visible(all_gpus: Sequence[Device], allowed: str | None) -> list[Device]:
+def visible_gpus(all_gpus: Sequence[Device], allowed: str | None) -> list[Device]:
     """The GPUs that CUDA_VISIBLE_DEVICES = `allowed` leaves, numbered as CUDA then does; None allows all.
 
     As CUDA reads it: numbers or first parts of UUIDs, and what follows an entry that names nothing is ignored.
@@ -101,7 +101,7 @@ def fits(asked: str, device: Device) -> bool:
     return asked in {device.name, device.kind}
 
 
-def environment(asked: str, device: Device, all_devices: Sequence[Device]) -> dict[str, str]:
+def device_environment(asked: str, device: Device, all_devices: Sequence[Device]) -> dict[str, str]:
     """What makes a worker whose plan asks for `asked` use `device`.
 
     A plan for any GPU sees its GPU alone. A plan for "cuda:N" counts, so it sees all in the order counted here.
@@ -114,7 +114,7 @@ def environment(asked: str, device: Device, all_devices: Sequence[Device]) -> di
     return {"CUDA_VISIBLE_DEVICES": ",".join(gpu.uuid for gpu in shown)}
 
 
-def device_named(name: str) -> str:
+def resolve_device(name: str) -> str:
     """The device a setting means; "auto" is "cuda" where the system shows such a device, else the CPU.
 
     "cuda" stays as it is: a worker that was started at once takes the first GPU it sees, one from the queue is shown
@@ -125,8 +125,8 @@ def device_named(name: str) -> str:
     if name != "auto":
         return name
     has_driver = Path("/dev/nvidiactl").exists() or shutil.which("nvidia-smi") is not None
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip()
-    return "cuda" if has_driver and visible and not visible.startswith("-") else "cpu"
+    visible_gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip()
+    return "cuda" if has_driver and visible_gpus and not visible_gpus.startswith("-") else "cpu"
 
 
 def physical_cores() -> int:

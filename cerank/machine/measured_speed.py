@@ -19,10 +19,10 @@ from cerank.files import disk, json_records
 from cerank.recipes.plan import Plan, telling
 from cerank.recipes.schema import Stage
 
-_LIMITS = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS")
+_INSTRUCTION_LIMITS = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS")
 
 
-class Pace(msgspec.Struct, frozen=True):
+class MeasuredSpeed(msgspec.Struct, frozen=True):
     """What was measured with the settings of one stage."""
 
     train: float  # pairs a second, forward, backward and update
@@ -33,7 +33,7 @@ class Pace(msgspec.Struct, frozen=True):
     time: str = ""  # UTC, ISO 8601
 
 
-def key_of(plan: Plan, stage: Stage) -> str:
+def speed_key(plan: Plan, stage: Stage) -> str:
     """What a pace depends on: processor and its limits, threads, torch, device, base, and the stage's settings."""
     cpu = platform.processor() or platform.machine()
     with contextlib.suppress(OSError):
@@ -41,7 +41,7 @@ def key_of(plan: Plan, stage: Stage) -> str:
             line for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines() if "model name" in line
         ]
         cpu = names[0] if names else cpu
-    limits = [os.environ.get(name, "") for name in _LIMITS]
+    limits = [os.environ.get(name, "") for name in _INSTRUCTION_LIMITS]
     base = plan.input("base", plan.recipe.base).sha256
     shape = (
         stage.max_length, stage.max_query_length, stage.max_document_length, stage.truncation, stage.precision,
@@ -52,15 +52,15 @@ def key_of(plan: Plan, stage: Stage) -> str:
     return hashlib.sha256(repr(whole).encode()).hexdigest()
 
 
-def newest(cache: Path, key: str) -> Pace | None:
+def load_speed(cache: Path, key: str) -> MeasuredSpeed | None:
     """What was measured last; None where nothing was."""
     try:
-        return json_records.load_if_there(_file(cache, key), Pace)
+        return json_records.load_if_there(_file(cache, key), MeasuredSpeed)
     except CerankError:
         return None
 
 
-def keep(cache: Path, key: str, pace: Pace) -> None:
+def save_speed(cache: Path, key: str, pace: MeasuredSpeed) -> None:
     """Keeps a measurement; where the disk refuses, the next run measures again."""
     with contextlib.suppress(CerankError):
         disk.make_folder(_file(cache, key).parent)

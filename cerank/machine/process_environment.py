@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-_PASSED = (
+_INHERITED = (
     "PATH",
     "HOME",
     "USER",
@@ -32,19 +32,19 @@ _PASSED = (
     "NPY_ENABLE_CPU_FEATURES",
 )
 # no NVIDIA_ or SLURM_ here: NVIDIA_API_KEY and SLURM_JWT are tokens
-_PASSED_PREFIXES = ("LC_", "MKL_", "OPENBLAS_", "KMP_", "ONEDNN_", "DNNL_")
-_PASSED_DATA = ("IR_DATASETS_HOME", "IR_DATASETS_TMP", "HF_HOME", "HF_HUB_CACHE")
+_INHERITED_PREFIXES = ("LC_", "MKL_", "OPENBLAS_", "KMP_", "ONEDNN_", "DNNL_")
+_INHERITED_FOLDERS = ("IR_DATASETS_HOME", "IR_DATASETS_TMP", "HF_HOME", "HF_HUB_CACHE")
 
 
-def passed(given: Mapping[str, str]) -> dict[str, str]:
+def inherited_environment(given: Mapping[str, str]) -> dict[str, str]:
     """What a background process may see of the environment: a list of names, so that no token reaches it."""
-    names = {*_PASSED, *_PASSED_DATA}
-    kept = {key: value for key, value in given.items() if key in names or key.startswith(_PASSED_PREFIXES)}
+    names = {*_INHERITED, *_INHERITED_FOLDERS}
+    kept = {key: value for key, value in given.items() if key in names or key.startswith(_INHERITED_PREFIXES)}
     # a worker runs in its run's folder, where a relative path would mean another place
-    return kept | {key: str(Path(kept[key]).expanduser().resolve()) for key in _PASSED_DATA if kept.get(key)}
+    return kept | {key: str(Path(kept[key]).expanduser().resolve()) for key in _INHERITED_FOLDERS if kept.get(key)}
 
 
-def pinned(threads: int) -> dict[str, str]:
+def pinned_environment(threads: int) -> dict[str, str]:
     """What is set for a worker, whatever stood in the environment."""
     return {
         "OMP_NUM_THREADS": str(threads),

@@ -44,12 +44,12 @@ class Base(msgspec.Struct, frozen=True):
     equal_token_types: bool = False  # the second token type starts as the first: see `BaseFiles`
 
 
-MARK = "cerank.json"  # what a checkpoint of cerank says of itself
+CHECKPOINT_CONFIG = "cerank.json"  # what a checkpoint of cerank says of itself
 _LARGEST_JSON = 1 << 24  # bytes that are read of a small file of settings
-HEAD = Path("2_Dense") / "model.safetensors"  # the linear head, where sentence-transformers looks for it, too
+HEAD_WEIGHTS = Path("2_Dense") / "model.safetensors"  # the linear head, where sentence-transformers looks for it, too
 
 
-class _Mark(msgspec.Struct, frozen=True):
+class _PoolingOnly(msgspec.Struct, frozen=True):
     pooling: Pooling
 
 
@@ -118,7 +118,7 @@ def locate(name: str, *, fetch: bool = True) -> BaseFiles:
     """
     known = BASES.get(name)
     if known is not None:
-        folder = _packaged(known) or _from_hub(known.hub_id, fetch=fetch)
+        folder = _package_folder(known) or _hub_folder(known.hub_id, fetch=fetch)
         sha256 = fingerprint(folder)
         if known.layers or known.equal_token_types:
             made = f"{sha256} layers {known.layers} equal token types {known.equal_token_types}"
@@ -128,14 +128,14 @@ def locate(name: str, *, fetch: bool = True) -> BaseFiles:
     if folder.is_dir():
         folder = folder.resolve()
     elif name.count("/") == 1 and not name.startswith((".", "~", "/")):
-        folder = _from_hub(name, fetch=fetch)
+        folder = _hub_folder(name, fetch=fetch)
     else:
         hint = f"{nearest(name, BASES)}; or give a hub id (owner/name) or a folder with config.json"
         raise UsageError(f"no base is called '{name}'", where="base", hint=hint)
     return BaseFiles(name, folder, declared_pooling(folder), fingerprint(folder))
 
 
-def is_here(base: Base) -> bool:
+def is_on_this_machine(base: Base) -> bool:
     """Whether its files are on this machine, by its package or in the hub's cache; nothing is read or fetched."""
     if base.package and importlib.util.find_spec(base.package) is not None:
         return True
@@ -150,27 +150,27 @@ def declared_pooling(folder: Path) -> Pooling:
     A checkpoint of cerank names it. A model of sentence-transformers that averages is "mean" with a head of its own (a
     cross-encoder), and "product" without one (a sentence embedder). Anything else is a "classifier".
     """
-    mark = folder / MARK
+    mark = folder / CHECKPOINT_CONFIG
     pooling = folder / "1_Pooling" / "config.json"
     if mark.is_file():
-        return marked_pooling(mark)
+        return checkpoint_pooling(mark)
     if not pooling.is_file():
         return "classifier"
     values = model_folders.json_object(pooling)
     means = values.get("pooling_mode") == "mean" or values.get("pooling_mode_mean_tokens") is True
     if not means:
         raise UsageError("only mean pooling is supported", where=str(pooling), hint='set pooling = "classifier"')
-    return "mean" if (folder / HEAD).is_file() else "product"
+    return "mean" if (folder / HEAD_WEIGHTS).is_file() else "product"
 
 
-def marked_pooling(mark: Path) -> Pooling:
+def checkpoint_pooling(mark: Path) -> Pooling:
     """The pooling that a checkpoint's cerank.json names.
 
     Raises:
         UsageError: it names none.
     """
     try:
-        return msgspec.json.decode(read_file(mark, _LARGEST_JSON), type=_Mark).pooling
+        return msgspec.json.decode(read_file(mark, _LARGEST_JSON), type=_PoolingOnly).pooling
     except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"names no pooling: {error}", where=str(mark)) from error
 
@@ -191,7 +191,7 @@ def fingerprint(folder: Path) -> str:
     model_folders.check(folder)
     names = ["config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt", "merges.txt", "spm.model"]
     files = [folder / name for name in names if (folder / name).is_file()] + weights
-    head = folder / HEAD
+    head = folder / HEAD_WEIGHTS
     digest = hashlib.sha256()
     for path in [*files, *([head] if head.is_file() else [])]:
         digest.update(path.name.encode() + b"\0" + bytes.fromhex(_sha256(path)))
@@ -204,16 +204,16 @@ def _sha256(path: Path) -> str:
     The time of its last change of state tells a rewrite even where size and modification time were put back.
     """
     state = path.stat()
-    return _hashed(path, (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns))
+    return _cached_sha256(path, (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns))
 
 
 @functools.lru_cache(maxsize=64)
-def _hashed(path: Path, _state: tuple[int, ...]) -> str:
+def _cached_sha256(path: Path, _state: tuple[int, ...]) -> str:
     with open_file(path) as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
-def _packaged(base: Base) -> Path | None:
+def _package_folder(base: Base) -> Path | None:
     """The folder in the installed package that carries the base, checked; None where it is not installed."""
     spec = (
         importlib.util.find_spec(base.package) if base.package else None
@@ -228,7 +228,7 @@ def _packaged(base: Base) -> Path | None:
     return folder
 
 
-def _from_hub(hub_id: str, *, fetch: bool) -> Path:
+def _hub_folder(hub_id: str, *, fetch: bool) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 

@@ -19,9 +19,9 @@ from cerank.errors import MissingError, UsageError
 from cerank.files.safe_open import read_file
 from cerank.kernels import dropout
 from cerank.models import model_folders
-from cerank.models.bases import HEAD, MARK, BaseFiles, Pooling
+from cerank.models.bases import CHECKPOINT_CONFIG, HEAD_WEIGHTS, BaseFiles, Pooling
 from cerank.text.safe_text import shown
-from cerank.tokenization.tokens import Batch
+from cerank.tokenization.tokens import PaddedBatch
 
 
 class CrossEncoder(nn.Module):
@@ -31,7 +31,7 @@ class CrossEncoder(nn.Module):
         super().__init__()
         self.encoder, self.pooling, self.head = encoder, pooling, head
 
-    def forward(self, batch: Batch) -> Tensor:
+    def forward(self, batch: PaddedBatch) -> Tensor:
         """Scores (pairs,) in float32, whatever precision the encoder ran in."""
         inputs = {"input_ids": batch.ids, "attention_mask": batch.mask}
         if batch.has_types:
@@ -43,7 +43,7 @@ class CrossEncoder(nn.Module):
         with torch.autocast(hidden.device.type, enabled=False):  # bf16 scores tie: 8 % of 100 documents
             return self.head(self._pooled(hidden, batch)).squeeze(-1)  # type: ignore[no-any-return]
 
-    def _pooled(self, hidden: Tensor, batch: Batch) -> Tensor:
+    def _pooled(self, hidden: Tensor, batch: PaddedBatch) -> Tensor:
         """(pairs, hidden size), from (pairs, longest, hidden size)."""
         if self.pooling == "mean":
             return _mean(hidden, batch.mask)
@@ -74,25 +74,25 @@ def load(files: BaseFiles, pooling: str, seed: int) -> CrossEncoder:
     try:
         if chosen == "classifier":
             model = AutoModelForSequenceClassification.from_pretrained(files.folder, num_labels=1, **safe)
-            dropout.replace(model)
+            dropout.replace_dropout(model)
             return CrossEncoder(model, chosen, None)
         encoder = AutoModel.from_pretrained(files.folder, **safe)
         if files.layers:
-            _keep_layers(encoder, files.layers)
+            _select_layers(encoder, files.layers)
         if files.equal_token_types:
-            _equalise_token_types(encoder)
+            _equalize_token_types(encoder)
         size = int(encoder.config.hidden_size)
         head = _head(files.folder, chosen, size)
     except Exception as error:  # a foreign library on foreign files raises whatever it meets in them
         what = f"transformers cannot load it as an encoder: {_reason(error)}"
         raise UsageError(what, where=str(files.folder)) from error
-    dropout.replace(encoder)
+    dropout.replace_dropout(encoder)
     if getattr(encoder, "pooler", None) is not None:  # it reads [CLS], which the means do not
         encoder.pooler.requires_grad_(False)
     return CrossEncoder(encoder, chosen, head)
 
 
-def _keep_layers(encoder: Any, layers: Sequence[int]) -> None:
+def _select_layers(encoder: Any, layers: Sequence[int]) -> None:
     """Drop all layers of an encoder of BERT's family but those at `layers`, in that order."""
     stack = encoder.encoder
     stack.layer = nn.ModuleList([stack.layer[number] for number in layers])
@@ -100,7 +100,7 @@ def _keep_layers(encoder: Any, layers: Sequence[int]) -> None:
 
 
 @torch.no_grad()
-def _equalise_token_types(encoder: Any) -> None:
+def _equalize_token_types(encoder: Any) -> None:
     """Copy the embedding of token type 0 over all others."""
     table = encoder.embeddings.token_type_embeddings.weight
     table[1:] = table[0]
@@ -117,7 +117,7 @@ COSINE_SCALE = 20.0  # scores of a new product head: 20 times the cosine, the sp
 def _head(folder: Path, pooling: Pooling, size: int) -> nn.Linear:
     """The linear head: the saved one, or a new one; of small random weights for a mean, the cosine for a product."""
     head = nn.Linear(size, 1)
-    saved = folder / HEAD
+    saved = folder / HEAD_WEIGHTS
     if saved.is_file():
         weights = load_file(saved)
         head.load_state_dict({name.removeprefix("linear."): value for name, value in weights.items()})
@@ -130,7 +130,7 @@ def _head(folder: Path, pooling: Pooling, size: int) -> nn.Linear:
     return head
 
 
-def tokenizer_of(folder: Path) -> Any:
+def load_tokenizer(folder: Path) -> Any:
     """The fast tokenizer of a model folder.
 
     Raises:
@@ -176,7 +176,7 @@ def freeze(model: CrossEncoder, what: str, layers: int = 0) -> None:
         is_embedding = ".embeddings." in f".{name}"
         if is_embedding and (what == "embeddings" or (what == "positions" and "position" in name)):
             parameter.requires_grad_(False)
-        place = _LAYER.search(f".{name}")
+        place = _LAYER_NUMBER.search(f".{name}")
         if place is not None:
             highest = max(highest, int(place[1]))
             if int(place[1]) < layers:
@@ -186,7 +186,7 @@ def freeze(model: CrossEncoder, what: str, layers: int = 0) -> None:
         raise UsageError(what, hint="give fewer; 0 trains them all")
 
 
-_LAYER = re.compile(r"\.(?:layer|layers)\.([0-9]+)\.")  # what encoders of transformers call them
+_LAYER_NUMBER = re.compile(r"\.(?:layer|layers)\.([0-9]+)\.")  # what encoders of transformers call them
 
 
 def save(
@@ -216,16 +216,16 @@ def save(
     mark: dict[str, object] = {"pooling": model.pooling, "max_length": max_length, "max_query_length": max_query_length}
     if (max_document_length, truncation) != (0, "document"):
         mark |= {"max_document_length": max_document_length, "truncation": truncation}
-    _write_json(folder / MARK, mark)
+    _write_json(folder / CHECKPOINT_CONFIG, mark)
     if model.head is not None:
         weights = {
             f"linear.{name}": value.detach().cpu().contiguous() for name, value in model.head.state_dict().items()
         }
-        (folder / HEAD).parent.mkdir(exist_ok=True)
-        save_file(weights, folder / HEAD)
+        (folder / HEAD_WEIGHTS).parent.mkdir(exist_ok=True)
+        save_file(weights, folder / HEAD_WEIGHTS)
     if model.head is not None and model.pooling == "mean":
         _write_sentence_transformers(model.head.in_features, folder)
-    (folder / "README.md").write_text(_card(model.pooling), encoding="utf8")
+    (folder / "README.md").write_text(_model_card(model.pooling), encoding="utf8")
 
 
 def _write_sentence_transformers(size: int, folder: Path) -> None:
@@ -264,7 +264,7 @@ def _write_json(path: Path, values: object) -> None:
     path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf8")
 
 
-_LOADS: dict[Pooling, str] = {
+_LOADING_NOTES: dict[Pooling, str] = {
     "classifier": """\
 It loads with transformers' AutoModelForSequenceClassification, with sentence-transformers, or with cerank:
 """,
@@ -280,13 +280,13 @@ Three lines of cerank load all of it:
 }
 
 
-def _card(pooling: Pooling) -> str:
+def _model_card(pooling: Pooling) -> str:
     """The model folder's README: how to load it, and what cannot."""
     elsewhere = "\n    from sentence_transformers import CrossEncoder\n"
     elsewhere += '    CrossEncoder("this folder").predict([("a query", "a passage")])\n'
     return (
         "# A cross-encoder fine-tuned with cerank\n\n"
-        + _LOADS[pooling]
+        + _LOADING_NOTES[pooling]
         + (elsewhere if pooling != "product" else "")
         + "\n    from cerank.inference.rerank import Scorer\n"
         + '    scorer = Scorer.load("this folder")\n'
@@ -294,7 +294,7 @@ def _card(pooling: Pooling) -> str:
     )
 
 
-class Mark:
+class CheckpointConfig:
     """What `cerank.json` in a checkpoint says: pooling and lengths."""
 
     def __init__(self, folder: Path) -> None:
@@ -304,12 +304,14 @@ class Mark:
             MissingError: the folder is no checkpoint of cerank.
         """
         try:
-            values = json.loads(read_file(folder / MARK))
+            values = json.loads(read_file(folder / CHECKPOINT_CONFIG))
             self.pooling: Pooling = msgspec.convert(values["pooling"], Pooling)
             self.max_length, self.max_query_length = int(values["max_length"]), int(values["max_query_length"])
             self.max_document_length = int(values.get("max_document_length", 0))
             self.truncation = str(values.get("truncation", "document"))
         except FileNotFoundError as error:
-            raise MissingError(f"no {MARK}, so this is no checkpoint of cerank", where=str(folder)) from error
+            raise MissingError(
+                f"no {CHECKPOINT_CONFIG}, so this is no checkpoint of cerank", where=str(folder)
+            ) from error
         except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-            raise UsageError("unreadable", where=str(folder / MARK)) from error
+            raise UsageError("unreadable", where=str(folder / CHECKPOINT_CONFIG)) from error

@@ -14,38 +14,44 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from cerank.kernels.packed_encoders import Encoder, Head, LikeBert, classifier_head, encoder_of
-from cerank.kernels.packing import Pack, filled, pack
-from cerank.kernels.processor import bf16_pays
+from cerank.kernels.packed_encoders import BertLikeEncoder, Head, PackedEncoder, classifier_head, packed_encoder
+from cerank.kernels.packing import Pack, pack, pad_row
+from cerank.kernels.processor import bf16_is_faster
 from cerank.models.cross_encoder import CrossEncoder
-from cerank.tokenization.tokens import Pair, Tokens
+from cerank.tokenization.tokens import Pair, PairTokenizer
 
 Score = Callable[[Sequence[Pair]], Tensor]
 
-CPU_BUDGET = 2048  # tokens a batch on a CPU: small enough to stay in cache
-GPU_BUDGET = 65_536
+CPU_TOKEN_BUDGET = 2048  # tokens a batch on a CPU: small enough to stay in cache
+GPU_TOKEN_BUDGET = 65_536
 # tokens; rows for oneDNN are multiples, as it builds a kernel for each number of rows it meets: 5 ms and half a
 # megabyte in bf16, a tenth of that in float32
-_STEPS = {"fp32": 8, "bf16": 32}
-_CHECKED = (3, 11, 11, 40, 150)  # tokens of the pairs that packing is tried on; the longest exceeds ModernBERT's window
+_ROW_MULTIPLE = {"fp32": 8, "bf16": 32}
+_CHECKED_LENGTHS = (
+    3,
+    11,
+    11,
+    40,
+    150,
+)  # tokens of the pairs that packing is tried on; the longest exceeds ModernBERT's window
 _TOLERANCE = {"fp32": 1e-4, "bf16": 5e-2}  # of the largest score, or of 1
 
 
-def budget_of(device: torch.device) -> int:
+def token_budget(device: torch.device) -> int:
     """Tokens that go through a model at once where no gradient is wanted."""
-    return CPU_BUDGET if device.type == "cpu" else GPU_BUDGET
+    return CPU_TOKEN_BUDGET if device.type == "cpu" else GPU_TOKEN_BUDGET
 
 
-def resolved(precision: str, device: torch.device) -> str:
+def resolve_precision(precision: str, device: torch.device) -> str:
     """ "fp32" or "bf16": as asked for, or for "auto" bf16 where the device multiplies it faster than float32."""
     if precision != "auto":
         return precision
     if device.type == "cuda":
         return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp32"
-    return "bf16" if device.type == "cpu" and bf16_pays() else "fp32"
+    return "bf16" if device.type == "cpu" and bf16_is_faster() else "fp32"
 
 
-class Forward:
+class ForwardPass:
     """Scores pairs with a model as it is at the time, with gradients where torch is asked for them.
 
     Args:
@@ -53,33 +59,37 @@ class Forward:
         tokens: that the pairs come from.
         device: where the model is.
         precision: "fp32"; "bf16" for products in bf16, with the sums past the layers, norms and head in float32; or
-            "auto" (see `resolved`).
+            "auto" (see `resolve_precision`).
     """
 
-    def __init__(self, model: CrossEncoder, tokens: Tokens, device: torch.device, precision: str) -> None:
+    def __init__(self, model: CrossEncoder, tokens: PairTokenizer, device: torch.device, precision: str) -> None:
         self._model, self._tokens, self._device = model, tokens, device
-        self.precision = resolved(precision, device)
+        self.precision = resolve_precision(precision, device)
         self._tried = False
-        self._packed: _Packed | None = None
+        self._packed: _PackedModel | None = None
 
     @property
-    def packs(self) -> bool:
+    def is_packed(self) -> bool:
         """Whether pairs are packed; found out at the first use."""
         if not self._tried:
             self._tried = True
-            found = _packed_of(self._model)
+            found = _packed_model(self._model)
             self._packed = found if found is not None and self._agrees(found) else None
         return self._packed is not None
 
     @property
-    def takes_lanes(self) -> bool:
+    def supports_threads(self) -> bool:
         """Whether several batches may go through at once, each by a thread of its own."""
         return self._device.type == "cpu"
 
     @property
-    def has_own_graphs(self) -> bool:
+    def supports_threaded_backward(self) -> bool:
         """Whether threads may each go there and back through the model, in graphs that share nothing but weights."""
-        return self.takes_lanes and self.packs and isinstance(self._packed and self._packed.encoder, LikeBert)
+        return (
+            self.supports_threads
+            and self.is_packed
+            and isinstance(self._packed and self._packed.encoder, BertLikeEncoder)
+        )
 
     @property
     def trained(self) -> list[Tensor]:
@@ -93,7 +103,7 @@ class Forward:
         The pairs of a call should be sorted by length, and be all that is to go through the model at once.
         """
         narrow = self.precision == "bf16"
-        if self.packs and self._packed is not None:
+        if self.is_packed and self._packed is not None:
             # the outer autocast keeps what those within cast, to its end
             with torch.autocast(self._device.type, enabled=False), self._scorer(self._packed) as score:
                 yield score
@@ -105,7 +115,7 @@ class Forward:
 
         yield padded
 
-    def rehearse(self, tokens: int, longest: int) -> None:
+    def probe_memory(self, tokens: int, longest: int) -> None:
         """Takes `tokens` tokens there and back, in pairs of `longest`: what a part of a step may come to at most."""
         settings: Any = self._model.encoder.config
         pair = self._example(min(longest, settings.max_position_embeddings - 4))
@@ -113,22 +123,22 @@ class Forward:
             score([pair] * max(1, tokens // len(pair.ids))).sum().backward()  # type: ignore[no-untyped-call]
 
     @contextlib.contextmanager
-    def _scorer(self, packed: _Packed) -> Iterator[Score]:
+    def _scorer(self, packed: _PackedModel) -> Iterator[Score]:
         # other products on a CPU are MKL's, which builds none
-        meets_onednn = self.takes_lanes and (self.precision == "bf16" or torch.is_inference_mode_enabled())
-        step = _STEPS[self.precision] if meets_onednn else 1
+        meets_onednn = self.supports_threads and (self.precision == "bf16" or torch.is_inference_mode_enabled())
+        step = _ROW_MULTIPLE[self.precision] if meets_onednn else 1
 
         def score(pairs: Sequence[Pair]) -> Tensor:
-            row = pack(filled(pairs, step), self._tokens.has_types, self._device)
+            row = pack(pad_row(pairs, step), self._tokens.has_types, self._device)
             return packed.scores(row, weights)[: len(pairs)]
 
         with packed.encoder.prepared(torch.bfloat16 if self.precision == "bf16" else torch.float32) as weights:
             yield score
 
     @torch.inference_mode()
-    def _agrees(self, packed: _Packed) -> bool:
+    def _agrees(self, packed: _PackedModel) -> bool:
         """Whether packed scores are those of padded pairs; says so where they are not, or where packing fails."""
-        pairs = [self._example(length) for length in _CHECKED]
+        pairs = [self._example(length) for length in _CHECKED_LENGTHS]
         modes = {module: module.training for module in self._model.modules()}
         self._model.eval()
         try:
@@ -158,10 +168,10 @@ class Forward:
         return Pair(tuple(id_ if id_ != settings.pad_token_id else 0 for id_ in ids), min(longest, 1 + length // 3))
 
 
-class _Packed:
+class _PackedModel:
     """A cross-encoder over packs: its encoder, and its pooling and head done pair by pair."""
 
-    def __init__(self, model: CrossEncoder, encoder: Encoder, head: Head | None) -> None:
+    def __init__(self, model: CrossEncoder, encoder: PackedEncoder, head: Head | None) -> None:
         self._model, self.encoder, self._head = model, encoder, head
 
     def scores(self, row: Pack, weights: Any) -> Tensor:
@@ -171,7 +181,7 @@ class _Packed:
             return model.head(self._pooled(row, weights)).squeeze(-1)  # type: ignore[no-any-return]
         if getattr(model.encoder.config, "classifier_pooling", "cls") == "mean":  # ModernBERT's choice
             states = self.encoder.states(row, weights, firsts=False)
-            pooled = _means(row, states, torch.ones_like(row.segments))
+            pooled = _span_means(row, states, torch.ones_like(row.segments))
         else:
             pooled = self.encoder.states(row, weights, firsts=True)
         return self._head(model.encoder, pooled).squeeze(-1)
@@ -180,12 +190,12 @@ class _Packed:
         """(pairs, size), as the model's pooling has it."""
         states = self.encoder.states(row, weights, firsts=False)
         if self._model.pooling == "mean":
-            return _means(row, states, torch.ones_like(row.segments))
-        query = normalize(_means(row, states, 1 - row.segments), dim=1)
-        return query * normalize(_means(row, states, row.segments), dim=1)
+            return _span_means(row, states, torch.ones_like(row.segments))
+        query = normalize(_span_means(row, states, 1 - row.segments), dim=1)
+        return query * normalize(_span_means(row, states, row.segments), dim=1)
 
 
-def _means(row: Pack, states: Tensor, wanted: Tensor) -> Tensor:
+def _span_means(row: Pack, states: Tensor, wanted: Tensor) -> Tensor:
     """(pairs, size): the mean of each pair's states (tokens, size) where `wanted` (tokens,) is 1."""
     out = []
     for span, part, chosen in zip(row.spans, row.split(states), row.split(wanted), strict=True):
@@ -195,27 +205,27 @@ def _means(row: Pack, states: Tensor, wanted: Tensor) -> Tensor:
     return torch.cat(out)
 
 
-def means_by(base: Any) -> Callable[[Sequence[Pair]], Tensor]:
+def mean_pooler(base: Any) -> Callable[[Sequence[Pair]], Tensor]:
     """What gives (texts, size): the means of the last hidden states of texts that an encoder of BERT's family reads.
 
     It has the weights as they are now.
     """
-    encoder = LikeBert(base)
+    encoder = BertLikeEncoder(base)
     weights = encoder.prepare(torch.float32)
 
     def means(texts: Sequence[Pair]) -> Tensor:
-        row = pack(filled(texts, _STEPS["fp32"]), has_types=False, device=base.device)
-        return _means(row, encoder.states(row, weights, firsts=False), torch.ones_like(row.segments))[: len(texts)]
+        row = pack(pad_row(texts, _ROW_MULTIPLE["fp32"]), has_types=False, device=base.device)
+        return _span_means(row, encoder.states(row, weights, firsts=False), torch.ones_like(row.segments))[: len(texts)]
 
     return means
 
 
-def _packed_of(model: CrossEncoder) -> _Packed | None:
+def _packed_model(model: CrossEncoder) -> _PackedModel | None:
     """The model over packs; None where its architecture is not known to allow it."""
     whole: Any = model.encoder
     if model.head is not None:
-        encoder = encoder_of(whole)
-        return _Packed(model, encoder, None) if encoder is not None else None
+        encoder = packed_encoder(whole)
+        return _PackedModel(model, encoder, None) if encoder is not None else None
     head, base = classifier_head(whole), getattr(whole, whole.base_model_prefix, None)
-    encoder = encoder_of(base) if base is not None else None
-    return _Packed(model, encoder, head) if encoder is not None and head is not None else None
+    encoder = packed_encoder(base) if base is not None else None
+    return _PackedModel(model, encoder, head) if encoder is not None and head is not None else None

@@ -12,9 +12,9 @@ from typing import TypeAlias
 
 import msgspec
 
-from cerank.core.metrics import Reading, Validation
+from cerank.core.metrics import StepMetrics, Validation
 
-ReadingRow: TypeAlias = Reading | Validation  # a row of readings.jsonl
+ReadingRow: TypeAlias = StepMetrics | Validation  # a row of readings.jsonl
 
 _CLIP = 60  # characters; two slugs and an ending stay below the 255 bytes a name may have
 _STEP_NAME = re.compile(r"step-([0-9]{6,})")

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from cerank.errors import RunFailedError
 from cerank.files import disk
 from cerank.machine import device_locks, devices
-from cerank.machine.process_environment import passed, pinned
+from cerank.machine.process_environment import inherited_environment, pinned_environment
 from cerank.recipes.plan import Plan
 from cerank.runs import run_store
 from cerank.runs.layout import RunFolder
@@ -22,11 +22,11 @@ WORKER = (sys.executable, "-P", "-m", "cerank.worker")
 
 
 def environment(plan: Plan, given: Mapping[str, str]) -> dict[str, str]:
-    """What a worker sees of the environment: what is `passed`, and what pins its numbers.
+    """What a worker sees of the environment: what is `inherited_environment`, and what pins its numbers.
 
     The worker never asks the network: what it reads was found and hashed when the plan was made.
     """
-    return passed(given) | pinned(plan.threads)
+    return inherited_environment(given) | pinned_environment(plan.threads)
 
 
 def key_of(plan: Plan, given: Mapping[str, str]) -> str:
@@ -34,7 +34,7 @@ def key_of(plan: Plan, given: Mapping[str, str]) -> str:
     if not plan.device.startswith("cuda"):
         return plan.device
     asked = "cuda:0" if plan.device == "cuda" else plan.device
-    known = next((one.key for one in devices.found(given) if one.name == asked), "")
+    known = next((one.key for one in devices.detect_devices(given) if one.name == asked), "")
     return known or _as_shown(asked, given.get("CUDA_VISIBLE_DEVICES", ""))
 
 

@@ -94,11 +94,11 @@ def on_devices(lab: Path, devices: Sequence[Device]) -> list[str]:
 
 def elsewhere(lab: Path, device: Device) -> str:
     """Which run of another lab uses the device; "" where none does."""
-    other = device_locks.holder(device.key)
+    other = device_locks.current_owner(device.key)
     if other is None or other.is_of(lab):
         return ""
     named = run_store.short_name(RunFolder(runs_folder(Path(other.lab)) / other.run)) if other.run else ""
-    return str(device_locks.Holder(other.lab, named))
+    return str(device_locks.LockOwner(other.lab, named))
 
 
 def _is_held_here(folder: RunFolder) -> bool:

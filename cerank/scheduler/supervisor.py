@@ -194,18 +194,18 @@ class Supervisor:
 
         False where a run of another lab has the device.
         """
-        given = self.environ | devices.environment(plan.device, device, self.devices)
+        given = self.environ | devices.device_environment(plan.device, device, self.devices)
         folder = self._folder(entry)
         try:
-            whole = device_locks.take(device.key, self.lab, entry.run)
+            whole = device_locks.acquire(device.key, self.lab, entry.run)
         except BaseException:
             slot.release()
             raise
-        if isinstance(whole, device_locks.Holder) and not whole.is_of(self.lab):
+        if isinstance(whole, device_locks.LockOwner) and not whole.is_of(self.lab):
             slot.release()
             say(f"{entry.run} waits for {device.name}, which {whole} uses")
             return False
-        own = whole if isinstance(whole, device_locks.Hold) else None
+        own = whole if isinstance(whole, device_locks.DeviceLock) else None
         descriptors = (slot.descriptor, *([own.descriptor] if own else []))
         try:
             process = local_launcher.start(
@@ -267,7 +267,7 @@ def start(
             stdin=subprocess.DEVNULL,
             stdout=log.descriptor,
             stderr=subprocess.STDOUT,
-            env=process_environment.passed(os.environ),
+            env=process_environment.inherited_environment(os.environ),
             cwd=files.path,
             start_new_session=True,
             pass_fds=(own.descriptor,),
@@ -292,7 +292,7 @@ def main() -> int:
         own = Lease.take(path) if asked.lease is None else Lease.adopt(path, asked.lease)
         named = [Device(*text.split("=", 1)) for text in asked.device or []]
         command = msgspec.json.decode(asked.worker, type=tuple[str, ...]) if asked.worker else local_launcher.WORKER
-        supervisor = Supervisor(lab, named or devices.found(os.environ), command, os.environ)
+        supervisor = Supervisor(lab, named or devices.detect_devices(os.environ), command, os.environ)
         say(f"serving as pid {os.getpid()}: {', '.join(device.name for device in supervisor.devices)}")
         supervisor.serve(own)
     except CerankError as error:

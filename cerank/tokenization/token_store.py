@@ -2,8 +2,8 @@
 
 Invariant: the ids of a text are those that tokenizing it on the fly gives, or the text is not found here at all.
 
-A `Shelf` holds the texts of one kind under `CACHE/tokens/KEY`, the key a hash over the tokenizer, the collection and
-the format. Row i is `ids[offsets[i]:offsets[i + 1]]`, without special tokens, cut at `LIMIT` tokens. Files:
+A `TokenShard` holds the texts of one kind under `CACHE/tokens/KEY`, the key a hash over the tokenizer, the collection and
+the format. Row i is `ids[offsets[i]:offsets[i + 1]]`, without special tokens, cut at `MAX_STORED_TOKENS` tokens. Files:
 
     ids.bin       uint16 (uint32 where the vocabulary is larger), little-endian, all rows end to end
     offsets.bin   uint64, one more than there are rows
@@ -33,11 +33,11 @@ Kind = Literal["document", "query"]
 Ids = NDArray[Any]  # uint16 or uint32
 
 KINDS: tuple[Kind, ...] = ("document", "query")
-LIMIT = 512  # tokens kept of a text; a base that reads more finds texts of this length not here
+MAX_STORED_TOKENS = 512  # tokens kept of a text; a base that reads more finds texts of this length not here
 FORMAT = 1  # another number makes every old store unknown
 
 
-class Contents(msgspec.Struct, frozen=True, kw_only=True):
+class ShardManifest(msgspec.Struct, frozen=True, kw_only=True):
     """COMPLETE.json of a shelf."""
 
     kind: Kind
@@ -62,16 +62,18 @@ def tokenizer_sha256(tokenizer: Any) -> str:
     return hashlib.sha256(text).hexdigest()
 
 
-def key_of(tokenizer: Any, kind: Kind, dataset: Dataset) -> str:
+def shard_key(tokenizer: Any, kind: Kind, dataset: Dataset) -> str:
     """The name of a shelf in the cache: documents by their collection, queries by their whole dataset."""
     content = dataset.documents.fingerprint() if kind == "document" else dataset.identity
-    return hashlib.sha256(repr((FORMAT, LIMIT, kind, content, tokenizer_sha256(tokenizer))).encode()).hexdigest()
+    return hashlib.sha256(
+        repr((FORMAT, MAX_STORED_TOKENS, kind, content, tokenizer_sha256(tokenizer))).encode()
+    ).hexdigest()
 
 
-class Shelf:
+class TokenShard:
     """The token ids of a collection's texts of one kind, memory-mapped; `tokenize_collection.build` makes them."""
 
-    def __init__(self, folder: Path, contents: Contents) -> None:
+    def __init__(self, folder: Path, contents: ShardManifest) -> None:
         self.folder, self.contents = folder, contents
         self._keys = Keys(folder, contents.rows, is_numbered=contents.is_numbered)
 
@@ -105,15 +107,15 @@ class TokenStore:
         queries: the shelf of its queries, likewise.
     """
 
-    def __init__(self, documents: Shelf | None, queries: Shelf | None) -> None:
-        self._shelves: dict[str, Shelf | None] = {"document": documents, "query": queries}
+    def __init__(self, documents: TokenShard | None, queries: TokenShard | None) -> None:
+        self._shelves: dict[str, TokenShard | None] = {"document": documents, "query": queries}
 
-    def shelf(self, kind: str) -> Shelf | None:
+    def shard(self, kind: str) -> TokenShard | None:
         """The shelf of "document" or "query"."""
         return self._shelves[kind]
 
     def lengths(self, kind: str, keys: Sequence[str]) -> NDArray[np.int64]:
-        """(keys,): tokens kept of each text, at most `LIMIT`; -1 for a text that is not here."""
+        """(keys,): tokens kept of each text, at most `MAX_STORED_TOKENS`; -1 for a text that is not here."""
         shelf = self._shelves[kind]
         if shelf is None:
             return np.full(len(keys), -1, dtype=np.int64)
@@ -121,10 +123,10 @@ class TokenStore:
         found = (shelf.offsets[rows + 1] - shelf.offsets[np.maximum(rows, 0)]).astype(np.int64)
         return np.where(rows < 0, -1, found)
 
-    def many(self, kind: str, keys: Sequence[str], limit: int) -> list[Ids | None]:
+    def ids_of_many(self, kind: str, keys: Sequence[str], limit: int) -> list[Ids | None]:
         """The first `limit` ids of each text, without special tokens: views into the map.
 
-        None for a text that is not here, and for one that was cut at `LIMIT` when more are asked for: the caller
+        None for a text that is not here, and for one that was cut at `MAX_STORED_TOKENS` when more are asked for: the caller
         tokenizes those itself, with truncation at `limit`, and has the same ids.
         """
         shelf = self._shelves[kind]
@@ -133,35 +135,35 @@ class TokenStore:
         found: list[Ids | None] = []
         for row in shelf.rows(keys).tolist():
             ids = shelf.ids(row) if row >= 0 else None
-            is_cut = ids is not None and limit > LIMIT and len(ids) >= LIMIT
+            is_cut = ids is not None and limit > MAX_STORED_TOKENS and len(ids) >= MAX_STORED_TOKENS
             found.append(None if ids is None or is_cut else ids[:limit])
         return found
 
     def ids(self, kind: str, key: str, limit: int) -> Ids | None:
-        """As `many`, for one text."""
-        return self.many(kind, [key], limit)[0]
+        """As `ids_of_many`, for one text."""
+        return self.ids_of_many(kind, [key], limit)[0]
 
 
-def folder_of(cache: Path, key: str) -> Path:
+def shard_folder(cache: Path, key: str) -> Path:
     """Where the shelf of that key stands."""
     return cache / "tokens" / key
 
 
-def opened_shelf(folder: Path) -> Shelf | None:
+def open_shard(folder: Path) -> TokenShard | None:
     """The shelf in `folder`, or None where there is none, or a file is not as long as it was written.
 
     The files' hashes are not computed here: they are gigabytes. `tokenize_collection.verify` does.
     """
     try:
-        contents = msgspec.json.decode((folder / manifests.MANIFEST).read_bytes(), type=Contents)
+        contents = msgspec.json.decode((folder / manifests.MANIFEST).read_bytes(), type=ShardManifest)
         if any((folder / entry.path).stat().st_size != entry.size for entry in contents.files):
             return None
     except (OSError, ValueError):
         return None
-    return Shelf(folder, contents)
+    return TokenShard(folder, contents)
 
 
-def opened(tokenizer: Any, dataset: Dataset, cache: Path) -> TokenStore | None:
+def open_token_store(tokenizer: Any, dataset: Dataset, cache: Path) -> TokenStore | None:
     """What `cerank data tokenize` has kept of the dataset for this tokenizer; None where that is nothing.
 
     Args:
@@ -171,6 +173,6 @@ def opened(tokenizer: Any, dataset: Dataset, cache: Path) -> TokenStore | None:
     """
     if not (cache / "tokens").is_dir() or not tokenizer_sha256(tokenizer):
         return None
-    documents = opened_shelf(folder_of(cache, key_of(tokenizer, "document", dataset)))
-    queries = opened_shelf(folder_of(cache, key_of(tokenizer, "query", dataset)))
+    documents = open_shard(shard_folder(cache, shard_key(tokenizer, "document", dataset)))
+    queries = open_shard(shard_folder(cache, shard_key(tokenizer, "query", dataset)))
     return TokenStore(documents, queries) if documents or queries else None

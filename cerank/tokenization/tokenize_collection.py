@@ -20,20 +20,20 @@ from cerank.errors import UsageError
 from cerank.files import disk, file_cache, manifests
 from cerank.files.id_index import Collected, mapped
 from cerank.tokenization.token_store import (
-    LIMIT,
-    Contents,
+    MAX_STORED_TOKENS,
     Ids,
     Kind,
-    Shelf,
-    folder_of,
-    key_of,
-    opened_shelf,
+    ShardManifest,
+    TokenShard,
+    open_shard,
+    shard_folder,
+    shard_key,
     tokenizer_sha256,
 )
 
-_BEGUN = ("lengths.bin", "progress.json")  # of a shelf that is being made
-PIECE = 50_000  # texts tokenized at once, by as many threads as the tokenizer takes; the unit of resuming
-Told = Callable[[int, int], None]  # texts done, and tokens
+_WORK_FILES = ("lengths.bin", "progress.json")  # of a shelf that is being made
+PIECE_TEXTS = 50_000  # texts tokenized at once, by as many threads as the tokenizer takes; the unit of resuming
+OnProgress = Callable[[int, int], None]  # texts done, and tokens
 
 
 class _Progress(msgspec.Struct, frozen=True):
@@ -43,11 +43,11 @@ class _Progress(msgspec.Struct, frozen=True):
     tokens: int = 0
 
 
-def _nothing(_rows: int, _tokens: int) -> None:
+def _ignore_progress(_rows: int, _tokens: int) -> None:
     return
 
 
-def build(tokenizer: Any, kind: Kind, dataset: Dataset, cache: Path, told: Told = _nothing) -> Shelf:
+def build(tokenizer: Any, kind: Kind, dataset: Dataset, cache: Path, told: OnProgress = _ignore_progress) -> TokenShard:
     """The shelf of a dataset's texts of one kind, from `cache` or made there; one that was begun is gone on with.
 
     Several processes may ask at once: one makes it, the others wait.
@@ -67,28 +67,28 @@ def build(tokenizer: Any, kind: Kind, dataset: Dataset, cache: Path, told: Told 
         raise UsageError("its tokenizer has no fast form, and is used on the fly only", where="base")
     if dataset.part:
         raise UsageError("a part has no store of its own", where=dataset.name, hint="name the whole dataset")
-    folder = folder_of(cache, key_of(tokenizer, kind, dataset))
-    found = opened_shelf(folder)
+    folder = shard_folder(cache, shard_key(tokenizer, kind, dataset))
+    found = open_shard(folder)
     if found is not None:
         return found
     with file_cache.turn(folder, folder.parent):
-        found = opened_shelf(folder)
+        found = open_shard(folder)
         if found is None:
-            found = _made(tokenizer, kind, dataset, folder, told)
+            found = _build_shard(tokenizer, kind, dataset, folder, told)
     return found
 
 
-def verify(shelf: Shelf) -> bool:
+def verify(shelf: TokenShard) -> bool:
     """Whether every file is, by its hash, the one that was written; reads all of them."""
     return all(disk.sha256_file(shelf.folder / entry.path) == entry.sha256 for entry in shelf.contents.files)
 
 
-def _made(tokenizer: Any, kind: Kind, dataset: Dataset, folder: Path, told: Told) -> Shelf:
+def _build_shard(tokenizer: Any, kind: Kind, dataset: Dataset, folder: Path, told: OnProgress) -> TokenShard:
     texts = iter(dataset.documents) if kind == "document" else iter(dataset.queries.items())
     width = 2 if len(tokenizer) <= 1 << 16 else 4
     part = folder.with_suffix(".part")
     disk.make_folder(part)
-    keys, progress = _filled(_Encoder(tokenizer, width), texts, part, told)
+    keys, progress = _append_missing(_Encoder(tokenizer, width), texts, part, told)
     where = dataset.name
     twice = keys.twice()
     if twice is not None:
@@ -99,7 +99,7 @@ def _made(tokenizer: Any, kind: Kind, dataset: Dataset, folder: Path, told: Told
     names = ("ids.bin", "offsets.bin", *(() if is_numbered else ("hashes.bin", "rows.bin")))
     paths = [part / name for name in names]
     files = tuple(manifests.Entry(path.name, path.stat().st_size, disk.sha256_file(path)) for path in paths)
-    contents = Contents(
+    contents = ShardManifest(
         kind=kind,
         rows=progress.rows,
         tokens=progress.tokens,
@@ -110,9 +110,9 @@ def _made(tokenizer: Any, kind: Kind, dataset: Dataset, folder: Path, told: Told
     disk.write(part / manifests.MANIFEST, msgspec.json.encode(contents))
     disk.remove_tree(folder)  # a damaged one
     disk.rename(part, folder)
-    for name in _BEGUN:  # not before: without them, a kill here would cost all of the work
+    for name in _WORK_FILES:  # not before: without them, a kill here would cost all of the work
         disk.remove(folder / name)
-    found = opened_shelf(folder)
+    found = open_shard(folder)
     if found is None:
         raise UsageError("the tokens read back otherwise than written", where=str(folder), hint="check the disk")
     return found
@@ -126,7 +126,7 @@ class _Encoder:
 
         self._backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
         self._backend.no_padding()
-        self._backend.enable_truncation(LIMIT)
+        self._backend.enable_truncation(MAX_STORED_TOKENS)
         self.width = width
 
     def ids(self, texts: list[str]) -> tuple[Ids, NDArray[np.uint16]]:
@@ -137,7 +137,7 @@ class _Encoder:
         return np.fromiter(itertools.chain.from_iterable(rows), dtype=f"<u{self.width}", count=total), lengths
 
 
-def _begun(part: Path, width: int) -> _Progress:
+def _resume_point(part: Path, width: int) -> _Progress:
     """What an earlier attempt left, its files cut back to it."""
     try:
         progress = msgspec.json.decode((part / "progress.json").read_bytes(), type=_Progress)
@@ -147,14 +147,16 @@ def _begun(part: Path, width: int) -> _Progress:
     return progress if sizes[0] >= progress.tokens * width and sizes[1] >= progress.rows * 2 else _Progress()
 
 
-def _filled(encoder: _Encoder, texts: Iterator[tuple[str, str]], part: Path, told: Told) -> tuple[Collected, _Progress]:
+def _append_missing(
+    encoder: _Encoder, texts: Iterator[tuple[str, str]], part: Path, told: OnProgress
+) -> tuple[Collected, _Progress]:
     """Appends all that is not there yet; the keys of all rows, and what it came to."""
-    keys, progress = Collected(), _begun(part, encoder.width)
+    keys, progress = Collected(), _resume_point(part, encoder.width)
     ids, lengths = disk.open_append(part / "ids.bin"), disk.open_append(part / "lengths.bin")
     try:
         disk.truncate(ids, progress.tokens * encoder.width)
         disk.truncate(lengths, progress.rows * 2)
-        for found, counts in _ahead(encoder, _new(texts, keys, progress.rows)):
+        for found, counts in _tokenize_ahead(encoder, _missing_texts(texts, keys, progress.rows)):
             disk.append(ids, found.tobytes())
             disk.append(lengths, counts.tobytes())
             disk.sync(ids)
@@ -168,16 +170,18 @@ def _filled(encoder: _Encoder, texts: Iterator[tuple[str, str]], part: Path, tol
     return keys, progress
 
 
-def _new(texts: Iterator[tuple[str, str]], keys: Collected, done: int) -> Iterator[list[str]]:
+def _missing_texts(texts: Iterator[tuple[str, str]], keys: Collected, done: int) -> Iterator[list[str]]:
     """Pieces of the texts behind the first `done`; the keys of all go to `keys`."""
-    while piece := list(itertools.islice(texts, min(PIECE, done - len(keys)) if len(keys) < done else PIECE)):
+    while piece := list(
+        itertools.islice(texts, min(PIECE_TEXTS, done - len(keys)) if len(keys) < done else PIECE_TEXTS)
+    ):
         is_done = len(keys) < done
         keys.add([key for key, _ in piece])
         if not is_done:
             yield [text for _, text in piece]
 
 
-def _ahead(encoder: _Encoder, pieces: Iterable[list[str]]) -> Iterator[tuple[Ids, NDArray[np.uint16]]]:
+def _tokenize_ahead(encoder: _Encoder, pieces: Iterable[list[str]]) -> Iterator[tuple[Ids, NDArray[np.uint16]]]:
     """Each piece's ids; a piece is tokenized, without Python's lock, while the next one is read."""
     with ThreadPoolExecutor(max_workers=1) as pool:
         before = None

@@ -16,10 +16,12 @@ from torch import Tensor
 from cerank.errors import UsageError
 from cerank.tokenization.token_store import TokenStore
 
-REMEMBERED = 2_000_000  # texts kept tokenized, some gigabyte of passages; beyond, they are forgotten and read again
+MAX_REMEMBERED_TEXTS = (
+    2_000_000  # texts kept tokenized, some gigabyte of passages; beyond, they are forgotten and read again
+)
 
 
-class Batch(msgspec.Struct, frozen=True):
+class PaddedBatch(msgspec.Struct, frozen=True):
     """Padded pairs, each tensor (pairs, longest): `segments` is 0 on the query and padding, 1 on the document."""
 
     ids: Tensor
@@ -51,7 +53,7 @@ class PairTemplate(msgspec.Struct, frozen=True):
         return len(self.head) + len(self.middle) + len(self.tail)
 
 
-def template(tokenizer: Any) -> PairTemplate:
+def read_template(tokenizer: Any) -> PairTemplate:
     """What `tokenizer(query, document)` puts around the two, found by looking at one pair.
 
     Raises:
@@ -79,7 +81,7 @@ def template(tokenizer: Any) -> PairTemplate:
     )
 
 
-class Tokens:
+class PairTokenizer:
     """Token ids of texts by key, each text tokenized once; pairs cut to length and joined.
 
     Args:
@@ -100,7 +102,7 @@ class Tokens:
         truncation: str = "document",
     ) -> None:
         self.tokenizer = tokenizer
-        self._template = template(tokenizer)
+        self._template = read_template(tokenizer)
         self._max_length, self._max_query = max_length, max_query_length
         self._max_document, self._truncation = max_document_length or max_length, truncation
         self._known: dict[tuple[str, str], array[int]] = {}  # 4 bytes a token; a tuple of ints takes 36
@@ -111,11 +113,11 @@ class Tokens:
 
         Queries come before their documents: where too many texts are remembered, those before a query are dropped.
         """
-        if kind == "query" and len(self._known) > REMEMBERED:
-            self.forget()
+        if kind == "query" and len(self._known) > MAX_REMEMBERED_TEXTS:
+            self.clear()
         new = [key for key in dict.fromkeys(keys) if (kind, key) not in self._known]
         if self._store is not None:
-            stored = self._store.many(kind, new, self._max_length)
+            stored = self._store.ids_of_many(kind, new, self._max_length)
             found = {key: ids for key, ids in zip(new, stored, strict=True) if ids is not None}
             self._known.update({(kind, key): array("I", ids.tolist()) for key, ids in found.items()})
             new = [key for key in new if key not in found]
@@ -135,13 +137,13 @@ class Tokens:
     def __len__(self) -> int:
         return len(self._known)
 
-    def forget(self) -> None:
+    def clear(self) -> None:
         """Drops all texts, to bound memory; those needed again are tokenized again, to the same ids."""
         self._known.clear()
 
-    def read_from(self, store: TokenStore | None) -> None:
+    def use_token_store(self, store: TokenStore | None) -> None:
         """Drops all texts, and takes those to come from `store`: of the one dataset whose ids come from here on."""
-        self.forget()
+        self.clear()
         self._store = store
 
     def pair(self, query_id: str, doc_id: str) -> Pair:
@@ -151,13 +153,13 @@ class Tokens:
         document = self._known["document", doc_id][: self._max_document]
         room = max(0, self._max_length - form.length)
         if self._truncation == "longest_first":
-            query, document = _longest_first(query, document, room)
+            query, document = _truncate_longest_first(query, document, room)
         else:
             document = document[: max(0, room - len(query))]
         split = len(form.head) + len(query) + form.split
         return Pair((*form.head, *query, *form.middle, *document, *form.tail), split)
 
-    def batch(self, pairs: Sequence[Pair], device: torch.device) -> Batch:
+    def batch(self, pairs: Sequence[Pair], device: torch.device) -> PaddedBatch:
         """Pairs padded to the longest of them, on `device`."""
         width = max(len(pair.ids) for pair in pairs)
         pad = self._template.pad
@@ -166,10 +168,10 @@ class Tokens:
         places = torch.arange(width).unsqueeze(0)
         mask = (places < lengths).long()
         segments = (places >= torch.tensor([pair.split for pair in pairs]).unsqueeze(1)).long() * mask
-        return Batch(ids.to(device), mask.to(device), segments.to(device), self._template.has_types)
+        return PaddedBatch(ids.to(device), mask.to(device), segments.to(device), self._template.has_types)
 
 
-def _longest_first(query: array[int], document: array[int], room: int) -> tuple[array[int], array[int]]:
+def _truncate_longest_first(query: array[int], document: array[int], room: int) -> tuple[array[int], array[int]]:
     """Both cut to `room` tokens in all: the shorter is whole up to half of it, and the longer gets an odd one."""
     if len(query) + len(document) <= room:
         return query, document
@@ -196,7 +198,10 @@ def batches_by_length(lengths: Sequence[int], budget: int) -> list[list[int]]:
     return out
 
 
-_FEWEST, _SMALLEST = 4, 512  # batches of a chunk, and tokens below which sharing more evenly is not worth a batch
+_MIN_BATCHES, _MIN_BATCH_TOKENS = (
+    4,
+    512,
+)  # batches of a chunk, and tokens below which sharing more evenly is not worth a batch
 
 
 def even_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
@@ -207,7 +212,7 @@ def even_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
     number of threads nor on what is scored before or after.
     """
     total = sum(lengths)
-    wanted = max(-(-total // budget), min(_FEWEST, total // _SMALLEST), 1)
+    wanted = max(-(-total // budget), min(_MIN_BATCHES, total // _MIN_BATCH_TOKENS), 1)
     step = 1 << max(0, (wanted // 2).bit_length() - 1)
     wanted = -(-wanted // step) * step
     out: list[list[int]] = [[] for _ in range(wanted)]

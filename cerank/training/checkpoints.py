@@ -18,10 +18,10 @@ from cerank.errors import RunFailedError
 from cerank.files import disk, manifests
 from cerank.models.cross_encoder import CrossEncoder
 
-KEPT = 2  # newest checkpoints that stay beside the best: one to use, one in case it is damaged
+NEWEST_KEPT = 2  # newest checkpoints that stay beside the best: one to use, one in case it is damaged
 
 
-class State(msgspec.Struct, frozen=True):
+class TrainingState(msgspec.Struct, frozen=True):
     """Where a stage is, and what its validations said so far."""
 
     step: int = 0
@@ -32,7 +32,7 @@ class State(msgspec.Struct, frozen=True):
     stopped_early: bool = False
     microbatch: int = 0  # tokens through the model at once since memory was short; 0: as the stage says
 
-    def after_validation(self, value: float, patience: int) -> State:
+    def after_validation(self, value: float, patience: int) -> TrainingState:
         """The state once a validation at `step` gave `value`; larger is better, an equal one is no improvement."""
         if self.best_step == 0 or value > self.best_value:
             return msgspec.structs.replace(self, best_step=self.step, best_value=value, waited=0)
@@ -40,55 +40,57 @@ class State(msgspec.Struct, frozen=True):
         return msgspec.structs.replace(self, waited=waited, stopped_early=0 < patience <= waited)
 
 
-def name_of(step: int) -> str:
+def folder_name(step: int) -> str:
     """The folder of the checkpoint at a step; sorts by step up to a million."""
     return f"step-{step:06d}"
 
 
-def save(folder: Path, model: CrossEncoder, optimizer: AdamW, state: State) -> None:
+def save(folder: Path, model: CrossEncoder, optimizer: AdamW, state: TrainingState) -> None:
     """Writes the checkpoint of `state.step` under `folder`, whole or not at all; removes those no longer needed."""
-    with manifests.sealed_folder(folder / name_of(state.step)) as inside:
+    with manifests.sealed_folder(folder / folder_name(state.step)) as inside:
         save_file(
             {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()},
             inside / "model.safetensors",
         )
         save_file(_moments(model, optimizer), inside / "optimizer.safetensors")
         (inside / "position.json").write_bytes(msgspec.json.encode(state))
-    newest = sorted(_steps(folder))[-KEPT:]
-    needed = {*newest, *(_best_of(folder / name_of(step)) for step in newest)}
+    newest = sorted(_steps(folder))[-NEWEST_KEPT:]
+    needed = {*newest, *(_best_of(folder / folder_name(step)) for step in newest)}
     for step in set(_steps(folder)) - needed:
-        disk.discard(folder / name_of(step))
+        disk.discard(folder / folder_name(step))
 
 
-def resume(folder: Path, model: CrossEncoder, optimizer: AdamW, reject: Callable[[str], None]) -> State:
-    """Loads the newest sound checkpoint under `folder` into model and optimizer; `State()` where there is none.
+def resume(folder: Path, model: CrossEncoder, optimizer: AdamW, reject: Callable[[str], None]) -> TrainingState:
+    """Loads the newest sound checkpoint under `folder` into model and optimizer; `TrainingState()` where there is none.
 
     A damaged one is moved aside and `reject` is told, then the one before is tried.
     """
     for step in sorted(_steps(folder), reverse=True):
-        found = folder / name_of(step)
+        found = folder / folder_name(step)
         try:
             state = _sound(folder, step)
         except disk.DamagedError as error:
             disk.set_aside(found)
             reject(str(error))
             continue
-        weights(found, model)  # not before it is certain that this one is taken: an earlier start needs other weights
+        load_weights(
+            found, model
+        )  # not before it is certain that this one is taken: an earlier start needs other weights
         _restore(load_file(found / "optimizer.safetensors"), model, optimizer)
         return state
-    return State()
+    return TrainingState()
 
 
-def _sound(folder: Path, step: int) -> State:
+def _sound(folder: Path, step: int) -> TrainingState:
     """The state of a checkpoint that is what was sealed, and so is the best one it knows of; DamagedError otherwise."""
-    manifests.verify_sealed(folder / name_of(step))
-    state = _state(folder / name_of(step))
+    manifests.verify_sealed(folder / folder_name(step))
+    state = _state(folder / folder_name(step))
     if state.best_step not in {0, step}:
-        manifests.verify_sealed(folder / name_of(state.best_step))
+        manifests.verify_sealed(folder / folder_name(state.best_step))
     return state
 
 
-def weights(folder: Path, model: CrossEncoder) -> None:
+def load_weights(folder: Path, model: CrossEncoder) -> None:
     """Loads a sealed checkpoint's weights into `model`.
 
     Raises:
@@ -110,8 +112,8 @@ def _best_of(folder: Path) -> int:
         return 0
 
 
-def _state(folder: Path) -> State:
-    return msgspec.json.decode((folder / "position.json").read_bytes(), type=State)
+def _state(folder: Path) -> TrainingState:
+    return msgspec.json.decode((folder / "position.json").read_bytes(), type=TrainingState)
 
 
 def _steps(folder: Path) -> list[int]:

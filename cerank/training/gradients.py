@@ -15,11 +15,11 @@ from torch.nn.utils.rnn import pad_sequence
 
 from cerank.core.groups import Group
 from cerank.core.seeds import derive
-from cerank.kernels.dropout import drawing
-from cerank.kernels.parallel import side_by_side
-from cerank.models.forward_pass import Forward
+from cerank.kernels.dropout import dropout_seed
+from cerank.kernels.parallel import run_in_threads
+from cerank.models.forward_pass import ForwardPass
 from cerank.recipes.schema import Stage
-from cerank.tokenization.tokens import Pair, Tokens, batches_by_length
+from cerank.tokenization.tokens import Pair, PairTokenizer, batches_by_length
 from cerank.training.losses import Loss
 
 HALVINGS = 4  # of the bound, before a run gives up: a sixteenth that does not fit means that something else is wrong
@@ -40,7 +40,7 @@ class Rows(msgspec.Struct, frozen=True):
         return sum(len(pair.ids) for pair in self.pairs)
 
 
-def rows_of(tokens: Tokens, groups: Sequence[Group]) -> list[Rows]:
+def rows_of(tokens: PairTokenizer, groups: Sequence[Group]) -> list[Rows]:
     """Each group with its pairs; `tokens` knows all texts."""
     return [Rows((group,), tuple(tokens.pair(group.query_id, doc) for doc in group.doc_ids)) for group in groups]
 
@@ -72,7 +72,7 @@ class Gradients:
         self.microbatch //= 2
         return True
 
-    def add(self, forward: Forward, rows: Sequence[Rows], step: int) -> float:
+    def add(self, forward: ForwardPass, rows: Sequence[Rows], step: int) -> float:
         """Adds the gradient of the mean loss over the groups of `rows` to the parameters; returns that mean.
 
         With `mean_over = "pairs"` a group weighs as many times as it has pairs of a better and a worse candidate, so
@@ -97,7 +97,7 @@ class Gradients:
                 parts.append(new)
         return parts
 
-    def _add_part(self, forward: Forward, rows: Rows, weights: Tensor, place: tuple[int, int]) -> float:
+    def _add_part(self, forward: ForwardPass, rows: Rows, weights: Tensor, place: tuple[int, int]) -> float:
         """Adds the gradient of the weighted sum of these groups' losses; returns that sum."""
         lengths = [len(pair.ids) for pair in rows.pairs]
         shares = self._shares(forward, lengths)
@@ -115,14 +115,14 @@ class Gradients:
             return float(total.detach())
         return self._add_twice(forward, rows, weights, place, cuts)
 
-    def _shares(self, forward: Forward, lengths: Sequence[int]) -> list[list[int]]:
+    def _shares(self, forward: ForwardPass, lengths: Sequence[int]) -> list[list[int]]:
         """Indices of pairs in shares, one a thread; one share, or none, where threads gain nothing.
 
         They are dealt by length, there and back: each share gets as many tokens as the others, and as many lengths,
         each of which costs calls of its own.
         """
         total = sum(lengths)
-        if total > self.microbatch or not forward.has_own_graphs:
+        if total > self.microbatch or not forward.supports_threaded_backward:
             return []
         fitting = 1 + _SHARES_ROOM // max(1, sum(weight.nbytes for weight in forward.trained))
         wanted = max(1, min(torch.get_num_threads(), _MOST_SHARES, fitting, total // _LEAST_SHARE, len(lengths)))
@@ -132,7 +132,7 @@ class Gradients:
         return [[part[at] for part in dealt if at < len(part)] for at in range(wanted)]
 
     def _add_shared(
-        self, forward: Forward, rows: Rows, weights: Tensor, place: tuple[int, int], shares: list[list[int]]
+        self, forward: ForwardPass, rows: Rows, weights: Tensor, place: tuple[int, int], shares: list[list[int]]
     ) -> float:
         """The same, each share there and back in a thread of its own; their gradients are summed in their order.
 
@@ -145,23 +145,23 @@ class Gradients:
         gradients: list[Sequence[Tensor | None]] = [()] * len(shares)
 
         def there(number: int) -> None:
-            with drawing(derive(self._seed, "dropout", self._name, *place, number)), forward.scoring() as score:
+            with dropout_seed(derive(self._seed, "dropout", self._name, *place, number)), forward.scoring() as score:
                 scores[number] = score([rows.pairs[at] for at in shares[number]])
 
         def back(number: int) -> None:
             wanted = given[torch.tensor(shares[number])]
             gradients[number] = torch.autograd.grad(scores[number], trained, wanted, allow_unused=True)
 
-        side_by_side(there, range(len(shares)), inner)
+        run_in_threads(there, range(len(shares)), inner)
         flat = _in_order([part.detach() for part in scores], shares).requires_grad_()
         total = self._total(flat, rows.groups, weights)
         (given,) = torch.autograd.grad(total, flat)
-        side_by_side(back, range(len(shares)), inner)
+        run_in_threads(back, range(len(shares)), inner)
         _add_to(trained, gradients)
         return float(total.detach())
 
     def _add_twice(
-        self, forward: Forward, rows: Rows, weights: Tensor, place: tuple[int, int], cuts: list[list[int]]
+        self, forward: ForwardPass, rows: Rows, weights: Tensor, place: tuple[int, int], cuts: list[list[int]]
     ) -> float:
         """The same for a group that is too large to go through at once.
 

@@ -13,10 +13,10 @@ from cerank.recipes.schema import Stage
 
 T = TypeVar("T")
 Grades = Mapping[str, int]
-NOWHERE = 10**9  # the rank of what was not retrieved
+UNRANKED = 10**9  # the rank of what was not retrieved
 
 
-def positives(stage: Stage, grades: Grades, ranked: Sequence[str], has_text: Callable[[str], bool]) -> list[str]:
+def usable_positives(stage: Stage, grades: Grades, ranked: Sequence[str], has_text: Callable[[str], bool]) -> list[str]:
     """The documents of at least the stage's relevance that have a text, by id.
 
     With `unretrieved = "none"` only those down to the window's last rank, as a run cut at that depth would leave them.
@@ -28,16 +28,16 @@ def positives(stage: Stage, grades: Grades, ranked: Sequence[str], has_text: Cal
     return [doc for doc in found if doc in seen]
 
 
-def chosen_positives(stage: Stage, found: Sequence[str], ranked: Sequence[str], draw: random.Random) -> list[str]:
+def choose_positives(stage: Stage, found: Sequence[str], ranked: Sequence[str], draw: random.Random) -> list[str]:
     """As many positives as the stage wants, or all there are."""
     count = min(stage.positives, len(found))
     if stage.positives_by == "random":
         return draw.sample(found, count)
     place = {doc: rank for rank, doc in enumerate(ranked)}
-    return sorted(found, key=lambda doc: (place.get(doc, NOWHERE), doc))[:count]
+    return sorted(found, key=lambda doc: (place.get(doc, UNRANKED), doc))[:count]
 
 
-def negatives(
+def possible_negatives(
     stage: Stage,
     grades: Grades,
     ranked: Sequence[str],
@@ -52,7 +52,7 @@ def negatives(
         stage: what it says of the window, of judgements and of the lowest positive.
         grades: of the query's judged documents.
         ranked: the first stage's documents, best first.
-        found: the query's positives, as `positives` returned them.
+        found: the query's positives, as `usable_positives` returned them.
         wanted: how many a group takes; `below_positives = "fill"` gives more than lie below only up to these.
         has_text: whether a judged document has a text.
     """
@@ -68,7 +68,7 @@ def negatives(
     if stage.below_positives == "no":
         return pool
     place = {doc: rank for rank, doc in enumerate(ranked, 1)}
-    lowest = max((place.get(doc, NOWHERE) for doc in found), default=0)
+    lowest = max((place.get(doc, UNRANKED) for doc in found), default=0)
     below = [(rank, doc) for rank, doc in pool if rank > lowest]
     if stage.below_positives == "yes" or len(below) >= wanted:
         return below
@@ -76,8 +76,8 @@ def negatives(
     return above[len(above) - min(wanted - len(below), len(above)) :] + below
 
 
-def drawn(stage: Stage, pool: Sequence[T], ranks: Sequence[int], size: int, draw: random.Random) -> list[T]:
-    """`size` of the pool as the stage's `negatives` says; `ranks` are theirs, from 1.
+def sample_candidates(stage: Stage, pool: Sequence[T], ranks: Sequence[int], size: int, draw: random.Random) -> list[T]:
+    """`size` of the pool as the stage's `possible_negatives` says; `ranks` are theirs, from 1.
 
     log-random: without replacement, each with a chance in proportion to 1/rank, so that as many come from ranks 1 to 10
     as from 10 to 100 (Efraimidis and Spirakis 2006: the smallest of exponential draws times rank).

@@ -23,7 +23,7 @@ from cerank.training import negatives
 Qrels = Mapping[str, Mapping[str, int]]
 
 
-class Supply(msgspec.Struct, frozen=True):
+class SamplingStats(msgspec.Struct, frozen=True):
     """What a stage's data can give, counted before training: for the log, and for whoever distrusts the numbers."""
 
     queries: int  # queries in the training dataset
@@ -31,7 +31,7 @@ class Supply(msgspec.Struct, frozen=True):
     without_candidates: int  # not ranked by the first stage or teacher
     without_positive: int  # no document of at least the stage's relevance
     without_negative: int  # every candidate in the window is relevant, or fewer than two candidates to compare
-    short: int  # usable, with fewer candidates than the group size asks for
+    undersized: int = msgspec.field(name="short")  # usable, with fewer candidates than the group size asks for
     unretrieved_positives: int  # positives the first stage did not find; they are used all the same
     dropped_positives: int = 0  # of these, left out all the same: `unretrieved = "none"`
 
@@ -75,9 +75,9 @@ class Sampler:
             for query in query_ids:
                 grades = qrels.get(query, {})
                 ranked = ranking.get(query, ()) if stage.unretrieved == "none" and grades else ()
-                self._positives[query] = negatives.positives(stage, grades, ranked, has_text)
+                self._positives[query] = negatives.usable_positives(stage, grades, ranked, has_text)
         self._qrels = qrels
-        self.supply, self._queries = self._count(query_ids)
+        self.sampling, self._queries = self._count(query_ids)
         self._order: tuple[int, list[str]] = (-1, [])
         self._refuse_if_empty()
         self._refuse_ranks_for_scores()
@@ -95,7 +95,7 @@ class Sampler:
         return tuple(self._queries)
 
     @property
-    def drawn(self) -> tuple[str, ...]:
+    def sampled_queries(self) -> tuple[str, ...]:
         """Return the queries that the stage's steps draw, in the order of `usable`."""
         taken = self.steps * self._stage.groups_per_step
         if taken >= len(self._queries):
@@ -103,11 +103,11 @@ class Sampler:
         wanted = {self._query_at(position) for position in range(taken)}
         return tuple(query for query in self._queries if query in wanted)
 
-    def taught(self, ranking: Mapping[str, Sequence[str]], scores: Callable[[str], Sequence[float]]) -> Sampler:
+    def with_teacher(self, ranking: Mapping[str, Sequence[str]], scores: Callable[[str], Sequence[float]]) -> Sampler:
         """Return this sampler with a teacher's order of the candidates: the same queries are drawn at the same steps.
 
         Args:
-            ranking: of each query in `drawn` the same documents as before, in the teacher's order; no others are asked.
+            ranking: of each query in `sampled_queries` the same documents as before, in the teacher's order; no others are asked.
             scores: query -> the teacher's scores of that list.
         """
         made = copy.copy(self)
@@ -137,10 +137,10 @@ class Sampler:
 
     def _from_labels(self, query: str, draw: random.Random) -> Group:
         stage, ranked = self._stage, self._ranking.get(query, ())
-        chosen = negatives.chosen_positives(stage, self._positives[query], ranked, draw)
+        chosen = negatives.choose_positives(stage, self._positives[query], ranked, draw)
         pool = self._negatives(query, len(chosen))
         size = min(stage.group_size - len(chosen), len(pool))
-        taken = negatives.drawn(stage, [doc for _, doc in pool], [rank for rank, _ in pool], size, draw)
+        taken = negatives.sample_candidates(stage, [doc for _, doc in pool], [rank for rank, _ in pool], size, draw)
         grades = self._qrels[query]
         labels = [float(grades[doc]) for doc in chosen] + [0.0] * len(taken)
         return Group(query, (*chosen, *taken), tuple(labels))
@@ -149,7 +149,7 @@ class Sampler:
         pool = self._window(query)
         size = min(self._stage.group_size, len(pool))
         ranks = range(self._first + 1, self._first + 1 + len(pool))
-        places = sorted(negatives.drawn(self._stage, range(len(pool)), ranks, size, draw))
+        places = sorted(negatives.sample_candidates(self._stage, range(len(pool)), ranks, size, draw))
         labels = [float(size - rank) for rank in range(size)]
         if self._scores is not None:
             given = self._scores(query)[self._first : self._last]
@@ -171,7 +171,7 @@ class Sampler:
         return self._ranking.get(query, ())[self._first : self._last]
 
     def _negatives(self, query: str, chosen: int) -> list[tuple[int, str]]:
-        return negatives.negatives(
+        return negatives.possible_negatives(
             self._stage,
             self._qrels.get(query, {}),
             self._ranking.get(query, ()),
@@ -180,7 +180,7 @@ class Sampler:
             has_text=self._has_text,
         )
 
-    def _count(self, query_ids: Sequence[str]) -> tuple[Supply, list[str]]:
+    def _count(self, query_ids: Sequence[str]) -> tuple[SamplingStats, list[str]]:
         usable: list[str] = []
         counts = dict.fromkeys(("candidates", "positive", "negative", "short", "unretrieved", "dropped"), 0)
         for query in query_ids:
@@ -193,13 +193,13 @@ class Sampler:
             counts["short"] += short
             if self._stage.source == "labels":
                 counts["unretrieved"] += len(set(self._positives[query]) - set(self._ranking.get(query, ())))
-        supply = Supply(
+        supply = SamplingStats(
             queries=len(query_ids),
             usable=len(usable),
             without_candidates=counts["candidates"],
             without_positive=counts["positive"],
             without_negative=counts["negative"],
-            short=counts["short"],
+            undersized=counts["short"],
             unretrieved_positives=counts["unretrieved"],
             dropped_positives=counts["dropped"],
         )
@@ -228,7 +228,7 @@ class Sampler:
         return ("" if count else "negative"), count < self._stage.group_size - chosen
 
     def _refuse_if_empty(self) -> None:
-        supply = self.supply
+        supply = self.sampling
         reasons = (
             f"{supply.without_candidates} have no candidates in the window, {supply.without_positive} no document of "
             f"grade {self._stage.relevance} or more, {supply.without_negative} nothing to compare it with"

@@ -18,16 +18,16 @@ import torch
 from torch.optim import AdamW
 
 from cerank.core.groups import Group
-from cerank.core.metrics import Reading
+from cerank.core.metrics import StepMetrics
 from cerank.core.schedule import learning_rate
 from cerank.errors import RunFailedError
-from cerank.inference.rerank import Texts
+from cerank.inference.rerank import TextLookup
 from cerank.models.cross_encoder import CrossEncoder, freeze, set_dropout
-from cerank.models.forward_pass import Forward
+from cerank.models.forward_pass import ForwardPass
 from cerank.recipes.schema import Stage
-from cerank.tokenization.tokens import Tokens
+from cerank.tokenization.tokens import PairTokenizer
 from cerank.training import checkpoints
-from cerank.training.checkpoints import State
+from cerank.training.checkpoints import TrainingState
 from cerank.training.gradients import Gradients, Rows, rows_of
 from cerank.training.losses import LOSSES
 from cerank.training.sampler import Sampler
@@ -41,38 +41,38 @@ class PausedError(Exception):
         self.step = step
 
 
-class Watch(Protocol):
+class TrainerCallback(Protocol):
     """Who looks on while a stage trains: the worker, or a test."""
 
-    def read(self, reading: Reading) -> None:
+    def on_step(self, reading: StepMetrics) -> None:
         """Takes the reading of a step, before any checkpoint of it."""
 
     def validate(self, step: int) -> float:
         """Measures the model as it is; returns the stage's validation measure, larger is better."""
 
-    def saving(self) -> None:
+    def before_save(self) -> None:
         """Hears that a checkpoint is about to be written: what was read so far must be on the disk before it."""
 
-    def saved(self, state: State) -> None:
+    def after_save(self, state: TrainingState) -> None:
         """Hears that a checkpoint is on disk."""
 
-    def rejected(self, reason: str) -> None:
+    def on_rejected(self, reason: str) -> None:
         """Hears of a damaged checkpoint, or of an update that was left out."""
 
-    def out_of_memory(self, what: str) -> None:
+    def on_out_of_memory(self, what: str) -> None:
         """Hears that less goes through the model at once from here on; the groups of a step stay as they are."""
 
-    def wants_to_stop(self) -> bool:
+    def should_stop(self) -> bool:
         """Says whether to stop before the next step."""
 
 
-class Material(msgspec.Struct, frozen=True):
+class TrainingData(msgspec.Struct, frozen=True):
     """What a stage learns from."""
 
     sampler: Sampler
-    tokens: Tokens
-    queries: Texts
-    documents: Texts
+    tokens: PairTokenizer
+    queries: TextLookup
+    documents: TextLookup
 
     def of(self, groups: Sequence[Group]) -> list[Rows]:
         """The groups with the ids of their pairs."""
@@ -87,7 +87,7 @@ class _Ahead:
     It is the only one to ask the material while it works: whoever else is to, for a validation, waits for it first.
     """
 
-    def __init__(self, material: Material) -> None:
+    def __init__(self, material: TrainingData) -> None:
         self._material = material
         self._thread = ThreadPoolExecutor(1, "ahead")
         self._under_way: tuple[int, Future[list[Rows]]] | None = None
@@ -133,9 +133,9 @@ class Trainer:
         self.device = torch.device(device)
         loss = LOSSES.find(stage.loss, f"stages.{name}.loss")
         self._gradients = Gradients(name, stage, seed, loss, self.device)
-        self._forwards: tuple[CrossEncoder, Forward] | None = None
+        self._forwards: tuple[CrossEncoder, ForwardPass] | None = None
 
-    def train(self, model: CrossEncoder, material: Material, watch: Watch) -> State:
+    def train(self, model: CrossEncoder, material: TrainingData, watch: TrainerCallback) -> TrainingState:
         """Runs the stage from its newest checkpoint to its end; `model` then holds the weights of the last step.
 
         Raises:
@@ -146,7 +146,7 @@ class Trainer:
         set_dropout(model, stage.dropout)
         freeze(model, stage.freeze, stage.freeze_layers)
         optimizer = self.optimizer(model)
-        state = checkpoints.resume(self.folder, model, optimizer, watch.rejected)
+        state = checkpoints.resume(self.folder, model, optimizer, watch.on_rejected)
         model.train()
         self._gradients.microbatch = state.microbatch or stage.microbatch
         if self.device.type == "cuda" and not state.step:  # a stage that is gone on with keeps what it found before
@@ -155,7 +155,7 @@ class Trainer:
             for step in range(state.step + 1, steps + 1):
                 if state.stopped_early:
                     break
-                if watch.wants_to_stop():
+                if watch.should_stop():
                     self._save(model, optimizer, state, watch)
                     raise PausedError(state.step)
                 started = time.perf_counter()
@@ -169,7 +169,7 @@ class Trainer:
                         parameters["lr"] = rate
                     optimizer.step()
                     seconds, pairs = time.perf_counter() - started, sum(len(one.pairs) for one in rows)
-                    watch.read(Reading(self.index, step, loss, rate, norm, len(rows), pairs, seconds))
+                    watch.on_step(StepMetrics(self.index, step, loss, rate, norm, len(rows), pairs, seconds))
                 else:
                     state = self._left_out(state, loss, norm, watch)
                 optimizer.zero_grad(set_to_none=True)
@@ -194,19 +194,19 @@ class Trainer:
         )
 
     def gradients(
-        self, model: CrossEncoder, material: Material, groups: Sequence[Group], step: int
+        self, model: CrossEncoder, material: TrainingData, groups: Sequence[Group], step: int
     ) -> tuple[float, int]:
         """Adds the gradient of the mean loss over `groups`; returns that mean and how many pairs went through."""
         loss = self._gradients.add(self._forward(model, material.tokens), material.of(groups), step)
         return loss, sum(len(group) for group in groups)
 
-    def _forward(self, model: CrossEncoder, tokens: Tokens) -> Forward:
+    def _forward(self, model: CrossEncoder, tokens: PairTokenizer) -> ForwardPass:
         if self._forwards is None or self._forwards[0] is not model:
-            self._forwards = model, Forward(model, tokens, self.device, self.stage.precision)
+            self._forwards = model, ForwardPass(model, tokens, self.device, self.stage.precision)
         return self._forwards[1]
 
     def _gradients_in_memory(
-        self, model: CrossEncoder, tokens: Tokens, rows: Sequence[Rows], step: int, watch: Watch
+        self, model: CrossEncoder, tokens: PairTokenizer, rows: Sequence[Rows], step: int, watch: TrainerCallback
     ) -> float:
         """Adds the gradient of a step and returns its loss.
 
@@ -220,7 +220,7 @@ class Trainer:
             model.zero_grad(set_to_none=True)  # what the parts before it added
             self._narrow(f"step {step}", reason, watch)
 
-    def _narrow(self, when: str, reason: str, watch: Watch) -> None:
+    def _narrow(self, when: str, reason: str, watch: TrainerCallback) -> None:
         """Halves what goes through the model at once; the end of the run where that was done often enough."""
         if not self._gradients.narrow():
             hint = "lower max_length, or take a smaller base or a device with more memory"
@@ -228,15 +228,15 @@ class Trainer:
             raise RunFailedError(
                 f"out of memory at {self._gradients.microbatch} tokens: {reason}", where=where, hint=hint
             )
-        watch.out_of_memory(f"{when}: {self._gradients.microbatch} tokens at once from here on; {reason}")
+        watch.on_out_of_memory(f"{when}: {self._gradients.microbatch} tokens at once from here on; {reason}")
 
-    def _probe(self, model: CrossEncoder, tokens: Tokens, watch: Watch) -> None:
+    def _probe(self, model: CrossEncoder, tokens: PairTokenizer, watch: TrainerCallback) -> None:
         """Tries the largest part before training, with room for the optimizer; halves it until it fits."""
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         while True:
             try:
                 room = [torch.empty_like(parameter) for parameter in trained for _ in ("exp_avg", "exp_avg_sq")]
-                self._forward(model, tokens).rehearse(self._gradients.microbatch, self.stage.max_length)
+                self._forward(model, tokens).probe_memory(self._gradients.microbatch, self.stage.max_length)
                 del room
             except torch.OutOfMemoryError as error:
                 reason = str(error).splitlines()[0][:200]
@@ -251,14 +251,14 @@ class Trainer:
         largest = self.stage.clip or math.inf
         return float(torch.nn.utils.clip_grad_norm_(model.parameters(), largest, error_if_nonfinite=False))
 
-    def _left_out(self, state: State, loss: float, norm: float, watch: Watch) -> State:
+    def _left_out(self, state: TrainingState, loss: float, norm: float, watch: TrainerCallback) -> TrainingState:
         """The state after a step without an update, or the end of the run where the recipe allows no more of them."""
         allowed = int(self.stage.on_nonfinite.partition(":")[2] or 0)
         what = f"step {state.step}: loss {loss}, gradient norm {norm}"
         if state.skipped >= allowed:
             hint = "lower the learning rate, or set on_nonfinite = 'skip:3'"
             raise RunFailedError(f"not finite: {what}", where=f"stages.{self.name}", hint=hint)
-        watch.rejected(f"update left out: {what}")
+        watch.on_rejected(f"update left out: {what}")
         return msgspec.structs.replace(state, skipped=state.skipped + 1)
 
     def _validates(self, step: int, steps: int) -> bool:
@@ -269,8 +269,8 @@ class Trainer:
         every = self.stage.checkpoint_every
         return self._validates(step, steps) or bool(every and step % every == 0)
 
-    def _save(self, model: CrossEncoder, optimizer: AdamW, state: State, watch: Watch) -> None:
-        if state.step and not (self.folder / checkpoints.name_of(state.step)).exists():
-            watch.saving()
+    def _save(self, model: CrossEncoder, optimizer: AdamW, state: TrainingState, watch: TrainerCallback) -> None:
+        if state.step and not (self.folder / checkpoints.folder_name(state.step)).exists():
+            watch.before_save()
             checkpoints.save(self.folder, model, optimizer, state)
-            watch.saved(state)
+            watch.after_save(state)

@@ -11,10 +11,10 @@ import torch
 
 from cerank.recipes.schema import Stage
 from cerank.training.losses import LOSSES
-from cerank.training.sampler import Sampler, Supply
+from cerank.training.sampler import Sampler, SamplingStats
 
 
-class HeldOut:
+class ValidationLoss:
     """Groups of validation queries, one each.
 
     Args:
@@ -24,10 +24,10 @@ class HeldOut:
 
     def __init__(self, sampler: Sampler, stage: Stage) -> None:
         self._stage = stage
-        self.supply: Supply = sampler.supply
-        self.groups = tuple(sampler.groups(step)[0] for step in range(1, self.supply.usable + 1))
+        self.sampling: SamplingStats = sampler.sampling
+        self.groups = tuple(sampler.groups(step)[0] for step in range(1, self.sampling.usable + 1))
 
-    def with_groups(self, wanted: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    def with_group_candidates(self, wanted: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
         """Query -> documents to score: those wanted, and after them those of its group that are not among them."""
         asked = {query: dict.fromkeys(docs) for query, docs in wanted.items()}
         for group in self.groups:

@@ -152,7 +152,7 @@ def _carried_out(plan: Plan, folder: RunFolder, number: int, *, notes: Notes, be
         cpu=cpu_name(),
         threads=plan.threads,
         device=plan.device,
-        determinism=determinism.prepare(plan.device, plan.threads),
+        determinism=determinism.make_deterministic(plan.device, plan.threads),
         plan=plan.fingerprint,
         code=code_sha256(),
     )

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from cerank.machine import device_locks
-from cerank.machine.device_locks import Hold, Holder
+from cerank.machine.device_locks import DeviceLock, LockOwner
 from cerank.recipes.plan import Plan
 from cerank.runs.layout import RunFolder
 
@@ -30,19 +30,19 @@ def held(plan: Plan, folder: RunFolder, tell: Callable[[str], None], pause: Call
         pause: called while it waits; may raise.
     """
     key = os.environ.get(device_locks.DEVICE) or plan.device
-    found = device_locks.take(key, folder.lab, folder.name)
-    if isinstance(found, Holder) and _waits(plan, folder, found):
+    found = device_locks.acquire(key, folder.lab, folder.name)
+    if isinstance(found, LockOwner) and _waits(plan, folder, found):
         tell(f"{plan.device} is used by {found}")
-        while isinstance(found, Holder) and _waits(plan, folder, found):
+        while isinstance(found, LockOwner) and _waits(plan, folder, found):
             pause()
             time.sleep(_LOOK_EVERY)
-            found = device_locks.take(key, folder.lab, folder.name)
+            found = device_locks.acquire(key, folder.lab, folder.name)
     try:
         yield
     finally:
-        if isinstance(found, Hold):
+        if isinstance(found, DeviceLock):
             found.release()
 
 
-def _waits(plan: Plan, folder: RunFolder, other: Holder) -> bool:
+def _waits(plan: Plan, folder: RunFolder, other: LockOwner) -> bool:
     return plan.device != "cpu" and not other.is_of(folder.lab)

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import msgspec
 
-from cerank.bench.text_samples import Sample, of_dataset
+from cerank.bench.text_samples import TextSample, dataset_sample
 from cerank.core.progress import Course, Part
 from cerank.datasets.dataset import Dataset
 from cerank.errors import CerankError
 from cerank.files import json_records
 from cerank.machine import measured_speed
-from cerank.machine.measured_speed import Pace
+from cerank.machine.measured_speed import MeasuredSpeed
 from cerank.models.bases import locate
 from cerank.planning import inputs
 from cerank.planning.workload import Work, counted, expected, in_words
@@ -58,7 +58,7 @@ def announce(plan: Plan, folder: RunFolder, datasets: Mapping[str, Dataset], *, 
     )
 
 
-def measured(plan: Plan, datasets: Mapping[str, Dataset]) -> dict[str, Pace]:
+def measured(plan: Plan, datasets: Mapping[str, Dataset]) -> dict[str, MeasuredSpeed]:
     """Stage -> how fast it is here; stages of the same settings are measured once. Kept in the cache."""
     from cerank.bench import stage_speed
 
@@ -66,10 +66,10 @@ def measured(plan: Plan, datasets: Mapping[str, Dataset]) -> dict[str, Pace]:
     files = locate(recipe.base, fetch=False)
     if recipe.pooling != "auto":
         files = msgspec.structs.replace(files, pooling=recipe.pooling)
-    known: dict[str, Pace] = {}
-    out: dict[str, Pace] = {}
+    known: dict[str, MeasuredSpeed] = {}
+    out: dict[str, MeasuredSpeed] = {}
     for name, stage in recipe.chained():
-        key = measured_speed.key_of(plan, stage)
+        key = measured_speed.speed_key(plan, stage)
         if key not in known:
             train = inputs.training_dataset(recipe, stage)
             first = inputs.training_first_stage(recipe, stage)
@@ -77,29 +77,31 @@ def measured(plan: Plan, datasets: Mapping[str, Dataset]) -> dict[str, Pace]:
             learnt = _sample(plan, datasets[train], first, max(size, 40), max(stage.window[1], stage.group_size))
             test = recipe.data.test[0]
             scored = _sample(plan, datasets[test], recipe.data.first_stages[0], _SCORED, recipe.data.depth)
-            found = _alike(plan, stage, known) or stage_speed.measured(files, stage, learnt, scored, plan.device)
+            found = _alike(plan, stage, known) or stage_speed.measure_stage_speed(
+                files, stage, learnt, scored, plan.device
+            )
             if stage.source == "teacher" and stage.teacher == inputs.EMBEDDING:
                 teacher = locate(inputs.EMBEDDING_BASE, fetch=False)
-                rate = stage_speed.embedding(teacher, learnt, EMBEDDING_LENGTH, plan.device)
+                rate = stage_speed.measure_embedding_speed(teacher, learnt, EMBEDDING_LENGTH, plan.device)
                 found = msgspec.structs.replace(found, embed=rate)
             found = msgspec.structs.replace(found, time=json_records.timestamp(datetime.now(UTC)))
             known[key] = found
-            measured_speed.keep(Path(plan.cache), key, found)
+            measured_speed.save_speed(Path(plan.cache), key, found)
         out[name] = known[key]
     return out
 
 
-def _alike(plan: Plan, stage: Stage, known: Mapping[str, Pace]) -> Pace | None:
+def _alike(plan: Plan, stage: Stage, known: Mapping[str, MeasuredSpeed]) -> MeasuredSpeed | None:
     """What was measured just now with the same settings but for the teacher, which a step costs nothing."""
-    labels = measured_speed.key_of(plan, msgspec.structs.replace(stage, source="labels"))
+    labels = measured_speed.speed_key(plan, msgspec.structs.replace(stage, source="labels"))
     return known.get(labels)
 
 
-def _sample(plan: Plan, dataset: Dataset, first: str, pairs: int, depth: int) -> Sample:
-    return of_dataset(dataset, first, pairs=pairs, depth=depth, cache=Path(plan.cache))
+def _sample(plan: Plan, dataset: Dataset, first: str, pairs: int, depth: int) -> TextSample:
+    return dataset_sample(dataset, first, pairs=pairs, depth=depth, cache=Path(plan.cache))
 
 
-def timed(plan: Plan, datasets: Mapping[str, Dataset], found: Mapping[str, Pace]) -> tuple[Work, ...]:
+def timed(plan: Plan, datasets: Mapping[str, Dataset], found: Mapping[str, MeasuredSpeed]) -> tuple[Work, ...]:
     """The plan's work with the minutes of each part."""
     queries = {name: len(dataset.queries) for name, dataset in datasets.items()}
     texts = inputs.texts_to_embed(plan.recipe, datasets, Path(plan.cache))
@@ -127,7 +129,7 @@ def main() -> int:
     from cerank.kernels import determinism
 
     plan = msgspec.json.decode(sys.stdin.buffer.read(), type=Plan)
-    determinism.prepare(plan.device, plan.threads)
+    determinism.make_deterministic(plan.device, plan.threads)
     measured(plan, inputs.opened(plan.recipe, Path(plan.cache)))
     return 0
 

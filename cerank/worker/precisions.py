@@ -9,7 +9,7 @@ import torch
 
 from cerank.files import json_records
 from cerank.kernels import processor
-from cerank.models.forward_pass import resolved
+from cerank.models.forward_pass import resolve_precision
 from cerank.recipes.plan import Plan
 from cerank.runs import checksums
 from cerank.runs.layout import RunFolder
@@ -25,7 +25,7 @@ def chosen(plan: Plan, folder: RunFolder, notes: Notes) -> dict[str, str]:
     kept = json_records.load_if_there(folder.precisions, Precisions)
     if kept is None or kept.chosen.keys() != asked.keys():
         device = torch.device(plan.device)
-        kept = Precisions({name: resolved(precision, device) for name, precision in asked.items()})
+        kept = Precisions({name: resolve_precision(precision, device) for name, precision in asked.items()})
         checksums.save(folder, folder.precisions, kept)
         for name, precision in kept.chosen.items():
             if asked[name] == "auto":

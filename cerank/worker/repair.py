@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from cerank.core.metrics import Event, Reading, Validation
+from cerank.core.metrics import Event, StepMetrics, Validation
 from cerank.errors import CerankError
 from cerank.files import disk, journal, json_records, manifests
 from cerank.files.disk import DamagedError
@@ -271,7 +271,7 @@ def gaps(folder: RunFolder, plan: Plan) -> list[str]:
             continue
         if made is None:
             continue
-        steps = {row.step for row in rows if isinstance(row, Reading) and row.stage == index}
+        steps = {row.step for row in rows if isinstance(row, StepMetrics) and row.stage == index}
         checks = {row.step for row in rows if isinstance(row, Validation) and row.stage == index}
         asked = {step for step in range(1, made.steps + 1) if stage.validate_every and step % stage.validate_every == 0}
         lost = len({*range(1, made.steps + 1)} - steps)

@@ -73,7 +73,7 @@ class Sources:
 
     def token_store(self, dataset: str, tokenizer: Any) -> TokenStore | None:
         """What `cerank data tokenize` kept of a dataset's texts for this tokenizer; None: they are read as text."""
-        return token_store.opened(tokenizer, self.datasets[dataset], self._cache)
+        return token_store.open_token_store(tokenizer, self.datasets[dataset], self._cache)
 
     def candidates(self, dataset: str, first: str) -> Ranking:
         """The first stage's ranking of a dataset, to the depth the plan needs; written to the run the first time."""
@@ -143,7 +143,7 @@ class Sources:
     def _embedding(self, stage_name: str, stage: Stage, queries: Sequence[str], in_validation: bool) -> bytes:
         """The embedding teacher's TREC run; from the cache where the same one was computed before."""
         from cerank.inference import score_cache as keeping
-        from cerank.inference.rerank import Embedder, documents_in, similarity
+        from cerank.inference.rerank import Embedder, distinct_documents, embedding_similarity
 
         recipe = self._plan.recipe
         name, first = inputs.training_dataset(recipe, stage), inputs.training_first_stage(recipe, stage)
@@ -153,7 +153,7 @@ class Sources:
         files = locate(inputs.EMBEDDING_BASE, fetch=False)
         documents = self.datasets[name].documents.fingerprint()
         identity = (
-            *keeping.identity(
+            *keeping.score_cache_key(
                 files.sha256, documents, device=self._plan.device, threads=self._plan.threads, precision="fp32"
             ),
             EMBEDDING_LENGTH,
@@ -162,8 +162,8 @@ class Sources:
         kept = self._cache / "teachers" / f"{hashlib.sha256(repr(identity).encode()).hexdigest()}.run.gz"
         if kept.is_file():
             return kept.read_bytes()
-        self._beat.enter("teacher", stage_name, total=len(candidates) + len(documents_in(candidates)))
-        scores = similarity(
+        self._beat.enter("teacher", stage_name, total=len(candidates) + len(distinct_documents(candidates)))
+        scores = embedding_similarity(
             Embedder(files, max_length=EMBEDDING_LENGTH, device=self._plan.device),
             candidates,
             lambda ids: self.queries(name, ids),

@@ -13,13 +13,13 @@ from cerank.core.metrics import Scoring
 from cerank.core.rankings import Ranking, ordered
 from cerank.evaluation.measures import check, per_query
 from cerank.files import disk, manifests
-from cerank.inference.rerank import Scorer, Texts
-from cerank.inference.score_cache import identity, scored
-from cerank.inference.score_files import KeptScores
+from cerank.inference.rerank import Scorer, TextLookup
+from cerank.inference.score_cache import score_cache_key, score_with_cache
+from cerank.inference.score_files import ScoreCache
 from cerank.recipes.plan import Plan
 from cerank.runs import checksums
 from cerank.runs.layout import RunFolder
-from cerank.training.stage_summary import ranking_facts
+from cerank.training.stage_summary import ranking_stats
 from cerank.trec.text_io import write_qrels, write_run
 from cerank.worker.heartbeat import Beat
 from cerank.worker.run_inputs import Sources
@@ -55,12 +55,12 @@ class _Timed:
         self._scorer = scorer
         self.pairs, self.seconds = 0, 0.0
 
-    def chunk(
-        self, wanted: Mapping[str, Sequence[str]], queries: Texts, documents: Texts
+    def score_candidates(
+        self, wanted: Mapping[str, Sequence[str]], queries: TextLookup, documents: TextLookup
     ) -> dict[str, dict[str, float]]:
-        """As `Scorer.chunk`."""
+        """As `Scorer.score_candidates`."""
         began = time.monotonic()
-        found = self._scorer.chunk(wanted, queries, documents)
+        found = self._scorer.score_candidates(wanted, queries, documents)
         self.seconds += time.monotonic() - began
         self.pairs += sum(map(len, wanted.values()))
         return found
@@ -94,7 +94,9 @@ class Evaluation:
             if all(self._folder.measures(system, test, first).exists() for first in data.first_stages):
                 continue
             scorer = scorer or load()
-            scorer.read_from(self._sources.token_store(test, scorer.tokenizer))  # "1" is another text in the next one
+            scorer.use_token_store(
+                self._sources.token_store(test, scorer.tokenizer)
+            )  # "1" is another text in the next one
             scores = self._scores(system, test, scorer, pause)
             rankings = self._all_candidates(test)
             for first, before in zip(data.first_stages, rankings, strict=True):
@@ -124,7 +126,7 @@ class Evaluation:
             found = _kept(part)
             if found is None:
                 timed = _Timed(scorer)
-                found = scored(
+                found = score_with_cache(
                     timed,
                     wanted,
                     lambda ids: self._sources.queries(test, ids),
@@ -140,14 +142,14 @@ class Evaluation:
         kept.trim()
         return out
 
-    def _kept_scores(self, scorer: Scorer, test: str) -> KeptScores:
+    def _kept_scores(self, scorer: Scorer, test: str) -> ScoreCache:
         """The scores that this checkpoint gave on this dataset before, in this run or another."""
         plan = self._plan
         documents = self._sources.datasets[test].documents.fingerprint()
-        facts = identity(
+        facts = score_cache_key(
             scorer.checkpoint, documents, device=plan.device, threads=plan.threads, precision=scorer.precision
         )
-        return KeptScores(Path(plan.cache), facts)
+        return ScoreCache(Path(plan.cache), facts)
 
     def _record(self, system: str, test: str, first: str, ranking: Ranking) -> None:
         """Writes the ranking, then its measures: where the measures stand, the ranking does."""
@@ -160,7 +162,7 @@ class Evaluation:
         self._beat.enter("measure", f"{system} on {test}", total=1)
         disk.make_folder(ranking_path.parent)
         checksums.write(self._folder, ranking_path, write_run(ranking, system))
-        checksums.save(self._folder, self._folder.ranking_facts(system, test, first), ranking_facts(ranking))
+        checksums.save(self._folder, self._folder.ranking_facts(system, test, first), ranking_stats(ranking))
         qrels = self._sources.datasets[test].qrels
         names = check(self._plan.measures_on(test), qrels, "evaluate.measures")
         disk.make_folder(measures_path.parent)

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import torch
 
-from cerank.core.metrics import Position, Reading, Validation
+from cerank.core.metrics import Position, StepMetrics, Validation
 from cerank.core.rankings import Ranking, ordered
 from cerank.errors import UsageError
 from cerank.evaluation.measures import check, per_query
@@ -25,13 +25,13 @@ from cerank.recipes.plan import Plan
 from cerank.recipes.schema import VALIDATION_LOSS
 from cerank.retrieval.teachers import Repairs
 from cerank.runs.layout import RunFolder
-from cerank.tokenization.tokens import Tokens
+from cerank.tokenization.tokens import PairTokenizer
 from cerank.training import checkpoints, stage_summary
-from cerank.training.checkpoints import State
-from cerank.training.sampler import Sampler, Supply
-from cerank.training.stage_summary import Drift, StageFacts
-from cerank.training.trainer import Material, Trainer
-from cerank.training.validation_loss import HeldOut
+from cerank.training.checkpoints import TrainingState
+from cerank.training.sampler import Sampler, SamplingStats
+from cerank.training.stage_summary import StageSummary, WeightChange
+from cerank.training.trainer import Trainer, TrainingData
+from cerank.training.validation_loss import ValidationLoss
 from cerank.worker.heartbeat import Beat
 from cerank.worker.run_inputs import Sources
 from cerank.worker.run_log import Notes
@@ -65,7 +65,7 @@ class StageWork:
         self._steps = 0
         self._lists = 0  # of its teacher
         self._at = -1  # steps done, as the progress was last told; -1 while something else is at work
-        self._held_out: HeldOut | None = None
+        self._held_out: ValidationLoss | None = None
 
     def is_finished(self) -> bool:
         """Whether its final model stands and is what was sealed; a damaged one is moved aside."""
@@ -96,11 +96,11 @@ class StageWork:
         pooling = recipe.pooling if self._index == 0 else files.pooling
         encoder = cross_encoder.load(files, pooling, recipe.seed).to(desk.plan.device)
         before = {key: value.detach().clone() for key, value in encoder.state_dict().items()}
-        tokenizer = cross_encoder.tokenizer_of(files.folder)
+        tokenizer = cross_encoder.load_tokenizer(files.folder)
         # its own tokens: ids of two datasets may be the same and their texts not, as in train and validation of pydocs
         apart = self._tokens(tokenizer, recipe.data.validation)
         self._scorer = Scorer(encoder, apart, desk.plan.device, stage.precision)
-        material = Material(
+        material = TrainingData(
             sampler,
             self._tokens(tokenizer, self._training),
             lambda ids: desk.sources.queries(self._training, ids),
@@ -113,19 +113,21 @@ class StageWork:
         state = trainer.train(encoder, material, self)
         kept = state.best_step if stage.keep == "best" else state.step
         if kept != state.step:
-            checkpoints.weights(folder / checkpoints.name_of(kept), encoder)
-        found = self._facts(state, kept, sampler.supply, drift(before, encoder))
+            checkpoints.load_weights(folder / checkpoints.folder_name(kept), encoder)
+        found = self._facts(state, kept, sampler.sampling, weight_change(before, encoder))
         self._seal(encoder, tokenizer, found)
         self._close(found)
 
-    def _tokens(self, tokenizer: Any, dataset: str) -> Tokens:
+    def _tokens(self, tokenizer: Any, dataset: str) -> PairTokenizer:
         """What makes pairs of a dataset's texts, by its token store where there is one."""
         stage = self._stage
-        made = Tokens(tokenizer, stage.max_length, stage.max_query_length, stage.max_document_length, stage.truncation)
-        made.read_from(self._desk.sources.token_store(dataset, tokenizer))
+        made = PairTokenizer(
+            tokenizer, stage.max_length, stage.max_query_length, stage.max_document_length, stage.truncation
+        )
+        made.use_token_store(self._desk.sources.token_store(dataset, tokenizer))
         return made
 
-    def _seal(self, encoder: CrossEncoder, tokenizer: Any, found: StageFacts) -> None:
+    def _seal(self, encoder: CrossEncoder, tokenizer: Any, found: StageSummary) -> None:
         """Writes the model that the stage hands on, whole or not at all."""
         stage = self._stage
         with manifests.sealed_folder(self.final) as inside:
@@ -140,48 +142,48 @@ class StageWork:
             )
             stage_summary.write(inside, found)
 
-    def _facts(self, state: State, kept: int, supply: Supply, moved: Drift) -> StageFacts:
+    def _facts(self, state: TrainingState, kept: int, supply: SamplingStats, moved: WeightChange) -> StageSummary:
         """The stage in numbers."""
         sources, stage = self._desk.sources, self._stage
         is_taught = stage.source == "teacher"
         by_loss = stage.validation_measure == VALIDATION_LOSS
-        return StageFacts(
+        return StageSummary(
             stage=self._name,
             steps=state.step,
-            kept=kept,
+            kept_step=kept,
             measure=stage.validation_measure,
             best=-state.best_value if by_loss else state.best_value,
             best_step=state.best_step,
             learning_rate=stage.learning_rate,
-            supply=supply,
-            drift=moved,
-            validation=self._held_out.supply if self._held_out else None,
-            lists=self._lists,
+            sampling=supply,
+            weight_change=moved,
+            validation=self._held_out.sampling if self._held_out else None,
+            teacher_lists=self._lists,
             repairs=sources.repairs(self._name) if is_taught else Repairs(),
         )
 
-    def _close(self, found: StageFacts) -> None:
+    def _close(self, found: StageSummary) -> None:
         """Says what the stage came to, and removes its checkpoints but the newest, which keeps the optimizer."""
         step = found.steps
         position = Position(self._index, step)
         self._desk.notes.event(
             "stage finished",
-            f"{self._name}: keeps step {found.kept} of {step}; best {found.measure} on validation {found.best:.4f} "
-            f"at step {found.best_step}; the weights moved by {found.drift.norm:.2%} of their norm",
+            f"{self._name}: keeps step {found.kept_step} of {step}; best {found.measure} on validation {found.best:.4f} "
+            f"at step {found.best_step}; the weights moved by {found.weight_change.norm:.2%} of their norm",
             position,
         )
-        if found.drift.is_still:
+        if found.weight_change.is_negligible:
             self._desk.notes.event(
                 "stage moved nothing",
-                f"{self._name}: the weights moved by {found.drift.norm:.1e} of their norm, less than "
-                f"{stage_summary.STILL:g}, and {found.drift.changed:.1%} of them at all; "
+                f"{self._name}: the weights moved by {found.weight_change.norm:.1e} of their norm, less than "
+                f"{stage_summary.NEGLIGIBLE_CHANGE:g}, and {found.weight_change.changed:.1%} of them at all; "
                 f"a learning rate of {found.learning_rate:g} over {step} steps taught the model next to nothing",
                 position,
             )
         folder = self._desk.folder.checkpoints(self._index, self._name)
         for older in self._desk.folder.checkpoint_steps(self._index, self._name):
             if older != step:
-                disk.discard(folder / checkpoints.name_of(older))
+                disk.discard(folder / checkpoints.folder_name(older))
 
     def _start(self) -> BaseFiles:
         """Where the stage's first weights come from: the stage before, or the base."""
@@ -189,7 +191,7 @@ class StageWork:
             return self._desk.sources.base()
         name = self._desk.plan.recipe.chain[self._index - 1]
         folder = self._desk.folder.final(self._index - 1, name)
-        return BaseFiles(name, folder, cross_encoder.Mark(folder).pooling, fingerprint(folder))
+        return BaseFiles(name, folder, cross_encoder.CheckpointConfig(folder).pooling, fingerprint(folder))
 
     def _sampler(self) -> Sampler:
         desk, stage, recipe = self._desk, self._stage, self._desk.plan.recipe
@@ -214,15 +216,15 @@ class StageWork:
             scores=None if is_embedded else ranking.scores,
         )
         if is_embedded:  # it orders the same candidates, so it need only be asked for queries that are drawn
-            taught = desk.sources.teacher(self._name, stage, sampler.drawn)
-            sampler = sampler.taught(taught, taught.scores)
+            taught = desk.sources.teacher(self._name, stage, sampler.sampled_queries)
+            sampler = sampler.with_teacher(taught, taught.scores)
             self._lists = len(taught)
         elif stage.source == "teacher":
             self._lists = len(ranking)
-        desk.notes.event("groups counted", f"{self._name}: {counted(sampler.supply)}")
+        desk.notes.event("groups counted", f"{self._name}: {counted(sampler.sampling)}")
         return sampler
 
-    def _validation_groups(self) -> HeldOut:
+    def _validation_groups(self) -> ValidationLoss:
         """One group of each validation query, drawn once as the stage's own are, for its loss to be computed on."""
         desk, stage, recipe = self._desk, self._stage, self._desk.plan.recipe
         name = recipe.data.validation
@@ -241,8 +243,8 @@ class StageWork:
             has_text=dataset.documents.__contains__,
             scores=ranking.scores,
         )
-        desk.notes.event("groups counted", f"validation of {self._name}: {counted(sampler.supply)}")
-        return HeldOut(sampler, stage)
+        desk.notes.event("groups counted", f"validation of {self._name}: {counted(sampler.sampling)}")
+        return ValidationLoss(sampler, stage)
 
     def _validation_queries(self) -> list[str]:
         dataset = self._desk.sources.datasets[self._desk.plan.recipe.data.validation]
@@ -250,7 +252,7 @@ class StageWork:
 
     # what the trainer asks of a watch
 
-    def read(self, reading: Reading) -> None:
+    def on_step(self, reading: StepMetrics) -> None:
         """Writes the reading; after a resume, holds it against the one before."""
         if self._at != reading.step - 1:  # after a resume the first step done here tells where training went on
             self._desk.beat.enter("train", self._name, self._steps, done=reading.step - 1)
@@ -269,12 +271,12 @@ class StageWork:
         measures = self._measures(qrels)
         first = inputs.validation_first_stage(recipe)
         wanted = desk.sources.candidates(name, first).only(queries).top(stage.validation_depth)
-        asked = self._held_out.with_groups(wanted) if self._held_out else wanted
+        asked = self._held_out.with_group_candidates(wanted) if self._held_out else wanted
         desk.beat.enter("validate", self._name, total=len(asked))
         scores: dict[str, dict[str, float]] = {}
         for part in chunks(list(asked)):
             docs = {query: asked[query] for query in part}
-            scores |= self._scorer.chunk(
+            scores |= self._scorer.score_candidates(
                 docs, lambda ids: desk.sources.queries(name, ids), lambda ids: desk.sources.documents(name, ids)
             )
             desk.beat.advance(len(part), sum(map(len, docs.values())))
@@ -304,40 +306,40 @@ class StageWork:
                 found = (*found, *check([measure], qrels, where))
         return tuple(dict.fromkeys(found))
 
-    def saving(self) -> None:
+    def before_save(self) -> None:
         """Puts the readings on the disk: a checkpoint that outlived them would leave a gap that no replay fills."""
         self._desk.notes.sync()
 
-    def saved(self, state: State) -> None:
+    def after_save(self, state: TrainingState) -> None:
         """Notes the checkpoint."""
         position = Position(self._index, state.step)
         self._desk.notes.event("checkpoint saved", f"{self._name} step {state.step}", position)
 
-    def rejected(self, reason: str) -> None:
+    def on_rejected(self, reason: str) -> None:
         """Notes what was damaged or left out."""
         self._desk.notes.event("rejected", reason)
 
-    def out_of_memory(self, what: str) -> None:
+    def on_out_of_memory(self, what: str) -> None:
         """Notes that less goes through the model at once from here on."""
         self._desk.notes.event("out of memory", f"{self._name}: {what}")
 
-    def wants_to_stop(self) -> bool:
+    def should_stop(self) -> bool:
         """Whether a signal or a stop request came."""
         return bool(self._desk.stop.reason)
 
 
-def counted(supply: Supply) -> str:
+def counted(supply: SamplingStats) -> str:
     """What a stage's data can give, in a sentence."""
     dropped = f" and left out: {supply.dropped_positives}" if supply.dropped_positives else ""
     return (
         f"{supply.usable} of {supply.queries} queries can be learnt from; "
         f"{supply.without_candidates} have no candidates, {supply.without_positive} no positive, "
-        f"{supply.without_negative} nothing to compare; {supply.short} fill less than a group; "
+        f"{supply.without_negative} nothing to compare; {supply.undersized} fill less than a group; "
         f"{supply.unretrieved_positives} positives were not retrieved{dropped}"
     )
 
 
-def drift(before: dict[str, torch.Tensor], encoder: CrossEncoder) -> Drift:
+def weight_change(before: dict[str, torch.Tensor], encoder: CrossEncoder) -> WeightChange:
     """How far the weights moved, as a share of their norm: a stage that moved nothing taught nothing."""
     moved = total = 0.0
     changed = count = 0
@@ -347,7 +349,7 @@ def drift(before: dict[str, torch.Tensor], encoder: CrossEncoder) -> Drift:
             total += _squares(before[key])
             changed += int((value != before[key]).sum())
             count += value.numel()
-    return Drift(math.sqrt(moved / total) if total else 0.0, changed / count if count else 0.0)
+    return WeightChange(math.sqrt(moved / total) if total else 0.0, changed / count if count else 0.0)
 
 
 def _squares(values: torch.Tensor) -> float:

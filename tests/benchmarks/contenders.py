@@ -17,14 +17,14 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from cerank.bench.baselines import can_rerank, can_train
-from cerank.bench.interleaved_rounds import Task
-from cerank.bench.own_workloads import MAX_LENGTH, MAX_QUERY_LENGTH, Timed, groups_of, synchronized
-from cerank.bench.text_samples import Sample
+from cerank.bench.interleaved_rounds import TaskKind
+from cerank.bench.own_workloads import MAX_LENGTH, MAX_QUERY_LENGTH, Timing, benchmark_groups, synchronized
+from cerank.bench.text_samples import TextSample
 from cerank.models import cross_encoder
 from cerank.models.bases import BaseFiles
-from cerank.models.forward_pass import Forward
+from cerank.models.forward_pass import ForwardPass
 from cerank.recipes.schema import Stage
-from cerank.tokenization.tokens import Tokens
+from cerank.tokenization.tokens import PairTokenizer
 from cerank.training.gradients import Gradients, rows_of
 from cerank.training.losses import LOSSES
 
@@ -41,7 +41,7 @@ class Plain:
         self._model = AutoModelForSequenceClassification.from_pretrained(files.folder, dtype=kind).to(device).eval()
         self._device, self._batch, self._autocast = device, batch, False
 
-    def score(self, sample: Sample) -> list[float]:
+    def score(self, sample: TextSample) -> list[float]:
         texts, out = sample.texts(), []
         for start in range(0, len(texts), self._batch):
             queries, documents = zip(*texts[start : start + self._batch], strict=True)
@@ -69,7 +69,7 @@ class Paper(Plain):
 class PaperTraining:
     """The style of the paper's code: pandas asked for each item, padding to a step's longest, bf16 autocast."""
 
-    def __init__(self, files: BaseFiles, sample: Sample, stage: Stage, device: str) -> None:
+    def __init__(self, files: BaseFiles, sample: TextSample, stage: Stage, device: str) -> None:
         import pandas
 
         self._tokenizer = AutoTokenizer.from_pretrained(files.folder)
@@ -87,10 +87,10 @@ class PaperTraining:
         text = self._queries.loc[self._queries["query_id"] == query, "text"].item()
         return text, [self._documents.loc[self._documents["doc_id"] == doc, "text"].item() for doc in ids]
 
-    def train(self, steps: int) -> Timed:
+    def train(self, steps: int) -> Timing:
         stage, model, times = self._stage, self._model.train(), []
         optimizer = torch.optim.AdamW(model.parameters(), lr=stage.learning_rate)
-        groups = groups_of(self._sample, stage, steps + 1)
+        groups = benchmark_groups(self._sample, stage, steps + 1)
         for step in range(steps + 1):
             part = groups[step * stage.groups_per_step : (step + 1) * stage.groups_per_step]
             pairs = [(text, doc) for group in part for text, docs in [self._item(group.query_id, step)] for doc in docs]
@@ -107,24 +107,24 @@ class PaperTraining:
             optimizer.zero_grad()
             synchronized(self._device)
             times.append(time.perf_counter())
-        return Timed(steps * stage.groups_per_step * stage.group_size, times[-1] - times[0])
+        return Timing(steps * stage.groups_per_step * stage.group_size, times[-1] - times[0])
 
 
-def gradient_error(files: BaseFiles, sample: Sample, stage: Stage, device: str) -> float:
+def gradient_error(files: BaseFiles, sample: TextSample, stage: Stage, device: str) -> float:
     """How far cerank's gradient of a step is from that of transformers' model on padded pairs, without dropout.
 
     Relative, by the norm over all parameters; the loss is the stage's on both sides. Dropout is a module's probability
     in both models, so it is set to 0 there.
     """
-    groups = groups_of(sample, stage, 1)
+    groups = benchmark_groups(sample, stage, 1)
     own = cross_encoder.load(files, files.pooling, 0).to(device).train()
     cross_encoder.set_dropout(own, 0.0)
-    tokens = Tokens(cross_encoder.tokenizer_of(files.folder), MAX_LENGTH, MAX_QUERY_LENGTH)
+    tokens = PairTokenizer(cross_encoder.load_tokenizer(files.folder), MAX_LENGTH, MAX_QUERY_LENGTH)
     tokens.add("query", list(sample.queries), lambda ids: [sample.queries[i] for i in ids])
     tokens.add("document", list(sample.documents), lambda ids: [sample.documents[i] for i in ids])
     loss, place = LOSSES.find(stage.loss, "loss"), torch.device(device)
     Gradients("bench", stage, 0, loss, place).add(
-        Forward(own, tokens, place, stage.precision), rows_of(tokens, groups), 1
+        ForwardPass(own, tokens, place, stage.precision), rows_of(tokens, groups), 1
     )
     found = {name.removeprefix("encoder."): value.grad for name, value in own.named_parameters()}
 
@@ -169,7 +169,7 @@ OWN, PEER, PLAIN, PAPER, LIGHTNING = (
 _HERE = (sys.executable, "-m", "cerank.bench.bench_worker")
 
 
-def entrants(task: Task, precision: str, lightning: str) -> dict[str, Entrant]:
+def entrants(task: TaskKind, precision: str, lightning: str) -> dict[str, Entrant]:
     """Name -> entrant of all that are installed, cerank first.
 
     Args:
@@ -179,7 +179,10 @@ def entrants(task: Task, precision: str, lightning: str) -> dict[str, Entrant]:
     """
     found = {
         OWN: Entrant(
-            "cerank.bench.own_workloads:Own" if task == "score" else "cerank.bench.own_workloads:OwnTraining", True
+            "cerank.bench.own_workloads:CerankReranker"
+            if task == "score"
+            else "cerank.bench.own_workloads:CerankTraining",
+            True,
         )
     }
     if can_rerank() if task == "score" else can_train():

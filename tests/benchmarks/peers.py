@@ -106,7 +106,7 @@ def _head(arena: Arena, load: float) -> str:
         [
             f"{sample.pairs} pairs of {sample.name}, {len(sample.lists)} lists, "
             f"{statistics.fmean(arena.lengths):.0f} tokens a pair (longest {max(arena.lengths)}); {arena.model_is}",
-            f"{determinism.device_name(options.device)}, {options.threads} threads each, the others' {waits}",
+            f"{determinism.hardware_name(options.device)}, {options.threads} threads each, the others' {waits}",
             versions,
             f"{options.repeats} turns; load of the machine before the start: {load:.1f}",
             "",

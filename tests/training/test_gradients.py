@@ -11,10 +11,10 @@ import torch
 import cerank.training.gradients as gradients_module
 from cerank.core.groups import Group
 from cerank.errors import RunFailedError
-from cerank.models.cross_encoder import load, set_dropout, tokenizer_of
-from cerank.models.forward_pass import Forward
+from cerank.models.cross_encoder import load, load_tokenizer, set_dropout
+from cerank.models.forward_pass import ForwardPass
 from cerank.recipes.schema import Stage
-from cerank.tokenization.tokens import Tokens
+from cerank.tokenization.tokens import PairTokenizer
 from cerank.training.gradients import HALVINGS, Gradients, _in_order, rows_of
 from cerank.training.losses import LOSSES
 from cerank.training.trainer import PausedError, Trainer
@@ -45,10 +45,10 @@ class Ready:
         with torch.no_grad():  # as drawn, all pairs score so much alike that their gradients cancel out to rounding
             for parameter in self.model.parameters():
                 parameter.mul_(8.0 if parameter.dim() > 1 else 1.0)
-        self.tokens = Tokens(tokenizer_of(files.folder), 24, 8)
+        self.tokens = PairTokenizer(load_tokenizer(files.folder), 24, 8)
         self.tokens.add("query", [f"q{at}" for at in range(4)], lambda keys: [WORDS[int(key[1:])] for key in keys])
         self.tokens.add("document", list(DOCUMENTS), lambda keys: [DOCUMENTS[key] for key in keys])
-        self.forward = Forward(self.model, self.tokens, CPU, "fp32")
+        self.forward = ForwardPass(self.model, self.tokens, CPU, "fp32")
 
     def gradients(self, loss="ranknet", step=1, **stage):
         self.model.zero_grad()
@@ -108,7 +108,7 @@ def test_a_mean_over_pairs_is_that_of_the_whole_step_however_it_is_cut(tiny):
 def test_the_packed_gradient_is_that_of_padded_pairs(tiny):
     ready = Ready(tiny)
     _, found = ready.gradients()
-    assert ready.forward.packs
+    assert ready.forward.is_packed
     ready.forward._packed = None
     _, expected = ready.gradients()
     assert apart(found, expected) < 1e-5
@@ -152,7 +152,7 @@ def test_shares_give_the_same_bits_in_whatever_order_threads_come_to_them(tiny, 
         list(map(work, reversed(items)))
         torch.set_num_threads(threads)
 
-    monkeypatch.setattr(gradients_module, "side_by_side", last_first)
+    monkeypatch.setattr(gradients_module, "run_in_threads", last_first)
     backwards, reversed_ = ready.gradients()
     assert value == again == backwards
     assert torch.equal(found, same)
@@ -190,7 +190,7 @@ def test_a_share_that_fails_fails_the_step_and_leaves_no_gradient(tiny, monkeypa
 
 def hold(monkeypatch, limit):
     """Stands in for a device whose memory holds `limit` tokens."""
-    original = Forward.scoring
+    original = ForwardPass.scoring
 
     @contextlib.contextmanager
     def scoring(forward):
@@ -203,7 +203,7 @@ def hold(monkeypatch, limit):
 
             yield guarded
 
-    monkeypatch.setattr(Forward, "scoring", scoring)
+    monkeypatch.setattr(ForwardPass, "scoring", scoring)
 
 
 class Heard(Notes):
@@ -213,7 +213,7 @@ class Heard(Notes):
         super().__init__(**given)
         self.short = []
 
-    def out_of_memory(self, what):
+    def on_out_of_memory(self, what):
         self.short.append(what)
 
 

@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from cerank.errors import RunFailedError
-from cerank.models.cross_encoder import load, tokenizer_of
+from cerank.models.cross_encoder import load, load_tokenizer
 from cerank.recipes.schema import Stage
-from cerank.tokenization.tokens import Tokens
+from cerank.tokenization.tokens import PairTokenizer
 from cerank.training import checkpoints
 from cerank.training.sampler import Sampler
-from cerank.training.trainer import Material, PausedError, Trainer
+from cerank.training.trainer import PausedError, Trainer, TrainingData
 from tests.model_fixtures import WORDS
 
 STAGE = Stage(
@@ -42,23 +42,23 @@ class Notes:
         self.readings, self.saves, self.rejections, self.validations = [], [], [], []
         self.stop_after, self.values = stop_after, list(values)
 
-    def read(self, reading):
+    def on_step(self, reading):
         self.readings.append(msgspec.structs.replace(reading, seconds=0.0))
 
     def validate(self, step):
         self.validations.append(step)
         return self.values.pop(0) if self.values else float(step)
 
-    def saving(self):
+    def before_save(self):
         self.before_saves = len(self.readings)
 
-    def saved(self, state):
+    def after_save(self, state):
         self.saves.append(state.step)
 
-    def rejected(self, reason):
+    def on_rejected(self, reason):
         self.rejections.append(reason)
 
-    def wants_to_stop(self):
+    def should_stop(self):
         return self.stop_after is not None and len(self.readings) >= self.stop_after
 
 
@@ -68,8 +68,8 @@ def trained(files, folder, stage=STAGE, watch=None, seed=5):
     sampler = Sampler(
         "s", stage, seed, query_ids=list(QUERIES), qrels=QRELS, ranking=RANKING, has_text=DOCUMENTS.__contains__
     )
-    tokens = Tokens(tokenizer_of(files.folder), stage.max_length, stage.max_query_length)
-    material = Material(
+    tokens = PairTokenizer(load_tokenizer(files.folder), stage.max_length, stage.max_query_length)
+    material = TrainingData(
         sampler, tokens, lambda keys: [QUERIES[k] for k in keys], lambda keys: [DOCUMENTS[k] for k in keys]
     )
     trainer = Trainer(0, "s", stage, seed=seed, folder=folder, device="cpu")
@@ -106,7 +106,7 @@ def test_a_stage_stopped_anywhere_goes_on_to_the_same_bits(tiny, tmp_path, stop_
     assert same_weights(whole, model)
     assert rest.readings == expected.readings[stop_after:]
     names = ["model.safetensors", "optimizer.safetensors", "position.json"]
-    last = checkpoints.name_of(STAGE.steps)
+    last = checkpoints.folder_name(STAGE.steps)
     assert all(
         (tmp_path / "cut" / last / n).read_bytes() == (tmp_path / "whole" / last / n).read_bytes() for n in names
     )
@@ -114,7 +114,7 @@ def test_a_stage_stopped_anywhere_goes_on_to_the_same_bits(tiny, tmp_path, stop_
 
 def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_taken(tiny, tmp_path):
     whole, _, expected = trained(tiny, tmp_path)
-    with (tmp_path / checkpoints.name_of(12) / "optimizer.safetensors").open("r+b") as file:
+    with (tmp_path / checkpoints.folder_name(12) / "optimizer.safetensors").open("r+b") as file:
         file.seek(5000)
         file.write(b"\xff\x00\xff")
     model, _, watch = trained(tiny, tmp_path)
@@ -122,14 +122,14 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_taken(tiny, tmp_pa
     assert [reading.step for reading in watch.readings] == [9, 10, 11, 12]
     assert watch.readings == expected.readings[8:]
     assert same_weights(whole, model)
-    assert (tmp_path / f"{checkpoints.name_of(12)}.bad").is_dir()
+    assert (tmp_path / f"{checkpoints.folder_name(12)}.bad").is_dir()
 
 
 def test_a_damaged_best_checkpoint_takes_those_that_rest_on_it_with_it(tiny, tmp_path):
     whole, _, expected = trained(tiny, tmp_path / "whole")
     with pytest.raises(PausedError):
         trained(tiny, tmp_path / "cut", watch=Notes(stop_after=9))
-    (tmp_path / "cut" / checkpoints.name_of(8) / "position.json").write_bytes(b"{")
+    (tmp_path / "cut" / checkpoints.folder_name(8) / "position.json").write_bytes(b"{")
     model, _, watch = trained(tiny, tmp_path / "cut")
     assert len(watch.rejections) == 2
     assert watch.readings == expected.readings  # nothing older was kept
@@ -141,7 +141,7 @@ def test_without_its_best_checkpoint_a_stage_starts_again_from_its_own_start(tin
     folder = tmp_path / "cut"
     trained(tiny, folder, watch=Notes(values=[0.9, 0.1, 0.2]))
     for step in (4, 8):
-        shutil.rmtree(folder / checkpoints.name_of(step))
+        shutil.rmtree(folder / checkpoints.folder_name(step))
     model, _, watch = trained(tiny, folder)
     assert watch.rejections
     assert watch.readings == expected.readings
@@ -161,7 +161,7 @@ def test_it_stops_early_once_patience_is_spent_and_keeps_the_best_checkpoint(tin
     _, state, watch = trained(tiny, tmp_path, stage, Notes(values=[0.1, 0.5, 0.4, 0.5, 0.9]))
     assert watch.validations == [4, 8, 12, 16]
     assert (state.step, state.best_step, state.stopped_early) == (16, 8, True)
-    assert {path.name for path in tmp_path.iterdir()} == {checkpoints.name_of(step) for step in (8, 12, 16)}
+    assert {path.name for path in tmp_path.iterdir()} == {checkpoints.folder_name(step) for step in (8, 12, 16)}
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_with_the_weights_of_the_step_before(tiny, tmp_path):
@@ -191,7 +191,7 @@ def test_a_ranknet_stage_learns_its_teachers_order(tiny, tmp_path):
 
 def test_a_steps_data_is_made_while_the_one_before_computes_and_its_fault_is_its_own(tiny, tmp_path, monkeypatch):
     asked, made_by = [], set()
-    of = Material.of
+    of = TrainingData.of
 
     def failing(material, groups):
         made_by.add(threading.current_thread().name)
@@ -200,7 +200,7 @@ def test_a_steps_data_is_made_while_the_one_before_computes_and_its_fault_is_its
             raise RunFailedError("a text is gone", where="the test")
         return of(material, groups)
 
-    monkeypatch.setattr(Material, "of", failing)
+    monkeypatch.setattr(TrainingData, "of", failing)
     watch = Notes()
     with pytest.raises(RunFailedError, match="a text is gone"):
         trained(tiny, tmp_path, watch=watch)
@@ -210,7 +210,7 @@ def test_a_steps_data_is_made_while_the_one_before_computes_and_its_fault_is_its
 
 def test_no_data_is_made_while_a_validation_reads_texts(tiny, tmp_path, monkeypatch):
     under_way, overlaps, begun, begun_then = [], [], [], []
-    of = Material.of
+    of = TrainingData.of
 
     def slow(material, groups):
         under_way.append(1)
@@ -219,7 +219,7 @@ def test_no_data_is_made_while_a_validation_reads_texts(tiny, tmp_path, monkeypa
         under_way.pop()
         return of(material, groups)
 
-    monkeypatch.setattr(Material, "of", slow)
+    monkeypatch.setattr(TrainingData, "of", slow)
     watch = Notes()
     validate = watch.validate
     watch.validate = lambda step: (overlaps.append(len(under_way)), begun_then.append(len(begun)), validate(step))[2]

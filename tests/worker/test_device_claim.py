@@ -21,18 +21,18 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
 
 
 def test_a_run_waits_for_a_gpu_of_another_lab_and_holds_it_then(run: RunFolder, tmp_path: Path) -> None:
-    other = device_locks.take("GPU-1", tmp_path / "other", "theirs")
-    assert isinstance(other, device_locks.Hold)
+    other = device_locks.acquire("GPU-1", tmp_path / "other", "theirs")
+    assert isinstance(other, device_locks.DeviceLock)
     told: list[str] = []
     with device_claim.held(plan_for("cuda"), run, told.append, other.release):
-        assert str(device_locks.holder("GPU-1")) == f"own in {run.lab}"
+        assert str(device_locks.current_owner("GPU-1")) == f"own in {run.lab}"
     assert told == [f"cuda is used by theirs in {tmp_path}/other"]
-    assert device_locks.holder("GPU-1") is None
+    assert device_locks.current_owner("GPU-1") is None
 
 
 def test_a_stop_request_is_heard_while_it_waits(run: RunFolder, tmp_path: Path) -> None:
-    other = device_locks.take("GPU-1", tmp_path / "other", "theirs")
-    assert isinstance(other, device_locks.Hold)
+    other = device_locks.acquire("GPU-1", tmp_path / "other", "theirs")
+    assert isinstance(other, device_locks.DeviceLock)
 
     def pause() -> None:
         raise InterruptedError
@@ -44,11 +44,11 @@ def test_a_stop_request_is_heard_while_it_waits(run: RunFolder, tmp_path: Path) 
 
 @pytest.mark.parametrize(("kind", "lab"), [("cuda", "lab"), ("cpu", "other")])
 def test_it_does_not_wait_within_its_lab_nor_for_a_cpu(kind: str, lab: str, run: RunFolder, tmp_path: Path) -> None:
-    other = device_locks.take("GPU-1", tmp_path / lab, "theirs")
-    assert isinstance(other, device_locks.Hold)
+    other = device_locks.acquire("GPU-1", tmp_path / lab, "theirs")
+    assert isinstance(other, device_locks.DeviceLock)
     with device_claim.held(plan_for(kind), run, _never, _never):
         pass
-    assert str(device_locks.holder("GPU-1")) == f"theirs in {tmp_path / lab}"
+    assert str(device_locks.current_owner("GPU-1")) == f"theirs in {tmp_path / lab}"
     other.release()
 
 

@@ -25,9 +25,9 @@ def automatic(tmp_path):
 def test_a_resumed_run_keeps_the_precision_it_began_in(tmp_path, monkeypatch):
     plan, run = automatic(tmp_path)
     notes = Notes(run, 1, lambda: datetime(2026, 1, 1, tzinfo=UTC))
-    monkeypatch.setattr("cerank.models.forward_pass.bf16_pays", lambda: True)
+    monkeypatch.setattr("cerank.models.forward_pass.bf16_is_faster", lambda: True)
     assert set(precisions.chosen(plan, run, notes).values()) == {"bf16"}
-    monkeypatch.setattr("cerank.models.forward_pass.bf16_pays", lambda: False)
+    monkeypatch.setattr("cerank.models.forward_pass.bf16_is_faster", lambda: False)
     monkeypatch.setattr(processor, "multiplies_bf16", lambda: False)
     assert set(precisions.chosen(plan, run, notes).values()) == {"bf16"}
     notes.close()

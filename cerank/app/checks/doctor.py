@@ -26,7 +26,7 @@ from cerank.files import disk, json_records, lease
 from cerank.files.disk import DamagedError
 from cerank.files.lease import Lease
 from cerank.machine import device_locks, devices, process_environment
-from cerank.models.bases import BASES, is_here
+from cerank.models.bases import BASES, is_on_this_machine
 from cerank.runs import queue, run_store
 from cerank.runs.layout import QueueFolder, RunFolder, runs_folder
 from cerank.runs.records import Attempt
@@ -136,15 +136,15 @@ def _packages() -> Iterator[Finding]:
 
 
 def _devices() -> Iterator[Finding]:
-    found = devices.found(os.environ)
+    found = devices.detect_devices(os.environ)
     yield Finding("good", "devices", ", ".join(f"{one.name} {one.model}".strip() for one in found))
-    wrong = device_locks.trouble()
+    wrong = device_locks.lock_problem()
     if wrong:
         text = f"devices are not shared out with your other labs on this machine: {wrong}"
         hint = f"set {device_locks.FOLDER} to a folder of your own on a disk with locks"
         yield Finding("note", "devices", text, hint)
         return
-    in_use = [(one.name, user) for one in found if (user := device_locks.holder(one.key))]
+    in_use = [(one.name, user) for one in found if (user := device_locks.current_owner(one.key))]
     text = "; ".join(f"{name} is used by {user}" for name, user in in_use) or "none is in use by a run"
     yield Finding("good", "devices", f"shared out among your labs here: {text}")
 
@@ -153,7 +153,9 @@ def _processor() -> Iterator[Finding]:
     """What the processor multiplies fast, measured in a process of its own, as torch takes seconds to import."""
     threads = devices.physical_cores()
     command = [sys.executable, "-P", "-m", "cerank.kernels.processor", str(threads)]
-    environment = process_environment.passed(os.environ) | process_environment.pinned(threads)
+    environment = process_environment.inherited_environment(os.environ) | process_environment.pinned_environment(
+        threads
+    )
     try:
         done = subprocess.run(command, env=environment, capture_output=True, timeout=_PATIENCE, check=True)
         found = msgspec.json.decode(done.stdout, type=_Processor)
@@ -172,7 +174,7 @@ def _main_job(settings: Settings, now: datetime) -> Iterator[Finding]:
     try:
         recipe = recipes.load(MAIN_JOB).recipe
         known = BASES.get(recipe.base)
-        if known is None or not is_here(known):
+        if known is None or not is_on_this_machine(known):
             text = f"how long it takes is not known before its base {recipe.base} is here"
             yield Finding("note", where, text, f"cerank run --recipe {MAIN_JOB} fetches it")
             return
@@ -286,7 +288,7 @@ def _can_go_on(folder: RunFolder) -> Iterator[Finding]:
     """Whether an unfinished run has its device and its versions here."""
     with contextlib.suppress(CerankError):
         plan = run_store.load_plan(folder)
-        have = devices.found(os.environ)
+        have = devices.detect_devices(os.environ)
         if not any(devices.fits(plan.device, one) for one in have):
             yield Finding("note", folder.name, f"it needs the device {plan.device}, which is not here")
         numbers = folder.attempt_numbers()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from cerank.core.metrics import Reading, Scoring
+from cerank.core.metrics import Scoring, StepMetrics
 from cerank.files import journal, json_records
 from cerank.files.disk import DamagedError
 from cerank.recipes.plan import Plan
@@ -47,12 +47,12 @@ def of_run(folder: RunFolder, plan: Plan) -> tuple[StageCost, ...]:
     rows, _ = journal.rows(folder.readings, ReadingRow)
     first: dict[tuple[bool, int, int], ReadingRow] = {}
     for row in rows:
-        first.setdefault((isinstance(row, Reading), row.stage, row.step), row)
+        first.setdefault((isinstance(row, StepMetrics), row.stage, row.step), row)
     scored = _scorings(folder)
     out = []
     for index, name in enumerate(plan.recipe.chain):
         own = [row for row in first.values() if row.stage == index]
-        steps = [row for row in own if isinstance(row, Reading)]
+        steps = [row for row in own if isinstance(row, StepMetrics)]
         donor = _donor(folder, index, name)
         pieces = [row for row in scored if row.system == name]
         if donor is not None and not pieces:

@@ -208,7 +208,7 @@ def outline(grid_: Grid, settings: Settings, pairs_per_second: float = 0.0) -> O
         pairs_per_second: of training, where a person knows better; scoring is taken to be three times as fast.
     """
     found = look([cell.recipe for cell in grid_.cells], settings.cache)
-    device, threads = devices.device_named(settings.device), settings.threads or devices.physical_cores()
+    device, threads = devices.resolve_device(settings.device), settings.threads or devices.physical_cores()
     record = kept.load_if_there(settings.lab, grid_.matrix.name)
     there = {(cell.recipe, cell.base, cell.seed): cell.run for cell in record.cells} if record else {}
     lab, tally, rows = Lab(settings), Tally(), []

@@ -133,7 +133,7 @@ def _sources(lab: Path, found: Declared) -> tuple[Source, ...]:
         folder, data = member.folder, member.plan.recipe.data
         files[folder.name, "plan", folder.plan] = None
         for index, name in enumerate(member.plan.recipe.chain):
-            files[folder.name, "stage", folder.final(index, name) / stage_summary.NAME] = None
+            files[folder.name, "stage", folder.final(index, name) / stage_summary.FILE_NAME] = None
         for test in data.test:
             files[folder.name, "qrels", folder.qrels(test)] = None
             for first in data.first_stages:

@@ -41,7 +41,7 @@ def audited(found: Declared) -> tuple[RunFacts, ...]:
 def tied(members: Sequence[RunTarget], system: str, test: str, first_stage: str) -> float | None:
     """The mean share of tied documents that the runs recorded of one ranking; None where none did."""
     paths = [member.folder.ranking_facts(system, test, first_stage) for member in members]
-    found = [one.tied for path in paths if (one := json_records.load_if_there(path, stage_summary.RankingFacts))]
+    found = [one.tied for path in paths if (one := json_records.load_if_there(path, stage_summary.RankingStats))]
     return statistics.fmean(found) if found else None
 
 

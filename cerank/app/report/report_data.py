@@ -12,7 +12,7 @@ import msgspec
 from cerank.datasets.query_overlaps import Overlap
 from cerank.evaluation.compare import Comparison
 from cerank.evaluation.systems import Condition
-from cerank.training.stage_summary import StageFacts
+from cerank.training.stage_summary import StageSummary
 
 FIRST = "first stage"  # the row that is re-ranked
 
@@ -101,7 +101,7 @@ class StageRecord(msgspec.Struct, frozen=True, kw_only=True):
     """What one stage of a run recorded of itself."""
 
     stage: str
-    facts: StageFacts | None  # None for a stage of an earlier release, or one that is not finished
+    facts: StageSummary | None  # None for a stage of an earlier release, or one that is not finished
     said: tuple[tuple[str, str], ...] = ()  # kind and text of its events, where there are no facts
 
 

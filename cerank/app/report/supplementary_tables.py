@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from cerank.app.report.report_data import Report
 from cerank.text.safe_text import counted
 from cerank.text.table_data import Column, Table, Value
-from cerank.training.stage_summary import StageFacts
+from cerank.training.stage_summary import StageSummary
 
 
 def published(report: Report) -> Table:
@@ -54,11 +54,21 @@ def stages(report: Report) -> Table:
     )
     rows, still = [], []
     for run, one in _facts(report):
-        moved = one.drift
+        moved = one.weight_change
         rows.append(
-            (run, one.stage, one.steps, one.kept, one.learning_rate, moved.norm, moved.changed, one.best, one.measure)
+            (
+                run,
+                one.stage,
+                one.steps,
+                one.kept_step,
+                one.learning_rate,
+                moved.norm,
+                moved.changed,
+                one.best,
+                one.measure,
+            )
         )
-        still += [f"{run}, {one.stage}: {moved.norm:.2g}"] if moved.is_still else []
+        still += [f"{run}, {one.stage}: {moved.norm:.2g}"] if moved.is_negligible else []
     notes = ["weights moved: the norm of their change over the stage, divided by their norm"] if rows else []
     notes += [f"stages that hardly moved the model: {'; '.join(still)}"] if still else []
     return Table("stages", columns, tuple(rows), "How far each stage moved the model", tuple(notes))
@@ -85,15 +95,15 @@ def groups(report: Report) -> Table:
     )
     rows = []
     for run, one in _facts(report):
-        had, mended = one.supply, one.repairs
-        lacked = (had.without_positive, had.without_candidates, had.without_negative, had.short)
+        had, mended = one.sampling, one.repairs
+        lacked = (had.without_positive, had.without_candidates, had.without_negative, had.undersized)
         outside = (had.unretrieved_positives, had.dropped_positives)
-        faults = (one.lists, mended.mended, mended.missing, mended.repeated, mended.out_of_range)
+        faults = (one.teacher_lists, mended.mended, mended.missing, mended.repeated, mended.out_of_range)
         rows.append((run, one.stage, had.queries, had.usable, *lacked, *outside, *faults))
     return Table("groups", columns, tuple(rows), "What each stage drew its groups from")
 
 
-def _facts(report: Report) -> Iterator[tuple[str, StageFacts]]:
+def _facts(report: Report) -> Iterator[tuple[str, StageSummary]]:
     return ((run.short_name, stage.facts) for run in report.runs for stage in run.stages if stage.facts is not None)
 
 

@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from cerank.core.metrics import Reading, Validation
+from cerank.core.metrics import StepMetrics, Validation
 from cerank.files.journal import Tail
 from cerank.runs.layout import ReadingRow, RunFolder
 
@@ -92,7 +92,7 @@ class Curves:
         )
 
     def _take(self, rows: Sequence[ReadingRow]) -> None:
-        run: list[Reading] = []
+        run: list[StepMetrics] = []
         for row in rows:
             if isinstance(row, Validation):
                 self._flush(run)
@@ -106,7 +106,7 @@ class Curves:
             run.append(row)
         self._flush(run)
 
-    def _flush(self, run: list[Reading]) -> None:
+    def _flush(self, run: list[StepMetrics]) -> None:
         """Adds readings of one stage with rising steps; drops what they replace."""
         if not run:
             return

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from cerank.core.metrics import Event, Reading, Validation
+from cerank.core.metrics import Event, StepMetrics, Validation
 from cerank.files.journal import Tail
 from cerank.runs import run_store
 from cerank.runs.layout import ReadingRow, RunFolder
@@ -17,7 +17,7 @@ class News(msgspec.Struct, frozen=True):
     """What happened in a run since the last look."""
 
     status: Status
-    readings: tuple[Reading, ...]
+    readings: tuple[StepMetrics, ...]
     validations: tuple[Validation, ...]
     events: tuple[Event, ...]
 
@@ -36,7 +36,7 @@ class Follower:
         rows = self._readings.new()
         return News(
             status=status,
-            readings=tuple(row for row in rows if isinstance(row, Reading)),
+            readings=tuple(row for row in rows if isinstance(row, StepMetrics)),
             validations=tuple(row for row in rows if isinstance(row, Validation)),
             events=tuple(self._events.new()),
         )

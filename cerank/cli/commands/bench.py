@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from cerank.bench import benchmark
-from cerank.bench.benchmark import Asked, Report
+from cerank.bench.benchmark import BenchOptions, BenchReport
 from cerank.cli import options
 from cerank.cli.commands.start_run import settings_of
 from cerank.cli.output import Column, Table, emit, say
@@ -63,7 +63,7 @@ def bench(
     wait by spinning, the default of others, suffer most from company.
     """
     settings = settings_of(None, cache, device=device, threads=threads, form=form, json=json)
-    asked = Asked(
+    asked = BenchOptions(
         base=base,
         dataset=dataset,
         first_stage=first_stage,
@@ -77,7 +77,7 @@ def bench(
     emit((_machine(report), _speed(report)), settings.format)
 
 
-def _machine(report: Report) -> Table:
+def _machine(report: BenchReport) -> Table:
     rows = [
         ("device", report.device),
         ("threads", str(report.threads)),
@@ -90,7 +90,7 @@ def _machine(report: Report) -> Table:
     return Table("machine", _MACHINE, tuple(rows))
 
 
-def _speed(report: Report) -> Table:
+def _speed(report: BenchReport) -> Table:
     rows = tuple(
         (one.work, one.precision, one.who, one.median, one.lowest, one.highest, one.of_peak, one.ratio)
         for one in report.figures

@@ -137,7 +137,7 @@ def datasets(
 
 def bases(form: options.Format = None, json: options.Json = False) -> None:
     """List the bases known by a short name; a hub id or a folder is a base, too."""
-    from cerank.models.bases import BASES, is_here
+    from cerank.models.bases import BASES, is_on_this_machine
 
     columns = (
         Column("base", "base"),
@@ -148,7 +148,14 @@ def bases(form: options.Format = None, json: options.Json = False) -> None:
         Column("here", "on this disk"),
     )
     rows = tuple(
-        (base.name, base.hub_id, base.parameters, base.pooling, base.license, "yes" if is_here(base) else "no")
+        (
+            base.name,
+            base.hub_id,
+            base.parameters,
+            base.pooling,
+            base.license,
+            "yes" if is_on_this_machine(base) else "no",
+        )
         for base in BASES.values()
     )
     emit(Table("bases", columns, rows), settings_of(form=form, json=json).format)

@@ -115,13 +115,13 @@ def tokenize(
     """
     from cerank.datasets.open_datasets import open_dataset
     from cerank.models.bases import locate
-    from cerank.models.cross_encoder import tokenizer_of
+    from cerank.models.cross_encoder import load_tokenizer
     from cerank.tokenization import tokenize_collection
     from cerank.tokenization.token_store import KINDS
 
     settings = settings_of(cache=cache, form=form, json=json)
     opened = open_dataset(dataset, settings.cache)
-    tokenizer = tokenizer_of(locate(base, fetch=True).folder)
+    tokenizer = load_tokenizer(locate(base, fetch=True).folder)
     rows = []
     for kind in KINDS:
         progress = _Progress(f"{kind} texts of {dataset}")

@@ -23,7 +23,7 @@ from cerank.app.matrix import drafts, matrix_planning, recipe_form
 from cerank.app.matrix.drafts import Checked, Draft
 from cerank.app.matrix.recipe_form import Row
 from cerank.errors import CerankError
-from cerank.models.bases import BASES, is_here
+from cerank.models.bases import BASES, is_on_this_machine
 from cerank.recipes import render, shipped
 from cerank.recipes.schema import Recipe
 from cerank.runs import run_store
@@ -123,7 +123,9 @@ class NewRunScreen(LabScreen):
         self._show_recipes()
         self.check()
         self.query_one("#bases", MarkList).focus()
-        self.work(lambda: {name: is_here(base) for name, base in BASES.items()}, self._show_bases, group="here")
+        self.work(
+            lambda: {name: is_on_this_machine(base) for name, base in BASES.items()}, self._show_bases, group="here"
+        )
         self.work(lambda: drafts.lab_option(self.lab.settings.lab, os.environ, Path.cwd()), self._see_lab, group="lab")
         self.call_after_refresh(self._mount_rows)
         if self._refused:

@@ -8,7 +8,7 @@ import pytest
 
 from cerank.app import next_steps
 from cerank.app.comparison import run_answer, stage_costs
-from cerank.core.metrics import Reading, Scoring, Validation
+from cerank.core.metrics import Scoring, StepMetrics, Validation
 from cerank.files import json_records
 from cerank.files.journal import Journal
 from cerank.runs.layout import ReadingRow, RunFolder
@@ -21,7 +21,7 @@ def written(folder: RunFolder, stage: int, seconds: list[float], attempt: int = 
     """Steps of a stage from 1, and a validation of half a second after the last."""
     with Journal(folder.readings, ReadingRow) as out:
         for step, each in enumerate(seconds, 1):
-            row = Reading(stage, step, 0.5, 1e-3, 1.0, 2, 8, seconds=each, attempt=attempt)
+            row = StepMetrics(stage, step, 0.5, 1e-3, 1.0, 2, 8, seconds=each, attempt=attempt)
             out.append(row)
         out.append(Validation(stage, len(seconds), {"nDCG@10": 0.5}, seconds=0.5, attempt=attempt))
 

@@ -17,7 +17,7 @@ from cerank.app import Lab
 from cerank.app.matrix import drafts, matrix_planning, recipe_form
 from cerank.app.matrix.drafts import Draft, checked
 from cerank.errors import UsageError
-from cerank.models.bases import BASES, is_here
+from cerank.models.bases import BASES, is_on_this_machine
 from cerank.recipes.loss_specs import LOSSES
 from cerank.recipes.schema import Recipe
 from cerank.settings import Settings
@@ -228,7 +228,7 @@ def test_every_setting_reads_back_from_its_own_text(path: str) -> None:
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    if not is_here(BASES["minilm"]):
+    if not is_on_this_machine(BASES["minilm"]):
         pytest.skip("needs the weights of minilm on this machine")
     return Settings(lab=tmp_path / "lab", cache=tmp_path / "cache", device="cpu", threads=1, format="")
 

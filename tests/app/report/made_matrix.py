@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import msgspec
 
-from cerank.core.metrics import Event, Reading, Validation
+from cerank.core.metrics import Event, StepMetrics, Validation
 from cerank.datasets.query_overlaps import Overlap, Part, Shared
 from cerank.files import disk, json_records
 from cerank.files.journal import Journal
@@ -18,7 +18,7 @@ from cerank.retrieval.teachers import Repairs
 from cerank.runs import declared_matrices
 from cerank.runs.layout import ReadingRow, RunFolder
 from cerank.training import stage_summary
-from cerank.training.sampler import Supply
+from cerank.training.sampler import SamplingStats
 from tests.app.made_runs import made_run
 from tests.worker.small import small_plan, write_dataset
 
@@ -75,7 +75,7 @@ def record_training(folder: RunFolder, *, drift: float = 0.02) -> None:
         for stage in (0, 1):
             for step in range(1, 41):
                 loss = (2.0 - stage) / step**0.5 if step != 7 else float(10)
-                row = Reading(stage, step, loss, 1e-5, 1.0, groups=2, pairs=8, seconds=0.1, attempt=1)
+                row = StepMetrics(stage, step, loss, 1e-5, 1.0, groups=2, pairs=8, seconds=0.1, attempt=1)
                 readings.append(row)
             readings.append(Validation(stage, 40, {"nDCG@10": 0.5 + 0.1 * stage}, attempt=1))
     with Journal[Event](folder.events, Event) as events:
@@ -90,17 +90,17 @@ def record_training(folder: RunFolder, *, drift: float = 0.02) -> None:
         stage_summary.write(final, _facts(name, drift if index else 0.05))
 
 
-def _facts(name: str, drift: float) -> stage_summary.StageFacts:
-    return stage_summary.StageFacts(
+def _facts(name: str, drift: float) -> stage_summary.StageSummary:
+    return stage_summary.StageSummary(
         stage=name,
         steps=40,
-        kept=40,
+        kept_step=40,
         measure="nDCG@10",
         best=0.61,
         best_step=40,
         learning_rate=1e-5,
-        supply=Supply(100, 90, 1, 7, 2, 3, 11),
-        drift=stage_summary.Drift(norm=drift, changed=0.9),
-        lists=20,
+        sampling=SamplingStats(100, 90, 1, 7, 2, 3, 11),
+        weight_change=stage_summary.WeightChange(norm=drift, changed=0.9),
+        teacher_lists=20,
         repairs=Repairs(5, 4, 3, 2),
     )
