@@ -66,8 +66,7 @@ def rerank(settings: Settings, wanted: Wanted, output: Path, progress: Callable[
     from cerank.core.rankings import ordered
     from cerank.datasets.open_datasets import open_dataset
     from cerank.inference.rerank import Scorer
-    from cerank.inference.score_cache import score_cache_key, score_with_cache
-    from cerank.inference.score_files import ScoreCache
+    from cerank.inference.score_cache import ScoreCache, score_cache_key, score_with_cache
     from cerank.kernels.determinism import make_deterministic
     from cerank.retrieval.first_stage import candidates
     from cerank.trec.text_io import write_run

@@ -1,4 +1,4 @@
-"""sentence-transformers on the same work, for who wants to know whether cerank is worth it; used where it is installed.
+"""Run sentence-transformers on the same work, to compare its speed with cerank's; used if it is installed.
 
 Invariant: it gets the same texts, weights, lengths, groups and threads, and its own defaults for everything else.
 """
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from cerank.bench.own_workloads import MAX_LENGTH, Timing, benchmark_groups
+from cerank.bench.own_workloads import LIMITS, Timing, benchmark_groups
 from cerank.bench.text_samples import TextSample
 from cerank.core.groups import Group
 from cerank.errors import MissingError
@@ -25,12 +25,12 @@ BATCH_SIZE = 32  # its default of pairs a batch
 
 
 def can_rerank() -> bool:
-    """Whether sentence-transformers is installed."""
+    """Return whether sentence-transformers is installed."""
     return importlib.util.find_spec("sentence_transformers") is not None
 
 
 def can_train() -> bool:
-    """Whether what its trainer needs is installed as well."""
+    """Return whether the packages that its trainer needs are installed as well."""
     return can_rerank() and all(importlib.util.find_spec(name) for name in ("datasets", "accelerate"))
 
 
@@ -42,18 +42,18 @@ def _load_model(files: BaseFiles, device: str, kind: str) -> Any:
         raise MissingError("sentence-transformers has no such pooling", where=files.name)
     options = {"dtype": torch.bfloat16 if kind == "bf16" else torch.float32}
     return CrossEncoder(
-        str(files.folder), device=device, max_length=MAX_LENGTH, model_kwargs=options, local_files_only=True
+        str(files.folder), device=device, max_length=LIMITS.max_length, model_kwargs=options, local_files_only=True
     )
 
 
 class SentenceTransformers:
-    """`CrossEncoder.predict` with its default batches; bf16 loads the weights so, as its documentation has it."""
+    """Scores by `CrossEncoder.predict` with default batches; bf16 loads the weights so, as its documentation has it."""
 
     def __init__(self, files: BaseFiles, device: str, precision: str) -> None:
         self._model = _load_model(files, device, precision)
 
     def score(self, sample: TextSample) -> list[float]:
-        """As `own_workloads.Reranker` says."""
+        """Return the scores of `sample.texts()`, in order."""
         from torch.nn import Identity
 
         found = self._model.predict(
@@ -63,7 +63,7 @@ class SentenceTransformers:
 
 
 class SentenceTransformersTraining:
-    """`CrossEncoderTrainer` on the same groups, with the loss nearest to the stage's.
+    """Trains by `CrossEncoderTrainer` on the same groups, with the loss nearest to the stage's.
 
     For LCE that is ListNet, which with one positive differs only in the positive's own place under the softmax of the
     labels; for RankNet its RankNet. Mixed precision is its `bf16=True`.
@@ -74,7 +74,7 @@ class SentenceTransformersTraining:
         self._model = _load_model(files, device, "fp32")
 
     def train(self, steps: int) -> Timing:
-        """As `own_workloads.Learner` says."""
+        """Train `steps` steps after one to warm up, and return the time of the `steps` alone."""
         from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments, losses
 
         stage = self._stage
@@ -121,7 +121,7 @@ class SentenceTransformersTraining:
 
 
 def _step_timer(device: str) -> Any:
-    """A callback of transformers' trainer that takes the time at the end of each step."""
+    """Return a callback of transformers' trainer that takes the time at the end of each step."""
     from transformers import TrainerCallback
 
     class Clock(TrainerCallback):

@@ -1,6 +1,6 @@
-"""One contender of a race of speed, as a process: reads what to do line by line, and answers with what it took.
+"""Run one implementation of a speed benchmark as a process: read tasks line by line, and answer with their times.
 
-Invariant: it does nothing between its lines, and what is not cerank's is set no more than its count of threads.
+Invariant: it computes nothing between its lines, and for other libraries it sets nothing but the number of threads.
 """
 
 from __future__ import annotations
@@ -27,97 +27,97 @@ RunTask = Callable[[BenchRequest], BenchResponse]
 
 
 def main() -> int:
-    """Answers each line of standard input with one line, until there are no more."""
-    answers = os.fdopen(os.dup(1), "w", encoding="utf8")
+    """Answer each line of standard input with one line, until there are no more."""
+    output = os.fdopen(os.dup(1), "w", encoding="utf8")
     os.dup2(2, 1)  # what libraries print goes where their warnings go
-    held: dict[str, RunTask] = {}
+    prepared: dict[str, RunTask] = {}
     for line in sys.stdin:
-        ask = msgspec.json.decode(line, type=BenchRequest)
-        if ask.ready is not None:
-            held[ask.ready.name] = _prepare(ask.ready)
-            answer = BenchResponse()
+        request = msgspec.json.decode(line, type=BenchRequest)
+        if request.prepare is not None:
+            prepared[request.prepare.name] = _prepare(request.prepare)
+            response = BenchResponse()
         else:
-            answer = held[ask.go](ask)
-        answer = msgspec.structs.replace(answer, memory=peak_memory())
-        answers.write(msgspec.json.encode(answer).decode() + "\n")
-        answers.flush()
+            response = prepared[request.run](request)
+        response = msgspec.structs.replace(response, memory=peak_memory())
+        output.write(msgspec.json.encode(response).decode() + "\n")
+        output.flush()
     return 0
 
 
-def _prepare(work: BenchTask) -> RunTask:
-    """What does a work, warm."""
-    if work.is_own:
-        determinism.make_deterministic(work.device, work.threads)
+def _prepare(task: BenchTask) -> RunTask:
+    """Load and warm up what a task needs, and return the function that runs it."""
+    if task.is_own:
+        determinism.make_deterministic(task.device, task.threads)
     else:
-        torch.set_num_threads(work.threads)
-    module, _, name = work.kind.partition(":")
+        torch.set_num_threads(task.threads)
+    module, _, name = task.implementation.partition(":")
     kind = getattr(importlib.import_module(module), name)
-    return {"score": _scoring_task, "train": _training_task, "peak": _peak_task, "figure": _figure_task}[work.task](
-        work, kind
+    return {"score": _scoring_task, "train": _training_task, "peak": _peak_task, "figure": _figure_task}[task.task](
+        task, kind
     )
 
 
-def _files(work: BenchTask) -> BaseFiles:
-    return BaseFiles(Path(work.folder).name, Path(work.folder), work.pooling, "")
+def _files(task: BenchTask) -> BaseFiles:
+    return BaseFiles(Path(task.folder).name, Path(task.folder), task.pooling, "")
 
 
 def _sample(file: str) -> TextSample:
     return msgspec.json.decode(Path(file).read_bytes(), type=TextSample)
 
 
-def _scoring_task(work: BenchTask, kind: Any) -> RunTask:
-    one: own_workloads.Reranker = kind(_files(work), work.device, work.precision)
-    samples = {"": _sample(work.sample)}
-    one.score(reshape(samples[""], 16, 8))
+def _scoring_task(task: BenchTask, kind: Any) -> RunTask:
+    implementation: own_workloads.Reranker = kind(_files(task), task.device, task.precision)
+    samples = {"": _sample(task.sample)}
+    implementation.score(reshape(samples[""], 16, 8))
 
-    def go(ask: BenchRequest) -> BenchResponse:
-        if ask.sample not in samples:
+    def run(request: BenchRequest) -> BenchResponse:
+        if request.sample not in samples:
             samples.clear()
-            samples[ask.sample] = _sample(ask.sample or work.sample)
-        sample = samples[ask.sample]
-        processor.synchronize(work.device)
+            samples[request.sample] = _sample(request.sample or task.sample)
+        sample = samples[request.sample]
+        processor.synchronize(task.device)
         started = time.perf_counter()
-        scores = one.score(sample)
-        processor.synchronize(work.device)
+        scores = implementation.score(sample)
+        processor.synchronize(task.device)
         seconds = time.perf_counter() - started
-        if ask.scores:
-            Path(ask.scores).write_text(json.dumps(scores), encoding="utf8")
+        if request.scores:
+            Path(request.scores).write_text(json.dumps(scores), encoding="utf8")
         return BenchResponse(pairs=sample.pairs, seconds=seconds)
 
-    return go
+    return run
 
 
-def _training_task(work: BenchTask, kind: Any) -> RunTask:
-    sample = _sample(work.sample)
+def _training_task(task: BenchTask, kind: Any) -> RunTask:
+    sample = _sample(task.sample)
     stage = own_workloads.benchmark_stage(
-        sample, precision=work.precision, group_size=work.group_size, groups_per_step=work.groups
+        sample, precision=task.precision, group_size=task.group_size, groups_per_step=task.groups
     )
-    one: own_workloads.Training = kind(_files(work), sample, stage, work.device)
+    implementation: own_workloads.Training = kind(_files(task), sample, stage, task.device)
 
-    def go(_: BenchRequest) -> BenchResponse:
-        timed = one.train(work.steps)
+    def run(_: BenchRequest) -> BenchResponse:
+        timed = implementation.train(task.steps)
         return BenchResponse(pairs=timed.pairs, seconds=timed.seconds, data_seconds=timed.data_seconds)
 
-    return go
+    return run
 
 
-def _peak_task(work: BenchTask, kind: Any) -> RunTask:
-    def go(_: BenchRequest) -> BenchResponse:
-        best, sustained = kind(work.device, work.precision)
+def _peak_task(task: BenchTask, kind: Any) -> RunTask:
+    def run(_: BenchRequest) -> BenchResponse:
+        best, sustained = kind(task.device, task.precision)
         return BenchResponse(value=best, sustained=sustained)
 
-    return go
+    return run
 
 
-def _figure_task(work: BenchTask, kind: Any) -> RunTask:
-    def go(_: BenchRequest) -> BenchResponse:
-        sample = _sample(work.sample)
+def _figure_task(task: BenchTask, kind: Any) -> RunTask:
+    def run(_: BenchRequest) -> BenchResponse:
+        sample = _sample(task.sample)
         stage = own_workloads.benchmark_stage(
-            sample, precision=work.precision, group_size=work.group_size, groups_per_step=work.groups
+            sample, precision=task.precision, group_size=task.group_size, groups_per_step=task.groups
         )
-        return BenchResponse(value=kind(_files(work), sample, stage, work.device))
+        return BenchResponse(value=kind(_files(task), sample, stage, task.device))
 
-    return go
+    return run
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""How fast this machine re-ranks and trains, beside sentence-transformers where it is installed: `cerank bench`.
+"""Measure how fast this machine re-ranks and trains, beside sentence-transformers if it is installed.
 
-Invariant: contenders take turns on the same texts, weights and threads, each in a process of its own that is set up
-as its user's would be, and no figure is shown without its spread.
+Invariant: the implementations take turns on the same texts, weights and threads, each in a process set up as its
+user's would be, and no figure is shown without its spread.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ PRECISIONS = ("fp32", "bf16")
 RERANKING, TRAINING = WORKLOADS = "re-ranking", "training"
 GROUP, GROUPS = 8, 4  # pairs a group and groups a step that training is timed with, a recipe's defaults
 _DEPTH = 100
-_RESPONSE_TIMEOUT = 600.0  # seconds that an answer may take before its contender is left out
+_RESPONSE_TIMEOUT = 600.0  # seconds before a process is dropped
 _TRAINING_COST = 3.0  # a step's operations over those of scoring: backward is twice forward
 
 
 class BenchOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """What is to be measured."""
+    """What `cerank bench` measures."""
 
     base: str = "minilm"
     dataset: str = ""  # "": generated texts, the same wherever the same Python is
@@ -58,7 +58,7 @@ class BenchOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BenchResult(msgspec.Struct, frozen=True, kw_only=True):
-    """One contender at one work; rates in pairs a second over the repeats."""
+    """The speed of one implementation at one workload, in pairs a second over the repeats."""
 
     work: str  # RERANKING or TRAINING
     precision: str
@@ -71,7 +71,7 @@ class BenchResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BenchReport(msgspec.Struct, frozen=True, kw_only=True):
-    """All that was measured, and on what."""
+    """All results, and what they were measured on."""
 
     device: str
     threads: int
@@ -88,18 +88,18 @@ class BenchReport(msgspec.Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...]
 
 
-def measure(settings: Settings, asked: BenchOptions, progress: Callable[[str], None]) -> BenchReport:
-    """Times re-ranking and training; a minute or two for a small base on a CPU.
+def measure(settings: Settings, options: BenchOptions, progress: Callable[[str], None]) -> BenchReport:
+    """Measure re-ranking and training; takes a minute or two for a small base on a CPU.
 
     Args:
         settings: device, threads and caches.
-        asked: what.
-        progress: hears what is under way.
+        options: what to measure.
+        progress: called with what is being done.
 
     Raises:
         CerankError: no such base, dataset or device.
     """
-    for precision in asked.precisions:
+    for precision in options.precisions:
         if precision not in PRECISIONS:
             raise UsageError(f"no precision is called '{precision}'", hint=nearest(precision, PRECISIONS))
     from cerank.bench import own_workloads
@@ -108,88 +108,88 @@ def measure(settings: Settings, asked: BenchOptions, progress: Callable[[str], N
 
     device, threads = resolve_device(settings.device), settings.threads or physical_cores()
     determinism.make_deterministic(device, threads)
-    asked, left_out = _without_emulated_precision(asked, device)
-    found = locate(asked.base)
-    sample = _sample(asked, settings.cache)
+    options, left_out = _without_emulated_precision(options, device)
+    base = locate(options.base)
+    sample = _sample(options, settings.cache)
     with TemporaryDirectory() as folder, ExitStack() as stack:
         progress("loading")
-        room = Path(folder)
-        files = own_workloads.save_checkpoint(found, room / "checkpoint")
-        (room / "sample.json").write_bytes(msgspec.json.encode(sample))
+        folder_path = Path(folder)
+        files = own_workloads.save_checkpoint(base, folder_path / "checkpoint")
+        (folder_path / "sample.json").write_bytes(msgspec.json.encode(sample))
         lengths = own_workloads.pair_lengths(files, sample)
         common = BenchTask(
-            name="", kind="", task="score", folder=str(files.folder), pooling=files.pooling,
-            sample=str(room / "sample.json"), device=device, threads=threads, steps=asked.steps,
+            name="", implementation="", task="score", folder=str(files.folder), pooling=files.pooling,
+            sample=str(folder_path / "sample.json"), device=device, threads=threads, steps=options.steps,
             group_size=GROUP, groups=GROUPS,
         )  # fmt: skip
-        race = _Comparison(
+        comparison = _Comparison(
             common,
-            asked,
-            {who: stack.enter_context(one) for who, one in _start_processes(asked, threads, room).items()},
+            options,
+            {who: stack.enter_context(one) for who, one in _start_processes(options, threads, folder_path).items()},
         )
-        race.get_ready(progress)
+        comparison.get_ready(progress)
         needed = own_workloads.scoring_operations(files, lengths) / len(lengths)
         figures = [
             figure
-            for precision in asked.precisions
+            for precision in options.precisions
             for work in WORKLOADS
-            for figure in race.figures(work, precision, needed, progress)
+            for figure in comparison.figures(work, precision, needed, progress)
         ]
         return BenchReport(
             device=determinism.hardware_name(device),
             threads=threads,
             versions=own_workloads.versions(),
-            base=asked.base,
+            base=options.base,
             pooling=files.pooling,
             sample=sample.name,
             pairs=sample.pairs,
             tokens=statistics.fmean(lengths),
-            peaks=race.peaks,
-            data_share=race.data_share,
+            peaks=comparison.peaks,
+            data_share=comparison.data_share,
             figures=tuple(figures),
-            commands=_commands(asked, device, threads),
-            notes=(*left_out, *_notes(asked, found.pooling, files.pooling), *race.notes()),
+            commands=_commands(options, device, threads),
+            notes=(*left_out, *_notes(options, base.pooling, files.pooling), *comparison.notes()),
         )
 
 
-def _without_emulated_precision(asked: BenchOptions, device: str) -> tuple[BenchOptions, tuple[str, ...]]:
-    """What can be timed here, and what is to be said of what cannot.
+def _without_emulated_precision(options: BenchOptions, device: str) -> tuple[BenchOptions, tuple[str, ...]]:
+    """Return the options without what cannot be timed here, and a note on what was left out.
 
     Raises:
         UsageError: nothing is left.
     """
     from cerank.kernels import processor
 
-    if "bf16" not in asked.precisions or device != "cpu" or processor.multiplies_bf16():
-        return asked, ()
-    kept = tuple(precision for precision in asked.precisions if precision != "bf16")
+    if "bf16" not in options.precisions or device != "cpu" or processor.multiplies_bf16():
+        return options, ()
+    kept = tuple(precision for precision in options.precisions if precision != "bf16")
     why = "this processor has no instructions for bf16 that may be used, and imitating them takes many times as long"
     if not kept:
         raise UsageError(why, where="--precision bf16", hint="--precision fp32")
-    return msgspec.structs.replace(asked, precisions=kept), (f"bf16 was left out: {why}",)
+    return msgspec.structs.replace(options, precisions=kept), (f"bf16 was left out: {why}",)
 
 
-def _sample(asked: BenchOptions, cache: Path) -> TextSample:
+def _sample(options: BenchOptions, cache: Path) -> TextSample:
     from cerank.bench.text_samples import dataset_sample, generated_sample
 
-    if not asked.dataset:
-        return generated_sample(asked.pairs, _DEPTH)
+    if not options.dataset:
+        return generated_sample(options.pairs, _DEPTH)
     from cerank.datasets.open_datasets import open_dataset
 
-    dataset = open_dataset(asked.dataset, cache)
-    return dataset_sample(dataset, asked.first_stage, pairs=asked.pairs, depth=_DEPTH, cache=cache)
+    dataset = open_dataset(options.dataset, cache)
+    return dataset_sample(dataset, options.first_stage, pairs=options.pairs, depth=_DEPTH, cache=cache)
 
 
-def _start_processes(asked: BenchOptions, threads: int, room: Path) -> dict[str, BenchProcess]:
-    """Who takes part, each starting up: cerank as its launcher starts a worker, others in the person's environment."""
+def _start_processes(options: BenchOptions, threads: int, folder_path: Path) -> dict[str, BenchProcess]:
+    """Start a process for each: cerank as its launcher starts a worker, others in the user's environment."""
     from cerank.bench import baselines
 
     own = process_environment.inherited_environment(os.environ) | process_environment.pinned_environment(threads)
     theirs = baseline_environment(os.environ, threads)
-    found = {CERANK: BenchProcess(CERANK, own, room), PEAK: BenchProcess(PEAK, theirs, room)}
-    if asked.with_peer and baselines.can_rerank():
-        found[BASELINE] = BenchProcess(BASELINE, theirs, room)
-    return found
+    processes = {CERANK: BenchProcess(CERANK, own, folder_path), PEAK: BenchProcess(PEAK, theirs, folder_path)}
+    if options.with_peer and baselines.can_rerank():
+        processes[BASELINE] = BenchProcess(BASELINE, theirs, folder_path)
+    return processes
 
 
 _IMPLEMENTATIONS = {
@@ -201,39 +201,41 @@ _IMPLEMENTATIONS = {
 
 
 class _Comparison:
-    """The contenders and what they hold ready; peaks and shares as they come to be known."""
+    """The processes and their tasks; peaks and shares of data are added as they are measured."""
 
-    def __init__(self, common: BenchTask, asked: BenchOptions, contenders: dict[str, BenchProcess]) -> None:
-        self._common, self._asked, self._contenders = common, asked, contenders
+    def __init__(self, common: BenchTask, options: BenchOptions, processes: dict[str, BenchProcess]) -> None:
+        self._common, self._options, self._processes = common, options, processes
         self.peaks: dict[str, float] = {}
         self.data_share: dict[str, float] = {}
 
     def get_ready(self, progress: Callable[[str], None]) -> None:
-        """Has each load its models and score a few pairs, so that nothing is loaded in its time."""
+        """Let each process load its models and score a few pairs, so that loading is not timed."""
         from cerank.bench import baselines
 
-        for precision in self._asked.precisions:
-            for who, contender in self._contenders.items():
+        for precision in self._options.precisions:
+            for who, process in self._processes.items():
                 if who == PEAK:
-                    self._hold(
-                        contender, f"{PEAK} {precision}", "cerank.bench.own_workloads:product_peaks", "peak", precision
+                    self._prepare(
+                        process, f"{PEAK} {precision}", "cerank.bench.own_workloads:product_peaks", "peak", precision
                     )
                     continue
                 progress(f"{who} loads, {precision}")
-                self._hold(contender, f"{RERANKING} {precision}", _IMPLEMENTATIONS[who, RERANKING], "score", precision)
+                self._prepare(process, f"{RERANKING} {precision}", _IMPLEMENTATIONS[who, RERANKING], "score", precision)
                 if who == CERANK or baselines.can_train():
-                    self._hold(
-                        contender, f"{TRAINING} {precision}", _IMPLEMENTATIONS[who, TRAINING], "train", precision
+                    self._prepare(
+                        process, f"{TRAINING} {precision}", _IMPLEMENTATIONS[who, TRAINING], "train", precision
                     )
 
-    def _hold(self, contender: BenchProcess, name: str, kind: str, task: TaskKind, precision: str) -> None:
-        is_own = contender.name == CERANK
-        contender.ready(
-            msgspec.structs.replace(self._common, name=name, kind=kind, task=task, precision=precision, is_own=is_own)
+    def _prepare(self, process: BenchProcess, name: str, implementation: str, task: TaskKind, precision: str) -> None:
+        is_own = process.name == CERANK
+        process.prepare(
+            msgspec.structs.replace(
+                self._common, name=name, implementation=implementation, task=task, precision=precision, is_own=is_own
+            )
         )
 
     def figures(self, work: str, precision: str, needed: float, progress: Callable[[str], None]) -> list[BenchResult]:
-        """One of each contender that can do this and was not lost.
+        """Return one result of each implementation that can do this and did not fail.
 
         Raises:
             RunFailedError: cerank's own contender was lost.
@@ -242,36 +244,38 @@ class _Comparison:
 
         who = [
             CERANK,
-            *([BASELINE] if BASELINE in self._contenders and (work == RERANKING or baselines.can_train()) else []),
+            *([BASELINE] if BASELINE in self._processes and (work == RERANKING or baselines.can_train()) else []),
         ]
-        turns = {PEAK: RoundEntry(self._contenders[PEAK], f"{PEAK} {precision}")}
-        turns |= {one: RoundEntry(self._contenders[one], f"{work} {precision}") for one in who}
-        found = run_interleaved(
-            turns, self._asked.repeats, _RESPONSE_TIMEOUT, lambda what: progress(f"{work} {precision}, {what}")
+        turns = {PEAK: RoundEntry(self._processes[PEAK], f"{PEAK} {precision}")}
+        turns |= {one: RoundEntry(self._processes[one], f"{work} {precision}") for one in who}
+        responses = run_interleaved(
+            turns, self._options.repeats, _RESPONSE_TIMEOUT, lambda what: progress(f"{work} {precision}, {what}")
         )
         for one in (CERANK, PEAK):
-            if self._contenders[one].failure:
-                raise RunFailedError(f"{one} was not measured: {self._contenders[one].failure}", where=work)
-        peak = statistics.median(answer.value for answer in found[PEAK])
+            if self._processes[one].failure:
+                raise RunFailedError(f"{one} was not measured: {self._processes[one].failure}", where=work)
+        peak = statistics.median(response.value for response in responses[PEAK])
         self.peaks[precision] = max(self.peaks.get(precision, 0.0), peak)
         if work == TRAINING:
-            self.data_share[precision] = statistics.median(one.data_seconds / one.seconds for one in found[CERANK])
+            self.data_share[precision] = statistics.median(
+                response.data_seconds / response.seconds for response in responses[CERANK]
+            )
         cost = needed * (_TRAINING_COST if work == TRAINING else 1.0)
-        complete = [one for one in who if len(found[one]) == self._asked.repeats]
-        return [_result((work, precision, one), found, cost) for one in complete]
+        complete = [one for one in who if len(responses[one]) == self._options.repeats]
+        return [_result((work, precision, one), responses, cost) for one in complete]
 
     def notes(self) -> list[str]:
-        """What is to be said of those that were lost."""
-        lost = [f"{one.name} was left out: {one.failure}" for one in self._contenders.values() if one.failure]
+        """Return notes on the share of data, and on the processes that failed."""
+        lost = [f"{one.name} was left out: {one.failure}" for one in self._processes.values() if one.failure]
         data = ", ".join(f"{share:.1%} of a step ({kind})" for kind, share in self.data_share.items())
         return [f"cerank's training spends on data, tokenizing included: {data}", *lost]
 
 
-def _result(name: tuple[str, str, str], found: dict[str, list[BenchResponse]], cost: float) -> BenchResult:
+def _result(name: tuple[str, str, str], responses: dict[str, list[BenchResponse]], cost: float) -> BenchResult:
     work, precision, who = name
-    rates = [one.rate for one in found[who]]
-    ratios = [own.rate / rate for own, rate in zip(found[CERANK], rates, strict=True)]
-    shares = [rate * cost / peak.value for rate, peak in zip(rates, found[PEAK], strict=True)]
+    rates = [response.rate for response in responses[who]]
+    ratios = [own.rate / rate for own, rate in zip(responses[CERANK], rates, strict=True)]
+    shares = [rate * cost / peak.value for rate, peak in zip(rates, responses[PEAK], strict=True)]
     return BenchResult(
         work=work,
         precision=precision,
@@ -284,25 +288,36 @@ def _result(name: tuple[str, str, str], found: dict[str, list[BenchResponse]], c
     )
 
 
-def _commands(asked: BenchOptions, device: str, threads: int) -> tuple[str, ...]:
-    words = ["cerank", "bench", "--base", asked.base, "--pairs", str(asked.pairs), "--repeats", str(asked.repeats)]
-    words += ["--steps", str(asked.steps), "--device", device, "--threads", str(threads)]
-    words += [word for precision in asked.precisions for word in ("--precision", precision)]
-    if asked.dataset:
-        words += ["--dataset", asked.dataset, "--first-stage", asked.first_stage]
-    if not asked.with_peer:
+def _commands(options: BenchOptions, device: str, threads: int) -> tuple[str, ...]:
+    words = [
+        "cerank",
+        "bench",
+        "--base",
+        options.base,
+        "--pairs",
+        str(options.pairs),
+        "--repeats",
+        str(options.repeats),
+    ]
+    words += ["--steps", str(options.steps), "--device", device, "--threads", str(threads)]
+    words += [word for precision in options.precisions for word in ("--precision", precision)]
+    if options.dataset:
+        words += ["--dataset", options.dataset, "--first-stage", options.first_stage]
+    if not options.with_peer:
         words.append("--alone")
     return (shlex.join(words),)
 
 
-def _notes(asked: BenchOptions, declared: str, timed: str) -> tuple[str, ...]:
+def _notes(options: BenchOptions, declared: str, timed: str) -> tuple[str, ...]:
     from cerank.bench import baselines
 
     notes = []
-    if asked.with_peer and not baselines.can_train():
+    if options.with_peer and not baselines.can_train():
         missing = "sentence-transformers" if not baselines.can_rerank() else "sentence-transformers' trainer"
-        notes.append(f"{missing} is not installed here, so cerank stands alone: pip install 'cerank[peers]'")
+        notes.append(f"{missing} is not installed here, so cerank is measured alone: pip install 'cerank[bench]'")
     if declared != timed:
-        notes.append(f"{asked.base} is timed with a {timed} head: its own, {declared}, no other library computes")
-    notes.append("of peak: the operations that scores need (thrice for training), over the best matrix product's rate")
+        notes.append(f"{options.base} is timed with a {timed} head: no other library computes its own, {declared}")
+    notes.append(
+        "of peak: operations needed for scoring (three times as many for training), over the best matrix product's rate"
+    )
     return tuple(notes)

@@ -1,6 +1,7 @@
-"""How fast this machine re-ranks and trains with cerank, as work that others' programs can be timed on as well.
+"""Time cerank's own re-ranking and training, on work that other libraries can be timed on as well.
 
-Invariant: what is timed is what a run does (`Scorer.score_candidates`, `Trainer.train`), text in, scores or updated weights out.
+Invariant: what is timed is what a run does (`Scorer.score_candidates`, `Trainer.train`), from texts to scores or to
+updated weights.
 """
 
 from __future__ import annotations
@@ -28,13 +29,14 @@ from cerank.kernels.processor import synchronize
 from cerank.models import cross_encoder
 from cerank.models.bases import BaseFiles, fingerprint
 from cerank.recipes.schema import Stage
-from cerank.tokenization.tokens import Pair, PairTokenizer, batches_by_length
+from cerank.tokenization.tokens import Pair, PairTokenizer, TokenLimits, batches_by_length
+from cerank.training.batches import TrainingData
 from cerank.training.checkpoints import TrainingState
-from cerank.training.sampler import Sampler
-from cerank.training.trainer import Trainer, TrainingData
+from cerank.training.sampler import Sampler, TrainingPool
+from cerank.training.trainer import Trainer
 
 CHUNK = 32  # queries handed over at once, as a run does
-MAX_LENGTH, MAX_QUERY_LENGTH = 256, 64  # tokens; a stage's defaults
+LIMITS = TokenLimits(max_length=256, max_query_length=64)  # a stage's defaults
 _SEED = 0
 _SMALL_STEP_PAIRS = 8  # pairs of a step that is timed: rates of larger ones were the same
 _TIMED_STEPS = 3  # after the first; the fastest counts
@@ -44,7 +46,7 @@ _R = TypeVar("_R")
 
 
 class Timing(msgspec.Struct, frozen=True):
-    """One timing: how many pairs in how many seconds."""
+    """Number of pairs, and the seconds that they took."""
 
     pairs: int
     seconds: float
@@ -57,39 +59,39 @@ class Timing(msgspec.Struct, frozen=True):
 
 
 class Reranker(Protocol):
-    """Something that scores a sample's pairs."""
+    """Anything that scores a sample's pairs."""
 
     def score(self, sample: TextSample) -> list[float]:
-        """Scores of `sample.texts()`, in order; texts in, nothing remembered from an earlier call."""
+        """Return the scores of `sample.texts()`, in order; remembers nothing from an earlier call."""
 
 
 class Training(Protocol):
-    """Something that trains by steps of whole groups."""
+    """Anything that trains by steps of whole groups."""
 
     def train(self, steps: int) -> Timing:
-        """Trains `steps` steps and one before them to get warm; the timing holds the `steps` alone."""
+        """Train `steps` steps after one to warm up, and return the time of the `steps` alone."""
 
 
 def save_checkpoint(files: BaseFiles, folder: Path) -> BaseFiles:
-    """The base with a new head, saved as a checkpoint that cerank, transformers and sentence-transformers load.
+    """Save the base with a new head as a checkpoint that cerank, transformers and sentence-transformers load.
 
     A pooling "product" only cerank can express; its place is taken by "classifier", so that all can be timed alike.
     """
     pooling = "classifier" if files.pooling == "product" else files.pooling
     made = cross_encoder.load(files, pooling, _SEED)
-    cross_encoder.save(made, cross_encoder.load_tokenizer(files.folder), folder, MAX_LENGTH, MAX_QUERY_LENGTH)
+    cross_encoder.save(made, cross_encoder.load_tokenizer(files.folder), folder, LIMITS)
     return BaseFiles(files.name, folder, pooling, fingerprint(folder))
 
 
 class CerankReranker:
-    """cerank's own re-ranking by a checkpoint."""
+    """Re-ranking by cerank, with a checkpoint."""
 
     def __init__(self, files: BaseFiles, device: str, precision: str) -> None:
         self._scorer = Scorer.load(files.folder, device, precision)
         self._device = device
 
     def score(self, sample: TextSample) -> list[float]:
-        """As `Reranker` says."""
+        """Return the scores of `sample.texts()`, in order."""
         self._scorer.clear()
         queries = list(sample.lists)
         out: list[float] = []
@@ -105,7 +107,7 @@ class CerankReranker:
 def benchmark_stage(
     sample: TextSample, *, precision: str, group_size: int, groups_per_step: int, loss: str = "lce"
 ) -> Stage:
-    """The stage that is timed: long enough never to end by itself, with the defaults of a recipe."""
+    """Return the stage that is timed: long enough never to end by itself, with the defaults of a recipe."""
     depth = max(map(len, sample.lists.values()))
     return Stage(
         loss=loss,
@@ -116,52 +118,54 @@ def benchmark_stage(
         groups_per_step=groups_per_step,
         window=(1, depth),
         precision="bf16" if precision == "bf16" else "fp32",
-        max_length=MAX_LENGTH,
-        max_query_length=MAX_QUERY_LENGTH,
+        max_length=LIMITS.max_length,
+        max_query_length=LIMITS.max_query_length,
     )
 
 
 def benchmark_sampler(sample: TextSample, stage: Stage) -> Sampler:
-    """Draws groups from a sample; the first candidate of a list counts as its positive, which no timing depends on."""
+    """Return a sampler over a sample; the first candidate of a list is its positive, which no timing depends on."""
     return Sampler(
         "bench",
         stage,
         _SEED,
-        query_ids=list(sample.lists),
-        qrels={query: {docs[0]: 1} for query, docs in sample.lists.items()},
-        ranking=sample.lists,
-        has_text=sample.documents.__contains__,
+        TrainingPool(
+            query_ids=list(sample.lists),
+            qrels={query: {docs[0]: 1} for query, docs in sample.lists.items()},
+            ranking=sample.lists,
+            has_text=sample.documents.__contains__,
+        ),
     )
 
 
 class _EnoughError(Exception):
-    """The steps that are timed are done; raised by the watch, before anything is saved."""
+    """The steps that are timed are done; raised by the callback, before anything is saved."""
 
 
 class _SilentCallback:
-    """What of a training is of no interest to whoever takes its time."""
+    """The parts of a trainer's callback that a timing does not need."""
 
     def validate(self, step: int) -> float:  # noqa: ARG002 - a watch is asked so
         return 0.0
 
     def before_save(self) -> None:
-        """Nothing is saved."""
+        """Do nothing: nothing is saved."""
 
     def after_save(self, state: TrainingState) -> None:
-        """Nothing is saved."""
+        """Do nothing: nothing is saved."""
 
     def on_rejected(self, reason: str) -> None:
-        """A speed is measured whatever the update came to."""
+        """Do nothing: the speed does not depend on what the update came to."""
 
     def on_out_of_memory(self, what: str) -> None:
-        """Parts become smaller, which their time will show."""
+        """Do nothing: smaller microbatches show in the time."""
 
     def should_stop(self) -> bool:
         return False
 
 
 class _StepTimer(_SilentCallback):
-    """A watch that takes the time of each step and ends the training by `_EnoughError`."""
+    """A callback that takes the time of each step and ends the training by `_EnoughError`."""
 
     def __init__(self, steps: int, device: str, spent: _DataTime) -> None:
         self._steps, self._device, self._spent = steps, device, spent
@@ -179,7 +183,7 @@ class _StepTimer(_SilentCallback):
 
 
 class _FastestStep(_SilentCallback):
-    """A watch that keeps the fastest of a few steps, the first not counted: it makes the optimizer's state."""
+    """A callback that keeps the fastest of a few steps but the first, which makes the optimizer's state."""
 
     def __init__(self, seconds: float, device: str) -> None:
         self._seconds, self._device = seconds, device
@@ -200,7 +204,7 @@ class _FastestStep(_SilentCallback):
 
 
 class _DataTime:
-    """Seconds that went into data, summed; `counted` makes a method add its own."""
+    """Seconds spent on data, summed; `counted` makes a method add its own."""
 
     seconds = 0.0
 
@@ -216,7 +220,7 @@ class _DataTime:
 
 
 class CerankTraining:
-    """cerank's own training of a checkpoint, optimizer included."""
+    """Training by cerank from a base, optimizer included."""
 
     def __init__(self, files: BaseFiles, sample: TextSample, stage: Stage, device: str) -> None:
         self._sample, self._stage, self._device = sample, stage, device
@@ -224,7 +228,7 @@ class CerankTraining:
         self._tokenizer = cross_encoder.load_tokenizer(files.folder)
 
     def train(self, steps: int) -> Timing:
-        """As `Training` says; texts are tokenized anew in each call, as without a token store."""
+        """Train `steps` steps after one to warm up; texts are tokenized anew in each call, as without a token store."""
         spent = _DataTime()
         material, pairs_of = self._material(spent)
         clock = _StepTimer(steps, self._device, spent)
@@ -232,17 +236,17 @@ class CerankTraining:
             trainer = Trainer(0, "bench", self._stage, seed=_SEED, folder=Path(folder), device=self._device)
             with contextlib.suppress(_EnoughError):
                 trainer.train(self.model, material, clock)
-        packing = sum(_packing_seconds(pairs_of(step), self._stage, self._device) for step in range(2, steps + 2))
+        packing = sum(packing_seconds(pairs_of(step), self._stage, self._device) for step in range(2, steps + 2))
         data = clock.data[-1] - clock.data[0] + packing
         return Timing(sum(clock.pairs[1:]), clock.times[-1] - clock.times[0], data)
 
     @property
     def tokenizer(self) -> Any:
-        """The base's."""
+        """Return the base's tokenizer."""
         return self._tokenizer
 
     def best(self, seconds: float) -> float:
-        """Pairs a second of the fastest of at most three steps of some eight pairs, after one to get warm.
+        """Return pairs a second of the fastest of at most three steps of some eight pairs, after one to warm up.
 
         No more are begun once `seconds` are over; where the first alone took four times as long, it is what counts.
         """
@@ -258,10 +262,9 @@ class CerankTraining:
         return clock.rate
 
     def _material(self, spent: _DataTime) -> tuple[TrainingData, Callable[[int], list[Pair]]]:
-        """What is learnt from, and the pairs of a step that was taken; `spent` hears what groups and ids took."""
+        """Return the training data, and a function from a step to its pairs; `spent` adds up their time."""
         sample, stage = self._sample, self._stage
-        lengths = (stage.max_length, stage.max_query_length, stage.max_document_length, stage.truncation)
-        tokens = PairTokenizer(self._tokenizer, *lengths)
+        tokens = PairTokenizer(self._tokenizer, TokenLimits.of_stage(stage))
         sampler = benchmark_sampler(sample, stage)
         groups, pair = sampler.groups, tokens.pair
 
@@ -279,8 +282,8 @@ class CerankTraining:
         return material, pairs_of
 
 
-def _packing_seconds(pairs: Sequence[Pair], stage: Stage, device: str) -> float:
-    """Seconds that it takes to lay these pairs end to end as tensors, as a step does within its forward pass."""
+def packing_seconds(pairs: Sequence[Pair], stage: Stage, device: str) -> float:
+    """Return the seconds it takes to lay these pairs end to end as tensors, as a step does in its forward pass."""
     started = time.perf_counter()
     for cut in batches_by_length([len(pair.ids) for pair in pairs], stage.microbatch):
         pack([pairs[at] for at in cut], has_types=True, device=torch.device(device))
@@ -288,22 +291,8 @@ def _packing_seconds(pairs: Sequence[Pair], stage: Stage, device: str) -> float:
     return time.perf_counter() - started
 
 
-def assembly(files: BaseFiles, sample: TextSample, stage: Stage, device: str, steps: int = 64) -> float:
-    """Pairs a second that stand as tensors for training where all texts are tokenized already, as from a store."""
-    learner, spent = CerankTraining(files, sample, stage, device), _DataTime()
-    material, pairs_of = learner._material(spent)
-    material.tokens.add("query", list(sample.queries), material.queries)
-    material.tokens.add("document", list(sample.documents), material.documents)
-    started, count = time.perf_counter(), 0
-    for step in range(1, steps + 1):
-        pairs = pairs_of(step)
-        _packing_seconds(pairs, stage, device)
-        count += len(pairs)
-    return count / (time.perf_counter() - started)
-
-
 def benchmark_groups(sample: TextSample, stage: Stage, steps: int) -> list[Group]:
-    """The groups of the first `steps` steps, for whoever else is to train on the same."""
+    """Return the groups of the first `steps` steps, to train other libraries on the same."""
     sampler = benchmark_sampler(sample, stage)
     return [group for step in range(1, steps + 1) for group in sampler.groups(step)]
 
@@ -315,7 +304,7 @@ _GPU_SHAPES = ((8192, 768, 3072), (4096, 4096, 4096), (8192, 8192, 8192))
 
 
 def product_peaks(device: str, precision: str, seconds: float = processor.TIME_LIMIT) -> tuple[float, float]:
-    """The most floating point operations a second that a product reaches here, over shapes of encoders' sizes.
+    """Return the most floating point operations a second of a matrix product here, over shapes of encoders' sizes.
 
     With it, what the best shape's products reach one after another, the slow ones among them. Shapes that would take
     longer than what is left of `seconds` are left out.
@@ -326,7 +315,7 @@ def product_peaks(device: str, precision: str, seconds: float = processor.TIME_L
 
 
 def scoring_operations(files: BaseFiles, lengths: Sequence[int]) -> float:
-    """Floating point operations that scores of pairs of these lengths (in tokens) need, by an encoder's config.
+    """Return the floating point operations of scoring pairs of these lengths (tokens), from an encoder's config.
 
     A classifier reads one position of the last layer. What that one asks of the others' states needs neither their
     keys nor their values, unless those turn with the position, as ModernBERT's do (see `packed_encoders._Folded`).
@@ -349,8 +338,8 @@ def scoring_operations(files: BaseFiles, lengths: Sequence[int]) -> float:
 
 
 def pair_lengths(files: BaseFiles, sample: TextSample) -> list[int]:
-    """Tokens of each pair of a sample, as it is cut."""
-    tokens = PairTokenizer(cross_encoder.load_tokenizer(files.folder), MAX_LENGTH, MAX_QUERY_LENGTH)
+    """Return the number of tokens of each pair of a sample, after it is cut."""
+    tokens = PairTokenizer(cross_encoder.load_tokenizer(files.folder), LIMITS)
     tokens.add("query", list(sample.lists), lambda ids: [sample.queries[i] for i in ids])
     tokens.add("document", list(sample.documents), lambda ids: [sample.documents[i] for i in ids])
     return [len(tokens.pair(query, doc).ids) for query, docs in sample.lists.items() for doc in docs]
@@ -360,7 +349,7 @@ _PACKAGES = ("cerank", "torch", "transformers", "tokenizers", "sentence-transfor
 
 
 def versions() -> dict[str, str]:
-    """Python and the packages that the figures depend on, those that are installed."""
+    """Return the versions of Python and of the installed packages that the results depend on."""
     found = {"python": platform.python_version()}
     for name in _PACKAGES:
         with contextlib.suppress(PackageNotFoundError):

@@ -1,4 +1,4 @@
-"""How fast a stage learns and scores here, measured within a second or two at its real settings.
+"""Measure within a second or two how fast a stage trains and scores here, at its real settings.
 
 Invariant: nothing that a run's bits depend on is changed: models are loaded apart, and random states put back.
 """
@@ -20,7 +20,7 @@ from cerank.machine.measured_speed import MeasuredSpeed
 from cerank.models.bases import BaseFiles
 from cerank.models.forward_pass import resolve_precision
 from cerank.recipes.schema import Stage
-from cerank.tokenization.tokens import PairTokenizer
+from cerank.tokenization.tokens import PairTokenizer, TokenLimits
 
 TIME_LIMIT = 0.3  # seconds of training and of scoring each, as far as single steps allow
 _EMBEDDED_TEXTS = 32  # texts that the embedding teacher is timed with
@@ -30,7 +30,7 @@ _REPEATS = 3  # of which the fastest counts
 def measure_stage_speed(
     files: BaseFiles, stage: Stage, learnt: TextSample, scored: TextSample, device: str
 ) -> MeasuredSpeed:
-    """Times steps of training and batches of scoring.
+    """Measure steps of training and batches of scoring.
 
     Args:
         files: the base, with the pooling that is to be timed.
@@ -46,15 +46,13 @@ def measure_stage_speed(
             learner = own_workloads.CerankTraining(files, learnt, _timed_stage(stage, learnt, precision), device)
             load = time.perf_counter() - begun
         train = learner.best(TIME_LIMIT)
-        tokens = PairTokenizer(
-            learner.tokenizer, stage.max_length, stage.max_query_length, stage.max_document_length, stage.truncation
-        )
+        tokens = PairTokenizer(learner.tokenizer, TokenLimits.of_stage(stage))
         rate = _scoring_rate(Scorer(learner.model, tokens, device, precision), scored, device)
     return MeasuredSpeed(train=train, score=rate, load=load, precision=precision)
 
 
 def measure_embedding_speed(files: BaseFiles, sample: TextSample, max_length: int, device: str) -> float:
-    """Texts a second through the embedding teacher, by documents and queries in about the shares it meets them in."""
+    """Return texts a second through the embedding teacher, documents and queries in about their usual shares."""
     documents = list(sample.documents.values())[:_EMBEDDED_TEXTS]
     texts = [*list(sample.queries.values())[: max(1, len(documents) // 5)], *documents]
     with torch.random.fork_rng():
@@ -64,7 +62,7 @@ def measure_embedding_speed(files: BaseFiles, sample: TextSample, max_length: in
 
 
 def _fastest_seconds(work: Callable[[], object], device: str) -> float:
-    """Seconds of the fastest of a few repetitions; no more are begun once the time is over."""
+    """Return the seconds of the fastest of a few repetitions; no more are begun once the time is over."""
     best, over = math.inf, time.perf_counter() + TIME_LIMIT
     for _ in range(_REPEATS):
         begun = time.perf_counter()
@@ -77,7 +75,7 @@ def _fastest_seconds(work: Callable[[], object], device: str) -> float:
 
 
 def _timed_stage(stage: Stage, sample: TextSample, precision: str) -> Stage:
-    """The stage as a training on labels that ends by no count: its loss costs next to nothing, its lengths all."""
+    """Return the stage as a training on labels without an end: its loss costs next to nothing, its lengths all."""
     like = Stage(steps=10**6)
     kept = (
         "max_length", "max_query_length", "max_document_length", "truncation", "group_size", "groups_per_step",
@@ -97,7 +95,7 @@ def _timed_stage(stage: Stage, sample: TextSample, precision: str) -> Stage:
 
 
 def _scoring_rate(scorer: Scorer, sample: TextSample, device: str) -> float:
-    """Pairs a second; texts are read anew each time, as they are of every next chunk of queries."""
+    """Return pairs a second; texts are read anew each time, as they are for every next chunk of queries."""
 
     def score(lists: Mapping[str, Sequence[str]]) -> None:
         scorer.clear()

@@ -1,4 +1,4 @@
-"""Texts to measure speed on: queries with their candidates, from a dataset or made up, the same at every call.
+"""Make texts to measure speed on: queries with candidates, from a dataset or generated, the same at every call.
 
 Invariant: nothing random but by a fixed seed, so that two measurements of one machine read the same tokens.
 """
@@ -21,7 +21,7 @@ _MU, _SIGMA = 3.7, 0.45  # of the logarithm of a passage's words: with a query s
 
 
 class TextSample(msgspec.Struct, frozen=True):
-    """What is re-ranked or learnt from: texts by id, and each query's candidates, best first."""
+    """Texts by id, and each query's candidates, best first."""
 
     name: str
     queries: dict[str, str]
@@ -30,16 +30,16 @@ class TextSample(msgspec.Struct, frozen=True):
 
     @property
     def pairs(self) -> int:
-        """Query-document pairs in all."""
+        """Return the number of query-document pairs."""
         return sum(map(len, self.lists.values()))
 
     def texts(self) -> list[tuple[str, str]]:
-        """(query text, document text) of each pair, in order."""
+        """Return (query text, document text) of each pair, in order."""
         return [(self.queries[query], self.documents[doc]) for query, docs in self.lists.items() for doc in docs]
 
 
 def generated_sample(pairs: int, depth: int = 100) -> TextSample:
-    """Pieces of the texts about Python's keywords that come with Python, as long as MS MARCO's passages and queries.
+    """Return pieces of Python's own help texts, as long as MS MARCO's passages and queries.
 
     Args:
         pairs: how many, cut to whole queries; at least one.
@@ -94,7 +94,7 @@ def dataset_sample(dataset: Dataset, first_stage: str, *, pairs: int, depth: int
 
 
 def reshape(sample: TextSample, pairs: int, depth: int) -> TextSample:
-    """`pairs` pairs in lists of `depth`, of the sample's own texts: to see how cost grows with either.
+    """Return `pairs` pairs in lists of `depth`, from the sample's own texts: to see how cost grows with either.
 
     Queries are used again under new ids where there are too few; a list's documents are drawn without repetition.
     """

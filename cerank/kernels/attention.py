@@ -1,4 +1,4 @@
-"""Attention within each pair of a pack, without padding and without a mask.
+"""Compute attention within each pair of a pack, without padding and without a mask.
 
 On a CPU, and wherever no varlen kernel fits, it is computed over spans of pairs of one length; on a GPU in bf16 by
 flash-attention where it is installed, else by torch's own varlen kernel. All give the same numbers but for rounding.
@@ -22,20 +22,20 @@ NAME = "cerank_packed"  # under which transformers' registries know it
 ARGUMENT = "cerank_pack"  # of a model within `use_packed_attention`: the pack
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, pack: Pack, how: AttentionOptions) -> Tensor:
-    """What each token draws from the tokens of its own pair; of the shape of `query`.
+def attend(query: Tensor, key: Tensor, value: Tensor, pack: Pack, options: AttentionOptions) -> Tensor:
+    """Return the attention output of each token over the tokens of its own pair; of the shape of `query`.
 
     Args:
         query: (tokens, heads, size), or (pairs, heads, size) of the first token of each pair alone.
         key: (tokens, heads, size).
         value: (tokens, heads, size).
-        pack: how the row falls into pairs.
-        how: scale, dropout, window.
+        pack: where each pair starts and ends in the row.
+        options: scale, dropout and window.
     """
-    kernel = _varlen_kernel(query, how.dropout)
+    kernel = _varlen_kernel(query, options.dropout)
     if kernel is not None:
-        return kernel(query, key, value, pack, how)
-    return attend_by_spans(query, key, value, pack, how)
+        return kernel(query, key, value, pack, options)
+    return attend_by_spans(query, key, value, pack, options)
 
 
 @functools.cache
@@ -46,7 +46,7 @@ def _has_flash() -> bool:
 def _varlen_kernel(
     query: Tensor, dropout: float
 ) -> Callable[[Tensor, Tensor, Tensor, Pack, AttentionOptions], Tensor] | None:
-    """The varlen kernel that takes these queries, if one does."""
+    """Return the varlen kernel that supports these queries, if there is one."""
     if not query.is_cuda or query.dtype not in {torch.bfloat16, torch.float16} or query.shape[-1] % 8:
         return None
     if _has_flash():
@@ -57,13 +57,13 @@ def _varlen_kernel(
 
 
 def _query_edges(query: Tensor, key: Tensor, pack: Pack) -> tuple[Tensor, int]:
-    """Where each pair's queries begin and end, and the most of a pair."""
+    """Return where each pair's queries begin and end, and the most of a pair."""
     if len(query) == len(pack.starts) != len(key):
         return torch.arange(len(query) + 1, dtype=torch.int32, device=query.device), 1
     return pack.edges, pack.longest
 
 
-def _flash_attention(query: Tensor, key: Tensor, value: Tensor, pack: Pack, how: AttentionOptions) -> Tensor:
+def _flash_attention(query: Tensor, key: Tensor, value: Tensor, pack: Pack, options: AttentionOptions) -> Tensor:
     from flash_attn import flash_attn_varlen_func  # type: ignore[import-not-found]  # optional, and needs a GPU
 
     edges, longest = _query_edges(query, key, pack)
@@ -75,21 +75,21 @@ def _flash_attention(query: Tensor, key: Tensor, value: Tensor, pack: Pack, how:
         pack.edges,
         longest,
         pack.longest,
-        dropout_p=how.dropout,
-        softmax_scale=how.scale,
-        window_size=(how.window, how.window) if how.window else (-1, -1),
-        deterministic=True,  # else its backward pass sums in any order, and a resume is not the same bits
+        dropout_p=options.dropout,
+        softmax_scale=options.scale,
+        window_size=(options.window, options.window) if options.window else (-1, -1),
+        deterministic=True,  # else its backward pass sums in any order, and a resumed run differs in bits
     )
     return mixed
 
 
-def _torch_attention(query: Tensor, key: Tensor, value: Tensor, pack: Pack, how: AttentionOptions) -> Tensor:
+def _torch_attention(query: Tensor, key: Tensor, value: Tensor, pack: Pack, options: AttentionOptions) -> Tensor:
     from torch.nn.attention.varlen import varlen_attn
 
     edges, longest = _query_edges(query, key, pack)
-    sides = (how.window, how.window) if how.window else (-1, -1)
+    sides = (options.window, options.window) if options.window else (-1, -1)
     mixed: Any = varlen_attn(
-        query, key, value, edges, pack.edges, longest, pack.longest, scale=how.scale, window_size=sides
+        query, key, value, edges, pack.edges, longest, pack.longest, scale=options.scale, window_size=sides
     )
     return mixed  # type: ignore[no-any-return]  # one tensor, as nothing else was asked for
 
@@ -97,7 +97,7 @@ def _torch_attention(query: Tensor, key: Tensor, value: Tensor, pack: Pack, how:
 def _transformers_interface(
     _: nn.Module, query: Tensor, key: Tensor, value: Tensor, __: Tensor | None, **how: Any
 ) -> tuple[Tensor, None]:
-    """`attend` as transformers calls it: in (1, heads, tokens, size), out (1, tokens, heads, size)."""
+    """Adapt `attend` to transformers' interface: in (1, heads, tokens, size), out (1, tokens, heads, size)."""
     query, key, value = (part[0].transpose(0, 1) for part in (query, key, value))
     scale = how.get("scaling") or query.shape[-1] ** -0.5
     window = (how.get("sliding_window") or 1) - 1  # transformers counts the token itself
@@ -115,10 +115,10 @@ def _register_attention() -> None:
 
 @contextlib.contextmanager
 def use_packed_attention(model: Any) -> Iterator[None]:
-    """Within, `model` attends as the pack says that it is given as the keyword argument `ARGUMENT`.
+    """Use packed attention in `model` within this context; the pack is passed as the keyword argument `ARGUMENT`.
 
-    The name of the attention stands in the model's config only as long as this lasts: a checkpoint that carried it
-    could be loaded by nobody else.
+    The implementation's name is removed from the model's config on exit, so that saved checkpoints stay loadable by
+    other programs.
     """
     _register_attention()
     before = model.config._attn_implementation

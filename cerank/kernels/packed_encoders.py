@@ -1,7 +1,8 @@
-"""Encoders over packs: last hidden states of pairs that lie end to end, equal to those of each pair alone.
+"""Run encoders over packed pairs; the last hidden states equal those of each pair alone.
 
-BERT's family goes layer by layer through its own parameters, with query, key and value in one product and the last
-layer for the pooled token alone. What else asks transformers' registry for its attention runs unmodified as one row.
+Encoders of BERT's family run layer by layer on the model's own parameters, with query, key and value in one matrix
+product, and the last layer for the pooled token alone. Other encoders that take their attention from transformers'
+registry run unmodified, on one row.
 
 Invariant: no parameter is copied for good; gradients reach the model's own.
 """
@@ -29,17 +30,17 @@ _POSITIONS_FROM_PADDING = {"roberta", "xlm-roberta", "camembert"}  # whose first
 
 
 class PackedEncoder(Protocol):
-    """An encoder that takes packs."""
+    """An encoder that reads packed pairs."""
 
     def prepared(self, dtype: torch.dtype) -> AbstractContextManager[Any]:
-        """Within, the weights as `states` wants them, products in `dtype`; good until the model's change."""
+        """Yield the weights in the form that `states` takes, products in `dtype`; valid until the model changes."""
 
     def states(self, pack: Pack, weights: Any, *, firsts: bool) -> Tensor:
-        """Last hidden states in float32: (pairs, size) of first tokens alone, else (tokens, size)."""
+        """Return last hidden states in float32: (pairs, size) of first tokens alone, else (tokens, size)."""
 
 
 def packed_encoder(base: Any) -> PackedEncoder | None:
-    """The encoder of a base model of transformers (no head on it); None for those that only take padded batches."""
+    """Return the packed encoder of a transformers base model without a head; None if it only takes padded batches."""
     kind = base.config.model_type
     if kind in _BERT_LIKE and not base.config.is_decoder and hasattr(base, "encoder"):
         return BertLikeEncoder(base)
@@ -47,7 +48,7 @@ def packed_encoder(base: Any) -> PackedEncoder | None:
 
 
 class _OutputLayers(msgspec.Struct, frozen=True):
-    """A layer's products after attention, and the type they are in."""
+    """The linear layers after attention in one layer, and their type."""
 
     dtype: torch.dtype
     out: LinearLayer
@@ -56,15 +57,15 @@ class _OutputLayers(msgspec.Struct, frozen=True):
     is_gelu: bool  # the exact one, between up and down
 
     @classmethod
-    def of(cls, layer: Any, dtype: torch.dtype, *, is_gelu: bool, of_few: bool = False) -> _OutputLayers:
-        """Of a layer of BERT's family."""
+    def of(cls, layer: Any, dtype: torch.dtype, *, is_gelu: bool, for_few_rows: bool = False) -> _OutputLayers:
+        """Return those of a layer of BERT's family."""
         modules = (layer.attention.output.dense, layer.intermediate.dense, layer.output.dense)
-        out, up, down = (linear_layer(module, dtype=dtype, of_few=of_few) for module in modules)
+        out, up, down = (linear_layer(module, dtype=dtype, for_few_rows=for_few_rows) for module in modules)
         return cls(dtype, out, up, down, is_gelu)
 
 
 class _LayerWeights(msgspec.Struct, frozen=True):
-    """A layer's products; `inner` holds query, key and value above one another, or without `query` key and value."""
+    """The linear layers of one layer; `inner` stacks query, key and value, or key and value beside `query`."""
 
     query: LinearLayer | None  # by itself where only some tokens ask
     inner: LinearLayer
@@ -72,12 +73,13 @@ class _LayerWeights(msgspec.Struct, frozen=True):
 
 
 class _FoldedLastLayer(msgspec.Struct, frozen=True):
-    """The last layer's keys and values where only first tokens ask, and no gradient is wanted.
+    """The last layer's keys and values, where only first tokens query them and no gradient is needed.
 
-    A query's products with all keys are the products of its image under the keys' weights with all states, and its
-    mean of values is the values' image of its mean of states. So neither keys nor values are computed: a thirtieth of
-    the work of six layers. The keys' bias moves all products of a query alike, which leaves its weights as they are.
-    What follows is in float32 on a CPU: there is one row a pair, and bf16 would cost it a kernel for each such number.
+    Attention is linear in keys and values before and after its softmax: q (W_k x) = (W_k^T q) x, and a weighted mean of
+    W_v x is W_v of the weighted mean of x. So neither keys nor values of all tokens are computed, which saves a
+    thirtieth of the work of six layers. The keys' bias shifts all products of a query alike, which the softmax cancels.
+    The layers after it are in float32 on a CPU: there is one row a pair, and in bf16 oneDNN would build a kernel for
+    each new number of rows.
     """
 
     query: LinearLayer
@@ -88,30 +90,30 @@ class _FoldedLastLayer(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, layer: Any, dtype: torch.dtype, *, is_gelu: bool) -> _FoldedLastLayer:
-        """Of a layer of BERT's family, whose other products are in `dtype`."""
+        """Return that of a layer of BERT's family, whose other linear layers are in `dtype`."""
         own = layer.attention.self
         heads, size = own.num_attention_heads, own.attention_head_size
         values = own.value.weight.view(heads, size, -1).transpose(1, 2).contiguous()
         keys = own.key.weight.view(heads, size, -1) * own.scaling
-        query = linear_layer(own.query, dtype=torch.float32, of_few=True)
+        query = linear_layer(own.query, dtype=torch.float32, for_few_rows=True)
         after = torch.float32 if own.value.weight.device.type == "cpu" else dtype
-        rest = _OutputLayers.of(layer, after, is_gelu=is_gelu, of_few=True)
+        rest = _OutputLayers.of(layer, after, is_gelu=is_gelu, for_few_rows=True)
         return cls(query, rest, keys, values, own.value.bias.view(heads, 1, size))
 
     def mixed(self, firsts: Tensor, hidden: Tensor, pack: Pack) -> Tensor:
-        """What first tokens (pairs, hidden) draw from the states (tokens, hidden) of their pair; (pairs, all heads)."""
+        """Return (pairs, all heads): attention of first tokens (pairs, hidden) over all states (tokens, hidden)."""
         heads, size, _ = self.keys.shape
-        asked = torch.bmm(self.query(firsts).view(-1, heads, size).transpose(0, 1), self.keys).transpose(0, 1)
+        projected = torch.bmm(self.query(firsts).view(-1, heads, size).transpose(0, 1), self.keys).transpose(0, 1)
         means = []
-        for span, one, states in zip(pack.spans, pack.split_firsts(asked), pack.split(hidden), strict=True):
+        for span, queries, states in zip(pack.spans, pack.split_firsts(projected), pack.split(hidden), strict=True):
             own = states.view(span.pairs, span.length, -1)
-            means.append(torch.bmm(torch.bmm(one, own.transpose(1, 2)).softmax(dim=-1), own))
-        drawn = torch.baddbmm(self.bias, torch.cat(means).transpose(0, 1), self.values)
-        return drawn.transpose(0, 1).flatten(1)
+            means.append(torch.bmm(torch.bmm(queries, own.transpose(1, 2)).softmax(dim=-1), own))
+        mixed = torch.baddbmm(self.bias, torch.cat(means).transpose(0, 1), self.values)
+        return mixed.transpose(0, 1).flatten(1)
 
 
 class _EncoderWeights(msgspec.Struct, frozen=True):
-    """All layers' products, and the type they are in."""
+    """The linear layers of all layers, and their type."""
 
     dtype: torch.dtype
     layers: tuple[_LayerWeights, ...]
@@ -119,7 +121,7 @@ class _EncoderWeights(msgspec.Struct, frozen=True):
 
 
 class BertLikeEncoder:
-    """BERT, MiniLM, ELECTRA, RoBERTa and XLM-RoBERTa: post-norm layers whose modules bear the same names."""
+    """An encoder of BERT's family: post-norm layers with the module names of BERT, ELECTRA and RoBERTa."""
 
     def __init__(self, base: Any) -> None:
         self._base = base
@@ -127,11 +129,11 @@ class BertLikeEncoder:
 
     @contextlib.contextmanager
     def prepared(self, dtype: torch.dtype) -> Iterator[_EncoderWeights]:
-        """Within, each layer's products in `dtype`; gradients pass through to parameters unless in inference mode."""
+        """Yield each layer's linear layers in `dtype`; gradients reach the parameters unless in inference mode."""
         yield self.prepare(dtype)
 
     def prepare(self, dtype: torch.dtype) -> _EncoderWeights:
-        """The same for good."""
+        """Return each layer's linear layers in `dtype`, with the weights as they are now."""
 
         def product(*modules: nn.Linear) -> LinearLayer:
             return linear_layer(*modules, dtype=dtype)
@@ -148,7 +150,7 @@ class BertLikeEncoder:
         return _EncoderWeights(dtype, tuple(out), _FoldedLastLayer.of(layer, dtype, is_gelu=is_gelu) if folds else None)
 
     def states(self, pack: Pack, weights: _EncoderWeights, *, firsts: bool) -> Tensor:
-        """See `PackedEncoder`."""
+        """Return the last hidden states; see `PackedEncoder`."""
         hidden = self._embedded(pack)
         for layer, products in zip(self._layers, weights.layers, strict=True):
             wants_firsts = firsts and products is weights.layers[-1]
@@ -162,7 +164,7 @@ class BertLikeEncoder:
         return hidden
 
     def _embedded(self, pack: Pack) -> Tensor:
-        """(tokens, size)"""
+        """Return the embeddings (tokens, size)."""
         places = pack.places
         if self._base.config.model_type in _POSITIONS_FROM_PADDING:
             places = _positions_from_padding(pack, self._base.embeddings.padding_idx)
@@ -176,7 +178,7 @@ class BertLikeEncoder:
 
 
 def _positions_from_padding(pack: Pack, padding: int) -> Tensor:
-    """RoBERTa's positions: counted from padding's own on, which any padding token within a text keeps."""
+    """Return RoBERTa's positions: counted from padding's own on, which any padding token within a text keeps."""
     real = (pack.ids != padding).long()
     seen = real.cumsum(0)
     sizes = pack.edges.diff().long()
@@ -187,34 +189,34 @@ def _positions_from_padding(pack: Pack, padding: int) -> Tensor:
 def _apply_layer(
     layer: Any, weight: _LayerWeights, hidden: Tensor, pack: Pack, dtype: torch.dtype, *, firsts: bool
 ) -> Tensor:
-    """One layer: (tokens, size) to (tokens, size), or to (pairs, size) of the first tokens.
+    """Apply one layer: (tokens, size) to (tokens, size), or to (pairs, size) of the first tokens.
 
-    The sums that run past the layers stay float32; only products and what stands between them are in `dtype`.
+    The residual sums stay float32; only matrix products and what lies between them are in `dtype`.
     """
-    own, narrow = layer.attention.self, hidden.to(dtype)
+    own, inputs = layer.attention.self, hidden.to(dtype)
     if weight.query is None:
-        query, key, value = weight.inner(narrow).chunk(3, dim=-1)
+        query, key, value = weight.inner(inputs).chunk(3, dim=-1)
     else:
-        key, value = weight.inner(narrow).chunk(2, dim=-1)
+        key, value = weight.inner(inputs).chunk(2, dim=-1)
         if firsts:
-            hidden, narrow = hidden[pack.starts], narrow[pack.starts]
-        query = weight.query(narrow)
+            hidden, inputs = hidden[pack.starts], inputs[pack.starts]
+        query = weight.query(inputs)
     query, key, value = (part.view(len(part), own.num_attention_heads, -1) for part in (query, key, value))
-    how = AttentionOptions(own.scaling, own.dropout.p if own.training else 0.0)
-    mixed = attend(query, key, value, pack, how)
+    options = AttentionOptions(own.scaling, own.dropout.p if own.training else 0.0)
+    mixed = attend(query, key, value, pack, options)
     return _after_attention(layer, weight.rest, mixed.flatten(1), hidden)
 
 
 def _after_attention(layer: Any, rest: _OutputLayers, mixed: Tensor, hidden: Tensor) -> Tensor:
-    """The rest of a layer, of what attention mixed and of the states it began with; both (tokens, size)."""
+    """Apply the rest of a layer to the output of attention and the states it began with; both (tokens, size)."""
     hidden = _add_and_norm(layer.attention.output, rest.out, mixed, hidden)
-    narrow = hidden.to(rest.dtype)
-    risen = rest.up.gelu(narrow) if rest.is_gelu else layer.intermediate.intermediate_act_fn(rest.up(narrow))
-    return _add_and_norm(layer.output, rest.down, risen, hidden)
+    inputs = hidden.to(rest.dtype)
+    inner = rest.up.gelu(inputs) if rest.is_gelu else layer.intermediate.intermediate_act_fn(rest.up(inputs))
+    return _add_and_norm(layer.output, rest.down, inner, hidden)
 
 
 def _add_and_norm(part: Any, product: LinearLayer, states: Tensor, hidden: Tensor) -> Tensor:
-    """The end of half a layer: product, dropout, sum, norm; what `hidden` held may be lost."""
+    """Apply the end of half a layer: linear layer, dropout, sum, norm; `hidden` may be overwritten."""
     if part.training and part.dropout.p:
         summed = hidden + apply_dropout(product(states), part.dropout.p)
     else:
@@ -224,22 +226,22 @@ def _add_and_norm(part: Any, product: LinearLayer, states: Tensor, hidden: Tenso
 
 
 class AttentionInterfaceEncoder:
-    """Any other encoder that looks its attention up in transformers' registry; it runs as it is, on one row."""
+    """An encoder that takes its attention from transformers' registry; it runs unmodified on one row."""
 
     def __init__(self, base: Any) -> None:
         self._base = base
 
     @contextlib.contextmanager
     def prepared(self, dtype: torch.dtype) -> Iterator[torch.dtype]:
-        """Within, the type of its products: autocast keeps the weights it casts as long as the caller's lasts."""
+        """Yield the type of its products; autocast keeps the weights it casts until the caller's autocast ends."""
         with use_packed_attention(self._base):
             yield dtype
 
     def states(self, pack: Pack, weights: torch.dtype, *, firsts: bool) -> Tensor:
-        """See `PackedEncoder`."""
-        narrow = weights != torch.float32
+        """Return the last hidden states; see `PackedEncoder`."""
+        is_bf16 = weights != torch.float32
         ids, places = pack.ids.unsqueeze(0), pack.places.unsqueeze(0)
-        with torch.autocast(pack.ids.device.type, torch.bfloat16, enabled=narrow):
+        with torch.autocast(pack.ids.device.type, torch.bfloat16, enabled=is_bf16):
             out = self._base(input_ids=ids, position_ids=places, **{ARGUMENT: pack})
         hidden: Tensor = out.last_hidden_state[0].float()
         return hidden[pack.starts] if firsts else hidden
@@ -249,7 +251,7 @@ Head = Callable[[Any, Tensor], Tensor]
 
 
 def classifier_head(model: Any) -> Head | None:
-    """What transformers' classifier does with first states (pairs, size), as logits (pairs, 1); None where unknown."""
+    """Return the function from first states (pairs, size) to logits (pairs, 1) of a classifier; None if not known."""
     return _HEADS.get(model.config.model_type)
 
 

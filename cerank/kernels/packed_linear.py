@@ -1,6 +1,6 @@
-"""Products of states with weights: as torch has them, or with the weights laid out beforehand for the CPU's kernels.
+"""Apply linear layers with torch, or with weights pre-packed for the CPU's kernels.
 
-Invariant: only who can want no gradient gets weights laid out beforehand; those kernels have no backward pass.
+Invariant: weights are pre-packed only in inference mode, because those kernels have no backward pass.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-_PREPACK_ROWS = 2048  # for which weights are laid out; fewer or more rows give the same product
+_PREPACK_ROWS = 2048  # rows that weights are pre-packed for; other numbers of rows give the same product
 
 
 class LinearLayer(Protocol):
-    """A linear layer of fixed weights."""
+    """A linear layer with fixed weights."""
 
     def __call__(self, states: Tensor) -> Tensor:
-        """(rows, out) of `states` (rows, in), in the type of the weights."""
+        """Return (rows, out) of `states` (rows, in), in the type of the weights."""
 
     def gelu(self, states: Tensor) -> Tensor:
-        """The same through the exact GELU."""
+        """Return the same through the exact GELU."""
 
     def add_to(self, states: Tensor, others: Tensor) -> Tensor:
-        """The same and `others` (rows, out) in float32, in float32; what `others` held may be lost."""
+        """Return the sum with `others` (rows, out) in float32; `others` may be overwritten."""
 
 
 class _PlainLinear(msgspec.Struct, frozen=True):
-    """The product as torch computes it, with gradients."""
+    """A linear layer as torch computes it, with gradients."""
 
     weight: Tensor
     bias: Tensor
@@ -47,7 +47,7 @@ class _PlainLinear(msgspec.Struct, frozen=True):
 
 
 class _PrepackedLinear(msgspec.Struct, frozen=True):
-    """The product by oneDNN on weights in its own layout, the bias added within it."""
+    """A linear layer by oneDNN on weights in its own layout, with the bias added within it."""
 
     weight: Tensor
     bias: Tensor
@@ -71,23 +71,23 @@ class _PrepackedLinear(msgspec.Struct, frozen=True):
         return out
 
 
-def linear_layer(*modules: nn.Linear, dtype: torch.dtype, of_few: bool = False) -> LinearLayer:
-    """The product with the weights of `modules` above one another in `dtype`, as they are now.
+def linear_layer(*modules: nn.Linear, dtype: torch.dtype, for_few_rows: bool = False) -> LinearLayer:
+    """Return a linear layer with the weights of `modules` stacked, in `dtype`, as they are now.
 
-    Laid out, it costs milliseconds and half a megabyte for every new number of rows: `of_few` is for who asks it with
-    few rows, and any number of them.
+    Pre-packed weights cost milliseconds and half a megabyte for every new number of rows: pass `for_few_rows` where
+    there are few rows, and often another number of them.
     """
     weights, biases = ([getattr(module, name).to(dtype) for module in modules] for name in ("weight", "bias"))
     weight, bias = (torch.cat(parts) if len(parts) > 1 else parts[0] for parts in (weights, biases))
-    is_for_layout = weight.device.type == "cpu" and torch.is_inference_mode_enabled() and not of_few
-    if is_for_layout and _can_prepack(dtype):
+    may_prepack = weight.device.type == "cpu" and torch.is_inference_mode_enabled() and not for_few_rows
+    if may_prepack and _can_prepack(dtype):
         return _PrepackedLinear(torch.ops.mkldnn._reorder_linear_weight(weight, _PREPACK_ROWS), bias)
     return _PlainLinear(weight, bias)
 
 
 @functools.cache
 def _can_prepack(dtype: torch.dtype) -> bool:
-    """Whether this machine and this torch can."""
+    """Return whether this machine and this torch have the operations for pre-packed weights."""
     if platform.machine() not in {"x86_64", "AMD64"}:  # others were not measured
         return False
     try:

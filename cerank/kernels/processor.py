@@ -1,4 +1,4 @@
-"""What the processor multiplies fast: its instructions, and matrix products timed within a bounded time.
+"""Find out what the processor multiplies fast: its instructions, and matrix products timed within a bounded time.
 
 Invariant: nothing here draws random numbers or changes a setting, so that a run's bits do not depend on it.
 """
@@ -33,7 +33,7 @@ class Peaks(msgspec.Struct, frozen=True):
 
 
 def cpu_flags() -> frozenset[str]:
-    """What the first CPU says it can do; nothing where the system does not say."""
+    """Return the flags of the first CPU in /proc/cpuinfo; none where the system has no such file."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf8").splitlines()
     except (OSError, UnicodeDecodeError):
@@ -42,9 +42,9 @@ def cpu_flags() -> frozenset[str]:
 
 
 def multiplies_bf16() -> bool:
-    """Whether the CPU has instructions for bf16 products and torch's kernels may use them here.
+    """Return whether the CPU has instructions for bf16 products and torch's kernels may use them here.
 
-    Where either is missing, torch computes the same products by detours: hundreds of times slower without AVX-512.
+    Where either is missing, torch emulates the products, which is hundreds of times slower without AVX-512.
     """
     if not FAST_BF16 & cpu_flags():
         return False
@@ -56,43 +56,43 @@ def multiplies_bf16() -> bool:
 
 @functools.cache
 def bf16_is_faster() -> bool:
-    """Whether "auto" takes bf16: the CPU has instructions for it, and products within half a second do not deny it.
+    """Return whether "auto" means bf16: the CPU has instructions for it, and a measurement of half a second agrees.
 
-    Only a rate below half of float32's denies it, as imitated products show; a busy machine alone is to change
-    nothing, or the same plan would give other bits there.
+    The measurement only overrules the instructions if bf16 runs at less than half of float32's rate, as emulated
+    products do: a busy machine must not change the precision, or the same plan would give other bits there.
     """
     if not multiplies_bf16():
         return False
-    narrow, wide = (
+    of_bf16, of_fp32 = (
         measure_peaks("cpu", precision, (_DECISION_SHAPE,), _DECISION_SECONDS).best for precision in ("bf16", "fp32")
     )
-    return 2 * narrow > wide
+    return 2 * of_bf16 > of_fp32
 
 
 @torch.inference_mode()
 def measure_peaks(device: str, precision: str, shapes: Sequence[Shape], budget: float = TIME_LIMIT) -> Peaks:
-    """How fast products of these shapes are, smaller ones first; what would take longer than is left is not tried.
+    """Return how fast products of these shapes are, smaller ones first; those that would take too long are not tried.
 
     Args:
-        device: where.
+        device: device to measure, such as "cpu" or "cuda:0".
         precision: "fp32" or "bf16".
         shapes: (rows, inner, columns).
-        budget: seconds for all of them, the small ones that come first included.
+        budget: seconds for all products, those of the small warm-up shapes included.
     """
     kind = torch.bfloat16 if precision == "bf16" else torch.float32
     over = time.perf_counter() + budget
     warm = Peaks(0.0, 0.0)
     for shape in _WARM_UP_SHAPES:
         if _has_time_for(shape, warm.best, over):
-            found = _time_products(device, kind, shape, budget / 12)  # one alone may wait for a thread to wake
-            warm = Peaks(max(warm.best, found.best), max(warm.sustained, found.sustained))
-    asked = sorted(shapes, key=_operations)
+            measured = _time_products(device, kind, shape, budget / 12)  # one alone may wait for a thread to wake
+            warm = Peaks(max(warm.best, measured.best), max(warm.sustained, measured.sustained))
+    by_size = sorted(shapes, key=_operations)
     out = Peaks(0.0, 0.0)
-    for number, shape in enumerate(asked):
+    for number, shape in enumerate(by_size):
         if _has_time_for(shape, max(warm.best, out.best), over):
-            share = max(0.0, over - time.perf_counter()) / (len(asked) - number)
-            found = _time_products(device, kind, shape, share)
-            out = Peaks(max(out.best, found.best), max(out.sustained, found.sustained))
+            share = max(0.0, over - time.perf_counter()) / (len(by_size) - number)
+            measured = _time_products(device, kind, shape, share)
+            out = Peaks(max(out.best, measured.best), max(out.sustained, measured.sustained))
     return out if out.best else warm
 
 
@@ -102,7 +102,7 @@ def _operations(shape: Shape) -> float:
 
 
 def _has_time_for(shape: Shape, rate: float, over: float) -> bool:
-    """Whether as many products as are tried at least would end before `over`, at this rate."""
+    """Return whether the least number of products would end before `over`, at this rate."""
     return not rate or time.perf_counter() + (_MIN_PRODUCTS + 1) * _operations(shape) / rate < over
 
 
@@ -123,7 +123,7 @@ def _time_products(device: str, kind: torch.dtype, shape: Shape, seconds: float)
 
 
 def synchronize(device: str) -> None:
-    """Returns once the device has done what it was asked; a clock read before would flatter it."""
+    """Wait until the device has done what it was asked to; a clock read before would flatter it."""
     if device.startswith("cuda"):
         torch.cuda.synchronize()
     elif device.startswith("mps"):
@@ -131,7 +131,7 @@ def synchronize(device: str) -> None:
 
 
 def instruction_set() -> str:
-    """The widest instructions that torch's kernels use on this CPU, in words."""
+    """Return the name of the widest instructions that torch's kernels use on this CPU."""
     allowed = str(torch.backends.cpu.get_cpu_capability())
     if "AVX512" not in allowed:
         return allowed
@@ -139,17 +139,17 @@ def instruction_set() -> str:
 
 
 def main() -> int:
-    """Prints what `cerank doctor` says of the CPU as JSON; the argument is the number of threads."""
+    """Print what `cerank doctor` shows of the CPU as JSON; the argument is the number of threads."""
     torch.set_num_threads(int(sys.argv[1]))
     shapes = ((512, 384, 1536), (2048, 384, 1536), (1024, 1024, 1024))
     has_bf16 = multiplies_bf16()
-    found = {
+    report = {
         "instructions": instruction_set(),
         "bf16": has_bf16,
         "fp32": measure_peaks("cpu", "fp32", shapes, 0.7).best,
         "bf16_rate": measure_peaks("cpu", "bf16", shapes, 0.7).best,
     }
-    sys.stdout.write(json.dumps(found) + "\n")
+    sys.stdout.write(json.dumps(report) + "\n")
     return 0
 
 

@@ -1,8 +1,8 @@
-"""Which worker uses which device of this machine, whatever lab its run is in: one lock a device, in a folder of the
+"""Lock a device of this machine for one worker, whatever lab its run is in: one lock a device, in a folder of the
 user's own.
 
-Invariant: the lock is the truth and dies with the process that holds it; what is written in its file is advice. Where
-no such folder can be made, or its file system has no locks, nothing is shared out between labs, and nothing waits.
+Invariant: only the lock counts, and it ends with the process that holds it; what is written in its file is advice.
+Where no such folder can be made, or its file system has no locks, labs do not share devices, and nothing waits.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ DEVICE = "CERANK_DEVICE"  # environment of a worker: the device's key, which its
 
 
 class LockOwner(msgspec.Struct, frozen=True):
-    """Whose worker uses a device."""
+    """The run that uses a device."""
 
     lab: str  # the lab's folder
     run: str  # the run's name
 
     def is_of(self, lab: Path) -> bool:
-        """Whether the run is in that lab."""
+        """Return whether the run is in that lab."""
         return self.lab == str(lab.resolve())
 
     def __str__(self) -> str:
@@ -46,14 +46,14 @@ UNKNOWN_OWNER = LockOwner("", "")  # the file says nothing readable
 
 
 class DeviceLock:
-    """A device's lock, held until `release` or the death of every process that has the descriptor."""
+    """The lock on a device, held until `release` or the death of every process that has the descriptor."""
 
     def __init__(self, handle: disk.Handle) -> None:
         self._handle: disk.Handle | None = handle
 
     @property
     def descriptor(self) -> int:
-        """The open file that holds the lock, for a worker to inherit.
+        """Return the open file that holds the lock, for a worker to inherit.
 
         Raises:
             ValueError: it was let go of; a fault of the program.
@@ -63,7 +63,7 @@ class DeviceLock:
         return self._handle.descriptor
 
     def release(self) -> None:
-        """Gives the device back."""
+        """Release the device."""
         if self._handle is not None:
             with contextlib.suppress(OSError, RunFailedError):
                 disk.truncate(self._handle, 0)  # while it is ours: the next one must not be taken for this one
@@ -72,7 +72,7 @@ class DeviceLock:
         self.hand_over()
 
     def hand_over(self) -> None:
-        """Closes this process's copy: the lock lives on in the worker that inherited it."""
+        """Close this process's copy: the lock lives on in the worker that inherited it."""
         if self._handle is not None:
             handle, self._handle = self._handle, None
             with contextlib.suppress(OSError):
@@ -80,20 +80,20 @@ class DeviceLock:
 
 
 def lock_folder(environ: Mapping[str, str]) -> Path:
-    """Where the locks are.
+    """Return the folder of the locks.
 
     Not in XDG_RUNTIME_DIR, which goes when its user logs out while a detached worker goes on; nor by TMPDIR, which
     differs from one job of a cluster to the next.
     """
-    given = environ.get(FOLDER)
-    if given:
-        return Path(given)
+    named = environ.get(FOLDER)
+    if named:
+        return Path(named)
     shared = Path("/tmp")  # noqa: S108 - a folder of the user's own within it, and looked at before it is used
     return (shared if shared.is_dir() else Path(tempfile.gettempdir())) / f"cerank-devices-{os.getuid()}"
 
 
 def lock_problem(environ: Mapping[str, str] = os.environ) -> str:
-    """Why devices are not shared out between labs here; "" where they are. Makes the folder."""
+    """Return why labs do not share devices here; "" if they do. Makes the folder."""
     where = lock_folder(environ)
     wrong = _folder_problem(where)
     if wrong:
@@ -105,30 +105,30 @@ def lock_problem(environ: Mapping[str, str] = os.environ) -> str:
 
 
 def _folder_problem(where: Path) -> str:
-    """Why the folder cannot be used; "" where it is this user's, and nobody else can put anything there."""
+    """Return why the folder cannot be used; "" if it is this user's, and nobody else can write to it."""
     if not where.is_absolute():
-        return "not an absolute path, so another folder for each program"
+        return "not an absolute path, so each program would use another folder"
     try:
         with contextlib.suppress(FileExistsError):
             where.mkdir(mode=0o700)
-        found = where.lstat()
+        state = where.lstat()
     except OSError as error:
         return f"cannot be made: {(error.strerror or '').lower()}"
-    if not stat.S_ISDIR(found.st_mode):
+    if not stat.S_ISDIR(state.st_mode):
         return "not a folder"
-    if found.st_uid != os.getuid():
+    if state.st_uid != os.getuid():
         return "belongs to another user"
-    return "others may look or write there" if found.st_mode & 0o077 else ""
+    return "other users may read or write it" if state.st_mode & 0o077 else ""
 
 
 def acquire(key: str, lab: Path, run: str, environ: Mapping[str, str] = os.environ) -> DeviceLock | LockOwner | None:
-    """The device for a run: the lock; or who has it; or None where nothing is shared out.
+    """Lock a device for a run: return the lock, or its present owner, or None where locks do not work.
 
     Args:
-        key: of the device: its UUID, or its name where it has none.
-        lab: the run's.
-        run: its name.
-        environ: may name the folder.
+        key: the device's UUID, or its name where it has none.
+        lab: folder of the lab that the run is in.
+        run: name of the run.
+        environ: environment; it may name the folder of the locks.
     """
     where = lock_folder(environ)
     if environ.get(lease.NO_FLOCK) or _folder_problem(where):
@@ -152,7 +152,7 @@ def acquire(key: str, lab: Path, run: str, environ: Mapping[str, str] = os.envir
 
 
 def current_owner(key: str, environ: Mapping[str, str] = os.environ) -> LockOwner | None:
-    """Who uses the device; None where nobody does, or nothing is shared out. Cheap, and changes nothing."""
+    """Return who uses the device; None where nobody does or locks do not work. Cheap, and changes nothing."""
     where = lock_folder(environ)
     path = _path(where, key)
     try:
@@ -169,13 +169,13 @@ def _path(where: Path, key: str) -> Path:
 
 
 def _take_lock(handle: disk.Handle) -> bool | None:
-    """Whether the lock was taken; None where the file system has none that holds."""
+    """Return whether the lock was taken; None where the file system has none that holds."""
     taken = lease.taken_lock(handle.descriptor)
     return _is_same_file(handle) if taken else taken
 
 
 def _is_same_file(handle: disk.Handle) -> bool:
-    """Whether the locked file is still the one of that name; a cleaner of old files may have taken it away."""
+    """Return whether the locked file is still the one of that name; a cleaner of old files may have removed it."""
     try:
         return os.path.samestat(os.fstat(handle.descriptor), handle.path.stat())
     except OSError:

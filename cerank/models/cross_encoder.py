@@ -1,4 +1,4 @@
-"""The cross-encoder: a pretrained encoder, a pooling, a linear head; loaded and saved without running foreign code."""
+"""Load and save the cross-encoder, a pretrained encoder with pooling and a linear head; runs no foreign code."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from cerank.kernels import dropout
 from cerank.models import model_folders
 from cerank.models.bases import CHECKPOINT_CONFIG, HEAD_WEIGHTS, BaseFiles, Pooling
 from cerank.text.safe_text import shown
-from cerank.tokenization.tokens import PaddedBatch
+from cerank.tokenization.tokens import PaddedBatch, TokenLimits
 
 
 class CrossEncoder(nn.Module):
-    """Scores pairs. With pooling "mean" or "product" the head is `head`; with "classifier" it is in the encoder."""
+    """A cross-encoder. With pooling "mean" or "product" its head is `head`; with "classifier" it is in the encoder."""
 
     def __init__(self, encoder: nn.Module, pooling: Pooling, head: nn.Linear | None) -> None:
         super().__init__()
         self.encoder, self.pooling, self.head = encoder, pooling, head
 
     def forward(self, batch: PaddedBatch) -> Tensor:
-        """Scores (pairs,) in float32, whatever precision the encoder ran in."""
+        """Return scores (pairs,) in float32, whatever precision the encoder ran in."""
         inputs = {"input_ids": batch.ids, "attention_mask": batch.mask}
         if batch.has_types:
             inputs["token_type_ids"] = batch.segments
@@ -44,7 +44,7 @@ class CrossEncoder(nn.Module):
             return self.head(self._pooled(hidden, batch)).squeeze(-1)  # type: ignore[no-any-return]
 
     def _pooled(self, hidden: Tensor, batch: PaddedBatch) -> Tensor:
-        """(pairs, hidden size), from (pairs, longest, hidden size)."""
+        """Return (pairs, hidden size), from the last hidden states (pairs, longest, hidden size)."""
         if self.pooling == "mean":
             return _mean(hidden, batch.mask)
         query = normalize(_mean(hidden, batch.mask - batch.segments), dim=1)
@@ -52,16 +52,26 @@ class CrossEncoder(nn.Module):
 
 
 def _mean(hidden: Tensor, mask: Tensor) -> Tensor:
-    """The mean of the states where `mask` is 1."""
+    """Return (pairs, hidden size): the mean of the states where `mask` (pairs, longest) is 1."""
     weights = mask.unsqueeze(-1).float()
     return (hidden * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
 
 
 def load(files: BaseFiles, pooling: str, seed: int) -> CrossEncoder:
-    """The base with a head; what is not in its weights (a new head) is drawn from `seed`.
+    """Return the base with a head, as a cross-encoder; weights that its files do not hold are sampled from `seed`.
+
+    Args:
+        files: files of the base, as `bases.locate` finds them.
+        pooling: "product", "mean" or "classifier"; "auto" takes the base's own.
+        seed: seed of a new head's weights.
 
     Raises:
         UsageError: the folder holds no encoder that transformers' Auto classes know.
+
+    Example:
+        >>> model = load(locate("minilm"), "auto", seed=1)  # doctest: +SKIP
+        >>> model.pooling  # doctest: +SKIP
+        'product'
     """
     from transformers import AutoModel, AutoModelForSequenceClassification
     from transformers.utils import logging
@@ -93,7 +103,7 @@ def load(files: BaseFiles, pooling: str, seed: int) -> CrossEncoder:
 
 
 def _select_layers(encoder: Any, layers: Sequence[int]) -> None:
-    """Drop all layers of an encoder of BERT's family but those at `layers`, in that order."""
+    """Keep only the layers at `layers`, in that order, of an encoder of BERT's family."""
     stack = encoder.encoder
     stack.layer = nn.ModuleList([stack.layer[number] for number in layers])
     encoder.config.num_hidden_layers = len(layers)
@@ -107,7 +117,7 @@ def _equalize_token_types(encoder: Any) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """The first line of what a library says, with the kind of its complaint where it says nothing."""
+    """Return the first line of a library's message, or the kind of its error where it has no message."""
     return shown(next(iter(str(error).splitlines()), ""), 300) or type(error).__name__
 
 
@@ -115,7 +125,7 @@ COSINE_SCALE = 20.0  # scores of a new product head: 20 times the cosine, the sp
 
 
 def _head(folder: Path, pooling: Pooling, size: int) -> nn.Linear:
-    """The linear head: the saved one, or a new one; of small random weights for a mean, the cosine for a product."""
+    """Return the linear head: the saved one, or a new one with small random weights (mean) or the cosine (product)."""
     head = nn.Linear(size, 1)
     saved = folder / HEAD_WEIGHTS
     if saved.is_file():
@@ -131,7 +141,7 @@ def _head(folder: Path, pooling: Pooling, size: int) -> nn.Linear:
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """The fast tokenizer of a model folder.
+    """Return the fast tokenizer of a model folder.
 
     Raises:
         UsageError: there is none that transformers can load.
@@ -146,7 +156,7 @@ def load_tokenizer(folder: Path) -> Any:
 
 
 def set_dropout(model: CrossEncoder, rate: float | None) -> None:
-    """Sets every dropout of the model to `rate`; None leaves the base's own."""
+    """Set every dropout of the model to `rate`; None leaves the base's own."""
     if rate is None:
         return
     for module in model.modules():
@@ -164,9 +174,9 @@ def freeze(model: CrossEncoder, what: str, layers: int = 0) -> None:
     that is trained need no backward pass, which is two thirds of their time.
 
     Args:
-        model: whose encoder it is.
+        model: the cross-encoder.
         what: "positions" (their embeddings), all "embeddings", or "nothing".
-        layers: how many layers, counted from the bottom.
+        layers: number of layers to freeze, counted from the bottom.
 
     Raises:
         UsageError: the encoder has fewer layers.
@@ -189,34 +199,35 @@ def freeze(model: CrossEncoder, what: str, layers: int = 0) -> None:
 _LAYER_NUMBER = re.compile(r"\.(?:layer|layers)\.([0-9]+)\.")  # what encoders of transformers call them
 
 
-def save(
-    model: CrossEncoder,
-    tokenizer: Any,
-    folder: Path,
-    max_length: int,
-    max_query_length: int,
-    *,
-    max_document_length: int = 0,
-    truncation: str = "document",
-) -> None:
-    """Writes a model folder that transformers and sentence-transformers load.
+def save(model: CrossEncoder, tokenizer: Any, folder: Path, limits: TokenLimits) -> None:
+    """Write a model folder that transformers and sentence-transformers load.
 
     A classifier loads with AutoModelForSequenceClassification; it and "mean" load as sentence-transformers'
     CrossEncoder with equal scores, wherever the query needs no cut. A "product" no other library can express: its
-    encoder loads with AutoModel, and its README says the rest. `cerank.json` holds what those formats have no word for.
+    encoder loads with AutoModel, and its README says the rest. `cerank.json` holds what those formats cannot express.
+
+    Args:
+        model: the cross-encoder, on any device.
+        tokenizer: the base's tokenizer, as transformers loads it.
+        folder: where to write; it is made if it does not exist.
+        limits: lengths in tokens that the model was trained with.
     """
     folder.mkdir(parents=True, exist_ok=True)
     encoder: Any = model.encoder
     if model.head is None:
         encoder.config.sentence_transformers = {"activation_fn": "torch.nn.modules.linear.Identity"}
     encoder.save_pretrained(folder)
-    tokenizer.model_max_length = max_length
+    tokenizer.model_max_length = limits.max_length
     tokenizer.backend_tokenizer.no_truncation()  # it keeps its last call's, which a resumed attempt may not have made
     tokenizer.save_pretrained(folder)
-    mark: dict[str, object] = {"pooling": model.pooling, "max_length": max_length, "max_query_length": max_query_length}
-    if (max_document_length, truncation) != (0, "document"):
-        mark |= {"max_document_length": max_document_length, "truncation": truncation}
-    _write_json(folder / CHECKPOINT_CONFIG, mark)
+    config: dict[str, object] = {
+        "pooling": model.pooling,
+        "max_length": limits.max_length,
+        "max_query_length": limits.max_query_length,
+    }
+    if (limits.max_document_length, limits.truncation) != (0, "document"):
+        config |= {"max_document_length": limits.max_document_length, "truncation": limits.truncation}
+    _write_json(folder / CHECKPOINT_CONFIG, config)
     if model.head is not None:
         weights = {
             f"linear.{name}": value.detach().cpu().contiguous() for name, value in model.head.state_dict().items()
@@ -229,7 +240,7 @@ def save(
 
 
 def _write_sentence_transformers(size: int, folder: Path) -> None:
-    """The files by which sentence-transformers >= 5.4 builds encoder, mean pooling and head as a CrossEncoder."""
+    """Write the files from which sentence-transformers >= 5.4 builds a CrossEncoder with mean pooling and head."""
     modules = [
         ("", "sentence_transformers.base.modules.transformer.Transformer"),
         ("1_Pooling", "sentence_transformers.sentence_transformer.modules.pooling.Pooling"),
@@ -281,7 +292,7 @@ Three lines of cerank load all of it:
 
 
 def _model_card(pooling: Pooling) -> str:
-    """The model folder's README: how to load it, and what cannot."""
+    """Return the text of the model folder's README: how to load it, and what cannot."""
     elsewhere = "\n    from sentence_transformers import CrossEncoder\n"
     elsewhere += '    CrossEncoder("this folder").predict([("a query", "a passage")])\n'
     return (
@@ -294,24 +305,31 @@ def _model_card(pooling: Pooling) -> str:
     )
 
 
-class CheckpointConfig:
-    """What `cerank.json` in a checkpoint says: pooling and lengths."""
+class CheckpointConfig(msgspec.Struct, frozen=True):
+    """What `cerank.json` in a checkpoint holds: pooling and lengths."""
 
-    def __init__(self, folder: Path) -> None:
-        """Reads it.
+    pooling: Pooling
+    limits: TokenLimits
+
+    @classmethod
+    def read(cls, folder: Path) -> CheckpointConfig:
+        """Return the configuration of a checkpoint.
 
         Raises:
             MissingError: the folder is no checkpoint of cerank.
+            UsageError: its `cerank.json` cannot be read.
         """
         try:
             values = json.loads(read_file(folder / CHECKPOINT_CONFIG))
-            self.pooling: Pooling = msgspec.convert(values["pooling"], Pooling)
-            self.max_length, self.max_query_length = int(values["max_length"]), int(values["max_query_length"])
-            self.max_document_length = int(values.get("max_document_length", 0))
-            self.truncation = str(values.get("truncation", "document"))
+            limits = TokenLimits(
+                int(values["max_length"]),
+                int(values["max_query_length"]),
+                int(values.get("max_document_length", 0)),
+                str(values.get("truncation", "document")),
+            )
+            return cls(msgspec.convert(values["pooling"], Pooling), limits)
         except FileNotFoundError as error:
-            raise MissingError(
-                f"no {CHECKPOINT_CONFIG}, so this is no checkpoint of cerank", where=str(folder)
-            ) from error
+            what = f"no {CHECKPOINT_CONFIG}, so this is no checkpoint of cerank"
+            raise MissingError(what, where=str(folder)) from error
         except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise UsageError("unreadable", where=str(folder / CHECKPOINT_CONFIG)) from error

@@ -1,4 +1,4 @@
-"""From pairs to scores by the fastest way that is exact for a model: packed where it can be, padded elsewhere.
+"""Compute scores of pairs by the fastest exact way: packed if the model allows it, padded if not.
 
 Invariant: packing is used only after it gave, on pairs of several lengths, the scores that padding gives.
 """
@@ -24,26 +24,20 @@ Score = Callable[[Sequence[Pair]], Tensor]
 
 CPU_TOKEN_BUDGET = 2048  # tokens a batch on a CPU: small enough to stay in cache
 GPU_TOKEN_BUDGET = 65_536
-# tokens; rows for oneDNN are multiples, as it builds a kernel for each number of rows it meets: 5 ms and half a
-# megabyte in bf16, a tenth of that in float32
+# oneDNN builds a kernel for each number of rows it meets (5 ms and half a megabyte in bf16, a tenth of that in
+# float32), so the number of tokens is rounded up to a multiple of this
 _ROW_MULTIPLE = {"fp32": 8, "bf16": 32}
-_CHECKED_LENGTHS = (
-    3,
-    11,
-    11,
-    40,
-    150,
-)  # tokens of the pairs that packing is tried on; the longest exceeds ModernBERT's window
+_CHECKED_LENGTHS = (3, 11, 11, 40, 150)  # tokens of pairs that packing is tried on; 150 exceeds ModernBERT's window
 _TOLERANCE = {"fp32": 1e-4, "bf16": 5e-2}  # of the largest score, or of 1
 
 
 def token_budget(device: torch.device) -> int:
-    """Tokens that go through a model at once where no gradient is wanted."""
+    """Return how many tokens go through a model at once where no gradient is needed."""
     return CPU_TOKEN_BUDGET if device.type == "cpu" else GPU_TOKEN_BUDGET
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:
-    """ "fp32" or "bf16": as asked for, or for "auto" bf16 where the device multiplies it faster than float32."""
+    """Return "fp32" or "bf16": as asked for, or for "auto" bf16 where the device multiplies it faster than float32."""
     if precision != "auto":
         return precision
     if device.type == "cuda":
@@ -52,12 +46,12 @@ def resolve_precision(precision: str, device: torch.device) -> str:
 
 
 class ForwardPass:
-    """Scores pairs with a model as it is at the time, with gradients where torch is asked for them.
+    """Scores pairs with the weights a model has at the time, with gradients where torch is asked for them.
 
     Args:
-        model: its mode decides on dropout.
-        tokens: that the pairs come from.
-        device: where the model is.
+        model: the cross-encoder; in training mode it applies dropout.
+        tokens: the tokenizer that the pairs come from.
+        device: device that the model is on.
         precision: "fp32"; "bf16" for products in bf16, with the sums past the layers, norms and head in float32; or
             "auto" (see `resolve_precision`).
     """
@@ -70,21 +64,21 @@ class ForwardPass:
 
     @property
     def is_packed(self) -> bool:
-        """Whether pairs are packed; found out at the first use."""
+        """Return whether pairs are packed; the first call tries it."""
         if not self._tried:
             self._tried = True
-            found = _packed_model(self._model)
-            self._packed = found if found is not None and self._agrees(found) else None
+            packed = _packed_model(self._model)
+            self._packed = packed if packed is not None and self._agrees(packed) else None
         return self._packed is not None
 
     @property
     def supports_threads(self) -> bool:
-        """Whether several batches may go through at once, each by a thread of its own."""
+        """Return whether several batches may go through at once, each in a thread of its own."""
         return self._device.type == "cpu"
 
     @property
     def supports_threaded_backward(self) -> bool:
-        """Whether threads may each go there and back through the model, in graphs that share nothing but weights."""
+        """Return whether threads may run forward and backward at once, in graphs that share nothing but weights."""
         return (
             self.supports_threads
             and self.is_packed
@@ -92,31 +86,31 @@ class ForwardPass:
         )
 
     @property
-    def trained(self) -> list[Tensor]:
-        """The weights that want gradients."""
+    def trained_weights(self) -> list[Tensor]:
+        """Return the weights that are trained."""
         return [parameter for parameter in self._model.parameters() if parameter.requires_grad]
 
     @contextlib.contextmanager
     def scoring(self) -> Iterator[Score]:
-        """Within, the model's weights are taken as they are now; scores are (pairs,) in float32.
+        """Yield a function from pairs to scores (pairs,) in float32, with the weights as they are on entry.
 
         The pairs of a call should be sorted by length, and be all that is to go through the model at once.
         """
-        narrow = self.precision == "bf16"
+        is_bf16 = self.precision == "bf16"
         if self.is_packed and self._packed is not None:
-            # the outer autocast keeps what those within cast, to its end
+            # one outer autocast: the weights that are cast within it are kept until it ends
             with torch.autocast(self._device.type, enabled=False), self._scorer(self._packed) as score:
                 yield score
             return
 
         def padded(pairs: Sequence[Pair]) -> Tensor:
-            with torch.autocast(self._device.type, torch.bfloat16, enabled=narrow):
+            with torch.autocast(self._device.type, torch.bfloat16, enabled=is_bf16):
                 return self._model(self._tokens.batch(pairs, self._device))  # type: ignore[no-any-return]
 
         yield padded
 
     def probe_memory(self, tokens: int, longest: int) -> None:
-        """Takes `tokens` tokens there and back, in pairs of `longest`: what a part of a step may come to at most."""
+        """Run `tokens` tokens forward and backward, in pairs of `longest`: the most that a microbatch may need."""
         settings: Any = self._model.encoder.config
         pair = self._example(min(longest, settings.max_position_embeddings - 4))
         with self.scoring() as score:
@@ -124,9 +118,9 @@ class ForwardPass:
 
     @contextlib.contextmanager
     def _scorer(self, packed: _PackedModel) -> Iterator[Score]:
-        # other products on a CPU are MKL's, which builds none
-        meets_onednn = self.supports_threads and (self.precision == "bf16" or torch.is_inference_mode_enabled())
-        step = _ROW_MULTIPLE[self.precision] if meets_onednn else 1
+        # other products on a CPU are MKL's, which builds no such kernels
+        uses_onednn = self.supports_threads and (self.precision == "bf16" or torch.is_inference_mode_enabled())
+        step = _ROW_MULTIPLE[self.precision] if uses_onednn else 1
 
         def score(pairs: Sequence[Pair]) -> Tensor:
             row = pack(pad_row(pairs, step), self._tokens.has_types, self._device)
@@ -137,7 +131,7 @@ class ForwardPass:
 
     @torch.inference_mode()
     def _agrees(self, packed: _PackedModel) -> bool:
-        """Whether packed scores are those of padded pairs; says so where they are not, or where packing fails."""
+        """Return whether packed scores are those of padded pairs; warn where they are not, or where packing fails."""
         pairs = [self._example(length) for length in _CHECKED_LENGTHS]
         modes = {module: module.training for module in self._model.modules()}
         self._model.eval()
@@ -145,13 +139,13 @@ class ForwardPass:
             with torch.autocast(self._device.type, torch.bfloat16, enabled=self.precision == "bf16"):
                 expected = self._model(self._tokens.batch(pairs, self._device))
             with torch.autocast(self._device.type, enabled=False), self._scorer(packed) as score:
-                found = score(pairs)
-            apart = float((found - expected).abs().max())
+                scores = score(pairs)
+            difference = float((scores - expected).abs().max())
             allowed = _TOLERANCE[self.precision] * max(1.0, float(expected.abs().max()))
-            # a model whose weights are broken gives no score to compare; whoever asks for scores hears of it
-            if apart <= allowed or not bool(expected.isfinite().all()):
+            # broken weights give no score to compare; the caller that asks for scores gets an error
+            if difference <= allowed or not bool(expected.isfinite().all()):
                 return True
-            reason = f"packed scores are {apart:.2g} off"
+            reason = f"packed scores are {difference:.2g} off"
         except (RuntimeError, AttributeError, TypeError, KeyError, ValueError) as error:  # another version's modules
             reason = f"{type(error).__name__}: {str(error)[:200]}"
         finally:
@@ -161,7 +155,7 @@ class ForwardPass:
         return False
 
     def _example(self, length: int) -> Pair:
-        """A pair of `length` tokens at most that the model can read, of any ids but padding's."""
+        """Return a pair of at most `length` tokens that the model can read, of any ids but padding's."""
         settings: Any = self._model.encoder.config
         longest = min(length, settings.max_position_embeddings - 4)
         ids = [1 + (17 * at + length) % (settings.vocab_size - 1) for at in range(longest)]
@@ -169,13 +163,13 @@ class ForwardPass:
 
 
 class _PackedModel:
-    """A cross-encoder over packs: its encoder, and its pooling and head done pair by pair."""
+    """A cross-encoder over packed pairs: its encoder, with pooling and head applied pair by pair."""
 
     def __init__(self, model: CrossEncoder, encoder: PackedEncoder, head: Head | None) -> None:
         self._model, self.encoder, self._head = model, encoder, head
 
     def scores(self, row: Pack, weights: Any) -> Tensor:
-        """Scores (pairs,) in float32."""
+        """Return scores (pairs,) in float32."""
         model: Any = self._model
         if self._head is None:
             return model.head(self._pooled(row, weights)).squeeze(-1)  # type: ignore[no-any-return]
@@ -187,7 +181,7 @@ class _PackedModel:
         return self._head(model.encoder, pooled).squeeze(-1)
 
     def _pooled(self, row: Pack, weights: Any) -> Tensor:
-        """(pairs, size), as the model's pooling has it."""
+        """Return (pairs, hidden size), pooled as the model's pooling says."""
         states = self.encoder.states(row, weights, firsts=False)
         if self._model.pooling == "mean":
             return _span_means(row, states, torch.ones_like(row.segments))
@@ -195,10 +189,10 @@ class _PackedModel:
         return query * normalize(_span_means(row, states, row.segments), dim=1)
 
 
-def _span_means(row: Pack, states: Tensor, wanted: Tensor) -> Tensor:
-    """(pairs, size): the mean of each pair's states (tokens, size) where `wanted` (tokens,) is 1."""
+def _span_means(row: Pack, states: Tensor, mask: Tensor) -> Tensor:
+    """Return (pairs, size): the mean of each pair's states (tokens, size) where `mask` (tokens,) is 1."""
     out = []
-    for span, part, chosen in zip(row.spans, row.split(states), row.split(wanted), strict=True):
+    for span, part, chosen in zip(row.spans, row.split(states), row.split(mask), strict=True):
         weights = chosen.view(span.pairs, span.length, 1).to(states.dtype)
         total = (part.view(span.pairs, span.length, -1) * weights).sum(dim=1)
         out.append(total / weights.sum(dim=1).clamp(min=1))
@@ -206,7 +200,7 @@ def _span_means(row: Pack, states: Tensor, wanted: Tensor) -> Tensor:
 
 
 def mean_pooler(base: Any) -> Callable[[Sequence[Pair]], Tensor]:
-    """What gives (texts, size): the means of the last hidden states of texts that an encoder of BERT's family reads.
+    """Return a function from texts to the means (texts, size) of their last hidden states.
 
     It has the weights as they are now.
     """
@@ -221,11 +215,11 @@ def mean_pooler(base: Any) -> Callable[[Sequence[Pair]], Tensor]:
 
 
 def _packed_model(model: CrossEncoder) -> _PackedModel | None:
-    """The model over packs; None where its architecture is not known to allow it."""
-    whole: Any = model.encoder
+    """Return the model over packed pairs; None where its architecture is not known to allow it."""
+    full: Any = model.encoder
     if model.head is not None:
-        encoder = packed_encoder(whole)
+        encoder = packed_encoder(full)
         return _PackedModel(model, encoder, None) if encoder is not None else None
-    head, base = classifier_head(whole), getattr(whole, whole.base_model_prefix, None)
+    head, base = classifier_head(full), getattr(full, full.base_model_prefix, None)
     encoder = packed_encoder(base) if base is not None else None
     return _PackedModel(model, encoder, head) if encoder is not None and head is not None else None

@@ -1,9 +1,10 @@
-"""Texts of a collection as token ids on disk, tokenized once for every run that reads them.
+"""Read the token ids of a collection's texts from disk, where they were tokenized once for every run.
 
-Invariant: the ids of a text are those that tokenizing it on the fly gives, or the text is not found here at all.
+Invariant: the ids of a text are those that tokenizing it on the fly gives, or the text is missing here.
 
-A `TokenShard` holds the texts of one kind under `CACHE/tokens/KEY`, the key a hash over the tokenizer, the collection and
-the format. Row i is `ids[offsets[i]:offsets[i + 1]]`, without special tokens, cut at `MAX_STORED_TOKENS` tokens. Files:
+A `TokenShard` holds the texts of one kind under `CACHE/tokens/KEY`; the key is a hash over the tokenizer, the
+collection and the format. Row i is `ids[offsets[i]:offsets[i + 1]]`, without special tokens, cut at
+`MAX_STORED_TOKENS` tokens. Files:
 
     ids.bin       uint16 (uint32 where the vocabulary is larger), little-endian, all rows end to end
     offsets.bin   uint64, one more than there are rows
@@ -38,7 +39,7 @@ FORMAT = 1  # another number makes every old store unknown
 
 
 class ShardManifest(msgspec.Struct, frozen=True, kw_only=True):
-    """COMPLETE.json of a shelf."""
+    """Contents of a shard's COMPLETE.json."""
 
     kind: Kind
     rows: int
@@ -49,7 +50,7 @@ class ShardManifest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def tokenizer_sha256(tokenizer: Any) -> str:
-    """SHA-256 over all that decides a fast tokenizer's ids; "" for one that is not fast, which has no store.
+    """Return the SHA-256 over all that decides a fast tokenizer's ids; "" for a slow one, which has no store.
 
     What a call leaves behind in it (truncation, padding) does not count; the version of the package does.
     """
@@ -63,7 +64,7 @@ def tokenizer_sha256(tokenizer: Any) -> str:
 
 
 def shard_key(tokenizer: Any, kind: Kind, dataset: Dataset) -> str:
-    """The name of a shelf in the cache: documents by their collection, queries by their whole dataset."""
+    """Return the name of a shard in the cache: documents by their collection, queries by their whole dataset."""
     content = dataset.documents.fingerprint() if kind == "document" else dataset.identity
     return hashlib.sha256(
         repr((FORMAT, MAX_STORED_TOKENS, kind, content, tokenizer_sha256(tokenizer))).encode()
@@ -71,7 +72,7 @@ def shard_key(tokenizer: Any, kind: Kind, dataset: Dataset) -> str:
 
 
 class TokenShard:
-    """The token ids of a collection's texts of one kind, memory-mapped; `tokenize_collection.build` makes them."""
+    """The memory-mapped token ids of a collection's texts of one kind; `tokenize_collection.build` makes them."""
 
     def __init__(self, folder: Path, contents: ShardManifest) -> None:
         self.folder, self.contents = folder, contents
@@ -82,75 +83,75 @@ class TokenShard:
 
     @cached_property
     def tokens(self) -> Ids:
-        """Ids of all rows, end to end."""
+        """Return the ids of all rows, end to end."""
         return mapped(self.folder / "ids.bin", f"<u{self.contents.bytes_each}")
 
     @cached_property
     def offsets(self) -> NDArray[np.uint64]:
-        """(rows + 1,): where in `tokens` each row starts."""
+        """Return (rows + 1,): where in `tokens` each row starts."""
         return mapped(self.folder / "offsets.bin", "<u8")
 
     def rows(self, keys: Sequence[str]) -> NDArray[np.int64]:
-        """(keys,): the row of each key; -1 where there is none."""
+        """Return (keys,): the row of each key; -1 where there is none."""
         return self._keys.rows(keys)
 
     def ids(self, row: int) -> Ids:
-        """The ids of a row, a view into the map: nothing is copied."""
+        """Return the ids of a row as a view into the map: nothing is copied."""
         return self.tokens[int(self.offsets[row]) : int(self.offsets[row + 1])]
 
 
 class TokenStore:
-    """What is tokenized of one dataset: its documents, its queries, or both.
+    """The stored token ids of one dataset: its documents, its queries, or both.
 
     Args:
-        documents: the shelf of its documents; None where they were not tokenized ahead.
-        queries: the shelf of its queries, likewise.
+        documents: the shard of the dataset's documents; None if they were not tokenized ahead.
+        queries: the shard of the dataset's queries; None if they were not tokenized ahead.
     """
 
     def __init__(self, documents: TokenShard | None, queries: TokenShard | None) -> None:
-        self._shelves: dict[str, TokenShard | None] = {"document": documents, "query": queries}
+        self._shards: dict[str, TokenShard | None] = {"document": documents, "query": queries}
 
     def shard(self, kind: str) -> TokenShard | None:
-        """The shelf of "document" or "query"."""
-        return self._shelves[kind]
+        """Return the shard of "document" or "query"."""
+        return self._shards[kind]
 
     def lengths(self, kind: str, keys: Sequence[str]) -> NDArray[np.int64]:
-        """(keys,): tokens kept of each text, at most `MAX_STORED_TOKENS`; -1 for a text that is not here."""
-        shelf = self._shelves[kind]
-        if shelf is None:
+        """Return (keys,): stored tokens of each text, at most `MAX_STORED_TOKENS`; -1 for a text that is not here."""
+        shard = self._shards[kind]
+        if shard is None:
             return np.full(len(keys), -1, dtype=np.int64)
-        rows = shelf.rows(keys)
-        found = (shelf.offsets[rows + 1] - shelf.offsets[np.maximum(rows, 0)]).astype(np.int64)
-        return np.where(rows < 0, -1, found)
+        rows = shard.rows(keys)
+        lengths = (shard.offsets[rows + 1] - shard.offsets[np.maximum(rows, 0)]).astype(np.int64)
+        return np.where(rows < 0, -1, lengths)
 
     def ids_of_many(self, kind: str, keys: Sequence[str], limit: int) -> list[Ids | None]:
-        """The first `limit` ids of each text, without special tokens: views into the map.
+        """Return the first `limit` ids of each text, without special tokens, as views into the map.
 
-        None for a text that is not here, and for one that was cut at `MAX_STORED_TOKENS` when more are asked for: the caller
-        tokenizes those itself, with truncation at `limit`, and has the same ids.
+        None for a text that is not here, and for one that was cut at `MAX_STORED_TOKENS` when more are asked for: the
+        caller tokenizes those itself, with truncation at `limit`, and gets the same ids.
         """
-        shelf = self._shelves[kind]
-        if shelf is None:
+        shard = self._shards[kind]
+        if shard is None:
             return [None] * len(keys)
-        found: list[Ids | None] = []
-        for row in shelf.rows(keys).tolist():
-            ids = shelf.ids(row) if row >= 0 else None
+        all_ids: list[Ids | None] = []
+        for row in shard.rows(keys).tolist():
+            ids = shard.ids(row) if row >= 0 else None
             is_cut = ids is not None and limit > MAX_STORED_TOKENS and len(ids) >= MAX_STORED_TOKENS
-            found.append(None if ids is None or is_cut else ids[:limit])
-        return found
+            all_ids.append(None if ids is None or is_cut else ids[:limit])
+        return all_ids
 
     def ids(self, kind: str, key: str, limit: int) -> Ids | None:
-        """As `ids_of_many`, for one text."""
+        """Return what `ids_of_many` returns, for one text."""
         return self.ids_of_many(kind, [key], limit)[0]
 
 
 def shard_folder(cache: Path, key: str) -> Path:
-    """Where the shelf of that key stands."""
+    """Return the folder of the shard with that key."""
     return cache / "tokens" / key
 
 
 def open_shard(folder: Path) -> TokenShard | None:
-    """The shelf in `folder`, or None where there is none, or a file is not as long as it was written.
+    """Return the shard in `folder`; None if there is none, or a file is not as long as it was written.
 
     The files' hashes are not computed here: they are gigabytes. `tokenize_collection.verify` does.
     """
@@ -164,7 +165,7 @@ def open_shard(folder: Path) -> TokenShard | None:
 
 
 def open_token_store(tokenizer: Any, dataset: Dataset, cache: Path) -> TokenStore | None:
-    """What `cerank data tokenize` has kept of the dataset for this tokenizer; None where that is nothing.
+    """Return what `cerank data tokenize` stored of the dataset for this tokenizer; None if nothing.
 
     Args:
         tokenizer: of the base, or of a stage's model: what counts is what it does, not where it is.

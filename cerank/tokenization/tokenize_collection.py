@@ -1,6 +1,6 @@
-"""Making the store of a collection's token ids: in parallel, piece by piece, so that a kill loses one piece.
+"""Tokenize a collection to disk: in parallel, and piece by piece, so that a kill loses one piece.
 
-Invariant: rows are in the order in which the dataset gives its texts; a shelf stands under its final name only whole.
+Invariant: rows are in the order in which the dataset gives its texts; a shard stands under its final name only whole.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from cerank.tokenization.token_store import (
     tokenizer_sha256,
 )
 
-_WORK_FILES = ("lengths.bin", "progress.json")  # of a shelf that is being made
+_WORK_FILES = ("lengths.bin", "progress.json")  # of a shard that is being made
 PIECE_TEXTS = 50_000  # texts tokenized at once, by as many threads as the tokenizer takes; the unit of resuming
 OnProgress = Callable[[int, int], None]  # texts done, and tokens
 
 
 class _Progress(msgspec.Struct, frozen=True):
-    """What of a half-made shelf is safe on the disk."""
+    """How much of an unfinished shard is safe on the disk."""
 
     rows: int = 0
     tokens: int = 0
@@ -47,17 +47,19 @@ def _ignore_progress(_rows: int, _tokens: int) -> None:
     return
 
 
-def build(tokenizer: Any, kind: Kind, dataset: Dataset, cache: Path, told: OnProgress = _ignore_progress) -> TokenShard:
-    """The shelf of a dataset's texts of one kind, from `cache` or made there; one that was begun is gone on with.
+def build(
+    tokenizer: Any, kind: Kind, dataset: Dataset, cache: Path, on_progress: OnProgress = _ignore_progress
+) -> TokenShard:
+    """Return the shard of a dataset's texts of one kind, from `cache` or made there; an unfinished one is resumed.
 
     Several processes may ask at once: one makes it, the others wait.
 
     Args:
-        tokenizer: a fast one, of the base.
+        tokenizer: the base's tokenizer; it must be a fast one.
         kind: "document" for the whole collection, "query" for the dataset's queries.
-        dataset: whole: of a part, the queries would be missing.
-        cache: some 160 bytes for each passage of MS MARCO.
-        told: is called after each piece.
+        dataset: the whole dataset; in a part of one, queries would be missing.
+        cache: folder of caches; the shard takes about 160 bytes a passage of MS MARCO.
+        on_progress: called after each piece with the number of texts and tokens so far.
 
     Raises:
         UsageError: the tokenizer has no fast form, or the dataset is a part of one.
@@ -68,31 +70,31 @@ def build(tokenizer: Any, kind: Kind, dataset: Dataset, cache: Path, told: OnPro
     if dataset.part:
         raise UsageError("a part has no store of its own", where=dataset.name, hint="name the whole dataset")
     folder = shard_folder(cache, shard_key(tokenizer, kind, dataset))
-    found = open_shard(folder)
-    if found is not None:
-        return found
+    shard = open_shard(folder)
+    if shard is not None:
+        return shard
     with file_cache.turn(folder, folder.parent):
-        found = open_shard(folder)
-        if found is None:
-            found = _build_shard(tokenizer, kind, dataset, folder, told)
-    return found
+        shard = open_shard(folder)
+        if shard is None:
+            shard = _build_shard(tokenizer, kind, dataset, folder, on_progress)
+    return shard
 
 
-def verify(shelf: TokenShard) -> bool:
-    """Whether every file is, by its hash, the one that was written; reads all of them."""
-    return all(disk.sha256_file(shelf.folder / entry.path) == entry.sha256 for entry in shelf.contents.files)
+def verify(shard: TokenShard) -> bool:
+    """Return whether every file fits its checksum; reads all of them."""
+    return all(disk.sha256_file(shard.folder / entry.path) == entry.sha256 for entry in shard.contents.files)
 
 
-def _build_shard(tokenizer: Any, kind: Kind, dataset: Dataset, folder: Path, told: OnProgress) -> TokenShard:
+def _build_shard(tokenizer: Any, kind: Kind, dataset: Dataset, folder: Path, on_progress: OnProgress) -> TokenShard:
     texts = iter(dataset.documents) if kind == "document" else iter(dataset.queries.items())
     width = 2 if len(tokenizer) <= 1 << 16 else 4
     part = folder.with_suffix(".part")
     disk.make_folder(part)
-    keys, progress = _append_missing(_Encoder(tokenizer, width), texts, part, told)
+    keys, progress = _append_missing(_Encoder(tokenizer, width), texts, part, on_progress)
     where = dataset.name
-    twice = keys.twice()
-    if twice is not None:
-        raise UsageError(f"rows {twice[0]} and {twice[1]} of its {kind} texts have one id", where=where)
+    repeated = keys.twice()
+    if repeated is not None:
+        raise UsageError(f"{kind} texts {repeated[0]} and {repeated[1]} have the same id", where=where)
     lengths = mapped(part / "lengths.bin", "<u2").astype(np.uint64)
     disk.write(part / "offsets.bin", np.concatenate([[0], np.cumsum(lengths)]).astype("<u8").tobytes())
     is_numbered = keys.write(part)
@@ -112,14 +114,14 @@ def _build_shard(tokenizer: Any, kind: Kind, dataset: Dataset, folder: Path, tol
     disk.rename(part, folder)
     for name in _WORK_FILES:  # not before: without them, a kill here would cost all of the work
         disk.remove(folder / name)
-    found = open_shard(folder)
-    if found is None:
-        raise UsageError("the tokens read back otherwise than written", where=str(folder), hint="check the disk")
-    return found
+    shard = open_shard(folder)
+    if shard is None:
+        raise UsageError("checksum mismatch after writing the tokens", where=str(folder), hint="check the disk")
+    return shard
 
 
 class _Encoder:
-    """A copy of a tokenizer that gives ids and nothing else; the one it was made of is left as it is."""
+    """A copy of a tokenizer that returns ids and nothing else; the original is not changed."""
 
     def __init__(self, tokenizer: Any, width: int) -> None:
         from tokenizers import Tokenizer
@@ -130,15 +132,15 @@ class _Encoder:
         self.width = width
 
     def ids(self, texts: list[str]) -> tuple[Ids, NDArray[np.uint16]]:
-        """All ids end to end, and how many each text has."""
-        rows = [one.ids for one in self._backend.encode_batch_fast(texts, add_special_tokens=False)]
+        """Return all ids end to end, and how many each text has."""
+        rows = [encoding.ids for encoding in self._backend.encode_batch_fast(texts, add_special_tokens=False)]
         lengths = np.fromiter(map(len, rows), dtype="<u2", count=len(rows))
         total = int(lengths.sum(dtype=np.int64))
         return np.fromiter(itertools.chain.from_iterable(rows), dtype=f"<u{self.width}", count=total), lengths
 
 
 def _resume_point(part: Path, width: int) -> _Progress:
-    """What an earlier attempt left, its files cut back to it."""
+    """Return how far an earlier attempt got; (0, 0) where it left nothing that can be used."""
     try:
         progress = msgspec.json.decode((part / "progress.json").read_bytes(), type=_Progress)
         sizes = [(part / name).stat().st_size for name in ("ids.bin", "lengths.bin")]
@@ -148,22 +150,22 @@ def _resume_point(part: Path, width: int) -> _Progress:
 
 
 def _append_missing(
-    encoder: _Encoder, texts: Iterator[tuple[str, str]], part: Path, told: OnProgress
+    encoder: _Encoder, texts: Iterator[tuple[str, str]], part: Path, on_progress: OnProgress
 ) -> tuple[Collected, _Progress]:
-    """Appends all that is not there yet; the keys of all rows, and what it came to."""
+    """Append all that is missing; return the keys of all rows, and the total progress."""
     keys, progress = Collected(), _resume_point(part, encoder.width)
     ids, lengths = disk.open_append(part / "ids.bin"), disk.open_append(part / "lengths.bin")
     try:
         disk.truncate(ids, progress.tokens * encoder.width)
         disk.truncate(lengths, progress.rows * 2)
-        for found, counts in _tokenize_ahead(encoder, _missing_texts(texts, keys, progress.rows)):
-            disk.append(ids, found.tobytes())
+        for new_ids, counts in _tokenize_ahead(encoder, _missing_texts(texts, keys, progress.rows)):
+            disk.append(ids, new_ids.tobytes())
             disk.append(lengths, counts.tobytes())
             disk.sync(ids)
             disk.sync(lengths)
-            progress = _Progress(progress.rows + len(counts), progress.tokens + len(found))
+            progress = _Progress(progress.rows + len(counts), progress.tokens + len(new_ids))
             disk.write(part / "progress.json", msgspec.json.encode(progress))
-            told(progress.rows, progress.tokens)
+            on_progress(progress.rows, progress.tokens)
     finally:
         disk.close(ids)
         disk.close(lengths)
@@ -171,7 +173,7 @@ def _append_missing(
 
 
 def _missing_texts(texts: Iterator[tuple[str, str]], keys: Collected, done: int) -> Iterator[list[str]]:
-    """Pieces of the texts behind the first `done`; the keys of all go to `keys`."""
+    """Yield pieces of the texts after the first `done`; the keys of all go to `keys`."""
     while piece := list(
         itertools.islice(texts, min(PIECE_TEXTS, done - len(keys)) if len(keys) < done else PIECE_TEXTS)
     ):
@@ -182,7 +184,7 @@ def _missing_texts(texts: Iterator[tuple[str, str]], keys: Collected, done: int)
 
 
 def _tokenize_ahead(encoder: _Encoder, pieces: Iterable[list[str]]) -> Iterator[tuple[Ids, NDArray[np.uint16]]]:
-    """Each piece's ids; a piece is tokenized, without Python's lock, while the next one is read."""
+    """Yield each piece's ids; a piece is tokenized, without Python's lock, while the next one is read."""
     with ThreadPoolExecutor(max_workers=1) as pool:
         before = None
         for piece in pieces:

@@ -1,6 +1,6 @@
-"""What a stage came to, in numbers that outlive its log: what it drew from, what was mended, how far its weights moved.
+"""Summarize a finished stage in numbers: what it was sampled from, what was repaired, how far its weights moved.
 
-Invariant: a function of the plan alone, so that a stage which was cut and resumed leaves the same bytes.
+Invariant: a function of the plan alone, so that a stage which was stopped and resumed leaves the same bytes.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ class WeightChange(msgspec.Struct, frozen=True):
 
     @property
     def is_negligible(self) -> bool:
-        """Whether the stage hardly moved the model: a rate too small, or too few steps."""
+        """Return whether the stage hardly changed the model: the learning rate is too small, or the steps too few."""
         return self.norm < NEGLIGIBLE_CHANGE
 
 
 class StageSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """One stage of a run."""
+    """Summary of one stage of a run, stored with its model."""
 
     stage: str
     steps: int  # done, early stop included
@@ -51,7 +51,7 @@ class StageSummary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RankingStats(msgspec.Struct, frozen=True, kw_only=True):
-    """What a ranking is like that was measured: how deep, and how much of its order a tie left open."""
+    """Statistics of a ranking that was measured: how deep it is, and how much of its order ties left open."""
 
     queries: int
     shallowest: int  # documents of the query with fewest
@@ -60,7 +60,7 @@ class RankingStats(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def ranking_stats(ranking: Ranking) -> RankingStats:
-    """The facts of a ranking whose ties are broken."""
+    """Return the statistics of a ranking whose ties are broken."""
     depths = [len(docs) for docs in ranking.values()]
     return RankingStats(
         queries=len(ranking),
@@ -71,12 +71,12 @@ def ranking_stats(ranking: Ranking) -> RankingStats:
 
 
 def write(folder: Path, facts: StageSummary) -> None:
-    """Puts the facts into the folder of the stage's model."""
+    """Write the summary to the folder of the stage's model."""
     json_records.save(folder / FILE_NAME, facts)
 
 
 def read(folder: Path) -> StageSummary | None:
-    """The facts in the folder of a stage's model; None where it has none, as those of earlier releases.
+    """Return the summary in the folder of a stage's model; None where it has none, as in earlier releases.
 
     Raises:
         DamagedError: unreadable.

@@ -21,6 +21,7 @@ from cerank.files import disk, journal, json_records, manifests
 from cerank.files.disk import DamagedError
 from cerank.files.lease import Lease
 from cerank.files.source_hash import COMPUTATION, COMPUTING, code_sha256
+from cerank.machine.devices import cpu_model
 from cerank.recipes.plan import Plan
 from cerank.runs import checksums, run_store
 from cerank.runs.layout import ReadingRow, RunFolder
@@ -57,15 +58,6 @@ def versions() -> dict[str, str]:
         with contextlib.suppress(PackageNotFoundError):
             found[name] = version(name)
     return found
-
-
-def cpu_name() -> str:
-    """The processor's name, as the system tells it."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def main() -> int:
@@ -149,7 +141,7 @@ def _carried_out(plan: Plan, folder: RunFolder, number: int, *, notes: Notes, be
         started=json_records.timestamp(now()),
         versions=versions(),
         hostname=socket.gethostname(),
-        cpu=cpu_name(),
+        cpu=cpu_model() or platform.processor() or platform.machine(),
         threads=plan.threads,
         device=plan.device,
         determinism=determinism.make_deterministic(plan.device, plan.threads),

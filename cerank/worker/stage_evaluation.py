@@ -14,8 +14,7 @@ from cerank.core.rankings import Ranking, ordered
 from cerank.evaluation.measures import check, per_query
 from cerank.files import disk, manifests
 from cerank.inference.rerank import Scorer, TextLookup
-from cerank.inference.score_cache import score_cache_key, score_with_cache
-from cerank.inference.score_files import ScoreCache
+from cerank.inference.score_cache import ScoreCache, score_cache_key, score_with_cache
 from cerank.recipes.plan import Plan
 from cerank.runs import checksums
 from cerank.runs.layout import RunFolder
@@ -56,13 +55,13 @@ class _Timed:
         self.pairs, self.seconds = 0, 0.0
 
     def score_candidates(
-        self, wanted: Mapping[str, Sequence[str]], queries: TextLookup, documents: TextLookup
+        self, candidates: Mapping[str, Sequence[str]], queries: TextLookup, documents: TextLookup
     ) -> dict[str, dict[str, float]]:
         """As `Scorer.score_candidates`."""
         began = time.monotonic()
-        found = self._scorer.score_candidates(wanted, queries, documents)
+        found = self._scorer.score_candidates(candidates, queries, documents)
         self.seconds += time.monotonic() - began
-        self.pairs += sum(map(len, wanted.values()))
+        self.pairs += sum(map(len, candidates.values()))
         return found
 
 

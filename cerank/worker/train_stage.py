@@ -25,12 +25,13 @@ from cerank.recipes.plan import Plan
 from cerank.recipes.schema import VALIDATION_LOSS
 from cerank.retrieval.teachers import Repairs
 from cerank.runs.layout import RunFolder
-from cerank.tokenization.tokens import PairTokenizer
+from cerank.tokenization.tokens import PairTokenizer, TokenLimits
 from cerank.training import checkpoints, stage_summary
+from cerank.training.batches import TrainingData
 from cerank.training.checkpoints import TrainingState
-from cerank.training.sampler import Sampler, SamplingStats
+from cerank.training.sampler import Sampler, SamplingStats, TrainingPool
 from cerank.training.stage_summary import StageSummary, WeightChange
-from cerank.training.trainer import Trainer, TrainingData
+from cerank.training.trainer import Trainer
 from cerank.training.validation_loss import ValidationLoss
 from cerank.worker.heartbeat import Beat
 from cerank.worker.run_inputs import Sources
@@ -97,10 +98,10 @@ class StageWork:
         encoder = cross_encoder.load(files, pooling, recipe.seed).to(desk.plan.device)
         before = {key: value.detach().clone() for key, value in encoder.state_dict().items()}
         tokenizer = cross_encoder.load_tokenizer(files.folder)
-        # its own tokens: ids of two datasets may be the same and their texts not, as in train and validation of pydocs
+        # a tokenizer cache of its own: train and validation may use the same ids for different texts, as in pydocs
         apart = self._tokens(tokenizer, recipe.data.validation)
         self._scorer = Scorer(encoder, apart, desk.plan.device, stage.precision)
-        material = TrainingData(
+        data = TrainingData(
             sampler,
             self._tokens(tokenizer, self._training),
             lambda ids: desk.sources.queries(self._training, ids),
@@ -110,7 +111,7 @@ class StageWork:
         trainer = Trainer(self._index, self._name, stage, seed=recipe.seed, folder=folder, device=desk.plan.device)
         desk.beat.enter("train", self._name, self._steps)  # again: loading says nothing of how long a step takes
         self._at = 0
-        state = trainer.train(encoder, material, self)
+        state = trainer.train(encoder, data, self)
         kept = state.best_step if stage.keep == "best" else state.step
         if kept != state.step:
             checkpoints.load_weights(folder / checkpoints.folder_name(kept), encoder)
@@ -120,26 +121,14 @@ class StageWork:
 
     def _tokens(self, tokenizer: Any, dataset: str) -> PairTokenizer:
         """What makes pairs of a dataset's texts, by its token store where there is one."""
-        stage = self._stage
-        made = PairTokenizer(
-            tokenizer, stage.max_length, stage.max_query_length, stage.max_document_length, stage.truncation
-        )
+        made = PairTokenizer(tokenizer, TokenLimits.of_stage(self._stage))
         made.use_token_store(self._desk.sources.token_store(dataset, tokenizer))
         return made
 
     def _seal(self, encoder: CrossEncoder, tokenizer: Any, found: StageSummary) -> None:
         """Writes the model that the stage hands on, whole or not at all."""
-        stage = self._stage
         with manifests.sealed_folder(self.final) as inside:
-            cross_encoder.save(
-                encoder,
-                tokenizer,
-                inside,
-                stage.max_length,
-                stage.max_query_length,
-                max_document_length=stage.max_document_length,
-                truncation=stage.truncation,
-            )
+            cross_encoder.save(encoder, tokenizer, inside, TokenLimits.of_stage(self._stage))
             stage_summary.write(inside, found)
 
     def _facts(self, state: TrainingState, kept: int, supply: SamplingStats, moved: WeightChange) -> StageSummary:
@@ -168,7 +157,8 @@ class StageWork:
         position = Position(self._index, step)
         self._desk.notes.event(
             "stage finished",
-            f"{self._name}: keeps step {found.kept_step} of {step}; best {found.measure} on validation {found.best:.4f} "
+            f"{self._name}: keeps step {found.kept_step} of {step}; "
+            f"best {found.measure} on validation {found.best:.4f} "
             f"at step {found.best_step}; the weights moved by {found.weight_change.norm:.2%} of their norm",
             position,
         )
@@ -191,7 +181,7 @@ class StageWork:
             return self._desk.sources.base()
         name = self._desk.plan.recipe.chain[self._index - 1]
         folder = self._desk.folder.final(self._index - 1, name)
-        return BaseFiles(name, folder, cross_encoder.CheckpointConfig(folder).pooling, fingerprint(folder))
+        return BaseFiles(name, folder, cross_encoder.CheckpointConfig.read(folder).pooling, fingerprint(folder))
 
     def _sampler(self) -> Sampler:
         desk, stage, recipe = self._desk, self._stage, self._desk.plan.recipe
@@ -202,18 +192,20 @@ class StageWork:
         if stage.source == "teacher" and not is_embedded:
             ranking = desk.sources.teacher(self._name, stage, list(dataset.queries))
         else:
-            # another part of the recipe may look deeper; what is learnt here is this stage's own to say
+            # candidates may be cached deeper than this stage's window: cut to it
             ranking = desk.sources.candidates(self._training, inputs.training_first_stage(recipe, stage))
             ranking = ranking.top(stage.window[1])
         sampler = Sampler(
             self._name,
             stage,
             recipe.seed,
-            query_ids=list(dataset.queries),
-            qrels=dataset.qrels,
-            ranking=ranking,
-            has_text=dataset.documents.__contains__,
-            scores=None if is_embedded else ranking.scores,
+            TrainingPool(
+                query_ids=list(dataset.queries),
+                qrels=dataset.qrels,
+                ranking=ranking,
+                has_text=dataset.documents.__contains__,
+                scores=None if is_embedded else ranking.scores,
+            ),
         )
         if is_embedded:  # it orders the same candidates, so it need only be asked for queries that are drawn
             taught = desk.sources.teacher(self._name, stage, sampler.sampled_queries)
@@ -237,11 +229,13 @@ class StageWork:
             f"{self._name} in validation",
             msgspec.structs.replace(stage, groups_per_step=1, in_batch=0, without_pair="skip"),
             recipe.seed,
-            query_ids=self._validation_queries(),
-            qrels=dataset.qrels,
-            ranking=ranking,
-            has_text=dataset.documents.__contains__,
-            scores=ranking.scores,
+            TrainingPool(
+                query_ids=self._validation_queries(),
+                qrels=dataset.qrels,
+                ranking=ranking,
+                has_text=dataset.documents.__contains__,
+                scores=ranking.scores,
+            ),
         )
         desk.notes.event("groups counted", f"validation of {self._name}: {counted(sampler.sampling)}")
         return ValidationLoss(sampler, stage)
@@ -250,15 +244,15 @@ class StageWork:
         dataset = self._desk.sources.datasets[self._desk.plan.recipe.data.validation]
         return list(dataset.queries)[: self._stage.validation_queries or None]
 
-    # what the trainer asks of a watch
+    # the trainer's callback
 
-    def on_step(self, reading: StepMetrics) -> None:
-        """Writes the reading; after a resume, holds it against the one before."""
-        if self._at != reading.step - 1:  # after a resume the first step done here tells where training went on
-            self._desk.beat.enter("train", self._name, self._steps, done=reading.step - 1)
-        self._at = reading.step
-        self._desk.notes.reading(reading)
-        self._desk.beat.advance(1, reading.pairs)
+    def on_step(self, metrics: StepMetrics) -> None:
+        """Log the metrics of a step; after a resume, compare them with those logged before."""
+        if self._at != metrics.step - 1:  # after a resume the first step done here tells where training went on
+            self._desk.beat.enter("train", self._name, self._steps, done=metrics.step - 1)
+        self._at = metrics.step
+        self._desk.notes.reading(metrics)
+        self._desk.beat.advance(1, metrics.pairs)
 
     def validate(self, step: int) -> float:
         """Re-ranks the validation queries with the model as it is, and writes the means."""
@@ -307,20 +301,20 @@ class StageWork:
         return tuple(dict.fromkeys(found))
 
     def before_save(self) -> None:
-        """Puts the readings on the disk: a checkpoint that outlived them would leave a gap that no replay fills."""
+        """Write the log to the disk: a checkpoint that outlived it would leave a gap that no replay fills."""
         self._desk.notes.sync()
 
     def after_save(self, state: TrainingState) -> None:
-        """Notes the checkpoint."""
+        """Log that a checkpoint is on disk."""
         position = Position(self._index, state.step)
         self._desk.notes.event("checkpoint saved", f"{self._name} step {state.step}", position)
 
     def on_rejected(self, reason: str) -> None:
-        """Notes what was damaged or left out."""
+        """Log a damaged checkpoint, or an update that was not made."""
         self._desk.notes.event("rejected", reason)
 
     def on_out_of_memory(self, what: str) -> None:
-        """Notes that less goes through the model at once from here on."""
+        """Log that fewer tokens go through the model at once from here on."""
         self._desk.notes.event("out of memory", f"{self._name}: {what}")
 
     def should_stop(self) -> bool:
@@ -328,14 +322,14 @@ class StageWork:
         return bool(self._desk.stop.reason)
 
 
-def counted(supply: SamplingStats) -> str:
-    """What a stage's data can give, in a sentence."""
-    dropped = f" and left out: {supply.dropped_positives}" if supply.dropped_positives else ""
+def counted(sampling: SamplingStats) -> str:
+    """Return in a sentence what a stage's data can give."""
+    dropped = f" and {sampling.dropped_positives} are not used" if sampling.dropped_positives else ""
     return (
-        f"{supply.usable} of {supply.queries} queries can be learnt from; "
-        f"{supply.without_candidates} have no candidates, {supply.without_positive} no positive, "
-        f"{supply.without_negative} nothing to compare; {supply.undersized} fill less than a group; "
-        f"{supply.unretrieved_positives} positives were not retrieved{dropped}"
+        f"{sampling.usable} of {sampling.queries} queries can be trained on; "
+        f"{sampling.without_candidates} have no candidates, {sampling.without_positive} no positive, "
+        f"{sampling.without_negative} no negative; {sampling.undersized} give undersized groups; "
+        f"{sampling.unretrieved_positives} positives were not retrieved{dropped}"
     )
 
 

@@ -55,8 +55,8 @@ def test_all_are_asked_in_every_turn_and_each_turn_begins_one_further(tmp_path):
 )
 def test_one_that_fails_is_left_out_with_its_reason_while_the_others_go_on(tmp_path, program, within, reason):
     with contender(tmp_path, ANSWERS) as well, contender(tmp_path, program) as ill:
-        assert well.go("x", 30) is not None
-        assert ill.go("x", within) is None
+        assert well.run("x", 30) is not None
+        assert ill.run("x", within) is None
         found = run_interleaved({"ill": RoundEntry(ill, "x"), "well": RoundEntry(well, "x")}, 2, 30)
     assert ill.failure == reason
     assert found["ill"] == []
@@ -66,7 +66,7 @@ def test_one_that_fails_is_left_out_with_its_reason_while_the_others_go_on(tmp_p
 def test_one_that_is_gone_before_it_is_asked_is_lost(tmp_path):
     with contender(tmp_path, "print('', end='')") as one:
         one._process.wait(30)
-        assert one.go("x", 30) is None
+        assert one.run("x", 30) is None
     assert one.failure == "ended with 0"
 
 
@@ -83,16 +83,16 @@ def test_cerank_in_a_process_of_its_own_gives_the_scores_of_this_one(tiny_classi
     files = own_workloads.save_checkpoint(tiny_classifier, tmp_path / "made")
     work = BenchTask(
         name="w",
-        kind="cerank.bench.own_workloads:CerankReranker",
+        implementation="cerank.bench.own_workloads:CerankReranker",
         task="score",
         is_own=True,
         folder=str(files.folder),
         sample=str(tmp_path / "sample.json"),
     )
     with BenchProcess("cerank", os.environ, tmp_path) as one:
-        ready = one.ready(work)
+        ready = one.prepare(work)
         assert ready is not None, one.failure
-        found = one.go("w", 60, scores=str(tmp_path / "scores.json"))
+        found = one.run("w", 60, scores=str(tmp_path / "scores.json"))
     assert isinstance(found, BenchResponse)
     assert found.pairs == 24
     assert found.memory >= ready.memory > 2**20

@@ -56,10 +56,10 @@ class Arena:
         folder = Path.cwd() if entrant.program else None  # the benchmark's own classes are found from here
         made = BenchProcess(name, environment, self.room, entrant.program or COMMAND, folder)
         contender = stack.enter_context(made)
-        contender.ready(
+        contender.prepare(
             BenchTask(
                 name=task,
-                kind=entrant.kind,
+                implementation=entrant.kind,
                 task=task,
                 is_own=entrant.is_own,
                 folder=str(self.files.folder),
@@ -88,7 +88,7 @@ class Arena:
         learner.train(options.warm_up)
         folder = Path(options.keep or self.room / "trained")
         tokenizer = cross_encoder.load_tokenizer(files.folder)
-        cross_encoder.save(learner.model, tokenizer, folder, own_workloads.MAX_LENGTH, own_workloads.MAX_QUERY_LENGTH)
+        cross_encoder.save(learner.model, tokenizer, folder, own_workloads.LIMITS)
         return BaseFiles(files.name, folder, files.pooling, fingerprint(folder))
 
     @property

@@ -71,7 +71,7 @@ def ingest(path: Path, cache: Path) -> None:
 def sample(path: Path, cache: Path, groups: int) -> None:
     """Opens the ranking and draws groups of 8 from ranks 1 to 200, as a stage does."""
     from cerank.recipes.schema import Stage
-    from cerank.training.sampler import Sampler
+    from cerank.training.sampler import Sampler, TrainingPool
     from cerank.trec.ingest import ingested
 
     began = time.perf_counter()
@@ -84,7 +84,10 @@ def sample(path: Path, cache: Path, groups: int) -> None:
     stage = Stage(steps=groups // 16, groups_per_step=16, window=(1, 200))
     began = time.perf_counter()
     sampler = Sampler(
-        "s", stage, 1, query_ids=list(qrels), qrels=qrels, ranking=ranking.top(200), has_text=lambda _: True
+        "s",
+        stage,
+        1,
+        TrainingPool(query_ids=list(qrels), qrels=qrels, ranking=ranking.top(200), has_text=lambda _: True),
     )
     counted = time.perf_counter()
     drawn = sum(len(sampler.groups(step)) for step in range(1, sampler.steps + 1))

@@ -190,7 +190,7 @@ def _gradients(arena: Arena, precision: str) -> Row:
     goal = "<= 1e-5" if precision == "fp32" else ""
     with ExitStack() as stack:
         one = arena.seated(stack, OWN, _figure_of("gradient_error"), "figure", precision)
-        found = one.go("figure", arena.options.within)
+        found = one.run("figure", arena.options.within)
     if found is None:
         return Row(what, goal, f"not measured: {one.failure}")
     return Row(what, goal, f"{found.value:.1e}", found.value <= 1e-5 if goal else None)
@@ -205,8 +205,10 @@ def data(arena: Arena, heard: Callable[[str], None]) -> Iterator[Row]:
     """How fast pairs of tokenized texts are laid end to end for training, against what a GPU would take."""
     heard("assembly")
     with ExitStack() as stack:
-        one = arena.seated(stack, OWN, Entrant("cerank.bench.own_workloads:assembly", is_own=True), "figure", "fp32")
-        found = [one.go("figure", arena.options.within) for _ in range(arena.options.repeats)]
+        one = arena.seated(
+            stack, OWN, Entrant("tests.benchmarks.contenders:assembly_rate", is_own=True), "figure", "fp32"
+        )
+        found = [one.run("figure", arena.options.within) for _ in range(arena.options.repeats)]
     values = [answer.value for answer in found if answer is not None]
     if not values:
         yield Row("assembly of tokenized pairs", "", f"not measured: {one.failure}")
@@ -245,7 +247,7 @@ def _costs(arena: Arena, samples: dict[str, TextSample], heard: Callable[[str], 
 
         def cost(name: str) -> float:
             heard(name)
-            answer = one.go("score", options.within, sample=files[name])
+            answer = one.run("score", options.within, sample=files[name])
             if answer is None:
                 return float("nan")
             found[name].append(answer)

@@ -1,6 +1,6 @@
 """cerank beside its peers on one machine, in one run: speed, equality of scores, memory, and how cost grows.
 
-    pip install 'cerank[peers]'
+    pip install 'cerank[bench]'
     python -m tests.benchmarks.peers --dataset ./trec-dl-2020-top100 --threads 2 --only rerank,train,data
 
 Each contender sits in a process of its own, set up as its user's would be: cerank as its launcher and worker do it,

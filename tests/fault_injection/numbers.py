@@ -23,15 +23,15 @@ from .kills import prepared, result
 
 def _bad_at(step: int, value: float) -> None:
     """From here on, the loss of that step of any stage is `value`."""
-    from cerank.training.gradients import Gradients
+    from cerank.training.trainer import Trainer
 
-    real = Gradients.add
+    real = Trainer.forward_backward
 
-    def add(self: Any, forward: Any, rows: Any, at: int) -> float:
-        loss = real(self, forward, rows, at)
+    def add(self: Any, passes: Any, batch: Any, at: int) -> float:
+        loss = real(self, passes, batch, at)
         return value if at == step else loss
 
-    mock.patch.object(Gradients, "add", add).start()
+    mock.patch.object(Trainer, "forward_backward", add).start()
 
 
 def non_finite(folder: str, steps: Sequence[int] = (1, 2, 3, 4)) -> dict[str, Any]:
@@ -103,14 +103,14 @@ def _holds(step: int, limit: int) -> None:
     import torch
 
     from cerank.models.forward_pass import ForwardPass
-    from cerank.training.gradients import Gradients
+    from cerank.training.trainer import Trainer
 
-    real, whole, now = Gradients.add, ForwardPass.scoring, [0]
+    real, whole, now = Trainer.forward_backward, ForwardPass.scoring, [0]
 
-    def add(self: Any, forward: Any, rows: Any, at: int) -> float:
+    def add(self: Any, passes: Any, batch: Any, at: int) -> float:
         now[0] = at
         try:
-            return real(self, forward, rows, at)
+            return real(self, passes, batch, at)
         finally:
             now[0] = 0  # re-ranking has a bound of its own
 
@@ -125,7 +125,7 @@ def _holds(step: int, limit: int) -> None:
 
             yield guarded
 
-    mock.patch.object(Gradients, "add", add).start()
+    mock.patch.object(Trainer, "forward_backward", add).start()
     mock.patch.object(ForwardPass, "scoring", scoring).start()
 
 

@@ -6,10 +6,9 @@ import pytest
 
 from cerank.inference import score_cache as kept_module
 from cerank.inference.rerank import Scorer
-from cerank.inference.score_cache import score_cache_key, score_with_cache
-from cerank.inference.score_files import ScoreCache
+from cerank.inference.score_cache import ScoreCache, score_cache_key, score_with_cache
 from cerank.models.cross_encoder import load, load_tokenizer
-from cerank.tokenization.tokens import PairTokenizer
+from cerank.tokenization.tokens import PairTokenizer, TokenLimits
 from tests.model_fixtures import WORDS
 
 DOCUMENTS = {f"d{n}": " ".join(WORDS[(n * 7 + j) % 20] for j in range(1 + n % 9)) for n in range(40)}
@@ -20,7 +19,7 @@ class Counting:
     """A scorer that counts the pairs it computes."""
 
     def __init__(self, files):
-        self.scorer = Scorer(load(files, "auto", 3), PairTokenizer(load_tokenizer(files.folder), 24, 8))
+        self.scorer = Scorer(load(files, "auto", 3), PairTokenizer(load_tokenizer(files.folder), TokenLimits(24, 8)))
         self.pairs = 0
 
     def score_candidates(self, wanted, queries, documents):

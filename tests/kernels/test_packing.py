@@ -12,7 +12,7 @@ from cerank.kernels.packed_encoders import BertLikeEncoder
 from cerank.kernels.packing import Span, pack
 from cerank.models.cross_encoder import CrossEncoder, load, load_tokenizer
 from cerank.models.forward_pass import ForwardPass, resolve_precision
-from cerank.tokenization.tokens import Pair, PairTokenizer, batches_by_length
+from cerank.tokenization.tokens import Pair, PairTokenizer, TokenLimits, batches_by_length
 
 CPU = torch.device("cpu")
 SIZES = {"vocab_size": 60, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4}
@@ -248,7 +248,7 @@ def test_varlen_kernels_are_asked_for_what_spans_compute(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "flash_attn", type("M", (), {"flash_attn_varlen_func": kernel}))
     for queries in (query, query[row.starts]):
         for window in (0, 3) if len(queries) == 28 else (0,):
-            how = attention.How(0.3, window=window)
+            how = attention.AttentionOptions(0.3, window=window)
             expected = attention.attend(queries, key, value, row, how)
             close(attention._torch_attention(queries, key, value, row, how), expected)
             close(attention._flash_attention(queries, key, value, row, how), expected)
@@ -264,7 +264,7 @@ def test_the_real_minilm_scores_packed_as_padded_with_long_short_and_empty_texts
         with warnings.catch_warnings():
             warnings.simplefilter("error", UserWarning)
             model = load(minilm, pooling, seed=0).eval()
-        tokens = PairTokenizer(load_tokenizer(minilm.folder), 96, 24)
+        tokens = PairTokenizer(load_tokenizer(minilm.folder), TokenLimits(96, 24))
         tokens.add("query", QUERIES, lambda texts: texts)
         tokens.add("document", PASSAGES, lambda texts: texts)
         rows = [tokens.pair(*pair) for pair in pairs]

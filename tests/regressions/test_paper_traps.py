@@ -35,9 +35,9 @@ from cerank.inference.rerank import Scorer
 from cerank.models.cross_encoder import load, load_tokenizer
 from cerank.recipes.schema import Stage, recipe_from
 from cerank.retrieval.teachers import repair
-from cerank.tokenization.tokens import PairTokenizer
+from cerank.tokenization.tokens import PairTokenizer, TokenLimits
 from cerank.training.losses import LOSSES
-from cerank.training.sampler import Sampler
+from cerank.training.sampler import Sampler, TrainingPool
 from cerank.training.stage_summary import WeightChange, ranking_stats
 from cerank.training.validation_loss import ValidationLoss
 from cerank.worker.train_stage import weight_change
@@ -54,7 +54,10 @@ def recipe_with(**stage):
 
 def sampler(stage, qrels, ranking, **more):
     return Sampler(
-        "s", stage, 1, query_ids=list(ranking), qrels=qrels, ranking=ranking, has_text=lambda _: True, **more
+        "s",
+        stage,
+        1,
+        TrainingPool(query_ids=list(ranking), qrels=qrels, ranking=ranking, has_text=lambda _: True, **more),
     )
 
 
@@ -141,13 +144,13 @@ class TestTrap6GroupsWithoutAPair:
 
     def test_data_without_a_single_pair_is_refused(self):
         stage = Stage(steps=1, loss="ranknet", source="teacher", teacher="t")
-        with pytest.raises(CerankError, match="none of the 1 training queries can be learnt from"):
+        with pytest.raises(CerankError, match="none of the 1 training queries can be used"):
             sampler(stage, {}, {"q1": ["a"]})
 
 
 def test_trap_8_a_base_with_token_types_sees_query_and_document_in_two_segments(tmp_path):
     files = write_tiny(tmp_path / "tiny", "electra")
-    tokens = PairTokenizer(load_tokenizer(files.folder), 16, 8)
+    tokens = PairTokenizer(load_tokenizer(files.folder), TokenLimits(16, 8))
     tokens.add("query", ["q"], lambda _: ["alpha beta"])
     tokens.add("document", ["d"], lambda _: ["gamma delta"])
     batch = tokens.batch([tokens.pair("q", "d")], torch.device("cpu"))
@@ -209,7 +212,9 @@ def test_trap_14_a_threshold_that_labels_of_0_and_1_cannot_meet_is_refused_when_
 class TestTrap15Ties:
     def test_scores_leave_the_model_in_float32_under_bf16_too(self, tmp_path):
         files = write_tiny(tmp_path / "tiny")
-        scorer = Scorer(load(files, "mean", 0), PairTokenizer(load_tokenizer(files.folder), 24, 8), "cpu", "bf16")
+        scorer = Scorer(
+            load(files, "mean", 0), PairTokenizer(load_tokenizer(files.folder), TokenLimits(24, 8)), "cpu", "bf16"
+        )
         pairs = [(WORDS[i % 20], f"{WORDS[(i * 7) % 20]} {WORDS[(i * 3) % 20]}") for i in range(100)]
         scores = torch.tensor(scorer.score(pairs))
         assert (scores != scores.bfloat16().float()).float().mean() > 0.9

@@ -14,7 +14,7 @@ from cerank.files import disk
 from cerank.models.cross_encoder import load_tokenizer
 from cerank.tokenization import token_store, tokenize_collection, tokens
 from cerank.tokenization.token_store import open_shard, open_token_store, tokenizer_sha256
-from cerank.tokenization.tokens import PairTokenizer
+from cerank.tokenization.tokens import PairTokenizer, TokenLimits
 
 TEXTS = ["alpha beta", "", "gamma " * 900, "東京 naïve alpha", "beta\tbeta", "kappa"] + [
     f"mu nu xi {i}" for i in range(40)
@@ -51,13 +51,13 @@ def test_pairs_from_the_store_equal_those_tokenized_on_the_fly(minilm, tmp_path,
     ids = [named.format(place) for place in range(len(TEXTS))]
     dataset = dataset_of(tmp_path / "set", tmp_path / "cache", ids)
     tokenizer = load_tokenizer(minilm.folder)
-    plain = PairTokenizer(tokenizer, length, 32)
+    plain = PairTokenizer(tokenizer, TokenLimits(length, 32))
     expected = pairs_of(plain, dataset, ids)
     for kind in ("document", "query"):
         shelf = tokenize_collection.build(tokenizer, kind, dataset, tmp_path / "cache")
         assert tokenize_collection.verify(shelf)
     store = open_token_store(tokenizer, dataset, tmp_path / "cache")
-    read = PairTokenizer(tokenizer, length, 32)
+    read = PairTokenizer(tokenizer, TokenLimits(length, 32))
     read.use_token_store(store)
     if length <= token_store.MAX_STORED_TOKENS:
         read.add("query", list(dataset.queries), refused)
@@ -90,7 +90,7 @@ def test_the_real_collection_is_kept_as_it_is_tokenized(minilm, shared, tmp_path
     tokenizer = load_tokenizer(minilm.folder)
     tokenize_collection.build(tokenizer, "document", dataset, tmp_path)
     tokenize_collection.build(tokenizer, "query", dataset, tmp_path)
-    read, plain = PairTokenizer(tokenizer, 200, 32), PairTokenizer(tokenizer, 200, 32)
+    read, plain = PairTokenizer(tokenizer, TokenLimits(200, 32)), PairTokenizer(tokenizer, TokenLimits(200, 32))
     read.use_token_store(open_token_store(tokenizer, open_dataset(f"{shared / 'med'}[:50%]", tmp_path), tmp_path))
     keys = [key for key, _ in itertools.islice(dataset.documents, 200)]
     part = open_dataset(f"{shared / 'med'}[:50%]", tmp_path)
@@ -166,7 +166,7 @@ def test_a_store_is_found_by_what_a_tokenizer_does_and_by_the_collection(tiny, m
 
 def test_texts_beyond_what_is_remembered_are_dropped_and_read_again(tiny, monkeypatch):
     monkeypatch.setattr(tokens, "MAX_REMEMBERED_TEXTS", 5)
-    made = PairTokenizer(load_tokenizer(tiny.folder), 16, 8)
+    made = PairTokenizer(load_tokenizer(tiny.folder), TokenLimits(16, 8))
     for step in range(6):
         made.add("query", [f"q{step}"], lambda ids: ["alpha"])
         made.add("document", [f"{step}-{i}" for i in range(4)], lambda ids: ["beta"] * len(ids))

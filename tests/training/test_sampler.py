@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from cerank.errors import RunFailedError
 from cerank.recipes.schema import Stage
-from cerank.training.sampler import Sampler
+from cerank.training.sampler import Sampler, TrainingPool
 
 STAGE = Stage(steps=10, group_size=4, groups_per_step=2, window=(1, 6))
 RANKING = {f"q{i}": [f"d{(i + j) % 12}" for j in range(10)] for i in range(6)}
@@ -19,7 +19,7 @@ QRELS = {f"q{i}": {f"d{i}": 1, f"d{(i + 3) % 12}": 0} for i in range(6)}
 def sampler(stage=STAGE, qrels=QRELS, ranking=RANKING, queries=None, seed=1, texts=None):
     has_text = (lambda doc: True) if texts is None else texts.__contains__
     ids = list(ranking) if queries is None else queries
-    return Sampler("s", stage, seed, query_ids=ids, qrels=qrels, ranking=ranking, has_text=has_text)
+    return Sampler("s", stage, seed, TrainingPool(query_ids=ids, qrels=qrels, ranking=ranking, has_text=has_text))
 
 
 def changed(**values):
@@ -197,7 +197,7 @@ def test_negatives_may_be_taken_from_below_the_lowest_positive_only():
     for group in several(stage, qrels=qrels, ranking=ranking):
         assert set(group.doc_ids[1:]) == {"d7", "d8", "d9"}
     unretrieved = {"q": {"d1": 1, "d99": 1}}  # all that was retrieved stands above it
-    with pytest.raises(RunFailedError, match="1 nothing to compare"):
+    with pytest.raises(RunFailedError, match="1 without a negative"):
         sampler(stage, qrels=unretrieved, ranking=ranking)
 
 
@@ -263,11 +263,9 @@ def test_a_loss_on_scores_gets_the_teachers_own():
         "s",
         stage,
         1,
-        query_ids=list(RANKING),
-        qrels={},
-        ranking=RANKING,
-        has_text=lambda _: True,
-        scores=scores.__getitem__,
+        TrainingPool(
+            query_ids=list(RANKING), qrels={}, ranking=RANKING, has_text=lambda _: True, scores=scores.__getitem__
+        ),
     )
     for group in drawn.groups(1):
         places = [RANKING[group.query_id].index(doc) for doc in group.doc_ids]
@@ -282,11 +280,13 @@ def test_scores_that_are_ranks_in_disguise_are_refused():
             "s",
             stage,
             1,
-            query_ids=list(RANKING),
-            qrels={},
-            ranking=RANKING,
-            has_text=lambda _: True,
-            scores=lambda query: [float(10 - place) for place in range(10)],
+            TrainingPool(
+                query_ids=list(RANKING),
+                qrels={},
+                ranking=RANKING,
+                has_text=lambda _: True,
+                scores=lambda query: [float(10 - place) for place in range(10)],
+            ),
         )
 
 

@@ -13,10 +13,11 @@ import torch
 from cerank.errors import RunFailedError
 from cerank.models.cross_encoder import load, load_tokenizer
 from cerank.recipes.schema import Stage
-from cerank.tokenization.tokens import PairTokenizer
+from cerank.tokenization.tokens import PairTokenizer, TokenLimits
 from cerank.training import checkpoints
-from cerank.training.sampler import Sampler
-from cerank.training.trainer import PausedError, Trainer, TrainingData
+from cerank.training.batches import TrainingData
+from cerank.training.sampler import Sampler, TrainingPool
+from cerank.training.trainer import PausedError, Trainer
 from tests.model_fixtures import WORDS
 
 STAGE = Stage(
@@ -66,9 +67,12 @@ def trained(files, folder, stage=STAGE, watch=None, seed=5):
     watch = watch or Notes()
     model = load(files, "auto", seed)
     sampler = Sampler(
-        "s", stage, seed, query_ids=list(QUERIES), qrels=QRELS, ranking=RANKING, has_text=DOCUMENTS.__contains__
+        "s",
+        stage,
+        seed,
+        TrainingPool(query_ids=list(QUERIES), qrels=QRELS, ranking=RANKING, has_text=DOCUMENTS.__contains__),
     )
-    tokens = PairTokenizer(load_tokenizer(files.folder), stage.max_length, stage.max_query_length)
+    tokens = PairTokenizer(load_tokenizer(files.folder), TokenLimits.of_stage(stage))
     material = TrainingData(
         sampler, tokens, lambda keys: [QUERIES[k] for k in keys], lambda keys: [DOCUMENTS[k] for k in keys]
     )
@@ -191,7 +195,7 @@ def test_a_ranknet_stage_learns_its_teachers_order(tiny, tmp_path):
 
 def test_a_steps_data_is_made_while_the_one_before_computes_and_its_fault_is_its_own(tiny, tmp_path, monkeypatch):
     asked, made_by = [], set()
-    of = TrainingData.of
+    of = TrainingData.encode
 
     def failing(material, groups):
         made_by.add(threading.current_thread().name)
@@ -200,17 +204,17 @@ def test_a_steps_data_is_made_while_the_one_before_computes_and_its_fault_is_its
             raise RunFailedError("a text is gone", where="the test")
         return of(material, groups)
 
-    monkeypatch.setattr(TrainingData, "of", failing)
+    monkeypatch.setattr(TrainingData, "encode", failing)
     watch = Notes()
     with pytest.raises(RunFailedError, match="a text is gone"):
         trained(tiny, tmp_path, watch=watch)
     assert [reading.step for reading in watch.readings] == [1, 2, 3]
-    assert all(name.startswith("ahead") for name in made_by)
+    assert all(name.startswith("prefetch") for name in made_by)
 
 
 def test_no_data_is_made_while_a_validation_reads_texts(tiny, tmp_path, monkeypatch):
     under_way, overlaps, begun, begun_then = [], [], [], []
-    of = TrainingData.of
+    of = TrainingData.encode
 
     def slow(material, groups):
         under_way.append(1)
@@ -219,7 +223,7 @@ def test_no_data_is_made_while_a_validation_reads_texts(tiny, tmp_path, monkeypa
         under_way.pop()
         return of(material, groups)
 
-    monkeypatch.setattr(TrainingData, "of", slow)
+    monkeypatch.setattr(TrainingData, "encode", slow)
     watch = Notes()
     validate = watch.validate
     watch.validate = lambda step: (overlaps.append(len(under_way)), begun_then.append(len(begun)), validate(step))[2]

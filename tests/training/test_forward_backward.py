@@ -8,14 +8,15 @@ import msgspec
 import pytest
 import torch
 
-import cerank.training.gradients as gradients_module
+import cerank.training.forward_backward as forward_backward_module
 from cerank.core.groups import Group
 from cerank.errors import RunFailedError
 from cerank.models.cross_encoder import load, load_tokenizer, set_dropout
 from cerank.models.forward_pass import ForwardPass
 from cerank.recipes.schema import Stage
-from cerank.tokenization.tokens import PairTokenizer
-from cerank.training.gradients import HALVINGS, Gradients, _in_order, rows_of
+from cerank.tokenization.tokens import PairTokenizer, TokenLimits
+from cerank.training.batches import encode_groups
+from cerank.training.forward_backward import MAX_HALVINGS, ForwardBackward
 from cerank.training.losses import LOSSES
 from cerank.training.trainer import PausedError, Trainer
 from tests.model_fixtures import WORDS
@@ -45,15 +46,18 @@ class Ready:
         with torch.no_grad():  # as drawn, all pairs score so much alike that their gradients cancel out to rounding
             for parameter in self.model.parameters():
                 parameter.mul_(8.0 if parameter.dim() > 1 else 1.0)
-        self.tokens = PairTokenizer(load_tokenizer(files.folder), 24, 8)
+        self.tokens = PairTokenizer(load_tokenizer(files.folder), TokenLimits(24, 8))
         self.tokens.add("query", [f"q{at}" for at in range(4)], lambda keys: [WORDS[int(key[1:])] for key in keys])
         self.tokens.add("document", list(DOCUMENTS), lambda keys: [DOCUMENTS[key] for key in keys])
+        self.folder = files.folder
         self.forward = ForwardPass(self.model, self.tokens, CPU, "fp32")
 
     def gradients(self, loss="ranknet", step=1, **stage):
         self.model.zero_grad()
-        made = Gradients("s", Stage(steps=1, **stage), 7, LOSSES.find(loss, "loss"), CPU)
-        value = made.add(self.forward, rows_of(self.tokens, groups()), step)
+        settings = Stage(steps=1, loss=loss, **stage)
+        trainer = Trainer(0, "s", settings, seed=7, folder=self.folder, device="cpu")
+        passes = ForwardBackward(self.forward, "s", 7, settings.microbatch)
+        value = trainer.forward_backward(passes, encode_groups(self.tokens, groups()), step)
         return value, torch.cat([p.grad.flatten() for p in self.model.parameters() if p.grad is not None])
 
 
@@ -74,23 +78,11 @@ def test_any_bound_gives_the_gradient_of_the_whole_step(files, loss, microbatch,
     assert apart(found, expected) < 1e-5
 
 
-def in_one_pass(self, forward, rows, weights, place, cuts):
-    """The same parts with a graph for all of them at once."""
-    with forward.scoring() as score:
-        parts = []
-        for number, cut in enumerate(cuts):
-            self._draw_dropout(place, number)
-            parts.append(score([rows.pairs[at] for at in cut]))
-    total = self._total(_in_order(parts, cuts), rows.groups, weights)
-    total.backward()
-    return float(total.detach())
-
-
 def test_a_group_goes_through_twice_with_the_same_dropout(tiny, monkeypatch):
     ready = Ready(tiny, dropout=0.3)
     value, found = ready.gradients(microbatch=30)
     _, other = ready.gradients(microbatch=30, step=2)
-    monkeypatch.setattr(Gradients, "_add_twice", in_one_pass)
+    monkeypatch.setattr(ForwardBackward, "_forward_without_graph", ForwardBackward._forward_in_one_graph)
     whole, expected = ready.gradients(microbatch=30)
     assert value == pytest.approx(whole, rel=1e-6)
     assert apart(found, expected) < 1e-5
@@ -117,7 +109,7 @@ def test_the_packed_gradient_is_that_of_padded_pairs(tiny):
 @pytest.fixture
 def threads(monkeypatch):
     """Three threads, and steps small enough for a test shared among them."""
-    monkeypatch.setattr(gradients_module, "_LEAST_SHARE", 16)
+    monkeypatch.setattr(forward_backward_module, "_MIN_SHARD_TOKENS", 16)
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     yield 3
@@ -129,11 +121,9 @@ def threads(monkeypatch):
 def test_shares_in_threads_give_the_gradient_of_the_whole_step(files, loss, request, monkeypatch, threads):
     ready = Ready(request.getfixturevalue(files))
     value, found = ready.gradients(loss)
-    shared = Gradients("s", Stage(steps=1), 7, LOSSES.find(loss, "loss"), CPU)._shares(
-        ready.forward, [9, 20, 3, 20, 19]
-    )
+    shared = ForwardBackward(ready.forward, "s", 7, 8192)._shards([9, 20, 3, 20, 19])
     assert shared == [[2, 3], [0, 1], [4]]
-    monkeypatch.setattr(Gradients, "_shares", lambda *_: [])
+    monkeypatch.setattr(ForwardBackward, "_shards", lambda *_: [])
     whole, expected = ready.gradients(loss)
     assert value == pytest.approx(whole, rel=1e-5)
     assert apart(found, expected) < 1e-5
@@ -152,7 +142,7 @@ def test_shares_give_the_same_bits_in_whatever_order_threads_come_to_them(tiny, 
         list(map(work, reversed(items)))
         torch.set_num_threads(threads)
 
-    monkeypatch.setattr(gradients_module, "run_in_threads", last_first)
+    monkeypatch.setattr(forward_backward_module, "run_in_threads", last_first)
     backwards, reversed_ = ready.gradients()
     assert value == again == backwards
     assert torch.equal(found, same)
@@ -173,7 +163,7 @@ def test_a_stage_of_shared_steps_goes_on_to_the_same_bits(tiny, tmp_path, thread
 def test_shares_of_several_parts_add_up(tiny, monkeypatch, threads):
     ready = Ready(tiny)
     _, found = ready.gradients(microbatch=80)
-    monkeypatch.setattr(Gradients, "_shares", lambda *_: [])
+    monkeypatch.setattr(ForwardBackward, "_shards", lambda *_: [])
     _, expected = ready.gradients()
     assert apart(found, expected) < 1e-5
 
@@ -247,13 +237,13 @@ def test_a_run_ends_where_a_sixteenth_does_not_fit(tiny, tmp_path, monkeypatch):
     watch = Heard()
     with pytest.raises(RunFailedError, match="out of memory at 4 tokens"):
         trained(tiny, tmp_path, PLAIN, watch)
-    assert len(watch.short) == HALVINGS
+    assert len(watch.short) == MAX_HALVINGS
 
 
 def test_the_probe_halves_the_bound_before_training(tiny, tmp_path, monkeypatch):
     hold(monkeypatch, 40)
     ready, watch = Ready(tiny), Heard()
     trainer = Trainer(0, "s", PLAIN, seed=5, folder=tmp_path, device="cpu")
-    trainer._probe(ready.model, ready.tokens, watch)
+    trainer.probe_memory(ready.model, trainer.passes(ready.model, ready.tokens), watch)
     assert [note.split(";")[0] for note in watch.short] == ["before training: 32 tokens at once from here on"]
     assert all(parameter.grad is None for parameter in ready.model.parameters())
