@@ -56,10 +56,10 @@ class SentenceTransformers:
         """Return the scores of `sample.texts()`, in order."""
         from torch.nn import Identity
 
-        found = self._model.predict(
+        scores = self._model.predict(
             sample.texts(), batch_size=BATCH_SIZE, show_progress_bar=False, activation_fn=Identity()
         )
-        return [float(score) for score in found]
+        return [float(score) for score in scores]
 
 
 class SentenceTransformersTraining:

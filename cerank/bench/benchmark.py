@@ -125,7 +125,10 @@ def measure(settings: Settings, options: BenchOptions, progress: Callable[[str],
         comparison = _Comparison(
             common,
             options,
-            {who: stack.enter_context(one) for who, one in _start_processes(options, threads, folder_path).items()},
+            {
+                who: stack.enter_context(process)
+                for who, process in _start_processes(options, threads, folder_path).items()
+            },
         )
         comparison.get_ready(progress)
         needed = own_workloads.scoring_operations(files, lengths) / len(lengths)
@@ -153,7 +156,7 @@ def measure(settings: Settings, options: BenchOptions, progress: Callable[[str],
 
 
 def _without_emulated_precision(options: BenchOptions, device: str) -> tuple[BenchOptions, tuple[str, ...]]:
-    """Return the options without what cannot be timed here, and a note on what was left out.
+    """Return the options without what cannot be timed here, and a note that says so.
 
     Raises:
         UsageError: nothing is left.
@@ -162,11 +165,11 @@ def _without_emulated_precision(options: BenchOptions, device: str) -> tuple[Ben
 
     if "bf16" not in options.precisions or device != "cpu" or processor.multiplies_bf16():
         return options, ()
-    kept = tuple(precision for precision in options.precisions if precision != "bf16")
+    precisions = tuple(precision for precision in options.precisions if precision != "bf16")
     why = "this processor has no instructions for bf16 that may be used, and imitating them takes many times as long"
-    if not kept:
+    if not precisions:
         raise UsageError(why, where="--precision bf16", hint="--precision fp32")
-    return msgspec.structs.replace(options, precisions=kept), (f"bf16 was left out: {why}",)
+    return msgspec.structs.replace(options, precisions=precisions), (f"bf16 was not measured: {why}",)
 
 
 def _sample(options: BenchOptions, cache: Path) -> TextSample:
@@ -238,7 +241,7 @@ class _Comparison:
         """Return one result of each implementation that can do this and did not fail.
 
         Raises:
-            RunFailedError: cerank's own contender was lost.
+            RunFailedError: cerank's own process failed.
         """
         from cerank.bench import baselines
 
@@ -246,14 +249,14 @@ class _Comparison:
             CERANK,
             *([BASELINE] if BASELINE in self._processes and (work == RERANKING or baselines.can_train()) else []),
         ]
-        turns = {PEAK: RoundEntry(self._processes[PEAK], f"{PEAK} {precision}")}
-        turns |= {one: RoundEntry(self._processes[one], f"{work} {precision}") for one in who}
+        entries = {PEAK: RoundEntry(self._processes[PEAK], f"{PEAK} {precision}")}
+        entries |= {name: RoundEntry(self._processes[name], f"{work} {precision}") for name in who}
         responses = run_interleaved(
-            turns, self._options.repeats, _RESPONSE_TIMEOUT, lambda what: progress(f"{work} {precision}, {what}")
+            entries, self._options.repeats, _RESPONSE_TIMEOUT, lambda what: progress(f"{work} {precision}, {what}")
         )
-        for one in (CERANK, PEAK):
-            if self._processes[one].failure:
-                raise RunFailedError(f"{one} was not measured: {self._processes[one].failure}", where=work)
+        for name in (CERANK, PEAK):
+            if self._processes[name].failure:
+                raise RunFailedError(f"{name} was not measured: {self._processes[name].failure}", where=work)
         peak = statistics.median(response.value for response in responses[PEAK])
         self.peaks[precision] = max(self.peaks.get(precision, 0.0), peak)
         if work == TRAINING:
@@ -261,14 +264,16 @@ class _Comparison:
                 response.data_seconds / response.seconds for response in responses[CERANK]
             )
         cost = needed * (_TRAINING_COST if work == TRAINING else 1.0)
-        complete = [one for one in who if len(responses[one]) == self._options.repeats]
-        return [_result((work, precision, one), responses, cost) for one in complete]
+        complete = [name for name in who if len(responses[name]) == self._options.repeats]
+        return [_result((work, precision, name), responses, cost) for name in complete]
 
     def notes(self) -> list[str]:
         """Return notes on the share of data, and on the processes that failed."""
-        lost = [f"{one.name} was left out: {one.failure}" for one in self._processes.values() if one.failure]
+        dropped = [
+            f"{process.name} was dropped: {process.failure}" for process in self._processes.values() if process.failure
+        ]
         data = ", ".join(f"{share:.1%} of a step ({kind})" for kind, share in self.data_share.items())
-        return [f"cerank's training spends on data, tokenizing included: {data}", *lost]
+        return [f"cerank's training spends on data, tokenizing included: {data}", *dropped]
 
 
 def _result(name: tuple[str, str, str], responses: dict[str, list[BenchResponse]], cost: float) -> BenchResult:

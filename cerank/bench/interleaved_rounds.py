@@ -65,7 +65,7 @@ class BenchResponse(msgspec.Struct, frozen=True, kw_only=True):
     pairs: int = 0
     seconds: float = 0.0
     memory: int = 0  # bytes: the most that the process has held so far; 0 where the system does not tell
-    data_seconds: float = 0.0  # of `seconds` (training): until the pairs of a step stand as tensors
+    data_seconds: float = 0.0  # training: seconds of `seconds` until the pairs of a step are tensors
     value: float = 0.0  # task "figure": it; task "peak": the best product's operations a second
     sustained: float = 0.0  # task "peak": of the best shape's products, one after another
 
@@ -75,9 +75,9 @@ class BenchResponse(msgspec.Struct, frozen=True, kw_only=True):
         return self.pairs / self.seconds
 
 
-def baseline_environment(given: Mapping[str, str], threads: int) -> dict[str, str]:
+def baseline_environment(environ: Mapping[str, str], threads: int) -> dict[str, str]:
     """Return the environment of other libraries: the user's own, as many threads, and no call to a network."""
-    return {**given, "OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1"}
+    return {**environ, "OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1"}
 
 
 class BenchProcess:
@@ -172,7 +172,7 @@ class BenchProcess:
             return f"sent an invalid answer: {line.strip()[:_MAX_MESSAGE]}"
         try:
             code = self._process.wait(_EXIT_TIMEOUT)
-        except subprocess.TimeoutExpired:  # it closed its output and goes on
+        except subprocess.TimeoutExpired:  # it closed its output and keeps running
             self._process.kill()
             code = self._process.wait()
         how = f"died of {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"

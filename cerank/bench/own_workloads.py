@@ -50,7 +50,7 @@ class Timing(msgspec.Struct, frozen=True):
 
     pairs: int
     seconds: float
-    data_seconds: float = 0.0  # of them (training): until the pairs of a step stand as tensors
+    data_seconds: float = 0.0  # training: seconds of them until the pairs of a step are tensors
 
     @property
     def rate(self) -> float:
@@ -97,10 +97,10 @@ class CerankReranker:
         out: list[float] = []
         for start in range(0, len(queries), CHUNK):
             part = {query: sample.lists[query] for query in queries[start : start + CHUNK]}
-            found = self._scorer.score_candidates(
+            scores = self._scorer.score_candidates(
                 part, lambda ids: [sample.queries[i] for i in ids], lambda ids: [sample.documents[i] for i in ids]
             )
-            out += [found[query][doc] for query, docs in part.items() for doc in docs]
+            out += [scores[query][doc] for query, docs in part.items() for doc in docs]
         return out
 
 
@@ -145,7 +145,7 @@ class _EnoughError(Exception):
 class _SilentCallback:
     """The parts of a trainer's callback that a timing does not need."""
 
-    def validate(self, step: int) -> float:  # noqa: ARG002 - a watch is asked so
+    def validate(self, step: int) -> float:  # noqa: ARG002 - the callback's signature
         return 0.0
 
     def before_save(self) -> None:
@@ -173,11 +173,11 @@ class _StepTimer(_SilentCallback):
         self.data: list[float] = []  # seconds that had gone into data by then
         self.pairs: list[int] = []
 
-    def on_step(self, reading: StepMetrics) -> None:
+    def on_step(self, metrics: StepMetrics) -> None:
         synchronize(self._device)
         self.times.append(time.perf_counter())
         self.data.append(self._spent.seconds)
-        self.pairs.append(reading.pairs)
+        self.pairs.append(metrics.pairs)
         if len(self.times) > self._steps:
             raise _EnoughError
 
@@ -191,15 +191,15 @@ class _FastestStep(_SilentCallback):
         self._count = 0
         self.rate = 0.0  # pairs a second
 
-    def on_step(self, reading: StepMetrics) -> None:
+    def on_step(self, metrics: StepMetrics) -> None:
         synchronize(self._device)
-        rate = reading.pairs / max(reading.seconds, 1e-9)
+        rate = metrics.pairs / max(metrics.seconds, 1e-9)
         self.rate = rate if self._count < 2 else max(self.rate, rate)
         self._count += 1
         if self._count == 1:
             self._over = time.perf_counter() + self._seconds
         is_enough = self._count > _TIMED_STEPS or (self._count > 1 and time.perf_counter() >= self._over)
-        if is_enough or reading.seconds > 4 * self._seconds:
+        if is_enough or metrics.seconds > 4 * self._seconds:
             raise _EnoughError
 
 
@@ -209,10 +209,10 @@ class _DataTime:
     seconds = 0.0
 
     def counted(self, work: Callable[_P, _R]) -> Callable[_P, _R]:
-        def timed(*given: _P.args, **named: _P.kwargs) -> _R:
+        def timed(*args: _P.args, **kwargs: _P.kwargs) -> _R:
             started = time.perf_counter()
             try:
-                return work(*given, **named)
+                return work(*args, **kwargs)
             finally:
                 self.seconds += time.perf_counter() - started
 
@@ -230,15 +230,15 @@ class CerankTraining:
     def train(self, steps: int) -> Timing:
         """Train `steps` steps after one to warm up; texts are tokenized anew in each call, as without a token store."""
         spent = _DataTime()
-        material, pairs_of = self._material(spent)
-        clock = _StepTimer(steps, self._device, spent)
+        data, pairs_of = self._data(spent)
+        timer = _StepTimer(steps, self._device, spent)
         with TemporaryDirectory() as folder:
             trainer = Trainer(0, "bench", self._stage, seed=_SEED, folder=Path(folder), device=self._device)
             with contextlib.suppress(_EnoughError):
-                trainer.train(self.model, material, clock)
+                trainer.train(self.model, data, timer)
         packing = sum(packing_seconds(pairs_of(step), self._stage, self._device) for step in range(2, steps + 2))
-        data = clock.data[-1] - clock.data[0] + packing
-        return Timing(sum(clock.pairs[1:]), clock.times[-1] - clock.times[0], data)
+        data_seconds = timer.data[-1] - timer.data[0] + packing
+        return Timing(sum(timer.pairs[1:]), timer.times[-1] - timer.times[0], data_seconds)
 
     @property
     def tokenizer(self) -> Any:
@@ -248,20 +248,23 @@ class CerankTraining:
     def best(self, seconds: float) -> float:
         """Return pairs a second of the fastest of at most three steps of some eight pairs, after one to warm up.
 
-        No more are begun once `seconds` are over; where the first alone took four times as long, it is what counts.
+        No more steps begin once `seconds` are over; if the first alone takes four times as long, its speed is returned.
         """
-        material, _ = self._material(_DataTime())
+        data, _ = self._data(_DataTime())
         groups = min(
             self._stage.groups_per_step, -(-_SMALL_STEP_PAIRS // (self._stage.group_size + self._stage.in_batch))
         )
-        stage, clock = msgspec.structs.replace(self._stage, groups_per_step=groups), _FastestStep(seconds, self._device)
+        stage, fastest = (
+            msgspec.structs.replace(self._stage, groups_per_step=groups),
+            _FastestStep(seconds, self._device),
+        )
         with TemporaryDirectory() as folder:
             trainer = Trainer(0, "pace", stage, seed=_SEED, folder=Path(folder), device=self._device)
             with contextlib.suppress(_EnoughError):
-                trainer.train(self.model, material, clock)
-        return clock.rate
+                trainer.train(self.model, data, fastest)
+        return fastest.rate
 
-    def _material(self, spent: _DataTime) -> tuple[TrainingData, Callable[[int], list[Pair]]]:
+    def _data(self, spent: _DataTime) -> tuple[TrainingData, Callable[[int], list[Pair]]]:
         """Return the training data, and a function from a step to its pairs; `spent` adds up their time."""
         sample, stage = self._sample, self._stage
         tokens = PairTokenizer(self._tokenizer, TokenLimits.of_stage(stage))
@@ -271,22 +274,22 @@ class CerankTraining:
         def pairs_of(step: int) -> list[Pair]:
             return [pair(group.query_id, doc) for group in groups(step) for doc in group.doc_ids]
 
-        for one, name in ((sampler, "groups"), (tokens, "add"), (tokens, "pair")):
-            setattr(one, name, spent.counted(getattr(one, name)))
-        material = TrainingData(
+        for reader, name in ((sampler, "groups"), (tokens, "add"), (tokens, "pair")):
+            setattr(reader, name, spent.counted(getattr(reader, name)))
+        data = TrainingData(
             sampler,
             tokens,
             lambda ids: [sample.queries[i] for i in ids],
             lambda ids: [sample.documents[i] for i in ids],
         )
-        return material, pairs_of
+        return data, pairs_of
 
 
 def packing_seconds(pairs: Sequence[Pair], stage: Stage, device: str) -> float:
     """Return the seconds it takes to lay these pairs end to end as tensors, as a step does in its forward pass."""
     started = time.perf_counter()
-    for cut in batches_by_length([len(pair.ids) for pair in pairs], stage.microbatch):
-        pack([pairs[at] for at in cut], has_types=True, device=torch.device(device))
+    for batch in batches_by_length([len(pair.ids) for pair in pairs], stage.microbatch):
+        pack([pairs[index] for index in batch], has_types=True, device=torch.device(device))
     synchronize(device)
     return time.perf_counter() - started
 
@@ -297,7 +300,7 @@ def benchmark_groups(sample: TextSample, stage: Stage, steps: int) -> list[Group
     return [group for step in range(1, steps + 1) for group in sampler.groups(step)]
 
 
-# what the machine could do
+# the speed of the machine
 
 _SHAPES = ((2048, 384, 1536), (2048, 768, 3072), (1024, 1024, 1024), (4096, 2048, 2048))
 _GPU_SHAPES = ((8192, 768, 3072), (4096, 4096, 4096), (8192, 8192, 8192))
@@ -307,11 +310,11 @@ def product_peaks(device: str, precision: str, seconds: float = processor.TIME_L
     """Return the most floating point operations a second of a matrix product here, over shapes of encoders' sizes.
 
     With it, what the best shape's products reach one after another, the slow ones among them. Shapes that would take
-    longer than what is left of `seconds` are left out.
+    longer than what is left of `seconds` are skipped.
     """
     shapes = _GPU_SHAPES if device.startswith("cuda") else _SHAPES
-    found = processor.measure_peaks(device, precision, shapes, seconds)
-    return found.best, found.sustained
+    peaks = processor.measure_peaks(device, precision, shapes, seconds)
+    return peaks.best, peaks.sustained
 
 
 def scoring_operations(files: BaseFiles, lengths: Sequence[int]) -> float:
@@ -319,7 +322,7 @@ def scoring_operations(files: BaseFiles, lengths: Sequence[int]) -> float:
 
     A classifier reads one position of the last layer. What that one asks of the others' states needs neither their
     keys nor their values, unless those turn with the position, as ModernBERT's do (see `packed_encoders._Folded`).
-    Embeddings, norms and activations are left out, as usual.
+    Embeddings, norms and activations are not counted, as usual.
     """
     from transformers import AutoConfig
 
@@ -350,8 +353,8 @@ _PACKAGES = ("cerank", "torch", "transformers", "tokenizers", "sentence-transfor
 
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the installed packages that the results depend on."""
-    found = {"python": platform.python_version()}
+    installed = {"python": platform.python_version()}
     for name in _PACKAGES:
         with contextlib.suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found
+            installed[name] = version(name)
+    return installed

@@ -28,26 +28,28 @@ _REPEATS = 3  # of which the fastest counts
 
 
 def measure_stage_speed(
-    files: BaseFiles, stage: Stage, learnt: TextSample, scored: TextSample, device: str
+    files: BaseFiles, stage: Stage, train_sample: TextSample, rerank_sample: TextSample, device: str
 ) -> MeasuredSpeed:
     """Measure steps of training and batches of scoring.
 
     Args:
-        files: the base, with the pooling that is to be timed.
-        stage: whose settings count: lengths, groups, frozen weights, precision.
-        learnt: texts of the dataset it learns from.
-        scored: texts of the dataset that is re-ranked.
-        device: where.
+        files: the base, with the pooling to time.
+        stage: the stage; its lengths, groups, frozen weights and precision count.
+        train_sample: texts of the dataset that the stage trains on.
+        rerank_sample: texts of the dataset that is re-ranked.
+        device: device to measure on.
     """
     with torch.random.fork_rng():
         precision = resolve_precision(stage.precision, torch.device(device))
         for _ in range(2):  # the first time imports much
-            begun = time.perf_counter()
-            learner = own_workloads.CerankTraining(files, learnt, _timed_stage(stage, learnt, precision), device)
-            load = time.perf_counter() - begun
-        train = learner.best(TIME_LIMIT)
-        tokens = PairTokenizer(learner.tokenizer, TokenLimits.of_stage(stage))
-        rate = _scoring_rate(Scorer(learner.model, tokens, device, precision), scored, device)
+            started = time.perf_counter()
+            training = own_workloads.CerankTraining(
+                files, train_sample, _timed_stage(stage, train_sample, precision), device
+            )
+            load = time.perf_counter() - started
+        train = training.best(TIME_LIMIT)
+        tokens = PairTokenizer(training.tokenizer, TokenLimits.of_stage(stage))
+        rate = _scoring_rate(Scorer(training.model, tokens, device, precision), rerank_sample, device)
     return MeasuredSpeed(train=train, score=rate, load=load, precision=precision)
 
 
@@ -62,13 +64,13 @@ def measure_embedding_speed(files: BaseFiles, sample: TextSample, max_length: in
 
 
 def _fastest_seconds(work: Callable[[], object], device: str) -> float:
-    """Return the seconds of the fastest of a few repetitions; no more are begun once the time is over."""
+    """Return the seconds of the fastest of a few repetitions; no more are started once the time is over."""
     best, over = math.inf, time.perf_counter() + TIME_LIMIT
     for _ in range(_REPEATS):
-        begun = time.perf_counter()
+        started = time.perf_counter()
         work()
         synchronize(device)
-        best = min(best, time.perf_counter() - begun)
+        best = min(best, time.perf_counter() - started)
         if time.perf_counter() >= over:
             break
     return max(best, 1e-9)
@@ -77,14 +79,14 @@ def _fastest_seconds(work: Callable[[], object], device: str) -> float:
 def _timed_stage(stage: Stage, sample: TextSample, precision: str) -> Stage:
     """Return the stage as a training on labels without an end: its loss costs next to nothing, its lengths all."""
     like = Stage(steps=10**6)
-    kept = (
+    settings = (
         "max_length", "max_query_length", "max_document_length", "truncation", "group_size", "groups_per_step",
         "in_batch", "microbatch", "freeze", "freeze_layers", "dropout", "learning_rate", "betas", "epsilon", "clip",
     )  # fmt: skip
     depth = max(map(len, sample.lists.values()))
     return msgspec.structs.replace(
         like,
-        **{name: getattr(stage, name) for name in kept},
+        **{name: getattr(stage, name) for name in settings},
         loss="lce",
         schedule="constant",
         warmup=0.0,

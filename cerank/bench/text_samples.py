@@ -42,8 +42,8 @@ def generated_sample(pairs: int, depth: int = 100) -> TextSample:
     """Return pieces of Python's own help texts, as long as MS MARCO's passages and queries.
 
     Args:
-        pairs: how many, cut to whole queries; at least one.
-        depth: candidates a query, each another passage.
+        pairs: number of pairs; at least one.
+        depth: number of candidates a query, each another passage.
     """
     from pydoc_data.topics import topics
 
@@ -61,10 +61,10 @@ def generated_sample(pairs: int, depth: int = 100) -> TextSample:
         query = f"q{number}"
         queries[query] = piece(rng.randint(3, 9))
         size = min(depth, pairs - number * depth) if pairs > number * depth else 1
-        found = tuple(f"{query}-{place}" for place in range(size))
-        for doc in found:
+        doc_ids = tuple(f"{query}-{place}" for place in range(size))
+        for doc in doc_ids:
             documents[doc] = piece(round(min(_LONGEST, max(_SHORTEST, rng.lognormvariate(_MU, _SIGMA)))))
-        lists[query] = found
+        lists[query] = doc_ids
     return TextSample(GENERATED, queries, documents, lists)
 
 
@@ -80,10 +80,10 @@ def dataset_sample(dataset: Dataset, first_stage: str, *, pairs: int, depth: int
     lists: dict[str, tuple[str, ...]] = {}
     left = pairs
     for query in ranking:
-        found = tuple(doc for doc in ranking[query] if doc in dataset.documents)[:left]
-        if found and query in dataset.queries:
-            lists[query] = found
-            left -= len(found)
+        doc_ids = tuple(doc for doc in ranking[query] if doc in dataset.documents)[:left]
+        if doc_ids and query in dataset.queries:
+            lists[query] = doc_ids
+            left -= len(doc_ids)
         if left <= 0:
             break
     if not lists:
@@ -96,7 +96,7 @@ def dataset_sample(dataset: Dataset, first_stage: str, *, pairs: int, depth: int
 def reshape(sample: TextSample, pairs: int, depth: int) -> TextSample:
     """Return `pairs` pairs in lists of `depth`, from the sample's own texts: to see how cost grows with either.
 
-    Queries are used again under new ids where there are too few; a list's documents are drawn without repetition.
+    Queries are used again under new ids where there are too few; a list's documents are sampled without repetition.
     """
     rng = random.Random(pairs * 1_000_003 + depth)
     texts: Sequence[str] = list(sample.queries.values())

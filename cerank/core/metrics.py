@@ -13,7 +13,7 @@ class Position(msgspec.Struct, frozen=True, order=True):
 
 
 class StepMetrics(msgspec.Struct, frozen=True, tag="step"):
-    """One point of a training curve, written after the step it names.
+    """The metrics of one training step, written after it as a line of readings.jsonl.
 
     Everything but `seconds` and `attempt` is a function of the plan: a step done again must show the same bits.
     """

@@ -1,6 +1,6 @@
 """Find out what the processor multiplies fast: its instructions, and matrix products timed within a bounded time.
 
-Invariant: nothing here draws random numbers or changes a setting, so that a run's bits do not depend on it.
+Invariant: nothing here takes random numbers or changes a setting, so that a run's bits do not depend on it.
 """
 
 from __future__ import annotations

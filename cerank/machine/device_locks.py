@@ -82,8 +82,8 @@ class DeviceLock:
 def lock_folder(environ: Mapping[str, str]) -> Path:
     """Return the folder of the locks.
 
-    Not in XDG_RUNTIME_DIR, which goes when its user logs out while a detached worker goes on; nor by TMPDIR, which
-    differs from one job of a cluster to the next.
+    They are not in XDG_RUNTIME_DIR, which is removed when its user logs out although a detached worker still runs; nor
+    in TMPDIR, which differs from one job of a cluster to the next.
     """
     named = environ.get(FOLDER)
     if named:
@@ -170,8 +170,8 @@ def _path(where: Path, key: str) -> Path:
 
 def _take_lock(handle: disk.Handle) -> bool | None:
     """Return whether the lock was taken; None where the file system has none that holds."""
-    taken = lease.taken_lock(handle.descriptor)
-    return _is_same_file(handle) if taken else taken
+    is_locked = lease.taken_lock(handle.descriptor)
+    return _is_same_file(handle) if is_locked else is_locked
 
 
 def _is_same_file(handle: disk.Handle) -> bool:

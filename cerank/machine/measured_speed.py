@@ -57,7 +57,7 @@ def load_speed(cache: Path, key: str) -> MeasuredSpeed | None:
 
 
 def save_speed(cache: Path, key: str, speed: MeasuredSpeed) -> None:
-    """Save a measurement; where the disk refuses, the next run measures again."""
+    """Save a measurement; where the disk cannot be written to, the next run measures again."""
     with contextlib.suppress(CerankError):
         disk.make_folder(_file(cache, key).parent)
         json_records.save(_file(cache, key), speed)

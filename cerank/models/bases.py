@@ -180,7 +180,7 @@ def fingerprint(folder: Path) -> str:
 
     Raises:
         MissingError: no config.json, or no safetensors weights.
-        UsageError: the folder holds what `model_folders.check` refuses.
+        UsageError: the folder holds what `model_folders.check` rejects.
     """
     if not (folder / "config.json").is_file():
         raise MissingError("no config.json, so this is no model", where=str(folder))

@@ -1,6 +1,6 @@
 """Tokenize a collection to disk: in parallel, and piece by piece, so that a kill loses one piece.
 
-Invariant: rows are in the order in which the dataset gives its texts; a shard stands under its final name only whole.
+Invariant: rows are in the order of the dataset's texts; a shard gets its final name only when it is complete.
 """
 
 from __future__ import annotations

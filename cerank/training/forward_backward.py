@@ -53,7 +53,7 @@ class ForwardBackward:
 
         Args:
             pairs: all pairs of a microbatch.
-            position: (step, number of the microbatch); the same position draws the same dropout.
+            position: (step, number of the microbatch); the same position samples the same dropout.
         """
         lengths = [len(pair.ids) for pair in pairs]
         shards = self._shards(lengths)

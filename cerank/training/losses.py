@@ -164,7 +164,7 @@ def margin_mse(scores: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
 def mse(scores: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
     """Compute the mean squared error: the mean over documents of (s_i - y_i)^2; each document by itself.
 
-    labels: a teacher's scores, on the scale the model is to take. Padding is left out of the mean.
+    labels: a teacher's scores, on the scale the model is to take. Padding does not count in the mean.
     Source: Hinton, Vinyals and Dean 2015 (arXiv 1503.02531), section 2.1: matching logits.
     """
     return _mean((scores - labels).masked_fill(~mask, 0.0).pow(2), mask)
@@ -174,11 +174,11 @@ def mse(scores: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
 def bce(scores: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
     """Compute binary cross-entropy: -log sigmoid(s_i) for positives, -log(1 - sigmoid(s_i)) for others, averaged.
 
-    labels: above 0 is a positive. Each document by itself; padding is left out of the mean.
+    labels: above 0 is a positive. Each document by itself; padding does not count in the mean.
     Source: Nogueira and Cho 2019 (arXiv 1901.04085), equation 1.
     """
-    kept = scores.masked_fill(~mask, 0.0)
-    return _mean(binary_cross_entropy_with_logits(kept, (labels > 0).to(kept.dtype), reduction="none"), mask)
+    logits = scores.masked_fill(~mask, 0.0)
+    return _mean(binary_cross_entropy_with_logits(logits, (labels > 0).to(logits.dtype), reduction="none"), mask)
 
 
 def _mean(values: Tensor, valid: Tensor) -> Tensor:
@@ -231,9 +231,9 @@ def _gain_differences(labels: Tensor, mask: Tensor) -> Tensor:
 
     All is divided by 2^max(y), so that a list of 200 teacher ranks stays within float32.
     """
-    kept = labels.masked_fill(~mask, 0.0).clamp(min=0.0)
-    top = kept.amax(dim=1, keepdim=True)
-    gains = torch.exp2(kept - top) - torch.exp2(-top)
+    grades = labels.masked_fill(~mask, 0.0).clamp(min=0.0)
+    top = grades.amax(dim=1, keepdim=True)
+    gains = torch.exp2(grades - top) - torch.exp2(-top)
     places = torch.arange(1, labels.shape[1] + 1, device=labels.device, dtype=labels.dtype)
     ideal = (gains.sort(dim=1, descending=True).values / torch.log2(1.0 + places)).sum(dim=1, keepdim=True)
     return _differences(gains / ideal.clamp(min=1e-10)).abs()

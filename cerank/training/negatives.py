@@ -85,7 +85,7 @@ def sample_candidates(
     """Return `size` items of the pool as the stage's `negatives` setting says; `ranks` are the items' ranks, from 1.
 
     log-random: without replacement, each with a chance in proportion to 1/rank, so that as many come from ranks 1 to 10
-    as from 10 to 100 (Efraimidis and Spirakis 2006: the smallest of exponential draws times rank).
+    as from 10 to 100 (Efraimidis and Spirakis 2006: the smallest of exponential samples times rank).
     """
     if stage.negatives == "top":
         return list(pool[:size])

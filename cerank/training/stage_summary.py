@@ -14,10 +14,10 @@ from cerank.files import json_records
 from cerank.retrieval.teachers import Repairs
 from cerank.training.sampler import SamplingStats
 
-FILE_NAME = "facts.json"  # in the sealed folder of the model that a stage hands on
+FILE_NAME = "facts.json"  # beside the model that the stage hands on; the name is that of earlier releases
 
 # A stage that moved its weights by less than this share of their norm hardly changed a score: at a weight of 0.02 it is
-# a change of 2e-6, some thousand float32 neighbours. The stages of this program's own recipes move them by 1 to 20 %.
+# a change of 2e-6, some thousand float32 neighbors. The stages of this program's own recipes move them by 1 to 20 %.
 NEGLIGIBLE_CHANGE = 1e-4
 
 
@@ -56,7 +56,9 @@ class RankingStats(msgspec.Struct, frozen=True, kw_only=True):
     queries: int
     shallowest: int  # documents of the query with fewest
     deepest: int
-    tied: float  # share of documents whose score was a neighbour's; their order is the first stage's
+    tied: (
+        float  # share of documents with the score of the document before or after; the first stage decides their order
+    )
 
 
 def ranking_stats(ranking: Ranking) -> RankingStats:
@@ -70,9 +72,9 @@ def ranking_stats(ranking: Ranking) -> RankingStats:
     )
 
 
-def write(folder: Path, facts: StageSummary) -> None:
+def write(folder: Path, summary: StageSummary) -> None:
     """Write the summary to the folder of the stage's model."""
-    json_records.save(folder / FILE_NAME, facts)
+    json_records.save(folder / FILE_NAME, summary)
 
 
 def read(folder: Path) -> StageSummary | None:

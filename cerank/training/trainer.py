@@ -119,41 +119,43 @@ class Trainer:
                 if callback.should_stop():
                     self._save(model, optimizer, state, callback)
                     raise PausedError(state.step)
+                # batch: a thread made it while the step before computed
                 started = time.perf_counter()
                 batch = prefetcher.batch(step)
 
-                # forward, loss and backward, one microbatch after another
+                # forward, loss, backward: `forward_backward` below, with fewer tokens at once where memory is short
                 compute = partial(self.forward_backward, passes, batch, step)
                 loss = self._within_memory(compute, f"step {step}", model, passes, callback)
+
+                # clip
                 norm = float(clip_grad_norm_(model.parameters(), stage.clip or math.inf, error_if_nonfinite=False))
 
-                # optimizer step, and log
-                state = msgspec.structs.replace(
-                    state, step=step, microbatch=0 if passes.microbatch == stage.microbatch else passes.microbatch
-                )
-                if math.isfinite(loss) and math.isfinite(norm):
-                    rate = learning_rate(
-                        stage.schedule, step, steps=steps, peak=stage.learning_rate, warmup=stage.warmup
-                    )
+                # optimizer step
+                rate = learning_rate(stage.schedule, step, steps=steps, peak=stage.learning_rate, warmup=stage.warmup)
+                is_finite = math.isfinite(loss) and math.isfinite(norm)
+                if is_finite:
                     for parameters in optimizer.param_groups:
                         parameters["lr"] = rate
                     optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+
+                # log
+                reduced = 0 if passes.microbatch == stage.microbatch else passes.microbatch
+                state = msgspec.structs.replace(state, step=step, microbatch=reduced)
+                if is_finite:
                     seconds, pairs = time.perf_counter() - started, sum(len(encoded.pairs) for encoded in batch)
                     callback.on_step(StepMetrics(self.index, step, loss, rate, norm, len(batch), pairs, seconds))
                 else:
                     state = self._skip_update(state, loss, norm, callback)
-                optimizer.zero_grad(set_to_none=True)
 
                 # validate
-                is_last = step == steps
-                validates = is_last or (stage.validate_every and step % stage.validate_every == 0)
+                validates = step == steps or (stage.validate_every and step % stage.validate_every == 0)
                 if validates:
                     prefetcher.wait()
                     state = state.after_validation(callback.validate(step), stage.patience)
 
                 # save
-                is_due = stage.checkpoint_every and step % stage.checkpoint_every == 0
-                if validates or is_due:
+                if validates or (stage.checkpoint_every and step % stage.checkpoint_every == 0):
                     self._save(model, optimizer, state, callback)
         return state
 

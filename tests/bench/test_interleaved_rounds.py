@@ -50,7 +50,7 @@ def test_all_are_asked_in_every_turn_and_each_turn_begins_one_further(tmp_path):
     [
         (DIES, 30, "ended with 3: no such model"),
         (STALLS, 0.2, "took more than 0 s"),
-        (BABBLES, 30, "answered nonsense: loading..."),
+        (BABBLES, 30, "sent an invalid answer: loading..."),
     ],
 )
 def test_one_that_fails_is_left_out_with_its_reason_while_the_others_go_on(tmp_path, program, within, reason):
