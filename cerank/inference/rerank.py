@@ -38,7 +38,7 @@ class Scorer:
         precision: "fp32", "bf16" or "auto" (see `ForwardPass`); scores are float32 in any case.
 
     Example:
-        >>> scorer = Scorer.load("runs/quiet-otter/final/distill")  # doctest: +SKIP
+        >>> scorer = Scorer.load("RUN/stages/2-distill/final")  # doctest: +SKIP
         >>> scorer.score([  # doctest: +SKIP
         ...     ("what is a cross-encoder", "A cross-encoder reads query and document together."),
         ...     ("what is a cross-encoder", "Otters hold hands while they sleep."),
@@ -60,7 +60,7 @@ class Scorer:
         """Return the scorer of a checkpoint that cerank wrote.
 
         Args:
-            folder: the checkpoint, such as RUN/final/STAGE.
+            folder: folder of the checkpoint, such as RUN/stages/2-distill/final.
             device: device to score on.
             precision: "fp32", "bf16" or "auto".
 

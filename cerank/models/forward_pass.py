@@ -52,7 +52,7 @@ class ForwardPass:
         model: the cross-encoder; in training mode it applies dropout.
         tokens: the tokenizer that the pairs come from.
         device: device that the model is on.
-        precision: "fp32"; "bf16" for products in bf16, with the sums past the layers, norms and head in float32; or
+        precision: "fp32"; "bf16" for matrix products in bf16, with residual sums, norms and head in float32; or
             "auto" (see `resolve_precision`).
     """
 

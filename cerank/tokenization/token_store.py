@@ -168,9 +168,9 @@ def open_token_store(tokenizer: Any, dataset: Dataset, cache: Path) -> TokenStor
     """Return what `cerank data tokenize` stored of the dataset for this tokenizer; None if nothing.
 
     Args:
-        tokenizer: of the base, or of a stage's model: what counts is what it does, not where it is.
-        dataset: whole or in part.
-        cache: may be emptied at any time; not while a store in it is in use.
+        tokenizer: tokenizer of the base or of a stage's model; only what it does counts, not where it is.
+        dataset: the dataset, whole or a part.
+        cache: folder of caches; it may be emptied at any time, but not while a store in it is in use.
     """
     if not (cache / "tokens").is_dir() or not tokenizer_sha256(tokenizer):
         return None
