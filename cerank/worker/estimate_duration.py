@@ -27,7 +27,6 @@ from cerank.recipes.plan import Plan
 from cerank.recipes.schema import Stage
 from cerank.runs.layout import RunFolder
 from cerank.worker.heartbeat import Beat
-from cerank.worker.run_inputs import EMBEDDING_LENGTH
 from cerank.worker.run_log import Notes
 
 _SCORED = 48  # pairs that scoring is timed with; so many that batches are full
@@ -82,7 +81,8 @@ def measured(plan: Plan, datasets: Mapping[str, Dataset]) -> dict[str, MeasuredS
             )
             if stage.source == "teacher" and stage.teacher == inputs.EMBEDDING:
                 teacher = locate(inputs.EMBEDDING_BASE, fetch=False)
-                rate = stage_speed.measure_embedding_speed(teacher, learnt, EMBEDDING_LENGTH, plan.device)
+                length = inputs.embedding_length(stage)
+                rate = stage_speed.measure_embedding_speed(teacher, learnt, length, plan.device)
                 found = msgspec.structs.replace(found, embed=rate)
             found = msgspec.structs.replace(found, time=json_records.timestamp(datetime.now(UTC)))
             known[key] = found

@@ -31,7 +31,6 @@ from cerank.trec.text_io import write_run
 from cerank.worker.heartbeat import Beat
 from cerank.worker.run_log import Notes
 
-EMBEDDING_LENGTH = 128  # tokens the embedding teacher reads: nine docstrings of ten; its own training went to 256
 REMEMBERED = 4  # candidates kept in memory: training's, validation's and two of a test; each is asked for many times
 
 
@@ -156,7 +155,7 @@ class Sources:
             *keeping.score_cache_key(
                 files.sha256, documents, device=self._plan.device, threads=self._plan.threads, precision="fp32"
             ),
-            EMBEDDING_LENGTH,
+            inputs.embedding_length(stage),
             hashlib.sha256(write_run(candidates, "candidates")).hexdigest(),
         )
         kept = self._cache / "teachers" / f"{hashlib.sha256(repr(identity).encode()).hexdigest()}.run.gz"
@@ -164,7 +163,7 @@ class Sources:
             return kept.read_bytes()
         self._beat.enter("teacher", stage_name, total=len(candidates) + len(distinct_documents(candidates)))
         scores = embedding_similarity(
-            Embedder(files, max_length=EMBEDDING_LENGTH, device=self._plan.device),
+            Embedder(files, max_length=inputs.embedding_length(stage), device=self._plan.device),
             candidates,
             lambda ids: self.queries(name, ids),
             lambda ids: self.documents(name, ids),
