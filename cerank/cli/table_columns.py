@@ -225,7 +225,7 @@ def rankings(folder: RunFolder, plan: Plan) -> Table:
             for system in ("first-stage", *plan.recipe.chain):
                 found = json_records.load_if_there(folder.ranking_facts(system, test, first), RankingStats)
                 if found is not None:
-                    figures = (found.queries, found.shallowest, found.deepest, found.tied)
+                    figures = (found.queries, found.min_depth, found.max_depth, found.tied)
                     rows.append((system, test, first, *figures))
     return Table("rankings", columns, tuple(rows), "Rankings, all cut at one depth", empty="nothing is re-ranked yet")
 

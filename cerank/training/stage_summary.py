@@ -54,8 +54,8 @@ class RankingStats(msgspec.Struct, frozen=True, kw_only=True):
     """Statistics of a ranking that was measured: how deep it is, and how much of its order ties left open."""
 
     queries: int
-    shallowest: int  # documents of the query with fewest
-    deepest: int
+    min_depth: int = msgspec.field(name="shallowest")  # documents of the query with the fewest
+    max_depth: int = msgspec.field(name="deepest")
     tied: (
         float  # share of documents with the score of the document before or after; the first stage decides their order
     )
@@ -66,8 +66,8 @@ def ranking_stats(ranking: Ranking) -> RankingStats:
     depths = [len(docs) for docs in ranking.values()]
     return RankingStats(
         queries=len(ranking),
-        shallowest=min(depths, default=0),
-        deepest=max(depths, default=0),
+        min_depth=min(depths, default=0),
+        max_depth=max(depths, default=0),
         tied=tied_share(ranking, ranking.scores),
     )
 

@@ -21,7 +21,7 @@ from cerank.training.losses import LOSSES
 from cerank.training.trainer import PausedError, Trainer
 from tests.model_fixtures import WORDS
 
-from .test_trainer import STAGE, Notes, same_weights, trained
+from .test_trainer import STAGE, Recorder, same_weights, trained
 
 CPU = torch.device("cpu")
 DOCUMENTS = {f"d{i}": " ".join(WORDS[(i + j) % 20] for j in range(i % 9)) for i in range(40)}
@@ -68,7 +68,7 @@ def apart(left, right):
 @pytest.mark.parametrize("files", ["tiny", "tiny_classifier"])
 @pytest.mark.parametrize("loss", ["lce", "ranknet", "listnet"])
 @pytest.mark.parametrize("microbatch", [1, 20, 45, 100])
-def test_any_bound_gives_the_gradient_of_the_whole_step(files, loss, microbatch, request):
+def test_any_microbatch_gives_the_gradient_of_the_whole_step(files, loss, microbatch, request):
     if loss not in LOSSES:
         pytest.skip(f"there is no loss {loss} here")
     ready = Ready(request.getfixturevalue(files))
@@ -118,20 +118,20 @@ def threads(monkeypatch):
 
 @pytest.mark.parametrize("files", ["tiny", "tiny_classifier"])
 @pytest.mark.parametrize("loss", ["lce", "ranknet"])
-def test_shares_in_threads_give_the_gradient_of_the_whole_step(files, loss, request, monkeypatch, threads):
+def test_shards_in_threads_give_the_gradient_of_the_whole_step(files, loss, request, monkeypatch, threads):
     ready = Ready(request.getfixturevalue(files))
     value, found = ready.gradients(loss)
-    shared = ForwardBackward(ready.forward, "s", 7, 8192)._shards([9, 20, 3, 20, 19])
-    assert shared == [[2, 3], [0, 1], [4]]
+    shards = ForwardBackward(ready.forward, "s", 7, 8192)._shards([9, 20, 3, 20, 19])
+    assert shards == [[2, 3], [0, 1], [4]]
     monkeypatch.setattr(ForwardBackward, "_shards", lambda *_: [])
     whole, expected = ready.gradients(loss)
     assert value == pytest.approx(whole, rel=1e-5)
     assert apart(found, expected) < 1e-5
-    assert not torch.equal(found, expected)  # else nothing was shared
+    assert not torch.equal(found, expected)  # else nothing was sharded
     assert torch.get_num_threads() == threads
 
 
-def test_shares_give_the_same_bits_in_whatever_order_threads_come_to_them(tiny, monkeypatch, threads):
+def test_shards_give_the_same_bits_in_whatever_order_threads_come_to_them(tiny, monkeypatch, threads):
     ready = Ready(tiny, dropout=0.3)
     value, found = ready.gradients()
     again, same = ready.gradients()
@@ -150,17 +150,17 @@ def test_shares_give_the_same_bits_in_whatever_order_threads_come_to_them(tiny, 
     assert apart(other, found) > 1e-2
 
 
-def test_a_stage_of_shared_steps_goes_on_to_the_same_bits(tiny, tmp_path, threads):
+def test_a_stage_of_sharded_steps_resumes_to_the_same_bits(tiny, tmp_path, threads):
     stage = msgspec.structs.replace(STAGE, dropout=0.2, groups_per_step=4)
     whole, _, expected = trained(tiny, tmp_path / "whole", stage)
     with pytest.raises(PausedError):
-        trained(tiny, tmp_path / "cut", stage, Notes(stop_after=5))
+        trained(tiny, tmp_path / "cut", stage, Recorder(stop_after=5))
     model, _, rest = trained(tiny, tmp_path / "cut", stage)
     assert same_weights(whole, model)
     assert rest.readings == expected.readings[5:]
 
 
-def test_shares_of_several_parts_add_up(tiny, monkeypatch, threads):
+def test_shards_of_several_microbatches_add_up(tiny, monkeypatch, threads):
     ready = Ready(tiny)
     _, found = ready.gradients(microbatch=80)
     monkeypatch.setattr(ForwardBackward, "_shards", lambda *_: [])
@@ -168,7 +168,7 @@ def test_shares_of_several_parts_add_up(tiny, monkeypatch, threads):
     assert apart(found, expected) < 1e-5
 
 
-def test_a_share_that_fails_fails_the_step_and_leaves_no_gradient(tiny, monkeypatch, threads):
+def test_a_shard_that_fails_fails_the_step_and_leaves_no_gradient(tiny, monkeypatch, threads):
     ready = Ready(tiny)
     ready.gradients()
     hold(monkeypatch, 30)
@@ -196,8 +196,8 @@ def hold(monkeypatch, limit):
     monkeypatch.setattr(ForwardPass, "scoring", scoring)
 
 
-class Heard(Notes):
-    """A watch that also remembers what memory did not hold."""
+class MemoryRecorder(Recorder):
+    """A callback that also remembers what memory did not hold."""
 
     def __init__(self, **given):
         super().__init__(**given)
@@ -210,10 +210,10 @@ class Heard(Notes):
 PLAIN = msgspec.structs.replace(STAGE, dropout=0.0, microbatch=64)
 
 
-def test_memory_that_does_not_suffice_halves_the_bound_and_leaves_the_losses(tiny, tmp_path, monkeypatch):
+def test_memory_that_does_not_suffice_halves_the_microbatch_and_leaves_the_losses(tiny, tmp_path, monkeypatch):
     _, _, whole = trained(tiny, tmp_path / "1", PLAIN)
     hold(monkeypatch, 20)
-    _, state, parts = trained(tiny, tmp_path / "2", PLAIN, Heard())
+    _, state, parts = trained(tiny, tmp_path / "2", PLAIN, MemoryRecorder())
     assert [note.split(";")[0] for note in parts.short] == [
         "step 1: 32 tokens at once from here on",
         "step 1: 16 tokens at once from here on",
@@ -223,10 +223,10 @@ def test_memory_that_does_not_suffice_halves_the_bound_and_leaves_the_losses(tin
     assert [r.groups for r in parts.readings] == [r.groups for r in whole.readings]
 
 
-def test_a_stage_gone_on_with_keeps_the_bound_that_it_found(tiny, tmp_path, monkeypatch):
+def test_a_resumed_stage_keeps_its_reduced_microbatch(tiny, tmp_path, monkeypatch):
     hold(monkeypatch, 20)
-    trained(tiny, tmp_path, PLAIN, Heard())
-    again = Heard()
+    trained(tiny, tmp_path, PLAIN, MemoryRecorder())
+    again = MemoryRecorder()
     _, later, _ = trained(tiny, tmp_path, msgspec.structs.replace(PLAIN, steps=16), again)
     assert again.short == []
     assert (later.step, later.microbatch) == (16, 16)
@@ -234,16 +234,16 @@ def test_a_stage_gone_on_with_keeps_the_bound_that_it_found(tiny, tmp_path, monk
 
 def test_a_run_ends_where_a_sixteenth_does_not_fit(tiny, tmp_path, monkeypatch):
     hold(monkeypatch, 0)
-    watch = Heard()
+    callback = MemoryRecorder()
     with pytest.raises(RunFailedError, match="out of memory at 4 tokens"):
-        trained(tiny, tmp_path, PLAIN, watch)
-    assert len(watch.short) == MAX_HALVINGS
+        trained(tiny, tmp_path, PLAIN, callback)
+    assert len(callback.short) == MAX_HALVINGS
 
 
-def test_the_probe_halves_the_bound_before_training(tiny, tmp_path, monkeypatch):
+def test_the_memory_probe_halves_the_microbatch_before_training(tiny, tmp_path, monkeypatch):
     hold(monkeypatch, 40)
-    ready, watch = Ready(tiny), Heard()
+    ready, callback = Ready(tiny), MemoryRecorder()
     trainer = Trainer(0, "s", PLAIN, seed=5, folder=tmp_path, device="cpu")
-    trainer.probe_memory(ready.model, trainer.passes(ready.model, ready.tokens), watch)
-    assert [note.split(";")[0] for note in watch.short] == ["before training: 32 tokens at once from here on"]
+    trainer.probe_memory(ready.model, trainer.passes(ready.model, ready.tokens), callback)
+    assert [note.split(";")[0] for note in callback.short] == ["before training: 32 tokens at once from here on"]
     assert all(parameter.grad is None for parameter in ready.model.parameters())

@@ -131,8 +131,8 @@ def test_first_stage_and_models_are_measured_at_one_depth_and_ties_are_on_record
             json_records.load(run.ranking_facts(system, test, first), RankingStats)
             for system in ("first-stage", "contrastive", "distill")
         ]
-        assert len({(one.queries, one.shallowest, one.deepest) for one in found}) == 1
-        assert found[0].deepest <= plan.recipe.data.depth
+        assert len({(one.queries, one.min_depth, one.max_depth) for one in found}) == 1
+        assert found[0].max_depth <= plan.recipe.data.depth
         assert all(0 <= one.tied <= 1 for one in found)
 
 
