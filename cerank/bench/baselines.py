@@ -21,7 +21,7 @@ from cerank.kernels.processor import synchronize
 from cerank.models.bases import BaseFiles
 from cerank.recipes.schema import Stage
 
-BATCH_SIZE = 32  # its default of pairs a batch
+BATCH_SIZE = 32  # sentence-transformers' default number of pairs in a batch
 
 
 def can_rerank() -> bool:
@@ -104,7 +104,8 @@ class SentenceTransformersTraining:
             )
             with contextlib.redirect_stdout(sys.stderr):  # it prints a summary, and stdout is for data
                 trainer.train()
-        pairs = round(sum(map(len, groups)) * steps / (steps + 1))  # it shuffles them: the warm step is like any other
+        # it shuffles the groups, so the warm-up step is like any other
+        pairs = round(sum(map(len, groups)) * steps / (steps + 1))
         return Timing(pairs, clock.times[-1] - clock.times[0])
 
     def _rows(self, groups: Sequence[Group]) -> Any:

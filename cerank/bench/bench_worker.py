@@ -29,7 +29,7 @@ RunTask = Callable[[BenchRequest], BenchResponse]
 def main() -> int:
     """Answer each line of standard input with one line, until there are no more."""
     output = os.fdopen(os.dup(1), "w", encoding="utf8")
-    os.dup2(2, 1)  # what libraries print goes where their warnings go
+    os.dup2(2, 1)  # libraries' output goes to standard error
     prepared: dict[str, RunTask] = {}
     for line in sys.stdin:
         request = msgspec.json.decode(line, type=BenchRequest)

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 CERANK, BASELINE, PEAK = "cerank", "sentence-transformers", "matrix products"
 PRECISIONS = ("fp32", "bf16")
 RERANKING, TRAINING = WORKLOADS = "re-ranking", "training"
-GROUP, GROUPS = 8, 4  # pairs a group and groups a step that training is timed with, a recipe's defaults
+GROUP, GROUPS = 8, 4  # pairs of a group and groups of a step in the timed training; a recipe's defaults
 _DEPTH = 100
 _RESPONSE_TIMEOUT = 600.0  # seconds before a process is dropped
 _TRAINING_COST = 3.0  # a step's operations over those of scoring: backward is twice forward
@@ -66,8 +66,8 @@ class BenchResult(msgspec.Struct, frozen=True, kw_only=True):
     median: float
     lowest: float
     highest: float
-    of_peak: float  # share of the measured matrix-product peak
-    ratio: float | None  # cerank's rate over this one's, median within turns; None for cerank itself
+    of_peak: float  # fraction of the measured peak of matrix products
+    ratio: float | None  # cerank's rate over this one's, median over rounds; None for cerank itself
 
 
 class BenchReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,14 +77,14 @@ class BenchReport(msgspec.Struct, frozen=True, kw_only=True):
     threads: int
     versions: dict[str, str]
     base: str
-    pooling: str  # that was timed
+    pooling: str  # pooling that was timed
     sample: str
     pairs: int
-    tokens: float  # a pair, on average
-    peaks: dict[str, float]  # precision -> floating point operations a second, median over turns
-    data_share: dict[str, float]  # precision -> of a training step's time, what its data took
+    tokens: float  # mean number of tokens of a pair
+    peaks: dict[str, float]  # precision -> floating point operations a second, median over rounds
+    data_share: dict[str, float]  # precision -> fraction of a training step's time that its data took
     figures: tuple[BenchResult, ...]
-    commands: tuple[str, ...]  # that measure this again, and more
+    commands: tuple[str, ...]  # commands that measure this again
     notes: tuple[str, ...]
 
 

@@ -22,7 +22,7 @@ import msgspec
 
 from cerank.models.bases import Pooling
 
-# -P as for a worker: the folder it is started in holds no module of ours
+# -P, as for a worker: the working directory is not searched for modules
 COMMAND = (sys.executable, "-P", "-m", "cerank.bench.bench_worker")
 READY_TIMEOUT = 300.0  # seconds for imports, loading the model and its first pairs
 _EXIT_TIMEOUT = 5.0  # seconds that a process has to end by itself
@@ -39,15 +39,15 @@ class BenchTask(msgspec.Struct, frozen=True, kw_only=True):
     implementation: str  # "module:class"
     task: TaskKind
     is_own: bool = False  # whether to set the process up as cerank's worker is; else only threads are set
-    folder: str = ""  # of the checkpoint
+    folder: str = ""  # folder of the checkpoint
     pooling: Pooling = "classifier"
-    sample: str = ""  # a file of a `Sample`, as JSON
+    sample: str = ""  # file of a `TextSample`, as JSON
     device: str = "cpu"
     precision: str = "fp32"
     threads: int = 1
     steps: int = 4  # training: steps that are timed in a round
     group_size: int = 8
-    groups: int = 4  # a step
+    groups: int = 4  # groups of a step
 
 
 class BenchRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,8 +66,8 @@ class BenchResponse(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float = 0.0
     memory: int = 0  # bytes: the most that the process has held so far; 0 where the system does not tell
     data_seconds: float = 0.0  # training: seconds of `seconds` until the pairs of a step are tensors
-    value: float = 0.0  # task "figure": it; task "peak": the best product's operations a second
-    sustained: float = 0.0  # task "peak": of the best shape's products, one after another
+    value: float = 0.0  # task "figure": the figure; task "peak": the best product's operations a second
+    sustained: float = 0.0  # task "peak": operations a second of the best shape's products, one after another
 
     @property
     def rate(self) -> float:

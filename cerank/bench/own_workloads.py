@@ -35,11 +35,11 @@ from cerank.training.checkpoints import TrainingState
 from cerank.training.sampler import Sampler, TrainingPool
 from cerank.training.trainer import Trainer
 
-CHUNK = 32  # queries handed over at once, as a run does
+CHUNK = 32  # queries scored at once, as in a run
 LIMITS = TokenLimits(max_length=256, max_query_length=64)  # a stage's defaults
 _SEED = 0
 _SMALL_STEP_PAIRS = 8  # pairs of a step that is timed: rates of larger ones were the same
-_TIMED_STEPS = 3  # after the first; the fastest counts
+_TIMED_STEPS = 3  # steps after the first; the fastest counts
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -329,7 +329,7 @@ def scoring_operations(files: BaseFiles, lengths: Sequence[int]) -> float:
     config: Any = AutoConfig.from_pretrained(files.folder, trust_remote_code=False, local_files_only=True)
     hidden, inner, layers = config.hidden_size, config.intermediate_size, config.num_hidden_layers
     gates = 3 if config.model_type == "modernbert" else 2  # its feed-forward part multiplies two halves
-    token = 2.0 * (4 * hidden * hidden + gates * hidden * inner)  # of one layer
+    token = 2.0 * (4 * hidden * hidden + gates * hidden * inner)  # operations of one layer for a token
     total = 0.0
     for length in lengths:
         layer = length * token + 4.0 * length * length * hidden

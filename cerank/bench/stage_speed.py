@@ -24,7 +24,7 @@ from cerank.tokenization.tokens import PairTokenizer, TokenLimits
 
 TIME_LIMIT = 0.3  # seconds of training and of scoring each, as far as single steps allow
 _EMBEDDED_TEXTS = 32  # texts that the embedding teacher is timed with
-_REPEATS = 3  # of which the fastest counts
+_REPEATS = 3  # repetitions; the fastest counts
 
 
 def measure_stage_speed(
@@ -41,7 +41,7 @@ def measure_stage_speed(
     """
     with torch.random.fork_rng():
         precision = resolve_precision(stage.precision, torch.device(device))
-        for _ in range(2):  # the first time imports much
+        for _ in range(2):  # the first time also imports modules
             started = time.perf_counter()
             training = own_workloads.CerankTraining(
                 files, train_sample, _timed_stage(stage, train_sample, precision), device
@@ -59,7 +59,7 @@ def measure_embedding_speed(files: BaseFiles, sample: TextSample, max_length: in
     texts = [*list(sample.queries.values())[: max(1, len(documents) // 5)], *documents]
     with torch.random.fork_rng():
         embedder = Embedder(files, max_length=max_length, device=device)
-        embedder.embeddings(texts[:: max(1, len(texts) // 8)])  # kernels are built
+        embedder.embeddings(texts[:: max(1, len(texts) // 8)])  # to build kernels
         return len(texts) / _fastest_seconds(lambda: embedder.embeddings(texts), device)
 
 

@@ -15,9 +15,9 @@ from cerank.datasets.dataset import Dataset
 from cerank.errors import UsageError
 from cerank.retrieval.first_stage import candidates
 
-GENERATED = "generated"  # the name of texts that are no dataset's
-_SHORTEST, _LONGEST = 8, 220  # words of a passage
-_MU, _SIGMA = 3.7, 0.45  # of the logarithm of a passage's words: with a query some 100 tokens, as in MS MARCO
+GENERATED = "generated"  # name of a sample of generated texts
+_SHORTEST, _LONGEST = 8, 220  # least and largest number of words of a passage
+_MU, _SIGMA = 3.7, 0.45  # of the log of a passage's number of words: with a query about 100 tokens, as in MS MARCO
 
 
 class TextSample(msgspec.Struct, frozen=True):
@@ -75,7 +75,7 @@ def dataset_sample(dataset: Dataset, first_stage: str, *, pairs: int, depth: int
         UsageError: the first stage gives no candidate with a text.
     """
     ids = list(dataset.queries)
-    some = ids[:: max(1, len(ids) // max(1, 2 * -(-pairs // depth)))]  # twice as many as do if every list is full
+    some = ids[:: max(1, len(ids) // max(1, 2 * -(-pairs // depth)))]  # twice as many as needed if every list is full
     ranking = candidates(dataset, first_stage, depth, cache, some)
     lists: dict[str, tuple[str, ...]] = {}
     left = pairs

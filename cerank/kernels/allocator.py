@@ -10,7 +10,7 @@ import ctypes
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3  # glibc's names for what mallopt sets
 _KEPT_BYTES = 1 << 30  # freed memory that stays with the process
 _HEAP_BYTES = 1 << 26  # padding of the heaps of all threads but the first, which are else given back whole
-_OLD_GLIBC_LIMIT = 1 << 25  # the most that a glibc before 2.35 takes as the second
+_OLD_GLIBC_LIMIT = 1 << 25  # the largest value of the third setting before glibc 2.35
 
 
 def keep_freed_memory() -> bool:

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from cerank.kernels.packing import Pack
 from cerank.kernels.varlen_attention import AttentionOptions, attend_by_spans
 
-NAME = "cerank_packed"  # under which transformers' registries know it
-ARGUMENT = "cerank_pack"  # of a model within `use_packed_attention`: the pack
+NAME = "cerank_packed"  # name in transformers' registries
+ARGUMENT = "cerank_pack"  # keyword argument of a model within `use_packed_attention`: the pack
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, pack: Pack, options: AttentionOptions) -> Tensor:
@@ -51,7 +51,7 @@ def _varlen_kernel(
         return None
     if _has_flash():
         return _flash_attention
-    if dropout or importlib.util.find_spec("torch.nn.attention.varlen") is None:  # torch's own knows no dropout
+    if dropout or importlib.util.find_spec("torch.nn.attention.varlen") is None:  # torch's own kernel has no dropout
         return None
     return _torch_attention if torch.cuda.get_device_capability(query.device) >= (8, 0) else None
 

@@ -26,7 +26,7 @@ from cerank.kernels.varlen_attention import AttentionOptions
 
 _BERT_LIKE = {"bert", "electra", "roberta", "xlm-roberta", "camembert"}
 _WITH_ATTENTION_INTERFACE = {"modernbert", "distilbert"}
-_POSITIONS_FROM_PADDING = {"roberta", "xlm-roberta", "camembert"}  # whose first position is the one after padding's
+_POSITIONS_FROM_PADDING = {"roberta", "xlm-roberta", "camembert"}  # the first position comes after padding's
 
 
 class PackedEncoder(Protocol):
@@ -54,7 +54,7 @@ class _OutputLayers(msgspec.Struct, frozen=True):
     out: LinearLayer
     up: LinearLayer
     down: LinearLayer
-    is_gelu: bool  # the exact one, between up and down
+    is_gelu: bool  # whether the exact GELU is between up and down
 
     @classmethod
     def of(cls, layer: Any, dtype: torch.dtype, *, is_gelu: bool, for_few_rows: bool = False) -> _OutputLayers:
@@ -67,7 +67,7 @@ class _OutputLayers(msgspec.Struct, frozen=True):
 class _LayerWeights(msgspec.Struct, frozen=True):
     """The linear layers of one layer; `inner` stacks query, key and value, or key and value beside `query`."""
 
-    query: LinearLayer | None  # by itself where only some tokens ask
+    query: LinearLayer | None  # apart in the last layer, where only first tokens query
     inner: LinearLayer
     rest: _OutputLayers
 

@@ -58,7 +58,7 @@ class _PrepackedLinear(msgspec.Struct, frozen=True):
     def gelu(self, states: Tensor) -> Tensor:
         if states.dtype is torch.float32:
             return self._by("gelu", states)
-        return nn.functional.gelu(self(states))  # within the product it costs more than the product itself
+        return nn.functional.gelu(self(states))  # fused with the product it costs more than the product itself
 
     def add_to(self, states: Tensor, others: Tensor) -> Tensor:
         if states.dtype is not torch.float32:
@@ -88,7 +88,7 @@ def linear_layer(*modules: nn.Linear, dtype: torch.dtype, for_few_rows: bool = F
 @functools.cache
 def _can_prepack(dtype: torch.dtype) -> bool:
     """Return whether this machine and this torch have the operations for pre-packed weights."""
-    if platform.machine() not in {"x86_64", "AMD64"}:  # others were not measured
+    if platform.machine() not in {"x86_64", "AMD64"}:  # other processors were not measured
         return False
     try:
         weight = torch.ops.mkldnn._reorder_linear_weight(torch.eye(32, dtype=dtype), _PREPACK_ROWS)

@@ -56,7 +56,7 @@ def pad_row(pairs: Sequence[Pair], step: int) -> Sequence[Pair]:
     """Return the pairs, with one more that nobody reads if that makes their tokens a multiple of `step`."""
     lengths = [len(pair.ids) for pair in pairs]
     missing = -sum(lengths) % step
-    if not 0 < missing <= max(lengths):  # longer than all, it might be longer than what the model can read
+    if not 0 < missing <= max(lengths):  # a pair longer than all others might be longer than the model can read
         return pairs
     return [*pairs, Pair(pairs[0].ids[:1] * missing, missing)]
 

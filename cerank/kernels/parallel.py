@@ -57,7 +57,7 @@ def run_in_threads(work: Callable[[Work], None], items: Sequence[Work], threads_
             try:
                 for done in [pool.submit(take_items) for _ in range(threads)]:
                     done.result()
-            finally:  # also where the caller is interrupted as it waits
+            finally:  # also if the caller is interrupted while it waits
                 waiting.clear()
 
 

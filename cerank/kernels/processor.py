@@ -15,12 +15,12 @@ from pathlib import Path
 import msgspec
 import torch
 
-FAST_BF16 = frozenset({"amx_bf16", "avx512_bf16"})  # ARM's were not measured
+FAST_BF16 = frozenset({"amx_bf16", "avx512_bf16"})  # ARM's instructions were not measured
 TIME_LIMIT = 1.0  # seconds that the products of one precision may take
 _DECISION_SECONDS = 0.25  # seconds for each precision before "auto" takes bf16
-_WARM_UP_SHAPES = ((64, 64, 64), (128, 128, 128), (256, 256, 256))  # rows, inner, columns; emulated ones end here
+_WARM_UP_SHAPES = ((64, 64, 64), (128, 128, 128), (256, 256, 256))  # rows, inner, columns; emulation gets no further
 _DECISION_SHAPE = (512, 384, 1536)
-_MIN_PRODUCTS = 3  # products of a shape, however little time is left: the first ones wake threads and build kernels
+_MIN_PRODUCTS = 3  # products of each shape, however little time is left: the first ones start threads and build kernels
 
 Shape = tuple[int, int, int]
 
@@ -28,8 +28,8 @@ Shape = tuple[int, int, int]
 class Peaks(msgspec.Struct, frozen=True):
     """Floating point operations a second of matrix products."""
 
-    best: float  # of the fastest single product
-    sustained: float  # of the best shape's products one after another
+    best: float  # rate of the fastest single product
+    sustained: float  # rate of the best shape's products one after another
 
 
 def cpu_flags() -> frozenset[str]:
@@ -84,7 +84,8 @@ def measure_peaks(device: str, precision: str, shapes: Sequence[Shape], budget: 
     warm = Peaks(0.0, 0.0)
     for shape in _WARM_UP_SHAPES:
         if _has_time_for(shape, warm.best, over):
-            measured = _time_products(device, kind, shape, budget / 12)  # one alone may wait for a thread to wake
+            # several products, because the first may wait for a thread to start
+            measured = _time_products(device, kind, shape, budget / 12)
             warm = Peaks(max(warm.best, measured.best), max(warm.sustained, measured.sustained))
     by_size = sorted(shapes, key=_operations)
     out = Peaks(0.0, 0.0)

@@ -15,22 +15,18 @@ from torch.nn.functional import scaled_dot_product_attention
 from cerank.kernels.dropout import apply_dropout
 from cerank.kernels.packing import Pack, Span
 
-_KEY_MULTIPLE = (
-    16  # tokens; for any other number of keys than its multiples torch's kernel takes up to twice as long (2.13)
-)
-_PAIR_BY_PAIR_LENGTHS = range(
-    36, 257
-)  # tokens of pairs that are faster one by one than together by torch's kernel (2.13, MKL)
-_CACHE_BYTES = 1 << 20  # bytes of products that stay in a core's own cache until they are used
-_SAFE_SUMS = 1e-30, 1e30  # sums of exponentials that have lost nothing to the edges of float32
+_KEY_MULTIPLE = 16  # for other numbers of keys than its multiples torch's kernel takes up to twice as long (2.13)
+_PAIR_BY_PAIR_LENGTHS = range(36, 257)  # in tokens: faster pair by pair than by torch's kernel (2.13, MKL)
+_CACHE_BYTES = 1 << 20  # size of products that stay in a core's own cache until they are used
+_SAFE_SUMS = 1e-30, 1e30  # sums of exponentials within which float32 lost nothing
 
 
 class AttentionOptions(msgspec.Struct, frozen=True):
     """Scale, dropout and window of an attention layer."""
 
-    scale: float  # of the products
-    dropout: float = 0.0  # of the weights
-    window: int = 0  # how many tokens away a token may look to either side; 0 is any
+    scale: float  # factor of the products of queries and keys
+    dropout: float = 0.0  # dropout rate of the attention weights
+    window: int = 0  # number of tokens to either side that a token attends to; 0: all
 
 
 def attend_by_spans(query: Tensor, key: Tensor, value: Tensor, pack: Pack, options: AttentionOptions) -> Tensor:
@@ -137,8 +133,8 @@ def _attend_pair_by_pair(query: Tensor, key: Tensor, value: Tensor, out: Tensor,
 class _Part(msgspec.Struct, frozen=True):
     """Pairs of one length next to each other, and how many tokens of other pairs are read with each and masked."""
 
-    start: int  # of its first token in the row
-    first: int  # of its pairs
+    start: int  # place of its first token in the row
+    first: int  # number of its first pair
     pairs: int
     length: int
     before: int = 0
@@ -164,7 +160,7 @@ def _aligned_parts(start: int, first: int, span: Span, total: int) -> Iterator[_
         yield _Part(start, first, span.pairs, span.length, after=extra)
     elif start >= extra:
         yield _Part(start, first, span.pairs, span.length, before=extra)
-    elif last >= extra and last + extra <= end:  # nothing else is in the row: the last pair looks back on the others
+    elif last >= extra and last + extra <= end:  # the only span: its last pair reads tokens of those before
         yield _Part(start, first, span.pairs - 1, span.length, after=extra)
         yield _Part(last, first + span.pairs - 1, 1, span.length, before=extra)
     else:

@@ -24,15 +24,15 @@ from cerank.files import disk, lease
 from cerank.files.json_records import UNREADABLE
 from cerank.files.safe_open import read_file
 
-FOLDER = "CERANK_DEVICES"  # environment: the folder, where the usual one does not suit
-DEVICE = "CERANK_DEVICE"  # environment of a worker: the device's key, which its launcher found
+FOLDER = "CERANK_DEVICES"  # environment variable: the folder of locks, if not the usual one
+DEVICE = "CERANK_DEVICE"  # environment variable of a worker: the device's key, which its launcher found
 
 
 class LockOwner(msgspec.Struct, frozen=True):
     """The run that uses a device."""
 
-    lab: str  # the lab's folder
-    run: str  # the run's name
+    lab: str  # folder of the lab
+    run: str  # name of the run
 
     def is_of(self, lab: Path) -> bool:
         """Return whether the run is in that lab."""
@@ -42,7 +42,7 @@ class LockOwner(msgspec.Struct, frozen=True):
         return f"{self.run} in {self.lab}" if self.run else "another worker"
 
 
-UNKNOWN_OWNER = LockOwner("", "")  # the file says nothing readable
+UNKNOWN_OWNER = LockOwner("", "")  # the file of the lock cannot be read
 
 
 class DeviceLock:
@@ -66,7 +66,7 @@ class DeviceLock:
         """Release the device."""
         if self._handle is not None:
             with contextlib.suppress(OSError, RunFailedError):
-                disk.truncate(self._handle, 0)  # while it is ours: the next one must not be taken for this one
+                disk.truncate(self._handle, 0)  # while the lock is held: the next owner must not be shown as this one
             with contextlib.suppress(OSError):
                 fcntl.flock(self._handle.descriptor, fcntl.LOCK_UN)
         self.hand_over()
@@ -142,7 +142,7 @@ def acquire(key: str, lab: Path, run: str, environ: Mapping[str, str] = os.envir
         disk.close(handle)
         return None if is_ours is None else _read_owner(handle.path)
     try:
-        with contextlib.suppress(RunFailedError):  # advice
+        with contextlib.suppress(RunFailedError):  # the content is only advice
             disk.truncate(handle, 0)
             disk.append(handle, msgspec.json.encode(LockOwner(str(lab.resolve()), run)) + b"\n")
     except BaseException:

@@ -20,8 +20,8 @@ class Device(msgspec.Struct, frozen=True):
     """A device that one run at a time may use."""
 
     name: str  # "cpu", "mps", "cuda:0": N counts what this process may see
-    uuid: str = ""  # of a GPU, as CUDA_VISIBLE_DEVICES takes it; "" for others
-    model: str = ""  # "NVIDIA H100 80GB HBM3"
+    uuid: str = ""  # UUID of a GPU, as CUDA_VISIBLE_DEVICES takes it; "" for others
+    model: str = ""  # such as "NVIDIA H100 80GB HBM3"
 
     @property
     def kind(self) -> str:

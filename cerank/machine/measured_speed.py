@@ -26,11 +26,11 @@ _INSTRUCTION_LIMITS = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CP
 class MeasuredSpeed(msgspec.Struct, frozen=True):
     """Speeds that were measured with the settings of one stage."""
 
-    train: float  # pairs a second, forward, backward and update
-    score: float  # pairs a second
-    load: float  # seconds that loading the model takes
+    train: float  # pairs a second in training, update included
+    score: float  # pairs a second in scoring
+    load: float  # seconds to load the model
     embed: float = 0.0  # texts a second through the embedding teacher; 0 if the stage has no such teacher
-    precision: str = ""  # that it was measured in
+    precision: str = ""  # precision of the measurement
     time: str = ""  # UTC, ISO 8601
 
 

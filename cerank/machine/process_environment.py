@@ -26,7 +26,7 @@ _INHERITED = (
     "SLURM_JOB_ID",
     "CERANK_NO_FLOCK",
     "CERANK_DEVICES",
-    # which instructions torch and NumPy may use: other ones give other last digits
+    # instructions that torch and NumPy may use: other instructions give other last digits
     "ATEN_CPU_CAPABILITY",
     "NPY_DISABLE_CPU_FEATURES",
     "NPY_ENABLE_CPU_FEATURES",

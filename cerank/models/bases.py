@@ -38,14 +38,14 @@ class Base(msgspec.Struct, frozen=True):
     parameters: str
     license: str
     package: str = ""  # an installed Python package that carries the files
-    folder: str = ""  # where in the package
-    sha256: str = ""  # of model.safetensors in the package
-    layers: tuple[int, ...] = ()  # of the files' layers, those it consists of, from the bottom; () takes all
-    equal_token_types: bool = False  # the second token type starts as the first: see `BaseFiles`
+    folder: str = ""  # folder in the package that holds the files
+    sha256: str = ""  # SHA-256 of model.safetensors in the package
+    layers: tuple[int, ...] = ()  # layers of the files that are used, counted from the bottom; () for all
+    equal_token_types: bool = False  # whether the second token type starts as the first: see `BaseFiles`
 
 
-CHECKPOINT_CONFIG = "cerank.json"  # what a checkpoint of cerank says of itself
-_LARGEST_JSON = 1 << 24  # bytes that are read of a small file of settings
+CHECKPOINT_CONFIG = "cerank.json"  # pooling and lengths of a checkpoint of cerank
+_LARGEST_JSON = 1 << 24  # largest size in bytes of a file of settings
 HEAD_WEIGHTS = Path("2_Dense") / "model.safetensors"  # the linear head, where sentence-transformers looks for it, too
 
 
@@ -100,7 +100,7 @@ class BaseFiles(msgspec.Struct, frozen=True):
     name: str
     folder: Path
     pooling: Pooling
-    sha256: str  # of config.json, the weights and what is made of them together
+    sha256: str  # SHA-256 over config.json, the weights and which of them are used
     layers: tuple[int, ...] = ()  # layers that are used, counted from the bottom; () for all
     equal_token_types: bool = False
 
@@ -215,9 +215,8 @@ def _cached_sha256(path: Path, _state: tuple[int, ...]) -> str:
 
 def _package_folder(base: Base) -> Path | None:
     """Return the folder in the installed package that carries the base, verified; None if it is not installed."""
-    spec = (
-        importlib.util.find_spec(base.package) if base.package else None
-    )  # finds a top-level package, imports nothing
+    # finds a top-level package without importing it
+    spec = importlib.util.find_spec(base.package) if base.package else None
     if spec is None or spec.origin is None:
         return None
     folder = Path(spec.origin).parent / base.folder

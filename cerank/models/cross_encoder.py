@@ -40,7 +40,7 @@ class CrossEncoder(nn.Module):
         if self.head is None:
             return out.logits.float().squeeze(-1)  # type: ignore[no-any-return]  # transformers' outputs are untyped
         hidden = out.last_hidden_state.float()
-        with torch.autocast(hidden.device.type, enabled=False):  # bf16 scores tie: 8 % of 100 documents
+        with torch.autocast(hidden.device.type, enabled=False):  # in bf16 scores tie: those of 8 % of 100 documents
             return self.head(self._pooled(hidden, batch)).squeeze(-1)  # type: ignore[no-any-return]
 
     def _pooled(self, hidden: Tensor, batch: PaddedBatch) -> Tensor:
@@ -93,11 +93,11 @@ def load(files: BaseFiles, pooling: str, seed: int) -> CrossEncoder:
             _equalize_token_types(encoder)
         size = int(encoder.config.hidden_size)
         head = _head(files.folder, chosen, size)
-    except Exception as error:  # a foreign library on foreign files raises whatever it meets in them
+    except Exception as error:  # the library may raise anything on files from elsewhere
         what = f"transformers cannot load it as an encoder: {_reason(error)}"
         raise UsageError(what, where=str(files.folder)) from error
     dropout.replace_dropout(encoder)
-    if getattr(encoder, "pooler", None) is not None:  # it reads [CLS], which the means do not
+    if getattr(encoder, "pooler", None) is not None:  # the pooler reads [CLS], which a mean does not use
         encoder.pooler.requires_grad_(False)
     return CrossEncoder(encoder, chosen, head)
 
@@ -151,7 +151,7 @@ def load_tokenizer(folder: Path) -> Any:
     model_folders.check(folder)
     try:
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    except Exception as error:  # as for a model
+    except Exception as error:  # the library may raise anything on files from elsewhere
         raise UsageError(f"no tokenizer: {_reason(error)}", where=str(folder)) from error
 
 
@@ -196,7 +196,7 @@ def freeze(model: CrossEncoder, what: str, layers: int = 0) -> None:
         raise UsageError(what, hint="give fewer; 0 trains them all")
 
 
-_LAYER_NUMBER = re.compile(r"\.(?:layer|layers)\.([0-9]+)\.")  # what encoders of transformers call them
+_LAYER_NUMBER = re.compile(r"\.(?:layer|layers)\.([0-9]+)\.")  # names of layers in transformers' encoders
 
 
 def save(model: CrossEncoder, tokenizer: Any, folder: Path, limits: TokenLimits) -> None:
@@ -218,7 +218,7 @@ def save(model: CrossEncoder, tokenizer: Any, folder: Path, limits: TokenLimits)
         encoder.config.sentence_transformers = {"activation_fn": "torch.nn.modules.linear.Identity"}
     encoder.save_pretrained(folder)
     tokenizer.model_max_length = limits.max_length
-    tokenizer.backend_tokenizer.no_truncation()  # it keeps its last call's, which a resumed attempt may not have made
+    tokenizer.backend_tokenizer.no_truncation()  # it keeps the last call's, which a resumed attempt may not have made
     tokenizer.save_pretrained(folder)
     config: dict[str, object] = {
         "pooling": model.pooling,

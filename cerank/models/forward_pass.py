@@ -28,7 +28,7 @@ GPU_TOKEN_BUDGET = 65_536
 # float32), so the number of tokens is rounded up to a multiple of this
 _ROW_MULTIPLE = {"fp32": 8, "bf16": 32}
 _CHECKED_LENGTHS = (3, 11, 11, 40, 150)  # tokens of pairs that packing is tried on; 150 exceeds ModernBERT's window
-_TOLERANCE = {"fp32": 1e-4, "bf16": 5e-2}  # of the largest score, or of 1
+_TOLERANCE = {"fp32": 1e-4, "bf16": 5e-2}  # largest difference, relative to the largest score, or to 1
 
 
 def token_budget(device: torch.device) -> int:
@@ -146,7 +146,7 @@ class ForwardPass:
             if difference <= allowed or not bool(expected.isfinite().all()):
                 return True
             reason = f"packed scores are {difference:.2g} off"
-        except (RuntimeError, AttributeError, TypeError, KeyError, ValueError) as error:  # another version's modules
+        except (RuntimeError, AttributeError, TypeError, KeyError, ValueError) as error:  # of another transformers
             reason = f"{type(error).__name__}: {str(error)[:200]}"
         finally:
             for module, training in modes.items():

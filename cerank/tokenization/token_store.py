@@ -34,8 +34,8 @@ Kind = Literal["document", "query"]
 Ids = NDArray[Any]  # uint16 or uint32
 
 KINDS: tuple[Kind, ...] = ("document", "query")
-MAX_STORED_TOKENS = 512  # tokens kept of a text; a base that reads more finds texts of this length not here
-FORMAT = 1  # another number makes every old store unknown
+MAX_STORED_TOKENS = 512  # tokens stored of a text; a base that reads more tokenizes longer texts itself
+FORMAT = 1  # version of the format; with another number, no older store is read
 
 
 class ShardManifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,8 +44,8 @@ class ShardManifest(msgspec.Struct, frozen=True, kw_only=True):
     kind: Kind
     rows: int
     tokens: int
-    bytes_each: int  # of a token id: 2 or 4
-    is_numbered: bool  # whether the keys are 0, 1, 2 ...: then no hashes are kept
+    bytes_each: int  # bytes of a token id: 2 or 4
+    is_numbered: bool  # whether the keys are 0, 1, 2 ...: then no hashes are stored
     files: tuple[manifests.Entry, ...]
 
 

@@ -31,9 +31,9 @@ from cerank.tokenization.token_store import (
     tokenizer_sha256,
 )
 
-_WORK_FILES = ("lengths.bin", "progress.json")  # of a shard that is being made
-PIECE_TEXTS = 50_000  # texts tokenized at once, by as many threads as the tokenizer takes; the unit of resuming
-OnProgress = Callable[[int, int], None]  # texts done, and tokens
+_WORK_FILES = ("lengths.bin", "progress.json")  # files of an unfinished shard
+PIECE_TEXTS = 50_000  # texts tokenized at once, in the tokenizer's own threads; a kill loses at most one such piece
+OnProgress = Callable[[int, int], None]  # called with the number of texts and tokens so far
 
 
 class _Progress(msgspec.Struct, frozen=True):
@@ -110,9 +110,9 @@ def _build_shard(tokenizer: Any, kind: Kind, dataset: Dataset, folder: Path, on_
         files=files,
     )
     disk.write(part / manifests.MANIFEST, msgspec.json.encode(contents))
-    disk.remove_tree(folder)  # a damaged one
+    disk.remove_tree(folder)  # a damaged shard, if there is one
     disk.rename(part, folder)
-    for name in _WORK_FILES:  # not before: without them, a kill here would cost all of the work
+    for name in _WORK_FILES:  # only now: without these files, a kill before would lose all of the work
         disk.remove(folder / name)
     shard = open_shard(folder)
     if shard is None:

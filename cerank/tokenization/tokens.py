@@ -18,8 +18,8 @@ from cerank.recipes.schema import Stage
 from cerank.tokenization.token_store import TokenStore
 
 MAX_REMEMBERED_TEXTS = 2_000_000  # tokenized texts in memory, about a gigabyte; then they are forgotten and read again
-_MIN_BATCHES = 4  # that a chunk is cut into, if it is large enough
-_MIN_BATCH_TOKENS = 512  # below that, more even batches are not worth one more
+_MIN_BATCHES = 4  # least number of batches of a chunk that is large enough
+_MIN_BATCH_TOKENS = 512  # for smaller batches, an even load is not worth one batch more
 
 
 class PaddedBatch(msgspec.Struct, frozen=True):

@@ -25,9 +25,9 @@ from cerank.kernels.parallel import run_in_threads
 from cerank.models.forward_pass import ForwardPass
 from cerank.tokenization.tokens import Pair, batches_by_length
 
-MAX_HALVINGS = 4  # of the microbatch, before a run gives up: if a sixteenth does not fit, something else is wrong
-_MAX_SHARDS = 4  # of a microbatch, each in a thread of its own
-_SHARD_GRADIENT_BYTES = 1 << 30  # every shard holds gradients of all weights of its own until they are summed
+MAX_HALVINGS = 4  # largest number of halvings of the microbatch: if a sixteenth does not fit, something else is wrong
+_MAX_SHARDS = 4  # shards of a microbatch, each in a thread of its own
+_SHARD_GRADIENT_BYTES = 1 << 30  # until they are summed, every shard has its own gradients of all weights
 _MIN_SHARD_TOKENS = 256  # for fewer tokens, the fixed costs of a pass would be most of its time
 
 Position = tuple[int, int]  # step, and number of the microbatch in it: part of the seed of dropout
@@ -102,7 +102,7 @@ class ForwardBackward:
                 gradients[number] = torch.autograd.grad(parts[number], weights, of_shard, allow_unused=True)
 
             run_in_threads(shard_backward, range(len(shards)), kernel_threads)
-            for of_shard in gradients:  # in their order, whichever thread was faster
+            for of_shard in gradients:  # in the order of the shards, whichever thread was faster
                 _add_gradients(weights, of_shard)
 
         self._backward = backward

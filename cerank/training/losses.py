@@ -139,7 +139,7 @@ def adr_mse(scores: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
     both = mask.unsqueeze(2) & mask.unsqueeze(1)
     behind = -_differences(labels)  # [g, i, j] = y_j - y_i
     above = ((behind > 0) & both).sum(dim=2)
-    same = ((behind == 0) & both).sum(dim=2)  # itself counts
+    same = ((behind == 0) & both).sum(dim=2)  # the document itself counts
     rank = (above + (same + 1) / 2).to(scores.dtype)
     others = both & ~torch.eye(scores.shape[1], dtype=torch.bool, device=scores.device)
     passed = torch.sigmoid(-_differences(scores.masked_fill(~mask, 0.0)))

@@ -13,7 +13,7 @@ from cerank.recipes.schema import Stage
 
 T = TypeVar("T")
 Grades = Mapping[str, int]
-UNRANKED = 10**9  # the rank of what was not retrieved
+UNRANKED = 10**9  # rank of a document that was not retrieved
 
 
 def usable_positives(stage: Stage, grades: Grades, ranked: Sequence[str], has_text: Callable[[str], bool]) -> list[str]:

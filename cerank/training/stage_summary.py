@@ -25,7 +25,7 @@ class WeightChange(msgspec.Struct, frozen=True):
     """How far the weights moved in a stage, from the model it started with to the one it hands on."""
 
     norm: float  # |after - before| / |before| over all weights
-    changed: float  # share of the weights that are not the same float32 any more
+    changed: float  # fraction of the weights whose float32 value changed
 
     @property
     def is_negligible(self) -> bool:
@@ -37,16 +37,16 @@ class StageSummary(msgspec.Struct, frozen=True, kw_only=True):
     """Summary of one stage of a run, stored with its model."""
 
     stage: str
-    steps: int  # done, early stop included
-    kept_step: int = msgspec.field(name="kept")  # the step whose weights it hands on
-    measure: str  # that chose them
-    best: float  # its value at the best validation; a loss as it is
+    steps: int  # steps that were done, with or without an early stop
+    kept_step: int = msgspec.field(name="kept")  # step whose weights the stage hands on
+    measure: str  # measure that chose them
+    best: float  # value of the measure at the best validation; a loss is not negated
     best_step: int
-    learning_rate: float  # peak
+    learning_rate: float  # peak learning rate
     sampling: SamplingStats = msgspec.field(name="supply")
     weight_change: WeightChange = msgspec.field(name="drift")
-    validation: SamplingStats | None = None  # what the validation loss was computed on
-    teacher_lists: int = msgspec.field(default=0, name="lists")  # of the teacher
+    validation: SamplingStats | None = None  # data of the validation loss
+    teacher_lists: int = msgspec.field(default=0, name="lists")  # number of the teacher's lists
     repairs: Repairs = Repairs()
 
 

@@ -236,7 +236,7 @@ class Trainer:
                 return work()
             except torch.OutOfMemoryError as error:
                 reason = str(error).splitlines()[0][:200]
-            model.zero_grad(set_to_none=True)  # what the microbatches before it added
+            model.zero_grad(set_to_none=True)  # remove what the microbatches before it added
             if self.stage.microbatch // passes.microbatch >= 2**MAX_HALVINGS or passes.microbatch < 2:
                 hint = "lower max_length, or take a smaller base or a device with more memory"
                 raise RunFailedError(

@@ -93,9 +93,8 @@ class Evaluation:
             if all(self._folder.measures(system, test, first).exists() for first in data.first_stages):
                 continue
             scorer = scorer or load()
-            scorer.use_token_store(
-                self._sources.token_store(test, scorer.tokenizer)
-            )  # "1" is another text in the next one
+            # each dataset has texts of its own: in the next one "1" may stand for another
+            scorer.use_token_store(self._sources.token_store(test, scorer.tokenizer))
             scores = self._scores(system, test, scorer, pause)
             rankings = self._all_candidates(test)
             for first, before in zip(data.first_stages, rankings, strict=True):

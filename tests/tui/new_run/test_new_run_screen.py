@@ -384,9 +384,8 @@ def test_the_form_looks_as_it_did(
     snap_compare: Callable[..., bool],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(
-        new_run_screen, "is_on_this_machine", lambda known: known.name == "minilm"
-    )  # whatever this machine has
+    # whatever this machine has
+    monkeypatch.setattr(new_run_screen, "is_on_this_machine", lambda known: known.name == "minilm")
 
     Path("plain.toml").write_text(PLAIN)
     monkeypatch.setenv("CERANK_LAB", str(folder.path))
