@@ -79,7 +79,7 @@ def test_a_crash_at_any_operation_leaves_the_scores_whole_or_absent(tmp_path):
 
 def test_writers_at_once_do_each_other_no_harm(tmp_path):
     kept = [ScoreCache(tmp_path, ["model"]) for _ in range(8)]
-    threads = [threading.Thread(target=one.keep, args=(WANTED, TEXTS, SCORES)) for one in kept]
+    threads = [threading.Thread(target=one.put, args=(WANTED, TEXTS, SCORES)) for one in kept]
     for thread in threads:
         thread.start()
     for thread in threads:
