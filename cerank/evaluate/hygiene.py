@@ -41,7 +41,10 @@ def facts(names: Sequence[str], qrels: by_name.Qrels, ranking: Ranking) -> Facts
     depths = [len(ranking[query]) for query in ranked]
     shapes = {name: by_name.shape(name) for name in names}
     return Facts(
-        judged={name: _judged(qrels, ranking, ranked, shape.cutoff or 10) for name, shape in shapes.items()},
+        judged={
+            name: 1.0 if by_name.is_condensed(name) else _judged(qrels, ranking, ranked, shape.cutoff or 10)
+            for name, shape in shapes.items()
+        },
         answerless={name: len(answerless(qrels, shape.rel)) for name, shape in shapes.items()},
         ties=_ties(ranking, ranked),
         shallowest=min(depths, default=0),
@@ -65,8 +68,9 @@ def notes(
     """
     out = []
     if zeros > MANY_ZEROS * n:
-        rest = f"{n - zeros} {'carries' if n - zeros == 1 else 'carry'}"
-        out.append(Note("zeros", f"{zeros} of {counted(n, 'query')} score the same: {rest} the comparison"))
+        rest = counted(n - zeros, "query")
+        text = f"{zeros} of {counted(n, 'query')} have the same score in both"
+        out.append(Note("zeros", f"{text}; the whole difference comes from {rest}" if n > zeros else text))
     (left_label, first), (right_label, second) = left, right
     if first is None or second is None:
         return tuple(out)
@@ -80,11 +84,11 @@ def notes(
         )
     shares = first.judged.get(measure, 1.0), second.judged.get(measure, 1.0)
     if abs(shares[0] - shares[1]) > GAP:
-        text = f"judged documents: {shares[0]:.2f} of '{left_label}', {shares[1]:.2f} of '{right_label}'"
-        out.append(Note("judged", f"{text}; compare {condensed([measure])[0]} as well"))
+        out.append(Note("judged", _of_judged(by_name.shape(measure).cutoff or 10, left_label, right_label, shares)))
     for label, fact in ((left_label, first), (right_label, second)):
         if fact.ties > 0:
-            out.append(Note("ties", f"'{label}' had ties: {fact.ties:.1%} of neighbours in the top 10"))
+            share = f"{100 * fact.ties:.1f} % of the neighbouring scores of '{label}' in the top 10"
+            out.append(Note("ties", f"{share} are equal or one float32 apart"))
     if (first.shallowest, first.deepest) != (second.shallowest, second.deepest):
         depths = [f"{f.shallowest}-{f.deepest}" for f in (first, second)]
         out.append(
@@ -94,6 +98,16 @@ def notes(
             )
         )
     return tuple(out)
+
+
+def _of_judged(depth: int, left: str, right: str, shares: tuple[float, float]) -> str:
+    """The judged shares of both sides; it names no measure, so that several measures of one depth say it once."""
+    parts = [f"{100 * share:.0f} % of '{label}'" for share, label in zip(shares, (left, right), strict=True)]
+    loser = left if shares[0] < shares[1] else right
+    return (
+        f"judged documents in the top {depth}: {parts[0]}, {parts[1]}; unjudged ones count as not relevant, which may "
+        f"cost '{loser}', and --condensed measures without them"
+    )
 
 
 def merged(facts_of_seeds: Sequence[Facts | None]) -> Facts | None:
@@ -111,7 +125,7 @@ def merged(facts_of_seeds: Sequence[Facts | None]) -> Facts | None:
 
 
 def condensed(names: Sequence[str]) -> tuple[str, ...]:
-    """The same measures over judged documents only, where a measure knows how; others as they are."""
+    """The same measures over judged documents only; those that cannot differ as they are."""
     return tuple(by_name.condensed(name) for name in names)
 
 

@@ -142,6 +142,12 @@ def test_secondary_tests_and_condensed_measures_come_when_asked_for(dl20, tmp_pa
     assert all(0 < row["randomization"] <= 1 for row in found["secondary"])
 
 
+def test_the_default_measures_can_be_condensed(dl20, tmp_path):
+    rows = rows_of(tmp_path, *dl20, "--pairs", "all", "--correction", "max-t", "--margin", "nDCG@10=.02", "--condensed")
+    assert len(rows) == 4 * 10
+    assert {row["measure"] for row in rows} >= {"RR@10", "RR(judged_only=True)@10"}
+
+
 def test_power_by_numbers_and_by_rankings(dl20, tmp_path):
     (row,) = json.loads(cerank(tmp_path, "power", "--queries", 43, "--sd", ".10", "--delta", ".01", "--json").stdout)
     assert row["smallest_difference"] == pytest.approx(0.0437, abs=6e-5)
