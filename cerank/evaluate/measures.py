@@ -180,14 +180,16 @@ _ABOUT_JUDGEMENTS = {"Bpref", "infAP", "Judged", "NumRet", "NumRel", "NumQ"}  # 
 
 
 @lru_cache(maxsize=64)
-def _class_of(known: type[Any]) -> type[Any]:
+def _class_of(known: Any) -> type[Any]:
     """The measure's class, with `judged_only` where ir_measures gives it none: the lists are condensed here."""
+    own: type[Any] = type(known)
     if "judged_only" in known.SUPPORTED_PARAMS or known.NAME in _ABOUT_JUDGEMENTS:
-        return known
+        return own
     from ir_measures.measures import ParamInfo
 
-    flag = ParamInfo(dtype=bool, default=False, desc="ignore returned documents that do not have relevance judgments")
-    return type(known.__name__, (known,), {"SUPPORTED_PARAMS": {**known.SUPPORTED_PARAMS, "judged_only": flag}})
+    kind: Any = ParamInfo
+    flag = kind(dtype=bool, default=False, desc="ignore returned documents that do not have relevance judgments")
+    return type(own.__name__, (own,), {"SUPPORTED_PARAMS": {**known.SUPPORTED_PARAMS, "judged_only": flag}})
 
 
 def _made(measure: Any, params: Mapping[str, Any]) -> Any:
@@ -259,7 +261,7 @@ def _parsed(name: str, where: str) -> Any:
     if base not in registry:
         raise UsageError(f"no measure is called '{name}'", where=where, hint=_hint(name, base, registry))
     known = registry[base]
-    kind = _class_of(type(known))
+    kind = _class_of(known)
     params = {known.AT_PARAM if key == "@" else key: value for key, value in params.items()}
     for key, value in params.items():
         if key not in kind.SUPPORTED_PARAMS:
