@@ -186,6 +186,7 @@ def _draft(measure: str, condition: Condition, couple: tuple[System, System], te
     values = [first[query] for query in queries], [second[query] for query in queries]
     recipes = None
     if terms.claim == "recipes":
+        _refuse_without_seeds(left, right)
         recipes = seeds.two_way(
             _by_seed(left, condition, measure, queries),
             _by_seed(right, condition, measure, queries),
@@ -317,10 +318,29 @@ def _notes(draft: _Draft) -> tuple[hygiene.Note, ...]:
             out.append(hygiene.Note("missing", text + (" ..." if len(at.missing) > 5 else "")))
         if at.unjudged:
             out.append(hygiene.Note("ignored", f"{counted(at.unjudged, 'query')} of '{system.label}' without qrels"))
-    if draft.recipes is None and not any(system.members for system in draft.systems):
-        out.append(hygiene.Note("one seed", "about these two checkpoints or rankings, not about their recipes"))
+    if not any(system.members for system in draft.systems):
+        text = "about these two rankings as they are; the same recipe with another seed may come out otherwise"
+        out.append(hygiene.Note("one seed", text))
+    elif draft.recipes is not None:
+        fixed = [system for system in draft.systems if not system.members]
+        out += [hygiene.Note("fixed", _is_fixed(system, *draft.systems)) for system in fixed]
     left, right = ((system.label, at.facts) for system, at in zip(draft.systems, draft.at, strict=True))
     return (*out, *hygiene.notes(draft.measure, left, right, n=draft.paired.n, zeros=draft.paired.ties))
+
+
+def _is_fixed(system: System, left: System, right: System) -> str:
+    other = right.label if system is left else left.label
+    return f"'{system.label}' is taken as fixed: the claim is about the recipe of '{other}' against this one ranking"
+
+
+def _refuse_without_seeds(left: System, right: System) -> None:
+    """Two rankings that stand for themselves hold no seed that could speak of a recipe."""
+    if left.is_fixed and right.is_fixed:
+        raise UsageError(
+            f"a claim about recipes needs several seeds of at least one side, and '{left.label}' and '{right.label}' "
+            "are single rankings",
+            hint="name the seeds of a recipe as LABEL=RUN,RUN,..., or leave --claim recipes away",
+        )
 
 
 def _values(system: System, at: Measured, measure: str) -> Mapping[str, float]:

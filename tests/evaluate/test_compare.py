@@ -265,7 +265,16 @@ def test_a_claim_about_recipes_rests_on_the_spread_of_seeds():
     with pytest.raises(UsageError, match="at least 2 seeds of each, and the baseline has 1"):
         compare([system("a", BASE), right], ["nDCG@10"], terms=Terms(claim="recipes"))
     bm25 = msgspec.structs.replace(system("bm25", BASE), is_fixed=True)
-    assert compare([bm25, right], ["nDCG@10"], terms=Terms(claim="recipes")).rows[0].recipes.sd_seeds_left == 0
+    row = compare([bm25, right], ["nDCG@10"], terms=Terms(claim="recipes")).rows[0]
+    assert row.recipes.sd_seeds_left == 0
+    assert "'bm25' is taken as fixed: the claim is about the recipe of 'right'" in " ".join(n.text for n in row.notes)
+
+
+def test_a_claim_about_recipes_of_two_single_rankings_is_refused():
+    files = [msgspec.structs.replace(system(label, BASE), is_fixed=True) for label in "ab"]
+    with pytest.raises(UsageError, match="'a' and 'b' are single rankings") as refused:
+        compare(files, ["nDCG@10"], terms=Terms(claim="recipes"))
+    assert "LABEL=RUN,RUN" in refused.value.hint
 
 
 def test_the_family_the_method_and_a_late_margin_stand_under_the_table():
@@ -273,7 +282,7 @@ def test_the_family_the_method_and_a_late_margin_stand_under_the_table():
     lines = footnotes(compare([system("a", BASE), system("b", dict.fromkeys(BASE, 0.5))], ["nDCG@10"], terms=terms))
     assert lines[0] == "1 test, Benjamini and Hochberg's false discovery rate, verdicts at 5 %"
     assert "margin for nDCG@10: ±0.02, chosen after the run (command line)" in lines
-    assert any("about these two checkpoints" in line for line in lines)
+    assert any("about these two rankings as they are" in line for line in lines)
 
 
 def test_a_reason_names_the_systems_the_interval_and_the_margin():

@@ -135,6 +135,12 @@ def test_the_full_comparison_can_be_computed_again_from_what_is_printed(dl20, tm
     assert compare(found.systems, found.measures, conditions=found.conditions, terms=found.terms) == found
 
 
+def test_files_hold_no_seed_that_could_speak_of_a_recipe(dl20, tmp_path):
+    refused = cerank(tmp_path, "compare", *dl20, "--claim", "recipes", code=2)
+    assert "a claim about recipes needs several seeds of at least one side" in refused.stderr
+    assert "LABEL=RUN,RUN,..." in refused.stderr
+
+
 def test_secondary_tests_and_condensed_measures_come_when_asked_for(dl20, tmp_path):
     out = cerank(tmp_path, "compare", *dl20[:2], *dl20[-2:], "-m", "nDCG@10", "--condensed", "--secondary", "--json")
     found = json.loads(out.stdout)
@@ -163,7 +169,7 @@ def test_seeds_are_merged_and_a_margin_of_the_recipe_is_marked_as_declared(place
     assert {(row["system"], row["against"], row["seeds"], row["queries"]) for row in rows} == {("kd", "cl", 2, 12)}
     assert {(row["margin"], row["is_margin_declared"], row["claim"]) for row in rows} == {(0.02, True, "recipes")}
     out = cerank(place, "compare", "a1", "b1", "--format", "table")
-    assert "about these two checkpoints" in out.stdout
+    assert "about these two rankings as they are" in out.stdout
     assert "margin for nDCG@10: ±0.02, declared 2026-01-02T03:04:05+00:00 (recipe)" in out.stdout
 
 
