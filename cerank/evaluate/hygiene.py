@@ -15,6 +15,7 @@ from cerank.evaluate import measures as by_name
 from cerank.text import counted
 
 GAP = 0.05  # difference in judged shares above which unjudged documents may explain a difference
+GRADED = 3  # largest grade from which on grade 1 is no more than related, as in TREC DL
 MANY_ZEROS = 0.5  # share of zero differences above which few queries carry the comparison
 
 
@@ -24,6 +25,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     judged: dict[str, float]  # measure -> mean share of judged documents down to its cutoff (10 where it has none)
     answerless: dict[str, int]  # measure -> queries in whose qrels no document meets its threshold
     ties: float  # share of neighbours in the top 10 whose scores lie one float32 apart: ties that were broken
+    largest: int = 0  # grade in the qrels
     shallowest: int  # documents ranked for the query with fewest, among those ranked
     deepest: int
 
@@ -31,7 +33,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
 class Note(msgspec.Struct, frozen=True):
     """One thing to say under a table about one comparison."""
 
-    kind: str  # "missing", "ignored", "judged", "answerless", "ties", "depth", "zeros", "one seed"
+    kind: str  # such as "missing", "ignored", "judged", "answerless", "ties", "depth", "zeros", "one seed"
     text: str
 
 
@@ -47,6 +49,7 @@ def facts(names: Sequence[str], qrels: by_name.Qrels, ranking: Ranking) -> Facts
         },
         answerless={name: len(answerless(qrels, shape.rel)) for name, shape in shapes.items()},
         ties=_ties(ranking, ranked),
+        largest=max((grade for judged in qrels.values() for grade in judged.values()), default=0),
         shallowest=min(depths, default=0),
         deepest=max(depths, default=0),
     )
@@ -82,6 +85,9 @@ def notes(
                 f"{count} of {counted(n, 'query')} without a relevant document: they score 0 for every system",
             )
         )
+    if first.largest >= GRADED and (other := by_name.is_of_grade_one(measure)):
+        text = f"{measure} counts grade 1 as relevant, of grades up to {first.largest}; TREC DL counts 2: {other}"
+        out.append(Note("grade", text))
     shares = first.judged.get(measure, 1.0), second.judged.get(measure, 1.0)
     if abs(shares[0] - shares[1]) > GAP:
         out.append(Note("judged", _of_judged(by_name.shape(measure).cutoff or 10, left_label, right_label, shares)))
@@ -119,6 +125,7 @@ def merged(facts_of_seeds: Sequence[Facts | None]) -> Facts | None:
         judged=_mean([fact.judged for fact in known]),
         answerless=known[0].answerless,
         ties=sum(fact.ties for fact in known) / len(known),
+        largest=known[0].largest,
         shallowest=min(fact.shallowest for fact in known),
         deepest=max(fact.deepest for fact in known),
     )

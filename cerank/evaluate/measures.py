@@ -171,6 +171,25 @@ def is_condensed(name: str) -> bool:
     return bool(_parsed(name, "").params.get("judged_only"))
 
 
+_UNIT = {  # measures whose values lie from 0 to 1
+    *("nDCG", "RR", "AP", "P", "R", "Success", "Rprec", "RBP", "ERR", "Bpref", "infAP", "IPrec", "SetP", "SetR"),
+    *("SetF", "SetAP", "Judged", "Compat", "alpha_nDCG", "nERR_IA", "ERR_IA", "P_IA", "AP_IA", "StRecall", "nNRBP"),
+}
+
+
+def limits(name: str) -> tuple[float, float] | None:
+    """Return the smallest and the largest value of a measure; None where it has no such limits."""
+    return (0.0, 1.0) if _parsed(name, "").NAME in _UNIT else None
+
+
+def is_of_grade_one(name: str) -> str:
+    """Return the measure that counts grade 2 and more as relevant, where `name` counts grade 1, too; else ""."""
+    measure = _parsed(name, "")
+    if "rel" not in measure.SUPPORTED_PARAMS or measure["rel"] != 1 or measure.NAME in _ABOUT_JUDGEMENTS:
+        return ""
+    return str(_made(measure, {**measure.params, "rel": 2}))
+
+
 def _plain(measure: Any) -> Any:
     """The measure without the parameter that makes it one over judged documents only."""
     return _made(measure, {key: value for key, value in measure.params.items() if key != "judged_only"})

@@ -54,6 +54,7 @@ def mean_of(label: str, members: Sequence[System]) -> System:
                 missing=tuple(sorted({query for row in rows for query in row.missing})),
                 unjudged=max(row.unjudged for row in rows),
                 facts=hygiene.merged([row.facts for row in rows]),
+                ranking_sha256="",
             )
         )
     return System(label=label, measured=tuple(means), members=tuple(members))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -197,7 +197,8 @@ def compare(
     Args:
         settings: where the lab and caches are.
         texts: at least two; see `targets_of`.
-        measures: names; empty takes those of the first run's plan, or nDCG@10 and RR@10 for files alone.
+        measures: names; empty takes those of the first run's plan, or for files alone nDCG@10 and RR@10, which
+            counts from grade 2 on where grades go to 3, as TREC DL does.
         dataset: whose qrels TREC run files are measured on; for runs, the one test dataset to look at.
         qrels: a qrels file, in place of a dataset.
         terms: how; see `evaluate.compare.Terms`; its margins, if any, win over all others.
@@ -282,12 +283,20 @@ def measured_systems(
     if has_files and not (found and not qrels):
         name, given = judgements(settings, dataset, qrels)
         judged = dict.fromkeys(judged, given) or {Condition(short_name(name)): given}
-    names = tuple(measures) or (found[0].plan.recipe.evaluate.measures if found else ("nDCG@10", "RR@10"))
+    names = tuple(measures) or (found[0].plan.recipe.evaluate.measures if found else _of_files(judged.values()))
     for each in judged.values():
         names = check(names, each, "--measure")
     if condensed:
         names = tuple(dict.fromkeys([*names, *_condensed(names).values()]))
     return [_system(one, names, dataset, judged) for one in targets], names
+
+
+def _of_files(judged: Iterable[Qrels]) -> tuple[str, ...]:
+    """The measures of files for which none is named."""
+    from cerank.evaluate.hygiene import GRADED
+
+    largest = max((grade for qrels in judged for row in qrels.values() for grade in row.values()), default=0)
+    return ("nDCG@10", "RR(rel=2)@10" if largest >= GRADED else "RR@10")
 
 
 def _system(found: Target, names: Sequence[str], dataset: str, judged: Mapping[Condition, Qrels]) -> System:

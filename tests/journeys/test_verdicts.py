@@ -99,12 +99,12 @@ def test_the_table_names_family_method_and_what_each_verdict_rests_on(dl20, tmp_
     out = cerank(
         tmp_path, "compare", *dl20, "-m", "nDCG@10", "--margin", "nDCG@10=.05", "--reasons", "--format", "table"
     )
-    assert "4 tests, Holm's correction, verdicts at 5 %" in out.stdout
-    assert "margin for nDCG@10: ±0.05, chosen after the run (command line)" in out.stdout
-    assert "verdict rests on" in out.stdout
+    assert "4 comparisons: the chance of any false verdict among them all is at most 5 %" in out.stdout
+    assert "margin for nDCG@10: ±0.05, chosen after the results (command line)" in out.stdout
+    assert "simultaneous 95 % interval" in out.stdout
     assert "tasb against ada2, nDCG@10 on qrels: cannot tell: " in out.stdout
     machines = cerank(tmp_path, "compare", *dl20, "-m", "nDCG@10", "--format", "tsv")
-    assert "4 tests, Holm's correction" in machines.stderr
+    assert "4 comparisons: the chance of any false verdict" in machines.stderr
     latex = cerank(tmp_path, "compare", *dl20, "-m", "nDCG@10", "--format", "latex")
     assert "% 4 tests, Holm's correction" in latex.stdout
 
@@ -187,11 +187,11 @@ def test_a_dry_run_says_whether_the_queries_can_show_the_margin(place):
     ("arguments", "what"),
     [
         (["compare", "a1", "b1", "--margin", "nDCG@10"], "'nDCG@10' is not a margin"),
-        (["compare", "a1", "b1", "--margin", "P@5=.1"], "a margin for P@5, which is not compared"),
+        (["compare", "a1", "b1", "--margin", "P@5=.1"], "a margin for P@5: it is not compared"),
         (["compare", "a1", "cl=b1,b2", "--seeds", "stack"], "cannot stand as extra queries"),
         (["compare", "a1", "cl=b1,b2:contrastive"], "stage: distill against contrastive"),
         (["compare", "a1", "b1", "--claim", "recipes"], "at least 2 seeds of each"),
-        (["compare", "a1", "b1", "--family", "2"], "the declared family has 2 tests, and 4 are shown"),
+        (["compare", "a1", "b1", "--family", "2"], "the declared family has 2 comparisons, and 4 are shown"),
         (["compare", "a1", "b1", "--correction", "max-t", "--claim", "recipes"], "at least 2 seeds of each"),
         (["compare", "a1", "b1", "--full", "--format", "tsv"], "--full is JSON, not tsv"),
         (["compare", "a1", "b1", "--correction", "tukey"], "'tukey'"),

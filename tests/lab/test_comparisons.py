@@ -57,7 +57,7 @@ def test_a_margin_of_the_command_line_is_marked_as_chosen_afterwards_and_says_wh
     margin = found.terms.margins["nDCG@10"]
     assert (margin.value, margin.before, margin.declared) == (0.3, False, "2031-01-01")
     assert margin.source == "command line, in place of ±0.1 from the recipe"
-    assert any("±0.3, chosen after the run" in note for note in exporting.readable(found).notes)
+    assert any("±0.3, chosen after the results" in note for note in exporting.readable(found).notes)
 
 
 def test_a_margin_repeated_on_the_command_line_stays_declared(lab):
@@ -86,7 +86,7 @@ def test_a_margin_that_is_none_is_refused(lab, text):
 
 
 def test_a_margin_for_a_measure_that_is_not_compared_is_refused(lab):
-    with pytest.raises(UsageError, match="a margin for P@5, which is not compared"):
+    with pytest.raises(UsageError, match="a margin for P@5: it is not compared, nDCG@10, RR@10 is"):
         compared(lab, "s1", "t1", margins=["P@5=.1"])
     with pytest.raises(UsageError, match="two margins for RR@10"):
         compared(lab, "s1", "t1", margins=["RR@10=.1", "RR@10=.2"])

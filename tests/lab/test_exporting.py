@@ -75,7 +75,7 @@ def test_latex_rounds_escapes_and_says_the_notes_as_comments() -> None:
 def test_markdown_is_one_table_with_its_notes_below() -> None:
     text = exporting.as_text(comparison(right="a|b"), "markdown")
     assert "a\\|b" in text
-    assert "- 1 test, Holm's correction" in text
+    assert "- 1 comparison: the chance of a false verdict is at most 5 %" in text
     widths = {len(re.findall(r"(?<!\\)\|", line)) for line in text.splitlines() if line.startswith("|")}
     assert len(widths) == 1
 

@@ -75,7 +75,7 @@ def _signs(grid: Grid, found: Declared, verdicts: Judged) -> list[str]:
     names = {cell.measure for line in grid.lines for cell in line.cells}
     for measure in sorted(names & margins.keys()):
         margin = margins[measure]
-        when = f"declared {margin.declared or 'before the runs'}" if margin.before else "chosen after the runs"
+        when = f"declared {margin.declared or 'before the runs'}" if margin.before else "chosen after the results"
         text = f"≈: equivalent to it within ±{margin.value:g} {measure} (two one-sided t-tests; margin {when})"
         lines.append(f"{text}; ≈↑ and ≈↓: different, but by less than the margin.")
     return lines
@@ -92,8 +92,8 @@ def _tests(found: Declared, verdicts: Judged) -> list[str]:
     whose = f"declared in matrix {found.record.name} before its runs" if found.record else "of this report"
     if found.record and verdicts.family > _declared(found, verdicts):
         whose += " or asked for since"
-    method = METHODS[terms.correction]
-    test = "Two-sided paired t-tests" if terms.correction != "max-t" else "Paired differences"
+    method = METHODS[comparison.method]
+    test = "Two-sided paired t-tests" if comparison.method != "max-t" else "Paired differences"
     lines = [f"{test}, {method} over {what} {whose} ({_product(found, verdicts)}), level {level}."]
     open_ = verdicts.family - len(comparison.rows)
     if open_:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import msgspec
 
@@ -197,11 +197,11 @@ def mean_at(system: System | None, condition: Condition, measure: str) -> float 
 
 def _sign(row: Row) -> Sign:
     verdict = row.verdict
-    if verdict == "cannot tell":
+    if verdict in {"cannot tell", "identical"}:
         return ""
     if verdict == "different but negligible":
         return "negligibly better" if row.paired.difference > 0 else "negligibly worse"
-    return verdict
+    return cast("Sign", verdict)
 
 
 def _with_best(lines: Sequence[Line]) -> tuple[Line, ...]:

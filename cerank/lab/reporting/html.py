@@ -71,7 +71,7 @@ _Reasons = dict[tuple[str, str, str], str]
 def _reasons(report: Report) -> _Reasons:
     """What each verdict rests on, by model, measure and condition."""
     rows = report.comparison.rows if report.comparison else ()
-    return {(row.right, row.measure, str(row.condition)): explain(row.judgment) for row in rows}
+    return {(row.right, row.measure, str(row.condition)): explain(row.judgment, row.limits) for row in rows}
 
 
 def _grid(grid: Grid, reasons: _Reasons) -> str:

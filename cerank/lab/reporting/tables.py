@@ -233,7 +233,7 @@ def cells(report: Report) -> Table:
                 ]
                 row += [len(model.seeds) or None, place.queries, place.depth, cell.value]
                 row += _tested(report, model.label, cell.measure, str(place.condition))
-                row += [report.family, report.comparison.terms.correction if report.comparison else None]
+                row += [report.family, report.comparison.method if report.comparison else None]
                 row += [known.theirs, known.difference, known.paper] if known else [None, None, None]
                 body.append((*row, cell.is_best))
     return Table("cells", tuple(Column(name, name) for name in names), tuple(body))
@@ -245,7 +245,7 @@ def _tested(report: Report, model: str, measure: str, condition: str) -> list[Va
         if (row.right, row.measure, str(row.condition)) == (model, measure, condition):
             found, judgment = row.paired, row.judgment
             margin = judgment.margin.value if judgment.margin else None
-            figures: list[Value] = [row.left, found.difference, found.low, found.high, judgment.p, row.p_corrected]
+            figures: list[Value] = [row.left, found.difference, row.low, row.high, judgment.p, row.p_corrected]
             return [*figures, found.effect, judgment.p_equivalence_corrected, margin, row.verdict]
     return [None] * 10
 

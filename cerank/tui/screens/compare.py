@@ -77,7 +77,7 @@ class CompareScreen(LabScreen):
         self.named = Named(tuple(dict.fromkeys(targets)))
         self.baseline = ""  # a label; "" takes the first target
         self.typed: dict[str, str] = {
-            "correction": "holm",
+            "correction": "auto",
             "margin": "",
             "confidence": "0.95",
             "pairs": "baseline",
