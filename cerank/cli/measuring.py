@@ -147,8 +147,11 @@ def compare(
     if full:
         put(exporting.complete(found), raw=True)
         return
-    shown = [tables.comparison(found, settings.format, with_reasons=reasons)]
-    emit([*shown, exporting.secondary(found)] if with_secondary else shown, settings.format, wide=wide)
+    if settings.format == "json":
+        put(exporting.document(found, with_reasons=reasons), raw=True)
+    else:
+        shown = [tables.comparison(found, settings.format, with_reasons=reasons)]
+        emit([*shown, exporting.secondary(found)] if with_secondary else shown, settings.format, wide=wide)
     tables.narrate(found, settings.format)
     tell(paragraphs(found))
     for doubt in verifying.doubts(settings.lab, names):

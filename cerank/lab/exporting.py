@@ -17,7 +17,7 @@ from cerank.errors import UsageError
 from cerank.registry import nearest
 from cerank.store import disk
 from cerank.store.layout import plain
-from cerank.tabular import Column, Table, written
+from cerank.tabular import Column, Table, records, written
 from cerank.text import counted
 
 if TYPE_CHECKING:
@@ -56,6 +56,52 @@ def whole(found: Comparison, *, with_reasons: bool = False, costs: Mapping[str, 
         body.append((*(getattr(line, name) for name in line.__struct_fields__), *method, *ids, answer, *reason))
     columns = [*names, *(["reason"] if with_reasons else [])]
     return Table("comparison", tuple(Column(name, name) for name in columns), tuple(body))
+
+
+def document(found: Comparison, *, with_reasons: bool = False) -> str:
+    """A comparison as JSON of one shape: {meta, rows, secondary, notes}; `secondary` is empty unless it was asked for.
+
+    `rows` are those of `whole`, `meta` what they rest on: method, family, margins, and the hashes of what was ranked
+    and judged.
+    """
+    from cerank import __version__
+
+    terms = found.terms
+    meta = {
+        "format": 2,
+        "cerank": __version__,
+        "baseline": found.baseline,
+        "pairs": terms.pairs,
+        "claim": terms.claim,
+        "confidence": terms.confidence,
+        "alpha": round(1 - terms.confidence, 12),
+        "correction": found.method,
+        "family": found.family,
+        "family_equivalence": found.family_equivalence,
+        "rounds": terms.rounds,
+        "seed": terms.seed,
+        "margins": {name: msgspec.to_builtins(margin) for name, margin in terms.margins.items()},
+        "rankings": [
+            {
+                "system": system.label,
+                "run": system.run,
+                "seeds": max(len(system.members), 1),
+                "dataset": at.condition.dataset,
+                "first_stage": at.condition.first_stage,
+                "ranking_sha256": at.ranking_sha256,
+                "qrels_sha256": at.qrels_sha256,
+            }
+            for system in found.systems
+            for at in system.measured
+        ],
+    }
+    text = {
+        "meta": meta,
+        "rows": records(whole(found, with_reasons=with_reasons)),
+        "secondary": records(secondary(found)) if terms.with_secondary else [],
+        "notes": list(_footnotes(found)),
+    }
+    return escapes.json_text(text, indent=2) + "\n"
 
 
 def complete(found: Comparison) -> str:
@@ -315,7 +361,9 @@ def _figures(row: SummaryRow) -> tuple[str | float | None, ...]:
 
 
 def as_text(found: Comparison, form: Form, *, with_reasons: bool = False) -> str:
-    """The comparison in `form`, footnotes included where the form has a place for them (LaTeX: as comments)."""
+    """The comparison in `form`, footnotes included where the form has a place for them."""
+    if form == "json":
+        return document(found, with_reasons=with_reasons)
     if form not in {"latex", "markdown"}:
         return written([whole(found, with_reasons=with_reasons)], form)
     table = readable(found, with_reasons=with_reasons)
