@@ -165,16 +165,17 @@ def but_for_seed(found: RunTarget) -> tuple[str, str]:
     return found.system, msgspec.structs.replace(found.plan, recipe=same).fingerprint
 
 
-def _plans(found: Target) -> tuple[Plan, ...]:
-    """The plans behind a system; none behind a file."""
+def sources(found: Target) -> tuple[margins_of.Source, ...]:
+    """The runs behind a system; none behind a file."""
     if isinstance(found, FileTarget):
         return ()
-    return tuple(one.plan for one in found.members) if isinstance(found, SeedsTarget) else (found.plan,)
+    members = found.members if isinstance(found, SeedsTarget) else (found,)
+    return margins_of.sources([(one.folder, one.plan) for one in members])
 
 
 def declared_margins(targets: Sequence[Target], measures: Sequence[str], *, all_pairs: bool) -> dict[str, Margin]:
     """The margins that the targets' own plans declare; the first target is the baseline."""
-    sides = [_plans(found) for found in targets]
+    sides = [sources(found) for found in targets]
     pairs = list(combinations(sides, 2)) if all_pairs else [(sides[0], side) for side in sides[1:]]
     return margins_of.declared(measures, pairs)
 

@@ -126,8 +126,11 @@ def _tests(found: Declared, asked: Sequence[str]) -> int:
 
 def _margins(found: Declared, names: Sequence[str], pairs: dict[str, str]) -> dict[str, Margin]:
     """The margins that the plans of the compared runs declare."""
-    plans = {row.model.label: [member.plan for member in row.members] for row in found.rows}
-    return margins_of.declared(names, [(plans.get(left, []), plans[right]) for right, left in pairs.items()])
+    runs = {
+        row.model.label: margins_of.sources([(member.folder, member.plan) for member in row.members])
+        for row in found.rows
+    }
+    return margins_of.declared(names, [(runs.get(left, ()), runs[right]) for right, left in pairs.items()])
 
 
 # --- tables

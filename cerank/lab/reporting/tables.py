@@ -225,7 +225,7 @@ def cells(report: Report) -> Table:
                 known = theirs.get((model.label, place.heading, first, cell.measure))
                 row: list[Value] = [
                     cell.measure or grid.measure,
-                    place.test,
+                    place.condition.dataset,  # no path: a supplement would tell of a home folder
                     first,
                     model.base,
                     model.recipe,

@@ -182,7 +182,7 @@ class CompareScreen(LabScreen):
         rest = ""
         if terms:
             margin = ", ".join(f"±{one.value:g} {name}" for name, one in terms.margins.items()) or "none"
-            rest = f"  correction {terms.correction} · margin {margin} · {100 * terms.confidence:g} %"
+            rest = f"  correction {self.shown.found.method if self.shown else terms.correction} · margin {margin} · {100 * terms.confidence:g} %"
         self.query_one("#what", Static).update(joined((title, "bold"), (rest, "dim"), limit=400))
 
     def _show_table(self, found: Shown) -> None:
@@ -263,7 +263,9 @@ class CompareScreen(LabScreen):
         """Asks for the terms."""
         typed, measures = self.typed, self.bench.measures if self.bench else ()
         rows = [
-            FormRow("correction", "correction", typed["correction"], "over all tests shown", "", bench.CORRECTIONS),
+            FormRow(
+                "correction", "correction", typed["correction"], "over all comparisons shown", "", bench.CORRECTIONS
+            ),
             FormRow("margin", "margin", typed["margin"], "that does not matter: 0.01, or nDCG@10=0.01", "numbers"),
             FormRow("confidence", "confidence", typed["confidence"], "of intervals", "a number between 0 and 1"),
             FormRow("pairs", "pairs", typed["pairs"], "each against the baseline, or every pair", "", bench.PAIRS),
