@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from cerank.domain.plan import Plan
+from cerank.errors import CerankError
 from cerank.lab import comparisons, costs
 from cerank.store import runs
 from cerank.store.layout import RunFolder
@@ -21,6 +23,7 @@ class Told(msgspec.Struct, frozen=True, kw_only=True):
 
     found: Comparison
     costs: tuple[costs.StageCost, ...]
+    spreads: tuple[str, ...] = ()  # what was planned with beside what was seen
 
     @property
     def by_stage(self) -> dict[str, Cost]:
@@ -54,7 +57,18 @@ def of_run(folder: RunFolder) -> Told:
     Raises:
         MissingError: no stage of it has been measured yet.
     """
-    return Told(found=comparisons.of_run(folder), costs=costs.of_run(folder, runs.load_plan(folder)))
+    plan, found = runs.load_plan(folder), comparisons.of_run(folder)
+    return Told(found=found, costs=costs.of_run(folder, plan), spreads=_spreads(folder, plan, found))
+
+
+def _spreads(folder: RunFolder, plan: Plan, found: Comparison) -> tuple[str, ...]:
+    """The spreads that the dry run of this plan would have said, beside those seen; none where its data are gone."""
+    from cerank.lab import powering
+
+    try:
+        return powering.seen(powering.of_plan(plan, folder.lab), found)
+    except CerankError:
+        return ()
 
 
 def table(told: Told) -> Table:

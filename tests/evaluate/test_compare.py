@@ -281,7 +281,7 @@ def test_one_query_that_differs_cannot_tell_though_a_t_test_would_give_it_p_a_th
 def test_a_verdict_on_half_of_the_queries_says_so_and_gives_the_difference_on_the_others():
     qrels = {f"q{at}": {"d": 1} for at in range(30)}
     full = Ranking(
-        {q: ["d", "x"] if at % 4 else ["x", "d"] for at, q in enumerate(qrels)}, dict.fromkeys(qrels, [2.0, 1.0])
+        {q: ["d", "x"] if at % 4 else ["x", "d"] for at, q in enumerate(qrels)}, dict.fromkeys(qrels, (2.0, 1.0))
     )
     part = Ranking({q: ["d"] for q in list(qrels)[:14]}, {q: [1.0] for q in list(qrels)[:14]})
     systems = [
@@ -318,7 +318,7 @@ def test_where_all_rows_share_their_queries_the_maximum_statistic_corrects_else_
 
 
 def test_grade_one_is_pointed_out_where_grades_go_to_three():
-    ranking = Ranking({"q1": ["a", "b"], "q2": ["b", "a"]}, dict.fromkeys(["q1", "q2"], [2.0, 1.0]))
+    ranking = Ranking({"q1": ["a", "b"], "q2": ["b", "a"]}, dict.fromkeys(["q1", "q2"], (2.0, 1.0)))
     for largest, is_due in ((3, True), (2, False)):
         qrels = {"q1": {"a": 1, "b": largest}, "q2": {"a": 1}}
         systems = [

@@ -12,9 +12,11 @@ from cerank.data.datasets import open_dataset
 from cerank.data.trec import write_qrels, write_run
 from cerank.domain.plan import Plan
 from cerank.domain.rankings import ordered
+from cerank.evaluate.measures import per_query
 from cerank.settings import Settings
 from cerank.store import disk, runs
 from cerank.store.layout import RunFolder
+from cerank.worker.evaluation import measure_rows
 
 CREATED = "2026-01-02T03:04:05+00:00"
 
@@ -40,8 +42,10 @@ def made_run(settings: Settings, plan: Plan, label: str, *, skill: float = 0.5) 
                 draw = random.Random(f"{label} {system} {first}" if system != "first-stage" else first)
                 share = 0.2 if system == "first-stage" else skill
                 scores = {query: _scores(draw, next(iter(judged)), share) for query, judged in qrels.items()}
-                _write(folder.ranking(system, test, first), write_run(ordered(scores), "t"))
-                _write(folder.measures(system, test, first), b"")
+                ranking = ordered(scores)
+                _write(folder.ranking(system, test, first), write_run(ranking, "t"))
+                values = per_query(plan.measures_on(test), qrels, ranking)
+                _write(folder.measures(system, test, first), measure_rows(values))
     return folder
 
 

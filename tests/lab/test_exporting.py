@@ -13,6 +13,7 @@ import pytest
 
 from cerank.errors import UsageError
 from cerank.evaluate.compare import Comparison, Condition, Measured, System, Terms, compare
+from cerank.evaluate.verdicts import Margin
 from cerank.lab import exporting
 
 QUERIES = [f"q{number}" for number in range(12)]
@@ -55,21 +56,46 @@ def _is_number(cell: str) -> bool:
     return True
 
 
-def test_json_is_what_the_command_line_writes_too() -> None:
-    rows = json.loads(exporting.as_text(comparison(), "json"))
-    assert rows[1]["system"] == "minilm"
-    assert rows[1]["against"] == "bm25"
-    assert rows[1]["wins"] == 12
+def test_json_has_one_shape_with_and_without_secondary_tests() -> None:
+    for is_asked in (False, True):
+        found = comparison(terms=Terms(with_secondary=is_asked))
+        document = json.loads(exporting.as_text(found, "json"))
+        assert list(document) == ["meta", "rows", "secondary", "notes"]
+        assert len(document["secondary"]) == is_asked
+        row = document["rows"][1]
+        assert (row["system"], row["against"], row["wins"], row["judged_level"]) == ("minilm", "bm25", 12, 0.05)
+        assert (row["sd"], row["df"], row["basis"]) == (found.rows[0].paired.sd, 11, "t")
+        assert row["t"] == pytest.approx(found.rows[0].paired.t)
+        assert row["error"] == pytest.approx(found.rows[0].paired.sd / 12**0.5)
+        assert document["meta"]["rankings"][0]["qrels_sha256"] == "0"
+        assert document["notes"]
 
 
-def test_latex_rounds_escapes_and_says_the_notes_as_comments() -> None:
+def test_latex_rounds_escapes_and_keeps_its_notes_in_the_table() -> None:
     text = exporting.as_text(comparison(right="a_b & 100%\n\\input{x}"), "latex")
     assert r"a\_b \& 100\% \textbackslash{}input\{x\}" in text
     assert "\\toprule" in text
     assert "+0.1550" in text
-    below = text.partition("\\end{tabular}\n")[2].splitlines()
-    assert below
-    assert all(line.startswith("% ") for line in below)
+    notes = text.partition("\\begin{tablenotes}\\footnotesize\n")[2].partition("\n\\end{tablenotes}")[0].splitlines()
+    assert len(notes) >= 3
+    assert all(line.startswith("\\item ") for line in notes)
+    assert any("the chance of a false verdict is at most 5" in line for line in notes)
+    assert text.count("\\begin{") == text.count("\\end{") == 4
+    assert "$d_z$" in text
+
+
+def test_latex_has_a_dagger_for_a_late_margin_and_minus_signs_in_intervals() -> None:
+    late = Terms(margins={"nDCG@10": Margin(value=0.3)})
+    text = exporting.as_text(comparison("minilm", "bm25", late), "latex")
+    assert "better, but by less than .3 †" in text
+    assert "†: this verdict rests on a margin that was chosen after the results" in text
+    flipped = comparison(terms=late)
+    systems = flipped.systems[::-1]
+    text = exporting.as_text(compare(systems, ["nDCG@10"], terms=late), "latex")
+    assert "{[}$-$0." in text
+    assert "[-" not in text
+    early = Terms(margins={"nDCG@10": Margin(value=0.3, before=True)})
+    assert "†" not in exporting.as_text(comparison(terms=early), "latex")
 
 
 def test_markdown_is_one_table_with_its_notes_below() -> None:

@@ -182,7 +182,8 @@ class CompareScreen(LabScreen):
         rest = ""
         if terms:
             margin = ", ".join(f"±{one.value:g} {name}" for name, one in terms.margins.items()) or "none"
-            rest = f"  correction {self.shown.found.method if self.shown else terms.correction} · margin {margin} · {100 * terms.confidence:g} %"
+            method = self.shown.found.method if self.shown else terms.correction
+            rest = f"  correction {method} · margin {margin} · {100 * terms.confidence:g} %"
         self.query_one("#what", Static).update(joined((title, "bold"), (rest, "dim"), limit=400))
 
     def _show_table(self, found: Shown) -> None:
