@@ -120,7 +120,7 @@ def compare(
 ) -> None:
     """Compare rankings query by query, to a verdict: better, worse, equivalent, different but negligible, cannot tell.
 
-    Differences with intervals, paired t-tests corrected over the whole table, effect sizes, equivalence by margin.
+    Differences with intervals, paired tests adjusted over the whole table, effect sizes, equivalence by margin.
     """
     from cerank.cli.following import tell
     from cerank.evaluate.answers import paragraphs
@@ -168,7 +168,7 @@ def evaluate(
     form: options.Format = None,
     json: options.Json = False,
 ) -> None:
-    """Measure TREC runs against a dataset's qrels or a qrels file, as trec_eval -c would."""
+    """Measure TREC runs on a dataset's qrels or a qrels file (as trec_eval -c: a query without results counts 0)."""
     from cerank.lab import comparisons
 
     settings = settings_of(cache=cache, form=form, json=json)

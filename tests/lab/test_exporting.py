@@ -98,6 +98,40 @@ def test_latex_has_a_dagger_for_a_late_margin_and_minus_signs_in_intervals() -> 
     assert "†" not in exporting.as_text(comparison(terms=early), "latex")
 
 
+@pytest.mark.parametrize("n", [2, 4, 5, 6, 9, 12, 40])
+@pytest.mark.parametrize("differing", [1, 3, 5, 6, 9, 40])
+@pytest.mark.parametrize("margin", [None, 0.05])
+def test_table_json_and_sentence_agree_where_few_queries_differ_or_all_by_the_same(
+    n: int, differing: int, margin: float | None
+) -> None:
+    left = {f"q{at}": 0.25 for at in range(n)}
+    right = {query: 0.5 if at < differing else 0.25 for at, query in enumerate(left)}
+    systems = [
+        System(label=label, measured=(Measured(condition=Condition("d"), qrels_sha256="0", values={"nDCG@10": row}),))
+        for label, row in (("a", left), ("b", right))
+    ]
+    terms = Terms(margins={"nDCG@10": Margin(value=margin)} if margin else {}, with_secondary=True)
+    found = compare(systems, ["nDCG@10"], terms=terms)
+    row = json.loads(exporting.as_text(found, "json"))["rows"][1]
+    k = min(n, differing)
+    if k < 10 or k == n:
+        assert row["p"] == pytest.approx(2.0 ** (1 - k))
+        assert row["basis"] == "exact sign flips"
+    assert 0 < row["p"] <= row["p_corrected"]
+    assert (row["p_corrected"] <= 0.05) == (row["verdict"] in {"better", "different but negligible"})
+    assert -0.25 <= row["low"] <= row["difference"] <= row["high"] <= 0.75
+    assert not (row["low"] > 0 and row["verdict"] in {"cannot tell", "equivalent"})
+    cell = exporting.readable(found).rows[1][-1]
+    assert str(cell).startswith("better" if row["verdict"] == "different but negligible" else row["verdict"])
+    first = {"better": "Yes:", "cannot tell": "These"}.get(row["verdict"], "No:")
+    assert row["answer"].removeprefix("Is b better than a? ").startswith(first)
+    if k < 6:
+        assert row["verdict"] in {"cannot tell", "equivalent"}
+        notes = " ".join(exporting.readable(found).notes)
+        assert ("the smallest p that flipped signs can give" in notes) == (row["verdict"] == "cannot tell")
+    assert "nan" not in exporting.as_text(found, "markdown")
+
+
 def test_markdown_is_one_table_with_its_notes_below() -> None:
     text = exporting.as_text(comparison(right="a|b"), "markdown")
     assert "a\\|b" in text

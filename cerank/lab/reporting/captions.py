@@ -12,7 +12,7 @@ from cerank.evaluate.report import METHODS
 from cerank.lab.comparisons import FIRST_STAGE
 from cerank.lab.reporting.declaring import Declared
 from cerank.lab.reporting.grids import Judged
-from cerank.lab.reporting.records import FIRST, Grid, Place, Sign
+from cerank.lab.reporting.records import FIRST, Cell, Grid, Place, Sign
 
 GLYPHS: dict[Sign, str] = {
     "": "",
@@ -22,6 +22,11 @@ GLYPHS: dict[Sign, str] = {
     "negligibly better": "≈↑",
     "negligibly worse": "≈↓",
 }
+
+
+def marks(cell: Cell) -> str:
+    """The sign of a cell, with † where its margin was chosen after the results."""
+    return GLYPHS[cell.sign] + ("†" if cell.is_late else "")
 
 
 def caption(grid: Grid, found: Declared, verdicts: Judged) -> tuple[str, ...]:
@@ -78,6 +83,8 @@ def _signs(grid: Grid, found: Declared, verdicts: Judged) -> list[str]:
         when = f"declared {margin.declared or 'before the runs'}" if margin.before else "chosen after the results"
         text = f"≈: equivalent to it within ±{margin.value:g} {measure} (two one-sided t-tests; margin {when})"
         lines.append(f"{text}; ≈↑ and ≈↓: different, but by less than the margin.")
+    if any(cell.is_late for line in grid.lines for cell in line.cells):
+        lines.append("†: by a margin that was chosen after the results.")
     return lines
 
 

@@ -188,7 +188,8 @@ def _cell(
 ) -> Cell:
     mean = mean_at(data.systems.get(model.label), place.condition, measure)
     row = rows.get((place.condition, measure, model.label))
-    return Cell(measure=measure, value=mean, sign=_sign(row) if row else "")
+    is_late = row is not None and row.judgment.is_late
+    return Cell(measure=measure, value=mean, sign=_sign(row) if row else "", is_late=is_late)
 
 
 def mean_at(system: System | None, condition: Condition, measure: str) -> float | None:

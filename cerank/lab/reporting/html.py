@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from cerank.escapes import html
 from cerank.evaluate.verdicts import explain
 from cerank.lab.reporting import latex, tables
-from cerank.lab.reporting.captions import GLYPHS
+from cerank.lab.reporting.captions import GLYPHS, marks
 from cerank.lab.reporting.layout import blocks, first_spans, groups, row_name, value_text
 from cerank.lab.reporting.records import Cell, Grid, Line, Place, Report
 from cerank.tabular import TEXTS, Table, rounded
@@ -108,7 +108,7 @@ def _cell(cell: Cell, reason: str) -> str:
     glyph = GLYPHS[cell.sign]
     shown = f"<b>{text}</b>" if cell.is_best else text
     hint = f' title="{html(reason)}"' if reason else ""
-    return f'<td class="n"{hint}>{shown}<span class="sign {_TONE[glyph]}">{glyph}</span></td>'
+    return f'<td class="n"{hint}>{shown}<span class="sign {_TONE[glyph]}">{marks(cell)}</span></td>'
 
 
 # --- beside them

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from cerank import escapes
 from cerank.lab.reporting import latex, tables
-from cerank.lab.reporting.captions import GLYPHS
+from cerank.lab.reporting.captions import marks
 from cerank.lab.reporting.layout import blocks, groups, row_name, value_text
 from cerank.lab.reporting.records import Cell, Grid, Report
 from cerank.tabular import written
@@ -49,4 +49,4 @@ def _grid(grid: Grid) -> str:
 
 def _cell(cell: Cell) -> str:
     text = value_text(cell)
-    return (f"**{text}**" if cell.is_best else text) + GLYPHS[cell.sign]
+    return (f"**{text}**" if cell.is_best else text) + marks(cell)

@@ -38,7 +38,7 @@ class CompareScreen(LabScreen):
 
     HELP_TITLE = "the comparison"
     HELP_TEXT = (
-        "A verdict rests on the corrected test: ▲ better, ▼ worse, = equivalent within the margin, ≈ different but\n"
+        "A verdict rests on the adjusted test: ▲ better, ▼ worse, = equivalent within the margin, ≈ different but\n"
         "within the margin, ? cannot tell. Bars above the line are queries that gained on the baseline."
     )
     CSS = """

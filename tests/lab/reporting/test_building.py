@@ -330,3 +330,27 @@ def test_within_a_declared_margin_a_model_is_marked_equivalent_and_the_caption_g
     assert "≈" not in " ".join(found.grids[1].caption)
     assert "\\approx" in latex.table(found.grids[0])
     assert any("not the same for every run: depth 8" in note for note in found.notes)
+
+
+def test_a_margin_declared_after_results_of_the_baseline_has_a_dagger_in_every_form(tmp_path):
+    from cerank.lab.reporting import html, latex, markdown, tables
+    from cerank.store import records
+    from tests.lab.made_runs import changed, made_run
+    from tests.worker.small import small_plan
+
+    plan, settings = small_plan(tmp_path, force=["shared_queries"])
+    base = made_run(settings, plan, "a")
+    records.save(base.done, records.Done(time="2026-01-01T00:00:00+00:00"))
+    late = made_run(settings, changed(plan, margins={"nDCG@10": 0.95}, depth=7), "b")
+    found = report(settings, Request(names=(base.name, late.name)))
+    assert not found.comparison.terms.margins["nDCG@10"].before
+    assert "†: by a margin that was chosen after the results." in found.grids[0].caption
+    assert "\\dagger" in latex.table(found.grids[0])
+    assert "†" in markdown.document(found)
+    assert "†" in html.document(found)
+    cells = tables.cells(found)
+    keys = [column.key for column in cells.columns]
+    assert not [row for row in cells.rows if str(tmp_path) in str(row)]  # no path in a paper's supplement
+    judged = [dict(zip(keys, row, strict=True)) for row in cells.rows if row[keys.index("margin")]]
+    assert judged
+    assert all(row["is_margin_declared"] is False and row["judged_low"] <= row["judged_high"] for row in judged)
