@@ -186,11 +186,11 @@ def words_of(svg: str) -> str:
 
 async def pictures(folder: Path) -> None:
     """Make every picture: a lab is filled by one short run, from the form of a new run to the comparison."""
-    from cerank.lab import Lab
+    from cerank.app import Lab
     from cerank.settings import Flags, resolve
     from cerank.tui.app import CerankApp
-    from cerank.tui.screens.new_run import NewRunScreen
-    from cerank.tui.screens.run import RunScreen
+    from cerank.tui.new_run.new_run_screen import NewRunScreen
+    from cerank.tui.runs.run_screen import RunScreen
 
     recipe = folder / "two-stages.toml"
     recipe.write_text(DEMO + "".join(DEMO_STAGE.format(name=name) for name in ("contrastive", "distill")))

@@ -13,10 +13,10 @@ from typing import Annotated
 
 import msgspec
 
-from cerank.domain import decode
-from cerank.domain.decode import says
+from cerank.core import decode
+from cerank.core.decode import says
 from cerank.errors import UsageError
-from cerank.reading import read_file
+from cerank.files.safe_open import read_file
 from cerank.registry import nearest
 
 FORMATS = ("table", "tsv", "json", "jsonl", "latex", "markdown")

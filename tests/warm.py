@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from cerank.launch.local import pinned
+from cerank.machine.process_environment import pinned
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -71,9 +71,9 @@ def _serve() -> None:
     import scipy.stats  # noqa: F401
     from transformers import AutoModel, AutoTokenizer, BertModel, BertTokenizerFast  # noqa: F401
 
-    import cerank.cli.app
-    import cerank.evaluate.compare
-    import cerank.evaluate.measures
+    import cerank.cli.typer_app
+    import cerank.evaluation.compare
+    import cerank.evaluation.measures
     import cerank.worker.__main__ as worker
     import cerank.worker.pipeline
 

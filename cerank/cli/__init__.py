@@ -1,4 +1,4 @@
-"""The command line: thin commands over the lab, data on stdout, narration on stderr, documented exit codes.
+"""The command line: thin commands; data on stdout, messages on stderr, documented exit codes.
 
 Invariant: no rule, default or computation lives here, and nothing heavy is imported before a command needs it.
 """
@@ -11,13 +11,13 @@ import traceback
 from pathlib import Path
 
 from cerank.errors import CerankError, ExitCode
-from cerank.text import redacted
+from cerank.text.safe_text import redacted
 
 
 def main() -> None:
     """Runs the command that the arguments name, and ends the process with its exit code."""
-    from cerank.cli.app import app
     from cerank.cli.output import report_error
+    from cerank.cli.typer_app import app
 
     try:
         app()

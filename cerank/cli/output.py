@@ -1,7 +1,7 @@
 """The one sink for what a command shows: tables and data on stdout, narration and errors on stderr.
 
-Invariant: outside text reaches a terminal only through `text.shown` (or as JSON escapes), never as markup; and rich is
-imported only when a table for people is drawn.
+Invariant: outside text reaches a terminal only through `safe_text.shown` (or as JSON escapes), never as markup; and
+rich is imported only when a table for people is drawn.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from typing import TextIO
 
 import msgspec
 
-from cerank import tabular
 from cerank.errors import CerankError, ExitCode
 from cerank.settings import FORMATS
-from cerank.tabular import Column, Kind, Table, rounded
-from cerank.text import shown
+from cerank.text import table_data
+from cerank.text.safe_text import shown
+from cerank.text.table_data import Column, Kind, Table, rounded
 
 __all__ = [
     "Column",
@@ -60,7 +60,7 @@ def emit(
     if form == "table":
         _emit_drawn(several, stream, wide)
     else:
-        put(tabular.written(several, form), stream, raw=True)
+        put(table_data.written(several, form), stream, raw=True)
 
 
 def form_of(form: str, stream: TextIO | None = None) -> str:
@@ -142,9 +142,9 @@ def _let_go(stream: TextIO) -> None:
 
 
 def _emit_drawn(tables: Sequence[Table], stream: TextIO, wide: bool | None) -> None:
-    from cerank.cli import drawing
+    from cerank.cli import terminal_table
 
-    style = drawing.Style(
+    style = terminal_table.Style(
         width=_ANY_WIDTH if wide else _width(stream),
         is_terminal=stream.isatty() and os.environ.get("TERM") != "dumb",
         is_plain=not _can_draw(stream),
@@ -155,7 +155,7 @@ def _emit_drawn(tables: Sequence[Table], stream: TextIO, wide: bool | None) -> N
         if not table.rows and table.empty:
             say(table.empty)
             continue
-        put(("\n" if number else "") + drawing.drawn(table, style), stream, raw=True)
+        put(("\n" if number else "") + terminal_table.drawn(table, style), stream, raw=True)
 
 
 def _can_draw(stream: TextIO) -> bool:

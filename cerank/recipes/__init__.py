@@ -1,4 +1,4 @@
-"""Recipes and matrices as TOML: the shipped ones, loading with `extends` and overrides, and writing them out again.
+"""Recipes, matrices and plans: their schema, the shipped TOML files, loading with `extends`, writing them out.
 
 Invariant: a recipe leaves this package complete and checked, or an error names every mistake with its place.
 """

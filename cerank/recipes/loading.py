@@ -13,11 +13,11 @@ from pathlib import Path
 
 import msgspec
 
-from cerank.domain.decode import LARGEST_TOML, MOST_MISTAKES, line_of, merged, toml_table
-from cerank.domain.recipe import Recipe, recipe_from
+from cerank.core.decode import LARGEST_TOML, MOST_MISTAKES, line_of, merged, toml_table
 from cerank.errors import FormatError, RecipeError, UsageError
-from cerank.reading import read_file
-from cerank.recipes.places import placed
+from cerank.files.safe_open import read_file
+from cerank.recipes.paths import placed
+from cerank.recipes.schema import Recipe, recipe_from
 from cerank.registry import nearest
 
 SHIPPED = Path(__file__).parent

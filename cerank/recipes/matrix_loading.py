@@ -10,11 +10,11 @@ from pathlib import Path
 
 import msgspec
 
-from cerank.domain.decode import LARGEST_TOML, toml_table
-from cerank.domain.matrix import Matrix, matrix_from
+from cerank.core.decode import LARGEST_TOML, toml_table
 from cerank.errors import UsageError
-from cerank.reading import read_file
-from cerank.recipes.places import beside
+from cerank.files.safe_open import read_file
+from cerank.recipes.matrix_schema import Matrix, matrix_from
+from cerank.recipes.paths import beside
 from cerank.registry import nearest
 
 SHIPPED = Path(__file__).parent / "matrices"

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 import msgspec
 
-from cerank.domain.decode import explanation, fields_of, hints_of, struct_in
-from cerank.domain.recipe import Recipe
+from cerank.core.decode import explanation, fields_of, hints_of, struct_in
+from cerank.recipes.schema import Recipe
 
 _NAMED = {"b": "\b", "t": "\t", "n": "\n", "f": "\f", "r": "\r", '"': '"', "\\": "\\"}
 _ESCAPES = {char: f"\\{letter}" for letter, char in _NAMED.items()}

@@ -19,15 +19,16 @@ from textual.notifications import SeverityLevel
 from textual.screen import Screen
 from textual.worker import Worker, get_current_worker
 
-from cerank.domain.recipe import Recipe
+from cerank.app import Lab
+from cerank.app.run_views import system_usage
+from cerank.app.run_views.display import GLYPHS, short
+from cerank.app.run_views.run_monitor import Change, Entry, Watch, changes, tally
 from cerank.errors import CerankError
-from cerank.lab import Lab, system
-from cerank.lab.watching import Change, Entry, Watch, changes, tally
-from cerank.lab.words import GLYPHS, short
+from cerank.recipes.schema import Recipe
 from cerank.tui import theme
 from cerank.tui.cells import SafeLines, words
-from cerank.tui.screens.base import LabScreen
-from cerank.tui.screens.runs import RunsScreen
+from cerank.tui.common.lab_screen import LabScreen
+from cerank.tui.runs.run_list_screen import RunsScreen
 
 T = TypeVar("T")
 
@@ -75,7 +76,7 @@ class CerankApp(App[str], inherit_bindings=False):
         self._open_at = open_at  # a run's id; "" opens the list
         self._again: set[str] = set()
         self._watch = Watch(lab.folder)
-        self._machine = system.Machine(lab.folder)
+        self._machine = system_usage.Machine(lab.folder)
         self._look_every = look_every
         self._is_looking = self._is_warm = False
         self._at_work: set[Worker[None]] = set()
@@ -102,7 +103,7 @@ class CerankApp(App[str], inherit_bindings=False):
         named, self._again = self._again, set()
 
         def job() -> tuple[tuple[Entry, ...], str]:
-            return self._watch.look(named), system.briefly(self._machine.gpus())
+            return self._watch.look(named), system_usage.briefly(self._machine.gpus())
 
         self.do(job, lambda found: self._see(*found), group="look", last=self._looked)
 
@@ -126,7 +127,7 @@ class CerankApp(App[str], inherit_bindings=False):
             for change in changes(before, entries):
                 self._toast(change)
         if is_first and self._open_at in {entry.name for entry in entries}:
-            from cerank.tui.screens.run import RunScreen
+            from cerank.tui.runs.run_screen import RunScreen
 
             if isinstance(self.screen, LabScreen):
                 self.screen.see(entries)  # the list below, for the way back
@@ -228,20 +229,20 @@ class CerankApp(App[str], inherit_bindings=False):
 
     def open_compare(self, targets: list[str]) -> None:
         """Opens the comparison of what the names stand for."""
-        from cerank.tui.screens.compare import CompareScreen
+        from cerank.tui.comparison.compare_screen import CompareScreen
 
         short = {entry.name: entry.short_name for entry in self.entries}
         self.push_screen(CompareScreen(self.lab, [short.get(target) or target for target in targets]))
 
     def open_new(self, recipe: Recipe | None = None) -> None:
         """Opens the form of a new run, filled in from a recipe where one is given."""
-        from cerank.tui.screens.new_run import NewRunScreen
+        from cerank.tui.new_run.new_run_screen import NewRunScreen
 
         self.push_screen(NewRunScreen(self.lab, recipe=recipe))
 
     def action_help(self) -> None:
         """Shows what the keys do on the screen in front."""
-        from cerank.tui.screens.help import HelpScreen
+        from cerank.tui.common.help_screen import HelpScreen
 
         if not isinstance(self.screen, HelpScreen):
             self.push_screen(HelpScreen(self.screen))
@@ -249,7 +250,7 @@ class CerankApp(App[str], inherit_bindings=False):
     async def action_quit(self) -> None:
         """Leaves; asks only where something would be lost."""
         from cerank.tui.cells import joined
-        from cerank.tui.screens.confirm import Confirm
+        from cerank.tui.common.confirm_dialog import Confirm
 
         lost = next(
             (text for one in self.screen_stack if isinstance(one, LabScreen) and (text := one.would_lose())), ""
@@ -270,7 +271,7 @@ class CerankApp(App[str], inherit_bindings=False):
 
     def get_system_commands(self, screen: Screen[Any]) -> Any:
         """The palette: every key of the screen in front, then Textual's own commands."""
-        from cerank.tui.screens.help import commands_of
+        from cerank.tui.common.help_screen import commands_of
 
         for title, text, run in commands_of(screen):
             yield SystemCommand(title, text, run)
@@ -285,7 +286,7 @@ class CerankApp(App[str], inherit_bindings=False):
 
 def _warm_up() -> None:
     """Imports what the next screen needs (NumPy takes 0.1 s) in a thread, so that opening it does not halt a frame."""
-    import cerank.tui.screens.run  # noqa: F401 - for its side effect
+    import cerank.tui.runs.run_screen  # noqa: F401 - for its side effect
 
 
 def run(lab: Lab, name: str = "") -> str:

@@ -15,7 +15,7 @@ from textual.content import Content
 from textual.filter import LineFilter
 from textual.widgets import DataTable
 
-from cerank.text import shown
+from cerank.text.safe_text import shown
 
 CELL = 300  # characters; no cell of a table is wider
 

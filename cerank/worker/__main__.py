@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import platform
 import socket
@@ -17,18 +16,20 @@ from pathlib import Path
 import msgspec
 
 import cerank
-from cerank.domain.plan import Plan
 from cerank.errors import CerankError, ExitCode, HeldError, RunFailedError
-from cerank.store import disk, journal, manifests, records, runs, seals
-from cerank.store.disk import DamagedError
-from cerank.store.layout import ReadingRow, RunFolder
-from cerank.store.lease import Lease
-from cerank.store.records import Attempt, Done, Failure
-from cerank.text import redacted
-from cerank.worker import device, mending, output
-from cerank.worker.beat import Beat
-from cerank.worker.notes import Notes
-from cerank.worker.stop import StopFlag
+from cerank.files import disk, journal, json_records, manifests
+from cerank.files.disk import DamagedError
+from cerank.files.lease import Lease
+from cerank.files.source_hash import COMPUTATION, COMPUTING, code_sha256
+from cerank.recipes.plan import Plan
+from cerank.runs import checksums, run_store
+from cerank.runs.layout import ReadingRow, RunFolder
+from cerank.runs.records import Attempt, Done, Failure
+from cerank.text.safe_text import redacted
+from cerank.worker import captured_output, device_claim, repair
+from cerank.worker.heartbeat import Beat
+from cerank.worker.run_log import Notes
+from cerank.worker.stop_request import StopFlag
 
 _PACKAGES = (
     "torch",
@@ -51,20 +52,11 @@ def now() -> datetime:
 def versions() -> dict[str, str]:
     """What the numbers may depend on: Python, cerank, how it computes, and the packages it computes with."""
     found = {"python": platform.python_version(), "cerank": cerank.__version__}
-    found["cerank.learn"] = code_sha256("learn")[:12]
+    found[COMPUTATION] = code_sha256(*COMPUTING)[:12]
     for name in _PACKAGES:
         with contextlib.suppress(PackageNotFoundError):
             found[name] = version(name)
     return found
-
-
-def code_sha256(room: str = "") -> str:
-    """SHA-256 over cerank's own source files, or those of a room, by name: tells two builds of one version apart."""
-    root = Path(cerank.__file__).parent / room
-    digest = hashlib.sha256()
-    for path in sorted(root.rglob("*.py")):
-        digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()
 
 
 def cpu_name() -> str:
@@ -84,7 +76,7 @@ def main() -> int:
     folder = RunFolder(Path(sys.argv[1]).resolve())
     stop = StopFlag(folder.stop)
     stop.install()  # before anything slow, so that an early signal is heard
-    with output.guarded():
+    with captured_output.guarded():
         return _ended(folder, stop)
 
 
@@ -117,18 +109,18 @@ def _fault_told(folder: RunFolder) -> Iterator[None]:
         _log(traceback.format_exc())
         failure = _crash(error)
         with contextlib.suppress(CerankError):
-            records.save(folder.failure, msgspec.structs.replace(failure, time=records.timestamp(now())))
+            json_records.save(folder.failure, msgspec.structs.replace(failure, time=json_records.timestamp(now())))
         raise RunFailedError(failure.what, where=folder.name, hint=failure.hint) from error
 
 
 def _attempt(folder: RunFolder, stop: StopFlag) -> ExitCode:
-    plan = runs.load_plan(folder)
-    mended = mending.mend(folder)
+    plan = run_store.load_plan(folder)
+    mended = repair.mend(folder)
     if folder.done.exists():
         _log("the run is finished already")
         return ExitCode.OK
-    mending.tidy(folder, plan)
-    runs.clear_failure(folder)
+    repair.tidy(folder, plan)
+    run_store.clear_failure(folder)
     number = max(folder.attempt_numbers(), default=0) + 1
     notes = Notes(folder, number, now)
     notes.event("started", f"attempt {number} by pid {os.getpid()} on {socket.gethostname()}")
@@ -147,14 +139,14 @@ def _attempt(folder: RunFolder, stop: StopFlag) -> ExitCode:
 
 
 def _carried_out(plan: Plan, folder: RunFolder, number: int, *, notes: Notes, beat: Beat, stop: StopFlag) -> ExitCode:
-    from cerank.learn import determinism
-    from cerank.learn.trainer import PausedError
+    from cerank.kernels import determinism
+    from cerank.training.trainer import PausedError
     from cerank.worker.pipeline import carry_out
 
     beat.enter("start", "", total=0)
     attempt = Attempt(
         number=number,
-        started=records.timestamp(now()),
+        started=json_records.timestamp(now()),
         versions=versions(),
         hostname=socket.gethostname(),
         cpu=cpu_name(),
@@ -164,7 +156,7 @@ def _carried_out(plan: Plan, folder: RunFolder, number: int, *, notes: Notes, be
         plan=plan.fingerprint,
         code=code_sha256(),
     )
-    seals.save(folder, folder.attempt(number), attempt)
+    checksums.save(folder, folder.attempt(number), attempt)
     _note_changes(folder, attempt, notes)
 
     def heed() -> None:
@@ -176,12 +168,12 @@ def _carried_out(plan: Plan, folder: RunFolder, number: int, *, notes: Notes, be
         notes.event("waits for a device", why)
 
     try:
-        with device.held(plan, folder, wait, heed):
+        with device_claim.held(plan, folder, wait, heed):
             carry_out(plan, folder, notes=notes, beat=beat, stop=stop)
     except PausedError as pause:
         where = f" after step {pause.step}" if pause.step else ""
         notes.event("paused", f"by {stop.reason}{where}")
-        runs.clear_stop(folder)  # it is carried out
+        run_store.clear_stop(folder)  # it is carried out
         _log(f"paused by {stop.reason}{where}")
         return ExitCode.PAUSED
     rows: list[ReadingRow] = journal.read(folder.readings, ReadingRow)
@@ -190,11 +182,13 @@ def _carried_out(plan: Plan, folder: RunFolder, number: int, *, notes: Notes, be
         "finished", f"attempt {number}; {notes.replayed} steps replayed, {notes.mismatches} of them differently"
     )
     notes.sync()
-    seals.mark(folder, mending.gaps(folder, plan), records.timestamp(now()))
+    checksums.mark(folder, repair.gaps(folder, plan), json_records.timestamp(now()))
     lists = sorted(folder.path.glob(f"stages/*/final/{manifests.MANIFEST}"))
-    seals.seal(folder, [folder.readings, folder.events, *lists])
-    done = Done(time=records.timestamp(now()), attempt=number, seconds=seconds, seals=disk.sha256_file(folder.seals))
-    records.save(folder.done, done)
+    checksums.seal(folder, [folder.readings, folder.events, *lists])
+    done = Done(
+        time=json_records.timestamp(now()), attempt=number, seconds=seconds, seals=disk.sha256_file(folder.seals)
+    )
+    json_records.save(folder.done, done)
     _log("finished")
     return ExitCode.OK
 
@@ -204,7 +198,7 @@ def _note_changes(folder: RunFolder, attempt: Attempt, notes: Notes) -> None:
     earlier = [number for number in folder.attempt_numbers() if number < attempt.number]
     if not earlier:
         return
-    before = records.load(folder.attempt(earlier[-1]), Attempt)
+    before = json_records.load(folder.attempt(earlier[-1]), Attempt)
     pairs = [(key, before.versions.get(key, "-"), value) for key, value in attempt.versions.items()]
     pairs += [("cpu", before.cpu, attempt.cpu), ("device", before.device, attempt.device)]
     pairs += [("cerank's code", before.code[:12], attempt.code[:12])]
@@ -237,13 +231,13 @@ def _record_failure(folder: RunFolder, number: int, notes: Notes, failure: Failu
     _log(f"failed: {failure.where + ': ' if failure.where else ''}{failure.what}")
     with contextlib.suppress(CerankError):  # on a full disk the log is all that is left
         notes.event("failed", failure.what)
-        stamped = msgspec.structs.replace(failure, time=records.timestamp(now()), attempt=number)
-        records.save(folder.failure, stamped)
+        stamped = msgspec.structs.replace(failure, time=json_records.timestamp(now()), attempt=number)
+        json_records.save(folder.failure, stamped)
 
 
 def _log(text: str) -> None:
     """A line for log.txt, where the launcher points the worker's output."""
-    line = (f"{records.timestamp(now())} {redacted(text)}") + "\n"
+    line = (f"{json_records.timestamp(now())} {redacted(text)}") + "\n"
     with contextlib.suppress(OSError):  # a full disk: the failure's record, or nothing, says why
         os.write(1, line.encode("utf-8", "backslashreplace"))  # unbuffered: no second try at the exit, which would fail
 

@@ -10,12 +10,13 @@ from tempfile import TemporaryDirectory
 
 import msgspec
 
-from cerank.data.bases import BaseFiles, fingerprint, locate
-from cerank.data.datasets import open_dataset
-from cerank.data.samples import Sample, generated, of_dataset
-from cerank.launch import local
-from cerank.learn import model, speed
-from cerank.learn.turns import COMMAND, Contender, Task, Work, peers_environment
+from cerank.bench import own_workloads
+from cerank.bench.interleaved_rounds import COMMAND, Contender, Task, Work, peers_environment
+from cerank.bench.text_samples import Sample, generated, of_dataset
+from cerank.datasets.open_datasets import open_dataset
+from cerank.machine import process_environment
+from cerank.models import cross_encoder
+from cerank.models.bases import BaseFiles, fingerprint, locate
 from tests.benchmarks.contenders import Entrant
 
 
@@ -27,7 +28,7 @@ class Arena:
         self.sample = _sample(options)
         self.lengths: list[int] = []
         self.files = self._checkpoint()
-        self.lengths = speed.lengths_of(self.files, self.sample)
+        self.lengths = own_workloads.lengths_of(self.files, self.sample)
 
     def written(self, sample: Sample, name: str) -> str:
         """A file that contenders read a sample from."""
@@ -38,7 +39,7 @@ class Arena:
 
     def needed(self, sample: Sample) -> float:
         """Operations that scores of a sample need."""
-        return speed.work_of(self.files, speed.lengths_of(self.files, sample))
+        return own_workloads.work_of(self.files, own_workloads.lengths_of(self.files, sample))
 
     def seated(
         self, stack: ExitStack, name: str, entrant: Entrant, task: Task, precision: str, sample: str = ""
@@ -46,7 +47,7 @@ class Arena:
         """A process that holds one work ready, called by its task."""
         options = self.options
         if entrant.is_own:
-            environment = local.passed(os.environ) | local.pinned(options.threads)
+            environment = process_environment.passed(os.environ) | process_environment.pinned(options.threads)
         else:
             environment = peers_environment(os.environ, options.threads)
             environment |= {"OMP_WAIT_POLICY": "PASSIVE"} if options.peers_sleep else {}
@@ -75,17 +76,17 @@ class Arena:
         options = self.options
         if options.checkpoint:
             return locate(options.checkpoint)
-        files = speed.checkpoint_of(locate(options.base), self.room / "new")
+        files = own_workloads.checkpoint_of(locate(options.base), self.room / "new")
         if not options.warm_up:
             return files
-        stage = speed.stage_of(self.sample, precision="fp32", group_size=8, groups_per_step=4)
-        learner = speed.OwnTraining(
+        stage = own_workloads.stage_of(self.sample, precision="fp32", group_size=8, groups_per_step=4)
+        learner = own_workloads.OwnTraining(
             files, self.sample, msgspec.structs.replace(stage, learning_rate=1e-4), options.device
         )
         learner.train(options.warm_up)
         folder = Path(options.keep or self.room / "trained")
-        tokenizer = model.tokenizer_of(files.folder)
-        model.save(learner.model, tokenizer, folder, speed.MAX_LENGTH, speed.MAX_QUERY_LENGTH)
+        tokenizer = cross_encoder.tokenizer_of(files.folder)
+        cross_encoder.save(learner.model, tokenizer, folder, own_workloads.MAX_LENGTH, own_workloads.MAX_QUERY_LENGTH)
         return BaseFiles(files.name, folder, files.pooling, fingerprint(folder))
 
     @property
@@ -97,7 +98,7 @@ class Arena:
         return f"{self.options.base} ({self.files.pooling}), {how}"
 
 
-PEAK = Entrant("cerank.learn.speed:gemm_peaks")
+PEAK = Entrant("cerank.bench.own_workloads:gemm_peaks")
 
 
 def _sample(options: argparse.Namespace) -> Sample:

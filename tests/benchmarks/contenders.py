@@ -16,17 +16,17 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from cerank.data.bases import BaseFiles
-from cerank.data.samples import Sample
-from cerank.domain.recipe import Stage
-from cerank.learn import model
-from cerank.learn.forward import Forward
-from cerank.learn.gradients import Gradients, rows_of
-from cerank.learn.losses import LOSSES
-from cerank.learn.peers import can_rerank, can_train
-from cerank.learn.speed import MAX_LENGTH, MAX_QUERY_LENGTH, Timed, groups_of, synchronized
-from cerank.learn.tokens import Tokens
-from cerank.learn.turns import Task
+from cerank.bench.baselines import can_rerank, can_train
+from cerank.bench.interleaved_rounds import Task
+from cerank.bench.own_workloads import MAX_LENGTH, MAX_QUERY_LENGTH, Timed, groups_of, synchronized
+from cerank.bench.text_samples import Sample
+from cerank.models import cross_encoder
+from cerank.models.bases import BaseFiles
+from cerank.models.forward_pass import Forward
+from cerank.recipes.schema import Stage
+from cerank.tokenization.tokens import Tokens
+from cerank.training.gradients import Gradients, rows_of
+from cerank.training.losses import LOSSES
 
 PLAIN_BATCH = 32
 PAPER_BATCH = 400  # pairs the paper's code pads together when it re-ranks
@@ -117,9 +117,9 @@ def gradient_error(files: BaseFiles, sample: Sample, stage: Stage, device: str) 
     in both models, so it is set to 0 there.
     """
     groups = groups_of(sample, stage, 1)
-    own = model.load(files, files.pooling, 0).to(device).train()
-    model.set_dropout(own, 0.0)
-    tokens = Tokens(model.tokenizer_of(files.folder), MAX_LENGTH, MAX_QUERY_LENGTH)
+    own = cross_encoder.load(files, files.pooling, 0).to(device).train()
+    cross_encoder.set_dropout(own, 0.0)
+    tokens = Tokens(cross_encoder.tokenizer_of(files.folder), MAX_LENGTH, MAX_QUERY_LENGTH)
     tokens.add("query", list(sample.queries), lambda ids: [sample.queries[i] for i in ids])
     tokens.add("document", list(sample.documents), lambda ids: [sample.documents[i] for i in ids])
     loss, place = LOSSES.find(stage.loss, "loss"), torch.device(device)
@@ -166,7 +166,7 @@ OWN, PEER, PLAIN, PAPER, LIGHTNING = (
     "paper's style",
     "lightning-ir",
 )
-_HERE = (sys.executable, "-m", "cerank.learn.contender")
+_HERE = (sys.executable, "-m", "cerank.bench.bench_worker")
 
 
 def entrants(task: Task, precision: str, lightning: str) -> dict[str, Entrant]:
@@ -177,10 +177,14 @@ def entrants(task: Task, precision: str, lightning: str) -> dict[str, Entrant]:
         precision: "fp32" or "bf16"; the paper's style is mixed precision alone.
         lightning: the Python that has lightning-ir, if there is one.
     """
-    found = {OWN: Entrant("cerank.learn.speed:Own" if task == "score" else "cerank.learn.speed:OwnTraining", True)}
+    found = {
+        OWN: Entrant(
+            "cerank.bench.own_workloads:Own" if task == "score" else "cerank.bench.own_workloads:OwnTraining", True
+        )
+    }
     if can_rerank() if task == "score" else can_train():
         name = "SentenceTransformers" if task == "score" else "SentenceTransformersTraining"
-        found[PEER] = Entrant(f"cerank.learn.peers:{name}")
+        found[PEER] = Entrant(f"cerank.bench.baselines:{name}")
     if precision == "bf16":
         found[PAPER] = Entrant(f"{__name__}:{'Paper' if task == 'score' else 'PaperTraining'}", program=_HERE)
     if task == "score":

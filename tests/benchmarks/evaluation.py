@@ -39,8 +39,8 @@ def _files() -> tuple[tempfile.TemporaryDirectory[str], Path, Path]:
 
 def measured() -> float:
     """Seconds from the files to every query's values; the qrels are read before, for they are read once."""
-    from cerank.data.trec import read_qrels, read_run
-    from cerank.evaluate.measures import per_query
+    from cerank.evaluation.measures import per_query
+    from cerank.trec.text_io import read_qrels, read_run
 
     _, run, qrels = _files()
     judged = read_qrels(qrels)

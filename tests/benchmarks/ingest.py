@@ -54,7 +54,7 @@ def write(path: Path, lines: int, kind: str) -> None:
 
 def ingest(path: Path, cache: Path) -> None:
     """Ingests, and prints the seconds and the peak memory of this process."""
-    from cerank.data.candidates.ingest import ingested
+    from cerank.trec.ingest import ingested
 
     began = time.perf_counter()
     ranking = ingested(path, cache)
@@ -70,9 +70,9 @@ def ingest(path: Path, cache: Path) -> None:
 
 def sample(path: Path, cache: Path, groups: int) -> None:
     """Opens the ranking and draws groups of 8 from ranks 1 to 200, as a stage does."""
-    from cerank.data.candidates.ingest import ingested
-    from cerank.data.sampler import Sampler
-    from cerank.domain.recipe import Stage
+    from cerank.recipes.schema import Stage
+    from cerank.training.sampler import Sampler
+    from cerank.trec.ingest import ingested
 
     began = time.perf_counter()
     ranking = ingested(path, cache)

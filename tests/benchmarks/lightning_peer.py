@@ -1,4 +1,4 @@
-"""lightning-ir as a contender: reads and answers the lines of cerank.learn.turns, with nothing of cerank imported.
+"""lightning-ir as a contender: answers the lines of `cerank.bench.interleaved_rounds`, without importing cerank.
 
     python -m venv lightning && lightning/bin/pip install lightning-ir 'transformers<5' 'torch<2.14'
 

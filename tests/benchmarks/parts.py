@@ -10,8 +10,8 @@ from contextlib import ExitStack
 
 from scipy.stats import kendalltau
 
-from cerank.data.samples import Sample
-from cerank.learn.turns import Answer, Contender, Turn, take_turns
+from cerank.bench.interleaved_rounds import Answer, Contender, Turn, take_turns
+from cerank.bench.text_samples import Sample
 from tests.benchmarks.arena import PEAK, Arena, first_lists, grown
 from tests.benchmarks.contenders import LIGHTNING, OWN, PAPER, PEER, Entrant, entrants
 from tests.benchmarks.table import Row, rates, ratio, spread
@@ -205,7 +205,7 @@ def data(arena: Arena, heard: Callable[[str], None]) -> Iterator[Row]:
     """How fast pairs of tokenized texts are laid end to end for training, against what a GPU would take."""
     heard("assembly")
     with ExitStack() as stack:
-        one = arena.seated(stack, OWN, Entrant("cerank.learn.speed:assembly", is_own=True), "figure", "fp32")
+        one = arena.seated(stack, OWN, Entrant("cerank.bench.own_workloads:assembly", is_own=True), "figure", "fp32")
         found = [one.go("figure", arena.options.within) for _ in range(arena.options.repeats)]
     values = [answer.value for answer in found if answer is not None]
     if not values:

@@ -34,7 +34,8 @@ from tempfile import TemporaryDirectory
 import msgspec
 import torch
 
-from cerank.learn import determinism, speed
+from cerank.bench import own_workloads
+from cerank.kernels import determinism
 from tests.benchmarks.arena import Arena
 from tests.benchmarks.parts import PARTS
 from tests.benchmarks.table import Row, printed
@@ -99,7 +100,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def _head(arena: Arena, load: float) -> str:
     options, sample = arena.options, arena.sample
-    versions = ", ".join(f"{name} {version}" for name, version in speed.versions().items())
+    versions = ", ".join(f"{name} {version}" for name, version in own_workloads.versions().items())
     waits = "sleep" if options.peers_sleep else "wait as torch has it"
     return "\n".join(
         [

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from cerank.learn.turns import Answer
+from cerank.bench.interleaved_rounds import Answer
 
 
 class Row(msgspec.Struct, frozen=True):

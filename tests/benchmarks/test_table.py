@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
-from cerank.data.samples import generated
-from cerank.learn.turns import Answer
+from cerank.bench.interleaved_rounds import Answer
+from cerank.bench.text_samples import generated
 from tests.benchmarks.arena import first_lists, grown
 from tests.benchmarks.parts import agreement, equal
 from tests.benchmarks.table import Row, printed, ratio

@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cerank.evaluate import families, power, secondary, seeds
-from cerank.evaluate.significance import estimate_of, paired
+from cerank.evaluation import multiple_testing, power, secondary_tests, seed_variance
+from cerank.evaluation.significance import estimate_of, paired
 from tests.simulations.populations import Array, against_bm25, reciprocal, rerankers, symmetric
 
 ALPHA = 0.05
@@ -43,16 +43,16 @@ def _t(d: Array) -> bool:
 
 
 def _bca(d: Array) -> bool:
-    found = secondary.bca(d, rounds=FLIPS)
+    found = secondary_tests.bca(d, rounds=FLIPS)
     return not found.low <= 0 <= found.high
 
 
 TESTS: dict[str, Callable[[Array], bool]] = {
     "paired t (decides)": _t,
-    "Fisher's randomization": lambda d: secondary.randomization(d, rounds=FLIPS) <= ALPHA,
+    "Fisher's randomization": lambda d: secondary_tests.randomization(d, rounds=FLIPS) <= ALPHA,
     "BCa interval without 0": _bca,
-    "Wilcoxon (Pratt)": lambda d: secondary.wilcoxon(d) <= ALPHA,
-    "sign": lambda d: secondary.sign(d) <= ALPHA,
+    "Wilcoxon (Pratt)": lambda d: secondary_tests.wilcoxon(d) <= ALPHA,
+    "sign": lambda d: secondary_tests.sign(d) <= ALPHA,
 }
 
 
@@ -82,7 +82,7 @@ def corrections(rounds: int, queries: int = 54) -> Iterator[Rate]:
     """How often anything is found among ten pairs of five equal systems."""
     scores = rerankers()
     random = np.random.default_rng(2)
-    methods: tuple[families.Correction, ...] = ("none", "bonferroni", "holm", "bh")
+    methods: tuple[multiple_testing.Correction, ...] = ("none", "bonferroni", "holm", "bh")
     found: dict[str, int] = dict.fromkeys([*methods, "max-t"], 0)
     pairs = [(i, j) for i in range(scores.shape[1]) for j in range(i)]
     for sample in _draws(scores, queries, rounds, 3):
@@ -90,8 +90,8 @@ def corrections(rounds: int, queries: int = 54) -> Iterator[Rate]:
         d = np.column_stack([values[:, i] - values[:, j] for i, j in pairs])
         ps = [paired(np.zeros(queries).tolist(), column.tolist()).p for column in d.T]
         for method in methods:
-            found[method] += min(families.corrected(ps, method).ps) <= ALPHA
-        found["max-t"] += min(families.max_t([d], rounds=FLIPS, seed=int(random.integers(2**31))).ps) <= ALPHA
+            found[method] += min(multiple_testing.corrected(ps, method).ps) <= ALPHA
+        found["max-t"] += min(multiple_testing.max_t([d], rounds=FLIPS, seed=int(random.integers(2**31))).ps) <= ALPHA
     name = "nDCG@10, ten pairs of five equals"
     for method, count in found.items():
         yield Rate("finds any difference among ten of none", method, name, queries, count / rounds, ALPHA, rounds)
@@ -153,8 +153,8 @@ def several_seeds(rounds: int, queries: int = 43) -> Iterator[Rate]:
             right += 0.8 * d  # what one recipe does better on a query whatever the seed; 0 on average
             found["stacked as queries (refused)"] += _t((right - left).ravel())
             found["means of seeds, paired t"] += _t((right - left).mean(axis=0))
-            found["recipes, closed form"] += seeds.two_way(left, right).estimate.p() <= ALPHA
-            low, high = seeds.two_way_bootstrap(left, right, rounds=299, seed=int(random.integers(2**31)))
+            found["recipes, closed form"] += seed_variance.two_way(left, right).estimate.p() <= ALPHA
+            low, high = seed_variance.two_way_bootstrap(left, right, rounds=299, seed=int(random.integers(2**31)))
             found["recipes, two-way bootstrap"] += not low <= 0 <= high
         name = f"nDCG@10, {members} seeds with sd {spread:.2f}"
         for test, count in found.items():

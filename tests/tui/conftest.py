@@ -14,7 +14,7 @@ from textual.strip import Strip
 from textual.widgets import DataTable
 
 from cerank.tui.app import CerankApp
-from cerank.tui.screens.new_run import NewRunScreen
+from cerank.tui.new_run.new_run_screen import NewRunScreen
 from tests.tui.labs import LabFolder
 
 STILL_WITHIN = 240.0  # seconds; reached only by what is broken

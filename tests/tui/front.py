@@ -1,4 +1,4 @@
-"""The dashboard over a real lab, its queue and its supervisor; only the worker is the quick one of tests/launch.
+"""The dashboard over a real lab, its queue and its supervisor; only the worker is the quick one of tests/scheduler.
 
 `python -m tests.tui.front LAB`
 """
@@ -8,11 +8,11 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from cerank.lab import Lab
-from cerank.launch.devices import Device
+from cerank.app import Lab
+from cerank.machine.devices import Device
 from cerank.settings import Settings
 from cerank.tui.app import run
-from tests.launch.conftest import STANDIN
+from tests.scheduler.conftest import STANDIN
 
 if __name__ == "__main__":
     where = Path(sys.argv[1])

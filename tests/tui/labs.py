@@ -7,16 +7,17 @@ from pathlib import Path
 
 import msgspec
 
-from cerank.data.trec import write_qrels, write_run
-from cerank.domain.plan import Plan
-from cerank.domain.rankings import ordered
-from cerank.domain.readings import Event, Progress, Reading, Validation
-from cerank.domain.recipe import Recipe, recipe_from
-from cerank.lab import Lab
+from cerank.app import Lab
+from cerank.core.metrics import Event, Progress, Reading, Validation
+from cerank.core.rankings import ordered
+from cerank.files import journal, json_records, lease
+from cerank.recipes.plan import Plan
+from cerank.recipes.schema import Recipe, recipe_from
+from cerank.runs import run_store
+from cerank.runs.layout import ReadingRow, RunFolder
+from cerank.runs.records import Attempt, Done, Failure
 from cerank.settings import Settings
-from cerank.store import journal, lease, records, runs
-from cerank.store.layout import ReadingRow, RunFolder
-from cerank.store.records import Attempt, Done, Failure
+from cerank.trec.text_io import write_qrels, write_run
 
 NOW = datetime(2026, 11, 23, 10, 0, 0, tzinfo=UTC)
 CHAIN = ("contrastive", "distill")
@@ -57,7 +58,7 @@ class LabFolder:
             label=label,
             created="2026-11-23T10:00:00+00:00",
         )
-        made = runs.create(self.path, plan, b"", NOW)
+        made = run_store.create(self.path, plan, b"", NOW)
         self._count += 1
         folder = RunFolder(
             made.path.with_name(f"2026-11-23-1000{self._count:02d}-two-stages-minilm-aa{self._count:02d}")
@@ -68,7 +69,7 @@ class LabFolder:
 
     def started(self, folder: RunFolder, steps: int = 0, stage: int = 0, validations: bool = True) -> RunFolder:
         """A run that was started and did so many steps of each stage up to `stage`."""
-        records.save(folder.attempt(1), Attempt(number=1, started="2026-11-23T10:00:01+00:00"))
+        json_records.save(folder.attempt(1), Attempt(number=1, started="2026-11-23T10:00:01+00:00"))
         self.event(folder, "started", "attempt 1")
         with journal.Journal(folder.readings, ReadingRow) as rows:
             for place in range(stage + 1):
@@ -82,12 +83,12 @@ class LabFolder:
         """Makes it look as though a worker were at it: this process holds the lease."""
         self.leases.append(lease.Lease.take(folder.lease))
         progress = Progress("train", "distill", done, total, 412.0, 42.0, time="2026-11-23T10:00:10+00:00", attempt=1)
-        records.save(folder.progress, progress)
+        json_records.save(folder.progress, progress)
         return folder
 
     def finished(self, folder: RunFolder, after: float = 0.641) -> RunFolder:
         """Makes it finished, with rankings and measures of two queries."""
-        plan = runs.load_plan(folder)
+        plan = run_store.load_plan(folder)
         test, first = plan.recipe.data.test[0], plan.recipe.data.first_stages[0]
         before = {"q1": {"d1": 3.0, "d2": 2.0, "d3": 1.0}, "q2": {"d1": 2.0, "d4": 1.0}}
         new = {"q1": {"d3": 3.0, "d1": 2.0, "d2": 1.0}, "q2": {"d1": 2.0, "d4": 1.0}}
@@ -101,12 +102,14 @@ class LabFolder:
         folder.qrels(test).parent.mkdir(exist_ok=True)
         folder.qrels(test).write_bytes(write_qrels({"q1": {"d3": 2, "d1": 0}, "q2": {"d4": 1}}))
         self.event(folder, "finished", "attempt 1")
-        records.save(folder.done, Done(time="2026-11-23T10:01:00+00:00", attempt=1, seconds=60.0))
+        json_records.save(folder.done, Done(time="2026-11-23T10:01:00+00:00", attempt=1, seconds=60.0))
         return folder
 
     def failed(self, folder: RunFolder, what: str = "out of memory") -> RunFolder:
         """Makes it failed."""
-        records.save(folder.failure, Failure(kind="RunFailedError", what=what, hint="a smaller microbatch", attempt=1))
+        json_records.save(
+            folder.failure, Failure(kind="RunFailedError", what=what, hint="a smaller microbatch", attempt=1)
+        )
         return folder
 
     def damaged(self, folder: RunFolder) -> RunFolder:

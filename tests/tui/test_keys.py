@@ -11,15 +11,15 @@ from textual.screen import Screen
 from textual.widgets import Footer
 
 from cerank.tui.app import CerankApp
-from cerank.tui.screens.compare import CompareScreen
-from cerank.tui.screens.help import HelpScreen, bindings_of
-from cerank.tui.screens.new_run import NewRunScreen
-from cerank.tui.screens.query import QueryScreen
-from cerank.tui.screens.run import RunScreen
-from cerank.tui.screens.runs import RunsScreen
+from cerank.tui.common.help_screen import HelpScreen, bindings_of
+from cerank.tui.comparison.compare_screen import CompareScreen
+from cerank.tui.comparison.query_screen import QueryScreen
+from cerank.tui.new_run.new_run_screen import NewRunScreen
+from cerank.tui.runs.run_list_screen import RunsScreen
+from cerank.tui.runs.run_screen import RunScreen
 from tests.tui.conftest import drawn, press, settle, text_of
 from tests.tui.labs import LabFolder, recipe
-from tests.tui.test_run import _collection
+from tests.tui.runs.test_run_screen import _collection
 
 WAYS: dict[str, tuple[type[Screen[object]], tuple[str, ...]]] = {
     "runs": (RunsScreen, ()),

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from cerank.store import lease
-from cerank.store.layout import RunFolder
+from cerank.files import lease
+from cerank.runs.layout import RunFolder
 from tests.tui.labs import LabFolder
 from tests.tui.terminal import Terminal
 

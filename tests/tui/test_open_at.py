@@ -6,18 +6,19 @@ import asyncio
 
 from textual.widgets import Static
 
-from cerank.lab import Lab, answering
+from cerank.app import Lab
+from cerank.app.comparison import run_answer
 from cerank.tui.app import CerankApp
-from cerank.tui.screens.run import RunScreen
-from cerank.tui.screens.runs import RunsScreen
-from tests.lab.made_runs import changed, made_run
+from cerank.tui.runs.run_list_screen import RunsScreen
+from cerank.tui.runs.run_screen import RunScreen
+from tests.app.made_runs import changed, made_run
 from tests.worker.small import small_plan
 
 
 def test_the_dashboard_opens_at_a_run_with_its_answer_on_the_results_tab(tmp_path):
     plan, settings = small_plan(tmp_path)
     folder = made_run(settings, changed(plan), "one")
-    wanted = answering.of_run(folder).paragraphs
+    wanted = run_answer.of_run(folder).paragraphs
 
     async def play() -> str:
         app = CerankApp(Lab(settings), open_at=folder.name)

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from cerank.data.bases import BaseFiles
-from cerank.lab import Lab
+from cerank.app import Lab
+from cerank.files import lease
+from cerank.models.bases import BaseFiles
 from cerank.settings import Settings
-from cerank.store import lease
 from tests.tui import tmux
 from tests.tui.tmux import Tmux
 

@@ -14,13 +14,13 @@ from textual.pilot import Pilot
 from textual.widgets import DataTable, Footer
 
 from cerank.tui.app import CerankApp
-from cerank.tui.screens.compare import CompareScreen
-from cerank.tui.screens.new_run import NewRunScreen
-from cerank.tui.screens.run import TABS, RunScreen
-from cerank.tui.widgets.pages import STEPS
+from cerank.tui.comparison.compare_screen import CompareScreen
+from cerank.tui.new_run.form_pages import STEPS
+from cerank.tui.new_run.new_run_screen import NewRunScreen
+from cerank.tui.runs.run_screen import TABS, RunScreen
 from tests.tui.conftest import settle
 from tests.tui.labs import LabFolder
-from tests.tui.test_run import _collection
+from tests.tui.runs.test_run_screen import _collection
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
 SIZE = (120, 36)

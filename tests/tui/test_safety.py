@@ -11,7 +11,7 @@ from rich.style import Style
 from textual.color import Color
 
 import cerank.tui
-from cerank.text import shown
+from cerank.text.safe_text import shown
 from cerank.tui.app import CerankApp
 from cerank.tui.cells import SafeLines, cell, content, joined
 from tests.tui.conftest import press, settle, text_of

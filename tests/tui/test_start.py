@@ -24,8 +24,8 @@ PROBE = """
 import asyncio, json, sys
 from pathlib import Path
 from cerank.settings import Settings
-import cerank.cli.app
-from cerank.lab import Lab
+import cerank.cli.typer_app
+from cerank.app import Lab
 from cerank.tui import app as dashboard
 dashboard._warm_up = lambda: None
 async def main():

@@ -6,13 +6,13 @@ import random
 from datetime import UTC, datetime
 from pathlib import Path
 
-from cerank.domain.plan import Plan
-from cerank.domain.recipe import recipe_from
-from cerank.lab.plans import plan_of
+from cerank.app.plans import plan_of
+from cerank.recipes.plan import Plan
+from cerank.recipes.schema import recipe_from
+from cerank.runs import run_store
+from cerank.runs.layout import RunFolder
 from cerank.settings import Settings
-from cerank.store import runs
-from cerank.store.layout import RunFolder
-from tests.learn.conftest import WORDS, write_tiny
+from tests.model_fixtures import WORDS, write_tiny
 
 STAGE = {
     "steps": 30,
@@ -79,7 +79,7 @@ def small_plan(folder: Path, *, two_tests: bool = False, **changes: object) -> t
 
 def small_run(folder: Path, plan: Plan, settings: Settings, second: int = 0) -> RunFolder:
     """A run of the plan that waits for a worker; `second` tells several apart."""
-    return runs.create(settings.lab, plan, b"", datetime(2026, 1, 2, 3, 4, second, tzinfo=UTC))
+    return run_store.create(settings.lab, plan, b"", datetime(2026, 1, 2, 3, 4, second, tzinfo=UTC))
 
 
 def bits_of(run: RunFolder) -> dict[str, bytes]:

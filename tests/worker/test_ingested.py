@@ -6,11 +6,12 @@ from pathlib import Path
 
 import msgspec
 
-from cerank.data import candidates, first_stage
-from cerank.data.candidates.stored import StoredRanking
-from cerank.data.datasets import open_dataset
-from cerank.data.teachers import read_teacher
-from cerank.worker.sources import Reference, Sources
+from cerank.datasets.open_datasets import open_dataset
+from cerank.retrieval import first_stage
+from cerank.retrieval.teachers import read_teacher
+from cerank.trec import open_run
+from cerank.trec.mapped_run import StoredRanking
+from cerank.worker.run_inputs import Reference, Sources
 
 from .small import small_plan, small_run
 
@@ -25,7 +26,7 @@ def test_an_ingested_run_is_referred_to_and_not_copied(tmp_path: Path, monkeypat
     expected = [one.candidates(test, "oracle"), one.teacher("distill", stage, [])]
     assert not any(isinstance(ranking, StoredRanking) for ranking in expected)
 
-    monkeypatch.setattr(candidates, "LARGE", 1)
+    monkeypatch.setattr(open_run, "LARGE", 1)
     other = Sources(plan, large, notes=None, beat=None)  # the same plan: what is read differs, the hashes do not
     found = [other.candidates(test, "oracle"), other.teacher("distill", stage, [])]
     for ranking, before, path in zip(
@@ -49,7 +50,7 @@ def test_a_large_run_is_ingested_wherever_it_is_named(tmp_path: Path, monkeypatc
     run = tmp_path / "data" / "runs" / "oracle.run"
     small = first_stage.candidates(dataset, str(run), 3, settings.cache)
     hashes = (first_stage.fingerprint(dataset, "oracle"), first_stage.fingerprint(dataset, str(run)))
-    monkeypatch.setattr(candidates, "LARGE", 1)
+    monkeypatch.setattr(open_run, "LARGE", 1)
     for name in ("oracle", str(run)):
         ranking = first_stage.candidates(dataset, name, 3, settings.cache)
         assert isinstance(ranking, StoredRanking)

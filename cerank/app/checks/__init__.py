@@ -1,0 +1,1 @@
+"""Checks of a run, a lab and this machine."""

@@ -1,0 +1,305 @@
+"""What is wrong with a lab, its cache, its runs and this machine, and what to do about each.
+
+Invariant: without `fix` nothing is changed but the marks on damaged runs; with it, nothing but leftovers of killed
+processes is deleted: what is damaged is moved aside.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from cerank import recipes
+from cerank.app import estimates, plans
+from cerank.errors import CerankError, HeldError
+from cerank.files import disk, json_records, lease
+from cerank.files.disk import DamagedError
+from cerank.files.lease import Lease
+from cerank.machine import device_locks, devices, process_environment
+from cerank.models.bases import BASES, is_here
+from cerank.runs import queue, run_store
+from cerank.runs.layout import QueueFolder, RunFolder, runs_folder
+from cerank.runs.records import Attempt
+from cerank.settings import Settings
+from cerank.text.safe_text import counted
+
+MAIN_JOB = "contrastive-then-distill"  # the recipe that the README begins with
+_PATIENCE = 60.0  # seconds for the measurement of the processor
+LEAST = 1 << 30  # bytes; a small base's checkpoints and models take some 500 MB
+State = Literal["good", "note", "wrong", "fixed"]
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """One thing that was looked at."""
+
+    state: State
+    where: str
+    what: str
+    hint: str = ""  # what to do
+    is_told: bool = False  # shown where only what is not good is asked for, too
+
+
+class _Processor(msgspec.Struct, frozen=True):
+    """As `cerank.kernels.processor` prints it; rates in operations a second."""
+
+    instructions: str
+    bf16: bool
+    fp32: float
+    bf16_rate: float
+
+
+def examine(
+    settings: Settings, *, fix: bool = False, with_speed: bool = False, now: datetime | None = None
+) -> list[Finding]:
+    """Looks at everything; the worst is "wrong", which stays so until a person or `fix` has done something.
+
+    Args:
+        settings: which lab and cache.
+        fix: move aside what is damaged and can be made again, and remove what killed processes left over.
+        with_speed: measure the processor and the speed of the main job, which takes some seconds and leaves the
+            embedded dataset, its index and the measurement in the cache.
+        now: the clock.
+    """
+    now = now or datetime.now(UTC)
+    found = [*_place(settings.lab, "lab"), *_place(settings.cache, "cache"), *_packages(), *_devices()]
+    found += [*_processor(), *_main_job(settings, now)] if with_speed else []
+    found += [*_queue(settings.lab, fix), *_leftovers(settings.lab, fix)]
+    try:
+        folders = run_store.folders(settings.lab)
+    except CerankError as error:
+        return [*found, Finding("wrong", str(settings.lab), str(error))]
+    for folder in folders:
+        found += _run(folder, fix, now)
+    return found
+
+
+def is_well(found: list[Finding]) -> bool:
+    """Whether nothing is wrong."""
+    return all(one.state != "wrong" for one in found)
+
+
+def _place(path: Path, what: str) -> Iterator[Finding]:
+    """Whether a folder can be written to, has room, and has locks."""
+    if not path.exists():
+        yield Finding("note", str(path), f"there is no {what} yet", "it is made when it is first needed")
+        return
+    probe = path / f".doctor-{os.getpid()}"
+    try:
+        disk.write(probe, b"x")
+        disk.remove(probe)
+    except CerankError as error:
+        yield Finding("wrong", str(path), error.what, error.hint)
+        return
+    yield Finding("good", str(path), f"the {what} can be written to")
+    free = shutil.disk_usage(path).free
+    hint = "free some space: a run stops when it cannot save, and goes on when it can"
+    state: State = "good" if free >= LEAST else "wrong"
+    yield Finding(state, str(path), f"{free / 1e9:.1f} GB free", "" if free >= LEAST else hint)
+    if what == "lab":
+        if lease.has_locks(path):
+            yield Finding("good", str(path), "its file system has locks")
+        else:
+            text = "its file system has no locks that hold: leases are files with a beat instead"
+            yield Finding("note", str(path), text, "a worker that dies on another host frees its run only after 60 s")
+
+
+def _packages() -> Iterator[Finding]:
+    """The packages that cerank asks for, at the versions it asks for."""
+    from packaging.requirements import Requirement
+
+    wrong = 0
+    for text in requires("cerank") or []:
+        asked = Requirement(text)
+        if asked.marker is not None and not asked.marker.evaluate({"extra": ""}):
+            continue
+        try:
+            have = version(asked.name)
+        except PackageNotFoundError:
+            wrong += 1
+            yield Finding("wrong", asked.name, "is not installed", f"pip install '{asked}'")
+            continue
+        if not asked.specifier.contains(have, prereleases=True):
+            wrong += 1
+            yield Finding("wrong", asked.name, f"is {have}, asked for is {asked.specifier}", f"pip install '{asked}'")
+    if not wrong:
+        yield Finding("good", "packages", "all are here, at the versions asked for")
+
+
+def _devices() -> Iterator[Finding]:
+    found = devices.found(os.environ)
+    yield Finding("good", "devices", ", ".join(f"{one.name} {one.model}".strip() for one in found))
+    wrong = device_locks.trouble()
+    if wrong:
+        text = f"devices are not shared out with your other labs on this machine: {wrong}"
+        hint = f"set {device_locks.FOLDER} to a folder of your own on a disk with locks"
+        yield Finding("note", "devices", text, hint)
+        return
+    in_use = [(one.name, user) for one in found if (user := device_locks.holder(one.key))]
+    text = "; ".join(f"{name} is used by {user}" for name, user in in_use) or "none is in use by a run"
+    yield Finding("good", "devices", f"shared out among your labs here: {text}")
+
+
+def _processor() -> Iterator[Finding]:
+    """What the processor multiplies fast, measured in a process of its own, as torch takes seconds to import."""
+    threads = devices.physical_cores()
+    command = [sys.executable, "-P", "-m", "cerank.kernels.processor", str(threads)]
+    environment = process_environment.passed(os.environ) | process_environment.pinned(threads)
+    try:
+        done = subprocess.run(command, env=environment, capture_output=True, timeout=_PATIENCE, check=True)
+        found = msgspec.json.decode(done.stdout, type=_Processor)
+    except (OSError, subprocess.SubprocessError, msgspec.DecodeError) as error:
+        yield Finding("note", "processor", f"how fast it is was not measured: {type(error).__name__}")
+        return
+    by = "by hardware" if found.bf16 else "imitated, so float32 is used"
+    text = f"{found.instructions}; bf16 {by}; {found.fp32 / 1e9:.0f} GFLOP/s of float32 products"
+    text += f", {found.bf16_rate / 1e9:.0f} of bf16" if found.bf16 else ""
+    yield Finding("good", "processor", f"{text}, with {counted(threads, 'thread')}", is_told=True)
+
+
+def _main_job(settings: Settings, now: datetime) -> Iterator[Finding]:
+    """How long the recipe that a newcomer runs first takes here: from what was measured before, or measured now."""
+    where = f"recipe {MAIN_JOB}"
+    try:
+        recipe = recipes.load(MAIN_JOB).recipe
+        known = BASES.get(recipe.base)
+        if known is None or not is_here(known):
+            text = f"how long it takes is not known before its base {recipe.base} is here"
+            yield Finding("note", where, text, f"cerank run --recipe {MAIN_JOB} fetches it")
+            return
+        plan = plans.plan_of(recipe, settings, now=now)
+        found, source = estimates.measured(plan)
+        minutes = estimates.total(estimates.of_plan(plan, found)) if found else None
+    except CerankError as error:
+        yield Finding("note", where, f"how long it takes was not found out: {error.what}", error.hint)
+        return
+    if minutes is None:
+        yield Finding("note", where, f"how long it takes was not found out: {source}")
+        return
+    text = f"takes about {estimates.in_words(minutes)} on {plan.device} ({source})"
+    yield Finding("good", where, text, f"cerank run --recipe {MAIN_JOB}", is_told=True)
+
+
+def _queue(lab: Path, fix: bool) -> Iterator[Finding]:
+    files = QueueFolder(lab)
+    try:
+        waiting = queue.entries(lab)
+    except DamagedError as error:
+        if not fix:
+            yield Finding("wrong", error.where, error.what, f"{error.hint}, or cerank doctor --fix")
+            return
+        disk.set_aside(files.entries)
+        yield Finding(
+            "fixed", error.where, f"{error.what}; moved aside", "queue again what waited: cerank queue add RUN"
+        )
+        return
+    names = {folder.name for folder in run_store.folders(lab)}
+    gone = [entry.run for entry in waiting if entry.run not in names]
+    if gone and fix:
+        queue.drop(lab, gone)
+    if gone:
+        state: State = "fixed" if fix else "note"
+        yield Finding(state, str(files.entries), f"runs that are gone stand in the queue: {', '.join(gone[:5])}")
+
+
+def _leftovers(lab: Path, fix: bool) -> Iterator[Finding]:
+    """Half-made runs and half-removed ones, of processes that were killed."""
+    where = runs_folder(lab)
+    if not where.is_dir():
+        return
+    for path in sorted(where.glob(".*")):
+        if path.name.endswith((".tmp", ".removed")):
+            yield from _left(path, fix, "a killed process left it over")
+
+
+def _left(path: Path, fix: bool, what: str) -> Iterator[Finding]:
+    if not fix:
+        yield Finding("note", str(path), what, "cerank doctor --fix removes it")
+        return
+    try:
+        disk.remove_tree(path)
+    except CerankError as error:
+        yield Finding("wrong", str(path), error.what, error.hint)
+    else:
+        yield Finding("fixed", str(path), f"{what}; removed")
+
+
+def _run(folder: RunFolder, fix: bool, now: datetime) -> Iterator[Finding]:
+    """One run: its bytes, how it stands, and whether it could go on here."""
+    from cerank.app.checks.verify_run import verify
+
+    if lease.is_held(folder.lease):
+        yield Finding("good", folder.name, "a worker holds it; it is looked at when that has ended")
+        return
+    problems = verify(folder, now).problems
+    status = run_store.status(folder, now)
+    if problems:
+        yield from _damaged(folder, list(problems), fix, now)
+    elif status.state in {"lost", "failed", "paused"}:
+        text = f"it is {status.state}" + (f": {status.text}" if status.text else "")
+        yield Finding("note", folder.name, text, f"cerank resume {run_store.short_name(folder)}")
+    else:
+        yield Finding("good", folder.name, f"it is {status.state}, and every hash and measure is right")
+    if not folder.done.exists():
+        yield from _can_go_on(folder)
+    for path in sorted(folder.path.rglob(".*.tmp")):
+        yield from _left(path, fix, "a killed worker left it over")
+
+
+def _damaged(folder: RunFolder, problems: list[str], fix: bool, now: datetime) -> Iterator[Finding]:
+    from cerank.worker import repair
+
+    hint = f"cerank resume {run_store.short_name(folder)} makes it again, or cerank doctor --fix and later"
+    if not fix:
+        for problem in problems:
+            yield Finding("wrong", folder.name, problem, hint)
+        return
+    try:
+        with Lease.take(folder.lease, now):
+            mended = repair.mend(folder)
+    except HeldError as error:
+        yield Finding("wrong", folder.name, error.what, error.hint)
+        return
+    except CerankError as error:
+        yield Finding("wrong", folder.name, str(error), error.hint or "start a new run of its recipe")
+        return
+    for problem in problems:
+        is_mended = problem in mended and not problem.startswith(str(folder.recipe))
+        hint = (
+            f"cerank resume {run_store.short_name(folder)} makes it again"
+            if is_mended
+            else "it cannot be made again; the rest stands"
+        )
+        yield Finding("fixed" if is_mended else "wrong", folder.name, problem, hint)
+
+
+def _can_go_on(folder: RunFolder) -> Iterator[Finding]:
+    """Whether an unfinished run has its device and its versions here."""
+    with contextlib.suppress(CerankError):
+        plan = run_store.load_plan(folder)
+        have = devices.found(os.environ)
+        if not any(devices.fits(plan.device, one) for one in have):
+            yield Finding("note", folder.name, f"it needs the device {plan.device}, which is not here")
+        numbers = folder.attempt_numbers()
+        if not numbers:
+            return
+        before = json_records.load(folder.attempt(numbers[-1]), Attempt).versions
+        changed = []
+        for name, old in before.items():
+            with contextlib.suppress(PackageNotFoundError):
+                if name != "python" and version(name) != old:
+                    changed.append(f"{name} {old} -> {version(name)}")
+        if changed:
+            hint = "it can go on, is marked so, and its bits are not promised any more"
+            yield Finding(
+                "note", run_store.short_name(folder), f"it was begun with other versions: {'; '.join(changed)}", hint
+            )

@@ -1,0 +1,140 @@
+"""Whether a run is what it says: every hash computed again, and every measure from the ranking and the qrels.
+
+Invariant: nothing of the run is changed but the mark that says what was found.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from pathlib import Path
+
+import msgspec
+
+from cerank.core.metrics import Event
+from cerank.errors import CerankError, RunFailedError
+from cerank.files import journal, json_records
+from cerank.files.lease import Lease
+from cerank.files.manifests import MANIFEST
+from cerank.recipes.plan import Plan
+from cerank.runs import checksums, run_store
+from cerank.runs.layout import RunFolder
+
+SAME = 1e-12  # a measure computed again differs by less
+
+
+class _Row(msgspec.Struct, frozen=True):
+    query_id: str
+    measures: dict[str, float]
+
+
+class Verified(msgspec.Struct, frozen=True):
+    """What was looked at in a run, and what is wrong with it."""
+
+    files: int  # with a hash of their own
+    models: int  # sealed folders
+    rankings: int  # measured again
+    values: int  # measures of queries compared
+    largest: float  # difference found
+    problems: tuple[str, ...]
+
+
+def verify(folder: RunFolder, now: datetime) -> Verified:
+    """Looks at every byte of a run that has a hash, and measures its rankings again.
+
+    What is wrong is left as a mark on the run, so that lists show it; the mark goes where nothing is. A run that a
+    worker holds is looked at and not marked.
+    """
+    from cerank.worker import repair
+
+    problems = [str(one) for one in repair.problems(folder) if one.path != folder.damage]
+    damaged = set(problems)
+    files, rankings, values, largest = 0, 0, 0, 0.0
+    with contextlib.suppress(CerankError):
+        files = len(checksums.of_run(folder))
+    try:
+        plan = run_store.load_plan(folder)
+    except CerankError:
+        plan = None
+    if plan is not None:
+        problems += [one for one in repair.gaps(folder, plan) if one not in damaged]
+        for key in _measured(folder, plan):
+            try:
+                count, worst = _again(folder, key)
+            except CerankError as error:
+                problems.append(str(error))
+                continue
+            rankings, values, largest = rankings + 1, values + count, max(largest, worst)
+            if worst > SAME:
+                problems.append(
+                    f"{folder.measures(*key)}: values differ from those of the ranking by up to {worst:.3g}"
+                )
+    problems = list(dict.fromkeys(problems))
+    _leave_mark(folder, problems, now)
+    models = sum(1 for path in folder.path.glob(f"stages/**/{MANIFEST}") if ".bad" not in str(path))
+    return Verified(files, models, rankings, values, largest, tuple(problems))
+
+
+_DOUBTS = {
+    "replay mismatch": "a step done again after a resume gave other bits: its numbers do not repeat to the last one",
+    "environment changed": "it went on with other versions or on another machine",
+}
+
+
+def doubts(lab: Path, texts: Sequence[str]) -> list[str]:
+    """What a comparison of these runs has to be told of them, a sentence each; files have nothing to tell."""
+    from cerank.app.comparison import comparisons
+
+    found = []
+    for one in comparisons.targets_of(lab, texts):
+        members = one.members if isinstance(one, comparisons.SeedsTarget) else (one,)
+        for member in members:
+            if isinstance(member, comparisons.RunTarget):
+                kinds = {event.kind for event in journal.rows(member.folder.events, Event)[0]}
+                found += [
+                    f"{run_store.title(member.folder)}: {text}" for kind, text in _DOUBTS.items() if kind in kinds
+                ]
+    return list(dict.fromkeys(found))
+
+
+def _leave_mark(folder: RunFolder, problems: list[str], now: datetime) -> None:
+    with contextlib.suppress(CerankError), Lease.take(folder.lease, now):  # held, or a disk that cannot be written to
+        checksums.mark(folder, problems, json_records.timestamp(now))
+
+
+def _measured(folder: RunFolder, plan: Plan) -> Iterator[tuple[str, str, str]]:
+    """The (system, dataset, first stage) that have measures."""
+    data = plan.recipe.data
+    for system in ("first-stage", *plan.recipe.chain):
+        for test in data.test:
+            for first in data.first_stages:
+                if folder.measures(system, test, first).exists():
+                    yield system, test, first
+
+
+def _again(folder: RunFolder, key: tuple[str, str, str]) -> tuple[int, float]:
+    """How many values the measures file of a ranking has, and the largest difference from those computed now."""
+    from cerank.evaluation.measures import per_query
+    from cerank.trec.text_io import read_qrels, read_run
+
+    path = folder.measures(*key)
+    rows = _rows(path)
+    if not rows:
+        return 0, 0.0
+    qrels, ranking = read_qrels(folder.qrels(key[1])), read_run(folder.ranking(*key)).ranking
+    found = per_query(tuple(rows[0].measures), qrels, ranking)
+    worst, count = 0.0, 0
+    kept = {row.query_id: row.measures for row in rows}
+    for name, by_query in found.items():
+        for query, value in by_query.items():
+            count += 1
+            worst = max(worst, abs(value - kept.get(query, {}).get(name, float("inf"))))
+    return count, float("inf") if len(kept) != len(qrels) else worst
+
+
+def _rows(path: Path) -> list[_Row]:
+    try:
+        return msgspec.json.Decoder(_Row).decode_lines(path.read_bytes())
+    except (OSError, *json_records.UNREADABLE) as error:
+        raise RunFailedError(f"not a readable measures file: {json_records.reason(error)}", where=str(path)) from error

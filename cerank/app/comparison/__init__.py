@@ -1,0 +1,1 @@
+"""Comparisons of runs, checkpoints and run files, and the power of a comparison."""

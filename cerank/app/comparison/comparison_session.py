@@ -1,0 +1,295 @@
+"""What a person named, measured once: compared again with another baseline or other terms, and query by query.
+
+Invariant: a comparison made here is the one that `comparisons.compare` makes of the same names in the same order.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from cerank.app.comparison import comparisons
+from cerank.app.comparison import margins as margins_of
+from cerank.app.comparison.comparisons import FileTarget, Qrels, RunTarget, SeedsTarget, Target, short_name
+from cerank.core.rankings import Ranking
+from cerank.errors import CerankError, MissingError, UsageError
+from cerank.runs import run_store
+from cerank.settings import Settings
+
+if TYPE_CHECKING:
+    from cerank.datasets.dataset import Dataset
+    from cerank.evaluation.compare import Comparison, Row, Terms
+    from cerank.evaluation.systems import Condition, System
+
+CORRECTIONS = (
+    "auto",
+    "holm",
+    "bh",
+    "bonferroni",
+    "max-t",
+    "none",
+)  # as evaluate.families has them, without its imports
+PAIRS = ("baseline", "all")
+CLAIMS = ("checkpoints", "recipes")
+SOURCE = "dashboard"  # where a margin was chosen
+
+
+class Named(msgspec.Struct, frozen=True):
+    """What is compared, and on what; text as a person gave it."""
+
+    targets: tuple[str, ...] = ()  # the first is the baseline
+    measures: tuple[str, ...] = ()
+    dataset: str = ""
+    qrels: str = ""
+
+
+class Difference(msgspec.Struct, frozen=True):
+    """One query of a row."""
+
+    query: str
+    left: float
+    right: float
+    difference: float  # right - left, rounding noise as exact 0
+
+
+class Placed(msgspec.Struct, frozen=True):
+    """A document in one of two rankings."""
+
+    document: str
+    rank: int  # from 1
+    grade: int | None  # None: not judged
+    other: int | None  # its rank in the other ranking; None: it is not there
+    text: str  # "" where texts are not to be had
+
+
+class View(msgspec.Struct, frozen=True):
+    """One query in two rankings."""
+
+    query: str
+    text: str  # of the query
+    left: tuple[Placed, ...]
+    right: tuple[Placed, ...]
+    note: str = ""  # why there are no texts
+
+
+class Bench:
+    """Systems measured once. Making one reads every ranking and measures it: a thread's work."""
+
+    def __init__(self, settings: Settings, named: Named) -> None:
+        """Measures what is named.
+
+        Raises:
+            CerankError: something is not there, or cannot be measured together.
+        """
+        if len(named.targets) < 2:
+            raise UsageError(f"a comparison needs at least 2 rankings, not {len(named.targets)}")
+        self.settings = settings
+        self.named = named
+        self._targets = comparisons.targets_of(settings.lab, named.targets)
+        self.systems: list[System]
+        self.systems, self.measures = comparisons.measured_systems(
+            settings, self._targets, measures=named.measures, dataset=named.dataset, qrels=named.qrels
+        )
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The systems by label, in the order they were named."""
+        return tuple(system.label for system in self.systems)
+
+    def compare(self, baseline: str, terms: Terms, *, now: str = "") -> Comparison:
+        """Every system against the one labelled `baseline`; another label takes the first.
+
+        Margins in `terms` count as chosen at `now` (UTC, ISO 8601); those that the runs' plans declare judge the rest.
+        """
+        from cerank.evaluation.compare import compare
+
+        first = baseline if baseline in self.labels else self.labels[0]
+        both = sorted(zip(self.systems, self._targets, strict=True), key=lambda one: one[0].label != first)
+        targets = [found for _, found in both]
+        declared = comparisons.declared_margins(targets, self.measures, all_pairs=terms.pairs == "all")
+        asked = {name: margin.value for name, margin in terms.margins.items()}
+        margins = {
+            name: msgspec.structs.replace(margin, source=margin.source.replace("command line", SOURCE))
+            for name, margin in margins_of.chosen(asked, declared, now=now).items()
+        }
+        chosen = msgspec.structs.replace(terms, margins=margins)
+        return compare([system for system, _ in both], self.measures, terms=chosen)
+
+    def pair(self, left: str, right: str, condition: Condition) -> Pair:
+        """Two systems by label in one condition, to look at query by query; reads their rankings again."""
+        found = dict(zip(self.labels, self._targets, strict=True))
+        rankings = self._ranking(found[left], condition), self._ranking(found[right], condition)
+        dataset, note = self._dataset(condition)
+        of_seeds = [label for label in (left, right) if isinstance(found[label], SeedsTarget)]
+        note = "; ".join([*(f"{label}: its first seed's ranking" for label in of_seeds), *([note] if note else [])])
+        return Pair(rankings, self._qrels(condition), dataset, note)
+
+    def _ranking(self, found: Target, condition: Condition) -> Ranking:
+        """The ranking of a system; of several seeds the first one's, for their mean has none."""
+        from cerank.trec.text_io import read_run
+
+        if isinstance(found, SeedsTarget):
+            found = found.members[0]
+        if isinstance(found, FileTarget):
+            return read_run(found.path).ranking
+        test, first = _names(found, condition)
+        return read_run(found.folder.ranking(found.system, test, first)).ranking
+
+    def _run(self, condition: Condition) -> tuple[RunTarget, str] | None:
+        """A run among the targets, and the dataset it was tested on in this condition."""
+        for one in self._targets:
+            found = one.members[0] if isinstance(one, SeedsTarget) else one
+            if isinstance(found, RunTarget):
+                return found, _names(found, condition)[0]
+        return None
+
+    def _qrels(self, condition: Condition) -> Qrels:
+        from cerank.trec.text_io import read_qrels
+
+        run = self._run(condition)
+        if run:
+            return read_qrels(run[0].folder.qrels(run[1]))
+        return comparisons.judgements(self.settings, self.named.dataset, self.named.qrels)[1]
+
+    def _dataset(self, condition: Condition) -> tuple[Dataset | None, str]:
+        """Where the texts are, and why there are none."""
+        from cerank.datasets.open_datasets import open_dataset
+
+        run = self._run(condition)
+        name = run[1] if run else self.named.dataset
+        if not name:
+            return None, "no texts: name the dataset (d) in place of a qrels file"
+        try:
+            return open_dataset(name, self.settings.cache), ""
+        except CerankError as error:
+            return None, f"no texts: {error}"
+
+
+class Pair:
+    """Two rankings of the same queries, with judgements and texts where there are some."""
+
+    def __init__(self, rankings: tuple[Ranking, Ranking], qrels: Qrels, dataset: Dataset | None, note: str) -> None:
+        self._left, self._right = rankings
+        self._qrels = qrels
+        self._dataset = dataset
+        self._note = note
+
+    def view(self, query: str, depth: int = 20) -> View:
+        """The first `depth` documents of each ranking for one query."""
+        left, right = self._left.get(query, ())[:depth], self._right.get(query, ())[:depth]
+        ranks = [{doc: at for at, doc in enumerate(of.get(query, ()), 1)} for of in (self._left, self._right)]
+        texts, note = self._texts([*left, *right])
+        grades = self._qrels.get(query, {})
+
+        def placed(docs: Sequence[str], others: Mapping[str, int]) -> tuple[Placed, ...]:
+            return tuple(
+                Placed(doc, at, grades.get(doc), others.get(doc), texts.get(doc, "")) for at, doc in enumerate(docs, 1)
+            )
+
+        asked = self._dataset.queries.get(query, "") if self._dataset else ""
+        return View(query, asked, placed(left, ranks[1]), placed(right, ranks[0]), note)
+
+    def _texts(self, docs: Sequence[str]) -> tuple[dict[str, str], str]:
+        if self._dataset is None:
+            return {}, self._note
+        wanted = [doc for doc in dict.fromkeys(docs) if doc in self._dataset.documents]
+        try:
+            found = dict(zip(wanted, self._dataset.documents.texts(wanted), strict=True))
+        except MissingError as error:
+            return {}, f"no texts: {error}"
+        lacking = len(set(docs)) - len(wanted)
+        notes = [*([self._note] if self._note else []), *([f"{lacking} without text"] if lacking else [])]
+        return found, "; ".join(notes)
+
+
+def _names(found: RunTarget, condition: Condition) -> tuple[str, str]:
+    """The test dataset and first stage of a run, as its plan calls those of the condition."""
+    data = found.plan.recipe.data
+    for test in data.test:
+        for first in data.first_stages:
+            if (short_name(test), short_name(first)) == (condition.dataset, condition.first_stage):
+                return test, first
+    raise UsageError(f"run {run_store.title(found.folder)} was not tested on {condition}")
+
+
+def target_mistake(lab: Path, text: str, others: Sequence[str]) -> str:
+    """What keeps `text` from being compared beside `others`, as far as its name tells; "" for nothing."""
+    if not text:
+        return "name a TREC run file, a run, or RUN:STAGE"
+    if text in others:
+        return "is compared already"
+    try:
+        comparisons.targets_of(lab, [text])
+    except CerankError as error:
+        return f"{error.what}; {error.hint}" if error.hint else error.what
+    return ""
+
+
+def differences(found: Comparison, row: Row) -> tuple[Difference, ...]:
+    """The queries of a row, the largest gain first; ties by query id."""
+    from cerank.evaluation.significance import NOISE
+
+    systems = {system.label: system for system in found.systems}
+
+    def values(label: str) -> Mapping[str, float]:
+        at = next(one for one in systems[label].measured if one.condition == row.condition)
+        return at.values[row.measure]
+
+    left, right = values(row.left), values(row.right)
+    out = []
+    for query, value in left.items():
+        difference = right[query] - value
+        out.append(Difference(query, value, right[query], difference if abs(difference) >= NOISE else 0.0))
+    return tuple(sorted(out, key=lambda one: (-one.difference, one.query)))
+
+
+def terms_of(texts: Mapping[str, str], measures: Sequence[str]) -> tuple[Terms, dict[str, str]]:
+    """The terms that were typed, and what is wrong with them, by field: correction, margin, confidence, pairs, claim.
+
+    `margin` is one number for every measure, or `nDCG@10=0.01, RR@10=0.02`; empty declares none.
+    """
+    from cerank.evaluation.compare import Terms
+    from cerank.evaluation.verdicts import Margin
+
+    wrong: dict[str, str] = {}
+    confidence = _share(texts.get("confidence", "") or "0.95")
+    if confidence is None:
+        wrong["confidence"] = "wants a number between 0 and 1, such as 0.95"
+    values, mistake = _margins(texts.get("margin", ""), measures)
+    if mistake:
+        wrong["margin"] = mistake
+    for key, known in (("correction", CORRECTIONS), ("pairs", PAIRS), ("claim", CLAIMS)):
+        if texts.get(key, known[0]) not in known:
+            wrong[key] = f"wants one of {', '.join(known)}"
+    if wrong:
+        return Terms(), wrong
+    margins = {name: Margin(value=value, source=SOURCE) for name, value in values.items()}
+    asked = {"correction": texts.get("correction", "auto"), "pairs": texts.get("pairs", "baseline")}
+    asked["claim"] = texts.get("claim", "checkpoints")
+    return msgspec.structs.replace(Terms(), confidence=confidence, margins=margins, **asked), {}
+
+
+def _share(text: str) -> float | None:
+    number = _number(text)
+    return number if number is not None and 0 < number < 1 else None
+
+
+def _number(text: str) -> float | None:
+    return float(text) if re.fullmatch(r"\s*[0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]{1,2})?\s*", text) else None
+
+
+def _margins(text: str, measures: Sequence[str]) -> tuple[dict[str, float], str]:
+    out: dict[str, float] = {}
+    for part in (part.strip() for part in text.split(",") if part.strip()):
+        name, equals, raw = part.rpartition("=")
+        value = _number(raw)
+        if value is None or value <= 0:
+            return {}, f"'{raw}' is no margin; give a number above 0, or MEASURE=NUMBER"
+        if equals and name.strip() not in measures:
+            return {}, f"{name.strip()} is not compared; compared: {', '.join(measures)}"
+        out |= {name.strip(): value} if equals else dict.fromkeys(measures, value)
+    return out, ""

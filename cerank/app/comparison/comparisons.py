@@ -1,0 +1,406 @@
+"""From what a person names (runs, stages of runs, TREC run files) to systems that can be compared.
+
+Invariant: everything is measured again from the rankings and qrels themselves, so that a number on screen has files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from cerank.app.comparison import margins as margins_of
+from cerank.errors import MissingError, UsageError
+from cerank.recipes.plan import Plan
+from cerank.registry import nearest
+from cerank.runs import run_store
+from cerank.runs.layout import RunFolder
+from cerank.settings import Settings
+
+if TYPE_CHECKING:
+    from cerank.evaluation.compare import Comparison, Terms
+    from cerank.evaluation.systems import Condition, Measured, System
+    from cerank.evaluation.verdicts import Margin
+
+FIRST_STAGE = "first-stage"
+
+Qrels = dict[str, dict[str, int]]
+
+
+class RunTarget(msgspec.Struct, frozen=True):
+    """A run's rankings after one of its stages."""
+
+    label: str
+    folder: RunFolder
+    plan: Plan
+    system: str  # a stage's name, or "first-stage"
+
+
+class FileTarget(msgspec.Struct, frozen=True):
+    """A TREC run file."""
+
+    label: str
+    path: Path
+
+
+class SeedsTarget(msgspec.Struct, frozen=True):
+    """Runs that differ in nothing but their seed, as one system."""
+
+    label: str
+    members: tuple[RunTarget, ...]
+
+
+Target = RunTarget | FileTarget | SeedsTarget
+
+
+def target(lab: Path, text: str) -> RunTarget | FileTarget:
+    """What `text` names: a TREC run file that exists, or a run of the lab, or `RUN:STAGE` for what a stage left.
+
+    A run alone means its last stage; `RUN:first-stage` is what it re-ranked.
+
+    Raises:
+        UsageError: no such file, run or stage.
+    """
+    path = _file(text)
+    if path is not None:
+        return FileTarget(short_name(str(path.resolve())), path)
+    name, colon, system = text.partition(":")
+    folder = run_store.find(lab, name)
+    plan = run_store.load_plan(folder)
+    known = [FIRST_STAGE, *plan.recipe.chain]
+    if colon and system not in known:
+        raise UsageError(f"run {run_store.title(folder)} has no stage '{system}'", hint=nearest(system, known))
+    label = (run_store.label_of(folder, plan) or run_store.short_name(folder)) + (f":{system}" if colon else "")
+    return RunTarget(label, folder, plan, system or plan.recipe.chain[-1])
+
+
+def _file(text: str) -> Path | None:
+    """The file that `text` names; None where it names none, or could name none (too long, no such home)."""
+    try:
+        path = Path(text).expanduser()
+        return path if path.is_file() else None
+    except (OSError, ValueError, RuntimeError):
+        return None
+
+
+def targets_of(lab: Path, texts: Sequence[str], *, how: str = "mean") -> list[Target]:
+    """What `texts` name: each as `target` has it, or `LABEL=RUN`, or `LABEL=RUN,RUN,...` for the seeds of one recipe.
+
+    A file or run that is itself called by the whole text wins.
+
+    Args:
+        how: seeds become one system; only "mean" is sound, "stack" is refused with its reason.
+
+    Raises:
+        UsageError: no such thing; seeds that differ in more than their seed, or not even in that.
+    """
+    return [_target(lab, text, how) for text in texts]
+
+
+def _target(lab: Path, text: str, how: str) -> Target:
+    label, equals, rest = text.partition("=")
+    try:
+        return target(lab, text)
+    except UsageError:
+        if not (equals and label.strip() and rest.strip()):
+            raise
+    members = [target(lab, part.strip()) for part in rest.split(",")]
+    if len(members) == 1:
+        return msgspec.structs.replace(members[0], label=label.strip())
+    return _seeds(label.strip(), members, how)
+
+
+def _seeds(label: str, members: Sequence[RunTarget | FileTarget], how: str) -> SeedsTarget:
+    """The members as one system, if they are one recipe under several seeds."""
+    from cerank.evaluation.seed_variance import combined
+    from cerank.evaluation.systems import System
+
+    if how != "mean":  # refused before anything is read
+        combined(label, [System(label=member.label, measured=()) for member in members], how)
+    found: list[RunTarget] = []
+    for member in members:
+        if isinstance(member, FileTarget):
+            hint = "name runs of the lab; a mean of seeds needs their plans"
+            raise UsageError(f"'{label}': {member.path.name} is a file, which says nothing of its seed", hint=hint)
+        if member.system == FIRST_STAGE:
+            raise UsageError(f"'{label}': a first stage has no seed", hint=f"name one: {label}={member.label}")
+        found.append(member)
+    first, seeds = found[0], set[int]()
+    for member in found:
+        seed = member.plan.recipe.seed
+        if but_for_seed(member) != but_for_seed(first):
+            raise _no_seeds(label, first, member)
+        if seed in seeds:
+            raise UsageError(f"'{label}': seed {seed} stands twice", hint="the same run again adds nothing")
+        seeds.add(seed)
+    return SeedsTarget(label, tuple(found))
+
+
+def _no_seeds(label: str, first: RunTarget, other: RunTarget) -> UsageError:
+    """The error for two runs that are not seeds of one recipe: what they differ in."""
+    from cerank.app import plan_view
+
+    odd = [one for one in plan_view.differences(first.plan, other.plan) if not _NOT_IDENTITY.match(one.key)]
+    shown = [f"{one.key}: {one.one or 'nothing'} against {one.other or 'nothing'}" for one in odd]
+    if other.system != first.system:
+        shown.insert(0, f"stage: {first.system} against {other.system}")
+    what = (
+        f"'{label}': {run_store.title(first.folder)} and {run_store.title(other.folder)} differ in more than the seed"
+    )
+    more = [f"and {len(shown) - 8} more"] if len(shown) > 8 else []
+    return UsageError("\n".join([what, *shown[:8], *more]), hint="compare them as two systems")
+
+
+_NOT_IDENTITY = re.compile(r"(seed|name|description|python|cerank)\Z|evaluate\.margins")  # two seeds may differ here
+
+
+def but_for_seed(found: RunTarget) -> tuple[str, str]:
+    """What two seeds of one recipe share: the stage, and the plan's identity without seed and margins."""
+    recipe = found.plan.recipe
+    evaluate = msgspec.structs.replace(recipe.evaluate, margins={})
+    same = msgspec.structs.replace(recipe, seed=0, evaluate=evaluate)
+    return found.system, msgspec.structs.replace(found.plan, recipe=same).fingerprint
+
+
+def sources(found: Target) -> tuple[margins_of.Source, ...]:
+    """The runs behind a system; none behind a file."""
+    if isinstance(found, FileTarget):
+        return ()
+    members = found.members if isinstance(found, SeedsTarget) else (found,)
+    return margins_of.sources([(one.folder, one.plan) for one in members])
+
+
+def declared_margins(targets: Sequence[Target], measures: Sequence[str], *, all_pairs: bool) -> dict[str, Margin]:
+    """The margins that the targets' own plans declare; the first target is the baseline."""
+    sides = [sources(found) for found in targets]
+    pairs = list(combinations(sides, 2)) if all_pairs else [(sides[0], side) for side in sides[1:]]
+    return margins_of.declared(measures, pairs)
+
+
+def compare(
+    settings: Settings,
+    texts: Sequence[str],
+    *,
+    measures: Sequence[str] = (),
+    dataset: str = "",
+    qrels: str = "",
+    terms: Terms | None = None,
+    margins: Sequence[str] = (),
+    now: str = "",
+    condensed: bool = False,
+    how: str = "mean",
+) -> Comparison:
+    """Compares what `texts` name; the first is the baseline. Margins that the runs' plans declare judge it.
+
+    Args:
+        settings: where the lab and caches are.
+        texts: at least two; see `targets_of`.
+        measures: names; empty takes those of the first run's plan, or for files alone nDCG@10 and RR@10, which
+            counts from grade 2 on where grades go to 3, as TREC DL does.
+        dataset: whose qrels TREC run files are measured on; for runs, the one test dataset to look at.
+        qrels: a qrels file, in place of a dataset.
+        terms: how; see `evaluation.compare.Terms`; its margins, if any, win over all others.
+        margins: `MEASURE=NUMBER` each, chosen now (afterwards); they win over declared ones.
+        now: UTC, ISO 8601; kept beside margins chosen now.
+        condensed: compare by each measure over judged documents only, too.
+        how: seeds become one system; see `targets_of`.
+
+    Raises:
+        UsageError: they cannot be compared; MissingError: a run has no rankings yet.
+    """
+    from cerank.evaluation.compare import Terms, compare
+    from cerank.evaluation.measures import canonical
+
+    given = margins_of.typed(margins)
+    targets = targets_of(settings.lab, texts, how=how)
+    systems, names = measured_systems(
+        settings, targets, measures=measures, dataset=dataset, qrels=qrels, condensed=condensed
+    )
+    terms = terms or Terms()
+    if not terms.margins:
+        found = declared_margins(targets, names, all_pairs=terms.pairs == "all")
+        asked = {canonical(name, "--margin"): value for name, value in given.items()}
+        found = margins_of.chosen(asked, found, now=now)
+        if condensed:
+            found = margins_of.carried(found, _condensed(names)) | found
+        terms = msgspec.structs.replace(terms, margins=found)
+    return compare(systems, names, terms=terms)
+
+
+def _condensed(names: Sequence[str]) -> dict[str, str]:
+    """Measure -> the same over judged documents only, where there is one."""
+    from cerank.evaluation.diagnostics import condensed
+
+    return {plain: other for plain, other in zip(names, condensed(names), strict=True) if plain != other}
+
+
+def of_run(folder: RunFolder) -> Comparison:
+    """Compare a run's measured stages: each with the stage before it and with the first stage, in one family.
+
+    Raises:
+        MissingError: no stage of it has been measured yet.
+    """
+    from cerank.evaluation.compare import Terms, compare
+
+    plan = run_store.load_plan(folder)
+    done = [name for name in (FIRST_STAGE, *plan.recipe.chain) if _is_measured(folder, plan, name)]
+    if len(done) < 2:
+        raise MissingError("nothing of it has been re-ranked and measured yet", where=run_store.title(folder))
+    names = plan.recipe.evaluate.measures
+    targets = [RunTarget(name, folder, plan, name) for name in done]
+    terms = Terms(margins=declared_margins(targets, names, all_pairs=False), pairs="stages")
+    return compare([_of_run(found, names) for found in targets], names, terms=terms)
+
+
+def measured_systems(
+    settings: Settings,
+    targets: Sequence[Target],
+    *,
+    measures: Sequence[str] = (),
+    dataset: str = "",
+    qrels: str = "",
+    condensed: bool = False,
+) -> tuple[list[System], tuple[str, ...]]:
+    """Every target measured by the same measures in the same conditions, and the measures' canonical names.
+
+    Args:
+        condensed: after the measures, those over judged documents only.
+    """
+    from cerank.evaluation.measures import check
+    from cerank.evaluation.systems import Condition
+
+    each_run = (one.members if isinstance(one, SeedsTarget) else (one,) for one in targets)
+    found = [one for several in each_run for one in several if isinstance(one, RunTarget)]
+    judged: dict[Condition, Qrels] = {}
+    for test, first in _conditions(found, dataset):
+        judged[Condition(short_name(test), short_name(first))] = _run_qrels(found[0].folder, test)
+    has_files = any(isinstance(one, FileTarget) for one in targets)
+    if qrels and found:
+        hint = "give their TREC run files, from the folder rankings of each run, to measure them on others"
+        raise UsageError("a run is measured on the qrels it was tested on", where="--qrels", hint=hint)
+    if has_files and not (found and not qrels):
+        name, given = judgements(settings, dataset, qrels)
+        judged = dict.fromkeys(judged, given) or {Condition(short_name(name)): given}
+    names = tuple(measures) or (found[0].plan.recipe.evaluate.measures if found else _of_files(judged.values()))
+    for each in judged.values():
+        names = check(names, each, "--measure")
+    if condensed:
+        names = tuple(dict.fromkeys([*names, *_condensed(names).values()]))
+    return [_system(one, names, dataset, judged) for one in targets], names
+
+
+def _of_files(judged: Iterable[Qrels]) -> tuple[str, ...]:
+    """The measures of files for which none is named."""
+    from cerank.evaluation.diagnostics import GRADED
+
+    largest = max((grade for qrels in judged for row in qrels.values() for grade in row.values()), default=0)
+    return ("nDCG@10", "RR(rel=2)@10" if largest >= GRADED else "RR@10")
+
+
+def _system(found: Target, names: Sequence[str], dataset: str, judged: Mapping[Condition, Qrels]) -> System:
+    from cerank.evaluation.seed_variance import mean_of
+
+    if isinstance(found, FileTarget):
+        return _of_file(found, names, judged)
+    if isinstance(found, RunTarget):
+        return _of_run(found, names, dataset)
+    members = [_of_run(one, names, dataset) for one in found.members]
+    labelled = [
+        msgspec.structs.replace(system, label=f"{found.label} (seed {one.plan.recipe.seed})")
+        for system, one in zip(members, found.members, strict=True)
+    ]
+    return mean_of(found.label, labelled)
+
+
+def _conditions(found: Sequence[RunTarget], only: str) -> list[tuple[str, str]]:
+    """The first run's test datasets (all, or the one asked for) with each of its first stages."""
+    if not found:
+        return []
+    data = found[0].plan.recipe.data
+    tests = [test for test in data.test if not only or only in {test, short_name(test)}]
+    if not tests:
+        raise UsageError(
+            f"run {run_store.title(found[0].folder)} was not tested on '{only}'", hint=nearest(only, data.test)
+        )
+    return [(test, first) for test in tests for first in data.first_stages]
+
+
+def judgements(settings: Settings, dataset: str, qrels: str) -> tuple[str, Qrels]:
+    """What they are called, and the judgements that a person names."""
+    from cerank.datasets.open_datasets import open_dataset
+    from cerank.trec.text_io import read_qrels
+
+    if dataset and qrels:
+        raise UsageError("give --dataset or --qrels, not both")
+    if not (dataset or qrels):
+        raise UsageError("TREC run files need to be told what is relevant", hint="give --dataset NAME or --qrels FILE")
+    if qrels:
+        return Path(qrels).name, read_qrels(Path(qrels).expanduser())
+    found = open_dataset(dataset, settings.cache)
+    if not found.qrels:
+        raise UsageError("it has no qrels, so nothing can be measured", where=dataset)
+    return found.name, found.qrels
+
+
+def identity(qrels: Qrels) -> str:
+    """SHA-256 over judgements, whatever file they came from and in whatever order."""
+    rows = sorted((query, doc, grade) for query, row in qrels.items() for doc, grade in row.items())
+    return hashlib.sha256(msgspec.json.encode(rows)).hexdigest()
+
+
+def _run_qrels(folder: RunFolder, test: str) -> Qrels:
+    from cerank.trec.text_io import read_qrels
+
+    path = folder.qrels(test)
+    if not path.exists():
+        hint = f"cerank show {run_store.short_name(folder)}"
+        raise MissingError("it has not come to measuring yet", where=run_store.title(folder), hint=hint)
+    run_store.refuse_damaged(folder, path)
+    return read_qrels(path)
+
+
+def _is_measured(folder: RunFolder, plan: Plan, system: str) -> bool:
+    data = plan.recipe.data
+    return all(folder.measures(system, test, first).exists() for test in data.test for first in data.first_stages)
+
+
+def _of_run(found: RunTarget, names: Sequence[str], only: str = "") -> System:
+    from cerank.evaluation.systems import Condition, System, measured
+    from cerank.trec.text_io import read_run
+
+    rows: list[Measured] = []
+    for test, first in _conditions([found], only):
+        path = found.folder.ranking(found.system, test, first)
+        if not path.exists():
+            hint = f"cerank show {run_store.short_name(found.folder)} says how far it is"
+            raise MissingError(
+                f"it has no ranking by {found.system} yet", where=run_store.title(found.folder), hint=hint
+            )
+        run_store.refuse_damaged(found.folder, path)
+        qrels = _run_qrels(found.folder, test)
+        condition = Condition(short_name(test), short_name(first))
+        rows.append(measured(names, condition, qrels, identity(qrels), read_run(path).ranking))
+    is_fixed = found.system == FIRST_STAGE
+    return System(label=found.label, measured=tuple(rows), run=found.folder.name, is_fixed=is_fixed)
+
+
+def _of_file(found: FileTarget, names: Sequence[str], judged: Mapping[Condition, Qrels]) -> System:
+    from cerank.evaluation.systems import System, measured
+    from cerank.trec.text_io import read_run
+
+    ranking = read_run(found.path).ranking
+    rows = [measured(names, condition, qrels, identity(qrels), ranking) for condition, qrels in judged.items()]
+    return System(label=found.label, measured=tuple(rows), is_fixed=True)
+
+
+def short_name(name: str) -> str:
+    """A dataset's or first stage's name as tables show it: the last part of a path, anything else whole."""
+    if not name.startswith("/"):
+        return name
+    path, mark, rest = name.partition("[")
+    return Path(path).name.removesuffix(".gz").removesuffix(".run") + mark + rest

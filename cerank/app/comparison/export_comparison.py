@@ -1,0 +1,424 @@
+"""A comparison as text to keep: LaTeX, Markdown, CSV, TSV or JSON, the same for the command line and the dashboard.
+
+Invariant: every number is the comparison's own; papers get it rounded, machines whole. No label can steer a reader.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, get_args
+
+import msgspec
+
+from cerank.errors import UsageError
+from cerank.files import disk
+from cerank.registry import nearest
+from cerank.runs.layout import plain
+from cerank.text import escapes
+from cerank.text.safe_text import counted
+from cerank.text.table_data import Column, Table, records, written
+
+if TYPE_CHECKING:
+    from cerank.evaluation.answers import Cost
+    from cerank.evaluation.compare import Comparison, Row
+    from cerank.evaluation.comparison_rows import SummaryRow
+    from cerank.evaluation.systems import System
+
+Form = Literal["latex", "markdown", "csv", "tsv", "json"]
+FORMS: tuple[Form, ...] = get_args(Form)
+ENDINGS: dict[Form, str] = {"latex": ".tex", "markdown": ".md", "csv": ".csv", "tsv": ".tsv", "json": ".json"}
+_SAME = 1e-12  # intervals closer than this are one, computed twice
+
+
+def whole(found: Comparison, *, with_reasons: bool = False, costs: Mapping[str, Cost] | None = None) -> Table:
+    """Every field of every row in full precision, for machines, with the family and method it was judged by.
+
+    The column "answer" has each verdict in words; `costs`, by the label of a stage, stand in it.
+    """
+    from cerank.evaluation.answers import answers
+    from cerank.evaluation.comparison_rows import summary
+    from cerank.evaluation.verdicts import explain
+
+    terms, lines, known = found.terms, summary(found), _by_line(found)
+    method = (found.family, found.family_equivalence, found.method, round(1 - terms.confidence, 12), terms.claim)
+    names = [*lines[0].__struct_fields__, "family", "family_equivalence", "correction", "alpha", "claim"]
+    names += ["run", "against_run", "answer"]
+    said = {(one.dataset, one.first_stage, one.measure, one.left, one.right): one for one in answers(found, costs)}
+    run_of = {system.label: system.run for system in found.systems}
+    body = []
+    for line in lines:
+        row = known.get(_key(line))
+        reason = (explain(row.judgment, row.limits) if row else "",) if with_reasons else ()
+        ids = (run_of.get(line.system, ""), run_of.get(line.against, ""))
+        answer = said[_key(line)].whole if _key(line) in said else ""
+        body.append((*(getattr(line, name) for name in line.__struct_fields__), *method, *ids, answer, *reason))
+    columns = [*names, *(["reason"] if with_reasons else [])]
+    return Table("comparison", tuple(Column(name, name) for name in columns), tuple(body))
+
+
+def document(found: Comparison, *, with_reasons: bool = False) -> str:
+    """A comparison as JSON of one shape: {meta, rows, secondary, notes}; `secondary` is empty unless it was asked for.
+
+    `rows` are those of `whole`, `meta` what they rest on: method, family, margins, and the hashes of what was ranked
+    and judged.
+    """
+    from cerank import __version__
+
+    terms = found.terms
+    meta = {
+        "format": 2,
+        "cerank": __version__,
+        "baseline": found.baseline,
+        "pairs": terms.pairs,
+        "claim": terms.claim,
+        "confidence": terms.confidence,
+        "alpha": round(1 - terms.confidence, 12),
+        "correction": found.method,
+        "family": found.family,
+        "family_equivalence": found.family_equivalence,
+        "rounds": terms.rounds,
+        "seed": terms.seed,
+        "margins": {name: msgspec.to_builtins(margin) for name, margin in terms.margins.items()},
+        "rankings": [
+            {
+                "system": system.label,
+                "run": system.run,
+                "seeds": max(len(system.members), 1),
+                "dataset": at.condition.dataset,
+                "first_stage": at.condition.first_stage,
+                "ranking_sha256": at.ranking_sha256,
+                "qrels_sha256": at.qrels_sha256,
+            }
+            for system in found.systems
+            for at in system.measured
+        ],
+    }
+    text = {
+        "meta": meta,
+        "rows": records(whole(found, with_reasons=with_reasons)),
+        "secondary": records(secondary(found)) if terms.with_secondary else [],
+        "notes": list(_footnotes(found)),
+    }
+    return escapes.json_text(text, indent=2) + "\n"
+
+
+def complete(found: Comparison) -> str:
+    """The whole comparison as JSON, with every per-query value: all that is needed to compute it again.
+
+    `msgspec.json.decode(text, type=Comparison)` reads it back; `compare` of its systems, measures, conditions and
+    terms gives its rows.
+    """
+    return escapes.json_text(msgspec.to_builtins(found), indent=1) + "\n"
+
+
+def secondary(found: Comparison) -> Table:
+    """The secondary tests of each row, beside the t-test; none of them makes a verdict."""
+    texts = ("dataset", "first_stage", "measure", "left", "right")
+    tests = ("randomization", "wilcoxon", "sign")
+    columns = [Column(name, name.replace("_", " ")) for name in texts]
+    columns += [Column("p", "paired t", "p"), *(Column(name, name, "p", priority=2) for name in tests)]
+    columns += [Column("bca_low", "BCa low", "signed", priority=1)]
+    columns += [Column("bca_high", "BCa high", "signed", priority=1)]
+    shares = ("left_better", "within_margin", "right_better")
+    has_posterior = any(row.secondary and row.secondary.posterior for row in found.rows)
+    if has_posterior:
+        columns += [Column(f"posterior_{name}", name.replace("_", " "), "percent", priority=3) for name in shares]
+    body = []
+    for row in found.rows:
+        others = row.secondary
+        if others is None:
+            continue
+        head = (row.condition.dataset, row.condition.first_stage, row.measure, row.left, row.right, row.paired.p)
+        ps = (others.randomization, others.wilcoxon, others.sign, others.bca.low, others.bca.high)
+        posterior = others.posterior
+        chances = (posterior.left, posterior.within, posterior.right) if posterior else (None, None, None)
+        body.append((*head, *ps, *(chances if has_posterior else ())))
+    notes = ["secondary tests, unadjusted: they stand beside the paired t-test and make no verdict"]
+    if has_posterior:
+        notes.append(
+            "left better, within margin, right better: probabilities of the mean difference (Student's t, reference "
+            "prior) below -margin, within it, above it"
+        )
+    return Table("secondary", tuple(columns), tuple(body), "Secondary tests", tuple(notes))
+
+
+def readable(found: Comparison, *, with_reasons: bool = False) -> Table:
+    """The columns a person reads, with the footnotes; what is the same in every row stands in the title.
+
+    Where a verdict rests on another interval than the one shown (after correction, or for equivalence), a column says
+    which.
+    """
+    from cerank.evaluation.comparison_rows import LEGEND, reasons, shown_verdict, summary
+
+    rows, known = summary(found), _by_line(found)
+    is_one = len({(row.dataset, row.first_stage) for row in rows}) == 1
+    has_against = found.terms.pairs != "baseline"
+    columns = [Column("system", "system"), *([Column("against", "against")] if has_against else [])]
+    columns += [Column("measure", "measure"), Column("mean", "mean", "number")]
+    columns += [
+        Column("difference", "difference", "signed"),
+        Column("interval", f"{100 * found.terms.confidence:.3g} % interval", "name"),
+    ]
+    columns += [Column("p", "p", "p", priority=4), Column("p_corrected", "adjusted p", "p", priority=1)]
+    columns += [Column("effect", "d_z", "signed", 2, priority=3), Column("wtl", "W/T/L", "name", priority=2)]
+    rests = [_rests_on(known.get(_key(row))) for row in rows]
+    has_other = any(_is_other(row) for row in found.rows)
+    columns += [
+        *([Column("judged", _decides(found), priority=5)] if has_other else []),
+        Column("verdict", "verdict"),
+    ]
+    if not is_one:
+        columns = [Column("dataset", "dataset"), Column("first_stage", "first stage"), *columns]
+    body = []
+    for row, rest in zip(rows, rests, strict=True):
+        where = () if is_one else (row.dataset, row.first_stage)
+        against = (row.against,) if has_against else ()
+        judged = (rest,) if has_other else ()
+        one = known.get(_key(row))
+        body.append((*where, row.system, *against, *_figures(row), *judged, shown_verdict(one) if one else ""))
+    notes = (LEGEND, *_footnotes(found), *(reasons(found) if with_reasons else ()))
+    return Table("comparison", tuple(columns), tuple(body), _title(found, rows, is_one), notes)
+
+
+def by_stage(found: Comparison) -> tuple[Table, ...]:
+    """Return a run's own comparison for a screen of 80 columns, a table for each condition; notes under the last.
+
+    A difference stands with the interval that its verdict rests on, in one column that never goes.
+    """
+    from cerank.evaluation.comparison_rows import LEGEND, shown_verdict, summary
+
+    rows, known = summary(found), _by_line(found)
+    columns = (
+        Column("system", "system"),
+        Column("against", "against"),
+        Column("measure", "measure", "name"),
+        Column("mean", "mean", "number"),
+        Column("difference", "difference [interval]", "name"),
+        Column("verdict", "verdict"),
+        Column("p_corrected", "adjusted p", "p", priority=1),
+        Column("wtl", "W/T/L", "name", priority=2),
+        Column("interval", f"{100 * found.terms.confidence:.3g} % interval", "name", priority=3),
+        Column("p", "p", "p", priority=5),
+        Column("effect", "d_z", "signed", 2, priority=4),
+    )
+    out = []
+    for condition in found.conditions:
+        body = []
+        here = [row for row in rows if (row.dataset, row.first_stage) == (condition.dataset, condition.first_stage)]
+        for line in here:
+            row = known.get(_key(line))
+            _, _, _, interval, p, p_corrected, effect, wtl = _figures(line)
+            figures = (line.measure, line.mean, _with_interval(row) if row else "", shown_verdict(row) if row else "")
+            body.append((line.system, line.against, *figures, p_corrected, wtl, interval, p, effect))
+        title = f"{condition}, {counted(here[0].queries, 'query')}"
+        out.append(Table("comparison", columns, tuple(body), title))
+    note = f"[interval]: {_decides(found)}; beside an equivalence, the one that lies within the margin"
+    out[-1] = msgspec.structs.replace(out[-1], notes=(note, LEGEND, *_footnotes(found)))
+    return tuple(out)
+
+
+def _decides(found: Comparison) -> str:
+    """What the interval beside a verdict is: with the others of the table, or by itself."""
+    percent = f"{100 * found.terms.confidence:.3g} %"
+    if found.family > 1 and found.method in {"holm", "bonferroni", "max-t"}:
+        return f"simultaneous {percent} interval"
+    return "adjusted interval" if found.family > 1 and found.method == "bh" else "interval that decides"
+
+
+def _with_interval(row: Row) -> str:
+    """A difference with the interval that its verdict rests on, without zeros before the points: 23 characters."""
+    judgment = row.judgment
+    low, high = judgment.low, judgment.high
+    if judgment.verdict in {"equivalent", "different but negligible"}:
+        low, high = judgment.equivalence_low or 0.0, judgment.equivalence_high or 0.0
+    return f"{_signed(row.paired.difference)} [{_signed(low)}, {_signed(high)}]"
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.4f}".replace("0.", ".", 1) if abs(value) < 1 else f"{value:+.4f}"
+
+
+_Key = tuple[str, str, str, str, str]
+
+
+def _key(line: SummaryRow) -> _Key:
+    return line.dataset, line.first_stage, line.measure, line.against, line.system
+
+
+def _by_line(found: Comparison) -> dict[_Key, Row]:
+    """The comparison's rows by the key of their line; a baseline's own line has none."""
+    return {
+        (row.condition.dataset, row.condition.first_stage, row.measure, row.left, row.right): row for row in found.rows
+    }
+
+
+def _footnotes(found: Comparison) -> tuple[str, ...]:
+    """The comparison's own, what is behind "cannot tell", and how far seeds spread."""
+    from cerank.evaluation.comparison_rows import footnotes
+
+    lines = list(footnotes(found))
+    for measure in found.measures:
+        rows = [row for row in found.rows if row.measure == measure]
+        open_ = [row for row in rows if row.judgment.detectable is not None]
+        if open_:
+            lines.append(_undecided(measure, rows, open_, "queries and seeds" if open_[0].recipes else "queries"))
+        for row in rows:
+            if row.judgment.basis == "exact sign flips" and row.verdict == "cannot tell":
+                differ = row.paired.wins + row.paired.losses
+                lines.append(
+                    f"{row.right} against {row.left} by {measure} on {row.condition}: {differ} of "
+                    f"{counted(row.paired.n, 'query')} differ; the smallest p that flipped signs can give is "
+                    f"{min(1.0, 2.0 ** (1 - differ)):.2g}"
+                )
+    return (*lines, *_spreads(found))
+
+
+def _undecided(measure: str, rows: Sequence[Row], open_: Sequence[Row], what: str) -> str:
+    """What would have shown in the rows that cannot tell, as far as the measure leaves room for it."""
+    sizes = sorted(row.judgment.detectable or 0.0 for row in open_)
+    size = f"{sizes[0]:.4f}" + (f" to {sizes[-1]:.4f}" if f"{sizes[-1]:.4f}" != f"{sizes[0]:.4f}" else "")
+    text = f"undecided by {measure}: {len(open_)} of {counted(len(rows), 'pair')}; "
+    text += f"{what} like these reveal a true "
+    return text + f"difference in 4 of 5 cases only if it is at least {size}" + _without_room(open_)
+
+
+def _without_room(rows: Sequence[Row]) -> str:
+    """Where the baseline is so good, or so bad, that no difference of that size is left."""
+    parts = []
+    for row in rows:
+        size, limits = row.judgment.detectable or 0.0, row.limits
+        if limits is not None and size > limits[1]:
+            parts.append(f"only {max(limits[1], 0.0):.4f} is left above {row.left}")
+    return "".join(f"; {part}" for part in dict.fromkeys(parts))
+
+
+def _spreads(found: Comparison) -> tuple[str, ...]:
+    """The spread of seeds beside that of queries, and what a verdict on means of seeds is about."""
+    systems = {system.label: system for system in found.systems if system.members}
+    lines = []
+    for row in found.rows:
+        for label in (row.left, row.right):
+            if label not in systems:
+                continue
+            means = [_mean_at(member, row) for member in systems[label].members]
+            lines.append(
+                f"{label}: mean of {counted(len(means), 'seed')} by query; {row.measure} of the seeds has sd "
+                f"{statistics.stdev(means):.4f} on {row.condition}, the queries' differences {row.paired.sd:.4f}"
+            )
+    if lines and found.terms.claim == "checkpoints":
+        lines.append("verdicts are about these checkpoints; a claim about recipes counts the spread of seeds, too")
+    for row in found.rows:
+        if row.recipes is not None:
+            lines.append(
+                f"{row.right} against {row.left} by {row.measure} on {row.condition}: about the recipes, by "
+                f"{row.recipes.seeds_right} and {row.recipes.seeds_left} seeds, not taken as pairs, "
+                f"{row.recipes.estimate.df:.3g} degrees of freedom"
+            )
+    return tuple(dict.fromkeys(lines))
+
+
+def _mean_at(system: System, row: Row) -> float:
+    at = next(entry for entry in system.measured if entry.condition == row.condition)
+    return statistics.fmean(at.values[row.measure].values())
+
+
+def _is_other(row: Row) -> bool:
+    """Whether the interval beside the verdict is not the row's own at the comparison's confidence."""
+    judgment = row.judgment
+    if row.verdict in {"equivalent", "different but negligible"}:
+        return True
+    return max(abs(judgment.low - row.low), abs(judgment.high - row.high)) > _SAME
+
+
+def _rests_on(row: Row | None) -> str:
+    """The interval that belongs to a verdict, for equivalence with the margin that it lies in."""
+    if row is None:
+        return ""
+    judgment, parts = row.judgment, []
+    if row.verdict != "equivalent":
+        parts.append(f"[{judgment.low:+.4f}, {judgment.high:+.4f}]")
+    if row.verdict in {"equivalent", "different but negligible"} and judgment.margin:
+        inner = f"[{judgment.equivalence_low:+.4f}, {judgment.equivalence_high:+.4f}] in ±{judgment.margin.value:g}"
+        parts = [part for part in parts if part != inner.partition(" in")[0]] + [inner]
+    return ", ".join(parts)
+
+
+def _title(found: Comparison, rows: Sequence[SummaryRow], is_one: bool) -> str:
+    against = "every pair" if found.terms.pairs == "all" else f"against {found.baseline}"
+    if found.terms.pairs == "stages":
+        against = "each stage against the one before it and the first stage"
+    return f"{found.conditions[0]}, {counted(rows[0].queries, 'query')}, {against}" if is_one else against
+
+
+def _figures(row: SummaryRow) -> tuple[str | float | None, ...]:
+    if row.difference is None or row.low is None or row.high is None:
+        return (row.measure, row.mean, None, "", None, None, None, "")
+    interval = f"[{row.low:+.4f}, {row.high:+.4f}]"
+    record = "" if row.wins is None else f"{row.wins}/{row.ties}/{row.losses}"
+    return (row.measure, row.mean, row.difference, interval, row.p, row.p_corrected, row.effect, record)
+
+
+def as_text(found: Comparison, form: Form, *, with_reasons: bool = False) -> str:
+    """The comparison in `form`, footnotes included where the form has a place for them."""
+    if form == "json":
+        return document(found, with_reasons=with_reasons)
+    if form not in {"latex", "markdown"}:
+        return written([whole(found, with_reasons=with_reasons)], form)
+    table = readable(found, with_reasons=with_reasons)
+    text = written([table], form)
+    return text if form == "latex" else f"{escapes.markdown(table.title)}\n\n{text}"
+
+
+def form_named(name: str) -> Form:
+    """The form a person means by its name or by the ending of a file.
+
+    Raises:
+        UsageError: there is none.
+    """
+    for form in FORMS:
+        if name.lower() in {form, ENDINGS[form], ENDINGS[form][1:]}:
+            return form
+    raise UsageError(f"no form is called '{name}'", hint=nearest(name, [*FORMS, *ENDINGS.values()]))
+
+
+def ending_mistake(path: Path) -> str:
+    """What keeps a file's ending from saying the form; "" for nothing."""
+    try:
+        form_named(path.suffix)
+    except UsageError as error:
+        return f"{error.what}; {error.hint}"
+    return ""
+
+
+def suggested(found: Comparison, form: Form) -> str:
+    """A file name for the comparison: what was compared, in plain characters."""
+    others = [system.label for system in found.systems if system.label != found.baseline]
+    return f"{plain(f'{others[0]}-against-{found.baseline}', 60)}{ENDINGS[form]}"
+
+
+def place_mistake(path: Path, *, replace: bool = False) -> str:
+    """What keeps a file from being written there, as far as can be seen; "" for nothing."""
+    if "\0" in str(path) or not path.name:
+        return "not the name of a file"
+    target = path.expanduser().absolute()
+    if not target.parent.is_dir():
+        return "its folder does not exist"
+    if target.is_dir():
+        return "is a folder; name a file in it"
+    return "exists already; give another name" if target.exists() and not replace else ""
+
+
+def save(text: str, path: Path, *, replace: bool = False) -> Path:
+    """Writes `text` whole or not at all; returns the absolute path.
+
+    Raises:
+        UsageError: its folder is not there, or (without `replace`) it exists.
+        RunFailedError: the disk refuses.
+    """
+    if mistake := place_mistake(path, replace=replace):
+        raise UsageError(mistake, where=str(path))
+    target = path.expanduser().absolute()
+    disk.write(target, text.encode())
+    return target

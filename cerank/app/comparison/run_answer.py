@@ -1,0 +1,78 @@
+"""A run's answer to the question it was made for: its comparison, what its stages cost, and both in words."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from cerank.app.comparison import comparisons, stage_costs
+from cerank.errors import CerankError
+from cerank.recipes.plan import Plan
+from cerank.runs import run_store
+from cerank.runs.layout import RunFolder
+from cerank.text.table_data import Column, Table
+
+if TYPE_CHECKING:
+    from cerank.evaluation.answers import Answer, Cost
+    from cerank.evaluation.compare import Comparison
+
+
+class Told(msgspec.Struct, frozen=True, kw_only=True):
+    """A run's comparison with the costs of its stages."""
+
+    found: Comparison
+    costs: tuple[stage_costs.StageCost, ...]
+    spreads: tuple[str, ...] = ()  # what was planned with beside what was seen
+
+    @property
+    def by_stage(self) -> dict[str, Cost]:
+        """What training took, by stage, where it is known."""
+        from cerank.evaluation.answers import Cost
+
+        return {
+            one.stage: Cost(seconds=one.seconds, reused_from=one.reused_from)
+            for one in self.costs
+            if one.seconds is not None
+        }
+
+    @property
+    def answers(self) -> tuple[Answer, ...]:
+        """An answer for each row of the comparison."""
+        from cerank.evaluation.answers import answers
+
+        return answers(self.found, self.by_stage)
+
+    @property
+    def paragraphs(self) -> tuple[str, ...]:
+        """What a person reads."""
+        from cerank.evaluation.answers import paragraphs
+
+        return paragraphs(self.found, self.by_stage)
+
+
+def of_run(folder: RunFolder) -> Told:
+    """Return a run's comparison with the costs of its stages.
+
+    Raises:
+        MissingError: no stage of it has been measured yet.
+    """
+    plan, found = run_store.load_plan(folder), comparisons.of_run(folder)
+    return Told(found=found, costs=stage_costs.of_run(folder, plan), spreads=_spreads(folder, plan, found))
+
+
+def _spreads(folder: RunFolder, plan: Plan, found: Comparison) -> tuple[str, ...]:
+    """The spreads that the dry run of this plan would have said, beside those seen; none where its data are gone."""
+    from cerank.app.comparison import power_analysis
+
+    try:
+        return power_analysis.seen(power_analysis.of_plan(plan, folder.lab), found)
+    except CerankError:
+        return ()
+
+
+def table(told: Told) -> Table:
+    """Return the answers as a table for machines."""
+    names = ("dataset", "first_stage", "measure", "left", "right", "verdict", "is_main", "question", "text")
+    rows = tuple(tuple(getattr(one, name) for name in names) for one in told.answers)
+    return Table("answers", tuple(Column(name, name) for name in names), rows, "Answers")

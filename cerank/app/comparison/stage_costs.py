@@ -1,0 +1,119 @@
+"""What the stages of a run cost: training time, pairs, and how fast each re-ranked.
+
+Invariant: read from journals that no result depends on; a step or a piece of a re-ranking that was done again after a
+stop is counted once, as it was done first, so a resumed run costs what one that was never stopped does.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from cerank.core.metrics import Reading, Scoring
+from cerank.files import journal, json_records
+from cerank.files.disk import DamagedError
+from cerank.recipes.plan import Plan
+from cerank.runs import run_store
+from cerank.runs.layout import ReadingRow, RunFolder
+from cerank.runs.records import Adopted
+from cerank.text.table_data import Column, Table
+
+NOTE = (
+    "training time: steps and validations, each counted once however often the run was stopped; without loading, "
+    "indexing and a teacher's lists"
+)
+
+
+class StageCost(msgspec.Struct, frozen=True, kw_only=True):
+    """What one stage took; a figure that is not known is None."""
+
+    stage: str
+    seconds: float | None  # of training, validations included
+    validation_seconds: float | None
+    steps: int
+    pairs: int  # query-document pairs that training took through the model
+    reranked: int  # pairs that re-ranking took through the model
+    reranking_seconds: float
+    reused_from: str = ""  # the run that trained it, whose cost this is; "" where it was trained here
+
+    @property
+    def pairs_per_second(self) -> float | None:
+        """Of re-ranking; None where nothing of it was computed, or not by a release that wrote it down."""
+        return self.reranked / self.reranking_seconds if self.reranking_seconds > 0 else None
+
+
+def of_run(folder: RunFolder, plan: Plan) -> tuple[StageCost, ...]:
+    """Return the cost of each stage of which something was done, in the chain's order."""
+    rows: list[ReadingRow]
+    rows, _ = journal.rows(folder.readings, ReadingRow)
+    first: dict[tuple[bool, int, int], ReadingRow] = {}
+    for row in rows:
+        first.setdefault((isinstance(row, Reading), row.stage, row.step), row)
+    scored = _scorings(folder)
+    out = []
+    for index, name in enumerate(plan.recipe.chain):
+        own = [row for row in first.values() if row.stage == index]
+        steps = [row for row in own if isinstance(row, Reading)]
+        donor = _donor(folder, index, name)
+        pieces = [row for row in scored if row.system == name]
+        if donor is not None and not pieces:
+            pieces = [row for row in _scorings(donor) if row.system == name]
+        if not own and not pieces:
+            continue
+        out.append(
+            StageCost(
+                stage=name,
+                seconds=sum(row.seconds for row in own) if own else None,
+                validation_seconds=sum(row.seconds for row in own) - sum(row.seconds for row in steps) if own else None,
+                steps=len(steps),
+                pairs=sum(row.pairs for row in steps),
+                reranked=sum(row.pairs for row in pieces),
+                reranking_seconds=sum(row.seconds for row in pieces),
+                reused_from=run_store.short_name(donor) if donor is not None else "",
+            )
+        )
+    return tuple(out)
+
+
+def _scorings(folder: RunFolder) -> list[Scoring]:
+    """What re-rankings took; empty for a run of a release that did not write it down."""
+    found: list[Scoring]
+    found, _ = journal.rows(folder.scorings, Scoring)
+    return found
+
+
+def _donor(folder: RunFolder, index: int, name: str) -> RunFolder | None:
+    """The run that a stage was taken over from."""
+    try:
+        found = json_records.load_if_there(folder.adopted(index, name), Adopted)
+    except DamagedError:
+        return None
+    return RunFolder(folder.path.parent / found.run) if found is not None else None
+
+
+def table(found: tuple[StageCost, ...]) -> Table:
+    """Return the costs as a table."""
+    has_reused = any(cost.reused_from for cost in found)
+    columns = (
+        Column("stage", "stage", "name"),
+        Column("seconds", "training time", "seconds"),
+        Column("pairs", "training pairs", "number", 0),
+        Column("reranking", "re-ranking, pairs/s", "number", 0),
+        Column("validation_seconds", "of it validation", "seconds", priority=2),
+        Column("steps", "steps", "number", 0, priority=1),
+        Column("reranked", "pairs re-ranked", "number", 0, priority=3),
+        Column("reused_from", "reused from", "name", priority=0 if has_reused else 4),
+    )
+    rows = tuple(
+        (
+            cost.stage,
+            cost.seconds,
+            cost.pairs,
+            cost.pairs_per_second,
+            cost.validation_seconds,
+            cost.steps,
+            cost.reranked,
+            cost.reused_from,
+        )
+        for cost in found
+    )
+    return Table("cost", columns, rows, "Cost", (NOTE,) if rows else (), empty="no stage has been trained yet")

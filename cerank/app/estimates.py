@@ -1,0 +1,163 @@
+"""How long a plan's work will take, from what former runs of the lab did on the same device.
+
+Invariant: a time is given only where something like it was measured here, or where a person says how fast; else None.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from cerank.core.metrics import Reading, Validation
+from cerank.errors import CerankError
+from cerank.files import journal
+from cerank.machine import measured_speed
+from cerank.machine.measured_speed import Pace
+from cerank.planning.workload import Work, counted, expected, in_words
+from cerank.recipes.plan import Plan
+from cerank.recipes.schema import Recipe, Stage
+from cerank.runs import run_store
+from cerank.runs.layout import ReadingRow, RunFolder
+from cerank.scheduler import local_launcher
+
+__all__ = ["in_words"]
+
+NEWEST = 100  # runs looked at, the newest first
+_PATIENCE = 120.0  # seconds that a measurement may take, indexes that it builds included
+SCORING = 3.0  # pairs scored in the time one is learnt from: the backward pass takes twice the forward pass
+
+
+class Rate(msgspec.Struct, frozen=True):
+    """Pairs a second through the model."""
+
+    train: float
+    score: float
+
+
+def rates(lab: Path, recipe: Recipe, device: str, threads: int) -> dict[str, Rate]:
+    """Stage -> how fast it goes, for the stages of the chain that something like was trained before.
+
+    Like is: the same base and pooling, kind of device, threads (on a CPU), longest pair and precision; the newest such
+    stage of the lab's newest 100 runs counts.
+
+    Args:
+        lab: the folder of runs.
+        recipe: with its base as it stands in a plan.
+        device: as in a plan, such as "cpu" or "cuda:0".
+        threads: as in a plan.
+    """
+    wanted = {name: _like(recipe, stage, device, threads) for name, stage in recipe.chained()}
+    found: dict[tuple[object, ...], Rate] = {}
+    for folder in run_store.folders(lab)[: -NEWEST - 1 : -1]:
+        if all(like in found for like in wanted.values()):
+            break
+        try:
+            plan = run_store.load_plan(folder)
+            _look(folder, plan, set(wanted.values()), found)
+        except CerankError:
+            continue  # a damaged run says nothing
+    return {name: found[like] for name, like in wanted.items() if like in found}
+
+
+def measured(plan: Plan, *, anew: bool = True) -> tuple[dict[str, Pace], str]:
+    """Stage -> how fast this machine was last measured to be at its settings, with a word on where that is from.
+
+    Args:
+        plan: whose stages.
+        anew: measure now, in a process of its own, where nothing was.
+    """
+    cache = Path(plan.cache)
+
+    def known() -> dict[str, Pace]:
+        found = {
+            name: measured_speed.newest(cache, measured_speed.key_of(plan, stage))
+            for name, stage in plan.recipe.chained()
+        }
+        return {name: pace for name, pace in found.items() if pace is not None}
+
+    found, source = known(), "measured here before"
+    if len(found) < len(plan.recipe.chain) and anew:
+        environment = local_launcher.environment(plan, os.environ)
+        command = [sys.executable, "-P", "-m", "cerank.worker.estimate_duration"]
+        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+            subprocess.run(
+                command,
+                input=msgspec.json.encode(plan),
+                env=environment,
+                capture_output=True,
+                timeout=_PATIENCE,
+                check=False,
+            )
+        found, source = known(), "measured here just now"
+    if len(found) < len(plan.recipe.chain):
+        return {}, "nothing of this kind was measured here"
+    return found, f"{source}, {min(pace.time for pace in found.values())}"
+
+
+def of_plan(plan: Plan, found: Mapping[str, Pace]) -> tuple[Work, ...]:
+    """The plan's work with the minutes of each part by what was measured; opens its datasets."""
+    from cerank.planning import inputs
+
+    cache = Path(plan.cache)
+    datasets = inputs.opened(plan.recipe, cache)
+    queries = {name: len(dataset.queries) for name, dataset in datasets.items()}
+    return expected(counted(plan.recipe, queries), found, inputs.texts_to_embed(plan.recipe, datasets, cache))
+
+
+def told(recipe: Recipe, pairs_per_second: float) -> dict[str, Rate]:
+    """The rates of a recipe's stages where a person says how many pairs are learnt from a second."""
+    return dict.fromkeys(recipe.chain, Rate(pairs_per_second, SCORING * pairs_per_second))
+
+
+def timed(work: Sequence[Work], known: Mapping[str, Rate]) -> tuple[Work, ...]:
+    """The work with the minutes of each part whose stage's rate is known."""
+    out = []
+    for part in work:
+        rate = known.get(part.stage)
+        speed = (rate.train if part.part.startswith("train ") else rate.score) if rate else 0.0
+        out.append(msgspec.structs.replace(part, minutes=part.pairs / speed / 60 if speed else None))
+    return tuple(out)
+
+
+def total(work: Sequence[Work]) -> float | None:
+    """Minutes of all parts together; None where one of them is not known."""
+    minutes = [part.minutes for part in work]
+    return None if not minutes or None in minutes else sum(found for found in minutes if found is not None)
+
+
+def _like(recipe: Recipe, stage: Stage, device: str, threads: int) -> tuple[object, ...]:
+    kind = device.partition(":")[0]
+    return recipe.base, recipe.pooling, kind, threads if kind == "cpu" else 0, stage.max_length, stage.precision
+
+
+def _look(
+    folder: RunFolder, plan: Plan, wanted: set[tuple[object, ...]], found: dict[tuple[object, ...], Rate]
+) -> None:
+    """Enters the rates of the run's stages that are wanted and not found yet."""
+    rows: list[ReadingRow] | None = None
+    for index, (_, stage) in enumerate(plan.recipe.chained()):
+        like = _like(plan.recipe, stage, plan.device, plan.threads)
+        if like not in wanted or like in found:
+            continue
+        rows = journal.read(folder.readings, ReadingRow) if rows is None else rows
+        rate = _measured([row for row in rows if row.stage == index], stage)
+        if rate is not None:
+            found[like] = rate
+
+
+def _measured(rows: Sequence[ReadingRow], stage: Stage) -> Rate | None:
+    steps = [row for row in rows if isinstance(row, Reading)]
+    seconds = sum(row.seconds for row in steps)
+    if seconds <= 0:
+        return None
+    train = sum(row.pairs for row in steps) / seconds
+    looks = [row.seconds for row in rows if isinstance(row, Validation) and row.seconds > 0]
+    pairs = len(looks) * stage.validation_queries * stage.validation_depth
+    # at most: a validation dataset may have fewer queries, and lists be shorter, than the stage asks for
+    return Rate(train, min(pairs / sum(looks), SCORING * train) if pairs else SCORING * train)

@@ -1,0 +1,208 @@
+"""A lab: a folder of runs, and what may be done with them."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from cerank.errors import UsageError
+from cerank.machine import devices
+from cerank.machine.devices import Device
+from cerank.recipes.plan import Plan
+from cerank.runs import queue, run_store
+from cerank.runs.layout import RunFolder
+from cerank.runs.run_store import Row, Status
+from cerank.scheduler import local_launcher, queue_status, supervisor
+from cerank.scheduler.queue_status import QueueState
+from cerank.settings import Settings
+
+Worker = local_launcher.Process
+
+_STARTING = 10.0  # seconds that a worker may take from its start to its lease
+_CAN_WAIT = {"waiting", "paused", "lost", "failed"}
+
+
+class Lab:
+    """The runs of the folder that the settings name.
+
+    Args:
+        settings: the settings in force.
+        devices: the devices that the queue serves, a slot each; where it is left out, those found when first needed.
+        worker: the command that carries a run out; the run's folder is its last argument.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        devices: Sequence[Device] | None = None,
+        worker: Sequence[str] = local_launcher.WORKER,
+    ) -> None:
+        self.settings = settings
+        self.folder = settings.lab
+        self._given_devices = devices
+        self._devices = tuple(devices) if devices is not None else ()
+        self._worker = tuple(worker)
+        self._supervisor: Worker | None = None  # kept, so that it is reaped when it ends
+
+    def start(self, plan: Plan, recipe_toml: bytes) -> tuple[RunFolder, Worker]:
+        """Makes a run of the plan and starts its worker; the worker outlives this process.
+
+        Raises:
+            RunFailedError: the lab cannot be written to.
+        """
+        folder = run_store.create(self.folder, plan, recipe_toml, datetime.now(UTC))
+        return folder, local_launcher.start(plan, folder, command=self._worker)
+
+    def resume(self, folder: RunFolder) -> Worker:
+        """Starts a worker on a run that is not finished; it goes on where the last one was.
+
+        Raises:
+            UsageError: it is finished, or running.
+            DamagedError: its plan cannot be read.
+        """
+        state = self.status(folder).state
+        if state in {"running", "stopping"}:
+            raise UsageError(
+                f"it is {state}", where=run_store.title(folder), hint=f"cerank stop {run_store.short_name(folder)}"
+            )
+        if state == "finished":
+            raise UsageError("it is finished; there is nothing to go on with", where=run_store.title(folder))
+        plan = run_store.load_plan(folder)
+        self.unqueue(folder)
+        return local_launcher.start(plan, folder, command=self._worker)
+
+    def listed(self) -> list[Row]:
+        """A row for each run of the lab, the oldest first; a broken one says why."""
+        return run_store.listed(self.folder, datetime.now(UTC))
+
+    def find(self, text: str) -> RunFolder:
+        """The run a person means by its name, its label, or a part of its name that fits no other.
+
+        Raises:
+            UsageError: none, or several.
+        """
+        return run_store.find(self.folder, text)
+
+    def status(self, folder: RunFolder) -> Status:
+        """How a run stands, computed from its files."""
+        return run_store.status(folder, datetime.now(UTC))
+
+    def stop(self, folder: RunFolder) -> bool:
+        """Asks a run's worker to stop at its next step; whether a signal woke it, too. A queued run leaves the queue.
+
+        Raises:
+            UsageError: nothing is running there, and it is not queued.
+        """
+        state = self.status(folder).state
+        if state == "queued":
+            self.unqueue(folder)
+            if not self._is_starting(folder):
+                return False
+            state = self.status(folder).state
+        if state not in {"running", "stopping"}:
+            raise UsageError(f"it is {state}, so there is nothing to stop", where=run_store.title(folder))
+        return run_store.request_stop(folder)
+
+    def remove(self, folder: RunFolder) -> None:
+        """Deletes a run's directory, and its place in the queue; refused while a worker holds it."""
+        run_store.remove(folder)
+        self.unqueue(folder)
+
+    # the queue
+
+    def create(self, plan: Plan, recipe_toml: bytes) -> RunFolder:
+        """Makes a run of the plan that waits until it is queued or resumed.
+
+        Raises:
+            UsageError: this machine has no such device.
+            RunFailedError: the lab cannot be written to.
+        """
+        self._refuse_if_nowhere(plan)
+        return run_store.create(self.folder, plan, recipe_toml, datetime.now(UTC))
+
+    def enqueue(self, plan: Plan, recipe_toml: bytes) -> RunFolder:
+        """Makes a run of the plan that starts by itself once a device is free and those before it were started.
+
+        Raises:
+            UsageError: this machine has no such device.
+            DamagedError: the queue cannot be read; no run was made.
+            RunFailedError: the lab cannot be written to.
+        """
+        self._refuse_if_nowhere(plan)
+        queue.entries(self.folder)
+        folder = run_store.create(self.folder, plan, recipe_toml, datetime.now(UTC))
+        queue.add(folder, datetime.now(UTC))
+        self.start_queue()
+        return folder
+
+    def resume_queued(self, folder: RunFolder) -> None:
+        """Puts a run that waits, or was paused, lost or failed, at the end of the queue.
+
+        Raises:
+            UsageError: it is running, finished, damaged or queued already, or needs a device that is not here.
+            DamagedError: its plan or the queue cannot be read.
+        """
+        state = self.status(folder).state
+        if state not in _CAN_WAIT:
+            raise UsageError(f"it is {state}, so it cannot be queued", where=run_store.title(folder))
+        self._refuse_if_nowhere(run_store.load_plan(folder))
+        queue.add(folder, datetime.now(UTC))
+        self.start_queue()
+
+    def queued(self) -> list[RunFolder]:
+        """The queued runs, the next to start first.
+
+        Raises:
+            DamagedError: the queue cannot be read.
+        """
+        return queue_status.queued(self.folder, datetime.now(UTC))
+
+    def move(self, folder: RunFolder, place: int) -> None:
+        """Gives a queued run another place, from 1; one beyond an end is that end.
+
+        Raises:
+            UsageError: it is not queued.
+        """
+        queue.move(folder, place)
+
+    def unqueue(self, folder: RunFolder) -> None:
+        """Takes a run out of the queue, as far as it is in it; a worker that runs already goes on."""
+        queue.drop(self.folder, [folder.name])
+
+    def queue_state(self) -> QueueState:
+        """Whether something serves the queue, how many wait, and which run is on which device; made to be polled."""
+        if self._supervisor is not None and self._supervisor.poll() is not None:
+            self._supervisor = None
+        return queue_status.state_of(self.folder, self.devices(), datetime.now(UTC))
+
+    def start_queue(self) -> None:
+        """Makes sure that a supervisor serves the queue; it does so on its own when this process has ended.
+
+        Raises:
+            RunFailedError: the lab cannot be written to.
+        """
+        started = supervisor.start(self.folder, self._worker, self._given_devices or ())
+        self._supervisor = started or self._supervisor
+
+    def devices(self) -> tuple[Device, ...]:
+        """What runs can be queued for here; the first call may ask the GPU's driver, which takes up to a second."""
+        if not self._devices:
+            self._devices = devices.found(os.environ)
+        return self._devices
+
+    def _refuse_if_nowhere(self, plan: Plan) -> None:
+        if not any(devices.fits(plan.device, device) for device in self.devices()):
+            have = ", ".join(device.name for device in self.devices())
+            raise UsageError(f"there is no device '{plan.device}' here", where="device", hint=f"there are {have}")
+
+    def _is_starting(self, folder: RunFolder) -> bool:
+        """Whether a worker was just given the run: then returns once it heeds requests, or has ended."""
+        deadline = time.monotonic() + _STARTING
+        while any(queue.run_in_slot(self.folder, device.key) == folder.name for device in self.devices()):
+            if self.status(folder).state == "running" or time.monotonic() > deadline:
+                return True
+            time.sleep(0.02)
+        return False

@@ -1,0 +1,1 @@
+"""Drafts and matrices of runs: forms, planning, and runs in the queue."""

@@ -1,0 +1,214 @@
+"""From a checked draft to plans, their work, and runs in the queue; every refusal named beside the field it is about.
+
+Invariant: nothing is launched that was not planned whole, and every run of a matrix is planned before the first starts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Iterator, Sequence
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+
+import msgspec
+
+from cerank.app import estimates, plans
+from cerank.app.lab import Lab
+from cerank.app.matrix.drafts import Cell, Draft, Mistake
+from cerank.app.plans import Work
+from cerank.errors import CerankError, RunFailedError
+from cerank.recipes.plan import Plan
+from cerank.recipes.schema import Recipe
+from cerank.runs import run_store
+from cerank.runs.layout import RunFolder
+from cerank.settings import Settings
+from cerank.text.safe_text import counted
+
+Say = Callable[[str], None]
+
+
+class Matrix(msgspec.Struct, frozen=True):
+    """The runs of a draft, planned; or the mistakes that planning found."""
+
+    cells: tuple[Cell, ...] = ()
+    plans: tuple[Plan, ...] = ()  # one a cell
+    work: tuple[Work, ...] = ()  # of all cells together, part by part; what several share counts once
+    shared: tuple[Work, ...] = ()  # what is not done again, for another run of the matrix does it
+    mistakes: tuple[Mistake, ...] = ()
+
+    @property
+    def pairs(self) -> int:
+        """Pairs through the model, at most."""
+        return sum(part.pairs for part in self.work)
+
+    @property
+    def minutes(self) -> float | None:
+        """How long all of it takes on one device; None where a part of it was never timed here."""
+        return estimates.total(self.work)
+
+
+def planned(cells: Sequence[Cell], draft: Draft, settings: Settings, now: datetime, say: Say) -> Matrix:
+    """Opens and hashes what the cells read. Cells that differ in the seed alone are planned once.
+
+    Args:
+        say: hears what is being looked at.
+    """
+    from cerank.planning import stage_keys
+
+    chosen = msgspec.structs.replace(settings, device=draft.device) if draft.device else settings
+    made: dict[bytes, Plan] = {}
+    work: dict[bytes, tuple[Work, ...]] = {}
+    mistakes: list[Mistake] = []
+    found: list[Plan] = []
+    for cell in cells:
+        same = _same(msgspec.structs.replace(cell.recipe, seed=0))
+        anywhere = _same(msgspec.structs.replace(cell.recipe, seed=0, base=""))
+        if same not in made:
+            say(f"{cell.recipe.name} on {cell.recipe.base}: opening and hashing what it reads")
+            try:
+                made[same] = plans.plan_of(cell.recipe, chosen, now=now)
+                work[anywhere] = work.get(anywhere) or plans.work_of(made[same])
+            except CerankError as error:
+                mistakes.append(Mistake(blamed(cell.recipe, chosen, error), in_a_line(error)))
+                continue
+        plan = made[same]
+        recipe = msgspec.structs.replace(plan.recipe, seed=cell.recipe.seed)
+        found.append(msgspec.structs.replace(plan, recipe=recipe, label=cell.label, shares=len(cells) > 1))
+    if mistakes:
+        return Matrix(mistakes=tuple(dict.fromkeys(mistakes)))
+    tally = Tally()
+    for cell, plan in zip(cells, found, strict=True):
+        parts = work[_same(msgspec.structs.replace(cell.recipe, seed=0, base=""))]
+        known = estimates.rates(settings.lab, plan.recipe, plan.device, plan.threads)
+        tally.add(plan.recipe, stage_keys.identities(plan), estimates.timed(parts, known))
+    return Matrix(tuple(cells), tuple(found), tally.done, tally.shared)
+
+
+class Tally:
+    """Sums the work of several runs, part by part, where equal stages are trained, and so re-ranked by, once."""
+
+    def __init__(self) -> None:
+        self._seen: set[str] = set()
+        self._done: dict[str, Work] = {}
+        self._shared: dict[str, Work] = {}
+
+    @property
+    def done(self) -> tuple[Work, ...]:
+        """What has to be done."""
+        return tuple(self._done.values())
+
+    @property
+    def shared(self) -> tuple[Work, ...]:
+        """What has not, for it is done for another of the runs."""
+        return tuple(self._shared.values())
+
+    def add(self, recipe: Recipe, identities: Sequence[str], work: Sequence[Work], given: Container[str] = ()) -> None:
+        """Enters a run's work.
+
+        Args:
+            recipe: its recipe.
+            identities: of its stages, in order; see `planning.stage_keys`.
+            work: its parts.
+            given: stages that runs of the lab have finished already.
+        """
+        keys = dict(zip(recipe.chain, identities, strict=True))
+        data = recipe.data
+        tested = repr((data.test, data.first_stages, data.depth))
+        for part in work:
+            stage = keys[part.stage]
+            key = f"{stage} {part.part} {tested if part.part.startswith('re-rank ') else ''}"
+            sums = self._shared if key in self._seen or stage in given else self._done
+            self._seen.add(key)
+            before = sums.get(part.part)
+            sums[part.part] = plus(before, part) if before else part
+
+
+def plus(one: Work, other: Work) -> Work:
+    """Two parts of one name together; their time is unknown where one's is."""
+    is_known = one.minutes is not None and other.minutes is not None
+    minutes = (one.minutes or 0.0) + (other.minutes or 0.0) if is_known else None
+    stage = one.stage if one.stage == other.stage else ""
+    return Work(one.part, one.units + other.units, one.pairs + other.pairs, stage, minutes)
+
+
+def launched(lab: Lab, matrix: Matrix) -> tuple[RunFolder, ...]:
+    """Puts every run of the matrix in the queue, in order.
+
+    Raises:
+        CerankError: one was refused; the hint says how many were queued before it.
+    """
+    folders: list[RunFolder] = []
+    for cell, plan in zip(matrix.cells, matrix.plans, strict=True):
+        try:
+            folders.append(lab.enqueue(plan, cell.toml))
+        except CerankError as error:
+            if not folders:
+                raise
+            those = ", ".join(run_store.short_name(one) for one in folders)
+            hint = f"{len(folders)} of {counted(len(matrix.cells), 'run')} queued: {those}"
+            raise RunFailedError(error.what, where=error.where, hint=hint) from error
+    return tuple(folders)
+
+
+def in_a_line(error: CerankError) -> str:
+    """An error as one line beside a field."""
+    return " · ".join([*error.what.split("\n"), *([error.hint] if error.hint else [])])
+
+
+def blamed(recipe: Recipe, settings: Settings, error: CerankError) -> str:
+    """The key path that an error of planning is about: the first input that cannot be opened by itself.
+
+    Planning names datasets and files, a form has fields; only what went wrong is opened a second time.
+    """
+    complete = plans.absolute(recipe)
+    for path, look in _inputs(complete, settings.cache):
+        try:
+            look()
+        except CerankError:
+            return path
+    named = error.where.split(" ")[0]
+    return named if named.startswith(("evaluate.", "stages.")) else "recipes"
+
+
+def _inputs(recipe: Recipe, cache: Path) -> Iterator[tuple[str, Callable[[], object]]]:
+    """Each thing the recipe reads, as the key path that names it and a look at it."""
+    from cerank.datasets.open_datasets import open_dataset
+    from cerank.models import bases
+    from cerank.planning.inputs import EMBEDDING, training_dataset, training_first_stage, validation_first_stage
+    from cerank.retrieval import first_stage
+
+    data, stages = recipe.data, recipe.chained()
+    yield "base", partial(bases.locate, recipe.base)
+    named = [("data.train", data.train), ("data.validation", data.validation)]
+    named += [("data.test", test) for test in data.test]
+    named += [(f"stages.{name}.dataset", stage.dataset) for name, stage in stages if stage.dataset]
+    for path, dataset in named:
+        yield path, partial(open_dataset, dataset, cache)
+
+    def candidates(dataset: str, first: str) -> object:
+        return first_stage.fingerprint(open_dataset(dataset, cache), first)
+
+    path = "data.validation_first_stage" if data.validation_first_stage else "data.first_stages"
+    yield path, partial(candidates, data.validation, validation_first_stage(recipe))
+    for first in data.first_stages:
+        for test in data.test:
+            yield "data.first_stages", partial(candidates, test, first)
+    for name, stage in stages:
+        dataset = training_dataset(recipe, stage)
+        if stage.source == "labels" or stage.teacher == EMBEDDING:
+            path = f"stages.{name}.first_stage" if stage.first_stage else "data.first_stages"
+            yield path, partial(candidates, dataset, training_first_stage(recipe, stage))
+        if stage.source == "teacher" and stage.teacher != EMBEDDING:
+            yield f"stages.{name}.teacher", partial(_teacher, stage.teacher, dataset, cache)
+
+
+def _teacher(teacher: str, dataset: str, cache: Path) -> object:
+    from cerank.datasets.open_datasets import open_dataset
+    from cerank.retrieval.teachers import read_teacher
+
+    return read_teacher(teacher, open_dataset(dataset, cache))
+
+
+def _same(recipe: Recipe) -> bytes:
+    """A key that is the same for recipes that are."""
+    return msgspec.json.encode(recipe)

@@ -1,0 +1,374 @@
+"""A declared matrix from its file to runs in the queue: its recipes, an outline before anything is opened, its record.
+
+Invariant: the record with the declared family is in the lab before the first run starts; asked for again, a matrix
+queues only what is missing, and no stage that runs share is trained twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+import msgspec
+
+from cerank import recipes
+from cerank.app import estimates, plans
+from cerank.app.lab import Lab
+from cerank.app.matrix import matrix_planning
+from cerank.app.matrix.drafts import MOST_RUNS, Cell, Draft, Mistake
+from cerank.app.matrix.matrix_planning import Say, Tally
+from cerank.app.missing_inputs import Need, look
+from cerank.app.plans import Work
+from cerank.errors import CerankError, MissingError, RecipeError, UsageError
+from cerank.files import json_records
+from cerank.files.disk import DamagedError
+from cerank.machine import devices
+from cerank.planning import stage_keys
+from cerank.recipes.matrix_schema import Matrix, MatrixCell, MatrixRecord
+from cerank.recipes.plan import Plan
+from cerank.recipes.schema import Recipe
+from cerank.registry import nearest
+from cerank.runs import declared_matrices as kept
+from cerank.runs import run_store
+from cerank.runs.layout import RunFolder, runs_folder
+from cerank.runs.records import StoredPlan
+from cerank.settings import Settings
+
+_GOES_ON = {"finished", "running", "stopping", "queued"}
+
+
+class Grid(msgspec.Struct, frozen=True):
+    """A matrix with its recipes loaded: a cell for each run, in the order in which they are queued."""
+
+    matrix: Matrix
+    cells: tuple[Cell, ...]
+    baseline: str  # the name that the baseline's recipe gives itself
+
+
+class OutlineRow(msgspec.Struct, frozen=True):
+    """One run of a matrix, before it is planned."""
+
+    recipe: str
+    base: str
+    seed: int
+    chain: tuple[str, ...]
+    taken: tuple[str, ...]  # stages of the chain that another run before it trains
+    run: str = ""  # its name, where the lab has it
+    state: str = ""
+
+
+class Outline(msgspec.Struct, frozen=True, kw_only=True):
+    """What a matrix comes to: nothing was started, built or fetched to find out."""
+
+    rows: tuple[OutlineRow, ...]
+    work: tuple[Work, ...]
+    shared: tuple[Work, ...]
+    needs: tuple[Need, ...]
+    comparisons: int  # tests of the family: every other recipe against the baseline, by each measure in each condition
+
+
+class Queued(msgspec.Struct, frozen=True):
+    """What became of a matrix that was asked for."""
+
+    record: MatrixRecord
+    added: tuple[RunFolder, ...]  # queued now
+    there: tuple[RunFolder, ...]  # finished, running or queued before
+
+
+# --- from the declaration to recipes
+
+
+def grid(loaded: recipes.LoadedMatrix, overrides: Sequence[str] = ()) -> Grid:
+    """The runs that a matrix stands for.
+
+    Args:
+        loaded: the matrix.
+        overrides: `key.path=VALUE` each, laid over every recipe that has the place; they win over everything.
+
+    Raises:
+        CerankError: a recipe cannot be read, or is wrong with what the matrix lays over it; a setting that no recipe
+            has a place for; more than 500 runs.
+    """
+    matrix = loaded.matrix
+    plain = [recipes.load(name) for name in matrix.recipes]
+    names = [one.recipe.name for one in plain]
+    twice = next((name for at, name in enumerate(names) if name in names[:at]), None)
+    if twice is not None:
+        raise UsageError(f"two of its recipes are called '{twice}'", where=f"matrix {matrix.name}")
+    stages = [set(one.recipe.stages) for one in plain]
+    _refuse_unplaced([*matrix.settings, *(text.partition("=")[0] for text in overrides)], set().union(*stages))
+    over = _laid_over(matrix)
+    found: list[Cell] = []
+    count = len(matrix.recipes) * max(len(matrix.bases), 1) * max(len(matrix.seeds), 1)
+    if count > MOST_RUNS:
+        raise UsageError(f"{count:,} runs; a matrix has {MOST_RUNS} at most", where=f"matrix {matrix.name}")
+    made = [
+        recipes.load(
+            name,
+            [text for text in overrides if _fits(text, known)],
+            _changes(over, matrix.settings, known),
+            given=f"in matrix {matrix.name} or on the command line",
+        )
+        for name, known in zip(matrix.recipes, stages, strict=True)
+    ]
+    for base in matrix.bases or ("",):
+        for seed in matrix.seeds or (None,):
+            for one in made:
+                recipe = plans.absolute(plans.checked(_with(one.recipe, base, seed)))
+                label = f"{recipe.name} {recipe.base.rpartition('/')[2]} s{recipe.seed}"
+                found.append(Cell(recipe, recipes.render(recipe).encode(), label, ""))
+    _refuse_several_families(found)
+    at = matrix.recipes.index(matrix.baseline) if matrix.baseline else 0
+    return Grid(matrix, tuple(found), names[at])
+
+
+def _refuse_several_families(cells: Sequence[Cell]) -> None:
+    """Refuses recipes that are not tested alike, for nothing could be corrected over them together."""
+    first = cells[0].recipe
+    for cell in cells:
+        data, evaluate = cell.recipe.data, cell.recipe.evaluate
+        pairs = (
+            ("test", data.test, first.data.test),
+            ("first_stages", data.first_stages, first.data.first_stages),
+            ("depth", data.depth, first.data.depth),
+            ("measures", evaluate.measures, first.evaluate.measures),
+            ("margins", evaluate.margins, first.evaluate.margins),
+        )
+        for key, own, theirs in pairs:
+            if own != theirs:
+                what = f"recipes {first.name} and {cell.recipe.name} differ in {key}"
+                raise UsageError(what, hint=f"a matrix gives {key} for all of its recipes")
+
+
+def _with(recipe: Recipe, base: str, seed: int | None) -> Recipe:
+    chosen = msgspec.structs.replace(recipe, base=base) if base else recipe
+    return msgspec.structs.replace(chosen, seed=seed) if seed is not None else chosen
+
+
+def _laid_over(matrix: Matrix) -> dict[str, dict[str, object]]:
+    """The tables that the matrix lays over each recipe's."""
+    data: dict[str, object] = {}
+    evaluate: dict[str, object] = {}
+    given = (
+        (data, "test", list(matrix.test)),
+        (data, "first_stages", list(matrix.first_stages)),
+        (data, "depth", matrix.depth),
+        (evaluate, "measures", list(matrix.measures)),
+        (evaluate, "margins", dict(matrix.margins)),
+    )
+    for table, key, value in given:
+        if value:
+            table[key] = value
+    return {key: table for key, table in (("data", data), ("evaluate", evaluate)) if table}
+
+
+def _changes(over: Mapping[str, object], settings: Mapping[str, object], stages: set[str]) -> dict[str, object]:
+    """What the matrix lays over a recipe that has these stages."""
+    from cerank.core.decode import merged
+
+    table: dict[str, object] = dict(over)
+    for path, value in settings.items():
+        if _fits(path, stages):
+            nested: object = value
+            for key in reversed(path.split(".")):
+                nested = {key: nested}
+            if isinstance(nested, dict):
+                table = merged(table, nested)
+    return table
+
+
+def _stage_of(path: str) -> str:
+    keys = path.partition("=")[0].split(".")
+    return keys[1].strip() if keys[0].strip() == "stages" and len(keys) > 1 else ""
+
+
+def _fits(path: str, stages: set[str]) -> bool:
+    return not _stage_of(path) or _stage_of(path) in stages
+
+
+def _refuse_unplaced(paths: Sequence[str], stages: set[str]) -> None:
+    for path in paths:
+        if not _fits(path, stages):
+            name = _stage_of(path)
+            raise RecipeError(
+                f"stages.{name}: no recipe of the matrix has a stage of this name", hint=nearest(name, stages)
+            )
+
+
+# --- what it comes to
+
+
+def outline(grid_: Grid, settings: Settings, pairs_per_second: float = 0.0) -> Outline:
+    """What the matrix comes to: runs, work with its time, and everything that is missing. It never stops at the first.
+
+    Args:
+        grid_: the matrix.
+        settings: its lab is looked into for runs that are there, and for how fast such work went.
+        pairs_per_second: of training, where a person knows better; scoring is taken to be three times as fast.
+    """
+    found = look([cell.recipe for cell in grid_.cells], settings.cache)
+    device, threads = devices.device_named(settings.device), settings.threads or devices.physical_cores()
+    record = kept.load_if_there(settings.lab, grid_.matrix.name)
+    there = {(cell.recipe, cell.base, cell.seed): cell.run for cell in record.cells} if record else {}
+    lab, tally, rows = Lab(settings), Tally(), []
+    coming: set[str] = set()
+    for cell in grid_.cells:
+        recipe = cell.recipe
+        known = estimates.rates(settings.lab, recipe, device, threads)
+        if pairs_per_second:
+            known = estimates.told(recipe, pairs_per_second)
+        identities = [stage_keys.expected(recipe, index) for index in range(len(recipe.chain))]
+        taken = tuple(name for name, one in zip(recipe.chain, identities, strict=True) if one in coming)
+        run, state = _there(lab, there.get((recipe.name, recipe.base, recipe.seed), ""))
+        coming.update(identities)
+        given = identities if state == "finished" else ()
+        tally.add(recipe, identities, estimates.timed(plans.counted(recipe, found.queries), known), given)
+        rows.append(OutlineRow(recipe.name, recipe.base, recipe.seed, recipe.chain, taken, run, state))
+    return Outline(
+        rows=tuple(rows),
+        work=tally.done,
+        shared=tally.shared,
+        needs=found.needs,
+        comparisons=_comparisons(grid_),
+    )
+
+
+def _there(lab: Lab, name: str) -> tuple[str, str]:
+    """A run's name and state; "" for one that is not there."""
+    folder = RunFolder(runs_folder(lab.folder) / name)
+    return (name, lab.status(folder).state) if name and folder.path.is_dir() else ("", "")
+
+
+def _comparisons(grid_: Grid) -> int:
+    """How many tests the declared family has; see field notes on multiplicity: the paper's grid has 216."""
+    from cerank.datasets import aliases, irds
+    from cerank.datasets.open_datasets import whole_and_part
+
+    recipe = grid_.cells[0].recipe
+    measures = 0
+    for test in recipe.data.test:
+        for name in recipe.evaluate.measures:
+            if name != aliases.AUTO:
+                measures += 1
+                continue
+            whole, _ = whole_and_part(test)
+            try:
+                grade = irds.facts(aliases.id_of(whole)).largest_grade
+            except CerankError:
+                grade = 0  # a folder: three measures whatever its grades are
+            measures += len(aliases.declared_measures(whole, grade))
+    bases = len({cell.recipe.base for cell in grid_.cells})
+    others = len(grid_.matrix.recipes) - 1
+    return bases * others * len(recipe.data.first_stages) * measures
+
+
+# --- into the queue
+
+
+def queued(lab: Lab, grid_: Grid, now: datetime, say: Say) -> Queued:
+    """Plans every run of the matrix, records it, and queues what is neither finished nor on its way.
+
+    Args:
+        lab: where it goes.
+        grid_: the matrix.
+        now: with its zone.
+        say: hears what is being looked at.
+
+    Raises:
+        CerankError: something is missing or wrong (all of it is said); the lab has another matrix of this name.
+    """
+    planned = matrix_planning.planned(grid_.cells, Draft(), lab.settings, now, say)
+    if planned.mistakes:
+        raise _refusal(grid_, planned.mistakes, lab.settings)
+    shared = [msgspec.structs.replace(plan, shares=True) for plan in planned.plans]
+    found = _by_plan(lab)
+    before = kept.load_if_there(lab.folder, grid_.matrix.name)
+    _refuse_another(before, _record(grid_, shared, [""] * len(shared), before, now))
+    folders: list[RunFolder] = []
+    for cell, plan in zip(grid_.cells, shared, strict=True):
+        folders.append(found.get((plan.recipe.name, plan.fingerprint)) or lab.create(plan, cell.toml))
+    record = _record(grid_, shared, [folder.name for folder in folders], before, now)
+    kept.save(lab.folder, record)
+    waiting = [folder for folder in folders if lab.status(folder).state not in _GOES_ON]
+    for folder in waiting:
+        lab.resume_queued(folder)
+    there = tuple(folder for folder in folders if folder not in waiting)
+    return Queued(record, tuple(waiting), there)
+
+
+def _refusal(grid_: Grid, mistakes: Sequence[Mistake], settings: Settings) -> CerankError:
+    """Why the matrix cannot be planned: everything that is missing, else what planning stumbled over."""
+    where = f"matrix {grid_.matrix.name}"
+    needs = look([cell.recipe for cell in grid_.cells], settings.cache).needs
+    if not needs:
+        return RecipeError("\n".join(f"{one.path}: {one.text}" for one in mistakes), where=where)
+    hint = "the same command with --dry-run says how to get each"
+    return MissingError("\n".join(f"{one.kind} {one.name}: {one.text}" for one in needs), where=where, hint=hint)
+
+
+def _by_plan(lab: Lab) -> dict[tuple[str, str], RunFolder]:
+    """The lab's runs by their recipes' names, by which a report finds them, and their plans' fingerprints.
+
+    Of several, the one that came furthest, then the newest.
+    """
+    found: dict[tuple[str, str], RunFolder] = {}
+    order = {"finished": 3, "running": 2, "stopping": 2, "queued": 1, "damaged": -1}
+    best: dict[tuple[str, str], int] = {}
+    for folder in run_store.folders(lab.folder):
+        try:
+            key = (run_store.load_plan(folder).recipe.name, json_records.load(folder.plan, StoredPlan).fingerprint)
+        except DamagedError:  # the list of runs says so
+            continue
+        rank = order.get(lab.status(folder).state, 0)
+        if rank >= best.get(key, 0):
+            found[key], best[key] = folder, rank
+    return found
+
+
+def _record(
+    grid_: Grid, planned: Sequence[Plan], names: Sequence[str], before: MatrixRecord | None, now: datetime
+) -> MatrixRecord:
+    """The record of the matrix, with the runs that an earlier asking added to it."""
+    first = planned[0]
+    data, time = first.recipe.data, json_records.timestamp(now)
+    cells = {
+        (plan.recipe.name, plan.recipe.base, plan.recipe.seed): MatrixCell(
+            run=name, recipe=plan.recipe.name, base=plan.recipe.base, seed=plan.recipe.seed
+        )
+        for plan, name in zip(planned, names, strict=True)
+    }
+    earlier = {(cell.recipe, cell.base, cell.seed): cell for cell in before.cells} if before else {}
+    return MatrixRecord(
+        name=grid_.matrix.name,
+        sha256=_declared(planned),
+        description=grid_.matrix.description,
+        created=before.created if before else time,
+        changed=time,
+        baseline=grid_.baseline,
+        tests=data.test,
+        first_stages=data.first_stages,
+        depth=data.depth,
+        measures={test: first.measures_on(test) for test in data.test},
+        margins=first.recipe.evaluate.margins,
+        cells=tuple({**earlier, **cells}.values()),
+    )
+
+
+def _declared(planned: Sequence[Plan]) -> str:
+    """SHA-256 over what is the same in all runs of a matrix whatever bases, seeds and recipes are added to it."""
+    first = planned[0]
+    inputs = sorted({(one.name, one.sha256) for plan in planned for one in plan.inputs if one.role == "dataset"})
+    data, evaluate = first.recipe.data, first.recipe.evaluate
+    shared = (data, evaluate, [first.measures_on(test) for test in data.test], inputs)
+    return hashlib.sha256(msgspec.json.encode(shared, order="deterministic")).hexdigest()
+
+
+def _refuse_another(before: MatrixRecord | None, asked: MatrixRecord) -> None:
+    """Refuses to mix two families under one name: what is added later may be recipes, bases and seeds."""
+    if before is None or (before.sha256, before.baseline) == (asked.sha256, asked.baseline):
+        return
+    keys = ("baseline", "tests", "first_stages", "depth", "measures", "margins")
+    differing = [key.replace("_", " ") for key in keys if getattr(before, key) != getattr(asked, key)]
+    what = f"the lab has a matrix '{before.name}' already, with other {', '.join(differing) or 'data'}"
+    raise UsageError(what, hint="give this one a name of its own with --name")

@@ -1,0 +1,219 @@
+"""A recipe's settings as rows of a form: the text of each, what it means, what may stand there, and text as a value.
+
+Invariant: everything is read off the recipe's own types, so that a new key appears in every form by itself.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import tomllib
+import types
+import typing
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from cerank.core import decode
+from cerank.recipes.loss_specs import LOSSES
+from cerank.recipes.schema import Data, Evaluate, Recipe, Stage
+
+SCALARS = ("name", "description", "chain", "pooling")  # a recipe's own keys; base and seed are chosen elsewhere
+
+
+class Row(msgspec.Struct, frozen=True):
+    """One setting."""
+
+    path: str  # "stages.distill.learning_rate"
+    key: str
+    text: str  # the recipe's own value
+    meaning: str
+    wanted: str  # "a whole number, 1 or more"
+    choices: tuple[str, ...] = ()  # what may stand there; empty for free text
+
+
+class Group(msgspec.Struct, frozen=True):
+    """The settings of one table of the recipe."""
+
+    title: str
+    path: str  # "data", "evaluate", "stages.distill", or "" for the recipe's own
+    rows: tuple[Row, ...]
+
+
+def groups(recipe: Recipe) -> tuple[Group, ...]:
+    """The recipe's settings: its own, its data, what is measured, and each stage of the chain in order."""
+    out = [
+        Group("recipe", "", _rows(recipe, "", SCALARS)),
+        Group("data", "data", _rows(recipe.data, "data")),
+        Group("evaluate", "evaluate", _rows(recipe.evaluate, "evaluate")),
+    ]
+    return (*out, *(Group(name, f"stages.{name}", _rows(stage, f"stages.{name}")) for name, stage in recipe.chained()))
+
+
+def groups_of(several: Sequence[Recipe]) -> tuple[Group, ...]:
+    """The settings of several recipes, each table once, as the first recipe that has it says them."""
+    found: dict[str, Group] = {}
+    for recipe in several:
+        for group in groups(recipe):
+            found.setdefault(group.path, group)
+    return tuple(found.values())
+
+
+def texts(recipe: Recipe) -> dict[str, str]:
+    """Key path -> text of every setting, those of stages outside the chain too."""
+    stages = [_rows(stage, f"stages.{name}") for name, stage in recipe.stages.items()]
+    parts = [_rows(recipe, "", SCALARS), _rows(recipe.data, "data"), _rows(recipe.evaluate, "evaluate"), *stages]
+    return {row.path: row.text for rows in parts for row in rows}
+
+
+def _rows(values: msgspec.Struct, path: str, only: tuple[str, ...] = ()) -> tuple[Row, ...]:
+    rows = []
+    for key in only or values.__struct_fields__:
+        hint = decode.hints_of(type(values))[key]
+        where = f"{path}.{key}" if path else key
+        shown = text(getattr(values, key))
+        rows.append(Row(where, key, shown, decode.explanation(hint), wanted(hint), _choices(key, hint)))
+    return tuple(rows)
+
+
+def _choices(key: str, hint: object) -> tuple[str, ...]:
+    if key == "loss":
+        return tuple(sorted(LOSSES))
+    bare = _bare(hint)
+    return tuple(typing.get_args(bare)) if typing.get_origin(bare) is typing.Literal else ()
+
+
+def _bare(hint: Any) -> Any:
+    """The type inside `Annotated` and `| None`."""
+    while hasattr(hint, "__metadata__"):
+        hint = hint.__origin__
+    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
+        (hint,) = [part for part in typing.get_args(hint) if part is not type(None)]
+        return _bare(hint)
+    return hint
+
+
+def _bounds(hint: Any) -> str:
+    """The first bounds in a type's annotations, in words."""
+    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
+        return next((found for part in typing.get_args(hint) if (found := _bounds(part))), "")
+    metas = [meta for meta in getattr(hint, "__metadata__", ()) if isinstance(meta, msgspec.Meta)]
+    words = []
+    for meta in metas:
+        for text_, bound in (("from {:g}", meta.ge), ("above {:g}", meta.gt), ("below {:g}", meta.lt)):
+            words += [text_.format(bound)] if bound is not None and abs(bound) < 10**6 else []
+    if words:
+        return ", " + " and ".join(words)
+    return _bounds(hint.__origin__) if metas and hasattr(hint, "__origin__") else ""
+
+
+def wanted(hint: Any) -> str:
+    """What may be typed for a value of this type, in words."""
+    bare = _bare(hint)
+    if typing.get_origin(bare) is tuple:
+        item, *others = typing.get_args(bare)
+        count = "names" if _bare(item) is str else "numbers"
+        return f"{count}, separated by commas" if others[:1] == [...] else f"two {count}, separated by a comma"
+    if typing.get_origin(bare) is dict:
+        return "MEASURE=NUMBER, separated by commas"
+    if bare is int:
+        return f"a whole number{_bounds(hint)}"
+    return f"a number{_bounds(hint)}" if bare is float else "text"
+
+
+def text(value: object) -> str:
+    """A value as a person types it; "" for None."""
+    if value is None:
+        return ""
+    if isinstance(value, tuple):
+        return ", ".join(text(item) for item in value)
+    if isinstance(value, dict):
+        return ", ".join(f"{key}={text(item)}" for key, item in value.items())
+    return f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else str(value)
+
+
+def value(path: str, typed: str) -> object:
+    """What was typed for the setting at `path`, as the value a recipe's table holds.
+
+    Raises:
+        ValueError: it cannot be one; the message is for the person who types.
+    """
+    return _value(_hint_at(path), typed.strip())
+
+
+def wanted_at(path: str) -> str:
+    """What may be typed for the setting at `path`; "" where there is no such setting."""
+    hint = _hint_at(path)
+    return wanted(hint) if hint is not None else ""
+
+
+def choices_at(path: str) -> tuple[str, ...]:
+    """What may stand at `path` where only some words may."""
+    hint = _hint_at(path)
+    return _choices(path.rpartition(".")[2], hint) if hint is not None else ()
+
+
+def _hint_at(path: str) -> Any:
+    head, *rest = path.split(".")
+    kinds: dict[str, type[msgspec.Struct]] = {"data": Data, "evaluate": Evaluate, "stages": Stage}
+    return decode.hints_of(kinds[head] if rest and head in kinds else Recipe).get((rest or [head])[-1])
+
+
+def _value(hint: Any, typed: str) -> object:
+    bare = _bare(hint)
+    if typing.get_origin(bare) is tuple:
+        items = typing.get_args(bare)
+        is_pair = items[1:] and items[1] is not ...
+        parts = re.split(r"\s*,\s*|(?<=\d)\s*-\s*(?=\d)" if is_pair else r"\s*,\s*", typed)
+        kept = [part for part in parts if part]
+        if is_pair and len(kept) != len(items):
+            raise ValueError(f"wants {wanted(hint)}")
+        return [_value(items[0], part) for part in kept]
+    if typing.get_origin(bare) is dict:
+        return _table(hint, typed)
+    if bare is int:
+        if not re.fullmatch(r"[+-]?[0-9]{1,19}", typed):
+            raise ValueError(f"wants {wanted(hint)}")
+        return int(typed)
+    if bare is float:
+        try:
+            number = float(typed)
+        except ValueError:
+            number = math.nan
+        if not math.isfinite(number):
+            raise ValueError(f"wants {wanted(hint)}")
+        return number
+    return typed
+
+
+def _table(hint: Any, typed: str) -> dict[str, object]:
+    """`nDCG@10=0.01, AP(rel=2)=0.02` as a table; the last `=` of a part stands before its number."""
+    item = typing.get_args(_bare(hint))[1]
+    out: dict[str, object] = {}
+    for part in (part.strip() for part in typed.split(",") if part.strip()):
+        key, _, number = part.rpartition("=")
+        if not key.strip():
+            raise ValueError(f"wants {wanted(hint)}")
+        out[key.strip()] = _value(item, number.strip())
+    return out
+
+
+def toml_value(found: object) -> str:
+    """`found` as VALUE of `--set KEY=VALUE`: bare where that reads back as the same text, else as TOML."""
+    if isinstance(found, list | tuple):
+        return "[" + ", ".join(_quoted(item) if isinstance(item, str) else str(item) for item in found) + "]"
+    if isinstance(found, dict):
+        return "{" + ", ".join(f"{_quoted(str(key))} = {item}" for key, item in found.items()) + "}"
+    if not isinstance(found, str):
+        return str(found)
+    try:
+        tomllib.loads(f"value = {found}")
+    except ValueError:
+        return found if found == found.strip() else _quoted(found)
+    return _quoted(found)
+
+
+def _quoted(found: str) -> str:
+    return json.dumps(found, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -1,0 +1,216 @@
+"""From a recipe to a plan: every name checked, every path absolute, every input found and hashed, the work counted.
+
+Invariant: nothing here writes to a lab, so a recipe that cannot be carried out leaves no half-made run.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+import cerank
+from cerank.datasets.aliases import FIRST_STAGES, NAMED
+from cerank.errors import RecipeError
+from cerank.machine.devices import device_named, physical_cores
+from cerank.models.bases import BASES
+from cerank.planning.workload import Work, counted
+from cerank.recipes.loss_specs import loss_mistakes
+from cerank.recipes.plan import Plan
+from cerank.recipes.schema import Recipe, rate_mistakes
+from cerank.registry import nearest
+from cerank.runs import run_store
+from cerank.settings import Settings
+
+if TYPE_CHECKING:
+    from cerank.datasets.dataset import Dataset
+    from cerank.datasets.query_overlaps import Overlap
+
+__all__ = ["Work", "counted"]  # of the domain; a plan's own are below
+
+
+def parts_of(dataset: str) -> tuple[str, str, tuple[str, ...]]:
+    """(train, validation, tests) that one dataset stands for: its own splits, else disjoint parts of its queries."""
+    if dataset == "pydocs":
+        return "pydocs/train", "pydocs/validation", ("pydocs/test",)
+    return f"{dataset}[:60%]", f"{dataset}[60%:80%]", (f"{dataset}[80%:]",)
+
+
+def checked(recipe: Recipe) -> Recipe:
+    """The recipe, if its losses are known and can learn from what its stages give them, and its rates move weights.
+
+    Raises:
+        RecipeError: with all such mistakes.
+    """
+    mistakes = loss_mistakes(recipe)
+    hint = "see `cerank recipes losses`" if mistakes else ""
+    mistakes += rate_mistakes(recipe)
+    if mistakes:
+        raise RecipeError("\n".join(mistakes), where=f"recipe {recipe.name}", hint=hint)
+    return recipe
+
+
+def plan_of(
+    recipe: Recipe,
+    settings: Settings,
+    *,
+    now: datetime,
+    label: str = "",
+    tell: Callable[[str], object] = str,
+) -> Plan:
+    """The recipe as a plan.
+
+    Args:
+        recipe: complete or not.
+        settings: in force.
+        now: the clock.
+        label: of the run.
+        tell: told of each part that may take a while as it begins, such as "opening pydocs/train".
+
+    Raises:
+        CerankError: anything in the recipe that could not be carried out.
+    """
+    from cerank.datasets import query_overlaps
+    from cerank.datasets.open_datasets import open_dataset
+    from cerank.planning.inputs import dataset_names, inputs_of
+
+    run_store.refuse_token(label, "the label")
+    complete = absolute(checked(recipe))
+    datasets: dict[str, Dataset] = {}
+    for name in dataset_names(complete):
+        tell(f"opening {name}")
+        datasets[name] = open_dataset(name, settings.cache)
+    tell("looking for queries that its parts share")
+    query_overlaps.refuse(query_overlaps.overlaps(complete, datasets), complete)
+    measured, each = measures_checked(complete, datasets)
+    tell(f"reading the base {complete.base} and hashing the inputs")
+    return Plan(
+        recipe=measured,
+        measures=each,
+        inputs=inputs_of(complete, datasets, fetch=True),
+        device=device_named(settings.device),
+        threads=settings.threads or physical_cores(),
+        cache=str(settings.cache.resolve()),
+        label=label,
+        created=now.isoformat(timespec="seconds"),
+        versions={"python": sys.version.split()[0], "cerank": cerank.__version__},
+    )
+
+
+def shared_queries(plan: Plan) -> tuple[Overlap, ...]:
+    """The queries that parts of a plan share; opens its datasets."""
+    from cerank.datasets import query_overlaps
+    from cerank.planning.inputs import opened
+
+    return query_overlaps.overlaps(plan.recipe, opened(plan.recipe, Path(plan.cache)))
+
+
+def work_of(plan: Plan) -> tuple[Work, ...]:
+    """The plan's work, part by part; exact for steps, an upper bound where a query has fewer candidates."""
+    from cerank.planning.inputs import opened
+
+    datasets = opened(plan.recipe, Path(plan.cache))
+    return counted(plan.recipe, {name: len(dataset.queries) for name, dataset in datasets.items()})
+
+
+def absolute(recipe: Recipe) -> Recipe:
+    """The recipe with every path in it made absolute, for the worker runs in another folder."""
+    data = recipe.data
+    paths = msgspec.structs.replace(
+        data,
+        train=_absolute(data.train),
+        validation=_absolute(data.validation),
+        test=tuple(_absolute(name) for name in data.test),
+        first_stages=tuple(_absolute(name) for name in data.first_stages),
+        validation_first_stage=_absolute(data.validation_first_stage),
+    )
+    stages = {
+        name: msgspec.structs.replace(
+            stage,
+            dataset=_absolute(stage.dataset),
+            first_stage=_absolute(stage.first_stage),
+            teacher=_absolute(stage.teacher),
+        )
+        for name, stage in recipe.stages.items()
+    }
+    return msgspec.structs.replace(recipe, base=_absolute(recipe.base), data=paths, stages=stages)
+
+
+_NAMES = {*BASES, *NAMED, *FIRST_STAGES, "bm25", "scoreddocs", "embedding"}
+
+
+def _absolute(name: str) -> str:
+    """`name` with its path made absolute if it is one that exists; a name that is no path stays."""
+    path, mark, rest = name.partition("[")
+    folder, sharp, split = path.partition("#")
+    if not folder or "\0" in folder or folder in _NAMES or folder.startswith("pydocs/"):
+        return name  # a file of that name in the working folder does not stand in for it
+    found = Path(folder).expanduser()
+    is_path = "/" in folder or os.sep in folder or folder.startswith((".", "~")) or found.is_file()
+    return f"{found.resolve()}{sharp}{split}{mark}{rest}" if is_path and found.exists() else name
+
+
+def _margins_checked(given: Mapping[str, float], measures: Sequence[str]) -> dict[str, float]:
+    """The margins under their measures' canonical names."""
+    from cerank.evaluation.measures import canonical, limits
+
+    where = "evaluate.margins"
+    found: dict[str, float] = {}
+    for name, value in given.items():
+        measure = canonical(name, f"{where} {name}")
+        if measure not in measures:
+            hint = f"{nearest(measure, measures)}; add it to evaluate.measures or take its margin away"
+            raise RecipeError(f"{name}: a margin for a measure that is not evaluated", where=where, hint=hint)
+        if (span := limits(measure)) is not None and value >= span[1] - span[0]:
+            raise RecipeError(
+                f"{name}: a margin of {value:g} calls any two systems equivalent",
+                where=where,
+                hint=f"{measure} spans {span[1] - span[0]:g}; name a difference that would not matter, such as .02",
+            )
+        if found.get(measure, value) != value:
+            raise RecipeError(f"{name}: {measure} has another margin under another name", where=where)
+        found[measure] = value
+    return found
+
+
+def measures_checked(recipe: Recipe, datasets: dict[str, Dataset]) -> tuple[Recipe, dict[str, tuple[str, ...]]]:
+    """The recipe with canonical measures, each known and able to differ from 0 on what it is computed on.
+
+    Where it says "auto", each test dataset has its own, which are returned by its name, and the recipe has all of them.
+    """
+    from cerank.evaluation.measures import check
+
+    measures, each = _measures_of(recipe, datasets)
+    dataset = datasets[recipe.data.validation]
+    stages = dict(recipe.stages)
+    for name, stage in recipe.chained():
+        if stage.validation_measure == "loss":  # the stage's own; not a measure
+            continue
+        queries = list(dataset.queries)[: stage.validation_queries or None]
+        validation = {query: dataset.qrels.get(query, {}) for query in queries}
+        where = f"stages.{name}.validation_measure"
+        (chosen,) = check([stage.validation_measure], validation, where)
+        stages[name] = msgspec.structs.replace(stage, validation_measure=chosen)
+    margins = _margins_checked(recipe.evaluate.margins, measures)
+    evaluate = msgspec.structs.replace(recipe.evaluate, measures=measures, margins=margins)
+    return msgspec.structs.replace(recipe, evaluate=evaluate, stages=stages), each
+
+
+def _measures_of(recipe: Recipe, datasets: dict[str, Dataset]) -> tuple[tuple[str, ...], dict[str, tuple[str, ...]]]:
+    """All measures of the recipe, and those of each test dataset where it says "auto"."""
+    from cerank.datasets.aliases import AUTO
+    from cerank.datasets.open_datasets import measures_of
+    from cerank.evaluation.measures import check
+
+    asked = recipe.evaluate.measures
+    each = {}
+    for test in recipe.data.test:
+        own = [name for one in asked for name in (measures_of(datasets[test]) if one == AUTO else (one,))]
+        each[test] = check(own, datasets[test].qrels, f"evaluate.measures on {test}")
+    everything = tuple(dict.fromkeys(name for names in each.values() for name in names))
+    return everything, each if AUTO in asked else {}

@@ -1,0 +1,118 @@
+"""From what a person names to a whole report, ready to be written in any form.
+
+Invariant: reading only; nothing is written and no run is touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+import cerank
+from cerank.app.report import footnotes, provenance, results_tables
+from cerank.app.report.measured_rows import gathered
+from cerank.app.report.report_data import Curve, Facing, Report
+from cerank.app.report.report_scope import Declared, declared
+from cerank.app.report.results_tables import Judged
+from cerank.evaluation import published
+from cerank.evaluation.multiple_testing import Correction
+from cerank.settings import Settings
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """What a person asked to see."""
+
+    names: tuple[str, ...]  # a matrix, or runs
+    baseline: str = ""  # see `report_scope.declared`
+    correction: Correction = "holm"
+    measures: tuple[str, ...] = ()  # in place of those declared
+    every_stage: bool = False
+    has_curves: bool = True
+    command: str = ""  # as it was typed, for the report
+    created: str = ""  # UTC, ISO 8601
+
+
+def report(settings: Settings, request: Request, say: Callable[[str], None] = lambda _: None) -> Report:
+    """The report of a matrix or of runs.
+
+    Args:
+        say: hears what is being done; measuring a large test set takes its time.
+
+    Raises:
+        UsageError: nothing is called so, no row is the baseline, a measure is unknown or 0 for every ranking.
+        DamagedError: a file of a run cannot be read.
+    """
+    found = declared(settings.lab, request.names, baseline=request.baseline, every_stage=request.every_stage)
+    data = gathered(settings, found, request.measures, say)
+    columns = results_tables.places(found, data)
+    verdicts = results_tables.judged(found, data, columns, correction=request.correction, asked=request.measures)
+    tables = tuple(
+        msgspec.structs.replace(table, caption=footnotes.caption(table, found, verdicts))
+        for table in results_tables.grids(found, data, columns, verdicts)
+    )
+    facing = results_tables.facing(tables)
+    curves: tuple[Curve, ...] = ()
+    if request.has_curves:
+        from cerank.app.report.curve_figures import pictures
+
+        curves = pictures(found)
+    return Report(
+        title=found.title,
+        command=request.command,
+        created=request.created,
+        version=cerank.__version__,
+        is_declared=found.record is not None,
+        declared=_declared(found),
+        family=verdicts.family,
+        baseline=footnotes.baseline_text(found, verdicts),
+        models=tuple(row.model for row in found.rows),
+        grids=tables,
+        facing=facing,
+        papers=_papers(facing),
+        places=results_tables.place_facts(found, data, columns),
+        runs=provenance.audited(found),
+        notes=(*data.notes, *_notes(found, verdicts)),
+        missing=(*(f"run {name} is not in the lab" for name in found.absent), *data.missing),
+        sources=data.sources,
+        comparison=verdicts.comparison,
+        curves=curves,
+        answers=_answers(verdicts),
+    )
+
+
+def _answers(verdicts: Judged) -> tuple[str, ...]:
+    """Every verdict in words, where it is about, after its measure."""
+    from cerank.evaluation.answers import answers
+
+    if verdicts.comparison is None:
+        return ()
+    return tuple(
+        f"{row.measure} on {row.condition}: {one.whole}"
+        for row, one in zip(verdicts.comparison.rows, answers(verdicts.comparison), strict=True)
+    )
+
+
+def _declared(found: Declared) -> str:
+    if found.record is None:
+        return ""
+    return f"matrix {found.record.name}, declared {found.record.created}, sha256 {found.record.sha256}"
+
+
+def _notes(found: Declared, verdicts: Judged) -> tuple[str, ...]:
+    lines = list(footnotes.notes_of(verdicts.comparison))
+    without = [row.model.label for row in found.rows if row.model.label not in verdicts.pairs]
+    untested = [label for label in without if label not in verdicts.pairs.values()]
+    if untested:
+        lines.insert(0, f"no baseline of the same base: {', '.join(untested)}; not tested")
+    return tuple(lines)
+
+
+def _papers(facing: Sequence[Facing]) -> tuple[tuple[str, str], ...]:
+    """Those whose figures are shown, with source and notes."""
+    known = {figure.paper for figure in facing}
+    return tuple(
+        (paper.key, f"{paper.cited}; read from {paper.source}; {'; '.join(paper.notes)}")
+        for paper in published.papers()
+        if paper.key in known
+    )

@@ -1,0 +1,150 @@
+"""What stands under a table of a report: the measure, the data, the test, the family, the correction, the margin.
+
+Invariant: every number in a caption is read from the tables and the comparison they are about.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cerank.app.comparison.comparisons import FIRST_STAGE
+from cerank.app.report.report_data import FIRST, Cell, Grid, Place, Sign
+from cerank.app.report.report_scope import Declared
+from cerank.app.report.results_tables import Judged
+from cerank.evaluation.compare import Comparison
+from cerank.evaluation.comparison_rows import METHODS
+
+GLYPHS: dict[Sign, str] = {
+    "": "",
+    "better": "↑",
+    "worse": "↓",
+    "equivalent": "≈",
+    "negligibly better": "≈↑",
+    "negligibly worse": "≈↓",
+}
+
+
+def marks(cell: Cell) -> str:
+    """The sign of a cell, with † where its margin was chosen after the results."""
+    return GLYPHS[cell.sign] + ("†" if cell.is_late else "")
+
+
+def caption(grid: Grid, found: Declared, verdicts: Judged) -> tuple[str, ...]:
+    """The sentences of one table."""
+    return (
+        _measure(grid),
+        _data(grid.places),
+        "Bold: the best of a column, to four decimals.",
+        *_signs(grid, found, verdicts),
+        *_tests(found, verdicts),
+        _seeds(found),
+    )
+
+
+def _measure(grid: Grid) -> str:
+    """The measure, and how it is called where its relevance threshold differs."""
+    names: dict[str, list[str]] = {}
+    for place, cell in zip(grid.places, grid.lines[0].cells, strict=True):
+        if cell.measure and place.heading not in names.setdefault(cell.measure, []):
+            names[cell.measure].append(place.heading)
+    if list(names) == [grid.measure]:
+        return f"{grid.measure}, mean over queries."
+    if len(names) == 1:
+        return f"{next(iter(names))}, mean over queries."
+    return (
+        f"{grid.measure}, mean over queries: " + "; ".join(f"{n} on {', '.join(on)}" for n, on in names.items()) + "."
+    )
+
+
+def _data(places: Sequence[Place]) -> str:
+    queries = dict.fromkeys(f"{place.queries:,} of {place.heading}" for place in places if place.queries)
+    depth = max((place.depth for place in places), default=0)
+    return f"Queries: {', '.join(queries)}. The first {depth:,} of each first stage are re-ranked and measured."
+
+
+def baseline_text(found: Declared, verdicts: Judged) -> str:
+    """What every other row is held against, in words."""
+    lefts = list(dict.fromkeys(verdicts.pairs.values()))
+    if lefts == [FIRST] or found.baseline == FIRST_STAGE:
+        return "the first stage"
+    return lefts[0] if len(lefts) == 1 else f"{found.baseline} of the same base"
+
+
+def _signs(grid: Grid, found: Declared, verdicts: Judged) -> list[str]:
+    """What the signs mean, those only that a table of this comparison may hold."""
+    if verdicts.comparison is None:
+        return []
+    against = baseline_text(found, verdicts)
+    lines = [f"↑ and ↓: significantly better and worse than {against}."]
+    margins = verdicts.comparison.terms.margins
+    names = {cell.measure for line in grid.lines for cell in line.cells}
+    for measure in sorted(names & margins.keys()):
+        margin = margins[measure]
+        when = f"declared {margin.declared or 'before the runs'}" if margin.before else "chosen after the results"
+        text = f"≈: equivalent to it within ±{margin.value:g} {measure} (two one-sided t-tests; margin {when})"
+        lines.append(f"{text}; ≈↑ and ≈↓: different, but by less than the margin.")
+    if any(cell.is_late for line in grid.lines for cell in line.cells):
+        lines.append("†: by a margin that was chosen after the results.")
+    return lines
+
+
+def _tests(found: Declared, verdicts: Judged) -> list[str]:
+    comparison = verdicts.comparison
+    if comparison is None:
+        return []
+    terms = comparison.terms
+    level = f"{100 * (1 - terms.confidence):.3g} %"
+    is_one = verdicts.family == 1
+    what = "1 test" if is_one else f"the {verdicts.family:,} tests"
+    whose = f"declared in matrix {found.record.name} before its runs" if found.record else "of this report"
+    if found.record and verdicts.family > _declared(found, verdicts):
+        whose += " or asked for since"
+    method = METHODS[comparison.method]
+    test = "Two-sided paired t-tests" if comparison.method != "max-t" else "Paired differences"
+    lines = [f"{test}, {method} over {what} {whose} ({_product(found, verdicts)}), level {level}."]
+    open_ = verdicts.family - len(comparison.rows)
+    if open_:
+        lines.append(f"{open_:,} of them are not shown or not measured yet; they count as not rejected.")
+    if found.record and found.baseline != found.record.baseline:
+        lines.append(f"The matrix declares {found.record.baseline} as its baseline; this one was chosen afterwards.")
+    return lines
+
+
+def _declared(found: Declared, verdicts: Judged) -> int:
+    """Tests of the measures that were declared."""
+    return verdicts.models * len(found.first_stages) * sum(len(names) for names in found.measures.values())
+
+
+def _product(found: Declared, verdicts: Judged) -> str:
+    models = verdicts.models
+    tests, firsts = len(found.tests), len(found.first_stages)
+    is_even = len({len(names) for names in found.measures.values()}) == 1
+    each, rest = divmod(verdicts.family, max(1, models * tests * firsts))  # measures asked for now count, too
+    measures = _count(each, "measure") if is_even and not rest else "the measures of each test set"
+    places = f"{_count(tests, 'test set')} × {_count(firsts, 'first stage')}"
+    return f"{_count(models, 'model')} × {places} × {measures}"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}" + ("" if number == 1 else "s")
+
+
+def _seeds(found: Declared) -> str:
+    seeds = {row.model.seeds for row in found.rows}
+    if len(seeds) == 1 and len(next(iter(seeds))) == 1:
+        return f"One seed ({next(iter(seeds))[0]}): verdicts are about these checkpoints, not about recipes."
+    if all(len(each) == 1 for each in seeds):
+        return "One seed a model: verdicts are about these checkpoints, not about recipes."
+    counts = sorted({len(each) for each in seeds})
+    text = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    return f"Each model is the mean of {text} seeds, query by query; verdicts are about these checkpoints."
+
+
+def notes_of(comparison: Comparison | None) -> tuple[str, ...]:
+    """What a reader must know of the data, each once, with the rows it was said of counted."""
+    found: dict[str, list[str]] = {}
+    for row in comparison.rows if comparison else ():
+        for note in row.notes:
+            if note.kind != "zeros":
+                found.setdefault(f"{note.text}", []).append(str(row.condition))
+    return tuple(f"{'; '.join(dict.fromkeys(where))}: {text}" for text, where in found.items())

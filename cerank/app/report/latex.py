@@ -1,0 +1,201 @@
+"""A report as LaTeX: each table by itself to be included (booktabs), and a document that compiles as it is.
+
+Invariant: ASCII only, whatever the labels are; no text from outside can start a command.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+
+from cerank.app.report import supplementary_tables
+from cerank.app.report.footnotes import marks as marks_of
+from cerank.app.report.report_data import Cell, Grid, Line, Place, Report
+from cerank.app.report.table_layout import blocks, first_spans, groups, row_name, value_text
+from cerank.runs.layout import plain
+from cerank.text import escapes
+from cerank.text.table_data import TEXTS, Column, Table, rounded
+
+_SIGNS = {
+    "↑": r"$\uparrow$",
+    "↓": r"$\downarrow$",
+    "≈": r"$\approx$",
+    "†": r"$\dagger$",
+    "×": r"$\times$",
+    "±": r"$\pm$",
+    "–": "--",
+    "—": "---",
+    "…": r"\dots{}",
+    "⟨": r"$\langle$",
+    "⟩": r"$\rangle$",
+    "·": r"$\cdot$",
+    "→": r"$\to$",
+    "≥": r"$\geq$",
+    "≤": r"$\leq$",
+    "‘": "`",
+    "’": "'",
+    "“": "``",
+    "”": "''",
+}
+_ACCENTS = {"\u0300": "`", "\u0301": "'", "\u0302": "^", "\u0303": "~", "\u0308": '"', "\u0327": "c", "\u030c": "v"}
+_WIDEST_TEXT = 64  # characters that a text asks room for, at most
+_CHARACTER = 0.0066  # of a landscape line, in small type
+
+_PREAMBLE = r"""\documentclass[10pt,a4paper]{article}
+\usepackage[landscape,margin=15mm]{geometry}
+\IfFileExists{lmodern.sty}{\usepackage[T1]{fontenc}\usepackage{lmodern}}{}
+\usepackage{booktabs}
+\usepackage{array}
+\usepackage{longtable}
+\setlength{\parindent}{0pt}
+\begin{document}
+"""
+
+
+def escaped(text: str) -> str:
+    """`text` as ASCII LaTeX: signs as commands, accents as accents, any other character as its number."""
+    return "".join(
+        _ascii(char) for char in escapes.latex(text).replace("--", "-{}-")
+    )  # an option keeps its two strokes
+
+
+def _ascii(char: str) -> str:
+    if char.isascii():
+        return char
+    if char in _SIGNS:
+        return _SIGNS[char]
+    parts = unicodedata.normalize("NFD", char)
+    if len(parts) == 2 and parts[0].isascii() and parts[0].isalpha() and parts[1] in _ACCENTS:
+        letter = {"i": r"\i ", "j": r"\j "}.get(parts[0], parts[0]) if _ACCENTS[parts[1]] != "c" else parts[0]
+        return f"\\{_ACCENTS[parts[1]]}{{{letter}}}"
+    return rf"$\langle${ord(char):04x}$\rangle$"
+
+
+# --- the tables of the paper
+
+
+def file_name(grid: Grid) -> str:
+    """The name of a table's own file."""
+    return f"table-{plain(grid.measure, 40)}.tex"
+
+
+def table(grid: Grid, *, is_star: bool = False) -> str:
+    """A floating table to include, with booktabs; too many columns for a page become tables below each other."""
+    kind = "table*" if is_star else "table"
+    lines = ["% needs \\usepackage{booktabs}", f"\\begin{{{kind}}}[htbp]", "\\centering", "\\footnotesize"]
+    lines += ["\\setlength{\\tabcolsep}{5pt}", f"\\caption{{{' '.join(map(escaped, grid.caption))}}}", "\\smallskip"]
+    lines += [f"\\label{{tab:{plain(grid.measure, 40)}}}"]
+    parts = [_tabular(grid, columns) for columns in blocks(grid.places)]
+    return "\n".join([*lines, "\n\n\\medskip\n".join(parts), f"\\end{{{kind}}}"]) + "\n"
+
+
+def _tabular(grid: Grid, columns: Sequence[int]) -> str:
+    places = [grid.places[at] for at in columns]
+    lines = [f"\\begin{{tabular}}{{l{'r' * len(columns)}}}", "\\toprule", *_heads(places), "\\midrule"]
+    for number, (base, group) in enumerate(groups(grid)):
+        if number:
+            lines.append("\\midrule")
+        if base:
+            lines.append(f"\\multicolumn{{{len(columns) + 1}}}{{l}}{{\\textit{{{escaped(base)}}}}} \\\\")
+        lines += [_row(line, columns) for line in group]
+    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}"])
+
+
+def _heads(places: Sequence[Place]) -> list[str]:
+    spans = first_spans(places)
+    head = [f"\\multicolumn{{{count}}}{{c}}{{{escaped(first)}}}" for first, count in spans]
+    at, rules = 2, []
+    for _, count in spans:
+        rules.append(f"\\cmidrule(lr){{{at}-{at + count - 1}}}")
+        at += count
+    tests = [escaped(place.heading) for place in places]
+    return [f" & {' & '.join(head)} \\\\", " ".join(rules), f" & {' & '.join(tests)} \\\\"]
+
+
+def _row(line: Line, columns: Sequence[int]) -> str:
+    name = escaped(row_name(line.model))
+    if line.is_baseline:
+        name += r" {\scriptsize (baseline)}"
+    indent = r"\quad " if line.model.base else ""
+    return f"{indent}{name} & {' & '.join(_cell(line.cells[at]) for at in columns)} \\\\"
+
+
+def _cell(cell: Cell) -> str:
+    text = escaped(value_text(cell))
+    shown = f"\\textbf{{{text}}}" if cell.is_best else text
+    marks = "".join(_SIGNS[glyph][1:-1] for glyph in marks_of(cell))
+    return shown + (f"\\rlap{{$^{{{marks}}}$}}" if marks else "")
+
+
+# --- the document
+
+
+def document(report: Report) -> str:
+    """All tables with the side tables, as a document that compiles with booktabs and longtable."""
+    parts = [_PREAMBLE, f"\\section*{{{escaped(report.title)}}}\n"]
+    parts += [f"{escaped(text)}\n\n" for text in head(report)]
+    parts += [table(grid) + "\n" for grid in report.grids]
+    parts.append("\\clearpage\n")
+    for side in supplementary_tables.sides(report):
+        parts.append(_long(side))
+    for title, lines in (("Answers", report.answers), ("Notes", report.notes), ("Not measured yet", report.missing)):
+        if lines:
+            items = "".join(f"\\item[--] {escaped(line)}\n" for line in lines)
+            parts.append(f"\\subsection*{{{title}}}\n{{\\raggedright\\begin{{itemize}}\n{items}\\end{{itemize}}}}\n")
+    return "".join([*parts, "\\end{document}\n"])
+
+
+def head(report: Report) -> tuple[str, ...]:
+    """What stands under the title."""
+    declared = f"Family: {report.declared}." if report.declared else "The family was not declared before the runs."
+    return (declared, f"Made by cerank {report.version}, {report.created}: {report.command}")
+
+
+def _long(side: Table) -> str:
+    """A table over several pages, its texts in columns that break lines."""
+    spec = "".join(_column_spec(*each) for each in zip(_widths(side), side.columns, strict=True))
+    heads = " & ".join(f"\\textbf{{{escaped(column.heading)}}}" for column in side.columns)
+    lines = [f"\\subsection*{{{escaped(side.title)}}}", "{\\scriptsize\\setlength{\\tabcolsep}{3pt}"]
+    lines += [f"\\begin{{longtable}}{{{spec}}}", "\\toprule", f"{heads} \\\\", "\\midrule", "\\endhead"]
+    for row in side.rows:
+        shown = [_long_cell(rounded(value, column), column) for value, column in zip(row, side.columns, strict=True)]
+        lines.append(f"{' & '.join(shown)} \\\\")
+    lines += ["\\bottomrule", "\\end{longtable}}"]
+    lines += [f"{{\\small {escaped(note)}\\par}}" for note in side.notes]
+    return "\n".join(lines) + "\n\n"
+
+
+def _widths(side: Table) -> list[float]:
+    """Each column's share of the line: what its longest text needs, or its longest word where the line is too short."""
+    needs = []
+    for at, column in enumerate(side.columns):
+        words = max(map(len, column.heading.split()))
+        cells = [len(rounded(row[at], column)) for row in side.rows]
+        heading = len(column.heading) if column.kind in TEXTS else words
+        needs.append(min(max(heading, words, *cells), _WIDEST_TEXT))
+    room = 0.99 - 0.009 * len(side.columns)
+    scale = min(_CHARACTER, room / sum(needs))
+    return [need * scale for need in needs]
+
+
+def _column_spec(width: float, column: Column) -> str:
+    side = "right" if column.kind in TEXTS else "left"
+    return f">{{\\ragged{side}\\arraybackslash}}p{{{width:.3f}\\linewidth}}"
+
+
+def _long_cell(text: str, column: Column) -> str:
+    if column.kind in TEXTS:
+        return breakable(text)
+    return f"$-${escaped(text[1:])}" if text.startswith("-") else escaped(text)
+
+
+def breakable(text: str) -> str:
+    """`text` escaped, with places to break a long word after each few characters that are no letters or digits."""
+    out, since = [], 0
+    for char in text:
+        out.append(escaped(char))
+        since = 0 if char == " " else since + 1
+        if since and (char in "/-_.:,=@" or since >= 16):
+            out.append("\\allowbreak{}")
+            since = 0
+    return "".join(out)

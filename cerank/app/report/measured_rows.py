@@ -1,0 +1,218 @@
+"""The declared rows measured from their rankings, and every file that a number comes from.
+
+Invariant: what is not there is named, never left out in silence; a measures file that disagrees with its ranking is
+said to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import msgspec
+
+from cerank.app.comparison import comparisons
+from cerank.app.comparison.comparisons import FIRST_STAGE, RunTarget, SeedsTarget, Target, short_name
+from cerank.app.report.report_data import FIRST, Source
+from cerank.app.report.report_scope import Declared, Row
+from cerank.evaluation.systems import Condition, Measured, System
+from cerank.files import disk, json_records
+from cerank.runs import run_store
+from cerank.settings import Settings
+from cerank.text.safe_text import counted
+from cerank.training import stage_summary
+
+Say = Callable[[str], None]
+_SAME = 1e-9  # a measure computed twice
+
+
+class Gathered(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything measured, by label, and the canonical measures of each test set."""
+
+    systems: dict[str, System]
+    measures: dict[str, tuple[str, ...]]  # test -> canonical names
+    missing: tuple[str, ...]
+    sources: tuple[Source, ...]
+    notes: tuple[str, ...]
+
+
+def gathered(settings: Settings, found: Declared, measures: Sequence[str], say: Say) -> Gathered:
+    """Measures every row that is there, at every declared place.
+
+    Args:
+        measures: in place of the declared ones; empty takes those.
+        say: hears what is being measured.
+
+    Raises:
+        UsageError: a measure is unknown, or 0 for every ranking; DamagedError: a file cannot be read.
+    """
+    systems: dict[str, System] = {}
+    names: dict[str, tuple[str, ...]] = {}
+    missing: list[str] = []
+    for test in found.tests:
+        rows = [row for row in found.rows if _is_there(row, test, found.first_stages)]
+        missing += _missing(found, rows, test)
+        targets = [*_first_stages(rows, test), *(_target(row) for row in rows)]
+        if not targets:
+            continue
+        say(f"measuring {counted(len(targets), 'ranking')} of {test}")
+        wanted = tuple(measures) or found.measures.get(test, ())
+        measured, names[test] = comparisons.measured_systems(settings, targets, measures=wanted, dataset=test)
+        for system in measured:
+            systems[system.label] = _joined(systems.get(system.label), system)
+    sources = _sources(settings.lab, found)
+    return Gathered(
+        systems=systems,
+        measures=names,
+        missing=tuple(missing),
+        sources=sources,
+        notes=(*_other_first_stages(found), *_disagreements(found, systems)),
+    )
+
+
+def _is_there(row: Row, test: str, first_stages: Sequence[str]) -> bool:
+    """Whether every seed of the row has its ranking of the test set over each of its first stages."""
+    for member in row.members:
+        data = member.plan.recipe.data
+        if test not in data.test or not set(data.first_stages) & set(first_stages):
+            return False
+        if not all(member.folder.ranking(member.system, test, first).exists() for first in data.first_stages):
+            return False
+        if not member.folder.qrels(test).exists():
+            return False
+    return True
+
+
+def _missing(found: Declared, rows: Sequence[Row], test: str) -> list[str]:
+    there = {row.model.label for row in rows}
+    return [f"{row.model.label} on {short_name(test)}" for row in found.rows if row.model.label not in there]
+
+
+def _first_stages(rows: Sequence[Row], test: str) -> list[RunTarget]:
+    """The first runs that hold the first stages' own rankings; each first stage once."""
+    seen: set[str] = set()
+    out = []
+    for member in (member for row in rows for member in row.members):
+        firsts = member.plan.recipe.data.first_stages
+        has_all = all(member.folder.ranking(FIRST_STAGE, test, first).exists() for first in firsts)
+        if has_all and not set(firsts) <= seen:
+            seen.update(firsts)
+            out.append(RunTarget(FIRST, member.folder, member.plan, FIRST_STAGE))
+    return out
+
+
+def _target(row: Row) -> Target:
+    label = row.model.label
+    if len(row.members) == 1:
+        return msgspec.structs.replace(row.members[0], label=label)
+    return SeedsTarget(label, row.members)
+
+
+def _joined(one: System | None, other: System) -> System:
+    """One system with what both were measured on; a condition counts once."""
+    if one is None:
+        return other
+    known = {entry.condition for entry in one.measured}
+    measured = (*one.measured, *(entry for entry in other.measured if entry.condition not in known))
+    members = tuple(_joined(*pair) for pair in zip(one.members, other.members, strict=True)) if one.members else ()
+    return msgspec.structs.replace(one, measured=measured, members=members)
+
+
+def at(system: System, condition: Condition) -> Measured | None:
+    """What the system scored there; None where it has not been measured."""
+    return next((entry for entry in system.measured if entry.condition == condition), None)
+
+
+# --- files
+
+
+def _sources(lab: Path, found: Declared) -> tuple[Source, ...]:
+    """Each file that is read, hashed, by run and role."""
+    files: dict[tuple[str, str, Path], None] = {}
+    for member in (member for row in found.rows for member in row.members):
+        folder, data = member.folder, member.plan.recipe.data
+        files[folder.name, "plan", folder.plan] = None
+        for index, name in enumerate(member.plan.recipe.chain):
+            files[folder.name, "stage", folder.final(index, name) / stage_summary.NAME] = None
+        for test in data.test:
+            files[folder.name, "qrels", folder.qrels(test)] = None
+            for first in data.first_stages:
+                for system in (FIRST_STAGE, member.system):
+                    files[folder.name, "ranking", folder.ranking(system, test, first)] = None
+                    files[folder.name, "measures", folder.measures(system, test, first)] = None
+    if found.record is not None:
+        from cerank.runs import declared_matrices
+
+        files["", "matrix", declared_matrices.path_of(lab, found.record.name)] = None
+    rows = [
+        Source(run=run, role=role, path=str(path.relative_to(lab)), sha256=disk.sha256_file(path))
+        for run, role, path in files
+        if path.is_file()
+    ]
+    return tuple(sorted(rows))
+
+
+class _QueryMeasures(msgspec.Struct, frozen=True):
+    """A line of a measures file."""
+
+    query_id: str
+    measures: dict[str, float]
+
+
+def _disagreements(found: Declared, systems: dict[str, System]) -> tuple[str, ...]:
+    """Measures files whose values are not those of their rankings, measured again."""
+    out = []
+    for row in found.rows:
+        system = systems.get(row.model.label)
+        if system is None:
+            continue
+        for member, again in zip(row.members, system.members or (system,), strict=True):
+            for test, first in _pairs(member):
+                path = member.folder.measures(member.system, test, first)
+                entry = at(again, Condition(short_name(test), short_name(first)))
+                if entry is not None and path.is_file() and (count := _differing(path, entry)):
+                    where = f"{run_store.short_name(member.folder)}: {short_name(test)} over {short_name(first)}"
+                    out.append(
+                        f"{where}: its measures file differs from its ranking, measured again, "
+                        f"in {counted(count, 'value')}"
+                    )
+    return tuple(out)
+
+
+def _pairs(member: RunTarget) -> Iterable[tuple[str, str]]:
+    data = member.plan.recipe.data
+    return ((test, first) for test in data.test for first in data.first_stages)
+
+
+def _differing(path: Path, entry: Measured) -> int:
+    """Values of the file that differ from those of the ranking, by the measures that both have."""
+    decoder = json_records.decoder_of(_QueryMeasures)
+    try:
+        rows = [decoder.decode(line) for line in path.read_bytes().splitlines()]
+    except json_records.UNREADABLE as error:
+        raise disk.DamagedError(f"not a measures file: {json_records.reason(error)}", where=str(path)) from error
+    return sum(
+        abs(value - entry.values[name].get(row.query_id, float("inf"))) > _SAME
+        for row in rows
+        for name, value in row.measures.items()
+        if name in entry.values
+    )
+
+
+def _other_first_stages(found: Declared) -> tuple[str, ...]:
+    """First stages that are not the same list for every run, or not to the same depth."""
+    seen: dict[tuple[str, str], dict[tuple[str, int], list[str]]] = {}
+    for member in (member for row in found.rows for member in row.members):
+        for test, first in _pairs(member):
+            pinned = next(
+                (entry.sha256 for entry in member.plan.inputs if entry.name == f"{first} on {test}"),
+                "",
+            )
+            key = pinned, member.plan.recipe.data.depth
+            seen.setdefault((test, first), {}).setdefault(key, []).append(member.folder.name)
+    out = []
+    for (test, first), kinds in seen.items():
+        if len(kinds) > 1:
+            said = "; ".join(f"depth {depth}, sha256 {sha[:12]}: {names[0]}" for (sha, depth), names in kinds.items())
+            out.append(f"{short_name(first)} on {short_name(test)} is not the same for every run: {said}")
+    return tuple(out)

@@ -1,0 +1,101 @@
+"""What each run recorded of itself: how far its stages moved, what its groups lacked, what was shared, its inputs.
+
+Invariant: nothing is worked out again; a fact stands as the run wrote it when it happened.
+"""
+
+from __future__ import annotations
+
+import shlex
+import statistics
+from collections.abc import Sequence
+
+from cerank import recipes
+from cerank.app.comparison.comparisons import RunTarget
+from cerank.app.report.report_data import RunFacts, StageRecord
+from cerank.app.report.report_scope import Declared
+from cerank.core.metrics import Event
+from cerank.datasets.query_overlaps import Shared
+from cerank.files import journal, json_records
+from cerank.runs import records, run_store
+from cerank.runs.layout import RunFolder, plain
+from cerank.training import stage_summary
+
+_OF_STAGE = ("groups counted", "stage finished")
+_PASSING = {"started", "checkpoint saved", "finished", "paused", *_OF_STAGE}
+
+
+def audited(found: Declared) -> tuple[RunFacts, ...]:
+    """The facts of every run behind the tables, each run once.
+
+    Raises:
+        DamagedError: a journal cannot be read.
+    """
+    out: dict[str, RunFacts] = {}
+    for row in found.rows:
+        for member in row.members:
+            if member.folder.name not in out:
+                out[member.folder.name] = _facts(member, row.model.label)
+    return tuple(out.values())
+
+
+def tied(members: Sequence[RunTarget], system: str, test: str, first_stage: str) -> float | None:
+    """The mean share of tied documents that the runs recorded of one ranking; None where none did."""
+    paths = [member.folder.ranking_facts(system, test, first_stage) for member in members]
+    found = [one.tied for path in paths if (one := json_records.load_if_there(path, stage_summary.RankingFacts))]
+    return statistics.fmean(found) if found else None
+
+
+def recipe_file(run: str) -> str:
+    """Where in a report's folder a run's whole recipe stands."""
+    return f"recipes/{plain(run, 100)}.toml"
+
+
+def _facts(member: RunTarget, model: str) -> RunFacts:
+    folder, plan = member.folder, member.plan
+    events = journal.read(folder.events, Event)
+    shared = json_records.load_if_there(folder.overlaps, Shared)
+    passing = {*_PASSING, *(["queries shared"] if shared else [])}
+    return RunFacts(
+        run=folder.name,
+        short_name=run_store.short_name(folder),
+        label=member.label,
+        model=model,
+        seed=plan.recipe.seed,
+        state=_state(folder),
+        fingerprint=plan.fingerprint,
+        command=_command(folder.name, plan.device, plan.threads),
+        recipe_toml=recipes.render(plan.asked),
+        inputs=tuple((entry.role, entry.name, entry.sha256) for entry in plan.inputs),
+        versions=_versions(folder, plan.versions),
+        stages=tuple(_stage(folder, index, name, events) for index, name in enumerate(plan.recipe.chain)),
+        shared=shared.overlaps if shared else None,
+        events=tuple((event.kind, event.text) for event in events if event.kind not in passing),
+    )
+
+
+def _state(folder: RunFolder) -> str:
+    if folder.done.exists():
+        return "finished"
+    return "failed" if folder.failure.exists() else "not finished"
+
+
+def _command(run: str, device: str, threads: int) -> str:
+    """The command that does the run again from the report's folder."""
+    words = ["cerank", "run", "--recipe", recipe_file(run), "--device", device, "--threads", str(threads)]
+    return shlex.join(words)
+
+
+def _versions(folder: RunFolder, planned: dict[str, str]) -> tuple[tuple[str, str], ...]:
+    """Of the last attempt, else of the plan."""
+    numbers = folder.attempt_numbers()
+    attempt = json_records.load_if_there(folder.attempt(numbers[-1]), records.Attempt) if numbers else None
+    return tuple((attempt.versions if attempt else planned).items())
+
+
+def _stage(folder: RunFolder, index: int, name: str, events: list[Event]) -> StageRecord:
+    """A stage's facts, else the last event of each kind that names it."""
+    found = stage_summary.read(folder.final(index, name))
+    if found is not None:
+        return StageRecord(stage=name, facts=found)
+    said = {event.kind: event.text.removeprefix(f"{name}: ") for event in events if event.text.startswith(f"{name}: ")}
+    return StageRecord(stage=name, facts=None, said=tuple((kind, said[kind]) for kind in _OF_STAGE if kind in said))

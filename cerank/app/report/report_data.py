@@ -1,0 +1,172 @@
+"""What a report is made of: pure data, from which every form of it is written.
+
+Invariant: JSON-serialisable; all text in it is as it was found, and made safe by whoever writes a form.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from cerank.datasets.query_overlaps import Overlap
+from cerank.evaluation.compare import Comparison
+from cerank.evaluation.systems import Condition
+from cerank.training.stage_summary import StageFacts
+
+FIRST = "first stage"  # the row that is re-ranked
+
+Sign = Literal["", "better", "worse", "equivalent", "negligibly better", "negligibly worse"]
+
+
+class Model(msgspec.Struct, frozen=True, kw_only=True):
+    """One row of the tables: a base fine-tuned by a recipe, the mean of its seeds."""
+
+    label: str
+    base: str  # "" for the first stage
+    recipe: str
+    system: str  # the stage that re-ranks, or "first-stage"
+    chain: tuple[str, ...] = ()  # "cl" (labels) or "kd" (a teacher) for each stage up to that one
+    loss: str = ""  # of that stage
+    seeds: tuple[int, ...] = ()
+    runs: tuple[str, ...] = ()
+
+
+class Place(msgspec.Struct, frozen=True, kw_only=True):
+    """One column of the tables: a test set re-ranked over a first stage's candidates."""
+
+    test: str  # as plans name it
+    first_stage: str
+    condition: Condition
+    heading: str  # of the test set, short
+    queries: int = 0
+    depth: int = 0
+
+
+class Cell(msgspec.Struct, frozen=True, kw_only=True):
+    """A model at a place, by one measure."""
+
+    measure: str  # canonical, with its relevance threshold
+    value: float | None  # None: not measured yet
+    sign: Sign = ""  # against the baseline, after correction
+    is_late: bool = False  # the sign rests on a margin that was chosen after the results
+    is_best: bool = False  # of its column, as far as four decimals tell
+
+
+class Line(msgspec.Struct, frozen=True, kw_only=True):
+    """A row of a grid."""
+
+    model: Model
+    is_baseline: bool
+    cells: tuple[Cell, ...]  # one a place
+
+
+class Grid(msgspec.Struct, frozen=True, kw_only=True):
+    """One table of the paper: a measure, a row a model, a column a place."""
+
+    measure: str  # without relevance threshold, where that tells the tables apart
+    places: tuple[Place, ...]
+    lines: tuple[Line, ...]
+    caption: tuple[str, ...]  # sentences
+
+
+class Facing(msgspec.Struct, frozen=True, kw_only=True):
+    """A mean of this report beside a published one."""
+
+    paper: str
+    model: str
+    published_as: str
+    test: str
+    first_stage: str
+    measure: str
+    ours: float
+    theirs: float
+    remark: str = ""
+
+    @property
+    def difference(self) -> float:
+        """Ours minus theirs."""
+        return self.ours - self.theirs
+
+
+class Source(msgspec.Struct, frozen=True, kw_only=True, order=True):
+    """A file that a figure of the report comes from."""
+
+    run: str  # "" for what is no run's
+    role: str  # "plan", "stage", "ranking", "measures", "qrels", "matrix"
+    path: str  # from the lab's folder
+    sha256: str
+
+
+class StageRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What one stage of a run recorded of itself."""
+
+    stage: str
+    facts: StageFacts | None  # None for a stage of an earlier release, or one that is not finished
+    said: tuple[tuple[str, str], ...] = ()  # kind and text of its events, where there are no facts
+
+
+class PlaceFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What a model's rankings are like at one place."""
+
+    place: str
+    system: str
+    shallowest: int
+    deepest: int
+    ties: float  # share of neighbours in the top 10 that had the same score
+    tied: float | None  # share of all documents that had a neighbour's score, as the run recorded it
+    judged: float  # mean share of judged documents in the top 10
+    missing: int  # queries of the qrels without a ranking; they count 0
+
+
+class RunFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """One run behind the tables."""
+
+    run: str
+    short_name: str = ""
+    label: str
+    model: str
+    seed: int
+    state: str
+    fingerprint: str
+    command: str
+    recipe_toml: str  # the plan's recipe whole, for the report's folder
+    inputs: tuple[tuple[str, str, str], ...]  # role, name, sha256
+    versions: tuple[tuple[str, str], ...]
+    stages: tuple[StageRecord, ...]
+    shared: tuple[Overlap, ...] | None  # None where the run did not look: not started, or of an earlier release
+    events: tuple[tuple[str, str], ...]  # kind and text of what stands in no table
+
+
+class Curve(msgspec.Struct, frozen=True, kw_only=True):
+    """One picture of curves."""
+
+    name: str  # of its file, without ending
+    title: str
+    svg: str
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """All of a report."""
+
+    format: int = 1
+    title: str
+    command: str
+    created: str  # UTC, ISO 8601
+    version: str  # of cerank
+    is_declared: bool  # the family stood in a matrix before any run
+    declared: str  # when and by what; "" where it was not
+    family: int
+    baseline: str
+    models: tuple[Model, ...]
+    grids: tuple[Grid, ...]
+    facing: tuple[Facing, ...]
+    papers: tuple[tuple[str, str], ...]  # key, citation with its notes
+    places: tuple[PlaceFacts, ...]
+    runs: tuple[RunFacts, ...]
+    notes: tuple[str, ...]
+    missing: tuple[str, ...]  # cells of the declared tables that are not measured yet
+    sources: tuple[Source, ...]
+    comparison: Comparison | None  # None where there is nothing to compare
+    curves: tuple[Curve, ...] = ()
+    answers: tuple[str, ...] = ()  # the verdicts in plain English, with condition and measure in the comparison's order

@@ -1,0 +1,225 @@
+"""What a report is over: the models, test sets, first stages, measures and baseline, of a matrix or of named runs.
+
+Invariant: the family is what was declared. A run that is not there yet and a measure not asked for stay in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import msgspec
+
+from cerank.app.comparison import comparisons
+from cerank.app.comparison.comparisons import FIRST_STAGE, FileTarget, RunTarget
+from cerank.app.report.report_data import FIRST, Model
+from cerank.errors import UsageError
+from cerank.recipes.matrix_schema import MatrixRecord
+from cerank.registry import nearest
+from cerank.runs import declared_matrices, run_store, user_labels
+from cerank.runs.layout import RunFolder, runs_folder
+from cerank.text.safe_text import counted
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True):
+    """A model and the runs that it is the mean of."""
+
+    model: Model
+    members: tuple[RunTarget, ...]
+
+
+class Declared(msgspec.Struct, frozen=True, kw_only=True):
+    """All that decides which numbers a report shows, and how many tests are corrected together."""
+
+    title: str
+    rows: tuple[Row, ...]
+    tests: tuple[str, ...]
+    first_stages: tuple[str, ...]
+    measures: dict[str, tuple[str, ...]]  # test -> the measures declared for it
+    baseline: str  # a recipe's name, a model's label, or "first-stage"
+    record: MatrixRecord | None = None
+    absent: tuple[str, ...] = ()  # runs of the matrix that are not in the lab
+
+
+def declared(lab: Path, texts: Sequence[str], *, baseline: str = "", every_stage: bool = False) -> Declared:
+    """What `texts` name: one matrix of the lab, or runs (each RUN or RUN:STAGE).
+
+    Args:
+        baseline: a recipe (each base's own model of it is then the baseline), a model's label, a run, or
+            "first-stage"; "" takes the matrix's, or the first of several runs, or the first stage of one.
+        every_stage: each stage of a run is a row, not only its last.
+
+    Raises:
+        UsageError: no such matrix or run; the same seed of a recipe stands twice; a TREC run file is named.
+        DamagedError: a matrix' record or a plan cannot be read.
+    """
+    if not texts:
+        raise UsageError("a report needs a matrix or runs", hint="cerank ps lists the runs")
+    record = declared_matrices.load_if_there(lab, texts[0]) if len(texts) == 1 else None
+    found = _of_matrix(lab, record, every_stage) if record else _of_runs(lab, texts, every_stage)
+    return msgspec.structs.replace(found, baseline=baseline or found.baseline)
+
+
+def _of_matrix(lab: Path, record: MatrixRecord, every_stage: bool) -> Declared:
+    members: list[RunTarget] = []
+    absent: list[str] = []
+    for cell in record.cells:
+        folder = RunFolder(runs_folder(lab) / cell.run)
+        if not folder.plan.exists():
+            absent.append(cell.run)
+            continue
+        members += _targets(folder, "", every_stage)
+    if not members:
+        raise UsageError(f"none of the runs of matrix '{record.name}' is in the lab", where=str(lab))
+    return Declared(
+        title=record.name,
+        rows=_rows(members),
+        tests=record.tests,
+        first_stages=record.first_stages,
+        measures=dict(record.measures),
+        baseline=record.baseline,
+        record=record,
+        absent=tuple(absent),
+    )
+
+
+def _of_runs(lab: Path, texts: Sequence[str], every_stage: bool) -> Declared:
+    members: list[RunTarget] = []
+    for text in texts:
+        found = comparisons.target(lab, text)
+        if isinstance(found, FileTarget):
+            hint = "a report is of runs; `cerank compare` takes TREC run files"
+            raise UsageError(f"{found.path.name} is a file", where=text, hint=hint)
+        is_stage = found.label.endswith(f":{found.system}")
+        members += [found] if is_stage else _targets(found.folder, found.label, every_stage)
+    rows = _rows(members)
+    data = [member.plan.recipe.data for member in members]
+    return Declared(
+        title=" and ".join(texts) if len(texts) < 3 else counted(len(texts), "run"),
+        rows=rows,
+        tests=_once(test for each in data for test in each.test),
+        first_stages=_once(first for each in data for first in each.first_stages),
+        measures=_measures(members),
+        baseline=rows[0].model.label if len(rows) > 1 else FIRST_STAGE,
+    )
+
+
+def _targets(folder: RunFolder, label: str, every_stage: bool) -> list[RunTarget]:
+    """The run after its last stage, or after each."""
+    plan = run_store.load_plan(folder)
+    label = label or user_labels.load(folder).label or plan.label or run_store.short_name(folder)
+    chain = plan.recipe.chain
+    return [RunTarget(label, folder, plan, stage) for stage in (chain if every_stage else chain[-1:])]
+
+
+def _measures(members: Sequence[RunTarget]) -> dict[str, tuple[str, ...]]:
+    """Test -> every measure that a run tested on it declares."""
+    found: dict[str, list[str]] = {}
+    for member in members:
+        for test in member.plan.recipe.data.test:
+            found.setdefault(test, []).extend(member.plan.measures_on(test))
+    return {test: _once(names) for test, names in found.items()}
+
+
+def _once(texts: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(texts))
+
+
+# --- models
+
+
+def _rows(members: Sequence[RunTarget]) -> tuple[Row, ...]:
+    """A row for each system that differs in more than its seed, in the order given."""
+    groups: dict[tuple[str, str], list[RunTarget]] = {}
+    for member in members:
+        groups.setdefault(comparisons.but_for_seed(member), []).append(member)
+    named = [(_label(group), tuple(group)) for group in groups.values()]
+    labels = [label for label, _ in named]
+    rows = []
+    for label, group in named:
+        _refuse_same_seed(label, group)
+        twice = labels.count(label) > 1
+        rows.append(Row(model=_model(f"{label} ({group[0].label})" if twice else label, group), members=group))
+    return _refuse_same_label(rows)
+
+
+def _label(group: Sequence[RunTarget]) -> str:
+    recipe, system = group[0].plan.recipe, group[0].system
+    stage = "" if system == recipe.chain[-1] else f", {system} only"
+    return f"{base_name(recipe.base)} {recipe.name}{stage}"
+
+
+def base_name(base: str) -> str:
+    """A base as tables call it: the last part of a hub id or folder."""
+    return base.rstrip("/").rpartition("/")[2] or base
+
+
+def _model(label: str, group: Sequence[RunTarget]) -> Model:
+    recipe, system = group[0].plan.recipe, group[0].system
+    stages = recipe.chained()
+    until = recipe.chain.index(system) + 1 if system in recipe.chain else 0
+    return Model(
+        label=label,
+        base=base_name(recipe.base),
+        recipe=recipe.name if until in {0, len(stages)} else f"{recipe.name}, {system} only",
+        system=system,
+        chain=tuple("kd" if stage.source == "teacher" else "cl" for _, stage in stages[:until]),
+        loss=stages[until - 1][1].loss if until else "",
+        seeds=tuple(member.plan.recipe.seed for member in group),
+        runs=tuple(member.folder.name for member in group),
+    )
+
+
+def first_stage_model() -> Model:
+    """The row that the others re-rank."""
+    return Model(label=FIRST, base="", recipe="", system=FIRST_STAGE)
+
+
+def _refuse_same_seed(label: str, group: Sequence[RunTarget]) -> None:
+    seeds = [member.plan.recipe.seed for member in group]
+    for seed in seeds:
+        if seeds.count(seed) > 1:
+            names = ", ".join(run_store.title(member.folder) for member in group if member.plan.recipe.seed == seed)
+            raise UsageError(f"'{label}': seed {seed} stands twice", where=names, hint="name one of these runs")
+
+
+def _refuse_same_label(rows: Sequence[Row]) -> tuple[Row, ...]:
+    """The rows; two of the same label (a person gave both runs one) carry their runs' names."""
+    labels = [row.model.label for row in rows]
+    out = []
+    for row in rows:
+        label = row.model.label
+        if labels.count(label) > 1 or label == FIRST:
+            label = f"{label} ({row.model.runs[0]})"
+        out.append(msgspec.structs.replace(row, model=msgspec.structs.replace(row.model, label=label)))
+    return tuple(out)
+
+
+# --- baseline
+
+
+def baselines(found: Declared) -> dict[str, str]:
+    """Label of each model that is tested -> label of the one it is held against.
+
+    Raises:
+        UsageError: no model is meant by the baseline, or several of one base are.
+    """
+    text, models = found.baseline, [row.model for row in found.rows]
+    if text in {FIRST_STAGE, FIRST}:
+        return {model.label: FIRST for model in models}
+    lefts = {model.base: model for model in models if model.recipe == text}
+    if lefts:
+        for model in models:
+            if model.recipe == text and lefts[model.base] != model:
+                hint = f"such as '{model.label}'"
+                raise UsageError(f"two models of {model.base} are called '{text}'", where="--baseline", hint=hint)
+        pairs = [(model.label, lefts[model.base].label) for model in models if model.base in lefts]
+        return {right: left for right, left in pairs if right != left}
+    meant = [model for model in models if text == model.label or text in model.runs]
+    meant = meant or [row.model for row in found.rows if text in {member.label for member in row.members}]
+    if len(meant) == 1:
+        return {model.label: meant[0].label for model in models if model != meant[0]}
+    if found.record is not None and text == found.record.baseline:
+        return {}  # no run of the baseline is in the lab yet
+    known = [FIRST_STAGE, *(model.label for model in models), *(model.recipe for model in models)]
+    raise UsageError(f"no row of the report is called '{text}'", where="--baseline", hint=nearest(text, known))

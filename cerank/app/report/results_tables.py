@@ -1,0 +1,291 @@
+"""The tables of a paper: a measure each, a row a model, a column a test set over a first stage, signs after correction.
+
+Invariant: a sign is the comparison's verdict and a value the mean that its paired test was made of.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, cast
+
+import msgspec
+
+from cerank.app.comparison import margins as margins_of
+from cerank.app.comparison.comparisons import FIRST_STAGE, short_name
+from cerank.app.report.measured_rows import Gathered, at
+from cerank.app.report.provenance import tied
+from cerank.app.report.report_data import FIRST, Cell, Facing, Grid, Line, Model, Place, PlaceFacts, Sign
+from cerank.app.report.report_scope import Declared, baselines, first_stage_model
+from cerank.evaluation import published
+from cerank.evaluation.multiple_testing import Correction
+from cerank.evaluation.systems import Condition, System
+
+if TYPE_CHECKING:
+    from cerank.evaluation.compare import Comparison, Row
+    from cerank.evaluation.verdicts import Margin
+
+_DIGITS = 4  # decimals that a reader sees, and by which a value is the best of its column
+_LONGEST = 24  # characters of a column's heading
+
+
+class Judged(msgspec.Struct, frozen=True, kw_only=True):
+    """The comparison behind the signs, and the family it was corrected over."""
+
+    comparison: Comparison | None
+    family: int  # tests of the whole declared family, those not measured yet included
+    pairs: dict[str, str]  # model -> its baseline
+    models: int  # held against a baseline, those not in the lab included
+
+
+def places(found: Declared, data: Gathered) -> tuple[Place, ...]:
+    """The columns, by first stage and then by test set, as the field prints them."""
+    out = []
+    depths = [member.plan.recipe.data.depth for row in found.rows for member in row.members]
+    for first in found.first_stages:
+        for test in found.tests:
+            condition = Condition(short_name(test), short_name(first))
+            entries = [entry for system in data.systems.values() if (entry := at(system, condition))]
+            queries = max((len(values) for entry in entries for values in entry.values.values()), default=0)
+            out.append(
+                Place(
+                    test=test,
+                    first_stage=first,
+                    condition=condition,
+                    heading=_heading(test),
+                    queries=queries,
+                    depth=max(depths, default=0),
+                )
+            )
+    return tuple(out)
+
+
+def _heading(test: str) -> str:
+    """The short name of a test set, the end of one too long for a column."""
+    known = published.heading(test) or short_name(test).removeprefix("msmarco-passage/").removesuffix("/judged")
+    return known if len(known) <= _LONGEST else "…" + known[1 - _LONGEST :]
+
+
+# --- verdicts
+
+
+def judged(
+    found: Declared, data: Gathered, columns: Sequence[Place], *, correction: Correction, asked: Sequence[str]
+) -> Judged:
+    """Every model against its baseline, by every measure at every place, corrected over the declared family.
+
+    Args:
+        asked: measures that were asked for now; the declared ones stay in the family.
+
+    Raises:
+        UsageError: as `evaluation.compare.compare` has it, or no row is the baseline.
+    """
+    from cerank.evaluation.compare import Pairing, Terms, compare
+
+    pairs = baselines(found)
+    pairings = [
+        Pairing(condition=place.condition, measure=measure, left=left, right=right)
+        for right, left in pairs.items()
+        if {left, right} <= data.systems.keys()
+        for place in columns
+        if all(at(data.systems[label], place.condition) for label in (left, right))
+        for measure in data.measures.get(place.test, ())
+    ]
+    models = _models(found, pairs)
+    family = max(models * _tests(found, asked), len(pairings))
+    if not pairings:
+        return Judged(comparison=None, family=family, pairs=pairs, models=models)
+    names = tuple(dict.fromkeys(pairing.measure for pairing in pairings))
+    terms = Terms(correction=correction, family=family, margins=_margins(found, names, pairs))
+    order = list(dict.fromkeys([*(pairing.left for pairing in pairings), *data.systems]))
+    comparison = compare([data.systems[label] for label in order], names, pairings=pairings, terms=terms)
+    return Judged(comparison=comparison, family=family, pairs=pairs, models=models)
+
+
+def _models(found: Declared, pairs: dict[str, str]) -> int:
+    """Models declared that are held against a baseline, whether their runs are in the lab or not."""
+    if found.record is None:
+        return len(pairs)
+    cells = found.record.cells
+    there = {(cell.recipe, cell.base) for cell in cells if cell.run not in found.absent}
+    absent = {(cell.recipe, cell.base) for cell in cells} - there
+    return len(pairs) + sum(recipe != found.baseline for recipe, _ in absent)
+
+
+def _tests(found: Declared, asked: Sequence[str]) -> int:
+    """Tests of one model: places x measures, declared or asked for now."""
+    from cerank.evaluation.measures import canonical
+
+    given = [canonical(name, "--measure") for name in asked]
+    size = 0
+    for test in found.tests:
+        declared = found.measures.get(test, ()) if found.record is not None or not given else ()
+        size += len({*(canonical(name, test) for name in declared), *given})
+    return len(found.first_stages) * size
+
+
+def _margins(found: Declared, names: Sequence[str], pairs: dict[str, str]) -> dict[str, Margin]:
+    """The margins that the plans of the compared runs declare."""
+    runs = {
+        row.model.label: margins_of.sources([(member.folder, member.plan) for member in row.members])
+        for row in found.rows
+    }
+    return margins_of.declared(names, [(runs.get(left, ()), runs[right]) for right, left in pairs.items()])
+
+
+# --- tables
+
+
+def grids(found: Declared, data: Gathered, columns: Sequence[Place], verdicts: Judged) -> tuple[Grid, ...]:
+    """A table for each measure; the captions are left to `footnotes`."""
+    rows = {(row.condition, row.measure, row.right): row for row in _rows(verdicts)}
+    lefts = set(verdicts.pairs.values())
+    models = [first_stage_model(), *(row.model for row in found.rows)]
+    models = [models[0], *sorted(models[1:], key=lambda model: _order(models, model))]
+    out = []
+    for key in _keys(data):
+        lines = [
+            Line(
+                model=model,
+                is_baseline=model.label in lefts,
+                cells=tuple(_cell(data, model, place, _named(data, place, key), rows) for place in columns),
+            )
+            for model in models
+        ]
+        out.append(Grid(measure=key, places=tuple(columns), lines=_with_best(lines), caption=()))
+    return tuple(out)
+
+
+def _order(models: Sequence[Model], model: Model) -> int:
+    """Models of one base stand together, bases and recipes in the order given."""
+    return next(place for place, other in enumerate(models) if other.base == model.base)
+
+
+def _rows(verdicts: Judged) -> tuple[Row, ...]:
+    return verdicts.comparison.rows if verdicts.comparison else ()
+
+
+def _keys(data: Gathered) -> list[str]:
+    """What tells the tables apart: RR@10 and RR(rel=2)@10 are one, unless a test set is measured by both."""
+    called = _calling(data)
+    return list(dict.fromkeys(called(name) for names in data.measures.values() for name in names))
+
+
+def _calling(data: Gathered) -> Callable[[str], str]:
+    """What a measure's table is called: without its threshold, where that tells the measures of each test set apart."""
+    plain = [[published.plain_measure(name) for name in names] for names in data.measures.values()]
+    return published.plain_measure if all(len(set(names)) == len(names) for names in plain) else str
+
+
+def _named(data: Gathered, place: Place, key: str) -> str:
+    """The measure of that table on the place's test set; "" where it has none."""
+    called = _calling(data)
+    return next((name for name in data.measures.get(place.test, ()) if called(name) == key), "")
+
+
+def _cell(
+    data: Gathered, model: Model, place: Place, measure: str, rows: dict[tuple[Condition, str, str], Row]
+) -> Cell:
+    mean = mean_at(data.systems.get(model.label), place.condition, measure)
+    row = rows.get((place.condition, measure, model.label))
+    is_late = row is not None and row.judgment.is_late
+    return Cell(measure=measure, value=mean, sign=_sign(row) if row else "", is_late=is_late)
+
+
+def mean_at(system: System | None, condition: Condition, measure: str) -> float | None:
+    """The mean over queries; None where there is none yet."""
+    entry = at(system, condition) if system else None
+    values = entry.values.get(measure) if entry else None
+    return statistics.fmean(values.values()) if values else None
+
+
+def _sign(row: Row) -> Sign:
+    verdict = row.verdict
+    if verdict in {"cannot tell", "identical"}:
+        return ""
+    if verdict == "different but negligible":
+        return "negligibly better" if row.paired.difference > 0 else "negligibly worse"
+    return cast("Sign", verdict)
+
+
+def _with_best(lines: Sequence[Line]) -> tuple[Line, ...]:
+    """The lines with the best of each column marked: all that read the same as the largest."""
+    best = []
+    for column in zip(*(line.cells for line in lines), strict=True):
+        values = [round(cell.value, _DIGITS) for cell in column if cell.value is not None]
+        best.append(max(values, default=None))
+    out = []
+    for line in lines:
+        cells = [
+            msgspec.structs.replace(cell, is_best=cell.value is not None and round(cell.value, _DIGITS) == top)
+            for cell, top in zip(line.cells, best, strict=True)
+        ]
+        out.append(msgspec.structs.replace(line, cells=tuple(cells)))
+    return tuple(out)
+
+
+# --- beside the tables
+
+
+def facing(tables: Sequence[Grid]) -> tuple[Facing, ...]:
+    """Every mean that a paper of the package has one of, too."""
+    out = []
+    for table in tables:
+        for line in table.lines:
+            for place, cell in zip(table.places, line.cells, strict=True):
+                if cell.value is not None:
+                    out += _figures(line.model, place, cell.measure, cell.value)
+    return tuple(out)
+
+
+def _figures(model: Model, place: Place, measure: str, value: float) -> list[Facing]:
+    wanted = published.Wanted(
+        test=place.test,
+        first_stage=place.first_stage,
+        measure=measure,
+        base=model.base,
+        chain=model.chain,
+        loss=model.loss,
+        recipe=model.recipe,
+    )
+    return [
+        Facing(
+            paper=figure.paper,
+            model=model.label,
+            published_as=figure.label,
+            test=place.heading,
+            first_stage=place.condition.first_stage,
+            measure=measure,
+            ours=value,
+            theirs=figure.value,
+            remark="" if place.depth == figure.depth else f"depth {place.depth}, theirs {figure.depth}",
+        )
+        for figure in published.beside(wanted)
+    ]
+
+
+def place_facts(found: Declared, data: Gathered, columns: Sequence[Place]) -> tuple[PlaceFacts, ...]:
+    """What every ranking behind the tables is like."""
+    out = []
+    systems = [(FIRST, FIRST_STAGE, tuple(member for row in found.rows for member in row.members)[:1])]
+    systems += [(row.model.label, row.model.system, row.members) for row in found.rows]
+    for label, stage, members in systems:
+        for place in columns:
+            system = data.systems.get(label)
+            entry = at(system, place.condition) if system else None
+            if entry is None or entry.facts is None:
+                continue
+            facts = entry.facts
+            out.append(
+                PlaceFacts(
+                    place=f"{place.heading} over {place.condition.first_stage}",
+                    system=label,
+                    shallowest=facts.shallowest,
+                    deepest=facts.deepest,
+                    ties=facts.ties,
+                    tied=tied(members, stage, place.test, place.first_stage),
+                    judged=statistics.fmean(facts.judged.values()) if facts.judged else 0.0,
+                    missing=len(entry.missing),
+                )
+            )
+    return tuple(out)

@@ -1,0 +1,126 @@
+"""A report on the disk, or as one text: HTML, Markdown, LaTeX, CSV, the curves, and what every figure comes from.
+
+Invariant: a folder appears whole or not at all, and its report.json holds every value and the hash of every file.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Literal, get_args
+
+import msgspec
+
+from cerank.app.report import html, latex, markdown, provenance, supplementary_tables
+from cerank.app.report.report_data import Report
+from cerank.errors import UsageError
+from cerank.files import disk
+from cerank.registry import nearest
+from cerank.text import escapes
+from cerank.text.table_data import written
+
+Form = Literal["html", "markdown", "latex", "csv"]
+FORMS: tuple[Form, ...] = get_args(Form)
+MARK = "report.json"  # tells a folder of ours from any other
+
+
+def form_named(name: str) -> Form:
+    """The form a person means.
+
+    Raises:
+        UsageError: there is none.
+    """
+    for form in FORMS:
+        if name.lower() == form:
+            return form
+    raise UsageError(f"no form of a report is called '{name}'", where="--format", hint=nearest(name, FORMS))
+
+
+def as_text(report: Report, form: Form) -> str:
+    """The report in one text; csv holds the cells of its tables only."""
+    if form == "html":
+        return html.document(report)
+    if form == "latex":
+        return latex.document(report)
+    return markdown.document(report) if form == "markdown" else written([supplementary_tables.cells(report)], "csv")
+
+
+def place_mistake(folder: Path, *, replace: bool = False) -> str:
+    """What keeps a report from being written there; "" for nothing."""
+    if "\0" in str(folder):
+        return "not the name of a folder"
+    target = folder.expanduser().absolute()
+    if not target.parent.is_dir():
+        return "the folder above it does not exist"
+    if not target.exists():
+        return ""
+    if not target.is_dir() or not (target / MARK).is_file():
+        return "exists already, and is no report; give another name"
+    return "" if replace else "holds a report already; --replace writes it anew"
+
+
+def save(report: Report, folder: Path, forms: tuple[Form, ...] = FORMS, *, replace: bool = False) -> Path:
+    """Writes the report's folder; returns its absolute path.
+
+    Raises:
+        UsageError: something stands there that is no report, or a report, without `replace`.
+        RunFailedError: the disk refuses.
+    """
+    if mistake := place_mistake(folder, replace=replace):
+        raise UsageError(mistake, where=str(folder))
+    target = folder.expanduser().absolute()
+    aside = disk.set_aside(target) if target.exists() else None
+    with disk.new_folder(target) as inside:
+        _fill(report, inside, forms)
+    if aside is not None:
+        disk.remove_tree(aside)
+    return target
+
+
+def _fill(report: Report, folder: Path, forms: tuple[Form, ...]) -> None:
+    texts: dict[str, str] = {}
+    if "html" in forms:
+        texts["report.html"] = html.document(report)
+    if "markdown" in forms:
+        texts["report.md"] = markdown.document(report, has_files=True)
+    if "latex" in forms:
+        texts["report.tex"] = latex.document(report)
+        texts |= {f"tables/{latex.file_name(grid)}": latex.table(grid) for grid in report.grids}
+    if "csv" in forms:
+        texts["cells.csv"] = as_text(report, "csv")
+        texts |= {
+            f"{side.name}.csv": written([side], "csv")
+            for side in (*supplementary_tables.sides(report), supplementary_tables.sources(report))
+        }
+    texts |= {f"curves/{one.name}.svg": one.svg for one in report.curves}
+    texts |= {provenance.recipe_file(run.run): run.recipe_toml for run in report.runs}
+    for name, text in texts.items():
+        _put(folder / name, text.encode("utf8", "backslashreplace"))
+    for one in report.curves:
+        if (png := png_of(one.svg)) is not None:
+            _put(folder / "curves" / f"{one.name}.png", png)
+    _put(folder / MARK, (escapes.json_text(_whole(report), indent=1) + "\n").encode())
+
+
+def _whole(report: Report) -> object:
+    """The report as JSON holds it: pictures and recipes are files, and so are values by query."""
+    runs = tuple(msgspec.structs.replace(run, recipe_toml=provenance.recipe_file(run.run)) for run in report.runs)
+    comparison = report.comparison and msgspec.structs.replace(report.comparison, systems=())
+    return msgspec.to_builtins(msgspec.structs.replace(report, curves=(), runs=runs, comparison=comparison))
+
+
+def _put(path: Path, data: bytes) -> None:
+    disk.make_folder(path.parent)
+    disk.write(path, data)
+
+
+def png_of(svg: str) -> bytes | None:
+    """The picture as PNG at twice its size; None where the extra `report` (CairoSVG) is not installed."""
+    if importlib.util.find_spec("cairosvg") is None:
+        return None
+    try:
+        import cairosvg
+    except OSError:  # installed, and its C library is not
+        return None
+    data: bytes = cairosvg.svg2png(bytestring=svg.encode(), scale=2, background_color="white")
+    return data

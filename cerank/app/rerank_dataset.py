@@ -1,0 +1,98 @@
+"""Re-ranking outside a run: a checkpoint and a first stage to a TREC run file."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from cerank.app.comparison.comparisons import FIRST_STAGE
+from cerank.errors import MissingError, UsageError
+from cerank.files import disk, manifests
+from cerank.machine.devices import device_named, physical_cores
+from cerank.registry import nearest
+from cerank.runs import run_store
+from cerank.settings import Settings
+
+CHUNK = 32  # queries between two words about progress
+
+
+class Wanted(msgspec.Struct, frozen=True):
+    """What is re-ranked by what."""
+
+    checkpoint: str  # a model folder, a run, or RUN:STAGE
+    dataset: str
+    first_stage: str
+    depth: int
+    precision: str
+
+
+def checkpoint_folder(lab: Path, text: str) -> Path:
+    """The model folder that `text` names: a path, or the model that a run (its last stage) or RUN:STAGE left.
+
+    Raises:
+        UsageError: no such run or stage; MissingError: it has not come that far.
+    """
+    path = Path(text).expanduser()
+    if path.is_dir():
+        return path
+    name, colon, stage = text.partition(":")
+    folder = run_store.find(lab, name)
+    chain = run_store.load_plan(folder).recipe.chain
+    stage = stage if colon else chain[-1]
+    if stage not in chain:
+        hint = "it has no model" if stage == FIRST_STAGE else nearest(stage, chain)
+        raise UsageError(f"run {run_store.title(folder)} has no stage '{stage}'", hint=hint)
+    final = folder.final(chain.index(stage), stage)
+    if not final.is_dir():
+        raise MissingError(f"its stage {stage} is not finished", where=run_store.title(folder))
+    manifests.verify_sealed(final)
+    return final
+
+
+def rerank(settings: Settings, wanted: Wanted, output: Path, progress: Callable[[int, int], None]) -> int:
+    """Writes the TREC run, whole or not at all; returns how many queries it ranks.
+
+    Scores that the checkpoint gave to the same chunks before, here or in a run, are taken from the cache.
+
+    Args:
+        settings: where the lab and caches are, and on what device to score.
+        wanted: what by what.
+        output: the file; ends in .gz to be compressed.
+        progress: hears how many of how many queries are done.
+    """
+    from cerank.core.rankings import ordered
+    from cerank.datasets.open_datasets import open_dataset
+    from cerank.inference.rerank import Scorer
+    from cerank.inference.score_cache import identity, scored
+    from cerank.inference.score_files import KeptScores
+    from cerank.kernels.determinism import prepare
+    from cerank.retrieval.first_stage import candidates
+    from cerank.trec.text_io import write_run
+
+    if not output.parent.is_dir():
+        raise UsageError("its folder does not exist", where=str(output))
+    folder = checkpoint_folder(settings.lab, wanted.checkpoint)
+    dataset = open_dataset(wanted.dataset, settings.cache)
+    before = candidates(dataset, wanted.first_stage, wanted.depth, settings.cache)
+    device = device_named(settings.device)
+    threads = settings.threads or physical_cores()
+    prepare(device, threads)
+    scorer = Scorer.load(folder, device, wanted.precision)
+    collection = dataset.documents.fingerprint()
+    facts = identity(scorer.checkpoint, collection, device=device, threads=threads, precision=scorer.precision)
+    kept = KeptScores(settings.cache, facts)
+    queries = sorted(before)
+    scores: dict[str, dict[str, float]] = {}
+    for start in range(0, len(queries), CHUNK):
+        part = {query: before[query] for query in queries[start : start + CHUNK]}
+        texts = dataset.documents.texts
+        scores |= scored(scorer, part, lambda ids: [dataset.queries[i] for i in ids], texts, kept)
+        progress(min(start + CHUNK, len(queries)), len(queries))
+    kept.trim()
+    tag = "-".join(folder.resolve().parent.name.split()) or "cerank"
+    packed = write_run(ordered(scores, before), tag)
+    disk.write(output.resolve(), packed if output.suffix == ".gz" else gzip.decompress(packed))
+    return len(queries)

@@ -1,0 +1,1 @@
+"""Runs as they are looked at: live state, lists, curves, logs, rankings."""

@@ -1,0 +1,210 @@
+"""The filter language of a list of runs: words, `state:running`, `nDCG@10>0.4`, AND, OR, NOT and parentheses.
+
+    filter  = any
+    any     = all { "OR" all }
+    all     = one { ["AND"] one }
+    one     = "NOT" one | "(" any ")" | term
+    term    = FIELD ":" text | NAME (">" | ">=" | "<" | "<=" | "=" | "!=") number | text
+
+Text is looked for anywhere and without regard to case; "quoted text" may hold blanks. A run that lacks a measure
+meets no comparison of it.
+"""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Callable, Mapping
+from typing import TypeAlias
+
+from cerank.app.run_views.run_monitor import Entry
+from cerank.errors import UsageError
+from cerank.registry import nearest
+
+Filter: TypeAlias = Callable[[Entry], bool]
+
+_FIELDS: Mapping[str, Callable[[Entry], tuple[str, ...]]] = {
+    "state": lambda entry: (entry.state,),
+    "recipe": lambda entry: (entry.recipe,),
+    "base": lambda entry: (entry.plan.recipe.base,) if entry.plan else (),
+    "label": lambda entry: (entry.label,),
+    "tag": lambda entry: entry.notes.tags,
+    "run": lambda entry: (entry.short_name, entry.name),
+    "stage": lambda entry: entry.plan.recipe.chain if entry.plan else (),
+    "loss": lambda entry: tuple(stage.loss for _, stage in entry.plan.recipe.chained()) if entry.plan else (),
+    "dataset": lambda entry: (entry.plan.recipe.data.train, *entry.plan.recipe.data.test) if entry.plan else (),
+    "device": lambda entry: (entry.plan.device,) if entry.plan else (),
+}
+_NUMBERS: Mapping[str, Callable[[Entry], float | None]] = {
+    "seed": lambda entry: entry.plan.recipe.seed if entry.plan else None,
+    "percent": lambda entry: None if entry.share is None else 100 * entry.share,
+    "left": lambda entry: entry.seconds_left or None,
+    "attempts": lambda entry: entry.status.attempts,
+}
+_SIGNS: Mapping[str, Callable[[float, float], bool]] = {
+    ">=": operator.ge,
+    "<=": operator.le,
+    "!=": operator.ne,
+    ">": operator.gt,
+    "<": operator.lt,
+    "=": operator.eq,
+}
+# a name may itself hold "=", as RR(rel=2)@10 does: the sign is the last one, with a number behind it
+_COMPARISON = re.compile(r"(?P<name>[^<>!]*[^<>!=])(?P<sign>>=|<=|!=|>|<|=)(?P<number>-?(\d+\.?\d*|\.\d+)(e-?\d+)?)")
+_HINT = 'such as: state:running nDCG@10>0.4 NOT (base:minilm OR label:"first try")'
+_NOT, _OPEN = "NOT", "("
+_DEEPEST = 50
+
+EXAMPLE = _HINT.removeprefix("such as: ")
+FIELDS = tuple(_FIELDS)
+
+
+def parse(text: str) -> Filter:
+    """The filter that `text` writes; one that is empty lets everything through.
+
+    Raises:
+        UsageError: what is wrong with it, and at which character.
+    """
+    parser = _Parser(_tokens(text))
+    if not parser.tokens:
+        return lambda _: True
+    found = parser.any(0)
+    if parser.place < len(parser.tokens):
+        raise _mistake("a closing parenthesis without its opening one", parser.tokens[parser.place][1])
+    return found
+
+
+_Token: TypeAlias = tuple[str, int]  # the text and the character it starts at, from 1
+
+
+def _mistake(what: str, place: int, hint: str = _HINT) -> UsageError:
+    return UsageError(what, where=f"filter, character {place}", hint=hint)
+
+
+def _tokens(text: str) -> list[_Token]:
+    """Words, and parentheses that stand for themselves: those that a word like RR(rel=2)@10 opens belong to it."""
+    out: list[_Token] = []
+    place = 0
+    while place < len(text):
+        if text[place].isspace():
+            place += 1
+        elif text[place] in "()":
+            out.append((text[place], place + 1))
+            place += 1
+        else:
+            end = _word_end(text, place)
+            out.append((text[place:end], place + 1))
+            place = end
+    return out
+
+
+def _word_end(text: str, place: int) -> int:
+    start, depth, is_quoted = place, 0, False
+    while place < len(text):
+        char = text[place]
+        if char == '"':
+            is_quoted = not is_quoted
+        elif not is_quoted:
+            if char.isspace() or (char == ")" and not depth):
+                return place
+            depth += {"(": 1, ")": -1}.get(char, 0)
+        place += 1
+    if is_quoted:
+        raise _mistake("a quote that is not closed", text.rindex('"', start) + 1)
+    return place
+
+
+class _Parser:
+    def __init__(self, tokens: list[_Token]) -> None:
+        self.tokens = tokens
+        self.place = 0
+
+    def _next(self) -> str:
+        return self.tokens[self.place][0] if self.place < len(self.tokens) else ""
+
+    def _where(self) -> int:
+        if self.place < len(self.tokens):
+            return self.tokens[self.place][1]
+        text, at = self.tokens[-1]
+        return at + len(text)
+
+    def any(self, depth: int) -> Filter:
+        found = [self.all(depth)]
+        while self._next() == "OR":
+            self.place += 1
+            found.append(self.all(depth))
+        return found[0] if len(found) == 1 else lambda entry: any(one(entry) for one in found)
+
+    def all(self, depth: int) -> Filter:
+        found = [self.one(depth)]
+        while self._next() not in {"", ")", "OR"}:
+            if self._next() == "AND":
+                self.place += 1
+            found.append(self.one(depth))
+        return found[0] if len(found) == 1 else lambda entry: all(one(entry) for one in found)
+
+    def one(self, depth: int) -> Filter:
+        token, where = self._next(), self._where()
+        if depth > _DEEPEST:
+            raise _mistake("parentheses and NOTs are nested too deep", where)
+        if token in {"", "AND", "OR", ")"}:
+            raise _mistake(f"something is missing before '{token}'" if token else "it stops in the middle", where)
+        self.place += 1
+        if token == _NOT:
+            inner = self.one(depth + 1)
+            return lambda entry: not inner(entry)
+        if token == _OPEN:
+            inner = self.any(depth + 1)
+            if self._next() != ")":
+                raise _mistake("a parenthesis that is not closed", where)
+            self.place += 1
+            return inner
+        return _term(token, where)
+
+
+def _term(token: str, where: int) -> Filter:
+    compared = _COMPARISON.fullmatch(token)
+    if compared:
+        return _comparison(compared["name"], compared["sign"], float(compared["number"]))
+    field, colon, rest = token.partition(":")
+    if colon and field in _FIELDS:
+        wanted, of = _unquoted(rest), _FIELDS[field]
+        return lambda entry: any(wanted in text.casefold() for text in of(entry)) if wanted else any(of(entry))
+    if colon and field.isalpha() and not token.startswith('"'):
+        raise _mistake(f"runs have no '{field}'", where, nearest(field, FIELDS))
+    if re.search(r"[<>]", token) and not token.startswith('"'):
+        raise _mistake(f"'{token}' compares with no number", where)
+    word = _unquoted(token)
+    return lambda entry: any(word in text.casefold() for text in _searched(entry))
+
+
+def _unquoted(text: str) -> str:
+    return text.replace('"', "").casefold()
+
+
+def _searched(entry: Entry) -> tuple[str, ...]:
+    """What a word alone is looked for in."""
+    return (
+        entry.name,
+        entry.short_name,
+        entry.label,
+        entry.state,
+        entry.recipe,
+        entry.base,
+        entry.stage,
+        *entry.notes.tags,
+    )
+
+
+def _comparison(name: str, sign: str, number: float) -> Filter:
+    def value(entry: Entry) -> float | None:
+        if name in _NUMBERS:
+            return _NUMBERS[name](entry)
+        measures = entry.finals or (entry.validation.measures if entry.validation else {})
+        return next((found for measure, found in measures.items() if measure.casefold() == name.casefold()), None)
+
+    def meets(entry: Entry) -> bool:
+        found = value(entry)
+        return found is not None and _SIGNS[sign](found, number)
+
+    return meets

@@ -1,0 +1,74 @@
+"""A list of runs as a table to keep, and what is known of one run in short lines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from cerank.app.run_views.display import count, short
+from cerank.app.run_views.run_monitor import Entry
+from cerank.text.safe_text import counted
+from cerank.text.table_data import Column, Table
+
+
+def table(entries: Iterable[Entry]) -> Table:
+    """The runs with all that lists show, a column for each final measure."""
+    rows = list(entries)
+    names = list(dict.fromkeys(name for entry in rows for name in entry.finals))
+    keys = ("run", "short_name", "label", "tags", "state", "why", "recipe", "base", "seed", "at")
+    columns = (*(Column(key, key) for key in keys), *(Column(name, name, "number") for name in names))
+    body = tuple(
+        (
+            *(entry.name, entry.short_name, entry.label, " ".join(entry.notes.tags), entry.state, entry.status.text),
+            *(entry.recipe, entry.base, entry.plan.recipe.seed if entry.plan else None, entry.at),
+            *(entry.finals.get(name) for name in names),
+        )
+        for entry in rows
+    )
+    return Table("runs", columns, body)
+
+
+def facts(entry: Entry) -> list[tuple[str, str]]:
+    """What there is to say of a run, as a word and its text; nothing twice, nothing empty."""
+    found = [("run", entry.short_name or entry.name), ("state", entry.state), ("why", entry.why)]
+    if entry.plan is not None:
+        recipe, plan = entry.plan.recipe, entry.plan
+        data = recipe.data
+        found += [("label", entry.label), ("tags", " ".join(f"#{tag}" for tag in entry.notes.tags))]
+        found += [("recipe", f"{recipe.name}: {' > '.join(recipe.chain)}"), ("base", recipe.base)]
+        found += [("trains on", _named(data.train)), ("tests on", ", ".join(map(_named, data.test)))]
+        found += [("first stages", ", ".join(map(_named, data.first_stages)))]
+        found += [
+            ("seed", f"{recipe.seed}, on {plan.device}, {counted(plan.threads, 'thread')}"),
+            ("created", plan.created),
+            ("id", entry.name),
+        ]
+    if entry.status.attempts > 1:
+        found.append(("attempts", str(entry.status.attempts)))
+    if entry.validation is not None:
+        chain = entry.plan.recipe.chain if entry.plan else ()
+        stage = chain[entry.validation.stage] if entry.validation.stage < len(chain) else ""
+        figures = "  ".join(f"{name} {short(value)}" for name, value in entry.validation.measures.items())
+        found.append(("validation", f"{figures}  ({stage} step {count(entry.validation.step)})"))
+    if entry.finals:
+        found.append(("test", "  ".join(f"{name} {short(value)}" for name, value in entry.finals.items())))
+    return [(word, text) for word, text in found if text]
+
+
+def goes_with(entry: Entry) -> str:
+    """What deleting a run takes with it: files, bytes, models."""
+    size = files = 0
+    for path in entry.folder.path.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            files += 1
+            size += path.stat().st_size
+    chain = entry.plan.recipe.chain if entry.plan else ()
+    models = [name for index, name in enumerate(chain) if entry.folder.final(index, name).is_dir()]
+    kept = f", the models of {' and '.join(models)}" if models else ""
+    return f"{counted(files, 'file')}, {size / 1e6:,.1f} MB{kept}"
+
+
+def _named(text: str) -> str:
+    """A name, or the last part of a path."""
+    path, mark, rest = text.partition("[")
+    return Path(path).name + mark + rest if path.startswith("/") else text

@@ -1,0 +1,260 @@
+"""Watching a lab: an entry for each run, looked at again only where something may have changed.
+
+Invariant: an entry is made from files alone, so two that watch see the same; a broken run is an entry, not an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+from cerank.app.run_views import display
+from cerank.core.metrics import Progress, Validation
+from cerank.files.disk import DamagedError
+from cerank.recipes.plan import Plan
+from cerank.runs import queue, run_store, run_summaries, user_labels
+from cerank.runs.layout import RunFolder, runs_folder
+from cerank.runs.run_store import Status
+from cerank.runs.run_summaries import ValidationGlance
+from cerank.runs.user_labels import Notes
+
+LIVE = ("running", "stopping")
+_ROUND = 60  # looks after which every run was read again, for an edit in place moves no mark
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
+    """A run as lists show it; `plan` is None where it is unreadable."""
+
+    folder: RunFolder
+    plan: Plan | None
+    status: Status
+    notes: Notes = Notes()
+    validation: Validation | None = None  # the newest
+    finals: dict[str, float] = {}  # means of the last stage on the first test dataset
+    short_name: str = ""  # as `run_store.short_names` has it
+    place: int = 0  # in the queue, from 1; 0 where it is not in it
+
+    @property
+    def name(self) -> str:
+        """The run's id."""
+        return self.folder.name
+
+    @property
+    def label(self) -> str:
+        """A person's word for it; "" where there is none."""
+        return self.notes.label or (self.plan.label if self.plan else "")
+
+    @property
+    def title(self) -> str:
+        """The short name, with the label beside it where there is one."""
+        return f"{self.short_name or self.name} ({self.label})" if self.label else self.short_name or self.name
+
+    @property
+    def state(self) -> str:
+        """The state as a word."""
+        return self.status.state
+
+    @property
+    def why(self) -> str:
+        """Why it stands so, paths shortened to what lies in the run; "" where the state says it all."""
+        return self.status.text.replace(f"{self.folder.path}/", "")
+
+    @property
+    def is_live(self) -> bool:
+        """Whether a worker is at it."""
+        return self.status.state in LIVE
+
+    @property
+    def recipe(self) -> str:
+        """The recipe's name."""
+        return self.plan.recipe.name if self.plan else ""
+
+    @property
+    def base(self) -> str:
+        """The base's name; of a folder, its last part."""
+        return self.plan.recipe.base.rstrip("/").rpartition("/")[2] if self.plan else ""
+
+    @property
+    def progress(self) -> Progress | None:
+        """What its worker said last, while there is one."""
+        return self.status.progress if self.is_live else None
+
+    @property
+    def stage(self) -> str:
+        """Where it is: "2/2 distill", "2/2 validation", "re-rank distill", "queue #1"; "" where it stands still."""
+        if self.state == "queued":
+            return f"queue #{self.place}"
+        if self.progress is None or self.plan is None:
+            return ""
+        chain = self.plan.recipe.chain
+        detail = self.progress.detail.partition(" on ")[0]
+        if self.progress.phase in {"train", "validate"} and detail in chain:
+            what = detail if self.progress.phase == "train" else "validation"
+            return f"{chain.index(detail) + 1}/{len(chain)} {what}"
+        return f"{self.progress.phase} {detail}".strip()
+
+    @property
+    def share(self) -> float | None:
+        """How much of its phase is done, 0 to 1."""
+        progress = self.progress
+        return min(1.0, progress.done / progress.total) if progress and progress.total else None
+
+    @property
+    def seconds_left(self) -> float:
+        """Until the run is over, as its worker expects; until its phase is, where the run was not estimated."""
+        if self.progress is None:
+            return 0.0
+        whole = self.progress.run_seconds_left
+        return self.progress.seconds_left if whole is None else whole
+
+    @property
+    def run_share(self) -> float | None:
+        """How much of the whole run is done, 0 to 1; None where it was not estimated, or nothing is at work."""
+        progress = self.progress
+        return None if progress is None or progress.run_seconds_left is None else progress.run_share
+
+    @property
+    def pairs_per_second(self) -> float:
+        """Through the model."""
+        return self.progress.pairs_per_second if self.progress else 0.0
+
+    @property
+    def validated(self) -> tuple[str, float] | None:
+        """The measure that decides its newest validation, with its value."""
+        if self.validation is None or not self.validation.measures or self.plan is None:
+            return None
+        chain, found = self.plan.recipe.chain, self.validation.measures
+        name = ""
+        if self.validation.stage < len(chain):
+            name = self.plan.recipe.stages[chain[self.validation.stage]].validation_measure
+        name = name if name in found else next(iter(found))
+        return name, found[name]
+
+    @property
+    def final(self) -> tuple[str, float] | None:
+        """The first final measure with its mean."""
+        return next(iter(self.finals.items()), None)
+
+    @property
+    def at(self) -> str:
+        """Where it is, with percent: "2/2 distill 61%"."""
+        return self.stage + (f" {100 * self.share:.0f}%" if self.share is not None and self.stage else "")
+
+
+class Change(msgspec.Struct, frozen=True):
+    """A run that came to another state while it was watched."""
+
+    entry: Entry
+    before: str
+    now: str
+
+
+class _Kept:
+    """What is remembered of a run between two looks."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.mark = -1
+        self.glance = ValidationGlance(folder)
+        self.entry: Entry | None = None
+
+
+class Watch:
+    """Watches the runs of a lab; used by one thread at a time."""
+
+    def __init__(self, lab: Path) -> None:
+        self._lab = lab
+        self._kept: dict[str, _Kept] = {}
+        self._looks = 0
+        self._queued: set[str] = set()
+        self._short: dict[str, str] = {}
+
+    def look(self, again: Iterable[str] = ()) -> tuple[Entry, ...]:
+        """An entry for each run, the oldest first; one that did not change is the same object as before.
+
+        Args:
+            again: names to look at again, whatever their marks say.
+        """
+        marks = run_summaries.marks(self._lab)
+        queued = [entry.run for entry in queue.entries_or_none(self._lab)] if marks else []
+        anew = set(again) | (set(queued) ^ self._queued)
+        self._queued = set(queued)
+        if set(marks) - set(self._short):
+            self._short = run_store.short_names(self._lab)
+        self._kept = {name: self._kept.get(name) or _Kept(self._folder(name)) for name in marks}
+        out = [
+            self._looked(name, mark, is_due=name in anew or (self._looks > 0 and (index + self._looks) % _ROUND == 0))
+            for index, (name, mark) in enumerate(marks.items())
+        ]
+        self._looks += 1
+        return tuple(_placed(out, queued)) if queued else tuple(out)
+
+    def _looked(self, name: str, mark: int, *, is_due: bool) -> Entry:
+        kept = self._kept[name]
+        if kept.entry is None or is_due or mark != kept.mark or kept.entry.is_live or kept.entry.state == "queued":
+            kept.mark = mark
+            found = _entry(self._folder(name), kept.glance, self._short.get(name, name))
+            if kept.entry is None or not _is_same(found, kept.entry):
+                kept.entry = found
+        return kept.entry
+
+    def _folder(self, name: str) -> RunFolder:
+        return RunFolder(runs_folder(self._lab) / name)
+
+
+def _is_same(one: Entry, other: Entry) -> bool:
+    """Whether two entries show the same; how long a worker has been quiet is no difference."""
+    return msgspec.structs.replace(one, status=_timeless(one)) == msgspec.structs.replace(
+        other, status=_timeless(other)
+    )
+
+
+def _timeless(entry: Entry) -> Status:
+    return msgspec.structs.replace(entry.status, quiet=0.0)
+
+
+def _placed(entries: Iterable[Entry], queued: Iterable[str]) -> Iterable[Entry]:
+    """The entries, each queued one with its place."""
+    found = list(entries)
+    waiting = {entry.name for entry in found if entry.state == "queued"}
+    places = {name: place for place, name in enumerate((name for name in queued if name in waiting), 1)}
+    for entry in found:
+        place = places.get(entry.name, 0)
+        yield entry if entry.place == place else msgspec.structs.replace(entry, place=place)
+
+
+def _entry(folder: RunFolder, glance: ValidationGlance, short_name: str) -> Entry:
+    row = run_store.row(folder, datetime.now(UTC))
+    try:
+        noted = user_labels.load(folder)
+    except DamagedError:
+        noted = Notes()
+    return Entry(
+        folder=folder,
+        plan=row.plan,
+        status=row.status,
+        notes=noted,
+        short_name=short_name,
+        validation=glance.look(),
+        finals=run_summaries.final_means(folder, row.plan) if row.plan and row.status.state == "finished" else {},
+    )
+
+
+def changes(before: Iterable[Entry], now: Iterable[Entry]) -> tuple[Change, ...]:
+    """The runs whose state is another one now; new runs and runs that are gone are none."""
+    old = {entry.name: entry for entry in before}
+    return tuple(
+        Change(entry, old[entry.name].state, entry.state)
+        for entry in now
+        if entry.name in old and old[entry.name] is not entry and old[entry.name].state != entry.state
+    )
+
+
+def tally(entries: Iterable[Entry]) -> str:
+    """How many runs are in which state, as signs: "2▶ 1○ 5✔"; "" for none."""
+    counts: dict[str, int] = {}
+    for entry in entries:
+        counts[entry.state] = counts.get(entry.state, 0) + 1
+    return " ".join(f"{counts[state]}{glyph}" for state, glyph in display.GLYPHS.items() if state in counts)

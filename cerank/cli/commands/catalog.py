@@ -1,0 +1,171 @@
+"""Commands that say what there is: recipes, losses, datasets, bases, settings."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cerank import recipes
+from cerank.cli import options, table_columns
+from cerank.cli.commands.start_run import settings_of
+from cerank.cli.output import Column, Table, emit, put, say
+from cerank.errors import UsageError
+from cerank.recipes.loss_specs import LOSSES
+from cerank.settings import resolve
+
+recipes_app = typer.Typer(no_args_is_help=True, help="Recipes: what is fine-tuned on what, in which stages.")
+config_app = typer.Typer(no_args_is_help=True, help="Settings, and where each comes from.")
+
+_Name = Annotated[str, typer.Argument(metavar="RECIPE", help="A shipped name or a .toml file.")]
+
+
+@recipes_app.command("list")
+def list_recipes(form: options.Format = None, json: options.Json = False) -> None:
+    """List the recipes that come with cerank."""
+    found = [recipes.load(name).recipe for name in recipes.shipped()]
+    columns = (
+        Column("recipe", "recipe"),
+        Column("chain", "chain", priority=1),
+        Column("base", "base", priority=2),
+        Column("description", "what"),
+    )
+    rows = tuple((recipe.name, " > ".join(recipe.chain), recipe.base, recipe.description) for recipe in found)
+    emit(Table("recipes", columns, rows), settings_of(form=form, json=json).format)
+
+
+@recipes_app.command("matrices")
+def list_matrices(form: options.Format = None, json: options.Json = False) -> None:
+    """List the matrices that come with cerank: bases x recipes x seeds, for `cerank run --matrix`."""
+    found = [recipes.load_matrix(name).matrix for name in recipes.shipped_matrices()]
+    keys = ("matrix", "recipes", "bases", "seeds", "test", "first_stages", "description")
+    headings = ("matrix", "recipes", "bases", "seeds", "test", "first stages", "what")
+    going = {"seeds": 1, "first_stages": 2, "test": 3, "bases": 4, "recipes": 5}
+    columns = tuple(
+        Column(key, heading, priority=going.get(key, 0)) for key, heading in zip(keys, headings, strict=True)
+    )
+    rows = tuple(
+        (
+            one.name,
+            ", ".join(one.recipes),
+            ", ".join(one.bases),
+            ", ".join(map(str, one.seeds)),
+            ", ".join(one.test),
+            ", ".join(one.first_stages),
+            one.description,
+        )
+        for one in found
+    )
+    emit(Table("matrices", columns, rows), settings_of(form=form, json=json).format)
+
+
+@recipes_app.command("show")
+def show_recipe(
+    name: _Name,
+    full: Annotated[bool, typer.Option("--full", help="Every key, with what it means and its default.")] = False,
+    set_: options.Set = None,
+) -> None:
+    """Print a recipe as TOML, with everything it extends."""
+    put(recipes.render(recipes.load(name, set_ or ()).recipe, full=full))
+
+
+@recipes_app.command("check")
+def check_recipe(name: _Name, set_: options.Set = None) -> None:
+    """Say what is wrong with a recipe, all of it at once, without opening any data."""
+    from cerank.app.plans import checked
+
+    recipe = checked(recipes.load(name, set_ or ()).recipe)
+    say(f"{recipe.name}: sound; {' > '.join(recipe.chain)} on {recipe.base}")
+
+
+@recipes_app.command("new")
+def new_recipe(
+    path: Annotated[Path, typer.Argument(metavar="FILE.toml", help="Where to write it.")],
+) -> None:
+    """Write the start of a recipe of your own."""
+    if path.suffix != ".toml":
+        raise UsageError("a recipe's name ends in .toml", where=str(path))
+    try:
+        with path.open("x", encoding="utf8") as file:
+            file.write(recipes.template(path.stem))
+    except FileExistsError:
+        raise UsageError("it exists already", where=str(path), hint="choose another name") from None
+    except OSError as error:
+        raise UsageError(f"cannot write it: {(error.strerror or str(error)).lower()}", where=str(path)) from None
+    put(f"{path}\n")
+
+
+@recipes_app.command("losses")
+def list_losses(form: options.Format = None, json: options.Json = False) -> None:
+    """List the losses a stage may take, and what each learns from."""
+    columns = (
+        Column("loss", "loss", "name"),
+        Column("sources", "learns from"),
+        Column("takes", "targets", priority=1),
+        Column("pools", "pools pairs", priority=2),
+        Column("description", "what"),
+    )
+    rows = tuple(
+        (loss.name, ", ".join(loss.sources), ", ".join(loss.takes), "yes" if loss.has_pairs else "no", loss.description)
+        for loss in LOSSES.values()
+    )
+    emit(Table("losses", columns, rows), settings_of(form=form, json=json).format)
+
+
+def datasets(
+    name: Annotated[str, typer.Argument(metavar="[DATASET]", help="Describe this one, with its counts.")] = "",
+    search: Annotated[str, typer.Option("--search", metavar="WORDS", help="Look through ir_datasets' ids.")] = "",
+    cache: options.Cache = None,
+    form: options.Format = None,
+    json: options.Json = False,
+) -> None:
+    """List datasets, search ir_datasets' ids, or describe one."""
+    from cerank.datasets import open_datasets as known
+
+    settings = settings_of(cache=cache, form=form, json=json)
+    if name:
+        emit(table_columns.described(known.describe(name, settings.cache)), settings.format)
+        return
+    found = known.search(search) if search else known.catalogue()
+    columns = (Column("dataset", "dataset"), Column("description", "what"))
+    emit(Table("datasets", columns, tuple((entry.name, entry.description) for entry in found)), settings.format)
+    if not search:
+        say("any ir_datasets id and any folder is a dataset, too: `cerank datasets --search msmarco`")
+
+
+def bases(form: options.Format = None, json: options.Json = False) -> None:
+    """List the bases known by a short name; a hub id or a folder is a base, too."""
+    from cerank.models.bases import BASES, is_here
+
+    columns = (
+        Column("base", "base"),
+        Column("hub_id", "hub id"),
+        Column("parameters", "parameters", priority=1),
+        Column("pooling", "pooling", priority=3),
+        Column("license", "license", priority=2),
+        Column("here", "on this disk"),
+    )
+    rows = tuple(
+        (base.name, base.hub_id, base.parameters, base.pooling, base.license, "yes" if is_here(base) else "no")
+        for base in BASES.values()
+    )
+    emit(Table("bases", columns, rows), settings_of(form=form, json=json).format)
+
+
+@config_app.command("show")
+def show_config(
+    lab: options.Lab = None,
+    cache: options.Cache = None,
+    device: options.Device = None,
+    threads: options.Threads = None,
+    form: options.Format = None,
+    json: options.Json = False,
+) -> None:
+    """Show each setting's value and where it comes from."""
+    given = options.flags(lab=lab, cache=cache, device=device, threads=threads, form=form, json=json)
+    found = resolve(given, os.environ, Path.cwd())
+    columns = (Column("setting", "setting"), Column("value", "value"), Column("source", "source"))
+    rows = tuple((entry.key, entry.value, entry.source) for entry in found.entries)
+    emit(Table("settings", columns, rows), found.settings.format)

@@ -1,0 +1,125 @@
+"""Commands for the queue: look at it, serve it, change its order, put runs in and take them out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cerank.app import Lab
+from cerank.cli import options, table_columns
+from cerank.cli.commands.start_run import RunName, settings_of
+from cerank.cli.output import Column, Table, emit, is_for_machines, say
+from cerank.errors import UsageError
+from cerank.runs import run_store
+from cerank.scheduler.queue_status import QueueState
+from cerank.settings import Settings
+from cerank.text.safe_text import counted
+
+queue_app = typer.Typer(
+    help="The queue: runs that start by themselves, in order, one on each free device.",
+    invoke_without_command=True,
+    no_args_is_help=False,
+)
+
+_Place = Annotated[int, typer.Argument(metavar="PLACE", help="1 is the next to start.", min=1)]
+
+
+@queue_app.callback()
+def show_queue(
+    context: typer.Context,
+    lab: options.Lab = None,
+    form: options.Format = None,
+    json: options.Json = False,
+) -> None:
+    """Show which runs wait, in the order in which they start, and what each device is doing."""
+    if context.invoked_subcommand is not None:
+        if lab is not None or form is not None or json:
+            raise UsageError("options come after the command", hint=f"cerank queue {context.invoked_subcommand} --lab")
+        return
+    settings = settings_of(lab, form=form, json=json)
+    home = Lab(settings)
+    narrate(home.queue_state(), home.folder)
+    emit(_listing(home, settings), settings.format)
+
+
+def _listing(home: Lab, settings: Settings) -> Table:
+    rows = {row.folder: row for row in home.listed()}
+    queued = [rows[folder] for folder in home.queued() if folder in rows]
+    columns: tuple[Column, ...] = (
+        Column("place", "place", "number", 0),
+        Column("run", "run", "name"),
+        Column("state", "state"),
+        Column("device", "device", priority=1),
+        Column("label", "label", priority=2),
+    )
+    is_exact = is_for_machines(settings.format)
+    rows_shown: list[tuple[str | int, ...]] = []
+    for place, row in enumerate(queued, 1):
+        name = row.folder.name if is_exact else row.short_name
+        state, device = table_columns.stated(row.status.state, settings.format), row.plan.device if row.plan else ""
+        rows_shown.append((place, name, state, device, row.label, *([row.short_name] if is_exact else [])))
+    if is_exact:
+        columns = (*columns, Column("short_name", "short_name"))
+    return Table(
+        "queue", columns, tuple(rows_shown), empty=f"no runs wait in {settings.lab}; `cerank run --queue` adds one"
+    )
+
+
+def narrate(state: QueueState, lab: Path) -> None:
+    """Says what the devices do, and how to go on with a queue that stands still."""
+    short = run_store.short_names(lab)
+    for slot in state.slots:
+        say(f"{slot.device}: {short.get(slot.run, slot.run) or 'free'}")
+    if state.damage:
+        say(f"the queue cannot be read: {state.damage}")
+    if state.state == "stopped":
+        waits = "1 run waits" if state.waiting == 1 else f"{counted(state.waiting, 'run')} wait"
+        say(f"the queue is stopped and {waits}; `cerank queue start` goes on with it")
+
+
+@queue_app.command("start")
+def start_queue(lab: options.Lab = None) -> None:
+    """Serve the queue in the background until it is empty; after a reboot it stands still until asked."""
+    home = Lab(settings_of(lab))
+    before = home.queue_state()
+    if before.state == "idle":
+        say("no runs wait; there is nothing to start")
+        return
+    home.start_queue()
+    narrate(home.queue_state(), home.folder)
+
+
+@queue_app.command("add")
+def add_to_queue(name: RunName, lab: options.Lab = None) -> None:
+    """Put a run that waits, or was paused, lost or failed, at the end of the queue."""
+    home = Lab(settings_of(lab))
+    folder = home.find(name)
+    home.resume_queued(folder)
+    say(f"run {run_store.title(folder)} is queued; `cerank queue` shows its place")
+
+
+@queue_app.command("move")
+def move_in_queue(name: RunName, place: _Place, lab: options.Lab = None) -> None:
+    """Give a queued run another place."""
+    home = Lab(settings_of(lab))
+    folder = home.find(name)
+    home.move(folder, place)
+    order = [queued.name for queued in home.queued()]
+    if folder.name in order:
+        say(f"run {run_store.title(folder)} is at place {order.index(folder.name) + 1} of {len(order)}")
+
+
+@queue_app.command("drop")
+def drop_from_queue(name: RunName, lab: options.Lab = None) -> None:
+    """Take a run out of the queue; the run itself stays."""
+    home = Lab(settings_of(lab))
+    folder = home.find(name)
+    if home.status(folder).state != "queued":
+        raise UsageError("it is not in the queue", where=run_store.title(folder), hint="`cerank queue` lists what is")
+    home.unqueue(folder)
+    say(
+        f"run {run_store.title(folder)} is out of the queue; "
+        f"`cerank queue add {run_store.short_name(folder)}` puts it back"
+    )

@@ -1,0 +1,109 @@
+"""The command that writes a report of a matrix or of runs."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from cerank.cli import options
+from cerank.cli.commands.start_run import settings_of
+from cerank.cli.output import put, say
+from cerank.text.safe_text import counted
+
+_JUDGED = "How it is judged"
+_SHOWN = "What is shown"
+
+Names = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="MATRIX|RUN...", help="A matrix of the lab, or runs (RUN or RUN:STAGE), the baseline first."
+    ),
+]
+Baseline = Annotated[
+    str,
+    typer.Option(
+        "--baseline",
+        metavar="SYSTEM",
+        help="A recipe (each base's own), a row, a run, or first-stage; left out: the matrix's, or the first run.",
+        rich_help_panel=_JUDGED,
+    ),
+]
+Correct = Annotated[
+    Literal["holm", "bh", "bonferroni", "max-t", "none"],
+    typer.Option("--correct", help="Over the whole declared family of tests.", rich_help_panel=_JUDGED),
+]
+Form = Annotated[
+    str | None,
+    typer.Option(
+        "--format",
+        metavar="FORMAT",
+        help="html, markdown, latex or csv; with --out, only that one instead of all.",
+        rich_help_panel=_SHOWN,
+    ),
+]
+Out = Annotated[
+    Path | None,
+    typer.Option("--out", "-o", metavar="FOLDER", help="Write a folder: all forms, curves, sources."),
+]
+Replace = Annotated[bool, typer.Option("--replace", help="Write over the report that is in FOLDER.")]
+EveryStage = Annotated[
+    bool, typer.Option("--every-stage", help="A row for each stage of a run.", rich_help_panel=_SHOWN)
+]
+NoCurves = Annotated[bool, typer.Option("--no-curves", help="Leave the curves out.", rich_help_panel=_SHOWN)]
+
+
+def report(
+    names: Names,
+    baseline: Baseline = "",
+    form: Form = None,
+    out: Out = None,
+    replace: Replace = False,
+    correct: Correct = "holm",
+    measure: options.Measure = None,
+    every_stage: EveryStage = False,
+    no_curves: NoCurves = False,
+    lab: options.Lab = None,
+    cache: options.Cache = None,
+) -> None:
+    """Write the tables of a paper, with corrected signs, curves, published figures and all that they rest on.
+
+    A table a measure; rows are bases and recipes, columns first stages and test sets. Without --out, it is printed.
+    """
+    from cerank.app.report import build_report, write_report
+    from cerank.errors import UsageError
+
+    settings = settings_of(lab, cache)
+    chosen = write_report.form_named(form) if form else None
+    if out is not None and (mistake := write_report.place_mistake(out, replace=replace)):
+        raise UsageError(mistake, where=str(out))
+    if replace and out is None:
+        raise UsageError("--replace needs --out FOLDER")
+    request = build_report.Request(
+        names=tuple(names),
+        baseline=baseline,
+        correction=correct,
+        measures=tuple(measure or ()),
+        every_stage=every_stage,
+        has_curves=not no_curves and (out is not None or chosen == "html"),
+        command=shlex.join(["cerank", *sys.argv[1:]]),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    found = build_report.report(settings, request, say)
+    if out is None:
+        put(write_report.as_text(found, chosen or "markdown"), raw=True)
+        return
+    forms = (chosen,) if chosen else write_report.FORMS
+    folder = write_report.save(found, out, forms, replace=replace)
+    say(
+        f"{counted(len(found.grids), 'table')} of {counted(len(found.models), 'model')}, "
+        f"{counted(found.family, 'test')}, "
+        f"{counted(len(found.curves), 'picture')}"
+    )
+    if found.missing:
+        say(f"not measured yet: {len(found.missing)} of the declared; the report names them")
+    put(f"{folder}\n")

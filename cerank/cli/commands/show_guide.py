@@ -1,0 +1,56 @@
+"""The command that lists the guides and shows one of them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from cerank import guides
+from cerank.cli import options
+from cerank.cli.commands.start_run import settings_of
+from cerank.cli.output import Column, Table, emit, put, say
+from cerank.errors import UsageError
+
+LESS = "-FRX"  # leave at once if it fits one screen, show colours, keep the text on the terminal afterwards
+
+
+def _names(incomplete: str) -> list[str]:
+    return [name for name in guides.ORDER if name.startswith(incomplete)]
+
+
+def guide(
+    name: Annotated[
+        str, typer.Argument(metavar="[GUIDE]", help="Which one. Default: list them.", autocompletion=_names)
+    ] = "",
+    form: options.Format = None,
+    json: options.Json = False,
+) -> None:
+    """List the guides, or show one: verdicts, recipes, datasets, matrices, output formats and more.
+
+    On a terminal a guide opens in your pager; in a pipe or file it is plain Markdown.
+    """
+    if name and (form or json):
+        raise UsageError("a guide is Markdown and has no other format", where="--format", hint="leave the option out")
+    if name:
+        _show(guides.find(name))
+        return
+    columns = (Column("guide", "guide", "name"), Column("summary", "what it explains"))
+    rows = tuple((one.name, one.summary) for one in guides.guides())
+    emit(Table("guides", columns, rows), settings_of(form=form, json=json).format)
+    say("`cerank guide NAME` shows one")
+
+
+def _show(chosen: guides.Guide) -> None:
+    if not sys.stdout.isatty():
+        put(chosen.markdown)
+        return
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    os.environ.setdefault("LESS", LESS)
+    console = Console()
+    with console.pager(styles=console.color_system is not None):
+        console.print(Markdown(chosen.markdown))

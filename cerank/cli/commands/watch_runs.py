@@ -1,0 +1,93 @@
+"""Commands that look at runs and change nothing."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated
+
+import typer
+
+from cerank.app import Lab
+from cerank.cli import options, table_columns
+from cerank.cli.commands.start_run import RunName, settings_of
+from cerank.cli.output import emit, put, say
+from cerank.errors import MissingError
+from cerank.files import json_records
+from cerank.files.safe_open import read_file
+
+_POLL = 0.5  # seconds between looks at a log that is followed
+
+
+def ps(
+    quiet: options.Quiet = False,
+    lab: options.Lab = None,
+    form: options.Format = None,
+    json: options.Json = False,
+) -> None:
+    """List the runs of the lab, the newest last."""
+    settings = settings_of(lab, form=form, json=json)
+    rows = Lab(settings).listed()
+    if quiet:
+        put("".join(f"{row.folder.name}\n" for row in rows))
+        return
+    emit(table_columns.listing(rows, settings.lab, settings.format), settings.format)
+
+
+def show(
+    name: RunName,
+    wide: options.Wide = False,
+    lab: options.Lab = None,
+    form: options.Format = None,
+    json: options.Json = False,
+) -> None:
+    """Show one run: how it stands, its plan, its validations, its table, and where its files are."""
+    from cerank.app.comparison import run_answer
+    from cerank.cli.live_status import tell
+    from cerank.datasets.query_overlaps import Shared
+
+    settings = settings_of(lab, form=form, json=json)
+    home = Lab(settings)
+    folder = home.find(name)
+    row = next(entry for entry in home.listed() if entry.folder == folder)
+    answers: tuple[str, ...] = ()
+    shown = [table_columns.state(row, settings.format)]
+    if row.plan is not None:
+        shown += [
+            table_columns.inputs(row.plan),
+            table_columns.stages(folder, row.plan),
+            table_columns.validations(folder, row.plan),
+        ]
+        overlaps = json_records.load_if_there(folder.overlaps, Shared)
+        shown += [table_columns.shared(overlaps.overlaps)] if overlaps and overlaps.overlaps else []
+        try:
+            told = run_answer.of_run(folder)
+            shown += table_columns.results(told, settings.format)
+            answers = told.paragraphs
+        except MissingError as error:
+            say(error.what)
+        shown.append(table_columns.rankings(folder, row.plan))
+        shown.append(table_columns.places(folder, row.plan))
+    emit(shown, settings.format, wide=wide)
+    tell(answers)
+
+
+def logs(
+    name: RunName,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as the run does.")] = False,
+    lab: options.Lab = None,
+) -> None:
+    """Print a run's events, and what its worker wrote."""
+    from cerank.app.run_views.run_updates import Follower
+
+    home = Lab(settings_of(lab))
+    folder = home.find(name)
+    follower = Follower(folder)
+    while True:
+        news = follower.look()
+        for event in news.events:
+            put(f"{event.time} [{event.attempt}] {event.kind}: {event.text}\n")
+        if not follow or news.status.state not in {"running", "stopping", "waiting", "queued"}:
+            break
+        time.sleep(_POLL)
+    if news.status.state in {"failed", "lost", "waiting"} and folder.log.is_file():
+        put(read_file(folder.log).decode("utf-8", "replace"))

@@ -1,0 +1,261 @@
+"""Following a run from the terminal that started it: a live line on a terminal, plain lines elsewhere.
+
+Invariant: nothing here is needed for the run; it goes on if this process dies.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from types import TracebackType
+from typing import Protocol
+
+from cerank.app import Lab
+from cerank.app.lab import Worker
+from cerank.app.run_views.display import clock
+from cerank.app.run_views.run_updates import Follower, News
+from cerank.cli import table_columns
+from cerank.cli.output import emit, form_of, say, width_of
+from cerank.core.metrics import Progress
+from cerank.errors import ExitCode
+from cerank.runs import run_store
+from cerank.runs.layout import RunFolder
+from cerank.text.safe_text import shown
+
+LOOK_EVERY = 0.5  # seconds
+SAY_EVERY = 15.0  # seconds between lines where there is no terminal to draw on
+_TOLD = {"groups counted", "stage finished", "rejected", "replay mismatch", "environment changed", "teacher repaired"}
+_TOLD |= {"waits for a device", "estimated"}
+
+
+class Show(Protocol):
+    """How progress is shown."""
+
+    def update(self, progress: Progress | None, loss: float | None, measures: str) -> None:
+        """Shows where the run is."""
+
+
+class Lines:
+    """Progress as lines on stderr, now and then."""
+
+    def __init__(self) -> None:
+        self._said = 0.0
+
+    def update(self, progress: Progress | None, loss: float | None, measures: str) -> None:
+        """Says a line if the last one is a while ago."""
+        if progress is None or time.monotonic() - self._said < SAY_EVERY:
+            return
+        self._said = time.monotonic()
+        say(described(progress, loss, measures))
+
+
+@contextmanager
+def preparing() -> Iterator[Callable[[str], object]]:
+    """Within, what a run waits for before its worker starts is named beside a spinner on stderr; nowhere else.
+
+    What a library draws of a download meanwhile comes out above it.
+    """
+    if not sys.stderr.isatty():
+        yield str
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(stderr=True, markup=False, highlight=False, emoji=False)
+    with console.status("preparing") as status:
+        yield lambda what: status.update(Text(shown(what, 100), no_wrap=True, overflow="ellipsis"))
+
+
+class Drawn:
+    """Progress as two live lines with bars, drawn by rich on stderr: the phase at work, and the whole run."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, TextColumn
+        from rich.progress import Progress as Bar
+        from rich.text import Text
+
+        class Safe(TextColumn):
+            """Outside text as it is, not as markup."""
+
+            def render(self, task: object) -> Text:
+                return Text(str(getattr(task, "description", "")), no_wrap=True, overflow="ellipsis")
+
+        console = Console(stderr=True, markup=False, highlight=False, emoji=False)
+        self._bar = Bar(BarColumn(bar_width=24), Safe(""), console=console, transient=True)
+        self._phase = self._bar.add_task("starting", total=None)
+        self._run = self._bar.add_task("the whole run", total=None, visible=False)
+
+    def __enter__(self) -> Drawn:
+        self._bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._bar.stop()
+
+    def update(self, progress: Progress | None, loss: float | None, measures: str) -> None:
+        """Draws both lines; that of the whole run once it was estimated."""
+        if progress is None:
+            return
+        self._bar.update(
+            self._phase,
+            description=described_phase(progress, loss, measures),
+            completed=progress.done,
+            total=progress.total if progress.total > 1 else None,
+        )
+        if progress.run_seconds_left is not None:
+            self._bar.update(
+                self._run, description=described_run(progress), completed=progress.run_share, total=1.0, visible=True
+            )
+
+
+_PHASES = {
+    "start": "starting",
+    "wait": "waiting:",
+    "inputs": "reading the inputs",
+    "candidates": "candidates:",
+    "estimate": "measuring this machine's speed",
+    "groups": "counting groups for",
+    "teacher": "teacher of",
+    "measure": "measuring",
+}  # what a person reads for a phase, where its own word does not do
+
+
+def described_phase(progress: Progress, loss: float | None, measures: str) -> str:
+    """Return what a run is at, in a line."""
+    parts = [f"{_PHASES.get(progress.phase, progress.phase)} {shown(progress.detail, 60)}".strip()]
+    if progress.total > 1:
+        parts.append(f"{progress.done}/{progress.total}")
+    if loss is not None and progress.phase in {"train", "validate"}:
+        parts.append(f"loss {loss:.3f}")
+    if measures:
+        parts.append(measures)
+    if progress.pairs_per_second:
+        parts.append(f"{progress.pairs_per_second:.0f} pairs/s")
+    if progress.run_seconds_left is None and progress.seconds_left >= 1:
+        parts.insert(1, f"{clock(progress.seconds_left)} left")
+    return "  ".join(parts)
+
+
+def described_run(progress: Progress) -> str:
+    """Return how far the whole run is; "" where it was not estimated."""
+    if progress.run_seconds_left is None:
+        return ""
+    left = f"  {clock(progress.run_seconds_left)} left" if progress.run_seconds_left >= 1 else ""
+    return f"{progress.run_share:.0%} of the run{left}"
+
+
+def described(progress: Progress, loss: float | None, measures: str) -> str:
+    """Return where a run is, in one line."""
+    parts = [described_run(progress), described_phase(progress, loss, measures)]
+    return "  ".join(part for part in parts if part)
+
+
+def follow(lab: Lab, folder: RunFolder, worker: Worker, form: str, *, wide: bool = False) -> ExitCode:
+    """Shows a run until it stands still, then what it came to; Ctrl-C stops it at a checkpoint."""
+    show = Drawn() if sys.stderr.isatty() else nullcontext(Lines())
+    was_interrupted = False
+    follower = Follower(folder)
+    memory = _Memory()
+    with show as drawn:
+        while True:
+            try:
+                is_over = worker.poll() is not None  # asked before the look, so that its last words are seen
+                news = follower.look()
+                memory.take(news)
+                drawn.update(news.status.progress, memory.loss, memory.measures)
+                if is_over:
+                    break
+                time.sleep(LOOK_EVERY)
+            except KeyboardInterrupt:
+                if was_interrupted:
+                    again = f"go on with `cerank resume {run_store.short_name(folder)}`"
+                    say(f"run {run_store.title(folder)} stops at its next step by itself; {again}")
+                    return ExitCode.INTERRUPTED
+                was_interrupted = True
+                run_store.request_stop(folder)
+                say("stopping at the next step; once more leaves it to stop by itself")
+    if worker.returncode == ExitCode.HELD:
+        say(
+            f"another worker is at run {run_store.title(folder)}; "
+            f"`cerank logs -f {run_store.short_name(folder)}` follows it"
+        )
+        return ExitCode.HELD
+    return _ended(lab, folder, form, was_interrupted, wide)
+
+
+class _Memory:
+    """The newest figures of a run, and what was told of it."""
+
+    def __init__(self) -> None:
+        self.loss: float | None = None
+        self.measures = ""
+
+    def take(self, news: News) -> None:
+        for event in news.events:
+            if event.kind in _TOLD:
+                say(f"{event.kind}: {event.text}")
+        for reading in news.readings:
+            old = reading.loss if self.loss is None else self.loss
+            self.loss = 0.9 * old + 0.1 * reading.loss
+        for row in news.validations:
+            self.measures = " ".join(f"{name} {value:.4f}" for name, value in row.measures.items())
+            say(f"validation at step {row.step}: {self.measures}")
+
+
+def _ended(lab: Lab, folder: RunFolder, form: str, was_interrupted: bool, wide: bool) -> ExitCode:
+    """Says how a run ended and shows its table; returns what the command ends with."""
+    status = lab.status(folder)
+    again = f"go on with `cerank resume {run_store.short_name(folder)}`"
+    if status.state == "finished":
+        conclude(lab, folder, form, wide=wide)
+        return ExitCode.OK
+    if status.state == "paused":
+        say(f"run {run_store.title(folder)} is paused at a checkpoint; {again}")
+        return ExitCode.INTERRUPTED if was_interrupted else ExitCode.PAUSED
+    if status.state == "failed" and status.failure is not None:
+        say(f"run {run_store.title(folder)} failed: {status.text}")
+        say(f"the log is {folder.log}; {again} once that is mended")
+        return ExitCode.FAILED
+    say(f"run {run_store.title(folder)} is {status.state}{': ' + status.text if status.text else ''}; {again}")
+    say(f"what its worker last wrote is in {folder.log}")
+    return ExitCode.FAILED
+
+
+def conclude(lab: Lab, folder: RunFolder, form: str, *, wide: bool) -> None:
+    """Show what a finished run came to: tables, where a person who begins goes on, and the answer last of all.
+
+    Where stdout is for machines, people find the tables on stderr.
+    """
+    from cerank.app import next_steps
+    from cerank.app.comparison import run_answer
+
+    plan, told = run_store.load_plan(folder), run_answer.of_run(folder)
+    emit([*table_columns.results(told, form), table_columns.places(folder, plan)], form, wide=wide)
+    if form_of(form) != "table":
+        emit(table_columns.results(told, "table"), "table", sys.stderr, wide=wide)
+    if lines := next_steps.after_first(lab, folder, plan):
+        say("\n".join(["", "Next:", *lines]))
+    tell(told.paragraphs)
+
+
+def tell(paragraphs: Sequence[str]) -> None:
+    """Say the answers on stderr, broken at words, with an empty line before each."""
+    from cerank.cli.terminal_table import wrapped
+
+    for text in paragraphs:
+        say("\n" + "\n".join(wrapped(text, min(100, width_of(sys.stderr)))))
+
+
+def wait_until_held(lab: Lab, folder: RunFolder, worker: Worker) -> None:
+    """Returns once the worker is at the run, or has ended."""
+    while worker.poll() is None and lab.status(folder).state not in {"running", "stopping"}:
+        time.sleep(LOOK_EVERY)
+
+
+def wait_until_still(lab: Lab, folder: RunFolder) -> None:
+    """Returns once no worker is at the run."""
+    while lab.status(folder).state in {"running", "stopping"}:
+        time.sleep(LOOK_EVERY)

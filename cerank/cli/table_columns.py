@@ -1,0 +1,386 @@
+"""What commands show, as tables: which columns, in which order, in which words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from cerank.app import estimates
+from cerank.app.run_views.display import GLYPHS, clock
+from cerank.cli.output import Column, Table, form_of, is_for_machines, rounded, say
+from cerank.core.metrics import Progress, Validation
+from cerank.files import journal, json_records
+from cerank.recipes.plan import Plan
+from cerank.runs.layout import ReadingRow, RunFolder
+from cerank.runs.run_store import Row
+from cerank.text.safe_text import counted, shown
+
+if TYPE_CHECKING:
+    from cerank.app.comparison.power_analysis import Case, Expected
+    from cerank.app.comparison.run_answer import Told
+    from cerank.app.plans import Work
+    from cerank.datasets.open_datasets import DatasetDescription
+    from cerank.datasets.query_overlaps import Overlap
+    from cerank.evaluation.compare import Comparison
+    from cerank.evaluation.systems import System
+
+
+def listing(rows: Sequence[Row], lab: Path, form: str = "") -> Table:
+    """The runs of a lab: everything for machines, what fits a line for people."""
+    empty = f"no runs in {lab} yet; start one with `cerank run --recipe contrastive-then-distill`"
+    if form_of(form) != "table":
+        keys = ("run", "state", "chain", "base", "seed", "at", "left", "label", "why", "short_name")
+        return Table("runs", tuple(Column(key, key) for key in keys), tuple(map(_listed, rows)), empty=empty)
+    columns = (
+        Column("run", "run", "name"),
+        Column("label", "label", priority=2),
+        Column("state", "state", "name"),
+        Column("recipe", "recipe", priority=3),
+        Column("base", "base", priority=4),
+        Column("seed", "seed", "number", 0, priority=5),
+        Column("now", "now", priority=1),
+    )
+    return Table("runs", columns, tuple(map(_glance, rows)), empty=empty)
+
+
+def stated(state: str, form: str = "") -> str:
+    """A state in its word, for people with its sign before it."""
+    return f"{GLYPHS[state]} {state}" if form_of(form) == "table" else state
+
+
+def _listed(row: Row) -> tuple[str | int | float | None, ...]:
+    state, why = row.status.state, row.status.text
+    if row.plan is None:
+        return (row.folder.name, state, "", "", None, "", None, "", why, row.short_name)
+    recipe = row.plan.recipe
+    at, left = _at(row)
+    chain = " > ".join(recipe.chain)
+    return (row.folder.name, state, chain, recipe.base, recipe.seed, at, left, row.label, why, row.short_name)
+
+
+def _glance(row: Row) -> tuple[str | int | None, ...]:
+    """A run in short cells; the last says where it is, or why it stands."""
+    at, left = _at(row)
+    now = f"{at}, {clock(left)} left" if left else at or row.status.text
+    recipe = row.plan.recipe if row.plan else None
+    told = (recipe.name, recipe.base.rstrip("/").rpartition("/")[2], recipe.seed) if recipe else ("", "", None)
+    return (row.short_name, row.label, stated(row.status.state, "table"), *told, shown(now, 60))
+
+
+def _at(row: Row) -> tuple[str, float | None]:
+    """Where a live run is, and the seconds left of it; of its phase, where the run was not estimated."""
+    progress = row.status.progress
+    if progress is None or row.status.state not in {"running", "stopping"}:
+        return "", None
+    whole = progress.run_seconds_left
+    return _place(progress), progress.seconds_left if whole is None else whole
+
+
+def _place(progress: Progress) -> str:
+    count = f"{progress.done}/{progress.total}" if progress.total else ""
+    return " ".join(part for part in (progress.phase, progress.detail, count) if part)
+
+
+def state(row: Row, form: str = "") -> Table:
+    """How one run stands, key by key."""
+    status = row.status
+    is_short = not is_for_machines(form)
+    rows = [("run", row.short_name if is_short else row.folder.name)]
+    rows.append(("state", f"{GLYPHS[status.state]} {status.state}"))
+    if is_short and row.label:
+        rows.insert(1, ("label", row.label))
+    if status.text:
+        rows.append(("why", status.text))
+    if status.progress and status.state in {"running", "stopping"}:
+        rows.append(("at", _place(status.progress)))
+    rows.append(("attempts", str(status.attempts)))
+    if row.plan is not None:
+        recipe, plan = row.plan.recipe, row.plan
+        rows += [("recipe", recipe.name), ("chain", " > ".join(recipe.chain)), ("base", recipe.base)]
+        rows += [("seed", str(recipe.seed)), ("device", f"{plan.device}, {counted(plan.threads, 'thread')}")]
+        rows += [("created", plan.created), ("fingerprint", plan.fingerprint)]
+        if row.label and not is_short:
+            rows.append(("label", row.label))
+    rows.append(("id", row.folder.name) if is_short else ("short_name", row.short_name))
+    return _pairs("run", rows)
+
+
+def _pairs(name: str, rows: Sequence[tuple[str, str]], title: str = "") -> Table:
+    return Table(name, (Column("key", "key"), Column("value", "value")), tuple(rows), title)
+
+
+def inputs(plan: Plan) -> Table:
+    """What a plan reads, with hashes."""
+    columns = (Column("role", "role"), Column("name", "name"), Column("sha256", "sha256", priority=1))
+    is_short = form_of("") == "table"
+    rows = tuple((found.role, found.name, found.sha256[:16] if is_short else found.sha256) for found in plan.inputs)
+    return Table("inputs", columns, rows, "Inputs")
+
+
+def work(parts: Sequence[Work]) -> Table:
+    """A plan's work, part by part, with its sum."""
+    columns = (
+        Column("part", "part"),
+        Column("units", "steps or queries", "number", 0, priority=1),
+        Column("pairs", "pairs through the model", "number", 0),
+        Column("minutes", "time", "text"),
+    )
+    rows = [(part.part, part.units, part.pairs, estimates.in_words(part.minutes)) for part in parts]
+    total = sum(part.pairs for part in parts)
+    whole = estimates.in_words(estimates.total(parts))
+    return Table("work", columns, (*rows, ("all", None, total, whole)), "Work, at most")
+
+
+def validations(folder: RunFolder, plan: Plan) -> Table:
+    """What the validations of a run showed, step by step."""
+    found: list[ReadingRow]
+    found, _ = journal.rows(folder.readings, ReadingRow)
+    rows = {(row.stage, row.step): row for row in found if isinstance(row, Validation)}
+    names = list(dict.fromkeys(name for row in rows.values() for name in row.measures))
+    columns = (Column("stage", "stage"), Column("step", "step", "number", 0), *(Column(n, n, "number") for n in names))
+    body = tuple(
+        (plan.recipe.chain[row.stage], row.step, *(row.measures.get(name) for name in names))
+        for _, row in sorted(rows.items())
+    )
+    return Table(
+        "validations", columns, body, f"Validation on {plan.recipe.data.validation}", empty="not validated yet"
+    )
+
+
+def shared(found: Sequence[Overlap]) -> Table:
+    """Queries that two parts of a plan share, and what that comes to."""
+    columns = (
+        Column("left", "part"),
+        Column("right", "shares queries with"),
+        Column("shared", "shared", "number", 0),
+        Column("of", "of", "number", 0),
+        Column("by_id", "by id", "number", 0, priority=1),
+        Column("by_text", "by text", "number", 0, priority=1),
+        Column("example", "such as", priority=2),
+    )
+    rows = tuple(
+        (str(row.left), str(row.right), row.shared, row.of, row.by_id, row.by_text, shown(row.examples[0], 60))
+        for row in found
+    )
+    return Table("shared_queries", columns, rows, "Shared queries", empty="no two parts share a query")
+
+
+def stages(folder: RunFolder, plan: Plan) -> Table:
+    """What the finished stages of a run came to: what they drew from, and how far their weights moved."""
+    from cerank.training import stage_summary
+
+    columns = (
+        Column("stage", "stage"),
+        Column("steps", "steps", "number", 0),
+        Column("kept", "keeps step", "number", 0, priority=1),
+        Column("moved", "weights moved by"),
+        Column("changed", "weights changed", "percent", priority=2),
+        Column("queries", "queries", "number", 0, priority=1),
+        Column("usable", "usable queries", "number", 0, priority=1),
+        Column("without_positive", "without positive", "number", 0, priority=3),
+        Column("short", "short groups", "number", 0, priority=4),
+        Column("unretrieved", "positives not retrieved", "number", 0, priority=4),
+        Column("mended", "lists completed", "number", 0, priority=4),
+    )
+    found = [stage_summary.read(folder.final(index, name)) for index, name in enumerate(plan.recipe.chain)]
+    rows = tuple(
+        (
+            row.stage,
+            row.steps,
+            row.kept,
+            f"{row.drift.norm:.1e}",
+            row.drift.changed,
+            row.supply.queries,
+            row.supply.usable,
+            row.supply.without_positive,
+            row.supply.short,
+            row.supply.unretrieved_positives,
+            row.repairs.mended,
+        )
+        for row in found
+        if row is not None
+    )
+    still = [row.stage for row in found if row is not None and row.drift.is_still]
+    notes = (f"hardly moved the model: {', '.join(still)}",) if still else ()
+    said = "weights moved by: the norm of their change, as a share of their norm"
+    return Table("stages", columns, rows, "Stages", (said, *notes) if rows else (), empty="no stage is finished")
+
+
+def rankings(folder: RunFolder, plan: Plan) -> Table:
+    """The rankings that were measured: how deep each is, and how much of its order was left to ties."""
+    from cerank.training.stage_summary import RankingFacts
+
+    columns = (
+        *(Column(name, name.replace("_", " ")) for name in ("system", "dataset", "first_stage")),
+        Column("queries", "queries", "number", 0),
+        Column("shallowest", "shallowest", "number", 0, priority=2),
+        Column("deepest", "deepest", "number", 0, priority=2),
+        Column("tied", "tied documents", "percent", priority=1),
+    )
+    data = plan.recipe.data
+    rows = []
+    for test in data.test:
+        for first in data.first_stages:
+            for system in ("first-stage", *plan.recipe.chain):
+                found = json_records.load_if_there(folder.ranking_facts(system, test, first), RankingFacts)
+                if found is not None:
+                    figures = (found.queries, found.shallowest, found.deepest, found.tied)
+                    rows.append((system, test, first, *figures))
+    return Table("rankings", columns, tuple(rows), "Rankings, all cut at one depth", empty="nothing is re-ranked yet")
+
+
+def places(folder: RunFolder, plan: Plan) -> Table:
+    """Where a run keeps what it made."""
+    rows = [("run", str(folder.path))]
+    for index, name in enumerate(plan.recipe.chain):
+        rows.append((f"checkpoint {name}", str(folder.final(index, name))))
+    rows += [("TREC runs", str(folder.path / "rankings")), ("measures", str(folder.path / "measures"))]
+    rows.append(("readings", str(folder.readings)))
+    return _pairs("files", rows, "Files")
+
+
+def results(told: Told, form: str = "") -> list[Table]:
+    """Return what a run came to: its comparison and what each stage cost; for machines the answers, too."""
+    from cerank.app.comparison import export_comparison, run_answer, stage_costs
+
+    cost = stage_costs.table(told.costs)
+    if is_for_machines(form):
+        return [export_comparison.whole(told.found, costs=told.by_stage), cost, run_answer.table(told)]
+    shown = (
+        list(export_comparison.by_stage(told.found))
+        if form_of(form) == "table"
+        else [export_comparison.readable(told.found)]
+    )
+    shown[-1] = msgspec.structs.replace(shown[-1], notes=(*shown[-1].notes, *told.spreads))
+    return [*shown, cost]
+
+
+def comparison(found: Comparison, form: str = "", *, with_reasons: bool = False) -> Table:
+    """A comparison: everything for machines, what decides for people."""
+    from cerank.app.comparison import export_comparison
+
+    if is_for_machines(form):
+        return export_comparison.whole(found, with_reasons=with_reasons)
+    return export_comparison.readable(found, with_reasons=with_reasons)
+
+
+def narrate(found: Comparison, form: str = "") -> None:
+    """Says on stderr what stands under the table, where the format has no place for it."""
+    from cerank.app.comparison import export_comparison
+
+    if is_for_machines(form):
+        for line in export_comparison.readable(found).notes:
+            say(line)
+
+
+def outlooks(cases: Sequence[Case], form: str = "") -> Table:
+    """What queries can show: a row a case for machines, a column a case for people, without what says nothing."""
+    from cerank.app.comparison.power_analysis import sentences
+
+    columns = (
+        *(Column(name, name.replace("_", " ")) for name in ("dataset", "first_stage", "left", "right", "measure")),
+        Column("queries", "queries", "number", 0),
+        Column("sd", "sd", "number"),
+        Column("spread", "source of the sd"),
+        Column("tests", "tests", "number", 0),
+        Column("alpha", "level of each test", "number"),
+        Column("power", "power", "percent"),
+        Column("smallest_difference", "smallest difference", "number"),
+        Column("smallest_margin", "smallest margin", "number"),
+        Column("difference", "delta", "number"),
+        Column("power_for_difference", "power for delta", "percent"),
+        Column("queries_for_difference", "queries for delta", "number", 0),
+        Column("margin", "margin", "number"),
+        Column("power_for_margin", "power for margin", "percent"),
+        Column("queries_for_margin", "queries for margin", "number", 0),
+        Column("can_show", "enough queries for the margin?"),
+    )
+    keys = [column.key for column in columns]
+    rows = [tuple(getattr(case if hasattr(case, key) else case.outlook, key) for key in keys) for case in cases]
+    notes = (
+        "smallest difference: what must truly be there to come out significant in so many cases; smallest margin: how "
+        "narrow equivalence can be claimed in so many cases if both are truly equal",
+        *sentences(cases),
+    )
+    if is_for_machines(form):
+        return Table("power", columns, tuple(rows), "What the queries can show", notes)
+    # Turned round: there are more figures than cases, and a terminal is narrow.
+    told = [place for place in range(len(keys)) if any(row[place] not in {None, ""} for row in rows)]
+    body = tuple((columns[at].heading, *(rounded(row[at], columns[at]) for row in rows)) for at in told)
+    heads = (Column("figure", "what"), *(Column(f"case_{number}", str(number)) for number in range(1, len(rows) + 1)))
+    return Table("power", heads, body, "What the queries can show", notes)
+
+
+def expectations(expected: Sequence[Expected]) -> Table:
+    """What a plan's test queries can show: a row for each kind of comparison, from the smaller to the larger spread."""
+    from cerank.app.comparison.power_analysis import told
+
+    columns = (
+        *(Column(name, name) for name in ("dataset", "comparison", "measure")),
+        Column("queries", "queries", "number", 0, priority=2),
+        Column("tests", "comparisons", "number", 0, priority=4),
+        Column("alpha", "level", "number", priority=4),
+        Column("sd_low", "sd from", "number"),
+        Column("sd_high", "sd to", "number"),
+        Column("spread", "sd is from", priority=3),
+        Column("smallest_difference_low", "shows from", "number", priority=1),
+        Column("smallest_difference_high", "shows to", "number", priority=1),
+        Column("margin", "margin", "number", 3),
+        Column("power_for_margin_low", "power from", "percent"),
+        Column("power_for_margin_high", "power to", "percent"),
+        Column("queries_for_margin", "queries needed", "number", 0, priority=2),
+        Column("can_show", "enough for the margin?"),
+    )
+    rows = tuple(
+        (
+            *(one.dataset, one.kind, one.measure, one.low.queries, one.low.tests, one.low.alpha),
+            *(one.low.sd, one.high.sd, one.source, one.low.smallest_difference, one.high.smallest_difference),
+            *(one.low.margin, one.high.power_for_margin, one.low.power_for_margin, one.high.queries_for_margin),
+            one.can_show,
+        )
+        for one in expected
+    )
+    return Table("power", columns, rows, "What the queries can show", told(expected))
+
+
+def measures(systems: Sequence[System], names: Sequence[str], *, per_query: bool) -> Table:
+    """Measures of systems, their means or query by query."""
+    head = (Column("system", "system"), Column("dataset", "dataset"), Column("query", "query"))
+    columns = (*head, *(Column(name, name, "number") for name in names))
+    rows: list[tuple[str | float, ...]] = []
+    for system in systems:
+        for entry in system.measured:
+            queries = list(entry.values[names[0]])
+            if per_query:
+                for query in queries:
+                    values = (entry.values[name][query] for name in names)
+                    rows.append((system.label, entry.condition.dataset, query, *values))
+            means = (sum(entry.values[name].values()) / len(queries) for name in names)
+            rows.append((system.label, entry.condition.dataset, "all", *means))
+    return Table("measures", columns, tuple(rows))
+
+
+def described(found: DatasetDescription) -> Table:
+    """All that can be said of a dataset."""
+    grades = ", ".join(f"{grade}: {count}" for grade, count in found.grades)
+    rows = [
+        ("dataset", found.name),
+        ("what", found.description),
+        ("where", found.location),
+        ("documents", str(found.documents)),
+        ("queries", str(found.queries)),
+        ("judgements", f"{found.judgements} ({grades})" if grades else "0"),
+        ("judged without text", str(found.judged_without_text)),
+        ("runs", ", ".join(found.runs) or "none"),
+        ("fingerprint", found.fingerprint),
+    ]
+    return _pairs("dataset", rows)
+
+
+def size_of(folder: Path) -> str:
+    """What a folder holds, in words."""
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+    return f"{size / 1e6:,.0f} MB"

@@ -1,0 +1,209 @@
+"""Tables of outside text (TOML, overrides) to frozen structs; every mistake is found at once, with its key path.
+
+Invariant: no file is read here, and whatever text comes in, only cerank's own errors go out.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import tomllib
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import msgspec
+
+from cerank.errors import FormatError
+from cerank.registry import nearest
+from cerank.text.safe_text import shown, token_at
+
+S = TypeVar("S", bound=msgspec.Struct)
+
+_LEAVE_IT_OUT = "leave it out; the hub's client reads HF_TOKEN, or what `hf auth login` kept"
+LARGEST_TOML = 1 << 20  # bytes; a recipe or settings file is some 5 KB, more is a wrong file
+MOST_MISTAKES = 100  # that are told one by one; nobody reads more, and each costs a search
+_MOST_DOTS = 64  # in a line, outside its texts and comment
+_STRING = re.compile(r'"[^"]*"|\'[^\']*\'')
+DEEPEST_TABLE = 16  # levels; keeps every later recursion shallow
+
+
+def says(text: str) -> msgspec.Meta:
+    """The one-line explanation of a field, shown by `cerank recipes show --full`; stands in `Annotated`."""
+    return msgspec.Meta(description=text)
+
+
+def explanation(hint: object) -> str:
+    """What `says` put on a field's type; "" where nothing was said."""
+    texts = [meta.description for meta in getattr(hint, "__metadata__", ()) if isinstance(meta, msgspec.Meta)]
+    return next((text for text in reversed(texts) if text), "")
+
+
+def _plain(hint: Any) -> Any:
+    """The type inside `Annotated`."""
+    return hint.__origin__ if hasattr(hint, "__metadata__") else hint
+
+
+def struct_in(hint: object) -> type[msgspec.Struct] | None:
+    """The struct a field holds, if it holds one."""
+    hint = _plain(hint)
+    if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
+        return hint
+    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
+        return next((found for part in typing.get_args(hint) if (found := struct_in(part))), None)
+    return None
+
+
+def _value(hint: Any, value: object, path: str, mistakes: list[str]) -> object:
+    inner = struct_in(hint)
+    if inner is not None and isinstance(value, Mapping):
+        return table(inner, value, path, mistakes)
+    if typing.get_origin(_plain(hint)) is dict and isinstance(value, Mapping):
+        item = typing.get_args(_plain(hint))[1]
+        return {str(key): _value(item, entry, f"{path}.{key}", mistakes) for key, entry in value.items()}
+    if isinstance(value, str) and token_at(value) >= 0:
+        mistakes.append(f"{path}: holds an access token, which no run may keep")
+        return None
+    try:
+        msgspec.json.encode(value)  # a plan is JSON: bytes of a command line that are no UTF-8 stop here, not there
+        return msgspec.convert(value, hint)
+    except UnicodeEncodeError:
+        mistakes.append(f"{path}: not UTF-8 text; given: {value!r:.80}")
+        return None
+    except msgspec.ValidationError as error:
+        text, _, place = str(error).replace("`", "'").replace(" | null", "").partition(" - at ")  # TOML has no null
+        index = place.strip("'").removeprefix("$")
+        mistakes.append(f"{path}{index}: {text[:1].lower()}{text[1:]}; given: {value!r:.80}")
+        return None
+
+
+@functools.cache
+def hints_of(kind: type) -> Mapping[str, Any]:
+    """Return the type of each field, with what `says` put on it; evaluated once, for that is slow."""
+    return types.MappingProxyType(typing.get_type_hints(kind, include_extras=True))
+
+
+@functools.cache
+def fields_of(kind: type[msgspec.Struct]) -> tuple[msgspec.structs.FieldInfo, ...]:
+    """Return the fields of a struct; looked up once, for msgspec evaluates their types each time."""
+    return msgspec.structs.fields(kind)
+
+
+def table(kind: type[S], values: Mapping[str, object], path: str, mistakes: list[str]) -> S | None:
+    """`values` as a `kind`, or None; each mistake is appended to `mistakes` as `key.path: what is wrong`."""
+    hints = hints_of(kind)
+    before = len(mistakes)
+    given: dict[str, object] = {}
+    more = 0
+    for key, value in values.items():
+        where = f"{path}.{key}" if path else str(key)
+        if key in hints:
+            given[key] = _value(hints[key], value, where, mistakes)
+        elif len(mistakes) < MOST_MISTAKES:
+            mistakes.append(f"{shown(where, 200)}: unknown key; {nearest(str(key), hints)}")
+        else:
+            more += 1
+    if more:
+        mistakes.append(f"{path or 'the file'}: {more} more unknown keys")
+    missing = [field.name for field in fields_of(kind) if field.required and field.name not in given]
+    mistakes.extend(f"{path + '.' if path else ''}{name}: missing" for name in missing)
+    return kind(**given) if len(mistakes) == before else None
+
+
+def merged(base: Mapping[str, object], over: Mapping[str, object]) -> dict[str, object]:
+    """`base` with `over` laid on it, tables merged key by key and everything else replaced."""
+    out = dict(base)
+    for key, value in over.items():
+        old = out.get(key)
+        out[key] = merged(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return out
+
+
+def _is_deeper(value: object, levels: int) -> bool:
+    """Whether tables and lists nest more than `levels` deep; walks level by level, so depth costs no stack."""
+    layer = [value]
+    for _ in range(levels + 1):
+        layer = [
+            item
+            for entry in layer
+            if isinstance(entry, dict | list)
+            for item in (entry.values() if isinstance(entry, dict) else entry)
+        ]
+        if not layer:
+            return False
+    return True
+
+
+def toml_table(source: bytes, where: str) -> dict[str, Any]:
+    """The table in a TOML text.
+
+    Args:
+        source: the text, UTF-8.
+        where: the file it came from, for the error.
+
+    Raises:
+        FormatError: it is not TOML, or no honest file of ours (over a mebibyte, nested too deep, or it holds an access
+            token); `where` is file:line.
+    """
+    if len(source) > LARGEST_TOML:
+        raise FormatError(f"{len(source)} bytes are too many for a TOML file of cerank's", where=where)
+    try:
+        text = source.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = source.count(b"\n", 0, error.start) + 1
+        raise FormatError("not UTF-8 text", where=f"{where}:{line}", hint="save the file as UTF-8") from None
+    if (spot := token_at(text)) >= 0:
+        number = text.count("\n", 0, spot) + 1
+        raise FormatError("holds an access token, which no run may keep", where=f"{where}:{number}", hint=_LEAVE_IT_OUT)
+    _refuse_long_keys(text, where)
+    try:
+        values = tomllib.loads(text)
+    except RecursionError:
+        raise FormatError("values are nested too deep", where=where) from None
+    except ValueError as error:  # TOMLDecodeError, and int()'s own for numbers of thousands of digits
+        what, place = _toml_mistake(str(error), text)
+        raise FormatError(f"not valid TOML: {what}", where=f"{where}:{place}" if place else where) from None
+    if _is_deeper(values, DEEPEST_TABLE):
+        raise FormatError("values are nested too deep", where=where)
+    return values
+
+
+def _refuse_long_keys(text: str, where: str) -> None:
+    """Refuses keys of very many parts, a.b.c and so on: tomllib takes time by their square, 30 s for 200 KB."""
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.count(".") > _MOST_DOTS and _STRING.sub("", line).partition("#")[0].count(".") > _MOST_DOTS:
+            raise FormatError("values are nested too deep", where=f"{where}:{number}")
+
+
+def _toml_mistake(message: str, text: str) -> tuple[str, str]:
+    """tomllib's message as (what, line); the line is "" where it names none."""
+    found = re.fullmatch(r"(.*) \(at (?:line (\d+), column \d+|end of document)\)", message, re.DOTALL)
+    what = found.group(1) if found else message
+    line = (found.group(2) or str(text.rstrip("\n").count("\n") + 1)) if found else ""
+    return what[:1].lower() + what[1:], line
+
+
+def line_of(source: bytes, keys: tuple[str, ...]) -> tuple[int, int]:
+    """(line, how many of `keys` it matches) for the line that comes nearest to naming `keys`; (0, 0) for none.
+
+    A scan of headers and keys, not a parser: inside a multi-line string it may be led astray, and costs only the line.
+    """
+    best = (0, 0)
+    table: tuple[str, ...] = ()
+    for number, line in enumerate(source.decode("utf-8-sig", "replace").split("\n"), start=1):
+        header = re.match(r"\s*\[([^\[\]]+)\]", line)
+        key = re.match(r"\s*([\w.\"' -]+?)\s*=", line)
+        if header:
+            table = named = _dotted(header.group(1))
+        elif key:
+            named = table + _dotted(key.group(1))
+        else:
+            continue
+        if named == keys[: len(named)] and len(named) > best[1]:
+            best = (number, len(named))
+    return best
+
+
+def _dotted(text: str) -> tuple[str, ...]:
+    return tuple(part.strip().strip("\"'") for part in text.split("."))

@@ -1,0 +1,215 @@
+"""The documents of a large file as a map in the cache: found by id, with none of them in memory.
+
+Invariant: ids and texts are those that `local_folders` reads from the file, which is checked as strictly, once.
+
+`CACHE/documents/SHA256 of the file` holds `texts.bin`, one record after the other: id, space, text; `offsets.bin`,
+uint64, where each starts and the last ends; the files of `id_index`; and COMPLETE.json, written last. The texts are
+copied, for packed files cannot be read from the middle, and a file that is edited while a run goes on does no harm.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from array import array
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from cerank.datasets.dataset import no_document
+from cerank.errors import FormatError, UsageError
+from cerank.files import disk, file_cache, line_reader, manifests
+from cerank.files.id_index import Collected, Keys, mapped
+from cerank.files.line_reader import Digested, Source, at, checked_id, reading, unpacked
+from cerank.files.safe_open import open_file
+from cerank.text.safe_text import shown
+
+Rows = Callable[[Path, Callable[[Path], Source]], Iterator[tuple[int, str, str]]]  # (line, id, text) of a file
+_FORMAT = 1
+_PIECE = 1 << 22  # bytes of texts written at once
+
+
+class _Contents(msgspec.Struct, frozen=True, kw_only=True):
+    """COMPLETE.json of mapped documents."""
+
+    format: int
+    source: str
+    sha256: str
+    rows: int
+    is_numbered: bool
+    sizes: dict[str, int]  # bytes of each other file
+
+
+class MappedDocuments:
+    """Documents of a map in the cache; see `cerank.datasets.dataset.Documents`."""
+
+    def __init__(self, folder: Path, contents: _Contents, dataset: str) -> None:
+        self._contents, self._dataset = contents, dataset
+        self._texts = mapped(folder / "texts.bin", "u1")
+        self._offsets = mapped(folder / "offsets.bin", "<u8")
+        self._keys = Keys(folder, contents.rows, is_numbered=contents.is_numbered)
+
+    def _record(self, row: int) -> tuple[str, str]:
+        record = self._texts[int(self._offsets[row]) : int(self._offsets[row + 1])].tobytes().decode("utf-8")
+        doc_id, _, text = record.partition(" ")
+        return doc_id, text
+
+    def _found(self, doc_id: str, row: int) -> str | None:
+        if row < 0:
+            return None
+        known, text = self._record(row)
+        return text if known == doc_id else None
+
+    def text(self, doc_id: str) -> str:
+        """The text of one document; MissingError where there is none."""
+        return self.texts([doc_id])[0]
+
+    def texts(self, doc_ids: Sequence[str]) -> list[str]:
+        """The texts of `doc_ids`, in their order."""
+        found = []
+        for doc_id, row in zip(doc_ids, self._keys.rows(doc_ids).tolist(), strict=True):
+            text = self._found(doc_id, row)
+            if text is None:
+                raise no_document(doc_id, self._dataset)
+            found.append(text)
+        return found
+
+    def __contains__(self, doc_id: object) -> bool:
+        return isinstance(doc_id, str) and self._found(doc_id, int(self._keys.rows([doc_id])[0])) is not None
+
+    def __len__(self) -> int:
+        return self._contents.rows
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        return (self._record(row) for row in range(len(self)))
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the documents' file."""
+        return self._contents.sha256
+
+
+def opened(path: Path, cache: Path, dataset: str, rows: Rows) -> MappedDocuments:
+    """The documents of the file `path`, from `cache` or made there; several processes may ask at once.
+
+    Args:
+        path: plain or packed.
+        cache: may be emptied at any time; not while its documents are in use.
+        dataset: for messages.
+        rows: reads the file, opened by the function it is given.
+
+    Raises:
+        FormatError, MissingError, UsageError: the file is malformed or not there.
+        RunFailedError: the cache cannot be written.
+    """
+    room = cache / "documents"
+    found = _known(path, room, dataset)
+    if found is not None:
+        return found
+    with file_cache.turn(path, room):
+        found = _known(path, room, dataset)
+        return _made(path, room, dataset, rows) if found is None else found
+
+
+def _known(path: Path, room: Path, dataset: str) -> MappedDocuments | None:
+    sha256 = file_cache.known_sha256(path, room)
+    return _read(room / sha256, dataset) if sha256 else None
+
+
+def _read(folder: Path, dataset: str) -> MappedDocuments | None:
+    try:
+        contents = msgspec.json.decode((folder / manifests.MANIFEST).read_bytes(), type=_Contents)
+        is_whole = all((folder / name).stat().st_size == size for name, size in contents.sizes.items())
+    except (OSError, ValueError):
+        return None
+    return MappedDocuments(folder, contents, dataset) if is_whole and contents.format == _FORMAT else None
+
+
+def _made(path: Path, room: Path, dataset: str, rows: Rows) -> MappedDocuments:
+    before, part = file_cache.stamp_of(path), room / f"{file_cache.named(path)}.part"
+    disk.remove_tree(part)
+    disk.make_folder(part)
+    try:
+        sha256 = _written(path, part, rows)
+        if file_cache.stamp_of(path) != before:
+            raise UsageError(
+                "the file changed while it was read", where=str(path), hint="ask again once it is complete"
+            )
+        disk.remove_tree(room / sha256)  # a damaged one
+        disk.rename(part, room / sha256)
+    finally:
+        disk.remove_tree(part)
+    file_cache.keep(path, room, msgspec.structs.replace(before, sha256=sha256))
+    found = _read(room / sha256, dataset)
+    if found is None:
+        raise UsageError("the documents read back otherwise than written", where=str(room), hint="check the disk")
+    return found
+
+
+def _written(path: Path, part: Path, rows: Rows) -> str:
+    """Fills `part`; the SHA-256 of the file."""
+    digested: list[Digested] = []
+
+    def hashing(file: Path) -> Source:
+        with reading(file):
+            raw = open_file(file)
+        start = raw.read(4)
+        raw.seek(0)
+        digested.append(Digested(raw))
+        return unpacked(file, digested[0], start)
+
+    keys, offsets, offset = Collected(), array("Q", [0]), 0
+    texts = disk.open_append(part / "texts.bin")
+    with contextlib.closing(_Piece(texts)) as piece:
+        for number, doc_id, text in rows(path, hashing):
+            keys.add([checked_id(doc_id, "document", at(path, number))])
+            offset += piece.add(f"{doc_id} {text}".encode())
+            offsets.append(offset)
+    if not len(keys):
+        raise FormatError("holds no document", where=str(path))
+    _refuse_twice(path, keys, rows)
+    disk.write(part / "offsets.bin", np.frombuffer(offsets, dtype=np.uint64).astype("<u8").tobytes())
+    sha256 = digested[0].digest.hexdigest()
+    is_numbered = keys.write(part)
+    sizes = {file.name: file.stat().st_size for file in sorted(part.iterdir())}
+    contents = _Contents(
+        format=_FORMAT, source=str(path), sha256=sha256, rows=len(keys), is_numbered=is_numbered, sizes=sizes
+    )
+    disk.write(part / manifests.MANIFEST, msgspec.json.encode(contents))
+    return sha256
+
+
+class _Piece:
+    """Gathers records and writes them some megabytes at a time."""
+
+    def __init__(self, handle: disk.Handle) -> None:
+        self._handle, self._records, self._size = handle, list[bytes](), 0
+
+    def add(self, record: bytes) -> int:
+        self._records.append(record)
+        self._size += len(record)
+        if self._size > _PIECE:
+            self._flush()
+        return len(record)
+
+    def _flush(self) -> None:
+        disk.append(self._handle, b"".join(self._records))
+        self._records, self._size = [], 0
+
+    def close(self) -> None:
+        try:
+            self._flush()
+            disk.sync(self._handle)
+        finally:
+            disk.close(self._handle)
+
+
+def _refuse_twice(path: Path, keys: Collected, rows: Rows) -> None:
+    if keys.twice() is None:
+        return
+    seen: set[str] = set()
+    for number, doc_id, _ in rows(path, line_reader.opened):
+        if doc_id in seen:
+            raise FormatError(f"document '{shown(doc_id, 80)}' stands twice", where=at(path, number))
+        seen.add(doc_id)
+    raise FormatError("two of its ids cannot be told apart by their hashes", where=str(path))

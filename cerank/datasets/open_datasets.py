@@ -1,0 +1,175 @@
+"""From a dataset's name to the dataset: pydocs, a short name, an ir_datasets id, or a local folder, whole or in part.
+
+Invariant: opening a dataset either gives all of it, strictly checked, or one error that says where the mistake is.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+
+from cerank.datasets import aliases
+from cerank.datasets.dataset import CATALOGUE, Dataset, part_of
+from cerank.datasets.local_folders import open_folder
+from cerank.datasets.pydocs import SPLITS, materialise
+from cerank.errors import UsageError
+from cerank.files.line_reader import io_mistake, local_path
+from cerank.registry import nearest
+from cerank.text.safe_text import shown
+from cerank.trec.open_run import run_at
+from cerank.trec.rows import RunFile
+
+_PART = re.compile(r"(?P<name>.*?)(?P<part>\[[^\[\]]*:[^\[\]]*\])?", re.DOTALL)
+_PYDOCS_IS = (
+    "known-item search in the documentation of the installed Python's standard library: a query is the summary of one "
+    "docstring, and that docstring's object is its only relevant document. For trying things out and for tests; not a "
+    "test collection of the field, and figures on it compare with nothing published"
+)
+
+
+class DatasetEntry(msgspec.Struct, frozen=True):
+    """A line in the list of datasets."""
+
+    name: str
+    description: str
+
+
+class DatasetDescription(msgspec.Struct, frozen=True, kw_only=True):
+    """All that can be said of a dataset without ranking anything."""
+
+    name: str
+    description: str
+    location: str
+    documents: int
+    queries: int
+    judgements: int  # rows of the qrels
+    grades: tuple[tuple[int, int], ...]  # (grade, rows), ascending
+    judged_without_text: int | None  # different documents in the qrels that have no text; None: not counted
+    runs: tuple[str, ...]
+    fingerprint: str
+
+
+def _is_path(name: str) -> bool:
+    if name.startswith(("./", "../", "~", "/")) or name in {".", ".."} or Path(name).is_absolute():
+        return True
+    separators = {os.sep, os.altsep or os.sep}
+    return any(mark in name for mark in separators) and local_path(name.partition("#")[0]).exists()
+
+
+def _open_pydocs(name: str, cache: Path) -> Dataset:
+    split = name.partition("/")[2]
+    if split not in SPLITS:
+        raise UsageError(
+            f"no dataset is called '{shown(name, 120)}'", hint=nearest(name, [f"pydocs/{s}" for s in SPLITS])
+        )
+    return open_folder(materialise(cache) / split, "", name, _PYDOCS_IS, cache=cache)
+
+
+def _open_folder(name: str, cache: Path) -> Dataset:
+    path, split = local_path(name), ""
+    if "#" in name and not path.is_dir():
+        before, _, split = name.rpartition("#")
+        path = local_path(before)
+    try:
+        return open_folder(path, split, name, cache=cache)
+    except OSError as error:
+        raise io_mistake(path, error) from error
+
+
+def _open_whole(name: str, cache: Path) -> Dataset:
+    if "\0" in name or not name.strip():
+        raise UsageError(f"'{shown(name, 120)}' cannot be the name of a dataset")
+    if name == "pydocs" or name.startswith("pydocs/"):
+        return _open_pydocs(name, cache)
+    if _is_path(name):
+        return _open_folder(name, cache)
+    from cerank.datasets.irds import open_catalogued
+
+    found = open_catalogued(aliases.id_of(name), cache)
+    return _with_placed(replace(found, name=name), cache)
+
+
+def _with_placed(dataset: Dataset, cache: Path) -> Dataset:
+    """The dataset with the runs that a person placed for it; those it brings itself go before them."""
+    placed = aliases.placed_runs(dataset.name, cache)
+    brought, reader = dataset.runs, dataset.reader
+
+    def read(run: str) -> RunFile:
+        return reader(run) if run in brought else run_at(placed[run], cache)
+
+    runs = (*brought, *(run for run in placed if run not in brought))
+    return replace(dataset, runs=runs, reader=read, place=str(aliases.run_folders(dataset.name, cache)[0]))
+
+
+def whole_and_part(name: str) -> tuple[str, str]:
+    """A dataset's name without its part, and the part: "x[:60%]" is ("x", "[:60%]"); "" where it has none."""
+    match = _PART.fullmatch(name)
+    return (match["name"], match["part"] or "") if match else (name, "")
+
+
+def open_dataset(name: str, cache: Path) -> Dataset:
+    """The dataset called `name`.
+
+    Args:
+        name: `pydocs/train`, `pydocs/validation` or `pydocs/test`; a folder (starts with `./`, `../`, `~` or `/`, or
+            holds a separator and exists), `FOLDER#SPLIT` for its other qrels; a short name such as `dl19`; else an
+            ir_datasets id. Any of them may end in a part of its judged queries: `[:60%]`, `[60%:80%]`, `[80%:]`,
+            `[:100]`.
+        cache: folder where built datasets are kept, and where runs are placed for datasets of the catalogue.
+
+    Raises:
+        UsageError: no such dataset, split or part.
+        MissingError: its files are not here and could not be fetched.
+        FormatError: a malformed file, with file:line.
+    """
+    whole, part = whole_and_part(name)
+    dataset = replace(_open_whole(whole, cache), cache=cache)
+    return part_of(dataset, part) if part else dataset
+
+
+def catalogue() -> list[DatasetEntry]:
+    """The datasets that come with cerank or have a short name; `search` looks through ir_datasets' too."""
+    own = [DatasetEntry(f"pydocs/{split}", f"{split} queries of pydocs: {_PYDOCS_IS}") for split in SPLITS]
+    return own + [
+        DatasetEntry(one.name, f"{one.description}; {', '.join(one.measures)}; {one.id}")
+        for one in aliases.NAMED.values()
+    ]
+
+
+def measures_of(dataset: Dataset) -> tuple[str, ...]:
+    """What is measured on the dataset where a recipe says "auto"."""
+    grades = (grade for row in dataset.qrels.values() for grade in row.values())
+    return aliases.declared_measures(dataset.name, max(grades, default=0))
+
+
+def search(text: str) -> list[DatasetEntry]:
+    """The ir_datasets ids with every word of `text` in them, and what each brings; imports ir_datasets."""
+    from cerank.datasets.irds import search_catalogue
+
+    return [DatasetEntry(name, kinds) for name, kinds in search_catalogue(text)]
+
+
+def describe(name: str, cache: Path) -> DatasetDescription:
+    """Counts and fingerprint of a dataset; opens it, and raises as `open_dataset`.
+
+    Judged documents without text are counted in folders only: in the catalogue it would fetch whole collections.
+    """
+    dataset = open_dataset(name, cache)
+    grades = Counter(grade for row in dataset.qrels.values() for grade in row.values())
+    return DatasetDescription(
+        name=dataset.name,
+        description=dataset.description,
+        location=dataset.location,
+        documents=len(dataset.documents),
+        queries=len(dataset.queries),
+        judgements=sum(grades.values()),
+        grades=tuple(sorted(grades.items())),
+        judged_without_text=None if dataset.location == CATALOGUE else dataset.judged_without_text(),
+        runs=dataset.runs,
+        fingerprint=dataset.fingerprint(),
+    )

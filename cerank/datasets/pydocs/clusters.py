@@ -1,0 +1,87 @@
+"""Docstrings that say nearly the same, brought together, so that no split learns what another is asked.
+
+Invariant: a cluster lies in one split as a whole, and its split is a hash of its own words, stable across versions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+
+from cerank.datasets.pydocs.docstrings import Docstring, words
+
+SUMMARY_JACCARD = 0.75  # share of common words from which two summaries ask the same
+TEXT_JACCARD = 0.5  # share of common word trigrams from which two texts say the same
+SPLIT_SHARES = (("test", 0.25), ("validation", 0.11))  # of clusters; the rest trains
+
+
+def near_pairs(sets: Sequence[frozenset[str]], threshold: float) -> Iterator[tuple[int, int]]:
+    """Every pair of sets whose Jaccard similarity reaches the threshold (prefix filtering)."""
+    frequency = Counter(item for members in sets for item in members)
+    index: defaultdict[str, list[int]] = defaultdict(list)
+    for number in sorted(range(len(sets)), key=lambda i: (len(sets[i]), i)):
+        members = sets[number]
+        rarest = sorted(members, key=lambda item: (frequency[item], item))
+        candidates: set[int] = set()
+        for item in rarest[: len(members) - math.ceil(threshold * len(members)) + 1]:
+            candidates.update(index[item])
+            index[item].append(number)
+        for other in sorted(candidates):
+            common = len(members & sets[other])
+            if common >= threshold * (len(members) + len(sets[other]) - common):
+                yield other, number
+
+
+def _shingles(text: str) -> frozenset[str]:
+    """The word trigrams of a text; the text itself where it is shorter."""
+    found = words(text)
+    if not found:
+        return frozenset()
+    if len(found) < 3:
+        return frozenset([" ".join(found)])
+    return frozenset(" ".join(found[i : i + 3]) for i in range(len(found) - 2))
+
+
+def cluster(docstrings: Sequence[Docstring]) -> list[int]:
+    """The cluster of every docstring: near-equal summaries, or near-equal texts, share one."""
+    parent = list(range(len(docstrings)))
+
+    def find(item: int) -> int:
+        while parent[item] != item:
+            parent[item] = parent[parent[item]]
+            item = parent[item]
+        return item
+
+    views: list[tuple[list[frozenset[str]], float]] = [
+        ([frozenset(words(d.summary)) for d in docstrings], SUMMARY_JACCARD),
+        ([_shingles(" ".join((d.summary, *d.body))) for d in docstrings], TEXT_JACCARD),
+        ([_shingles(" ".join(d.body)) for d in docstrings], TEXT_JACCARD),
+    ]
+    for sets, threshold in views:
+        for one, other in near_pairs(sets, threshold):
+            low, high = sorted((find(one), find(other)))
+            parent[high] = low
+    return [find(item) for item in range(len(docstrings))]
+
+
+def _split_of(key: str) -> str:
+    """The split of the cluster whose canonical summary this is."""
+    place = int.from_bytes(hashlib.sha256(key.encode()).digest()[:6], "big") / 2**48
+    for split, share in SPLIT_SHARES:
+        if place < share:
+            return split
+        place -= share
+    return "train"
+
+
+def assign_splits(docstrings: Sequence[Docstring]) -> list[str]:
+    """The split of every docstring: whole clusters, by a hash of their first summary."""
+    clusters = cluster(docstrings)
+    canonical: dict[int, str] = {}
+    for docstring, number in zip(docstrings, clusters, strict=True):
+        key = " ".join(words(docstring.summary))
+        canonical[number] = min(key, canonical.get(number, key))
+    splits = {number: _split_of(key) for number, key in canonical.items()}
+    return [splits[number] for number in clusters]

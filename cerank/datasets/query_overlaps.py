@@ -1,0 +1,133 @@
+"""Queries that stand in two parts of a recipe: a stage's training, its validation, another stage's, a test set.
+
+Invariant: nothing is taken out here; what is shared is counted and named, and training on test queries is refused.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Mapping
+
+import msgspec
+
+from cerank.datasets.dataset import Dataset
+from cerank.errors import RecipeError
+from cerank.recipes.schema import Recipe
+from cerank.text.safe_text import shown
+
+TRAINING, VALIDATION, TEST = "training", "validation", "test"
+_NAMED = 3  # shared queries that are written out
+
+# Two collections of short texts share a few by chance ("args: address: a string"): up to this share of a test set is
+# told and not refused. A test query by its own id in its own collection is no chance.
+BY_CHANCE = 0.01
+
+
+class Part(msgspec.Struct, frozen=True):
+    """One use of a dataset's queries."""
+
+    role: str  # TRAINING, VALIDATION or TEST
+    dataset: str
+    stages: tuple[str, ...] = ()  # that learn from it
+
+    def __str__(self) -> str:
+        return f"{self.role} of {', '.join(self.stages)}" if self.stages else f"{self.role} on {self.dataset}"
+
+
+class Overlap(msgspec.Struct, frozen=True):
+    """Two parts of a recipe that share queries."""
+
+    left: Part
+    right: Part
+    shared: int  # queries of the right part that the left part has, by either way
+    of: int  # queries of the right part
+    by_id: int  # the same id in the same collection of documents
+    by_text: int  # the same text but for case, punctuation, and white space
+    examples: tuple[str, ...]
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether test queries are learnt from, or choose checkpoints, beyond a few texts that are alike by chance."""
+        is_told = self.by_id == 0 and self.shared <= BY_CHANCE * self.of
+        return self.right.role == TEST and self.left.role != TEST and not is_told
+
+    def __str__(self) -> str:
+        return (
+            f"{self.shared} of the {self.of} queries of {self.right} are in {self.left}, too: "
+            f"{self.by_id} by id, {self.by_text} by text, such as "
+            + ", ".join(f"'{shown(text, 60)}'" for text in self.examples)
+        )
+
+
+def normalised(text: str) -> str:
+    """The text in one case, without punctuation, words one space apart: what makes two queries the same query."""
+    return " ".join(re.findall(r"\w+", unicodedata.normalize("NFKC", text).casefold()))
+
+
+def parts(recipe: Recipe) -> tuple[Part, ...]:
+    """The uses of queries in a recipe; stages that learn from one dataset are one part."""
+    training: dict[str, list[str]] = {}
+    for name, stage in recipe.chained():
+        training.setdefault(stage.dataset or recipe.data.train, []).append(name)
+    found = [Part(TRAINING, dataset, tuple(stages)) for dataset, stages in training.items()]
+    return (*found, Part(VALIDATION, recipe.data.validation), *(Part(TEST, test) for test in recipe.data.test))
+
+
+def overlaps(recipe: Recipe, datasets: Mapping[str, Dataset]) -> tuple[Overlap, ...]:
+    """Every two parts that share queries, in the order of the recipe.
+
+    Two test sets may share what they like, and stages that learn from one dataset share it by design: neither is told.
+
+    Args:
+        recipe: complete.
+        datasets: its datasets by name.
+    """
+    queries = {part.dataset: _Queries(datasets[part.dataset]) for part in parts(recipe)}
+    every = parts(recipe)
+    found = []
+    for at, left in enumerate(every):
+        for right in every[at + 1 :]:
+            if left.role == right.role == TEST:
+                continue
+            overlap = _overlap(left, right, queries[left.dataset], queries[right.dataset])
+            found += [overlap] if overlap else []
+    return tuple(found)
+
+
+def refuse(found: tuple[Overlap, ...], recipe: Recipe) -> None:
+    """Refuses a recipe that learns from test queries or chooses by them, unless it is forced.
+
+    Raises:
+        RecipeError: naming each such overlap.
+    """
+    bad = [str(overlap) for overlap in found if overlap.is_refused]
+    if bad and "shared_queries" not in recipe.force:
+        hint = 'use other parts, such as [:80%] and [80%:], or let it pass with force = ["shared_queries"]'
+        raise RecipeError("\n".join(bad), where=f"recipe {recipe.name}", hint=hint)
+
+
+class _Queries:
+    """A dataset's queries as they are compared."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.texts = dataset.queries
+        self.collection = dataset.documents.fingerprint()
+        self.plain = {query: normalised(text) for query, text in dataset.queries.items()}
+        self.known = set(self.plain.values()) - {""}
+
+
+def _overlap(left: Part, right: Part, ours: _Queries, theirs: _Queries) -> Overlap | None:
+    by_id = {query for query in theirs.texts if query in ours.texts} if ours.collection == theirs.collection else set()
+    by_text = {query for query, text in theirs.plain.items() if text in ours.known}
+    shared = [query for query in theirs.texts if query in by_id or query in by_text]
+    if not shared:
+        return None
+    examples = tuple(theirs.texts[query] for query in shared[:_NAMED])
+    return Overlap(left, right, len(shared), len(theirs.texts), len(by_id), len(by_text), examples)
+
+
+class Shared(msgspec.Struct, frozen=True):
+    """What a run found shared when it started, as its record."""
+
+    overlaps: tuple[Overlap, ...]

@@ -1,0 +1,213 @@
+"""A comparison as flat rows for any kind of table, with the lines that belong under it; formatting is the reader's.
+
+Invariant: every number comes out of the comparison as it is; nothing is computed again.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from cerank.evaluation.compare import Comparison, Row
+from cerank.evaluation.diagnostics import Note
+from cerank.evaluation.significance import estimate_of
+from cerank.evaluation.systems import Condition, System
+from cerank.evaluation.verdicts import explain, shown
+from cerank.text.safe_text import counted
+
+METHODS = {
+    "auto": "no method",
+    "holm": "Holm's correction",
+    "bh": "Benjamini and Hochberg's false discovery rate",
+    "bonferroni": "Bonferroni's correction",
+    "max-t": "the step-down maximum statistic of flipped signs",
+    "none": "no correction",
+}
+MANY_MISSING = 0.05  # share of queries without results above which a verdict says so in its own cell
+LEGEND = "d_z: mean difference / its sd over queries; W/T/L: queries won, tied, lost by the system of the row"
+
+
+class SummaryRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of a table: a system in a condition; the baseline's own line has no difference."""
+
+    dataset: str
+    first_stage: str
+    measure: str
+    system: str
+    mean: float
+    queries: int
+    missing: int
+    seeds: int
+    against: str = ""  # the system it is compared with
+    difference: float | None = None
+    low: float | None = None  # at the comparison's confidence, one interval by itself, within the measure's range
+    high: float | None = None
+    p: float | None = None  # by the test that `basis` names, unadjusted
+    p_corrected: float | None = None
+    basis: str | None = None  # "t", "sign flips", "exact sign flips", "seeds"
+    sd: float | None = None  # of the per-query differences
+    error: float | None = None  # standard error of the difference; under a claim about recipes, with their seeds
+    t: float | None = None
+    df: float | None = None
+    effect: float | None = None  # it, and wins to losses, are of checkpoints: none under a claim about recipes
+    effect_low: float | None = None
+    effect_high: float | None = None
+    wins: int | None = None
+    ties: int | None = None
+    losses: int | None = None
+    margin: float | None = None
+    is_margin_declared: bool | None = None  # before the run
+    p_equivalence: float | None = None  # unadjusted
+    p_equivalence_corrected: float | None = None
+    judged_low: float | None = None  # simultaneous with those of the other rows, at the level after correction
+    judged_high: float | None = None
+    judged_level: float | None = None
+    equivalence_low: float | None = None  # the interval that TOST asks to lie within the margin, after correction
+    equivalence_high: float | None = None
+    equivalence_level: float | None = None
+    detectable: float | None = None  # for "cannot tell": a true difference seen with 80 % power
+    queries_for_difference: int | None = None  # to see a true difference as large as the margin with 80 % power
+    queries_for_margin: int | None = None  # to show equivalence with 80 % power, were the true difference 0
+    verdict: str = ""
+
+
+def summary(comparison: Comparison) -> tuple[SummaryRow, ...]:
+    """For each condition and measure: each baseline's line, then its rows; with all pairs, one for each pair.
+
+    Of stages: the first stage's line, then each stage against the one before it, then against the first stage.
+    """
+    systems = {system.label: system for system in comparison.systems}
+    out = []
+    for condition in comparison.conditions:
+        for measure in comparison.measures:
+            rows = [row for row in comparison.rows if (row.condition, row.measure) == (condition, measure)]
+            if comparison.terms.pairs == "stages":
+                out.append(_plain(systems[comparison.baseline], condition, measure))
+                out.extend(_compared(systems[row.right], row) for row in rows)
+                continue
+            for left in dict.fromkeys(row.left for row in rows):
+                if comparison.terms.pairs == "baseline":
+                    out.append(_plain(systems[left], condition, measure))
+                out.extend(_compared(systems[row.right], row) for row in rows if row.left == left)
+    return tuple(out)
+
+
+def footnotes(comparison: Comparison) -> tuple[str, ...]:
+    """What stands under a table: family and method, margins chosen late, data to beware of; each line once."""
+    terms = comparison.terms
+    lines = [family(comparison)]
+    for measure, margin in terms.margins.items():
+        when = f"declared {margin.declared or 'before the run'}" if margin.before else "chosen after the results"
+        lines.append(f"margin for {measure}: ±{margin.value:g}, {when} ({margin.source})")
+    if any(row.judgment.is_late for row in comparison.rows):
+        lines.append("†: this verdict rests on a margin that was chosen after the results")
+    alpha = 1 - terms.confidence
+    lost = [row for row in comparison.rows if row.judgment.p <= alpha and not row.judgment.is_different]
+    if lost:
+        names = ", ".join(f"{row.right} against {row.left} by {row.measure} on {row.condition}" for row in lost)
+        lines.append(
+            f"p < {alpha:.2g} by itself, but not after adjusting for {counted(comparison.family, 'comparison')}: "
+            f"{names}; the verdicts use the adjusted p"
+        )
+    noted = [f"{_about(row, note)}: {note.text}" for row in comparison.rows for note in row.notes]
+    return tuple(dict.fromkeys(lines + noted))
+
+
+def family(comparison: Comparison) -> str:
+    """How many comparisons share one error rate, and by what method."""
+    terms, size = comparison.terms, comparison.family
+    rate = f"{100 * (1 - terms.confidence):.3g} %"
+    many = counted(size, "comparison")
+    if comparison.method == "none":
+        return f"{many}, unadjusted: each verdict by itself errs in at most {rate}"
+    if size == 1:
+        return f"{many}: the chance of a false verdict is at most {rate}"
+    if comparison.method == "bh":
+        return f"{many}: of the differences found at most {rate} are expected to be false (Benjamini and Hochberg)"
+    how = {
+        "holm": "Holm's correction",
+        "bonferroni": "Bonferroni's correction",
+        "max-t": (
+            f"step-down max-t: signs of whole queries are flipped {terms.rounds:,} times, and the largest |t| is the "
+            "yardstick"
+        ),
+    }[comparison.method]
+    return f"{many}: the chance of any false verdict among them all is at most {rate} ({how})"
+
+
+def shown_verdict(row: Row) -> str:
+    """The verdict as a table's cell has it: its direction, † for a late margin, and how much of the data is missing."""
+    text = shown(row.judgment, row.paired.difference)
+    missing = len({*row.missing_left, *row.missing_right})
+    return f"{text} ({missing} of {row.paired.n} queries missing)" if missing > MANY_MISSING * row.paired.n else text
+
+
+def _about(row: Row, note: Note) -> str:
+    """What a note is about: one row, one measure, or all of a condition."""
+    if note.kind in {"zeros", "common", "identical"}:
+        return f"{row.right} against {row.left} by {row.measure} on {row.condition}"
+    return f"{row.measure} on {row.condition}" if note.kind == "answerless" else str(row.condition)
+
+
+def reasons(comparison: Comparison) -> tuple[str, ...]:
+    """One sentence a row: who against whom, where, the verdict and what it rests on."""
+    return tuple(
+        f"{row.right} against {row.left}, {row.measure} on {row.condition}: {explain(row.judgment, row.limits)}"
+        for row in comparison.rows
+    )
+
+
+def _plain(system: System, condition: Condition, measure: str) -> SummaryRow:
+    at = next(entry for entry in system.measured if entry.condition == condition)
+    values = at.values[measure]
+    return SummaryRow(
+        dataset=condition.dataset,
+        first_stage=condition.first_stage,
+        measure=measure,
+        system=system.label,
+        mean=sum(values.values()) / len(values),
+        queries=len(values),
+        missing=len(at.missing),
+        seeds=max(len(system.members), 1),
+    )
+
+
+def _compared(system: System, row: Row) -> SummaryRow:
+    found, judgment = row.paired, row.judgment
+    line = _plain(system, row.condition, row.measure)
+    estimate = estimate_of(found) if row.recipes is None else row.recipes.estimate
+    is_of_checkpoints = row.recipes is None
+    return msgspec.structs.replace(
+        line,
+        mean=found.mean_right,
+        against=row.left,
+        difference=found.difference,
+        low=row.low,
+        high=row.high,
+        p=judgment.p,
+        p_corrected=row.p_corrected,
+        basis=judgment.basis,
+        sd=found.sd,
+        error=estimate.error,
+        t=estimate.difference / estimate.error if estimate.error else None,
+        df=estimate.df,
+        effect=found.effect if is_of_checkpoints else None,
+        effect_low=row.effect.low if row.effect and is_of_checkpoints else None,
+        effect_high=row.effect.high if row.effect and is_of_checkpoints else None,
+        wins=found.wins if is_of_checkpoints else None,
+        ties=found.ties if is_of_checkpoints else None,
+        losses=found.losses if is_of_checkpoints else None,
+        margin=judgment.margin.value if judgment.margin else None,
+        is_margin_declared=judgment.margin.before if judgment.margin else None,
+        p_equivalence=judgment.p_equivalence,
+        p_equivalence_corrected=judgment.p_equivalence_corrected,
+        judged_low=judgment.low,
+        judged_high=judgment.high,
+        judged_level=judgment.level,
+        equivalence_low=judgment.equivalence_low,
+        equivalence_high=judgment.equivalence_high,
+        equivalence_level=judgment.equivalence_level,
+        detectable=judgment.detectable,
+        queries_for_difference=judgment.queries_for_difference,
+        queries_for_margin=judgment.queries_for_margin,
+        verdict=row.verdict,
+    )

@@ -1,0 +1,153 @@
+"""What a reader must know of the data beside a table: unjudged documents, ties, depth, queries no one can answer.
+
+Invariant: it reports and never repairs; no query or document is dropped here.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from cerank.core.rankings import Ranking, float32_below
+from cerank.evaluation import measures as by_name
+from cerank.text.safe_text import counted
+
+GAP = 0.05  # difference in judged shares above which unjudged documents may explain a difference
+GRADED = 3  # largest grade from which on grade 1 is no more than related, as in TREC DL
+MANY_ZEROS = 0.5  # share of zero differences above which few queries carry the comparison
+
+
+class Facts(msgspec.Struct, frozen=True, kw_only=True):
+    """What one ranking is like on one set of qrels."""
+
+    judged: dict[str, float]  # measure -> mean share of judged documents down to its cutoff (10 where it has none)
+    answerless: dict[str, int]  # measure -> queries in whose qrels no document meets its threshold
+    ties: float  # share of neighbours in the top 10 whose scores lie one float32 apart: ties that were broken
+    largest: int = 0  # grade in the qrels
+    shallowest: int  # documents ranked for the query with fewest, among those ranked
+    deepest: int
+
+
+class Note(msgspec.Struct, frozen=True):
+    """One thing to say under a table about one comparison."""
+
+    kind: str  # such as "missing", "ignored", "judged", "answerless", "ties", "depth", "zeros", "one seed"
+    text: str
+
+
+def facts(names: Sequence[str], qrels: by_name.Qrels, ranking: Ranking) -> Facts:
+    """The facts of a ranking; `names` are canonical measures."""
+    ranked = [query for query in qrels if ranking.get(query)]
+    depths = [len(ranking[query]) for query in ranked]
+    shapes = {name: by_name.shape(name) for name in names}
+    return Facts(
+        judged={
+            name: 1.0 if by_name.is_condensed(name) else _judged(qrels, ranking, ranked, shape.cutoff or 10)
+            for name, shape in shapes.items()
+        },
+        answerless={name: len(answerless(qrels, shape.rel)) for name, shape in shapes.items()},
+        ties=_ties(ranking, ranked),
+        largest=max((grade for judged in qrels.values() for grade in judged.values()), default=0),
+        shallowest=min(depths, default=0),
+        deepest=max(depths, default=0),
+    )
+
+
+def answerless(qrels: by_name.Qrels, rel: int = 1) -> tuple[str, ...]:
+    """Queries without a document of grade `rel` or more; they score 0 for everyone and shrink differences and sd."""
+    return tuple(query for query, judged in qrels.items() if max(judged.values(), default=0) < rel)
+
+
+def notes(
+    measure: str, left: tuple[str, Facts | None], right: tuple[str, Facts | None], *, n: int, zeros: int
+) -> tuple[Note, ...]:
+    """What is to be said of one comparison; each side is a label and its facts, if known.
+
+    Args:
+        n: queries compared.
+        zeros: of them with the same score on both sides.
+    """
+    out = []
+    if zeros > MANY_ZEROS * n:
+        rest = counted(n - zeros, "query")
+        text = f"{zeros} of {counted(n, 'query')} have the same score in both"
+        out.append(Note("zeros", f"{text}; the whole difference comes from {rest}" if n > zeros else text))
+    (left_label, first), (right_label, second) = left, right
+    if first is None or second is None:
+        return tuple(out)
+    if first.answerless.get(measure):
+        count = first.answerless[measure]
+        out.append(
+            Note(
+                "answerless",
+                f"{count} of {counted(n, 'query')} without a relevant document: they score 0 for every system",
+            )
+        )
+    if first.largest >= GRADED and (other := by_name.is_of_grade_one(measure)):
+        text = f"{measure} counts grade 1 as relevant, of grades up to {first.largest}; TREC DL counts 2: {other}"
+        out.append(Note("grade", text))
+    shares = first.judged.get(measure, 1.0), second.judged.get(measure, 1.0)
+    if abs(shares[0] - shares[1]) > GAP:
+        out.append(Note("judged", _of_judged(by_name.shape(measure).cutoff or 10, left_label, right_label, shares)))
+    for label, fact in ((left_label, first), (right_label, second)):
+        if fact.ties > 0:
+            share = f"{100 * fact.ties:.1f} % of the neighbouring scores of '{label}' in the top 10"
+            out.append(Note("ties", f"{share} are equal or one float32 apart"))
+    if (first.shallowest, first.deepest) != (second.shallowest, second.deepest):
+        depths = [f"{f.shallowest}-{f.deepest}" for f in (first, second)]
+        out.append(
+            Note(
+                "depth",
+                f"unequal depth: '{left_label}' ranks {depths[0]} documents, '{right_label}' {depths[1]}",
+            )
+        )
+    return tuple(out)
+
+
+def _of_judged(depth: int, left: str, right: str, shares: tuple[float, float]) -> str:
+    """The judged shares of both sides; it names no measure, so that several measures of one depth say it once."""
+    parts = [f"{100 * share:.0f} % of '{label}'" for share, label in zip(shares, (left, right), strict=True)]
+    loser = left if shares[0] < shares[1] else right
+    return (
+        f"judged documents in the top {depth}: {parts[0]}, {parts[1]}; unjudged ones count as not relevant, which may "
+        f"cost '{loser}', and --condensed measures without them"
+    )
+
+
+def merged(facts_of_seeds: Sequence[Facts | None]) -> Facts | None:
+    """The facts of several seeds as one: mean shares, extreme depths; None where one is unknown."""
+    known = [fact for fact in facts_of_seeds if fact is not None]
+    if not known or len(known) < len(facts_of_seeds):
+        return None
+    return Facts(
+        judged=_mean([fact.judged for fact in known]),
+        answerless=known[0].answerless,
+        ties=sum(fact.ties for fact in known) / len(known),
+        largest=known[0].largest,
+        shallowest=min(fact.shallowest for fact in known),
+        deepest=max(fact.deepest for fact in known),
+    )
+
+
+def condensed(names: Sequence[str]) -> tuple[str, ...]:
+    """The same measures over judged documents only; those that cannot differ as they are."""
+    return tuple(by_name.condensed(name) for name in names)
+
+
+def _mean(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    return {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]}
+
+
+def _judged(qrels: by_name.Qrels, ranking: Ranking, ranked: Sequence[str], cutoff: int) -> float:
+    """Mean share over the ranked queries, as ir_measures' Judged counts it: over the documents there are."""
+    shares = [
+        sum(doc in qrels[query] for doc in ranking[query][:cutoff]) / len(ranking[query][:cutoff]) for query in ranked
+    ]
+    return sum(shares) / len(shares) if shares else 0.0
+
+
+def _ties(ranking: Ranking, ranked: Sequence[str]) -> float:
+    neighbours = [pair for query in ranked for pair in itertools.pairwise(ranking.scores(query)[:10])]
+    return sum(low == float32_below(high) for high, low in neighbours) / len(neighbours) if neighbours else 0.0

@@ -1,0 +1,78 @@
+"""Which large files were made into maps, known again by size and time, so that gigabytes are not hashed at every start.
+
+Invariant: a file that was written to since, by anything that leaves its time to the system, is not known.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+from cerank.errors import HeldError
+from cerank.files import disk
+from cerank.files.lease import Lease
+from cerank.files.line_reader import io_mistake
+
+
+class Stamp(msgspec.Struct, frozen=True):
+    """A file as it was when its content was taken; one that still has this stamp is not hashed again."""
+
+    path: str
+    size: int
+    modified: int  # nanoseconds
+    inode: int
+    sha256: str = ""
+
+
+def stamp_of(path: Path) -> Stamp:
+    """The file's stamp, its hash left open.
+
+    Raises:
+        MissingError, UsageError: it is not there, or cannot be looked at.
+    """
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise io_mistake(path, error) from error
+    return Stamp(os.path.realpath(path), status.st_size, status.st_mtime_ns, status.st_ino)
+
+
+def named(path: Path) -> str:
+    """A name for what belongs to the file at this place."""
+    return hashlib.sha256(os.fsencode(os.path.realpath(path))).hexdigest()[:32]
+
+
+def known_sha256(path: Path, room: Path) -> str:
+    """The hash of a file that was kept in `room` and has not changed since, by its size and time; else ""."""
+    try:
+        found = msgspec.json.decode((room / f"{named(path)}.stamp").read_bytes(), type=Stamp)
+    except (OSError, ValueError):
+        return ""
+    return found.sha256 if msgspec.structs.replace(found, sha256="") == stamp_of(path) else ""
+
+
+def keep(path: Path, room: Path, stamp: Stamp) -> None:
+    """Notes that the file with this stamp was made into something in `room`."""
+    disk.write(room / f"{named(path)}.stamp", msgspec.json.encode(stamp))
+
+
+@contextlib.contextmanager
+def turn(path: Path, room: Path) -> Iterator[None]:
+    """Waits until no other process is at the same file in `room`; the lock dies with its holder."""
+    disk.make_folder(room)
+    while True:
+        try:
+            lease = Lease.take(room / f"{named(path)}.lock", datetime.now(UTC))
+        except HeldError:
+            time.sleep(0.5)
+            continue
+        with lease:
+            yield
+            return

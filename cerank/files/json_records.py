@@ -1,0 +1,158 @@
+"""Frozen records to JSON and back.
+
+Invariant: what is written can be read back as the same record; a number that JSON cannot say is refused, not nulled.
+A record carries the CRC-32 of its own bytes, so that a changed bit is seen where the JSON is still JSON; one without
+it (an older release's, or made by hand) is believed.
+"""
+
+from __future__ import annotations
+
+import zlib
+from datetime import UTC, datetime
+from pathlib import Path
+from types import UnionType
+from typing import TypeVar
+
+import msgspec
+
+from cerank.errors import RunFailedError
+from cerank.files import disk
+from cerank.files.disk import DamagedError
+from cerank.files.safe_open import read_file
+
+R = TypeVar("R")
+S = TypeVar("S", bound=msgspec.Struct)
+UNREADABLE = (ValueError, RecursionError)  # all that msgspec raises for bytes that are not the record asked for
+
+
+def timestamp(now: datetime) -> str:
+    """`now` in UTC as ISO 8601 with seconds, such as 2026-11-23T10:43:31+00:00.
+
+    Raises:
+        ValueError: `now` has no time zone; a fault of the program.
+    """
+    if now.tzinfo is None:
+        raise ValueError("a time without its zone")
+    return now.astimezone(UTC).isoformat(timespec="seconds")
+
+
+def _sayable(value: object) -> object:
+    """`value` with half characters (undecodable bytes in file names) written out, such as \\udcff; UTF-8 has none."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, dict):
+        return {_sayable(key): _sayable(item) for key, item in value.items()}
+    return [_sayable(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def encoded(record: R, decoder: msgspec.json.Decoder[R], where: str) -> bytes:
+    """`record` as one line of JSON without its line feed.
+
+    Raises:
+        RunFailedError: it holds NaN or an infinity, or is not of the decoder's kind.
+    """
+    try:
+        data = _ENCODER.encode(record)
+    except UnicodeEncodeError:
+        record = msgspec.convert(_sayable(msgspec.to_builtins(record)), decoder.type)
+        data = _ENCODER.encode(record)
+    try:
+        is_same = decoder.decode(data) == record
+    except UNREADABLE:
+        is_same = False
+    if not is_same:  # msgspec writes NaN and infinities as null, without a word
+        raise RunFailedError(f"a {type(record).__name__} holds a number that is not finite", where=where)
+    return data
+
+
+_ENCODER = msgspec.json.Encoder()
+_MARK = b',"crc":"'
+_TAIL = len(_MARK) + 8 + 2  # bytes that `stamped` adds before the last bracket, and that bracket
+
+
+def stamped(data: bytes) -> bytes:
+    """One JSON object with a last member "crc": the CRC-32 of the bytes before it, 8 hex digits."""
+    body = data[:-1]
+    return body + _MARK + b'%08x"}' % zlib.crc32(body) if body != b"{" else data
+
+
+def is_sound(line: bytes) -> bool:
+    """Whether a line, without its line feed, holds the bytes that were stamped; True for one without a stamp."""
+    return line[-_TAIL:-10] != _MARK or line[-10:-2] == b"%08x" % zlib.crc32(line[:-_TAIL])
+
+
+def is_stamped(line: bytes) -> bool:
+    """Whether a line carries a stamp that fits."""
+    return line[-_TAIL:-10] == _MARK and is_sound(line)
+
+
+def _unstamped(data: bytes) -> bytes:
+    """The object without its stamp.
+
+    Raises:
+        ValueError: a stamp that does not fit.
+    """
+    line = data.rstrip()
+    if not is_sound(line):
+        raise ValueError(CHANGED)
+    return line[:-_TAIL] + b"}" if line[-_TAIL:-10] == _MARK else data
+
+
+CHANGED = "its content is not what was written (crc differs)"
+
+
+def save(path: Path, record: msgspec.Struct) -> None:
+    """Make `path` hold `record`, atomically.
+
+    Raises:
+        RunFailedError: the disk refuses, or the record holds NaN or an infinity.
+    """
+    disk.write(path, bytes_of(record, str(path)))
+
+
+def bytes_of(record: msgspec.Struct, where: str) -> bytes:
+    """What `save` writes.
+
+    Raises:
+        RunFailedError: the record holds NaN or an infinity.
+    """
+    return stamped(encoded(record, msgspec.json.Decoder(type(record)), where)) + b"\n"
+
+
+def load(path: Path, kind: type[S]) -> S:
+    """The record in `path`.
+
+    Raises:
+        DamagedError: it is absent, unreadable, or not a `kind`.
+    """
+    record = load_if_there(path, kind)
+    if record is None:
+        raise DamagedError("the file is missing", where=str(path))
+    return record
+
+
+def load_if_there(path: Path, kind: type[S]) -> S | None:
+    """The record in `path`, or None where there is no such file.
+
+    Raises:
+        DamagedError: it is unreadable, or not a `kind`.
+    """
+    try:
+        return msgspec.json.decode(_unstamped(read_file(path)), type=kind)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise DamagedError(f"cannot read it: {(error.strerror or '').lower()}", where=str(path)) from error
+    except UNREADABLE as error:
+        raise DamagedError(f"not a readable {kind.__name__.lower()}: {reason(error)}", where=str(path)) from error
+
+
+def reason(error: Exception) -> str:
+    """What msgspec complains of, in the house's quotes."""
+    text = str(error).replace("`", "'")
+    return text[:1].lower() + text[1:]
+
+
+def decoder_of(kind: type[R] | UnionType) -> msgspec.json.Decoder[R]:
+    """A decoder of one record; `kind` may be a union of tagged structs."""
+    return msgspec.json.Decoder(kind)

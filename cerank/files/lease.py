@@ -1,0 +1,318 @@
+"""Who may write to a run: one worker at a time, by a lock that dies with it.
+
+Invariant: the flock is the truth; where the file system has none, or none that keeps others out, as each taking finds
+out, a claim is (`lease_files`). The owner written inside the file is advice, believed only where process id, start time
+and boot all agree.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import functools
+import os
+import signal
+import socket
+import time
+import weakref
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+
+import msgspec
+
+from cerank.errors import HeldError, RunFailedError
+from cerank.files import disk, lease_files
+from cerank.files.json_records import UNREADABLE, timestamp
+from cerank.files.safe_open import read_file
+
+NO_FLOCK = "CERANK_NO_FLOCK"  # environment: any text there stands for a file system without locks, for tests
+
+_TRIES, _PAUSE = 10, 0.005  # seconds; a reader's `is_held` shares the lock for some microseconds
+_BUSY = {errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES}
+
+
+class Owner(msgspec.Struct, frozen=True):
+    """The process that took a lease."""
+
+    pid: int
+    ticks: int  # its start, in clock ticks since boot; 0 where the system does not tell
+    boot: str  # the boot it belongs to; "" where the system does not tell
+    host: str
+    time: str = ""  # UTC, ISO 8601
+
+
+def _boot() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
+def _ticks(pid: int) -> int:
+    """When the process started, in clock ticks since boot; 0 where there is none or the system does not tell."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+        return int(stat.rpartition(")")[2].split()[19])  # the name before ")" may itself hold spaces and brackets
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
+def this_process(now: datetime | None = None) -> Owner:
+    """The owner record of the process that asks."""
+    pid = os.getpid()
+    return Owner(pid, _ticks(pid), _boot(), socket.gethostname(), timestamp(now) if now else "")
+
+
+def is_same_process(owner: Owner) -> bool:
+    """Whether the process that wrote `owner` still lives here; False where the system cannot tell."""
+    known = bool(owner.ticks and owner.boot and owner.pid > 0)
+    is_here = owner.host == socket.gethostname() and owner.boot == _boot()
+    return known and is_here and owner.ticks == _ticks(owner.pid)
+
+
+def signal_owner(owner: Owner, signum: int) -> bool:
+    """Send a signal to the owner if it is certainly that process; whether it was sent."""
+    if not is_same_process(owner):
+        return False
+    if not hasattr(os, "pidfd_open"):
+        return False  # without it the id may pass to another process between the look and the signal
+    try:
+        descriptor = os.pidfd_open(owner.pid)
+    except OSError:
+        return False
+    try:
+        if not is_same_process(owner):  # looked at again, now that the descriptor pins the process
+            return False
+        signal.pidfd_send_signal(descriptor, signum)
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
+class Lease:
+    """The right to write to a run, held until `release`, the end of a `with`, or the death of the process."""
+
+    def __init__(self, handle: disk.Handle, claim: lease_files.Claim | None = None) -> None:
+        self._handle: disk.Handle | None = handle
+        self._claim = claim
+        _close_in_children()
+        _leases.add(self)
+
+    @classmethod
+    def take(cls, path: Path, now: datetime | None = None) -> Lease:
+        """The lease in the file `path`, made if absent.
+
+        Raises:
+            HeldError: another process, or another part of this one, holds it.
+            RunFailedError: the folder is gone or not writable, or its file system has no locks.
+        """
+        handle = disk.open_append(path)
+        claim = None
+        try:
+            if not _lock(handle):
+                claim = lease_files.take(path, this_process(now), _is_alive)
+                if claim is None:
+                    raise _held(path)
+            _refuse_if_gone(handle)
+            with contextlib.suppress(RunFailedError):  # advice; a full disk must not bar the way to freeing it
+                disk.truncate(handle, 0)
+                disk.append(handle, msgspec.json.encode(this_process(now)) + b"\n")
+        except BaseException:
+            if claim is not None:
+                claim.release()
+            disk.close(handle)
+            raise
+        return cls(handle, claim)
+
+    @classmethod
+    def adopt(cls, path: Path, descriptor: int, now: datetime | None = None) -> Lease:
+        """The lease in the file `path` that the parent process took and handed over as an open descriptor."""
+        os.set_inheritable(descriptor, False)
+        handle = disk.Handle(path, descriptor)
+        with contextlib.suppress(RunFailedError):
+            disk.truncate(handle, 0)
+            disk.append(handle, msgspec.json.encode(this_process(now)) + b"\n")
+        return cls(handle, lease_files.adopt(path, this_process(now)))
+
+    @property
+    def descriptor(self) -> int:
+        """The open file that holds the lock, for a child process to inherit.
+
+        Raises:
+            ValueError: it was released; a fault of the program.
+        """
+        if self._handle is None:
+            raise ValueError("the lease was released")
+        return self._handle.descriptor
+
+    def hand_over(self, child: int = 0) -> None:
+        """Close this process's copy without unlocking: the lock lives on in the child that was given `descriptor`.
+
+        Args:
+            child: its process id, in whose name a claim goes on; without one, a claim ends.
+        """
+        if self._claim is not None and child:
+            self._claim.give(Owner(child, _ticks(child), _boot(), socket.gethostname()))
+        elif self._claim is not None:
+            self._claim.release()
+        self._forget()
+
+    def release(self) -> None:
+        """Give the lease back; a second time does nothing."""
+        if self._handle is not None:
+            handle, self._handle = self._handle, None
+            if self._claim is not None:
+                self._claim.release()
+            with contextlib.suppress(OSError):
+                fcntl.flock(handle.descriptor, fcntl.LOCK_UN)  # also frees it from under a copy in a forked child
+            disk.close(handle)
+
+    def _forget(self) -> None:
+        """Drop this process's copy of the descriptor, and with it the lock, without unlocking another process's."""
+        if self._handle is not None:
+            handle, self._handle = self._handle, None
+            with contextlib.suppress(OSError):
+                disk.close(handle)
+
+    def __enter__(self) -> Lease:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.release()
+
+
+_leases: weakref.WeakSet[Lease] = weakref.WeakSet()
+
+
+@functools.cache
+def _close_in_children() -> None:
+    def forget() -> None:
+        for lease in list(_leases):
+            lease._forget()
+
+    os.register_at_fork(after_in_child=forget)
+
+
+def has_locks(folder: Path) -> bool:
+    """Whether the file system of a folder has locks that hold: a second opening of a locked file is refused.
+
+    Raises:
+        RunFailedError: nothing can be written there.
+    """
+    probe = folder / f".locks-{os.getpid()}"
+    handle = disk.open_append(probe)
+    try:
+        return _lock(handle)
+    finally:
+        disk.close(handle)
+        disk.remove(probe)
+
+
+def _is_pretended() -> bool:
+    return bool(os.environ.get(NO_FLOCK))
+
+
+def _holds(handle: disk.Handle) -> bool:
+    """Whether the lock that was just taken keeps others out; some network file systems grant it to everyone."""
+    try:
+        other = os.open(handle.path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return True  # gone meanwhile, which is found next
+    try:
+        is_same = os.path.samestat(os.fstat(other), os.fstat(handle.descriptor))
+        fcntl.flock(other, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    else:
+        return not is_same
+    finally:
+        os.close(other)
+
+
+def _is_alive(data: bytes) -> bool | None:
+    """Whether the process that a claim names lives; None where it is on another host, or nothing can be read."""
+    try:
+        found = msgspec.json.decode(data, type=Owner)
+    except UNREADABLE:
+        return None
+    if found.host != socket.gethostname() or not (found.ticks and found.boot):
+        return None
+    return is_same_process(found)
+
+
+def _lock(handle: disk.Handle) -> bool:
+    """Takes the lock; False where the file system has none that holds."""
+    if _is_pretended():
+        return False
+    taken = taken_lock(handle.descriptor)
+    if taken is False:
+        raise _held(handle.path)
+    return taken is True and _holds(handle)
+
+
+def taken_lock(descriptor: int) -> bool | None:
+    """Whether the file's lock was taken; False where another process has it, None where the file system has none."""
+    for attempt in range(_TRIES):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in _BUSY:
+                return None
+            if attempt < _TRIES - 1:
+                time.sleep(_PAUSE)
+        else:
+            return True
+    return False
+
+
+def _held(path: Path) -> HeldError:
+    holder = owner(path)
+    who = f"pid {holder.pid} on {holder.host}" if holder else "another process"
+    hint = f"`cerank stop {path.parent.name}` asks it to stop"
+    return HeldError(f"held by {who}", where=path.parent.name, hint=hint)
+
+
+def _refuse_if_gone(handle: disk.Handle) -> None:
+    """A lock on a file that was removed meanwhile guards nothing: the next one would lock a new file."""
+    try:
+        is_same = os.path.samestat(os.fstat(handle.descriptor), handle.path.stat())
+    except OSError:
+        is_same = False
+    if not is_same:
+        raise RunFailedError("the run was removed", where=handle.path.parent.name)
+
+
+def is_held(path: Path) -> bool:
+    """Whether a live process holds the lease in `path`.
+
+    It asks by sharing the lock for a moment, which `take` sits out.
+
+    Raises:
+        RunFailedError: the file cannot be opened.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe there must hang nobody
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise RunFailedError(f"cannot read it: {(error.strerror or '').lower()}", where=str(path)) from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in _BUSY:
+            return True
+    finally:
+        os.close(descriptor)
+    return lease_files.is_held(path, _is_alive)  # where there are no locks, or none that hold
+
+
+def owner(path: Path) -> Owner | None:
+    """Who took the lease last; advice only. None where the file says nothing readable."""
+    try:
+        return msgspec.json.decode(read_file(path), type=Owner)
+    except (OSError, *UNREADABLE):
+        return None

@@ -1,0 +1,364 @@
+"""Strict, streaming reading of text files from outside: plain, gzip or Zstandard, UTF-8, one record a line.
+
+Invariant: whatever a file holds, what leaves here is a CerankError with file:line or a list of clean lines; at most
+one block and one line of a file is in memory at a time, and a packed file gives at most `RATIO` times its size.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import hashlib
+import re
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any, Protocol, TypeVar, cast
+
+import msgspec
+
+from cerank.errors import CerankError, FormatError, MissingError, UsageError
+from cerank.files.safe_open import open_file
+from cerank.text.safe_text import shown
+
+S = TypeVar("S", bound=msgspec.Struct)
+Opener = Callable[[Path], "Source"]  # opens what a path names, unpacked; see data/importing/archives.py
+
+_BLOCK = 1 << 20
+_LONGEST_LINE = 1 << 26  # 64 MiB: far beyond any document, and a bound on what a file without line ends can take
+_GZIP = b"\x1f\x8b"
+_ZST = b"\x28\xb5\x2f\xfd"
+_ZST_PIECE = 1 << 10  # compressed bytes unpacked at once; four of them may stand for 128 KiB
+RATIO = 200  # honest text packs 3 to 60 times; deflate reaches 1,032 and Zstandard 32,000
+FREE = 64 << 20  # bytes of which no ratio is asked
+_MARKS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")  # UTF-8, UTF-16 LE and BE
+# What str.split() splits at and C's isspace() does not: an id with one of these is two ids to half of the tools.
+_WIDE_SPACE = re.compile("[\x1c-\x1f\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]")
+_SEPARATORS = (b"\x1c", b"\x1d", b"\x1e", b"\x1f")
+_SPACE_OR_NUL = re.compile(r"[\s\x1c-\x1f\x00]")
+
+
+def at(path: Path, line: int) -> str:
+    """`file:line`, as every error about a file names its place."""
+    return f"{path}:{line}"
+
+
+def io_mistake(path: Path, error: OSError) -> CerankError:
+    """The error for a person when `path` cannot be opened or read."""
+    if isinstance(error, FileNotFoundError):
+        return MissingError("no such file", where=str(path))
+    reason = error.strerror or str(error)
+    return UsageError(f"cannot be read: {reason[:1].lower()}{reason[1:]}", where=str(path))
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of the file's bytes as they lie on disk, 64 hex digits.
+
+    Raises:
+        MissingError, UsageError: it is not there, or cannot be read.
+    """
+    try:
+        with open_file(path) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise io_mistake(path, error) from error
+
+
+def local_path(name: str) -> Path:
+    """The path that a person wrote, `~` expanded; it need not exist.
+
+    Raises:
+        UsageError: no path can be called so: NUL, too long, an unknown user, a folder that may not be looked into.
+    """
+    try:
+        path = Path(name).expanduser()
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            path.stat()  # not exists(), which hides a NUL
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UsageError(f"'{shown(name, 120)}' cannot be a path: {shown(error, 120)}") from error
+    return path
+
+
+class Source(Protocol):
+    """Bytes to be read in order."""
+
+    def read(self, size: int, /) -> bytes:
+        """The next bytes, about `size` of them; none at the end."""
+
+    def close(self) -> None:
+        """Closes the file behind it."""
+
+
+class Digested:
+    """A file whose bytes are hashed as they are read: the hash of what was read costs no second reading."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.digest = hashlib.sha256()
+
+    def read(self, size: int = -1, /) -> bytes:
+        """At most `size` bytes; all that are left where it is negative."""
+        data = self._file.read(size)
+        self.digest.update(data)
+        return data
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+
+
+class _Gunzipped(gzip.GzipFile):
+    """The content of a gzip file, which closes that file with itself."""
+
+    def __init__(self, file: Source) -> None:
+        super().__init__(fileobj=cast("IO[bytes]", file), mode="rb")
+        self._packed = file
+
+    def close(self) -> None:
+        super().close()
+        self._packed.close()
+
+
+class _ZstandardError(EOFError):
+    """Zstandard that cannot be unpacked."""
+
+
+class _Unpacked:
+    """The content of a Zstandard file; zstandard's own reader takes one that was cut short for a whole one."""
+
+    def __init__(self, file: Source) -> None:
+        import zstandard
+
+        self._zstandard: Any = zstandard
+        self._file, self._frame = file, None
+        self._rest, self._ready, self._is_open = b"", memoryview(b""), False
+
+    def read(self, size: int, /) -> bytes:
+        """`size` bytes, or what is left of the content."""
+        found, count = [], 0
+        while count < size and (piece := self._ready or self._next()):
+            found.append(piece[: size - count])
+            self._ready = piece[size - count :]
+            count += len(found[-1])
+        return b"".join(found)
+
+    def _next(self) -> memoryview:
+        """What the next packed bytes hold; nothing at the end."""
+        while data := self._rest or self._file.read(_ZST_PIECE):
+            if out := self._unpack(data):
+                return memoryview(out)
+        if self._is_open:
+            raise _ZstandardError("cut short")
+        return memoryview(b"")
+
+    def _unpack(self, data: bytes) -> bytes:
+        if not self._is_open:
+            self._frame, self._is_open = self._zstandard.ZstdDecompressor().decompressobj(), True
+        frame: Any = self._frame
+        try:
+            out: bytes = frame.decompress(data)
+        except self._zstandard.ZstdError as error:
+            raise _ZstandardError(str(error)) from error
+        self._rest, self._is_open = frame.unused_data, not frame.eof
+        return out
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class _Bounded:
+    """Bytes out of `source`, and no more of them than an honest file of that size unpacks to."""
+
+    def __init__(self, path: Path, source: Source) -> None:
+        self._path, self._source = path, source
+        self._left = max(FREE, RATIO * path.stat().st_size)
+
+    def read(self, size: int, /) -> bytes:
+        """As the source's."""
+        data = self._source.read(size)
+        self._left -= len(data)
+        if self._left < 0:
+            raise exploding(self._path)
+        return data
+
+    def close(self) -> None:
+        self._source.close()
+
+
+def exploding(path: Path) -> FormatError:
+    """The error for a packed file that holds far more than its size."""
+    what = f"unpacks to more than {RATIO} times its size, as no honest file does"
+    return FormatError(what, where=str(path), hint="unpack it yourself if you trust it, and name that")
+
+
+def unpacked(path: Path, file: Source, start: bytes) -> Source:
+    """The content of `file`, whose first bytes are `start`: plain, or packed as those say.
+
+    Raises:
+        FormatError: its name says otherwise; later, while it is read, that it unpacks to more than `RATIO` times its
+            size beyond the first `FREE` bytes.
+    """
+    is_gzip, is_zst = start.startswith(_GZIP), start.startswith(_ZST)
+    if path.suffix == ".gz" and not is_gzip:
+        raise FormatError("is called .gz and is not gzip", where=str(path))
+    if path.suffix == ".zst" and not is_zst:
+        raise FormatError("is called .zst and is not Zstandard", where=str(path))
+    if is_gzip:
+        return _Bounded(path, _Gunzipped(file))
+    return _Bounded(path, _Unpacked(file)) if is_zst else file
+
+
+def opened(path: Path) -> Source:
+    """The content of a file, unpacked where it is gzip or Zstandard; to be closed.
+
+    Raises:
+        FormatError: its name says otherwise than its first bytes.
+        OSError: it cannot be opened; `reading` makes an error for a person of it.
+    """
+    with open_file(path) as file:
+        start = file.read(4)
+    return unpacked(path, open_file(path), start)
+
+
+def _checked(path: Path, block: bytes, first: int) -> None:
+    """Refuses NUL and bytes that are not UTF-8, naming the line; `block` ends at a line's end."""
+    nul = block.find(b"\0")
+    if nul >= 0:
+        raise FormatError("holds a NUL byte", where=at(path, first + block.count(b"\n", 0, nul)))
+    if block.isascii():
+        return
+    try:
+        block.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = first + block.count(b"\n", 0, error.start)
+        raise FormatError(f"holds bytes that are not UTF-8 ({error.reason})", where=at(path, line)) from None
+
+
+def _plainly_spaced(path: Path, block: bytes, first: int) -> None:
+    """Refuses white space at which only some tools split columns: they would see different ids."""
+    if block.isascii() and not any(mark in block for mark in _SEPARATORS):
+        return
+    text = block.decode("utf-8")
+    found = _WIDE_SPACE.search(text)
+    if found:
+        what = f"holds the white space U+{ord(found.group()):04X}, at which some tools split columns and some do not"
+        raise FormatError(what, where=at(path, first + text.count("\n", 0, found.start())))
+
+
+def blocks(path: Path, file: Source, size: int = _BLOCK) -> Iterator[tuple[int, bytes]]:
+    """(number of the first line, bytes up to a line's end), in order, not looked into but for a byte order mark.
+
+    Raises:
+        FormatError: a byte order mark, or a line of more than 64 MiB.
+    """
+    first, rest = 1, b""
+    while block := file.read(size):
+        if first == 1 and not rest and block.startswith(_MARKS):
+            raise FormatError("starts with a byte order mark", where=at(path, 1), hint="save it as UTF-8 without BOM")
+        block = rest + block
+        end = block.rfind(b"\n") + 1
+        if not end and len(block) > _LONGEST_LINE:
+            raise FormatError(f"has a line of more than {_LONGEST_LINE >> 20} MiB", where=at(path, first))
+        whole, rest = block[:end], block[end:]
+        if whole:
+            yield first, whole
+            first += whole.count(b"\n")
+    if rest:
+        yield first, rest
+
+
+def check_columns(path: Path, block: bytes, first: int) -> None:
+    """Returns if every tool finds the same columns and characters in `block`, which starts with line `first`.
+
+    Raises:
+        FormatError: NUL, not UTF-8, odd white space; `where` names the line.
+    """
+    _checked(path, block, first)
+    _plainly_spaced(path, block, first)
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Faults of the file that show while it is read become errors for a person.
+
+    Raises:
+        FormatError: damaged gzip or Zstandard.
+        MissingError, UsageError: the file is not there, or cannot be read.
+    """
+    try:
+        yield
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        kind = "Zstandard" if isinstance(error, _ZstandardError) else "gzip"
+        raise FormatError(f"is damaged {kind}: {error}", where=str(path)) from error
+    except OSError as error:
+        raise io_mistake(path, error) from error
+
+
+def line_blocks(
+    path: Path, *, columns: bool = False, opener: Opener | None = None
+) -> Iterator[tuple[int, list[bytes]]]:
+    """Blocks of lines: (number of the first one, from 1; the lines without line feeds), gzip or Zstandard unpacked.
+
+    A carriage return at a line's end stays for the caller, whose splitting or stripping drops it. What is packed is
+    known by its first bytes. With `columns`, the caller splits at ASCII's white space, and every other kind is refused.
+
+    Raises:
+        FormatError: bad gzip, byte order mark, NUL, not UTF-8, a line of more than 64 MiB, odd white space.
+        MissingError, UsageError: the file is not there, or cannot be read.
+    """
+    with reading(path), contextlib.closing((opener or opened)(path)) as file:
+        for first, block in blocks(path, file):
+            _checked(path, block, first)
+            if columns:
+                _plainly_spaced(path, block, first)
+            lines = block.split(b"\n")
+            if not lines[-1]:
+                lines.pop()
+            yield first, lines
+
+
+def checked_id(text: str, kind: str, where: str) -> str:
+    """`text`, if it can be an id: not empty, no white space, no NUL; so that every TREC file can carry it.
+
+    Raises:
+        FormatError: it cannot.
+    """
+    if not text:
+        raise FormatError(f"empty {kind} id", where=where)
+    if _SPACE_OR_NUL.search(text):
+        raise FormatError(f"{kind} id '{shown(text, 80)}' holds white space, which no TREC file can carry", where=where)
+    return text
+
+
+def json_lines(path: Path, kind: type[S], opener: Opener | None = None) -> Iterator[tuple[int, S]]:
+    """(line number, record) of a JSONL file; blank lines are skipped, unknown keys ignored.
+
+    Raises:
+        FormatError: a line that is not JSON, or not a `kind`; and all that `line_blocks` raises.
+    """
+    decoder = msgspec.json.Decoder(kind)
+    for first, lines in line_blocks(path, opener=opener):
+        for number, line in enumerate(lines, first):
+            if not line.strip():
+                continue
+            try:
+                yield number, decoder.decode(line)
+            except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+                raise FormatError(f"not a valid record: {shown(error, 200)}", where=at(path, number)) from error
+
+
+def tab_lines(path: Path, columns: tuple[int, ...], opener: Opener | None = None) -> Iterator[tuple[int, list[str]]]:
+    """(line number, columns) of a tab-separated file; blank lines are skipped.
+
+    Raises:
+        FormatError: a line whose number of columns is not in `columns`; and all that `line_blocks` raises.
+    """
+    for first, lines in line_blocks(path, opener=opener):
+        for number, line in enumerate(lines, first):
+            if not line.strip():
+                continue
+            parts = line.decode("utf-8").removesuffix("\r").split("\t")
+            if len(parts) not in columns:
+                wanted = " or ".join(map(str, columns))
+                raise FormatError(f"{len(parts)} tab-separated columns, not {wanted}", where=at(path, number))
+            yield number, parts

@@ -1,0 +1,86 @@
+"""Folders that say themselves what they hold, so that a wrong byte is found: models, checkpoints, parts of rankings.
+
+Invariant: the list is written last, so a folder with one held all of its content on the disk.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from cerank.errors import MissingError
+from cerank.files import disk
+from cerank.files.disk import DamagedError
+from cerank.text.safe_text import counted
+
+MANIFEST = "COMPLETE.json"
+
+
+class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One file of a sealed folder; `path` is relative, with forward slashes."""
+
+    path: str
+    size: int  # bytes
+    sha256: str
+
+
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a sealed folder holds: every file but the manifest itself, in the order of their paths."""
+
+    files: tuple[Entry, ...]
+
+
+@contextlib.contextmanager
+def sealed_folder(final: Path) -> Iterator[Path]:
+    """As `disk.new_folder`, with COMPLETE.json (size and sha256 of each file) written last, for `verify_sealed`."""
+    with disk.new_folder(final) as temporary:
+        yield temporary
+        files, _ = disk.content(temporary)
+        entries = [Entry(_relative(file, temporary), file.stat().st_size, disk.sha256_file(file)) for file in files]
+        disk.write(temporary / MANIFEST, msgspec.json.encode(Manifest(tuple(entries))))
+
+
+def _relative(path: Path, folder: Path) -> str:
+    return path.relative_to(folder).as_posix()
+
+
+def verify_sealed(folder: Path) -> None:
+    """Return if the sealed folder holds exactly what it was sealed with, byte for byte.
+
+    Raises:
+        DamagedError: it does not; `where` is the first wrong file.
+    """
+    manifest = folder / MANIFEST
+    if manifest.is_symlink():
+        raise DamagedError("not a plain file", where=str(manifest))
+    try:
+        listed = {entry.path: entry for entry in msgspec.json.decode(manifest.read_bytes(), type=Manifest).files}
+    except OSError as error:
+        raise DamagedError("the folder is not complete", where=str(manifest)) from error
+    except (ValueError, RecursionError) as error:
+        raise DamagedError(f"the list of files is unreadable: {error}", where=str(manifest)) from error
+    present = {_relative(path, folder): path for path in disk.content(folder)[0] if path != manifest}
+    for name in sorted(listed.keys() | present.keys()):
+        wrong = _wrong(listed.get(name), present.get(name))
+        if wrong:
+            raise DamagedError(wrong, where=str(folder / name))
+
+
+def _wrong(entry: Entry | None, path: Path | None) -> str:
+    """What is wrong with one file of a sealed folder; "" where nothing is."""
+    if path is None:
+        return "the file is missing"
+    if entry is None:
+        return "the file does not belong there"
+    if path.is_symlink() or not path.is_file():
+        return "not a plain file"
+    if path.stat().st_size != entry.size:
+        return f"{counted(path.stat().st_size, 'byte')}, {entry.size} when it was written"
+    try:
+        is_same = disk.sha256_file(path) == entry.sha256
+    except MissingError as error:
+        return error.what
+    return "" if is_same else "its content is not what was written (sha256 differs)"

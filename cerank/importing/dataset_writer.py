@@ -1,0 +1,323 @@
+"""Where a reader puts what it finds: queries, documents, judgements, candidates and teacher scores, in any order.
+
+Invariant: what `finish` leaves is a dataset folder that `open_dataset` reads: ids once, judgements once, runs strictly
+ordered. Whatever was dropped, mended or merged on the way is counted by kind; nothing is lost without a count.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from cerank.errors import FormatError, UsageError
+from cerank.files import disk
+from cerank.files.line_reader import checked_id
+from cerank.importing.deduplicate import candidates, judgements
+from cerank.importing.external_sort import Spill
+from cerank.text.safe_text import shown
+
+if TYPE_CHECKING:
+    import polars
+
+QRELS = 0  # the table of judgements in the spill; runs are numbered from 1
+_BUFFER = 1 << 20  # bytes written at once
+LARGEST = 3.4e38  # just within float32: such a score written in nine digits still reads back
+_NAME = re.compile(r"[^A-Za-z0-9._-]+")
+
+
+class Contents(msgspec.Struct, frozen=True):
+    """What an import wrote, counted."""
+
+    records: int  # rows or objects of the files
+    queries: int
+    documents: int  # with a text of their own; 0 where the collection has the texts
+    judgements: int
+    runs: tuple[tuple[str, int], ...]  # (name, rows)
+    counts: tuple[tuple[str, int], ...]  # (what was dropped, mended or merged, how often)
+
+
+class _File:
+    """A file that grows at its end, written a block at a time."""
+
+    def __init__(self, path: Path) -> None:
+        self._handle = disk.open_append(path)
+        self._is_closed = False
+        self._parts: list[bytes] = []
+        self._size = 0
+
+    def write(self, text: bytes) -> None:
+        self._parts.append(text)
+        self._size += len(text)
+        if self._size >= _BUFFER:
+            self._flush()
+
+    def close(self) -> None:
+        self._flush()
+        self.let_go()
+
+    def let_go(self) -> None:
+        """Closes the file without what waits; does nothing where it is closed."""
+        if not self._is_closed:
+            disk.close(self._handle)
+        self._is_closed = True
+
+    def _flush(self) -> None:
+        if self._parts:
+            disk.append(self._handle, b"".join(self._parts))
+        self._parts.clear()
+        self._size = 0
+
+
+def run_name(text: str) -> str:
+    """`text` as the name of a run: letters, digits, '.', '_' and '-', so that no name from a file leaves its folder.
+
+    Raises:
+        UsageError: nothing is left of it.
+    """
+    name = _NAME.sub("-", text).strip("-.")[:120]
+    if not name:
+        raise UsageError(f"'{shown(text, 80)}' cannot be the name of a run", hint="letters, digits, '.', '_' and '-'")
+    return name
+
+
+def text_id(text: str) -> str:
+    """The id of a text that comes without one: the first 80 bits of its SHA-256, so equal texts are one document."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:20]
+
+
+class Sink:
+    """A dataset folder that is being filled.
+
+    Args:
+        folder: an empty folder.
+        keeps_texts: False where a collection has the texts of queries and documents; those of the files are left out.
+        depth: how many candidates of a query each run keeps, best first; 0 keeps all.
+        only: the runs to keep, by name; empty keeps all.
+        room: rows that may wait in memory.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        keeps_texts: bool,
+        depth: int = 0,
+        only: frozenset[str] = frozenset(),
+        room: int | None = None,
+    ) -> None:
+        self._folder, self.keeps_texts, self._depth, self._only = folder, keeps_texts, depth, only
+        self._spilled = folder / ".rows"
+        disk.make_folder(self._spilled)
+        self._spill = Spill(self._spilled) if room is None else Spill(self._spilled, room)
+        self._documents: dict[str, int] = {}
+        self._queries: dict[str, int] = {}
+        self._runs: dict[str, int] = {}
+        self._listed: set[int] = set()
+        self._last = self._query = ""
+        self.counts: Counter[str] = Counter()
+        self.offered: set[str] = set()  # runs that came, kept or not
+        self.records = 0
+        self._texts = _File(folder / "docs.jsonl") if keeps_texts else None
+        self._asked = _File(folder / ("queries.jsonl" if keeps_texts else "query-ids.txt"))
+
+    def count(self, kind: str, number: int = 1) -> None:
+        """Something that was dropped, mended or merged, in words for the report."""
+        if number:
+            self.counts[kind] += number
+
+    def wants(self, run: str) -> bool:
+        """Whether the run is to be kept."""
+        self.offered.add(run)
+        return not self._only or run_name(run) in self._only
+
+    def query(self, query_id: str, text: str, where: str) -> bool:
+        """A query, as often as it comes; False where its text is empty and it is dropped with all that hangs on it.
+
+        Raises:
+            FormatError: an id with white space, or another text under an id that has one.
+        """
+        if not self.keeps_texts:
+            return True
+        if not text.strip():
+            self.count("queries without text, dropped")
+            return False
+        known = self._queries.get(query_id)
+        if known is None:
+            checked_id(query_id, "query", where)
+            self._queries[query_id] = hash(text)
+            self._asked.write(_line({"query_id": query_id, "text": text}, where))
+        elif known != hash(text):
+            raise FormatError(f"query '{shown(query_id, 80)}' has another text than before", where=where)
+        return True
+
+    def document(self, doc_id: str, text: str, where: str) -> bool:
+        """A document, as often as it comes; False where its text is empty and it is dropped.
+
+        The first of several texts under one id is kept, and the others are counted.
+
+        Raises:
+            FormatError: an id with white space.
+        """
+        if self._texts is None:
+            return True
+        if not text.strip():
+            self.count("documents without text, dropped")
+            return False
+        known = self._documents.get(doc_id)
+        if known is None:
+            checked_id(doc_id, "document", where)
+            self._documents[doc_id] = hash(text)
+            self._texts.write(_line({"doc_id": doc_id, "text": text}, where))
+        elif known != hash(text):
+            self.count("documents that come again with another text; the first is kept")
+        return True
+
+    def judged(self, query_id: str, doc_id: str, grade: int, where: str) -> None:
+        """A judgement; the highest grade counts where a pair comes with several."""
+        self._spill.add(QRELS, self._name(query_id, where), checked_id(doc_id, "document", where), float(grade))
+
+    def scored(self, run: str, query_id: str, doc_id: str, score: float, where: str, *, rank: int = 0) -> None:
+        """A candidate of a query in a run; the first score counts where a pair comes with several.
+
+        Args:
+            run: any name.
+            query_id: of a query that was given before, or of the collection.
+            doc_id: the candidate.
+            score: the larger, the better; a finite number within float32.
+            where: file:line.
+            rank: decides between equal scores, small ranks first; 0 where there is none.
+
+        Raises:
+            FormatError: a score beyond float32, or an id with white space.
+        """
+        if not self.wants(run):
+            return
+        if not -LARGEST <= score <= LARGEST:
+            raise FormatError(f"score {score} is not a finite number within float32", where=where)
+        self._spill.add(self._table(run), self._name(query_id, where), self._checked(doc_id, where), score, rank)
+
+    def listed(self, run: str, query_id: str, doc_id: str, where: str, *, rank: int = 0) -> None:
+        """A candidate of a query in a run that has no scores: the last of n gets 1, the first n.
+
+        Small ranks come first, and among equal ones what came first; a pair that comes again keeps its first place.
+
+        Raises:
+            FormatError: an id with white space.
+        """
+        if not self.wants(run):
+            return
+        table = self._table(run)
+        self._listed.add(table)
+        self._spill.add(table, self._name(query_id, where), self._checked(doc_id, where), 0.0, rank)
+
+    def _table(self, run: str) -> int:
+        number = self._runs.get(run)
+        if number is None:
+            names = {run_name(known): number for known, number in self._runs.items()}
+            number = names.get(run_name(run), len(set(names.values())) + 1)
+            self._runs[run] = number
+        return number
+
+    def _checked(self, doc_id: str, where: str) -> str:
+        """The id; checked once where several runs take it one after the other."""
+        if doc_id != self._last:
+            self._last = checked_id(doc_id, "document", where)
+        return doc_id
+
+    def ranked(self, run: str, rows: polars.DataFrame, *, is_listed: bool = False) -> None:
+        """Many candidates at once, as `scored` takes them (or `listed`).
+
+        Args:
+            run: any name.
+            rows: columns query, document, value (within float32), rank; ids without white space, as `are_ids` says.
+            is_listed: whether they come without scores.
+        """
+        if self.wants(run):
+            table = self._table(run)
+            if is_listed:
+                self._listed.add(table)
+            self._extend(table, rows)
+
+    def graded(self, rows: polars.DataFrame) -> None:
+        """Many judgements at once: columns query, document, value (the grade), rank."""
+        self._extend(QRELS, rows)
+
+    def _extend(self, table: int, rows: polars.DataFrame) -> None:
+        import polars
+
+        self._spill.extend(rows.with_columns(polars.lit(table).alias("table")))
+
+    def finish(self) -> Contents:
+        """Writes what waited, and closes everything.
+
+        Raises:
+            FormatError: nothing came at all; `where` is for the caller to fill.
+        """
+        if self._texts is not None:
+            self._texts.close()
+        rows, named = self._settled()
+        self._asked.close()
+        disk.remove_tree(self._spilled)
+        return Contents(
+            records=self.records,
+            queries=len(self._queries) if self.keeps_texts else named,
+            documents=len(self._documents),
+            judgements=rows[""],
+            runs=tuple((name, rows[name]) for name in dict.fromkeys(map(run_name, self._runs))),
+            counts=tuple(sorted((kind, number) for kind, number in self.counts.items() if number)),
+        )
+
+    def close(self) -> None:
+        """Lets files go, where the work ended before `finish`; the folder is the caller's to remove."""
+        self._spill.close()
+        for file in (self._asked, self._texts):
+            if file is not None:
+                file.let_go()
+
+    def _name(self, query_id: str, where: str) -> str:
+        """The id, checked once where it comes several times in a row."""
+        if self.keeps_texts and query_id not in self._queries:
+            raise FormatError(f"query '{shown(query_id, 80)}' has no text", where=where)
+        if query_id != self._query:
+            self._query = checked_id(query_id, "query", where)
+        return query_id
+
+    def _settled(self) -> tuple[Counter[str], int]:
+        """Writes qrels and runs, and the ids of the collection's queries; rows by name, qrels under "", and ids."""
+        rows: Counter[str] = Counter()
+        named = 0
+        names = {number: run_name(name) for name, number in self._runs.items()}
+        files: dict[int, _File] = {}
+        if names:
+            disk.make_folder(self._folder / "runs")
+        for bucket in self._spill.buckets():
+            if not self.keeps_texts:
+                ids = bucket["query"].unique(maintain_order=True)
+                self._asked.write("".join(f"{query_id}\n" for query_id in ids).encode())
+                named += len(ids)
+            for (table,), part in bucket.partition_by("table", as_dict=True, maintain_order=True).items():
+                name = names.get(int(table), "")
+                if table not in files:
+                    files[table] = _File(self._folder / (f"runs/{name}.run" if name else "qrels"))
+                if name:
+                    is_listed = table in self._listed
+                    text, kept = candidates(part, name, self.counts, is_listed=is_listed, depth=self._depth)
+                else:
+                    text, kept = judgements(part, self.counts)
+                files[table].write(text)
+                rows[name] += kept
+        for file in files.values():
+            file.close()
+        return rows, named
+
+
+def _line(row: dict[str, str], where: str) -> bytes:
+    try:
+        return msgspec.json.encode(row) + b"\n"
+    except UnicodeEncodeError:
+        raise FormatError("text with half a character (an unpaired surrogate)", where=where) from None

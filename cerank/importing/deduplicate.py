@@ -1,0 +1,168 @@
+"""What of gathered rows stands in a file: each pair once, in strict order, everything else counted.
+
+Invariant: pure; rows of one table in, rows and counts out, every row of a query at once.
+"""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from cerank.errors import FormatError
+from cerank.text.safe_text import shown
+from cerank.trec.rows import LARGEST
+
+if TYPE_CHECKING:
+    import numpy as np
+    import polars
+
+    Ints = np.ndarray[tuple[int], np.dtype[np.int64]]
+
+_TWICE = "pairs that come again, dropped"
+_SCORES = "scores that contradict another of the same pair; the first is kept"
+_GRADES = "judgements that contradict another; the higher grade is kept"
+_RANKS = "queries whose ranks contradict their scores; scores decide"
+_TIES = "scores that tied, moved apart by a hair"
+_DEPTH = "candidates beyond the depth, dropped"
+_SIGN = 0x7FFFFFFF
+
+
+def judgements(rows: polars.DataFrame, counts: Counter[str]) -> tuple[bytes, int]:
+    """Lines of qrels, and how many: each pair once, with its highest grade, queries in order of appearance."""
+    import polars
+
+    pair = ["query", "document"]
+    if rows["value"].n_unique() > 1:
+        best = polars.col("value").max().over(pair)
+        counts[_GRADES] += rows.filter(polars.col("value").first().over(pair) != polars.col("value")).height
+        rows = rows.with_columns(best.alias("value"))
+    found = _by_query(rows.unique(pair, keep="first", maintain_order=True)).sort("first", maintain_order=True)
+    columns = ("query", polars.lit("0"), "document", polars.col("value").cast(polars.Int64))
+    return _text(found, columns), found.height
+
+
+def candidates(
+    rows: polars.DataFrame, run: str, counts: Counter[str], *, is_listed: bool, depth: int
+) -> tuple[bytes, int]:
+    """Lines of a TREC run, and how many.
+
+    Args:
+        rows: of one run, in the order they came.
+        run: its name, which is its tag.
+        counts: is added to.
+        is_listed: whether ranks, then the order of rows, decide (the last of n gets 1); else scores decide before them.
+        depth: candidates of a query to keep, best first; 0 keeps all.
+
+    Raises:
+        FormatError: scores tie at the end of float32.
+    """
+    import polars
+
+    kept = _once(rows, counts)
+    ordered = _listed(kept) if is_listed else _scored(kept, counts)
+    if depth:
+        top = ordered.filter(polars.col("place") < depth)
+        counts[_DEPTH] += ordered.height - top.height
+        ordered = top
+    columns = ("query", polars.lit("Q0"), "document", polars.col("place") + 1, "score", polars.lit(run))
+    return _text(ordered, columns), ordered.height
+
+
+def _text(rows: polars.DataFrame, columns: tuple[str | polars.Expr, ...]) -> bytes:
+    import polars
+
+    named = [
+        (polars.col(column) if isinstance(column, str) else column).alias(f"column {number}")
+        for number, column in enumerate(columns)
+    ]
+    out = io.BytesIO()
+    rows.select(named).write_csv(out, include_header=False, separator=" ", quote_style="never")
+    return out.getvalue()
+
+
+def _by_query(rows: polars.DataFrame) -> polars.DataFrame:
+    """The rows with `first`, the place of their query's first row."""
+    import polars
+
+    numbered = rows.with_row_index("row")
+    return numbered.with_columns(polars.col("row").min().over("query").alias("first")).drop("row")
+
+
+def _once(rows: polars.DataFrame, counts: Counter[str]) -> polars.DataFrame:
+    """The first row of each pair, in order, with `first`."""
+    import polars
+
+    pair = ["query", "document"]
+    found = rows.unique(pair, keep="first", maintain_order=True)
+    if found.height < rows.height:
+        other = rows.filter(polars.col("value").first().over(pair) != polars.col("value")).height
+        counts[_SCORES] += other
+        counts[_TWICE] += rows.height - found.height - other
+    return _by_query(found)
+
+
+def _places(first: polars.Series) -> tuple[Ints, Ints]:
+    """For rows sorted by `first`: the number of their query, and their place in it; both from 0."""
+    import numpy as np
+
+    numbers = first.to_numpy()
+    starts = np.flatnonzero(np.concatenate(([True], numbers[1:] != numbers[:-1])))
+    query = np.repeat(np.arange(len(starts)), np.diff(np.append(starts, len(numbers))))
+    return query, np.arange(len(numbers)) - starts[query]
+
+
+def _listed(rows: polars.DataFrame) -> polars.DataFrame:
+    import numpy as np
+    import polars
+
+    ordered = rows.sort("first", "rank", maintain_order=True)
+    query, place = _places(ordered["first"])
+    score = (np.bincount(query)[query] - place).astype(np.float32)
+    return ordered.with_columns(polars.Series("place", place), polars.Series("score", score))
+
+
+def _scored(rows: polars.DataFrame, counts: Counter[str]) -> polars.DataFrame:
+    """Ordered by score as it was read, scores that tie as float32 moved apart, each just below the one before.
+
+    Two scores that differ only beyond float32's digits keep their order; so do two that are nearly zero.
+    Float32 as whole numbers in its own order, 0 for both zeros, makes "just below" a subtraction of 1: the score at
+    place i is the least of what stands at i and, for each j before it, what stands at j less i - j.
+    """
+    import numpy as np
+    import polars
+
+    exact = polars.col("value") + 0.0  # -0.0 ties with 0.0
+    ordered = rows.with_columns(_as_whole(rows["value"])).sort(
+        "first", exact, "rank", descending=[False, True, False], maintain_order=True
+    )
+    query, place = _places(ordered["first"])
+    whole, rank = ordered["whole"].to_numpy(), ordered["rank"].to_numpy()
+    far = query * np.int64(1 << 34)  # keeps the least of one query out of the next: no whole number comes near it
+    apart = np.minimum.accumulate(whole + place - far) - place + far
+    falls = (rank[1:] < rank[:-1]) & (query[1:] == query[:-1])
+    counts[_RANKS] += len(np.unique(query[1:][falls]))
+    counts[_TIES] += int((apart != whole).sum())
+    ordered = ordered.with_columns(polars.Series("place", place), _as_float(apart))
+    beyond = ordered.filter(~(polars.col("score") >= -LARGEST))
+    if beyond.height:
+        raise FormatError(f"scores of query '{shown(beyond['query'][0], 80)}' tie at the end of float32")
+    return ordered
+
+
+def _as_whole(values: polars.Series) -> polars.Series:
+    """Float32 values as whole numbers in the same order, neighbours one apart."""
+    import numpy as np
+    import polars
+
+    bits = values.to_numpy().astype(np.float32).view(np.int32).astype(np.int64)
+    return polars.Series("whole", np.where(bits < 0, -(bits & _SIGN), bits))
+
+
+def _as_float(numbers: Ints) -> polars.Series:
+    """What `_as_whole` was made of."""
+    import numpy as np
+    import polars
+
+    bits = np.where(numbers < 0, -numbers | (_SIGN + 1), numbers)
+    return polars.Series("score", bits.astype(np.uint32).view(np.float32))

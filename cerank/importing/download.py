@@ -1,0 +1,246 @@
+"""Downloads of published files: resumed where they broke off, checked when they end, and never half under their name.
+
+Invariant: a file has its name only after its size and checksum, as far as they are known, agreed; until then it is
+`NAME.part` beside it. Only http and https are spoken, and what cannot be had fails at once, saying what to place where.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import http.client
+import re
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import msgspec
+
+import cerank
+from cerank.errors import CerankError, FormatError, HeldError, MissingError
+from cerank.files import disk
+from cerank.files.line_reader import io_mistake
+from cerank.importing.published_files import Source
+from cerank.text.safe_text import shown
+
+PATIENCE = 10.0  # seconds without an answer or a byte
+_CHUNK = 1 << 20
+_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
+Told = Callable[[int, int], None]  # (bytes here, bytes in all or 0)
+
+
+class Fetched(msgspec.Struct, frozen=True):
+    """A published file that is here."""
+
+    path: str
+    size: int  # bytes
+    how: str  # "fetched", "resumed" or "was here"
+    checked: str  # "md5", "size", or "nothing" where the publisher states neither
+
+
+class _Note(msgspec.Struct, frozen=True):
+    """What a `.part` is the first bytes of; beside it as `.part.json`."""
+
+    url: str
+    validator: str = ""  # the answer's ETag or date, sent back so that a file that changed starts anew
+
+
+def place_of(source: Source, folder: Path) -> Path:
+    """Where the file lies, or is to be placed by hand."""
+    return folder / source.name / source.file
+
+
+def fetch(source: Source, folder: Path, told: Told = lambda _done, _total: None) -> Fetched:
+    """The published file, fetched unless it is here.
+
+    Args:
+        source: of `SOURCES`.
+        folder: files lie in it as NAME/FILE.
+        told: called now and then with the bytes that are here, and of how many.
+
+    Raises:
+        MissingError: it must be fetched by hand, cannot be reached, broke off, or came other than published; the hint
+            says what to place where, or that the next call goes on where this one stopped.
+        FormatError: a file that was here before is damaged.
+        HeldError: another process fetches it.
+        RunFailedError: the disk refuses.
+    """
+    path = place_of(source, folder)
+    if path.exists():
+        return _known(source, path, "was here")
+    if source.by_hand:
+        raise MissingError(f"is to be fetched by hand: {source.by_hand}", where=source.url, hint=_placing(source, path))
+    disk.make_folder(path.parent)
+    part = path.with_name(f"{path.name}.part")
+    with _held(part) as handle:
+        had = part.stat().st_size
+        _download(source, part, handle, told)
+        disk.sync(handle)
+        try:
+            found = _known(source, part, "resumed" if had else "fetched")
+        except FormatError as error:
+            disk.truncate(handle, 0)
+            what = f"came other than its publisher states: {error.what}"
+            raise MissingError(what, where=source.url, hint=_placing(source, path)) from error
+        disk.remove(_note_of(part))
+        disk.rename(part, path)
+    return msgspec.structs.replace(found, path=str(path))
+
+
+def _placing(source: Source, path: Path) -> str:
+    known = f"; its md5 is {' or '.join(source.md5)}" if source.md5 else ""
+    return f"fetch {source.url} on any machine and save it as {path}{known}"
+
+
+@contextlib.contextmanager
+def _held(part: Path) -> Iterator[disk.Handle]:
+    """The part, open for appending and locked."""
+    handle = disk.open_append(part)
+    try:
+        try:
+            fcntl.flock(handle.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise HeldError("another process fetches it", where=str(part)) from None
+        yield handle
+    finally:
+        disk.close(handle)
+
+
+def _note_of(part: Path) -> Path:
+    return part.with_name(f"{part.name}.json")
+
+
+def _noted(part: Path) -> _Note | None:
+    try:
+        return msgspec.json.decode(_note_of(part).read_bytes(), type=_Note)
+    except (OSError, ValueError):  # no note, or half of one: the part cannot be gone on with
+        return None
+
+
+def _download(source: Source, part: Path, handle: disk.Handle, told: Told) -> None:
+    """Appends to the part what it lacks; what it holds then is all, if not yet checked."""
+    had = part.stat().st_size
+    note = _noted(part)
+    if had and (note is None or note.url != source.url or not (note.validator or source.md5)):
+        disk.truncate(handle, 0)
+        had, note = 0, None
+    if had and had == source.size:
+        return
+    with _reached(source, part):
+        try:
+            answer = _asked(source.url, had, note.validator if note else "")
+        except urllib.error.HTTPError as error:
+            if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and had:
+                return  # nothing is left to fetch; the checksum decides
+            raise
+        with answer:
+            total = _begun(source, answer, had, handle, part)
+            _copied(answer, handle, part, total or source.size, told)
+    size = part.stat().st_size
+    wanted = total or source.size
+    if wanted and size < wanted:
+        hint = "ask again: it goes on where it stopped"
+        raise MissingError(f"broke off after {size:,} of {wanted:,} bytes", where=source.url, hint=hint)
+
+
+def _asked(url: str, had: int, validator: str) -> http.client.HTTPResponse:
+    if urlsplit(url).scheme not in {"http", "https"}:
+        raise MissingError("is no web address", where=shown(url, 200))
+    headers = {"User-Agent": f"cerank/{cerank.__version__}", "Accept-Encoding": "identity"}
+    if had:
+        headers["Range"] = f"bytes={had}-"
+        if validator:
+            headers["If-Range"] = validator
+    opener = urllib.request.OpenerDirector()  # without the handlers for file:, ftp: and data:
+    for kind in (
+        urllib.request.ProxyHandler,
+        urllib.request.HTTPHandler,
+        urllib.request.HTTPSHandler,
+        urllib.request.HTTPRedirectHandler,
+        urllib.request.HTTPDefaultErrorHandler,
+        urllib.request.HTTPErrorProcessor,
+        urllib.request.UnknownHandler,
+    ):
+        opener.add_handler(kind())
+    request = urllib.request.Request(url, headers=headers)  # noqa: S310 - the scheme is checked above
+    return opener.open(request, timeout=PATIENCE)  # type: ignore[no-any-return]  # typeshed cannot know the handler
+
+
+@contextlib.contextmanager
+def _reached(source: Source, part: Path) -> Iterator[None]:
+    """What the network does inside becomes MissingError."""
+    path = part.with_name(source.file)
+    try:
+        yield
+    except CerankError:
+        raise
+    except urllib.error.HTTPError as error:
+        what = f"its server answers {error.code} {shown(error.reason, 80)}"
+        raise MissingError(what, where=source.url, hint=_placing(source, path)) from error
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        reason = shown(getattr(error, "reason", "") or error or type(error).__name__, 200)
+        raise MissingError(f"cannot be reached: {reason}", where=source.url, hint=_placing(source, path)) from error
+
+
+def _begun(source: Source, answer: http.client.HTTPResponse, had: int, handle: disk.Handle, part: Path) -> int:
+    """Makes the part and its note agree with the answer's head; the size of the whole file, 0 if it does not say."""
+    total = 0
+    span = (
+        _RANGE.fullmatch(answer.headers.get("Content-Range", ""))
+        if answer.status == http.HTTPStatus.PARTIAL_CONTENT
+        else None
+    )
+    if span is not None and int(span[1]) == had:
+        total = int(span[2]) if span[2] != "*" else 0
+    elif answer.status == http.HTTPStatus.PARTIAL_CONTENT:
+        raise MissingError("its server sends another part than was asked for", where=source.url)
+    else:
+        if had:
+            disk.truncate(handle, 0)
+        length = answer.headers.get("Content-Length", "")
+        total = int(length) if length.isdecimal() and len(length) < 18 else 0
+    etag = answer.headers.get("ETag", "")
+    strong = "" if etag.startswith("W/") else etag  # a weak one says nothing about bytes
+    note = _Note(source.url, strong or answer.headers.get("Last-Modified", ""))
+    disk.write(_note_of(part), msgspec.json.encode(note))
+    if source.size and total and total != source.size:
+        what = f"its server has a file of {total:,} bytes, where {source.size:,} are known"
+        raise MissingError(what, where=source.url, hint="it may have been replaced; fetch it by hand and look at it")
+    return total
+
+
+def _copied(answer: http.client.HTTPResponse, handle: disk.Handle, part: Path, total: int, told: Told) -> None:
+    done = part.stat().st_size
+    told(done, total)
+    while chunk := answer.read(_CHUNK):
+        done += len(chunk)
+        if total and done > total:
+            disk.truncate(handle, 0)
+            raise MissingError(f"sends more than the {total:,} bytes it has", where=str(part))
+        disk.append(handle, chunk)
+        told(done, total)
+
+
+def _known(source: Source, path: Path, how: str) -> Fetched:
+    """The file, its size and checksum compared with what is known.
+
+    Raises:
+        FormatError: they differ.
+    """
+    try:
+        size = path.stat().st_size
+        if source.size and size != source.size:
+            hint = "remove it, and fetch it again"
+            raise FormatError(f"has {size:,} bytes, not {source.size:,}", where=str(path), hint=hint)
+        if source.md5:
+            with path.open("rb") as file:
+                found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+            if found not in source.md5:
+                what = f"has the md5 {found}, not {' or '.join(source.md5)}"
+                raise FormatError(what, where=str(path), hint="remove it, and fetch it again")
+    except OSError as error:
+        raise io_mistake(path, error) from error
+    return Fetched(str(path), size, how, "md5" if source.md5 else "size" if source.size else "nothing")

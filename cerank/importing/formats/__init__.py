@@ -1,0 +1,1 @@
+"""Readers of training data, a module per family of formats."""

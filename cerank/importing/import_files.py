@@ -1,0 +1,110 @@
+"""One import from beginning to end: files in, a dataset folder out, whole or not at all.
+
+Invariant: the folder has its name only once everything in it is written and on the disk; an error or a kill leaves no
+folder of that name, and a second attempt starts clean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+import cerank
+from cerank.datasets.local_folders import COLLECTION, collection_toml
+from cerank.errors import FormatError, UsageError
+from cerank.files import disk
+from cerank.files.line_reader import io_mistake, sha256_of
+from cerank.importing.archives import checked_file
+from cerank.importing.dataset_writer import Contents, Sink, run_name
+from cerank.importing.format_catalog import FORMATS, Format
+
+RECORD = "import.json"
+
+
+class ImportedFile(msgspec.Struct, frozen=True):
+    """A file that was imported."""
+
+    name: str
+    size: int  # bytes
+    sha256: str
+
+
+class Imported(msgspec.Struct, frozen=True):
+    """What an import did; in the folder as import.json."""
+
+    format: str
+    folder: str
+    files: tuple[ImportedFile, ...]
+    collection: str  # dataset that has the texts; "" where the folder has them
+    contents: Contents
+    cerank: str  # version
+
+
+class Choices(msgspec.Struct, frozen=True):
+    """What a person may choose of an import."""
+
+    name: str = ""  # of the run; "" takes the format's
+    collection: str = ""  # ir_datasets id or folder with the texts; "" takes the format's
+    depth: int = 0  # candidates kept of each query and run; 0 keeps all
+    only: tuple[str, ...] = ()  # runs to keep; none keeps all
+
+
+def import_files(name: str, files: Sequence[Path], into: Path, choices: Choices | None = None) -> Imported:
+    """Turns files of a format into a dataset folder.
+
+    Args:
+        name: of a format, as `FORMATS` lists them.
+        files: plain, .gz, .zip or .tar.gz with one file inside, or parquet; several are read one after the other.
+        into: the folder to make; it must not exist.
+        choices: how.
+
+    Raises:
+        UsageError: no such format, a folder that exists, or choices that do not fit.
+        FormatError: a malformed file, with file:line.
+        MissingError: a file is not there.
+        RunFailedError: the disk refuses.
+    """
+    entry, choices = FORMATS.find(name), choices or Choices()
+    if not files:
+        raise UsageError("names no file", where=entry.name, hint=entry.description)
+    if into.exists() or into.is_symlink():
+        raise UsageError("it exists already", where=str(into), hint="name a folder that is to be made")
+    known = tuple(_known(path) for path in files)
+    collection = choices.collection or entry.collection
+    named = collection_toml(collection) if collection else b""
+    with disk.new_folder(into) as folder:
+        contents = _filled(entry, files, folder, choices, collection)
+        found = Imported(entry.name, str(into), known, collection, contents, cerank.__version__)
+        if named:
+            disk.write(folder / COLLECTION, named)
+        disk.write(folder / RECORD, msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n")
+    return found
+
+
+def _known(path: Path) -> ImportedFile:
+    try:
+        return ImportedFile(checked_file(path).name, path.stat().st_size, sha256_of(path))
+    except OSError as error:
+        raise io_mistake(path, error) from error
+
+
+def _filled(entry: Format, files: Sequence[Path], folder: Path, choices: Choices, collection: str) -> Contents:
+    only = frozenset(run_name(run) for run in choices.only)
+    sink = Sink(folder, keeps_texts=not collection, depth=choices.depth, only=only)
+    try:
+        entry.read(files, sink, run_name(choices.name) if choices.name else entry.run)
+        if not sink.records:
+            raise FormatError("holds no record", where=str(files[0]), hint=f"{entry.name}: {entry.description}")
+        contents = sink.finish()
+    finally:
+        sink.close()
+    lost = sorted(only - {run for run, _ in contents.runs})
+    if lost:
+        given = ", ".join(sorted(sink.offered)) or "none"
+        raise UsageError(f"no run is called {', '.join(lost)}", where=str(files[0]), hint=f"the runs: {given}")
+    if not contents.queries or not (collection or contents.documents):
+        what = "documents" if contents.queries else "queries"
+        raise FormatError(f"holds no {what} that can be used", where=str(files[0]))
+    return contents

@@ -1,0 +1,1 @@
+"""Encoders over packed pairs, their attention, dropout and matrix products, and what makes them reproducible."""

@@ -1,8 +1,0 @@
-"""The front door: plan, start, list, watch, stop, resume and compare runs; command line and dashboard call it alone.
-
-Invariant: importing it loads neither torch nor scipy nor ir_datasets; what needs them imports them when asked.
-"""
-
-from cerank.lab.lab import Lab
-
-__all__ = ["Lab"]

@@ -1,1 +1,0 @@
-"""The only home of torch and transformers: models, losses, the training loop, scoring."""

@@ -1,0 +1,1 @@
+"""Base models and the cross-encoder: finding, checking, loading, saving, and scoring a batch."""

@@ -1,0 +1,315 @@
+"""The cross-encoder: a pretrained encoder, a pooling, a linear head; loaded and saved without running foreign code."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from cerank.core.seeds import derive
+from cerank.errors import MissingError, UsageError
+from cerank.files.safe_open import read_file
+from cerank.kernels import dropout
+from cerank.models import model_folders
+from cerank.models.bases import HEAD, MARK, BaseFiles, Pooling
+from cerank.text.safe_text import shown
+from cerank.tokenization.tokens import Batch
+
+
+class CrossEncoder(nn.Module):
+    """Scores pairs. With pooling "mean" or "product" the head is `head`; with "classifier" it is in the encoder."""
+
+    def __init__(self, encoder: nn.Module, pooling: Pooling, head: nn.Linear | None) -> None:
+        super().__init__()
+        self.encoder, self.pooling, self.head = encoder, pooling, head
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Scores (pairs,) in float32, whatever precision the encoder ran in."""
+        inputs = {"input_ids": batch.ids, "attention_mask": batch.mask}
+        if batch.has_types:
+            inputs["token_type_ids"] = batch.segments
+        out = self.encoder(**inputs)
+        if self.head is None:
+            return out.logits.float().squeeze(-1)  # type: ignore[no-any-return]  # transformers' outputs are untyped
+        hidden = out.last_hidden_state.float()
+        with torch.autocast(hidden.device.type, enabled=False):  # bf16 scores tie: 8 % of 100 documents
+            return self.head(self._pooled(hidden, batch)).squeeze(-1)  # type: ignore[no-any-return]
+
+    def _pooled(self, hidden: Tensor, batch: Batch) -> Tensor:
+        """(pairs, hidden size), from (pairs, longest, hidden size)."""
+        if self.pooling == "mean":
+            return _mean(hidden, batch.mask)
+        query = normalize(_mean(hidden, batch.mask - batch.segments), dim=1)
+        return query * normalize(_mean(hidden, batch.segments), dim=1)
+
+
+def _mean(hidden: Tensor, mask: Tensor) -> Tensor:
+    """The mean of the states where `mask` is 1."""
+    weights = mask.unsqueeze(-1).float()
+    return (hidden * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
+
+
+def load(files: BaseFiles, pooling: str, seed: int) -> CrossEncoder:
+    """The base with a head; what is not in its weights (a new head) is drawn from `seed`.
+
+    Raises:
+        UsageError: the folder holds no encoder that transformers' Auto classes know.
+    """
+    from transformers import AutoModel, AutoModelForSequenceClassification
+    from transformers.utils import logging
+
+    model_folders.check(files.folder)
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # transformers leaves it untyped; it draws over the log and the live display
+    chosen = files.pooling if pooling == "auto" else msgspec.convert(pooling, Pooling)
+    torch.manual_seed(derive(seed, "head"))
+    safe = {"trust_remote_code": False, "use_safetensors": True, "local_files_only": True, "dtype": torch.float32}
+    try:
+        if chosen == "classifier":
+            model = AutoModelForSequenceClassification.from_pretrained(files.folder, num_labels=1, **safe)
+            dropout.replace(model)
+            return CrossEncoder(model, chosen, None)
+        encoder = AutoModel.from_pretrained(files.folder, **safe)
+        if files.layers:
+            _keep_layers(encoder, files.layers)
+        if files.equal_token_types:
+            _equalise_token_types(encoder)
+        size = int(encoder.config.hidden_size)
+        head = _head(files.folder, chosen, size)
+    except Exception as error:  # a foreign library on foreign files raises whatever it meets in them
+        what = f"transformers cannot load it as an encoder: {_reason(error)}"
+        raise UsageError(what, where=str(files.folder)) from error
+    dropout.replace(encoder)
+    if getattr(encoder, "pooler", None) is not None:  # it reads [CLS], which the means do not
+        encoder.pooler.requires_grad_(False)
+    return CrossEncoder(encoder, chosen, head)
+
+
+def _keep_layers(encoder: Any, layers: Sequence[int]) -> None:
+    """Drop all layers of an encoder of BERT's family but those at `layers`, in that order."""
+    stack = encoder.encoder
+    stack.layer = nn.ModuleList([stack.layer[number] for number in layers])
+    encoder.config.num_hidden_layers = len(layers)
+
+
+@torch.no_grad()
+def _equalise_token_types(encoder: Any) -> None:
+    """Copy the embedding of token type 0 over all others."""
+    table = encoder.embeddings.token_type_embeddings.weight
+    table[1:] = table[0]
+
+
+def _reason(error: Exception) -> str:
+    """The first line of what a library says, with the kind of its complaint where it says nothing."""
+    return shown(next(iter(str(error).splitlines()), ""), 300) or type(error).__name__
+
+
+COSINE_SCALE = 20.0  # scores of a new product head: 20 times the cosine, the spread a softmax over a group can use
+
+
+def _head(folder: Path, pooling: Pooling, size: int) -> nn.Linear:
+    """The linear head: the saved one, or a new one; of small random weights for a mean, the cosine for a product."""
+    head = nn.Linear(size, 1)
+    saved = folder / HEAD
+    if saved.is_file():
+        weights = load_file(saved)
+        head.load_state_dict({name.removeprefix("linear."): value for name, value in weights.items()})
+        return head
+    if pooling == "product":
+        nn.init.constant_(head.weight, COSINE_SCALE)
+    else:
+        nn.init.normal_(head.weight, std=0.02)
+    nn.init.zeros_(head.bias)
+    return head
+
+
+def tokenizer_of(folder: Path) -> Any:
+    """The fast tokenizer of a model folder.
+
+    Raises:
+        UsageError: there is none that transformers can load.
+    """
+    from transformers import AutoTokenizer
+
+    model_folders.check(folder)
+    try:
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    except Exception as error:  # as for a model
+        raise UsageError(f"no tokenizer: {_reason(error)}", where=str(folder)) from error
+
+
+def set_dropout(model: CrossEncoder, rate: float | None) -> None:
+    """Sets every dropout of the model to `rate`; None leaves the base's own."""
+    if rate is None:
+        return
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = rate
+        elif isinstance(getattr(module, "dropout_prob", None), float):  # attention that calls functional dropout
+            setattr(module, "dropout_prob", rate)  # noqa: B010 - torch types every attribute of a module as a tensor
+
+
+def freeze(model: CrossEncoder, what: str, layers: int = 0) -> None:
+    """Keep parts of the encoder from being trained.
+
+    The paper freezes positions; word embeddings are half of a small base's weights, and few of them meet a small
+    training set. The module that holds them is called `embeddings` in every encoder of transformers. Layers below all
+    that is trained need no backward pass, which is two thirds of their time.
+
+    Args:
+        model: whose encoder it is.
+        what: "positions" (their embeddings), all "embeddings", or "nothing".
+        layers: how many layers, counted from the bottom.
+
+    Raises:
+        UsageError: the encoder has fewer layers.
+    """
+    highest = -1
+    for name, parameter in model.encoder.named_parameters():
+        is_embedding = ".embeddings." in f".{name}"
+        if is_embedding and (what == "embeddings" or (what == "positions" and "position" in name)):
+            parameter.requires_grad_(False)
+        place = _LAYER.search(f".{name}")
+        if place is not None:
+            highest = max(highest, int(place[1]))
+            if int(place[1]) < layers:
+                parameter.requires_grad_(False)
+    if layers > highest + 1:
+        what = f"freeze_layers = {layers}, but the encoder has {highest + 1} layers"
+        raise UsageError(what, hint="give fewer; 0 trains them all")
+
+
+_LAYER = re.compile(r"\.(?:layer|layers)\.([0-9]+)\.")  # what encoders of transformers call them
+
+
+def save(
+    model: CrossEncoder,
+    tokenizer: Any,
+    folder: Path,
+    max_length: int,
+    max_query_length: int,
+    *,
+    max_document_length: int = 0,
+    truncation: str = "document",
+) -> None:
+    """Writes a model folder that transformers and sentence-transformers load.
+
+    A classifier loads with AutoModelForSequenceClassification; it and "mean" load as sentence-transformers'
+    CrossEncoder with equal scores, wherever the query needs no cut. A "product" no other library can express: its
+    encoder loads with AutoModel, and its README says the rest. `cerank.json` holds what those formats have no word for.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    encoder: Any = model.encoder
+    if model.head is None:
+        encoder.config.sentence_transformers = {"activation_fn": "torch.nn.modules.linear.Identity"}
+    encoder.save_pretrained(folder)
+    tokenizer.model_max_length = max_length
+    tokenizer.backend_tokenizer.no_truncation()  # it keeps its last call's, which a resumed attempt may not have made
+    tokenizer.save_pretrained(folder)
+    mark: dict[str, object] = {"pooling": model.pooling, "max_length": max_length, "max_query_length": max_query_length}
+    if (max_document_length, truncation) != (0, "document"):
+        mark |= {"max_document_length": max_document_length, "truncation": truncation}
+    _write_json(folder / MARK, mark)
+    if model.head is not None:
+        weights = {
+            f"linear.{name}": value.detach().cpu().contiguous() for name, value in model.head.state_dict().items()
+        }
+        (folder / HEAD).parent.mkdir(exist_ok=True)
+        save_file(weights, folder / HEAD)
+    if model.head is not None and model.pooling == "mean":
+        _write_sentence_transformers(model.head.in_features, folder)
+    (folder / "README.md").write_text(_card(model.pooling), encoding="utf8")
+
+
+def _write_sentence_transformers(size: int, folder: Path) -> None:
+    """The files by which sentence-transformers >= 5.4 builds encoder, mean pooling and head as a CrossEncoder."""
+    modules = [
+        ("", "sentence_transformers.base.modules.transformer.Transformer"),
+        ("1_Pooling", "sentence_transformers.sentence_transformer.modules.pooling.Pooling"),
+        ("2_Dense", "sentence_transformers.base.modules.dense.Dense"),
+    ]
+    rows = [{"idx": at, "name": str(at), "path": path, "type": kind} for at, (path, kind) in enumerate(modules)]
+    _write_json(folder / "modules.json", rows)
+    identity = "torch.nn.modules.linear.Identity"
+    _write_json(folder / "config_sentence_transformers.json", {"model_type": "CrossEncoder", "activation_fn": identity})
+    method = {"method": "forward", "method_output_name": "last_hidden_state"}
+    transformer = {
+        "transformer_task": "feature-extraction",
+        "modality_config": {"text": method},
+        "module_output_name": "token_embeddings",
+    }
+    _write_json(folder / "sentence_bert_config.json", transformer)
+    pooling = {"embedding_dimension": size, "pooling_mode": "mean", "include_prompt": True}
+    _write_json(folder / "1_Pooling" / "config.json", pooling)
+    dense = {
+        "in_features": size,
+        "out_features": 1,
+        "bias": True,
+        "activation_function": identity,
+        "module_input_name": "sentence_embedding",
+        "module_output_name": "scores",
+    }
+    _write_json(folder / "2_Dense" / "config.json", dense)
+
+
+def _write_json(path: Path, values: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf8")
+
+
+_LOADS: dict[Pooling, str] = {
+    "classifier": """\
+It loads with transformers' AutoModelForSequenceClassification, with sentence-transformers, or with cerank:
+""",
+    "mean": """\
+Its score is a linear layer on the mean of the last hidden states. transformers has no class for that: its AutoModel
+loads the encoder alone. Load all of it with sentence-transformers, or in three lines of cerank:
+""",
+    "product": """\
+Its score is a linear layer on the product of the query's and the document's mean states, each scaled to length 1.
+Neither transformers nor sentence-transformers has a class for that: transformers' AutoModel loads the encoder alone.
+Three lines of cerank load all of it:
+""",
+}
+
+
+def _card(pooling: Pooling) -> str:
+    """The model folder's README: how to load it, and what cannot."""
+    elsewhere = "\n    from sentence_transformers import CrossEncoder\n"
+    elsewhere += '    CrossEncoder("this folder").predict([("a query", "a passage")])\n'
+    return (
+        "# A cross-encoder fine-tuned with cerank\n\n"
+        + _LOADS[pooling]
+        + (elsewhere if pooling != "product" else "")
+        + "\n    from cerank.inference.rerank import Scorer\n"
+        + '    scorer = Scorer.load("this folder")\n'
+        + '    scorer.score([("a query", "a passage")])\n'
+    )
+
+
+class Mark:
+    """What `cerank.json` in a checkpoint says: pooling and lengths."""
+
+    def __init__(self, folder: Path) -> None:
+        """Reads it.
+
+        Raises:
+            MissingError: the folder is no checkpoint of cerank.
+        """
+        try:
+            values = json.loads(read_file(folder / MARK))
+            self.pooling: Pooling = msgspec.convert(values["pooling"], Pooling)
+            self.max_length, self.max_query_length = int(values["max_length"]), int(values["max_query_length"])
+            self.max_document_length = int(values.get("max_document_length", 0))
+            self.truncation = str(values.get("truncation", "document"))
+        except FileNotFoundError as error:
+            raise MissingError(f"no {MARK}, so this is no checkpoint of cerank", where=str(folder)) from error
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+            raise UsageError("unreadable", where=str(folder / MARK)) from error

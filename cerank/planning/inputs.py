@@ -1,0 +1,156 @@
+"""Everything a recipe reads, found and hashed: when a plan is made, and again before its worker trusts it."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from cerank.core.rankings import Ranking
+from cerank.datasets.dataset import Dataset
+from cerank.datasets.open_datasets import open_dataset
+from cerank.errors import UsageError
+from cerank.models import bases
+from cerank.recipes.plan import Input
+from cerank.recipes.schema import Recipe, Stage
+from cerank.retrieval import first_stage
+from cerank.retrieval.teachers import read_teacher
+from cerank.text.safe_text import counted
+
+EMBEDDING = "embedding"  # the teacher that cerank computes: sentence similarity by the base below
+EMBEDDING_BASE = "minilm"
+_LONGEST_EMBEDDED = 128  # tokens: nine docstrings of ten are shorter; the embedder's own training went to 256
+_COUNTED = 2000  # queries whose candidates are counted at most
+
+
+class Use(msgspec.Struct, frozen=True, order=True):
+    """One dataset ranked by one first stage, to a depth."""
+
+    dataset: str
+    first_stage: str
+    depth: int
+
+
+def training_dataset(recipe: Recipe, stage: Stage) -> str:
+    """The dataset a stage learns from."""
+    return stage.dataset or recipe.data.train
+
+
+def training_first_stage(recipe: Recipe, stage: Stage) -> str:
+    """The first stage whose candidates a stage draws from."""
+    return stage.first_stage or recipe.data.first_stages[0]
+
+
+def validation_first_stage(recipe: Recipe) -> str:
+    """The first stage whose candidates are re-ranked in validation."""
+    return recipe.data.validation_first_stage or recipe.data.first_stages[0]
+
+
+def uses(recipe: Recipe) -> tuple[Use, ...]:
+    """Each dataset and first stage the recipe ranks by, once, to the greatest depth any part of it asks for."""
+    data = recipe.data
+    wanted = [Use(test, first, data.depth) for test in data.test for first in data.first_stages]
+    for _, stage in recipe.chained():
+        wanted.append(Use(data.validation, validation_first_stage(recipe), stage.validation_depth))
+        if stage.validates_by_loss and (stage.source == "labels" or stage.teacher == EMBEDDING):
+            wanted.append(Use(data.validation, validation_first_stage(recipe), stage.window[1]))
+        if stage.source == "labels" or stage.teacher == EMBEDDING:
+            dataset = training_dataset(recipe, stage)
+            wanted.append(Use(dataset, training_first_stage(recipe, stage), stage.window[1]))
+    deepest: dict[tuple[str, str], int] = {}
+    for use in wanted:
+        key = (use.dataset, use.first_stage)
+        deepest[key] = max(use.depth, deepest.get(key, 0))
+    return tuple(Use(dataset, first, depth) for (dataset, first), depth in deepest.items())
+
+
+def embedding_length(stage: Stage) -> int:
+    """Return how many tokens of a text the embedding teacher of a stage reads: never more than the model it teaches."""
+    return min(stage.max_length, _LONGEST_EMBEDDED)
+
+
+def texts_to_embed(recipe: Recipe, datasets: Mapping[str, Dataset], cache: Path) -> dict[str, int]:
+    """Return stage -> about how many texts its embedding teacher encodes: drawn queries and candidates, each once.
+
+    Counted on as many queries as the stage draws, though not the same ones, and on 2,000 at most; from there in
+    proportion.
+    """
+    found = {}
+    for name, stage in recipe.chained():
+        if stage.source != "teacher" or stage.teacher != EMBEDDING:
+            continue
+        dataset = datasets[training_dataset(recipe, stage)]
+        queries = list(dataset.queries)
+        wanted = stage.steps * stage.groups_per_step or math.ceil(stage.epochs * len(queries))
+        drawn = min(len(queries), wanted)
+        looked = random.Random(0).sample(queries, min(drawn, _COUNTED))
+        first = training_first_stage(recipe, stage)
+        ranking = first_stage.candidates(dataset, first, stage.window[1], cache, looked)
+        documents = len({doc for query in ranking for doc in ranking[query]})
+        found[name] = drawn + min(len(dataset.documents), round(documents * drawn / len(looked)))
+    return found
+
+
+def dataset_names(recipe: Recipe) -> tuple[str, ...]:
+    """Every dataset the recipe reads, once, in the order of use."""
+    training = [training_dataset(recipe, stage) for _, stage in recipe.chained()]
+    return tuple(dict.fromkeys([*training, recipe.data.validation, *recipe.data.test]))
+
+
+def opened(recipe: Recipe, cache: Path) -> dict[str, Dataset]:
+    """The recipe's datasets by name; raises as `open_dataset`."""
+    return {name: open_dataset(name, cache) for name in dataset_names(recipe)}
+
+
+def inputs_of(recipe: Recipe, datasets: dict[str, Dataset], *, fetch: bool) -> tuple[Input, ...]:
+    """What the recipe reads, with its hashes, in a stable order.
+
+    Args:
+        recipe: complete.
+        datasets: as `opened` returned them.
+        fetch: whether a base may be fetched from the hub.
+
+    Raises:
+        CerankError: something is missing, malformed or unknown.
+    """
+    base = bases.locate(recipe.base, fetch=fetch)
+    found = [Input("base", recipe.base, base.sha256, str(base.folder))]
+    found += [Input("dataset", name, data.fingerprint(), data.location) for name, data in datasets.items()]
+    for use in uses(recipe):
+        name = f"{use.first_stage} on {use.dataset}"
+        found.append(Input("first_stage", name, first_stage.fingerprint(datasets[use.dataset], use.first_stage)))
+    for name, stage in recipe.chained():
+        if stage.source == "teacher":
+            found.append(_teacher(name, stage, recipe, datasets, fetch=fetch))
+    return tuple(found)
+
+
+def _refuse_untaught(name: str, training: Dataset, validation: Dataset, teacher: Ranking) -> None:
+    """Refuses a validation loss where the teacher says nothing of the validation queries.
+
+    Raises:
+        UsageError: it ranks other documents, or none of the queries.
+    """
+    where = f"stages.{name}.validation_loss"
+    if training.documents.fingerprint() != validation.documents.fingerprint():
+        what = f"the teacher ranks documents of {training.name}, and {validation.name} has others"
+        hint = "take validation queries of the same collection, or a measure to choose by"
+        raise UsageError(f"{what}, so its loss there is unknown", where=where, hint=hint)
+    if not any(query in teacher for query in validation.queries):
+        what = f"the teacher ranks none of the {counted(len(validation.queries), 'query')} of {validation.name}"
+        hint = "take a part of the queries that it ranks for validation, such as [99%:], or a measure to choose by"
+        raise UsageError(what, where=where, hint=hint)
+
+
+def _teacher(name: str, stage: Stage, recipe: Recipe, datasets: dict[str, Dataset], *, fetch: bool) -> Input:
+    if stage.teacher == EMBEDDING:
+        files = bases.locate(EMBEDDING_BASE, fetch=fetch)
+        return Input("teacher", f"{EMBEDDING} for {name}", files.sha256, str(files.folder))
+    dataset = datasets[training_dataset(recipe, stage)]
+    teacher = read_teacher(stage.teacher, dataset)
+    if stage.validates_by_loss:
+        _refuse_untaught(name, dataset, datasets[recipe.data.validation], teacher.ranking)
+    return Input("teacher", f"{stage.teacher} for {name}", teacher.sha256, stage.teacher)

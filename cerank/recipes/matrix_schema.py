@@ -1,0 +1,100 @@
+"""A matrix: bases x recipes x seeds on the same test sets and first stages; what was declared, and its runs.
+
+Invariant: the declared family (baseline, measures, test sets, first stages) stands in the record before any run starts.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Annotated
+
+import msgspec
+
+from cerank.core import decode
+from cerank.core.decode import says
+from cerank.errors import RecipeError
+from cerank.recipes.schema import Positive, Rate, Seed
+
+MATRIX_FORMAT = 1
+
+
+class Matrix(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a person declares; what is left out is each recipe's own."""
+
+    name: Annotated[str, says("what the lab and the report call it")]
+    description: Annotated[str, says("one sentence for `cerank recipes matrices`")] = ""
+    recipes: Annotated[tuple[str, ...], says("shipped names, or .toml files from this file's folder")]
+    bases: Annotated[tuple[str, ...], says("names from `cerank bases`, hub ids or folders")] = ()
+    seeds: Annotated[tuple[Seed, ...], says("a run for each")] = ()
+    baseline: Annotated[str, says('the recipe that every other is held against; "" takes the first')] = ""
+    test: Annotated[tuple[str, ...], says("test datasets of every run")] = ()
+    first_stages: Annotated[tuple[str, ...], says("re-ranked by every run")] = ()
+    depth: Annotated[Positive | None, says("candidates re-ranked for each query")] = None
+    measures: Annotated[tuple[str, ...], says('"auto" takes those that each test dataset declares')] = ()
+    margins: Annotated[dict[str, Rate], says("the largest difference of a measure that does not matter")] = {}
+    settings: Annotated[dict[str, object], says("key path -> value, laid over each recipe that has the place")] = {}
+
+
+class MatrixCell(msgspec.Struct, frozen=True, kw_only=True):
+    """One run of a matrix."""
+
+    run: str  # its name in the lab
+    recipe: str  # `Recipe.name`
+    base: str  # as the plan's recipe names it
+    seed: int
+
+
+class MatrixRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What the lab keeps of a matrix: its declared family and its runs. Names are those of the runs' plans."""
+
+    format: int = MATRIX_FORMAT
+    name: str
+    sha256: str  # over what all its runs share: data by content, family, margins; 64 hex digits
+    description: str = ""
+    created: str = ""  # UTC, ISO 8601
+    changed: str = ""  # when runs were last added to it
+    baseline: str  # `MatrixCell.recipe` that every other recipe of the same base is held against
+    tests: tuple[str, ...]  # as in `plan.recipe.data.test`
+    first_stages: tuple[str, ...]
+    depth: int
+    measures: dict[str, tuple[str, ...]]  # test -> its measures, canonical: with tests and first stages, the family
+    margins: dict[str, float] = {}
+    cells: tuple[MatrixCell, ...]
+
+
+def matrix_from(values: Mapping[str, object], where: str) -> Matrix:
+    """The matrix in a table, as TOML gives it.
+
+    Raises:
+        RecipeError: with all mistakes at once, each with its key path.
+    """
+    mistakes: list[str] = []
+    matrix = decode.table(Matrix, values, "", mistakes)
+    if matrix is not None:
+        mistakes += _mistakes(matrix)
+    if matrix is None or mistakes:
+        raise RecipeError(
+            "\n".join(mistakes), where=where, hint="`cerank recipes matrices` lists those that are shipped"
+        )
+    return matrix
+
+
+def _mistakes(matrix: Matrix) -> list[str]:
+    found = [] if matrix.recipes else ["recipes: empty; name at least one"]
+    if not matrix.name.strip():
+        found.append("name: empty; the lab keeps the matrix under it")
+    lists: dict[str, tuple[object, ...]] = {
+        "recipes": matrix.recipes,
+        "bases": matrix.bases,
+        "seeds": matrix.seeds,
+        "test": matrix.test,
+        "first_stages": matrix.first_stages,
+        "measures": matrix.measures,
+    }
+    for key, entries in lists.items():
+        counts = Counter(entries)
+        found += [f"{key}: '{entry}' stands twice" for entry, count in counts.items() if count > 1]
+    if matrix.baseline and matrix.baseline not in matrix.recipes:
+        found.append(f"baseline: '{matrix.baseline}' is not one of the recipes")
+    return found

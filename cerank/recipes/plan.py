@@ -1,0 +1,98 @@
+"""A plan: the recipe complete, every path resolved, every input hashed. Its fingerprint is the identity of a run."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+
+import msgspec
+
+from cerank.core.decode import fields_of
+from cerank.recipes.schema import Recipe
+
+PLAN_FORMAT = 1
+
+
+class Input(msgspec.Struct, frozen=True, order=True):
+    """Something a run reads, pinned by its content."""
+
+    role: str  # "base", "dataset", "first_stage", "teacher"
+    name: str  # as the recipe names it
+    sha256: str
+    location: str = ""  # a path or hub id; "" where the name says it all. Not part of the fingerprint
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything a worker needs to know, frozen before it starts."""
+
+    format: int = PLAN_FORMAT
+    recipe: Recipe
+    inputs: tuple[Input, ...]
+    device: str  # "cpu", "cuda" for any GPU, "cuda:0" for a certain one, "mps"
+    threads: int  # CPU threads of the model; part of the identity, for they move scores by some 1e-8
+    cache: str  # folder of indexes and built datasets; may be emptied at any time
+    label: str = ""  # a person's word for it; text, never a path
+    created: str = ""  # UTC, ISO 8601
+    versions: dict[str, str] = {}
+    measures: dict[str, tuple[str, ...]] = {}  # test -> its own measures, where the recipe says "auto"
+    shares: bool = False  # a stage that another run of the lab finished is taken over; part of a matrix
+
+    def measures_on(self, test: str) -> tuple[str, ...]:
+        """What is measured on a test dataset."""
+        return self.measures.get(test, self.recipe.evaluate.measures)
+
+    @property
+    def asked(self) -> Recipe:
+        """The recipe whose plan is this one: with "auto" where the plan has each test's own measures in its place.
+
+        What all tests begin with goes before "auto", what else they share behind it, so that each has its own order.
+        """
+        if not self.measures:
+            return self.recipe
+        own = list(self.measures.values())
+        first = [names[0] for names in itertools.takewhile(lambda names: len(set(names)) == 1, zip(*own, strict=False))]
+        rest = [name for name in max(own, key=len) if name not in first and all(name in names for names in own)]
+        evaluate = msgspec.structs.replace(self.recipe.evaluate, measures=(*first, "auto", *rest))
+        return msgspec.structs.replace(self.recipe, evaluate=evaluate)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of what decides numbers and verdicts: recipe, inputs' hashes, device kind, threads; 64 hex digits.
+
+        Of the recipe only what differs from the defaults counts, so that a release which adds a setting leaves the
+        identity of earlier runs as it was. Margins are in, so that none can be slipped in later.
+        """
+        identity = (
+            self.format,
+            telling(msgspec.structs.replace(self.recipe, name="", description="")),
+            sorted((entry.role, entry.name, entry.sha256) for entry in self.inputs),
+            self.device.split(":")[0],
+            self.threads,
+            *([self.measures] if self.measures else []),
+        )
+        return hashlib.sha256(msgspec.json.encode(identity, order="deterministic")).hexdigest()
+
+    def input(self, role: str, name: str) -> Input:
+        """The pinned input of that role and name.
+
+        Raises:
+            KeyError: the plan has none; a fault of the program, not of a person.
+        """
+        for entry in self.inputs:
+            if (entry.role, entry.name) == (role, name):
+                return entry
+        raise KeyError((role, name))
+
+
+def telling(value: object) -> object:
+    """`value` without the fields of structs that hold their defaults, so that a release's new fields change nothing."""
+    if isinstance(value, msgspec.Struct):
+        given = {field.name: (getattr(value, field.name), _default(field)) for field in fields_of(type(value))}
+        return {name: telling(item) for name, (item, default) in given.items() if item != default}
+    if isinstance(value, dict):
+        return {key: telling(item) for key, item in value.items()}
+    return value
+
+
+def _default(field: msgspec.structs.FieldInfo) -> object:
+    return field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()

@@ -1,0 +1,315 @@
+"""What a person asks for: a base model, a chain of stages, datasets, a seed. Every default stands here."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+import msgspec
+
+from cerank.core import decode
+from cerank.core.decode import says
+from cerank.core.schedule import ScheduleName
+from cerank.errors import RecipeError
+from cerank.registry import nearest
+
+# Upper bounds keep inf and typing slips such as an extra 000 out; no honest value comes near them.
+Count = Annotated[int, msgspec.Meta(ge=0, le=10**9)]
+Positive = Annotated[int, msgspec.Meta(ge=1, le=10**9)]
+Seed = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+Share = Annotated[float, msgspec.Meta(ge=0.0, lt=1.0)]
+Rate = Annotated[float, msgspec.Meta(gt=0.0, le=1000.0)]
+Amount = Annotated[float, msgspec.Meta(ge=0.0, le=10.0**6)]
+
+
+VALIDATION_LOSS = "loss"  # among validation measures: the stage's own loss on validation queries
+
+
+class Stage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One stage of fine-tuning: which groups it sees, what loss it takes, how it steps, when it looks up."""
+
+    # what it learns from
+    loss: Annotated[str, says("see `cerank recipes losses`")] = "lce"
+    mean_over: Annotated[
+        Literal["queries", "pairs"],
+        says("a step's loss is the mean over its queries, or over all their pairs pooled: long lists weigh more"),
+    ] = "queries"
+    source: Annotated[Literal["labels", "teacher"], says("where a group's targets come from")] = "labels"
+    targets: Annotated[
+        Literal["auto", "ranks", "scores"], says("what of a teacher is learnt; auto: what the loss takes first")
+    ] = "auto"
+    dataset: Annotated[str, says('training dataset of this stage; "" takes data.train')] = ""
+    first_stage: Annotated[
+        str, says('candidates for negatives and teacher; "" takes the first of data.first_stages')
+    ] = ""
+    teacher: Annotated[str, says('"embedding", a TREC run file, or RankGPT permutations (.json beside its .jsonl)')] = (
+        ""
+    )
+    relevance: Annotated[Positive, says("smallest grade that counts as a positive")] = 1
+
+    # how groups are drawn
+    group_size: Annotated[int, msgspec.Meta(ge=2, le=10**6), says("candidates a query: 1 positive + 7 negatives")] = 8
+    groups_per_step: Annotated[
+        Positive, says("queries a step takes the mean over; the paper's batch times its accumulation")
+    ] = 4
+    positives: Annotated[Positive, says("positives in a group, as far as the query has them")] = 1
+    positives_by: Annotated[
+        Literal["random", "top"], says("which positives: any, or those the first stage ranks first")
+    ] = "random"
+    unretrieved: Annotated[
+        Literal["positives", "judged", "none"],
+        says("judged documents outside the window that are taken all the same; the paper's code takes none"),
+    ] = "positives"
+    negatives: Annotated[
+        Literal["random", "top", "log-random"],
+        says("of the window: uniformly, the first ones, or by 1/rank (of a teacher's list: all its candidates)"),
+    ] = "random"
+    negatives_from: Annotated[
+        Literal["all", "judged", "unjudged"],
+        says("negatives may be any candidates, only those judged not relevant, or only those not judged"),
+    ] = "all"
+    below_positives: Annotated[
+        Literal["no", "yes", "fill"],
+        says("negatives only from below the lowest positive; fill: then upwards from it, if there are too few"),
+    ] = "no"
+    in_batch: Annotated[
+        Count, says("documents of the step's other queries added to each group as negatives; 0 adds none")
+    ] = 0
+    window: Annotated[
+        tuple[Positive, Positive], says("ranks of the first stage (or teacher) to draw from, both included")
+    ] = (1, 100)
+    without_pair: Annotated[
+        Literal["skip", "refuse"], says("a query without anything to learn from: count it, or stop")
+    ] = "skip"
+
+    # how long, how fast
+    steps: Annotated[Count, says("exactly one of steps and epochs is above 0")] = 0
+    epochs: Annotated[Amount, says("passes over the queries with something to learn from")] = 0.0
+    learning_rate: Annotated[Rate, says("peak of the schedule")] = 1e-5
+    schedule: Annotated[ScheduleName, says("after the warm-up: constant, linear to 0, or half a cosine")] = "linear"
+    warmup: Annotated[Share, says("share of the steps in which the rate rises from 0")] = 0.1
+    weight_decay: Annotated[Amount, says("decoupled, as AdamW does it")] = 0.01
+    betas: Annotated[tuple[Share, Share], says("AdamW's")] = (0.9, 0.999)
+    epsilon: Annotated[Rate, says("AdamW's")] = 1e-8
+    clip: Annotated[Amount, says("largest gradient norm; 0 leaves gradients alone")] = 1.0
+    dropout: Annotated[Share | None, says("left out: the base's own")] = None
+    freeze: Annotated[
+        Literal["nothing", "positions", "embeddings"],
+        says("embeddings that keep the base's weights; positions, or all"),
+    ] = "nothing"
+    freeze_layers: Annotated[
+        Count,
+        says("layers that keep the base's weights, counted from the bottom; freeze the embeddings, too"),
+    ] = 0
+
+    # what the model reads
+    max_length: Annotated[
+        int, msgspec.Meta(ge=8, le=10**6), says("tokens of query and document together, with special tokens")
+    ] = 256
+    max_query_length: Annotated[Positive, says("tokens of the query; the document gets the rest")] = 64
+    max_document_length: Annotated[Count, says("tokens of the document; 0: as many as max_length leaves")] = 0
+    truncation: Annotated[
+        Literal["document", "longest_first"],
+        says("what a pair above max_length loses: the end of the document, or the end of the longer of the two"),
+    ] = "document"
+    precision: Annotated[
+        Literal["fp32", "bf16", "auto"],
+        says("bf16: products alone, all else stays float32; auto: bf16 where the device has instructions for it"),
+    ] = "fp32"
+    microbatch: Annotated[Positive, says("tokens, padding included, through the model at once; memory, not groups")] = (
+        8192
+    )
+
+    # when it looks up
+    validate_every: Annotated[Count, says("steps between validations; 0 validates at the end only")] = 0
+    validation_measure: Annotated[
+        str, says('decides which checkpoint is best: a measure, or "loss", of which less is better')
+    ] = "nDCG@10"
+    validation_loss: Annotated[
+        Literal["no", "yes"], says("whether validations show the stage's own loss on validation queries, too")
+    ] = "no"
+    validation_queries: Annotated[Count, says("first ones of the validation dataset; 0 takes all")] = 0
+    validation_depth: Annotated[Positive, says("candidates re-ranked for each validation query")] = 20
+    patience: Annotated[Count, says("stop after this many validations without a better one; 0 never stops early")] = 0
+    keep: Annotated[Literal["best", "last"], says("which checkpoint the stage hands on")] = "best"
+    checkpoint_every: Annotated[Count, says("steps between checkpoints; 0: at each validation")] = 0
+    on_nonfinite: Annotated[
+        str,
+        msgspec.Meta(pattern=r"^(stop|skip:[1-9]\d*)\Z"),
+        says('at an inf or NaN: "stop", or "skip:3" to leave out up to three steps'),
+    ] = "stop"
+
+    @property
+    def validates_by_loss(self) -> bool:
+        """Whether validations compute the stage's own loss."""
+        return self.validation_loss == "yes" or self.validation_measure == VALIDATION_LOSS
+
+
+class Data(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where queries, documents and labels come from; a name, an ir_datasets id, or a folder; `[:80%]` takes a part."""
+
+    train: Annotated[str, says("queries, documents and labels the stages learn from")] = "pydocs/train"
+    validation: Annotated[str, says("queries that choose checkpoints; never measured in a comparison")] = (
+        "pydocs/validation"
+    )
+    test: Annotated[tuple[str, ...], says("what is re-ranked and measured at the end")] = ("pydocs/test",)
+    first_stages: Annotated[
+        tuple[str, ...], says('"bm25", "scoreddocs", a run of the dataset by name, or a TREC run file')
+    ] = ("bm25",)
+    validation_first_stage: Annotated[
+        str, says('candidates re-ranked in validation; "" takes the first of first_stages')
+    ] = ""
+    depth: Annotated[Positive, says("candidates re-ranked for each test query")] = 100
+
+
+class Evaluate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is measured on the test datasets."""
+
+    measures: Annotated[tuple[str, ...], says("in the field's notation: nDCG@10, RR@10, AP(rel=2), ...")] = (
+        "nDCG@10",
+        "RR@10",
+    )
+    margins: Annotated[
+        dict[str, Rate], says("the largest difference of a measure that does not matter; declared before the run")
+    ] = {}
+
+
+class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A complete request. `stages` holds settings by name, `chain` says which of them run, in order."""
+
+    name: Annotated[str, says("what tables call it; free text")]
+    description: Annotated[str, says("one sentence for `cerank recipes list`")] = ""
+    base: Annotated[str, says("pretrained model: a name from `cerank bases`, a hub id, or a folder")] = "minilm"
+    pooling: Annotated[
+        Literal["auto", "product", "mean", "classifier"], says("how states become a score; auto: the base's own")
+    ] = "auto"
+    seed: Annotated[Seed, says("decides everything random")] = 42
+    chain: Annotated[tuple[str, ...], says("the stages that run, in order")]
+    force: Annotated[
+        tuple[Literal["learning_rate", "shared_queries"], ...],
+        says("refusals to let pass: a rate too small to move weights, queries that training and test share"),
+    ] = ()
+    data: Annotated[Data, says("where queries, documents and labels come from")] = Data()
+    evaluate: Annotated[Evaluate, says("what is measured on the test datasets")] = Evaluate()
+    stages: Annotated[dict[str, Stage], says("settings of each stage, by its name")] = {}
+
+    def chained(self) -> tuple[tuple[str, Stage], ...]:
+        """The stages that run, in order, with their names."""
+        return tuple((name, self.stages[name]) for name in self.chain)
+
+
+def _stage_mistakes(name: str, stage: Stage) -> list[str]:
+    at = f"stages.{name}"
+    mistakes = []
+    if (stage.steps > 0) == (stage.epochs > 0):
+        mistakes.append(f"{at}: give either steps or epochs above 0, not {'both' if stage.steps else 'neither'}")
+    if stage.source == "teacher" and not stage.teacher:
+        mistakes.append(f'{at}.teacher: missing; source = "teacher" needs "embedding", a TREC run or permutations')
+    if stage.window[0] > stage.window[1]:
+        mistakes.append(f"{at}.window: starts at rank {stage.window[0]} and ends before it, at {stage.window[1]}")
+    if stage.source == "labels" and stage.positives >= stage.group_size:
+        mistakes.append(f"{at}.positives: {stage.positives} leave no negative in a group of {stage.group_size}")
+    if stage.max_query_length > stage.max_length - 5:
+        mistakes.append(f"{at}.max_query_length: {stage.max_query_length} leaves no document in {stage.max_length}")
+    if stage.patience and not stage.validate_every:
+        mistakes.append(f"{at}.patience: needs validate_every, or there is nothing to wait for")
+    return mistakes + _group_mistakes(at, stage)
+
+
+def _group_mistakes(at: str, stage: Stage) -> list[str]:
+    """What cannot be drawn together."""
+    mistakes = []
+    if stage.source == "teacher":
+        only = {
+            "negatives_from": "all",
+            "below_positives": "no",
+            "in_batch": 0,
+            "unretrieved": "positives",
+            "positives_by": "random",
+        }
+        given = [key for key, default in only.items() if getattr(stage, key) != default]
+        mistakes += [f'{at}.{key}: needs source = "labels"; a teacher\'s list has no negatives' for key in given]
+    if stage.source == "labels" and stage.targets != "auto":
+        mistakes.append(f'{at}.targets: "{stage.targets}" are a teacher\'s; source = "labels" gives grades')
+    if stage.unretrieved == "judged" and stage.negatives_from == "unjudged":
+        mistakes.append(f'{at}.unretrieved: adds judged documents, which negatives_from = "unjudged" leaves out')
+    if stage.in_batch and stage.groups_per_step < 2:
+        mistakes.append(f"{at}.in_batch: needs groups_per_step of 2 or more, or there are no other queries")
+    return mistakes
+
+
+# A step of AdamW moves a weight by the learning rate at most (some 3 times it after a jump of the gradient). A float32
+# of 0.02, a weight's usual size in BERT and its kin, has neighbours 1.9e-9 apart: what is less than half of that is
+# rounded away. Measured in field notes: 6e-12 moves 0.5 % of the weights, by 7e-9 at most, in 1,000 steps.
+SMALLEST_RATE = 2.0**-30
+
+
+def rate_mistakes(recipe: Recipe) -> list[str]:
+    """Stages whose learning rate cannot move float32 weights, each as `key.path: what is wrong`."""
+    if "learning_rate" in recipe.force:
+        return []
+    return [
+        f"stages.{name}.learning_rate: {stage.learning_rate:g} cannot move float32 weights: a step of AdamW is at most "
+        f"the rate, a weight of 0.02 has its neighbours 1.9e-09 away, and less than half of that ({SMALLEST_RATE:.1e}) "
+        'is rounded away; give more, or force = ["learning_rate"]'
+        for name, stage in recipe.chained()
+        if stage.learning_rate < SMALLEST_RATE
+    ]
+
+
+def _chain_mistakes(recipe: Recipe) -> list[str]:
+    mistakes = []
+    if not recipe.chain:
+        mistakes.append("chain: empty; name at least one stage")
+    for name in recipe.chain:
+        if name not in recipe.stages:
+            mistakes.append(f"chain: no stage is called '{name}'; {nearest(name, recipe.stages)}")
+    if len(set(recipe.chain)) != len(recipe.chain):
+        mistakes.append("chain: a stage stands twice; give the second its own name and settings")
+    return mistakes
+
+
+def _recipe_mistakes(recipe: Recipe) -> list[str]:
+    mistakes = _chain_mistakes(recipe)
+    for name in recipe.stages:
+        if not name.replace("-", "").replace("_", "").isalnum() or not name.isascii():
+            mistakes.append(f"stages.{name}: a stage's name holds letters, digits, '-' and '_' only")
+        if name == "first-stage":
+            mistakes.append(f"stages.{name}: what is re-ranked is called that; give the stage another name")
+    if not recipe.name.strip():
+        mistakes.append("name: empty; tables need a word for the recipe")
+    lists = {
+        "data.test": recipe.data.test,
+        "data.first_stages": recipe.data.first_stages,
+        "evaluate.measures": recipe.evaluate.measures,
+    }
+    for name, entries in lists.items():
+        if not entries:
+            mistakes.append(f"{name}: empty; name at least one")
+        twice = [entry for entry, count in Counter(entries).items() if count > 1]
+        mistakes += [f"{name}: '{entry}' stands twice" for entry in twice]
+    for name in recipe.chain:
+        if name in recipe.stages:
+            mistakes += _stage_mistakes(name, recipe.stages[name])
+    return mistakes
+
+
+def recipe_from(values: Mapping[str, object], where: str) -> Recipe:
+    """The recipe in a merged table (no `extends` left), complete with defaults.
+
+    Args:
+        values: the table, as TOML gives it.
+        where: the file or name it came from, for the error.
+
+    Raises:
+        RecipeError: with all mistakes at once, each with its key path.
+    """
+    mistakes: list[str] = []
+    recipe = decode.table(Recipe, values, "", mistakes)
+    if recipe is not None:
+        mistakes += _recipe_mistakes(recipe)
+    if recipe is None or mistakes:
+        hint = "`cerank recipes show NAME --full` lists every key with its default"
+        raise RecipeError("\n".join(mistakes), where=where, hint=hint)
+    return recipe

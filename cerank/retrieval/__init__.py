@@ -1,0 +1,1 @@
+"""Candidates and teachers: BM25, first stages, and rankings from files."""

@@ -1,0 +1,1 @@
+"""The folder of a run: its layout, records, checksums, state, and the queue of a lab."""

@@ -1,0 +1,159 @@
+"""The hashes of a run's whole files, written before the files themselves, and what to do where one does not fit.
+
+Invariant: a file that the worker wrote whole has a seal, for the seal is on the disk first; a later seal of the same
+file holds. Sealed folders (models, checkpoints, parts of a re-ranking) carry their own list and have none here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgspec
+
+from cerank.errors import MissingError
+from cerank.files import disk, journal, json_records
+from cerank.files.disk import DamagedError
+from cerank.files.journal import Journal
+from cerank.runs.layout import RunFolder
+from cerank.text.safe_text import counted
+
+WHOLE = ("candidates", "teachers", "qrels", "rankings", "measures")  # folders of files that the worker writes whole
+
+
+class Seal(msgspec.Struct, frozen=True):
+    """One file as it was written."""
+
+    path: str  # relative to the run, with forward slashes
+    size: int  # bytes
+    sha256: str
+
+
+class Mark(msgspec.Struct, frozen=True):
+    """What a check found wrong in a run."""
+
+    problems: tuple[str, ...]
+    time: str  # UTC, ISO 8601
+
+
+def write(folder: RunFolder, path: Path, data: bytes) -> None:
+    """Seals `data` and makes `path`, a file of the run, hold it.
+
+    Raises:
+        RunFailedError: the disk refuses; the file is as it was.
+    """
+    _append(folder, [Seal(_name(folder, path), len(data), hashlib.sha256(data).hexdigest())])
+    disk.write(path, data)
+
+
+def save(folder: RunFolder, path: Path, record: msgspec.Struct) -> None:
+    """As `records.save`, sealed."""
+    write(folder, path, json_records.bytes_of(record, str(path)))
+
+
+def seal(folder: RunFolder, paths: Iterable[Path]) -> None:
+    """Seals files as they are, or, for one that is to become a link to another's, as the other is."""
+    _append(folder, [of(folder, path, path) for path in paths])
+
+
+def of(folder: RunFolder, path: Path, content: Path) -> Seal:
+    """The seal of `path` with the bytes that `content` holds.
+
+    Raises:
+        MissingError: it cannot be read.
+    """
+    return Seal(_name(folder, path), content.stat().st_size, disk.sha256_file(content))
+
+
+def link(folder: RunFolder, source: Path, target: Path) -> None:
+    """Seals `source`'s content and makes `target`, a file of the run, a link to it."""
+    _append(folder, [of(folder, target, source)])
+    disk.link(source, target)
+
+
+def _append(folder: RunFolder, found: Iterable[Seal]) -> None:
+    with Journal(folder.seals, Seal) as out:  # its end syncs
+        for one in found:
+            out.append(one)
+
+
+def _name(folder: RunFolder, path: Path) -> str:
+    return path.relative_to(folder.path).as_posix()
+
+
+def of_run(folder: RunFolder) -> dict[str, Seal]:
+    """Path -> its newest seal; empty for a run of a release without them.
+
+    Raises:
+        DamagedError: the list itself is damaged.
+    """
+    return {one.path: one for one in journal.read(folder.seals, Seal)}
+
+
+def problem(folder: RunFolder, one: Seal) -> str:
+    """What is wrong with a sealed file, by its hash; "" where nothing is."""
+    path = folder.path / one.path
+    wrong = _odd(path, one)
+    if wrong:
+        return wrong
+    try:
+        is_same = disk.sha256_file(path) == one.sha256
+    except MissingError as error:
+        return error.what
+    return "" if is_same else "its content is not what was written (sha256 differs)"
+
+
+def _odd(path: Path, one: Seal) -> str:
+    """What is wrong with a sealed file, by its size alone."""
+    try:
+        size = path.stat(follow_symlinks=False).st_size
+    except OSError:
+        return "the file is missing"
+    if path.is_symlink():
+        return "not a plain file"
+    return "" if size == one.size else f"{counted(size, 'byte')}, {one.size:,} when it was written"
+
+
+def missing(folder: RunFolder) -> str:
+    """The first file of a finished run that is gone or has another size, in a sentence; "" where none is. Cheap."""
+    try:
+        found = of_run(folder)
+    except DamagedError as error:
+        return str(error)
+    wrong = ((one, _odd(folder.path / one.path, one)) for one in found.values())
+    return next((f"{folder.path / one.path}: {what}" for one, what in wrong if what), "")
+
+
+def changed(folder: RunFolder, path: Path) -> str:
+    """Return what is wrong with a file by its checksum; "" where nothing is, or where it never had one."""
+    one = of_run(folder).get(_name(folder, path))
+    return problem(folder, one) if one else ""
+
+
+# the mark on a damaged run
+
+
+def mark_on(folder: RunFolder) -> str:
+    """What the last check found wrong, in a sentence; "" where it found nothing, or there was none."""
+    try:
+        found = json_records.load_if_there(folder.damage, Mark)
+    except DamagedError as error:
+        return str(error)
+    if found is None or not found.problems:
+        return ""
+    more = f" (and {len(found.problems) - 1} more)" if len(found.problems) > 1 else ""
+    return found.problems[0] + more
+
+
+def mark(folder: RunFolder, problems: Iterable[str], time: str) -> None:
+    """Marks the run as damaged, or takes the mark away where nothing is wrong.
+
+    Raises:
+        RunFailedError: the disk refuses.
+    """
+    found = tuple(problems)
+    if found:
+        json_records.save(folder.damage, Mark(found, time))
+    else:
+        disk.remove(folder.damage)

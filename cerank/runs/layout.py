@@ -1,0 +1,263 @@
+"""The names of everything in a lab and in a run directory.
+
+Invariant: names are made here; outside text becomes part of one only through `slug`, which no name escapes from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+from typing import TypeAlias
+
+import msgspec
+
+from cerank.core.metrics import Reading, Validation
+
+ReadingRow: TypeAlias = Reading | Validation  # a row of readings.jsonl
+
+_CLIP = 60  # characters; two slugs and an ending stay below the 255 bytes a name may have
+_STEP_NAME = re.compile(r"step-([0-9]{6,})")
+_ATTEMPT_NAME = re.compile(r"([0-9]+)\.json")
+
+
+def plain(text: str, limit: int = _CLIP) -> str:
+    """`text` as lower-case ASCII letters, digits, `-` and `_`, never empty; different texts may become the same."""
+    kept = re.sub(r"[^a-z0-9_]+", "-", text.lower()).strip("-")
+    return kept[:limit].strip("-") or "x"
+
+
+def slug(text: str) -> str:
+    """A file name for any text, the same text itself where it is one already; different texts never share a name.
+
+    Lower case, for some file systems do not tell "A" from "a", and without dots, which part two slugs in a name.
+    """
+    kept = plain(text)
+    if kept == text and not re.search(r"-[0-9a-f]{8}$", text):  # what looks like a suffix of ours gets one too
+        return text
+    return f"{kept}-{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
+
+
+def runs_folder(lab: Path) -> Path:
+    """Where a lab keeps its runs, a folder each."""
+    return lab / "runs"
+
+
+class QueueFolder(msgspec.Struct, frozen=True):
+    """The paths of a lab's queue. All of it may be deleted while nothing runs: only the order is lost."""
+
+    lab: Path
+
+    @property
+    def path(self) -> Path:
+        """The folder that holds the queue's files."""
+        return self.lab / "queue"
+
+    @property
+    def entries(self) -> Path:
+        """`queue.Queue`: the runs that wait, in order."""
+        return self.path / "queue.json"
+
+    @property
+    def lock(self) -> Path:
+        """The file whose lock lets one process change the queue at a time."""
+        return self.path / "lock"
+
+    @property
+    def lease(self) -> Path:
+        """The file whose lock makes one process the supervisor."""
+        return self.path / "lease"
+
+    @property
+    def log(self) -> Path:
+        """What the supervisor did."""
+        return self.path / "log.txt"
+
+    def slot(self, key: str) -> Path:
+        """The file whose lock a worker holds as long as it uses a device."""
+        return self.path / "slots" / f"{slug(key)}.lock"
+
+    def given(self, key: str) -> Path:
+        """`queue.Given`: the run that a device was last given to."""
+        return self.path / "slots" / f"{slug(key)}.json"
+
+
+class RunFolder(msgspec.Struct, frozen=True):
+    """The paths in one run directory; it lists folders, and opens and writes nothing.
+
+    A stage is named by its index in the chain, from 0 as in `Position`, and its name; its folder counts from 1.
+    A system is what re-ranked, such as "1-contrastive", or the first stage itself.
+    """
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """The run's id, unique in its lab."""
+        return self.path.name
+
+    @property
+    def lab(self) -> Path:
+        """The lab it belongs to."""
+        return self.path.parent.parent
+
+    @property
+    def recipe(self) -> Path:
+        """The recipe as given, byte for byte."""
+        return self.path / "recipe.toml"
+
+    @property
+    def plan(self) -> Path:
+        """`records.StoredPlan`, written once."""
+        return self.path / "plan.json"
+
+    @property
+    def attempts(self) -> Path:
+        """The folder of the attempts' records."""
+        return self.path / "attempts"
+
+    def attempt(self, number: int) -> Path:
+        """`records.Attempt` of the attempt, from 1."""
+        return self.attempts / f"{number}.json"
+
+    def attempt_numbers(self) -> list[int]:
+        """The attempts that were started, ascending."""
+        names = [path.name for path in self.attempts.iterdir()] if self.attempts.is_dir() else []
+        return sorted(int(found[1]) for entry in names if (found := _ATTEMPT_NAME.fullmatch(entry)))
+
+    @property
+    def lease(self) -> Path:
+        """The file whose lock makes one worker the writer."""
+        return self.path / "lease"
+
+    @property
+    def progress(self) -> Path:
+        """`core.metrics.Progress`, rewritten every 2 seconds: the beat."""
+        return self.path / "progress.json"
+
+    @property
+    def readings(self) -> Path:
+        """Journal of `ReadingRow`."""
+        return self.path / "readings.jsonl"
+
+    @property
+    def events(self) -> Path:
+        """Journal of `core.metrics.Event`."""
+        return self.path / "events.jsonl"
+
+    @property
+    def scorings(self) -> Path:
+        """Journal of `core.metrics.Scoring`: what re-ranking took; no result depends on it, and it has no hash."""
+        return self.path / "scorings.jsonl"
+
+    @property
+    def overlaps(self) -> Path:
+        """`query_overlaps.Shared`: queries that parts of the recipe share; written once, when inputs are checked."""
+        return self.path / "overlaps.json"
+
+    @property
+    def precisions(self) -> Path:
+        """`records.Precisions`: what "auto" came to; written once, so that a resumed run computes as it began."""
+        return self.path / "precisions.json"
+
+    @property
+    def seals(self) -> Path:
+        """Journal of `checksums.Seal`: size and hash of each file that was written whole."""
+        return self.path / "seals.jsonl"
+
+    @property
+    def damage(self) -> Path:
+        """`checksums.Mark`: what a check found wrong, until it is mended; absent otherwise."""
+        return self.path / "damage.json"
+
+    @property
+    def log(self) -> Path:
+        """What the worker printed."""
+        return self.path / "log.txt"
+
+    @property
+    def stop(self) -> Path:
+        """The request to stop; an empty file."""
+        return self.path / "stop"
+
+    @property
+    def notes(self) -> Path:
+        """`user_labels.Notes`: a person's label and tags."""
+        return self.path / "notes.json"
+
+    @property
+    def short_name(self) -> Path:
+        """`run_names.ShortName`: the run's short name; absent where an older release made the run."""
+        return self.path / "name.json"
+
+    @property
+    def done(self) -> Path:
+        """`records.Done`; there is at most one of this and `failure`."""
+        return self.path / "done.json"
+
+    @property
+    def failure(self) -> Path:
+        """`records.Failure`."""
+        return self.path / "failure.json"
+
+    def stage(self, index: int, name: str) -> Path:
+        """The folder of a stage."""
+        return self.path / "stages" / f"{index + 1}-{plain(name)}"
+
+    def checkpoints(self, index: int, name: str) -> Path:
+        """The folder of a stage's checkpoints."""
+        return self.stage(index, name) / "checkpoints"
+
+    def checkpoint(self, index: int, name: str, step: int) -> Path:
+        """The sealed folder of the checkpoint after `step` steps."""
+        return self.checkpoints(index, name) / f"step-{step:06d}"
+
+    def checkpoint_steps(self, index: int, name: str) -> list[int]:
+        """The steps of the checkpoints that are there, ascending; those set aside are left out."""
+        folder = self.checkpoints(index, name)
+        names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+        return sorted(int(found[1]) for entry in names if (found := _STEP_NAME.fullmatch(entry)))
+
+    def final(self, index: int, name: str) -> Path:
+        """The sealed folder of the model that a stage hands on."""
+        return self.stage(index, name) / "final"
+
+    def adopted(self, index: int, name: str) -> Path:
+        """`records.Adopted`: from which run a stage was taken over; absent where it was trained here."""
+        return self.stage(index, name) / "adopted.json"
+
+    def candidates(self, dataset: str, first_stage: str) -> Path:
+        """The first stage's ranking that is re-ranked."""
+        return self.path / "candidates" / f"{_pair(dataset, first_stage)}.run.gz"
+
+    def teacher(self, stage: str) -> Path:
+        """The teacher's ranking for a stage."""
+        return self.path / "teachers" / f"{slug(stage)}.run.gz"
+
+    def scores(self, system: str, dataset: str, first_stage: str) -> Path:
+        """The folder of the sealed parts of a re-ranking that is under way."""
+        return self.path / "scores" / slug(system) / _pair(dataset, first_stage)
+
+    def scores_part(self, system: str, dataset: str, first_stage: str, number: int) -> Path:
+        """The sealed folder of one part, from 0."""
+        return self.scores(system, dataset, first_stage) / f"part-{number:06d}"
+
+    def ranking(self, system: str, dataset: str, first_stage: str) -> Path:
+        """The TREC run of a re-ranking."""
+        return self.path / "rankings" / slug(system) / f"{_pair(dataset, first_stage)}.run.gz"
+
+    def ranking_facts(self, system: str, dataset: str, first_stage: str) -> Path:
+        """`stage_summary.RankingFacts` of `ranking`."""
+        return self.path / "rankings" / slug(system) / f"{_pair(dataset, first_stage)}.facts.json"
+
+    def measures(self, system: str, dataset: str, first_stage: str) -> Path:
+        """The per-query measures of `ranking`."""
+        return self.path / "measures" / slug(system) / f"{_pair(dataset, first_stage)}.jsonl"
+
+    def qrels(self, dataset: str) -> Path:
+        """The relevance judgements that were measured against."""
+        return self.path / "qrels" / f"{slug(dataset)}.qrels.gz"
+
+
+def _pair(dataset: str, first_stage: str) -> str:
+    return f"{slug(dataset)}.{slug(first_stage)}"

@@ -1,0 +1,201 @@
+"""The queue of a lab: which runs start next, in what order, and which run each device was given to.
+
+Invariant: each change is made under one lock and lands whole. An entry is a wish, never a state: it is spent once its
+run was started after it was queued, whoever started it, so that no entry starts a run twice.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from pathlib import Path
+
+import msgspec
+
+from cerank.core.metrics import Event
+from cerank.errors import HeldError, UsageError
+from cerank.files import disk, journal, json_records, lease
+from cerank.files.disk import DamagedError
+from cerank.files.lease import Lease
+from cerank.runs.layout import QueueFolder, RunFolder
+
+_PATIENCE = 10.0  # seconds; a change takes milliseconds, so a lock held for longer belongs to a process that hangs
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """A run that waits for a device."""
+
+    run: str  # its name
+    starts: int  # how often it had been started when it was queued
+    time: str  # UTC, ISO 8601
+
+
+class Queue(msgspec.Struct, frozen=True):
+    """What queue.json holds, the first to start first."""
+
+    entries: tuple[Entry, ...] = ()
+
+
+class Given(msgspec.Struct, frozen=True):
+    """The run that a device was given to; true as long as the slot's lock is held."""
+
+    run: str
+
+
+# looking
+
+
+def entries(lab: Path) -> tuple[Entry, ...]:
+    """The entries in order, spent ones included.
+
+    Raises:
+        DamagedError: the file is unreadable.
+    """
+    path = QueueFolder(lab).entries
+    try:
+        found = json_records.load_if_there(path, Queue)
+    except DamagedError as error:
+        hint = "delete the file; the runs in it are intact and can be queued again"
+        raise DamagedError(error.what, where=error.where, hint=hint) from error
+    return found.entries if found else ()
+
+
+def entries_or_none(lab: Path) -> tuple[Entry, ...]:
+    """The entries in order; none where they cannot be read, which those who change the queue are told."""
+    try:
+        return entries(lab)
+    except DamagedError:
+        return ()
+
+
+def starts_in(events: Sequence[Event]) -> int:
+    """How often a run was started, as its events tell."""
+    return sum(event.kind == "started" for event in events)
+
+
+def is_spent(entry: Entry, events: Sequence[Event]) -> bool:
+    """Whether the run was started since it was queued."""
+    return starts_in(events) > entry.starts
+
+
+def _starts(folder: RunFolder) -> int:
+    return starts_in(journal.rows(folder.events, Event)[0])
+
+
+# changing
+
+
+@contextlib.contextmanager
+def changing(lab: Path) -> Iterator[None]:
+    """Within it nobody else changes the queue; what is read and written there belongs together.
+
+    Raises:
+        HeldError: another process has been changing it for 10 seconds.
+        RunFailedError: the lab cannot be written to.
+    """
+    files = QueueFolder(lab)
+    disk.make_folder(files.path)
+    with _lock(files.lock):
+        yield
+
+
+def _lock(path: Path) -> Lease:
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            return Lease.take(path)  # itself waits some milliseconds
+        except HeldError as error:
+            if time.monotonic() > deadline:
+                what = f"another process is changing the queue: {error.what}"
+                raise HeldError(what, where=str(path), hint="it seems to hang; look at that process") from error
+
+
+def _save(lab: Path, kept: Sequence[Entry]) -> None:
+    json_records.save(QueueFolder(lab).entries, Queue(tuple(kept)))
+
+
+def add(folder: RunFolder, now: datetime) -> None:
+    """Put the run at the end of its lab's queue; one that waits there already keeps its place.
+
+    Raises:
+        DamagedError, HeldError, RunFailedError: the queue cannot be read, or not be changed.
+    """
+    with changing(folder.lab):
+        before = entries(folder.lab)
+        starts = _starts(folder)
+        if any(entry.run == folder.name and entry.starts == starts for entry in before):
+            return
+        kept = [entry for entry in before if entry.run != folder.name]
+        _save(folder.lab, [*kept, Entry(folder.name, starts, json_records.timestamp(now))])
+
+
+def move(folder: RunFolder, place: int) -> None:
+    """Give the run another place, from 1; one beyond an end is that end.
+
+    Raises:
+        UsageError: it is not in the queue.
+        DamagedError, HeldError, RunFailedError: the queue cannot be read, or not be changed.
+    """
+    with changing(folder.lab):
+        before = list(entries(folder.lab))
+        own = [entry for entry in before if entry.run == folder.name]
+        if not own:
+            raise UsageError("it is not in the queue", where=folder.name, hint="`cerank queue` lists what is")
+        kept = [entry for entry in before if entry.run != folder.name]
+        kept.insert(max(0, place - 1), own[0])
+        if kept != before:
+            _save(folder.lab, kept)
+
+
+def drop(lab: Path, runs: Sequence[str]) -> None:
+    """Take the runs of these names out of the queue, as far as they are in it.
+
+    Raises:
+        DamagedError, HeldError, RunFailedError: the queue cannot be read, or not be changed.
+    """
+    if not QueueFolder(lab).entries.exists():
+        return
+    with changing(lab):
+        keep(lab, [entry for entry in entries(lab) if entry.run not in runs])
+
+
+def keep(lab: Path, kept: Sequence[Entry]) -> None:
+    """Make `kept` the queue; only within `changing`, and of what was read there."""
+    if tuple(kept) != entries(lab):
+        _save(lab, kept)
+
+
+# slots: which device is in use
+
+
+def take_slot(lab: Path, key: str, run: str) -> Lease | None:
+    """The lock of the device's slot, with the run noted beside it; None where a live worker holds it.
+
+    The lock is meant to be inherited by the worker: then it ends with the worker, whatever becomes of its launcher.
+    """
+    files = QueueFolder(lab)
+    disk.make_folder(files.slot(key).parent)
+    try:
+        slot = Lease.take(files.slot(key))
+    except HeldError:
+        return None
+    try:
+        json_records.save(files.given(key), Given(run))
+    except BaseException:
+        slot.release()
+        raise
+    return slot
+
+
+def run_in_slot(lab: Path, key: str) -> str:
+    """The name of the run whose worker holds the device's slot; "" where it is free."""
+    files = QueueFolder(lab)
+    if not lease.is_held(files.slot(key)):
+        return ""
+    try:
+        given = json_records.load_if_there(files.given(key), Given)
+    except DamagedError:
+        given = None
+    return given.run if given else "?"

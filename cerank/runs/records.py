@@ -1,0 +1,79 @@
+"""The records that a run directory holds besides its journals; `json_records` reads and writes them."""
+
+from __future__ import annotations
+
+import hashlib
+
+import msgspec
+
+from cerank.files.json_records import decoder_of, encoded
+from cerank.recipes.plan import Plan
+
+
+class StoredPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What plan.json holds. The hash tells a plan that was edited from the one that was made; the fingerprint, which a
+    later release may compute otherwise, is the run's identity as it was when it was made.
+    """
+
+    fingerprint: str
+    sha256: str  # of the bytes of `plan`
+    plan: msgspec.Raw
+
+    @classmethod
+    def of(cls, plan: Plan) -> StoredPlan:
+        """The plan as plan.json holds it."""
+        data = encoded(plan, decoder_of(Plan), "plan.json")
+        return cls(plan.fingerprint, hashlib.sha256(data).hexdigest(), msgspec.Raw(data))
+
+
+class Precisions(msgspec.Struct, frozen=True):
+    """The precision that each stage of a run computes in, where its recipe leaves it to the device."""
+
+    chosen: dict[str, str]  # stage -> "fp32" or "bf16"
+
+
+class Attempt(msgspec.Struct, frozen=True, kw_only=True):
+    """One start of a worker on a run: what it ran on, and what that lets it promise."""
+
+    number: int  # from 1
+    started: str  # UTC, ISO 8601
+    versions: dict[str, str] = {}
+    hostname: str = ""
+    cpu: str = ""
+    threads: int = 0
+    device: str = ""
+    determinism: str = ""  # the promise, in words
+    plan: str = ""  # fingerprint
+    code: str = ""  # hash of cerank's own source
+
+
+class Adopted(msgspec.Struct, frozen=True, kw_only=True):
+    """A stage that was not trained here: another run of the lab had trained the very same."""
+
+    run: str  # its name
+    plan: str  # its plan's fingerprint
+    identity: str  # of the stage, in both runs: `planning.stage_keys.identity`
+    sha256: str  # of the sealed model's list of files with their hashes, equal in both runs
+    time: str  # UTC, ISO 8601
+    attempt: int = 0
+
+
+class Done(msgspec.Struct, frozen=True, kw_only=True):
+    """A run that came to its end."""
+
+    time: str  # UTC, ISO 8601
+    attempt: int = 0
+    seconds: float = 0.0  # of steps and validations, as far as they count
+    seals: str = ""  # sha256 of the run's list of hashes; "" for a run of an older release
+
+
+class Failure(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a run stopped for good; what, where and hint as in `CerankError`."""
+
+    kind: str  # the error's class, such as "RunFailedError", or "crash" for a fault of the program
+    what: str
+    where: str = ""
+    hint: str = ""
+    traceback: str = ""  # path of the file with the traceback, relative to the run; "" without
+    time: str = ""  # UTC, ISO 8601
+    attempt: int = 0

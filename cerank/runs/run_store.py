@@ -1,0 +1,373 @@
+"""Runs of a lab: made whole or not at all, found by name, and their state computed from their files alone.
+
+Invariant: nothing here keeps a state of its own, and no broken run hides the others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import socket
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from cerank.core.metrics import Event, Progress
+from cerank.errors import CerankError, RunFailedError, UsageError
+from cerank.files import disk, journal, json_records, lease
+from cerank.files.disk import DamagedError
+from cerank.recipes.plan import Plan
+from cerank.registry import nearest
+from cerank.runs import checksums, queue, run_names, user_labels
+from cerank.runs.layout import RunFolder, plain, runs_folder
+from cerank.runs.queue import Entry
+from cerank.runs.records import Done, Failure, StoredPlan
+from cerank.text.safe_text import token_at
+
+State = Literal["waiting", "queued", "running", "stopping", "paused", "finished", "failed", "lost", "damaged"]
+
+_FRESH = 30.0  # seconds; 15 beats
+_REMOVED = ".removed"
+_MOST_NAMED = 8  # runs that a hint names
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True):
+    """How a run stands, as its files tell.
+
+    waiting: never started. queued: it starts, or goes on, when its turn comes. lost: started, and its worker is gone
+    without a word. damaged: its files cannot be believed; `damage` says which. paused, lost and failed runs can go on.
+    """
+
+    state: State
+    attempts: int = 0
+    progress: Progress | None = None
+    quiet: float = 0.0  # seconds since the worker last said something; 0 where it never did
+    done: Done | None = None
+    failure: Failure | None = None
+    damage: str = ""
+
+    @property
+    def text(self) -> str:
+        """Why it stands so, in a sentence; "" where the state says it all."""
+        if self.damage or self.failure is None or self.state == "queued":
+            return self.damage
+        place = f"{self.failure.where}: " if self.failure.where else ""
+        return place + self.failure.what + (f" ({self.failure.hint})" if self.failure.hint else "")
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True):
+    """A run in a listing; `plan` is None where it is unreadable."""
+
+    folder: RunFolder
+    plan: Plan | None
+    status: Status
+    label: str = ""  # a person's word for it
+    short_name: str = ""  # as `short_name` has it; "" where one run was looked at without its lab
+
+
+# making
+
+
+def _name(plan: Plan, now: datetime, salt: int) -> str:
+    base = plan.recipe.base.rstrip("/").rpartition("/")[2]
+    seed = f"{plan.fingerprint} {now.isoformat()} {os.getpid()} {salt}"
+    stamp = now.astimezone(UTC).strftime("%Y-%m-%d-%H%M%S")
+    return f"{stamp}-{plain(plan.recipe.name, 40)}-{plain(base, 24)}-{hashlib.sha256(seed.encode()).hexdigest()[:4]}"
+
+
+def refuse_token(text: str, what: str, hint: str = "take it out, and revoke it") -> None:
+    """Returns if `text`, which is `what`, may be kept in a run and shown.
+
+    Raises:
+        UsageError: it holds an access token.
+    """
+    if token_at(text) >= 0:
+        raise UsageError(f"{what} holds an access token, which no run may keep", hint=hint)
+
+
+def create(lab: Path, plan: Plan, recipe_toml: bytes, now: datetime) -> RunFolder:
+    """A new run that waits for a worker. It appears in the lab whole, or not at all.
+
+    Raises:
+        RunFailedError: the disk is full, or (`disk.NotWritableError`) the lab may not be written to.
+        UsageError: the plan or the recipe holds an access token.
+    """
+    data = msgspec.json.encode(StoredPlan.of(plan))
+    refuse_token(data.decode(), "the plan", "look at the label, the recipe and the names of its data")
+    refuse_token(recipe_toml.decode("utf-8", "replace"), "the recipe")
+    where = runs_folder(lab)
+    salt = 0
+    while (folder := RunFolder(where / _name(plan, now, salt))).path.exists():
+        salt += 1
+    taken = set(short_names(lab).values())
+    with disk.new_folder(folder.path) as temporary:
+        made = RunFolder(temporary)
+        run_names.keep(made, run_names.chosen(folder.name, taken))
+        disk.make_folder(made.attempts)
+        checksums.write(made, made.recipe, recipe_toml)
+        disk.write(made.plan, json_records.stamped(data) + b"\n")
+    return folder
+
+
+def load_plan(folder: RunFolder) -> Plan:
+    """The run's plan.
+
+    Raises:
+        DamagedError: plan.json is absent, unreadable, or was changed since it was made.
+    """
+    hint = "a plan is never edited; start a new run from the changed recipe"
+    try:
+        stored = json_records.load(folder.plan, StoredPlan)
+    except DamagedError as error:
+        raise DamagedError(error.what, where=error.where, hint=hint) from error
+    data = bytes(stored.plan)
+    if hashlib.sha256(data).hexdigest() != stored.sha256:
+        raise DamagedError("the plan is not the one that was made (sha256 differs)", where=str(folder.plan), hint=hint)
+    try:
+        return msgspec.json.decode(data, type=Plan)
+    except json_records.UNREADABLE as error:
+        raise DamagedError(f"not a readable plan: {json_records.reason(error)}", where=str(folder.plan)) from error
+
+
+# looking
+
+
+def folders(lab: Path) -> list[RunFolder]:
+    """The run directories of a lab by name, so the oldest first; links and hidden folders are not runs."""
+    where = runs_folder(lab)
+    try:
+        with os.scandir(where) as entries:  # tells folders from links without a stat for each
+            names = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise UsageError(f"cannot read the lab: {(error.strerror or '').lower()}", where=str(where)) from error
+    return [RunFolder(where / name) for name in sorted(names) if not name.startswith(".")]
+
+
+def listed(lab: Path, now: datetime) -> list[Row]:
+    """A row for each run, the oldest first; a broken one has state "damaged" and says why."""
+    waiting = {entry.run: entry for entry in queue.entries_or_none(lab)}
+    named = short_names(lab)
+    return [
+        msgspec.structs.replace(_row(folder, now, waiting.get(folder.name)), short_name=named[folder.name])
+        for folder in folders(lab)
+        if folder.name in named
+    ]
+
+
+def short_names(lab: Path) -> dict[str, str]:
+    """Return the short name of each run of the lab by its id, the oldest first; no two runs have the same."""
+    return run_names.of_runs(folders(lab))
+
+
+def short_name(folder: RunFolder) -> str:
+    """Return the short name of a run; its id where it has left the lab, or the lab cannot be read."""
+    try:
+        return short_names(folder.lab).get(folder.name, folder.name)
+    except UsageError:
+        return folder.name
+
+
+def refuse_damaged(folder: RunFolder, path: Path) -> None:
+    """Returns if the file is what was sealed, or never was sealed.
+
+    Raises:
+        DamagedError: it is not; `where` is the file.
+    """
+    wrong = checksums.changed(folder, path)
+    if wrong:
+        raise DamagedError(wrong, where=str(path), hint=f"`cerank verify {short_name(folder)}` looks at the whole run")
+
+
+def title(folder: RunFolder) -> str:
+    """Return a run's short name, with its label beside it where it has one: "brisk-otter (first try)"."""
+    return _told(short_name(folder), _label(folder))
+
+
+def row(folder: RunFolder, now: datetime) -> Row:
+    """The run with its plan and status; never an error."""
+    waiting = [entry for entry in queue.entries_or_none(folder.lab) if entry.run == folder.name]
+    return _row(folder, now, waiting[0] if waiting else None)
+
+
+def _row(folder: RunFolder, now: datetime, entry: Entry | None) -> Row:
+    plan = None
+    try:
+        plan = load_plan(folder)
+        return Row(folder=folder, plan=plan, status=_status(folder, now, entry), label=label_of(folder, plan))
+    except (CerankError, OSError) as error:
+        return Row(folder=folder, plan=plan, status=Status(state="damaged", damage=str(error)))
+
+
+def status(folder: RunFolder, now: datetime) -> Status:
+    """How the run stands. It reads files and asks for the lock; `now` gives only ages, never the state on this host.
+
+    It looks into plan, events and outcome, at the sizes of what a finished run sealed, and at the mark that a check
+    left. The bytes of readings, models and rankings are judged by those who read them, and by `cerank verify`.
+    """
+    return row(folder, now).status
+
+
+def _status(folder: RunFolder, now: datetime, entry: Entry | None) -> Status:
+    done = json_records.load_if_there(folder.done, Done)
+    mark = checksums.mark_on(folder)
+    failure = None if done else json_records.load_if_there(folder.failure, Failure)
+    events, damage = journal.rows(folder.events, Event)
+    attempts = len(folder.attempt_numbers())
+    quiet = _quiet(folder, now)
+    missing = checksums.missing(folder) if done else ""
+    is_held = lease.is_held(folder.lease)
+    damage = [*damage, *([mark] if mark else []), *([missing] if missing else [])]
+    if done and (damage and not is_held):
+        state: State = "damaged"
+    elif done:
+        state = "finished"
+    elif entry and not queue.is_spent(entry, events) and not is_held:
+        state = "queued"
+    elif failure:
+        state = "failed"
+    elif is_held or (attempts and _is_beating_elsewhere(folder, events, quiet)):
+        state = "stopping" if folder.stop.exists() else "running"
+    elif damage:
+        state = "damaged"
+    elif events and events[-1].kind == "paused":
+        state = "paused"
+    else:
+        state = "lost" if attempts or queue.starts_in(events) else "waiting"
+    return Status(
+        state=state,
+        attempts=attempts,
+        progress=_progress(folder),
+        quiet=quiet,
+        done=done,
+        failure=failure,
+        damage=damage[0] if damage else "",
+    )
+
+
+def _progress(folder: RunFolder) -> Progress | None:
+    try:
+        return json_records.load_if_there(folder.progress, Progress)
+    except DamagedError:
+        return None  # advice only, and written again in 2 seconds
+
+
+def _quiet(folder: RunFolder, now: datetime) -> float:
+    try:
+        return max(0.0, now.timestamp() - folder.progress.stat().st_mtime)
+    except OSError:
+        return 0.0
+
+
+def _is_beating_elsewhere(folder: RunFolder, events: list[Event], quiet: float) -> bool:
+    """Whether another machine's worker seems alive: some network file systems do not carry its lock to this host."""
+    holder = lease.owner(folder.lease)
+    if holder is None or holder.host == socket.gethostname() or not folder.progress.exists():
+        return False
+    return quiet < _FRESH and not (events and events[-1].kind == "paused")
+
+
+def find(lab: Path, text: str) -> RunFolder:
+    """Return the run that `text` names.
+
+    That is the run whose id it is; else the one whose short name or label it is; else the one whose id or short name
+    it is a part of. `text` is looked up in the listing and never becomes a path.
+
+    Raises:
+        UsageError: it fits none, or several; the hint names the nearest, or those.
+    """
+    known = {folder.name: folder for folder in folders(lab)}
+    if text in known:
+        return known[text]
+    short = run_names.of_runs(tuple(known.values()))
+    labels = {name: _label(folder) for name, folder in known.items()}
+    fitting = [name for name in known if text and text in {short[name], labels[name]}]
+    fitting = fitting or [name for name in known if text and (text in name or text in short[name])]
+    if len(fitting) == 1:
+        return known[fitting[0]]
+    if fitting:
+        more = f" and {len(fitting) - 5} more" if len(fitting) > 5 else ""
+        told = [_told(short[name], labels[name]) for name in fitting[:5]]
+        if text in {short[name] for name in fitting}:  # one run's short name, another's label: only ids tell them apart
+            told = [f"{name}, {one}" for name, one in zip(fitting, told, strict=False)]
+        raise UsageError(f"'{text}' fits {len(fitting)} runs", hint="; ".join(told) + more)
+    words = [*short.values(), *(label for label in labels.values() if label), *known]
+    hint = nearest(text, words) if words else f"there are no runs in {lab} yet"
+    if len(known) > _MOST_NAMED and hint.startswith("known:"):
+        hint = "`cerank ps` lists the runs"
+    raise UsageError(f"no run is called '{text}'", hint=hint)
+
+
+def _told(short: str, label: str) -> str:
+    """A run in words: its short name, and its label where it has one."""
+    return f"{short} ({label})" if label else short
+
+
+def _label(folder: RunFolder) -> str:
+    try:
+        return label_of(folder, load_plan(folder))
+    except DamagedError:
+        return ""
+
+
+def label_of(folder: RunFolder, plan: Plan) -> str:
+    """A person's word for the run: the one noted later, else the one it was started with; "" without either."""
+    try:
+        return user_labels.load(folder).label or plan.label
+    except DamagedError:
+        return plan.label
+
+
+# changing
+
+
+def remove(folder: RunFolder) -> None:
+    """Remove the run with all it holds. It leaves the listing at once, and nobody can start it meanwhile.
+
+    What an earlier removal left behind, killed half-way, goes too. It works on a full disk.
+
+    Raises:
+        HeldError: a worker holds it.
+        RunFailedError: it is gone already, or may not be removed.
+    """
+    with lease.Lease.take(folder.lease):
+        for left in sorted(folder.path.parent.glob(f".*{_REMOVED}")):
+            disk.remove_tree(left)
+        grave = folder.path.with_name(f".{folder.name}{_REMOVED}")
+        disk.rename(folder.path, grave)
+        disk.remove_tree(grave)
+
+
+def request_stop(folder: RunFolder) -> bool:
+    """Ask the run's worker to stop at the next step; whether it was also woken by a signal.
+
+    The file reaches a worker on any host; the signal goes only to the very process that holds the lease on this one.
+
+    Raises:
+        RunFailedError: neither the file could be written nor the worker signalled.
+    """
+    refusal = None
+    try:
+        disk.touch(folder.stop)
+    except RunFailedError as error:
+        refusal = error  # on a full disk the signal may still get through
+    holder = lease.owner(folder.lease)
+    is_live = holder is not None and lease.is_held(folder.lease)
+    is_woken = holder is not None and is_live and lease.signal_owner(holder, signal.SIGTERM)
+    if refusal is not None and not is_woken:
+        raise refusal
+    return is_woken
+
+
+def clear_stop(folder: RunFolder) -> None:
+    """Take back a request to stop; a worker does so when it starts."""
+    disk.remove(folder.stop)
+
+
+def clear_failure(folder: RunFolder) -> None:
+    """Forget the failure before going on; a worker does so when it starts, under the lease."""
+    disk.remove(folder.failure)

@@ -1,0 +1,93 @@
+"""Starts a worker on this machine as a process of its own session: it outlives the terminal that asked for it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+
+from cerank.errors import RunFailedError
+from cerank.files import disk
+from cerank.machine import device_locks, devices
+from cerank.machine.process_environment import passed, pinned
+from cerank.recipes.plan import Plan
+from cerank.runs import run_store
+from cerank.runs.layout import RunFolder
+
+Process = subprocess.Popen[bytes]
+
+# -P: the folder a process is started in is not searched for modules, or a file there could stand in for one of Python's
+WORKER = (sys.executable, "-P", "-m", "cerank.worker")
+
+
+def environment(plan: Plan, given: Mapping[str, str]) -> dict[str, str]:
+    """What a worker sees of the environment: what is `passed`, and what pins its numbers.
+
+    The worker never asks the network: what it reads was found and hashed when the plan was made.
+    """
+    return passed(given) | pinned(plan.threads)
+
+
+def key_of(plan: Plan, given: Mapping[str, str]) -> str:
+    """The key of the device that a worker with this environment would use; asks the driver only for a GPU's."""
+    if not plan.device.startswith("cuda"):
+        return plan.device
+    asked = "cuda:0" if plan.device == "cuda" else plan.device
+    known = next((one.key for one in devices.found(given) if one.name == asked), "")
+    return known or _as_shown(asked, given.get("CUDA_VISIBLE_DEVICES", ""))
+
+
+def _as_shown(asked: str, allowed: str) -> str:
+    """The key of a GPU that no driver tells of, or of a part of one (MIG): what CUDA_VISIBLE_DEVICES calls "cuda:N".
+
+    Two runs that are each shown one GPU both call it "cuda:0".
+    """
+    words, number = allowed.split(","), asked.partition(":")[2]
+    word = words[int(number)].strip() if number.isdecimal() and int(number) < len(words) else ""
+    return f"cuda:{word}" if word.isdecimal() else word or asked
+
+
+def start(
+    plan: Plan,
+    folder: RunFolder,
+    *,
+    command: Sequence[str] = WORKER,
+    given: Mapping[str, str] | None = None,
+    inherited: Sequence[int] = (),
+    key: str = "",
+) -> Process:
+    """Starts a worker on the run and returns at once; its output goes to the run's log.
+
+    Whoever started it may end: the worker is in a session of its own, so that closing the terminal does not reach it.
+
+    Args:
+        plan: the run's own.
+        folder: the run; its path becomes the command's last argument.
+        command: what carries the run out.
+        given: the environment to choose from; this process's own where it is left out.
+        inherited: open descriptors that the worker keeps open as long as it lives, such as a slot's lock.
+        key: of the device that it is given, by which labs of a machine know it; found where it is left out.
+
+    Raises:
+        RunFailedError: the run's folder is gone or full, or the system takes no more processes.
+    """
+    given = os.environ if given is None else given
+    key = key or key_of(plan, given)
+    run_store.clear_stop(folder)  # an old request; one made from now on is the new worker's, however early it comes
+    log = disk.open_append(folder.log)
+    try:
+        return subprocess.Popen(
+            [*command, str(folder.path.resolve())],
+            stdin=subprocess.DEVNULL,
+            stdout=log.descriptor,
+            stderr=subprocess.STDOUT,
+            env=environment(plan, given) | {device_locks.DEVICE: key},
+            cwd=folder.path,
+            start_new_session=True,
+            pass_fds=tuple(inherited),
+        )
+    except OSError as error:
+        raise RunFailedError(f"cannot start a worker: {(error.strerror or '').lower()}", where=folder.name) from error
+    finally:
+        disk.close(log)

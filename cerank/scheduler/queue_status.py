@@ -1,0 +1,111 @@
+"""How a lab's queue stands: whether something serves it, how many wait, and which run is on which device.
+
+Invariant: all of it is read from locks and files, so that every process sees the same.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from cerank.errors import CerankError
+from cerank.files import lease
+from cerank.machine import device_locks
+from cerank.machine.devices import Device, fits
+from cerank.runs import queue, run_store
+from cerank.runs.layout import QueueFolder, RunFolder, runs_folder
+
+
+class Slot(msgspec.Struct, frozen=True):
+    """A device with room for one run."""
+
+    device: str  # "cpu", "cuda:0"
+    run: str = ""  # name of the run whose worker uses it; "" where it is free
+    model: str = ""  # of a GPU; "" for others
+
+
+class QueueState(msgspec.Struct, frozen=True):
+    """The queue as a whole."""
+
+    running: bool  # a supervisor starts what waits
+    waiting: int  # queued runs
+    slots: tuple[Slot, ...]
+    damage: str = ""  # why the queue cannot be read; "" where it can
+
+    @property
+    def state(self) -> Literal["idle", "running", "stopped"]:
+        """In a word; stopped: runs wait and nothing will start them before a person asks for it."""
+        if self.running:
+            return "running"
+        return "stopped" if self.waiting else "idle"
+
+
+def state_of(lab: Path, devices: Sequence[Device], now: datetime) -> QueueState:
+    """How the queue of `lab` stands; never an error for what stands in its files."""
+    damage = ""
+    try:
+        waiting = len(queued(lab, now))
+    except CerankError as error:
+        waiting, damage = 0, str(error)
+    runs_on = on_devices(lab, devices)
+    slots = tuple(Slot(device.name, name, device.model) for device, name in zip(devices, runs_on, strict=True))
+    return QueueState(lease.is_held(QueueFolder(lab).lease), waiting, slots, damage)
+
+
+def queued(lab: Path, now: datetime) -> list[RunFolder]:
+    """The queued runs in order; entries that are spent, or whose run is gone, are left out.
+
+    Raises:
+        DamagedError: the queue cannot be read.
+    """
+    known = {folder.name: folder for folder in run_store.folders(lab)}
+    named = [known[entry.run] for entry in queue.entries(lab) if entry.run in known]
+    return [folder for folder in named if run_store.status(folder, now).state == "queued"]
+
+
+def on_devices(lab: Path, devices: Sequence[Device]) -> list[str]:
+    """For each device the run that uses it, "" where none does, in the order of `devices`.
+
+    A run from the queue holds its slot's lock; one of another lab the machine's, and is "RUN in LAB" here. One that was
+    started otherwise holds only its own lease, so its plan
+    tells the device: "cuda" there is CUDA's first, as for torch.
+    """
+    found = [queue.run_in_slot(lab, device.key) for device in devices]
+    found = [run or elsewhere(lab, device) for run, device in zip(found, devices, strict=True)]
+    if all(found):
+        return found
+    for folder in run_store.folders(lab):
+        if folder.name in found or not _is_held_here(folder):
+            continue
+        try:
+            asked = run_store.load_plan(folder).device
+        except CerankError:
+            continue
+        for index, device in enumerate(devices):
+            if not found[index] and fits("cuda:0" if asked == "cuda" else asked, device):
+                found[index] = folder.name
+    return found
+
+
+def elsewhere(lab: Path, device: Device) -> str:
+    """Which run of another lab uses the device; "" where none does."""
+    other = device_locks.holder(device.key)
+    if other is None or other.is_of(lab):
+        return ""
+    named = run_store.short_name(RunFolder(runs_folder(Path(other.lab)) / other.run)) if other.run else ""
+    return str(device_locks.Holder(other.lab, named))
+
+
+def _is_held_here(folder: RunFolder) -> bool:
+    try:
+        if not lease.is_held(folder.lease):
+            return False
+    except CerankError:
+        return False
+    holder = lease.owner(folder.lease)
+    return holder is None or holder.host == socket.gethostname()

@@ -1,0 +1,55 @@
+"""Which queued runs wait for another one to train a stage that they share, rather than train it a second time.
+
+Invariant: a run waits only for runs that are under way or stand before it in the queue, so no two wait for each other;
+and only as long as these may still hand the stage on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from cerank.errors import CerankError
+from cerank.runs import run_store
+from cerank.runs.layout import RunFolder, runs_folder
+
+
+class Line:
+    """The stages that runs ahead are going to finish.
+
+    Args:
+        lab: the folder of runs.
+        under_way: the runs whose workers live.
+    """
+
+    def __init__(self, lab: Path, under_way: Iterable[str]) -> None:
+        self._lab = lab
+        self._coming: set[str] = set()
+        for run in under_way:
+            self.joined(run)
+
+    def lets_start(self, run: str) -> bool:
+        """Whether the run need not wait: nobody ahead is going to finish a stage that it lacks.
+
+        A stage's identity holds those before it, so who comes to a later one of its stages comes to the first ones too.
+        """
+        lacking, shares = self._lacking(run)
+        return not shares or self._coming.isdisjoint(lacking)
+
+    def joined(self, run: str) -> None:
+        """The run stands ahead of those that are asked about from now on."""
+        self._coming |= set(self._lacking(run)[0])
+
+    def _lacking(self, run: str) -> tuple[list[str], bool]:
+        """The identities of the stages that the run has not finished, in order; and whether it takes stages over."""
+        from cerank.planning.stage_keys import (
+            identities,  # the front starts supervisors too, and needs no data room for that
+        )
+
+        folder = RunFolder(runs_folder(self._lab) / run)
+        try:
+            plan = run_store.load_plan(folder)
+            found = zip(identities(plan), plan.recipe.chain, strict=True)
+            return [one for at, (one, name) in enumerate(found) if not folder.final(at, name).is_dir()], plan.shares
+        except (CerankError, KeyError):
+            return [], False  # whoever starts it finds out what is wrong with it

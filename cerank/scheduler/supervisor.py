@@ -1,0 +1,307 @@
+"""`python -m cerank.scheduler.supervisor LAB`: starts the queued runs of a lab in order, one on each free device.
+
+Invariant: it may be killed at any moment. What it must know after that is in locks that its workers inherit and in the
+runs' own files: a device is taken as long as a worker lives, and an entry is dropped once its run says it was started.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+from cerank.core.metrics import Event
+from cerank.errors import CerankError, ExitCode, HeldError
+from cerank.files import disk, journal, json_records, lease
+from cerank.files.disk import DamagedError
+from cerank.files.lease import Lease
+from cerank.machine import device_locks, devices, process_environment
+from cerank.machine.devices import Device
+from cerank.recipes.plan import Plan
+from cerank.runs import queue, run_store
+from cerank.runs.layout import QueueFolder, RunFolder, runs_folder
+from cerank.runs.queue import Entry
+from cerank.scheduler import local_launcher, queue_status
+from cerank.scheduler.stage_dependencies import Line
+
+POLL = 0.5  # seconds between looks at the workers and the queue's file
+LOOK = 2.0  # seconds between looks at all runs, some 30 us each
+_LONGEST_LOG = 1 << 20  # bytes
+
+
+class Child(msgspec.Struct, frozen=True):
+    """A worker that this process started, and what for."""
+
+    entry: Entry
+    device: Device
+    process: local_launcher.Process
+
+
+class Supervisor:
+    """Serves one lab's queue.
+
+    Args:
+        lab: the folder.
+        found: the devices there are, a slot each.
+        command: what carries a run out.
+        environ: the environment that workers get their part of.
+    """
+
+    def __init__(self, lab: Path, found: Sequence[Device], command: Sequence[str], environ: Mapping[str, str]) -> None:
+        self.lab, self.devices, self.command, self.environ = lab, tuple(found), tuple(command), dict(environ)
+        self.children: list[Child] = []
+        self._devices_asked: dict[str, str] = {}  # run -> its plan's device
+        self._told: set[str] = set()
+        self._seen = (-1, -1)
+        self._look_at = 0.0
+
+    def serve(self, own: Lease) -> None:
+        """Returns once nothing is left that could be started or waited for; `own` is released in the same moment."""
+        while not self._is_over(own):
+            self.step()
+            time.sleep(POLL)
+
+    def _is_over(self, own: Lease) -> bool:
+        """Whether all is done. Looked at under the queue's lock: who adds an entry then finds nobody serving."""
+        if self.children or self._startable():
+            return False
+        with queue.changing(self.lab):
+            if self._startable():
+                return False
+            own.release()
+            return True
+
+    def _startable(self) -> list[Entry]:
+        """The entries that a device here could take, now or later."""
+        found = [(entry, self._asked(entry)) for entry in queue.entries(self.lab)]
+        return [entry for entry, asked in found if not asked or self._fits_somewhere(entry)]
+
+    def step(self) -> None:
+        """Sees which workers ended, drops the entries that are spent, and starts what fits on a free device.
+
+        Where no worker of ours ended and nobody changed the queue, it looks at the runs only every 2 seconds: one that
+        was started otherwise may have left its device.
+        """
+        ended = self._reaped()
+        version = self._version()
+        if not ended and version == self._seen and time.monotonic() < self._look_at:
+            return
+        with queue.changing(self.lab):
+            kept = [entry for entry in queue.entries(self.lab) if entry not in ended and not self._is_spent(entry)]
+            queue.keep(self.lab, kept)
+            has_started = self._start_from(kept)
+        self._seen = version
+        self._look_at = time.monotonic() + (0.0 if has_started else LOOK)
+
+    def _version(self) -> tuple[int, int]:
+        """What differs whenever the queue's file does; each change makes a new file."""
+        try:
+            found = QueueFolder(self.lab).entries.stat()
+        except FileNotFoundError:
+            return (0, 0)
+        return (found.st_ino, found.st_mtime_ns)
+
+    def _reaped(self) -> list[Entry]:
+        """The entries whose workers, started here, have ended."""
+        over = [child for child in self.children if child.process.poll() is not None]
+        for child in over:
+            say(f"{child.entry.run} on {child.device.name} ended with {child.process.returncode}")
+        self.children = [child for child in self.children if child not in over]
+        return [child.entry for child in over]
+
+    def _is_spent(self, entry: Entry) -> bool:
+        folder = self._folder(entry)
+        if not folder.path.is_dir() or folder.done.exists():
+            return True
+        return queue.is_spent(entry, journal.rows(folder.events, Event)[0])
+
+    def _folder(self, entry: Entry) -> RunFolder:
+        return RunFolder(runs_folder(self.lab) / entry.run)
+
+    def _asked(self, entry: Entry) -> str:
+        """The device of the entry's plan, which never changes; "" where the plan cannot be read."""
+        if entry.run not in self._devices_asked:
+            try:
+                self._devices_asked[entry.run] = run_store.load_plan(self._folder(entry)).device
+            except CerankError:
+                return ""
+        return self._devices_asked[entry.run]
+
+    def _start_from(self, entries: Sequence[Entry]) -> bool:
+        """Starts, in order, each entry for which a device is free; whether there was one."""
+        in_use = queue_status.on_devices(self.lab, self.devices)
+        under_way = {*in_use, *(child.entry.run for child in self.children)}
+        waiting = [entry for entry in entries if entry.run not in under_way]
+        self._say_who_is_ahead(waiting)
+        # a plan for any GPU leaves those that others ask for by number to them, as far as it has the choice
+        named = {self._asked(entry) for entry in waiting}
+        free = [device for device, run in zip(self.devices, in_use, strict=True) if not run]
+        free.sort(key=lambda device: device.name in named)
+        count = len(free)
+        line = Line(self.lab, [run for run in under_way if run])
+        for entry in waiting:
+            if not free:
+                break
+            if line.lets_start(entry.run) and (taken := self._start(entry, free)):
+                free = [device for device in free if device != taken]
+            if self._fits_somewhere(entry):
+                line.joined(entry.run)
+        return len(free) < count
+
+    def _say_who_is_ahead(self, waiting: Sequence[Entry]) -> None:
+        """A line, once, for each device that a run of another lab keeps from those that wait."""
+        for device in self.devices:
+            other = queue_status.elsewhere(self.lab, device) if waiting else ""
+            text = f"waiting for {device.name}, which {other} uses"
+            if other and text not in self._told:
+                self._told.add(text)
+                say(text)
+
+    def _fits_somewhere(self, entry: Entry) -> bool:
+        asked = self._asked(entry)
+        return any(devices.fits(asked, device) for device in self.devices)
+
+    def _start(self, entry: Entry, free: Sequence[Device]) -> Device | None:
+        """Starts the entry's run on the first device that fits; the device, or None where it has to wait.
+
+        Raises:
+            RunFailedError: the disk or the system refuses. The entry stays, and the queue stops: the next would meet
+                the same.
+        """
+        folder = self._folder(entry)
+        try:
+            plan = run_store.load_plan(folder)
+            for device in free:
+                slot = queue.take_slot(self.lab, device.key, entry.run) if devices.fits(plan.device, device) else None
+                if slot is not None and self._start_on(entry, plan, device, slot):
+                    return device
+        except CerankError as error:
+            if folder.path.is_dir() and not isinstance(error, DamagedError):
+                raise
+            say(f"{entry.run} cannot be started: {error}")
+            queue.keep(self.lab, [other for other in queue.entries(self.lab) if other != entry])
+        return None
+
+    def _start_on(self, entry: Entry, plan: Plan, device: Device, slot: Lease) -> bool:
+        """Starts the entry's run with the locks of slot and device, which from then on are the worker's alone.
+
+        False where a run of another lab has the device.
+        """
+        given = self.environ | devices.environment(plan.device, device, self.devices)
+        folder = self._folder(entry)
+        try:
+            whole = device_locks.take(device.key, self.lab, entry.run)
+        except BaseException:
+            slot.release()
+            raise
+        if isinstance(whole, device_locks.Holder) and not whole.is_of(self.lab):
+            slot.release()
+            say(f"{entry.run} waits for {device.name}, which {whole} uses")
+            return False
+        own = whole if isinstance(whole, device_locks.Hold) else None
+        descriptors = (slot.descriptor, *([own.descriptor] if own else []))
+        try:
+            process = local_launcher.start(
+                plan, folder, command=self.command, given=given, inherited=descriptors, key=device.key
+            )
+        except BaseException:
+            slot.hand_over()
+            raise
+        finally:
+            if own:
+                own.hand_over()
+        slot.hand_over(process.pid)
+        self.children.append(Child(entry, device, process))
+        say(f"{entry.run} started on {device.name} as pid {process.pid}")
+        return True
+
+
+def say(text: str) -> None:
+    """A line for the queue's log, where the launcher points the supervisor's output."""
+    print(f"{json_records.timestamp(datetime.now(UTC))} {text}", flush=True)  # noqa: T201 - its stdout is its log
+
+
+def is_running(lab: Path) -> bool:
+    """Whether a supervisor serves the lab."""
+    return lease.is_held(QueueFolder(lab).lease)
+
+
+def start(
+    lab: Path, worker: Sequence[str] = local_launcher.WORKER, slots_given: Sequence[Device] = ()
+) -> local_launcher.Process | None:
+    """Starts a supervisor in a session of its own, unless one is there; it holds its lease before this returns.
+
+    Args:
+        lab: the folder.
+        worker: what carries a run out.
+        slots_given: the devices to serve; those found where there are none.
+
+    Raises:
+        RunFailedError: the lab cannot be written to.
+    """
+    files = QueueFolder(lab.resolve())
+    disk.make_folder(files.path)
+    try:
+        own = Lease.take(files.lease)
+    except HeldError:
+        return None
+    log = disk.open_append(files.log)
+    process = None
+    try:
+        if files.log.stat().st_size > _LONGEST_LOG:
+            disk.truncate(log, 0)
+        process = subprocess.Popen(
+            [
+                *(sys.executable, "-P", "-m", "cerank.scheduler.supervisor"),
+                *(str(files.lab), "--lease", str(own.descriptor)),
+                *("--worker", msgspec.json.encode(list(worker)).decode()),
+                *(f"--device={device.name}={device.uuid}" for device in slots_given),
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=log.descriptor,
+            stderr=subprocess.STDOUT,
+            env=process_environment.passed(os.environ),
+            cwd=files.path,
+            start_new_session=True,
+            pass_fds=(own.descriptor,),
+        )
+    finally:
+        disk.close(log)
+        own.hand_over(process.pid if process else 0)
+    return process
+
+
+def main() -> int:
+    """Serves the queue of the lab that the arguments name."""
+    parser = argparse.ArgumentParser(prog="python -m cerank.scheduler.supervisor")
+    parser.add_argument("lab", type=Path)
+    parser.add_argument("--lease", type=int, help="descriptor of the lease, taken by the process that starts this one")
+    parser.add_argument("--device", action="append", metavar="NAME[=UUID]", help="a slot, instead of those found")
+    parser.add_argument("--worker", help="JSON list of words: what carries a run out, instead of cerank's worker")
+    asked = parser.parse_args()
+    lab = asked.lab.resolve()
+    path = QueueFolder(lab).lease
+    try:
+        own = Lease.take(path) if asked.lease is None else Lease.adopt(path, asked.lease)
+        named = [Device(*text.split("=", 1)) for text in asked.device or []]
+        command = msgspec.json.decode(asked.worker, type=tuple[str, ...]) if asked.worker else local_launcher.WORKER
+        supervisor = Supervisor(lab, named or devices.found(os.environ), command, os.environ)
+        say(f"serving as pid {os.getpid()}: {', '.join(device.name for device in supervisor.devices)}")
+        supervisor.serve(own)
+    except CerankError as error:
+        say(str(error))
+        return error.exit_code
+    left = len(queue.entries(lab))
+    say(f"waiting for devices that are not here: {left}" if left else "nothing left to start")
+    return ExitCode.OK
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Texts as token ids, once each, in memory or on disk."""

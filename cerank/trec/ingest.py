@@ -1,0 +1,237 @@
+"""A TREC run of any size made into a `StoredRanking`, once, in bounded memory.
+
+Invariant: a folder under its final name holds all of the run; the hash it is called by is that of the bytes that were
+read for it. One block of lines and the rows of one query are in memory at a time, or one bucket of some million rows.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+from collections.abc import Callable, Generator
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import polars as pl
+
+from cerank.errors import FormatError, UsageError
+from cerank.files import disk, file_cache, manifests
+from cerank.files.line_reader import Digested, blocks, reading, unpacked
+from cerank.files.safe_open import open_file
+from cerank.text.safe_text import shown
+from cerank.trec import mapped_run
+from cerank.trec.mapped_run import StoredRanking
+from cerank.trec.mapped_run_writer import ScatteredError, TextualError, Writer, writer
+from cerank.trec.parse_blocks import parsed
+from cerank.trec.row_ordering import EndOfFloatsError, Repetition, TwiceError, ordered, starts_of
+from cerank.trec.rows import refuse_second, room_of
+
+BLOCK = 1 << 24  # bytes parsed at once: some 400,000 rows
+BUCKET = 1 << 22  # rows sorted at once where queries are scattered
+Told = Callable[[int, int], None]  # bytes of the file read so far, and all of them
+
+
+def _nothing(_done: int, _total: int) -> None:
+    return
+
+
+def found(path: Path, cache: Path) -> StoredRanking | None:
+    """The ranking that was made of `path` before; None where there is none, or the file changed since."""
+    sha256 = file_cache.known_sha256(path, room_of(cache))
+    return mapped_run.opened(room_of(cache) / sha256) if sha256 else None
+
+
+def ingested(path: Path, cache: Path, told: Told = _nothing) -> StoredRanking:
+    """The ranking in the TREC run `path`, from the cache or made there; equals `trec.read_run(path).ranking`.
+
+    Several processes may ask at once: one makes it, the others wait.
+
+    Raises:
+        FormatError, MissingError, UsageError: as `text_io.read_run`.
+        RunFailedError: the cache cannot be written.
+    """
+    ranking = found(path, cache)
+    if ranking is not None:
+        return ranking
+    file_cache.stamp_of(path)  # a missing file is said before anything is made
+    with file_cache.turn(path, room_of(cache)):
+        ranking = found(path, cache)
+        return _made(path, cache, told) if ranking is None else ranking
+
+
+def _made(path: Path, cache: Path, told: Told) -> StoredRanking:
+    room, before = room_of(cache), file_cache.stamp_of(path)
+    part = room / f"{file_cache.named(path)}.part"
+    try:
+        sha256 = _written(path, part, told)
+    except TwiceError as error:
+        query = shown(error.query, 80)
+        if isinstance(error, EndOfFloatsError):
+            raise FormatError(f"scores of query '{query}' tie at the end of float32", where=str(path)) from None
+        refuse_second(path, error.query)
+        raise FormatError(f"a document stands twice for query '{query}'", where=str(path)) from None
+    finally:
+        if not (part / manifests.MANIFEST).exists():
+            disk.remove_tree(part)
+    if file_cache.stamp_of(path) != before:
+        disk.remove_tree(part)
+        raise UsageError("the file changed while it was read", where=str(path), hint="ask again once it is complete")
+    final = room / sha256
+    if final.exists():  # the same bytes under another name; or a damaged one, which this one replaces
+        disk.remove_tree(final)
+    disk.rename(part, final)
+    file_cache.keep(path, room, msgspec.structs.replace(before, sha256=sha256))
+    ranking = mapped_run.opened(final)
+    if ranking is None:
+        raise UsageError("the ingested run reads back otherwise than written", where=str(final), hint="check the disk")
+    return ranking
+
+
+def _written(path: Path, part: Path, told: Told) -> str:
+    """Fills `part`; the hash of the file. What the first block shows decides how documents are kept."""
+    is_numbered = True
+    while True:
+        try:
+            with writer(part, is_numbered=is_numbered) as made:
+                return _straight(path, made, told)
+        except TextualError:
+            is_numbered = False
+        except ScatteredError:
+            break
+    while True:
+        try:
+            with writer(part, is_numbered=is_numbered) as made:
+                return _by_buckets(path, part, made, told)
+        except TextualError:
+            is_numbered = False
+
+
+class _Ahead:
+    """Frames of a run's rows, in order, read and hashed by a thread of its own while the last one is worked on."""
+
+    def __init__(self, path: Path, told: Told) -> None:
+        self._path, self._told = path, told
+        self._line: queue.Queue[tuple[int, bytes] | BaseException | None] = queue.Queue(maxsize=2)
+        self._is_over = threading.Event()
+        self.sha256 = ""  # once all is read
+
+    def _put(self, item: tuple[int, bytes] | BaseException | None) -> None:
+        while not self._is_over.is_set():
+            with contextlib.suppress(queue.Full):
+                self._line.put(item, timeout=0.2)
+                return
+
+    def _read(self) -> None:
+        try:
+            with reading(self._path), open_file(self._path) as raw:
+                start, total = raw.read(4), self._path.stat().st_size
+                raw.seek(0)
+                file = Digested(raw)
+                content = unpacked(self._path, file, start)  # held: a packed one closes its file when it is let go
+                for item in blocks(self._path, content, BLOCK):
+                    if self._is_over.is_set():
+                        return
+                    self._put(item)
+                    self._told(raw.tell(), total)
+                while file.read(BLOCK):  # what stands behind the end of what was packed
+                    continue
+            self.sha256 = file.digest.hexdigest()
+            self._put(None)
+        except BaseException as error:  # noqa: BLE001 - raised again in the thread that waits for the rows
+            self._put(error)
+
+    def frames(self) -> Generator[pl.DataFrame, None, None]:
+        thread = threading.Thread(target=self._read, name="read-ahead", daemon=True)
+        thread.start()
+        try:
+            while (item := self._line.get()) is not None:
+                if isinstance(item, BaseException):
+                    raise item
+                yield parsed(self._path, item[1], item[0])
+        finally:
+            self._is_over.set()
+            thread.join()
+
+
+def _straight(path: Path, made: Writer, told: Told) -> str:
+    """One pass over a run in which the rows of each query stand together."""
+    ahead = _Ahead(path, told)
+    rest: pl.DataFrame | None = None
+    tag, repetition = "", Repetition(BUCKET)
+    with contextlib.closing(ahead.frames()) as frames:
+        for fresh in frames:
+            frame = fresh if rest is None else pl.concat([rest, fresh])
+            if not len(frame):
+                continue
+            tag = tag or str(frame["tag"][0])
+            cut = int(starts_of(frame["query"])[-2])  # the last query may go on in the next block
+            repetition.look(frame.slice(cut))
+            if cut:
+                made.add(ordered(frame.slice(0, cut)))
+            rest = frame.slice(cut)
+    if rest is not None:
+        made.add(ordered(rest))
+    made.finish(path, ahead.sha256, tag, is_scattered=False)
+    return ahead.sha256
+
+
+def _by_buckets(path: Path, part: Path, made: Writer, told: Told) -> str:
+    """Three passes over a run whose queries are scattered: count, deal out by query, order each bucket by itself."""
+    counts, tag, sha256 = _counted(path, told)
+    room = part / "buckets"
+    disk.make_folder(room)
+    dealt = (np.cumsum(list(counts.values())) - 1) // BUCKET
+    table = pl.DataFrame({"query": list(counts), "place": np.arange(len(counts)), "bucket": dealt})
+    again = _deal(path, table, room, told)
+    if again != sha256:
+        raise UsageError("the file changed while it was read", where=str(path), hint="ask again once it is complete")
+    for bucket in dict.fromkeys(dealt.tolist()):
+        file = room / f"{bucket}.run"
+        frame = _bucket(file)
+        frame = frame.join(table, on="query", how="left", maintain_order="left")
+        made.add(ordered(frame.sort("place", maintain_order=True)))
+        disk.remove(file)
+    disk.remove_tree(room)
+    made.finish(path, sha256, tag, is_scattered=True)
+    return sha256
+
+
+def _bucket(file: Path) -> pl.DataFrame:
+    """All rows of a bucket: some more than `BUCKET` of them, or one query's."""
+    repetition, frames = Repetition(2 * BUCKET), list[pl.DataFrame]()
+    with contextlib.closing(_Ahead(file, _nothing).frames()) as found:
+        for frame in found:
+            frames.append(frame)
+            repetition.look(pl.concat(frames))
+    return pl.concat(frames)
+
+
+def _counted(path: Path, told: Told) -> tuple[dict[str, int], str, str]:
+    """Rows of each query, in order of appearance; the first tag; the file's hash."""
+    ahead = _Ahead(path, told)
+    counts: dict[str, int] = {}
+    tag = ""
+    for frame in ahead.frames():
+        tag = tag or (str(frame["tag"][0]) if len(frame) else "")
+        for query, count in frame.group_by("query", maintain_order=True).len().iter_rows():
+            counts[query] = counts.get(query, 0) + count
+    return counts, tag, ahead.sha256
+
+
+def _deal(path: Path, table: pl.DataFrame, room: Path, told: Told) -> str:
+    """Appends every row to the file of its query's bucket, in the order of the run; the run's hash."""
+    ahead = _Ahead(path, told)
+    columns = ["query", pl.lit("Q0").alias("q0"), "document", "rank", "score", "tag"]
+    with contextlib.ExitStack() as stack:
+        files: dict[int, disk.Handle] = {}
+        for frame in ahead.frames():
+            joined = frame.join(table, on="query", how="left", maintain_order="left")
+            for (bucket,), piece in joined.partition_by("bucket", as_dict=True, maintain_order=True).items():
+                if bucket not in files:
+                    files[bucket] = disk.open_append(room / f"{bucket}.run")
+                    stack.callback(disk.close, files[bucket])
+                text = piece.select(columns).write_csv(include_header=False, separator=" ", quote_style="never")
+                disk.append(files[bucket], text.encode())
+    return ahead.sha256

@@ -1,0 +1,162 @@
+"""A ranking on disk that is read through a memory map: nothing of it is in memory but its queries' names.
+
+Invariant: it is a `Ranking` with the same documents and scores as `text_io.read_run` gives for the file it was made of.
+
+A folder `CACHE/rankings/SHA256 of the run file` holds, numbers little-endian:
+
+    queries.txt    query ids in order of appearance, a line each
+    starts.bin     uint64, (queries + 1,): the first row of each query
+    scores.bin     float32, (rows,): strictly decreasing within a query
+    documents.bin  uint32, (rows,), where every id is a plain number below 2**32; else the ids of all queries as UTF-8,
+                   one space between two ids of a query and none between queries, and
+    bytes.bin      uint64, (queries + 1,): where in documents.bin each query starts
+    COMPLETE.json  counts, and size and SHA-256 of the other files; written last
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from cerank.core.rankings import Ranking
+from cerank.files import disk, manifests
+
+FORMAT = 1  # of the files; another number makes every old one unknown
+
+
+class Contents(msgspec.Struct, frozen=True, kw_only=True):
+    """COMPLETE.json of an ingested run."""
+
+    format: int
+    source: str  # the file it was made of, for people
+    sha256: str  # of that file's bytes
+    queries: int
+    rows: int
+    tag: str  # of the first row
+    ties: int  # rows whose float32 score equals a neighbour's
+    misranked: int  # queries whose rank column orders documents against their scores
+    is_scattered: bool  # whether the rows of some query did not stand together
+    is_numbered: bool  # whether documents are kept as numbers
+    files: tuple[manifests.Entry, ...]
+
+
+class Store:
+    """The files of an ingested run, mapped."""
+
+    def __init__(self, folder: Path, contents: Contents) -> None:
+        self.folder, self.contents = folder, contents
+        self.starts = self._mapped("starts.bin", "<u8")
+        self._scores = self._mapped("scores.bin", "<f4")
+        self._documents = self._mapped("documents.bin", "<u4" if contents.is_numbered else "u1")
+        self._bytes = self._mapped("bytes.bin", "<u8") if not contents.is_numbered else self.starts
+        names = (folder / "queries.txt").read_text(encoding="utf-8").split("\n")[:-1]
+        self.places = {name: place for place, name in enumerate(names)}
+
+    def _mapped(self, name: str, kind: str) -> NDArray[Any]:
+        path = self.folder / name
+        return np.memmap(path, dtype=kind, mode="r") if path.stat().st_size else np.empty(0, dtype=kind)
+
+    def documents(self, place: int, depth: int | None) -> tuple[str, ...]:
+        """The first documents of the query at `place`."""
+        if self.contents.is_numbered:
+            return tuple(map(str, self._documents[self._span(place, depth)].tolist()))
+        packed = self._documents[int(self._bytes[place]) : int(self._bytes[place + 1])].tobytes()
+        return tuple(packed.decode("utf-8").split(" ")[:depth])
+
+    def scores(self, place: int, depth: int | None) -> tuple[float, ...]:
+        """Their scores."""
+        return tuple(self._scores[self._span(place, depth)].tolist())
+
+    def _span(self, place: int, depth: int | None) -> slice:
+        start, end = int(self.starts[place]), int(self.starts[place + 1])
+        return slice(start, end if depth is None else min(end, start + depth))
+
+
+class StoredRanking(Ranking):
+    """A ranking whose lists are read when they are asked for; `top` and `only` copy nothing.
+
+    Args:
+        store: the files.
+        places: query id -> place in the store, in the order of iteration; None takes all queries.
+        depth: how many documents of each query; None takes all.
+    """
+
+    def __init__(self, store: Store, places: Mapping[str, int] | None = None, depth: int | None = None) -> None:
+        self.store = store
+        self._places = store.places if places is None else places
+        self.depth = depth
+        self._last: tuple[str, tuple[str, ...]] = ("", ())  # a sampler asks for one query several times in a row
+
+    @property
+    def sha256(self) -> str:
+        """Of the run file that it was made of."""
+        return self.store.contents.sha256
+
+    def __getitem__(self, query_id: str) -> tuple[str, ...]:
+        place = self._places[query_id]
+        if self._last[0] != query_id or not self._last[1]:
+            self._last = (query_id, self.store.documents(place, self.depth))
+        return self._last[1]
+
+    def __contains__(self, query_id: object) -> bool:
+        return query_id in self._places
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def scores(self, query_id: str) -> tuple[float, ...]:
+        """The scores of `self[query_id]`, strictly decreasing."""
+        return self.store.scores(self._places[query_id], self.depth)
+
+    def top(self, depth: int) -> StoredRanking:
+        """The first `depth` documents of each query."""
+        return StoredRanking(self.store, self._places, depth if self.depth is None else min(depth, self.depth))
+
+    def only(self, query_ids: Sequence[str]) -> StoredRanking:
+        """The given queries, in the given order; those without documents here are left out."""
+        kept = {query: self._places[query] for query in query_ids if query in self._places}
+        return StoredRanking(self.store, kept, self.depth)
+
+
+def contents_of(folder: Path) -> Contents | None:
+    """What the folder holds; None where it is no ingested run, or a file is not as long as it was written."""
+    try:
+        contents = msgspec.json.decode((folder / manifests.MANIFEST).read_bytes(), type=Contents)
+        is_whole = all((folder / entry.path).stat().st_size == entry.size for entry in contents.files)
+    except (OSError, ValueError):
+        return None
+    return contents if is_whole and contents.format == FORMAT else None
+
+
+@functools.lru_cache(maxsize=8)
+def _mapped(folder: Path, contents: Contents, _stamps: tuple[tuple[int, int], ...]) -> Store:
+    return Store(folder, contents)
+
+
+def opened(folder: Path) -> StoredRanking | None:
+    """The ranking in `folder`; None where there is none that is whole.
+
+    Sizes are looked at, hashes are not: they would cost a reading of all of it. `verify` does.
+    """
+    contents = contents_of(folder)
+    if contents is None:
+        return None
+    states = [(folder / entry.path).stat() for entry in contents.files]  # equal files made anew are other files
+    return StoredRanking(_mapped(folder, contents, tuple((state.st_ino, state.st_mtime_ns) for state in states)))
+
+
+def verify(folder: Path) -> bool:
+    """Whether every file is, by its hash, the one that was written; reads all of them."""
+    contents = contents_of(folder)
+    return contents is not None and all(
+        disk.sha256_file(folder / entry.path) == entry.sha256 for entry in contents.files
+    )

@@ -1,0 +1,133 @@
+"""The files of an ingested run, written query by query in one pass over its rows.
+
+Invariant: nothing is read back; sizes and hashes are those of the bytes as they were written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from cerank.files import disk, manifests
+from cerank.trec.mapped_run import FORMAT, Contents
+from cerank.trec.row_ordering import Rows, plain_numbers
+
+
+class ScatteredError(Exception):
+    """A query comes again after another one: its rows do not stand together."""
+
+
+class TextualError(Exception):
+    """A document id that is no plain number, in a run whose ids were plain numbers so far."""
+
+
+class _File:
+    """A file that grows, and the entry for its manifest."""
+
+    def __init__(self, path: Path) -> None:
+        self._handle = disk.open_append(path)
+        self._size, self._digest = 0, hashlib.sha256()
+
+    def add(self, data: bytes) -> None:
+        disk.append(self._handle, data)
+        self._digest.update(data)
+        self._size += len(data)
+
+    def closed(self) -> manifests.Entry:
+        disk.sync(self._handle)
+        disk.close(self._handle)
+        return manifests.Entry(self._handle.path.name, self._size, self._digest.hexdigest())
+
+
+class Writer:
+    """Takes whole queries in order; `finish` seals the folder.
+
+    Args:
+        folder: empty.
+        is_numbered: whether documents are kept as numbers.
+    """
+
+    def __init__(self, folder: Path, *, is_numbered: bool) -> None:
+        self._folder, self._is_numbered = folder, is_numbered
+        names = ("queries.txt", "starts.bin", "scores.bin", "documents.bin", *(() if is_numbered else ("bytes.bin",)))
+        self._files = {name: _File(folder / name) for name in names}
+        self._seen: set[str] = set()
+        self._rows = self._bytes = self._ties = self._misranked = 0
+
+    def add(self, rows: Rows) -> None:
+        """Writes some queries.
+
+        Raises:
+            ScatteredError: one of them was written before.
+            TextualError: documents are kept as numbers, and one of these is none.
+        """
+        if len(self._seen) + len(rows.queries) != len(self._seen | set(rows.queries)):
+            raise ScatteredError
+        self._seen.update(rows.queries)
+        self._put_documents(rows)
+        self._files["queries.txt"].add("".join(f"{query}\n" for query in rows.queries).encode())
+        self._files["starts.bin"].add((rows.starts[:-1] + self._rows).astype("<u8").tobytes())
+        self._files["scores.bin"].add(rows.scores.astype("<f4").tobytes())
+        self._rows += len(rows.scores)
+        self._ties += rows.ties
+        self._misranked += rows.misranked
+
+    def _put_documents(self, rows: Rows) -> None:
+        if self._is_numbered:
+            numbers = plain_numbers(rows.documents)
+            if numbers is None:
+                raise TextualError
+            self._files["documents.bin"].add(numbers.astype("<u4").tobytes())
+            return
+        ids = rows.documents.to_list()
+        bounds = rows.starts.tolist()
+        packed = [" ".join(ids[start:end]).encode() for start, end in itertools.pairwise(bounds)]
+        sizes = np.fromiter(map(len, packed), dtype=np.uint64, count=len(packed))
+        self._files["bytes.bin"].add((np.cumsum(sizes) - sizes + np.uint64(self._bytes)).astype("<u8").tobytes())
+        self._files["documents.bin"].add(b"".join(packed))
+        self._bytes += int(sizes.sum())
+
+    def finish(self, source: Path, sha256: str, tag: str, *, is_scattered: bool) -> None:
+        """Writes what is left, COMPLETE.json last."""
+        self._files["starts.bin"].add(np.array([self._rows], dtype="<u8").tobytes())
+        if not self._is_numbered:
+            self._files["bytes.bin"].add(np.array([self._bytes], dtype="<u8").tobytes())
+        contents = Contents(
+            format=FORMAT,
+            source=str(source),
+            sha256=sha256,
+            queries=len(self._seen),
+            rows=self._rows,
+            tag=tag,
+            ties=self._ties,
+            misranked=self._misranked,
+            is_scattered=is_scattered,
+            is_numbered=self._is_numbered,
+            files=tuple(file.closed() for file in self._files.values()),
+        )
+        self._files = {}
+        disk.write(self._folder / manifests.MANIFEST, msgspec.json.encode(contents))
+
+    def close(self) -> None:
+        """Lets the files go, finished or not."""
+        for file in self._files.values():
+            file.closed()
+        self._files = {}
+
+
+@contextlib.contextmanager
+def writer(folder: Path, *, is_numbered: bool) -> Iterator[Writer]:
+    """A writer for `folder`, which is emptied first."""
+    disk.remove_tree(folder)
+    disk.make_folder(folder)
+    made = Writer(folder, is_numbered=is_numbered)
+    try:
+        yield made
+    finally:
+        made.close()

@@ -1,0 +1,63 @@
+"""TREC runs as candidates and teachers: small ones in memory, large ones made once into a ranking on disk.
+
+Invariant: which way a run was read shows nowhere but in time and memory. numpy and polars are imported only for a large
+run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from cerank.files import file_cache
+from cerank.files.line_reader import io_mistake, sha256_of
+from cerank.trec.rows import RunFile, room_of
+from cerank.trec.text_io import read_run
+
+LARGE = 64 << 20  # bytes from which a run is ingested: some 1.5 million rows
+LARGE_PACKED = 16 << 20  # likewise, where it is packed
+
+
+def is_large(path: Path) -> bool:
+    """Whether the run is read through a memory map.
+
+    Raises:
+        MissingError, UsageError: it is not there, or cannot be looked at.
+    """
+    try:
+        return path.stat().st_size >= (LARGE_PACKED if path.suffix in {".gz", ".zst"} else LARGE)
+    except OSError as error:
+        raise io_mistake(path, error) from error
+
+
+def run_at(path: Path, cache: Path | None, told: Callable[[int, int], None] | None = None) -> RunFile:
+    """The run in `path`; a large one, or one that `cerank data ingest` was given, from `cache`, made there if need be.
+
+    Args:
+        path: a TREC run, plain or packed.
+        cache: folder of caches; None reads all of it into memory.
+        told: is called with the bytes read so far and all of them while a large one is made.
+
+    Raises:
+        FormatError, MissingError, UsageError: as `text_io.read_run`.
+    """
+    if cache is None or not (is_large(path) or file_cache.known_sha256(path, room_of(cache))):
+        return read_run(path)
+    from cerank.trec import ingest
+
+    ranking = ingest.ingested(path, cache, told) if told else ingest.ingested(path, cache)
+    contents = ranking.store.contents
+    return RunFile(ranking=ranking, tag=contents.tag, ties=contents.ties, sha256=contents.sha256)
+
+
+def sha256_at(path: Path, cache: Path | None) -> str:
+    """SHA-256 of the run's bytes; a large one is ingested on the way, for both need one reading of it.
+
+    Of a run that was ingested before and has its size and time still, the hash of then is believed.
+
+    Raises:
+        FormatError, MissingError, UsageError: as `run_at`.
+    """
+    if cache is None or not is_large(path):
+        return sha256_of(path)
+    return run_at(path, cache).sha256

@@ -1,0 +1,195 @@
+"""Rows of many queries in trec_eval's order, ties moved apart: what `text_io.read_run` does, on columns.
+
+Invariant: documents and scores are those that `text_io.read_run` gives for the same rows, bit for bit.
+
+Queries are numbered by appearance and stand together; `starts` holds the first row of each and the number of rows.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+Ints = NDArray[np.int64]
+_LOWEST = -0x7F7FFFFF  # the key of the lowest float32
+_APART = 1 << 34  # more than all keys of a query span, so that one running minimum serves all queries
+
+
+class Rows(msgspec.Struct, frozen=True):
+    """Whole queries in their final order."""
+
+    starts: Ints  # (queries + 1,)
+    queries: list[str]
+    documents: pl.Series  # String
+    scores: NDArray[np.float32]  # strictly decreasing within a query
+    ties: int  # rows whose float32 score equals a neighbour's
+    misranked: int  # queries whose rank column orders documents against their scores
+
+
+class TwiceError(Exception):
+    """A query that has a document again; for whoever knows the file and can name the line."""
+
+    def __init__(self, query: str) -> None:
+        super().__init__(query)
+        self.query = query
+
+
+class EndOfFloatsError(TwiceError):
+    """A query whose ties run below the lowest float32."""
+
+
+def starts_of(queries: pl.Series) -> Ints:
+    """(runs + 1,): where each run of equal neighbours starts, and the length of all."""
+    if not len(queries):
+        return np.zeros(1, dtype=np.int64)
+    changes = (queries != queries.shift(1)).fill_null(value=True)
+    return np.append(changes.arg_true().to_numpy().astype(np.int64), len(queries))
+
+
+def plain_numbers(documents: pl.Series) -> NDArray[np.uint32] | None:
+    """The ids as uint32 where each is such a number as Python would write it; else None."""
+    numbers = documents.cast(pl.UInt32, strict=False)
+    if numbers.null_count():
+        return None
+    values = numbers.to_numpy()
+    digits = np.ones(len(values), dtype=np.uint32)
+    for power in range(1, 10):
+        digits += values >= 10**power
+    return values if bool((documents.str.len_bytes().to_numpy() == digits).all()) else None
+
+
+def ordered(frame: pl.DataFrame) -> Rows:
+    """The rows of `frame`, in which the rows of each query stand together; without a column `rank` none is misranked.
+
+    Raises:
+        TwiceError: a query has a document twice.
+        EndOfFloatsError: ties run below the lowest float32.
+    """
+    starts = starts_of(frame["query"])
+    counts = np.diff(starts)
+    place = np.repeat(np.arange(len(counts), dtype=np.int64), counts)  # of each row's query
+    names = frame["query"].gather(starts[:-1]).to_list()
+    _refuse_twice(frame, place, names)
+    scores = frame["score"].to_numpy().astype(np.float32)
+    misranked = _misranked(frame["rank"], scores, starts, place) if "rank" in frame.columns else 0
+    documents = frame["document"]
+    falls = np.ones(len(scores), dtype=bool)
+    falls[:-1] = scores[:-1] > scores[1:]  # no difference: it may overflow
+    falls[starts[1:] - 1] = True
+    ties = 0
+    if not falls.all():
+        documents, scores = _sorted(documents, scores, place, np.unique(place[~falls]))
+        scores, ties = _moved_apart(scores, starts, place, names)
+    return Rows(starts, names, documents, scores, ties, misranked)
+
+
+def refuse_repetition(frame: pl.DataFrame) -> None:
+    """Returns if no query of `frame` has a document twice; exact, and slower than what `ordered` does.
+
+    Raises:
+        TwiceError: one has.
+    """
+    again = frame.select("query", "document").is_duplicated()
+    if again.any():
+        raise TwiceError(str(frame["query"].filter(again)[0]))
+
+
+class Repetition:
+    """Looks for it whenever the rows at hand have doubled, before such as say one thing for ever fill memory.
+
+    Args:
+        least: rows of which nothing is asked.
+    """
+
+    def __init__(self, least: int) -> None:
+        self._least = least
+
+    def look(self, frame: pl.DataFrame) -> None:
+        """Returns if there are few rows in `frame`, or different ones; raises as `refuse_repetition`."""
+        if len(frame) > self._least:
+            self._least = 2 * len(frame)
+            refuse_repetition(frame)
+
+
+def _refuse_twice(frame: pl.DataFrame, place: Ints, names: list[str]) -> None:
+    marks = frame["document"].hash(seed=0).to_numpy() ^ (place.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15))
+    line = np.sort(marks)
+    same = line[1:][line[1:] == line[:-1]]
+    if not len(same):
+        return
+    for query in np.unique(place[np.isin(marks, same)]).tolist():  # few: a hash may meet another's by chance
+        if bool(frame["document"].filter(pl.Series(place == query)).is_duplicated().any()):
+            raise TwiceError(names[query])
+
+
+def _misranked(ranks: pl.Series, scores: NDArray[np.float32], starts: Ints, place: Ints) -> int:
+    """How many queries have ranks that are no numbers, or that put a lower score before a higher one."""
+    numbers = ranks.cast(pl.Int64, strict=False)
+    values = numbers.fill_null(0).to_numpy()
+    is_fine = np.ones(len(values), dtype=bool)
+    is_fine[1:] = (values[1:] > values[:-1]) & (scores[1:] <= scores[:-1])
+    is_fine[starts[:-1]] = True
+    if numbers.null_count():
+        is_fine &= numbers.is_not_null().to_numpy()
+    if is_fine.all():
+        return 0
+    asked = np.isin(place, np.unique(place[~is_fine]))
+    where, ranked, scored = place[asked], values[asked], scores[asked]
+    order = np.lexsort((ranked, where))
+    where, scored = where[order], scored[order]
+    rises = (scored[1:] > scored[:-1]) & (where[1:] == where[:-1])
+    wrong = set(np.unique(where[1:][rises]).tolist())
+    if numbers.null_count():
+        wrong |= set(np.unique(place[numbers.is_null().to_numpy()]).tolist())
+    return len(wrong)
+
+
+def _sorted(
+    documents: pl.Series, scores: NDArray[np.float32], place: Ints, asked: Ints
+) -> tuple[pl.Series, NDArray[np.float32]]:
+    """The rows with the queries `asked` sorted: score descending, then document id descending as UTF-8 bytes."""
+    rows = np.flatnonzero(np.isin(place, asked))
+    numbers = plain_numbers(documents.gather(rows))
+    key: Any = documents.gather(rows) if numbers is None else pl.Series(_as_text(numbers))
+    columns = {"place": place[rows], "score": scores[rows] + np.float32(0), "key": key, "row": rows}  # no -0.0
+    order = pl.DataFrame(columns).sort("place", "score", "key", descending=[False, True, True])["row"].to_numpy()
+    whole = np.arange(len(scores), dtype=np.int64)
+    whole[rows] = order
+    return documents.gather(whole), scores[whole]
+
+
+def _as_text(numbers: NDArray[np.uint32]) -> NDArray[np.uint64]:
+    """Keys that sort as the numbers' decimal texts do: digits from the left, then the shorter before the longer."""
+    values = numbers.astype(np.uint64)
+    digits = np.ones(len(values), dtype=np.uint64)
+    for power in range(1, 10):
+        digits += values >= 10**power
+    keys: NDArray[np.uint64] = values * np.power(np.uint64(10), np.uint64(10) - digits) * np.uint64(16) + digits
+    return keys
+
+
+def _moved_apart(
+    scores: NDArray[np.float32], starts: Ints, place: Ints, names: list[str]
+) -> tuple[NDArray[np.float32], int]:
+    """Non-increasing scores, each tied one just below the one before, and the number of tied rows.
+
+    As `rankings.strictly_decreasing`: with float32 as whole numbers that keep their order, the value of row i is the
+    least of key + (rows since) over all rows before, so a running minimum of key + i finds it.
+    """
+    same = np.zeros(len(scores) + 1, dtype=bool)
+    same[1:-1] = scores[1:] == scores[:-1]
+    same[starts] = False
+    ties = int((same[1:] | same[:-1]).sum())
+    bits = scores.view(np.int32).astype(np.int64)
+    raw = np.where(bits >= 0, bits, -(bits & 0x7FFFFFFF))
+    line = np.arange(len(scores), dtype=np.int64)
+    apart = line - place * _APART
+    keys = np.minimum.accumulate(raw + apart) - apart
+    if len(keys) and int(keys.min()) < _LOWEST:
+        raise EndOfFloatsError(names[int(place[int(keys.argmin())])])
+    moved = np.where(keys >= 0, keys, -keys | -0x80000000).astype(np.int64).astype(np.int32).view(np.float32)
+    return np.where(keys == raw, scores, moved), ties

@@ -1,0 +1,1 @@
+"""The screens that compare rankings, and one query in two rankings."""

@@ -1,0 +1,387 @@
+"""Rankings against a baseline: the table with its verdicts, and the differences query by query.
+
+Invariant: everything is computed in threads by the library; this shows it, or the reason why not, in place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+import msgspec
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Vertical, VerticalScroll
+from textual.content import Content
+from textual.widgets import DataTable, Footer, Static
+
+from cerank.app import Lab
+from cerank.app.comparison import comparison_session, export_comparison
+from cerank.app.comparison.comparison_session import Bench, Named
+from cerank.app.matrix.recipe_form import Row as FormRow
+from cerank.errors import CerankError
+from cerank.text.safe_text import counted, shown
+from cerank.tui.cells import content, joined, stacked
+from cerank.tui.common.form_dialog import AskScreen, ask_for_file
+from cerank.tui.common.lab_screen import LabScreen
+from cerank.tui.common.status_bar import Bar
+from cerank.tui.comparison.comparison_table import ComparisonTable, Shown, brief, nothing, refusal, shown_of, why
+from cerank.tui.comparison.differences import DifferencesChart
+
+if TYPE_CHECKING:
+    from cerank.app.run_views.run_monitor import Entry
+
+
+class CompareScreen(LabScreen):
+    """The comparison of several runs or TREC run files."""
+
+    HELP_TITLE = "the comparison"
+    HELP_TEXT = (
+        "A verdict rests on the adjusted test: ▲ better, ▼ worse, = equivalent within the margin, ≈ different but\n"
+        "within the margin, ? cannot tell. Bars above the line are queries that gained on the baseline."
+    )
+    CSS = """
+    CompareScreen #what { height: 1; padding: 0 1; background: $surface; text-wrap: nowrap; text-overflow: ellipsis; }
+    CompareScreen #table { height: auto; max-height: 50%; scrollbar-size-horizontal: 0; }
+    CompareScreen #why { height: auto; max-height: 5; padding: 0 1; }
+    CompareScreen #chart { height: 1fr; border-top: solid $panel; }
+    CompareScreen #chart:focus { border-top: solid $primary; }
+    CompareScreen #notes { height: auto; max-height: 6; padding: 0 1; color: $text-muted; border-top: solid $panel; }
+    CompareScreen.-low #notes { max-height: 2; border-top: none; }
+    CompareScreen.-low #table { max-height: 40%; }
+    CompareScreen #said { display: none; height: 1fr; padding: 1 2; }
+    CompareScreen.-said #said { display: block; }
+    CompareScreen.-said #table, CompareScreen.-said #chart, CompareScreen.-said #notes,
+    CompareScreen.-said #why { display: none; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("b", "baseline", "baseline", id="compare.baseline", tooltip="The system of this row becomes it"),
+        Binding("t", "terms", "terms", id="compare.terms", tooltip="Margin, correction, confidence, pairs"),
+        Binding("a", "add", "add", id="compare.add", tooltip="A TREC run file, a run, or RUN:STAGE"),
+        Binding("x", "drop", "take away", show=False, id="compare.drop", tooltip="The system of this row"),
+        Binding("d", "data", "qrels", id="compare.data", tooltip="The dataset or qrels file, and the measures"),
+        Binding("c", "correction", "next correction", show=False, id="compare.correction"),
+        Binding("v", "condition", "next condition", show=False, id="compare.condition",
+                tooltip="The next dataset or first stage"),
+        Binding("e", "export", "export", id="compare.export", tooltip="To a file: .tex, .md, .csv, .tsv or .json"),
+        Binding("y", "copy('markdown')", "copy", id="compare.copy", tooltip="The table as Markdown"),
+        Binding("Y", "copy('latex')", "copy LaTeX", show=False, id="compare.copy-latex"),
+        Binding("tab", "app.focus_next", "table or chart", show=False, id="compare.other"),
+        Binding("escape", "back", "back", id="compare.back"),
+    ]  # fmt: skip
+
+    def __init__(self, lab: Lab, targets: Sequence[str]) -> None:
+        super().__init__()
+        self.lab = lab
+        self.named = Named(tuple(dict.fromkeys(targets)))
+        self.baseline = ""  # a label; "" takes the first target
+        self.typed: dict[str, str] = {
+            "correction": "auto",
+            "margin": "",
+            "confidence": "0.95",
+            "pairs": "baseline",
+            "claim": "checkpoints",
+        }
+        self.shown: Shown | None = None
+        self._condition = 0
+        self.bench: Bench | None = None
+
+    def compose(self) -> ComposeResult:
+        """What is compared, the table, why, the bars, the notes."""
+        yield Bar(self.lab.folder)
+        yield Static(id="what")
+        yield ComparisonTable(id="table")
+        yield Static(id="why")
+        yield DifferencesChart(id="chart")
+        with VerticalScroll(id="notes"):
+            yield Static(id="footnotes")
+        with Vertical(id="said"):
+            yield Static(id="message")
+        yield Footer(compact=True, show_command_palette=False)
+
+    def on_mount(self) -> None:
+        """Starts measuring."""
+        self.query_one(ComparisonTable).focus()
+        self.measure()
+
+    def see(self, entries: tuple[Entry, ...]) -> None:  # noqa: ARG002 - the bar asks the house
+        """Keeps the bar up to date."""
+        self.query_one(Bar).say(self.house.tally, self.house.devices, "compare")
+
+    # computing
+
+    def measure(self) -> None:
+        """Measures what is named anew, then compares."""
+        self.bench = None
+        self.shown = None
+        if len(self.named.targets) < 2:
+            self._say(nothing(self.named.targets))
+            return
+        self._say(content(f"measuring {counted(len(self.named.targets), 'ranking')} …", "dim"))
+        named, settings = self.named, self.lab.settings
+
+        def look() -> Bench | CerankError:
+            try:
+                return Bench(settings, named)
+            except CerankError as error:
+                return error
+
+        self.work(look, self._see_bench, group="measure")
+
+    def _see_bench(self, found: Bench | CerankError) -> None:
+        if isinstance(found, CerankError):
+            self._say_error(found)
+            return
+        self.bench = found
+        self.compare()
+
+    def compare(self) -> None:
+        """Compares what was measured, by the terms and the baseline chosen."""
+        made, baseline, typed = self.bench, self.baseline, dict(self.typed)
+        if made is None:
+            return
+
+        def look() -> Shown | CerankError:
+            try:
+                terms, wrong = comparison_session.terms_of(typed, made.measures)
+                if wrong:
+                    typed["margin"] = ""  # of measures that are not compared any more
+                    terms, _ = comparison_session.terms_of(typed, made.measures)
+                return shown_of(made.compare(baseline, terms, now=datetime.now(UTC).isoformat(timespec="seconds")))
+            except CerankError as error:
+                return error
+
+        self.work(look, lambda found: self._see(found) if made is self.bench else None, group="compare")
+
+    def _see(self, found: Shown | CerankError) -> None:
+        if isinstance(found, CerankError):
+            self._say_error(found)
+            return
+        self.shown = found
+        self.baseline = found.found.baseline
+        self.remove_class("-said")
+        self._show_table(found)
+        self.query_one("#footnotes", Static).update(stacked(*(content(f"· {note}") for note in found.table.notes)))
+        self._show_what()
+
+    # showing
+
+    def _show_what(self) -> None:
+        terms = self.shown.found.terms if self.shown else None
+        title = f"{counted(len(self.named.targets), 'ranking')} named"
+        if self.shown:
+            conditions = self.shown.found.conditions
+            several = f" ({self._condition + 1} of {len(conditions)}, v next)" if len(conditions) > 1 else ""
+            pairs = (
+                "every pair" if self.shown.found.terms.pairs == "all" else f"against {brief(self.shown.found.baseline)}"
+            )
+            here = conditions[self._condition]
+            queries = next(row.paired.n for row in self.shown.found.rows if row.condition == here)
+            title = f"{here}{several}, {counted(queries, 'query')}, {pairs}"
+        rest = ""
+        if terms:
+            margin = ", ".join(f"±{one.value:g} {name}" for name, one in terms.margins.items()) or "none"
+            method = self.shown.found.method if self.shown else terms.correction
+            rest = f"  correction {method} · margin {margin} · {100 * terms.confidence:g} %"
+        self.query_one("#what", Static).update(joined((title, "bold"), (rest, "dim"), limit=400))
+
+    def _show_table(self, found: Shown) -> None:
+        self._condition %= len(found.found.conditions)
+        condition = found.found.conditions[self._condition]
+        self.query_one(ComparisonTable).show(found, condition, is_slim=self.has_class("-slim"))
+        self._show_row()
+
+    def _show_row(self) -> None:
+        at, found = self.query_one(ComparisonTable).line, self.shown
+        if found is None or at < 0:
+            return
+        row = found.rows[at]
+        self.query_one("#why", Static).update(why(found, at, is_slim=self.has_class("-slim")))
+        chart = self.query_one(DifferencesChart)
+        if row is None:
+            chart.show((), "", "", "")
+            return
+        title = f"{row.measure} query by query, {row.right} − {row.left}, {row.condition}"
+        chart.show(found.listed[at], row.left, row.right, title)
+
+    def _say(self, said: Content) -> None:
+        self.add_class("-said")
+        self.query_one("#message", Static).update(said)
+        self._show_what()
+
+    def _say_error(self, error: CerankError) -> None:
+        self.shown = None
+        self._say(refusal(error, self.named.targets))
+
+    # events
+
+    def on_data_table_row_highlighted(self, _: DataTable.RowHighlighted) -> None:
+        """Shows the bars of the row."""
+        self._show_row()
+
+    def on_data_table_row_selected(self, _: DataTable.RowSelected) -> None:
+        """Goes to the bars."""
+        self.query_one(DifferencesChart).focus()
+
+    def on_differences_chart_opened(self, event: DifferencesChart.Opened) -> None:
+        """Opens the query."""
+        from cerank.tui.comparison.query_screen import QueryScreen
+
+        at = self.query_one(ComparisonTable).line
+        row = self.shown.rows[at] if self.shown else None
+        if self.shown and self.bench and row:
+            self.app.push_screen(QueryScreen(self.bench, row, self.shown.listed[at], event.at))
+
+    def on_resize(self) -> None:
+        """Takes columns away, or brings them back."""
+        if self.shown:
+            self.call_after_refresh(lambda: self._show_table(self.shown) if self.shown else None)
+
+    # actions
+
+    def action_baseline(self) -> None:
+        """The system of the row becomes the baseline."""
+        label = self.query_one(ComparisonTable).label
+        if label and label != self.baseline:
+            self.baseline = label
+            self.compare()
+
+    def action_condition(self) -> None:
+        """Shows the next dataset or first stage."""
+        if self.shown:
+            self._condition = (self._condition + 1) % len(self.shown.found.conditions)
+            self._show_table(self.shown)
+            self._show_what()
+
+    def action_correction(self) -> None:
+        """Takes the next correction."""
+        at = comparison_session.CORRECTIONS.index(self.typed["correction"])
+        self.typed["correction"] = comparison_session.CORRECTIONS[(at + 1) % len(comparison_session.CORRECTIONS)]
+        self.compare()
+
+    def action_terms(self) -> None:
+        """Asks for the terms."""
+        typed, measures = self.typed, self.bench.measures if self.bench else ()
+        rows = [
+            FormRow(
+                "correction",
+                "correction",
+                typed["correction"],
+                "over all comparisons shown",
+                "",
+                comparison_session.CORRECTIONS,
+            ),
+            FormRow("margin", "margin", typed["margin"], "that does not matter: 0.01, or nDCG@10=0.01", "numbers"),
+            FormRow("confidence", "confidence", typed["confidence"], "of intervals", "a number between 0 and 1"),
+            FormRow(
+                "pairs",
+                "pairs",
+                typed["pairs"],
+                "each against the baseline, or every pair",
+                "",
+                comparison_session.PAIRS,
+            ),
+            FormRow(
+                "claim",
+                "claim about",
+                typed["claim"],
+                "recipes needs several seeds each",
+                "",
+                comparison_session.CLAIMS,
+            ),
+        ]
+
+        def keep(texts: dict[str, str] | None) -> None:
+            if texts is not None:
+                self.typed = texts
+                self.compare()
+
+        def wrong(texts: Mapping[str, str]) -> dict[str, str]:
+            return comparison_session.terms_of(texts, measures)[1]
+
+        self.app.push_screen(AskScreen("Terms of the comparison", rows, wrong), keep)
+
+    def action_add(self) -> None:
+        """Asks for another ranking."""
+        row = FormRow("target", "ranking", "", "path of a TREC run file, a run's name or label, or RUN:STAGE", "text")
+
+        def keep(texts: dict[str, str] | None) -> None:
+            if texts is not None:
+                self._measure_by(targets=(*self.named.targets, texts["target"].strip()))
+
+        def wrong(texts: Mapping[str, str]) -> dict[str, str]:
+            text = comparison_session.target_mistake(self.lab.folder, texts["target"].strip(), self.named.targets)
+            return {"target": text} if text else {}
+
+        self.app.push_screen(AskScreen("Another ranking", [row], wrong), keep)
+
+    def action_drop(self) -> None:
+        """Takes the system of the row away; the last one named where nothing could be compared."""
+        targets = self.named.targets
+        label = self.query_one(ComparisonTable).label
+        if self.bench and label in self.bench.labels:
+            at = self.bench.labels.index(label)
+            self._measure_by(targets=(*targets[:at], *targets[at + 1 :]))
+        elif targets:
+            self._measure_by(targets=targets[:-1])
+
+    def action_data(self) -> None:
+        """Asks on what to measure, and by what."""
+        named, measures = self.named, ", ".join(self.named.measures)
+        rows = [
+            FormRow("dataset", "dataset", named.dataset, "name or folder; of runs: one of their tests", "a name"),
+            FormRow("qrels", "qrels", named.qrels, "a qrels file, in place of a dataset", "a path"),
+            FormRow("measures", "measures", measures, "such as nDCG@10, AP(rel=2); empty: the run's own", "names"),
+        ]
+
+        def wrong(texts: Mapping[str, str]) -> dict[str, str]:
+            return {"qrels": "give a dataset or qrels, not both"} if texts["dataset"] and texts["qrels"] else {}
+
+        def keep(texts: dict[str, str] | None) -> None:
+            if texts is not None:
+                asked = tuple(part.strip() for part in texts["measures"].split(",") if part.strip())
+                self._measure_by(dataset=texts["dataset"].strip(), qrels=texts["qrels"].strip(), measures=asked)
+
+        self.app.push_screen(AskScreen("What to measure on, and by", rows, wrong), keep)
+
+    def _measure_by(self, **changed: object) -> None:
+        self.named = msgspec.structs.replace(self.named, **changed)
+        self.measure()
+
+    def action_export(self) -> None:
+        """Asks for a file; its ending says in what form."""
+        if self.shown is None:
+            self.house.say("there is nothing to export yet", "warning")
+            return
+        found = self.shown.found
+
+        def text_for(path: Path) -> str:
+            return export_comparison.as_text(found, export_comparison.form_named(path.suffix))
+
+        title = "Export the comparison; the ending decides: .tex .md .csv .tsv .json"
+        ask_for_file(
+            self,
+            title,
+            Path.cwd() / export_comparison.suggested(found, "latex"),
+            text_for,
+            export_comparison.ending_mistake,
+        )
+
+    def action_copy(self, form: export_comparison.Form) -> None:
+        """Copies the table."""
+        if self.shown is None:
+            self.house.say("there is nothing to copy yet", "warning")
+            return
+        text = export_comparison.as_text(self.shown.found, form)
+        self.app.copy_to_clipboard(shown(text, 1_000_000, lines=True))
+        self.house.say(f"copied as {form}; if your terminal does not do that, e writes a file")
+
+    def action_back(self) -> None:
+        """From bars or notes to the table, then away."""
+        table = self.query_one(ComparisonTable)
+        if self.shown and not table.has_focus:
+            table.focus()
+            return
+        self.dismiss(None)

@@ -1,0 +1,197 @@
+"""A comparison's table: its lines with verdicts as sign and word, and what is said where there is no table.
+
+Invariant: the figures are the export's; the narrow table leaves columns out and changes none.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+import msgspec
+from rich.text import Text
+from textual.binding import Binding, BindingType
+from textual.content import Content
+
+from cerank.app.comparison import comparison_session, export_comparison
+from cerank.app.comparison.comparison_session import Difference
+from cerank.errors import CerankError
+from cerank.text.table_data import TEXTS, Table, rounded
+from cerank.tui.cells import cell, content, fill, joined, stacked
+from cerank.tui.common.fitted_table import FittedTable
+from cerank.tui.common.form_fields import fitting
+
+if TYPE_CHECKING:
+    from cerank.evaluation.compare import Comparison, Row
+    from cerank.evaluation.systems import Condition
+
+VERDICTS = {  # a sign beside the word, so that no colour is needed
+    "better": ("▲", "#2CC295"),
+    "worse": ("▼", "#FF7A45"),
+    "equivalent": ("=", "#56B4E9"),
+    "different but negligible": ("≈", "#56B4E9"),
+    "cannot tell": ("?", "#8A94A0"),
+    "identical": ("≡", "#8A94A0"),
+}
+_WIDE = frozenset({"dataset", "first_stage", "judged"})  # the lines above and below the table say it
+_FIRST = {"system": 0, "against": 1, "measure": 2, "verdict": 3}  # where a table is too wide, its last columns are cut
+_NAMES = 18  # columns of a system's name, at least
+_FIGURES = 102  # columns of all others
+_NARROW = _WIDE | {"interval", "p", "effect", "wtl"}  # 80 columns do not hold them; a line under the table does
+_KEY = "bold $primary"
+
+
+_STAMP = re.compile(r"^\d{4}-\d\d-\d\d-\d{6}-")
+
+
+def brief(name: str) -> str:
+    """A system's name; a run's without the time it begins with, for its last four letters are its own."""
+    return _STAMP.sub("", name) or name
+
+
+class Shown(msgspec.Struct, frozen=True):
+    """A comparison as it is shown."""
+
+    found: Comparison
+    table: Table
+    rows: tuple[Row | None, ...]  # one a line of the table; None for the baseline's own
+    listed: tuple[tuple[Difference, ...], ...]  # per-query differences of each line
+    reasons: tuple[str, ...]
+    conditions: tuple[tuple[str, str], ...]  # dataset and first stage of each line
+    answers: tuple[str, ...]  # each line's verdict in words; "" for the baseline's own
+
+    def lines_of(self, condition: Condition) -> tuple[int, ...]:
+        """The lines of the table that are about a condition."""
+        wanted = (condition.dataset, condition.first_stage)
+        return tuple(number for number, where in enumerate(self.conditions) if where == wanted)
+
+
+def shown_of(found: Comparison) -> Shown:
+    """Everything that is shown of a comparison, made in one go; imports scipy's readers, so a thread's work."""
+    from cerank.evaluation.answers import answers
+    from cerank.evaluation.comparison_rows import summary
+    from cerank.evaluation.verdicts import explain
+
+    known = {
+        (row.condition.dataset, row.condition.first_stage, row.measure, row.left, row.right): row for row in found.rows
+    }
+    lines = summary(found)
+    told = {id(row): one.whole for row, one in zip(found.rows, answers(found), strict=True)}
+    rows = tuple(known.get((line.dataset, line.first_stage, line.measure, line.against, line.system)) for line in lines)
+    return Shown(
+        found,
+        export_comparison.readable(found),
+        rows,
+        tuple(comparison_session.differences(found, row) if row else () for row in rows),
+        tuple(explain(row.judgment, row.limits) if row else "" for row in rows),
+        tuple((line.dataset, line.first_stage) for line in lines),
+        tuple(told[id(row)] if row else "" for row in rows),
+    )
+
+
+class ComparisonTable(FittedTable):
+    """The lines; the one under the cursor is looked at query by query."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("j", "cursor_down", "down", show=False, id="table.down"),
+        Binding("k", "cursor_up", "up", show=False, id="table.up"),
+    ]
+
+    def __init__(self, *, id: str) -> None:  # noqa: A002 - Textual's word
+        super().__init__(id=id, cursor_type="row", cursor_foreground_priority="renderable")
+        self._shown: Shown | None = None
+        self._lines: tuple[int, ...] = ()
+
+    @property
+    def line(self) -> int:
+        """The line of the comparison's table under the cursor; -1 for none."""
+        return self._lines[self.cursor_row] if 0 <= self.cursor_row < len(self._lines) else -1
+
+    @property
+    def label(self) -> str:
+        """The system of the line under the cursor; "" for none."""
+        if self._shown is None or self.line < 0:
+            return ""
+        row = self._shown.rows[self.line]
+        return row.right if row else self._shown.found.baseline
+
+    def show(self, found: Shown, condition: Condition, *, is_slim: bool) -> None:
+        """Shows the lines of one condition, the cursor on the first that compares something."""
+        at, self._shown, self._lines = self.cursor_row, found, ()
+        left_out = _NARROW if is_slim else _WIDE
+        room = _NAMES if is_slim else max(_NAMES, self.app.size.width - _FIGURES)
+        places = [place for place, column in enumerate(found.table.columns) if column.key not in left_out]
+        places.sort(key=lambda place: _FIRST.get(found.table.columns[place].key, len(_FIRST)))
+        headings = []
+        for place in places:
+            column = found.table.columns[place]
+            heading = "diff." if is_slim and column.key == "difference" else column.heading
+            headings.append(cell(heading, "bold", is_right=column.kind not in TEXTS))
+        rows = []
+        lines = found.lines_of(condition)
+        for number in lines:
+            line, row = found.table.rows[number], found.rows[number]
+            cells = []
+            for place in places:
+                column = found.table.columns[place]
+                text = rounded(line[place], column)
+                if column.key == "verdict":
+                    cells.append(verdict(text))
+                elif column.key == "system":
+                    name = fitting(brief(text), room)
+                    cells.append(cell(f"{' ' if row else '◆'} {name}", "" if row else "bold"))
+                else:
+                    cells.append(cell(text, is_right=column.kind not in TEXTS))
+            rows.append(cells)
+        fill(self, headings, rows)
+        self._lines = lines
+        first = next((place for place, number in enumerate(lines) if found.rows[number]), 0)
+        self.move_cursor(row=at if 0 < at < len(lines) else first)
+
+
+def why(found: Shown, line: int, *, is_slim: bool) -> Content:
+    """What the verdict of a line rests on; in a narrow table, the figures it left out, too."""
+    row = found.rows[line]
+    if row is None:
+        return content("the baseline; the other rows are compared with it", "dim")
+    who = f"{fitting(brief(row.right), 32)} against {fitting(brief(row.left), 32)}, {row.measure}: "
+    if not is_slim:
+        return joined((who, "bold"), found.answers[line])
+    figures = [
+        f"{column.heading} {rounded(value, column)}"
+        for column, value in zip(found.table.columns, found.table.rows[line], strict=True)
+        if column.key in _NARROW - _WIDE
+    ]
+    return joined((", ".join(figures), "bold"), f". {found.answers[line]}")
+
+
+def verdict(text: str) -> Text:
+    """A verdict, as `report.shown_verdict` writes it, with its sign and colour; "" is the baseline's."""
+    if not text:
+        return cell("◆ baseline", "dim")
+    kind = "different but negligible" if "but by less than" in text else text
+    sign, color = next(look for name, look in VERDICTS.items() if kind.startswith(name))
+    return cell(f"{sign} {text}", f"bold {color}")
+
+
+def nothing(targets: Sequence[str]) -> Content:
+    """What to do where there is nothing to compare."""
+    return stacked(
+        content(f"Only {targets[0]} so far." if targets else "Nothing to compare yet.", "bold"),
+        content(""),
+        joined("Press ", ("a", _KEY), " to add a run or a TREC run file, ", ("d", _KEY), " to name dataset or qrels,"),
+        joined("or go back (", ("esc", _KEY), "), mark runs with ", ("space", _KEY), ", and press ", ("m", _KEY), "."),
+    )
+
+
+def refusal(error: CerankError, targets: Sequence[str]) -> Content:
+    """Why there is no comparison, and what can be done about it."""
+    lines = [joined(("✖ cannot compare: ", "bold $error"), error.what)]
+    lines += [joined(("at ", "dim"), error.where)] if error.where else []
+    lines += [joined(("hint: ", "dim"), error.hint)] if error.hint else []
+    lines += [content(""), content("Named:", "dim")]
+    lines += [content(f"  {number}. {text}") for number, text in enumerate(targets, 1)]
+    data = (("d", _KEY), " dataset, qrels, measures  ", ("t", _KEY), " terms")
+    keys = joined(("a", _KEY), " add  ", ("x", _KEY), " take the last away  ", *data)
+    return stacked(*lines, content(""), keys)

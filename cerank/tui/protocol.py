@@ -1,0 +1,65 @@
+"""What screens and widgets may ask of the app: they know this, and not the app itself, which imports them all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from textual.dom import DOMNode
+    from textual.notifications import SeverityLevel
+
+    from cerank.app import Lab
+    from cerank.app.run_views.run_monitor import Entry
+    from cerank.errors import CerankError
+    from cerank.recipes.schema import Recipe
+
+T = TypeVar("T")
+
+
+class LabApp(Protocol):
+    """The dashboard's app over a lab; `CerankApp` is one."""
+
+    lab: Lab
+    entries: tuple[Entry, ...]
+    marked: list[str]
+    devices: str
+    files: Path
+    has_looked: bool
+
+    def look(self, *again: str) -> None:
+        """Look at the lab's files once more, at the named runs in any case."""
+
+    def do(
+        self,
+        job: Callable[[], T],
+        done: Callable[[T], None] | None = None,
+        *,
+        group: str = "work",
+        node: DOMNode | None = None,
+        last: Callable[[], None] | None = None,
+    ) -> None:
+        """Do `job` in a thread and give `done` what it returned."""
+
+    def say(self, text: str, severity: SeverityLevel = "information") -> None:
+        """Show a short message."""
+
+    def refuse(self, error: CerankError) -> None:
+        """Show why something was not done."""
+
+    def keep(self, text: str, name: str) -> None:
+        """Copy text to the clipboard."""
+
+    def mark(self, name: str) -> None:
+        """Mark a run, or take its mark away."""
+
+    @property
+    def tally(self) -> str:
+        """Return how many runs are in which state."""
+
+    def open_compare(self, targets: list[str]) -> None:
+        """Open the comparison of what the names stand for."""
+
+    def open_new(self, recipe: Recipe | None = None) -> None:
+        """Open the form of a new run."""

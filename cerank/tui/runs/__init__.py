@@ -1,0 +1,1 @@
+"""The list of runs, and the screen of one run with its tabs."""

@@ -1,0 +1,257 @@
+"""A run's log: followed as it grows, searched with `/`, its matches set off, selected and copied with the mouse or `y`.
+
+Invariant: a search changes what is set off and where one looks; lines are left out only where a person asks for it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import ClassVar
+
+from rich.highlighter import Highlighter
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.strip import Strip
+from textual.widgets import Input, Log, Static
+
+from cerank.app.run_views import run_logs
+from cerank.app.run_views.run_monitor import Entry
+from cerank.text.safe_text import counted, shown
+from cerank.tui.cells import content
+from cerank.tui.common.line_input import LineInput
+from cerank.tui.runs.run_pane import Pane
+
+_MOST = 20_000  # lines kept; the file has all
+
+
+class _Matches(Highlighter):
+    """Sets off what is searched for; in the line that one stands on, more so."""
+
+    wanted = ""
+    is_here = False
+
+    def highlight(self, text: Text) -> None:
+        """Styles each match in a line; signs that colour alone would not tell apart are reversed."""
+        low = text.plain.casefold()
+        if not self.wanted or len(low) != len(text.plain):  # some letters fold into two: then places do not hold
+            return
+        at = low.find(self.wanted)
+        while at >= 0:
+            text.stylize("bold reverse" if self.is_here else "bold underline", at, at + len(self.wanted))
+            at = low.find(self.wanted, at + len(self.wanted))
+
+
+class _Lines(Log):
+    """The lines, with the matches in them set off."""
+
+    def __init__(self) -> None:
+        super().__init__(max_lines=_MOST, highlight=True, classes="front")
+        self.matches = self.highlighter = _Matches()
+        self.at = -1  # the line that one stands on; -1 for none
+
+    def render_line(self, y: int) -> Strip:
+        """A line of the screen."""
+        self.matches.is_here = self.scroll_offset.y + y == self.at
+        return super().render_line(y)
+
+    def go(self, at: int) -> None:
+        """Stands on a line, in the middle of the screen where there is room."""
+        self.at = at
+        if at >= 0:
+            self.auto_scroll = False
+            self.scroll_to(y=max(0, at - self.size.height // 2), animate=False)
+        self.refresh()
+
+
+class LogPane(Pane):
+    """The newest lines, what is searched for set off in them, or left alone."""
+
+    DEFAULT_CSS = """
+    LogPane #search { display: none; background: $surface; }
+    LogPane #search.-open { display: block; }
+    LogPane #found { height: 1; padding: 0 1; color: $text-muted; text-wrap: nowrap; text-overflow: ellipsis; }
+    LogPane Log { height: 1fr; background: $background; padding: 0 1; scrollbar-size-horizontal: 1; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("slash", "search", "search", key_display="/", id="log.search", tooltip="Sets off what you type"),
+        Binding("n", "match(1)", "next match", id="log.next"),
+        Binding("N", "match(-1)", "match before", id="log.before", show=False),
+        Binding("f", "only", "only matches", id="log.only", tooltip="Leaves the other lines out, or brings them back"),
+        Binding("escape", "all", "end the search", id="log.all", show=False),
+        Binding("g", "first", "first line", id="log.first", show=False),
+        Binding("G", "last", "last line, and follow", id="log.last", show=False),
+        Binding("j", "line(1)", "down", id="log.down", show=False),
+        Binding("k", "line(-1)", "up", id="log.up", show=False),
+    ]
+
+    def __init__(self, *, id: str) -> None:  # noqa: A002 - Textual's name for it
+        super().__init__(id=id)
+        self._log: run_logs.Log | None = None
+        self._lines: deque[str] = deque(maxlen=_MOST)
+        self._wanted = ""
+        self._is_only = False  # whether lines without a match are left out
+        self._is_read = False
+        self._generation = 0
+
+    def compose(self) -> ComposeResult:
+        """The search line, what it found, the lines."""
+        yield LineInput(placeholder="text to look for", id="search")
+        yield Static(id="found")
+        yield _Lines()
+
+    def begin(self) -> None:
+        """Another run: its log from the start."""
+        self._log = run_logs.Log(self.entry.folder) if self.entry else None
+        self._lines.clear()
+        self._is_read = False
+        self._generation += 1
+        self.query_one(Log).clear()
+
+    def go_on(self, entry: Entry) -> None:
+        """Adds what is new."""
+        log, mine = self._log, self._generation
+        if log is None or (self._is_read and not self.is_changed and not entry.is_live):
+            return
+
+        def have(lines: list[str]) -> None:
+            if mine == self._generation:
+                self._add([shown(line, run_logs.LONGEST + 1) for line in lines])
+
+        self.house.do(log.look, have, node=self, group="log")
+
+    def _add(self, lines: list[str]) -> None:
+        self._is_read = True
+        table = self.query_one(_Lines)
+        gone = max(0, len(self._lines) + len(lines) - _MOST)
+        self._lines.extend(lines)
+        fitting = [line for line in lines if self._is_shown(line)]
+        if fitting:
+            table.write_lines(fitting)
+        if table.at >= 0 and gone and not self._is_only:
+            table.at = max(-1, table.at - gone)
+        self._tell()
+
+    def _fits(self, line: str) -> bool:
+        return self._wanted in line.casefold()
+
+    def _is_shown(self, line: str) -> bool:
+        return not (self._is_only and self._wanted) or self._fits(line)
+
+    def _standing(self) -> list[str]:
+        """The lines that stand there."""
+        return [line for line in self._lines if self._is_shown(line)]
+
+    def _hits(self) -> list[int]:
+        """Which of the lines that stand there hold what is searched for."""
+        return [place for place, line in enumerate(self._standing()) if self._fits(line)] if self._wanted else []
+
+    def _tell(self) -> None:
+        found = self.query_one("#found", Static)
+        if not self._lines:
+            found.update(content("its worker has not written anything yet"))
+        elif self._wanted:
+            hits, at = self._hits(), self.query_one(_Lines).at
+            place = f"{hits.index(at) + 1} of " if at in hits else ""
+            said = f"{place}{counted(len(hits), 'matching line')}" if hits else "no line matches"
+            left = (
+                counted(len(self._lines), "line") if not self._is_only else f"{len(self._lines) - len(hits)} left out"
+            )
+            found.update(content(f"{said}, {left}; enter, then n next, N before, f only these; esc ends"))
+        else:
+            found.update(content(f"{counted(len(self._lines), 'line')}; / searches, y copies, e writes a file"))
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        """Sets off what was typed, and goes to the first line on screen that holds it, or to the next one."""
+        event.stop()
+        self._wanted = event.value.casefold()
+        self._write_again()
+        table = self.query_one(_Lines)
+        hits = self._hits()
+        table.go(next((place for place in hits if place >= table.scroll_offset.y), hits[0] if hits else -1))
+        self._tell()
+        self.refresh_bindings()
+
+    def _write_again(self) -> None:
+        table = self.query_one(_Lines)
+        table.matches.wanted = self._wanted
+        fitting = self._standing()
+        if len(fitting) != table.line_count:
+            table.clear()
+            table.write_lines(fitting, scroll_end=False)
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:  # noqa: ARG002 - Textual's
+        """Keys of a search do something while there is one; else they are the screen's."""
+        return bool(self._wanted) if action in {"match", "only"} else True
+
+    def action_match(self, by: int) -> None:
+        """Goes to the next line that holds it, or the one before; from an end to the other."""
+        table, hits = self.query_one(_Lines), self._hits()
+        if hits:
+            later = [place for place in hits if place > table.at] or hits
+            earlier = [place for place in hits if place < table.at] or hits
+            table.go(later[0] if by > 0 else earlier[-1])
+            self._tell()
+
+    def action_only(self) -> None:
+        """Leaves the lines without a match out, or brings them back."""
+        table = self.query_one(_Lines)
+        hits = self._hits()
+        nth = hits.index(table.at) if table.at in hits else 0
+        self._is_only = not self._is_only
+        self._write_again()
+        hits = self._hits()
+        table.go(hits[nth] if nth < len(hits) else -1)
+        self._tell()
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        """Goes to the lines."""
+        event.stop()
+        self.query_one(Log).focus()
+
+    def action_search(self) -> None:
+        """Opens the search."""
+        line = self.query_one("#search", Input)
+        line.add_class("-open")
+        line.focus()
+
+    def action_all(self) -> None:
+        """Shows all lines again; when it does already, leaves the run."""
+        line = self.query_one("#search", Input)
+        if not line.has_class("-open"):
+            self.app.pop_screen()
+            return
+        self._is_only = False
+        line.value = ""
+        line.remove_class("-open")
+        table = self.query_one(_Lines)
+        table.auto_scroll = True
+        table.focus()
+
+    def action_first(self) -> None:
+        """Goes to the first line."""
+        log = self.query_one(Log)
+        log.auto_scroll = False
+        log.scroll_home(animate=False)
+
+    def action_last(self) -> None:
+        """Goes to the last line and follows the log."""
+        log = self.query_one(Log)
+        log.auto_scroll = True
+        log.scroll_end(animate=False)
+
+    def action_line(self, by: int) -> None:
+        """Moves by a line."""
+        log = self.query_one(Log)
+        log.auto_scroll = False
+        log.scroll_relative(y=by, animate=False)
+
+    def copied(self) -> tuple[str, str] | None:
+        """The lines that are shown."""
+        lines = self._standing()
+        return ("\n".join(lines), counted(len(lines), "line")) if lines else None
+
+    def exported(self) -> tuple[str, str] | None:
+        """The lines that are shown, as a file."""
+        lines = self._standing()
+        return ("\n".join(lines) + "\n", f"{self.shown_run}-log.txt") if lines else None

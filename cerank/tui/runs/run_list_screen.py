@@ -1,0 +1,288 @@
+"""The lab's runs: a live list to sort, filter, mark and act upon, with what is known of the one under the cursor."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import ClassVar
+
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Vertical
+from textual.content import Content
+from textual.widgets import DataTable, Footer, Input, Static
+
+from cerank.app.comparison import export_comparison
+from cerank.app.run_views import run_filter, run_list, run_sort
+from cerank.app.run_views.run_monitor import Entry
+from cerank.errors import UsageError
+from cerank.text.safe_text import counted
+from cerank.text.table_data import written
+from cerank.tui.cells import content, joined, stacked
+from cerank.tui.common import run_actions
+from cerank.tui.common.lab_screen import LabScreen
+from cerank.tui.common.line_input import LineInput
+from cerank.tui.common.status_bar import Bar
+from cerank.tui.runs.run_table import RunTable
+
+_FALLS = {"created", "dev", "test", "pairs/s"}  # sorted from the top at first
+
+
+class RunsScreen(LabScreen):
+    """All runs of the lab."""
+
+    AUTO_FOCUS = "#runs"
+    HELP_TITLE = "the list of runs"
+    HELP_TEXT = (
+        "The filter takes words, fields and figures:\n"
+        f"  {run_filter.EXAMPLE}\n"
+        f"  fields: {', '.join(run_filter.FIELDS)}\n"
+        "dev is the newest validation, test the mean of the first final measure."
+    )
+    CSS = """
+    RunsScreen #filter-row { height: auto; display: none; background: $surface; }
+    RunsScreen #filter-row.-open { display: block; }
+    RunsScreen #said { height: auto; padding: 0 1; color: $text-muted; }
+    RunsScreen #said.-wrong { color: $error; }
+    RunsScreen RunTable { height: 1fr; }
+    RunsScreen #detail { height: auto; max-height: 14; padding: 0 1; border-top: solid $panel; }
+    RunsScreen.-low #detail { display: none; }
+    RunsScreen #empty { display: none; height: 1fr; content-align: center middle; text-align: center; }
+    RunsScreen.-empty #empty { display: block; }
+    RunsScreen.-empty RunTable, RunsScreen.-empty #detail { display: none; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("n", "new", "new", id="runs.new", tooltip="A new run, or a matrix of them"),
+        Binding("enter", "open", "open", id="runs.open", show=False, tooltip="Curves, log, rankings of this run"),
+        Binding("space", "mark", "mark", id="runs.mark", tooltip="Mark it, to overlay or compare"),
+        Binding("m", "compare", "compare", id="runs.compare", tooltip="The marked runs, the first one as baseline"),
+        Binding("s", "stop", "stop", id="runs.stop", tooltip="At its next step, with a checkpoint"),
+        Binding("r", "resume", "resume", id="runs.resume", tooltip="Goes on where it stopped, failed or was lost"),
+        Binding("slash", "filter", "filter", key_display="/", id="runs.filter", tooltip=run_filter.EXAMPLE),
+        Binding("c", "clone", "clone", id="runs.clone", tooltip="A new run from this one's recipe"),
+        Binding("o", "sort", "sort", id="runs.sort", show=False, tooltip="By the next column; or click a heading"),
+        Binding("O", "turn", "turn the order", id="runs.turn", show=False),
+        Binding("t", "note", "label", id="runs.note", show=False, tooltip="Label and tags"),
+        Binding("d", "delete", "delete", id="runs.delete", show=False, tooltip="Asks, and names what goes"),
+        Binding("less_than_sign", "move(-1)", "earlier", key_display="<", id="runs.earlier", show=False,
+                tooltip="A queued run comes before the one above it"),
+        Binding("greater_than_sign", "move(1)", "later", key_display=">", id="runs.later", show=False),
+        Binding("y", "copy", "copy", id="runs.copy", show=False, tooltip="The run's name"),
+        Binding("e", "export", "export", id="runs.export", show=False, tooltip="The list, as CSV"),
+        Binding("escape", "clear", "clear filter and marks", id="runs.clear", show=False),
+    ]  # fmt: skip
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._filter = run_filter.parse("")
+        self._sort = ("created", True)
+
+    def compose(self) -> ComposeResult:
+        """Bar, filter, table, detail, footer."""
+        yield Bar(self.house.lab.folder)
+        with Vertical(id="filter-row"):
+            yield LineInput(placeholder=run_filter.EXAMPLE, id="filter")
+            yield Static(id="said")
+        yield RunTable(id="runs")
+        yield Static(id="detail")
+        yield Static(id="empty")
+        yield Footer(compact=True, show_command_palette=False)
+
+    # showing
+
+    def see(self, entries: tuple[Entry, ...]) -> None:
+        """Shows the runs that pass the filter, in order."""
+        marks = f"{len(self.house.marked)} marked" if self.house.marked else ""
+        self.query_one(Bar).say(self.house.tally, self.house.devices, marks)
+        kept = [entry for entry in entries if self._filter(entry)]
+        self.set_class(not kept, "-empty")
+        table = self.query_one(RunTable)
+        table.show(run_sort.ordered(kept, self._sort[0], is_falling=self._sort[1]), frozenset(self.house.marked))
+        if not kept:
+            self.query_one("#empty", Static).update(self._nothing(entries))
+        if self.query_one("#filter-row").has_class("-open"):
+            self._say(f"{len(kept)} of {counted(len(entries), 'run')}", is_wrong=False)
+        self._detail()
+
+    def _nothing(self, entries: tuple[Entry, ...]) -> Content:
+        if not self.house.has_looked:
+            return content("reading the lab …", "dim")
+        if entries:
+            return joined("No run passes the filter. ", ("esc", "bold"), " clears it.")
+        return stacked(
+            content("No runs yet.", "bold"),
+            content(""),
+            joined("Press ", ("n", "bold $primary"), " for a new run, or leave and type"),
+            content("cerank run --recipe contrastive-then-distill", "$accent"),
+        )
+
+    def _detail(self) -> None:
+        entry = self.query_one(RunTable).highlighted
+        if entry is None:
+            return
+        rows = [joined((f"{word:>13}  ", "dim"), text) for word, text in run_list.facts(entry)]
+        self.query_one("#detail", Static).update(stacked(*rows))
+
+    def on_data_table_row_highlighted(self, _: DataTable.RowHighlighted) -> None:
+        """Shows what is known of the run under the cursor."""
+        self._detail()
+
+    def on_data_table_row_selected(self, _: DataTable.RowSelected) -> None:
+        """Opens the run."""
+        self.action_open()
+
+    # sorting and filtering
+
+    def on_data_table_header_selected(self, event: DataTable.HeaderSelected) -> None:
+        """Sorts by the column that was clicked; a second click turns the order."""
+        key = str(event.column_key.value)
+        self._sort_by(key, not self._sort[1] if key == self._sort[0] else key in _FALLS)
+
+    def action_sort(self) -> None:
+        """Sorts by the next column."""
+        keys = run_sort.KEYS
+        key = keys[(keys.index(self._sort[0]) + 1) % len(keys)]
+        self._sort_by(key, key in _FALLS)
+        self.house.say(f"sorted by {key}")
+
+    def action_turn(self) -> None:
+        """Turns the order."""
+        self._sort_by(self._sort[0], not self._sort[1])
+
+    def _sort_by(self, key: str, is_falling: bool) -> None:
+        self._sort = (key, is_falling)
+        self.query_one(RunTable).head(key, is_falling)
+        self.see(self.house.entries)
+
+    def action_filter(self) -> None:
+        """Opens the filter."""
+        self.query_one("#filter-row").add_class("-open")
+        self.query_one("#filter", Input).focus()
+        self.see(self.house.entries)
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        """Filters as one types; while the filter is wrong, the last right one holds."""
+        try:
+            self._filter = run_filter.parse(event.value)
+        except UsageError as error:
+            self._say(str(error), is_wrong=True)
+            return
+        self.see(self.house.entries)
+
+    def on_input_submitted(self, _: Input.Submitted) -> None:
+        """Goes back to the list; an empty filter closes."""
+        if not self.query_one("#filter", Input).value.strip():
+            self.query_one("#filter-row").remove_class("-open")
+        self.query_one(RunTable).focus()
+
+    def _say(self, text: str, *, is_wrong: bool) -> None:
+        said = self.query_one("#said", Static)
+        said.set_class(is_wrong, "-wrong")
+        said.update(content(text))
+
+    def action_clear(self) -> None:
+        """Clears the filter, then the marks."""
+        line, row = self.query_one("#filter", Input), self.query_one("#filter-row")
+        if row.has_class("-open"):
+            line.value = ""
+            row.remove_class("-open")
+            self.query_one(RunTable).focus()
+        else:
+            self.house.marked.clear()
+        self.see(self.house.entries)
+
+    # acting
+
+    def _here(self) -> Entry | None:
+        entry = self.query_one(RunTable).highlighted
+        if entry is None:
+            self.house.say("no run is highlighted")
+        return entry
+
+    def action_new(self) -> None:
+        """Opens the form of a new run."""
+        self.house.open_new()
+
+    def action_open(self) -> None:
+        """Opens the run under the cursor."""
+        entry = self._here()
+        if entry is not None:
+            from cerank.tui.runs.run_screen import RunScreen
+
+            self.app.push_screen(RunScreen(entry.name))
+
+    def action_mark(self) -> None:
+        """Marks the run and goes to the next."""
+        entry = self._here()
+        if entry is not None:
+            self.house.mark(entry.name)
+            self.see(self.house.entries)
+            self.query_one(RunTable).action_cursor_down()
+
+    def action_compare(self) -> None:
+        """Compares the marked runs."""
+        if len(self.house.marked) < 2:
+            self.house.say("mark two runs or more with space; the first one marked is the baseline", "warning")
+            return
+        self.house.open_compare(list(self.house.marked))
+
+    def action_clone(self) -> None:
+        """Opens the form of a new run, filled in from this one."""
+        entry = self._here()
+        if entry is not None:
+            run_actions.clone(self, entry)
+
+    def action_stop(self) -> None:
+        """Asks, then stops the run at its next step."""
+        entry = self._here()
+        if entry is not None:
+            run_actions.stop(self, entry)
+
+    def action_resume(self) -> None:
+        """Goes on with the run."""
+        entry = self._here()
+        if entry is not None:
+            run_actions.resume(self, entry)
+
+    def action_delete(self) -> None:
+        """Asks, naming what goes, then deletes the run."""
+        entry = self._here()
+        if entry is not None:
+            run_actions.delete(self, entry)
+
+    def action_note(self) -> None:
+        """Asks for a label and tags."""
+        entry = self._here()
+        if entry is not None:
+            run_actions.note(self, entry)
+
+    def action_move(self, by: int) -> None:
+        """Gives a queued run another place."""
+        entry = self._here()
+        if entry is None:
+            return
+        if not entry.place:
+            self.house.say(f"{entry.title} is not queued", "warning")
+            return
+        self.work(
+            lambda: self.house.lab.move(entry.folder, entry.place + by),
+            lambda _: self.house.look(entry.name),
+            group="move",
+        )
+
+    def action_copy(self) -> None:
+        """Copies the run's name."""
+        entry = self._here()
+        if entry is not None:
+            self.house.keep(entry.short_name or entry.name, "the run's name")
+
+    def action_export(self) -> None:
+        """Writes the list as it is filtered and sorted."""
+        rows = [entry for entry in self.house.entries if self._filter(entry)]
+        table = run_list.table(run_sort.ordered(rows, self._sort[0], is_falling=self._sort[1]))
+        name = f"cerank-runs-{datetime.now().astimezone():%Y%m%d-%H%M%S}.csv"
+        path = self.house.files / name
+        self.work(
+            lambda: export_comparison.save(written([table], "csv"), path),
+            lambda kept: self.house.say(f"wrote {kept}"),
+            group="export",
+        )

@@ -1,1 +1,0 @@
-"""The dashboard's screens; each is imported when it is first opened."""

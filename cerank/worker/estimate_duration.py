@@ -1,0 +1,135 @@
+"""Says how long a run will take before it begins, from a measurement of this machine of a second or two.
+
+Invariant: advice only: where nothing can be measured the run goes on, and no bit of it depends on what was.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+from cerank.bench.text_samples import Sample, of_dataset
+from cerank.core.progress import Course, Part
+from cerank.datasets.dataset import Dataset
+from cerank.errors import CerankError
+from cerank.files import json_records
+from cerank.machine import measured_speed
+from cerank.machine.measured_speed import Pace
+from cerank.models.bases import locate
+from cerank.planning import inputs
+from cerank.planning.workload import Work, counted, expected, in_words
+from cerank.recipes.plan import Plan
+from cerank.recipes.schema import Stage
+from cerank.runs.layout import RunFolder
+from cerank.worker.heartbeat import Beat
+from cerank.worker.run_log import Notes
+
+_SCORED = 48  # pairs that scoring is timed with; so many that batches are full
+
+
+def announce(plan: Plan, folder: RunFolder, datasets: Mapping[str, Dataset], *, notes: Notes, beat: Beat) -> None:
+    """Measures, writes the event "estimated", and has the progress tell of the whole run from here on."""
+    try:
+        found = measured(plan, datasets)
+    except (CerankError, RuntimeError, ValueError, OSError) as error:
+        notes.event("not estimated", f"how long the run takes: {error}")
+        return
+    work = timed(plan, datasets, found)
+    course = Course(list(_parts(work)), time.monotonic())
+    for index, name in enumerate(plan.recipe.chain):
+        if folder.final(index, name).is_dir():
+            course.skip(f"train {name}", f"validate {name}", f"teacher {name}")
+        for test in plan.recipe.data.test:
+            if all(folder.measures(name, test, first).exists() for first in plan.recipe.data.first_stages):
+                course.skip(f"re-rank {name} on {test}")
+    beat.follow(course)
+    one = next(iter(found.values()))
+    parts = ", ".join(f"{part.part} {in_words(part.minutes)}" for part in work if part.minutes)
+    notes.event(
+        "estimated",
+        f"about {in_words(course.left / 60)} from here on; {parts}; measured now: {one.train:.0f} pairs/s learnt from, "
+        f"{one.score:.0f} scored, in {one.precision} with {plan.threads} threads",
+    )
+
+
+def measured(plan: Plan, datasets: Mapping[str, Dataset]) -> dict[str, Pace]:
+    """Stage -> how fast it is here; stages of the same settings are measured once. Kept in the cache."""
+    from cerank.bench import stage_speed
+
+    recipe = plan.recipe
+    files = locate(recipe.base, fetch=False)
+    if recipe.pooling != "auto":
+        files = msgspec.structs.replace(files, pooling=recipe.pooling)
+    known: dict[str, Pace] = {}
+    out: dict[str, Pace] = {}
+    for name, stage in recipe.chained():
+        key = measured_speed.key_of(plan, stage)
+        if key not in known:
+            train = inputs.training_dataset(recipe, stage)
+            first = inputs.training_first_stage(recipe, stage)
+            size = stage.groups_per_step * (stage.group_size + stage.in_batch)
+            learnt = _sample(plan, datasets[train], first, max(size, 40), max(stage.window[1], stage.group_size))
+            test = recipe.data.test[0]
+            scored = _sample(plan, datasets[test], recipe.data.first_stages[0], _SCORED, recipe.data.depth)
+            found = _alike(plan, stage, known) or stage_speed.measured(files, stage, learnt, scored, plan.device)
+            if stage.source == "teacher" and stage.teacher == inputs.EMBEDDING:
+                teacher = locate(inputs.EMBEDDING_BASE, fetch=False)
+                rate = stage_speed.embedding(teacher, learnt, inputs.embedding_length(stage), plan.device)
+                found = msgspec.structs.replace(found, embed=rate)
+            found = msgspec.structs.replace(found, time=json_records.timestamp(datetime.now(UTC)))
+            known[key] = found
+            measured_speed.keep(Path(plan.cache), key, found)
+        out[name] = known[key]
+    return out
+
+
+def _alike(plan: Plan, stage: Stage, known: Mapping[str, Pace]) -> Pace | None:
+    """What was measured just now with the same settings but for the teacher, which a step costs nothing."""
+    labels = measured_speed.key_of(plan, msgspec.structs.replace(stage, source="labels"))
+    return known.get(labels)
+
+
+def _sample(plan: Plan, dataset: Dataset, first: str, pairs: int, depth: int) -> Sample:
+    return of_dataset(dataset, first, pairs=pairs, depth=depth, cache=Path(plan.cache))
+
+
+def timed(plan: Plan, datasets: Mapping[str, Dataset], found: Mapping[str, Pace]) -> tuple[Work, ...]:
+    """The plan's work with the minutes of each part."""
+    queries = {name: len(dataset.queries) for name, dataset in datasets.items()}
+    texts = inputs.texts_to_embed(plan.recipe, datasets, Path(plan.cache))
+    return expected(counted(plan.recipe, queries), found, texts)
+
+
+def _parts(work: tuple[Work, ...]) -> list[Part]:
+    """The parts as the progress names them, in the order in which they come; validations go along with training."""
+    out: list[Part] = []
+    for part in work:
+        verb, _, rest = part.part.partition(" ")
+        order, detail = len(out), part.stage
+        kind = {"teacher": "embed", "train": "train"}.get(verb, "score")
+        if verb == "validate":
+            order = out[-1].order
+        elif verb == "re-rank":
+            detail = f"{part.stage} on {rest.removesuffix(f' by {part.stage}')}"
+        times = part.units if verb == "validate" else 1
+        out.append(Part(verb, detail, order, kind, 60 * (part.minutes or 0.0), times))
+    return out
+
+
+def main() -> int:
+    """Reads a plan as JSON, measures this machine with its settings, and keeps what it finds in the plan's cache."""
+    from cerank.kernels import determinism
+
+    plan = msgspec.json.decode(sys.stdin.buffer.read(), type=Plan)
+    determinism.prepare(plan.device, plan.threads)
+    measured(plan, inputs.opened(plan.recipe, Path(plan.cache)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,100 @@
+"""The worker's sign of life: where it is, how fast, how long still, rewritten every 2 seconds from a thread."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+import msgspec
+
+from cerank.core.metrics import Progress
+from cerank.core.progress import Course
+from cerank.errors import RunFailedError
+from cerank.files import json_records
+
+EVERY = 2.0  # seconds
+
+
+class Beat:
+    """Writes the newest `Progress` until it is stopped.
+
+    Args:
+        path: of progress.json.
+        attempt: number of the attempt.
+        now: the clock.
+        also: what else is to be done at each beat; a full disk is no reason to stop it.
+    """
+
+    def __init__(
+        self, path: Path, attempt: int, now: Callable[[], datetime], also: Callable[[], None] = lambda: None
+    ) -> None:
+        self._path, self._attempt, self._now, self._also = path, attempt, now, also
+        self._progress = Progress(phase="start", attempt=attempt)
+        self._began, self._before, self._pairs = time.monotonic(), 0, 0
+        self._course: Course | None = None
+        self._lock = threading.Lock()  # work is told of by several threads, and looked at by another
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="beat", daemon=True)
+
+    def start(self) -> None:
+        """Begins to beat."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Beats a last time and ends."""
+        self._over.set()
+        self._thread.join()
+
+    def enter(self, phase: str, detail: str, total: int, done: int = 0) -> None:
+        """A phase begins: of `total` units, `done` were done before."""
+        self._began, self._before, self._pairs = time.monotonic(), done, 0
+        self._progress = Progress(phase=phase, detail=detail, done=done, total=total, attempt=self._attempt)
+
+        if self._course is not None:
+            with self._lock:
+                self._course.enter(phase, detail, total, done, self._began)
+
+    def follow(self, course: Course) -> None:
+        """From here on the progress tells of the whole run, too."""
+        self._course = course
+
+    def complete(self) -> None:
+        """The whole run is done."""
+        if self._course is not None:
+            with self._lock:
+                self._course.complete()
+
+    def advance(self, units: int = 1, pairs: int = 0) -> None:
+        """`units` more of the phase are done, which took `pairs` pairs through the model; any thread may say so."""
+        with self._lock:
+            before, now = self._progress, time.monotonic()
+            self._pairs += pairs
+            seconds = max(now - self._began, 1e-6)
+            done = before.done + units
+            left = seconds / max(1, done - self._before) * max(0, before.total - done)
+            rate = self._pairs / seconds
+            if self._course is not None:
+                self._course.advance(units, now)
+            self._progress = msgspec.structs.replace(before, done=done, pairs_per_second=rate, seconds_left=left)
+
+    def _run(self) -> None:
+        over = False
+        while not over:
+            over = self._over.wait(EVERY)
+            try:
+                self._also()
+                json_records.save(self._path, self._stamped())
+            except RunFailedError:
+                # advice only: a full disk or a folder that is gone will meet the worker itself, which says so
+                continue
+
+    def _stamped(self) -> Progress:
+        found = msgspec.structs.replace(self._progress, time=json_records.timestamp(self._now()))
+        if self._course is None:
+            return found
+        with self._lock:
+            share, left = self._course.look(time.monotonic())
+        return msgspec.structs.replace(found, run_share=share, run_seconds_left=left)

@@ -1,0 +1,282 @@
+"""What is damaged in a run, file by file; and the mending that needs no person: what can be made again is moved aside.
+
+Invariant: nothing is deleted: a damaged file stays beside with `.bad` in its name. Models and checkpoints are moved
+aside by those who take them up, for they know which one comes before.
+"""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from types import UnionType
+from typing import Any
+
+import msgspec
+
+from cerank.core.metrics import Event, Reading, Validation
+from cerank.errors import CerankError
+from cerank.files import disk, journal, json_records, manifests
+from cerank.files.disk import DamagedError
+from cerank.recipes.plan import Plan
+from cerank.runs import checksums, run_store
+from cerank.runs.checksums import Seal
+from cerank.runs.layout import ReadingRow, RunFolder
+from cerank.runs.records import Adopted, Attempt, Done, Failure
+from cerank.runs.user_labels import Notes
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """Something in a run that is not as it was written."""
+
+    path: Path
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.what}"
+
+
+_JOURNALS: dict[str, type[Any] | UnionType] = {"readings.jsonl": ReadingRow, "events.jsonl": Event, "seals.jsonl": Seal}
+
+
+_UNSEALED = "the file has no seal, so nobody knows whether it is what was written"
+
+
+def problems(folder: RunFolder, *, wants_seals: bool = False) -> list[Problem]:
+    """All that is damaged, by looking at every byte that has a hash or a check; the order of the files' worth.
+
+    Args:
+        folder: the run.
+        wants_seals: an unfinished run without any seal is one whose list was lost, rather than an older release's.
+    """
+    found = [*_plan(folder), *_journals(folder), *_records(folder), *_files(folder, wants_seals), *_folders(folder)]
+    return list({problem.path: problem for problem in reversed(found)}.values())[::-1]
+
+
+def _plan(folder: RunFolder) -> Iterator[Problem]:
+    try:
+        run_store.load_plan(folder)
+    except DamagedError as error:
+        yield Problem(folder.plan, error.what)
+
+
+def _journals(folder: RunFolder) -> Iterator[Problem]:
+    for name, kind in _JOURNALS.items():
+        path = folder.path / name
+        try:
+            journal.read(path, kind)
+        except DamagedError as error:
+            line = error.where.removeprefix(str(path))
+            yield Problem(path, f"line {line[1:]}: {error.what}" if line else error.what)
+
+
+def _records(folder: RunFolder) -> Iterator[Problem]:
+    kinds: list[tuple[Path, type[msgspec.Struct]]] = [
+        (path, Attempt) for path in sorted(folder.attempts.glob("*.json"))
+    ]
+    kinds += [(path, Adopted) for path in sorted(folder.path.glob("stages/*/adopted.json"))]
+    kinds += [(folder.notes, Notes), (folder.done, Done), (folder.failure, Failure), (folder.damage, checksums.Mark)]
+    for path, kind in kinds:
+        try:
+            json_records.load_if_there(path, kind)
+        except DamagedError as error:
+            yield Problem(path, error.what)
+
+
+def _files(folder: RunFolder, wants_seals: bool) -> Iterator[Problem]:
+    """Files that differ from their seals, and those that have none where others have."""
+    try:
+        found, done = checksums.of_run(folder), json_records.load_if_there(folder.done, Done)
+    except DamagedError:
+        return  # named above; without the list, or its own hash, nothing is told
+    if done and done.seals:
+        wrong = checksums.problem(folder, Seal(folder.seals.name, _size(folder.seals), done.seals))
+        if wrong:
+            yield Problem(folder.seals, wrong)
+    for one in found.values():
+        path = folder.path / one.path
+        # a seal comes before its file, and a file set aside is made again; but a ranking comes before its measures
+        is_begun = done is None and not path.exists() and not _is_needed(folder, path)
+        is_growing = done is None and (one.path in _JOURNALS or path.name == manifests.MANIFEST)
+        wrong = "" if is_begun or is_growing else checksums.problem(folder, one)
+        if wrong:
+            yield Problem(path, wrong)
+    # a run of an older release has none, and the recipe's alone is left of a list that was cut
+    if len(found) > 1 or (wants_seals and done is None):
+        whole = (path for name in checksums.WHOLE for path in sorted((folder.path / name).rglob("*")))
+        for path in whole:
+            is_ours = path.is_file() and not path.name.startswith(".") and ".bad" not in path.name
+            if is_ours and path.relative_to(folder.path).as_posix() not in found:
+                yield Problem(path, _UNSEALED)
+
+
+def _is_needed(folder: RunFolder, path: Path) -> bool:
+    """Whether what is made after it, in one go, stands: then nobody would make it again."""
+    is_early = path.parent.parent.name == "rankings" or path.name.endswith(".repairs.json")
+    return is_early and _made_together(folder, path)[-1].exists()
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1
+
+
+def _folders(folder: RunFolder) -> Iterator[Problem]:
+    """Sealed folders that are not what was sealed; a half-made one has a hidden name, and one set aside another."""
+    patterns = ("stages/*/final", "stages/*/checkpoints/step-*", "scores/*/*/part-*")
+    for path in sorted(path for pattern in patterns for path in folder.path.glob(pattern)):
+        if path.is_dir() and ".bad" not in path.name:
+            try:
+                manifests.verify_sealed(path)
+            except DamagedError as error:
+                yield Problem(Path(error.where), error.what)
+
+
+def is_fatal(folder: RunFolder, problem: Problem) -> bool:
+    """Whether the run cannot go on with it: only the plan cannot be made again."""
+    return problem.path == folder.plan
+
+
+def mend(folder: RunFolder) -> list[str]:
+    """Moves aside what is damaged and can be made again; what was done, a sentence each. Only under the lease.
+
+    A journal keeps its readable rows. A run that was finished is so no more, until a worker has gone over it again.
+
+    Raises:
+        DamagedError: the plan is damaged.
+        RunFailedError: the disk refuses.
+    """
+    told: dict[str, None] = {}
+    for _ in range(3):  # without its seal, lost with a row of their list, a file is found in the second round
+        told |= dict.fromkeys(_mended(folder))
+    return list(told)
+
+
+def _mended(folder: RunFolder) -> list[str]:
+    found = problems(folder, wants_seals=True)  # from here on it has all of them, whatever release made it
+    for problem in found:
+        if is_fatal(folder, problem):
+            run_store.load_plan(folder)
+    for problem in found:
+        if problem.path.name in _JOURNALS and problem.path.parent == folder.path:
+            _without_bad_rows(problem.path)
+        elif _is_record(folder, problem.path):
+            _aside(problem.path)
+        elif problem.what == _UNSEALED and _vouches_for_itself(problem.path):
+            checksums.seal(folder, [problem.path])
+        elif checkpoint := next((one for one in problem.path.parents if one.parent.name == "checkpoints"), None):
+            _aside(checkpoint)
+        else:
+            for path in _made_together(folder, problem.path):
+                _aside(path)
+    if found:
+        _aside(folder.done)
+        disk.remove(folder.damage)
+    return [str(problem) for problem in found]
+
+
+def _vouches_for_itself(path: Path) -> bool:
+    """Whether the file has a check of its own, and is as that says: gzip's, or a record's."""
+    try:
+        if path.suffix == ".gz":
+            with gzip.open(path) as file:
+                while file.read(1 << 20):
+                    pass
+            return True
+        return path.suffix == ".json" and json_records.is_stamped(path.read_bytes().rstrip())
+    except (OSError, EOFError, zlib.error):
+        return False
+
+
+def tidy(folder: RunFolder, plan: Plan) -> None:
+    """Removes what a killed worker or a power cut left half-made or half-removed. Only under the lease.
+
+    Raises:
+        RunFailedError: the disk refuses.
+    """
+    for path in sorted(folder.path.rglob(".*")):
+        if path.name.endswith((".tmp", disk.DISCARDED)) and path.exists():
+            disk.remove_tree(path)
+    for index, name in enumerate(plan.recipe.chain):
+        if folder.final(index, name).is_dir():  # the stage is over; its last checkpoint keeps the optimizer
+            for step in folder.checkpoint_steps(index, name)[:-1]:
+                disk.discard(folder.checkpoint(index, name, step))
+
+
+def _is_record(folder: RunFolder, path: Path) -> bool:
+    """Whether it is a record of its own; the recipe is not: the plan has all of it, and nobody could write it again."""
+    is_top = path.parent in {folder.path, folder.attempts} and path != folder.recipe
+    return is_top or path.name == "adopted.json"
+
+
+def _aside(path: Path) -> None:
+    if path.exists() or path.is_symlink():
+        disk.set_aside(path)
+
+
+def _without_bad_rows(path: Path) -> None:
+    """The damaged journal stays beside; the new one has its readable rows."""
+    good = (
+        [line + b"\n" for line in path.read_bytes().split(b"\n")[:-1] if _is_readable(line, path)]
+        if path.exists()
+        else []
+    )
+    _aside(path)
+    disk.write(path, b"".join(good))
+
+
+def _is_readable(line: bytes, path: Path) -> bool:
+    try:
+        json_records.decoder_of(_JOURNALS[path.name]).decode(line)
+    except json_records.UNREADABLE:
+        return False
+    return json_records.is_sound(line)
+
+
+def _made_together(folder: RunFolder, path: Path) -> list[Path]:
+    """The file, with those made in one go with it: a ranking is made again only where its measures are gone, too."""
+    relative = path.relative_to(folder.path)
+    if path.name.endswith(".repairs.json"):
+        return [path, path.with_name(path.name.replace(".run.repairs.json", ".run.gz"))]
+    if relative.parts[0] not in {"rankings", "measures"}:
+        return [path] if relative.parts[0] in checksums.WHOLE else []
+    stem = path.name.removesuffix(".run.gz").removesuffix(".facts.json").removesuffix(".jsonl")
+    system = relative.parts[1]
+    ranked = folder.path / "rankings" / system
+    return [
+        ranked / f"{stem}.run.gz",
+        ranked / f"{stem}.facts.json",
+        folder.path / "measures" / system / f"{stem}.jsonl",
+    ]
+
+
+def gaps(folder: RunFolder, plan: Plan) -> list[str]:
+    """Steps and validations of finished stages that have no reading, a sentence for each stage.
+
+    Steps whose update was left out have none, and an event each instead.
+    """
+    from cerank.training import stage_summary
+
+    rows: list[ReadingRow] = journal.rows(folder.readings, ReadingRow)[0]
+    events, _ = journal.rows(folder.events, Event)
+    left_out = sum(event.kind == "rejected" and event.text.startswith("update left out") for event in events)
+    found = []
+    for index, (name, stage) in enumerate(plan.recipe.chained()):
+        try:
+            made = stage_summary.read(folder.final(index, name))
+        except CerankError:
+            continue
+        if made is None:
+            continue
+        steps = {row.step for row in rows if isinstance(row, Reading) and row.stage == index}
+        checks = {row.step for row in rows if isinstance(row, Validation) and row.stage == index}
+        asked = {step for step in range(1, made.steps + 1) if stage.validate_every and step % stage.validate_every == 0}
+        lost = len({*range(1, made.steps + 1)} - steps)
+        if lost > left_out:
+            found.append(f"{folder.readings}: {lost} of {made.steps} steps of {name} have no reading")
+        elif asked - checks:
+            found.append(f"{folder.readings}: {len(asked - checks)} validations of {name} have no reading")
+    return found

@@ -1,0 +1,81 @@
+"""The run's journals, with the replay audit: a step done again must show the bits it showed before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+
+import msgspec
+
+from cerank.core.metrics import Event, Position, Scoring
+from cerank.files import journal, json_records
+from cerank.files.journal import Journal
+from cerank.runs.layout import ReadingRow, RunFolder
+from cerank.text.safe_text import redacted
+
+_Key = tuple[str, int, int]
+
+
+def _key(row: ReadingRow) -> _Key:
+    return (type(row).__name__, row.stage, row.step)
+
+
+def _bits(row: ReadingRow) -> ReadingRow:
+    """The row without what may differ from one attempt to the next."""
+    return msgspec.structs.replace(row, seconds=0.0, attempt=0)
+
+
+class Notes:
+    """Writes events and readings of one attempt; open it only while holding the run's lease."""
+
+    def __init__(self, folder: RunFolder, attempt: int, now: Callable[[], datetime]) -> None:
+        self.attempt, self._now = attempt, now
+        self._events: Journal[Event] = Journal(folder.events, Event)
+        self._readings: Journal[ReadingRow] = Journal(folder.readings, ReadingRow)
+        self._scorings: Journal[Scoring] = Journal(folder.scorings, Scoring)
+        before: list[ReadingRow] = journal.read(folder.readings, ReadingRow)
+        self._before: dict[_Key, ReadingRow] = {_key(row): row for row in before}
+        self.replayed = 0
+        self.mismatches = 0
+
+    def time(self) -> str:
+        """The attempt's clock, as records hold it."""
+        return json_records.timestamp(self._now())
+
+    def event(self, kind: str, text: str, position: Position | None = None) -> None:
+        """Something happened; it survives a power cut at once."""
+        text = redacted(text)
+        self._events.append(Event(kind=kind, text=text, time=self.time(), attempt=self.attempt, position=position))
+        self._events.sync()
+
+    def reading(self, row: ReadingRow) -> None:
+        """A new row, or, after a resume, one that must equal the row already there; a difference is an event."""
+        row = msgspec.structs.replace(row, attempt=self.attempt)
+        old = self._before.pop(_key(row), None)
+        if old is None:
+            self._readings.append(row)
+            return
+        self.replayed += 1
+        if _bits(old) != _bits(row):
+            self.mismatches += 1
+            self._readings.append(row)
+            what = f"step {row.step} gave {_bits(row)} and before {_bits(old)}"
+            self.event("replay mismatch", what, Position(row.stage, row.step))
+
+    def scoring(self, row: Scoring) -> None:
+        """Add what re-ranking a chunk of queries took."""
+        self._scorings.append(msgspec.structs.replace(row, attempt=self.attempt))
+
+    def sync(self) -> None:
+        """Returns once all readings survive a power cut."""
+        self._readings.sync()
+
+    def sync_if_due(self) -> None:
+        """As `sync`, where the newest readings have waited for it; from any thread, every 2 seconds."""
+        self._readings.sync_if_due()
+
+    def close(self) -> None:
+        """Syncs and closes both journals."""
+        self._readings.close()
+        self._scorings.close()
+        self._events.close()

@@ -1,0 +1,355 @@
+"""One stage of a run: its groups, its start, its training, its validation, and the sealed model it hands on."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import torch
+
+from cerank.core.metrics import Position, Reading, Validation
+from cerank.core.rankings import Ranking, ordered
+from cerank.errors import UsageError
+from cerank.evaluation.measures import check, per_query
+from cerank.files import disk, manifests
+from cerank.inference.rerank import Scorer
+from cerank.models import cross_encoder
+from cerank.models.bases import BaseFiles, fingerprint
+from cerank.models.cross_encoder import CrossEncoder
+from cerank.planning import inputs
+from cerank.recipes.plan import Plan
+from cerank.recipes.schema import VALIDATION_LOSS
+from cerank.retrieval.teachers import Repairs
+from cerank.runs.layout import RunFolder
+from cerank.tokenization.tokens import Tokens
+from cerank.training import checkpoints, stage_summary
+from cerank.training.checkpoints import State
+from cerank.training.sampler import Sampler, Supply
+from cerank.training.stage_summary import Drift, StageFacts
+from cerank.training.trainer import Material, Trainer
+from cerank.training.validation_loss import HeldOut
+from cerank.worker.heartbeat import Beat
+from cerank.worker.run_inputs import Sources
+from cerank.worker.run_log import Notes
+from cerank.worker.stage_evaluation import chunks
+from cerank.worker.stop_request import StopFlag
+
+
+class Desk(msgspec.Struct, frozen=True):
+    """What every part of an attempt works with."""
+
+    plan: Plan
+    folder: RunFolder
+    sources: Sources
+    notes: Notes
+    beat: Beat
+    stop: StopFlag
+    precisions: dict[str, str] = {}  # stage -> what "auto" came to, or what the recipe says
+
+
+class StageWork:
+    """Carries out the stage at a place in the chain; it is also the `Watch` of its own training."""
+
+    def __init__(self, desk: Desk, index: int) -> None:
+        recipe = desk.plan.recipe
+        self._desk, self._index = desk, index
+        self._name, asked = recipe.chained()[index]
+        chosen = desk.precisions.get(self._name, asked.precision)
+        self._stage = msgspec.structs.replace(asked, precision="bf16" if chosen == "bf16" else "fp32")
+        self._training = inputs.training_dataset(recipe, self._stage)
+        self.final = desk.folder.final(index, self._name)
+        self._steps = 0
+        self._lists = 0  # of its teacher
+        self._at = -1  # steps done, as the progress was last told; -1 while something else is at work
+        self._held_out: HeldOut | None = None
+
+    def is_finished(self) -> bool:
+        """Whether its final model stands and is what was sealed; a damaged one is moved aside."""
+        if not self.final.is_dir():
+            return False
+        try:
+            manifests.verify_sealed(self.final)
+        except disk.DamagedError as error:
+            self._desk.notes.event("rejected", str(error))
+            disk.set_aside(self.final)
+            return False
+        return True
+
+    def train(self) -> None:
+        """Trains from the newest checkpoint to the end and seals the model the stage keeps.
+
+        Raises:
+            PausedError: somebody asked to stop; a checkpoint is saved.
+            CerankError: it cannot go on.
+        """
+        desk, stage, recipe = self._desk, self._stage, self._desk.plan.recipe
+        sampler = self._sampler()
+        if stage.validates_by_loss:
+            self._held_out = self._validation_groups()
+        self._steps = sampler.steps
+        desk.beat.enter("train", self._name, self._steps)
+        files = self._start()
+        pooling = recipe.pooling if self._index == 0 else files.pooling
+        encoder = cross_encoder.load(files, pooling, recipe.seed).to(desk.plan.device)
+        before = {key: value.detach().clone() for key, value in encoder.state_dict().items()}
+        tokenizer = cross_encoder.tokenizer_of(files.folder)
+        # its own tokens: ids of two datasets may be the same and their texts not, as in train and validation of pydocs
+        apart = self._tokens(tokenizer, recipe.data.validation)
+        self._scorer = Scorer(encoder, apart, desk.plan.device, stage.precision)
+        material = Material(
+            sampler,
+            self._tokens(tokenizer, self._training),
+            lambda ids: desk.sources.queries(self._training, ids),
+            lambda ids: desk.sources.documents(self._training, ids),
+        )
+        folder = desk.folder.checkpoints(self._index, self._name)
+        trainer = Trainer(self._index, self._name, stage, seed=recipe.seed, folder=folder, device=desk.plan.device)
+        desk.beat.enter("train", self._name, self._steps)  # again: loading says nothing of how long a step takes
+        self._at = 0
+        state = trainer.train(encoder, material, self)
+        kept = state.best_step if stage.keep == "best" else state.step
+        if kept != state.step:
+            checkpoints.weights(folder / checkpoints.name_of(kept), encoder)
+        found = self._facts(state, kept, sampler.supply, drift(before, encoder))
+        self._seal(encoder, tokenizer, found)
+        self._close(found)
+
+    def _tokens(self, tokenizer: Any, dataset: str) -> Tokens:
+        """What makes pairs of a dataset's texts, by its token store where there is one."""
+        stage = self._stage
+        made = Tokens(tokenizer, stage.max_length, stage.max_query_length, stage.max_document_length, stage.truncation)
+        made.read_from(self._desk.sources.token_store(dataset, tokenizer))
+        return made
+
+    def _seal(self, encoder: CrossEncoder, tokenizer: Any, found: StageFacts) -> None:
+        """Writes the model that the stage hands on, whole or not at all."""
+        stage = self._stage
+        with manifests.sealed_folder(self.final) as inside:
+            cross_encoder.save(
+                encoder,
+                tokenizer,
+                inside,
+                stage.max_length,
+                stage.max_query_length,
+                max_document_length=stage.max_document_length,
+                truncation=stage.truncation,
+            )
+            stage_summary.write(inside, found)
+
+    def _facts(self, state: State, kept: int, supply: Supply, moved: Drift) -> StageFacts:
+        """The stage in numbers."""
+        sources, stage = self._desk.sources, self._stage
+        is_taught = stage.source == "teacher"
+        by_loss = stage.validation_measure == VALIDATION_LOSS
+        return StageFacts(
+            stage=self._name,
+            steps=state.step,
+            kept=kept,
+            measure=stage.validation_measure,
+            best=-state.best_value if by_loss else state.best_value,
+            best_step=state.best_step,
+            learning_rate=stage.learning_rate,
+            supply=supply,
+            drift=moved,
+            validation=self._held_out.supply if self._held_out else None,
+            lists=self._lists,
+            repairs=sources.repairs(self._name) if is_taught else Repairs(),
+        )
+
+    def _close(self, found: StageFacts) -> None:
+        """Says what the stage came to, and removes its checkpoints but the newest, which keeps the optimizer."""
+        step = found.steps
+        position = Position(self._index, step)
+        self._desk.notes.event(
+            "stage finished",
+            f"{self._name}: keeps step {found.kept} of {step}; best {found.measure} on validation {found.best:.4f} "
+            f"at step {found.best_step}; the weights moved by {found.drift.norm:.2%} of their norm",
+            position,
+        )
+        if found.drift.is_still:
+            self._desk.notes.event(
+                "stage moved nothing",
+                f"{self._name}: the weights moved by {found.drift.norm:.1e} of their norm, less than "
+                f"{stage_summary.STILL:g}, and {found.drift.changed:.1%} of them at all; "
+                f"a learning rate of {found.learning_rate:g} over {step} steps taught the model next to nothing",
+                position,
+            )
+        folder = self._desk.folder.checkpoints(self._index, self._name)
+        for older in self._desk.folder.checkpoint_steps(self._index, self._name):
+            if older != step:
+                disk.discard(folder / checkpoints.name_of(older))
+
+    def _start(self) -> BaseFiles:
+        """Where the stage's first weights come from: the stage before, or the base."""
+        if self._index == 0:
+            return self._desk.sources.base()
+        name = self._desk.plan.recipe.chain[self._index - 1]
+        folder = self._desk.folder.final(self._index - 1, name)
+        return BaseFiles(name, folder, cross_encoder.Mark(folder).pooling, fingerprint(folder))
+
+    def _sampler(self) -> Sampler:
+        desk, stage, recipe = self._desk, self._stage, self._desk.plan.recipe
+        dataset = desk.sources.datasets[self._training]
+        desk.beat.enter("groups", self._name, total=1)
+        is_embedded = stage.source == "teacher" and stage.teacher == inputs.EMBEDDING
+        ranking: Ranking
+        if stage.source == "teacher" and not is_embedded:
+            ranking = desk.sources.teacher(self._name, stage, list(dataset.queries))
+        else:
+            # another part of the recipe may look deeper; what is learnt here is this stage's own to say
+            ranking = desk.sources.candidates(self._training, inputs.training_first_stage(recipe, stage))
+            ranking = ranking.top(stage.window[1])
+        sampler = Sampler(
+            self._name,
+            stage,
+            recipe.seed,
+            query_ids=list(dataset.queries),
+            qrels=dataset.qrels,
+            ranking=ranking,
+            has_text=dataset.documents.__contains__,
+            scores=None if is_embedded else ranking.scores,
+        )
+        if is_embedded:  # it orders the same candidates, so it need only be asked for queries that are drawn
+            taught = desk.sources.teacher(self._name, stage, sampler.drawn)
+            sampler = sampler.taught(taught, taught.scores)
+            self._lists = len(taught)
+        elif stage.source == "teacher":
+            self._lists = len(ranking)
+        desk.notes.event("groups counted", f"{self._name}: {counted(sampler.supply)}")
+        return sampler
+
+    def _validation_groups(self) -> HeldOut:
+        """One group of each validation query, drawn once as the stage's own are, for its loss to be computed on."""
+        desk, stage, recipe = self._desk, self._stage, self._desk.plan.recipe
+        name = recipe.data.validation
+        dataset = desk.sources.datasets[name]
+        if stage.source == "labels":
+            ranking = desk.sources.candidates(name, inputs.validation_first_stage(recipe)).top(stage.window[1])
+        else:
+            ranking = desk.sources.teacher(self._name, stage, self._validation_queries(), in_validation=True)
+        sampler = Sampler(
+            f"{self._name} in validation",
+            msgspec.structs.replace(stage, groups_per_step=1, in_batch=0, without_pair="skip"),
+            recipe.seed,
+            query_ids=self._validation_queries(),
+            qrels=dataset.qrels,
+            ranking=ranking,
+            has_text=dataset.documents.__contains__,
+            scores=ranking.scores,
+        )
+        desk.notes.event("groups counted", f"validation of {self._name}: {counted(sampler.supply)}")
+        return HeldOut(sampler, stage)
+
+    def _validation_queries(self) -> list[str]:
+        dataset = self._desk.sources.datasets[self._desk.plan.recipe.data.validation]
+        return list(dataset.queries)[: self._stage.validation_queries or None]
+
+    # what the trainer asks of a watch
+
+    def read(self, reading: Reading) -> None:
+        """Writes the reading; after a resume, holds it against the one before."""
+        if self._at != reading.step - 1:  # after a resume the first step done here tells where training went on
+            self._desk.beat.enter("train", self._name, self._steps, done=reading.step - 1)
+        self._at = reading.step
+        self._desk.notes.reading(reading)
+        self._desk.beat.advance(1, reading.pairs)
+
+    def validate(self, step: int) -> float:
+        """Re-ranks the validation queries with the model as it is, and writes the means."""
+        began = time.perf_counter()
+        desk, stage, recipe = self._desk, self._stage, self._desk.plan.recipe
+        name = recipe.data.validation
+        dataset = desk.sources.datasets[name]
+        queries = self._validation_queries()
+        qrels = {query: dataset.qrels.get(query, {}) for query in queries}
+        measures = self._measures(qrels)
+        first = inputs.validation_first_stage(recipe)
+        wanted = desk.sources.candidates(name, first).only(queries).top(stage.validation_depth)
+        asked = self._held_out.with_groups(wanted) if self._held_out else wanted
+        desk.beat.enter("validate", self._name, total=len(asked))
+        scores: dict[str, dict[str, float]] = {}
+        for part in chunks(list(asked)):
+            docs = {query: asked[query] for query in part}
+            scores |= self._scorer.chunk(
+                docs, lambda ids: desk.sources.queries(name, ids), lambda ids: desk.sources.documents(name, ids)
+            )
+            desk.beat.advance(len(part), sum(map(len, docs.values())))
+        ranked = {query: {doc: scores[query][doc] for doc in docs} for query, docs in wanted.items()}
+        values = per_query(measures, qrels, ordered(ranked, wanted)) if measures else {}
+        means = {measure: math.fsum(row.values()) / len(row) for measure, row in values.items()}
+        if self._held_out:
+            means[VALIDATION_LOSS] = self._held_out.loss(scores)
+        seconds = time.perf_counter() - began
+        desk.notes.reading(Validation(stage=self._index, step=step, measures=means, seconds=seconds))
+        desk.beat.enter("train", self._name, self._steps, done=step)
+        self._at = step
+        chosen = means[self._chosen(measures)]
+        return -chosen if stage.validation_measure == VALIDATION_LOSS else chosen
+
+    def _chosen(self, measures: Sequence[str]) -> str:
+        """The measure that decides, by its canonical name."""
+        return VALIDATION_LOSS if self._stage.validation_measure == VALIDATION_LOSS else measures[0]
+
+    def _measures(self, qrels: dict[str, dict[str, int]]) -> tuple[str, ...]:
+        """The stage's own measure, and those of the test that can differ from 0 on the validation queries."""
+        where = f"stages.{self._name}"
+        asked = self._stage.validation_measure
+        found = check([asked], qrels, where) if asked != VALIDATION_LOSS else ()
+        for measure in self._desk.plan.recipe.evaluate.measures:
+            with contextlib.suppress(UsageError):  # rel=2 on grades 0 and 1: fine for the test, nothing to see here
+                found = (*found, *check([measure], qrels, where))
+        return tuple(dict.fromkeys(found))
+
+    def saving(self) -> None:
+        """Puts the readings on the disk: a checkpoint that outlived them would leave a gap that no replay fills."""
+        self._desk.notes.sync()
+
+    def saved(self, state: State) -> None:
+        """Notes the checkpoint."""
+        position = Position(self._index, state.step)
+        self._desk.notes.event("checkpoint saved", f"{self._name} step {state.step}", position)
+
+    def rejected(self, reason: str) -> None:
+        """Notes what was damaged or left out."""
+        self._desk.notes.event("rejected", reason)
+
+    def out_of_memory(self, what: str) -> None:
+        """Notes that less goes through the model at once from here on."""
+        self._desk.notes.event("out of memory", f"{self._name}: {what}")
+
+    def wants_to_stop(self) -> bool:
+        """Whether a signal or a stop request came."""
+        return bool(self._desk.stop.reason)
+
+
+def counted(supply: Supply) -> str:
+    """What a stage's data can give, in a sentence."""
+    dropped = f" and left out: {supply.dropped_positives}" if supply.dropped_positives else ""
+    return (
+        f"{supply.usable} of {supply.queries} queries can be learnt from; "
+        f"{supply.without_candidates} have no candidates, {supply.without_positive} no positive, "
+        f"{supply.without_negative} nothing to compare; {supply.short} fill less than a group; "
+        f"{supply.unretrieved_positives} positives were not retrieved{dropped}"
+    )
+
+
+def drift(before: dict[str, torch.Tensor], encoder: CrossEncoder) -> Drift:
+    """How far the weights moved, as a share of their norm: a stage that moved nothing taught nothing."""
+    moved = total = 0.0
+    changed = count = 0
+    for key, value in encoder.state_dict().items():
+        if value.is_floating_point():
+            moved += _squares(value - before[key])
+            total += _squares(before[key])
+            changed += int((value != before[key]).sum())
+            count += value.numel()
+    return Drift(math.sqrt(moved / total) if total else 0.0, changed / count if count else 0.0)
+
+
+def _squares(values: torch.Tensor) -> float:
+    """The sum of squares as float64, which Apple's GPUs do not have."""
+    return float((values.cpu() if values.device.type == "mps" else values).double().pow(2).sum())

@@ -1,0 +1,242 @@
+"""Comparisons of what a person names: margins with their provenance, seeds as one system, refusals that say why."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import msgspec
+import pytest
+
+from cerank.app.comparison import comparisons, export_comparison
+from cerank.errors import UsageError
+from cerank.evaluation.compare import Comparison, Terms
+from cerank.evaluation.compare import compare as compare_systems
+from cerank.files import json_records
+from cerank.runs.records import Done
+from tests.app.made_runs import CREATED, changed, made_run
+from tests.worker.small import small_plan
+
+MARGIN = {"nDCG@10": 0.1}
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    """Runs: s1-s3 are seeds of a recipe, t1-t2 of one that declares a margin, u declares another, deep is deeper."""
+    folder = tmp_path_factory.mktemp("comparisons")
+    plan, settings = small_plan(folder)
+    found = {}
+    for seed in (1, 2, 3):
+        found[f"s{seed}"] = made_run(settings, changed(plan, seed=seed), f"s{seed}", skill=0.4)
+    for seed in (1, 2):
+        found[f"t{seed}"] = made_run(settings, changed(plan, seed=seed, margins=MARGIN), f"t{seed}", skill=0.6)
+    found["u"] = made_run(settings, changed(plan, margins={"nDCG@10": 0.2}), "u", skill=0.6)
+    found["deep"] = made_run(settings, changed(plan, seed=9, depth=7), "deep")
+    found["again"] = made_run(settings, changed(plan, seed=1), "again")
+    file = next(iter(plan.recipe.data.test))
+    return SimpleNamespace(settings=settings, plan=plan, runs=found, test=file)
+
+
+def compared(lab, *names, **how):
+    return comparisons.compare(lab.settings, names, **how)
+
+
+def test_a_margin_of_the_recipe_judges_and_carries_its_time(lab):
+    margin = compared(lab, "s1", "t1").terms.margins["nDCG@10"]
+    assert (margin.value, margin.before, margin.declared, margin.source) == (0.1, True, CREATED, "recipe")
+
+
+def test_a_runs_own_table_is_judged_by_its_margin(lab):
+    found = comparisons.of_run(lab.runs["t1"])
+    assert found.terms.margins["nDCG@10"].before
+    assert all(row.judgment.margin for row in found.rows if row.measure == "nDCG@10")
+    assert not any(row.judgment.margin for row in found.rows if row.measure == "RR@10")
+    assert comparisons.of_run(lab.runs["s1"]).terms.margins == {}
+
+
+def test_a_margin_of_the_command_line_is_marked_as_chosen_afterwards_and_says_what_it_replaces(lab):
+    found = compared(lab, "s1", "t1", margins=["NDCG@10=.3"], now="2031-01-01")
+    margin = found.terms.margins["nDCG@10"]
+    assert (margin.value, margin.before, margin.declared) == (0.3, False, "2031-01-01")
+    assert margin.source == "command line, in place of ±0.1 from the recipe"
+    assert any("±0.3, chosen after the results" in note for note in export_comparison.readable(found).notes)
+
+
+def test_a_margin_repeated_on_the_command_line_stays_declared(lab):
+    assert compared(lab, "s1", "t1", margins=["nDCG@10=.10"]).terms.margins["nDCG@10"].before
+
+
+def test_of_different_declared_margins_the_smallest_judges_and_is_said_to(lab):
+    margin = compared(lab, "u", "t1").terms.margins["nDCG@10"]
+    assert (margin.value, margin.before) == (0.1, True)
+    assert margin.source == "recipe; the smallest of those declared, others ±0.2"
+
+
+def test_a_margin_that_a_pair_never_declared_was_chosen_afterwards_for_it(lab):
+    assert compared(lab, "t1", "s1", "s2").terms.margins["nDCG@10"].before
+    margin = compared(lab, "s1", "t1", "s2").terms.margins["nDCG@10"]
+    assert not margin.before
+    assert "not of every pair" in margin.source
+    assert not compared(lab, "t1", "s1", "s2", terms=Terms(pairs="all")).terms.margins["nDCG@10"].before
+
+
+def finished(settings, plan, label, *, created, done):
+    """A run made with these times."""
+    folder = made_run(settings, msgspec.structs.replace(plan, created=created), label, skill=0.6)
+    json_records.save(folder.done, Done(time=done))
+
+
+def test_a_margin_declared_after_the_results_it_judges_is_late_however_it_was_declared(lab, tmp_path):
+    settings = msgspec.structs.replace(lab.settings, lab=tmp_path)
+    early, late = "2026-11-20T10:00:00+00:00", "2026-11-21T10:00:00+00:00"
+    finished(
+        settings, changed(lab.plan, seed=1), "aa", created="2026-11-01T08:00:00+00:00", done="2026-11-01T09:00:00+00:00"
+    )
+    finished(
+        settings, changed(lab.plan, seed=2), "bb", created="2026-11-02T08:00:00+00:00", done="2026-11-02T09:00:00+00:00"
+    )
+    # bb trained once more with a margin: the same numbers, which were known on 2 November
+    finished(settings, changed(lab.plan, seed=2, margins=MARGIN), "again", created=early, done=late)
+    margin = comparisons.compare(settings, ["aa", "again"]).terms.margins["nDCG@10"]
+    assert (margin.before, margin.declared) == (False, early)
+    assert margin.source == "recipe, but after results of 2026-11-01T09:00:00+00:00"
+    # in its own table, too
+    own = comparisons.of_run(comparisons.target(tmp_path, "again").folder)
+    assert not own.terms.margins["nDCG@10"].before
+    # another run that declares its own before any result of it, beside one that declared the same before its own
+    finished(
+        settings,
+        changed(lab.plan, seed=5, margins=MARGIN),
+        "cc",
+        created="2026-10-01T08:00:00+00:00",
+        done="2026-10-01T09:00:00+00:00",
+    )
+    finished(
+        settings,
+        changed(lab.plan, seed=6, margins=MARGIN),
+        "dd",
+        created="2026-11-25T08:00:00+00:00",
+        done="2026-11-25T09:00:00+00:00",
+    )
+    assert comparisons.compare(settings, ["cc", "dd"]).terms.margins["nDCG@10"].before
+    assert comparisons.of_run(comparisons.target(tmp_path, "cc").folder).terms.margins["nDCG@10"].before
+
+
+@pytest.mark.parametrize("text", ["nDCG@10", "nDCG@10=", "=.02", "nDCG@10=0", "nDCG@10=-1", "nDCG@10=inf", "a=1_0"])
+def test_a_margin_that_is_none_is_refused(lab, text):
+    with pytest.raises(UsageError, match="is not a margin") as caught:
+        compared(lab, "s1", "t1", margins=[text])
+    assert caught.value.where == "--margin"
+
+
+def test_a_margin_for_a_measure_that_is_not_compared_is_refused(lab):
+    with pytest.raises(UsageError, match="a margin for P@5: it is not compared, nDCG@10, RR@10 is"):
+        compared(lab, "s1", "t1", margins=["P@5=.1"])
+    with pytest.raises(UsageError, match="two margins for RR@10"):
+        compared(lab, "s1", "t1", margins=["RR@10=.1", "RR@10=.2"])
+
+
+def test_seeds_are_one_system_of_means_by_query(lab):
+    found = compared(lab, "u", "cl=s1,s2, s3", measures=["nDCG@10"])
+    system = found.systems[1]
+    assert system.label == "cl"
+    assert [member.label for member in system.members] == ["cl (seed 1)", "cl (seed 2)", "cl (seed 3)"]
+    at, members = system.measured[0], [member.measured[0] for member in system.members]
+    for query, value in at.values["nDCG@10"].items():
+        assert value == pytest.approx(sum(member.values["nDCG@10"][query] for member in members) / 3)
+    notes = "\n".join(export_comparison.readable(found).notes)
+    assert "cl: mean of 3 seeds by query" in notes
+    assert "verdicts are about these checkpoints" in notes
+    assert {row.paired.n for row in found.rows} == {12}
+
+
+def test_a_claim_about_recipes_needs_seeds_on_both_sides(lab):
+    found = compared(lab, "cl=s1,s2,s3", "kd=t1,t2", terms=Terms(claim="recipes"))
+    assert all(row.recipes and (row.recipes.seeds_left, row.recipes.seeds_right) == (3, 2) for row in found.rows)
+    with pytest.raises(UsageError, match="at least 2 seeds of each"):
+        compared(lab, "cl=s1,s2,s3", "t1", terms=Terms(claim="recipes"))
+
+
+def test_one_seed_is_about_these_two_checkpoints(lab):
+    assert any(
+        "about these two rankings as they are" in note
+        for note in export_comparison.readable(compared(lab, "s1", "t1")).notes
+    )
+
+
+def test_a_label_alone_renames_a_run_a_stage_or_a_file(lab):
+    path = lab.runs["s1"].ranking("distill", lab.test, "bm25")
+    found = compared(lab, "base=s1:contrastive", "mine=t1", f"old={path}")
+    assert [system.label for system in found.systems] == ["base", "mine", "old"]
+
+
+def test_a_run_whose_label_holds_an_equals_sign_is_found_by_it(lab, tmp_path):
+    settings = msgspec.structs.replace(lab.settings, lab=tmp_path)
+    made_run(settings, changed(lab.plan), "lr=1e-4")
+    (found,) = comparisons.targets_of(tmp_path, ["lr=1e-4"])
+    assert found.label == "lr=1e-4"
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("cl=s1,deep", "differ in more than the seed\ndata.depth: 8 against 7"),
+        ("cl=s1,s2:contrastive", "differ in more than the seed\nstage: distill against contrastive"),
+        ("cl=s1,again", "seed 1 stands twice"),
+        ("cl=s1:first-stage,s2:first-stage", "a first stage has no seed"),
+        ("cl=s1,nothing", "no run is called 'nothing'"),
+        ("=s1,s2", "no run is called '=s1,s2'"),
+        ("cl=" + ",".join(["x" * 90] * 4), "no run is called 'xxx"),
+    ],
+    ids=["depth", "stage", "seed", "first stage", "unknown", "no label", "longer than a file name"],
+)
+def test_what_is_no_set_of_seeds_is_refused_with_what_differs(lab, text, what):
+    with pytest.raises(UsageError) as caught:
+        comparisons.targets_of(lab.settings.lab, [text])
+    assert what in caught.value.what
+
+
+def test_a_file_cannot_be_a_seed_and_seeds_are_never_stacked(lab):
+    path = lab.runs["s1"].ranking("distill", lab.test, "bm25")
+    with pytest.raises(UsageError, match="says nothing of its seed"):
+        comparisons.targets_of(lab.settings.lab, [f"cl={path},s2"])
+    with pytest.raises(UsageError, match="finds a difference in 23 to 50 of 100 comparisons of equals"):
+        compared(lab, "u", "cl=s1,s2", how="stack")
+
+
+def test_condensed_measures_stand_beside_their_own_with_the_margin_marked(lab):
+    found = compared(lab, "s1", "t1", measures=["nDCG@10", "R@5"], condensed=True)
+    assert found.measures[:3] == ("nDCG@10", "R@5", "nDCG(judged_only=True)@10")
+    margin = found.terms.margins["nDCG(judged_only=True)@10"]
+    assert (margin.value, margin.before, margin.source) == (0.1, False, "that of nDCG@10")
+
+
+@pytest.mark.parametrize("terms", [Terms(), Terms(pairs="all", with_secondary=True), Terms(claim="recipes")])
+def test_the_whole_comparison_as_json_is_enough_to_compute_it_again(lab, terms):
+    found = compared(lab, "cl=s1,s2,s3", "kd=t1,t2", terms=terms)
+    again = msgspec.json.decode(export_comparison.complete(found), type=Comparison)
+    assert again == found
+    made = compare_systems(again.systems, again.measures, conditions=again.conditions, terms=again.terms)
+    assert made == found
+
+
+def test_rows_for_machines_say_family_method_and_both_intervals(lab):
+    found = compared(lab, "s1", "t1", "t2", terms=Terms(correction="bonferroni", family=40))
+    table = export_comparison.whole(found, with_reasons=True)
+    rows = [dict(zip([c.key for c in table.columns], row, strict=True)) for row in table.rows]
+    assert {(row["family"], row["correction"], row["alpha"], row["claim"]) for row in rows} == {
+        (40, "bonferroni", 0.05, "checkpoints")
+    }
+    judged = [row for row in rows if row["margin"]]
+    assert judged
+    assert all(row["equivalence_low"] <= row["difference"] <= row["equivalence_high"] for row in judged)
+    assert all(row["reason"].startswith(row["verdict"]) for row in rows)
+
+
+def test_the_interval_a_verdict_rests_on_is_shown_where_it_is_another(lab):
+    alone = export_comparison.readable(
+        compared(lab, "s1", "u:contrastive", measures=["RR@10"], terms=Terms(correction="none"))
+    )
+    assert "judged" not in [column.key for column in alone.columns]
+    several = export_comparison.readable(compared(lab, "s1", "s2", "s3", terms=Terms(correction="bonferroni")))
+    place = [column.key for column in several.columns].index("judged")
+    assert all(row[place] for row in several.rows if row[-1])

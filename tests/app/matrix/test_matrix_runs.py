@@ -1,0 +1,231 @@
+"""Matrices from their file to runs: what they stand for, what they come to, and what is queued when asked again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from types import SimpleNamespace
+
+import msgspec
+import pytest
+
+from cerank import recipes
+from cerank.app.lab import Lab
+from cerank.app.matrix import matrix_runs
+from cerank.core.metrics import Event
+from cerank.errors import CerankError, MissingError, UsageError
+from cerank.files import journal, json_records
+from cerank.files.lease import Lease
+from cerank.machine.devices import Device
+from cerank.runs import declared_matrices, run_store
+from cerank.runs.layout import QueueFolder
+from cerank.runs.records import Adopted
+from cerank.worker.__main__ import _attempt
+from cerank.worker.stop_request import StopFlag
+from tests.worker.small import small_plan
+
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
+CHAINS = {"cl": ["contrastive"], "kd": ["distill"], "cl-kd": ["contrastive", "distill"]}
+
+
+def unheard(_text: str) -> None:
+    """What is said of the looking is nobody's here."""
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Iterator[SimpleNamespace]:
+    """A matrix' file with its recipes, and a lab whose queue nobody serves."""
+    plan, settings = small_plan(tmp_path)
+    changed = {
+        name: msgspec.structs.replace(stage, steps=6, validate_every=3) for name, stage in plan.recipe.stages.items()
+    }
+    (tmp_path / "both.toml").write_text(recipes.render(msgspec.structs.replace(plan.recipe, stages=changed)))
+    for name, chain in CHAINS.items():
+        text = f'extends = "./both.toml"\nname = "{name}"\nchain = {chain}\n'
+        (tmp_path / f"{name}.toml").write_text(text.replace("'", '"'))
+    file = tmp_path / "grid.toml"
+    file.write_text('name = "grid"\nrecipes = ["./cl.toml", "./kd.toml", "./cl-kd.toml"]\nseeds = [1, 2]\n')
+    QueueFolder(settings.lab).path.mkdir(parents=True)
+    lab = Lab(settings, devices=(Device("cpu"),))
+    with Lease.take(QueueFolder(settings.lab).lease):
+        yield SimpleNamespace(file=file, settings=settings, lab=lab, folder=tmp_path, plan=plan)
+
+
+def grid_of(made: SimpleNamespace, *overrides: str, **changes: object) -> matrix_runs.Grid:
+    return matrix_runs.grid(recipes.load_matrix(str(made.file), changes), overrides)
+
+
+def work_off(lab: Lab) -> None:
+    """Carries out what is queued, in order, in this process."""
+    for folder in lab.queued():
+        with Lease.take(folder.lease, NOW):
+            assert _attempt(folder, StopFlag(folder.stop)) == 0, folder.failure.read_text()
+
+
+def test_a_matrix_is_each_recipe_under_each_seed_and_base_recipes_side_by_side(made: SimpleNamespace) -> None:
+    found = grid_of(made)
+    assert [(cell.recipe.name, cell.recipe.seed) for cell in found.cells] == [
+        (name, seed) for seed in (1, 2) for name in ("cl", "kd", "cl-kd")
+    ]
+    assert found.baseline == "cl"
+    assert len(grid_of(made, bases=[made.plan.recipe.base, "minilm"], seeds=[]).cells) == 6
+
+
+def test_what_a_matrix_lays_over_its_recipes_goes_where_there_is_a_place_and_options_win(made: SimpleNamespace) -> None:
+    made.file.write_text(
+        made.file.read_text()
+        + 'depth = 3\n[settings]\n"stages.distill.learning_rate" = 1e-4\n"data.validation" = "./v"\n'
+    )
+    first, *_ = (cell.recipe for cell in grid_of(made, "stages.distill.learning_rate=3e-4", "seed=9").cells)
+    assert first.data.depth == 3
+    assert first.data.validation == str(made.folder / "v")
+    assert first.stages["distill"].learning_rate == 3e-4
+
+
+@pytest.mark.parametrize(
+    ("changes", "overrides", "match"),
+    [
+        ({}, ["stages.destill.steps=3"], "no recipe of the matrix has a stage"),
+        ({}, ["stages.distill.steps=-3"], "steps"),
+        ({"seeds": list(range(400))}, [], "500 at most"),
+        ({"recipes": ["./nothing.toml"]}, [], "cannot read the recipe"),
+    ],
+)
+def test_what_cannot_be_a_matrix_is_refused(made: SimpleNamespace, changes: dict, overrides: list, match: str) -> None:
+    with pytest.raises(CerankError, match=match):
+        grid_of(made, *overrides, **changes)
+
+
+def test_recipes_of_one_name_or_tested_differently_make_no_matrix(made: SimpleNamespace) -> None:
+    twin = made.folder / "twin.toml"
+    twin.write_text('extends = "./cl.toml"\n')
+    with pytest.raises(UsageError, match="are called 'cl'"):
+        grid_of(made, recipes=[str(made.folder / "cl.toml"), str(twin)])
+    twin.write_text('extends = "./cl.toml"\nname = "twin"\n[data]\ndepth = 2\n')
+    with pytest.raises(UsageError, match="differ in depth"):
+        grid_of(made, recipes=[str(made.folder / "cl.toml"), str(twin)])
+
+
+def test_the_outline_counts_shared_stages_once_and_takes_a_persons_word_for_the_speed(made: SimpleNamespace) -> None:
+    found = matrix_runs.outline(grid_of(made), made.settings, pairs_per_second=100.0)
+    assert [row.taken for row in found.rows] == [(), (), ("contrastive",)] * 2
+    work = {part.part: part for part in found.work}
+    assert work["train contrastive"].units == 2 * 6
+    assert work["train contrastive"].minutes == pytest.approx(2 * 6 * 2 * 4 / 100 / 60)
+    assert {part.part: part.units for part in found.shared}["train contrastive"] == 2 * 6
+    assert work["train distill"].units == 4 * 6  # on the base and after the contrastive stage: two trainings each seed
+    assert found.needs == ()
+    assert found.comparisons == 2 * 2 * 2  # recipes beside the baseline, first stages, measures
+    assert matrix_runs.estimates.total(matrix_runs.outline(grid_of(made), made.settings).work) is None
+
+
+def test_everything_that_is_missing_is_named_at_once(made: SimpleNamespace) -> None:
+    changes = {"test": ["dev-small", str(made.folder / "gone")], "first_stages": ["bm25", "contriever"]}
+    overrides = ["stages.distill.teacher=nobody", "data.train=msmarco-train[:50%]", "base=electra"]
+    found = matrix_runs.outline(grid_of(made, *overrides, **changes), made.settings)
+    kinds = {(need.kind, need.name) for need in found.needs}
+    assert {("base", "electra"), ("dataset", "dev-small"), ("dataset", "msmarco-train")} <= kinds
+    assert ("dataset", str(made.folder / "gone")) in kinds
+    assert {("first stage", "contriever on dev-small"), ("teacher", "nobody on msmarco-train")} <= kinds
+    assert all(need.text and need.how for need in found.needs if need.kind != "teacher")
+    how = {need.name: need.how for need in found.needs}
+    assert str(made.settings.cache / "runs" / "dev-small" / "contriever.run") in how["contriever on dev-small"]
+    work = {part.part: part for part in found.work}
+    assert work["re-rank dev-small by contrastive"].units == 2 * 6980  # as the catalogue has it
+
+
+def test_a_measure_that_would_be_zero_on_every_query_is_named_before_anything_runs(made: SimpleNamespace) -> None:
+    found = matrix_runs.outline(grid_of(made, 'evaluate.measures=["RR(rel=9)@10"]'), made.settings)
+    (need,) = [need for need in found.needs if need.kind == "measures"]
+    assert "RR(rel=9)@10" in need.text + need.name + need.how
+    assert not [need for need in matrix_runs.outline(grid_of(made), made.settings).needs if need.kind == "measures"]
+
+
+def test_a_matrix_runs_to_its_end_trains_what_is_shared_once_and_queues_only_what_is_missing(
+    made: SimpleNamespace,
+) -> None:
+    grid = grid_of(made, seeds=[1])
+    found = matrix_runs.queued(made.lab, grid, NOW, unheard)
+    record = declared_matrices.load(made.settings.lab, "grid")
+    assert record == found.record
+    assert [cell.run for cell in record.cells] == [folder.name for folder in found.added]
+    for folder in found.added:  # each can be asked for by itself
+        assert recipes.load(str(folder.recipe)).recipe.chain == run_store.load_plan(folder).recipe.chain
+    assert (record.baseline, record.tests, record.first_stages) == (
+        "cl",
+        made.plan.recipe.data.test,
+        ("bm25", "oracle"),
+    )
+    assert record.measures == {made.plan.recipe.data.test[0]: ("nDCG@10", "RR@10")}
+    again = matrix_runs.queued(made.lab, grid, NOW, unheard)
+    assert (again.added, len(again.there)) == ((), 3)
+    work_off(made.lab)
+    cl, kd, both = found.added
+    assert json_records.load(both.adopted(0, "contrastive"), Adopted).run == cl.name
+    assert not kd.adopted(0, "distill").exists()
+    assert not both.adopted(1, "distill").exists()
+    trained = [
+        event.text.partition(":")[0]
+        for folder in found.added
+        for event in journal.rows(folder.events, Event)[0]
+        if event.kind == "checkpoint saved"
+    ]
+    assert {text.split()[0] for text in trained} == {"contrastive", "distill"}
+    assert sum(text == "contrastive step 6" for text in trained) == 1
+    assert [made.lab.status(folder).state for folder in found.added] == ["finished"] * 3
+    outline = matrix_runs.outline(grid, made.settings)
+    assert [row.state for row in outline.rows] == ["finished"] * 3
+    assert outline.work == ()
+    run_store.remove(kd)
+    added = matrix_runs.queued(made.lab, grid, NOW, unheard).added
+    assert [run_store.load_plan(folder).recipe.name for folder in added] == ["kd"]
+
+
+def test_an_equal_run_under_another_name_is_not_taken_for_the_matrixs_own(made: SimpleNamespace) -> None:
+    only = grid_of(made, recipes=[str(made.folder / "cl.toml")], seeds=[1])
+    (alone,) = matrix_runs.queued(made.lab, only, NOW, unheard).added
+    twin = made.folder / "twin.toml"
+    twin.write_text('extends = "./cl.toml"\nname = "twin"\n')
+    both = grid_of(made, name="other", recipes=[str(twin), str(made.folder / "kd.toml")], seeds=[1])
+    (added, _) = matrix_runs.queued(made.lab, both, NOW, unheard).added
+    assert run_store.load_plan(added).fingerprint == run_store.load_plan(alone).fingerprint
+    assert run_store.load_plan(added).recipe.name == "twin"
+
+
+def test_a_mistake_in_the_matrixs_settings_is_not_blamed_on_the_command_line_alone(made: SimpleNamespace) -> None:
+    made.file.write_text(made.file.read_text() + '[settings]\n"stages.distill.steps" = -3\n')
+    with pytest.raises(CerankError, match=r"in matrix grid or on the command line: stages\.distill\.steps"):
+        grid_of(made)
+
+
+def test_seeds_and_recipes_may_be_added_to_a_matrix_and_another_family_may_not(made: SimpleNamespace) -> None:
+    matrix_runs.queued(made.lab, grid_of(made, seeds=[1]), NOW, unheard)
+    more = matrix_runs.queued(made.lab, grid_of(made, seeds=[2]), NOW, unheard)
+    assert [(cell.recipe, cell.seed) for cell in more.record.cells] == [
+        (name, seed) for seed in (1, 2) for name in ("cl", "kd", "cl-kd")
+    ]
+    before = len(run_store.folders(made.settings.lab))
+    with pytest.raises(UsageError, match="already, with other depth") as caught:
+        matrix_runs.queued(made.lab, grid_of(made, depth=2), NOW, unheard)
+    assert "--name" in caught.value.hint
+    with pytest.raises(UsageError, match="already, with other baseline"):  # recipes left out may take it with them
+        matrix_runs.queued(made.lab, grid_of(made, recipes=[str(made.folder / "kd.toml")], seeds=[1]), NOW, unheard)
+    assert declared_matrices.load(made.settings.lab, "grid").baseline == "cl"
+    assert len(run_store.folders(made.settings.lab)) == before
+
+
+def test_a_matrix_that_cannot_be_planned_leaves_nothing_in_the_lab_and_says_every_mistake(
+    made: SimpleNamespace,
+) -> None:
+    grid = grid_of(made, "stages.distill.teacher=nobody", test=[str(made.folder / "gone")])
+    with pytest.raises(MissingError) as caught:
+        matrix_runs.queued(made.lab, grid, NOW, unheard)
+    assert {line.partition(":")[0].split()[0] for line in caught.value.what.split("\n")} == {
+        "dataset",
+        "teacher",
+        "first",
+    }
+    assert "gone: no such folder" in caught.value.what
+    assert run_store.folders(made.settings.lab) == []
+    assert declared_matrices.names(made.settings.lab) == ()

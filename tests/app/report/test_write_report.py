@@ -1,0 +1,306 @@
+"""Every form of a report: whole, traceable, and nothing in it that a browser, LaTeX or a spreadsheet would act upon."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from importlib.util import find_spec
+from xml.etree import ElementTree
+
+import msgspec
+import pytest
+
+from cerank.app.report import html, latex, markdown, table_layout, write_report
+from cerank.app.report.build_report import Request, report
+from cerank.app.report.report_data import Grid, Report
+from cerank.cli.typer_app import app
+from cerank.errors import UsageError
+from cerank.files import disk
+
+from .made_matrix import made_matrix, record_training
+
+HOSTILE = '=cmd|"/c calc"!A1 <script>alert(1)</script> \\input{x} $x^2$ & 100% _ # ~ \x1b[31m 漢 é `b` |'
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    found = made_matrix(tmp_path_factory.mktemp("writing"))
+    record_training(found.runs["roberta", "ecir2025-cl-kd"])
+    return found
+
+
+@pytest.fixture(scope="module")
+def whole(lab) -> Report:
+    return report(lab.settings, Request(names=("grid",), command="cerank report grid --out x"))
+
+
+@pytest.fixture(scope="module")
+def hostile(whole: Report) -> Report:
+    """The report with a model, a test set, a first stage and a note that mean harm."""
+    grids = tuple(_poisoned(grid) for grid in whole.grids)
+    events = (("shared queries", HOSTILE),)
+    runs = tuple(msgspec.structs.replace(run, label=HOSTILE, command=HOSTILE, events=events) for run in whole.runs)
+    return msgspec.structs.replace(whole, title=HOSTILE, grids=grids, runs=runs, notes=(HOSTILE,))
+
+
+def _poisoned(grid: Grid) -> Grid:
+    lines = [
+        msgspec.structs.replace(
+            line, model=msgspec.structs.replace(line.model, recipe=HOSTILE, label=HOSTILE, base=HOSTILE)
+        )
+        for line in grid.lines
+    ]
+    places = [
+        msgspec.structs.replace(
+            place, heading=HOSTILE, condition=msgspec.structs.replace(place.condition, first_stage=HOSTILE)
+        )
+        for place in grid.places
+    ]
+    return msgspec.structs.replace(grid, lines=tuple(lines), places=tuple(places), caption=(HOSTILE,))
+
+
+# --- LaTeX
+
+
+def test_latex_is_ascii_and_balanced_whatever_the_labels(hostile: Report) -> None:
+    text = latex.document(hostile)
+    assert text.isascii()
+    bare = re.sub(r"\\[{}\\%&]", "", text)
+    assert bare.count("{") == bare.count("}")
+    assert "\\input" not in text.replace("\\textbackslash{}input", "")
+    assert text.count("\\begin{") == text.count("\\end{")
+    assert "$\\langle$6f22$\\rangle$" in text
+    assert "\\'{e}" in text
+
+
+def test_every_row_of_a_latex_table_has_as_many_cells_as_it_has_columns(whole: Report) -> None:
+    text = latex.table(whole.grids[0])
+    (spec,) = re.findall(r"\\begin\{tabular\}\{(\w+)\}", text)
+    assert len(spec) == 1 + len(whole.grids[0].places)
+    body = text.partition("\\midrule")[2].partition("\\bottomrule")[0]
+    rows = [line for line in body.splitlines() if line.endswith("\\\\") and "multicolumn" not in line]
+    assert len(rows) == 7
+    assert {row.count(" & ") for row in rows} == {len(spec) - 1}
+    assert len(re.findall(r"\\textbf\{\d\.\d{4}\}", body)) >= len(whole.grids[0].places)
+    assert "\\cmidrule(lr){2-3} \\cmidrule(lr){4-5}" in text
+    assert "$^{\\downarrow}$" in body
+
+
+def test_more_columns_than_a_page_holds_become_tables_below_each_other(whole: Report) -> None:
+    (place, *_) = whole.grids[0].places
+    conditions = [msgspec.structs.replace(place.condition, first_stage=f"stage {number}") for number in range(5)]
+    places = [msgspec.structs.replace(place, condition=one) for one in conditions for _ in range(4)]
+    assert [len(block) for block in table_layout.blocks(places)] == [12, 8]
+    assert [at for block in table_layout.blocks(places) for at in block] == list(range(20))
+    assert [len(block) for block in table_layout.blocks(places[:4] * 7)] == [12, 12, 4]
+
+
+def test_the_document_compiles_where_there_is_a_latex(hostile: Report, tmp_path) -> None:
+    if shutil.which("pdflatex") is None:
+        pytest.skip("no pdflatex here")
+    (tmp_path / "report.tex").write_text(latex.document(hostile))
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "report.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+    if "booktabs.sty' not found" in done.stdout:
+        pytest.skip("this LaTeX has no booktabs")
+    assert done.returncode == 0, done.stdout[-2000:]
+
+
+# --- HTML
+
+
+class Page(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str]] = []
+        self.text = ""
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += [(name, value or "") for name, value in attrs]
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def test_html_runs_loads_and_links_nothing(hostile: Report) -> None:
+    page = Page()
+    page.feed(html.document(hostile))
+    assert not {"script", "link", "img", "iframe", "object", "a", "form"} & set(page.tags)
+    assert not [name for name, _ in page.attributes if name.startswith("on") or name in {"src", "href", "style"}]
+    assert ("content", "default-src 'none'; style-src 'unsafe-inline'") in page.attributes
+    assert "<script>alert(1)</script>" in page.text
+    assert "\x1b" not in page.text
+    assert "prefers-color-scheme:dark" in html.document(hostile)
+
+
+def test_html_holds_every_value_its_sign_and_what_it_rests_on(whole: Report) -> None:
+    text = html.document(whole)
+    for grid in whole.grids:
+        for line in grid.lines:
+            for cell in line.cells:
+                assert f"{cell.value:.4f}" in text
+    assert text.count('class="sign down">↓') == sum(
+        cell.sign == "worse" for grid in whole.grids for line in grid.lines for cell in line.cells
+    )
+    assert "interval [" in text
+    assert text.count("<svg") == len(whole.curves) == 1
+
+
+# --- Markdown and CSV
+
+
+def test_markdown_keeps_its_cells(hostile: Report) -> None:
+    text = markdown.document(hostile)
+    assert "\\<script\\>" in text
+    for block in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
+        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}) == 1
+
+
+def test_csv_has_a_line_a_cell_in_full_precision_and_no_formula(whole: Report, hostile: Report) -> None:
+    rows = list(csv.DictReader(io.StringIO(write_report.as_text(whole, "csv"))))
+    assert len(rows) == sum(len(grid.lines) * len(grid.places) for grid in whole.grids)
+    for row in whole.comparison.rows:
+        (line,) = [
+            one
+            for one in rows
+            if (one["model"], one["measure"], one["first_stage"]) == (row.right, row.measure, row.condition.first_stage)
+            and one["test"].endswith(row.condition.dataset)
+        ]
+        assert float(line["difference"]) == row.paired.difference
+        assert float(line["p_corrected"]) == row.p_corrected
+        assert (line["against"], line["verdict"]) == (row.left, row.verdict)
+    texts = [cell for line in csv.reader(io.StringIO(write_report.as_text(hostile, "csv"))) for cell in line]
+    assert not [cell for cell in texts if cell[:1] in {"=", "+", "@"}]
+
+
+# --- the folder
+
+
+def test_a_folder_holds_every_form_the_curves_and_the_hash_of_all_behind_it(lab, whole: Report, tmp_path) -> None:
+    folder = write_report.save(whole, tmp_path / "report")
+    names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert {"report.html", "report.md", "report.tex", "cells.csv", "report.json", "sources.csv"} <= names
+    assert {"tables/table-ndcg-10.tex", "tables/table-rr-10.tex", "curves/curves-roberta.svg"} <= names
+    assert len([name for name in names if name.startswith("recipes/")]) == 6
+    assert ("curves/curves-roberta.png" in names) == (find_spec("cairosvg") is not None)
+    kept = json.loads((folder / "report.json").read_text())
+    assert kept["family"] == whole.family
+    for source in kept["sources"]:
+        assert disk.sha256_file(lab.settings.lab / source["path"]) == source["sha256"]
+    cell = kept["grids"][0]["lines"][1]["cells"][0]
+    assert cell["value"] == whole.grids[0].lines[1].cells[0].value
+
+
+def test_the_recipes_beside_a_report_are_those_of_its_runs(whole: Report, tmp_path) -> None:
+    from cerank import recipes
+
+    folder = write_report.save(whole, tmp_path / "report")
+    for run in whole.runs:
+        path = re.findall(r"--recipe (\S+)", run.command)[0]
+        loaded = recipes.load(str(folder / path)).recipe
+        assert "auto" in loaded.evaluate.measures  # each test set has measures of its own; all of them suit none
+        assert f"{loaded.base.rpartition('/')[2]} {loaded.name}" == run.model
+
+
+def test_rows_of_one_recipe_with_other_settings_can_be_told_apart_in_every_form(tmp_path) -> None:
+    from tests.app.made_runs import made_run
+    from tests.worker.small import small_plan
+
+    plan, settings = small_plan(tmp_path, force=["shared_queries"])
+    stages = {
+        name: msgspec.structs.replace(one, learning_rate=2 * one.learning_rate)
+        for name, one in plan.recipe.stages.items()
+    }
+    faster = msgspec.structs.replace(plan, recipe=msgspec.structs.replace(plan.recipe, stages=stages))
+    runs = [made_run(settings, plan, "slow"), made_run(settings, faster, "fast")]
+    found = report(settings, Request(names=tuple(run.name for run in runs)))
+    for form in ("html", "markdown", "latex"):
+        text = write_report.as_text(found, form)
+        (table,) = re.findall(r"first stage.*?(?:</table>|mean over|bottomrule)", text, re.DOTALL)[:1]
+        assert "small (slow)" in table
+        assert "small (fast)" in table
+
+
+def test_one_form_alone_is_that_form_with_its_sources(whole: Report, tmp_path) -> None:
+    folder = write_report.save(whole, tmp_path / "report", ("latex",))
+    assert not list(folder.glob("*.html"))
+    assert (folder / "report.json").is_file()
+
+
+def test_a_report_is_written_over_only_when_asked_and_nothing_else_ever(whole: Report, tmp_path) -> None:
+    folder = write_report.save(whole, tmp_path / "report")
+    with pytest.raises(UsageError, match="--replace"):
+        write_report.save(whole, folder)
+    (folder / "old.txt").write_text("old")
+    write_report.save(whole, folder, replace=True)
+    assert not (folder / "old.txt").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["report"]
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(UsageError, match="is no report"):
+        write_report.save(whole, tmp_path / "mine", replace=True)
+    with pytest.raises(UsageError, match="folder above"):
+        write_report.save(whole, tmp_path / "no" / "report")
+
+
+# --- the command
+
+
+def cerank(*words: str) -> None:
+    app(list(words), standalone_mode=False)
+
+
+def test_the_command_prints_a_form_or_writes_a_folder(lab, tmp_path, capsys, monkeypatch) -> None:
+    monkeypatch.setenv("CERANK_LAB", str(lab.settings.lab))
+    cerank("report", "grid", "--format", "latex")
+    assert capsys.readouterr().out.startswith("\\documentclass")
+    cerank("report", "grid", "--correct", "bonferroni", "--out", str(tmp_path / "made"), "--no-curves")
+    shown = capsys.readouterr()
+    assert shown.out == f"{tmp_path / 'made'}\n"
+    assert "32 tests" in shown.err
+    assert "Bonferroni's correction" in (tmp_path / "made" / "report.md").read_text()
+    assert not (tmp_path / "made" / "curves").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "what"),
+    [(("--format", "docx"), "docx"), (("--replace",), "needs --out"), (("--out", "/no/such/place"), "does not exist")],
+)
+def test_the_command_refuses_before_it_measures(lab, words, what, monkeypatch) -> None:
+    monkeypatch.setenv("CERANK_LAB", str(lab.settings.lab))
+    with pytest.raises(UsageError, match=what):
+        cerank("report", "grid", *words)
+
+
+# --- pictures
+
+
+def test_a_picture_is_xml_with_a_line_a_run_a_gap_between_stages_and_marks_where_they_start(whole: Report) -> None:
+    (curve,) = whole.curves
+    root = ElementTree.fromstring(curve.svg)
+    space = "{http://www.w3.org/2000/svg}"
+    assert root.tag == f"{space}svg"
+    paths = [path.get("d") for path in root.iter(f"{space}path")]
+    assert paths[0].count("M") == 2  # the loss of each stage is a line of its own
+    assert paths[0].count("L") == 2 * 39
+    texts = ["".join(text.itertext()) for text in root.iter(f"{space}text")]
+    assert {"contrastive", "distill", "roberta ecir2025-cl-kd"} <= set(texts)
+    assert len(list(root.iter(f"{space}circle"))) == 2  # a validation a stage
+
+
+def test_a_picture_of_hostile_labels_is_still_a_picture() -> None:
+    import numpy as np
+
+    from cerank.app.report.svg_plot import Panel, Series, svg
+
+    lines = tuple(Series(f"{HOSTILE} {n}", np.arange(3.0), np.array([1.0, np.nan, np.inf])) for n in range(9))
+    root = ElementTree.fromstring(svg([Panel(HOSTILE, HOSTILE, lines, ((0.0, HOSTILE),))]))
+    assert not list(root.iter("{http://www.w3.org/2000/svg}script"))
+    pens = {(line.get("stroke"), line.get("stroke-dasharray")) for line in root if line.tag.endswith("line")}
+    assert len(pens) == 7

@@ -1,0 +1,99 @@
+"""`cerank run --matrix` at the command line: what it shows, what it refuses, and what it puts in the queue."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from cerank import recipes
+from cerank.cli.typer_app import app
+from cerank.errors import CerankError
+from cerank.files.lease import Lease
+from cerank.runs import declared_matrices, run_store
+from cerank.runs.layout import QueueFolder
+from tests.worker.small import small_plan
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with two recipes over one small dataset; its lab's queue is served by nobody."""
+    plan, settings = small_plan(tmp_path)
+    (tmp_path / "both.toml").write_text(recipes.render(plan.recipe))
+    (tmp_path / "one.toml").write_text('extends = "both.toml"\nname = "one"\nchain = ["contrastive"]\n')
+    for key, value in (("LAB", settings.lab), ("CACHE", settings.cache), ("DEVICE", "cpu"), ("THREADS", "1")):
+        monkeypatch.setenv(f"CERANK_{key}", str(value))
+    monkeypatch.chdir(tmp_path)
+    QueueFolder(settings.lab).path.mkdir(parents=True)
+    return tmp_path
+
+
+def ran(*words: str) -> Result:
+    found = CliRunner().invoke(app, ["run", *words])
+    if found.exception is not None and not isinstance(found.exception, SystemExit):
+        raise found.exception
+    return found
+
+
+MATRIX = ("-r", "one.toml", "-r", "both.toml", "--seeds", "1,2", "--name", "mine", "--device", "cpu", "--threads", "1")
+
+
+def test_recipes_and_seeds_on_the_command_line_are_a_matrix_shown_whole(folder: Path) -> None:
+    found = ran(*MATRIX, "--dry-run", "--pairs-per-second", "10", "--json")
+    shown = json.loads(found.stdout)
+    assert [(row["recipe"], row["seed"], row["takes_over"]) for row in shown["runs"]] == [
+        ("one", 1, ""),
+        ("small", 1, "contrastive"),
+        ("one", 2, ""),
+        ("small", 2, "contrastive"),
+    ]
+    assert next(row for row in shown["work"] if row["part"] == "train contrastive")["pairs"] == 2 * 240
+    assert shown["needs"] == []
+    assert "matrix mine: 4 runs of 6 stages: 4 trained, the others shared" in found.stderr
+    assert "held" not in found.stderr
+    assert not run_store.folders(folder / "lab")
+
+
+def test_a_matrix_is_queued_whole_and_asked_again_adds_nothing(folder: Path) -> None:
+    with Lease.take(QueueFolder(folder / "lab").lease):
+        first = ran(*MATRIX)
+        assert len(first.stdout.split()) == 4
+        assert "mine: 4 runs queued, 0 finished or on their way before" in first.stderr
+        again = ran(*MATRIX)
+    assert again.stdout == ""
+    assert "mine: 0 runs queued, 4 finished or on their way before" in again.stderr
+    record = declared_matrices.load(folder / "lab", "mine")
+    assert (record.name, record.baseline, len(record.cells)) == ("mine", "one", 4)
+    assert all(run_store.load_plan(run).shares for run in run_store.folders(folder / "lab"))
+
+
+@pytest.mark.parametrize(
+    ("words", "match"),
+    [
+        ((), "nothing to run"),
+        (("--matrix", "ecir2052"), "no matrix is called"),
+        (("--seeds", "1,2"), "a matrix needs recipes"),
+        ((*MATRIX[:4], "--seeds", "2-1"), "ends before it starts"),
+        ((*MATRIX[:4], "--label", "x"), "labels of their own"),
+        ((*MATRIX, "--seed", "3"), "--seed and --seeds"),
+        ((*MATRIX, "--detach"), "go to the queue"),
+        ((*MATRIX, "--pairs-per-second", "10"), "a plan that is shown"),
+        ((*MATRIX[:4], "--baseline", "three.toml"), "not one of the recipes"),
+    ],
+)
+def test_what_is_no_matrix_is_refused(folder: Path, words: tuple[str, ...], match: str) -> None:
+    with pytest.raises(CerankError, match=match):
+        ran(*words)
+
+
+def test_tests_and_first_stages_of_options_replace_those_of_the_matrix(folder: Path) -> None:
+    words = ("--matrix", "ecir2025", "--recipe", "ecir2025-cl", "--base", "electra", "--seeds", "7")
+    found = ran(*words, "--test", "dl19", "--first-stage", "contriever", "--depth", "10", "--dry-run", "--json")
+    shown = json.loads(found.stdout)
+    assert [(row["recipe"], row["base"], row["seed"]) for row in shown["runs"]] == [("ecir2025-cl", "electra", 7)]
+    parts = {row["part"]: row for row in shown["work"]}
+    assert parts["re-rank dl19 by cl"]["pairs"] == 43 * 10
+    named = {row["name"] for row in shown["needs"]}
+    assert {"electra", "dl19", "contriever on dl19", "msmarco-train", "colbertv2 on msmarco-train"} <= named

@@ -1,0 +1,68 @@
+"""Guides in the terminal: a list, one of them with colours and a pager, or plain Markdown for everything else."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from cerank import guides
+from cerank.cli.typer_app import app
+from cerank.errors import UsageError
+from tests.cli.test_output import in_terminal
+
+
+def test_the_list_has_a_title_and_a_summary_of_one_line_for_every_guide():
+    rows = json.loads(CliRunner().invoke(app, ["guide", "--json"]).stdout)
+    assert [row["guide"] for row in rows] == list(guides.ORDER)
+    for guide in guides.guides():
+        assert guide.markdown.startswith(f"# {guide.title}\n\n{guide.summary}\n\n")
+        assert guide.summary.endswith(".")
+
+
+def test_every_markdown_file_of_the_package_is_a_guide_of_the_list():
+    assert {path.stem for path in guides.FOLDER.glob("*.md")} == set(guides.ORDER)
+
+
+@pytest.mark.parametrize("name", guides.ORDER)
+def test_in_a_pipe_a_guide_is_its_markdown_file(name):
+    done = CliRunner().invoke(app, ["guide", name])
+    assert done.stdout == (Path(guides.__file__).parent / f"{name}.md").read_text(encoding="utf8")
+
+
+def test_an_unknown_guide_is_an_error_with_the_nearest_name():
+    with pytest.raises(UsageError, match="no guide is called 'verdict'") as caught:
+        guides.find("verdict")
+    assert "did you mean 'verdicts'?" in caught.value.hint
+    assert "`cerank guide` lists them" in caught.value.hint
+
+
+def test_a_format_is_for_the_list_alone():
+    done = CliRunner().invoke(app, ["guide", "verdicts", "--json"])
+    assert isinstance(done.exception, UsageError)
+
+
+SHOW = "import os, sys; os.dup2(1, 0); sys.argv = ['cerank', 'guide', 'verdicts']; from cerank.cli import main; main()"
+
+
+def test_on_a_terminal_a_guide_goes_through_the_pager_without_marks_of_markdown(tmp_path):
+    pager = tmp_path / "pager.py"
+    pager.write_text("import sys; print('PAGED'); print(sys.stdin.read())")
+    seen = in_terminal(SHOW, PAGER=f"{sys.executable} {pager}")
+    assert "PAGED" in seen
+    assert "\x1b[" in seen.split("PAGED")[1]
+    text = re.sub(r"\x1b\[[\d;]*m", "", seen)
+    assert "Verdicts" in text
+    assert "## " not in text
+    assert all(len(line.rstrip()) <= 60 for line in text.split("PAGED")[1].splitlines())
+
+
+def test_without_colour_nothing_but_text_reaches_the_pager(tmp_path):
+    pager = tmp_path / "pager.py"
+    pager.write_text("import sys; print(sys.stdin.read())")
+    seen = in_terminal(SHOW, PAGER=f"{sys.executable} {pager}", NO_COLOR="1")
+    assert not re.search(r"\x1b\[[\d;]*3\dm", seen)

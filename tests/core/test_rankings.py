@@ -1,0 +1,94 @@
+"""Rankings: ties are broken once, and what comes out is strict in the precision that evaluators compare in."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cerank.core.rankings import Ranking, float32, float32_below, ordered, strictly_decreasing
+
+LARGEST = 3.0e38  # just inside float32
+FINITE = st.floats(min_value=-LARGEST, max_value=LARGEST)
+
+
+def test_a_tie_falls_back_on_the_first_stage_then_on_the_document_id() -> None:
+    scores = {"q": {"a": 1.0, "b": 1.0, "c": 1.0, "d": 2.0}}
+    assert ordered(scores, {"q": ["c", "b"]})["q"] == ("d", "c", "b", "a")
+    assert ordered(scores)["q"] == ("d", "a", "b", "c")
+
+
+def test_scores_that_differ_only_below_float32_are_a_tie() -> None:
+    scores = {"q": {"a": 1.0, "b": 1.0 + 1e-12}}
+    assert ordered(scores, {"q": ["a", "b"]})["q"] == ("a", "b")
+
+
+@given(st.dictionaries(st.text(min_size=1, max_size=3), FINITE, max_size=12))
+def test_an_ordered_ranking_is_strict_and_holds_every_document_once(row: dict[str, float]) -> None:
+    ranking = ordered({"q": row})
+    values = ranking.scores("q")
+    assert sorted(ranking["q"]) == sorted(row)
+    assert all(left > right for left, right in itertools.pairwise(values))
+    assert all(value == float32(value) for value in values)
+
+
+@given(st.dictionaries(st.text(min_size=1, max_size=3), FINITE, max_size=12))
+def test_a_document_never_stands_above_one_with_a_larger_score(row: dict[str, float]) -> None:
+    order = ordered({"q": row})["q"]
+    assert all(float32(row[left]) >= float32(row[right]) for left, right in itertools.pairwise(order))
+
+
+@given(FINITE)
+def test_nothing_lies_between_a_float32_and_the_one_below(value: float) -> None:
+    here = float32(value)
+    below = float32_below(here)
+    assert below < here
+    assert below == float32(below)
+    assert float32((here + below) / 2) in {here, below}
+
+
+def test_below_zero_of_either_sign_comes_the_smallest_negative_number() -> None:
+    assert float32_below(0.0) == float32_below(-0.0) == -(2.0**-149)
+
+
+def test_many_equal_scores_become_strict_and_move_by_a_hair_only() -> None:
+    values = strictly_decreasing([1.0] * 1000)
+    assert all(left > right for left, right in itertools.pairwise(values))
+    assert values[0] - values[-1] < 1e-4
+
+
+@pytest.mark.parametrize("score", [math.nan, math.inf, -math.inf])
+def test_a_score_that_is_not_finite_is_refused(score: float) -> None:
+    with pytest.raises(ValueError, match="not finite"):
+        strictly_decreasing([score])
+
+
+@pytest.mark.parametrize("score", [1e39, -1e39, 1e308])
+def test_a_score_beyond_float32_is_refused_like_one_that_is_not_finite(score: float) -> None:
+    with pytest.raises(ValueError, match="finite"):
+        strictly_decreasing([score])
+
+
+def test_ties_at_the_lowest_float32_are_refused_because_nothing_lies_below() -> None:
+    lowest = -3.4028234663852886e38
+    for count in (2, 3):
+        with pytest.raises(ValueError, match="finite"):
+            ordered({"q": dict.fromkeys("abc"[:count], lowest)})
+
+
+def test_a_ranking_refuses_ties_and_lists_of_different_length() -> None:
+    with pytest.raises(ValueError, match="strictly"):
+        Ranking({"q": ["a", "b"]}, {"q": [1.0, 1.0]})
+    with pytest.raises(ValueError, match="2 documents, 1 scores"):
+        Ranking({"q": ["a", "b"]}, {"q": [1.0]})
+
+
+def test_a_ranking_keeps_the_order_of_queries_and_can_be_cut() -> None:
+    ranking = ordered({"q2": {"a": 1.0, "b": 2.0}, "q1": {"c": 1.0}})
+    assert list(ranking) == ["q2", "q1"]
+    assert dict(ranking.top(1)) == {"q2": ("b",), "q1": ("c",)}
+    assert ranking.top(1).scores("q2") == (2.0,)
+    assert list(ranking.only(["q1", "missing", "q2"])) == ["q1", "q2"]

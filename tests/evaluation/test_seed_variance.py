@@ -1,0 +1,116 @@
+"""Several seeds are one system with a spread: closed forms, statsmodels' mixed model and simulation agree."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+from statsmodels.regression.mixed_linear_model import MixedLM
+
+from cerank import guides
+from cerank.errors import UsageError
+from cerank.evaluation.compare import Condition, Measured, System
+from cerank.evaluation.seed_variance import combined, mean_of, two_way, two_way_bootstrap
+
+RESULTS = Path(__file__).parents[1] / "simulations" / "RESULTS.md"
+DL = Condition(dataset="dl20", first_stage="bm25")
+
+
+def seed(label: str, values: dict[str, float], sha: str = "aa") -> System:
+    return System(label=label, measured=(Measured(condition=DL, qrels_sha256=sha, values={"nDCG@10": values}),))
+
+
+def drawn(random: np.random.Generator, seeds: int, n: int, *, sd_seed: float, sd_noise: float = 0.08) -> np.ndarray:
+    noise = random.normal(0, sd_noise, (seeds, n))
+    return 0.5 + random.normal(0, sd_seed, (seeds, 1)) + noise
+
+
+def test_seeds_are_averaged_query_by_query_by_id():
+    found = mean_of("recipe", [seed("s1", {"q1": 0.1, "q2": 0.4}), seed("s2", {"q2": 0.6, "q1": 0.3})])
+    assert found.measured[0].values["nDCG@10"] == pytest.approx({"q1": 0.2, "q2": 0.5})
+    assert [member.label for member in found.members] == ["s1", "s2"]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [seed("s2", {"q1": 0.1}), seed("s2", {"q1": 0.1, "q2": 0.2}, sha="bb"), System(label="s2", measured=())],
+)
+def test_seeds_measured_differently_are_refused(other):
+    with pytest.raises(UsageError, match="'s1' and 's2'"):
+        mean_of("recipe", [seed("s1", {"q1": 0.1, "q2": 0.4}), other])
+
+
+def test_one_seed_is_no_mean():
+    with pytest.raises(UsageError, match="at least 2 seeds"):
+        mean_of("recipe", [seed("s1", {"q1": 0.1})])
+
+
+def test_stacking_seeds_as_queries_is_refused_with_its_price():
+    rates = [float(line.split("|")[5]) for line in RESULTS.read_text().splitlines() if "| stacked as queries" in line]
+    assert len(rates) == 4
+    price = f"{100 * min(rates):.0f} to {math.ceil(100 * max(rates)):.0f} of 100 comparisons of equals"
+    assert price in guides.find("verdicts").markdown.replace("\n", " ")
+    with pytest.raises(UsageError, match=price):
+        combined("recipe", [seed("s1", {"q1": 0.1}), seed("s2", {"q1": 0.1})], "stack")
+    with pytest.raises(UsageError, match="did you mean 'mean'"):
+        combined("recipe", [], "means")
+
+
+def test_without_seeds_the_recipes_claim_is_the_paired_t_test():
+    random = np.random.default_rng(0)
+    left, right = drawn(random, 1, 43, sd_seed=0), drawn(random, 1, 43, sd_seed=0)
+    found = two_way(left, right, left_fixed=True, right_fixed=True).estimate
+    scipy = stats.ttest_rel(right[0], left[0])
+    assert (found.p(), found.df) == (pytest.approx(scipy.pvalue, rel=1e-9), 42)
+
+
+def test_without_spread_of_queries_the_recipes_claim_is_welchs_test_of_seeds():
+    left = np.repeat([[0.1], [0.2], [0.4]], 5, axis=1)
+    right = np.repeat([[0.6], [0.5], [0.9], [0.7]], 5, axis=1)
+    found = two_way(left, right).estimate
+    welch = stats.ttest_ind(right[:, 0], left[:, 0], equal_var=False)
+    assert (found.p(), found.df) == pytest.approx((welch.pvalue, welch.df), rel=1e-9)
+
+
+@pytest.mark.filterwarnings("ignore:The MLE may be on the boundary")
+def test_the_error_is_that_of_statsmodels_mixed_model():
+    random = np.random.default_rng(3)
+    seeds, n = 10, 60
+    query = random.normal(0, 0.05, n)
+    left = 0.5 + random.normal(0, 0.03, (seeds, 1)) + random.normal(0, 0.05, (seeds, n))
+    right = 0.52 + query + random.normal(0, 0.03, (seeds, 1)) + random.normal(0, 0.05, (seeds, n))
+    found = two_way(left, right)
+    # d of paired seeds: query and seed as crossed random effects around one mean
+    d = (right - left).ravel()
+    frame = pd.DataFrame({"d": d, "s": np.repeat(np.arange(seeds), n), "q": np.tile(np.arange(n), seeds), "g": 1})
+    model = MixedLM.from_formula("d ~ 1", frame, groups="g", vc_formula={"s": "0 + C(s)", "q": "0 + C(q)"}).fit()
+    assert found.estimate.difference == pytest.approx(model.params["Intercept"], abs=1e-9)
+    assert found.estimate.error == pytest.approx(model.bse["Intercept"], rel=0.12)
+
+
+def test_the_bootstrap_of_many_seeds_and_queries_agrees_with_the_closed_form():
+    random = np.random.default_rng(4)
+    left, right = drawn(random, 30, 80, sd_seed=0.03), 0.02 + drawn(random, 30, 80, sd_seed=0.03)
+    low, high = two_way_bootstrap(left, right, rounds=1500)
+    closed = two_way(left, right).estimate.interval(0.05)
+    assert (low, high) == pytest.approx(closed, abs=0.15 * (closed[1] - closed[0]))
+
+
+def test_stacking_finds_differences_where_there_are_none_and_means_do_not():
+    random = np.random.default_rng(5)
+    rounds, seeds, n = 400, 5, 43
+    stacked = means = recipes = 0
+    for _ in range(rounds):
+        shared = random.normal(0, 0.08, n)  # what one recipe does better on a query, whatever the seed; 0 on average
+        left, right = random.normal(0, 0.06, (seeds, n)), shared + random.normal(0, 0.06, (seeds, n))
+        d = right - left
+        stacked += stats.ttest_1samp(d.ravel(), 0).pvalue < 0.05
+        means += stats.ttest_1samp(d.mean(axis=0), 0).pvalue < 0.05
+        recipes += two_way(left, right).estimate.p() < 0.05
+    assert stacked / rounds > 0.2
+    assert means / rounds < 0.05 + 3 * math.sqrt(0.05 * 0.95 / rounds)
+    assert recipes <= means

@@ -1,0 +1,80 @@
+"""Scoring: canonical, finite, and the embedding teacher equal to its own library."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from cerank.errors import MissingError, RunFailedError
+from cerank.inference.rerank import Embedder, Scorer, similarity
+from cerank.models.cross_encoder import load, tokenizer_of
+from cerank.tokenization.tokens import Tokens
+from tests.model_fixtures import WORDS
+from tests.training.test_gradients import hold
+
+QUERIES = {f"q{i}": f"{WORDS[i]} {WORDS[-i]}" for i in range(8)}
+DOCUMENTS = {f"d{i}": " ".join(WORDS[i : i + 1 + i % 5]) for i in range(16)}
+
+
+def scorer_of(files):
+    return Scorer(load(files, "auto", seed=0), Tokens(tokenizer_of(files.folder), 24, 8))
+
+
+def scored(scorer, wanted):
+    return scorer.chunk(wanted, lambda ids: [QUERIES[i] for i in ids], lambda ids: [DOCUMENTS[i] for i in ids])
+
+
+def test_a_chunk_gives_the_same_bits_whatever_was_scored_before_it(tiny):
+    wanted = {query: sorted(DOCUMENTS)[:5] for query in list(QUERIES)[:4]}
+    used = scorer_of(tiny)
+    scored(used, {query: sorted(DOCUMENTS) for query in QUERIES})
+    assert scored(used, wanted) == scored(scorer_of(tiny), wanted)
+
+
+def test_a_scorer_leaves_the_model_in_the_mode_it_found(tiny):
+    model = load(tiny, "auto", seed=0).train()
+    Scorer(model, Tokens(tokenizer_of(tiny.folder), 24, 8)).score([("alpha", "beta")])
+    assert model.training
+
+
+def test_a_scorer_that_memory_does_not_hold_takes_less_at_once_and_gives_the_same_scores(tiny, monkeypatch):
+    pairs = [(query, document) for query in QUERIES.values() for document in DOCUMENTS.values()]
+    expected = scorer_of(tiny).score(pairs)
+    hold(monkeypatch, 600)
+    assert scorer_of(tiny).score(pairs) == pytest.approx(expected, abs=1e-6)
+    hold(monkeypatch, 1)
+    with pytest.raises(torch.OutOfMemoryError):
+        scorer_of(tiny).score(pairs)
+
+
+def test_scores_that_are_not_finite_are_refused(tiny):
+    model = load(tiny, "auto", seed=0)
+    with torch.no_grad():
+        model.head.bias.fill_(float("nan"))
+    with pytest.raises(RunFailedError, match="not finite"):
+        Scorer(model, Tokens(tokenizer_of(tiny.folder), 24, 8)).score([("alpha", "beta")])
+
+
+def test_a_folder_that_is_no_checkpoint_of_cerank_is_refused(tiny):
+    with pytest.raises(MissingError, match="no checkpoint of cerank"):
+        Scorer.load(tiny.folder)
+
+
+def test_the_embedding_teacher_is_the_cosine_that_sentence_transformers_gives(minilm):
+    st = pytest.importorskip("sentence_transformers")
+    queries = {"a": "how to sort a list", "b": "what is the capital of France"}
+    documents = {"x": "list.sort sorts in place", "y": "Paris is the capital of France", "z": "word " * 100}
+    encoded = []
+    found = similarity(
+        Embedder(minilm, max_length=64),
+        {query: list(documents) for query in queries},
+        lambda ids: [queries[i] for i in ids],
+        lambda ids: [documents[i] for i in ids],
+        encoded.append,
+    )
+    assert sum(encoded) == len(queries) + len(documents)  # each text once, though each document has two queries
+    model = st.SentenceTransformer(str(minilm.folder), device="cpu")
+    model.max_seq_length = 64
+    expected = model.similarity(model.encode(list(queries.values())), model.encode(list(documents.values())))
+    values = [[found[query][doc] for doc in documents] for query in queries]
+    torch.testing.assert_close(torch.tensor(values), expected, atol=1e-5, rtol=0)

@@ -1,0 +1,94 @@
+"""A kept score is the one that computing would give, bit for bit, and only new blocks are computed."""
+
+from __future__ import annotations
+
+import pytest
+
+from cerank.inference import score_cache as kept_module
+from cerank.inference.rerank import Scorer
+from cerank.inference.score_cache import identity, scored
+from cerank.inference.score_files import KeptScores
+from cerank.models.cross_encoder import load, tokenizer_of
+from cerank.tokenization.tokens import Tokens
+from tests.model_fixtures import WORDS
+
+DOCUMENTS = {f"d{n}": " ".join(WORDS[(n * 7 + j) % 20] for j in range(1 + n % 9)) for n in range(40)}
+QUERIES = {f"q{n}": f"{WORDS[n]} {WORDS[-n]}" for n in range(5)}
+
+
+class Counting:
+    """A scorer that counts the pairs it computes."""
+
+    def __init__(self, files):
+        self.scorer = Scorer(load(files, "auto", 3), Tokens(tokenizer_of(files.folder), 24, 8))
+        self.pairs = 0
+
+    def chunk(self, wanted, queries, documents):
+        self.pairs += sum(map(len, wanted.values()))
+        return self.scorer.chunk(wanted, queries, documents)
+
+
+@pytest.fixture
+def scorer(tiny):
+    return Counting(tiny)
+
+
+def run(scorer, wanted, kept):
+    return scored(scorer, wanted, lambda ids: [QUERIES[i] for i in ids], lambda ids: [DOCUMENTS[i] for i in ids], kept)
+
+
+def lists(depth, start=0):
+    return {query: [f"d{(start + n * 3 + at) % 40}" for at in range(depth)] for n, query in enumerate(QUERIES)}
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch):
+    monkeypatch.setattr(kept_module, "BLOCK", 8)
+
+
+def test_scores_are_the_same_bits_whether_kept_or_computed(scorer, tmp_path):
+    kept = KeptScores(tmp_path, ["m"])
+    wanted = lists(20)
+    fresh = run(scorer, wanted, None)
+    assert run(scorer, wanted, kept) == fresh
+    assert scorer.pairs == 200
+    assert run(scorer, wanted, kept) == fresh
+    assert scorer.pairs == 200
+    assert [list(row) for row in fresh.values()] == list(wanted.values())
+
+
+def test_a_deeper_list_computes_only_its_new_blocks_and_gives_the_bits_of_computing_all(scorer, tmp_path):
+    kept = KeptScores(tmp_path, ["m"])
+    run(scorer, lists(8), kept)
+    assert scorer.pairs == 40
+    deeper = run(scorer, lists(24), kept)
+    assert scorer.pairs == 120
+    assert deeper == run(scorer, lists(24), None)
+
+
+def test_a_further_first_stage_behind_the_ones_before_computes_only_what_it_brings(scorer, tmp_path):
+    kept = KeptScores(tmp_path, ["m"])
+    before = lists(8)
+    run(scorer, before, kept)
+    both = {query: list(dict.fromkeys([*docs, *lists(8, start=5)[query]])) for query, docs in before.items()}
+    found = run(scorer, both, kept)
+    assert scorer.pairs == 40 + sum(len(docs) - 8 for docs in both.values())
+    assert found == run(scorer, both, None)
+
+
+def test_lists_of_unlike_lengths_and_empty_ones_are_scored_whole(scorer, tmp_path):
+    wanted = {"q0": ["d1"], "q1": [f"d{n}" for n in range(19)], "q2": []}
+    found = run(scorer, wanted, KeptScores(tmp_path, ["m"]))
+    assert {query: list(row) for query, row in found.items()} == wanted
+    assert found == run(scorer, wanted, KeptScores(tmp_path, ["m"]))
+
+
+def test_whatever_moves_a_bit_is_part_of_the_identity():
+    base = {"device": "cpu", "threads": 2, "precision": "fp32"}
+    known = {identity("m", "t", **base)}
+    known.add(identity("n", "t", **base))
+    known.add(identity("m", "u", **base))
+    known.add(identity("m", "t", **{**base, "threads": 1}))
+    known.add(identity("m", "t", **{**base, "precision": "bf16"}))
+    assert len(known) == 5
+    assert identity("m", "t", **base) in known

@@ -1,0 +1,91 @@
+"""Matrices: the shipped ones, a person's own, and what the command line changes in them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cerank import recipes
+from cerank.datasets.aliases import FIRST_STAGES, NAMED
+from cerank.errors import CerankError, RecipeError, UsageError
+from cerank.recipes.schema import Stage
+
+
+def test_the_shipped_matrices_name_shipped_recipes_and_known_datasets() -> None:
+    assert recipes.shipped_matrices() == ["ecir2025", "ecir2025-ood", "rank-distillm"]
+    for name in recipes.shipped_matrices():
+        matrix = recipes.load_matrix(name).matrix
+        assert matrix.name == name
+        assert matrix.description
+        assert set(matrix.recipes) <= set(recipes.shipped())
+        assert matrix.baseline in matrix.recipes
+        assert set(matrix.test) <= set(NAMED)
+        assert set(matrix.first_stages) <= set(FIRST_STAGES)
+
+
+def test_the_paper_has_four_recipes_two_bases_three_first_stages_and_four_sets() -> None:
+    matrix = recipes.load_matrix("ecir2025").matrix
+    assert (len(matrix.recipes), len(matrix.bases), len(matrix.first_stages), len(matrix.test)) == (4, 2, 3, 4)
+
+
+def settings_of(stage: Stage) -> dict[str, object]:
+    return {name: getattr(stage, name) for name in stage.__struct_fields__}
+
+
+def test_the_papers_recipes_differ_in_nothing_but_their_chains() -> None:
+    found = [recipes.load(name).recipe for name in recipes.load_matrix("ecir2025").matrix.recipes]
+    assert all(recipe.stages == found[0].stages for recipe in found)
+    assert all((recipe.data, recipe.evaluate) == (found[0].data, found[0].evaluate) for recipe in found)
+
+
+def test_the_papers_settings_are_those_of_its_code() -> None:
+    stages = recipes.load("ecir2025-cl-kd").recipe.stages
+    cl, kd = settings_of(stages["cl"]), settings_of(stages["kd"])
+    both = {"learning_rate": 1e-5, "schedule": "constant", "warmup": 0.0, "weight_decay": 0.01, "clip": 10.0}
+    both |= {"betas": (0.9, 0.999), "epsilon": 1e-8, "freeze": "positions", "max_length": 256, "precision": "bf16"}
+    both |= {"truncation": "longest_first", "patience": 10, "validation_measure": "loss"}
+    assert both.items() <= cl.items()
+    assert both.items() <= kd.items()
+    wanted = {"loss": "lce", "group_size": 100, "groups_per_step": 16, "window": (1, 200), "steps": 2_000_000}
+    assert {**wanted, "validate_every": 250, "checkpoint_every": 25_000, "source": "labels"}.items() <= cl.items()
+    wanted = {"loss": "ranknet", "group_size": 20, "groups_per_step": 32, "epochs": 15.0, "mean_over": "pairs"}
+    assert {**wanted, "validate_every": 50, "checkpoint_every": 500, "source": "teacher"}.items() <= kd.items()
+
+
+def test_rank_distillms_variants_share_their_first_stage_and_differ_in_the_second_ones_loss() -> None:
+    one, other = (recipes.load(name).recipe.stages for name in ("rank-distillm", "rank-distillm-adr-mse"))
+    assert one["pre-finetune"] == other["pre-finetune"]
+    differing = {key for key, value in settings_of(one["finetune"]).items() if value != getattr(other["finetune"], key)}
+    assert differing == {"loss"}
+
+
+def test_paths_of_a_matrix_are_from_its_file_and_options_replace_its_lists(tmp_path: Path) -> None:
+    (tmp_path / "own.toml").write_text("")
+    text = 'name = "m"\nrecipes = ["./own.toml", "distill"]\nbaseline = "./own.toml"\ntest = ["./set"]\n'
+    text += '[settings]\n"data.train" = "./train[:9]"\n"stages.cl.steps" = 3\n'
+    (tmp_path / "m.toml").write_text(text)
+    found = recipes.load_matrix(str(tmp_path / "m.toml"), {"seeds": [1, 2]}).matrix
+    assert found.recipes == (str(tmp_path / "own.toml"), "distill")
+    assert found.baseline == found.recipes[0]
+    assert found.test == (str(tmp_path / "set"),)
+    assert found.settings == {"data.train": f"{tmp_path}/train[:9]", "stages.cl.steps": 3}
+    assert found.seeds == (1, 2)
+    fewer = recipes.load_matrix(str(tmp_path / "m.toml"), {"recipes": ["distill"]}).matrix
+    assert (fewer.recipes, fewer.baseline) == (("distill",), "")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "match"),
+    [("ecir2052", UsageError, "ecir2025"), ("no.toml", UsageError, "cannot read"), ("a\0.toml", UsageError, "cannot")],
+)
+def test_a_matrix_nobody_knows_is_refused(name: str, kind: type[CerankError], match: str) -> None:
+    with pytest.raises(kind) as caught:
+        recipes.load_matrix(name)
+    assert match in str(caught.value)
+
+
+def test_a_key_nobody_knows_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "m.toml").write_text('name = "m"\nrecipe = ["distill"]\n')
+    with pytest.raises(RecipeError, match="recipes"):
+        recipes.load_matrix(str(tmp_path / "m.toml"))

@@ -1,0 +1,88 @@
+"""A path in a recipe's file is one from that file's folder, wherever cerank is started."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cerank import recipes
+from cerank.app import plans
+from cerank.errors import RecipeError
+from cerank.recipes.paths import beside
+
+TOML = """
+name = "mine"
+base = "./base"
+chain = ["a"]
+[data]
+train = "sets/train[:60%]"
+validation = "../other#dev[:9]"
+test = ["./sets/test", "pydocs/test"]
+first_stages = ["bm25", "runs/first.run.gz"]
+[stages.a]
+steps = 1
+first_stage = "own.run"
+teacher = "missing/teacher.run"
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    folder = tmp_path / "project"
+    for name in ("sets/train", "sets/test", "runs", "bm25"):
+        (folder / name).mkdir(parents=True)
+    for name in ("runs/first.run.gz", "own.run"):
+        (folder / name).write_bytes(b"")
+    path = folder / "mine.toml"
+    path.write_text(TOML)
+    return path
+
+
+def test_paths_of_a_file_are_found_beside_it_from_any_working_folder(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    (elsewhere / "sets" / "train").mkdir(parents=True)
+    monkeypatch.chdir(elsewhere)
+    recipe = plans.absolute(recipes.load(str(file)).recipe)
+    here = file.parent
+    assert recipe.base == str(here / "base")
+    assert recipe.data.train == f"{here}/sets/train[:60%]"
+    assert recipe.data.validation == f"{tmp_path}/other#dev[:9]"
+    assert recipe.data.test == (f"{here}/sets/test", "pydocs/test")
+    assert recipe.data.first_stages == ("bm25", f"{here}/runs/first.run.gz")
+    assert recipe.stages["a"].first_stage == f"{here}/own.run"
+    assert recipe.stages["a"].teacher == "missing/teacher.run"
+
+
+def test_a_path_of_an_option_is_one_from_the_working_folder(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    (elsewhere / "sets" / "train").mkdir(parents=True)
+    monkeypatch.chdir(elsewhere)
+    loaded = recipes.load(str(file), ["data.train=./sets/train"])
+    assert plans.absolute(loaded.recipe).data.train == str(elsewhere / "sets" / "train")
+
+
+def test_a_file_that_is_extended_keeps_its_own_folder(file: Path, tmp_path: Path) -> None:
+    child = tmp_path / "child.toml"
+    child.write_text('extends = "project/mine.toml"\nname = "child"\n[data]\nvalidation = "./dev"\n')
+    recipe = recipes.load(str(child)).recipe
+    assert recipe.base == str(file.parent / "base")
+    assert recipe.data.validation == str(tmp_path / "dev")
+
+
+@pytest.mark.parametrize("name", ["bm25", "minilm", "", "pydocs/train", "beir/nq", "/abs", "~/x", "a\0b", "x" * 5000])
+def test_what_is_no_path_stays_a_name(tmp_path: Path, name: str) -> None:
+    (tmp_path / "bm25").write_bytes(b"")
+    assert beside(name, tmp_path) == name
+
+
+def test_wrong_types_are_left_to_the_checks(tmp_path: Path) -> None:
+    path = tmp_path / "bad.toml"
+    path.write_text('name = "x"\nchain = ["a"]\ndata = 3\nstages = 4\nbase = 5\n')
+    with pytest.raises(RecipeError) as caught:
+        recipes.load(str(path))
+    assert all(f"{key}: " in caught.value.what for key in ("base", "data", "stages"))

@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cerank.errors import CerankError, FormatError, MissingError, UsageError
+from cerank.retrieval.teachers import Repairs, read_teacher, repair
+
+
+def _rows(count: int, size: int = 3) -> str:
+    def row(query: int) -> dict[str, object]:
+        passages = [{"docid": f"d{query}-{place}", "text": "t", "rank": place} for place in range(1, size + 1)]
+        return {"query_id": f"q{query}", "query": "a", "positive_passages": [], "retrieved_passages": passages}
+
+    return "".join(json.dumps(row(query)) + "\n" for query in range(count))
+
+
+def _pair(folder: Path, answers: object, rows: str) -> str:
+    (folder / "teacher.json").write_text(json.dumps(answers))
+    (folder / "teacher.jsonl").write_text(rows)
+    return str(folder / "teacher.json")
+
+
+@pytest.mark.parametrize(
+    ("text", "order", "repairs"),
+    [
+        ("[2] > [3] > [1]", (1, 2, 0), Repairs()),
+        ("[3]", (2, 0, 1), Repairs(1, missing=2)),
+        ("[3] > [3] > [1] > [2]", (2, 0, 1), Repairs(1, repeated=1)),
+        ("[0] > [4] > [2] > [1] > [3]", (1, 0, 2), Repairs(1, out_of_range=2)),
+        ("I cannot rank these.", (0, 1, 2), Repairs(1, missing=3)),
+        ("", (0, 1, 2), Repairs(1, missing=3)),
+        ("[٢] > [1]", (0, 1, 2), Repairs(1, missing=2)),
+        ("9" * 5000, (0, 1, 2), Repairs(1, missing=3, out_of_range=1)),
+        ("[02] [1] [3]", (1, 0, 2), Repairs()),
+    ],
+)
+def test_an_answer_becomes_a_permutation_and_its_faults_are_counted(
+    text: str, order: tuple[int, ...], repairs: Repairs
+) -> None:
+    assert repair(text, 3) == (order, repairs)
+
+
+def test_every_real_malformed_answer_becomes_a_permutation(shared: Path) -> None:
+    rows = (shared / "rankgpt-malformed-permutations" / "outputs.tsv").read_text().splitlines()
+    assert len(rows) == 9301
+    total = Repairs()
+    for row in rows:
+        order, repairs = repair(row.split("\t")[1], 20)
+        assert sorted(order) == list(range(20))
+        total = total.plus(repairs)
+    # Three of them are whole, only written otherwise ("[No. 1] > ...", "[1] [2]", a full stop at the end).
+    assert total == Repairs(mended=9298, missing=12_366, repeated=202, out_of_range=0)
+
+
+def test_permutations_become_a_ranking_with_the_best_of_n_at_n(tmp_path: Path) -> None:
+    teacher = read_teacher(_pair(tmp_path, ["[2] > [3] > [1]", "[3]"], _rows(2)))
+    assert dict(teacher.ranking) == {"q0": ("d0-2", "d0-3", "d0-1"), "q1": ("d1-3", "d1-1", "d1-2")}
+    assert teacher.ranking.scores("q0") == (3.0, 2.0, 1.0)
+    assert teacher.repairs == Repairs(1, missing=2)
+    assert len(teacher.sha256) == 64
+
+
+def test_misaligned_and_malformed_permutations_are_refused(tmp_path: Path) -> None:
+    twice = _rows(1) + _rows(1)
+    for answers, rows, what in (
+        (["[1]"], _rows(2), "more queries"),
+        (["[1]", "[2]"], _rows(1), "2 permutations for the 1"),
+        (["[1]", "[2]"], twice, "stands twice"),
+        ({"a": 1}, _rows(1), "not a list"),
+        ([1], _rows(1), "not a list"),
+        (["[1]"], "{}\n", ":1: not a valid record"),
+        (["[1]"], '{"query_id": "q", "retrieved_passages": []}\n', "no retrieved"),
+        (["[1]"], '{"query_id": "q", "retrieved_passages": [{"docid": "a"}, {"docid": "a"}]}\n', "twice"),
+        (["[1]"], '{"query_id": "q q", "retrieved_passages": [{"docid": "a"}]}\n', "white space"),
+    ):
+        with pytest.raises(FormatError, match=what):
+            read_teacher(_pair(tmp_path, answers, rows))
+
+
+def test_permutations_without_their_queries_are_missing(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text('["[1]"]')
+    with pytest.raises(MissingError, match=r"a\.jsonl"):
+        read_teacher(str(path))
+
+
+def test_a_run_file_is_a_teacher(tmp_path: Path) -> None:
+    path = tmp_path / "t.run"
+    path.write_text("q Q0 a 1 2.0 t\nq Q0 b 2 3.0 t\n")
+    teacher = read_teacher(str(path))
+    assert dict(teacher.ranking) == {"q": ("b", "a")}
+    assert teacher.repairs == Repairs()
+
+
+@pytest.mark.parametrize("spec", ["", "no/such.run", "no.json", "a\0b", "~nobody-of-that-name/x", "x" * 5000])
+def test_what_is_no_teacher_is_refused(spec: str) -> None:
+    with pytest.raises(CerankError):
+        read_teacher(spec)
+    if not spec:
+        with pytest.raises(UsageError):
+            read_teacher(spec)

@@ -1,0 +1,56 @@
+import msgspec
+import pytest
+
+from cerank.errors import FormatError, UsageError
+from cerank.recipes.matrix_schema import MatrixCell, MatrixRecord
+from cerank.runs import declared_matrices
+
+
+def record(name="ecir2025", **changes):
+    cells = (MatrixCell(run="one", recipe="cl", base="minilm", seed=42),)
+    found = MatrixRecord(
+        name=name,
+        sha256="0" * 64,
+        baseline="cl",
+        tests=("dl20",),
+        first_stages=("bm25",),
+        depth=100,
+        measures={"dl20": ("nDCG@10", "AP(rel=2)")},
+        cells=cells,
+    )
+    return msgspec.structs.replace(found, **changes)
+
+
+def test_a_matrix_is_read_back_as_it_was_kept(tmp_path):
+    declared_matrices.save(tmp_path, record())
+    assert declared_matrices.load(tmp_path, "ecir2025") == record()
+    assert declared_matrices.names(tmp_path) == ("ecir2025",)
+
+
+def test_names_that_no_file_could_have_are_kept_apart(tmp_path):
+    for name in ("a/b", "a b", "../a"):
+        declared_matrices.save(tmp_path, record(name))
+    assert declared_matrices.names(tmp_path) == ("../a", "a b", "a/b")
+    assert all(path.parent == tmp_path / "matrices" for path in tmp_path.rglob("*.json"))
+
+
+def test_a_name_nobody_knows_is_refused_with_the_nearest(tmp_path):
+    with pytest.raises(UsageError, match="there are no matrices"):
+        declared_matrices.load(tmp_path, "x")
+    declared_matrices.save(tmp_path, record())
+    with pytest.raises(UsageError, match="did you mean 'ecir2025'"):
+        declared_matrices.load(tmp_path, "ecir2052")
+
+
+def test_a_damaged_record_is_named_and_hides_no_other(tmp_path):
+    declared_matrices.save(tmp_path, record())
+    (tmp_path / "matrices" / "bad.json").write_text("{")
+    assert declared_matrices.names(tmp_path) == ("ecir2025",)
+    with pytest.raises(FormatError, match="bad"):
+        declared_matrices.load(tmp_path, "bad")
+
+
+def test_a_record_of_a_later_release_is_refused(tmp_path):
+    declared_matrices.save(tmp_path, record(format=99))
+    with pytest.raises(FormatError, match="later release"):
+        declared_matrices.load(tmp_path, "ecir2025")

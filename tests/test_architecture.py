@@ -1,0 +1,39 @@
+"""The page about the architecture says what the sources are."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "assets"))
+architecture = pytest.importorskip("architecture")  # a source distribution comes without the folder
+sys.path.pop(0)
+
+
+def test_the_page_about_the_architecture_is_up_to_date() -> None:
+    text = architecture.GUIDE.read_text(encoding="utf8")
+    assert architecture.page(text) == text, "run python assets/architecture.py"
+
+
+def test_every_package_and_module_at_the_top_has_a_layer() -> None:
+    paths = [path for path in (ROOT / "cerank").iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()]
+    names = {path.stem for path in paths if not path.name.startswith("__")}
+    assert {name for layer in architecture.layers() for name in layer} == names
+
+
+def test_no_arrow_of_the_picture_points_upward() -> None:
+    order = {name: number for number, layer in enumerate(architecture.layers()) for name in layer}
+    arrows = [(name, other) for name, others in architecture.imports().items() for other in others]
+    assert len(arrows) > 50
+    assert [(name, other) for name, other in arrows if order[name] >= order[other]] == []
+
+
+def test_no_two_modules_have_one_name_and_no_package_has_too_many() -> None:
+    modules = [path for path in (ROOT / "cerank").rglob("*.py") if not path.stem.startswith("__")]
+    stems = [path.stem for path in modules]
+    assert sorted({stem for stem in stems if stems.count(stem) > 1}) == []
+    folders = [path.parent for path in modules]
+    assert {str(folder): folders.count(folder) for folder in folders if folders.count(folder) > 16} == {}

@@ -1,0 +1,435 @@
+"""The form of a new run: what is typed is checked beside its field, and what is launched is what was shown."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+from textual.pilot import Pilot
+
+from cerank import recipes
+from cerank.app import Lab, plans
+from cerank.machine.devices import Device
+from cerank.tui.app import CerankApp
+from cerank.tui.common.form_fields import Choice, FieldRow, MarkList
+from cerank.tui.common.line_input import LineInput
+from cerank.tui.new_run import new_run_screen
+from cerank.tui.new_run.dataset_search import DatasetSearch
+from cerank.tui.new_run.new_run_screen import NewRunScreen
+from tests.tui.conftest import press, settle, text_of
+from tests.tui.labs import LabFolder
+
+PLAIN = """\
+name = "plain"
+base = "minilm"
+chain = ["contrastive"]
+force = ["shared_queries"]
+
+[stages.contrastive]
+steps = 100
+learning_rate = 2e-4
+"""
+SIZES = [(120, 36), (80, 24)]
+
+
+class QuietLab(Lab):
+    """A lab whose queue is not served, so that no process outlives a test."""
+
+    def start_queue(self) -> None:
+        """Starts nothing."""
+
+
+@pytest.fixture
+def app(folder: LabFolder, monkeypatch: pytest.MonkeyPatch) -> CerankApp:
+    monkeypatch.setenv("CERANK_LAB", str(folder.path))  # so that commands need not name it
+    return CerankApp(QuietLab(folder.lab.settings, devices=(Device("cpu"),)), look_every=0)
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> str:
+    """A folder that passes for a model as long as nobody loads it."""
+    folder = tmp_path / "tiny-model"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"model_type": "bert"}))
+    (folder / "model.safetensors").write_bytes(b"weights")
+    return "./tiny-model"
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> str:
+    folder = tmp_path / "collection"
+    folder.mkdir()
+    (folder / "docs.jsonl").write_text("".join(f'{{"doc_id": "d{at}", "text": "word{at}"}}\n' for at in range(20)))
+    (folder / "queries.tsv").write_text("".join(f"q{at}\tword{at}\n" for at in range(10)))
+    (folder / "qrels").write_text("".join(f"q{at} 0 d{at} 1\n" for at in range(10)))
+    return "./collection"
+
+
+def parts_of(dataset: str) -> dict[str, str]:
+    """Disjoint parts of it: what is learnt from is not tested on."""
+    train, validation, tests = plans.parts_of(dataset)
+    return {"data.train": train, "data.validation": validation, "data.test": tests[0]}
+
+
+async def opened(pilot: Pilot[str], recipe: object = "contrastive") -> NewRunScreen:
+    app = pilot.app
+    assert isinstance(app, CerankApp)
+    screen = NewRunScreen(app.lab, recipe)  # type: ignore[arg-type]
+    app.push_screen(screen)
+    await settle(pilot)
+    return screen
+
+
+def field(screen: NewRunScreen, path: str) -> FieldRow:
+    return next(row for row in screen.query(FieldRow) if row.row.path == path)
+
+
+async def put(pilot: Pilot[str], screen: NewRunScreen, path: str, text: str) -> FieldRow:
+    """Types a text in place of what stands in a field."""
+    row = field(screen, path)
+    line = row.query_one(LineInput)
+    line.focus()
+    line.value = ""
+    await pilot.pause()
+    for char in text:
+        await pilot.press(char if char.isalnum() else {" ": "space"}.get(char, char))
+    await pilot.pause()
+    return row
+
+
+async def until(pilot: Pilot[str], holds: Callable[[], bool]) -> None:
+    """Waits for what a pause in typing sets off."""
+    for _ in range(1000):
+        await settle(pilot)
+        if holds():
+            return
+        await pilot.pause(0.02)
+    raise AssertionError("it never came to be")
+
+
+async def test_the_form_opens_ready_to_launch_with_its_command(app: CerankApp) -> None:
+    async with app.run_test(size=(120, 36)) as pilot:
+        screen = await opened(pilot, None)
+        seen = text_of(app)
+        assert "[x] minilm" in seen
+        assert "22.7M" in seen
+        assert "Apache-2.0" in seen
+        assert "1 run = 1 base × 1 recipe × 1 seed" in seen
+        assert "$ cerank run --recipe contrastive-then-distill" in seen
+        assert screen.checked.cells
+
+
+async def test_marking_bases_and_recipes_and_typing_seeds_makes_a_matrix(app: CerankApp) -> None:
+    async with app.run_test(size=(120, 36)) as pilot:
+        screen = await opened(pilot)
+        await pilot.press("space", "2", "down", "space", "4")
+        await put(pilot, screen, "seeds", "1-3")
+        assert "12 runs = 2 bases × 2 recipes × 3 seeds" in text_of(app)
+        assert len(screen.checked.cells) == 12
+        await press(pilot, "escape", "y")
+        copied = app.clipboard.splitlines()
+        assert len(copied) == 12
+        assert {tuple(shlex.split(line)[:3]) for line in copied} == {("cerank", "run", "--recipe")}
+
+
+async def test_no_base_marked_takes_the_recipes_own(app: CerankApp) -> None:
+    async with app.run_test(size=(120, 36)) as pilot:
+        screen = await opened(pilot)
+        await pilot.press("down", "space")  # takes the mark from the recipe's own
+        assert screen.draft.bases == ()
+        assert screen.checked.cells[0].recipe.base == "minilm-4"
+
+
+async def test_a_mistake_is_said_beside_its_field_as_one_types_and_goes_when_mended(app: CerankApp) -> None:
+    async with app.run_test(size=(120, 36)) as pilot:
+        screen = await opened(pilot)
+        await press(pilot, "2")
+        row = await put(pilot, screen, "stages.contrastive.learning_rate", "fast")
+        seen = text_of(app)
+        assert "✖ wants a number, above 0" in seen
+        assert "2 recipe  ✖1" in seen
+        assert "nothing can be launched" in seen
+        assert row.has_class("-wrong")
+        await put(pilot, screen, "stages.contrastive.learning_rate", "0.001")
+        assert not row.has_class("-wrong")
+        assert "--set stages.contrastive.learning_rate=0.001" in text_of(app)
+
+
+async def test_nothing_invalid_can_be_launched(app: CerankApp, folder: LabFolder) -> None:
+    async with app.run_test(size=(120, 36)) as pilot:
+        screen = await opened(pilot)
+        await press(pilot, "4")
+        await put(pilot, screen, "seeds", "x")
+        await press(pilot, "escape", "l", "l")
+        assert app.screen is screen
+        assert "Nothing can be launched" in text_of(app)
+        assert "'x' is no seed" in text_of(app)
+        assert folder.lab.listed() == []
+
+
+async def test_m_goes_to_the_first_mistake_in_whatever_stage_it_is(app: CerankApp) -> None:
+    async with app.run_test(size=(80, 24)) as pilot:
+        screen = await opened(pilot, "contrastive-then-distill")
+        screen._settings({"stages.distill.keep": "worst"})
+        await press(pilot, "m")
+        row = field(screen, "stages.distill.keep")
+        assert row.query_one(Choice).has_focus
+        assert "✖ wants one of best, last" in text_of(app)
+
+
+async def test_a_choice_is_turned_with_the_arrow_keys(app: CerankApp) -> None:
+    async with app.run_test(size=(120, 36)) as pilot:
+        screen = await opened(pilot)
+        await press(pilot, "2")
+        row = field(screen, "stages.contrastive.schedule")
+        row.query_one(Choice).focus()
+        await press(pilot, "right")
+        assert screen.draft.settings == {"stages.contrastive.schedule": "cosine"}
+        await press(pilot, "left")
+        assert screen.draft.settings == {}
+
+
+async def test_each_stage_of_the_chain_shows_its_own_settings_and_keeps_what_was_typed(app: CerankApp) -> None:
+    async with app.run_test(size=(120, 36)) as pilot:
+        screen = await opened(pilot, "contrastive-then-distill")
+        await press(pilot, "2")
+        await put(pilot, screen, "stages.contrastive.steps", "7")
+        await press(pilot, "escape", "right_square_bracket")
+        assert "[distill]" in text_of(app)
+        own = recipes.load("contrastive-then-distill").recipe.stages["distill"].steps
+        assert field(screen, "stages.distill.steps").text == str(own)
+        await put(pilot, screen, "stages.distill.steps", "0")
+        await press(pilot, "escape", "left_square_bracket")
+        assert field(screen, "stages.contrastive.steps").text == "7"
+        assert "contrastive]" in text_of(app)
+        assert "distill ✖" in text_of(app)
+
+
+async def test_a_recipe_file_is_added_or_refused_beside_its_field(app: CerankApp, tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text('extends = "contrastive"\nname = "mine"\n')
+    (tmp_path / "bad.toml").write_text('extends = "contrastive"\n[stages.contrastive]\nstepz = 1\n')
+    async with app.run_test(size=(120, 36)) as pilot:
+        screen = await opened(pilot)
+        await press(pilot, "2")
+        row = field(screen, "recipes")
+        line = row.query_one(LineInput)
+        line.focus()
+        line.value = "bad.toml"
+        await press(pilot, "enter")
+        assert "did you mean 'steps'" in text_of(app)
+        line.value = "mine.toml"
+        await press(pilot, "enter")
+        assert [one.name for one in screen.draft.origins] == ["contrastive", "mine"]
+        assert not row.has_class("-wrong")
+        assert "mine.toml" in screen.query_one("#recipes", MarkList).chosen
+
+
+async def test_a_dataset_is_found_by_words_and_taken_for_all_three_parts(app: CerankApp) -> None:
+    async with app.run_test(size=(120, 36)) as pilot:
+        screen = await opened(pilot)
+        await press(pilot, "3")
+        screen.query_one(DatasetSearch).query_one(LineInput).value = "vaswani"
+        await until(pilot, lambda: "vaswani  " in text_of(app).partition("Find a dataset")[2])
+        screen.query_one("#found").focus()
+        await press(pilot, "enter")
+        assert "--dataset vaswani" in screen.checked.cells[0].command
+        assert field(screen, "data.train").text == "vaswani[:60%]"
+        await press(pilot, "t")
+        assert field(screen, "data.train").text == "vaswani"
+
+
+async def test_a_folder_is_found_by_its_path(app: CerankApp, dataset: str) -> None:
+    async with app.run_test(size=(120, 36)) as pilot:
+        screen = await opened(pilot)
+        await press(pilot, "3")
+        screen.query_one(DatasetSearch).query_one(LineInput).value = dataset
+        await until(pilot, lambda: "collection  folder" in text_of(app))
+
+
+async def test_the_work_is_shown_before_and_the_matrix_is_queued_by_a_second_key(
+    app: CerankApp, folder: LabFolder, base: str, dataset: str
+) -> None:
+    async with app.run_test(size=(120, 36)) as pilot:
+        screen = await opened(pilot)
+        screen.change(bases=(base,), seeds="1, 2")
+        screen._settings(parts_of(dataset))
+        await press(pilot, "l")
+        await until(pilot, lambda: screen.matrix is not None)
+        seen = text_of(app)
+        assert "train contrastive" in seen
+        stage = recipes.load("contrastive").recipe.stages["contrastive"]
+        pairs = 2 * stage.steps * stage.groups_per_step * stage.group_size  # two seeds
+        assert f"{pairs:,}" in seen
+        assert "✔ ready" in seen
+        assert folder.lab.listed() == []
+        await press(pilot, "l")
+        assert not isinstance(app.screen, NewRunScreen)
+    rows = folder.lab.listed()
+    assert {row.plan.recipe.seed for row in rows if row.plan} == {1, 2}
+    assert len(folder.lab.queued()) == 2
+
+
+async def test_what_planning_refuses_stands_beside_its_field(app: CerankApp, base: str, dataset: str) -> None:
+    async with app.run_test(size=(120, 36)) as pilot:
+        screen = await opened(pilot)
+        screen.change(bases=(base,))
+        screen._settings({"data.train": dataset, "data.validation": dataset, "data.test": "./nowhere"})
+        await press(pilot, "4")
+        await until(pilot, lambda: screen.matrix is not None)
+        assert "✖ data.test" in text_of(app)
+        await press(pilot, "3")
+        assert field(screen, "data.test").has_class("-wrong")
+        await press(pilot, "l", "l")
+        assert isinstance(app.screen, NewRunScreen)
+
+
+async def test_a_change_after_planning_has_to_be_planned_again(app: CerankApp, base: str, dataset: str) -> None:
+    async with app.run_test(size=(120, 36)) as pilot:
+        screen = await opened(pilot)
+        screen.change(bases=(base,))
+        screen._settings(parts_of(dataset))
+        await press(pilot, "4")
+        await until(pilot, lambda: screen.matrix is not None)
+        screen.change(seeds="5")
+        assert screen.matrix is None
+
+
+async def test_commands_name_a_lab_that_they_would_not_find(
+    app: CerankApp, folder: LabFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CERANK_LAB", "elsewhere")
+    async with app.run_test(size=(120, 36)) as pilot:
+        screen = await opened(pilot)
+        assert f"--lab {folder.path}" in screen.checked.cells[0].command
+
+
+async def test_a_clone_starts_from_the_runs_recipe(app: CerankApp) -> None:
+    wanted = recipes.load("distill", ["seed=9", "stages.distill.steps=11"]).recipe
+    async with app.run_test(size=(120, 36)) as pilot:
+        screen = await opened(pilot, wanted)
+        assert screen.checked.cells[0].recipe == wanted
+        await press(pilot, "2")
+        assert field(screen, "stages.distill.steps").text == "11"
+        assert field(screen, "stages.distill.steps").has_class("-changed")
+
+
+async def test_the_recipe_as_changed_is_saved_as_a_file(app: CerankApp, tmp_path: Path) -> None:
+    async with app.run_test(size=(120, 36)) as pilot:
+        screen = await opened(pilot)
+        screen._settings({"stages.contrastive.steps": "7"})
+        await press(pilot, "w", "enter")
+        assert app.screen is screen
+        saved = recipes.load(str(tmp_path / "contrastive.toml")).recipe
+        assert saved == screen.checked.cells[0].recipe
+        await press(pilot, "w", "enter")
+        assert "exists already" in text_of(app)
+
+
+async def test_escape_leaves_a_field_first_and_then_the_form(app: CerankApp) -> None:
+    async with app.run_test(size=(120, 36)) as pilot:
+        screen = await opened(pilot)
+        await press(pilot, "3")
+        field(screen, "data.train").query_one(LineInput).focus()
+        await press(pilot, "escape")
+        assert app.screen is screen
+        await press(pilot, "escape")
+        assert app.screen is not screen
+
+
+def test_the_screens_import_nothing_slow() -> None:
+    names = ", ".join(
+        f"cerank.tui.{name}"
+        for name in (
+            "new_run.new_run_screen",
+            "comparison.compare_screen",
+            "comparison.query_screen",
+            "common.form_dialog",
+        )
+    )
+    slow = "numpy scipy torch transformers ir_datasets ir_measures pandas statsmodels bm25s huggingface_hub"
+    code = f"import sys, {names}; print({{name.partition('.')[0] for name in sys.modules}} & set({slow.split()!r}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300)
+    assert done.stdout == "set()\n"
+
+
+async def test_hostile_names_neither_break_nor_steer_the_form(app: CerankApp, tmp_path: Path) -> None:
+    name = "\x1b]52;c;aGk=\x07[/nope][bold]\u202e"
+    hostile = msgspec.structs.replace(recipes.load("contrastive").recipe, name=name, description=name * 9)
+    async with app.run_test(size=(120, 36)) as pilot:
+        screen = await opened(pilot, hostile)
+        for key in "1234":
+            await press(pilot, key)
+            seen = text_of(app)
+            assert "\x1b" not in seen
+            assert "\u202e" not in seen
+        assert screen.checked.cells[0].recipe == hostile
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("color", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["colour", "without"])
+@pytest.mark.parametrize("step", ["base", "recipe", "data", "launch", "mistakes"])
+def test_the_form_looks_as_it_did(
+    folder: LabFolder,
+    color: bool,
+    base: str,
+    dataset: str,
+    size: tuple[int, int],
+    step: str,
+    snap_compare: Callable[..., bool],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(new_run_screen, "is_here", lambda known: known.name == "minilm")  # whatever this machine has
+
+    Path("plain.toml").write_text(PLAIN)
+    monkeypatch.setenv("CERANK_LAB", str(folder.path))
+    if not color:
+        monkeypatch.setenv("NO_COLOR", "1")
+    app = CerankApp(QuietLab(folder.lab.settings, devices=(Device("cpu"),)), look_every=0)
+
+    async def go(pilot: Pilot[str]) -> None:
+        screen = await opened(pilot, "plain.toml")
+        if step == "launch":
+            field(screen, "base").query_one(LineInput).value = base
+            field(screen, "seeds").query_one(LineInput).value = "1, 2"
+            screen._settings({"data.train": dataset, "data.validation": dataset, "data.test": dataset})
+        if step == "mistakes":
+            field(screen, "seeds").query_one(LineInput).value = "5-1"
+            screen._settings({"stages.contrastive.learning_rate": "fast", "data.depth": "0"})
+        await press(pilot, {"base": "1", "recipe": "2", "data": "3", "launch": "4", "mistakes": "2"}[step])
+        if step == "mistakes":
+            await press(pilot, "m")
+        if step == "launch":
+            await until(pilot, lambda: screen.matrix is not None)
+        if step == "data":
+            await until(pilot, lambda: "pydocs/test" in text_of(screen.app).partition("Find")[2])  # type: ignore[arg-type]
+
+    assert snap_compare(app, terminal_size=size, run_before=_after(go))
+
+
+async def test_without_colour_every_state_is_a_sign_or_a_word(
+    folder: LabFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    app = CerankApp(folder.lab, look_every=0)
+    async with app.run_test(size=(80, 24)) as pilot:
+        screen = await opened(pilot)
+        screen._settings({"stages.contrastive.learning_rate": "fast"})
+        await press(pilot, "m")
+        seen = text_of(app)
+        for sign in ("[x] contrastive", "[ ] distill", "[contrastive] ✖", "2 recipe  ✖1", "• learning_rate", "✖ wants"):
+            assert sign in seen
+        assert "peak of the schedule" in seen
+
+
+def _after(go: Callable[[Pilot[str]], Awaitable[None]]) -> Callable[[Pilot[str]], Awaitable[None]]:
+    async def run(pilot: Pilot[str]) -> None:
+        await settle(pilot)
+        await go(pilot)
+
+    return run

@@ -1,0 +1,271 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cerank.app.run_views import label_runs
+from cerank.runs import run_store
+from cerank.tui.app import CerankApp
+from cerank.tui.common.confirm_dialog import Confirm
+from cerank.tui.runs.run_list_screen import RunsScreen
+from cerank.tui.runs.run_screen import RunScreen
+from cerank.tui.runs.run_table import RunTable
+from tests.tui.conftest import look, press, settle, text_of
+from tests.tui.labs import LabFolder
+
+WIDE, NARROW = (120, 36), (80, 24)
+
+
+@pytest.mark.parametrize("size", [WIDE, NARROW])
+async def test_an_empty_lab_says_how_to_begin(app: CerankApp, size: tuple[int, int]) -> None:
+    async with app.run_test(size=size) as pilot:
+        await settle(pilot)
+        assert "No runs yet" in text_of(app)
+        assert "cerank run --recipe contrastive-then-distill" in text_of(app)
+
+
+@pytest.mark.parametrize("size", [WIDE, NARROW])
+async def test_every_state_is_a_sign_and_a_word(folder: LabFolder, app: CerankApp, size: tuple[int, int]) -> None:
+    folder.running(folder.started(folder.run("alpha"), 20))
+    folder.finished(folder.started(folder.run("beta"), 20))
+    folder.failed(folder.started(folder.run("gamma"), 5))
+    folder.started(folder.run("delta"), 5)
+    folder.run("epsilon")
+    async with app.run_test(size=size) as pilot:
+        await settle(pilot)
+        seen = text_of(app)
+    for words in ("▶ running", "✔ finished", "✖ failed", "? lost", "· waiting"):
+        assert words in seen
+    assert "2/2 distill 61%" in seen
+    assert "0:42" in seen
+    assert ".641" in seen
+
+
+async def test_a_broken_run_is_one_red_row_with_its_reason(folder: LabFolder, app: CerankApp) -> None:
+    folder.damaged(folder.run("broken"))
+    folder.finished(folder.started(folder.run("whole"), 5))
+    async with app.run_test(size=WIDE) as pilot:
+        await settle(pilot)
+        seen = text_of(app)
+        assert "! damaged" in seen
+        assert "plan.json" in seen
+        assert "whole" in seen
+        await press(pilot, "down", "enter")
+        assert isinstance(app.screen, RunScreen)
+        await press(pilot, "2", "3", "4", "5", "1", "escape")
+        assert isinstance(app.screen, RunsScreen)
+
+
+async def test_only_a_row_that_changed_is_written_again(
+    folder: LabFolder, app: CerankApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for label in ("one", "two", "three"):
+        folder.finished(folder.started(folder.run(label), 5))
+    changing = folder.started(folder.run("four"), 5)
+    async with app.run_test(size=WIDE) as pilot:
+        await settle(pilot)
+        table = app.screen.query_one(RunTable)
+        written = []
+        for name in ("update_cell_at", "add_row", "clear"):
+            call = getattr(table, name)
+            record = lambda *given, _name=name, _call=call, **rest: (written.append(_name), _call(*given, **rest))[1]  # noqa: E731
+            monkeypatch.setattr(table, name, record)
+        await look(pilot)
+        assert written == []
+        folder.failed(changing)
+        await look(pilot)
+        assert written == ["update_cell_at"] * 2  # its state, and why
+        assert "✖ failed" in text_of(app)
+
+
+async def test_the_filter_narrows_as_one_types_and_keeps_the_last_right_one(folder: LabFolder, app: CerankApp) -> None:
+    folder.finished(folder.started(folder.run("good"), 5), after=0.7)
+    folder.finished(folder.started(folder.run("poor"), 5), after=0.2)
+    async with app.run_test(size=WIDE) as pilot:
+        await settle(pilot)
+        await press(pilot, "slash")
+        await press(pilot, *"nDCG@10>0.4")
+        assert "1 of 2 runs" in text_of(app)
+        assert [entry.label for entry in _listed(app)] == ["good"]
+        await press(pilot, "space", "(")
+        assert "it stops in the middle" in text_of(app)
+        assert [entry.label for entry in _listed(app)] == ["good"]
+        await press(pilot, "escape")
+        assert len(_listed(app)) == 2
+
+
+async def test_nothing_that_passes_the_filter_says_how_to_clear_it(folder: LabFolder, app: CerankApp) -> None:
+    folder.run("one")
+    async with app.run_test(size=NARROW) as pilot:
+        await settle(pilot)
+        await press(pilot, "slash", *"nosuchrun")
+        assert "No run passes the filter" in text_of(app)
+
+
+async def test_runs_are_sorted_by_any_column_and_the_cursor_stays_on_its_run(folder: LabFolder, app: CerankApp) -> None:
+    for label, value in (("a", 0.3), ("b", 0.9), ("c", 0.6)):
+        folder.finished(folder.started(folder.run(label), 5), after=value)
+    folder.run("d")
+    async with app.run_test(size=WIDE) as pilot:
+        await settle(pilot)
+        app.screen.query_one(RunTable).highlight(app.entries[1].name)
+        while "test▼" not in text_of(app):
+            await press(pilot, "o")
+        assert [entry.label for entry in _listed(app)] == ["b", "c", "a", "d"]
+        await press(pilot, "O")
+        assert [entry.label for entry in _listed(app)] == ["a", "c", "b", "d"]
+        highlighted = app.screen.query_one(RunTable).highlighted
+        assert highlighted is not None
+        assert highlighted.label == "b"
+        await pilot.click("#runs", offset=(20, 0))
+        await settle(pilot)
+        assert [entry.label for entry in _listed(app)] == ["a", "b", "c", "d"]
+
+
+async def test_marks_survive_looking_and_go_with_their_run(folder: LabFolder, app: CerankApp) -> None:
+    one, two = folder.run("one"), folder.run("two")
+    async with app.run_test(size=WIDE) as pilot:
+        await settle(pilot)
+        await press(pilot, "space", "space")
+        assert app.marked == [two.name, one.name]
+        run_store.remove(one)
+        await look(pilot)
+        assert app.marked == [two.name]
+        assert "●· waiting" in text_of(app)
+        await press(pilot, "m")
+        assert "mark two runs" in _toasts(app)
+
+
+async def test_deleting_asks_names_what_goes_and_no_is_the_answer_in_focus(folder: LabFolder, app: CerankApp) -> None:
+    made = folder.finished(folder.started(folder.run("doomed"), 5))
+    async with app.run_test(size=NARROW) as pilot:
+        await settle(pilot)
+        await press(pilot, "d")
+        assert isinstance(app.screen, Confirm)
+        assert "doomed" in text_of(app)
+        assert "files" in text_of(app)
+        await press(pilot, "enter")
+        assert made.path.exists()
+        await press(pilot, "d", "y")
+        assert not made.path.exists()
+        assert "No runs yet" in text_of(app)
+
+
+async def test_a_run_that_a_worker_holds_is_not_deleted(folder: LabFolder, app: CerankApp) -> None:
+    folder.running(folder.started(folder.run("busy"), 5))
+    async with app.run_test(size=NARROW) as pilot:
+        await settle(pilot)
+        await press(pilot, "d")
+        assert not isinstance(app.screen, Confirm)
+        assert "stop it first" in _toasts(app)
+
+
+async def test_stopping_asks_and_leaves_the_request_in_the_run(folder: LabFolder, app: CerankApp) -> None:
+    made = folder.running(folder.started(folder.run("busy"), 5))
+    held = folder.leases[0]
+    async with app.run_test(size=WIDE) as pilot:
+        await settle(pilot)
+        await press(pilot, "s", "escape")
+        assert not made.stop.exists()
+        # the lease's owner is this very process, which the signal would end
+        made.lease.write_bytes(b"")
+        await press(pilot, "s", "y")
+        assert made.stop.exists()
+        await look(pilot)
+        assert "◑ stopping" in text_of(app)
+    held.release()
+
+
+async def test_label_and_tags_are_kept_beside_the_plan(folder: LabFolder, app: CerankApp) -> None:
+    made = folder.run("old name")
+    plan = made.plan.read_bytes()
+    async with app.run_test(size=WIDE) as pilot:
+        await settle(pilot)
+        await press(pilot, "t", *"new", "tab", *"keep #best", "enter")
+        assert "new" in text_of(app)
+        assert "#keep #best" in text_of(app)
+    assert made.plan.read_bytes() == plan
+    assert label_runs.tags_in("keep #best") == ("keep", "best")
+
+
+async def test_what_happened_is_told_in_a_toast(folder: LabFolder, app: CerankApp) -> None:
+    one, two = folder.started(folder.run("one"), 5), folder.started(folder.run("two"), 5)
+    folder.running(one)
+    folder.running(two)
+    async with app.run_test(size=WIDE) as pilot:
+        await settle(pilot)
+        folder.finished(one)
+        folder.failed(two, "a loss of nan")
+        folder.close()
+        await look(pilot)
+        assert "(one) finished" in _toasts(app)
+        assert "nDCG@10 .641" in _toasts(app)
+        assert "(two) failed: a loss of nan" in _toasts(app)
+
+
+async def test_a_lost_run_says_which_key_goes_on(folder: LabFolder, app: CerankApp) -> None:
+    folder.running(folder.started(folder.run("one"), 5))
+    async with app.run_test(size=WIDE) as pilot:
+        await settle(pilot)
+        folder.close()
+        await look(pilot)
+        assert "? lost" in text_of(app)
+        assert "r resumes it" in _toasts(app)
+
+
+async def test_quitting_says_how_many_jobs_keep_running(folder: LabFolder, app: CerankApp) -> None:
+    for label in ("one", "two"):
+        folder.running(folder.started(folder.run(label), 5))
+    folder.run("three")
+    async with app.run_test(size=NARROW) as pilot:
+        await settle(pilot)
+        await pilot.press("q")
+    assert app.return_value == "2 jobs keep running"
+
+
+async def test_the_list_is_written_as_it_is_filtered(folder: LabFolder, app: CerankApp, tmp_path: Path) -> None:
+    folder.finished(folder.started(folder.run("good"), 5))
+    folder.run("=cmd()")
+    async with app.run_test(size=WIDE) as pilot:
+        await settle(pilot)
+        await press(pilot, "slash", *"state:finished", "enter", "e")
+        (written,) = tmp_path.glob("cerank-runs-*.csv")
+        rows = written.read_text().splitlines()
+    assert len(rows) == 2
+    assert "good" in rows[1]
+
+
+async def test_a_refusal_is_a_toast_and_a_fault_goes_to_a_file(folder: LabFolder, app: CerankApp) -> None:
+    folder.finished(folder.started(folder.run("done"), 5))
+    async with app.run_test(size=WIDE) as pilot:
+        await settle(pilot)
+        await press(pilot, "r")
+        assert "it is finished" in _toasts(app)
+        app.do(lambda: 1 // 0)
+        await settle(pilot)
+        said = _toasts(app)
+        assert "ZeroDivisionError" in said
+    path = next(word for word in said.split() if word.startswith("/") and word.endswith(".txt"))
+    assert "1 // 0" in Path(path).read_text()
+    Path(path).unlink()
+
+
+async def test_help_lists_every_binding_of_the_screen(folder: LabFolder, app: CerankApp) -> None:
+    folder.run("one")
+    async with app.run_test(size=(120, 60)) as pilot:
+        await settle(pilot)
+        await press(pilot, "question_mark")
+        seen = text_of(app)
+        for binding in RunsScreen.BINDINGS:
+            assert binding.description in seen  # type: ignore[union-attr]
+        await press(pilot, "escape")
+        assert isinstance(app.screen, RunsScreen)
+
+
+def _listed(app: CerankApp) -> list:  # type: ignore[type-arg]
+    return [entry for entry, _ in app.screen.query_one(RunTable)._shown]
+
+
+def _toasts(app: CerankApp) -> str:
+    return "\n".join(toast.message for toast in app._notifications)

@@ -1,0 +1,321 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from textual import events
+from textual.widgets import DataTable, Log
+
+from cerank.core.metrics import Validation
+from cerank.files import journal
+from cerank.runs import run_store
+from cerank.runs.layout import ReadingRow
+from cerank.tui.app import CerankApp
+from cerank.tui.runs.curves_pane import CurvesPane
+from cerank.tui.runs.plot import CurvePlot
+from cerank.tui.runs.run_list_screen import RunsScreen
+from cerank.tui.runs.run_screen import RunScreen
+from tests.tui.conftest import look, press, settle, text_of
+from tests.tui.labs import LabFolder, reading
+
+WIDE, NARROW = (120, 36), (80, 24)
+
+
+def _main(app: CerankApp) -> CurvePlot:
+    return app.screen.query_one("#main", CurvePlot)
+
+
+async def test_curves_of_both_stages_stand_on_one_axis_with_the_boundary(folder: LabFolder, app: CerankApp) -> None:
+    folder.running(folder.started(folder.run("one"), 50, stage=1))
+    async with app.run_test(size=WIDE) as pilot:
+        await settle(pilot)
+        await press(pilot, "enter")
+        frame = _main(app).frame
+        assert frame.boundaries == ((0.0, "contrastive"), (50.0, "distill"))
+        assert frame.lines[0].is_faint
+        assert frame.lines[0].steps.tolist() == list(range(1, 101))
+        seen = text_of(app)
+        assert "contrastive" in seen
+        assert "┊" in seen
+        for name in ("validation nDCG@10", "learning rate", "gradient norm", "pairs/s"):
+            assert name in seen
+
+
+async def test_a_live_run_goes_on_and_a_still_one_is_left_alone(
+    folder: LabFolder, app: CerankApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = folder.running(folder.started(folder.run("one"), 10))
+    async with app.run_test(size=WIDE) as pilot:
+        await settle(pilot)
+        await press(pilot, "enter")
+        with journal.Journal(made.readings, ReadingRow) as rows:
+            rows.append(reading(0, 11, 0.5))
+        await look(pilot)
+        assert _main(app).frame.lines[0].steps.tolist()[-1] == 11
+        folder.close()
+        folder.finished(made)
+        await look(pilot)
+        read: list[int] = []
+        pane = app.screen.query_one(CurvesPane)
+        monkeypatch.setattr(pane, "_read", lambda: read.append(1))
+        await look(pilot)
+        await look(pilot)
+        assert not read
+
+
+async def test_steps_done_again_after_a_resume_stand_once(folder: LabFolder, app: CerankApp) -> None:
+    made = folder.running(folder.started(folder.run("one"), 10, validations=False))
+    with journal.Journal(made.readings, ReadingRow) as rows:
+        rows.append(reading(0, 6, 0.9, attempt=2))
+        rows.append(Validation(0, 6, {"nDCG@10": 0.5}))
+        rows.append(reading(0, 7, 0.8, attempt=2))
+    async with app.run_test(size=WIDE) as pilot:
+        await settle(pilot)
+        await press(pilot, "enter")
+        line = _main(app).frame.lines[0]
+        assert line.steps.tolist() == [1, 2, 3, 4, 5, 6, 7]
+        assert line.values.tolist()[-2:] == [0.9, 0.8]
+
+
+async def test_keys_change_smoothing_axis_window_and_plot(folder: LabFolder, app: CerankApp) -> None:
+    folder.finished(folder.started(folder.run("one"), 50, stage=1))
+    async with app.run_test(size=NARROW) as pilot:
+        await settle(pilot)
+        await press(pilot, "enter")
+        assert "smoothed 0.9" in text_of(app)
+        await press(pilot, "right_square_bracket")
+        assert "smoothed 0.95" in text_of(app)
+        for _ in range(6):
+            await press(pilot, "left_square_bracket")
+        assert "raw" in text_of(app)
+        await press(pilot, "L")
+        assert _main(app).frame.is_log
+        await press(pilot, "plus")
+        assert _main(app).frame.window == (0.5, 1.0)
+        await press(pilot, "left")
+        assert _main(app).frame.window == (0.375, 0.875)
+        await press(pilot, "minus", "minus")
+        assert _main(app).frame.window == (0.0, 1.0)
+        await press(pilot, "plus", "0")
+        assert _main(app).frame.window == (0.0, 1.0)
+        await press(pilot, "p")
+        assert "validation nDCG@10" in text_of(app)
+        await press(pilot, "P", "P")
+        assert "pairs/s" in text_of(app)
+
+
+async def test_marked_runs_are_drawn_over_each_other_with_letters(folder: LabFolder, app: CerankApp) -> None:
+    for label in ("one", "two"):
+        folder.finished(folder.started(folder.run(label), 20))
+    async with app.run_test(size=WIDE) as pilot:
+        await settle(pilot)
+        await press(pilot, "space", "space", "enter")
+        seen = text_of(app)
+        assert "a glad-ferret (one)" in seen
+        assert "b happy-dove (two)" in seen
+        assert {line.key for line in _main(app).frame.lines} == {"", "a", "b"}
+        assert len({line.color for line in _main(app).frame.lines}) == 2
+
+
+async def test_the_log_is_followed_and_searched(folder: LabFolder, app: CerankApp) -> None:
+    made = folder.running(folder.started(folder.run("one"), 5))
+    made.log.write_bytes(b"alpha\nbeta\n")
+    async with app.run_test(size=NARROW) as pilot:
+        await settle(pilot)
+        await press(pilot, "enter", "3")
+        log = app.screen.query_one(Log)
+        assert list(log.lines)[-2:] == ["alpha", "beta"]
+        with made.log.open("ab") as file:
+            file.write(b"gamma alpha\nhalf a li")
+        await look(pilot)
+        assert list(log.lines)[-1] == "gamma alpha"
+        await press(pilot, "slash", *"ALPHA", "enter", "f")
+        assert list(log.lines) == ["alpha", "gamma alpha"]
+        assert "1 of 2 matching lines, 2 left out" in text_of(app)
+        await press(pilot, "escape")
+        assert len(log.lines) == 4
+        await press(pilot, "escape")
+        assert isinstance(app.screen, RunsScreen)
+
+
+async def test_n_goes_from_match_to_match_and_each_is_set_off(folder: LabFolder, app: CerankApp) -> None:
+    made = folder.started(folder.run("one"), 5)
+    made.log.write_text("".join(f"line {at}{' with an Error' if at % 30 == 0 else ''}\n" for at in range(1, 121)))
+    async with app.run_test(size=NARROW) as pilot:
+        await settle(pilot)
+        await press(pilot, "enter", "3", "slash", *"error")
+        assert "4 matching lines" in text_of(app)
+        await press(pilot, "enter")
+        log = app.screen.query_one(Log)
+        places = []
+        for key in ("n", "n", "n", "n", "N"):
+            await press(pilot, key)
+            places.append(text_of(app).partition(" of 4 matching")[0].split()[-1])
+            here = [strip for strip in log.screen._compositor.render_strips(app.screen.size) if "Error" in strip.text]
+            set_off = [piece for strip in here for piece in strip if piece.style and piece.text == "Error"]
+            assert sum(bool(piece.style and piece.style.reverse) for piece in set_off) == 1
+            assert log.line_count == 121
+        assert [int(later) % 4 for later in places[1:4]] == [(int(one) + 1) % 4 for one in places[:3]]
+        assert places[4] == places[2]
+        assert isinstance(app.screen, RunScreen)
+        await press(pilot, "escape", "n")
+        assert not isinstance(app.screen, RunScreen)  # without a search it is the screen's key for a new run
+
+
+async def test_a_bar_of_progress_leaves_its_last_state_in_the_log(folder: LabFolder, app: CerankApp) -> None:
+    made = folder.started(folder.run("one"), 5)
+    made.log.write_bytes(b"\rLoading:  0%\rLoading: 100%\ndone\r\n")
+    async with app.run_test(size=NARROW) as pilot:
+        await settle(pilot)
+        await press(pilot, "enter", "3")
+        assert list(app.screen.query_one(Log).lines)[-2:] == ["Loading: 100%", "done"]
+
+
+async def test_the_plan_shows_what_differs_from_a_marked_run(folder: LabFolder, app: CerankApp) -> None:
+    folder.run("one")
+    folder.run("two", seed=7)
+    async with app.run_test(size=WIDE) as pilot:
+        await settle(pilot)
+        await press(pilot, "space", "enter", "2")
+        assert "1 setting different from" in text_of(app)
+        table = app.screen.query_one("#differences", DataTable)
+        assert [str(cell) for cell in table.get_row_at(0)] == ["seed", "42", "7"]
+        assert "chain = " in text_of(app)
+
+
+async def test_the_results_are_the_stages_against_the_first_stage(folder: LabFolder, app: CerankApp) -> None:
+    folder.finished(folder.started(folder.run("one"), 5))
+    async with app.run_test(size=WIDE) as pilot:
+        await settle(pilot)
+        await press(pilot, "enter", "4")
+        seen = text_of(app)
+        assert "first-stage" in seen
+        assert "distill" in seen
+        assert "the chance of any false verdict" in seen
+
+
+@pytest.mark.parametrize("tab", ["4", "5"])
+async def test_a_run_without_rankings_says_that_they_come(folder: LabFolder, app: CerankApp, tab: str) -> None:
+    folder.started(folder.run("one"), 5)
+    async with app.run_test(size=NARROW) as pilot:
+        await settle(pilot)
+        await press(pilot, "enter", tab)
+        assert "nothing of it has been re-ranked" in text_of(app)
+
+
+async def test_rankings_show_where_each_document_went(folder: LabFolder, app: CerankApp, tmp_path: Path) -> None:
+    folder.finished(folder.started(folder.run("one", test=[str(_collection(tmp_path))]), 5))
+    async with app.run_test(size=WIDE) as pilot:
+        await settle(pilot)
+        await press(pilot, "enter", "5")
+        table = app.screen.query_one("#documents", DataTable)
+        rows = [[str(cell) for cell in table.get_row_at(place)] for place in range(table.row_count)]
+        assert rows[0] == ["1", "3", "↑2", "2", "d3", "the third text"]
+        assert rows[1] == ["2", "1", "↓1", "0", "d1", "the first text"]
+        assert rows[2][:5] == ["3", "2", "↓1", "-", "d2"]
+        assert "who is there" in text_of(app)
+
+
+async def test_rankings_stand_without_their_texts(folder: LabFolder, app: CerankApp, tmp_path: Path) -> None:
+    collection = _collection(tmp_path)
+    folder.finished(folder.started(folder.run("one", test=[str(collection)]), 5))
+    collection.rename(tmp_path / "elsewhere")
+    async with app.run_test(size=WIDE) as pilot:
+        await settle(pilot)
+        await press(pilot, "enter", "5")
+        assert app.screen.query_one("#documents", DataTable).row_count == 3
+
+
+async def test_the_machine_is_sampled_only_while_it_is_shown(folder: LabFolder, app: CerankApp) -> None:
+    folder.running(folder.started(folder.run("one"), 5))
+    async with app.run_test(size=WIDE) as pilot:
+        await settle(pilot)
+        await press(pilot, "enter", "6")
+        seen = text_of(app)
+        assert "CPU" in seen
+        assert "memory" in seen
+        assert "free where the lab is" in seen
+        pane = app.screen.query_one("#tab-6")
+        count = len(pane._samples)  # type: ignore[attr-defined]
+        await press(pilot, "1")
+        await look(pilot)
+        assert len(pane._samples) == count  # type: ignore[attr-defined]
+
+
+async def test_a_run_that_is_deleted_elsewhere_closes_its_screen(folder: LabFolder, app: CerankApp) -> None:
+    made = folder.started(folder.run("one"), 5)
+    async with app.run_test(size=WIDE) as pilot:
+        await settle(pilot)
+        await press(pilot, "enter")
+        run_store.remove(made)
+        await look(pilot)
+        assert isinstance(app.screen, RunsScreen)
+        assert "No runs yet" in text_of(app)
+
+
+async def test_the_next_run_is_a_key_away_and_each_tab_follows(folder: LabFolder, app: CerankApp) -> None:
+    for label in ("one", "two"):
+        folder.finished(folder.started(folder.run(label), 5)).log.write_text(f"words of {label}\n")
+    async with app.run_test(size=NARROW) as pilot:
+        await settle(pilot)
+        await press(pilot, "enter", "3")
+        assert "words of two" in text_of(app)
+        await press(pilot, "greater_than_sign")
+        assert "words of one" in text_of(app)
+        assert "words of two" not in text_of(app)
+        await press(pilot, "1", "2", "4", "5", "6")
+        assert "one" in text_of(app)
+
+
+async def test_what_a_tab_shows_is_written_to_a_file(folder: LabFolder, app: CerankApp, tmp_path: Path) -> None:
+    made = folder.finished(folder.started(folder.run("one"), 5))
+    made.log.write_text("said\n")
+    async with app.run_test(size=NARROW) as pilot:
+        await settle(pilot)
+        await press(pilot, "enter", "e", "2", "e", "3", "e", "4", "e", "5", "e")
+    readings = (tmp_path / f"{made.name}-readings.csv").read_text().splitlines()
+    assert readings[0] == '"step","loss","learning rate","gradient norm","pairs/s"'
+    assert len(readings) == 6
+    assert "fingerprint" in (tmp_path / f"{made.name}-plan.toml").read_text()
+    assert "said" in (tmp_path / f"{made.name}-log.txt").read_text()
+    assert "tabular" in (tmp_path / f"{made.name}.tex").read_text()
+    assert "d3" in (tmp_path / f"{made.name}-query.csv").read_text()
+
+
+async def test_at_80_columns_the_run_has_the_screen_to_itself(folder: LabFolder, app: CerankApp) -> None:
+    folder.finished(folder.started(folder.run("one"), 5))
+    async with app.run_test(size=NARROW) as pilot:
+        await settle(pilot)
+        await press(pilot, "enter")
+        assert isinstance(app.screen, RunScreen)
+        assert not app.screen.query_one("#beside").display
+        assert _main(app).size.height >= 16
+        await pilot.resize_terminal(120, 36)
+        await settle(pilot)
+        assert app.screen.query_one("#beside").display
+
+
+def _collection(path: Path) -> Path:
+    where = path / "collection"
+    where.mkdir()
+    texts = {"d1": "the first text", "d2": "the second text", "d3": "the third text", "d4": "the fourth text"}
+    (where / "corpus.jsonl").write_text(
+        "".join(f'{{"_id": "{doc}", "text": "{text}"}}\n' for doc, text in texts.items())
+    )
+    (where / "queries.jsonl").write_text('{"_id": "q1", "text": "who is there"}\n{"_id": "q2", "text": "and where"}\n')
+    (where / "qrels").mkdir()
+    (where / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq1\td3\t2\nq2\td4\t1\n")
+    return where
+
+
+async def test_keys_pressed_faster_than_the_screen_opens_do_no_harm(folder: LabFolder, app: CerankApp) -> None:
+    for label in ("one", "two"):
+        folder.finished(folder.started(folder.run(label), 5))
+    async with app.run_test(size=WIDE) as pilot:
+        await settle(pilot)
+        for keys in (("enter", "6", "3", "greater_than_sign", "5"), ("escape", "enter", "4", "space", "escape", "d")):
+            for key in keys:
+                app.post_message(events.Key(key, None))
+        await settle(pilot)
+        await look(pilot)
+        assert app.is_running

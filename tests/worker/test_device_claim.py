@@ -1,0 +1,56 @@
+"""A worker holds its device among all labs of the machine, or waits for it and says so."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cerank.machine import device_locks
+from cerank.runs.layout import RunFolder
+from cerank.worker import device_claim
+from tests.scheduler.conftest import plan_for
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
+    monkeypatch.setenv(device_locks.FOLDER, str(tmp_path / "devices"))
+    monkeypatch.setenv(device_locks.DEVICE, "GPU-1")
+    monkeypatch.setattr(device_claim, "_LOOK_EVERY", 0.0)
+    return RunFolder(tmp_path / "lab" / "runs" / "own")
+
+
+def test_a_run_waits_for_a_gpu_of_another_lab_and_holds_it_then(run: RunFolder, tmp_path: Path) -> None:
+    other = device_locks.take("GPU-1", tmp_path / "other", "theirs")
+    assert isinstance(other, device_locks.Hold)
+    told: list[str] = []
+    with device_claim.held(plan_for("cuda"), run, told.append, other.release):
+        assert str(device_locks.holder("GPU-1")) == f"own in {run.lab}"
+    assert told == [f"cuda is used by theirs in {tmp_path}/other"]
+    assert device_locks.holder("GPU-1") is None
+
+
+def test_a_stop_request_is_heard_while_it_waits(run: RunFolder, tmp_path: Path) -> None:
+    other = device_locks.take("GPU-1", tmp_path / "other", "theirs")
+    assert isinstance(other, device_locks.Hold)
+
+    def pause() -> None:
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError), device_claim.held(plan_for("cuda"), run, lambda _: None, pause):
+        raise AssertionError
+    other.release()
+
+
+@pytest.mark.parametrize(("kind", "lab"), [("cuda", "lab"), ("cpu", "other")])
+def test_it_does_not_wait_within_its_lab_nor_for_a_cpu(kind: str, lab: str, run: RunFolder, tmp_path: Path) -> None:
+    other = device_locks.take("GPU-1", tmp_path / lab, "theirs")
+    assert isinstance(other, device_locks.Hold)
+    with device_claim.held(plan_for(kind), run, _never, _never):
+        pass
+    assert str(device_locks.holder("GPU-1")) == f"theirs in {tmp_path / lab}"
+    other.release()
+
+
+def _never(*_: object) -> None:
+    raise AssertionError

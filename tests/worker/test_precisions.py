@@ -1,0 +1,56 @@
+"""What "auto" came to is written down once, and a resumed run computes in it whatever the machine is by then."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import msgspec
+import torch
+
+from cerank.kernels import processor
+from cerank.planning.inputs import opened
+from cerank.planning.workload import counted
+from cerank.worker import estimate_duration, precisions
+from cerank.worker.run_log import Notes
+from tests.worker.small import small_plan, small_run
+
+
+def automatic(tmp_path):
+    plan, settings = small_plan(tmp_path)
+    stages = {name: msgspec.structs.replace(stage, precision="auto") for name, stage in plan.recipe.stages.items()}
+    plan = msgspec.structs.replace(plan, recipe=msgspec.structs.replace(plan.recipe, stages=stages))
+    return plan, small_run(tmp_path, plan, settings)
+
+
+def test_a_resumed_run_keeps_the_precision_it_began_in(tmp_path, monkeypatch):
+    plan, run = automatic(tmp_path)
+    notes = Notes(run, 1, lambda: datetime(2026, 1, 1, tzinfo=UTC))
+    monkeypatch.setattr("cerank.models.forward_pass.bf16_pays", lambda: True)
+    assert set(precisions.chosen(plan, run, notes).values()) == {"bf16"}
+    monkeypatch.setattr("cerank.models.forward_pass.bf16_pays", lambda: False)
+    monkeypatch.setattr(processor, "multiplies_bf16", lambda: False)
+    assert set(precisions.chosen(plan, run, notes).values()) == {"bf16"}
+    notes.close()
+    events = run.events.read_text()
+    assert events.count("precision chosen") == 2
+    assert "imitates bf16" in events
+
+
+def test_what_comes_later_in_a_run_is_not_taken_for_done_when_something_before_it_begins(tmp_path):
+    plan, _ = automatic(tmp_path)
+    work = counted(plan.recipe, dict.fromkeys(opened(plan.recipe, tmp_path / "cache"), 10))
+    parts = estimate_duration._parts(tuple(msgspec.structs.replace(part, minutes=1.0) for part in work))
+    assert [part.order for part in parts] == sorted(part.order for part in parts)
+    (last,) = [part for part in parts if part.phase == "re-rank" and part.detail.startswith("contrastive")]
+    later = [part for part in parts if part.detail.startswith("distill")]
+    assert all(part.order > last.order for part in later)
+
+
+def test_measuring_the_machine_leaves_random_states_as_they_were(tmp_path):
+    plan, _ = automatic(tmp_path)
+    torch.manual_seed(3)
+    before = torch.random.get_rng_state()
+    found = estimate_duration.measured(plan, opened(plan.recipe, tmp_path / "cache"))
+    assert torch.equal(before, torch.random.get_rng_state())
+    assert set(found) == {"contrastive", "distill"}
+    assert all(pace.train > 0 and pace.score > 0 for pace in found.values())

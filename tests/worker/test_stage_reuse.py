@@ -1,0 +1,142 @@
+"""A stage that another run of the lab has trained is taken over: the same bits, its curve, and where it came from."""
+
+from __future__ import annotations
+
+import shutil
+
+import msgspec
+import pytest
+
+from cerank.core.metrics import Event
+from cerank.files import disk, journal, json_records, manifests
+from cerank.planning.stage_keys import expected, identities
+from cerank.runs.records import Adopted, Attempt, Precisions
+from tests.worker.test_whole_runs import forked, rows_of
+
+from .small import bits_of, small_plan, small_run
+
+
+def replaced(plan, **recipe):
+    return msgspec.structs.replace(plan, recipe=msgspec.structs.replace(plan.recipe, **recipe))
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    """A lab with a finished run of two stages, and the plan of one that shares its first."""
+    plan, settings = small_plan(tmp_path_factory.mktemp("lab"))
+    donor = small_run(settings.lab, plan, settings)
+    assert forked(donor) == (1, 0), donor.log.read_text()
+    alone = msgspec.structs.replace(replaced(plan, chain=("contrastive",)), shares=True)
+    return donor, alone, settings
+
+
+def events_of(run):
+    return journal.rows(run.events, Event)[0]
+
+
+def test_stages_are_one_training_where_what_came_before_is_the_same(lab):
+    _, alone, _ = lab
+    whole = replaced(alone, chain=("contrastive", "distill"))
+    turned = replaced(alone, chain=("distill", "contrastive"))
+    assert identities(alone)[0] == identities(whole)[0]
+    assert len({*identities(whole), *identities(turned)}) == 4
+    assert identities(replaced(alone, seed=1))[0] != identities(alone)[0]
+    other = msgspec.structs.replace(alone.recipe.stages["contrastive"], learning_rate=2e-3)
+    assert identities(replaced(alone, stages={"contrastive": other}))[0] != identities(alone)[0]
+    assert expected(alone.recipe, 0) == expected(whole.recipe, 0) != expected(whole.recipe, 1)
+
+
+def test_tests_and_measures_do_not_tell_trainings_apart_and_inputs_do(lab):
+    _, alone, _ = lab
+    data = msgspec.structs.replace(alone.recipe.data, depth=3)
+    assert identities(replaced(alone, data=data)) == identities(alone)
+    changed = tuple(
+        msgspec.structs.replace(one, sha256="0" * 64) if one.role == "base" else one for one in alone.inputs
+    )
+    assert identities(msgspec.structs.replace(alone, inputs=changed)) != identities(alone)
+
+
+def test_a_shared_stage_is_taken_over_with_the_bits_that_training_would_have_given(lab):
+    donor, alone, settings = lab
+    taken = small_run(settings.lab, alone, settings, second=10)
+    assert forked(taken) == (1, 0), taken.log.read_text()
+    apart = small_run(settings.lab, msgspec.structs.replace(alone, shares=False), settings, second=11)
+    assert forked(apart) == (1, 0), apart.log.read_text()
+
+    def wanted(run):
+        return {
+            path: data for path, data in bits_of(run).items() if "checkpoints" not in path and "adopted" not in path
+        }
+
+    assert wanted(taken) == wanted(apart)
+    assert rows_of(taken) == rows_of(apart)
+    adoption = json_records.load(taken.adopted(0, "contrastive"), Adopted)
+    assert adoption.run == donor.name
+    assert adoption.identity == identities(alone)[0]
+    assert adoption.sha256 == disk.sha256_file(taken.final(0, "contrastive") / manifests.MANIFEST)
+    manifests.verify_sealed(taken.final(0, "contrastive"))
+    assert not apart.adopted(0, "contrastive").exists()
+    kinds = [event.kind for event in events_of(taken)]
+    assert {"stage adopted", "rankings adopted", "groups counted", "stage finished"} <= set(kinds)
+    assert not taken.checkpoint_steps(0, "contrastive")
+
+
+def test_a_run_that_does_not_share_trains_for_itself_and_a_damaged_model_is_no_donor(lab, tmp_path):
+    donor, alone, settings = lab
+    elsewhere = msgspec.structs.replace(settings, lab=tmp_path / "lab")
+    copy = elsewhere.lab / "runs" / donor.name
+    shutil.copytree(donor.path, copy)
+    weights = copy / "stages" / "1-contrastive" / "final" / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(bytes(data))
+    run = small_run(elsewhere.lab, alone, elsewhere)
+    assert forked(run) == (1, 0), run.log.read_text()
+    assert not run.adopted(0, "contrastive").exists()
+    assert [event.text for event in events_of(run) if event.kind == "stage not adopted"]
+    assert run.checkpoint_steps(0, "contrastive")
+
+
+def test_a_model_of_another_torch_is_no_donor(lab, tmp_path):
+    donor, alone, settings = lab
+    elsewhere = msgspec.structs.replace(settings, lab=tmp_path / "lab")
+    copy = type(donor)(elsewhere.lab / "runs" / donor.name)
+    shutil.copytree(donor.path, copy.path)
+    attempt = json_records.load(copy.attempt(1), Attempt)
+    json_records.save(copy.attempt(1), msgspec.structs.replace(attempt, versions={**attempt.versions, "torch": "1.0"}))
+    run = small_run(elsewhere.lab, alone, elsewhere)
+    assert forked(run) == (1, 0), run.log.read_text()
+    assert not run.adopted(0, "contrastive").exists()
+    assert any("torch 1.0, here" in event.text for event in events_of(run))
+
+
+def test_a_kill_during_the_taking_over_changes_nothing(lab):
+    _, alone, settings = lab
+    run = small_run(settings.lab, alone, settings, second=20)
+    attempts, code = forked(run, seed=3, kills=6, longest=0.6)
+    assert code == 0, run.log.read_text()
+    assert json_records.load(run.adopted(0, "contrastive"), Adopted).identity == identities(alone)[0]
+    calm = small_run(settings.lab, alone, settings, second=21)
+    assert forked(calm) == (1, 0)
+    assert rows_of(run) == rows_of(calm)
+    kinds = [(event.kind, event.text) for event in events_of(run) if event.kind == "groups counted"]
+    assert len(kinds) == 1, attempts
+
+
+def test_a_model_that_auto_computed_in_another_precision_is_no_donor(lab, tmp_path):
+    _, alone, settings = lab
+    elsewhere = msgspec.structs.replace(settings, lab=tmp_path / "lab")
+    auto = msgspec.structs.replace(alone.recipe.stages["contrastive"], precision="auto")
+    plan = replaced(alone, stages={"contrastive": auto})
+    first = small_run(elsewhere.lab, plan, elsewhere)
+    assert forked(first) == (1, 0), first.log.read_text()
+    kept = json_records.load(first.precisions, Precisions).chosen["contrastive"]
+    again = small_run(elsewhere.lab, plan, elsewhere, second=10)
+    assert forked(again) == (1, 0), again.log.read_text()
+    assert json_records.load(again.adopted(0, "contrastive"), Adopted).run == first.name
+    shutil.rmtree(again.path)
+    json_records.save(first.precisions, Precisions({"contrastive": "bf16" if kept == "fp32" else "fp32"}))
+    other = small_run(elsewhere.lab, plan, elsewhere, second=20)
+    assert forked(other) == (1, 0), other.log.read_text()
+    assert not other.adopted(0, "contrastive").exists()
+    assert any("precision of contrastive" in event.text for event in events_of(other))

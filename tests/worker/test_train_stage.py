@@ -1,0 +1,193 @@
+"""What a stage says of itself: its loss on validation queries, its facts, what was shared, how its rankings are."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from datetime import UTC, datetime
+
+import pytest
+
+from cerank.app import plans
+from cerank.cli import table_columns
+from cerank.core.metrics import Event, Validation
+from cerank.datasets.query_overlaps import Shared
+from cerank.errors import UsageError
+from cerank.files import journal, json_records
+from cerank.inference.rerank import Scorer
+from cerank.training import stage_summary
+from cerank.training.stage_summary import RankingFacts
+from cerank.trec.text_io import read_run
+from cerank.worker.heartbeat import Beat
+from cerank.worker.run_inputs import Sources
+from cerank.worker.run_log import Notes
+from cerank.worker.stop_request import StopFlag
+from cerank.worker.train_stage import Desk, StageWork
+from tests.worker.test_whole_runs import forked, rows_of
+
+from .small import STAGE, small_plan, small_run
+
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
+CONTRASTIVE = {**STAGE, "validation_loss": "yes", "truncation": "longest_first", "in_batch": 2}
+DISTILL = {**STAGE, "loss": "ranknet", "source": "teacher", "teacher": "oracle", "mean_over": "pairs", "keep": "last"}
+DISTILL |= {"validation_measure": "loss", "max_document_length": 12, "steps": 20}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("stages")
+    data = str(folder / "data")
+    parts = {"train": f"{data}[:50%]", "validation": f"{data}[50%:70%]", "test": [f"{data}[70%:]"]}
+    plan, settings = small_plan(
+        folder,
+        data={**parts, "first_stages": ["bm25", "oracle"], "depth": 8},
+        stages={"contrastive": CONTRASTIVE, "distill": DISTILL},
+    )
+    run = small_run(folder, plan, settings)
+    assert forked(run) == (1, 0), run.log.read_text()
+    return run, plan
+
+
+def test_a_validation_shows_the_stages_own_loss_beside_the_measures(finished):
+    run, _ = finished
+    rows = [row for row in rows_of(run) if isinstance(row, Validation)]
+    assert [(row.stage, row.step) for row in rows] == [(0, 10), (0, 20), (0, 30), (1, 10), (1, 20)]
+    assert all(set(row.measures) == {"nDCG@10", "RR@10", "loss"} for row in rows)
+    assert all(math.isfinite(row.measures["loss"]) and row.measures["loss"] > 0 for row in rows)
+
+
+def test_what_a_stage_draws_from_ends_at_its_window_however_deep_another_part_of_the_recipe_looks(tmp_path):
+    contrastive = {**STAGE, "window": [1, 4], "positives": 2, "positives_by": "top", "first_stage": "oracle"}
+    deeper = {**contrastive, "window": [1, 10]}
+    supplies, seen = [], []
+    for name, stages in (("one", {"contrastive": contrastive}), ("two", {"contrastive": contrastive, "more": deeper})):
+        plan, settings = small_plan(tmp_path / name, chain=list(stages), stages=stages)
+        run = small_run(settings.lab, plan, settings)
+        with contextlib.closing(Notes(run, 1, lambda: NOW)) as notes:
+            beat = Beat(tmp_path / "beat.json", 1, lambda: NOW)
+            desk = Desk(plan, run, Sources(plan, run, notes, beat), notes, beat, StopFlag(run.stop))
+            sampler = StageWork(desk, 0)._sampler()
+        supplies.append(sampler.supply)
+        seen.append([sampler.groups(step) for step in range(1, 6)])
+    assert supplies[0].unretrieved_positives > 0
+    assert supplies[0] == supplies[1]
+    assert seen[0] == seen[1]
+
+
+def test_the_checkpoint_of_the_smallest_validation_loss_is_the_best(finished):
+    run, _ = finished
+    losses = {row.step: row.measures["loss"] for row in rows_of(run) if isinstance(row, Validation) and row.stage == 1}
+    found = stage_summary.read(run.final(1, "distill"))
+    assert (found.measure, found.best, found.best_step) == ("loss", min(losses.values()), min(losses, key=losses.get))
+    assert (found.kept, found.steps) == (20, 20)  # keep = "last"
+
+
+def test_the_validation_loss_of_a_distillation_is_by_the_teachers_order_over_all_pairs(finished):
+    run, plan = finished
+    row = [row for row in rows_of(run) if isinstance(row, Validation)][-1]
+    teacher = read_run(run.teacher("distill")).ranking
+    scorer = Scorer.load(run.final(1, "distill"))
+    from cerank.datasets.open_datasets import open_dataset
+
+    data = open_dataset(plan.recipe.data.validation, run.path)
+    lists = {query: teacher[query] for query in data.queries}
+    terms = []
+    assert len(lists) == 8
+    # groups are 4 of 10 documents, drawn by seed: every pair of the list bounds them, and the mean is near
+    for query, docs in lists.items():
+        scores = scorer.score([(data.queries[query], data.documents.text(doc)) for doc in docs])
+        terms += [
+            math.log1p(math.exp(scores[j] - scores[i])) for i in range(len(docs)) for j in range(i + 1, len(docs))
+        ]
+    assert row.measures["loss"] == pytest.approx(sum(terms) / len(terms), rel=0.25)
+
+
+def test_a_stages_facts_are_its_supply_its_repairs_and_how_far_its_weights_moved(finished):
+    run, _ = finished
+    first, second = (
+        stage_summary.read(run.final(index, name)) for index, name in enumerate(("contrastive", "distill"))
+    )
+    assert (first.supply.queries, first.supply.usable, first.lists) == (20, 20, 0)
+    assert (second.lists, second.repairs.mended, second.validation.usable) == (40, 0, 8)
+    for found in (first, second):
+        assert 1e-3 < found.drift.norm < 1
+        assert 0.5 < found.drift.changed <= 1
+        assert not found.drift.is_still
+
+
+def test_what_parts_share_is_told_once_and_kept(finished):
+    run, _ = finished
+    shared = json_records.load(run.overlaps, Shared).overlaps
+    told = [event.text for event in journal.read(run.events, Event) if event.kind == "queries shared"]
+    assert told == [str(overlap) for overlap in shared]
+    assert all(overlap.by_id == 0 for overlap in shared)
+
+
+def test_first_stage_and_models_are_measured_at_one_depth_and_ties_are_on_record(finished):
+    run, plan = finished
+    (test,) = plan.recipe.data.test
+    for first in plan.recipe.data.first_stages:
+        found = [
+            json_records.load(run.ranking_facts(system, test, first), RankingFacts)
+            for system in ("first-stage", "contrastive", "distill")
+        ]
+        assert len({(one.queries, one.shallowest, one.deepest) for one in found}) == 1
+        assert found[0].deepest <= plan.recipe.data.depth
+        assert all(0 <= one.tied <= 1 for one in found)
+
+
+def test_show_tells_stages_rankings_and_shared_queries(finished):
+    run, plan = finished
+    assert [row[0] for row in table_columns.stages(run, plan).rows] == ["contrastive", "distill"]
+    assert len(table_columns.rankings(run, plan).rows) == 6
+    assert table_columns.shared(json_records.load(run.overlaps, Shared).overlaps).name == "shared_queries"
+
+
+def test_a_checkpoint_scores_with_the_lengths_its_stage_had(finished):
+    run, _ = finished
+    from cerank.models.cross_encoder import Mark
+
+    marks = [Mark(run.final(0, "contrastive")), Mark(run.final(1, "distill"))]
+    assert [(mark.truncation, mark.max_document_length) for mark in marks] == [("longest_first", 0), ("document", 12)]
+
+
+@pytest.fixture(scope="module")
+def still(tmp_path_factory):
+    """A run at the paper's rate of its second stage, forced."""
+    folder = tmp_path_factory.mktemp("still")
+    plan, settings = small_plan(
+        folder,
+        chain=["contrastive"],
+        force=["learning_rate", "shared_queries"],
+        stages={"contrastive": {**STAGE, "steps": 3, "validate_every": 0, "learning_rate": 6e-12}},
+    )
+    run = small_run(folder, plan, settings)
+    assert forked(run) == (1, 0), run.log.read_text()
+    return run, plan
+
+
+def test_a_stage_that_moved_nothing_is_warned_of_and_shown(still):
+    run, plan = still
+    (text,) = [event.text for event in journal.read(run.events, Event) if event.kind == "stage moved nothing"]
+    assert text.startswith("contrastive: the weights moved by ")
+    assert "a learning rate of 6e-12 over 3 steps" in text
+    assert stage_summary.read(run.final(0, "contrastive")).drift.is_still
+    assert "hardly moved the model: contrastive" in table_columns.stages(run, plan).notes
+
+
+def test_a_validation_loss_that_a_teacher_cannot_give_is_refused_when_a_run_is_planned(tmp_path):
+    with pytest.raises(UsageError, match="the teacher ranks documents of"):  # small runs validate on another collection
+        small_plan(tmp_path / "one", chain=["distill"], stages={"distill": DISTILL})
+    data, some = str(tmp_path / "two" / "data"), tmp_path / "some.run"
+    some.write_text("".join(f"q0 Q0 d{at} {at} {9 - at} t\n" for at in range(9)))
+    parts = {"train": f"{data}[:50%]", "validation": f"{data}[50%:70%]", "test": [f"{data}[70%:]"]}
+    stage = {**DISTILL, "teacher": str(some)}
+    with pytest.raises(UsageError, match="the teacher ranks none of the 8 queries"):
+        small_plan(tmp_path / "two", chain=["distill"], data=parts, stages={"distill": stage})
+
+
+def test_the_work_counts_in_batch_negatives_and_the_groups_of_a_validation_loss(finished):
+    _, plan = finished
+    work = {part.part: part.pairs for part in plans.work_of(plan)}
+    assert work["train contrastive"] == 30 * 2 * (4 + 2)
+    assert work["validate contrastive"] == 3 * 8 * (5 + 4)
