@@ -410,6 +410,8 @@ def _row(draft: _Draft, judgment: Judgment, margin: Margin | None, terms: Terms)
             rounds=terms.rounds,
         )
     alone = verdicts.cut(*draft.test.interval(round(1 - terms.confidence, 12)), draft.limits)
+    if draft.is_identical:
+        alone = (0.0, 0.0)  # nothing was tested, and nothing is uncertain
     return Row(
         condition=at_left.condition,
         measure=draft.measure,
