@@ -157,7 +157,7 @@ def _absolute(name: str) -> str:
 
 def _margins_checked(given: Mapping[str, float], measures: Sequence[str]) -> dict[str, float]:
     """The margins under their measures' canonical names."""
-    from cerank.evaluation.measures import canonical
+    from cerank.evaluation.measures import canonical, limits
 
     where = "evaluate.margins"
     found: dict[str, float] = {}
@@ -166,6 +166,12 @@ def _margins_checked(given: Mapping[str, float], measures: Sequence[str]) -> dic
         if measure not in measures:
             hint = f"{nearest(measure, measures)}; add it to evaluate.measures or take its margin away"
             raise RecipeError(f"{name}: a margin for a measure that is not evaluated", where=where, hint=hint)
+        if (span := limits(measure)) is not None and value >= span[1] - span[0]:
+            raise RecipeError(
+                f"{name}: a margin of {value:g} calls any two systems equivalent",
+                where=where,
+                hint=f"{measure} spans {span[1] - span[0]:g}; name a difference that would not matter, such as .02",
+            )
         if found.get(measure, value) != value:
             raise RecipeError(f"{name}: {measure} has another margin under another name", where=where)
         found[measure] = value

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from cerank.app import estimates
 from cerank.app.run_views.display import GLYPHS, clock
 from cerank.cli.output import Column, Table, form_of, is_for_machines, rounded, say
@@ -17,7 +19,7 @@ from cerank.runs.run_store import Row
 from cerank.text.safe_text import counted, shown
 
 if TYPE_CHECKING:
-    from cerank.app.comparison.power_analysis import Case
+    from cerank.app.comparison.power_analysis import Case, Expected
     from cerank.app.comparison.run_answer import Told
     from cerank.app.plans import Work
     from cerank.datasets.open_datasets import DatasetDescription
@@ -252,6 +254,7 @@ def results(told: Told, form: str = "") -> list[Table]:
         if form_of(form) == "table"
         else [export_comparison.readable(told.found)]
     )
+    shown[-1] = msgspec.structs.replace(shown[-1], notes=(*shown[-1].notes, *told.spreads))
     return [*shown, cost]
 
 
@@ -281,9 +284,9 @@ def outlooks(cases: Sequence[Case], form: str = "") -> Table:
         *(Column(name, name.replace("_", " ")) for name in ("dataset", "first_stage", "left", "right", "measure")),
         Column("queries", "queries", "number", 0),
         Column("sd", "sd", "number"),
-        Column("spread", "sd is"),
+        Column("spread", "source of the sd"),
         Column("tests", "tests", "number", 0),
-        Column("alpha", "alpha each", "number"),
+        Column("alpha", "level of each test", "number"),
         Column("power", "power", "percent"),
         Column("smallest_difference", "smallest difference", "number"),
         Column("smallest_margin", "smallest margin", "number"),
@@ -293,13 +296,13 @@ def outlooks(cases: Sequence[Case], form: str = "") -> Table:
         Column("margin", "margin", "number"),
         Column("power_for_margin", "power for margin", "percent"),
         Column("queries_for_margin", "queries for margin", "number", 0),
-        Column("can_show", "can show it"),
+        Column("can_show", "enough queries for the margin?"),
     )
     keys = [column.key for column in columns]
     rows = [tuple(getattr(case if hasattr(case, key) else case.outlook, key) for key in keys) for case in cases]
     notes = (
-        "smallest difference: a true one that is seen with this power; smallest margin: within which equivalence is "
-        "shown with this power where the true difference is 0",
+        "smallest difference: what must truly be there to come out significant in so many cases; smallest margin: how "
+        "narrow equivalence can be claimed in so many cases if both are truly equal",
         *sentences(cases),
     )
     if is_for_machines(form):
@@ -309,6 +312,38 @@ def outlooks(cases: Sequence[Case], form: str = "") -> Table:
     body = tuple((columns[at].heading, *(rounded(row[at], columns[at]) for row in rows)) for at in told)
     heads = (Column("figure", "what"), *(Column(f"case_{number}", str(number)) for number in range(1, len(rows) + 1)))
     return Table("power", heads, body, "What the queries can show", notes)
+
+
+def expectations(expected: Sequence[Expected]) -> Table:
+    """What a plan's test queries can show: a row for each kind of comparison, from the smaller to the larger spread."""
+    from cerank.app.comparison.power_analysis import told
+
+    columns = (
+        *(Column(name, name) for name in ("dataset", "comparison", "measure")),
+        Column("queries", "queries", "number", 0, priority=2),
+        Column("tests", "comparisons", "number", 0, priority=4),
+        Column("alpha", "level", "number", priority=4),
+        Column("sd_low", "sd from", "number"),
+        Column("sd_high", "sd to", "number"),
+        Column("spread", "sd is from", priority=3),
+        Column("smallest_difference_low", "shows from", "number", priority=1),
+        Column("smallest_difference_high", "shows to", "number", priority=1),
+        Column("margin", "margin", "number", 3),
+        Column("power_for_margin_low", "power from", "percent"),
+        Column("power_for_margin_high", "power to", "percent"),
+        Column("queries_for_margin", "queries needed", "number", 0, priority=2),
+        Column("can_show", "enough for the margin?"),
+    )
+    rows = tuple(
+        (
+            *(one.dataset, one.kind, one.measure, one.low.queries, one.low.tests, one.low.alpha),
+            *(one.low.sd, one.high.sd, one.source, one.low.smallest_difference, one.high.smallest_difference),
+            *(one.low.margin, one.high.power_for_margin, one.low.power_for_margin, one.high.queries_for_margin),
+            one.can_show,
+        )
+        for one in expected
+    )
+    return Table("power", columns, rows, "What the queries can show", told(expected))
 
 
 def measures(systems: Sequence[System], names: Sequence[str], *, per_query: bool) -> Table:

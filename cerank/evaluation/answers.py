@@ -1,6 +1,6 @@
 """Plain English for a comparison's verdicts: the question, what the queries show, what it cost, what would be needed.
 
-Invariant: a sentence says what its row's judgment says; the interval in it is the one that the verdict rests on.
+Invariant: a sentence says what its row's judgment says, and its interval is the judgment's.
 """
 
 from __future__ import annotations
@@ -9,13 +9,12 @@ from collections.abc import Mapping
 
 import msgspec
 
-from cerank.evaluation import power
 from cerank.evaluation.compare import Comparison, Row
+from cerank.evaluation.seed_variance import TwoWay
+from cerank.evaluation.verdicts import can_show, short
 from cerank.text.safe_text import counted
 
-FEWEST = 6  # queries that differ: with fewer, no two-sided test by flipped signs comes below .05
 _ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
-_BOUNDED = ("nDCG", "RR", "AP", "P", "R", "Success", "Rprec", "RBP", "ERR")  # measures from 0 to 1
 
 
 class Cost(msgspec.Struct, frozen=True, kw_only=True):
@@ -122,68 +121,81 @@ def _ordinal(place: int) -> str:
 
 def _sentences(found: Comparison, row: Row, cost: Cost | None) -> list[str]:
     """The verdict with its reason, then what a reader must beware of, the cost, and what would be needed."""
-    out = [_without_spread(found, row) if row.paired.sd == 0 else _verdict(found, row)]
-    out += [note.text[:1].upper() + note.text[1:] + "." for note in row.notes if note.kind == "missing"]
+    out = [_verdict(found, row)]
+    said = ("missing", "common", "fixed")
+    out += [note.text[:1].upper() + note.text[1:].removesuffix(" ...") + "." for note in row.notes if note.kind in said]
     out += _few(row)
     if row.recipes is not None:
-        out.append("This is about the recipes: their seeds count as a sample, as the queries do.")
+        out.append(_about_recipes(row.recipes))
     elif any(system.members for system in found.systems if system.label in {row.left, row.right}):
         out.append("This is about these checkpoints, averaged over their seeds, not about their recipes.")
     if cost is not None:
         out.append(_cost(cost))
-    if row.verdict == "cannot tell" and row.paired.sd > 0:
+    if row.verdict == "cannot tell":
         out += _needed(found, row)
     return out
+
+
+def _about_recipes(recipes: TwoWay) -> str:
+    return (
+        f"This is about the recipes: their seeds, {recipes.seeds_left} and {recipes.seeds_right}, count as a sample, "
+        f"as the queries do, and are not taken as pairs ({recipes.estimate.df:.3g} degrees of freedom)."
+    )
 
 
 def _verdict(found: Comparison, row: Row) -> str:
     right, left = _named(found, row.right), _named(found, row.left)
     difference, measure = row.paired.difference, row.measure
+    if row.verdict == "identical":
+        return f"No{_where(found, row)}: {right} and {left} are the same ranking, so nothing was tested."
     how = "above" if difference > 0 else "below"
     size = f"{_figure(difference)} {measure} {how} {left}"
     scores = f"{right} scores {size}" if difference else f"{right} scores the same mean {measure} as {left}"
+    if row.paired.sd == 0:
+        scores = f"{right} scores {size}" if difference else f"{right} scores the same {measure} as {left}"
+        scores += " on every query"
     margin = row.judgment.margin
     if row.verdict in {"better", "worse"}:
         yes = "Yes" if row.verdict == "better" else "No"
-        return f"{yes}{_where(found, row)}: {scores}, {_between(found, row)}."
+        by_p = ""
+        if row.judgment.low <= 0 <= row.judgment.high:
+            by_p = f"; the difference is shown by its adjusted p of {row.judgment.p_corrected:.2g}, which is sharper"
+        between = "" if row.paired.sd == 0 else f", {_between(found, row)}"
+        return f"{yes}{_where(found, row)}: {scores}{between}{by_p}."
     if margin is None or row.verdict == "cannot tell":
         queries = f"{'This' if row.paired.n == 1 else 'These'} {counted(row.paired.n, 'query')}"
-        return f"{queries}{_where(found, row)} cannot tell: {scores}, {_between(found, row)}."
-    late = "" if margin.before else ", a margin chosen after the run"
+        between = "" if row.judgment.basis == "exact sign flips" else f", {_between(found, row)}"
+        return f"{queries}{_where(found, row)} cannot tell: {scores}{between}."
+    late = "" if margin.before else ", a margin chosen after the results"
     within = _between(found, row, is_equivalence=True)
+    low, high = row.judgment.equivalence_low or 0.0, row.judgment.equivalence_high or 0.0
+    if not -margin.value < low <= high < margin.value:
+        p = row.judgment.p_equivalence_corrected or 0.0
+        within += f"; that it is less is shown by its adjusted p of {p:.2g}, which is sharper"
     enough = f" {left[:1].upper() + left[1:]}, which is cheaper, is enough." if found.terms.pairs == "stages" else ""
     if row.verdict == "equivalent":
-        same = f"{right} and {left} are the same within ±{_short(margin.value)} {measure}{late}"
+        same = f"{right} and {left} are the same within ±{short(margin.value)} {measure}{late}"
         here = f"{right} scores {_figure(difference)} {how}" if difference else "their means are the same"
         return f"No{_where(found, row)}: {same}; {here}, {within}.{enough}"
     word = "better" if difference > 0 else "worse"
-    less = f"{right} is {word}, but by less than {_short(margin.value)} {measure}{late}"
+    less = f"{right} is {word}, but by less than {short(margin.value)} {measure}{late}"
     return f"No{_where(found, row)}: {less}; it scores {_figure(difference)} {how} {left}, {within}.{enough}"
 
 
-def _without_spread(found: Comparison, row: Row) -> str:
-    """Where every query differs by the same, the t-test has no spread to divide by; its p is no evidence."""
-    right, left = _named(found, row.right), _named(found, row.left)
-    queries = f"{counted(row.paired.n, 'query')}{_where(found, row)}"
-    if row.paired.difference == 0:
-        return f"No: {right} scores the same {row.measure} as {left} on each of the {queries}."
-    smallest = min(1.0, 2.0 ** (1 - row.paired.n))
-    how = "above" if row.paired.difference > 0 else "below"
-    return (
-        f"A t-test cannot tell: {right} scores {_figure(row.paired.difference)} {row.measure} {how} {left} on each of "
-        f"the {queries}, so there is no spread to measure it by. By flipped signs the smallest possible p is "
-        f"{smallest:.2g}."
-    )
-
-
 def _few(row: Row) -> list[str]:
-    """A warning where so few queries differ that a t-test should not be believed."""
+    """What takes the place of a t-test where so few queries differ, or all by the same, that none can be made."""
     differ = row.paired.wins + row.paired.losses
-    if not 0 < differ < FEWEST or row.paired.sd == 0:
+    if row.judgment.basis != "exact sign flips" or row.verdict == "identical":
         return []
+    p = row.judgment.p
+    if row.paired.sd == 0:
+        without = "There is no spread to measure that by"
+    else:
+        without = f"Only {counted(differ, 'query')} {'differs' if differ == 1 else 'differ'}"
     smallest = min(1.0, 2.0 ** (1 - differ))
-    verb = "differs" if differ == 1 else "differ"
-    return [f"Only {counted(differ, 'query')} {verb}: by flipped signs the smallest possible p is {smallest:.2g}."]
+    if smallest > row.judgment.alpha and row.verdict == "cannot tell":
+        return [f"{without}: by flipped signs the smallest possible p is {smallest:.2g}."]
+    return [f"{without}; by the exact test of flipped signs p is {p:.2g}."]
 
 
 def _where(found: Comparison, row: Row) -> str:
@@ -197,21 +209,21 @@ def _named(found: Comparison, label: str) -> str:
 
 
 def _between(found: Comparison, row: Row, *, is_equivalence: bool = False) -> str:
-    """The interval that the verdict rests on, with its level."""
-    judged, terms = row.judgment, found.terms
-    low, high, level, tests, method = judged.low, judged.high, judged.level, found.family, terms.correction
+    """The interval that belongs to the verdict, with its level."""
+    judged = row.judgment
+    low, high, level, alpha = judged.low, judged.high, judged.level, judged.alpha
     if is_equivalence:
         low, high = judged.equivalence_low or 0.0, judged.equivalence_high or 0.0
-        level, tests = 2 * (judged.equivalence_level or 0.0), found.family_equivalence
-        method = "holm" if method == "max-t" else method
-    confidence = f"{100 * (1 - level):.4g} % interval"
-    if tests > 1 and method != "none":
-        rate = "false discovery rate over" if method == "bh" else "corrected for"
-        confidence += f", {rate} {counted(tests, 'test')}"
-    is_bounded = row.measure.partition("@")[0].partition("(")[0] in _BOUNDED
-    least, most = -row.paired.mean_left, 1 - row.paired.mean_left
-    if is_bounded and (low < least - 1e-9 or high > most + 1e-9):
-        low, high = max(low, least), min(high, most)
+        level, alpha = 2 * (judged.equivalence_level or 0.0), alpha if found.method == "max-t" else 2 * alpha
+    if found.method == "none" or found.family == 1:
+        confidence = f"{100 * (1 - level):.4g} % interval"
+    elif found.method == "bh":
+        rate = f"false coverage rate over {counted(found.family, 'comparison')}"
+        confidence = f"{100 * (1 - level):.4g} % interval, {rate}"
+    else:
+        confidence = f"{100 * (1 - alpha):.4g} % interval, simultaneous over {counted(found.family, 'comparison')}"
+    is_exact = judged.basis == "exact sign flips"
+    if not is_exact and row.limits is not None and (low <= row.limits[0] < 0 or high >= row.limits[1] > 0):
         confidence += f", cut at what {row.measure} can be"
     return f"somewhere between {_range(low, high)} ({confidence})"
 
@@ -235,29 +247,23 @@ def _cost(cost: Cost) -> str:
 
 
 def _needed(found: Comparison, row: Row) -> list[str]:
-    """How many queries would decide, by the spread of these; none where the number of queries is not what is short."""
+    """Which true difference would show, and how many queries the margin takes, by the spread of these."""
     judged, margin = row.judgment, row.judgment.margin
+    out = []
+    if judged.detectable is not None:
+        what = "these queries and seeds" if row.recipes is not None else "these queries"
+        out.append(f"With {what} {can_show(judged.detectable, row.limits)}.")
     if row.recipes is not None:
-        if judged.detectable is None:
-            return []
-        return [
-            f"With these queries and seeds a true difference of {_figure(judged.detectable)} would show (80 % power)."
-        ]
-    if not 0 < judged.level < 0.5:
-        return []
+        return out
     if margin is None:
         who = "The recipe declares no margin" if found.terms.pairs == "stages" else "No margin is declared"
-        none = f"{who}, so that the two are the same cannot be shown either."
-        if judged.queries_for_difference is None and not row.paired.difference:
-            return [none]
-        size = _figure(row.paired.difference)
-        many = _many(judged.queries_for_difference)
-        return [f"To show a true difference of {size} you would need {many} (80 % power).", none]
-    size = _short(margin.value)
-    different = power.queries_for_difference(margin.value, row.paired.sd, alpha=judged.level)
-    late = "" if margin.before else ", a margin chosen after the run,"
+        return [*out, f"{who}, so that the two are the same cannot be shown either."]
+    if judged.detectable is None:
+        return out
+    size = short(margin.value)
+    late = "" if margin.before else ", a margin chosen after the results,"
     return [
-        f"To show a true difference of {size}{late} you would need {_many(different)}, "
+        f"To show a true difference of {size}{late} you would need {_many(judged.queries_for_difference)}, "
         f"to show that the two are the same "
         f"within ±{size} {_many(judged.queries_for_margin)} if they are (80 % power)."
     ]
@@ -277,10 +283,6 @@ def _figure(value: float) -> str:
     if size and size < 0.00005:
         return f"{size:.1e}"
     return f"{size:.4f}".removeprefix("0") if size else "0"
-
-
-def _short(value: float) -> str:
-    return f"{value:g}".removeprefix("0")
 
 
 def duration(seconds: float) -> str:

@@ -9,17 +9,21 @@ import msgspec
 
 from cerank.evaluation.compare import Comparison, Row
 from cerank.evaluation.diagnostics import Note
+from cerank.evaluation.significance import estimate_of
 from cerank.evaluation.systems import Condition, System
-from cerank.evaluation.verdicts import explain
+from cerank.evaluation.verdicts import explain, shown
 from cerank.text.safe_text import counted
 
 METHODS = {
+    "auto": "no method",
     "holm": "Holm's correction",
     "bh": "Benjamini and Hochberg's false discovery rate",
     "bonferroni": "Bonferroni's correction",
-    "max-t": "the randomised maximum statistic, blocked by query",
+    "max-t": "the step-down maximum statistic of flipped signs",
     "none": "no correction",
 }
+MANY_MISSING = 0.05  # share of queries without results above which a verdict says so in its own cell
+LEGEND = "d_z: mean difference / its sd over queries; W/T/L: queries won, tied, lost by the system of the row"
 
 
 class SummaryRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,11 +39,16 @@ class SummaryRow(msgspec.Struct, frozen=True, kw_only=True):
     seeds: int
     against: str = ""  # the system it is compared with
     difference: float | None = None
-    low: float | None = None  # at the comparison's confidence, one interval by itself
+    low: float | None = None  # at the comparison's confidence, one interval by itself, within the measure's range
     high: float | None = None
-    p: float | None = None
+    p: float | None = None  # by the test that `basis` names, unadjusted
     p_corrected: float | None = None
-    effect: float | None = None
+    basis: str | None = None  # "t", "sign flips", "exact sign flips", "seeds"
+    sd: float | None = None  # of the per-query differences
+    error: float | None = None  # standard error of the difference; under a claim about recipes, with their seeds
+    t: float | None = None
+    df: float | None = None
+    effect: float | None = None  # it, and wins to losses, are of checkpoints: none under a claim about recipes
     effect_low: float | None = None
     effect_high: float | None = None
     wins: int | None = None
@@ -47,15 +56,16 @@ class SummaryRow(msgspec.Struct, frozen=True, kw_only=True):
     losses: int | None = None
     margin: float | None = None
     is_margin_declared: bool | None = None  # before the run
-    p_equivalence: float | None = None  # corrected
-    judged_low: float | None = None  # the interval the verdict rests on, at the level after correction
+    p_equivalence: float | None = None  # unadjusted
+    p_equivalence_corrected: float | None = None
+    judged_low: float | None = None  # simultaneous with those of the other rows, at the level after correction
     judged_high: float | None = None
     judged_level: float | None = None
     equivalence_low: float | None = None  # the interval that TOST asks to lie within the margin, after correction
     equivalence_high: float | None = None
     equivalence_level: float | None = None
     detectable: float | None = None  # for "cannot tell": a true difference seen with 80 % power
-    queries_for_difference: int | None = None  # to see the observed difference with 80 % power
+    queries_for_difference: int | None = None  # to see a true difference as large as the margin with 80 % power
     queries_for_margin: int | None = None  # to show equivalence with 80 % power, were the true difference 0
     verdict: str = ""
 
@@ -84,26 +94,56 @@ def summary(comparison: Comparison) -> tuple[SummaryRow, ...]:
 def footnotes(comparison: Comparison) -> tuple[str, ...]:
     """What stands under a table: family and method, margins chosen late, data to beware of; each line once."""
     terms = comparison.terms
-    level = f"{100 * (1 - terms.confidence):.3g} %"
-    lines = [f"{counted(comparison.family, 'test')}, {METHODS[terms.correction]}, verdicts at {level}"]
-    if terms.correction == "max-t" and comparison.family_equivalence:
-        lines.append(f"{counted(comparison.family_equivalence, 'test')} of equivalence, {METHODS['holm']}")
+    lines = [family(comparison)]
     for measure, margin in terms.margins.items():
-        when = f"declared {margin.declared or 'before the run'}" if margin.before else "chosen after the run"
+        when = f"declared {margin.declared or 'before the run'}" if margin.before else "chosen after the results"
         lines.append(f"margin for {measure}: ±{margin.value:g}, {when} ({margin.source})")
-    lost = [row for row in comparison.rows if _excludes_zero(*_single(row)) and row.p_corrected > row.judgment.alpha]
+    if any(row.judgment.is_late for row in comparison.rows):
+        lines.append("†: this verdict rests on a margin that was chosen after the results")
+    alpha = 1 - terms.confidence
+    lost = [row for row in comparison.rows if row.judgment.p <= alpha and not row.judgment.is_different]
     if lost:
         names = ", ".join(f"{row.right} against {row.left} by {row.measure} on {row.condition}" for row in lost)
         lines.append(
-            f"significant alone, not among {counted(comparison.family, 'test')}: {names}; verdicts are those among all"
+            f"p < {alpha:.2g} by itself, but not after adjusting for {counted(comparison.family, 'comparison')}: "
+            f"{names}; the verdicts use the adjusted p"
         )
     noted = [f"{_about(row, note)}: {note.text}" for row in comparison.rows for note in row.notes]
     return tuple(dict.fromkeys(lines + noted))
 
 
+def family(comparison: Comparison) -> str:
+    """How many comparisons share one error rate, and by what method."""
+    terms, size = comparison.terms, comparison.family
+    rate = f"{100 * (1 - terms.confidence):.3g} %"
+    many = counted(size, "comparison")
+    if comparison.method == "none":
+        return f"{many}, unadjusted: each verdict by itself errs in at most {rate}"
+    if size == 1:
+        return f"{many}: the chance of a false verdict is at most {rate}"
+    if comparison.method == "bh":
+        return f"{many}: of the differences found at most {rate} are expected to be false (Benjamini and Hochberg)"
+    how = {
+        "holm": "Holm's correction",
+        "bonferroni": "Bonferroni's correction",
+        "max-t": (
+            f"step-down max-t: signs of whole queries are flipped {terms.rounds:,} times, and the largest |t| is the "
+            "yardstick"
+        ),
+    }[comparison.method]
+    return f"{many}: the chance of any false verdict among them all is at most {rate} ({how})"
+
+
+def shown_verdict(row: Row) -> str:
+    """The verdict as a table's cell has it: its direction, † for a late margin, and how much of the data is missing."""
+    text = shown(row.judgment, row.paired.difference)
+    missing = len({*row.missing_left, *row.missing_right})
+    return f"{text} ({missing} of {row.paired.n} queries missing)" if missing > MANY_MISSING * row.paired.n else text
+
+
 def _about(row: Row, note: Note) -> str:
     """What a note is about: one row, one measure, or all of a condition."""
-    if note.kind == "zeros":
+    if note.kind in {"zeros", "common", "identical"}:
         return f"{row.right} against {row.left} by {row.measure} on {row.condition}"
     return f"{row.measure} on {row.condition}" if note.kind == "answerless" else str(row.condition)
 
@@ -111,7 +151,7 @@ def _about(row: Row, note: Note) -> str:
 def reasons(comparison: Comparison) -> tuple[str, ...]:
     """One sentence a row: who against whom, where, the verdict and what it rests on."""
     return tuple(
-        f"{row.right} against {row.left}, {row.measure} on {row.condition}: {explain(row.judgment)}"
+        f"{row.right} against {row.left}, {row.measure} on {row.condition}: {explain(row.judgment, row.limits)}"
         for row in comparison.rows
     )
 
@@ -134,25 +174,32 @@ def _plain(system: System, condition: Condition, measure: str) -> SummaryRow:
 def _compared(system: System, row: Row) -> SummaryRow:
     found, judgment = row.paired, row.judgment
     line = _plain(system, row.condition, row.measure)
-    low, high = _single(row)
+    estimate = estimate_of(found) if row.recipes is None else row.recipes.estimate
+    is_of_checkpoints = row.recipes is None
     return msgspec.structs.replace(
         line,
         mean=found.mean_right,
         against=row.left,
         difference=found.difference,
-        low=low,
-        high=high,
+        low=row.low,
+        high=row.high,
         p=judgment.p,
         p_corrected=row.p_corrected,
-        effect=found.effect,
-        effect_low=row.effect.low if row.effect else None,
-        effect_high=row.effect.high if row.effect else None,
-        wins=found.wins,
-        ties=found.ties,
-        losses=found.losses,
+        basis=judgment.basis,
+        sd=found.sd,
+        error=estimate.error,
+        t=estimate.difference / estimate.error if estimate.error else None,
+        df=estimate.df,
+        effect=found.effect if is_of_checkpoints else None,
+        effect_low=row.effect.low if row.effect and is_of_checkpoints else None,
+        effect_high=row.effect.high if row.effect and is_of_checkpoints else None,
+        wins=found.wins if is_of_checkpoints else None,
+        ties=found.ties if is_of_checkpoints else None,
+        losses=found.losses if is_of_checkpoints else None,
         margin=judgment.margin.value if judgment.margin else None,
         is_margin_declared=judgment.margin.before if judgment.margin else None,
-        p_equivalence=judgment.p_equivalence_corrected,
+        p_equivalence=judgment.p_equivalence,
+        p_equivalence_corrected=judgment.p_equivalence_corrected,
         judged_low=judgment.low,
         judged_high=judgment.high,
         judged_level=judgment.level,
@@ -164,14 +211,3 @@ def _compared(system: System, row: Row) -> SummaryRow:
         queries_for_margin=judgment.queries_for_margin,
         verdict=row.verdict,
     )
-
-
-def _single(row: Row) -> tuple[float, float]:
-    """The row's interval at the comparison's confidence, as if it were the only one."""
-    if row.recipes is None:
-        return row.paired.low, row.paired.high
-    return row.recipes.estimate.interval(1 - row.paired.confidence)
-
-
-def _excludes_zero(low: float, high: float) -> bool:
-    return low > 0 or high < 0

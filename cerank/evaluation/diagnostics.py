@@ -15,6 +15,7 @@ from cerank.evaluation import measures as by_name
 from cerank.text.safe_text import counted
 
 GAP = 0.05  # difference in judged shares above which unjudged documents may explain a difference
+GRADED = 3  # largest grade from which on grade 1 is no more than related, as in TREC DL
 MANY_ZEROS = 0.5  # share of zero differences above which few queries carry the comparison
 
 
@@ -24,6 +25,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     judged: dict[str, float]  # measure -> mean share of judged documents down to its cutoff (10 where it has none)
     answerless: dict[str, int]  # measure -> queries in whose qrels no document meets its threshold
     ties: float  # share of neighbours in the top 10 whose scores lie one float32 apart: ties that were broken
+    largest: int = 0  # grade in the qrels
     shallowest: int  # documents ranked for the query with fewest, among those ranked
     deepest: int
 
@@ -31,7 +33,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
 class Note(msgspec.Struct, frozen=True):
     """One thing to say under a table about one comparison."""
 
-    kind: str  # "missing", "ignored", "judged", "answerless", "ties", "depth", "zeros", "one seed"
+    kind: str  # such as "missing", "ignored", "judged", "answerless", "ties", "depth", "zeros", "one seed"
     text: str
 
 
@@ -41,9 +43,13 @@ def facts(names: Sequence[str], qrels: by_name.Qrels, ranking: Ranking) -> Facts
     depths = [len(ranking[query]) for query in ranked]
     shapes = {name: by_name.shape(name) for name in names}
     return Facts(
-        judged={name: _judged(qrels, ranking, ranked, shape.cutoff or 10) for name, shape in shapes.items()},
+        judged={
+            name: 1.0 if by_name.is_condensed(name) else _judged(qrels, ranking, ranked, shape.cutoff or 10)
+            for name, shape in shapes.items()
+        },
         answerless={name: len(answerless(qrels, shape.rel)) for name, shape in shapes.items()},
         ties=_ties(ranking, ranked),
+        largest=max((grade for judged in qrels.values() for grade in judged.values()), default=0),
         shallowest=min(depths, default=0),
         deepest=max(depths, default=0),
     )
@@ -65,8 +71,9 @@ def notes(
     """
     out = []
     if zeros > MANY_ZEROS * n:
-        rest = f"{n - zeros} {'carries' if n - zeros == 1 else 'carry'}"
-        out.append(Note("zeros", f"{zeros} of {counted(n, 'query')} score the same: {rest} the comparison"))
+        rest = counted(n - zeros, "query")
+        text = f"{zeros} of {counted(n, 'query')} have the same score in both"
+        out.append(Note("zeros", f"{text}; the whole difference comes from {rest}" if n > zeros else text))
     (left_label, first), (right_label, second) = left, right
     if first is None or second is None:
         return tuple(out)
@@ -78,13 +85,16 @@ def notes(
                 f"{count} of {counted(n, 'query')} without a relevant document: they score 0 for every system",
             )
         )
+    if first.largest >= GRADED and (other := by_name.is_of_grade_one(measure)):
+        text = f"{measure} counts grade 1 as relevant, of grades up to {first.largest}; TREC DL counts 2: {other}"
+        out.append(Note("grade", text))
     shares = first.judged.get(measure, 1.0), second.judged.get(measure, 1.0)
     if abs(shares[0] - shares[1]) > GAP:
-        text = f"judged documents: {shares[0]:.2f} of '{left_label}', {shares[1]:.2f} of '{right_label}'"
-        out.append(Note("judged", f"{text}; compare {condensed([measure])[0]} as well"))
+        out.append(Note("judged", _of_judged(by_name.shape(measure).cutoff or 10, left_label, right_label, shares)))
     for label, fact in ((left_label, first), (right_label, second)):
         if fact.ties > 0:
-            out.append(Note("ties", f"'{label}' had ties: {fact.ties:.1%} of neighbours in the top 10"))
+            share = f"{100 * fact.ties:.1f} % of the neighbouring scores of '{label}' in the top 10"
+            out.append(Note("ties", f"{share} are equal or one float32 apart"))
     if (first.shallowest, first.deepest) != (second.shallowest, second.deepest):
         depths = [f"{f.shallowest}-{f.deepest}" for f in (first, second)]
         out.append(
@@ -96,6 +106,16 @@ def notes(
     return tuple(out)
 
 
+def _of_judged(depth: int, left: str, right: str, shares: tuple[float, float]) -> str:
+    """The judged shares of both sides; it names no measure, so that several measures of one depth say it once."""
+    parts = [f"{100 * share:.0f} % of '{label}'" for share, label in zip(shares, (left, right), strict=True)]
+    loser = left if shares[0] < shares[1] else right
+    return (
+        f"judged documents in the top {depth}: {parts[0]}, {parts[1]}; unjudged ones count as not relevant, which may "
+        f"cost '{loser}', and --condensed measures without them"
+    )
+
+
 def merged(facts_of_seeds: Sequence[Facts | None]) -> Facts | None:
     """The facts of several seeds as one: mean shares, extreme depths; None where one is unknown."""
     known = [fact for fact in facts_of_seeds if fact is not None]
@@ -105,13 +125,14 @@ def merged(facts_of_seeds: Sequence[Facts | None]) -> Facts | None:
         judged=_mean([fact.judged for fact in known]),
         answerless=known[0].answerless,
         ties=sum(fact.ties for fact in known) / len(known),
+        largest=known[0].largest,
         shallowest=min(fact.shallowest for fact in known),
         deepest=max(fact.deepest for fact in known),
     )
 
 
 def condensed(names: Sequence[str]) -> tuple[str, ...]:
-    """The same measures over judged documents only, where a measure knows how; others as they are."""
+    """The same measures over judged documents only; those that cannot differ as they are."""
     return tuple(by_name.condensed(name) for name in names)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from cerank.evaluation.fast_measures import Asked
 
 Qrels = Mapping[str, Mapping[str, int]]  # query id -> document id -> grade
+Lists = Mapping[str, Sequence[str]]  # query id -> document ids in strict order
 
 _EXAMPLES = "such as nDCG@10, RR@10, AP(rel=2), R(rel=2)@100"
 _REFUSED = {
@@ -82,15 +84,32 @@ def per_query(names: Sequence[str], qrels: Qrels, ranking: Ranking) -> dict[str,
     Raises:
         UsageError: a provider cannot compute a measure on these qrels.
     """
-    from cerank.evaluation import fast_measures
-
-    asked = {name: one for name in names if (one := _fast(_parsed(name, ""))) is not None}
-    rest = [name for name in names if name not in asked]
-    values = fast_measures.per_query(asked, qrels, ranking) | (by_ir_measures(rest, qrels, ranking) if rest else {})
+    plain = {name: _plain(_parsed(name, "")) for name in names}
+    is_condensed = {name: str(_parsed(name, "")) != str(plain[name]) for name in names}
+    values = _values({name: plain[name] for name in names if not is_condensed[name]}, qrels, ranking)
+    condensed = {name: plain[name] for name in names if is_condensed[name]}
+    if condensed:
+        judged = {
+            query: tuple(doc for doc in ranking.get(query, ()) if doc in grades) for query, grades in qrels.items()
+        }
+        values |= _values(condensed, qrels, judged)
     return {name: values[name] for name in names}
 
 
-def by_ir_measures(names: Sequence[str], qrels: Qrels, ranking: Ranking) -> dict[str, dict[str, float]]:
+def _values(measures: Mapping[str, Any], qrels: Qrels, ranking: Lists) -> dict[str, dict[str, float]]:
+    """Name -> query -> value of measures that take the lists as they are."""
+    from cerank.evaluation import fast_measures
+
+    asked = {name: one for name, measure in measures.items() if (one := _fast(measure)) is not None}
+    rest = {str(measure): name for name, measure in measures.items() if name not in asked}
+    found = fast_measures.per_query(asked, qrels, ranking)
+    if rest:
+        others = by_ir_measures(tuple(rest), qrels, ranking)
+        found |= {name: others[measure] for measure, name in rest.items()}
+    return found
+
+
+def by_ir_measures(names: Sequence[str], qrels: Qrels, ranking: Lists) -> dict[str, dict[str, float]]:
     """As `per_query`, every measure by ir_measures: the reference, and for what `fast_measures` does not compute."""
     import ir_measures
 
@@ -111,13 +130,14 @@ def by_ir_measures(names: Sequence[str], qrels: Qrels, ranking: Ranking) -> dict
             # pytrec_eval 0.5 writes beyond an array for a query without a grade of 0 or more; this one no run can hold
             judged[""] = 0
     values = {name: dict.fromkeys(qrels, 0.0) for name in names}
-    try:
-        for together in _apart(measures):
+    for together in _apart(measures):
+        try:
             for metric in ir_measures.iter_calc(together, graded, run):
                 if metric.query_id in query_of:  # gdeval adds a line for the mean
                     values[measures[metric.measure]][query_of[metric.query_id]] = float(metric.value)
-    except (ValueError, RuntimeError, subprocess.CalledProcessError) as error:
-        raise UsageError(f"cannot compute {', '.join(names)}: {error}") from error
+        except (ValueError, RuntimeError, subprocess.CalledProcessError) as error:
+            failed = ", ".join(measures[measure] for measure in together)
+            raise UsageError(f"cannot compute {failed}", hint=f"ir_measures says: {error}") from error
     return values
 
 
@@ -135,12 +155,65 @@ def shape(name: str) -> Shape:
 
 
 def condensed(name: str) -> str:
-    """The measure over judged documents only (a condensed list), or the name itself where ir_measures has none."""
+    """Return the measure over judged documents only (a condensed list; Sakai, SIGIR 2007).
+
+    It is the measure of the ranking without its unjudged documents, so every measure has one, but for those that look
+    at judged documents anyway or say nothing of relevance: their own name comes back.
+    """
     measure = _parsed(name, "")
-    if "judged_only" not in measure.SUPPORTED_PARAMS:
+    if measure.NAME in _ABOUT_JUDGEMENTS:
         return str(measure)
-    wanted = {**measure.params, "judged_only": True}
-    return str(type(measure)(**{key: wanted[key] for key in measure.SUPPORTED_PARAMS if key in wanted}))
+    return str(_made(measure, {**measure.params, "judged_only": True}))
+
+
+def is_condensed(name: str) -> bool:
+    """Return whether a measure leaves unjudged documents out."""
+    return bool(_parsed(name, "").params.get("judged_only"))
+
+
+_UNIT = {  # measures whose values lie from 0 to 1
+    *("nDCG", "RR", "AP", "P", "R", "Success", "Rprec", "RBP", "ERR", "Bpref", "infAP", "IPrec", "SetP", "SetR"),
+    *("SetF", "SetAP", "Judged", "Compat", "alpha_nDCG", "nERR_IA", "ERR_IA", "P_IA", "AP_IA", "StRecall", "nNRBP"),
+}
+
+
+def limits(name: str) -> tuple[float, float] | None:
+    """Return the smallest and the largest value of a measure; None where it has no such limits."""
+    return (0.0, 1.0) if _parsed(name, "").NAME in _UNIT else None
+
+
+def is_of_grade_one(name: str) -> str:
+    """Return the measure that counts grade 2 and more as relevant, where `name` counts grade 1, too; else ""."""
+    measure = _parsed(name, "")
+    if "rel" not in measure.SUPPORTED_PARAMS or measure["rel"] != 1 or measure.NAME in _ABOUT_JUDGEMENTS:
+        return ""
+    return str(_made(measure, {**measure.params, "rel": 2}))
+
+
+def _plain(measure: Any) -> Any:
+    """The measure without the parameter that makes it one over judged documents only."""
+    return _made(measure, {key: value for key, value in measure.params.items() if key != "judged_only"})
+
+
+_ABOUT_JUDGEMENTS = {"Bpref", "infAP", "Judged", "NumRet", "NumRel", "NumQ"}  # a condensed list changes nothing in them
+
+
+@lru_cache(maxsize=64)
+def _class_of(known: Any) -> type[Any]:
+    """The measure's class, with `judged_only` where ir_measures gives it none: the lists are condensed here."""
+    own: type[Any] = type(known)
+    if "judged_only" in known.SUPPORTED_PARAMS or known.NAME in _ABOUT_JUDGEMENTS:
+        return own
+    from ir_measures.measures import ParamInfo
+
+    kind: Any = ParamInfo
+    flag = kind(dtype=bool, default=False, desc="ignore returned documents that do not have relevance judgments")
+    return type(own.__name__, (own,), {"SUPPORTED_PARAMS": {**known.SUPPORTED_PARAMS, "judged_only": flag}})
+
+
+def _made(measure: Any, params: Mapping[str, Any]) -> Any:
+    """A measure of the same class with these parameters, in one order so that equal measures have equal text."""
+    return type(measure)(**{key: params[key] for key in measure.SUPPORTED_PARAMS if key in params})
 
 
 _FAST: dict[str, set[str]] = {  # measure -> parameters that `fast_measures` knows; any other goes to ir_measures
@@ -158,7 +231,7 @@ def _fast(measure: Any) -> Asked | None:
     """The measure as `fast_measures` takes it, or None where only ir_measures computes it."""
     from cerank.evaluation.fast_measures import Asked
 
-    given = {key: value for key, value in measure.params.items() if not (key == "judged_only" and value is False)}
+    given = measure.params
     if measure.NAME not in _FAST or not given.keys() <= _FAST[measure.NAME] or given.get("dcg", "log2") != "log2":
         return None
     return Asked(measure.NAME, given.get("cutoff"), given.get("rel", 1))
@@ -177,7 +250,8 @@ def _refuse_uncomputable(name: str, measure: Any, where: str) -> None:
     if measure.NAME in _REFUSED:
         raise UsageError(f"{name} {_REFUSED[measure.NAME]}", where=where, hint=f"name a measure {_EXAMPLES}")
     providers: Sequence[Any] = ir_measures.DefaultPipeline.providers
-    able = [provider for provider in providers if provider.supports(measure)]
+    plain = _plain(measure)
+    able = [provider for provider in providers if provider.supports(plain)]
     if not any(provider.is_available() for provider in able):
         wanted = "; ".join(str(hint) for provider in able if (hint := provider.install_instructions()))
         raise UsageError(f"no installed provider computes {name}", where=where, hint=wanted or f"others, {_EXAMPLES}")
@@ -206,20 +280,21 @@ def _parsed(name: str, where: str) -> Any:
     if base not in registry:
         raise UsageError(f"no measure is called '{name}'", where=where, hint=_hint(name, base, registry))
     known = registry[base]
+    kind = _class_of(known)
     params = {known.AT_PARAM if key == "@" else key: value for key, value in params.items()}
     for key, value in params.items():
-        if key not in known.SUPPORTED_PARAMS:
-            raise UsageError(f"{name}: {base} has no '{key}'", where=where, hint=nearest(key, known.SUPPORTED_PARAMS))
-        info = known.SUPPORTED_PARAMS[key]
+        if key not in kind.SUPPORTED_PARAMS:
+            raise UsageError(f"{name}: {base} has no '{key}'", where=where, hint=nearest(key, kind.SUPPORTED_PARAMS))
+        info = kind.SUPPORTED_PARAMS[key]
         is_wrong_bool = isinstance(value, bool) and info.dtype is not bool
         if is_wrong_bool or not info.validate(value) or (key == "cutoff" and value < 1):
             raise UsageError(f"{name}: {key} cannot be {value!r}", where=where, hint=str(info.desc or ""))
     merged = {**known.params, **params}
-    for key, info in known.SUPPORTED_PARAMS.items():
+    for key, info in kind.SUPPORTED_PARAMS.items():
         if info.required and key not in merged:
             wanted = f"{base}@10" if key == known.AT_PARAM == "cutoff" else f"{base}({key}=...)"
             raise UsageError(f"{name}: {key} is missing", where=where, hint=f"write it as {wanted}")
-    return type(known)(**{key: merged[key] for key in known.SUPPORTED_PARAMS if key in merged})
+    return kind(**{key: merged[key] for key in kind.SUPPORTED_PARAMS if key in merged})
 
 
 def _pieces(name: str, where: str) -> tuple[str, dict[str, Any]]:

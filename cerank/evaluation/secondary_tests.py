@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cerank.core.seeds import derive
-from cerank.evaluation.significance import Paired
+from cerank.evaluation.significance import Estimate, Paired
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,12 +35,11 @@ class Interval(msgspec.Struct, frozen=True):
 
 
 class Posterior(msgspec.Struct, frozen=True):
-    """Probabilities that left is better by more than the rope, that they differ by less, that right is better."""
+    """Probabilities of the mean difference: left better by more than the margin, within it, right better by more."""
 
     left: float
-    rope: float
+    within: float
     right: float
-    draws: int  # each share is known to 0.5 / sqrt(draws)
 
 
 class Secondary(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,17 +54,21 @@ class Secondary(msgspec.Struct, frozen=True, kw_only=True):
     seed: int
 
 
-def secondary(d: Differences, confidence: float, *, rope: float | None, seed: int, rounds: int = ROUNDS) -> Secondary:
-    """Every secondary figure of the differences `d`."""
-    draws = min(rounds, max(1000, 2_000_000 // d.size))  # a draw costs as many numbers as there are queries
+def secondary(
+    d: Differences, confidence: float, *, estimate: Estimate, rope: float | None, seed: int, rounds: int = ROUNDS
+) -> Secondary:
+    """Return every secondary figure of the differences `d`.
+
+    Args:
+        estimate: of their mean, with the error that the verdict's claim has.
+        rope: the margin; None for none.
+    """
     return Secondary(
         randomization=randomization(d, rounds=rounds, seed=derive(seed, "randomization")),
         wilcoxon=wilcoxon(d),
         sign=sign(d),
         bca=bca(d, confidence, rounds=rounds, seed=derive(seed, "bootstrap")),
-        posterior=None
-        if rope is None
-        else signed_rank_posterior(d, rope, rounds=draws, seed=derive(seed, "posterior")),
+        posterior=None if rope is None or estimate.error == 0 else posterior(estimate, rope),
         rounds=rounds,
         seed=seed,
     )
@@ -143,34 +146,17 @@ def _resampled_means(d: Differences, rounds: int, seed: int) -> Differences:
     return np.concatenate(parts)
 
 
-def signed_rank_posterior(
-    d: Differences, rope: float, *, rounds: int = ROUNDS, seed: int = 0, strength: float = 0.6
-) -> Posterior:
-    """The Bayesian signed-rank test with a region of practical equivalence (Benavoli et al., ICML 2014 and JMLR 2017).
+def posterior(estimate: Estimate, rope: float) -> Posterior:
+    """Return the posterior of the mean difference, which the verdict is about: Student's t around the estimate.
 
-    A Dirichlet process over the differences, with one pseudo-difference of 0 of weight `strength`; each draw asks in
-    which region the weighted mean of two differences lies. The three shares are of draws in which a region has most.
+    It is that of a normal model with the reference prior (Carterette, ICTIR 2015; Sakai, SIGIR
+    2017); its central interval is the t interval.
     """
-    import numpy as np
+    from scipy.special import stdtr
 
-    z = np.sort(np.append(d, 0.0))
-    zero = int(np.searchsorted(z, 0.0))
-    # Walsh means above +rope: partners from index `above` on; below -rope: partners before index `under`.
-    above = np.searchsorted(z, 2 * rope - z, side="right")
-    under = np.searchsorted(z, -2 * rope - z, side="left")
-    random = np.random.default_rng(seed)
-    step = max(_CHUNK // z.size, 1)
-    most = np.zeros(3)
-    for first in range(0, rounds, step):
-        draw = random.standard_exponential((min(step, rounds - first), z.size))  # Gamma(1), a Dirichlet once divided
-        draw[:, zero] = random.standard_gamma(strength, draw.shape[0])  # among equal zeros any may be the pseudo one
-        draw /= draw.sum(axis=1, keepdims=True)
-        up_to = np.concatenate([np.zeros((draw.shape[0], 1)), draw.cumsum(axis=1)], axis=1)
-        right = (draw * (1 - up_to[:, above])).sum(axis=1)
-        left = (draw * up_to[:, under]).sum(axis=1)
-        most += np.bincount(np.argmax([left, 1 - left - right, right], axis=0), minlength=3)
-    left_most, rope_most, right_most = (most / rounds).tolist()
-    return Posterior(left_most, rope_most, right_most, rounds)
+    left = float(stdtr(estimate.df, (-rope - estimate.difference) / estimate.error))
+    right = float(stdtr(estimate.df, (estimate.difference - rope) / estimate.error))
+    return Posterior(left, max(0.0, 1 - left - right), right)
 
 
 def effect_interval(figures: Paired, confidence: float = 0.95) -> Interval | None:

@@ -1,6 +1,7 @@
 """Several seeds of a recipe: one system with a spread, never more queries.
 
-Invariant: no figure here treats two seeds' scores of one query as two independent queries (Type I error .32 at .05).
+Invariant: no figure here treats two seeds' scores of one query as two independent queries: a test at .05 would err in
+.23 to .50 (tests/simulations/RESULTS.md).
 """
 
 from __future__ import annotations
@@ -54,6 +55,7 @@ def mean_of(label: str, members: Sequence[System]) -> System:
                 missing=tuple(sorted({query for row in rows for query in row.missing})),
                 unjudged=max(row.unjudged for row in rows),
                 facts=diagnostics.merged([row.facts for row in rows]),
+                ranking_sha256="",
             )
         )
     return System(label=label, measured=tuple(means), members=tuple(members))
@@ -71,7 +73,8 @@ def combined(label: str, members: Sequence[System], how: str = "mean") -> System
         raise UsageError(f"no way to combine seeds is called '{how}'", hint=nearest(how, ["mean"]))
     raise UsageError(
         f"the {len(members)} seeds of '{label}' cannot stand as extra queries: they share queries, and a test that "
-        "takes them for independent finds a difference in 32 of 100 comparisons where there is none",
+        "takes them for independent finds a difference in 23 to 50 of 100 comparisons of equals, the more the seeds "
+        "differ",
         hint="average them by query (mean), and ask for a claim about recipes to count their spread",
     )
 

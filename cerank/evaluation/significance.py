@@ -26,8 +26,8 @@ NOISE = 1e-12  # differences below this are rounding of the same value: sums of 
 class Paired(msgspec.Struct, frozen=True, kw_only=True):
     """A paired comparison over n queries; `difference` is mean(right - left).
 
-    Where every difference is the same non-zero value there is no spread to divide by: `t` and `effect` are then None
-    (they are infinite), p is 0 and the interval has no width.
+    Where every difference is the same non-zero value there is no spread to divide by: `t`, `effect` and the interval
+    are then None, and p is that of the exact sign-flip test, 2^(1-n).
     """
 
     n: int
@@ -36,8 +36,8 @@ class Paired(msgspec.Struct, frozen=True, kw_only=True):
     difference: float
     sd: float  # of the per-query differences, n - 1 in the denominator
     confidence: float  # of the interval
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     t: float | None
     df: int
     p: float  # two-sided paired t-test
@@ -51,15 +51,15 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
     """A difference with its standard error and the degrees of freedom of that error: all a t-test needs."""
 
     difference: float
-    error: float  # 0 where there is no spread
+    error: float  # 0 where there is no spread, and so no evidence
     df: float
 
     def p(self) -> float:
-        """Two-sided p for no difference; without spread 1 or 0."""
+        """Two-sided p for no difference; 1 without spread, for then t is not defined."""
         from scipy.special import stdtr
 
         if self.error == 0:
-            return 1.0 if self.difference == 0 else 0.0
+            return 1.0
         return float(2 * stdtr(self.df, -abs(self.difference / self.error)))
 
     def p_equivalent(self, margin: float) -> float:
@@ -68,7 +68,7 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
 
         nearest = margin - abs(self.difference)
         if self.error == 0:
-            return 0.0 if nearest > 0 else 1.0
+            return 1.0
         return float(stdtr(self.df, -nearest / self.error))
 
     def interval(self, level: float) -> tuple[float, float]:
@@ -102,7 +102,7 @@ def differences(left: Sequence[float], right: Sequence[float]) -> NDArray[np.flo
 def paired(left: Sequence[float], right: Sequence[float], confidence: float = 0.95) -> Paired:
     """The paired t-test and its interval for the mean of right - left.
 
-    All differences zero give p = 1, d_z = 0 and an interval without width.
+    All differences zero give p = 1, d_z = 0 and an interval without width; see `evaluate.exact` for what is made of it.
 
     Args:
         left: the baseline's values, one a query.
@@ -123,7 +123,7 @@ def paired(left: Sequence[float], right: Sequence[float], confidence: float = 0.
         mean, sd = float(d[0]), 0.0
     has_spread = sd > 0
     estimate = Estimate(difference=mean, error=sd / math.sqrt(n), df=df)
-    low, high = estimate.interval(1 - confidence)
+    low, high = estimate.interval(1 - confidence) if has_spread or mean == 0 else (None, None)
     degenerate = 0.0 if mean == 0 else None
     wins, losses = int((d > 0).sum()), int((d < 0).sum())
     return Paired(
@@ -137,7 +137,7 @@ def paired(left: Sequence[float], right: Sequence[float], confidence: float = 0.
         high=high,
         t=mean / estimate.error if has_spread else degenerate,
         df=df,
-        p=estimate.p(),
+        p=estimate.p() if has_spread or mean == 0 else min(1.0, 2.0 ** (1 - n)),
         effect=mean / sd if has_spread else degenerate,
         wins=wins,
         ties=n - wins - losses,

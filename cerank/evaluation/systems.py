@@ -5,6 +5,7 @@ Invariant: pure data, JSON-serialisable; queries are known by id.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 
 import msgspec
@@ -33,6 +34,7 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
     missing: tuple[str, ...] = ()  # queries of the qrels the ranking lacks; they count 0
     unjudged: int = 0  # queries of the ranking without qrels; they are ignored
     facts: diagnostics.Facts | None = None
+    ranking_sha256: str = ""  # of the documents in their order; "" for a mean of seeds
 
 
 class System(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,4 +62,11 @@ def measured(
         missing=tuple(query for query in qrels if not ranking.get(query)),
         unjudged=sum(query not in qrels for query in ranking),
         facts=diagnostics.facts(names, qrels, ranking),
+        ranking_sha256=fingerprint(ranking),
     )
+
+
+def fingerprint(ranking: Ranking) -> str:
+    """Return the SHA-256 of a ranking: its queries and the documents of each in order, whatever their scores."""
+    rows = sorted((query, *ranking[query]) for query in ranking)
+    return hashlib.sha256(msgspec.json.encode(rows)).hexdigest()

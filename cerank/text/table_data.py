@@ -9,6 +9,7 @@ absent is an empty field or null; a number that is not finite is `nan` or `inf` 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from typing import Literal, TypeAlias
 
@@ -75,19 +76,20 @@ def _exact(value: Value) -> Value:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _records(table: Table) -> list[dict[str, Value]]:
+def records(table: Table) -> list[dict[str, Value]]:
+    """The rows of a table as JSON can hold them, by key."""
     keys = [column.key for column in table.columns]
     return [{key: _exact(value) for key, value in zip(keys, row, strict=True)} for row in table.rows]
 
 
 def _json(tables: Sequence[Table]) -> str:
-    document = _records(tables[0]) if len(tables) == 1 else {table.name: _records(table) for table in tables}
+    document = records(tables[0]) if len(tables) == 1 else {table.name: records(table) for table in tables}
     return escapes.json_text(document, indent=2) + "\n"
 
 
 def _jsonl(tables: Sequence[Table]) -> str:
     head: list[dict[str, Value]] = [{"table": table.name} if len(tables) > 1 else {} for table in tables]
-    rows = [first | record for first, table in zip(head, tables, strict=True) for record in _records(table)]
+    rows = [first | record for first, table in zip(head, tables, strict=True) for record in records(table)]
     return "".join(escapes.json_text(row) + "\n" for row in rows)
 
 
@@ -190,20 +192,42 @@ _SHOWN: dict[Kind, Callable[[float, Column], str]] = {
 
 
 def _latex(table: Table) -> str:
-    """A booktabs tabular, for `\\usepackage{booktabs}`; its notes stand below as comments."""
+    """A booktabs tabular; one with notes is a whole float, so that no paper loses them.
+
+    It needs `\\usepackage{booktabs}`, with notes `\\usepackage{threeparttable}`, too.
+    """
     layout = "".join("l" if column.kind in TEXTS else "r" for column in table.columns)
-    head = [escapes.latex(column.heading) for column in table.columns]
+    head = [_latex_heading(column.heading) for column in table.columns]
     body = [[_latex_cell(value, column) for value, column in _cells(table, row)] for row in table.rows]
     lines = [f"\\begin{{tabular}}{{{layout}}}", "\\toprule", " & ".join(head) + r" \\", "\\midrule"]
     lines += [" & ".join(row) + r" \\" for row in body]
-    title = [f"% {escapes.latex(table.title)}"] if table.title else []
-    notes = [f"% {escapes.latex(note)}" for note in table.notes]
-    return "\n".join([*title, *lines, "\\bottomrule", "\\end{tabular}", *notes]) + "\n"
+    lines += ["\\bottomrule", "\\end{tabular}"]
+    if not table.notes:
+        return "\n".join([*([f"% {escapes.latex(table.title)}"] if table.title else []), *lines]) + "\n"
+    caption = [f"\\caption{{{escapes.latex(table.title)}}}"] if table.title else []
+    notes = [f"\\item {escapes.latex(note)}" for note in table.notes]
+    return (
+        "\n".join(
+            [
+                *("% \\usepackage{booktabs,threeparttable}", "\\begin{table}", "\\centering"),
+                *("\\begin{threeparttable}", *caption, *lines),
+                *("\\begin{tablenotes}\\footnotesize", *notes, "\\end{tablenotes}", "\\end{threeparttable}"),
+                "\\end{table}",
+            ]
+        )
+        + "\n"
+    )
+
+
+def _latex_heading(text: str) -> str:
+    return "$d_z$" if text == "d_z" else escapes.latex(text)
 
 
 def _latex_cell(value: Value, column: Column) -> str:
+    """A cell whose minus signs are minus signs, in an interval, too."""
     text = escapes.latex(rounded(value, column))
-    return f"$-${text[1:]}" if column.kind not in TEXTS and text.startswith("-") else text
+    is_figures = column.kind not in TEXTS or re.fullmatch(r"[-+.,\d\[\]{} in±]+", text) is not None
+    return re.sub(r"(?<![\d$])-(?=[\d.])", "$-$", text) if is_figures else text
 
 
 def _markdown(table: Table) -> str:

@@ -10,12 +10,14 @@ import msgspec
 
 from cerank.core.rankings import ordered
 from cerank.datasets.open_datasets import open_dataset
+from cerank.evaluation.measures import per_query
 from cerank.files import disk
 from cerank.recipes.plan import Plan
 from cerank.runs import run_store
 from cerank.runs.layout import RunFolder
 from cerank.settings import Settings
 from cerank.trec.text_io import write_qrels, write_run
+from cerank.worker.stage_evaluation import measure_rows
 
 CREATED = "2026-01-02T03:04:05+00:00"
 
@@ -41,8 +43,10 @@ def made_run(settings: Settings, plan: Plan, label: str, *, skill: float = 0.5) 
                 draw = random.Random(f"{label} {system} {first}" if system != "first-stage" else first)
                 share = 0.2 if system == "first-stage" else skill
                 scores = {query: _scores(draw, next(iter(judged)), share) for query, judged in qrels.items()}
-                _write(folder.ranking(system, test, first), write_run(ordered(scores), "t"))
-                _write(folder.measures(system, test, first), b"")
+                ranking = ordered(scores)
+                _write(folder.ranking(system, test, first), write_run(ranking, "t"))
+                values = per_query(plan.measures_on(test), qrels, ranking)
+                _write(folder.measures(system, test, first), measure_rows(values))
     return folder
 
 

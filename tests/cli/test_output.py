@@ -77,11 +77,21 @@ def test_jsonl_is_a_document_a_row() -> None:
 
 def test_latex_is_a_booktabs_table_with_rounded_numbers() -> None:
     assert text_of("latex", TABLE) == (
-        "% All runs\n\\begin{tabular}{lrrrr}\n\\toprule\nRun & nDCG@10 & Difference & p & Done \\\\\n\\midrule\n"
+        "% \\usepackage{booktabs,threeparttable}\n\\begin{table}\n\\centering\n\\begin{threeparttable}\n"
+        "\\caption{All runs}\n"
+        "\\begin{tabular}{lrrrr}\n\\toprule\nRun & nDCG@10 & Difference & p & Done \\\\\n\\midrule\n"
         "a\\_b & 0.5123 & $-$0.0100 & \\textless{}0.001 & 50.0\\% \\\\\n"
         "{[}/c]\\textbar{} &  & +0.2500 & nan & 100.0\\% \\\\\n\\bottomrule\n\\end{tabular}\n"
-        "% p is corrected\n"
+        "\\begin{tablenotes}\\footnotesize\n\\item p is corrected\n\\end{tablenotes}\n\\end{threeparttable}\n"
+        "\\end{table}\n"
     )
+
+
+def test_latex_without_notes_is_the_bare_tabular_with_its_title_as_a_comment() -> None:
+    bare = Table("runs", TABLE.columns, TABLE.rows, title="All runs")
+    text = text_of("latex", bare)
+    assert text.startswith("% All runs\n\\begin{tabular}{lrrrr}\n")
+    assert text.endswith("\\bottomrule\n\\end{tabular}\n")
 
 
 def test_markdown_is_a_table_of_github() -> None:

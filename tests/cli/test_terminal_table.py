@@ -159,7 +159,7 @@ def test_a_comparison_keeps_system_mean_difference_interval_and_verdict(drawn_ta
                 gone = hidden(check(one, width), one)
                 kept = {column.key for place, column in enumerate(one.columns) if place not in gone}
                 assert {"system", "mean", "difference", "verdict"} <= kept
-                assert "interval" in kept or "[corrected]" in one.columns[_place(one, "difference")].heading
+                assert "interval" in kept or "[interval]" in one.columns[_place(one, "difference")].heading
 
 
 def _place(table: Table, key: str) -> int:
@@ -171,7 +171,7 @@ def test_the_shipped_comparison_needs_no_more_than_80_cells(drawn_tables: list[T
     told = {"system": "contrastive", "measure": "nDCG@10", "mean": 0.4348, "difference": -0.0123, "verdict": "better"}
     told |= {"interval": "[-0.0624, -0.0056]", "wtl": "148/448/135", "p": 0.01, "p_corrected": 0.02, "effect": 0.1}
     forms = [table for table in drawn_tables if table.name == "comparison"]
-    own = next(table for table in forms if "[corrected]" in table.columns[_place(table, "difference")].heading)
+    own = next(table for table in forms if "[interval]" in table.columns[_place(table, "difference")].heading)
     asked = next(table for table in forms if all(column.key != "against" for column in table.columns))
     kept = ["contrastive", "nDCG@10", "0.4348", "-0.0123", "[-0.0624,", "-0.0056]", "0.020", "better"]
     assert _line_of(asked, told) == kept

@@ -69,11 +69,11 @@ def test_ps_show_and_logs_tell_of_it_by_its_label(place, first):
     assert "stage finished: distill" in cerank(place, "logs", "first").stdout
 
 
-def test_compare_takes_runs_stages_and_run_files_and_holm_covers_all_of_them(place, first):
+def test_compare_takes_runs_stages_and_run_files_and_one_correction_covers_all_of_them(place, first):
     name = json.loads(cerank(place, "ps", "--json").stdout)[0]["run"]
     file = next((place / "lab" / "runs" / name / "rankings" / "distill").glob("*bm25.run.gz"))
     out = cerank(place, "compare", "first:first-stage", "first:contrastive", "first", file, "-m", "nDCG@10", "--json")
-    rows = [row for row in json.loads(out.stdout) if row["p"] is not None]
+    rows = [row for row in json.loads(out.stdout)["rows"] if row["p"] is not None]
     assert len(rows) == 3 * 2
     assert all(row["p_corrected"] >= row["p"] for row in rows)
     same = [row for row in rows if row["first_stage"] == "bm25" and row["system"] != "first:contrastive"]

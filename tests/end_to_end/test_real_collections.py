@@ -86,7 +86,7 @@ def test_compare_of_the_given_runs_agrees_with_pytrec_eval_and_scipy(shared, tmp
         published = {(row["a"], row["b"]): row for row in csv.DictReader(file, delimiter="\t")}
     for a, b in list(combinations(runs, 2))[:3]:
         out = cerank(tmp_path, "compare", runs[a], runs[b], "--dataset", folder, "-m", "nDCG@10", "--json")
-        row = json.loads(out.stdout)[1]
+        row = json.loads(out.stdout)["rows"][1]
         test = stats.ttest_rel(values[b], values[a])
         interval = test.confidence_interval()
         assert row["p"] == pytest.approx(test.pvalue, rel=1e-9)

@@ -37,14 +37,16 @@ def dl20(shared):
 
 
 def rows_of(place, *arguments):
-    rows = json.loads(cerank(place, "compare", *arguments, "--json").stdout)
+    rows = json.loads(cerank(place, "compare", *arguments, "--json").stdout)["rows"]
     return [row for row in rows if row["difference"] is not None]
 
 
 def is_coherent(row):
-    """Whether a verdict says no more and no less than the intervals beside it."""
-    is_different = row["judged_low"] > 0 or row["judged_high"] < 0
-    is_within = -row["margin"] < row["equivalence_low"] and row["equivalence_high"] < row["margin"]
+    """Whether a verdict is what its adjusted p say, and the intervals beside it say no more."""
+    is_different = row["p_corrected"] <= row["alpha"]
+    is_within = row["p_equivalence_corrected"] <= row["alpha"]
+    excludes = row["judged_low"] > 0 or row["judged_high"] < 0
+    is_inside = -row["margin"] < row["equivalence_low"] and row["equivalence_high"] < row["margin"]
     side = "better" if row["difference"] > 0 else "worse"
     words = {
         (True, True): "different but negligible",
@@ -52,10 +54,17 @@ def is_coherent(row):
         (False, True): "equivalent",
         (False, False): "cannot tell",
     }
-    return row["verdict"] == words[is_different, is_within] and row["judged_low"] <= row["low"] <= row["high"]
+    says_more = (excludes and not is_different) or (is_inside and not is_within)
+    is_wider = row["judged_low"] <= row["low"] <= row["high"] <= row["judged_high"]
+    return (
+        row["verdict"] == words[is_different, is_within]
+        and is_wider
+        and not says_more
+        and row["p"] <= row["p_corrected"]
+    )
 
 
-@pytest.mark.parametrize("correction", ["holm", "max-t", "none"])
+@pytest.mark.parametrize("correction", ["auto", "holm", "none"])
 @pytest.mark.parametrize("margin", [0.01, 0.02, 0.05])
 def test_on_dl_2020_no_verdict_of_any_pair_contradicts_its_interval(dl20, tmp_path, margin, correction):
     asked = ["--margin", f"nDCG@10={margin}", "--margin", f"RR(rel=2)@10={margin}", "--correction", correction]
@@ -81,7 +90,7 @@ def test_the_worked_example_of_the_guide_is_what_the_program_says(dl20, tmp_path
     rows = {frozenset((row["system"], row["against"])): row for row in found}
     assert len(lines) == 5
     for line in lines:
-        pair, difference, p, paper, interval, ours = (cell.strip() for cell in line.strip("|").split("|"))
+        pair, difference, p, paper, interval, adjusted, ours = (cell.strip() for cell in line.strip("|").split("|"))
         right, left = pair.split(" against ")
         row = rows[frozenset((right, left))]
         sign = 1 if row["system"] == right else -1
@@ -91,22 +100,24 @@ def test_the_worked_example_of_the_guide_is_what_the_program_says(dl20, tmp_path
         assert (row["p"] < 0.001) if p == "<.001" else float(p) == round(row["p"], 3)
         assert paper == ('"on par"' if row["p"] > 0.05 else "better" if sign * row["difference"] > 0 else "worse")
         assert ours.split(";")[0] == row["verdict"]
-        for kind, number in re.findall(r"(takes )?(\d+) queries", ours):
-            assert int(number) == row["queries_for_margin" if kind else "queries_for_difference"]
+        corrected = row["p_corrected"]
+        assert (corrected < 0.001) if adjusted == "<.001" else float(adjusted) == round(corrected, 3)
+        for number in re.findall(r"takes (\d+) queries", ours):
+            assert int(number) == row["queries_for_margin"]
 
 
 def test_the_table_names_family_method_and_what_each_verdict_rests_on(dl20, tmp_path):
     out = cerank(
         tmp_path, "compare", *dl20, "-m", "nDCG@10", "--margin", "nDCG@10=.05", "--reasons", "--format", "table"
     )
-    assert "4 tests, Holm's correction, verdicts at 5 %" in out.stdout
-    assert "margin for nDCG@10: ±0.05, chosen after the run (command line)" in out.stdout
-    assert "verdict rests on" in out.stdout
+    assert "4 comparisons: the chance of any false verdict among them all is at most 5 %" in out.stdout
+    assert "margin for nDCG@10: ±0.05, chosen after the results (command line)" in out.stdout
+    assert "simultaneous 95 % interval" in out.stdout
     assert "tasb against ada2, nDCG@10 on qrels: cannot tell: " in out.stdout
     machines = cerank(tmp_path, "compare", *dl20, "-m", "nDCG@10", "--format", "tsv")
-    assert "4 tests, Holm's correction" in machines.stderr
+    assert "4 comparisons: the chance of any false verdict" in machines.stderr
     latex = cerank(tmp_path, "compare", *dl20, "-m", "nDCG@10", "--format", "latex")
-    assert "% 4 tests, Holm's correction" in latex.stdout
+    assert "\\item 4 comparisons: the chance of any false verdict" in latex.stdout
 
 
 @pytest.mark.parametrize("width", [40, 78, 100, 140])
@@ -119,11 +130,9 @@ def test_a_narrow_terminal_loses_columns_and_never_a_verdict(dl20, tmp_path, wid
     assert max(map(len, out.splitlines())) <= width
     if not is_stacked:
         verdicts = [row["verdict"] for row in rows_of(tmp_path, *dl20, *asked[:4])]
-        table = " ".join(out.split("4 tests")[0].split())  # a long verdict stands on two lines, cut between words
+        table = " ".join(out.split("4 comparisons")[0].split())  # a long verdict stands on two lines, cut at a space
         assert table.count(" equivalent ") == verdicts.count("equivalent")
-        assert (
-            table.count(" different but ") == table.count(" negligible ") == verdicts.count("different but negligible")
-        )
+        assert table.count(", but by ") == verdicts.count("different but negligible")
 
 
 def test_the_full_comparison_can_be_computed_again_from_what_is_printed(dl20, tmp_path):
@@ -135,11 +144,24 @@ def test_the_full_comparison_can_be_computed_again_from_what_is_printed(dl20, tm
     assert compare(found.systems, found.measures, conditions=found.conditions, terms=found.terms) == found
 
 
+def test_files_hold_no_seed_that_could_speak_of_a_recipe(dl20, tmp_path):
+    refused = cerank(tmp_path, "compare", *dl20, "--claim", "recipes", code=2)
+    assert "a claim about recipes needs several seeds of at least one side" in refused.stderr
+    assert "LABEL=RUN,RUN,..." in refused.stderr
+
+
 def test_secondary_tests_and_condensed_measures_come_when_asked_for(dl20, tmp_path):
     out = cerank(tmp_path, "compare", *dl20[:2], *dl20[-2:], "-m", "nDCG@10", "--condensed", "--secondary", "--json")
     found = json.loads(out.stdout)
     assert [row["measure"] for row in found["secondary"]] == ["nDCG@10", "nDCG(judged_only=True)@10"]
     assert all(0 < row["randomization"] <= 1 for row in found["secondary"])
+
+
+def test_the_default_measures_can_be_condensed(dl20, tmp_path):
+    rows = rows_of(tmp_path, *dl20, "--pairs", "all", "--correction", "max-t", "--margin", "nDCG@10=.02", "--condensed")
+    assert len(rows) == 4 * 10
+    condensed = {"nDCG(judged_only=True)@10", "RR(rel=2,judged_only=True)@10"}
+    assert {row["measure"] for row in rows} == {"nDCG@10", "RR(rel=2)@10"} | condensed  # DL's grades go to 3
 
 
 def test_power_by_numbers_and_by_rankings(dl20, tmp_path):
@@ -157,32 +179,49 @@ def test_seeds_are_merged_and_a_margin_of_the_recipe_is_marked_as_declared(place
     assert {(row["system"], row["against"], row["seeds"], row["queries"]) for row in rows} == {("kd", "cl", 2, 12)}
     assert {(row["margin"], row["is_margin_declared"], row["claim"]) for row in rows} == {(0.02, True, "recipes")}
     out = cerank(place, "compare", "a1", "b1", "--format", "table")
-    assert "about these two checkpoints" in out.stdout
+    assert "about these two rankings as they are" in out.stdout
     assert "margin for nDCG@10: ±0.02, declared 2026-01-02T03:04:05+00:00 (recipe)" in out.stdout
 
 
 def test_a_dry_run_says_whether_the_queries_can_show_the_margin(place):
     out = cerank(place, "run", "--recipe", "declared.toml", "--dry-run", "--json")
-    (row,) = json.loads(out.stdout)["power"]
-    assert (row["measure"], row["margin"], row["queries"], row["can_show"]) == ("nDCG@10", 0.02, 12, False)
+    rows = json.loads(out.stdout)["power"]
+    assert {(row["measure"], row["margin"], row["queries"], row["can_show"]) for row in rows} == {
+        ("nDCG@10", 0.02, 12, False),
+        ("RR@10", None, 12, None),
+    }
+    assert {row["comparison"] for row in rows} == {"stage against stage", "stage against first stage"}
+    assert all(row["sd_low"] <= row["sd_high"] and row["spread"] == "earlier runs of this lab" for row in rows)
     asked = ["--set", 'evaluate.margins={"nDCG@10"=0.9, "RR@10"=0.01}', "--dry-run", "--format", "table"]
     out = cerank(place, "run", "--recipe", "declared.toml", *asked)
-    assert "12 queries of data[70%:] can show equivalence within ±0.9 by nDCG@10" in out.stdout
-    assert "12 queries of data[70%:] cannot show equivalence within ±0.01 by RR@10" in out.stdout
+    said = {" ".join(line.split()) for line in out.stdout.splitlines()}
+    (high,) = [line for line in said if line.startswith("stage against stage by nDCG@10 on 12 queries of data[70%:]")]
+    assert "they can show equivalence within ±0.9" in high
+    (low,) = [line for line in said if line.startswith("stage against stage by RR@10 on 12 queries of data[70%:]")]
+    assert "they cannot be counted on to show equivalence within ±0.01" in low
 
 
 @pytest.mark.parametrize(
     ("arguments", "what"),
     [
         (["compare", "a1", "b1", "--margin", "nDCG@10"], "'nDCG@10' is not a margin"),
-        (["compare", "a1", "b1", "--margin", "P@5=.1"], "a margin for P@5, which is not compared"),
+        (["compare", "a1", "b1", "--margin", "P@5=.1"], "a margin for P@5: it is not compared"),
         (["compare", "a1", "cl=b1,b2", "--seeds", "stack"], "cannot stand as extra queries"),
         (["compare", "a1", "cl=b1,b2:contrastive"], "stage: distill against contrastive"),
         (["compare", "a1", "b1", "--claim", "recipes"], "at least 2 seeds of each"),
-        (["compare", "a1", "b1", "--family", "2"], "the declared family has 2 tests, and 4 are shown"),
+        (["compare", "a1", "b1", "--family", "2"], "the declared family has 2 comparisons, and 4 are shown"),
         (["compare", "a1", "b1", "--correction", "max-t", "--claim", "recipes"], "at least 2 seeds of each"),
         (["compare", "a1", "b1", "--full", "--format", "tsv"], "--full is JSON, not tsv"),
         (["compare", "a1", "b1", "--correction", "tukey"], "'tukey'"),
+        (
+            ["compare", "a1", "b1", "--margin", "nDCG@10=2"],
+            "a margin of 2 for nDCG@10 calls any two systems equivalent",
+        ),
+        (["power", "--queries", "43", "--sd", "2"], "an sd of at most 1.0118 on 43 queries"),
+        (
+            ["power", "--queries", "43", "--sd", ".1", "--margin", "2"],
+            "a difference of 2 is beyond what nDCG@10 allows",
+        ),
         (["power"], "how many queries?"),
         (["power", "--queries", "43", "--sd", "0"], "the sd of the differences is a number above 0"),
         (["power", "--queries", "43", "--sd", ".1", "--delta", "nan"], "a number above 0 is wanted"),

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy import stats
+from statsmodels.stats.power import TTestPower
 
 from cerank.evaluation.answers import Cost, answers, duration, paragraphs
 from cerank.evaluation.compare import Comparison, Condition, Measured, System, Terms, compare
-from cerank.evaluation.power import queries_for_difference, queries_for_margin
+from cerank.evaluation.power import queries_for_difference, queries_for_margin, smallest_difference
 from cerank.evaluation.verdicts import Margin
 
 DL = Condition(dataset="dl20", first_stage="bm25")
@@ -101,30 +102,37 @@ def test_cannot_tell_says_how_many_queries_the_margin_takes():
     )
 
 
-def test_without_a_margin_the_queries_are_for_the_observed_difference():
-    assert queries_for_difference(0.01, 0.3) == 7066
-    assert one_stage(-0.01, 0.3, None).endswith(
-        "To show a true difference of .0100 you would need about 7,100 queries (80 % power). The recipe declares no "
+def test_without_a_margin_it_says_what_would_have_shown_and_plans_on_no_observed_difference():
+    text = one_stage(-0.01, 0.3, None)
+    size = smallest_difference(N, 0.3)
+    assert size == pytest.approx(TTestPower().solve_power(nobs=N, power=0.8, alpha=0.05) * 0.3, abs=1e-6)
+    assert text.endswith(
+        f"With these queries a true difference of {size:.4f} would show with 80 % power. The recipe declares no "
         "margin, so that the two are the same cannot be shown either."
     )
+    assert "you would need" not in text
 
 
 def test_a_margin_chosen_after_the_run_is_said_to_be():
     late = Margin(value=0.02, source="command line", before=False)
     for by, sd in ((0.003, 0.1), (0.006, 0.05), (-0.01, 0.3)):
-        assert ", a margin chosen after the run" in one_stage(by, sd, late)
+        assert ", a margin chosen after the results" in one_stage(by, sd, late)
 
 
-def test_of_two_stages_the_second_is_asked_about_with_the_level_after_correction():
+def test_of_two_stages_the_second_is_asked_about_with_the_simultaneous_interval():
     found = stages(BASE, shifted(0.05, 0.1), shifted(0.05, 0.1) + 0.2 * NOISE[::-1] - 0.01, margin=DECLARED)
     row = next(row for row in found.rows if (row.left, row.right) == ("contrastive", "distill"))
     values = [list(entry.measured[0].values["nDCG@10"].values()) for entry in found.systems[1:]]
-    assert row.judgment.p == pytest.approx(stats.ttest_rel(values[1], values[0]).pvalue)
+    assert found.method == "max-t"
+    assert row.judgment.p == pytest.approx(stats.ttest_rel(values[1], values[0]).pvalue, abs=0.02)
     (text,) = paragraphs(found, {"distill": Cost(seconds=250.2)})
     assert text.startswith("Was the second stage worth it? These 400 queries cannot tell: distill scores .0100 nDCG@10")
-    assert f"({100 * (1 - row.judgment.level):.4g} % interval, corrected for 3 tests)" in text
+    assert "(95 % interval, simultaneous over 3 comparisons)" in text
     low, high = stats.t.interval(1 - row.judgment.level, N - 1, row.paired.difference, row.paired.sd / np.sqrt(N))
     assert f"somewhere between {figure(low)} below and {figure(high)} above" in text
+    alone = stats.t.interval(0.95, N - 1, row.paired.difference, row.paired.sd / np.sqrt(N))
+    bonferroni = stats.t.interval(1 - 0.05 / 3, N - 1, row.paired.difference, row.paired.sd / np.sqrt(N))
+    assert bonferroni[0] < low < alone[0]
     assert "It took 4 min 10 s more of training." in text
 
 
@@ -172,18 +180,42 @@ def test_the_cost_against_the_first_stage_is_that_of_all_stages_up_to_there():
     assert "training" not in text
 
 
-def test_differences_without_spread_are_no_evidence():
+def test_differences_without_spread_have_the_p_of_flipped_signs():
     (text,) = paragraphs(stages(BASE[:5], BASE[:5] + 0.125))
     assert text == (
-        "Was fine-tuning worth it? A t-test cannot tell: contrastive scores .1250 "
-        "nDCG@10 above the first stage on each "
-        "of the 5 queries, so there is no spread to measure it by. By flipped signs the smallest possible p is 0.062."
+        "Was fine-tuning worth it? These 5 queries cannot tell: contrastive scores .1250 nDCG@10 above the first stage "
+        "on every query. There is no spread to measure that by: by flipped signs the smallest possible p is 0.062. The "
+        "recipe declares no margin, so that the two are the same cannot be shown either."
     )
-    (same,) = paragraphs(stages(BASE, BASE))
-    assert same == (
-        "Was fine-tuning worth it? No: contrastive scores the same nDCG@10 as the first "
-        "stage on each of the 400 queries."
+    (text,) = paragraphs(stages(BASE[:8], BASE[:8] + 0.125))
+    assert text == (
+        "Was fine-tuning worth it? Yes: contrastive scores .1250 nDCG@10 above the first stage on every query. There "
+        "is no spread to measure that by; by the exact test of flipped signs p is 0.0078."
     )
+    (same,) = paragraphs(stages(BASE, BASE, margin=DECLARED))
+    assert same.startswith(
+        "Was fine-tuning worth it? No: contrastive and the first stage are the same within ±.02 nDCG@10; their means "
+        "are the same, somewhere between 0 and 0 above (90 % interval)."
+    )
+
+
+def test_every_answer_agrees_with_its_verdict_also_where_few_queries_differ():
+    first = {
+        "better": "Yes",
+        "worse": "No",
+        "equivalent": "No",
+        "different but negligible": "No",
+        "cannot tell": "These",
+    }
+    for differ in (0, 1, 4, 5, 6, 8, 12, 40):
+        for gain in (0.001, 0.2):
+            for margin in (None, DECLARED):
+                right = BASE[:60].copy()
+                right[:differ] += gain
+                found = stages(BASE[:60], right, margin=margin)
+                (one,) = answers(found)
+                assert one.verdict == found.rows[0].verdict
+                assert one.text.split(" ")[0].rstrip(":") == first[one.verdict], one.text
 
 
 def test_one_query_that_differs_is_said_to_be_the_only_one():
@@ -200,7 +232,7 @@ def test_two_rankings_are_asked_about_by_their_names():
 
 
 @pytest.mark.parametrize(
-    ("correction", "said"), [("none", "95 % interval)"), ("bh", "false discovery rate over 2 tests")]
+    ("correction", "said"), [("none", "95 % interval)"), ("bh", "false coverage rate over 2 comparisons")]
 )
 def test_the_correction_is_named_as_what_it_is(correction, said):
     systems = [system("A", BASE), system("B", shifted(0.05, 0.1)), system("C", shifted(0.04, 0.1))]

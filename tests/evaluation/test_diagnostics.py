@@ -45,11 +45,14 @@ def test_depth_is_of_the_queries_ranked():
     assert (found.shallowest, found.deepest) == (1, 3)
 
 
-def test_a_gap_of_judged_documents_names_the_condensed_measure():
+def test_a_gap_of_judged_documents_names_the_option_that_measures_without_them():
     facts = [diagnostics.facts(["nDCG@10"], QRELS, each) for each in (ranking(q1="a b"), ranking(q1="x y"))]
     notes = diagnostics.notes("nDCG@10", ("l", facts[0]), ("r", facts[1]), n=3, zeros=0)
     (note,) = (note for note in notes if note.kind == "judged")
-    assert note.text == "judged documents: 1.00 of 'l', 0.00 of 'r'; compare nDCG(judged_only=True)@10 as well"
+    assert note.text == (
+        "judged documents in the top 10: 100 % of 'l', 0 % of 'r'; unjudged ones count as not relevant, which may cost "
+        "'r', and --condensed measures without them"
+    )
 
 
 def test_each_kind_of_note_appears_only_where_it_is_due():
@@ -61,8 +64,11 @@ def test_each_kind_of_note_appears_only_where_it_is_due():
 
 
 def test_condensed_measures_are_asked_for_by_name_and_computed():
-    names = diagnostics.condensed(["nDCG@10", "AP(rel=2)", "Bpref"])
-    assert names == ("nDCG(judged_only=True)@10", "AP(rel=2,judged_only=True)", "Bpref")
+    names = diagnostics.condensed(["nDCG@10", "RR@10", "AP(rel=2)", "ERR@10", "Bpref"])
+    assert names == (
+        *("nDCG(judged_only=True)@10", "RR(judged_only=True)@10", "AP(rel=2,judged_only=True)"),
+        *("ERR(judged_only=True)@10", "Bpref"),
+    )
     assert per_query(names[:1], QRELS, ranking(q1="x y a"))[names[0]]["q1"] == 1.0
 
 

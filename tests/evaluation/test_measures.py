@@ -11,7 +11,7 @@ import pytrec_eval
 
 from cerank.core.rankings import Ranking, ordered
 from cerank.errors import UsageError
-from cerank.evaluation.measures import check, per_query
+from cerank.evaluation.measures import by_ir_measures, check, per_query
 from tests.evaluation.files import qrels_of, ranking_of, scores_of
 
 QRELS = {"q07": {"a": 1, "b": 2, "n": 0}, "x": {"c": 0, "d": 1}, "none": {"z": 0}}
@@ -184,3 +184,34 @@ def test_values_are_those_that_trec_eval_prints_for_its_own_test(shared: Path):
             assert found[names[trec]][query] == pytest.approx(float(value), abs=5.1e-5), (trec, query)
             compared += 1
     assert compared >= len(names) * len(qrels) > 0
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_condensed_measures_are_those_of_pytrec_eval_over_judged_documents(shared: Path, run: str):
+    folder = shared / "trec-dl-2020-top100"
+    qrels, path = qrels_of(folder / "qrels"), folder / "runs" / f"{run}.run"
+    names = {
+        "ndcg_cut_10": ("nDCG(judged_only=True)@10", 1),
+        "map": ("AP(rel=2,judged_only=True)", 2),
+        "P_5": ("P(judged_only=True)@5", 1),
+        "recall_100": ("R(rel=2,judged_only=True)@100", 2),
+        "success_1": ("Success(judged_only=True)@1", 1),
+        "recip_rank": ("RR(rel=2,judged_only=True)@10", 2),
+    }
+    asked = check([name for name, _ in names.values()], qrels, "")
+    assert asked == tuple(name for name, _ in names.values())
+    found = per_query(asked, qrels, ranking_of(path))
+    for trec, (name, level) in names.items():
+        direct = pytrec_eval.RelevanceEvaluator(qrels, {trec}, relevance_level=level, judged_docs_only_flag=True)
+        expected = {query: row[trec] for query, row in direct.evaluate(scores_of(path)).items()}
+        if trec == "recip_rank":  # pytrec_eval has no cutoff here: below rank 10 the measure is 0
+            expected = {query: value if value >= 0.1 else 0.0 for query, value in expected.items()}
+        assert found[name] == pytest.approx(expected, abs=1e-9), name
+
+
+@pytest.mark.skipif(shutil.which("perl") is None, reason="gdeval is a Perl program")
+def test_a_measure_that_ir_measures_cannot_condense_is_that_of_the_list_without_unjudged_documents():
+    (name,) = check(["ERR(judged_only=True)@2"], QRELS, "")
+    found = per_query([name], QRELS, ranked(q07="u v a w b", x="z c d"))
+    assert found[name] == by_ir_measures(["ERR@2"], QRELS, ranked(q07="a b", x="c d"))["ERR@2"]
+    assert found[name]["q07"] > 0

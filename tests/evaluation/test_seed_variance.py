@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,10 +11,12 @@ import pytest
 from scipy import stats
 from statsmodels.regression.mixed_linear_model import MixedLM
 
+from cerank import guides
 from cerank.errors import UsageError
 from cerank.evaluation.compare import Condition, Measured, System
 from cerank.evaluation.seed_variance import combined, mean_of, two_way, two_way_bootstrap
 
+RESULTS = Path(__file__).parents[1] / "simulations" / "RESULTS.md"
 DL = Condition(dataset="dl20", first_stage="bm25")
 
 
@@ -47,7 +50,11 @@ def test_one_seed_is_no_mean():
 
 
 def test_stacking_seeds_as_queries_is_refused_with_its_price():
-    with pytest.raises(UsageError, match="32 of 100 comparisons"):
+    rates = [float(line.split("|")[5]) for line in RESULTS.read_text().splitlines() if "| stacked as queries" in line]
+    assert len(rates) == 4
+    price = f"{100 * min(rates):.0f} to {math.ceil(100 * max(rates)):.0f} of 100 comparisons of equals"
+    assert price in guides.find("verdicts").markdown.replace("\n", " ")
+    with pytest.raises(UsageError, match=price):
         combined("recipe", [seed("s1", {"q1": 0.1}), seed("s2", {"q1": 0.1})], "stack")
     with pytest.raises(UsageError, match="did you mean 'mean'"):
         combined("recipe", [], "means")

@@ -10,7 +10,7 @@ from scipy import stats
 from statsmodels.stats.weightstats import DescrStatsW, ttost_paired
 
 from cerank.evaluation.significance import Estimate, estimate_of, paired
-from cerank.evaluation.verdicts import Level, Margin, explain, judge
+from cerank.evaluation.verdicts import Level, Margin, explain, judge, shown
 from tests.evaluation.test_secondary_tests import SLEEP, SPREAD
 
 
@@ -66,9 +66,8 @@ def test_intervals_are_those_of_statsmodels(confidence):
         (0.0, 0.02, 0.02, "cannot tell"),
         (0.10, 0.01, None, "better"),
         (0.001, 0.005, None, "cannot tell"),
-        (0.0, 0.0, 0.02, "equivalent"),
-        (0.3, 0.0, 0.02, "better"),
-        (0.01, 0.0, 0.02, "different but negligible"),
+        (0.0, 0.0, 0.02, "cannot tell"),  # without spread a t-test says nothing
+        (0.3, 0.0, 0.02, "cannot tell"),
     ],
 )
 def test_verdicts_of_typical_cases(difference, error, margin, verdict):
@@ -97,11 +96,60 @@ def test_cannot_tell_comes_with_what_would_tell():
     found = judged(Estimate(difference=0.01, error=0.1 / 43**0.5, df=42), 0.02)
     assert found.verdict == "cannot tell"
     assert found.detectable == pytest.approx(0.0437, abs=1e-4)
-    assert (found.queries_for_difference, found.queries_for_margin) == (787, 216)
+    assert (found.queries_for_difference, found.queries_for_margin) == (199, 216)  # of the margin, not the estimate
     text = explain(found)
     assert "a true difference of 0.0437 would show with 80 % power" in text
-    assert "787 queries" in text
-    assert "chosen after the run" in text
+    assert "to show a true difference of 0.02 takes 199 queries" in text
+    assert "chosen after the results" in text
+
+
+def test_the_queries_needed_are_those_of_statsmodels_for_the_margin():
+    from statsmodels.stats.power import TTestPower
+
+    found = judged(Estimate(difference=0.02, error=0.1 / 43**0.5, df=42), 0.03)
+    wanted = TTestPower().solve_power(effect_size=0.3, power=0.8, alpha=0.05)
+    assert found.queries_for_difference - 1 < wanted <= found.queries_for_difference
+
+
+def test_an_interval_is_cut_at_what_the_measure_allows_and_says_so():
+    estimate = Estimate(difference=0.25, error=0.25, df=1)
+    found = judge(estimate, Level(p=0.5, corrected=0.5, level=0.05), limits=(-0.75, 0.25))
+    assert estimate.interval(0.05)[0] < -2.9
+    assert (found.low, found.high, found.is_cut) == (-0.75, 0.25, True)
+    assert "cut at the range of the measure" in explain(found)
+
+
+@pytest.mark.parametrize(
+    ("limits", "said"),
+    [
+        ((-0.9884, 0.0116), "no gain that the measure allows would show with 80 % power: only 0.0116 is left; a loss"),
+        ((-0.01, 0.02), "no true difference that the measure allows would show with 80 % power: it takes 0.0437"),
+        ((-0.5, 0.5), "a true difference of 0.0437 would show with 80 % power"),
+    ],
+)
+def test_a_detectable_difference_beyond_the_headroom_is_said_to_be(limits, said):
+    estimate = Estimate(difference=0.001, error=0.1 / 43**0.5, df=42)
+    found = judge(estimate, Level(p=0.9, corrected=0.9, level=0.05), limits=limits, sd=0.1)
+    assert said in explain(found, limits)
+
+
+def test_a_verdict_in_a_cell_has_its_direction_and_a_dagger_for_a_late_margin():
+    late, early = Margin(value=0.02), Margin(value=0.02, before=True)
+    level = Level(p=0.001, corrected=0.001, level=0.05)
+    for margin, mark in ((late, " †"), (early, "")):
+        for sign, word in ((1, "better"), (-1, "worse")):
+            estimate = Estimate(difference=sign * 0.008, error=0.002, df=99)
+            found = judge(estimate, level, margin=margin, equivalence=level)
+            assert shown(found, estimate.difference) == f"{word}, but by less than .02{mark}"
+        same = judge(
+            Estimate(difference=0.0, error=0.002, df=99),
+            Level(p=1, corrected=1, level=0.05),
+            margin=margin,
+            equivalence=level,
+        )
+        assert shown(same, 0.0) == f"equivalent{mark}"
+        apart = judge(Estimate(difference=0.3, error=0.002, df=99), level, margin=margin)
+        assert shown(apart, 0.3) == "better"
 
 
 def test_a_verdict_that_tells_needs_no_outlook():

@@ -147,8 +147,11 @@ def test_a_checkpoint_scores_with_the_lengths_its_stage_had(finished):
     run, _ = finished
     from cerank.models.cross_encoder import CheckpointConfig
 
-    marks = [CheckpointConfig(run.final(0, "contrastive")), CheckpointConfig(run.final(1, "distill"))]
-    assert [(mark.truncation, mark.max_document_length) for mark in marks] == [("longest_first", 0), ("document", 12)]
+    limits = [
+        CheckpointConfig.read(run.final(0, "contrastive")).limits,
+        CheckpointConfig.read(run.final(1, "distill")).limits,
+    ]
+    assert [(one.truncation, one.max_document_length) for one in limits] == [("longest_first", 0), ("document", 12)]
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,14 @@ if TYPE_CHECKING:
     from cerank.evaluation.compare import Comparison, Row, Terms
     from cerank.evaluation.systems import Condition, System
 
-CORRECTIONS = ("holm", "bh", "bonferroni", "max-t", "none")  # as evaluate.families has them, without its imports
+CORRECTIONS = (
+    "auto",
+    "holm",
+    "bh",
+    "bonferroni",
+    "max-t",
+    "none",
+)  # as evaluate.families has them, without its imports
 PAIRS = ("baseline", "all")
 CLAIMS = ("checkpoints", "recipes")
 SOURCE = "dashboard"  # where a margin was chosen
@@ -261,7 +268,7 @@ def terms_of(texts: Mapping[str, str], measures: Sequence[str]) -> tuple[Terms, 
     if wrong:
         return Terms(), wrong
     margins = {name: Margin(value=value, source=SOURCE) for name, value in values.items()}
-    asked = {"correction": texts.get("correction", "holm"), "pairs": texts.get("pairs", "baseline")}
+    asked = {"correction": texts.get("correction", "auto"), "pairs": texts.get("pairs", "baseline")}
     asked["claim"] = texts.get("claim", "checkpoints")
     return msgspec.structs.replace(Terms(), confidence=confidence, margins=margins, **asked), {}
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -167,16 +167,17 @@ def but_for_seed(found: RunTarget) -> tuple[str, str]:
     return found.system, msgspec.structs.replace(found.plan, recipe=same).fingerprint
 
 
-def _plans(found: Target) -> tuple[Plan, ...]:
-    """The plans behind a system; none behind a file."""
+def sources(found: Target) -> tuple[margins_of.Source, ...]:
+    """The runs behind a system; none behind a file."""
     if isinstance(found, FileTarget):
         return ()
-    return tuple(one.plan for one in found.members) if isinstance(found, SeedsTarget) else (found.plan,)
+    members = found.members if isinstance(found, SeedsTarget) else (found,)
+    return margins_of.sources([(one.folder, one.plan) for one in members])
 
 
 def declared_margins(targets: Sequence[Target], measures: Sequence[str], *, all_pairs: bool) -> dict[str, Margin]:
     """The margins that the targets' own plans declare; the first target is the baseline."""
-    sides = [_plans(found) for found in targets]
+    sides = [sources(found) for found in targets]
     pairs = list(combinations(sides, 2)) if all_pairs else [(sides[0], side) for side in sides[1:]]
     return margins_of.declared(measures, pairs)
 
@@ -199,7 +200,8 @@ def compare(
     Args:
         settings: where the lab and caches are.
         texts: at least two; see `targets_of`.
-        measures: names; empty takes those of the first run's plan, or nDCG@10 and RR@10 for files alone.
+        measures: names; empty takes those of the first run's plan, or for files alone nDCG@10 and RR@10, which
+            counts from grade 2 on where grades go to 3, as TREC DL does.
         dataset: whose qrels TREC run files are measured on; for runs, the one test dataset to look at.
         qrels: a qrels file, in place of a dataset.
         terms: how; see `evaluation.compare.Terms`; its margins, if any, win over all others.
@@ -284,12 +286,20 @@ def measured_systems(
     if has_files and not (found and not qrels):
         name, given = judgements(settings, dataset, qrels)
         judged = dict.fromkeys(judged, given) or {Condition(short_name(name)): given}
-    names = tuple(measures) or (found[0].plan.recipe.evaluate.measures if found else ("nDCG@10", "RR@10"))
+    names = tuple(measures) or (found[0].plan.recipe.evaluate.measures if found else _of_files(judged.values()))
     for each in judged.values():
         names = check(names, each, "--measure")
     if condensed:
         names = tuple(dict.fromkeys([*names, *_condensed(names).values()]))
     return [_system(one, names, dataset, judged) for one in targets], names
+
+
+def _of_files(judged: Iterable[Qrels]) -> tuple[str, ...]:
+    """The measures of files for which none is named."""
+    from cerank.evaluation.diagnostics import GRADED
+
+    largest = max((grade for qrels in judged for row in qrels.values() for grade in row.values()), default=0)
+    return ("nDCG@10", "RR(rel=2)@10" if largest >= GRADED else "RR@10")
 
 
 def _system(found: Target, names: Sequence[str], dataset: str, judged: Mapping[Condition, Qrels]) -> System:

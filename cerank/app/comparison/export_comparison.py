@@ -18,7 +18,7 @@ from cerank.registry import nearest
 from cerank.runs.layout import plain
 from cerank.text import escapes
 from cerank.text.safe_text import counted
-from cerank.text.table_data import Column, Table, written
+from cerank.text.table_data import Column, Table, records, written
 
 if TYPE_CHECKING:
     from cerank.evaluation.answers import Cost
@@ -42,7 +42,7 @@ def whole(found: Comparison, *, with_reasons: bool = False, costs: Mapping[str, 
     from cerank.evaluation.verdicts import explain
 
     terms, lines, known = found.terms, summary(found), _by_line(found)
-    method = (found.family, found.family_equivalence, terms.correction, round(1 - terms.confidence, 12), terms.claim)
+    method = (found.family, found.family_equivalence, found.method, round(1 - terms.confidence, 12), terms.claim)
     names = [*lines[0].__struct_fields__, "family", "family_equivalence", "correction", "alpha", "claim"]
     names += ["run", "against_run", "answer"]
     said = {(one.dataset, one.first_stage, one.measure, one.left, one.right): one for one in answers(found, costs)}
@@ -50,12 +50,58 @@ def whole(found: Comparison, *, with_reasons: bool = False, costs: Mapping[str, 
     body = []
     for line in lines:
         row = known.get(_key(line))
-        reason = (explain(row.judgment) if row else "",) if with_reasons else ()
+        reason = (explain(row.judgment, row.limits) if row else "",) if with_reasons else ()
         ids = (run_of.get(line.system, ""), run_of.get(line.against, ""))
         answer = said[_key(line)].whole if _key(line) in said else ""
         body.append((*(getattr(line, name) for name in line.__struct_fields__), *method, *ids, answer, *reason))
     columns = [*names, *(["reason"] if with_reasons else [])]
     return Table("comparison", tuple(Column(name, name) for name in columns), tuple(body))
+
+
+def document(found: Comparison, *, with_reasons: bool = False) -> str:
+    """A comparison as JSON of one shape: {meta, rows, secondary, notes}; `secondary` is empty unless it was asked for.
+
+    `rows` are those of `whole`, `meta` what they rest on: method, family, margins, and the hashes of what was ranked
+    and judged.
+    """
+    from cerank import __version__
+
+    terms = found.terms
+    meta = {
+        "format": 2,
+        "cerank": __version__,
+        "baseline": found.baseline,
+        "pairs": terms.pairs,
+        "claim": terms.claim,
+        "confidence": terms.confidence,
+        "alpha": round(1 - terms.confidence, 12),
+        "correction": found.method,
+        "family": found.family,
+        "family_equivalence": found.family_equivalence,
+        "rounds": terms.rounds,
+        "seed": terms.seed,
+        "margins": {name: msgspec.to_builtins(margin) for name, margin in terms.margins.items()},
+        "rankings": [
+            {
+                "system": system.label,
+                "run": system.run,
+                "seeds": max(len(system.members), 1),
+                "dataset": at.condition.dataset,
+                "first_stage": at.condition.first_stage,
+                "ranking_sha256": at.ranking_sha256,
+                "qrels_sha256": at.qrels_sha256,
+            }
+            for system in found.systems
+            for at in system.measured
+        ],
+    }
+    text = {
+        "meta": meta,
+        "rows": records(whole(found, with_reasons=with_reasons)),
+        "secondary": records(secondary(found)) if terms.with_secondary else [],
+        "notes": list(_footnotes(found)),
+    }
+    return escapes.json_text(text, indent=2) + "\n"
 
 
 def complete(found: Comparison) -> str:
@@ -76,7 +122,9 @@ def secondary(found: Comparison) -> Table:
     columns += [Column("bca_low", "BCa low", "signed", priority=1)]
     columns += [Column("bca_high", "BCa high", "signed", priority=1)]
     shares = ("left_better", "within_margin", "right_better")
-    columns += [Column(f"posterior_{name}", name.replace("_", " "), "percent", priority=3) for name in shares]
+    has_posterior = any(row.secondary and row.secondary.posterior for row in found.rows)
+    if has_posterior:
+        columns += [Column(f"posterior_{name}", name.replace("_", " "), "percent", priority=3) for name in shares]
     body = []
     for row in found.rows:
         others = row.secondary
@@ -85,10 +133,15 @@ def secondary(found: Comparison) -> Table:
         head = (row.condition.dataset, row.condition.first_stage, row.measure, row.left, row.right, row.paired.p)
         ps = (others.randomization, others.wilcoxon, others.sign, others.bca.low, others.bca.high)
         posterior = others.posterior
-        chances = (posterior.left, posterior.rope, posterior.right) if posterior else (None, None, None)
-        body.append((*head, *ps, *chances))
-    note = "secondary tests, uncorrected: they stand beside the paired t-test and make no verdict"
-    return Table("secondary", tuple(columns), tuple(body), "Secondary tests", (note,))
+        chances = (posterior.left, posterior.within, posterior.right) if posterior else (None, None, None)
+        body.append((*head, *ps, *(chances if has_posterior else ())))
+    notes = ["secondary tests, unadjusted: they stand beside the paired t-test and make no verdict"]
+    if has_posterior:
+        notes.append(
+            "left better, within margin, right better: probabilities of the mean difference (Student's t, reference "
+            "prior) below -margin, within it, above it"
+        )
+    return Table("secondary", tuple(columns), tuple(body), "Secondary tests", tuple(notes))
 
 
 def readable(found: Comparison, *, with_reasons: bool = False) -> Table:
@@ -97,7 +150,7 @@ def readable(found: Comparison, *, with_reasons: bool = False) -> Table:
     Where a verdict rests on another interval than the one shown (after correction, or for equivalence), a column says
     which.
     """
-    from cerank.evaluation.comparison_rows import reasons, summary
+    from cerank.evaluation.comparison_rows import LEGEND, reasons, shown_verdict, summary
 
     rows, known = summary(found), _by_line(found)
     is_one = len({(row.dataset, row.first_stage) for row in rows}) == 1
@@ -108,12 +161,12 @@ def readable(found: Comparison, *, with_reasons: bool = False) -> Table:
         Column("difference", "difference", "signed"),
         Column("interval", f"{100 * found.terms.confidence:.3g} % interval", "name"),
     ]
-    columns += [Column("p", "p", "p", priority=4), Column("p_corrected", "p corr.", "p", priority=1)]
+    columns += [Column("p", "p", "p", priority=4), Column("p_corrected", "adjusted p", "p", priority=1)]
     columns += [Column("effect", "d_z", "signed", 2, priority=3), Column("wtl", "W/T/L", "name", priority=2)]
-    rests = [_rests_on(row, known.get(_key(row))) for row in rows]
-    has_other = any(rests)
+    rests = [_rests_on(known.get(_key(row))) for row in rows]
+    has_other = any(_is_other(row) for row in found.rows)
     columns += [
-        *([Column("judged", "verdict rests on", priority=5)] if has_other else []),
+        *([Column("judged", _decides(found), priority=5)] if has_other else []),
         Column("verdict", "verdict"),
     ]
     if not is_one:
@@ -123,8 +176,9 @@ def readable(found: Comparison, *, with_reasons: bool = False) -> Table:
         where = () if is_one else (row.dataset, row.first_stage)
         against = (row.against,) if has_against else ()
         judged = (rest,) if has_other else ()
-        body.append((*where, row.system, *against, *_figures(row), *judged, row.verdict))
-    notes = (*_footnotes(found), *(reasons(found) if with_reasons else ()))
+        one = known.get(_key(row))
+        body.append((*where, row.system, *against, *_figures(row), *judged, shown_verdict(one) if one else ""))
+    notes = (LEGEND, *_footnotes(found), *(reasons(found) if with_reasons else ()))
     return Table("comparison", tuple(columns), tuple(body), _title(found, rows, is_one), notes)
 
 
@@ -133,7 +187,7 @@ def by_stage(found: Comparison) -> tuple[Table, ...]:
 
     A difference stands with the interval that its verdict rests on, in one column that never goes.
     """
-    from cerank.evaluation.comparison_rows import summary
+    from cerank.evaluation.comparison_rows import LEGEND, shown_verdict, summary
 
     rows, known = summary(found), _by_line(found)
     columns = (
@@ -141,9 +195,9 @@ def by_stage(found: Comparison) -> tuple[Table, ...]:
         Column("against", "against"),
         Column("measure", "measure", "name"),
         Column("mean", "mean", "number"),
-        Column("difference", "difference [corrected]", "name"),
+        Column("difference", "difference [interval]", "name"),
         Column("verdict", "verdict"),
-        Column("p_corrected", "p corr.", "p", priority=1),
+        Column("p_corrected", "adjusted p", "p", priority=1),
         Column("wtl", "W/T/L", "name", priority=2),
         Column("interval", f"{100 * found.terms.confidence:.3g} % interval", "name", priority=3),
         Column("p", "p", "p", priority=5),
@@ -156,13 +210,21 @@ def by_stage(found: Comparison) -> tuple[Table, ...]:
         for line in here:
             row = known.get(_key(line))
             _, _, _, interval, p, p_corrected, effect, wtl = _figures(line)
-            figures = (line.measure, line.mean, _with_interval(row) if row else "", line.verdict)
+            figures = (line.measure, line.mean, _with_interval(row) if row else "", shown_verdict(row) if row else "")
             body.append((line.system, line.against, *figures, p_corrected, wtl, interval, p, effect))
         title = f"{condition}, {counted(here[0].queries, 'query')}"
         out.append(Table("comparison", columns, tuple(body), title))
-    note = "[corrected]: the interval that a verdict rests on, after correction for all tests"
-    out[-1] = msgspec.structs.replace(out[-1], notes=(note, *_footnotes(found)))
+    note = f"[interval]: {_decides(found)}; beside an equivalence, the one that lies within the margin"
+    out[-1] = msgspec.structs.replace(out[-1], notes=(note, LEGEND, *_footnotes(found)))
     return tuple(out)
+
+
+def _decides(found: Comparison) -> str:
+    """What the interval beside a verdict is: with the others of the table, or by itself."""
+    percent = f"{100 * found.terms.confidence:.3g} %"
+    if found.family > 1 and found.method in {"holm", "bonferroni", "max-t"}:
+        return f"simultaneous {percent} interval"
+    return "adjusted interval" if found.family > 1 and found.method == "bh" else "interval that decides"
 
 
 def _with_interval(row: Row) -> str:
@@ -198,13 +260,38 @@ def _footnotes(found: Comparison) -> tuple[str, ...]:
 
     lines = list(footnotes(found))
     for measure in found.measures:
-        rows = [row.judgment for row in found.rows if row.measure == measure]
-        seen = sorted(row.detectable for row in rows if row.detectable is not None)
-        if seen:
-            size = f"{seen[0]:.4f}" + (f" to {seen[-1]:.4f}" if f"{seen[-1]:.4f}" != f"{seen[0]:.4f}" else "")
-            which = f"{len(seen)} of {len(rows)} cannot tell by {measure}"
-            lines.append(f"{which}: with 80 % power these queries show a true difference of {size}")
+        rows = [row for row in found.rows if row.measure == measure]
+        open_ = [row for row in rows if row.judgment.detectable is not None]
+        if open_:
+            lines.append(_undecided(measure, rows, open_, "queries and seeds" if open_[0].recipes else "queries"))
+        for row in rows:
+            if row.judgment.basis == "exact sign flips" and row.verdict == "cannot tell":
+                differ = row.paired.wins + row.paired.losses
+                lines.append(
+                    f"{row.right} against {row.left} by {measure} on {row.condition}: {differ} of "
+                    f"{counted(row.paired.n, 'query')} differ; the smallest p that flipped signs can give is "
+                    f"{min(1.0, 2.0 ** (1 - differ)):.2g}"
+                )
     return (*lines, *_spreads(found))
+
+
+def _undecided(measure: str, rows: Sequence[Row], open_: Sequence[Row], what: str) -> str:
+    """What would have shown in the rows that cannot tell, as far as the measure leaves room for it."""
+    sizes = sorted(row.judgment.detectable or 0.0 for row in open_)
+    size = f"{sizes[0]:.4f}" + (f" to {sizes[-1]:.4f}" if f"{sizes[-1]:.4f}" != f"{sizes[0]:.4f}" else "")
+    text = f"undecided by {measure}: {len(open_)} of {counted(len(rows), 'pair')}; "
+    text += f"{what} like these reveal a true "
+    return text + f"difference in 4 of 5 cases only if it is at least {size}" + _without_room(open_)
+
+
+def _without_room(rows: Sequence[Row]) -> str:
+    """Where the baseline is so good, or so bad, that no difference of that size is left."""
+    parts = []
+    for row in rows:
+        size, limits = row.judgment.detectable or 0.0, row.limits
+        if limits is not None and size > limits[1]:
+            parts.append(f"only {max(limits[1], 0.0):.4f} is left above {row.left}")
+    return "".join(f"; {part}" for part in dict.fromkeys(parts))
 
 
 def _spreads(found: Comparison) -> tuple[str, ...]:
@@ -222,6 +309,13 @@ def _spreads(found: Comparison) -> tuple[str, ...]:
             )
     if lines and found.terms.claim == "checkpoints":
         lines.append("verdicts are about these checkpoints; a claim about recipes counts the spread of seeds, too")
+    for row in found.rows:
+        if row.recipes is not None:
+            lines.append(
+                f"{row.right} against {row.left} by {row.measure} on {row.condition}: about the recipes, by "
+                f"{row.recipes.seeds_right} and {row.recipes.seeds_left} seeds, not taken as pairs, "
+                f"{row.recipes.estimate.df:.3g} degrees of freedom"
+            )
     return tuple(dict.fromkeys(lines))
 
 
@@ -230,17 +324,24 @@ def _mean_at(system: System, row: Row) -> float:
     return statistics.fmean(at.values[row.measure].values())
 
 
-def _rests_on(line: SummaryRow, row: Row | None) -> str:
-    """The interval behind a verdict where it is not the one beside the difference; "" where it is."""
-    if row is None or line.low is None or line.high is None:
+def _is_other(row: Row) -> bool:
+    """Whether the interval beside the verdict is not the row's own at the comparison's confidence."""
+    judgment = row.judgment
+    if row.verdict in {"equivalent", "different but negligible"}:
+        return True
+    return max(abs(judgment.low - row.low), abs(judgment.high - row.high)) > _SAME
+
+
+def _rests_on(row: Row | None) -> str:
+    """The interval that belongs to a verdict, for equivalence with the margin that it lies in."""
+    if row is None:
         return ""
     judgment, parts = row.judgment, []
-    is_other = max(abs(judgment.low - line.low), abs(judgment.high - line.high)) > _SAME
-    if is_other and row.verdict != "equivalent":
+    if row.verdict != "equivalent":
         parts.append(f"[{judgment.low:+.4f}, {judgment.high:+.4f}]")
     if row.verdict in {"equivalent", "different but negligible"} and judgment.margin:
-        inner = f"[{judgment.equivalence_low:+.4f}, {judgment.equivalence_high:+.4f}]"
-        parts.append(f"{inner} in ±{judgment.margin.value:g}")
+        inner = f"[{judgment.equivalence_low:+.4f}, {judgment.equivalence_high:+.4f}] in ±{judgment.margin.value:g}"
+        parts = [part for part in parts if part != inner.partition(" in")[0]] + [inner]
     return ", ".join(parts)
 
 
@@ -255,12 +356,14 @@ def _figures(row: SummaryRow) -> tuple[str | float | None, ...]:
     if row.difference is None or row.low is None or row.high is None:
         return (row.measure, row.mean, None, "", None, None, None, "")
     interval = f"[{row.low:+.4f}, {row.high:+.4f}]"
-    record = f"{row.wins}/{row.ties}/{row.losses}"
+    record = "" if row.wins is None else f"{row.wins}/{row.ties}/{row.losses}"
     return (row.measure, row.mean, row.difference, interval, row.p, row.p_corrected, row.effect, record)
 
 
 def as_text(found: Comparison, form: Form, *, with_reasons: bool = False) -> str:
-    """The comparison in `form`, footnotes included where the form has a place for them (LaTeX: as comments)."""
+    """The comparison in `form`, footnotes included where the form has a place for them."""
+    if form == "json":
+        return document(found, with_reasons=with_reasons)
     if form not in {"latex", "markdown"}:
         return written([whole(found, with_reasons=with_reasons)], form)
     table = readable(found, with_reasons=with_reasons)

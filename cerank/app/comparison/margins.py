@@ -1,21 +1,84 @@
 """Which margins judge a comparison, and whether they were declared before its numbers could be known.
 
-Invariant: a margin counts as declared beforehand only where each pair of systems has a run whose plan declares one.
+Invariant: a margin counts as declared beforehand only where each pair of systems has a run whose plan declares one,
+and where it was declared before the pair's difference could be guessed from results on the same queries.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from cerank.errors import UsageError
+import msgspec
+
+from cerank.errors import CerankError, UsageError
+from cerank.files import json_records
 from cerank.recipes.plan import Plan
+from cerank.runs import run_store
+from cerank.runs.layout import RunFolder
+from cerank.runs.records import Done
 
 if TYPE_CHECKING:
     from cerank.evaluation.verdicts import Margin
 
-Pairs = Sequence[tuple[Sequence[Plan], Sequence[Plan]]]  # the plans behind either side of each row; a file has none
+
+class Source(msgspec.Struct, frozen=True):
+    """A run behind a system, and when results of it were first known: "" where nothing is measured yet.
+
+    Training is deterministic: a run that differs from an earlier one in nothing but its margins gives the same numbers,
+    so `known` is the earlier one's time.
+    """
+
+    plan: Plan
+    known: str  # UTC, ISO 8601
+
+
+Pairs = Sequence[tuple[Sequence[Source], Sequence[Source]]]  # the runs behind either side of each row; a file has none
+
+
+def sources(found: Sequence[tuple[RunFolder, Plan]]) -> tuple[Source, ...]:
+    """Return the runs with the time when results of them were first known in their lab."""
+    out = []
+    for folder, plan in found:
+        times = [_measured(folder, plan)]
+        if plan.recipe.evaluate.margins:
+            times += [_measured(*twin) for twin in _twins(folder, plan)]
+        out.append(Source(plan, min((time for time in times if time), default="")))
+    return tuple(out)
+
+
+def _twins(folder: RunFolder, plan: Plan) -> list[tuple[RunFolder, Plan]]:
+    """The runs of the lab whose plans differ from this one in nothing but margins, labels and dates."""
+    found, same = [], _but_for_margins(plan)
+    for other in run_store.folders(folder.lab):
+        if other.name == folder.name:
+            continue
+        try:
+            its = run_store.load_plan(other)
+        except CerankError:  # a run that cannot be read gives no numbers either
+            continue
+        if _but_for_margins(its) == same:
+            found.append((other, its))
+    return found
+
+
+def _but_for_margins(plan: Plan) -> str:
+    evaluate = msgspec.structs.replace(plan.recipe.evaluate, margins={})
+    recipe = msgspec.structs.replace(plan.recipe, evaluate=evaluate)
+    return msgspec.structs.replace(plan, recipe=recipe).fingerprint
+
+
+def _measured(folder: RunFolder, plan: Plan) -> str:
+    """When the run's last stage was measured: its end, or the time of its oldest measures; "" for not yet."""
+    done = json_records.load_if_there(folder.done, Done)
+    if done is not None:
+        return done.time
+    data = plan.recipe.data
+    paths = [folder.measures(plan.recipe.chain[-1], test, first) for test in data.test for first in data.first_stages]
+    times = [path.stat().st_mtime for path in paths if path.exists()]
+    return datetime.fromtimestamp(min(times), UTC).isoformat(timespec="seconds") if times else ""
 
 
 def typed(texts: Sequence[str]) -> dict[str, float]:
@@ -41,8 +104,9 @@ def declared(measures: Sequence[str], pairs: Pairs) -> dict[str, Margin]:
     """The margins that the plans of compared runs declare, by measure.
 
     Where runs declare different ones the smallest is taken, and its source says so: what lies within it lies within
-    the others, so nobody gains by declaring another. It is `before` where every pair has a run that declares one, for
-    then no difference was known when its margin was said.
+    the others, so nobody gains by declaring another. It is `before` where every pair has a run that declares one, and
+    where it was declared before results were known of every run of the pair but the newest: from then on the newest
+    one's margin could be fitted to what it is compared with.
     """
     from cerank.evaluation.verdicts import Margin
 
@@ -52,26 +116,38 @@ def declared(measures: Sequence[str], pairs: Pairs) -> dict[str, Margin]:
             (plan.recipe.evaluate.margins[measure], plan.created)
             for pair in pairs
             for side in pair
-            for plan in side
+            for plan in (one.plan for one in side)
             if measure in plan.recipe.evaluate.margins
         ]
         if not said:
             continue
         values = sorted({value for value, _ in said})
+        when = min(time for value, time in said if value == values[0])
         others = ", ".join(f"±{value:g}" for value in values[1:])
-        is_before = all(
-            any(measure in plan.recipe.evaluate.margins for side in pair for plan in side) for pair in pairs
-        )
         source = f"recipe; the smallest of those declared, others {others}" if others else "recipe"
-        if not is_before:
-            source += ", but not of every pair's runs"
-        found[measure] = Margin(
-            value=values[0],
-            source=source,
-            declared=max(when for value, when in said if value == values[0]),
-            before=is_before,
+        is_of_all = all(
+            any(measure in one.plan.recipe.evaluate.margins for side in pair for one in side) for pair in pairs
         )
+        late = [known for pair in pairs if (known := _first_known(pair)) and _moment(when) >= _moment(known)]
+        if not is_of_all:
+            source += ", but not of every pair's runs"
+        elif late:
+            source += f", but after results of {min(late)}"
+        found[measure] = Margin(value=values[0], source=source, declared=when, before=is_of_all and not late)
     return found
+
+
+def _first_known(pair: tuple[Sequence[Source], Sequence[Source]]) -> str:
+    """When results of the pair's runs were first known, the newest run left out unless it is the only one."""
+    times = {one.plan.fingerprint + one.plan.created: one.known for side in pair for one in side}
+    known = sorted((time for time in times.values() if time), key=_moment)
+    if len(known) == len(times) > 1:
+        known = known[:-1]
+    return known[0] if known else ""
+
+
+def _moment(time: str) -> datetime:
+    return datetime.fromisoformat(time)
 
 
 def chosen(given: Mapping[str, float], found: Mapping[str, Margin], *, now: str = "") -> dict[str, Margin]:

@@ -6,30 +6,46 @@ Invariant: every figure says where its spread came from, and nothing here trains
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import statistics
+from collections.abc import Iterator, Sequence
+from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 import msgspec
 
 from cerank.app.comparison import comparisons
-from cerank.errors import UsageError
+from cerank.errors import CerankError, UsageError
 from cerank.recipes.plan import Plan
 from cerank.registry import nearest
+from cerank.runs import run_store, run_summaries
+from cerank.runs.layout import RunFolder
 from cerank.settings import Settings
 from cerank.text.safe_text import counted
 
 if TYPE_CHECKING:
+    from cerank.datasets.dataset import Dataset
+    from cerank.evaluation.compare import Comparison
     from cerank.evaluation.power import Outlook
     from cerank.evaluation.systems import Condition, System
 
 # Sd of per-query differences of two neural re-rankers over the same candidates on DL-HARD's 50 queries, from public
 # runs: nDCG@10 .103, RR(rel=2)@10 .31, AP(rel=2) .07. Against BM25 it is larger: .19 for nDCG@10.
 ASSUMED = {"nDCG": 0.10, "RR": 0.31, "AP": 0.07}
+# What was seen, from DL-HARD to the embedded dataset, where one document is relevant (RR: MS MARCO's dev queries).
+SEEN: dict[str, dict[str, tuple[float, float]]] = {
+    "stage against stage": {"nDCG": (0.10, 0.21), "RR": (0.31, 0.37), "AP": (0.07, 0.07)},
+    "stage against first stage": {"nDCG": (0.19, 0.32), "RR": (0.31, 0.37)},
+}
 ASSUMPTION = (
     "sd assumed: that of per-query differences of two neural re-rankers on DL-HARD (nDCG .10, RR .31, AP .07); "
+    "a re-ranker against BM25 differs more (nDCG .19 there, .32 where one document is relevant); "
     "`cerank power A B` takes it from rankings of yours"
 )
+_EARLIER = 30  # runs of the lab whose spread is looked at, the newest first
+
+Kind = Literal["stage against stage", "stage against first stage"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,11 +69,30 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     left: str = ""  # the rankings whose spread was measured
     right: str = ""
 
+    headroom: float | None = None  # the largest difference that is left to gain, by the rankings measured
+
     @property
     def can_show(self) -> bool | None:
         """Whether equivalence within the margin would be shown with the power asked for; None without a margin."""
         chance = self.outlook.power_for_margin
         return None if chance is None else chance >= self.outlook.power
+
+
+class Expected(msgspec.Struct, frozen=True, kw_only=True):
+    """What a plan's test queries can show of one kind of comparison, from the smallest to the largest spread known."""
+
+    dataset: str
+    kind: Kind
+    measure: str
+    source: str  # of the spreads, in words
+    low: Outlook
+    high: Outlook
+
+    @property
+    def can_show(self) -> bool | None:
+        """Whether equivalence within the margin would be shown by every spread; None without a margin."""
+        chance = self.high.power_for_margin
+        return None if chance is None else chance >= self.high.power
 
 
 def assumed_sd(measure: str) -> float | None:
@@ -78,7 +113,9 @@ def of_numbers(queries: int, sd: float | None, asked: Asked, measure: str = "nDC
     if spread is None:
         hint = f"give --sd, or take it from rankings with `cerank power A B`; assumed for {', '.join(ASSUMED)} only"
         raise UsageError(f"the spread of {name} is not known", where="--sd", hint=hint)
-    return Case(measure=name, spread="assumed" if sd is None else "given", outlook=_outlook(queries, spread, asked))
+    return Case(
+        measure=name, spread="assumed" if sd is None else "given", outlook=_outlook(queries, spread, asked, name)
+    )
 
 
 def of_rankings(
@@ -119,7 +156,8 @@ def of_rankings(
                     Case(
                         measure=name,
                         spread="measured",
-                        outlook=_outlook(queries or len(left), sd, asked),
+                        outlook=_outlook(queries or len(left), sd, asked, name),
+                        headroom=_headroom(name, left),
                         dataset=entry.condition.dataset,
                         first_stage=entry.condition.first_stage,
                         left=systems[0].label,
@@ -129,31 +167,169 @@ def of_rankings(
     return tuple(cases)
 
 
-def of_plan(plan: Plan) -> tuple[Case, ...]:
-    """Whether the plan's test datasets could show the margins it declares, by the assumed spreads; none without one.
+def of_plan(plan: Plan, lab: Path) -> tuple[Expected, ...]:
+    """What the plan's test datasets could show in the run's own table, by the spreads known before it began.
 
-    The family is the run's own table: each stage with the one before it and with the first stage, over
-    each first stage on each test dataset, for each margin. A
-    measure without an assumed spread is left out.
+    The family is the run's own table: each stage with the one before it and with the first stage, over each first stage
+    on each test dataset, by each measure. A spread comes from earlier runs of the lab on the same test dataset and
+    first stages, else from the runs that the dataset brings, two by two, else it is assumed; a measure of which none is
+    known is left out.
     """
     from cerank.datasets.open_datasets import open_dataset
 
-    recipe = plan.recipe
-    margins = {name: value for name, value in recipe.evaluate.margins.items() if assumed_sd(name) is not None}
-    data = recipe.data
+    recipe, data = plan.recipe, plan.recipe.data
     pairs = 2 * len(recipe.chain) - 1  # each stage with the one before it and, from the second on, with the first stage
-    tests = pairs * len(data.first_stages) * len(data.test) * len(recipe.evaluate.margins)
-    cases = []
-    for test in data.test if margins else ():
-        queries = len(open_dataset(test, Path(plan.cache)).qrels)
-        for measure, margin in margins.items():
-            sd = assumed_sd(measure)
-            if sd is None or queries < 2:
+    tests = pairs * len(data.first_stages) * sum(len(plan.measures_on(test)) for test in data.test)
+    kinds = KINDS if len(recipe.chain) > 1 else KINDS[1:]
+    found = []
+    for test in data.test:
+        dataset = open_dataset(test, Path(plan.cache))
+        queries = len(dataset.qrels)
+        earlier = _of_earlier_runs(plan, test, lab)
+        for measure in plan.measures_on(test) if queries > 1 else ():
+            brought: tuple[float, ...] | None = None
+            for kind in kinds:
+                spreads, source = earlier.get((kind, measure), ()), "earlier runs of this lab"
+                if not spreads:
+                    brought = _of_dataset(dataset, measure) if brought is None else brought
+                    spreads, source = brought, "the runs that the dataset brings, two by two"
+                if not spreads:
+                    spreads, source = _assumed_range(measure, kind), "assumed"
+                if not spreads:
+                    continue
+                asked = Asked(margin=recipe.evaluate.margins.get(measure), tests=tests)
+                low, high = (_outlook(queries, sd, asked, measure) for sd in (min(spreads), max(spreads)))
+                found.append(
+                    Expected(
+                        dataset=comparisons.short_name(test),
+                        kind=kind,
+                        measure=measure,
+                        source=source,
+                        low=low,
+                        high=high,
+                    )
+                )
+    return tuple(found)
+
+
+def _assumed_range(measure: str, kind: Kind) -> tuple[float, ...]:
+    """The smallest and the largest sd seen elsewhere; empty for a measure without one."""
+    return SEEN[kind].get(measure.partition("@")[0].partition("(")[0].strip(), ())
+
+
+def _of_earlier_runs(plan: Plan, test: str, lab: Path) -> dict[tuple[Kind, str], tuple[float, ...]]:
+    """The spreads in runs of the lab that were planned before this one, by kind and measure."""
+    found: dict[tuple[Kind, str], list[float]] = {}
+    looked = 0
+    for folder in reversed(run_store.folders(lab)):
+        try:
+            other = run_store.load_plan(folder)
+        except CerankError:
+            continue
+        data = other.recipe.data
+        is_same = test in data.test and other.created < plan.created and _content(other, test) == _content(plan, test)
+        if not is_same or looked >= _EARLIER:
+            continue
+        looked += 1
+        for first in set(data.first_stages) & set(plan.recipe.data.first_stages):
+            for kind, measure, sd in _spreads_in(folder, other, test, first):
+                found.setdefault((kind, measure), []).append(sd)
+    return {key: tuple(sds) for key, sds in found.items()}
+
+
+def _content(plan: Plan, test: str) -> list[str]:
+    """The hashes of what a plan's test dataset holds."""
+    return [one.sha256 for one in plan.inputs if (one.role, one.name) == ("dataset", test)]
+
+
+def _spreads_in(folder: RunFolder, plan: Plan, test: str, first: str) -> Iterator[tuple[Kind, str, float]]:
+    """The sd of each comparison of a run's own table on one test dataset over one first stage."""
+    systems = [comparisons.FIRST_STAGE, *plan.recipe.chain]
+    values = [run_summaries.per_query(folder, system, test, first) for system in systems]
+    for place in range(1, len(systems)):
+        for before in dict.fromkeys((place - 1, 0)):
+            kind: Kind = "stage against stage" if before else "stage against first stage"
+            left, right = values[before], values[place]
+            if left.keys() != right.keys() or len(left) < 2:
                 continue
-            outlook = _outlook(queries, sd, Asked(margin=margin, tests=tests))
-            case = Case(measure=measure, spread="assumed", outlook=outlook, dataset=comparisons.short_name(test))
-            cases.append(case)
-    return tuple(cases)
+            for measure in next(iter(left.values())):
+                gaps = [right[query].get(measure, 0.0) - row.get(measure, 0.0) for query, row in left.items()]
+                if sd := statistics.stdev(gaps):
+                    yield kind, measure, sd
+
+
+def _of_dataset(dataset: Dataset, measure: str) -> tuple[float, ...]:
+    """The sds between the runs that a dataset brings, two by two."""
+    from cerank.evaluation.measures import per_query
+
+    if len(dataset.runs) < 2:
+        return ()
+    rows = [
+        per_query([measure], dataset.qrels, dataset.run(name).ranking)[measure]
+        for name in dataset.runs
+        if name != "scoreddocs"
+    ]
+    spreads = [
+        statistics.stdev([other[query] - value for query, value in one.items()]) for one, other in combinations(rows, 2)
+    ]
+    return tuple(sd for sd in spreads if sd > 0)
+
+
+def told(expected: Sequence[Expected]) -> tuple[str, ...]:
+    """What a plan's test queries come to, a sentence each."""
+    lines = []
+    for one in expected:
+        low, high = one.low, one.high
+        by = f"{one.kind} by {one.measure} on {counted(low.queries, 'query')} of {one.dataset}"
+        width = width_of(one.measure)
+        if width is not None and low.smallest_difference >= width:
+            text = f"no true difference that {one.measure} allows shows in 4 of 5 cases"
+        else:
+            size = _range(low.smallest_difference, high.smallest_difference)
+            text = f"a true difference of {size} shows in 4 of 5 cases"
+        if low.power_for_margin is not None and high.power_for_margin is not None:
+            verb = "can" if one.can_show else "cannot be counted on to"
+            chance = _percent(high.power_for_margin, low.power_for_margin)
+            text += f"; they {verb} show equivalence within ±{low.margin:g}: {chance} power at a true difference of 0"
+            if not one.can_show:
+                needed = high.queries_for_margin
+                many = counted(needed, "query") if needed else "more than 100 million queries"
+                text += f", and the larger sd takes {many}"
+        lines.append(f"{by}: {text} (sd {_range(low.sd, high.sd)}, {one.source})")
+    if expected:
+        first = expected[0].low
+        many = counted(first.tests, "comparison")
+        level = f"level {first.alpha:.2g}, the most that adjusting can cost"
+        lines.append(f"the run's table will hold {many}: each is taken at {level}")
+    return tuple(lines)
+
+
+def seen(expected: Sequence[Expected], found: Comparison) -> tuple[str, ...]:
+    """The spreads that were planned with beside those that the run's own comparison has."""
+    lines = []
+    for one in expected:
+        sds = [
+            row.paired.sd
+            for row in found.rows
+            if (row.measure, row.condition.dataset) == (one.measure, one.dataset)
+            and ("stage against first stage" if row.left == found.baseline else "stage against stage") == one.kind
+        ]
+        if sds:
+            planned, real = _range(one.low.sd, one.high.sd), _range(min(sds), max(sds))
+            lines.append(
+                f"{one.kind} by {one.measure} on {one.dataset}: planned with sd {planned} ({one.source}), seen {real}"
+            )
+    return tuple(lines)
+
+
+def _range(low: float, high: float) -> str:
+    first, second = f"{low:.4f}", f"{high:.4f}"
+    return first if first == second else f"{first} to {second}"
+
+
+def _percent(low: float, high: float) -> str:
+    first, second = f"{100 * low:.0f}", f"{100 * high:.0f}"
+    return f"{first} %" if first == second else f"{first} to {second} %"
 
 
 def sentences(cases: Sequence[Case]) -> tuple[str, ...]:
@@ -161,29 +337,78 @@ def sentences(cases: Sequence[Case]) -> tuple[str, ...]:
     lines = []
     for case in cases:
         found = case.outlook
+        lines += _beyond(case)
         if found.margin is None or found.power_for_margin is None:
             continue
         who = counted(found.queries, "query") + (f" of {case.dataset}" if case.dataset else "")
         by = f"by {case.measure}" + (f" of {case.right} with {case.left}" if case.left else "")
-        verb = "can show" if case.can_show else "cannot show"
-        chance = f"{100 * found.power_for_margin:.0f} % power at a true difference of 0"
-        text = f"{who} {verb} equivalence within ±{found.margin:g} {by}: {chance}"
+        chance = f"{100 * found.power_for_margin:.0f} %"
+        text = f"{who} can show equivalence within ±{found.margin:g} {by}: {chance} power at a true difference of 0"
         if not case.can_show:
             needed = found.queries_for_margin
             wanted = counted(needed, "query") if needed else "more than 100 million queries"
-            text += f"; they can within ±{found.smallest_margin:.4f}, and ±{found.margin:g} takes {wanted}"
+            text = (
+                f"{who} are too few to show equivalence within ±{found.margin:g} {by} (chance {chance} even if the two "
+                f"are equal); they can within ±{found.smallest_margin:.4f}, and ±{found.margin:g} needs {wanted}"
+            )
         lines.append(text)
     if any(case.spread == "assumed" for case in cases):
         lines.append(ASSUMPTION)
     return tuple(lines)
 
 
-def _outlook(queries: int, sd: float, asked: Asked) -> Outlook:
+def _beyond(case: Case) -> list[str]:
+    """Where the smallest difference that would be seen is more than the measure allows, or than is left to gain."""
+    size, width = case.outlook.smallest_difference, width_of(case.measure)
+    if width is not None and size >= width:
+        return [f"no true difference that {case.measure} allows would be seen with this power"]
+    if case.headroom is not None and size > case.headroom:
+        return [f"no gain that {case.measure} allows would be seen: only {case.headroom:.4f} is left above {case.left}"]
+    return []
+
+
+def _headroom(measure: str, left: Sequence[float]) -> float | None:
+    from cerank.evaluation.measures import limits
+
+    known = limits(measure)
+    return None if known is None else known[1] - statistics.fmean(left)
+
+
+def width_of(measure: str) -> float | None:
+    """How far two values of a measure can lie apart; None where it has no known range."""
+    from cerank.evaluation.measures import limits
+
+    known = limits(measure)
+    return None if known is None else known[1] - known[0]
+
+
+def _refuse_impossible(queries: int, sd: float, asked: Asked, measure: str) -> None:
+    """Refuse what no two systems could show: differences and spreads beyond the measure's range."""
+    width = width_of(measure)
+    if width is None:
+        return
+    for name, value in (("--delta", asked.difference), ("--margin", asked.margin)):
+        if value is not None and value >= width:
+            what = f"a difference of {value:g} is beyond what {measure} allows, which spans {width:g}"
+            raise UsageError(what, where=name, hint="such as .02")
+    mean = asked.difference or 0.0
+    most = math.sqrt(queries / (queries - 1) * (width**2 - mean**2))
+    if sd > most:
+        of = f" whose mean is {mean:g}" if mean else ""
+        what = (
+            f"differences of {measure}{of} have an sd of at most {most:.4f} on {counted(queries, 'query')}, not {sd:g}"
+        )
+        raise UsageError(what, where="--sd")
+
+
+def _outlook(queries: int, sd: float, asked: Asked, measure: str) -> Outlook:
     from cerank.evaluation.power import outlook
 
     for name, value in (("--delta", asked.difference), ("--margin", asked.margin)):
         if value is not None and not 0 < value < math.inf:
             raise UsageError(f"a number above 0 is wanted, not {value}", where=name)
+    if queries > 1:
+        _refuse_impossible(queries, sd, asked, measure)
     return outlook(
         queries,
         sd,

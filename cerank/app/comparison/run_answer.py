@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cerank.app.comparison import comparisons, stage_costs
+from cerank.errors import CerankError
+from cerank.recipes.plan import Plan
 from cerank.runs import run_store
 from cerank.runs.layout import RunFolder
 from cerank.text.table_data import Column, Table
@@ -21,6 +23,7 @@ class Told(msgspec.Struct, frozen=True, kw_only=True):
 
     found: Comparison
     costs: tuple[stage_costs.StageCost, ...]
+    spreads: tuple[str, ...] = ()  # what was planned with beside what was seen
 
     @property
     def by_stage(self) -> dict[str, Cost]:
@@ -54,7 +57,18 @@ def of_run(folder: RunFolder) -> Told:
     Raises:
         MissingError: no stage of it has been measured yet.
     """
-    return Told(found=comparisons.of_run(folder), costs=stage_costs.of_run(folder, run_store.load_plan(folder)))
+    plan, found = run_store.load_plan(folder), comparisons.of_run(folder)
+    return Told(found=found, costs=stage_costs.of_run(folder, plan), spreads=_spreads(folder, plan, found))
+
+
+def _spreads(folder: RunFolder, plan: Plan, found: Comparison) -> tuple[str, ...]:
+    """The spreads that the dry run of this plan would have said, beside those seen; none where its data are gone."""
+    from cerank.app.comparison import power_analysis
+
+    try:
+        return power_analysis.seen(power_analysis.of_plan(plan, folder.lab), found)
+    except CerankError:
+        return ()
 
 
 def table(told: Told) -> Table:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cerank.app.comparison.comparisons import FIRST_STAGE
-from cerank.app.report.report_data import FIRST, Grid, Place, Sign
+from cerank.app.report.report_data import FIRST, Cell, Grid, Place, Sign
 from cerank.app.report.report_scope import Declared
 from cerank.app.report.results_tables import Judged
 from cerank.evaluation.compare import Comparison
@@ -22,6 +22,11 @@ GLYPHS: dict[Sign, str] = {
     "negligibly better": "≈↑",
     "negligibly worse": "≈↓",
 }
+
+
+def marks(cell: Cell) -> str:
+    """The sign of a cell, with † where its margin was chosen after the results."""
+    return GLYPHS[cell.sign] + ("†" if cell.is_late else "")
 
 
 def caption(grid: Grid, found: Declared, verdicts: Judged) -> tuple[str, ...]:
@@ -75,9 +80,11 @@ def _signs(grid: Grid, found: Declared, verdicts: Judged) -> list[str]:
     names = {cell.measure for line in grid.lines for cell in line.cells}
     for measure in sorted(names & margins.keys()):
         margin = margins[measure]
-        when = f"declared {margin.declared or 'before the runs'}" if margin.before else "chosen after the runs"
+        when = f"declared {margin.declared or 'before the runs'}" if margin.before else "chosen after the results"
         text = f"≈: equivalent to it within ±{margin.value:g} {measure} (two one-sided t-tests; margin {when})"
         lines.append(f"{text}; ≈↑ and ≈↓: different, but by less than the margin.")
+    if any(cell.is_late for line in grid.lines for cell in line.cells):
+        lines.append("†: by a margin that was chosen after the results.")
     return lines
 
 
@@ -92,8 +99,8 @@ def _tests(found: Declared, verdicts: Judged) -> list[str]:
     whose = f"declared in matrix {found.record.name} before its runs" if found.record else "of this report"
     if found.record and verdicts.family > _declared(found, verdicts):
         whose += " or asked for since"
-    method = METHODS[terms.correction]
-    test = "Two-sided paired t-tests" if terms.correction != "max-t" else "Paired differences"
+    method = METHODS[comparison.method]
+    test = "Two-sided paired t-tests" if comparison.method != "max-t" else "Paired differences"
     lines = [f"{test}, {method} over {what} {whose} ({_product(found, verdicts)}), level {level}."]
     open_ = verdicts.family - len(comparison.rows)
     if open_:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cerank.app.report import latex, supplementary_tables
-from cerank.app.report.footnotes import GLYPHS
+from cerank.app.report.footnotes import GLYPHS, marks
 from cerank.app.report.report_data import Cell, Grid, Line, Place, Report
 from cerank.app.report.table_layout import blocks, first_spans, groups, row_name, value_text
 from cerank.evaluation.verdicts import explain
@@ -71,7 +71,7 @@ _Reasons = dict[tuple[str, str, str], str]
 def _reasons(report: Report) -> _Reasons:
     """What each verdict rests on, by model, measure and condition."""
     rows = report.comparison.rows if report.comparison else ()
-    return {(row.right, row.measure, str(row.condition)): explain(row.judgment) for row in rows}
+    return {(row.right, row.measure, str(row.condition)): explain(row.judgment, row.limits) for row in rows}
 
 
 def _grid(grid: Grid, reasons: _Reasons) -> str:
@@ -108,7 +108,7 @@ def _cell(cell: Cell, reason: str) -> str:
     glyph = GLYPHS[cell.sign]
     shown = f"<b>{text}</b>" if cell.is_best else text
     hint = f' title="{html(reason)}"' if reason else ""
-    return f'<td class="n"{hint}>{shown}<span class="sign {_TONE[glyph]}">{glyph}</span></td>'
+    return f'<td class="n"{hint}>{shown}<span class="sign {_TONE[glyph]}">{marks(cell)}</span></td>'
 
 
 # --- beside them

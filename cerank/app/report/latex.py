@@ -9,7 +9,7 @@ import unicodedata
 from collections.abc import Sequence
 
 from cerank.app.report import supplementary_tables
-from cerank.app.report.footnotes import GLYPHS
+from cerank.app.report.footnotes import marks as marks_of
 from cerank.app.report.report_data import Cell, Grid, Line, Place, Report
 from cerank.app.report.table_layout import blocks, first_spans, groups, row_name, value_text
 from cerank.runs.layout import plain
@@ -20,6 +20,7 @@ _SIGNS = {
     "↑": r"$\uparrow$",
     "↓": r"$\downarrow$",
     "≈": r"$\approx$",
+    "†": r"$\dagger$",
     "×": r"$\times$",
     "±": r"$\pm$",
     "–": "--",
@@ -122,7 +123,7 @@ def _row(line: Line, columns: Sequence[int]) -> str:
 def _cell(cell: Cell) -> str:
     text = escaped(value_text(cell))
     shown = f"\\textbf{{{text}}}" if cell.is_best else text
-    marks = "".join(_SIGNS[glyph][1:-1] for glyph in GLYPHS[cell.sign])
+    marks = "".join(_SIGNS[glyph][1:-1] for glyph in marks_of(cell))
     return shown + (f"\\rlap{{$^{{{marks}}}$}}" if marks else "")
 
 

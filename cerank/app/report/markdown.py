@@ -6,7 +6,7 @@ Invariant: no text from outside can end a cell or become markup.
 from __future__ import annotations
 
 from cerank.app.report import latex, supplementary_tables
-from cerank.app.report.footnotes import GLYPHS
+from cerank.app.report.footnotes import marks
 from cerank.app.report.report_data import Cell, Grid, Report
 from cerank.app.report.table_layout import blocks, groups, row_name, value_text
 from cerank.text import escapes
@@ -49,4 +49,4 @@ def _grid(grid: Grid) -> str:
 
 def _cell(cell: Cell) -> str:
     text = value_text(cell)
-    return (f"**{text}**" if cell.is_best else text) + GLYPHS[cell.sign]
+    return (f"**{text}**" if cell.is_best else text) + marks(cell)

@@ -49,6 +49,7 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
     measure: str  # canonical, with its relevance threshold
     value: float | None  # None: not measured yet
     sign: Sign = ""  # against the baseline, after correction
+    is_late: bool = False  # the sign rests on a margin that was chosen after the results
     is_best: bool = False  # of its column, as far as four decimals tell
 
 

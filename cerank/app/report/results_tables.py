@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import msgspec
 
@@ -126,8 +126,11 @@ def _tests(found: Declared, asked: Sequence[str]) -> int:
 
 def _margins(found: Declared, names: Sequence[str], pairs: dict[str, str]) -> dict[str, Margin]:
     """The margins that the plans of the compared runs declare."""
-    plans = {row.model.label: [member.plan for member in row.members] for row in found.rows}
-    return margins_of.declared(names, [(plans.get(left, []), plans[right]) for right, left in pairs.items()])
+    runs = {
+        row.model.label: margins_of.sources([(member.folder, member.plan) for member in row.members])
+        for row in found.rows
+    }
+    return margins_of.declared(names, [(runs.get(left, ()), runs[right]) for right, left in pairs.items()])
 
 
 # --- tables
@@ -185,7 +188,8 @@ def _cell(
 ) -> Cell:
     mean = mean_at(data.systems.get(model.label), place.condition, measure)
     row = rows.get((place.condition, measure, model.label))
-    return Cell(measure=measure, value=mean, sign=_sign(row) if row else "")
+    is_late = row is not None and row.judgment.is_late
+    return Cell(measure=measure, value=mean, sign=_sign(row) if row else "", is_late=is_late)
 
 
 def mean_at(system: System | None, condition: Condition, measure: str) -> float | None:
@@ -197,11 +201,11 @@ def mean_at(system: System | None, condition: Condition, measure: str) -> float 
 
 def _sign(row: Row) -> Sign:
     verdict = row.verdict
-    if verdict == "cannot tell":
+    if verdict in {"cannot tell", "identical"}:
         return ""
     if verdict == "different but negligible":
         return "negligibly better" if row.paired.difference > 0 else "negligibly worse"
-    return verdict
+    return cast("Sign", verdict)
 
 
 def _with_best(lines: Sequence[Line]) -> tuple[Line, ...]:

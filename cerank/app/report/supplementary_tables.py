@@ -223,9 +223,22 @@ def sources(report: Report) -> Table:
 
 def cells(report: Report) -> Table:
     """Every cell of every table, for machines: the mean, the test against the baseline, where it was published."""
-    tests = ("against", "difference", "low", "high", "p", "p_corrected", "effect", "p_equivalence", "margin", "verdict")
+    tests = (
+        "against",
+        "difference",
+        "sd",
+        "low",
+        "high",
+        "judged_low",
+        "judged_high",
+        "judged_level",
+        "p",
+        "p_corrected",
+    )
+    within = ("effect", "p_equivalence", "p_equivalence_corrected", "margin", "is_margin_declared", "verdict")
     where = ("measure", "test", "first_stage", "base", "recipe", "model", "seeds", "queries", "depth", "mean")
-    names = (*where, *tests, "family", "correction", "published", "published_difference", "published_in", "is_best")
+    beside = ("family", "correction", "published", "published_difference", "published_in", "is_best")
+    names = (*where, *tests, *within, *beside)
     theirs = {(one.model, one.test, one.first_stage, one.measure): one for one in report.facing}
     body = []
     for grid in report.grids:
@@ -235,7 +248,7 @@ def cells(report: Report) -> Table:
                 known = theirs.get((model.label, place.heading, first, cell.measure))
                 row: list[Value] = [
                     cell.measure or grid.measure,
-                    place.test,
+                    place.condition.dataset,  # no path: a supplement would tell of a home folder
                     first,
                     model.base,
                     model.recipe,
@@ -243,7 +256,7 @@ def cells(report: Report) -> Table:
                 ]
                 row += [len(model.seeds) or None, place.queries, place.depth, cell.value]
                 row += _tested(report, model.label, cell.measure, str(place.condition))
-                row += [report.family, report.comparison.terms.correction if report.comparison else None]
+                row += [report.family, report.comparison.method if report.comparison else None]
                 row += [known.theirs, known.difference, known.paper] if known else [None, None, None]
                 body.append((*row, cell.is_best))
     return Table("cells", tuple(Column(name, name) for name in names), tuple(body))
@@ -255,9 +268,11 @@ def _tested(report: Report, model: str, measure: str, condition: str) -> list[Va
         if (row.right, row.measure, str(row.condition)) == (model, measure, condition):
             found, judgment = row.paired, row.judgment
             margin = judgment.margin.value if judgment.margin else None
-            figures: list[Value] = [row.left, found.difference, found.low, found.high, judgment.p, row.p_corrected]
-            return [*figures, found.effect, judgment.p_equivalence_corrected, margin, row.verdict]
-    return [None] * 10
+            figures: list[Value] = [row.left, found.difference, found.sd, row.low, row.high]
+            figures += [judgment.low, judgment.high, judgment.level, judgment.p, row.p_corrected, found.effect]
+            figures += [judgment.p_equivalence, judgment.p_equivalence_corrected, margin]
+            return [*figures, judgment.margin.before if judgment.margin else None, row.verdict]
+    return [None] * 16
 
 
 SIDES = (published, stages, groups, shared, events, rankings, runs, inputs)

@@ -30,7 +30,10 @@ def power(
     delta: Annotated[
         float | None,
         typer.Option(
-            "--delta", metavar="D", help="A true difference: how many queries see it?", rich_help_panel=_ASKED
+            "--delta",
+            metavar="D",
+            help="The true difference you hope to detect; prints the power of these queries and the number needed.",
+            rich_help_panel=_ASKED,
         ),
     ] = None,
     margin: Annotated[

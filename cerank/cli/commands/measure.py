@@ -35,20 +35,28 @@ Margin = Annotated[
     typer.Option(
         "--margin",
         metavar="MEASURE=NUMBER",
-        help="Largest difference that does not matter, chosen now; recipes declare theirs before. May be repeated.",
+        help="Largest difference that would not matter to you. Given here it counts as chosen after the results; "
+        "declare it in the recipe ([evaluate] margins) before the run. May be repeated.",
         rich_help_panel=_JUDGED,
     ),
 ]
 Correction = Annotated[
-    Literal["holm", "bh", "bonferroni", "max-t", "none"],
+    Literal["auto", "holm", "bh", "bonferroni", "max-t", "none"],
     typer.Option(
-        "--correction", help="Correction for many tests; see `cerank guide verdicts`.", rich_help_panel=_JUDGED
+        "--correction",
+        help="How p is adjusted over the table. auto: max-t where all rows share their queries, else holm (any table); "
+        "bh: exploring; none: one planned comparison.",
+        rich_help_panel=_JUDGED,
     ),
 ]
 Family = Annotated[
     int,
     typer.Option(
-        "--family", min=0, metavar="N", help="Tests declared, if more than are shown.", rich_help_panel=_JUDGED
+        "--family",
+        min=0,
+        metavar="N",
+        help="How many comparisons you planned in all, where this table shows only some of them.",
+        rich_help_panel=_JUDGED,
     ),
 ]
 Pairs = Annotated[
@@ -57,7 +65,12 @@ Pairs = Annotated[
 ]
 Claim = Annotated[
     Literal["checkpoints", "recipes"],
-    typer.Option("--claim", help="recipes: the spread of seeds counts, too.", rich_help_panel=_JUDGED),
+    typer.Option(
+        "--claim",
+        help="What a verdict is about: these checkpoints, or the recipes they came from (needs several seeds: "
+        "LABEL=RUN,RUN,...).",
+        rich_help_panel=_JUDGED,
+    ),
 ]
 Seeds = Annotated[
     Literal["mean", "stack"],
@@ -90,7 +103,7 @@ def compare(
     dataset: Dataset = "",
     qrels: Qrels = "",
     margin: Margin = None,
-    correction: Correction = "holm",
+    correction: Correction = "auto",
     family: Family = 0,
     pairs: Pairs = "baseline",
     claim: Claim = "checkpoints",
@@ -107,7 +120,7 @@ def compare(
 ) -> None:
     """Compare rankings query by query, to a verdict: better, worse, equivalent, different but negligible, cannot tell.
 
-    Differences with intervals, paired t-tests corrected over the whole table, effect sizes, equivalence by margin.
+    Differences with intervals, paired tests adjusted over the whole table, effect sizes, equivalence by margin.
     """
     from cerank.app.checks import verify_run
     from cerank.app.comparison import comparisons, export_comparison
@@ -135,8 +148,11 @@ def compare(
     if full:
         put(export_comparison.complete(found), raw=True)
         return
-    shown = [table_columns.comparison(found, settings.format, with_reasons=reasons)]
-    emit([*shown, export_comparison.secondary(found)] if with_secondary else shown, settings.format, wide=wide)
+    if settings.format == "json":
+        put(export_comparison.document(found, with_reasons=reasons), raw=True)
+    else:
+        shown = [table_columns.comparison(found, settings.format, with_reasons=reasons)]
+        emit([*shown, export_comparison.secondary(found)] if with_secondary else shown, settings.format, wide=wide)
     table_columns.narrate(found, settings.format)
     tell(paragraphs(found))
     for doubt in verify_run.doubts(settings.lab, names):
@@ -153,7 +169,7 @@ def evaluate(
     form: options.Format = None,
     json: options.Json = False,
 ) -> None:
-    """Measure TREC runs against a dataset's qrels or a qrels file, as trec_eval -c would."""
+    """Measure TREC runs on a dataset's qrels or a qrels file (as trec_eval -c: a query without results counts 0)."""
     from cerank.app.comparison import comparisons
 
     settings = settings_of(cache=cache, form=form, json=json)

@@ -128,7 +128,7 @@ def _show(plan: Plan, settings: Settings, pairs_per_second: float, *, wide: bool
 
     if (settings.format or "table") == "table" and sys.stdout.isatty():
         put(recipes.render(plan.asked))
-    cases = power_analysis.of_plan(plan)
+    expected = power_analysis.of_plan(plan, settings.lab)
     if pairs_per_second:
         work = estimates.timed(plans.work_of(plan), estimates.told(plan.recipe, pairs_per_second))
         source = "by --pairs-per-second"
@@ -146,7 +146,7 @@ def _show(plan: Plan, settings: Settings, pairs_per_second: float, *, wide: bool
     shared = plans.shared_queries(plan)
     shown = [table_columns.inputs(plan), table_columns.work(work)]
     shown += [table_columns.shared(shared)] if shared else []
-    emit([*shown, *([table_columns.outlooks(cases, settings.format)] if cases else [])], settings.format, wide=wide)
+    emit([*shown, *([table_columns.expectations(expected)] if expected else [])], settings.format, wide=wide)
 
 
 def _start(settings: Settings, plan: Plan, toml: bytes, *, detach: bool, wide: bool) -> None:

@@ -39,7 +39,7 @@ class CompareScreen(LabScreen):
 
     HELP_TITLE = "the comparison"
     HELP_TEXT = (
-        "A verdict rests on the corrected test: ▲ better, ▼ worse, = equivalent within the margin, ≈ different but\n"
+        "A verdict rests on the adjusted test: ▲ better, ▼ worse, = equivalent within the margin, ≈ different but\n"
         "within the margin, ? cannot tell. Bars above the line are queries that gained on the baseline."
     )
     CSS = """
@@ -78,7 +78,7 @@ class CompareScreen(LabScreen):
         self.named = Named(tuple(dict.fromkeys(targets)))
         self.baseline = ""  # a label; "" takes the first target
         self.typed: dict[str, str] = {
-            "correction": "holm",
+            "correction": "auto",
             "margin": "",
             "confidence": "0.95",
             "pairs": "baseline",
@@ -183,7 +183,8 @@ class CompareScreen(LabScreen):
         rest = ""
         if terms:
             margin = ", ".join(f"±{one.value:g} {name}" for name, one in terms.margins.items()) or "none"
-            rest = f"  correction {terms.correction} · margin {margin} · {100 * terms.confidence:g} %"
+            method = self.shown.found.method if self.shown else terms.correction
+            rest = f"  correction {method} · margin {margin} · {100 * terms.confidence:g} %"
         self.query_one("#what", Static).update(joined((title, "bold"), (rest, "dim"), limit=400))
 
     def _show_table(self, found: Shown) -> None:
@@ -268,7 +269,7 @@ class CompareScreen(LabScreen):
                 "correction",
                 "correction",
                 typed["correction"],
-                "over all tests shown",
+                "over all comparisons shown",
                 "",
                 comparison_session.CORRECTIONS,
             ),

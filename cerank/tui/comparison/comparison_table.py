@@ -32,6 +32,7 @@ VERDICTS = {  # a sign beside the word, so that no colour is needed
     "equivalent": ("=", "#56B4E9"),
     "different but negligible": ("≈", "#56B4E9"),
     "cannot tell": ("?", "#8A94A0"),
+    "identical": ("≡", "#8A94A0"),
 }
 _WIDE = frozenset({"dataset", "first_stage", "judged"})  # the lines above and below the table say it
 _FIRST = {"system": 0, "against": 1, "measure": 2, "verdict": 3}  # where a table is too wide, its last columns are cut
@@ -83,7 +84,7 @@ def shown_of(found: Comparison) -> Shown:
         export_comparison.readable(found),
         rows,
         tuple(comparison_session.differences(found, row) if row else () for row in rows),
-        tuple(explain(row.judgment) if row else "" for row in rows),
+        tuple(explain(row.judgment, row.limits) if row else "" for row in rows),
         tuple((line.dataset, line.first_stage) for line in lines),
         tuple(told[id(row)] if row else "" for row in rows),
     )
@@ -166,10 +167,11 @@ def why(found: Shown, line: int, *, is_slim: bool) -> Content:
 
 
 def verdict(text: str) -> Text:
-    """A verdict with its sign and colour; "" is the baseline's."""
+    """A verdict, as `report.shown_verdict` writes it, with its sign and colour; "" is the baseline's."""
     if not text:
         return cell("◆ baseline", "dim")
-    sign, color = VERDICTS[text]
+    kind = "different but negligible" if "but by less than" in text else text
+    sign, color = next(look for name, look in VERDICTS.items() if kind.startswith(name))
     return cell(f"{sign} {text}", f"bold {color}")
 
 

@@ -11,6 +11,8 @@ from cerank.app.comparison import comparisons, export_comparison
 from cerank.errors import UsageError
 from cerank.evaluation.compare import Comparison, Terms
 from cerank.evaluation.compare import compare as compare_systems
+from cerank.files import json_records
+from cerank.runs.records import Done
 from tests.app.made_runs import CREATED, changed, made_run
 from tests.worker.small import small_plan
 
@@ -56,7 +58,7 @@ def test_a_margin_of_the_command_line_is_marked_as_chosen_afterwards_and_says_wh
     margin = found.terms.margins["nDCG@10"]
     assert (margin.value, margin.before, margin.declared) == (0.3, False, "2031-01-01")
     assert margin.source == "command line, in place of ±0.1 from the recipe"
-    assert any("±0.3, chosen after the run" in note for note in export_comparison.readable(found).notes)
+    assert any("±0.3, chosen after the results" in note for note in export_comparison.readable(found).notes)
 
 
 def test_a_margin_repeated_on_the_command_line_stays_declared(lab):
@@ -77,6 +79,48 @@ def test_a_margin_that_a_pair_never_declared_was_chosen_afterwards_for_it(lab):
     assert not compared(lab, "t1", "s1", "s2", terms=Terms(pairs="all")).terms.margins["nDCG@10"].before
 
 
+def finished(settings, plan, label, *, created, done):
+    """A run made with these times."""
+    folder = made_run(settings, msgspec.structs.replace(plan, created=created), label, skill=0.6)
+    json_records.save(folder.done, Done(time=done))
+
+
+def test_a_margin_declared_after_the_results_it_judges_is_late_however_it_was_declared(lab, tmp_path):
+    settings = msgspec.structs.replace(lab.settings, lab=tmp_path)
+    early, late = "2026-11-20T10:00:00+00:00", "2026-11-21T10:00:00+00:00"
+    finished(
+        settings, changed(lab.plan, seed=1), "aa", created="2026-11-01T08:00:00+00:00", done="2026-11-01T09:00:00+00:00"
+    )
+    finished(
+        settings, changed(lab.plan, seed=2), "bb", created="2026-11-02T08:00:00+00:00", done="2026-11-02T09:00:00+00:00"
+    )
+    # bb trained once more with a margin: the same numbers, which were known on 2 November
+    finished(settings, changed(lab.plan, seed=2, margins=MARGIN), "again", created=early, done=late)
+    margin = comparisons.compare(settings, ["aa", "again"]).terms.margins["nDCG@10"]
+    assert (margin.before, margin.declared) == (False, early)
+    assert margin.source == "recipe, but after results of 2026-11-01T09:00:00+00:00"
+    # in its own table, too
+    own = comparisons.of_run(comparisons.target(tmp_path, "again").folder)
+    assert not own.terms.margins["nDCG@10"].before
+    # another run that declares its own before any result of it, beside one that declared the same before its own
+    finished(
+        settings,
+        changed(lab.plan, seed=5, margins=MARGIN),
+        "cc",
+        created="2026-10-01T08:00:00+00:00",
+        done="2026-10-01T09:00:00+00:00",
+    )
+    finished(
+        settings,
+        changed(lab.plan, seed=6, margins=MARGIN),
+        "dd",
+        created="2026-11-25T08:00:00+00:00",
+        done="2026-11-25T09:00:00+00:00",
+    )
+    assert comparisons.compare(settings, ["cc", "dd"]).terms.margins["nDCG@10"].before
+    assert comparisons.of_run(comparisons.target(tmp_path, "cc").folder).terms.margins["nDCG@10"].before
+
+
 @pytest.mark.parametrize("text", ["nDCG@10", "nDCG@10=", "=.02", "nDCG@10=0", "nDCG@10=-1", "nDCG@10=inf", "a=1_0"])
 def test_a_margin_that_is_none_is_refused(lab, text):
     with pytest.raises(UsageError, match="is not a margin") as caught:
@@ -85,7 +129,7 @@ def test_a_margin_that_is_none_is_refused(lab, text):
 
 
 def test_a_margin_for_a_measure_that_is_not_compared_is_refused(lab):
-    with pytest.raises(UsageError, match="a margin for P@5, which is not compared"):
+    with pytest.raises(UsageError, match="a margin for P@5: it is not compared, nDCG@10, RR@10 is"):
         compared(lab, "s1", "t1", margins=["P@5=.1"])
     with pytest.raises(UsageError, match="two margins for RR@10"):
         compared(lab, "s1", "t1", margins=["RR@10=.1", "RR@10=.2"])
@@ -114,7 +158,8 @@ def test_a_claim_about_recipes_needs_seeds_on_both_sides(lab):
 
 def test_one_seed_is_about_these_two_checkpoints(lab):
     assert any(
-        "about these two checkpoints" in note for note in export_comparison.readable(compared(lab, "s1", "t1")).notes
+        "about these two rankings as they are" in note
+        for note in export_comparison.readable(compared(lab, "s1", "t1")).notes
     )
 
 
@@ -154,7 +199,7 @@ def test_a_file_cannot_be_a_seed_and_seeds_are_never_stacked(lab):
     path = lab.runs["s1"].ranking("distill", lab.test, "bm25")
     with pytest.raises(UsageError, match="says nothing of its seed"):
         comparisons.targets_of(lab.settings.lab, [f"cl={path},s2"])
-    with pytest.raises(UsageError, match="finds a difference in 32 of 100 comparisons where there is none"):
+    with pytest.raises(UsageError, match="finds a difference in 23 to 50 of 100 comparisons of equals"):
         compared(lab, "u", "cl=s1,s2", how="stack")
 
 

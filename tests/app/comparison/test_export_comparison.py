@@ -14,6 +14,7 @@ import pytest
 from cerank.app.comparison import export_comparison
 from cerank.errors import UsageError
 from cerank.evaluation.compare import Comparison, Condition, Measured, System, Terms, compare
+from cerank.evaluation.verdicts import Margin
 
 QUERIES = [f"q{number}" for number in range(12)]
 
@@ -55,27 +56,86 @@ def _is_number(cell: str) -> bool:
     return True
 
 
-def test_json_is_what_the_command_line_writes_too() -> None:
-    rows = json.loads(export_comparison.as_text(comparison(), "json"))
-    assert rows[1]["system"] == "minilm"
-    assert rows[1]["against"] == "bm25"
-    assert rows[1]["wins"] == 12
+def test_json_has_one_shape_with_and_without_secondary_tests() -> None:
+    for is_asked in (False, True):
+        found = comparison(terms=Terms(with_secondary=is_asked))
+        document = json.loads(export_comparison.as_text(found, "json"))
+        assert list(document) == ["meta", "rows", "secondary", "notes"]
+        assert len(document["secondary"]) == is_asked
+        row = document["rows"][1]
+        assert (row["system"], row["against"], row["wins"], row["judged_level"]) == ("minilm", "bm25", 12, 0.05)
+        assert (row["sd"], row["df"], row["basis"]) == (found.rows[0].paired.sd, 11, "t")
+        assert row["t"] == pytest.approx(found.rows[0].paired.t)
+        assert row["error"] == pytest.approx(found.rows[0].paired.sd / 12**0.5)
+        assert document["meta"]["rankings"][0]["qrels_sha256"] == "0"
+        assert document["notes"]
 
 
-def test_latex_rounds_escapes_and_says_the_notes_as_comments() -> None:
+def test_latex_rounds_escapes_and_keeps_its_notes_in_the_table() -> None:
     text = export_comparison.as_text(comparison(right="a_b & 100%\n\\input{x}"), "latex")
     assert r"a\_b \& 100\% \textbackslash{}input\{x\}" in text
     assert "\\toprule" in text
     assert "+0.1550" in text
-    below = text.partition("\\end{tabular}\n")[2].splitlines()
-    assert below
-    assert all(line.startswith("% ") for line in below)
+    notes = text.partition("\\begin{tablenotes}\\footnotesize\n")[2].partition("\n\\end{tablenotes}")[0].splitlines()
+    assert len(notes) >= 3
+    assert all(line.startswith("\\item ") for line in notes)
+    assert any("the chance of a false verdict is at most 5" in line for line in notes)
+    assert text.count("\\begin{") == text.count("\\end{") == 4
+    assert "$d_z$" in text
+
+
+def test_latex_has_a_dagger_for_a_late_margin_and_minus_signs_in_intervals() -> None:
+    late = Terms(margins={"nDCG@10": Margin(value=0.3)})
+    text = export_comparison.as_text(comparison("minilm", "bm25", late), "latex")
+    assert "better, but by less than .3 †" in text
+    assert "†: this verdict rests on a margin that was chosen after the results" in text
+    flipped = comparison(terms=late)
+    systems = flipped.systems[::-1]
+    text = export_comparison.as_text(compare(systems, ["nDCG@10"], terms=late), "latex")
+    assert "{[}$-$0." in text
+    assert "[-" not in text
+    early = Terms(margins={"nDCG@10": Margin(value=0.3, before=True)})
+    assert "†" not in export_comparison.as_text(comparison(terms=early), "latex")
+
+
+@pytest.mark.parametrize("n", [2, 4, 5, 6, 9, 12, 40])
+@pytest.mark.parametrize("differing", [1, 3, 5, 6, 9, 40])
+@pytest.mark.parametrize("margin", [None, 0.05])
+def test_table_json_and_sentence_agree_where_few_queries_differ_or_all_by_the_same(
+    n: int, differing: int, margin: float | None
+) -> None:
+    left = {f"q{at}": 0.25 for at in range(n)}
+    right = {query: 0.5 if at < differing else 0.25 for at, query in enumerate(left)}
+    systems = [
+        System(label=label, measured=(Measured(condition=Condition("d"), qrels_sha256="0", values={"nDCG@10": row}),))
+        for label, row in (("a", left), ("b", right))
+    ]
+    terms = Terms(margins={"nDCG@10": Margin(value=margin)} if margin else {}, with_secondary=True)
+    found = compare(systems, ["nDCG@10"], terms=terms)
+    row = json.loads(export_comparison.as_text(found, "json"))["rows"][1]
+    k = min(n, differing)
+    if k < 10 or k == n:
+        assert row["p"] == pytest.approx(2.0 ** (1 - k))
+        assert row["basis"] == "exact sign flips"
+    assert 0 < row["p"] <= row["p_corrected"]
+    assert (row["p_corrected"] <= 0.05) == (row["verdict"] in {"better", "different but negligible"})
+    assert -0.25 <= row["low"] <= row["difference"] <= row["high"] <= 0.75
+    assert not (row["low"] > 0 and row["verdict"] in {"cannot tell", "equivalent"})
+    cell = export_comparison.readable(found).rows[1][-1]
+    assert str(cell).startswith("better" if row["verdict"] == "different but negligible" else row["verdict"])
+    first = {"better": "Yes:", "cannot tell": "These"}.get(row["verdict"], "No:")
+    assert row["answer"].removeprefix("Is b better than a? ").startswith(first)
+    if k < 6:
+        assert row["verdict"] in {"cannot tell", "equivalent"}
+        notes = " ".join(export_comparison.readable(found).notes)
+        assert ("the smallest p that flipped signs can give" in notes) == (row["verdict"] == "cannot tell")
+    assert "nan" not in export_comparison.as_text(found, "markdown")
 
 
 def test_markdown_is_one_table_with_its_notes_below() -> None:
     text = export_comparison.as_text(comparison(right="a|b"), "markdown")
     assert "a\\|b" in text
-    assert "- 1 test, Holm's correction" in text
+    assert "- 1 comparison: the chance of a false verdict is at most 5 %" in text
     widths = {len(re.findall(r"(?<!\\)\|", line)) for line in text.splitlines() if line.startswith("|")}
     assert len(widths) == 1
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from types import SimpleNamespace
 
 import msgspec
+import numpy as np
 import pytest
 
 from cerank.app import plans
 from cerank.app.comparison import comparisons, power_analysis
 from cerank.app.comparison.power_analysis import Asked
+from cerank.datasets.open_datasets import open_dataset
 from cerank.errors import RecipeError, UsageError
 from tests.app.made_runs import changed, made_run
 from tests.worker.small import small_plan
@@ -136,6 +139,7 @@ def test_a_plan_keeps_its_margins_under_canonical_names_with_its_time(lab):
     ("margins", "what"),
     [
         ({"P_at_5": 0.1}, "P@5: a margin for a measure that is not evaluated"),
+        ({"nDCG_at_10": 2.0}, "nDCG@10: a margin of 2 calls any two systems equivalent"),
         ({"RR_at_10": 0.1, "MRR_at_10": 0.2}, "RR@10 has another margin under another name"),
     ],
 )
@@ -151,16 +155,91 @@ def test_a_margin_for_a_measure_no_one_knows_is_refused_with_its_key(lab):
     assert caught.value.where == "evaluate.margins nDGC@10"
 
 
-def test_a_plan_says_whether_its_queries_can_show_its_margins(lab):
-    (hard, easy) = power_analysis.of_plan(planned(lab, nDCG_at_10=0.02, RR_at_10=0.9))
-    assert (hard.measure, hard.outlook.queries, hard.outlook.tests) == ("nDCG@10", 12, 3 * 2 * 1 * 2)
-    assert (hard.can_show, easy.can_show) == (False, True)
-    lines = power_analysis.sentences([hard, easy])
-    assert lines[0].startswith("12 queries of data[70%:] cannot show equivalence within ±0.02 by nDCG@10: ")
-    assert lines[1].startswith("12 queries of data[70%:] can show equivalence within ±0.9 by RR@10: ")
-    assert lines[2] == power_analysis.ASSUMPTION
+def test_a_plan_takes_the_spread_of_earlier_runs_and_counts_every_comparison_of_its_table(lab):
+    plan = planned(lab, nDCG_at_10=0.02)
+    found = power_analysis.of_plan(plan, lab.settings.lab)
+    assert {(one.kind, one.measure) for one in found} == {
+        (kind, m) for kind in power_analysis.KINDS for m in ("nDCG@10", "RR@10")
+    }
+    assert {one.low.tests for one in found} == {3 * 2 * 1 * 2}  # pairs, first stages, test datasets, measures
+    assert {one.low.alpha for one in found} == {0.05 / 12}
+    assert {one.source for one in found} == {"earlier runs of this lab"}
+    spreads = {}
+    for name in ("a", "b"):
+        run = comparisons.of_run(comparisons.target(lab.settings.lab, name).folder)
+        for row in run.rows:
+            kind = power_analysis.KINDS[row.left == run.baseline]
+            spreads.setdefault((kind, row.measure), []).append(row.paired.sd)
+    for one in found:
+        known = spreads[one.kind, one.measure]
+        assert (one.low.sd, one.high.sd) == pytest.approx((min(known), max(known)), rel=1e-9)
+    lines = power_analysis.told(found)
+    assert lines[0].startswith("stage against stage by nDCG@10 on 12 queries of data[70%:]: a true difference of ")
+    assert "they cannot be counted on to show equivalence within ±0.02" in lines[0]
+    assert lines[-1].startswith("the run's table will hold 12 comparisons: each is taken at level 0.0042")
 
 
-def test_a_plan_without_margins_or_with_unknown_spreads_says_nothing(lab):
-    assert power_analysis.of_plan(planned(lab)) == ()
-    assert power_analysis.of_plan(planned(lab, measures=("P@5",), P_at_5=0.1)) == ()
+def test_a_plan_without_earlier_runs_or_runs_of_its_dataset_has_an_assumed_range(lab, tmp_path):
+    plan = planned(lab, measures=("nDCG@10", "P@5"), nDCG_at_10=0.02)
+    bare = msgspec.structs.replace(plan, recipe=msgspec.structs.replace(plan.recipe, chain=("contrastive",)))
+    found = power_analysis.of_plan(bare, tmp_path)
+    dataset = open_dataset(plan.recipe.data.test[0], lab.settings.cache)
+    assert len(dataset.runs) < 2
+    (one,) = found  # of P@5 no spread is known
+    assert (one.kind, one.source, one.low.sd, one.high.sd) == ("stage against first stage", "assumed", 0.19, 0.32)
+    assert one.can_show is False
+
+
+def test_an_assumed_spread_promises_no_power_that_the_embedded_data_would_not_have():
+    """With sd .10 and two tests the margin .02 had "100 % power" on 731 queries; with the .318 seen it has none."""
+    before, after = (power_analysis.of_numbers(731, sd, Asked(margin=0.02, tests=2)).outlook for sd in (0.10, 0.318))
+    assert before.power_for_margin > 0.99
+    assert after.power_for_margin < 0.001
+    assert after.queries_for_margin == 2659
+
+
+def test_what_was_planned_stands_beside_what_was_seen(lab):
+    run = comparisons.of_run(comparisons.target(lab.settings.lab, "b").folder)
+    lines = power_analysis.seen(power_analysis.of_plan(planned(lab), lab.settings.lab), run)
+    assert len(lines) == 4
+    sds = [row.paired.sd for row in run.rows if row.measure == "nDCG@10" and row.left != run.baseline]
+    assert lines[0].startswith("stage against stage by nDCG@10 on data[70%:]: planned with sd ")
+    assert f"seen {min(sds):.4f} to {max(sds):.4f}" in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("queries", "sd", "asked", "what"),
+    [
+        (43, 2.0, Asked(), "an sd of at most 1.0118 on 43 queries, not 2"),
+        (2, 1.42, Asked(), "an sd of at most 1.4142 on 2 queries"),
+        (43, 0.9, Asked(difference=0.6), "whose mean is 0.6 have an sd of at most 0.8095"),
+        (43, 0.1, Asked(difference=1.5), "a difference of 1.5 is beyond what nDCG@10 allows, which spans 1"),
+        (43, 0.1, Asked(margin=1.0), "a difference of 1 is beyond what nDCG@10 allows"),
+    ],
+)
+def test_what_no_two_systems_can_show_is_refused(queries, sd, asked, what):
+    with pytest.raises(UsageError, match=re.escape(what)):
+        power_analysis.of_numbers(queries, sd, asked)
+
+
+def test_the_largest_sd_is_that_of_differences_at_both_ends_of_the_range():
+    d = np.array([1.0, -1.0] * 21 + [1.0])
+    mean = float(d.mean())
+    assert d.std(ddof=1) == pytest.approx(np.sqrt(43 / 42 * (1 - mean**2)))
+    assert power_analysis.of_numbers(43, float(d.std(ddof=1)), Asked()).outlook.sd == d.std(ddof=1)
+
+
+def test_two_queries_can_show_no_difference_that_the_measure_allows():
+    assert power_analysis.sentences([power_analysis.of_numbers(2, 0.1, Asked())])[0] == (
+        "no true difference that nDCG@10 allows would be seen with this power"
+    )
+
+
+def test_a_baseline_near_the_top_leaves_no_gain_that_would_be_seen(lab):
+    (case, _) = power_analysis.of_rankings(lab.settings, ["b", "a"], Asked(tests=20), measures=["nDCG@10"])
+    rows = comparisons.compare(lab.settings, ["b", "a"], measures=["nDCG@10"]).rows
+    assert case.headroom == pytest.approx(1 - rows[0].paired.mean_left)
+    small = msgspec.structs.replace(case, headroom=0.0116)
+    assert (
+        power_analysis.sentences([small])[0] == "no gain that nDCG@10 allows would be seen: only 0.0116 is left above b"
+    )

@@ -13,6 +13,7 @@ from cerank.app.comparison import comparisons
 from cerank.app.report.build_report import Request, report
 from cerank.app.report.footnotes import GLYPHS
 from cerank.errors import UsageError
+from cerank.evaluation.compare import Terms
 from cerank.files import disk
 from cerank.runs import declared_matrices
 from cerank.runs.run_store import short_name
@@ -78,7 +79,8 @@ def test_two_thresholds_on_one_test_set_are_two_tables_and_neither_shows_the_oth
 
 def test_values_and_raw_ps_are_those_of_the_command_that_compares(whole, lab):
     names = [lab.runs["roberta", recipe].name for recipe in ("ecir2025-cl", "ecir2025-kd")]
-    other = comparisons.compare(lab.settings, names, measures=["nDCG@10"], dataset=lab.tests[0])
+    terms = Terms(correction="holm")
+    other = comparisons.compare(lab.settings, names, measures=["nDCG@10"], dataset=lab.tests[0], terms=terms)
     for row in other.rows:
         cell = shown(whole)["roberta ecir2025-kd", lab.tests[0], row.condition.first_stage]
         assert cell.value == pytest.approx(row.paired.mean_right, abs=1e-12)
@@ -329,3 +331,28 @@ def test_within_a_declared_margin_a_model_is_marked_equivalent_and_the_caption_g
     assert "≈" not in " ".join(found.grids[1].caption)
     assert "\\approx" in latex.table(found.grids[0])
     assert any("not the same for every run: depth 8" in note for note in found.notes)
+
+
+def test_a_margin_declared_after_results_of_the_baseline_has_a_dagger_in_every_form(tmp_path):
+    from cerank.app.report import html, latex, markdown, supplementary_tables
+    from cerank.files import json_records
+    from cerank.runs.records import Done
+    from tests.app.made_runs import changed, made_run
+    from tests.worker.small import small_plan
+
+    plan, settings = small_plan(tmp_path, force=["shared_queries"])
+    base = made_run(settings, plan, "a")
+    json_records.save(base.done, Done(time="2026-01-01T00:00:00+00:00"))
+    late = made_run(settings, changed(plan, margins={"nDCG@10": 0.95}, depth=7), "b")
+    found = report(settings, Request(names=(base.name, late.name)))
+    assert not found.comparison.terms.margins["nDCG@10"].before
+    assert "†: by a margin that was chosen after the results." in found.grids[0].caption
+    assert "\\dagger" in latex.table(found.grids[0])
+    assert "†" in markdown.document(found)
+    assert "†" in html.document(found)
+    cells = supplementary_tables.cells(found)
+    keys = [column.key for column in cells.columns]
+    assert not [row for row in cells.rows if str(tmp_path) in str(row)]  # no path in a paper's supplement
+    judged = [dict(zip(keys, row, strict=True)) for row in cells.rows if row[keys.index("margin")]]
+    assert judged
+    assert all(row["is_margin_declared"] is False and row["judged_low"] <= row["judged_high"] for row in judged)

@@ -23,7 +23,7 @@ def test_interval_and_verdict_stand_at_every_width(found, width):
     for table in tables:
         text = terminal_table.drawn(table, terminal_table.Style(width=width))
         assert all(len(line) <= width for line in text.splitlines())
-        assert "difference [corrected]" in text
+        assert "difference [interval]" in text
         assert "verdict" in text
         for row in table.rows:
             assert row[4] in text
