@@ -19,14 +19,14 @@ from cerank.errors import CerankError
 from cerank.files import journal
 from cerank.machine import measured_speed
 from cerank.machine.measured_speed import Pace
-from cerank.planning.workload import Work, counted, expected, in_words
+from cerank.planning.workload import WorkItem, count_work, estimate_minutes, format_minutes
 from cerank.recipes.plan import Plan
 from cerank.recipes.schema import Recipe, Stage
 from cerank.runs import run_store
 from cerank.runs.layout import ReadingRow, RunFolder
 from cerank.scheduler import local_launcher
 
-__all__ = ["in_words"]
+__all__ = ["format_minutes"]
 
 NEWEST = 100  # runs looked at, the newest first
 _PATIENCE = 120.0  # seconds that a measurement may take, indexes that it builds included
@@ -100,14 +100,16 @@ def measured(plan: Plan, *, anew: bool = True) -> tuple[dict[str, Pace], str]:
     return found, f"{source}, {min(pace.time for pace in found.values())}"
 
 
-def of_plan(plan: Plan, found: Mapping[str, Pace]) -> tuple[Work, ...]:
+def of_plan(plan: Plan, found: Mapping[str, Pace]) -> tuple[WorkItem, ...]:
     """The plan's work with the minutes of each part by what was measured; opens its datasets."""
     from cerank.planning import inputs
 
     cache = Path(plan.cache)
-    datasets = inputs.opened(plan.recipe, cache)
+    datasets = inputs.open_datasets(plan.recipe, cache)
     queries = {name: len(dataset.queries) for name, dataset in datasets.items()}
-    return expected(counted(plan.recipe, queries), found, inputs.texts_to_embed(plan.recipe, datasets, cache))
+    return estimate_minutes(
+        count_work(plan.recipe, queries), found, inputs.texts_to_embed(plan.recipe, datasets, cache)
+    )
 
 
 def told(recipe: Recipe, pairs_per_second: float) -> dict[str, Rate]:
@@ -115,7 +117,7 @@ def told(recipe: Recipe, pairs_per_second: float) -> dict[str, Rate]:
     return dict.fromkeys(recipe.chain, Rate(pairs_per_second, SCORING * pairs_per_second))
 
 
-def timed(work: Sequence[Work], known: Mapping[str, Rate]) -> tuple[Work, ...]:
+def timed(work: Sequence[WorkItem], known: Mapping[str, Rate]) -> tuple[WorkItem, ...]:
     """The work with the minutes of each part whose stage's rate is known."""
     out = []
     for part in work:
@@ -125,7 +127,7 @@ def timed(work: Sequence[Work], known: Mapping[str, Rate]) -> tuple[Work, ...]:
     return tuple(out)
 
 
-def total(work: Sequence[Work]) -> float | None:
+def total(work: Sequence[WorkItem]) -> float | None:
     """Minutes of all parts together; None where one of them is not known."""
     minutes = [part.minutes for part in work]
     return None if not minutes or None in minutes else sum(found for found in minutes if found is not None)

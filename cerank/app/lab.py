@@ -13,7 +13,7 @@ from cerank.machine.devices import Device
 from cerank.recipes.plan import Plan
 from cerank.runs import queue, run_store
 from cerank.runs.layout import RunFolder
-from cerank.runs.run_store import Row, Status
+from cerank.runs.run_store import RunRow, Status
 from cerank.scheduler import local_launcher, queue_status, supervisor
 from cerank.scheduler.queue_status import QueueState
 from cerank.settings import Settings
@@ -74,9 +74,9 @@ class Lab:
         self.unqueue(folder)
         return local_launcher.start(plan, folder, command=self._worker)
 
-    def listed(self) -> list[Row]:
+    def listed(self) -> list[RunRow]:
         """A row for each run of the lab, the oldest first; a broken one says why."""
-        return run_store.listed(self.folder, datetime.now(UTC))
+        return run_store.list_runs(self.folder, datetime.now(UTC))
 
     def find(self, text: str) -> RunFolder:
         """The run a person means by its name, its label, or a part of its name that fits no other.
@@ -170,7 +170,7 @@ class Lab:
 
     def unqueue(self, folder: RunFolder) -> None:
         """Takes a run out of the queue, as far as it is in it; a worker that runs already goes on."""
-        queue.drop(self.folder, [folder.name])
+        queue.remove(self.folder, [folder.name])
 
     def queue_state(self) -> QueueState:
         """Whether something serves the queue, how many wait, and which run is on which device; made to be polled."""
@@ -201,7 +201,7 @@ class Lab:
     def _is_starting(self, folder: RunFolder) -> bool:
         """Whether a worker was just given the run: then returns once it heeds requests, or has ended."""
         deadline = time.monotonic() + _STARTING
-        while any(queue.run_in_slot(self.folder, device.key) == folder.name for device in self.devices()):
+        while any(queue.run_on_device(self.folder, device.key) == folder.name for device in self.devices()):
             if self.status(folder).state == "running" or time.monotonic() > deadline:
                 return True
             time.sleep(0.02)

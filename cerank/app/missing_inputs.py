@@ -13,7 +13,7 @@ import msgspec
 
 from cerank.app import plans
 from cerank.datasets import aliases, irds
-from cerank.datasets.dataset import CATALOGUE, Dataset, part_size
+from cerank.datasets.dataset import CATALOG, Dataset, part_size
 from cerank.datasets.open_datasets import open_dataset, whole_and_part
 from cerank.errors import CerankError, MissingError
 from cerank.models import bases
@@ -107,14 +107,14 @@ class _Look:
             self._queries[name] = part_size(part, _known_queries(whole))
             return
         self._queries[name] = len(found.queries)
-        if found.location == CATALOGUE:
-            self._try("documents", whole, partial(irds.look_at_documents, aliases.id_of(whole)))
+        if found.location == CATALOG:
+            self._try("documents", whole, partial(irds.check_documents_are_local, aliases.id_of(whole)))
 
     def _ranking(self, dataset: str, first: str) -> None:
         """Returns if the first stage's run is here, or can be made of what is."""
         found = self._open.get(dataset)
         if found is not None:
-            first_stage.look(found, first)
+            first_stage.check_exists(found, first)
             if first == first_stage.BM25 and first not in found.runs and len(found.documents) > LARGE:
                 what = f"would be built over {len(found.documents):,} documents, which takes much memory and time"
                 raise MissingError(what, hint=f"or place a TREC run at {Path(found.place) / 'bm25.run'}")
@@ -167,6 +167,6 @@ def _taught(recipe: Recipe) -> list[tuple[str, str]]:
 def _known_queries(whole: str) -> int:
     """What the catalogue says of a dataset that is not here; 0 where it knows none of that name."""
     try:
-        return irds.facts(aliases.id_of(whole)).queries
+        return irds.catalog_metadata(aliases.id_of(whole)).queries
     except CerankError:
         return 0

@@ -22,7 +22,12 @@ class Difference(NamedTuple):
 
 def text(plan: Plan) -> str:
     """The plan as TOML, as a person would write its recipe, with what it reads and runs on as comments."""
-    lines = [recipes.render(plan.asked).rstrip(), "", f"# fingerprint {plan.fingerprint}", f"# created {plan.created}"]
+    lines = [
+        recipes.render(plan.requested_recipe).rstrip(),
+        "",
+        f"# fingerprint {plan.fingerprint}",
+        f"# created {plan.created}",
+    ]
     lines += [f"# {key} {value}" for key, value in _around(plan)]
     return "\n".join(lines) + "\n"
 

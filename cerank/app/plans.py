@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 import msgspec
 
 import cerank
-from cerank.datasets.aliases import FIRST_STAGES, NAMED
+from cerank.datasets.aliases import ALIASES, FIRST_STAGES
 from cerank.errors import RecipeError
 from cerank.machine.devices import device_named, physical_cores
 from cerank.models.bases import BASES
-from cerank.planning.workload import Work, counted
+from cerank.planning.workload import WorkItem, count_work
 from cerank.recipes.loss_specs import loss_mistakes
 from cerank.recipes.plan import Plan
 from cerank.recipes.schema import Recipe, rate_mistakes
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from cerank.datasets.dataset import Dataset
     from cerank.datasets.query_overlaps import Overlap
 
-__all__ = ["Work", "counted"]  # of the domain; a plan's own are below
+__all__ = ["WorkItem", "count_work"]  # of the domain; a plan's own are below
 
 
 def parts_of(dataset: str) -> tuple[str, str, tuple[str, ...]]:
@@ -77,22 +77,22 @@ def plan_of(
     """
     from cerank.datasets import query_overlaps
     from cerank.datasets.open_datasets import open_dataset
-    from cerank.planning.inputs import dataset_names, inputs_of
+    from cerank.planning.inputs import dataset_names, hash_inputs
 
-    run_store.refuse_token(label, "the label")
+    run_store.check_no_token(label, "the label")
     complete = absolute(checked(recipe))
     datasets: dict[str, Dataset] = {}
     for name in dataset_names(complete):
         tell(f"opening {name}")
         datasets[name] = open_dataset(name, settings.cache)
     tell("looking for queries that its parts share")
-    query_overlaps.refuse(query_overlaps.overlaps(complete, datasets), complete)
+    query_overlaps.check_test_queries(query_overlaps.overlaps(complete, datasets), complete)
     measured, each = measures_checked(complete, datasets)
     tell(f"reading the base {complete.base} and hashing the inputs")
     return Plan(
         recipe=measured,
         measures=each,
-        inputs=inputs_of(complete, datasets, fetch=True),
+        inputs=hash_inputs(complete, datasets, fetch=True),
         device=device_named(settings.device),
         threads=settings.threads or physical_cores(),
         cache=str(settings.cache.resolve()),
@@ -105,17 +105,17 @@ def plan_of(
 def shared_queries(plan: Plan) -> tuple[Overlap, ...]:
     """The queries that parts of a plan share; opens its datasets."""
     from cerank.datasets import query_overlaps
-    from cerank.planning.inputs import opened
+    from cerank.planning.inputs import open_datasets
 
-    return query_overlaps.overlaps(plan.recipe, opened(plan.recipe, Path(plan.cache)))
+    return query_overlaps.overlaps(plan.recipe, open_datasets(plan.recipe, Path(plan.cache)))
 
 
-def work_of(plan: Plan) -> tuple[Work, ...]:
+def work_of(plan: Plan) -> tuple[WorkItem, ...]:
     """The plan's work, part by part; exact for steps, an upper bound where a query has fewer candidates."""
-    from cerank.planning.inputs import opened
+    from cerank.planning.inputs import open_datasets
 
-    datasets = opened(plan.recipe, Path(plan.cache))
-    return counted(plan.recipe, {name: len(dataset.queries) for name, dataset in datasets.items()})
+    datasets = open_datasets(plan.recipe, Path(plan.cache))
+    return count_work(plan.recipe, {name: len(dataset.queries) for name, dataset in datasets.items()})
 
 
 def absolute(recipe: Recipe) -> Recipe:
@@ -141,7 +141,7 @@ def absolute(recipe: Recipe) -> Recipe:
     return msgspec.structs.replace(recipe, base=_absolute(recipe.base), data=paths, stages=stages)
 
 
-_NAMES = {*BASES, *NAMED, *FIRST_STAGES, "bm25", "scoreddocs", "embedding"}
+_NAMES = {*BASES, *ALIASES, *FIRST_STAGES, "bm25", "scoreddocs", "embedding"}
 
 
 def _absolute(name: str) -> str:

@@ -48,7 +48,7 @@ def checkpoint_folder(lab: Path, text: str) -> Path:
     final = folder.final(chain.index(stage), stage)
     if not final.is_dir():
         raise MissingError(f"its stage {stage} is not finished", where=run_store.title(folder))
-    manifests.verify_sealed(final)
+    manifests.verify_folder(final)
     return final
 
 

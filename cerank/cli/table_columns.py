@@ -13,20 +13,20 @@ from cerank.core.metrics import Progress, Validation
 from cerank.files import journal, json_records
 from cerank.recipes.plan import Plan
 from cerank.runs.layout import ReadingRow, RunFolder
-from cerank.runs.run_store import Row
+from cerank.runs.run_store import RunRow
 from cerank.text.safe_text import counted, shown
 
 if TYPE_CHECKING:
     from cerank.app.comparison.power_analysis import Case
     from cerank.app.comparison.run_answer import Told
-    from cerank.app.plans import Work
+    from cerank.app.plans import WorkItem
     from cerank.datasets.open_datasets import DatasetDescription
     from cerank.datasets.query_overlaps import Overlap
     from cerank.evaluation.compare import Comparison
     from cerank.evaluation.systems import System
 
 
-def listing(rows: Sequence[Row], lab: Path, form: str = "") -> Table:
+def listing(rows: Sequence[RunRow], lab: Path, form: str = "") -> Table:
     """The runs of a lab: everything for machines, what fits a line for people."""
     empty = f"no runs in {lab} yet; start one with `cerank run --recipe contrastive-then-distill`"
     if form_of(form) != "table":
@@ -49,7 +49,7 @@ def stated(state: str, form: str = "") -> str:
     return f"{GLYPHS[state]} {state}" if form_of(form) == "table" else state
 
 
-def _listed(row: Row) -> tuple[str | int | float | None, ...]:
+def _listed(row: RunRow) -> tuple[str | int | float | None, ...]:
     state, why = row.status.state, row.status.text
     if row.plan is None:
         return (row.folder.name, state, "", "", None, "", None, "", why, row.short_name)
@@ -59,7 +59,7 @@ def _listed(row: Row) -> tuple[str | int | float | None, ...]:
     return (row.folder.name, state, chain, recipe.base, recipe.seed, at, left, row.label, why, row.short_name)
 
 
-def _glance(row: Row) -> tuple[str | int | None, ...]:
+def _glance(row: RunRow) -> tuple[str | int | None, ...]:
     """A run in short cells; the last says where it is, or why it stands."""
     at, left = _at(row)
     now = f"{at}, {clock(left)} left" if left else at or row.status.text
@@ -68,7 +68,7 @@ def _glance(row: Row) -> tuple[str | int | None, ...]:
     return (row.short_name, row.label, stated(row.status.state, "table"), *told, shown(now, 60))
 
 
-def _at(row: Row) -> tuple[str, float | None]:
+def _at(row: RunRow) -> tuple[str, float | None]:
     """Where a live run is, and the seconds left of it; of its phase, where the run was not estimated."""
     progress = row.status.progress
     if progress is None or row.status.state not in {"running", "stopping"}:
@@ -82,7 +82,7 @@ def _place(progress: Progress) -> str:
     return " ".join(part for part in (progress.phase, progress.detail, count) if part)
 
 
-def state(row: Row, form: str = "") -> Table:
+def state(row: RunRow, form: str = "") -> Table:
     """How one run stands, key by key."""
     status = row.status
     is_short = not is_for_machines(form)
@@ -118,7 +118,7 @@ def inputs(plan: Plan) -> Table:
     return Table("inputs", columns, rows, "Inputs")
 
 
-def work(parts: Sequence[Work]) -> Table:
+def work(parts: Sequence[WorkItem]) -> Table:
     """A plan's work, part by part, with its sum."""
     columns = (
         Column("part", "part"),
@@ -126,16 +126,16 @@ def work(parts: Sequence[Work]) -> Table:
         Column("pairs", "pairs through the model", "number", 0),
         Column("minutes", "time", "text"),
     )
-    rows = [(part.part, part.units, part.pairs, estimates.in_words(part.minutes)) for part in parts]
+    rows = [(part.part, part.units, part.pairs, estimates.format_minutes(part.minutes)) for part in parts]
     total = sum(part.pairs for part in parts)
-    whole = estimates.in_words(estimates.total(parts))
+    whole = estimates.format_minutes(estimates.total(parts))
     return Table("work", columns, (*rows, ("all", None, total, whole)), "Work, at most")
 
 
 def validations(folder: RunFolder, plan: Plan) -> Table:
     """What the validations of a run showed, step by step."""
     found: list[ReadingRow]
-    found, _ = journal.rows(folder.readings, ReadingRow)
+    found, _ = journal.read_valid_rows(folder.readings, ReadingRow)
     rows = {(row.stage, row.step): row for row in found if isinstance(row, Validation)}
     names = list(dict.fromkeys(name for row in rows.values() for name in row.measures))
     columns = (Column("stage", "stage"), Column("step", "step", "number", 0), *(Column(n, n, "number") for n in names))
@@ -196,7 +196,7 @@ def stages(folder: RunFolder, plan: Plan) -> Table:
             row.supply.without_positive,
             row.supply.short,
             row.supply.unretrieved_positives,
-            row.repairs.mended,
+            row.repairs.repaired,
         )
         for row in found
         if row is not None

@@ -23,19 +23,19 @@ S = TypeVar("S", bound=msgspec.Struct)
 
 _LEAVE_IT_OUT = "leave it out; the hub's client reads HF_TOKEN, or what `hf auth login` kept"
 LARGEST_TOML = 1 << 20  # bytes; a recipe or settings file is some 5 KB, more is a wrong file
-MOST_MISTAKES = 100  # that are told one by one; nobody reads more, and each costs a search
+MOST_ERRORS = 100  # that are told one by one; nobody reads more, and each costs a search
 _MOST_DOTS = 64  # in a line, outside its texts and comment
 _STRING = re.compile(r'"[^"]*"|\'[^\']*\'')
 DEEPEST_TABLE = 16  # levels; keeps every later recursion shallow
 
 
-def says(text: str) -> msgspec.Meta:
+def help_text(text: str) -> msgspec.Meta:
     """The one-line explanation of a field, shown by `cerank recipes show --full`; stands in `Annotated`."""
     return msgspec.Meta(description=text)
 
 
-def explanation(hint: object) -> str:
-    """What `says` put on a field's type; "" where nothing was said."""
+def help_text_of(hint: object) -> str:
+    """What `help_text` put on a field's type; "" where nothing was said."""
     texts = [meta.description for meta in getattr(hint, "__metadata__", ()) if isinstance(meta, msgspec.Meta)]
     return next((text for text in reversed(texts) if text), "")
 
@@ -58,7 +58,7 @@ def struct_in(hint: object) -> type[msgspec.Struct] | None:
 def _value(hint: Any, value: object, path: str, mistakes: list[str]) -> object:
     inner = struct_in(hint)
     if inner is not None and isinstance(value, Mapping):
-        return table(inner, value, path, mistakes)
+        return decode_table(inner, value, path, mistakes)
     if typing.get_origin(_plain(hint)) is dict and isinstance(value, Mapping):
         item = typing.get_args(_plain(hint))[1]
         return {str(key): _value(item, entry, f"{path}.{key}", mistakes) for key, entry in value.items()}
@@ -80,7 +80,7 @@ def _value(hint: Any, value: object, path: str, mistakes: list[str]) -> object:
 
 @functools.cache
 def hints_of(kind: type) -> Mapping[str, Any]:
-    """Return the type of each field, with what `says` put on it; evaluated once, for that is slow."""
+    """Return the type of each field, with what `help_text` put on it; evaluated once, for that is slow."""
     return types.MappingProxyType(typing.get_type_hints(kind, include_extras=True))
 
 
@@ -90,7 +90,7 @@ def fields_of(kind: type[msgspec.Struct]) -> tuple[msgspec.structs.FieldInfo, ..
     return msgspec.structs.fields(kind)
 
 
-def table(kind: type[S], values: Mapping[str, object], path: str, mistakes: list[str]) -> S | None:
+def decode_table(kind: type[S], values: Mapping[str, object], path: str, mistakes: list[str]) -> S | None:
     """`values` as a `kind`, or None; each mistake is appended to `mistakes` as `key.path: what is wrong`."""
     hints = hints_of(kind)
     before = len(mistakes)
@@ -100,7 +100,7 @@ def table(kind: type[S], values: Mapping[str, object], path: str, mistakes: list
         where = f"{path}.{key}" if path else str(key)
         if key in hints:
             given[key] = _value(hints[key], value, where, mistakes)
-        elif len(mistakes) < MOST_MISTAKES:
+        elif len(mistakes) < MOST_ERRORS:
             mistakes.append(f"{shown(where, 200)}: unknown key; {nearest(str(key), hints)}")
         else:
             more += 1
@@ -111,12 +111,12 @@ def table(kind: type[S], values: Mapping[str, object], path: str, mistakes: list
     return kind(**given) if len(mistakes) == before else None
 
 
-def merged(base: Mapping[str, object], over: Mapping[str, object]) -> dict[str, object]:
+def merge_tables(base: Mapping[str, object], over: Mapping[str, object]) -> dict[str, object]:
     """`base` with `over` laid on it, tables merged key by key and everything else replaced."""
     out = dict(base)
     for key, value in over.items():
         old = out.get(key)
-        out[key] = merged(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+        out[key] = merge_tables(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
     return out
 
 

@@ -15,7 +15,7 @@ _SMOOTHING = 12.0  # seconds in which the shown time comes two thirds nearer to 
 _TRUST = 0.05  # of a kind's expected seconds: so much must be observed until half of the expectation is replaced
 
 
-class Part(msgspec.Struct, frozen=True):
+class ProgressPart(msgspec.Struct, frozen=True):
     """A part of a run that takes time."""
 
     phase: str  # as `Progress.phase`
@@ -26,7 +26,7 @@ class Part(msgspec.Struct, frozen=True):
     times: int = 1  # that its phase is entered
 
 
-class Course:
+class ProgressEstimator:
     """The parts of a run, how far each is, and what they took.
 
     Args:
@@ -34,7 +34,7 @@ class Course:
         now: the clock's seconds at the start.
     """
 
-    def __init__(self, parts: Sequence[Part], now: float) -> None:
+    def __init__(self, parts: Sequence[ProgressPart], now: float) -> None:
         self._parts = {(part.phase, part.detail): part for part in parts}
         self._done = dict.fromkeys(self._parts, 0.0)  # shares, 0 to 1
         self._expected: dict[str, float] = {}  # seconds of what was observed
@@ -56,7 +56,7 @@ class Course:
         """Seconds of what is not done yet, as expected."""
         return sum(part.seconds * (1.0 - self._done[key]) for key, part in self._parts.items())
 
-    def skip(self, *names: str) -> None:
+    def mark_done(self, *names: str) -> None:
         """Parts that were done before, each named by its phase and detail."""
         for phase, detail in self._done:
             if f"{phase} {detail}" in names:
@@ -95,7 +95,7 @@ class Course:
         self._done = dict.fromkeys(self._parts, 1.0)
         self._shown, self._share = 0.0, 1.0
 
-    def look(self, now: float) -> tuple[float, float]:
+    def estimate(self, now: float) -> tuple[float, float]:
         """(share of the run that is done, seconds left), smoothed since the last look."""
         factors = {part.kind: self._factor(part.kind) for part in self._parts.values()}
         spent = sum(part.seconds * factors[part.kind] * self._done[key] for key, part in self._parts.items())

@@ -18,7 +18,7 @@ from cerank.registry import nearest
 from cerank.text.safe_text import counted, shown
 from cerank.trec.rows import RunFile
 
-CATALOGUE = "ir_datasets"  # the location of what is not in a folder of one's own
+CATALOG = "ir_datasets"  # the location of what is not in a folder of one's own
 _BOUND = re.compile(r"(\d{1,9})(%?)")
 _PART_HINT = "parts are written [:60%], [60%:80%], [80%:] or [:100]"
 

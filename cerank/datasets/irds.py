@@ -21,7 +21,7 @@ from typing import Any
 
 import msgspec
 
-from cerank.datasets.dataset import CATALOGUE, Dataset, judged_only, no_document
+from cerank.datasets.dataset import CATALOG, Dataset, judged_only, no_document
 from cerank.errors import MissingError, UsageError
 from cerank.files.line_reader import checked_id
 from cerank.registry import nearest
@@ -30,7 +30,7 @@ from cerank.trec.rows import RunFile
 from cerank.trec.text_io import run_of
 
 # What its downloads, archives and parsers raise, collected from its code: OSError is also requests' and its checksums'.
-_FAULTS = (
+_ERRORS = (
     OSError,
     RuntimeError,
     ValueError,
@@ -49,7 +49,7 @@ LARGE_RUN = 1_000_000  # rows from which a run that a dataset brings is read fro
 _is_offline: ContextVar[bool] = ContextVar("cerank_ir_datasets_offline", default=False)
 
 
-class CatalogueFacts(msgspec.Struct, frozen=True):
+class CatalogMetadata(msgspec.Struct, frozen=True):
     """What the catalogue says of a dataset without any file of it."""
 
     queries: int  # with a judged subset, the judged ones
@@ -58,7 +58,7 @@ class CatalogueFacts(msgspec.Struct, frozen=True):
     judgements: int
 
 
-class _Asked(msgspec.Struct, frozen=True):
+class _BlockedRequest(msgspec.Struct, frozen=True):
     """Stands for a request that was not made, where `requests` errors carry theirs."""
 
     url: str
@@ -69,7 +69,7 @@ class _OfflineError(ConnectionError):
 
     def __init__(self, url: str) -> None:
         super().__init__("downloads are not asked for now")
-        self.request = _Asked(url)
+        self.request = _BlockedRequest(url)
 
 
 def _guard_downloads(download: Any) -> None:
@@ -95,7 +95,7 @@ def offline() -> Iterator[None]:
         _is_offline.reset(token)
 
 
-def _refuse_input(prompt: str = "") -> str:
+def _no_password_prompt(prompt: str = "") -> str:
     raise RuntimeError(f"needs a user name and password: {prompt}")
 
 
@@ -112,7 +112,7 @@ def _package() -> Any:
     bar, raw = log.pbar, log.pbar_raw
     log.pbar = lambda self, it, *args, **kwargs: bar(self, it, *args, **{**kwargs, "disable": True, "quiet": True})
     log.pbar_raw = lambda self, *args, **kwargs: raw(self, *args, **{**kwargs, "disable": True, "quiet": True})
-    download.input = _refuse_input  # a worker has no terminal; a prompt would hang it
+    download.input = _no_password_prompt  # a worker has no terminal; a prompt would hang it
     _guard_downloads(download)
     # In 0.6.3 it asks for a length, which imports numpy: at interpreter exit that prints a traceback. The files that it
     # would close are closed by their own finalizers.
@@ -142,11 +142,11 @@ def _chained(error: BaseException) -> Iterator[BaseException]:
 
 
 @contextlib.contextmanager
-def _mapped(name: str) -> Iterator[None]:
+def _translate_errors(name: str) -> Iterator[None]:
     """Faults of ir_datasets inside become MissingError: its data is not here and could not be fetched or read."""
     try:
         yield
-    except _FAULTS as error:
+    except _ERRORS as error:
         reason = shown(f"{type(error).__name__}: {error}", 200)
         what = "not here" if _is_offline.get() else f"not here, and could not be fetched: {reason}"
         raise MissingError(what, where=name, hint=_where_to_put(name, error)) from error
@@ -159,7 +159,7 @@ def _text(record: Any) -> str:
     return " ".join(value for value in record[1:] if isinstance(value, str) and value)
 
 
-class CatalogueDocuments:
+class CatalogDocuments:
     """Documents in ir_datasets' docstore, on disk; built by it at first use, never held in memory whole."""
 
     def __init__(self, source: Any, name: str, identity: str) -> None:
@@ -169,7 +169,7 @@ class CatalogueDocuments:
         self._store: Any = None
 
     def _found(self, doc_ids: Sequence[str]) -> Mapping[str, Any]:
-        with _mapped(self._name):
+        with _translate_errors(self._name):
             if self._store is None:
                 self._store = self._source.docs_store()
             found: Mapping[str, Any] = self._store.get_many(doc_ids)
@@ -191,12 +191,12 @@ class CatalogueDocuments:
         return isinstance(doc_id, str) and doc_id in self._found([doc_id])
 
     def __len__(self) -> int:
-        with _mapped(self._name):
+        with _translate_errors(self._name):
             count = self._source.metadata().get("docs", {}).get("count") or self._source.docs_count()
             return int(count if count is not None else sum(1 for _ in self._source.docs_iter()))
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
-        with _mapped(self._name):
+        with _translate_errors(self._name):
             for record in self._source.docs_iter():
                 yield checked_id(record.doc_id, "document", self._name), _text(record)
 
@@ -207,7 +207,7 @@ class CatalogueDocuments:
 
 def _loaded(name: str) -> Any:
     package = _package()
-    with _mapped(name):
+    with _translate_errors(name):
         try:
             return package.load(name)
         except KeyError:
@@ -222,7 +222,7 @@ def _loaded(name: str) -> Any:
 def _qrels(source: Any, name: str) -> dict[str, dict[str, int]]:
     qrels: dict[str, dict[str, int]] = {}
     if source.has_qrels():
-        with _mapped(name):
+        with _translate_errors(name):
             for row in source.qrels_iter():
                 document = checked_id(row.doc_id, "document", name)
                 qrels.setdefault(checked_id(row.query_id, "query", name), {})[document] = int(row.relevance)
@@ -230,7 +230,7 @@ def _qrels(source: Any, name: str) -> dict[str, dict[str, int]]:
 
 
 def _scored(source: Any, name: str) -> Iterator[tuple[str, str, float]]:
-    with _mapped(name):
+    with _translate_errors(name):
         for row in source.scoreddocs_iter():
             yield row.query_id, row.doc_id, float(row.score)
 
@@ -239,7 +239,7 @@ def _hash(*parts: object) -> str:
     return hashlib.sha256(msgspec.json.encode(parts, order="deterministic")).hexdigest()
 
 
-def open_catalogued(name: str, cache: Path | None = None) -> Dataset:
+def open_catalog_dataset(name: str, cache: Path | None = None) -> Dataset:
     """The dataset of an ir_datasets id, its queries and qrels in memory and its documents on disk.
 
     Judged queries whose text the catalogue does not have are left out with their qrels.
@@ -255,13 +255,13 @@ def open_catalogued(name: str, cache: Path | None = None) -> Dataset:
     source = _loaded(name)
     if not (source.has_docs() and source.has_queries()):
         raise UsageError(f"dataset {name} has no documents and queries to rank", hint="a subset of it may")
-    with _mapped(name):
+    with _translate_errors(name):
         queries = {checked_id(row.query_id, "query", name): _text(row) for row in source.queries_iter()}
         record = source.metadata()
         collection = _package().docs_parent_id(name)
     qrels = {query: row for query, row in _qrels(source, name).items() if query in queries}
     queries = judged_only(queries, qrels)
-    documents = CatalogueDocuments(source, name, _hash("ir_datasets", collection, record.get("docs")))
+    documents = CatalogDocuments(source, name, _hash("ir_datasets", collection, record.get("docs")))
 
     identity = _hash("ir_datasets", name, record, queries, qrels)
 
@@ -269,14 +269,14 @@ def open_catalogued(name: str, cache: Path | None = None) -> Dataset:
         rows, where = _scored(source, name), f"{name} scoreddocs"
         if cache is None or int(record.get("scoreddocs", {}).get("count") or 0) < LARGE_RUN:
             return run_of(rows, "scoreddocs", where)
-        from cerank.trec.generated_runs import of_rows
+        from cerank.trec.generated_runs import ranking_of_rows
 
-        ranking = of_rows(rows, "scoreddocs", where, identity=_hash("scoreddocs", identity), cache=cache)
+        ranking = ranking_of_rows(rows, "scoreddocs", where, identity=_hash("scoreddocs", identity), cache=cache)
         return RunFile(ranking=ranking, tag="scoreddocs", ties=ranking.store.contents.ties)
 
     return Dataset(
         name=name,
-        location=CATALOGUE,
+        location=CATALOG,
         description="from the ir_datasets catalogue",
         queries=queries,
         qrels=qrels,
@@ -287,7 +287,7 @@ def open_catalogued(name: str, cache: Path | None = None) -> Dataset:
     )
 
 
-def facts(name: str) -> CatalogueFacts:
+def catalog_metadata(name: str) -> CatalogMetadata:
     """What the catalogue itself says of a dataset; no file of it is needed.
 
     Raises:
@@ -295,7 +295,7 @@ def facts(name: str) -> CatalogueFacts:
     """
     record = _loaded(name).metadata()
     grades = record.get("qrels", {}).get("fields", {}).get("relevance", {}).get("counts_by_value", {})
-    return CatalogueFacts(
+    return CatalogMetadata(
         queries=int(record.get("queries", {}).get("count") or 0),
         documents=int(record.get("docs", {}).get("count") or 0),
         largest_grade=max((int(grade) for grade in grades), default=0),
@@ -303,21 +303,21 @@ def facts(name: str) -> CatalogueFacts:
     )
 
 
-def look_at_documents(name: str) -> None:
+def check_documents_are_local(name: str) -> None:
     """Returns if the dataset's documents are on this disk; builds and fetches nothing.
 
     Raises:
         MissingError: they are not.
     """
     source = _loaded(name)
-    with offline(), _mapped(name):
+    with offline(), _translate_errors(name):
         path = Path(source.docs_path(force=False)) if hasattr(source, "docs_path") else None
         if path is not None and (path.exists() or path.with_name("docs.pklz4").exists()):
             return
         next(iter(source.docs_iter()), None)
 
 
-def search_catalogue(text: str) -> list[tuple[str, str]]:
+def search_catalog(text: str) -> list[tuple[str, str]]:
     """(id, what it has) of the catalogue's datasets with every word of `text` in the id; those one can rank with."""
     registry = _package().registry
     words = text.lower().split()

@@ -34,7 +34,7 @@ from cerank.files.line_reader import (
 from cerank.files.safe_open import read_file
 from cerank.registry import nearest
 from cerank.text.safe_text import counted, shown
-from cerank.trec.open_run import is_large, run_at
+from cerank.trec.open_run import is_large, open_run_file
 from cerank.trec.rows import RunFile
 from cerank.trec.text_io import read_qrels
 
@@ -101,7 +101,7 @@ def _existing(folder: Path, names: Sequence[str]) -> list[Path]:
     return [path for name in names for path in (folder / name, folder / f"{name}.gz") if path.is_file()]
 
 
-def _the_one(folder: Path, names: Sequence[str], what: str) -> Path:
+def _find_one(folder: Path, names: Sequence[str], what: str) -> Path:
     """The only file of these names, plain or gzip; none and several are both refused."""
     found = _existing(folder, names)
     if not found:
@@ -231,7 +231,7 @@ def collection_toml(name: str) -> bytes:
     )
 
 
-def _shared(folder: Path, cache: Path | None) -> Dataset | None:
+def _open_collection(folder: Path, cache: Path | None) -> Dataset | None:
     """The dataset that the folder's collection.toml names; None for a folder without one."""
     path = folder / COLLECTION
     if not path.is_file():
@@ -241,15 +241,15 @@ def _shared(folder: Path, cache: Path | None) -> Dataset | None:
     except OSError as error:
         raise io_mistake(path, error) from error
     mistakes: list[str] = []
-    named = decode.table(_Collection, values, "", mistakes)
+    named = decode.decode_table(_Collection, values, "", mistakes)
     if named is None or bool(named.ir_datasets) == bool(named.folder):
         what = "\n".join(mistakes) or "names not exactly one of ir_datasets and folder"
         raise FormatError(what, where=str(path), hint='such as ir_datasets = "msmarco-passage/train/judged"')
     if named.ir_datasets:
-        from cerank.datasets.irds import open_catalogued
+        from cerank.datasets.irds import open_catalog_dataset
 
         try:
-            return open_catalogued(named.ir_datasets, cache)
+            return open_catalog_dataset(named.ir_datasets, cache)
         except CerankError as error:
             raise type(error)(error.what, where=error.where or str(path), hint=error.hint) from error
     other, _, split = named.folder.partition("#")
@@ -259,7 +259,7 @@ def _shared(folder: Path, cache: Path | None) -> Dataset | None:
     return open_folder(there, split, named.folder, cache=cache)
 
 
-def _shared_queries(folder: Path, shared: Dataset) -> tuple[dict[str, str], str]:
+def _queries_of_collection(folder: Path, shared: Dataset) -> tuple[dict[str, str], str]:
     """The queries of `shared` that query-ids.txt names, or all of them; and the file's SHA-256."""
     path = folder / QUERY_IDS
     if not path.is_file():
@@ -272,25 +272,25 @@ def _shared_queries(folder: Path, shared: Dataset) -> tuple[dict[str, str], str]
     return {query: shared.queries[query] for query in ids}, sha256_of(path)
 
 
-def _found_documents(folder: Path, shared: Dataset | None, name: str, cache: Path | None) -> tuple[Documents, str]:
+def _open_documents(folder: Path, shared: Dataset | None, name: str, cache: Path | None) -> tuple[Documents, str]:
     """The documents, and what identifies them; those of a large file stay on disk."""
     if shared is not None and not _existing(folder, _DOCUMENTS):
         return shared.documents, shared.identity
-    path = _the_one(folder, _DOCUMENTS, "documents")
+    path = _find_one(folder, _DOCUMENTS, "documents")
     if cache is not None and is_large(path):
         from cerank.datasets import mapped_documents
 
-        found = mapped_documents.opened(path, cache, name, _document_rows)
+        found = mapped_documents.open_mapped_documents(path, cache, name, _document_rows)
         return found, found.fingerprint()
     texts, sha256 = _documents(path, _stamp(path))
     return FolderDocuments(texts, sha256, name), sha256
 
 
-def _found_queries(folder: Path, shared: Dataset | None) -> tuple[dict[str, str], str, Path]:
+def _open_queries(folder: Path, shared: Dataset | None) -> tuple[dict[str, str], str, Path]:
     """The queries, what identifies them beside the collection, and the file that an error about them names."""
     if shared is not None and not _existing(folder, _QUERIES):
-        return *_shared_queries(folder, shared), folder / COLLECTION
-    path = _the_one(folder, _QUERIES, "queries")
+        return *_queries_of_collection(folder, shared), folder / COLLECTION
+    path = _find_one(folder, _QUERIES, "queries")
     return _queries(path), sha256_of(path), path
 
 
@@ -311,9 +311,9 @@ def open_folder(folder: Path, split: str, name: str, description: str = "", *, c
     """
     if not folder.is_dir():
         raise MissingError("no such folder", where=str(folder))
-    shared = _shared(folder, cache)
-    documents, documents_hash = _found_documents(folder, shared, name, cache)
-    queries, queries_hash, named_in = _found_queries(folder, shared)
+    shared = _open_collection(folder, cache)
+    documents, documents_hash = _open_documents(folder, shared, name, cache)
+    queries, queries_hash, named_in = _open_queries(folder, shared)
     qrels_file = _qrels_file(folder, split)
     qrels = read_qrels(qrels_file) if qrels_file else {}
     if shared is not None and not qrels_file:
@@ -325,7 +325,7 @@ def open_folder(folder: Path, split: str, name: str, description: str = "", *, c
     hashes = [documents_hash, queries_hash, sha256_of(qrels_file) if qrels_file else ""]
 
     def read(run: str) -> RunFile:
-        return shared.run(run) if shared is not None and run not in own else run_at(own[run], cache)
+        return shared.run(run) if shared is not None and run not in own else open_run_file(own[run], cache)
 
     return Dataset(
         name=name,

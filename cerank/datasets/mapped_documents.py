@@ -20,12 +20,12 @@ import numpy as np
 from cerank.datasets.dataset import no_document
 from cerank.errors import FormatError, UsageError
 from cerank.files import disk, file_cache, line_reader, manifests
-from cerank.files.id_index import Collected, Keys, mapped
-from cerank.files.line_reader import Digested, Source, at, checked_id, reading, unpacked
+from cerank.files.id_index import IdIndex, IdIndexBuilder, map_array
+from cerank.files.line_reader import ByteStream, HashingReader, at, checked_id, decompress, translate_read_errors
 from cerank.files.safe_open import open_file
 from cerank.text.safe_text import shown
 
-Rows = Callable[[Path, Callable[[Path], Source]], Iterator[tuple[int, str, str]]]  # (line, id, text) of a file
+Rows = Callable[[Path, Callable[[Path], ByteStream]], Iterator[tuple[int, str, str]]]  # (line, id, text) of a file
 _FORMAT = 1
 _PIECE = 1 << 22  # bytes of texts written at once
 
@@ -46,9 +46,9 @@ class MappedDocuments:
 
     def __init__(self, folder: Path, contents: _Contents, dataset: str) -> None:
         self._contents, self._dataset = contents, dataset
-        self._texts = mapped(folder / "texts.bin", "u1")
-        self._offsets = mapped(folder / "offsets.bin", "<u8")
-        self._keys = Keys(folder, contents.rows, is_numbered=contents.is_numbered)
+        self._texts = map_array(folder / "texts.bin", "u1")
+        self._offsets = map_array(folder / "offsets.bin", "<u8")
+        self._keys = IdIndex(folder, contents.rows, is_numbered=contents.is_numbered)
 
     def _record(self, row: int) -> tuple[str, str]:
         record = self._texts[int(self._offsets[row]) : int(self._offsets[row + 1])].tobytes().decode("utf-8")
@@ -89,7 +89,7 @@ class MappedDocuments:
         return self._contents.sha256
 
 
-def opened(path: Path, cache: Path, dataset: str, rows: Rows) -> MappedDocuments:
+def open_mapped_documents(path: Path, cache: Path, dataset: str, rows: Rows) -> MappedDocuments:
     """The documents of the file `path`, from `cache` or made there; several processes may ask at once.
 
     Args:
@@ -106,7 +106,7 @@ def opened(path: Path, cache: Path, dataset: str, rows: Rows) -> MappedDocuments
     found = _known(path, room, dataset)
     if found is not None:
         return found
-    with file_cache.turn(path, room):
+    with file_cache.exclusive_lock(path, room):
         found = _known(path, room, dataset)
         return _made(path, room, dataset, rows) if found is None else found
 
@@ -126,7 +126,7 @@ def _read(folder: Path, dataset: str) -> MappedDocuments | None:
 
 
 def _made(path: Path, room: Path, dataset: str, rows: Rows) -> MappedDocuments:
-    before, part = file_cache.stamp_of(path), room / f"{file_cache.named(path)}.part"
+    before, part = file_cache.stamp_of(path), room / f"{file_cache.cache_name(path)}.part"
     disk.remove_tree(part)
     disk.make_folder(part)
     try:
@@ -139,7 +139,7 @@ def _made(path: Path, room: Path, dataset: str, rows: Rows) -> MappedDocuments:
         disk.rename(part, room / sha256)
     finally:
         disk.remove_tree(part)
-    file_cache.keep(path, room, msgspec.structs.replace(before, sha256=sha256))
+    file_cache.remember(path, room, msgspec.structs.replace(before, sha256=sha256))
     found = _read(room / sha256, dataset)
     if found is None:
         raise UsageError("the documents read back otherwise than written", where=str(room), hint="check the disk")
@@ -148,26 +148,26 @@ def _made(path: Path, room: Path, dataset: str, rows: Rows) -> MappedDocuments:
 
 def _written(path: Path, part: Path, rows: Rows) -> str:
     """Fills `part`; the SHA-256 of the file."""
-    digested: list[Digested] = []
+    digested: list[HashingReader] = []
 
-    def hashing(file: Path) -> Source:
-        with reading(file):
+    def hashing(file: Path) -> ByteStream:
+        with translate_read_errors(file):
             raw = open_file(file)
         start = raw.read(4)
         raw.seek(0)
-        digested.append(Digested(raw))
-        return unpacked(file, digested[0], start)
+        digested.append(HashingReader(raw))
+        return decompress(file, digested[0], start)
 
-    keys, offsets, offset = Collected(), array("Q", [0]), 0
+    keys, offsets, offset = IdIndexBuilder(), array("Q", [0]), 0
     texts = disk.open_append(part / "texts.bin")
-    with contextlib.closing(_Piece(texts)) as piece:
+    with contextlib.closing(_BufferedAppender(texts)) as piece:
         for number, doc_id, text in rows(path, hashing):
             keys.add([checked_id(doc_id, "document", at(path, number))])
             offset += piece.add(f"{doc_id} {text}".encode())
             offsets.append(offset)
     if not len(keys):
         raise FormatError("holds no document", where=str(path))
-    _refuse_twice(path, keys, rows)
+    _check_unique_ids(path, keys, rows)
     disk.write(part / "offsets.bin", np.frombuffer(offsets, dtype=np.uint64).astype("<u8").tobytes())
     sha256 = digested[0].digest.hexdigest()
     is_numbered = keys.write(part)
@@ -179,7 +179,7 @@ def _written(path: Path, part: Path, rows: Rows) -> str:
     return sha256
 
 
-class _Piece:
+class _BufferedAppender:
     """Gathers records and writes them some megabytes at a time."""
 
     def __init__(self, handle: disk.Handle) -> None:
@@ -204,11 +204,11 @@ class _Piece:
             disk.close(self._handle)
 
 
-def _refuse_twice(path: Path, keys: Collected, rows: Rows) -> None:
-    if keys.twice() is None:
+def _check_unique_ids(path: Path, keys: IdIndexBuilder, rows: Rows) -> None:
+    if keys.find_duplicate() is None:
         return
     seen: set[str] = set()
-    for number, doc_id, _ in rows(path, line_reader.opened):
+    for number, doc_id, _ in rows(path, line_reader.open_stream):
         if doc_id in seen:
             raise FormatError(f"document '{shown(doc_id, 80)}' stands twice", where=at(path, number))
         seen.add(doc_id)

@@ -14,14 +14,14 @@ from pathlib import Path
 import msgspec
 
 from cerank.datasets import aliases
-from cerank.datasets.dataset import CATALOGUE, Dataset, part_of
+from cerank.datasets.dataset import CATALOG, Dataset, part_of
 from cerank.datasets.local_folders import open_folder
-from cerank.datasets.pydocs import SPLITS, materialise
+from cerank.datasets.pydocs import SPLITS, materialize
 from cerank.errors import UsageError
 from cerank.files.line_reader import io_mistake, local_path
 from cerank.registry import nearest
 from cerank.text.safe_text import shown
-from cerank.trec.open_run import run_at
+from cerank.trec.open_run import open_run_file
 from cerank.trec.rows import RunFile
 
 _PART = re.compile(r"(?P<name>.*?)(?P<part>\[[^\[\]]*:[^\[\]]*\])?", re.DOTALL)
@@ -67,7 +67,7 @@ def _open_pydocs(name: str, cache: Path) -> Dataset:
         raise UsageError(
             f"no dataset is called '{shown(name, 120)}'", hint=nearest(name, [f"pydocs/{s}" for s in SPLITS])
         )
-    return open_folder(materialise(cache) / split, "", name, _PYDOCS_IS, cache=cache)
+    return open_folder(materialize(cache) / split, "", name, _PYDOCS_IS, cache=cache)
 
 
 def _open_folder(name: str, cache: Path) -> Dataset:
@@ -88,19 +88,19 @@ def _open_whole(name: str, cache: Path) -> Dataset:
         return _open_pydocs(name, cache)
     if _is_path(name):
         return _open_folder(name, cache)
-    from cerank.datasets.irds import open_catalogued
+    from cerank.datasets.irds import open_catalog_dataset
 
-    found = open_catalogued(aliases.id_of(name), cache)
-    return _with_placed(replace(found, name=name), cache)
+    found = open_catalog_dataset(aliases.id_of(name), cache)
+    return _with_placed_runs(replace(found, name=name), cache)
 
 
-def _with_placed(dataset: Dataset, cache: Path) -> Dataset:
+def _with_placed_runs(dataset: Dataset, cache: Path) -> Dataset:
     """The dataset with the runs that a person placed for it; those it brings itself go before them."""
     placed = aliases.placed_runs(dataset.name, cache)
     brought, reader = dataset.runs, dataset.reader
 
     def read(run: str) -> RunFile:
-        return reader(run) if run in brought else run_at(placed[run], cache)
+        return reader(run) if run in brought else open_run_file(placed[run], cache)
 
     runs = (*brought, *(run for run in placed if run not in brought))
     return replace(dataset, runs=runs, reader=read, place=str(aliases.run_folders(dataset.name, cache)[0]))
@@ -132,12 +132,12 @@ def open_dataset(name: str, cache: Path) -> Dataset:
     return part_of(dataset, part) if part else dataset
 
 
-def catalogue() -> list[DatasetEntry]:
+def catalog() -> list[DatasetEntry]:
     """The datasets that come with cerank or have a short name; `search` looks through ir_datasets' too."""
     own = [DatasetEntry(f"pydocs/{split}", f"{split} queries of pydocs: {_PYDOCS_IS}") for split in SPLITS]
     return own + [
         DatasetEntry(one.name, f"{one.description}; {', '.join(one.measures)}; {one.id}")
-        for one in aliases.NAMED.values()
+        for one in aliases.ALIASES.values()
     ]
 
 
@@ -149,9 +149,9 @@ def measures_of(dataset: Dataset) -> tuple[str, ...]:
 
 def search(text: str) -> list[DatasetEntry]:
     """The ir_datasets ids with every word of `text` in them, and what each brings; imports ir_datasets."""
-    from cerank.datasets.irds import search_catalogue
+    from cerank.datasets.irds import search_catalog
 
-    return [DatasetEntry(name, kinds) for name, kinds in search_catalogue(text)]
+    return [DatasetEntry(name, kinds) for name, kinds in search_catalog(text)]
 
 
 def describe(name: str, cache: Path) -> DatasetDescription:
@@ -169,7 +169,7 @@ def describe(name: str, cache: Path) -> DatasetDescription:
         queries=len(dataset.queries),
         judgements=sum(grades.values()),
         grades=tuple(sorted(grades.items())),
-        judged_without_text=None if dataset.location == CATALOGUE else dataset.judged_without_text(),
+        judged_without_text=None if dataset.location == CATALOG else dataset.judged_without_text(),
         runs=dataset.runs,
         fingerprint=dataset.fingerprint(),
     )

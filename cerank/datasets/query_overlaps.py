@@ -24,7 +24,7 @@ _NAMED = 3  # shared queries that are written out
 BY_CHANCE = 0.01
 
 
-class Part(msgspec.Struct, frozen=True):
+class QuerySet(msgspec.Struct, frozen=True):
     """One use of a dataset's queries."""
 
     role: str  # TRAINING, VALIDATION or TEST
@@ -38,8 +38,8 @@ class Part(msgspec.Struct, frozen=True):
 class Overlap(msgspec.Struct, frozen=True):
     """Two parts of a recipe that share queries."""
 
-    left: Part
-    right: Part
+    left: QuerySet
+    right: QuerySet
     shared: int  # queries of the right part that the left part has, by either way
     of: int  # queries of the right part
     by_id: int  # the same id in the same collection of documents
@@ -60,18 +60,18 @@ class Overlap(msgspec.Struct, frozen=True):
         )
 
 
-def normalised(text: str) -> str:
+def normalized(text: str) -> str:
     """The text in one case, without punctuation, words one space apart: what makes two queries the same query."""
     return " ".join(re.findall(r"\w+", unicodedata.normalize("NFKC", text).casefold()))
 
 
-def parts(recipe: Recipe) -> tuple[Part, ...]:
+def query_sets(recipe: Recipe) -> tuple[QuerySet, ...]:
     """The uses of queries in a recipe; stages that learn from one dataset are one part."""
     training: dict[str, list[str]] = {}
     for name, stage in recipe.chained():
         training.setdefault(stage.dataset or recipe.data.train, []).append(name)
-    found = [Part(TRAINING, dataset, tuple(stages)) for dataset, stages in training.items()]
-    return (*found, Part(VALIDATION, recipe.data.validation), *(Part(TEST, test) for test in recipe.data.test))
+    found = [QuerySet(TRAINING, dataset, tuple(stages)) for dataset, stages in training.items()]
+    return (*found, QuerySet(VALIDATION, recipe.data.validation), *(QuerySet(TEST, test) for test in recipe.data.test))
 
 
 def overlaps(recipe: Recipe, datasets: Mapping[str, Dataset]) -> tuple[Overlap, ...]:
@@ -83,8 +83,8 @@ def overlaps(recipe: Recipe, datasets: Mapping[str, Dataset]) -> tuple[Overlap, 
         recipe: complete.
         datasets: its datasets by name.
     """
-    queries = {part.dataset: _Queries(datasets[part.dataset]) for part in parts(recipe)}
-    every = parts(recipe)
+    queries = {part.dataset: _Queries(datasets[part.dataset]) for part in query_sets(recipe)}
+    every = query_sets(recipe)
     found = []
     for at, left in enumerate(every):
         for right in every[at + 1 :]:
@@ -95,7 +95,7 @@ def overlaps(recipe: Recipe, datasets: Mapping[str, Dataset]) -> tuple[Overlap, 
     return tuple(found)
 
 
-def refuse(found: tuple[Overlap, ...], recipe: Recipe) -> None:
+def check_test_queries(found: tuple[Overlap, ...], recipe: Recipe) -> None:
     """Refuses a recipe that learns from test queries or chooses by them, unless it is forced.
 
     Raises:
@@ -113,11 +113,11 @@ class _Queries:
     def __init__(self, dataset: Dataset) -> None:
         self.texts = dataset.queries
         self.collection = dataset.documents.fingerprint()
-        self.plain = {query: normalised(text) for query, text in dataset.queries.items()}
+        self.plain = {query: normalized(text) for query, text in dataset.queries.items()}
         self.known = set(self.plain.values()) - {""}
 
 
-def _overlap(left: Part, right: Part, ours: _Queries, theirs: _Queries) -> Overlap | None:
+def _overlap(left: QuerySet, right: QuerySet, ours: _Queries, theirs: _Queries) -> Overlap | None:
     by_id = {query for query in theirs.texts if query in ours.texts} if ours.collection == theirs.collection else set()
     by_text = {query for query, text in theirs.plain.items() if text in ours.known}
     shared = [query for query in theirs.texts if query in by_id or query in by_text]
@@ -127,7 +127,7 @@ def _overlap(left: Part, right: Part, ours: _Queries, theirs: _Queries) -> Overl
     return Overlap(left, right, len(shared), len(theirs.texts), len(by_id), len(by_text), examples)
 
 
-class Shared(msgspec.Struct, frozen=True):
+class SharedQueries(msgspec.Struct, frozen=True):
     """What a run found shared when it started, as its record."""
 
     overlaps: tuple[Overlap, ...]

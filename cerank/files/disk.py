@@ -82,10 +82,10 @@ def _operation(name: str, path: Path, act: Callable[P, T], *args: P.args, **kwar
     try:
         return act(*args, **kwargs)
     except OSError as error:
-        raise _refusal(path, error) from error
+        raise _write_error(path, error) from error
 
 
-def _refusal(path: Path, error: OSError) -> RunFailedError:
+def _write_error(path: Path, error: OSError) -> RunFailedError:
     if error.errno in _FORBIDDEN:
         what, hint = _FORBIDDEN[error.errno]
         return NotWritableError(what, where=str(path), hint=hint)
@@ -97,7 +97,7 @@ def _refusal(path: Path, error: OSError) -> RunFailedError:
     return RunFailedError(f"cannot write: {(error.strerror or str(error)).lower()}", where=str(path))
 
 
-def _system_error(error: BaseException) -> OSError | None:
+def _underlying_os_error(error: BaseException) -> OSError | None:
     """The system's refusal behind an error of a library that writes by itself, such as safetensors; None without."""
     if isinstance(error, OSError):
         return error
@@ -118,7 +118,7 @@ def _write_all(descriptor: int, data: bytes | memoryview) -> None:
         left = left[os.write(descriptor, left) :]
 
 
-def _put(descriptor: int, path: Path, data: bytes) -> None:
+def _write_observed(descriptor: int, path: Path, data: bytes) -> None:
     """Write all of `data`; an observer sees it torn in the middle, as a crash may leave it."""
     if _observer is None:
         _operation("write", path, _write_all, descriptor, data)
@@ -155,7 +155,7 @@ def write(path: Path, data: bytes) -> None:
     temporary = _temporary(path)
     descriptor = _operation("create", temporary, _open, temporary, os.O_WRONLY | os.O_TRUNC)
     try:
-        _put(descriptor, temporary, data)
+        _write_observed(descriptor, temporary, data)
         _operation("sync", temporary, os.fsync, descriptor)
     except RunFailedError:
         with contextlib.suppress(RunFailedError):  # a full disk is not made fuller by what did not fit
@@ -221,7 +221,7 @@ def open_append(path: Path) -> Handle:
 
 def append(handle: Handle, data: bytes) -> None:
     """Add `data` at the end; a crash may leave any first part of it."""
-    _put(handle.descriptor, handle.path, data)
+    _write_observed(handle.descriptor, handle.path, data)
 
 
 def sync(handle: Handle) -> None:
@@ -295,7 +295,7 @@ def rename(path: Path, target: Path) -> None:
     _operation("sync-folder", target.parent, _sync_path, target.parent)
 
 
-def set_aside(path: Path) -> Path:
+def quarantine(path: Path) -> Path:
     """Rename `path` to its name with `.bad` (`.bad2`, `.bad3` ...) added; the new path."""
     number = 1
     while True:
@@ -306,7 +306,7 @@ def set_aside(path: Path) -> Path:
         number += 1
 
 
-def content(folder: Path) -> tuple[list[Path], list[Path]]:
+def list_content(folder: Path) -> tuple[list[Path], list[Path]]:
     """Files (and links) and folders under `folder`, itself excluded, in the order of their paths."""
     files: list[Path] = []
     folders: list[Path] = []
@@ -332,7 +332,7 @@ def new_folder(final: Path) -> Iterator[Path]:
     _operation("make-folder", temporary, temporary.mkdir)
     try:
         yield temporary
-        files, folders = content(temporary)
+        files, folders = list_content(temporary)
         for file in files:
             _operation("sync", file, _sync_path, file)
         for folder in [*reversed(folders), temporary]:
@@ -341,7 +341,7 @@ def new_folder(final: Path) -> Iterator[Path]:
     except BaseException as error:
         with contextlib.suppress(RunFailedError):  # the first error says more than a failed clean-up
             remove_tree(temporary)
-        refused = _system_error(error)
+        refused = _underlying_os_error(error)
         if refused is not None:
-            raise _refusal(final, refused) from error
+            raise _write_error(final, refused) from error
         raise

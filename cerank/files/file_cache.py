@@ -21,7 +21,7 @@ from cerank.files.lease import Lease
 from cerank.files.line_reader import io_mistake
 
 
-class Stamp(msgspec.Struct, frozen=True):
+class FileStamp(msgspec.Struct, frozen=True):
     """A file as it was when its content was taken; one that still has this stamp is not hashed again."""
 
     path: str
@@ -31,7 +31,7 @@ class Stamp(msgspec.Struct, frozen=True):
     sha256: str = ""
 
 
-def stamp_of(path: Path) -> Stamp:
+def stamp_of(path: Path) -> FileStamp:
     """The file's stamp, its hash left open.
 
     Raises:
@@ -41,10 +41,10 @@ def stamp_of(path: Path) -> Stamp:
         status = path.stat()
     except OSError as error:
         raise io_mistake(path, error) from error
-    return Stamp(os.path.realpath(path), status.st_size, status.st_mtime_ns, status.st_ino)
+    return FileStamp(os.path.realpath(path), status.st_size, status.st_mtime_ns, status.st_ino)
 
 
-def named(path: Path) -> str:
+def cache_name(path: Path) -> str:
     """A name for what belongs to the file at this place."""
     return hashlib.sha256(os.fsencode(os.path.realpath(path))).hexdigest()[:32]
 
@@ -52,24 +52,24 @@ def named(path: Path) -> str:
 def known_sha256(path: Path, room: Path) -> str:
     """The hash of a file that was kept in `room` and has not changed since, by its size and time; else ""."""
     try:
-        found = msgspec.json.decode((room / f"{named(path)}.stamp").read_bytes(), type=Stamp)
+        found = msgspec.json.decode((room / f"{cache_name(path)}.stamp").read_bytes(), type=FileStamp)
     except (OSError, ValueError):
         return ""
     return found.sha256 if msgspec.structs.replace(found, sha256="") == stamp_of(path) else ""
 
 
-def keep(path: Path, room: Path, stamp: Stamp) -> None:
+def remember(path: Path, room: Path, stamp: FileStamp) -> None:
     """Notes that the file with this stamp was made into something in `room`."""
-    disk.write(room / f"{named(path)}.stamp", msgspec.json.encode(stamp))
+    disk.write(room / f"{cache_name(path)}.stamp", msgspec.json.encode(stamp))
 
 
 @contextlib.contextmanager
-def turn(path: Path, room: Path) -> Iterator[None]:
+def exclusive_lock(path: Path, room: Path) -> Iterator[None]:
     """Waits until no other process is at the same file in `room`; the lock dies with its holder."""
     disk.make_folder(room)
     while True:
         try:
-            lease = Lease.take(room / f"{named(path)}.lock", datetime.now(UTC))
+            lease = Lease.take(room / f"{cache_name(path)}.lock", datetime.now(UTC))
         except HeldError:
             time.sleep(0.5)
             continue

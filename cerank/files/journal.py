@@ -17,7 +17,15 @@ import msgspec
 
 from cerank.files import disk
 from cerank.files.disk import DamagedError
-from cerank.files.json_records import CHANGED, UNREADABLE, decoder_of, encoded, is_sound, reason, stamped
+from cerank.files.json_records import (
+    CRC_DIFFERS,
+    DECODE_ERRORS,
+    crc_matches,
+    decode_reason,
+    decoder_of,
+    encode_record,
+    with_crc,
+)
 from cerank.files.safe_open import open_file, read_file
 
 R = TypeVar("R")
@@ -29,12 +37,12 @@ _DUE = 2.5  # seconds after which `sync_if_due` syncs: asked every 2, nothing wa
 def _is_json(line: bytes) -> bool:
     try:
         msgspec.json.decode(line)
-    except UNREADABLE:
+    except DECODE_ERRORS:
         return False
     return True
 
 
-def _whole(data: bytes | mmap.mmap, end: int) -> int:
+def _complete_length(data: bytes | mmap.mmap, end: int) -> int:
     """The length of `data[:end]` up to its last line that was finished.
 
     A line without its line feed was not, nor was a last line that is no JSON at all: a power cut may leave a block
@@ -49,12 +57,12 @@ def _whole(data: bytes | mmap.mmap, end: int) -> int:
     return end
 
 
-def _whole_size(path: Path) -> int:
+def _complete_file_size(path: Path) -> int:
     size = path.stat().st_size
     if not size:
         return 0
     with open_file(path) as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        return _whole(data, size)
+        return _complete_length(data, size)
 
 
 class Journal(Generic[R]):
@@ -71,13 +79,13 @@ class Journal(Generic[R]):
         self._decoder = decoder_of(kind)
         self._clock = clock
         self._handle = disk.open_append(path)
-        self._size = _whole_size(path)
+        self._size = _complete_file_size(path)
         self._is_torn = self._size != path.stat().st_size
-        self._mend()
+        self._cut_unfinished_row()
         self._synced = clock()
         self._is_waiting = False
 
-    def _mend(self) -> None:
+    def _cut_unfinished_row(self) -> None:
         if self._is_torn:
             disk.truncate(self._handle, self._size)
             self._is_torn = False
@@ -89,8 +97,8 @@ class Journal(Generic[R]):
             RunFailedError: the record holds NaN or an infinity, or the disk is full. The journal stays whole: a row
                 that went in half is cut before the next one.
         """
-        row = stamped(encoded(record, self._decoder, str(self._handle.path))) + b"\n"
-        self._mend()
+        row = with_crc(encode_record(record, self._decoder, str(self._handle.path))) + b"\n"
+        self._cut_unfinished_row()
         self._is_torn = True
         disk.append(self._handle, row)
         self._is_torn = False
@@ -136,14 +144,14 @@ def _bytes(path: Path) -> bytes:
         raise DamagedError(f"cannot read it: {(error.strerror or '').lower()}", where=str(path)) from error
 
 
-def _decoded(
+def _decode_lines(
     data: bytes, decoder: msgspec.json.Decoder[R], path: Path, first: int = 1
 ) -> tuple[list[R], list[DamagedError]]:
     """The records in whole lines, and an error for each line that holds none; lines count from `first`."""
     lines = data.split(b"\n")[:-1]
     try:
-        good = decoder.decode_lines(data) if all(map(is_sound, lines)) else []
-    except UNREADABLE:
+        good = decoder.decode_lines(data) if all(map(crc_matches, lines)) else []
+    except DECODE_ERRORS:
         good = []
     if len(good) == len(lines):
         return good, []
@@ -153,18 +161,18 @@ def _decoded(
         if not line.strip():
             continue
         try:
-            if not is_sound(line):
-                raise ValueError(CHANGED)
+            if not crc_matches(line):
+                raise ValueError(CRC_DIFFERS)
             good.append(decoder.decode(line))
-        except UNREADABLE as error:
-            bad.append(DamagedError(f"not a readable row: {reason(error)}", where=f"{path}:{number}"))
+        except DECODE_ERRORS as error:
+            bad.append(DamagedError(f"not a readable row: {decode_reason(error)}", where=f"{path}:{number}"))
     return good, bad
 
 
 def _read(path: Path, kind: type[R] | UnionType) -> tuple[list[R], list[DamagedError]]:
     data = _bytes(path)
     decoder: msgspec.json.Decoder[R] = decoder_of(kind)
-    return _decoded(data[: _whole(data, len(data))], decoder, path)
+    return _decode_lines(data[: _complete_length(data, len(data))], decoder, path)
 
 
 def read(path: Path, kind: type[R] | UnionType) -> list[R]:
@@ -179,7 +187,7 @@ def read(path: Path, kind: type[R] | UnionType) -> list[R]:
     return good
 
 
-def rows(path: Path, kind: type[R] | UnionType) -> tuple[list[R], list[str]]:
+def read_valid_rows(path: Path, kind: type[R] | UnionType) -> tuple[list[R], list[str]]:
     """Every readable row, and a message for each broken one."""
     good, bad = _read(path, kind)
     return good, [str(error) for error in bad]
@@ -219,8 +227,8 @@ class Tail(Generic[R]):
             if self._offset:
                 self._start_over()
             return []
-        data = data[: _whole(data, len(data))]
-        good, bad = _decoded(data, self._decoder, self._path, self._line)
+        data = data[: _complete_length(data, len(data))]
+        good, bad = _decode_lines(data, self._decoder, self._path, self._line)
         self._offset += len(data)
         self._line += data.count(b"\n")
         self.damage += [str(error) for error in bad]

@@ -24,7 +24,7 @@ import msgspec
 
 from cerank.errors import HeldError, RunFailedError
 from cerank.files import disk, lease_files
-from cerank.files.json_records import UNREADABLE, timestamp
+from cerank.files.json_records import DECODE_ERRORS, timestamp
 from cerank.files.safe_open import read_file
 
 NO_FLOCK = "CERANK_NO_FLOCK"  # environment: any text there stands for a file system without locks, for tests
@@ -43,14 +43,14 @@ class Owner(msgspec.Struct, frozen=True):
     time: str = ""  # UTC, ISO 8601
 
 
-def _boot() -> str:
+def _boot_id() -> str:
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
         return ""
 
 
-def _ticks(pid: int) -> int:
+def _start_ticks(pid: int) -> int:
     """When the process started, in clock ticks since boot; 0 where there is none or the system does not tell."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
@@ -62,14 +62,14 @@ def _ticks(pid: int) -> int:
 def this_process(now: datetime | None = None) -> Owner:
     """The owner record of the process that asks."""
     pid = os.getpid()
-    return Owner(pid, _ticks(pid), _boot(), socket.gethostname(), timestamp(now) if now else "")
+    return Owner(pid, _start_ticks(pid), _boot_id(), socket.gethostname(), timestamp(now) if now else "")
 
 
 def is_same_process(owner: Owner) -> bool:
     """Whether the process that wrote `owner` still lives here; False where the system cannot tell."""
     known = bool(owner.ticks and owner.boot and owner.pid > 0)
-    is_here = owner.host == socket.gethostname() and owner.boot == _boot()
-    return known and is_here and owner.ticks == _ticks(owner.pid)
+    is_here = owner.host == socket.gethostname() and owner.boot == _boot_id()
+    return known and is_here and owner.ticks == _start_ticks(owner.pid)
 
 
 def signal_owner(owner: Owner, signum: int) -> bool:
@@ -96,7 +96,7 @@ def signal_owner(owner: Owner, signum: int) -> bool:
 class Lease:
     """The right to write to a run, held until `release`, the end of a `with`, or the death of the process."""
 
-    def __init__(self, handle: disk.Handle, claim: lease_files.Claim | None = None) -> None:
+    def __init__(self, handle: disk.Handle, claim: lease_files.LockFile | None = None) -> None:
         self._handle: disk.Handle | None = handle
         self._claim = claim
         _close_in_children()
@@ -116,8 +116,8 @@ class Lease:
             if not _lock(handle):
                 claim = lease_files.take(path, this_process(now), _is_alive)
                 if claim is None:
-                    raise _held(path)
-            _refuse_if_gone(handle)
+                    raise _held_error(path)
+            _check_file_exists(handle)
             with contextlib.suppress(RunFailedError):  # advice; a full disk must not bar the way to freeing it
                 disk.truncate(handle, 0)
                 disk.append(handle, msgspec.json.encode(this_process(now)) + b"\n")
@@ -129,14 +129,14 @@ class Lease:
         return cls(handle, claim)
 
     @classmethod
-    def adopt(cls, path: Path, descriptor: int, now: datetime | None = None) -> Lease:
+    def from_descriptor(cls, path: Path, descriptor: int, now: datetime | None = None) -> Lease:
         """The lease in the file `path` that the parent process took and handed over as an open descriptor."""
         os.set_inheritable(descriptor, False)
         handle = disk.Handle(path, descriptor)
         with contextlib.suppress(RunFailedError):
             disk.truncate(handle, 0)
             disk.append(handle, msgspec.json.encode(this_process(now)) + b"\n")
-        return cls(handle, lease_files.adopt(path, this_process(now)))
+        return cls(handle, lease_files.take_from_parent(path, this_process(now)))
 
     @property
     def descriptor(self) -> int:
@@ -156,7 +156,7 @@ class Lease:
             child: its process id, in whose name a claim goes on; without one, a claim ends.
         """
         if self._claim is not None and child:
-            self._claim.give(Owner(child, _ticks(child), _boot(), socket.gethostname()))
+            self._claim.give(Owner(child, _start_ticks(child), _boot_id(), socket.gethostname()))
         elif self._claim is not None:
             self._claim.release()
         self._forget()
@@ -212,11 +212,11 @@ def has_locks(folder: Path) -> bool:
         disk.remove(probe)
 
 
-def _is_pretended() -> bool:
+def _locks_are_disabled() -> bool:
     return bool(os.environ.get(NO_FLOCK))
 
 
-def _holds(handle: disk.Handle) -> bool:
+def _excludes_others(handle: disk.Handle) -> bool:
     """Whether the lock that was just taken keeps others out; some network file systems grant it to everyone."""
     try:
         other = os.open(handle.path, os.O_RDONLY | os.O_CLOEXEC)
@@ -237,7 +237,7 @@ def _is_alive(data: bytes) -> bool | None:
     """Whether the process that a claim names lives; None where it is on another host, or nothing can be read."""
     try:
         found = msgspec.json.decode(data, type=Owner)
-    except UNREADABLE:
+    except DECODE_ERRORS:
         return None
     if found.host != socket.gethostname() or not (found.ticks and found.boot):
         return None
@@ -246,15 +246,15 @@ def _is_alive(data: bytes) -> bool | None:
 
 def _lock(handle: disk.Handle) -> bool:
     """Takes the lock; False where the file system has none that holds."""
-    if _is_pretended():
+    if _locks_are_disabled():
         return False
-    taken = taken_lock(handle.descriptor)
+    taken = try_lock(handle.descriptor)
     if taken is False:
-        raise _held(handle.path)
-    return taken is True and _holds(handle)
+        raise _held_error(handle.path)
+    return taken is True and _excludes_others(handle)
 
 
-def taken_lock(descriptor: int) -> bool | None:
+def try_lock(descriptor: int) -> bool | None:
     """Whether the file's lock was taken; False where another process has it, None where the file system has none."""
     for attempt in range(_TRIES):
         try:
@@ -269,14 +269,14 @@ def taken_lock(descriptor: int) -> bool | None:
     return False
 
 
-def _held(path: Path) -> HeldError:
+def _held_error(path: Path) -> HeldError:
     holder = owner(path)
     who = f"pid {holder.pid} on {holder.host}" if holder else "another process"
     hint = f"`cerank stop {path.parent.name}` asks it to stop"
     return HeldError(f"held by {who}", where=path.parent.name, hint=hint)
 
 
-def _refuse_if_gone(handle: disk.Handle) -> None:
+def _check_file_exists(handle: disk.Handle) -> None:
     """A lock on a file that was removed meanwhile guards nothing: the next one would lock a new file."""
     try:
         is_same = os.path.samestat(os.fstat(handle.descriptor), handle.path.stat())
@@ -314,5 +314,5 @@ def owner(path: Path) -> Owner | None:
     """Who took the lease last; advice only. None where the file says nothing readable."""
     try:
         return msgspec.json.decode(read_file(path), type=Owner)
-    except (OSError, *UNREADABLE):
+    except (OSError, *DECODE_ERRORS):
         return None

@@ -21,10 +21,10 @@ from cerank.errors import RunFailedError
 from cerank.files import disk
 from cerank.files.safe_open import read_file
 
-BEAT = 10.0  # seconds
-STALE = 60.0  # seconds without a beat after which a claim from another host is over
+HEARTBEAT_SECONDS = 10.0  # seconds
+STALE_SECONDS = 60.0  # seconds without a beat after which a claim from another host is over
 _NAME = re.compile(r"[0-9]{8}")
-_FREE = b"released"
+_RELEASED = b"released"
 
 
 def folder_of(path: Path) -> Path:
@@ -32,16 +32,16 @@ def folder_of(path: Path) -> Path:
     return path.with_name(f"{path.name}.claims")
 
 
-class Claim:
+class LockFile:
     """The right to write, held until `release` or the death of the process."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._over = threading.Event()
-        threading.Thread(target=self._beat, name="claim", daemon=True).start()
+        threading.Thread(target=self._send_heartbeats, name="claim", daemon=True).start()
 
-    def _beat(self) -> None:
-        while not self._over.wait(BEAT):
+    def _send_heartbeats(self) -> None:
+        while not self._over.wait(HEARTBEAT_SECONDS):
             with contextlib.suppress(OSError):
                 os.utime(self._path)
 
@@ -54,14 +54,14 @@ class Claim:
         """Gives it back."""
         self._over.set()
         with contextlib.suppress(RunFailedError):  # the folder is gone, and the claim with it
-            disk.write(self._path, _FREE)
+            disk.write(self._path, _RELEASED)
 
     def forget(self) -> None:
         """Ends this process's beat and leaves the claim as it is: another process has it."""
         self._over.set()
 
 
-def take(path: Path, owner: msgspec.Struct, is_alive: Callable[[bytes], bool | None]) -> Claim | None:
+def take(path: Path, owner: msgspec.Struct, is_alive: Callable[[bytes], bool | None]) -> LockFile | None:
     """The claim on the lease file `path`; None where another process holds it.
 
     Args:
@@ -78,7 +78,7 @@ def take(path: Path, owner: msgspec.Struct, is_alive: Callable[[bytes], bool | N
     if newest and _is_live(where / newest[0], is_alive):
         return None
     name = f"{int(newest[0]) + 1 if newest else 1:08d}"
-    if not _made(where / name, msgspec.json.encode(owner) + b"\n"):
+    if not _create_exclusively(where / name, msgspec.json.encode(owner) + b"\n"):
         return None
     numbers = _numbers(where)
     if numbers[-1] != name:  # made with an old number, after its holder had cleaned up behind itself
@@ -86,17 +86,17 @@ def take(path: Path, owner: msgspec.Struct, is_alive: Callable[[bytes], bool | N
         return None
     for older in numbers[:-1]:
         disk.remove(where / older)
-    return Claim(where / name)
+    return LockFile(where / name)
 
 
-def adopt(path: Path, owner: msgspec.Struct) -> Claim | None:
+def take_from_parent(path: Path, owner: msgspec.Struct) -> LockFile | None:
     """The claim that the parent process took; None where there is none."""
     newest = _numbers(folder_of(path))[-1:]
     if not newest:
         return None
     claim = folder_of(path) / newest[0]
     disk.write(claim, msgspec.json.encode(owner) + b"\n")
-    return Claim(claim)
+    return LockFile(claim)
 
 
 def is_held(path: Path, is_alive: Callable[[bytes], bool | None]) -> bool:
@@ -113,7 +113,7 @@ def _numbers(where: Path) -> list[str]:
         return []
 
 
-def _made(path: Path, data: bytes) -> bool:
+def _create_exclusively(path: Path, data: bytes) -> bool:
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     except FileExistsError:
@@ -132,10 +132,10 @@ def _is_live(path: Path, is_alive: Callable[[bytes], bool | None]) -> bool:
         data = read_file(path)
     except OSError:
         return True  # replaced this moment by a newer one
-    if data == _FREE:
+    if data == _RELEASED:
         return False
     known = is_alive(data)  # half-written just now: nobody can tell, so its age does
-    return _age(path) < STALE if known is None else known
+    return _age(path) < STALE_SECONDS if known is None else known
 
 
 def _age(path: Path) -> float:

@@ -1,7 +1,7 @@
 """Strict, streaming reading of text files from outside: plain, gzip or Zstandard, UTF-8, one record a line.
 
 Invariant: whatever a file holds, what leaves here is a CerankError with file:line or a list of clean lines; at most
-one block and one line of a file is in memory at a time, and a packed file gives at most `RATIO` times its size.
+one block and one line of a file is in memory at a time, and a packed file gives at most `LARGEST_RATIO` times its size.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from cerank.files.safe_open import open_file
 from cerank.text.safe_text import shown
 
 S = TypeVar("S", bound=msgspec.Struct)
-Opener = Callable[[Path], "Source"]  # opens what a path names, unpacked; see data/importing/archives.py
+Opener = Callable[[Path], "ByteStream"]  # opens what a path names, unpacked; see data/importing/archives.py
 
 _BLOCK = 1 << 20
 _LONGEST_LINE = 1 << 26  # 64 MiB: far beyond any document, and a bound on what a file without line ends can take
 _GZIP = b"\x1f\x8b"
 _ZST = b"\x28\xb5\x2f\xfd"
 _ZST_PIECE = 1 << 10  # compressed bytes unpacked at once; four of them may stand for 128 KiB
-RATIO = 200  # honest text packs 3 to 60 times; deflate reaches 1,032 and Zstandard 32,000
-FREE = 64 << 20  # bytes of which no ratio is asked
-_MARKS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")  # UTF-8, UTF-16 LE and BE
+LARGEST_RATIO = 200  # honest text packs 3 to 60 times; deflate reaches 1,032 and Zstandard 32,000
+UNCHECKED_BYTES = 64 << 20  # bytes of which no ratio is asked
+_BYTE_ORDER_MARKS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")  # UTF-8, UTF-16 LE and BE
 # What str.split() splits at and C's isspace() does not: an id with one of these is two ids to half of the tools.
 _WIDE_SPACE = re.compile("[\x1c-\x1f\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]")
 _SEPARATORS = (b"\x1c", b"\x1d", b"\x1e", b"\x1f")
@@ -79,7 +79,7 @@ def local_path(name: str) -> Path:
     return path
 
 
-class Source(Protocol):
+class ByteStream(Protocol):
     """Bytes to be read in order."""
 
     def read(self, size: int, /) -> bytes:
@@ -89,7 +89,7 @@ class Source(Protocol):
         """Closes the file behind it."""
 
 
-class Digested:
+class HashingReader:
     """A file whose bytes are hashed as they are read: the hash of what was read costs no second reading."""
 
     def __init__(self, file: IO[bytes]) -> None:
@@ -107,10 +107,10 @@ class Digested:
         self._file.close()
 
 
-class _Gunzipped(gzip.GzipFile):
+class _GzipStream(gzip.GzipFile):
     """The content of a gzip file, which closes that file with itself."""
 
-    def __init__(self, file: Source) -> None:
+    def __init__(self, file: ByteStream) -> None:
         super().__init__(fileobj=cast("IO[bytes]", file), mode="rb")
         self._packed = file
 
@@ -123,10 +123,10 @@ class _ZstandardError(EOFError):
     """Zstandard that cannot be unpacked."""
 
 
-class _Unpacked:
+class _ZstandardStream:
     """The content of a Zstandard file; zstandard's own reader takes one that was cut short for a whole one."""
 
-    def __init__(self, file: Source) -> None:
+    def __init__(self, file: ByteStream) -> None:
         import zstandard
 
         self._zstandard: Any = zstandard
@@ -166,37 +166,37 @@ class _Unpacked:
         self._file.close()
 
 
-class _Bounded:
+class _BoundedStream:
     """Bytes out of `source`, and no more of them than an honest file of that size unpacks to."""
 
-    def __init__(self, path: Path, source: Source) -> None:
+    def __init__(self, path: Path, source: ByteStream) -> None:
         self._path, self._source = path, source
-        self._left = max(FREE, RATIO * path.stat().st_size)
+        self._left = max(UNCHECKED_BYTES, LARGEST_RATIO * path.stat().st_size)
 
     def read(self, size: int, /) -> bytes:
         """As the source's."""
         data = self._source.read(size)
         self._left -= len(data)
         if self._left < 0:
-            raise exploding(self._path)
+            raise decompression_bomb(self._path)
         return data
 
     def close(self) -> None:
         self._source.close()
 
 
-def exploding(path: Path) -> FormatError:
+def decompression_bomb(path: Path) -> FormatError:
     """The error for a packed file that holds far more than its size."""
-    what = f"unpacks to more than {RATIO} times its size, as no honest file does"
+    what = f"unpacks to more than {LARGEST_RATIO} times its size, as no honest file does"
     return FormatError(what, where=str(path), hint="unpack it yourself if you trust it, and name that")
 
 
-def unpacked(path: Path, file: Source, start: bytes) -> Source:
+def decompress(path: Path, file: ByteStream, start: bytes) -> ByteStream:
     """The content of `file`, whose first bytes are `start`: plain, or packed as those say.
 
     Raises:
-        FormatError: its name says otherwise; later, while it is read, that it unpacks to more than `RATIO` times its
-            size beyond the first `FREE` bytes.
+        FormatError: its name says otherwise; or later, while it is read, beyond the first `UNCHECKED_BYTES` it unpacks
+            to more than `LARGEST_RATIO` times its size.
     """
     is_gzip, is_zst = start.startswith(_GZIP), start.startswith(_ZST)
     if path.suffix == ".gz" and not is_gzip:
@@ -204,11 +204,11 @@ def unpacked(path: Path, file: Source, start: bytes) -> Source:
     if path.suffix == ".zst" and not is_zst:
         raise FormatError("is called .zst and is not Zstandard", where=str(path))
     if is_gzip:
-        return _Bounded(path, _Gunzipped(file))
-    return _Bounded(path, _Unpacked(file)) if is_zst else file
+        return _BoundedStream(path, _GzipStream(file))
+    return _BoundedStream(path, _ZstandardStream(file)) if is_zst else file
 
 
-def opened(path: Path) -> Source:
+def open_stream(path: Path) -> ByteStream:
     """The content of a file, unpacked where it is gzip or Zstandard; to be closed.
 
     Raises:
@@ -217,10 +217,10 @@ def opened(path: Path) -> Source:
     """
     with open_file(path) as file:
         start = file.read(4)
-    return unpacked(path, open_file(path), start)
+    return decompress(path, open_file(path), start)
 
 
-def _checked(path: Path, block: bytes, first: int) -> None:
+def _check_utf8(path: Path, block: bytes, first: int) -> None:
     """Refuses NUL and bytes that are not UTF-8, naming the line; `block` ends at a line's end."""
     nul = block.find(b"\0")
     if nul >= 0:
@@ -234,7 +234,7 @@ def _checked(path: Path, block: bytes, first: int) -> None:
         raise FormatError(f"holds bytes that are not UTF-8 ({error.reason})", where=at(path, line)) from None
 
 
-def _plainly_spaced(path: Path, block: bytes, first: int) -> None:
+def _check_white_space(path: Path, block: bytes, first: int) -> None:
     """Refuses white space at which only some tools split columns: they would see different ids."""
     if block.isascii() and not any(mark in block for mark in _SEPARATORS):
         return
@@ -245,7 +245,7 @@ def _plainly_spaced(path: Path, block: bytes, first: int) -> None:
         raise FormatError(what, where=at(path, first + text.count("\n", 0, found.start())))
 
 
-def blocks(path: Path, file: Source, size: int = _BLOCK) -> Iterator[tuple[int, bytes]]:
+def blocks(path: Path, file: ByteStream, size: int = _BLOCK) -> Iterator[tuple[int, bytes]]:
     """(number of the first line, bytes up to a line's end), in order, not looked into but for a byte order mark.
 
     Raises:
@@ -253,7 +253,7 @@ def blocks(path: Path, file: Source, size: int = _BLOCK) -> Iterator[tuple[int, 
     """
     first, rest = 1, b""
     while block := file.read(size):
-        if first == 1 and not rest and block.startswith(_MARKS):
+        if first == 1 and not rest and block.startswith(_BYTE_ORDER_MARKS):
             raise FormatError("starts with a byte order mark", where=at(path, 1), hint="save it as UTF-8 without BOM")
         block = rest + block
         end = block.rfind(b"\n") + 1
@@ -273,12 +273,12 @@ def check_columns(path: Path, block: bytes, first: int) -> None:
     Raises:
         FormatError: NUL, not UTF-8, odd white space; `where` names the line.
     """
-    _checked(path, block, first)
-    _plainly_spaced(path, block, first)
+    _check_utf8(path, block, first)
+    _check_white_space(path, block, first)
 
 
 @contextlib.contextmanager
-def reading(path: Path) -> Iterator[None]:
+def translate_read_errors(path: Path) -> Iterator[None]:
     """Faults of the file that show while it is read become errors for a person.
 
     Raises:
@@ -306,11 +306,11 @@ def line_blocks(
         FormatError: bad gzip, byte order mark, NUL, not UTF-8, a line of more than 64 MiB, odd white space.
         MissingError, UsageError: the file is not there, or cannot be read.
     """
-    with reading(path), contextlib.closing((opener or opened)(path)) as file:
+    with translate_read_errors(path), contextlib.closing((opener or open_stream)(path)) as file:
         for first, block in blocks(path, file):
-            _checked(path, block, first)
+            _check_utf8(path, block, first)
             if columns:
-                _plainly_spaced(path, block, first)
+                _check_white_space(path, block, first)
             lines = block.split(b"\n")
             if not lines[-1]:
                 lines.pop()

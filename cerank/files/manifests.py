@@ -19,7 +19,7 @@ from cerank.text.safe_text import counted
 MANIFEST = "COMPLETE.json"
 
 
-class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class ManifestEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One file of a sealed folder; `path` is relative, with forward slashes."""
 
     path: str
@@ -30,16 +30,18 @@ class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a sealed folder holds: every file but the manifest itself, in the order of their paths."""
 
-    files: tuple[Entry, ...]
+    files: tuple[ManifestEntry, ...]
 
 
 @contextlib.contextmanager
-def sealed_folder(final: Path) -> Iterator[Path]:
-    """As `disk.new_folder`, with COMPLETE.json (size and sha256 of each file) written last, for `verify_sealed`."""
+def checksummed_folder(final: Path) -> Iterator[Path]:
+    """As `disk.new_folder`, with COMPLETE.json (size and sha256 of each file) written last, for `verify_folder`."""
     with disk.new_folder(final) as temporary:
         yield temporary
-        files, _ = disk.content(temporary)
-        entries = [Entry(_relative(file, temporary), file.stat().st_size, disk.sha256_file(file)) for file in files]
+        files, _ = disk.list_content(temporary)
+        entries = [
+            ManifestEntry(_relative(file, temporary), file.stat().st_size, disk.sha256_file(file)) for file in files
+        ]
         disk.write(temporary / MANIFEST, msgspec.json.encode(Manifest(tuple(entries))))
 
 
@@ -47,7 +49,7 @@ def _relative(path: Path, folder: Path) -> str:
     return path.relative_to(folder).as_posix()
 
 
-def verify_sealed(folder: Path) -> None:
+def verify_folder(folder: Path) -> None:
     """Return if the sealed folder holds exactly what it was sealed with, byte for byte.
 
     Raises:
@@ -62,14 +64,14 @@ def verify_sealed(folder: Path) -> None:
         raise DamagedError("the folder is not complete", where=str(manifest)) from error
     except (ValueError, RecursionError) as error:
         raise DamagedError(f"the list of files is unreadable: {error}", where=str(manifest)) from error
-    present = {_relative(path, folder): path for path in disk.content(folder)[0] if path != manifest}
+    present = {_relative(path, folder): path for path in disk.list_content(folder)[0] if path != manifest}
     for name in sorted(listed.keys() | present.keys()):
-        wrong = _wrong(listed.get(name), present.get(name))
+        wrong = _find_problem(listed.get(name), present.get(name))
         if wrong:
             raise DamagedError(wrong, where=str(folder / name))
 
 
-def _wrong(entry: Entry | None, path: Path | None) -> str:
+def _find_problem(entry: ManifestEntry | None, path: Path | None) -> str:
     """What is wrong with one file of a sealed folder; "" where nothing is."""
     if path is None:
         return "the file is missing"

@@ -18,7 +18,7 @@ from cerank.errors import FormatError, UsageError
 from cerank.files import disk
 from cerank.files.line_reader import checked_id
 from cerank.importing.deduplicate import candidates, judgements
-from cerank.importing.external_sort import Spill
+from cerank.importing.external_sort import SpillBuffer
 from cerank.text.safe_text import shown
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ LARGEST = 3.4e38  # just within float32: such a score written in nine digits sti
 _NAME = re.compile(r"[^A-Za-z0-9._-]+")
 
 
-class Contents(msgspec.Struct, frozen=True):
+class ImportCounts(msgspec.Struct, frozen=True):
     """What an import wrote, counted."""
 
     records: int  # rows or objects of the files
@@ -41,7 +41,7 @@ class Contents(msgspec.Struct, frozen=True):
     counts: tuple[tuple[str, int], ...]  # (what was dropped, mended or merged, how often)
 
 
-class _File:
+class _BufferedFile:
     """A file that grows at its end, written a block at a time."""
 
     def __init__(self, path: Path) -> None:
@@ -58,9 +58,9 @@ class _File:
 
     def close(self) -> None:
         self._flush()
-        self.let_go()
+        self.close_without_flush()
 
-    def let_go(self) -> None:
+    def close_without_flush(self) -> None:
         """Closes the file without what waits; does nothing where it is closed."""
         if not self._is_closed:
             disk.close(self._handle)
@@ -90,7 +90,7 @@ def text_id(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:20]
 
 
-class Sink:
+class DatasetWriter:
     """A dataset folder that is being filled.
 
     Args:
@@ -113,7 +113,7 @@ class Sink:
         self._folder, self.keeps_texts, self._depth, self._only = folder, keeps_texts, depth, only
         self._spilled = folder / ".rows"
         disk.make_folder(self._spilled)
-        self._spill = Spill(self._spilled) if room is None else Spill(self._spilled, room)
+        self._spill = SpillBuffer(self._spilled) if room is None else SpillBuffer(self._spilled, room)
         self._documents: dict[str, int] = {}
         self._queries: dict[str, int] = {}
         self._runs: dict[str, int] = {}
@@ -122,8 +122,8 @@ class Sink:
         self.counts: Counter[str] = Counter()
         self.offered: set[str] = set()  # runs that came, kept or not
         self.records = 0
-        self._texts = _File(folder / "docs.jsonl") if keeps_texts else None
-        self._asked = _File(folder / ("queries.jsonl" if keeps_texts else "query-ids.txt"))
+        self._texts = _BufferedFile(folder / "docs.jsonl") if keeps_texts else None
+        self._asked = _BufferedFile(folder / ("queries.jsonl" if keeps_texts else "query-ids.txt"))
 
     def count(self, kind: str, number: int = 1) -> None:
         """Something that was dropped, mended or merged, in words for the report."""
@@ -179,7 +179,9 @@ class Sink:
 
     def judged(self, query_id: str, doc_id: str, grade: int, where: str) -> None:
         """A judgement; the highest grade counts where a pair comes with several."""
-        self._spill.add(QRELS, self._name(query_id, where), checked_id(doc_id, "document", where), float(grade))
+        self._spill.add(
+            QRELS, self._checked_query(query_id, where), checked_id(doc_id, "document", where), float(grade)
+        )
 
     def scored(self, run: str, query_id: str, doc_id: str, score: float, where: str, *, rank: int = 0) -> None:
         """A candidate of a query in a run; the first score counts where a pair comes with several.
@@ -199,7 +201,9 @@ class Sink:
             return
         if not -LARGEST <= score <= LARGEST:
             raise FormatError(f"score {score} is not a finite number within float32", where=where)
-        self._spill.add(self._table(run), self._name(query_id, where), self._checked(doc_id, where), score, rank)
+        self._spill.add(
+            self._table(run), self._checked_query(query_id, where), self._checked_document(doc_id, where), score, rank
+        )
 
     def listed(self, run: str, query_id: str, doc_id: str, where: str, *, rank: int = 0) -> None:
         """A candidate of a query in a run that has no scores: the last of n gets 1, the first n.
@@ -213,7 +217,7 @@ class Sink:
             return
         table = self._table(run)
         self._listed.add(table)
-        self._spill.add(table, self._name(query_id, where), self._checked(doc_id, where), 0.0, rank)
+        self._spill.add(table, self._checked_query(query_id, where), self._checked_document(doc_id, where), 0.0, rank)
 
     def _table(self, run: str) -> int:
         number = self._runs.get(run)
@@ -223,7 +227,7 @@ class Sink:
             self._runs[run] = number
         return number
 
-    def _checked(self, doc_id: str, where: str) -> str:
+    def _checked_document(self, doc_id: str, where: str) -> str:
         """The id; checked once where several runs take it one after the other."""
         if doc_id != self._last:
             self._last = checked_id(doc_id, "document", where)
@@ -252,7 +256,7 @@ class Sink:
 
         self._spill.extend(rows.with_columns(polars.lit(table).alias("table")))
 
-    def finish(self) -> Contents:
+    def finish(self) -> ImportCounts:
         """Writes what waited, and closes everything.
 
         Raises:
@@ -260,10 +264,10 @@ class Sink:
         """
         if self._texts is not None:
             self._texts.close()
-        rows, named = self._settled()
+        rows, named = self._write_tables()
         self._asked.close()
         disk.remove_tree(self._spilled)
-        return Contents(
+        return ImportCounts(
             records=self.records,
             queries=len(self._queries) if self.keeps_texts else named,
             documents=len(self._documents),
@@ -277,9 +281,9 @@ class Sink:
         self._spill.close()
         for file in (self._asked, self._texts):
             if file is not None:
-                file.let_go()
+                file.close_without_flush()
 
-    def _name(self, query_id: str, where: str) -> str:
+    def _checked_query(self, query_id: str, where: str) -> str:
         """The id, checked once where it comes several times in a row."""
         if self.keeps_texts and query_id not in self._queries:
             raise FormatError(f"query '{shown(query_id, 80)}' has no text", where=where)
@@ -287,12 +291,12 @@ class Sink:
             self._query = checked_id(query_id, "query", where)
         return query_id
 
-    def _settled(self) -> tuple[Counter[str], int]:
+    def _write_tables(self) -> tuple[Counter[str], int]:
         """Writes qrels and runs, and the ids of the collection's queries; rows by name, qrels under "", and ids."""
         rows: Counter[str] = Counter()
         named = 0
         names = {number: run_name(name) for name, number in self._runs.items()}
-        files: dict[int, _File] = {}
+        files: dict[int, _BufferedFile] = {}
         if names:
             disk.make_folder(self._folder / "runs")
         for bucket in self._spill.buckets():
@@ -303,7 +307,7 @@ class Sink:
             for (table,), part in bucket.partition_by("table", as_dict=True, maintain_order=True).items():
                 name = names.get(int(table), "")
                 if table not in files:
-                    files[table] = _File(self._folder / (f"runs/{name}.run" if name else "qrels"))
+                    files[table] = _BufferedFile(self._folder / (f"runs/{name}.run" if name else "qrels"))
                 if name:
                     is_listed = table in self._listed
                     text, kept = candidates(part, name, self.counts, is_listed=is_listed, depth=self._depth)

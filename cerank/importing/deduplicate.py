@@ -59,8 +59,8 @@ def candidates(
     """
     import polars
 
-    kept = _once(rows, counts)
-    ordered = _listed(kept) if is_listed else _scored(kept, counts)
+    kept = _drop_duplicates(rows, counts)
+    ordered = _score_by_rank(kept) if is_listed else _order_by_score(kept, counts)
     if depth:
         top = ordered.filter(polars.col("place") < depth)
         counts[_DEPTH] += ordered.height - top.height
@@ -89,7 +89,7 @@ def _by_query(rows: polars.DataFrame) -> polars.DataFrame:
     return numbered.with_columns(polars.col("row").min().over("query").alias("first")).drop("row")
 
 
-def _once(rows: polars.DataFrame, counts: Counter[str]) -> polars.DataFrame:
+def _drop_duplicates(rows: polars.DataFrame, counts: Counter[str]) -> polars.DataFrame:
     """The first row of each pair, in order, with `first`."""
     import polars
 
@@ -112,7 +112,7 @@ def _places(first: polars.Series) -> tuple[Ints, Ints]:
     return query, np.arange(len(numbers)) - starts[query]
 
 
-def _listed(rows: polars.DataFrame) -> polars.DataFrame:
+def _score_by_rank(rows: polars.DataFrame) -> polars.DataFrame:
     import numpy as np
     import polars
 
@@ -122,7 +122,7 @@ def _listed(rows: polars.DataFrame) -> polars.DataFrame:
     return ordered.with_columns(polars.Series("place", place), polars.Series("score", score))
 
 
-def _scored(rows: polars.DataFrame, counts: Counter[str]) -> polars.DataFrame:
+def _order_by_score(rows: polars.DataFrame, counts: Counter[str]) -> polars.DataFrame:
     """Ordered by score as it was read, scores that tie as float32 moved apart, each just below the one before.
 
     Two scores that differ only beyond float32's digits keep their order; so do two that are nearly zero.
@@ -133,7 +133,7 @@ def _scored(rows: polars.DataFrame, counts: Counter[str]) -> polars.DataFrame:
     import polars
 
     exact = polars.col("value") + 0.0  # -0.0 ties with 0.0
-    ordered = rows.with_columns(_as_whole(rows["value"])).sort(
+    ordered = rows.with_columns(_float32_to_ordered_int(rows["value"])).sort(
         "first", exact, "rank", descending=[False, True, False], maintain_order=True
     )
     query, place = _places(ordered["first"])
@@ -143,14 +143,14 @@ def _scored(rows: polars.DataFrame, counts: Counter[str]) -> polars.DataFrame:
     falls = (rank[1:] < rank[:-1]) & (query[1:] == query[:-1])
     counts[_RANKS] += len(np.unique(query[1:][falls]))
     counts[_TIES] += int((apart != whole).sum())
-    ordered = ordered.with_columns(polars.Series("place", place), _as_float(apart))
+    ordered = ordered.with_columns(polars.Series("place", place), _ordered_int_to_float32(apart))
     beyond = ordered.filter(~(polars.col("score") >= -LARGEST))
     if beyond.height:
         raise FormatError(f"scores of query '{shown(beyond['query'][0], 80)}' tie at the end of float32")
     return ordered
 
 
-def _as_whole(values: polars.Series) -> polars.Series:
+def _float32_to_ordered_int(values: polars.Series) -> polars.Series:
     """Float32 values as whole numbers in the same order, neighbours one apart."""
     import numpy as np
     import polars
@@ -159,7 +159,7 @@ def _as_whole(values: polars.Series) -> polars.Series:
     return polars.Series("whole", np.where(bits < 0, -(bits & _SIGN), bits))
 
 
-def _as_float(numbers: Ints) -> polars.Series:
+def _ordered_int_to_float32(numbers: Ints) -> polars.Series:
     """What `_as_whole` was made of."""
     import numpy as np
     import polars

@@ -1,7 +1,7 @@
 """Rows of (table, query, document, value, rank) in any order and any number, handed back table by table, in columns.
 
-Invariant: at most `ROOM` rows wait in memory; beyond that they lie in `BUCKETS` files by a hash of the query, of which
-one at a time is read back. What comes out is a function of the rows and their order alone.
+Invariant: at most `ROWS_IN_MEMORY` rows wait in memory; beyond that they lie in `BUCKETS` files by a hash of the query,
+of which one at a time is read back. The output is a function of the rows and their order alone.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from cerank.files import disk
 if TYPE_CHECKING:
     import polars
 
-ROOM = 1_000_000  # rows; some 150 bytes each
+ROWS_IN_MEMORY = 1_000_000  # rows; some 150 bytes each
 BUCKETS = 128  # files open at once, under the 256 that some systems allow; 100M rows are 0.8M in each
 COLUMNS = ("table", "query", "document", "value", "rank")
 _Lists = tuple[list[int], list[str], list[str], list[float], list[int]]
 
 
-class Spill:
+class SpillBuffer:
     """Gathers rows; add all of them, then take `buckets` once.
 
     Args:
@@ -31,7 +31,7 @@ class Spill:
         room: rows that may wait in memory.
     """
 
-    def __init__(self, folder: Path, room: int = ROOM) -> None:
+    def __init__(self, folder: Path, room: int = ROWS_IN_MEMORY) -> None:
         self._folder, self._room = folder, room
         self._waiting: _Lists = ([], [], [], [], [])
         self._frames: list[polars.DataFrame] = []
@@ -54,7 +54,7 @@ class Spill:
         """Rows in the columns `COLUMNS`, after all that came before."""
         import polars
 
-        self._gather()
+        self._rows_to_frame()
         self._frames.append(frame.select(COLUMNS).cast(polars.Schema(self._schema())))
         self._rows += frame.height
         if self._rows >= self._room:
@@ -68,7 +68,7 @@ class Spill:
         import polars
 
         if not self._files:
-            self._gather()
+            self._rows_to_frame()
             if self._frames:
                 yield polars.concat(self._frames)
             self._frames.clear()
@@ -94,7 +94,7 @@ class Spill:
         kinds = (polars.Int32(), polars.String(), polars.String(), polars.Float64(), polars.Int64())
         return dict(zip(COLUMNS, kinds, strict=True))
 
-    def _gather(self) -> None:
+    def _rows_to_frame(self) -> None:
         """Makes a frame of the rows that came one by one."""
         import polars
 
@@ -106,7 +106,7 @@ class Spill:
     def _flush(self) -> None:
         import polars
 
-        self._gather()
+        self._rows_to_frame()
         if not self._frames:
             return
         rows = polars.concat(self._frames)

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import msgspec
 
-from cerank.importing.dataset_writer import Sink
+from cerank.importing.dataset_writer import DatasetWriter
 from cerank.importing.formats import hard_negatives, listwise, ranked_runs, rankgpt, triples
 from cerank.registry import Registry
 
-Reader = Callable[[Sequence[Path], Sink, str], None]
+Reader = Callable[[Sequence[Path], DatasetWriter, str], None]
 MSMARCO = "msmarco-passage/train/judged"
 
 

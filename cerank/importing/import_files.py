@@ -17,7 +17,7 @@ from cerank.errors import FormatError, UsageError
 from cerank.files import disk
 from cerank.files.line_reader import io_mistake, sha256_of
 from cerank.importing.archives import checked_file
-from cerank.importing.dataset_writer import Contents, Sink, run_name
+from cerank.importing.dataset_writer import DatasetWriter, ImportCounts, run_name
 from cerank.importing.format_catalog import FORMATS, Format
 
 RECORD = "import.json"
@@ -38,11 +38,11 @@ class Imported(msgspec.Struct, frozen=True):
     folder: str
     files: tuple[ImportedFile, ...]
     collection: str  # dataset that has the texts; "" where the folder has them
-    contents: Contents
+    contents: ImportCounts
     cerank: str  # version
 
 
-class Choices(msgspec.Struct, frozen=True):
+class ImportOptions(msgspec.Struct, frozen=True):
     """What a person may choose of an import."""
 
     name: str = ""  # of the run; "" takes the format's
@@ -51,7 +51,7 @@ class Choices(msgspec.Struct, frozen=True):
     only: tuple[str, ...] = ()  # runs to keep; none keeps all
 
 
-def import_files(name: str, files: Sequence[Path], into: Path, choices: Choices | None = None) -> Imported:
+def import_files(name: str, files: Sequence[Path], into: Path, choices: ImportOptions | None = None) -> Imported:
     """Turns files of a format into a dataset folder.
 
     Args:
@@ -66,16 +66,16 @@ def import_files(name: str, files: Sequence[Path], into: Path, choices: Choices 
         MissingError: a file is not there.
         RunFailedError: the disk refuses.
     """
-    entry, choices = FORMATS.find(name), choices or Choices()
+    entry, choices = FORMATS.find(name), choices or ImportOptions()
     if not files:
         raise UsageError("names no file", where=entry.name, hint=entry.description)
     if into.exists() or into.is_symlink():
         raise UsageError("it exists already", where=str(into), hint="name a folder that is to be made")
-    known = tuple(_known(path) for path in files)
+    known = tuple(_hash_file(path) for path in files)
     collection = choices.collection or entry.collection
     named = collection_toml(collection) if collection else b""
     with disk.new_folder(into) as folder:
-        contents = _filled(entry, files, folder, choices, collection)
+        contents = _fill(entry, files, folder, choices, collection)
         found = Imported(entry.name, str(into), known, collection, contents, cerank.__version__)
         if named:
             disk.write(folder / COLLECTION, named)
@@ -83,16 +83,16 @@ def import_files(name: str, files: Sequence[Path], into: Path, choices: Choices 
     return found
 
 
-def _known(path: Path) -> ImportedFile:
+def _hash_file(path: Path) -> ImportedFile:
     try:
         return ImportedFile(checked_file(path).name, path.stat().st_size, sha256_of(path))
     except OSError as error:
         raise io_mistake(path, error) from error
 
 
-def _filled(entry: Format, files: Sequence[Path], folder: Path, choices: Choices, collection: str) -> Contents:
+def _fill(entry: Format, files: Sequence[Path], folder: Path, choices: ImportOptions, collection: str) -> ImportCounts:
     only = frozenset(run_name(run) for run in choices.only)
-    sink = Sink(folder, keeps_texts=not collection, depth=choices.depth, only=only)
+    sink = DatasetWriter(folder, keeps_texts=not collection, depth=choices.depth, only=only)
     try:
         entry.read(files, sink, run_name(choices.name) if choices.name else entry.run)
         if not sink.records:

@@ -1,8 +1,7 @@
 """How much a parquet file unpacks to, told by its page headers before a page is unpacked.
 
-Invariant: no page is unpacked here; a file whose pages hold more than `line_reader.RATIO` times its size is refused, as
-any other packed file is. Headers are read one by one, for the totals in the footer are only what the writer says of
-them.
+Invariant: no page is unpacked here; a file whose pages hold more than `line_reader.LARGEST_RATIO` times its size is
+refused, as any other packed file is. Headers are read one by one, because a writer may put any totals in the footer.
 
 The format: https://parquet.apache.org/docs/file-format/, its records in Thrift's compact protocol.
 """
@@ -142,14 +141,14 @@ def _sizes(data: mmap.mmap) -> Iterator[int]:
 
 
 def check_size(path: Path) -> None:
-    """Returns if the file's pages unpack to at most `line_reader.RATIO` times its size, or `line_reader.FREE` bytes.
+    """Check that the file's pages unpack to at most `LARGEST_RATIO` times its size, or to few bytes.
 
     Raises:
         FormatError: they hold more, or are none that can be found.
         OSError: it cannot be read.
     """
     size = path.stat().st_size
-    left = max(line_reader.FREE, line_reader.RATIO * size)
+    left = max(line_reader.UNCHECKED_BYTES, line_reader.LARGEST_RATIO * size)
     with open_file(path) as file:
         try:
             if size < 12:
@@ -158,6 +157,6 @@ def check_size(path: Path) -> None:
                 for page in _sizes(data):
                     left -= page
                     if left < 0:
-                        raise line_reader.exploding(path)
+                        raise line_reader.decompression_bomb(path)
         except (ValueError, KeyError, IndexError, struct.error) as error:
             raise FormatError(f"is no parquet that can be read: {error}", where=str(path)) from error

@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from cerank.errors import FormatError
-from cerank.files.line_reader import FREE, at, exploding
+from cerank.files.line_reader import UNCHECKED_BYTES, at, decompression_bomb
 from cerank.importing.parquet_pages import check_size
 from cerank.text.safe_text import shown
 
 _SLICE = 500_000  # rows of a file in memory at once
 _QUERY, _DOCUMENT = ("query_id", "qid"), ("doc_id", "docno")
-_OTHER = """
+_DECODING_PROGRAM = """
 import json, sys
 from pathlib import Path
 from cerank.importing.parquet_rows import decode
@@ -41,10 +41,10 @@ def rows(path: Path) -> Iterator[tuple[str, str, float | None, int]]:
         FormatError: it is no parquet file of rankings, or a row of it is not whole.
     """
     check_size(path)
-    _rehearse(path)
+    _decode_in_other_process(path)
     for start, part, has_scores in _slices(path):
-        if sum(int(part.to_series(column).str.len_bytes().sum()) for column in (0, 1)) > 4 * FREE:
-            raise exploding(path)  # a text that a dictionary has once and every row names
+        if sum(int(part.to_series(column).str.len_bytes().sum()) for column in (0, 1)) > 4 * UNCHECKED_BYTES:
+            raise decompression_bomb(path)  # a text that a dictionary has once and every row names
         for number, row in enumerate(part.rows(), start + 1):
             if row[0] is None or row[1] is None or row[3] is None or (has_scores and row[2] is None):
                 raise FormatError("a row without query, document, score or rank", where=at(path, number))
@@ -60,8 +60,8 @@ def decode(path: Path) -> None:
             pass
 
 
-def _rehearse(path: Path) -> None:
-    other = _process(os.getpid())
+def _decode_in_other_process(path: Path) -> None:
+    other = _decoding_process(os.getpid())
     assert other.stdin is not None  # noqa: S101 - a pipe
     assert other.stdout is not None  # noqa: S101 - a pipe
     try:
@@ -71,17 +71,19 @@ def _rehearse(path: Path) -> None:
     except OSError:  # it had ended before
         answer = ""
     if not answer:
-        _process.cache_clear()
+        _decoding_process.cache_clear()
         other.kill()
         code = other.wait()
-        raise _damaged(path, f"decoding it ended with signal {-code}" if code < 0 else f"decoding it ended with {code}")
+        raise _damaged_error(
+            path, f"decoding it ended with signal {-code}" if code < 0 else f"decoding it ended with {code}"
+        )
 
 
 @functools.lru_cache(maxsize=1)
-def _process(_: int) -> subprocess.Popen[str]:
+def _decoding_process(_: int) -> subprocess.Popen[str]:
     """What decodes files first, until this process, which the number is of, ends."""
     return subprocess.Popen(
-        [sys.executable, "-P", "-c", _OTHER],
+        [sys.executable, "-P", "-c", _DECODING_PROGRAM],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -102,7 +104,7 @@ def _slices(path: Path) -> Iterator[tuple[int, Any, bool]]:
         try:
             part = frame.select(columns).slice(start, _SLICE).collect()
         except (polars.exceptions.PolarsError, polars.exceptions.PanicException, OSError, ValueError) as error:
-            raise _damaged(path, error) from error
+            raise _damaged_error(path, error) from error
         yield start, part, bool(score)
 
 
@@ -114,7 +116,7 @@ def _frame(path: Path) -> tuple[Any, str, str, str, str]:
         frame = polars.scan_parquet(path, glob=False)
         schema = frame.collect_schema()
     except (polars.exceptions.PolarsError, polars.exceptions.PanicException, OSError, ValueError) as error:
-        raise _damaged(path, error) from error
+        raise _damaged_error(path, error) from error
     names = schema.names()
     query, document = _column(names, _QUERY, path), _column(names, _DOCUMENT, path)
     score, rank = ("score" if "score" in names else ""), ("rank" if "rank" in names else "")
@@ -146,8 +148,8 @@ def _length(path: Path, frame: Any) -> int:
     try:
         return int(frame.select(polars.len()).collect().item())
     except (polars.exceptions.PolarsError, polars.exceptions.PanicException, OSError, ValueError) as error:
-        raise _damaged(path, error) from error
+        raise _damaged_error(path, error) from error
 
 
-def _damaged(path: Path, error: BaseException | str) -> FormatError:
+def _damaged_error(path: Path, error: BaseException | str) -> FormatError:
     return FormatError(f"is no parquet that can be read: {shown(error, 200)}", where=str(path))

@@ -19,7 +19,7 @@ _MS_LICENCE = "MS MARCO: non-commercial research (Microsoft's terms)"
 _DRIVE = "Google Drive asks a person; open the address in a browser"
 
 
-class Source(msgspec.Struct, frozen=True, kw_only=True):
+class PublishedFile(msgspec.Struct, frozen=True, kw_only=True):
     """One published file."""
 
     name: str
@@ -33,15 +33,15 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     note: str = ""
 
 
-def _rank_distillm(name: str, file: str, md5: tuple[str, ...], **more: str) -> Source:
+def _rank_distillm(name: str, file: str, md5: tuple[str, ...], **more: str) -> PublishedFile:
     note = more.get("note", "")
     url = f"{more.get('base', _RD_HUB)}/{file}"
     kind = more.get("format", "rank-distillm")
-    return Source(name=name, format=kind, file=file, url=url, md5=md5, licence=_MS_LICENCE, note=note)
+    return PublishedFile(name=name, format=kind, file=file, url=url, md5=md5, licence=_MS_LICENCE, note=note)
 
 
 _ALL = (
-    Source(
+    PublishedFile(
         name="rankgpt-100k",
         format="rankgpt",
         file="marco-train-100k.jsonl",
@@ -50,7 +50,7 @@ _ALL = (
         by_hand=_DRIVE,
         note="100,000 queries with BM25's top 20; import it with rankgpt-100k-permutations",
     ),
-    Source(
+    PublishedFile(
         name="rankgpt-100k-permutations",
         format="rankgpt",
         file="marco-train-100k-gpt3.5.json",
@@ -58,7 +58,7 @@ _ALL = (
         by_hand=_DRIVE,
         note="GPT-3.5's permutations of them, 9,301 of which are none",
     ),
-    Source(
+    PublishedFile(
         name="rankgpt-10k",
         format="rankgpt",
         file="marco-train-10k.jsonl",
@@ -66,7 +66,7 @@ _ALL = (
         licence=_MS_LICENCE,
         by_hand=_DRIVE,
     ),
-    Source(
+    PublishedFile(
         name="rankgpt-10k-permutations",
         format="rankgpt",
         file="marco-train-10k-gpt3.5.json",
@@ -135,7 +135,7 @@ _ALL = (
         format="run",
         note="BM25's top 500 of all queries (Zenodo 12528410)",
     ),
-    Source(
+    PublishedFile(
         name="sbert-hard-negatives",
         format="sbert-hard-negatives",
         file="msmarco-hard-negatives.jsonl.gz",
@@ -144,7 +144,7 @@ _ALL = (
         licence=_MS_LICENCE,
         note="with cross-encoder scores",
     ),
-    Source(
+    PublishedFile(
         name="sbert-hard-negatives-ids",
         format="sbert-hard-negatives",
         file="msmarco-hard-negatives.jsonl.gz",
@@ -152,7 +152,7 @@ _ALL = (
         licence=_MS_LICENCE,
         note="ids only",
     ),
-    Source(
+    PublishedFile(
         name="sbert-scores",
         format="",
         file="cross-encoder-ms-marco-MiniLM-L-6-v2-scores.pkl.gz",
@@ -163,7 +163,7 @@ _ALL = (
         "sbert-hard-negatives has scores of the same model in JSON",
         note="`cerank data import run FILE` says how to turn it into a TREC run",
     ),
-    Source(
+    PublishedFile(
         name="msmarco-id-triples",
         format="msmarco-id-triples",
         file="qidpidtriples.train.full.2.tsv.gz",
@@ -173,7 +173,7 @@ _ALL = (
         licence=_MS_LICENCE,
         note="397,768,673 triples",
     ),
-    Source(
+    PublishedFile(
         name="msmarco-id-triples-1",
         format="msmarco-id-triples",
         file="qidpidtriples.train.full.tsv.gz",
@@ -183,7 +183,7 @@ _ALL = (
         licence=_MS_LICENCE,
         note="their first version",
     ),
-    Source(
+    PublishedFile(
         name="msmarco-text-triples",
         format="msmarco-text-triples",
         file="triples.train.small.tar.gz",
@@ -193,7 +193,7 @@ _ALL = (
         licence=_MS_LICENCE,
         note="39,780,811 triples, 27 GB of text",
     ),
-    Source(
+    PublishedFile(
         name="ensemble-scores",
         format="ensemble-scores",
         file="bert_cat_ensemble_msmarcopassage_train_scores_ids.tsv",
@@ -202,7 +202,7 @@ _ALL = (
         licence=_MS_LICENCE,
         note="the mean of three teachers (T2) over the small triples",
     ),
-    Source(
+    PublishedFile(
         name="bert-scores",
         format="ensemble-scores",
         file="bertbase_cat_msmarcopassage_train_scores_ids.tsv",
@@ -211,7 +211,7 @@ _ALL = (
         licence=_MS_LICENCE,
         note="BERT-base alone (T1) over the small triples",
     ),
-    Source(
+    PublishedFile(
         name="tevatron-msmarco",
         format="tevatron",
         file="train.jsonl.gz",
@@ -220,6 +220,6 @@ _ALL = (
     ),
 )
 
-SOURCES: Registry[Source] = Registry("published file")
+PUBLISHED_FILES: Registry[PublishedFile] = Registry("published file")
 for _entry in _ALL:
-    SOURCES.add(_entry.name)(_entry)
+    PUBLISHED_FILES.add(_entry.name)(_entry)

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Protocol
 
-from cerank.files.source_hash import COMPUTING, code_sha256
+from cerank.files.source_hash import COMPUTING_PACKAGES, code_sha256
 from cerank.inference.rerank import Texts
 from cerank.inference.score_files import KeptScores
 from cerank.kernels.determinism import device_name
@@ -68,4 +68,4 @@ def identity(model: str, documents: str, *, device: str, threads: int, precision
         precision: "fp32" or "bf16".
     """
     packages = [f"{name} {version(name)}" for name in ("torch", "transformers", "tokenizers")]
-    return (model, documents, device_name(device), str(threads), precision, *packages, code_sha256(*COMPUTING))
+    return (model, documents, device_name(device), str(threads), precision, *packages, code_sha256(*COMPUTING_PACKAGES))

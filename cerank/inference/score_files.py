@@ -60,7 +60,7 @@ class KeptScores:
         count = sum(map(len, wanted.values()))
         if hashlib.sha256(payload).digest() != data[:_DIGEST] or len(payload) != 4 * count:
             with contextlib.suppress(RunFailedError):  # somebody else did so, or may not write here
-                disk.set_aside(path)
+                disk.quarantine(path)
             return None
         with contextlib.suppress(OSError):
             os.utime(path)  # used now, so not the next to go

@@ -21,7 +21,7 @@ import msgspec
 
 from cerank.errors import RunFailedError
 from cerank.files import disk, lease
-from cerank.files.json_records import UNREADABLE
+from cerank.files.json_records import DECODE_ERRORS
 from cerank.files.safe_open import read_file
 
 FOLDER = "CERANK_DEVICES"  # environment: the folder, where the usual one does not suit
@@ -170,7 +170,7 @@ def _path(where: Path, key: str) -> Path:
 
 def _lock(handle: disk.Handle) -> bool | None:
     """Whether the lock was taken; None where the file system has none that holds."""
-    taken = lease.taken_lock(handle.descriptor)
+    taken = lease.try_lock(handle.descriptor)
     return _is_there(handle) if taken else taken
 
 
@@ -185,5 +185,5 @@ def _is_there(handle: disk.Handle) -> bool:
 def _holder(path: Path) -> Holder:
     try:
         return msgspec.json.decode(read_file(path), type=Holder)
-    except (OSError, *UNREADABLE):
+    except (OSError, *DECODE_ERRORS):
         return UNKNOWN

@@ -16,7 +16,7 @@ import msgspec
 
 from cerank.errors import CerankError
 from cerank.files import disk, json_records
-from cerank.recipes.plan import Plan, telling
+from cerank.recipes.plan import Plan, without_defaults
 from cerank.recipes.schema import Stage
 
 _LIMITS = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS")
@@ -48,7 +48,16 @@ def key_of(plan: Plan, stage: Stage) -> str:
         stage.group_size + stage.in_batch, stage.groups_per_step, stage.microbatch, stage.freeze, stage.freeze_layers,
         stage.dropout, stage.source == "teacher" and stage.teacher == "embedding",
     )  # fmt: skip
-    whole = (cpu, limits, plan.device, plan.threads, version("torch"), base, plan.recipe.pooling, telling(shape))
+    whole = (
+        cpu,
+        limits,
+        plan.device,
+        plan.threads,
+        version("torch"),
+        base,
+        plan.recipe.pooling,
+        without_defaults(shape),
+    )
     return hashlib.sha256(repr(whole).encode()).hexdigest()
 
 

@@ -25,7 +25,7 @@ EMBEDDING_BASE = "minilm"
 _COUNTED = 2000  # queries whose candidates are counted at most
 
 
-class Use(msgspec.Struct, frozen=True, order=True):
+class FirstStageUse(msgspec.Struct, frozen=True, order=True):
     """One dataset ranked by one first stage, to a depth."""
 
     dataset: str
@@ -48,22 +48,22 @@ def validation_first_stage(recipe: Recipe) -> str:
     return recipe.data.validation_first_stage or recipe.data.first_stages[0]
 
 
-def uses(recipe: Recipe) -> tuple[Use, ...]:
+def first_stage_uses(recipe: Recipe) -> tuple[FirstStageUse, ...]:
     """Each dataset and first stage the recipe ranks by, once, to the greatest depth any part of it asks for."""
     data = recipe.data
-    wanted = [Use(test, first, data.depth) for test in data.test for first in data.first_stages]
+    wanted = [FirstStageUse(test, first, data.depth) for test in data.test for first in data.first_stages]
     for _, stage in recipe.chained():
-        wanted.append(Use(data.validation, validation_first_stage(recipe), stage.validation_depth))
+        wanted.append(FirstStageUse(data.validation, validation_first_stage(recipe), stage.validation_depth))
         if stage.validates_by_loss and (stage.source == "labels" or stage.teacher == EMBEDDING):
-            wanted.append(Use(data.validation, validation_first_stage(recipe), stage.window[1]))
+            wanted.append(FirstStageUse(data.validation, validation_first_stage(recipe), stage.window[1]))
         if stage.source == "labels" or stage.teacher == EMBEDDING:
             dataset = training_dataset(recipe, stage)
-            wanted.append(Use(dataset, training_first_stage(recipe, stage), stage.window[1]))
+            wanted.append(FirstStageUse(dataset, training_first_stage(recipe, stage), stage.window[1]))
     deepest: dict[tuple[str, str], int] = {}
     for use in wanted:
         key = (use.dataset, use.first_stage)
         deepest[key] = max(use.depth, deepest.get(key, 0))
-    return tuple(Use(dataset, first, depth) for (dataset, first), depth in deepest.items())
+    return tuple(FirstStageUse(dataset, first, depth) for (dataset, first), depth in deepest.items())
 
 
 def texts_to_embed(recipe: Recipe, datasets: Mapping[str, Dataset], cache: Path) -> dict[str, int]:
@@ -94,12 +94,12 @@ def dataset_names(recipe: Recipe) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*training, recipe.data.validation, *recipe.data.test]))
 
 
-def opened(recipe: Recipe, cache: Path) -> dict[str, Dataset]:
+def open_datasets(recipe: Recipe, cache: Path) -> dict[str, Dataset]:
     """The recipe's datasets by name; raises as `open_dataset`."""
     return {name: open_dataset(name, cache) for name in dataset_names(recipe)}
 
 
-def inputs_of(recipe: Recipe, datasets: dict[str, Dataset], *, fetch: bool) -> tuple[Input, ...]:
+def hash_inputs(recipe: Recipe, datasets: dict[str, Dataset], *, fetch: bool) -> tuple[Input, ...]:
     """What the recipe reads, with its hashes, in a stable order.
 
     Args:
@@ -113,7 +113,7 @@ def inputs_of(recipe: Recipe, datasets: dict[str, Dataset], *, fetch: bool) -> t
     base = bases.locate(recipe.base, fetch=fetch)
     found = [Input("base", recipe.base, base.sha256, str(base.folder))]
     found += [Input("dataset", name, data.fingerprint(), data.location) for name, data in datasets.items()]
-    for use in uses(recipe):
+    for use in first_stage_uses(recipe):
         name = f"{use.first_stage} on {use.dataset}"
         found.append(Input("first_stage", name, first_stage.fingerprint(datasets[use.dataset], use.first_stage)))
     for name, stage in recipe.chained():
@@ -122,7 +122,7 @@ def inputs_of(recipe: Recipe, datasets: dict[str, Dataset], *, fetch: bool) -> t
     return tuple(found)
 
 
-def _refuse_untaught(name: str, training: Dataset, validation: Dataset, teacher: Ranking) -> None:
+def _check_teacher_ranks_validation(name: str, training: Dataset, validation: Dataset, teacher: Ranking) -> None:
     """Refuses a validation loss where the teacher says nothing of the validation queries.
 
     Raises:
@@ -146,5 +146,5 @@ def _teacher(name: str, stage: Stage, recipe: Recipe, datasets: dict[str, Datase
     dataset = datasets[training_dataset(recipe, stage)]
     teacher = read_teacher(stage.teacher, dataset)
     if stage.validates_by_loss:
-        _refuse_untaught(name, dataset, datasets[recipe.data.validation], teacher.ranking)
+        _check_teacher_ranks_validation(name, dataset, datasets[recipe.data.validation], teacher.ranking)
     return Input("teacher", f"{stage.teacher} for {name}", teacher.sha256, stage.teacher)

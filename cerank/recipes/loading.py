@@ -13,10 +13,10 @@ from pathlib import Path
 
 import msgspec
 
-from cerank.core.decode import LARGEST_TOML, MOST_MISTAKES, line_of, merged, toml_table
+from cerank.core.decode import LARGEST_TOML, MOST_ERRORS, line_of, merge_tables, toml_table
 from cerank.errors import FormatError, RecipeError, UsageError
 from cerank.files.safe_open import read_file
-from cerank.recipes.paths import placed
+from cerank.recipes.paths import with_absolute_paths
 from cerank.recipes.schema import Recipe, recipe_from
 from cerank.registry import nearest
 
@@ -67,22 +67,22 @@ def load(
         FormatError: a file that is not TOML.
         RecipeError: wrong keys or values, all of them, with file and line where they stand in a file.
     """
-    files = _chain(name_or_path)
+    files = _extended_files(name_or_path)
     values: dict[str, object] = {}
     for file in reversed(files):
-        values = merged(values, {key: value for key, value in file.table.items() if key != "extends"})
+        values = merge_tables(values, {key: value for key, value in file.table.items() if key != "extends"})
     asked: dict[str, object] = dict(changes or {})
     for override in overrides:
-        asked = merged(asked, _override(override))
+        asked = merge_tables(asked, _override(override))
     mistakes = _unknown_stages(values, asked)
-    values = merged(values, asked)
+    values = merge_tables(values, asked)
     try:
         recipe = recipe_from(values, name_or_path)
     except RecipeError as error:
         mistakes += error.what.split("\n")
-        raise _placed(mistakes, files, asked, given, error.hint) from None
+        raise _error_with_places(mistakes, files, asked, given, error.hint) from None
     if mistakes:
-        raise _placed(mistakes, files, asked, given, "`cerank recipes show NAME` lists the stages")
+        raise _error_with_places(mistakes, files, asked, given, "`cerank recipes show NAME` lists the stages")
     return LoadedRecipe(recipe, files[0].source, name_or_path, values)
 
 
@@ -107,7 +107,7 @@ def _read(path: Path, name: str, where: str) -> bytes:
         raise UsageError(f"cannot read the recipe '{name}': {reason.lower()}", where=where, hint=hint) from None
 
 
-def _chain(name: str) -> list[_File]:
+def _extended_files(name: str) -> list[_File]:
     """The file and those it extends, nearest first."""
     files: list[_File] = []
     seen: list[Path] = []
@@ -121,7 +121,7 @@ def _chain(name: str) -> list[_File]:
         if len(files) == LONGEST_CHAIN:
             raise UsageError(f"more than {LONGEST_CHAIN} recipes extend one another", where=where)
         seen.append(path.resolve())
-        table = placed(toml_table(source, called), path.parent)
+        table = with_absolute_paths(toml_table(source, called), path.parent)
         files.append(_File(called, source, table))
         if "extends" not in table:
             return files
@@ -168,19 +168,19 @@ def _unknown_stages(values: Mapping[str, object], asked: Mapping[str, object]) -
     return [f"stages.{name}: no stage has this name; {nearest(name, stages)}" for name in wanted if name not in known]
 
 
-def _placed(
+def _error_with_places(
     mistakes: Sequence[str], files: Sequence[_File], asked: Mapping[str, object], given: str, hint: str
 ) -> RecipeError:
     """The error for `mistakes` (each `key.path: what`), with the place of each in front."""
     lines = []
     first = ""
-    for mistake in mistakes[:MOST_MISTAKES]:
+    for mistake in mistakes[:MOST_ERRORS]:
         keys = tuple(re.sub(r"\[.*", "", mistake.partition(": ")[0]).split("."))
         place, file, number = _place_of(keys, files, asked, given)
         first = first or (f"{file.where}:{number}" if file and number else "")
         lines.append(f"{place}{mistake}" if len(mistakes) > 1 or not number else mistake)
-    if len(mistakes) > MOST_MISTAKES:
-        lines.append(f"and {len(mistakes) - MOST_MISTAKES} more")
+    if len(mistakes) > MOST_ERRORS:
+        lines.append(f"and {len(mistakes) - MOST_ERRORS} more")
     return RecipeError("\n".join(lines), where=first or files[0].where, hint=hint)
 
 

@@ -14,7 +14,7 @@ from cerank.core.decode import LARGEST_TOML, toml_table
 from cerank.errors import UsageError
 from cerank.files.safe_open import read_file
 from cerank.recipes.matrix_schema import Matrix, matrix_from
-from cerank.recipes.paths import beside
+from cerank.recipes.paths import resolve_beside
 from cerank.registry import nearest
 
 SHIPPED = Path(__file__).parent / "matrices"
@@ -57,18 +57,18 @@ def load_matrix(name_or_path: str, changes: Mapping[str, object] | None = None) 
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         hint = f"shipped matrices: {', '.join(shipped_matrices())}"
         raise UsageError(f"cannot read the matrix '{name_or_path}': {reason.lower()}", hint=hint) from None
-    table = _placed(toml_table(source, name_or_path), path.parent)
-    matrix = matrix_from({**table, **_baseline_kept(table, changes or {})}, name_or_path)
+    table = _with_absolute_paths(toml_table(source, name_or_path), path.parent)
+    matrix = matrix_from({**table, **_changes_with_baseline(table, changes or {})}, name_or_path)
     return LoadedMatrix(matrix, path.parent, source)
 
 
-def _placed(table: Mapping[str, object], folder: Path) -> dict[str, object]:
+def _with_absolute_paths(table: Mapping[str, object], folder: Path) -> dict[str, object]:
     """The table with the paths of its lists made absolute; shipped names and ids stay."""
 
     def here(value: object) -> object:
         if isinstance(value, list):
             return [here(entry) for entry in value]
-        return beside(value, folder) if isinstance(value, str) else value
+        return resolve_beside(value, folder) if isinstance(value, str) else value
 
     keys = ("recipes", "bases", "test", "first_stages", "baseline")
     changed = {key: here(value) if key in keys else value for key, value in table.items()}
@@ -77,7 +77,7 @@ def _placed(table: Mapping[str, object], folder: Path) -> dict[str, object]:
     return changed
 
 
-def _baseline_kept(table: Mapping[str, object], changes: Mapping[str, object]) -> dict[str, object]:
+def _changes_with_baseline(table: Mapping[str, object], changes: Mapping[str, object]) -> dict[str, object]:
     """The changes; where they leave the baseline's recipe out, the first of theirs is the baseline."""
     found = dict(changes)
     wanted = found.get("recipes")

@@ -12,7 +12,7 @@ from typing import Annotated
 import msgspec
 
 from cerank.core import decode
-from cerank.core.decode import says
+from cerank.core.decode import help_text
 from cerank.errors import RecipeError
 from cerank.recipes.schema import Positive, Rate, Seed
 
@@ -22,18 +22,20 @@ MATRIX_FORMAT = 1
 class Matrix(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a person declares; what is left out is each recipe's own."""
 
-    name: Annotated[str, says("what the lab and the report call it")]
-    description: Annotated[str, says("one sentence for `cerank recipes matrices`")] = ""
-    recipes: Annotated[tuple[str, ...], says("shipped names, or .toml files from this file's folder")]
-    bases: Annotated[tuple[str, ...], says("names from `cerank bases`, hub ids or folders")] = ()
-    seeds: Annotated[tuple[Seed, ...], says("a run for each")] = ()
-    baseline: Annotated[str, says('the recipe that every other is held against; "" takes the first')] = ""
-    test: Annotated[tuple[str, ...], says("test datasets of every run")] = ()
-    first_stages: Annotated[tuple[str, ...], says("re-ranked by every run")] = ()
-    depth: Annotated[Positive | None, says("candidates re-ranked for each query")] = None
-    measures: Annotated[tuple[str, ...], says('"auto" takes those that each test dataset declares')] = ()
-    margins: Annotated[dict[str, Rate], says("the largest difference of a measure that does not matter")] = {}
-    settings: Annotated[dict[str, object], says("key path -> value, laid over each recipe that has the place")] = {}
+    name: Annotated[str, help_text("what the lab and the report call it")]
+    description: Annotated[str, help_text("one sentence for `cerank recipes matrices`")] = ""
+    recipes: Annotated[tuple[str, ...], help_text("shipped names, or .toml files from this file's folder")]
+    bases: Annotated[tuple[str, ...], help_text("names from `cerank bases`, hub ids or folders")] = ()
+    seeds: Annotated[tuple[Seed, ...], help_text("a run for each")] = ()
+    baseline: Annotated[str, help_text('the recipe that every other is held against; "" takes the first')] = ""
+    test: Annotated[tuple[str, ...], help_text("test datasets of every run")] = ()
+    first_stages: Annotated[tuple[str, ...], help_text("re-ranked by every run")] = ()
+    depth: Annotated[Positive | None, help_text("candidates re-ranked for each query")] = None
+    measures: Annotated[tuple[str, ...], help_text('"auto" takes those that each test dataset declares')] = ()
+    margins: Annotated[dict[str, Rate], help_text("the largest difference of a measure that does not matter")] = {}
+    settings: Annotated[
+        dict[str, object], help_text("key path -> value, laid over each recipe that has the place")
+    ] = {}
 
 
 class MatrixCell(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,7 +72,7 @@ def matrix_from(values: Mapping[str, object], where: str) -> Matrix:
         RecipeError: with all mistakes at once, each with its key path.
     """
     mistakes: list[str] = []
-    matrix = decode.table(Matrix, values, "", mistakes)
+    matrix = decode.decode_table(Matrix, values, "", mistakes)
     if matrix is not None:
         mistakes += _mistakes(matrix)
     if matrix is None or mistakes:

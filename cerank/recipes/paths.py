@@ -13,7 +13,7 @@ _DATA = ("train", "validation", "validation_first_stage", "test", "first_stages"
 _STAGE = ("dataset", "first_stage", "teacher")
 
 
-def beside(name: str, folder: Path) -> str:
+def resolve_beside(name: str, folder: Path) -> str:
     """`name` as an absolute path if it is one from `folder`: it starts with `./` or `../`, or something is there.
 
     What is there counts if the name holds a separator, or an ending such as .run and is a file: a file called `bm25`
@@ -32,13 +32,13 @@ def beside(name: str, folder: Path) -> str:
     return name
 
 
-def placed(table: Mapping[str, object], folder: Path) -> dict[str, object]:
+def with_absolute_paths(table: Mapping[str, object], folder: Path) -> dict[str, object]:
     """A recipe's table with the paths in it made absolute; what is of another type is left for the checks to come."""
 
     def here(value: object) -> object:
         if isinstance(value, list):
             return [here(entry) for entry in value]
-        return beside(value, folder) if isinstance(value, str) else value
+        return resolve_beside(value, folder) if isinstance(value, str) else value
 
     def stages(value: object) -> object:
         if not isinstance(value, Mapping):

@@ -42,7 +42,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         return self.measures.get(test, self.recipe.evaluate.measures)
 
     @property
-    def asked(self) -> Recipe:
+    def requested_recipe(self) -> Recipe:
         """The recipe whose plan is this one: with "auto" where the plan has each test's own measures in its place.
 
         What all tests begin with goes before "auto", what else they share behind it, so that each has its own order.
@@ -64,7 +64,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         """
         identity = (
             self.format,
-            telling(msgspec.structs.replace(self.recipe, name="", description="")),
+            without_defaults(msgspec.structs.replace(self.recipe, name="", description="")),
             sorted((entry.role, entry.name, entry.sha256) for entry in self.inputs),
             self.device.split(":")[0],
             self.threads,
@@ -84,13 +84,13 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         raise KeyError((role, name))
 
 
-def telling(value: object) -> object:
+def without_defaults(value: object) -> object:
     """`value` without the fields of structs that hold their defaults, so that a release's new fields change nothing."""
     if isinstance(value, msgspec.Struct):
         given = {field.name: (getattr(value, field.name), _default(field)) for field in fields_of(type(value))}
-        return {name: telling(item) for name, (item, default) in given.items() if item != default}
+        return {name: without_defaults(item) for name, (item, default) in given.items() if item != default}
     if isinstance(value, dict):
-        return {key: telling(item) for key, item in value.items()}
+        return {key: without_defaults(item) for key, item in value.items()}
     return value
 
 

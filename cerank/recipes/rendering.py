@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from cerank.core.decode import explanation, fields_of, hints_of, struct_in
+from cerank.core.decode import fields_of, help_text_of, hints_of, struct_in
 from cerank.recipes.schema import Recipe
 
 _NAMED = {"b": "\b", "t": "\t", "n": "\n", "f": "\f", "r": "\r", '"': '"', "\\": "\\"}
@@ -83,7 +83,7 @@ def _table(values: msgspec.Struct, path: str, full: bool) -> Iterator[str]:
     keys: list[str] = []
     for field in fields_of(type(values)):
         value = getattr(values, field.name)
-        text = explanation(hints[field.name])
+        text = help_text_of(hints[field.name])
         if isinstance(value, dict) and any(isinstance(entry, msgspec.Struct) for entry in value.values()):
             tables += [(f"{field.name}.{_key(name)}", entry, "") for name, entry in value.items()]
         elif struct_in(hints[field.name]):

@@ -49,7 +49,7 @@ _STOP_WORDS = frozenset(
 )
 
 
-class _Contents(msgspec.Struct, frozen=True):
+class _IndexContents(msgspec.Struct, frozen=True):
     """The last file of an index to be written: SHA-256 of each other one."""
 
     files: dict[str, str]
@@ -71,13 +71,13 @@ def words(text: str) -> list[str]:
     return [stemmed(word) for word in _WORD.findall(text.lower()) if word not in _STOP_WORDS]
 
 
-def key(documents: Documents) -> str:
+def index_key(documents: Documents) -> str:
     """SHA-256 over the documents and every setting; the name of the index in the cache."""
     settings = ("lucene", K1, B, _FORMAT, importlib.metadata.version("bm25s"), documents.fingerprint())
     return hashlib.sha256(msgspec.json.encode(settings)).hexdigest()
 
 
-class Index:
+class BM25Index:
     """Postings by word: for word i, `documents[starts[i]:starts[i + 1]]` and the score that each adds, `gains`."""
 
     def __init__(
@@ -122,7 +122,7 @@ class Index:
         return Ranking({q: ids for q, (ids, _) in found.items()}, {q: scores for q, (_, scores) in found.items()})
 
 
-class _Numbers(Sequence["array[int]"]):
+class _WordNumbers(Sequence["array[int]"]):
     """The words of each document as numbers: 4 bytes a word, where lists of Python's take 8 and more."""
 
     def __init__(self) -> None:
@@ -150,18 +150,18 @@ class _Numbers(Sequence["array[int]"]):
         return self._all[self._starts[place] : self._starts[place + 1]]
 
 
-class _Corpus(msgspec.Struct, frozen=True):
+class _BM25SCorpus(msgspec.Struct, frozen=True):
     """What bm25s takes in place of lists."""
 
-    ids: _Numbers
+    ids: _WordNumbers
     vocab: dict[str, int]
 
 
-def _numbered(documents: Iterable[tuple[str, str]]) -> tuple[list[str], list[str], _Numbers]:
+def _numbered(documents: Iterable[tuple[str, str]]) -> tuple[list[str], list[str], _WordNumbers]:
     """Document ids, vocabulary in order of appearance, and each document's words as numbers in it."""
     doc_ids: list[str] = []
     places: dict[str, int] = {}
-    numbers = _Numbers()
+    numbers = _WordNumbers()
     for doc_id, text in documents:
         doc_ids.append(doc_id)
         numbers.append(places.setdefault(word, len(places)) for word in words(text))
@@ -178,21 +178,21 @@ def _build(documents: Documents, folder: Path) -> None:
         raise UsageError("no document holds a word that BM25 could find", hint="give a TREC run as the first stage")
     retriever = bm25s.BM25(k1=K1, b=B, method="lucene", backend="numpy", csc_backend="numpy")
     vocabulary_places = {word: place for place, word in enumerate(vocabulary)}
-    retriever.index(_Corpus(numbers, vocabulary_places), create_empty_token=False, show_progress=False)
+    retriever.index(_BM25SCorpus(numbers, vocabulary_places), create_empty_token=False, show_progress=False)
     for name in ("indptr", "indices", "data"):
         np.save(folder / f"{name}.npy", retriever.scores[name], allow_pickle=False)
     (folder / "documents.json").write_bytes(msgspec.json.encode(doc_ids))
     (folder / "words.json").write_bytes(msgspec.json.encode(vocabulary))
     files = {path.name: sha256_of(path) for path in sorted(folder.iterdir())}
-    (folder / "COMPLETE.json").write_bytes(msgspec.json.encode(_Contents(files)))
+    (folder / "COMPLETE.json").write_bytes(msgspec.json.encode(_IndexContents(files)))
 
 
-def _read(folder: Path) -> Index | None:
+def _read(folder: Path) -> BM25Index | None:
     """The index in `folder`, or None where it is absent or not what was written."""
     import numpy as np
 
     try:
-        contents = msgspec.json.decode((folder / "COMPLETE.json").read_bytes(), type=_Contents)
+        contents = msgspec.json.decode((folder / "COMPLETE.json").read_bytes(), type=_IndexContents)
         if any(sha256_of(folder / name) != sha256 for name, sha256 in contents.files.items()):
             return None
         names = ("indptr", "indices", "data")
@@ -201,10 +201,10 @@ def _read(folder: Path) -> Index | None:
         vocabulary = msgspec.json.decode((folder / "words.json").read_bytes(), type=list[str])
     except (OSError, ValueError, CerankError):
         return None
-    return Index(doc_ids, vocabulary, starts, documents, gains)
+    return BM25Index(doc_ids, vocabulary, starts, documents, gains)
 
 
-def _moved_in(fresh: Path, folder: Path, room: Path) -> None:
+def _move_in(fresh: Path, folder: Path, room: Path) -> None:
     """Gives `fresh` its name, and a damaged index of that name up; another worker's, just moved in, may stay."""
     with contextlib.suppress(FileNotFoundError):
         folder.rename(room / "before")
@@ -214,14 +214,14 @@ def _moved_in(fresh: Path, folder: Path, room: Path) -> None:
 
 def cost(documents: Documents, cache: Path) -> str:
     """What building the index will take, for a large collection that has none in `cache` yet; else ""."""
-    if len(documents) < LARGE or (cache / "bm25" / key(documents)).is_dir():
+    if len(documents) < LARGE or (cache / "bm25" / index_key(documents)).is_dir():
         return ""
     count = len(documents)
     needs = f"some {count * BYTES_EACH / 1e9:.0f} GB of memory and {count * _SECONDS_EACH / 60:.0f} minutes of one core"
     return f"BM25 over {counted(count, 'document')} takes {needs}, once"
 
 
-def _refuse_beyond_memory(documents: Documents) -> None:
+def _check_memory(documents: Documents) -> None:
     """Says that memory will not do before an hour is spent on finding out."""
     import psutil
 
@@ -234,7 +234,7 @@ def _refuse_beyond_memory(documents: Documents) -> None:
         raise UsageError(f"{what}, and {there / 1e9:.1f} GB are free", hint=hint)
 
 
-def opened(documents: Documents, cache: Path) -> Index:
+def open_index(documents: Documents, cache: Path) -> BM25Index:
     """The index of `documents`, from `cache` or built there.
 
     Built in a folder of its own and moved to its name when complete, so that a kill leaves no half an index and two
@@ -243,11 +243,11 @@ def opened(documents: Documents, cache: Path) -> Index:
     Raises:
         UsageError: the documents hold no word, memory will not do, or the cache cannot be written.
     """
-    folder = cache / "bm25" / key(documents)
+    folder = cache / "bm25" / index_key(documents)
     index = _read(folder)
     if index is not None:
         return index
-    _refuse_beyond_memory(documents)
+    _check_memory(documents)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix="building-", ignore_cleanup_errors=True) as room:
@@ -255,7 +255,7 @@ def opened(documents: Documents, cache: Path) -> Index:
             fresh.mkdir()
             _build(documents, fresh)
             index = _read(fresh)
-            _moved_in(fresh, folder, Path(room))
+            _move_in(fresh, folder, Path(room))
     except OSError as error:
         raise UsageError(f"the BM25 index cannot be written: {error.strerror or error}", where=str(cache)) from error
     if index is None:

@@ -19,7 +19,7 @@ from cerank.errors import FormatError, MissingError, UsageError
 from cerank.files.line_reader import at, checked_id, io_mistake, json_lines, local_path, sha256_of
 from cerank.files.safe_open import read_file
 from cerank.text.safe_text import counted, shown
-from cerank.trec.open_run import run_at
+from cerank.trec.open_run import open_run_file
 
 _NUMBER = re.compile("[0-9]+")  # ASCII digits only: an answer may hold any others
 
@@ -27,7 +27,7 @@ _NUMBER = re.compile("[0-9]+")  # ASCII digits only: an answer may hold any othe
 class Repairs(msgspec.Struct, frozen=True):
     """What was wrong with permutations; counts of numbers, but for `mended`."""
 
-    mended: int = 0  # permutations with at least one fault
+    repaired: int = msgspec.field(default=0, name="mended")  # permutations with at least one fault
     missing: int = 0  # candidates that were not named, appended in their first-stage order
     repeated: int = 0  # numbers that came again, dropped
     out_of_range: int = 0  # numbers that name no candidate, dropped
@@ -35,7 +35,7 @@ class Repairs(msgspec.Struct, frozen=True):
     def plus(self, other: Repairs) -> Repairs:
         """Both counted together."""
         return Repairs(
-            self.mended + other.mended,
+            self.repaired + other.repaired,
             self.missing + other.missing,
             self.repeated + other.repeated,
             self.out_of_range + other.out_of_range,
@@ -164,5 +164,5 @@ def read_teacher(spec: str, dataset: Dataset | None = None) -> Teacher:
         raise missing
     if path.suffix == ".json":
         return read_permutations(path, _rows_file(path))
-    run = run_at(path, dataset.cache if dataset else None)
+    run = open_run_file(path, dataset.cache if dataset else None)
     return Teacher(run.ranking, run.sha256)

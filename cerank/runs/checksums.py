@@ -19,10 +19,16 @@ from cerank.files.journal import Journal
 from cerank.runs.layout import RunFolder
 from cerank.text.safe_text import counted
 
-WHOLE = ("candidates", "teachers", "qrels", "rankings", "measures")  # folders of files that the worker writes whole
+CHECKSUMMED_FOLDERS = (
+    "candidates",
+    "teachers",
+    "qrels",
+    "rankings",
+    "measures",
+)  # folders of files that the worker writes whole
 
 
-class Seal(msgspec.Struct, frozen=True):
+class FileChecksum(msgspec.Struct, frozen=True):
     """One file as it was written."""
 
     path: str  # relative to the run, with forward slashes
@@ -30,7 +36,7 @@ class Seal(msgspec.Struct, frozen=True):
     sha256: str
 
 
-class Mark(msgspec.Struct, frozen=True):
+class DamageReport(msgspec.Struct, frozen=True):
     """What a check found wrong in a run."""
 
     problems: tuple[str, ...]
@@ -43,7 +49,7 @@ def write(folder: RunFolder, path: Path, data: bytes) -> None:
     Raises:
         RunFailedError: the disk refuses; the file is as it was.
     """
-    _append(folder, [Seal(_name(folder, path), len(data), hashlib.sha256(data).hexdigest())])
+    _append(folder, [FileChecksum(_relative_name(folder, path), len(data), hashlib.sha256(data).hexdigest())])
     disk.write(path, data)
 
 
@@ -52,49 +58,49 @@ def save(folder: RunFolder, path: Path, record: msgspec.Struct) -> None:
     write(folder, path, json_records.bytes_of(record, str(path)))
 
 
-def seal(folder: RunFolder, paths: Iterable[Path]) -> None:
+def record(folder: RunFolder, paths: Iterable[Path]) -> None:
     """Seals files as they are, or, for one that is to become a link to another's, as the other is."""
-    _append(folder, [of(folder, path, path) for path in paths])
+    _append(folder, [checksum_of(folder, path, path) for path in paths])
 
 
-def of(folder: RunFolder, path: Path, content: Path) -> Seal:
+def checksum_of(folder: RunFolder, path: Path, content: Path) -> FileChecksum:
     """The seal of `path` with the bytes that `content` holds.
 
     Raises:
         MissingError: it cannot be read.
     """
-    return Seal(_name(folder, path), content.stat().st_size, disk.sha256_file(content))
+    return FileChecksum(_relative_name(folder, path), content.stat().st_size, disk.sha256_file(content))
 
 
 def link(folder: RunFolder, source: Path, target: Path) -> None:
     """Seals `source`'s content and makes `target`, a file of the run, a link to it."""
-    _append(folder, [of(folder, target, source)])
+    _append(folder, [checksum_of(folder, target, source)])
     disk.link(source, target)
 
 
-def _append(folder: RunFolder, found: Iterable[Seal]) -> None:
-    with Journal(folder.seals, Seal) as out:  # its end syncs
+def _append(folder: RunFolder, found: Iterable[FileChecksum]) -> None:
+    with Journal(folder.checksums, FileChecksum) as out:  # its end syncs
         for one in found:
             out.append(one)
 
 
-def _name(folder: RunFolder, path: Path) -> str:
+def _relative_name(folder: RunFolder, path: Path) -> str:
     return path.relative_to(folder.path).as_posix()
 
 
-def of_run(folder: RunFolder) -> dict[str, Seal]:
+def load_all(folder: RunFolder) -> dict[str, FileChecksum]:
     """Path -> its newest seal; empty for a run of a release without them.
 
     Raises:
         DamagedError: the list itself is damaged.
     """
-    return {one.path: one for one in journal.read(folder.seals, Seal)}
+    return {one.path: one for one in journal.read(folder.checksums, FileChecksum)}
 
 
-def problem(folder: RunFolder, one: Seal) -> str:
+def find_problem(folder: RunFolder, one: FileChecksum) -> str:
     """What is wrong with a sealed file, by its hash; "" where nothing is."""
     path = folder.path / one.path
-    wrong = _odd(path, one)
+    wrong = _size_problem(path, one)
     if wrong:
         return wrong
     try:
@@ -104,7 +110,7 @@ def problem(folder: RunFolder, one: Seal) -> str:
     return "" if is_same else "its content is not what was written (sha256 differs)"
 
 
-def _odd(path: Path, one: Seal) -> str:
+def _size_problem(path: Path, one: FileChecksum) -> str:
     """What is wrong with a sealed file, by its size alone."""
     try:
         size = path.stat(follow_symlinks=False).st_size
@@ -115,29 +121,29 @@ def _odd(path: Path, one: Seal) -> str:
     return "" if size == one.size else f"{counted(size, 'byte')}, {one.size:,} when it was written"
 
 
-def missing(folder: RunFolder) -> str:
+def first_missing(folder: RunFolder) -> str:
     """The first file of a finished run that is gone or has another size, in a sentence; "" where none is. Cheap."""
     try:
-        found = of_run(folder)
+        found = load_all(folder)
     except DamagedError as error:
         return str(error)
-    wrong = ((one, _odd(folder.path / one.path, one)) for one in found.values())
+    wrong = ((one, _size_problem(folder.path / one.path, one)) for one in found.values())
     return next((f"{folder.path / one.path}: {what}" for one, what in wrong if what), "")
 
 
-def changed(folder: RunFolder, path: Path) -> str:
+def find_change(folder: RunFolder, path: Path) -> str:
     """Return what is wrong with a file by its checksum; "" where nothing is, or where it never had one."""
-    one = of_run(folder).get(_name(folder, path))
-    return problem(folder, one) if one else ""
+    one = load_all(folder).get(_relative_name(folder, path))
+    return find_problem(folder, one) if one else ""
 
 
 # the mark on a damaged run
 
 
-def mark_on(folder: RunFolder) -> str:
+def damage_of(folder: RunFolder) -> str:
     """What the last check found wrong, in a sentence; "" where it found nothing, or there was none."""
     try:
-        found = json_records.load_if_there(folder.damage, Mark)
+        found = json_records.load_if_there(folder.damage, DamageReport)
     except DamagedError as error:
         return str(error)
     if found is None or not found.problems:
@@ -146,7 +152,7 @@ def mark_on(folder: RunFolder) -> str:
     return found.problems[0] + more
 
 
-def mark(folder: RunFolder, problems: Iterable[str], time: str) -> None:
+def record_damage(folder: RunFolder, problems: Iterable[str], time: str) -> None:
     """Marks the run as damaged, or takes the mark away where nothing is wrong.
 
     Raises:
@@ -154,6 +160,6 @@ def mark(folder: RunFolder, problems: Iterable[str], time: str) -> None:
     """
     found = tuple(problems)
     if found:
-        json_records.save(folder.damage, Mark(found, time))
+        json_records.save(folder.damage, DamageReport(found, time))
     else:
         disk.remove(folder.damage)

@@ -21,7 +21,7 @@ _STEP_NAME = re.compile(r"step-([0-9]{6,})")
 _ATTEMPT_NAME = re.compile(r"([0-9]+)\.json")
 
 
-def plain(text: str, limit: int = _CLIP) -> str:
+def plain_name(text: str, limit: int = _CLIP) -> str:
     """`text` as lower-case ASCII letters, digits, `-` and `_`, never empty; different texts may become the same."""
     kept = re.sub(r"[^a-z0-9_]+", "-", text.lower()).strip("-")
     return kept[:limit].strip("-") or "x"
@@ -32,7 +32,7 @@ def slug(text: str) -> str:
 
     Lower case, for some file systems do not tell "A" from "a", and without dots, which part two slugs in a name.
     """
-    kept = plain(text)
+    kept = plain_name(text)
     if kept == text and not re.search(r"-[0-9a-f]{8}$", text):  # what looks like a suffix of ours gets one too
         return text
     return f"{kept}-{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
@@ -77,8 +77,8 @@ class QueueFolder(msgspec.Struct, frozen=True):
         """The file whose lock a worker holds as long as it uses a device."""
         return self.path / "slots" / f"{slug(key)}.lock"
 
-    def given(self, key: str) -> Path:
-        """`queue.Given`: the run that a device was last given to."""
+    def assignment(self, key: str) -> Path:
+        """`queue.DeviceAssignment`: the run that a device was last given to."""
         return self.path / "slots" / f"{slug(key)}.json"
 
 
@@ -152,7 +152,7 @@ class RunFolder(msgspec.Struct, frozen=True):
 
     @property
     def overlaps(self) -> Path:
-        """`query_overlaps.Shared`: queries that parts of the recipe share; written once, when inputs are checked."""
+        """`query_overlaps.SharedQueries`: the queries that two parts of the recipe share; written once."""
         return self.path / "overlaps.json"
 
     @property
@@ -161,13 +161,13 @@ class RunFolder(msgspec.Struct, frozen=True):
         return self.path / "precisions.json"
 
     @property
-    def seals(self) -> Path:
-        """Journal of `checksums.Seal`: size and hash of each file that was written whole."""
+    def checksums(self) -> Path:
+        """Journal of `checksums.FileChecksum`: size and hash of each file that was written whole."""
         return self.path / "seals.jsonl"
 
     @property
     def damage(self) -> Path:
-        """`checksums.Mark`: what a check found wrong, until it is mended; absent otherwise."""
+        """`checksums.DamageReport`: what a check found wrong, until it is mended; absent otherwise."""
         return self.path / "damage.json"
 
     @property
@@ -181,8 +181,8 @@ class RunFolder(msgspec.Struct, frozen=True):
         return self.path / "stop"
 
     @property
-    def notes(self) -> Path:
-        """`user_labels.Notes`: a person's label and tags."""
+    def user_labels(self) -> Path:
+        """`user_labels.UserLabels`: a person's label and tags."""
         return self.path / "notes.json"
 
     @property
@@ -202,7 +202,7 @@ class RunFolder(msgspec.Struct, frozen=True):
 
     def stage(self, index: int, name: str) -> Path:
         """The folder of a stage."""
-        return self.path / "stages" / f"{index + 1}-{plain(name)}"
+        return self.path / "stages" / f"{index + 1}-{plain_name(name)}"
 
     def checkpoints(self, index: int, name: str) -> Path:
         """The folder of a stage's checkpoints."""
@@ -222,13 +222,13 @@ class RunFolder(msgspec.Struct, frozen=True):
         """The sealed folder of the model that a stage hands on."""
         return self.stage(index, name) / "final"
 
-    def adopted(self, index: int, name: str) -> Path:
-        """`records.Adopted`: from which run a stage was taken over; absent where it was trained here."""
+    def reused_stage(self, index: int, name: str) -> Path:
+        """`records.ReusedStage`: from which run a stage was taken over; absent where it was trained here."""
         return self.stage(index, name) / "adopted.json"
 
     def candidates(self, dataset: str, first_stage: str) -> Path:
         """The first stage's ranking that is re-ranked."""
-        return self.path / "candidates" / f"{_pair(dataset, first_stage)}.run.gz"
+        return self.path / "candidates" / f"{_dataset_and_first_stage(dataset, first_stage)}.run.gz"
 
     def teacher(self, stage: str) -> Path:
         """The teacher's ranking for a stage."""
@@ -236,7 +236,7 @@ class RunFolder(msgspec.Struct, frozen=True):
 
     def scores(self, system: str, dataset: str, first_stage: str) -> Path:
         """The folder of the sealed parts of a re-ranking that is under way."""
-        return self.path / "scores" / slug(system) / _pair(dataset, first_stage)
+        return self.path / "scores" / slug(system) / _dataset_and_first_stage(dataset, first_stage)
 
     def scores_part(self, system: str, dataset: str, first_stage: str, number: int) -> Path:
         """The sealed folder of one part, from 0."""
@@ -244,20 +244,20 @@ class RunFolder(msgspec.Struct, frozen=True):
 
     def ranking(self, system: str, dataset: str, first_stage: str) -> Path:
         """The TREC run of a re-ranking."""
-        return self.path / "rankings" / slug(system) / f"{_pair(dataset, first_stage)}.run.gz"
+        return self.path / "rankings" / slug(system) / f"{_dataset_and_first_stage(dataset, first_stage)}.run.gz"
 
     def ranking_facts(self, system: str, dataset: str, first_stage: str) -> Path:
         """`stage_summary.RankingFacts` of `ranking`."""
-        return self.path / "rankings" / slug(system) / f"{_pair(dataset, first_stage)}.facts.json"
+        return self.path / "rankings" / slug(system) / f"{_dataset_and_first_stage(dataset, first_stage)}.facts.json"
 
     def measures(self, system: str, dataset: str, first_stage: str) -> Path:
         """The per-query measures of `ranking`."""
-        return self.path / "measures" / slug(system) / f"{_pair(dataset, first_stage)}.jsonl"
+        return self.path / "measures" / slug(system) / f"{_dataset_and_first_stage(dataset, first_stage)}.jsonl"
 
     def qrels(self, dataset: str) -> Path:
         """The relevance judgements that were measured against."""
         return self.path / "qrels" / f"{slug(dataset)}.qrels.gz"
 
 
-def _pair(dataset: str, first_stage: str) -> str:
+def _dataset_and_first_stage(dataset: str, first_stage: str) -> str:
     return f"{slug(dataset)}.{slug(first_stage)}"

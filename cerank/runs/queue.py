@@ -24,7 +24,7 @@ from cerank.runs.layout import QueueFolder, RunFolder
 _PATIENCE = 10.0  # seconds; a change takes milliseconds, so a lock held for longer belongs to a process that hangs
 
 
-class Entry(msgspec.Struct, frozen=True):
+class QueueEntry(msgspec.Struct, frozen=True):
     """A run that waits for a device."""
 
     run: str  # its name
@@ -35,10 +35,10 @@ class Entry(msgspec.Struct, frozen=True):
 class Queue(msgspec.Struct, frozen=True):
     """What queue.json holds, the first to start first."""
 
-    entries: tuple[Entry, ...] = ()
+    entries: tuple[QueueEntry, ...] = ()
 
 
-class Given(msgspec.Struct, frozen=True):
+class DeviceAssignment(msgspec.Struct, frozen=True):
     """The run that a device was given to; true as long as the slot's lock is held."""
 
     run: str
@@ -47,7 +47,7 @@ class Given(msgspec.Struct, frozen=True):
 # looking
 
 
-def entries(lab: Path) -> tuple[Entry, ...]:
+def entries(lab: Path) -> tuple[QueueEntry, ...]:
     """The entries in order, spent ones included.
 
     Raises:
@@ -62,7 +62,7 @@ def entries(lab: Path) -> tuple[Entry, ...]:
     return found.entries if found else ()
 
 
-def entries_or_none(lab: Path) -> tuple[Entry, ...]:
+def entries_or_none(lab: Path) -> tuple[QueueEntry, ...]:
     """The entries in order; none where they cannot be read, which those who change the queue are told."""
     try:
         return entries(lab)
@@ -75,20 +75,20 @@ def starts_in(events: Sequence[Event]) -> int:
     return sum(event.kind == "started" for event in events)
 
 
-def is_spent(entry: Entry, events: Sequence[Event]) -> bool:
+def is_consumed(entry: QueueEntry, events: Sequence[Event]) -> bool:
     """Whether the run was started since it was queued."""
     return starts_in(events) > entry.starts
 
 
 def _starts(folder: RunFolder) -> int:
-    return starts_in(journal.rows(folder.events, Event)[0])
+    return starts_in(journal.read_valid_rows(folder.events, Event)[0])
 
 
 # changing
 
 
 @contextlib.contextmanager
-def changing(lab: Path) -> Iterator[None]:
+def locked(lab: Path) -> Iterator[None]:
     """Within it nobody else changes the queue; what is read and written there belongs together.
 
     Raises:
@@ -112,7 +112,7 @@ def _lock(path: Path) -> Lease:
                 raise HeldError(what, where=str(path), hint="it seems to hang; look at that process") from error
 
 
-def _save(lab: Path, kept: Sequence[Entry]) -> None:
+def _save(lab: Path, kept: Sequence[QueueEntry]) -> None:
     json_records.save(QueueFolder(lab).entries, Queue(tuple(kept)))
 
 
@@ -122,13 +122,13 @@ def add(folder: RunFolder, now: datetime) -> None:
     Raises:
         DamagedError, HeldError, RunFailedError: the queue cannot be read, or not be changed.
     """
-    with changing(folder.lab):
+    with locked(folder.lab):
         before = entries(folder.lab)
         starts = _starts(folder)
         if any(entry.run == folder.name and entry.starts == starts for entry in before):
             return
         kept = [entry for entry in before if entry.run != folder.name]
-        _save(folder.lab, [*kept, Entry(folder.name, starts, json_records.timestamp(now))])
+        _save(folder.lab, [*kept, QueueEntry(folder.name, starts, json_records.timestamp(now))])
 
 
 def move(folder: RunFolder, place: int) -> None:
@@ -138,7 +138,7 @@ def move(folder: RunFolder, place: int) -> None:
         UsageError: it is not in the queue.
         DamagedError, HeldError, RunFailedError: the queue cannot be read, or not be changed.
     """
-    with changing(folder.lab):
+    with locked(folder.lab):
         before = list(entries(folder.lab))
         own = [entry for entry in before if entry.run == folder.name]
         if not own:
@@ -149,7 +149,7 @@ def move(folder: RunFolder, place: int) -> None:
             _save(folder.lab, kept)
 
 
-def drop(lab: Path, runs: Sequence[str]) -> None:
+def remove(lab: Path, runs: Sequence[str]) -> None:
     """Take the runs of these names out of the queue, as far as they are in it.
 
     Raises:
@@ -157,11 +157,11 @@ def drop(lab: Path, runs: Sequence[str]) -> None:
     """
     if not QueueFolder(lab).entries.exists():
         return
-    with changing(lab):
-        keep(lab, [entry for entry in entries(lab) if entry.run not in runs])
+    with locked(lab):
+        replace_entries(lab, [entry for entry in entries(lab) if entry.run not in runs])
 
 
-def keep(lab: Path, kept: Sequence[Entry]) -> None:
+def replace_entries(lab: Path, kept: Sequence[QueueEntry]) -> None:
     """Make `kept` the queue; only within `changing`, and of what was read there."""
     if tuple(kept) != entries(lab):
         _save(lab, kept)
@@ -170,7 +170,7 @@ def keep(lab: Path, kept: Sequence[Entry]) -> None:
 # slots: which device is in use
 
 
-def take_slot(lab: Path, key: str, run: str) -> Lease | None:
+def take_device(lab: Path, key: str, run: str) -> Lease | None:
     """The lock of the device's slot, with the run noted beside it; None where a live worker holds it.
 
     The lock is meant to be inherited by the worker: then it ends with the worker, whatever becomes of its launcher.
@@ -182,20 +182,20 @@ def take_slot(lab: Path, key: str, run: str) -> Lease | None:
     except HeldError:
         return None
     try:
-        json_records.save(files.given(key), Given(run))
+        json_records.save(files.assignment(key), DeviceAssignment(run))
     except BaseException:
         slot.release()
         raise
     return slot
 
 
-def run_in_slot(lab: Path, key: str) -> str:
+def run_on_device(lab: Path, key: str) -> str:
     """The name of the run whose worker holds the device's slot; "" where it is free."""
     files = QueueFolder(lab)
     if not lease.is_held(files.slot(key)):
         return ""
     try:
-        given = json_records.load_if_there(files.given(key), Given)
+        given = json_records.load_if_there(files.assignment(key), DeviceAssignment)
     except DamagedError:
         given = None
     return given.run if given else "?"

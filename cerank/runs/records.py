@@ -6,7 +6,7 @@ import hashlib
 
 import msgspec
 
-from cerank.files.json_records import decoder_of, encoded
+from cerank.files.json_records import decoder_of, encode_record
 from cerank.recipes.plan import Plan
 
 
@@ -22,7 +22,7 @@ class StoredPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @classmethod
     def of(cls, plan: Plan) -> StoredPlan:
         """The plan as plan.json holds it."""
-        data = encoded(plan, decoder_of(Plan), "plan.json")
+        data = encode_record(plan, decoder_of(Plan), "plan.json")
         return cls(plan.fingerprint, hashlib.sha256(data).hexdigest(), msgspec.Raw(data))
 
 
@@ -47,12 +47,12 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     code: str = ""  # hash of cerank's own source
 
 
-class Adopted(msgspec.Struct, frozen=True, kw_only=True):
+class ReusedStage(msgspec.Struct, frozen=True, kw_only=True):
     """A stage that was not trained here: another run of the lab had trained the very same."""
 
     run: str  # its name
     plan: str  # its plan's fingerprint
-    identity: str  # of the stage, in both runs: `planning.stage_keys.identity`
+    identity: str  # of the stage, in both runs: `planning.stage_keys.stage_key`
     sha256: str  # of the sealed model's list of files with their hashes, equal in both runs
     time: str  # UTC, ISO 8601
     attempt: int = 0

@@ -22,14 +22,14 @@ from cerank.files.disk import DamagedError
 from cerank.recipes.plan import Plan
 from cerank.registry import nearest
 from cerank.runs import checksums, queue, run_names, user_labels
-from cerank.runs.layout import RunFolder, plain, runs_folder
-from cerank.runs.queue import Entry
+from cerank.runs.layout import RunFolder, plain_name, runs_folder
+from cerank.runs.queue import QueueEntry
 from cerank.runs.records import Done, Failure, StoredPlan
 from cerank.text.safe_text import token_at
 
 State = Literal["waiting", "queued", "running", "stopping", "paused", "finished", "failed", "lost", "damaged"]
 
-_FRESH = 30.0  # seconds; 15 beats
+_ALIVE_SECONDS = 30.0  # seconds; 15 beats
 _REMOVED = ".removed"
 _MOST_NAMED = 8  # runs that a hint names
 
@@ -44,7 +44,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     state: State
     attempts: int = 0
     progress: Progress | None = None
-    quiet: float = 0.0  # seconds since the worker last said something; 0 where it never did
+    seconds_since_heartbeat: float = 0.0  # seconds since the worker last said something; 0 where it never did
     done: Done | None = None
     failure: Failure | None = None
     damage: str = ""
@@ -58,7 +58,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
         return place + self.failure.what + (f" ({self.failure.hint})" if self.failure.hint else "")
 
 
-class Row(msgspec.Struct, frozen=True, kw_only=True):
+class RunRow(msgspec.Struct, frozen=True, kw_only=True):
     """A run in a listing; `plan` is None where it is unreadable."""
 
     folder: RunFolder
@@ -75,10 +75,11 @@ def _name(plan: Plan, now: datetime, salt: int) -> str:
     base = plan.recipe.base.rstrip("/").rpartition("/")[2]
     seed = f"{plan.fingerprint} {now.isoformat()} {os.getpid()} {salt}"
     stamp = now.astimezone(UTC).strftime("%Y-%m-%d-%H%M%S")
-    return f"{stamp}-{plain(plan.recipe.name, 40)}-{plain(base, 24)}-{hashlib.sha256(seed.encode()).hexdigest()[:4]}"
+    suffix = hashlib.sha256(seed.encode()).hexdigest()[:4]
+    return f"{stamp}-{plain_name(plan.recipe.name, 40)}-{plain_name(base, 24)}-{suffix}"
 
 
-def refuse_token(text: str, what: str, hint: str = "take it out, and revoke it") -> None:
+def check_no_token(text: str, what: str, hint: str = "take it out, and revoke it") -> None:
     """Returns if `text`, which is `what`, may be kept in a run and shown.
 
     Raises:
@@ -96,8 +97,8 @@ def create(lab: Path, plan: Plan, recipe_toml: bytes, now: datetime) -> RunFolde
         UsageError: the plan or the recipe holds an access token.
     """
     data = msgspec.json.encode(StoredPlan.of(plan))
-    refuse_token(data.decode(), "the plan", "look at the label, the recipe and the names of its data")
-    refuse_token(recipe_toml.decode("utf-8", "replace"), "the recipe")
+    check_no_token(data.decode(), "the plan", "look at the label, the recipe and the names of its data")
+    check_no_token(recipe_toml.decode("utf-8", "replace"), "the recipe")
     where = runs_folder(lab)
     salt = 0
     while (folder := RunFolder(where / _name(plan, now, salt))).path.exists():
@@ -105,10 +106,10 @@ def create(lab: Path, plan: Plan, recipe_toml: bytes, now: datetime) -> RunFolde
     taken = set(short_names(lab).values())
     with disk.new_folder(folder.path) as temporary:
         made = RunFolder(temporary)
-        run_names.keep(made, run_names.chosen(folder.name, taken))
+        run_names.save(made, run_names.choose(folder.name, taken))
         disk.make_folder(made.attempts)
         checksums.write(made, made.recipe, recipe_toml)
-        disk.write(made.plan, json_records.stamped(data) + b"\n")
+        disk.write(made.plan, json_records.with_crc(data) + b"\n")
     return folder
 
 
@@ -128,8 +129,10 @@ def load_plan(folder: RunFolder) -> Plan:
         raise DamagedError("the plan is not the one that was made (sha256 differs)", where=str(folder.plan), hint=hint)
     try:
         return msgspec.json.decode(data, type=Plan)
-    except json_records.UNREADABLE as error:
-        raise DamagedError(f"not a readable plan: {json_records.reason(error)}", where=str(folder.plan)) from error
+    except json_records.DECODE_ERRORS as error:
+        raise DamagedError(
+            f"not a readable plan: {json_records.decode_reason(error)}", where=str(folder.plan)
+        ) from error
 
 
 # looking
@@ -148,7 +151,7 @@ def folders(lab: Path) -> list[RunFolder]:
     return [RunFolder(where / name) for name in sorted(names) if not name.startswith(".")]
 
 
-def listed(lab: Path, now: datetime) -> list[Row]:
+def list_runs(lab: Path, now: datetime) -> list[RunRow]:
     """A row for each run, the oldest first; a broken one has state "damaged" and says why."""
     waiting = {entry.run: entry for entry in queue.entries_or_none(lab)}
     named = short_names(lab)
@@ -172,35 +175,35 @@ def short_name(folder: RunFolder) -> str:
         return folder.name
 
 
-def refuse_damaged(folder: RunFolder, path: Path) -> None:
+def check_undamaged(folder: RunFolder, path: Path) -> None:
     """Returns if the file is what was sealed, or never was sealed.
 
     Raises:
         DamagedError: it is not; `where` is the file.
     """
-    wrong = checksums.changed(folder, path)
+    wrong = checksums.find_change(folder, path)
     if wrong:
         raise DamagedError(wrong, where=str(path), hint=f"`cerank verify {short_name(folder)}` looks at the whole run")
 
 
 def title(folder: RunFolder) -> str:
     """Return a run's short name, with its label beside it where it has one: "brisk-otter (first try)"."""
-    return _told(short_name(folder), _label(folder))
+    return _title(short_name(folder), _label(folder))
 
 
-def row(folder: RunFolder, now: datetime) -> Row:
+def row(folder: RunFolder, now: datetime) -> RunRow:
     """The run with its plan and status; never an error."""
     waiting = [entry for entry in queue.entries_or_none(folder.lab) if entry.run == folder.name]
     return _row(folder, now, waiting[0] if waiting else None)
 
 
-def _row(folder: RunFolder, now: datetime, entry: Entry | None) -> Row:
+def _row(folder: RunFolder, now: datetime, entry: QueueEntry | None) -> RunRow:
     plan = None
     try:
         plan = load_plan(folder)
-        return Row(folder=folder, plan=plan, status=_status(folder, now, entry), label=label_of(folder, plan))
+        return RunRow(folder=folder, plan=plan, status=_status(folder, now, entry), label=label_of(folder, plan))
     except (CerankError, OSError) as error:
-        return Row(folder=folder, plan=plan, status=Status(state="damaged", damage=str(error)))
+        return RunRow(folder=folder, plan=plan, status=Status(state="damaged", damage=str(error)))
 
 
 def status(folder: RunFolder, now: datetime) -> Status:
@@ -212,25 +215,25 @@ def status(folder: RunFolder, now: datetime) -> Status:
     return row(folder, now).status
 
 
-def _status(folder: RunFolder, now: datetime, entry: Entry | None) -> Status:
+def _status(folder: RunFolder, now: datetime, entry: QueueEntry | None) -> Status:
     done = json_records.load_if_there(folder.done, Done)
-    mark = checksums.mark_on(folder)
+    mark = checksums.damage_of(folder)
     failure = None if done else json_records.load_if_there(folder.failure, Failure)
-    events, damage = journal.rows(folder.events, Event)
+    events, damage = journal.read_valid_rows(folder.events, Event)
     attempts = len(folder.attempt_numbers())
-    quiet = _quiet(folder, now)
-    missing = checksums.missing(folder) if done else ""
+    quiet = _seconds_since_heartbeat(folder, now)
+    missing = checksums.first_missing(folder) if done else ""
     is_held = lease.is_held(folder.lease)
     damage = [*damage, *([mark] if mark else []), *([missing] if missing else [])]
     if done and (damage and not is_held):
         state: State = "damaged"
     elif done:
         state = "finished"
-    elif entry and not queue.is_spent(entry, events) and not is_held:
+    elif entry and not queue.is_consumed(entry, events) and not is_held:
         state = "queued"
     elif failure:
         state = "failed"
-    elif is_held or (attempts and _is_beating_elsewhere(folder, events, quiet)):
+    elif is_held or (attempts and _is_alive_elsewhere(folder, events, quiet)):
         state = "stopping" if folder.stop.exists() else "running"
     elif damage:
         state = "damaged"
@@ -242,7 +245,7 @@ def _status(folder: RunFolder, now: datetime, entry: Entry | None) -> Status:
         state=state,
         attempts=attempts,
         progress=_progress(folder),
-        quiet=quiet,
+        seconds_since_heartbeat=quiet,
         done=done,
         failure=failure,
         damage=damage[0] if damage else "",
@@ -256,19 +259,19 @@ def _progress(folder: RunFolder) -> Progress | None:
         return None  # advice only, and written again in 2 seconds
 
 
-def _quiet(folder: RunFolder, now: datetime) -> float:
+def _seconds_since_heartbeat(folder: RunFolder, now: datetime) -> float:
     try:
         return max(0.0, now.timestamp() - folder.progress.stat().st_mtime)
     except OSError:
         return 0.0
 
 
-def _is_beating_elsewhere(folder: RunFolder, events: list[Event], quiet: float) -> bool:
+def _is_alive_elsewhere(folder: RunFolder, events: list[Event], quiet: float) -> bool:
     """Whether another machine's worker seems alive: some network file systems do not carry its lock to this host."""
     holder = lease.owner(folder.lease)
     if holder is None or holder.host == socket.gethostname() or not folder.progress.exists():
         return False
-    return quiet < _FRESH and not (events and events[-1].kind == "paused")
+    return quiet < _ALIVE_SECONDS and not (events and events[-1].kind == "paused")
 
 
 def find(lab: Path, text: str) -> RunFolder:
@@ -291,7 +294,7 @@ def find(lab: Path, text: str) -> RunFolder:
         return known[fitting[0]]
     if fitting:
         more = f" and {len(fitting) - 5} more" if len(fitting) > 5 else ""
-        told = [_told(short[name], labels[name]) for name in fitting[:5]]
+        told = [_title(short[name], labels[name]) for name in fitting[:5]]
         if text in {short[name] for name in fitting}:  # one run's short name, another's label: only ids tell them apart
             told = [f"{name}, {one}" for name, one in zip(fitting, told, strict=False)]
         raise UsageError(f"'{text}' fits {len(fitting)} runs", hint="; ".join(told) + more)
@@ -302,7 +305,7 @@ def find(lab: Path, text: str) -> RunFolder:
     raise UsageError(f"no run is called '{text}'", hint=hint)
 
 
-def _told(short: str, label: str) -> str:
+def _title(short: str, label: str) -> str:
     """A run in words: its short name, and its label where it has one."""
     return f"{short} ({label})" if label else short
 

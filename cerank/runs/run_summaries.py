@@ -12,7 +12,7 @@ import msgspec
 
 from cerank.core.metrics import Validation
 from cerank.files.disk import DamagedError
-from cerank.files.json_records import UNREADABLE, is_sound
+from cerank.files.json_records import DECODE_ERRORS, crc_matches
 from cerank.files.safe_open import open_file, read_file
 from cerank.recipes.plan import Plan
 from cerank.runs import run_store
@@ -20,7 +20,7 @@ from cerank.runs.layout import RunFolder, runs_folder
 
 _BLOCK = 1 << 20  # bytes; found in about a millisecond
 _OVERLAP = 1 << 14  # bytes; more than a row of a journal has
-_MARK = b'"type":"validation"'
+_VALIDATION_TAG = b'"type":"validation"'
 
 
 class _QueryMeasures(msgspec.Struct, frozen=True):
@@ -30,7 +30,7 @@ class _QueryMeasures(msgspec.Struct, frozen=True):
     measures: dict[str, float]
 
 
-def marks(lab: Path) -> dict[str, int]:
+def change_times(lab: Path) -> dict[str, int]:
     """Run -> the time in ns when an entry of its directory was last made, renamed or removed; sorted by name.
 
     Whatever a worker writes whole (its beat, every 2 seconds, and the outcome) moves the mark of a run.
@@ -46,7 +46,7 @@ def marks(lab: Path) -> dict[str, int]:
     return dict(sorted(found.items()))
 
 
-class ValidationGlance:
+class LatestValidation:
     """The newest validation of a run; each look searches only what was added."""
 
     def __init__(self, folder: RunFolder) -> None:
@@ -54,7 +54,7 @@ class ValidationGlance:
         self._searched = 0
         self._found: Validation | None = None
 
-    def look(self) -> Validation | None:
+    def refresh(self) -> Validation | None:
         """The newest row, or None where there is none yet."""
         try:
             with open_file(self._path) as file:
@@ -65,7 +65,7 @@ class ValidationGlance:
                 while end > self._searched:
                     start = max(self._searched, end - _BLOCK)
                     file.seek(max(0, start - _OVERLAP))
-                    found = _newest(file.read(end - file.tell()))
+                    found = _last_validation(file.read(end - file.tell()))
                     if found is not None:
                         self._found = found
                         break
@@ -76,16 +76,16 @@ class ValidationGlance:
         return self._found
 
 
-def _newest(data: bytes) -> Validation | None:
+def _last_validation(data: bytes) -> Validation | None:
     """The last whole validation row in a piece of a journal."""
     end = data.rfind(b"\n") + 1
-    while (place := data.rfind(_MARK, 0, end)) >= 0:
+    while (place := data.rfind(_VALIDATION_TAG, 0, end)) >= 0:
         start = data.rfind(b"\n", 0, place) + 1
         line = data[start : data.find(b"\n", place)]
         try:
-            if is_sound(line):
+            if crc_matches(line):
                 return msgspec.json.decode(line, type=Validation)
-        except UNREADABLE:
+        except DECODE_ERRORS:
             pass  # the one before may be whole
         end = start
     return None
@@ -98,15 +98,15 @@ def final_means(folder: RunFolder, plan: Plan) -> dict[str, float]:
         return {}
     path = folder.measures(plan.recipe.chain[-1], data.test[0], data.first_stages[0])
     try:
-        run_store.refuse_damaged(folder, path)
+        run_store.check_undamaged(folder, path)
         rows = msgspec.json.Decoder(_QueryMeasures).decode_lines(read_file(path))
-    except (OSError, DamagedError, *UNREADABLE):
+    except (OSError, DamagedError, *DECODE_ERRORS):
         return {}
     names = rows[0].measures if rows else {}
     return {name: sum(row.measures.get(name, 0.0) for row in rows) / len(rows) for name in names}
 
 
-class TextTail:
+class LogTail:
     """Follows a text file from its last megabyte on; bytes that are no UTF-8 come as marks."""
 
     def __init__(self, path: Path) -> None:
@@ -133,12 +133,12 @@ class TextTail:
         return [line.decode("utf-8", "replace") for line in whole.split(b"\n")] if whole else []
 
 
-def per_query(folder: RunFolder, system: str, dataset: str, first_stage: str) -> dict[str, dict[str, float]]:
+def load_measures(folder: RunFolder, system: str, dataset: str, first_stage: str) -> dict[str, dict[str, float]]:
     """Query -> measure -> value of a ranking; empty where it was not measured yet."""
     path = folder.measures(system, dataset, first_stage)
     try:
-        run_store.refuse_damaged(folder, path)
+        run_store.check_undamaged(folder, path)
         data = read_file(path)
         return {row.query_id: row.measures for row in msgspec.json.Decoder(_QueryMeasures).decode_lines(data)}
-    except (OSError, DamagedError, *UNREADABLE):
+    except (OSError, DamagedError, *DECODE_ERRORS):
         return {}

@@ -29,16 +29,16 @@ def environment(plan: Plan, given: Mapping[str, str]) -> dict[str, str]:
     return passed(given) | pinned(plan.threads)
 
 
-def key_of(plan: Plan, given: Mapping[str, str]) -> str:
+def device_key(plan: Plan, given: Mapping[str, str]) -> str:
     """The key of the device that a worker with this environment would use; asks the driver only for a GPU's."""
     if not plan.device.startswith("cuda"):
         return plan.device
     asked = "cuda:0" if plan.device == "cuda" else plan.device
     known = next((one.key for one in devices.found(given) if one.name == asked), "")
-    return known or _as_shown(asked, given.get("CUDA_VISIBLE_DEVICES", ""))
+    return known or _key_from_environment(asked, given.get("CUDA_VISIBLE_DEVICES", ""))
 
 
-def _as_shown(asked: str, allowed: str) -> str:
+def _key_from_environment(asked: str, allowed: str) -> str:
     """The key of a GPU that no driver tells of, or of a part of one (MIG): what CUDA_VISIBLE_DEVICES calls "cuda:N".
 
     Two runs that are each shown one GPU both call it "cuda:0".
@@ -73,7 +73,7 @@ def start(
         RunFailedError: the run's folder is gone or full, or the system takes no more processes.
     """
     given = os.environ if given is None else given
-    key = key or key_of(plan, given)
+    key = key or device_key(plan, given)
     run_store.clear_stop(folder)  # an old request; one made from now on is the new worker's, however early it comes
     log = disk.open_append(folder.log)
     try:

@@ -21,7 +21,7 @@ from cerank.runs import queue, run_store
 from cerank.runs.layout import QueueFolder, RunFolder, runs_folder
 
 
-class Slot(msgspec.Struct, frozen=True):
+class DeviceState(msgspec.Struct, frozen=True):
     """A device with room for one run."""
 
     device: str  # "cpu", "cuda:0"
@@ -34,7 +34,7 @@ class QueueState(msgspec.Struct, frozen=True):
 
     running: bool  # a supervisor starts what waits
     waiting: int  # queued runs
-    slots: tuple[Slot, ...]
+    slots: tuple[DeviceState, ...]
     damage: str = ""  # why the queue cannot be read; "" where it can
 
     @property
@@ -53,7 +53,7 @@ def state_of(lab: Path, devices: Sequence[Device], now: datetime) -> QueueState:
     except CerankError as error:
         waiting, damage = 0, str(error)
     runs_on = on_devices(lab, devices)
-    slots = tuple(Slot(device.name, name, device.model) for device, name in zip(devices, runs_on, strict=True))
+    slots = tuple(DeviceState(device.name, name, device.model) for device, name in zip(devices, runs_on, strict=True))
     return QueueState(lease.is_held(QueueFolder(lab).lease), waiting, slots, damage)
 
 
@@ -75,8 +75,8 @@ def on_devices(lab: Path, devices: Sequence[Device]) -> list[str]:
     started otherwise holds only its own lease, so its plan
     tells the device: "cuda" there is CUDA's first, as for torch.
     """
-    found = [queue.run_in_slot(lab, device.key) for device in devices]
-    found = [run or elsewhere(lab, device) for run, device in zip(found, devices, strict=True)]
+    found = [queue.run_on_device(lab, device.key) for device in devices]
+    found = [run or run_of_other_lab(lab, device) for run, device in zip(found, devices, strict=True)]
     if all(found):
         return found
     for folder in run_store.folders(lab):
@@ -92,7 +92,7 @@ def on_devices(lab: Path, devices: Sequence[Device]) -> list[str]:
     return found
 
 
-def elsewhere(lab: Path, device: Device) -> str:
+def run_of_other_lab(lab: Path, device: Device) -> str:
     """Which run of another lab uses the device; "" where none does."""
     other = device_locks.holder(device.key)
     if other is None or other.is_of(lab):

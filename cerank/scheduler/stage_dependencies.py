@@ -14,7 +14,7 @@ from cerank.runs import run_store
 from cerank.runs.layout import RunFolder, runs_folder
 
 
-class Line:
+class StageDependencies:
     """The stages that runs ahead are going to finish.
 
     Args:
@@ -26,30 +26,30 @@ class Line:
         self._lab = lab
         self._coming: set[str] = set()
         for run in under_way:
-            self.joined(run)
+            self.add(run)
 
-    def lets_start(self, run: str) -> bool:
+    def can_start(self, run: str) -> bool:
         """Whether the run need not wait: nobody ahead is going to finish a stage that it lacks.
 
         A stage's identity holds those before it, so who comes to a later one of its stages comes to the first ones too.
         """
-        lacking, shares = self._lacking(run)
+        lacking, shares = self._missing_stages(run)
         return not shares or self._coming.isdisjoint(lacking)
 
-    def joined(self, run: str) -> None:
+    def add(self, run: str) -> None:
         """The run stands ahead of those that are asked about from now on."""
-        self._coming |= set(self._lacking(run)[0])
+        self._coming |= set(self._missing_stages(run)[0])
 
-    def _lacking(self, run: str) -> tuple[list[str], bool]:
+    def _missing_stages(self, run: str) -> tuple[list[str], bool]:
         """The identities of the stages that the run has not finished, in order; and whether it takes stages over."""
         from cerank.planning.stage_keys import (
-            identities,  # the front starts supervisors too, and needs no data room for that
+            stage_keys,  # the front starts supervisors too, and needs no data room for that
         )
 
         folder = RunFolder(runs_folder(self._lab) / run)
         try:
             plan = run_store.load_plan(folder)
-            found = zip(identities(plan), plan.recipe.chain, strict=True)
+            found = zip(stage_keys(plan), plan.recipe.chain, strict=True)
             return [one for at, (one, name) in enumerate(found) if not folder.final(at, name).is_dir()], plan.shares
         except (CerankError, KeyError):
             return [], False  # whoever starts it finds out what is wrong with it

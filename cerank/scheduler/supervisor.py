@@ -27,19 +27,19 @@ from cerank.machine.devices import Device
 from cerank.recipes.plan import Plan
 from cerank.runs import queue, run_store
 from cerank.runs.layout import QueueFolder, RunFolder, runs_folder
-from cerank.runs.queue import Entry
+from cerank.runs.queue import QueueEntry
 from cerank.scheduler import local_launcher, queue_status
-from cerank.scheduler.stage_dependencies import Line
+from cerank.scheduler.stage_dependencies import StageDependencies
 
-POLL = 0.5  # seconds between looks at the workers and the queue's file
-LOOK = 2.0  # seconds between looks at all runs, some 30 us each
+POLL_SECONDS = 0.5  # seconds between looks at the workers and the queue's file
+REFRESH_SECONDS = 2.0  # seconds between looks at all runs, some 30 us each
 _LONGEST_LOG = 1 << 20  # bytes
 
 
-class Child(msgspec.Struct, frozen=True):
+class WorkerProcess(msgspec.Struct, frozen=True):
     """A worker that this process started, and what for."""
 
-    entry: Entry
+    entry: QueueEntry
     device: Device
     process: local_launcher.Process
 
@@ -56,7 +56,7 @@ class Supervisor:
 
     def __init__(self, lab: Path, found: Sequence[Device], command: Sequence[str], environ: Mapping[str, str]) -> None:
         self.lab, self.devices, self.command, self.environ = lab, tuple(found), tuple(command), dict(environ)
-        self.children: list[Child] = []
+        self.children: list[WorkerProcess] = []
         self._devices_asked: dict[str, str] = {}  # run -> its plan's device
         self._told: set[str] = set()
         self._seen = (-1, -1)
@@ -64,23 +64,23 @@ class Supervisor:
 
     def serve(self, own: Lease) -> None:
         """Returns once nothing is left that could be started or waited for; `own` is released in the same moment."""
-        while not self._is_over(own):
+        while not self._finish_if_idle(own):
             self.step()
-            time.sleep(POLL)
+            time.sleep(POLL_SECONDS)
 
-    def _is_over(self, own: Lease) -> bool:
+    def _finish_if_idle(self, own: Lease) -> bool:
         """Whether all is done. Looked at under the queue's lock: who adds an entry then finds nobody serving."""
         if self.children or self._startable():
             return False
-        with queue.changing(self.lab):
+        with queue.locked(self.lab):
             if self._startable():
                 return False
             own.release()
             return True
 
-    def _startable(self) -> list[Entry]:
+    def _startable(self) -> list[QueueEntry]:
         """The entries that a device here could take, now or later."""
-        found = [(entry, self._asked(entry)) for entry in queue.entries(self.lab)]
+        found = [(entry, self._requested_device(entry)) for entry in queue.entries(self.lab)]
         return [entry for entry, asked in found if not asked or self._fits_somewhere(entry)]
 
     def step(self) -> None:
@@ -89,16 +89,16 @@ class Supervisor:
         Where no worker of ours ended and nobody changed the queue, it looks at the runs only every 2 seconds: one that
         was started otherwise may have left its device.
         """
-        ended = self._reaped()
+        ended = self._reap_workers()
         version = self._version()
         if not ended and version == self._seen and time.monotonic() < self._look_at:
             return
-        with queue.changing(self.lab):
-            kept = [entry for entry in queue.entries(self.lab) if entry not in ended and not self._is_spent(entry)]
-            queue.keep(self.lab, kept)
+        with queue.locked(self.lab):
+            kept = [entry for entry in queue.entries(self.lab) if entry not in ended and not self._is_consumed(entry)]
+            queue.replace_entries(self.lab, kept)
             has_started = self._start_from(kept)
         self._seen = version
-        self._look_at = time.monotonic() + (0.0 if has_started else LOOK)
+        self._look_at = time.monotonic() + (0.0 if has_started else REFRESH_SECONDS)
 
     def _version(self) -> tuple[int, int]:
         """What differs whenever the queue's file does; each change makes a new file."""
@@ -108,24 +108,24 @@ class Supervisor:
             return (0, 0)
         return (found.st_ino, found.st_mtime_ns)
 
-    def _reaped(self) -> list[Entry]:
+    def _reap_workers(self) -> list[QueueEntry]:
         """The entries whose workers, started here, have ended."""
         over = [child for child in self.children if child.process.poll() is not None]
         for child in over:
-            say(f"{child.entry.run} on {child.device.name} ended with {child.process.returncode}")
+            log_line(f"{child.entry.run} on {child.device.name} ended with {child.process.returncode}")
         self.children = [child for child in self.children if child not in over]
         return [child.entry for child in over]
 
-    def _is_spent(self, entry: Entry) -> bool:
+    def _is_consumed(self, entry: QueueEntry) -> bool:
         folder = self._folder(entry)
         if not folder.path.is_dir() or folder.done.exists():
             return True
-        return queue.is_spent(entry, journal.rows(folder.events, Event)[0])
+        return queue.is_consumed(entry, journal.read_valid_rows(folder.events, Event)[0])
 
-    def _folder(self, entry: Entry) -> RunFolder:
+    def _folder(self, entry: QueueEntry) -> RunFolder:
         return RunFolder(runs_folder(self.lab) / entry.run)
 
-    def _asked(self, entry: Entry) -> str:
+    def _requested_device(self, entry: QueueEntry) -> str:
         """The device of the entry's plan, which never changes; "" where the plan cannot be read."""
         if entry.run not in self._devices_asked:
             try:
@@ -134,41 +134,41 @@ class Supervisor:
                 return ""
         return self._devices_asked[entry.run]
 
-    def _start_from(self, entries: Sequence[Entry]) -> bool:
+    def _start_from(self, entries: Sequence[QueueEntry]) -> bool:
         """Starts, in order, each entry for which a device is free; whether there was one."""
         in_use = queue_status.on_devices(self.lab, self.devices)
         under_way = {*in_use, *(child.entry.run for child in self.children)}
         waiting = [entry for entry in entries if entry.run not in under_way]
-        self._say_who_is_ahead(waiting)
+        self._log_other_labs(waiting)
         # a plan for any GPU leaves those that others ask for by number to them, as far as it has the choice
-        named = {self._asked(entry) for entry in waiting}
+        named = {self._requested_device(entry) for entry in waiting}
         free = [device for device, run in zip(self.devices, in_use, strict=True) if not run]
         free.sort(key=lambda device: device.name in named)
         count = len(free)
-        line = Line(self.lab, [run for run in under_way if run])
+        line = StageDependencies(self.lab, [run for run in under_way if run])
         for entry in waiting:
             if not free:
                 break
-            if line.lets_start(entry.run) and (taken := self._start(entry, free)):
+            if line.can_start(entry.run) and (taken := self._start(entry, free)):
                 free = [device for device in free if device != taken]
             if self._fits_somewhere(entry):
-                line.joined(entry.run)
+                line.add(entry.run)
         return len(free) < count
 
-    def _say_who_is_ahead(self, waiting: Sequence[Entry]) -> None:
+    def _log_other_labs(self, waiting: Sequence[QueueEntry]) -> None:
         """A line, once, for each device that a run of another lab keeps from those that wait."""
         for device in self.devices:
-            other = queue_status.elsewhere(self.lab, device) if waiting else ""
+            other = queue_status.run_of_other_lab(self.lab, device) if waiting else ""
             text = f"waiting for {device.name}, which {other} uses"
             if other and text not in self._told:
                 self._told.add(text)
-                say(text)
+                log_line(text)
 
-    def _fits_somewhere(self, entry: Entry) -> bool:
-        asked = self._asked(entry)
+    def _fits_somewhere(self, entry: QueueEntry) -> bool:
+        asked = self._requested_device(entry)
         return any(devices.fits(asked, device) for device in self.devices)
 
-    def _start(self, entry: Entry, free: Sequence[Device]) -> Device | None:
+    def _start(self, entry: QueueEntry, free: Sequence[Device]) -> Device | None:
         """Starts the entry's run on the first device that fits; the device, or None where it has to wait.
 
         Raises:
@@ -179,17 +179,17 @@ class Supervisor:
         try:
             plan = run_store.load_plan(folder)
             for device in free:
-                slot = queue.take_slot(self.lab, device.key, entry.run) if devices.fits(plan.device, device) else None
+                slot = queue.take_device(self.lab, device.key, entry.run) if devices.fits(plan.device, device) else None
                 if slot is not None and self._start_on(entry, plan, device, slot):
                     return device
         except CerankError as error:
             if folder.path.is_dir() and not isinstance(error, DamagedError):
                 raise
-            say(f"{entry.run} cannot be started: {error}")
-            queue.keep(self.lab, [other for other in queue.entries(self.lab) if other != entry])
+            log_line(f"{entry.run} cannot be started: {error}")
+            queue.replace_entries(self.lab, [other for other in queue.entries(self.lab) if other != entry])
         return None
 
-    def _start_on(self, entry: Entry, plan: Plan, device: Device, slot: Lease) -> bool:
+    def _start_on(self, entry: QueueEntry, plan: Plan, device: Device, slot: Lease) -> bool:
         """Starts the entry's run with the locks of slot and device, which from then on are the worker's alone.
 
         False where a run of another lab has the device.
@@ -203,7 +203,7 @@ class Supervisor:
             raise
         if isinstance(whole, device_locks.Holder) and not whole.is_of(self.lab):
             slot.release()
-            say(f"{entry.run} waits for {device.name}, which {whole} uses")
+            log_line(f"{entry.run} waits for {device.name}, which {whole} uses")
             return False
         own = whole if isinstance(whole, device_locks.Hold) else None
         descriptors = (slot.descriptor, *([own.descriptor] if own else []))
@@ -218,12 +218,12 @@ class Supervisor:
             if own:
                 own.hand_over()
         slot.hand_over(process.pid)
-        self.children.append(Child(entry, device, process))
-        say(f"{entry.run} started on {device.name} as pid {process.pid}")
+        self.children.append(WorkerProcess(entry, device, process))
+        log_line(f"{entry.run} started on {device.name} as pid {process.pid}")
         return True
 
 
-def say(text: str) -> None:
+def log_line(text: str) -> None:
     """A line for the queue's log, where the launcher points the supervisor's output."""
     print(f"{json_records.timestamp(datetime.now(UTC))} {text}", flush=True)  # noqa: T201 - its stdout is its log
 
@@ -289,17 +289,17 @@ def main() -> int:
     lab = asked.lab.resolve()
     path = QueueFolder(lab).lease
     try:
-        own = Lease.take(path) if asked.lease is None else Lease.adopt(path, asked.lease)
+        own = Lease.take(path) if asked.lease is None else Lease.from_descriptor(path, asked.lease)
         named = [Device(*text.split("=", 1)) for text in asked.device or []]
         command = msgspec.json.decode(asked.worker, type=tuple[str, ...]) if asked.worker else local_launcher.WORKER
         supervisor = Supervisor(lab, named or devices.found(os.environ), command, os.environ)
-        say(f"serving as pid {os.getpid()}: {', '.join(device.name for device in supervisor.devices)}")
+        log_line(f"serving as pid {os.getpid()}: {', '.join(device.name for device in supervisor.devices)}")
         supervisor.serve(own)
     except CerankError as error:
-        say(str(error))
+        log_line(str(error))
         return error.exit_code
     left = len(queue.entries(lab))
-    say(f"waiting for devices that are not here: {left}" if left else "nothing left to start")
+    log_line(f"waiting for devices that are not here: {left}" if left else "nothing left to start")
     return ExitCode.OK
 
 

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from cerank.datasets.dataset import Dataset
 from cerank.files import manifests
-from cerank.files.id_index import Keys, mapped
+from cerank.files.id_index import IdIndex, map_array
 
 Kind = Literal["document", "query"]
 Ids = NDArray[Any]  # uint16 or uint32
@@ -45,7 +45,7 @@ class Contents(msgspec.Struct, frozen=True, kw_only=True):
     tokens: int
     bytes_each: int  # of a token id: 2 or 4
     is_numbered: bool  # whether the keys are 0, 1, 2 ...: then no hashes are kept
-    files: tuple[manifests.Entry, ...]
+    files: tuple[manifests.ManifestEntry, ...]
 
 
 def tokenizer_sha256(tokenizer: Any) -> str:
@@ -73,7 +73,7 @@ class Shelf:
 
     def __init__(self, folder: Path, contents: Contents) -> None:
         self.folder, self.contents = folder, contents
-        self._keys = Keys(folder, contents.rows, is_numbered=contents.is_numbered)
+        self._keys = IdIndex(folder, contents.rows, is_numbered=contents.is_numbered)
 
     def __len__(self) -> int:
         return self.contents.rows
@@ -81,12 +81,12 @@ class Shelf:
     @cached_property
     def tokens(self) -> Ids:
         """Ids of all rows, end to end."""
-        return mapped(self.folder / "ids.bin", f"<u{self.contents.bytes_each}")
+        return map_array(self.folder / "ids.bin", f"<u{self.contents.bytes_each}")
 
     @cached_property
     def offsets(self) -> NDArray[np.uint64]:
         """(rows + 1,): where in `tokens` each row starts."""
-        return mapped(self.folder / "offsets.bin", "<u8")
+        return map_array(self.folder / "offsets.bin", "<u8")
 
     def rows(self, keys: Sequence[str]) -> NDArray[np.int64]:
         """(keys,): the row of each key; -1 where there is none."""

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from cerank.datasets.dataset import Dataset
 from cerank.errors import UsageError
 from cerank.files import disk, file_cache, manifests
-from cerank.files.id_index import Collected, mapped
+from cerank.files.id_index import IdIndexBuilder, map_array
 from cerank.tokenization.token_store import (
     LIMIT,
     Contents,
@@ -71,7 +71,7 @@ def build(tokenizer: Any, kind: Kind, dataset: Dataset, cache: Path, told: Told 
     found = opened_shelf(folder)
     if found is not None:
         return found
-    with file_cache.turn(folder, folder.parent):
+    with file_cache.exclusive_lock(folder, folder.parent):
         found = opened_shelf(folder)
         if found is None:
             found = _made(tokenizer, kind, dataset, folder, told)
@@ -90,15 +90,15 @@ def _made(tokenizer: Any, kind: Kind, dataset: Dataset, folder: Path, told: Told
     disk.make_folder(part)
     keys, progress = _filled(_Encoder(tokenizer, width), texts, part, told)
     where = dataset.name
-    twice = keys.twice()
+    twice = keys.find_duplicate()
     if twice is not None:
         raise UsageError(f"rows {twice[0]} and {twice[1]} of its {kind} texts have one id", where=where)
-    lengths = mapped(part / "lengths.bin", "<u2").astype(np.uint64)
+    lengths = map_array(part / "lengths.bin", "<u2").astype(np.uint64)
     disk.write(part / "offsets.bin", np.concatenate([[0], np.cumsum(lengths)]).astype("<u8").tobytes())
     is_numbered = keys.write(part)
     names = ("ids.bin", "offsets.bin", *(() if is_numbered else ("hashes.bin", "rows.bin")))
     paths = [part / name for name in names]
-    files = tuple(manifests.Entry(path.name, path.stat().st_size, disk.sha256_file(path)) for path in paths)
+    files = tuple(manifests.ManifestEntry(path.name, path.stat().st_size, disk.sha256_file(path)) for path in paths)
     contents = Contents(
         kind=kind,
         rows=progress.rows,
@@ -147,9 +147,11 @@ def _begun(part: Path, width: int) -> _Progress:
     return progress if sizes[0] >= progress.tokens * width and sizes[1] >= progress.rows * 2 else _Progress()
 
 
-def _filled(encoder: _Encoder, texts: Iterator[tuple[str, str]], part: Path, told: Told) -> tuple[Collected, _Progress]:
+def _filled(
+    encoder: _Encoder, texts: Iterator[tuple[str, str]], part: Path, told: Told
+) -> tuple[IdIndexBuilder, _Progress]:
     """Appends all that is not there yet; the keys of all rows, and what it came to."""
-    keys, progress = Collected(), _begun(part, encoder.width)
+    keys, progress = IdIndexBuilder(), _begun(part, encoder.width)
     ids, lengths = disk.open_append(part / "ids.bin"), disk.open_append(part / "lengths.bin")
     try:
         disk.truncate(ids, progress.tokens * encoder.width)
@@ -168,7 +170,7 @@ def _filled(encoder: _Encoder, texts: Iterator[tuple[str, str]], part: Path, tol
     return keys, progress
 
 
-def _new(texts: Iterator[tuple[str, str]], keys: Collected, done: int) -> Iterator[list[str]]:
+def _new(texts: Iterator[tuple[str, str]], keys: IdIndexBuilder, done: int) -> Iterator[list[str]]:
     """Pieces of the texts behind the first `done`; the keys of all go to `keys`."""
     while piece := list(itertools.islice(texts, min(PIECE, done - len(keys)) if len(keys) < done else PIECE)):
         is_done = len(keys) < done

@@ -47,7 +47,7 @@ def name_of(step: int) -> str:
 
 def save(folder: Path, model: CrossEncoder, optimizer: AdamW, state: State) -> None:
     """Writes the checkpoint of `state.step` under `folder`, whole or not at all; removes those no longer needed."""
-    with manifests.sealed_folder(folder / name_of(state.step)) as inside:
+    with manifests.checksummed_folder(folder / name_of(state.step)) as inside:
         save_file(
             {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()},
             inside / "model.safetensors",
@@ -70,7 +70,7 @@ def resume(folder: Path, model: CrossEncoder, optimizer: AdamW, reject: Callable
         try:
             state = _sound(folder, step)
         except disk.DamagedError as error:
-            disk.set_aside(found)
+            disk.quarantine(found)
             reject(str(error))
             continue
         weights(found, model)  # not before it is certain that this one is taken: an earlier start needs other weights
@@ -81,10 +81,10 @@ def resume(folder: Path, model: CrossEncoder, optimizer: AdamW, reject: Callable
 
 def _sound(folder: Path, step: int) -> State:
     """The state of a checkpoint that is what was sealed, and so is the best one it knows of; DamagedError otherwise."""
-    manifests.verify_sealed(folder / name_of(step))
+    manifests.verify_folder(folder / name_of(step))
     state = _state(folder / name_of(step))
     if state.best_step not in {0, step}:
-        manifests.verify_sealed(folder / name_of(state.best_step))
+        manifests.verify_folder(folder / name_of(state.best_step))
     return state
 
 
@@ -95,7 +95,7 @@ def weights(folder: Path, model: CrossEncoder) -> None:
         DamagedError: a file is not what was sealed.
         RunFailedError: they are another model's.
     """
-    manifests.verify_sealed(folder)
+    manifests.verify_folder(folder)
     try:
         model.load_state_dict(load_file(folder / "model.safetensors"))
     except RuntimeError as error:

@@ -13,16 +13,16 @@ from cerank.errors import FormatError
 from cerank.files import disk, file_cache
 from cerank.files.line_reader import checked_id
 from cerank.trec import mapped_run
-from cerank.trec.ingest import ingested
-from cerank.trec.mapped_run import StoredRanking
-from cerank.trec.rows import LARGEST, room_of
+from cerank.trec.ingest import ingest_run
+from cerank.trec.mapped_run import MappedRanking
+from cerank.trec.rows import LARGEST, ingested_folder
 
 _PIECE = 100_000  # rows written at once
 
 
-def of_rows(
+def ranking_of_rows(
     rows: Iterable[tuple[str, str, float]], tag: str, where: str, *, identity: str, cache: Path
-) -> StoredRanking:
+) -> MappedRanking:
     """The ranking of (query, document, score) rows, from `cache` or made there by way of a TREC run.
 
     Args:
@@ -36,27 +36,27 @@ def of_rows(
         FormatError: as `text_io.run_of`.
         RunFailedError: the cache cannot be written.
     """
-    room = room_of(cache)
+    room = ingested_folder(cache)
     pointer, run = room / f"{identity}.rows", room / f"{identity}.run"
-    found = _pointed(pointer, room)
+    found = _open_known(pointer, room)
     if found is not None:
         return found
-    with file_cache.turn(pointer, room):
-        found = _pointed(pointer, room)
+    with file_cache.exclusive_lock(pointer, room):
+        found = _open_known(pointer, room)
         if found is None:
             _write(rows, tag, where, run)
-            found = ingested(run, cache)
+            found = ingest_run(run, cache)
             disk.write(pointer, found.sha256.encode())
             disk.remove(run)
     return found
 
 
-def _pointed(pointer: Path, room: Path) -> StoredRanking | None:
+def _open_known(pointer: Path, room: Path) -> MappedRanking | None:
     try:
         sha256 = pointer.read_text().strip()
     except OSError:
         return None
-    return mapped_run.opened(room / sha256) if sha256 else None
+    return mapped_run.open_mapped(room / sha256) if sha256 else None
 
 
 def _write(rows: Iterable[tuple[str, str, float]], tag: str, where: str, run: Path) -> None:

@@ -30,7 +30,7 @@ from cerank.files import disk, manifests
 FORMAT = 1  # of the files; another number makes every old one unknown
 
 
-class Contents(msgspec.Struct, frozen=True, kw_only=True):
+class MappedRunContents(msgspec.Struct, frozen=True, kw_only=True):
     """COMPLETE.json of an ingested run."""
 
     format: int
@@ -43,13 +43,13 @@ class Contents(msgspec.Struct, frozen=True, kw_only=True):
     misranked: int  # queries whose rank column orders documents against their scores
     is_scattered: bool  # whether the rows of some query did not stand together
     is_numbered: bool  # whether documents are kept as numbers
-    files: tuple[manifests.Entry, ...]
+    files: tuple[manifests.ManifestEntry, ...]
 
 
-class Store:
+class MappedRun:
     """The files of an ingested run, mapped."""
 
-    def __init__(self, folder: Path, contents: Contents) -> None:
+    def __init__(self, folder: Path, contents: MappedRunContents) -> None:
         self.folder, self.contents = folder, contents
         self.starts = self._mapped("starts.bin", "<u8")
         self._scores = self._mapped("scores.bin", "<f4")
@@ -78,7 +78,7 @@ class Store:
         return slice(start, end if depth is None else min(end, start + depth))
 
 
-class StoredRanking(Ranking):
+class MappedRanking(Ranking):
     """A ranking whose lists are read when they are asked for; `top` and `only` copy nothing.
 
     Args:
@@ -87,7 +87,7 @@ class StoredRanking(Ranking):
         depth: how many documents of each query; None takes all.
     """
 
-    def __init__(self, store: Store, places: Mapping[str, int] | None = None, depth: int | None = None) -> None:
+    def __init__(self, store: MappedRun, places: Mapping[str, int] | None = None, depth: int | None = None) -> None:
         self.store = store
         self._places = store.places if places is None else places
         self.depth = depth
@@ -117,20 +117,20 @@ class StoredRanking(Ranking):
         """The scores of `self[query_id]`, strictly decreasing."""
         return self.store.scores(self._places[query_id], self.depth)
 
-    def top(self, depth: int) -> StoredRanking:
+    def top(self, depth: int) -> MappedRanking:
         """The first `depth` documents of each query."""
-        return StoredRanking(self.store, self._places, depth if self.depth is None else min(depth, self.depth))
+        return MappedRanking(self.store, self._places, depth if self.depth is None else min(depth, self.depth))
 
-    def only(self, query_ids: Sequence[str]) -> StoredRanking:
+    def only(self, query_ids: Sequence[str]) -> MappedRanking:
         """The given queries, in the given order; those without documents here are left out."""
         kept = {query: self._places[query] for query in query_ids if query in self._places}
-        return StoredRanking(self.store, kept, self.depth)
+        return MappedRanking(self.store, kept, self.depth)
 
 
-def contents_of(folder: Path) -> Contents | None:
+def contents_of(folder: Path) -> MappedRunContents | None:
     """What the folder holds; None where it is no ingested run, or a file is not as long as it was written."""
     try:
-        contents = msgspec.json.decode((folder / manifests.MANIFEST).read_bytes(), type=Contents)
+        contents = msgspec.json.decode((folder / manifests.MANIFEST).read_bytes(), type=MappedRunContents)
         is_whole = all((folder / entry.path).stat().st_size == entry.size for entry in contents.files)
     except (OSError, ValueError):
         return None
@@ -138,11 +138,11 @@ def contents_of(folder: Path) -> Contents | None:
 
 
 @functools.lru_cache(maxsize=8)
-def _mapped(folder: Path, contents: Contents, _stamps: tuple[tuple[int, int], ...]) -> Store:
-    return Store(folder, contents)
+def _mapped(folder: Path, contents: MappedRunContents, _stamps: tuple[tuple[int, int], ...]) -> MappedRun:
+    return MappedRun(folder, contents)
 
 
-def opened(folder: Path) -> StoredRanking | None:
+def open_mapped(folder: Path) -> MappedRanking | None:
     """The ranking in `folder`; None where there is none that is whole.
 
     Sizes are looked at, hashes are not: they would cost a reading of all of it. `verify` does.
@@ -151,7 +151,7 @@ def opened(folder: Path) -> StoredRanking | None:
     if contents is None:
         return None
     states = [(folder / entry.path).stat() for entry in contents.files]  # equal files made anew are other files
-    return StoredRanking(_mapped(folder, contents, tuple((state.st_ino, state.st_mtime_ns) for state in states)))
+    return MappedRanking(_mapped(folder, contents, tuple((state.st_ino, state.st_mtime_ns) for state in states)))
 
 
 def verify(folder: Path) -> bool:

@@ -15,19 +15,19 @@ import msgspec
 import numpy as np
 
 from cerank.files import disk, manifests
-from cerank.trec.mapped_run import FORMAT, Contents
-from cerank.trec.row_ordering import Rows, plain_numbers
+from cerank.trec.mapped_run import FORMAT, MappedRunContents
+from cerank.trec.row_ordering import OrderedRows, plain_numbers
 
 
-class ScatteredError(Exception):
+class UngroupedQueriesError(Exception):
     """A query comes again after another one: its rows do not stand together."""
 
 
-class TextualError(Exception):
+class NonNumericIdError(Exception):
     """A document id that is no plain number, in a run whose ids were plain numbers so far."""
 
 
-class _File:
+class _HashedFile:
     """A file that grows, and the entry for its manifest."""
 
     def __init__(self, path: Path) -> None:
@@ -39,13 +39,13 @@ class _File:
         self._digest.update(data)
         self._size += len(data)
 
-    def closed(self) -> manifests.Entry:
+    def closed(self) -> manifests.ManifestEntry:
         disk.sync(self._handle)
         disk.close(self._handle)
-        return manifests.Entry(self._handle.path.name, self._size, self._digest.hexdigest())
+        return manifests.ManifestEntry(self._handle.path.name, self._size, self._digest.hexdigest())
 
 
-class Writer:
+class MappedRunWriter:
     """Takes whole queries in order; `finish` seals the folder.
 
     Args:
@@ -56,11 +56,11 @@ class Writer:
     def __init__(self, folder: Path, *, is_numbered: bool) -> None:
         self._folder, self._is_numbered = folder, is_numbered
         names = ("queries.txt", "starts.bin", "scores.bin", "documents.bin", *(() if is_numbered else ("bytes.bin",)))
-        self._files = {name: _File(folder / name) for name in names}
+        self._files = {name: _HashedFile(folder / name) for name in names}
         self._seen: set[str] = set()
         self._rows = self._bytes = self._ties = self._misranked = 0
 
-    def add(self, rows: Rows) -> None:
+    def add(self, rows: OrderedRows) -> None:
         """Writes some queries.
 
         Raises:
@@ -68,9 +68,9 @@ class Writer:
             TextualError: documents are kept as numbers, and one of these is none.
         """
         if len(self._seen) + len(rows.queries) != len(self._seen | set(rows.queries)):
-            raise ScatteredError
+            raise UngroupedQueriesError
         self._seen.update(rows.queries)
-        self._put_documents(rows)
+        self._write_documents(rows)
         self._files["queries.txt"].add("".join(f"{query}\n" for query in rows.queries).encode())
         self._files["starts.bin"].add((rows.starts[:-1] + self._rows).astype("<u8").tobytes())
         self._files["scores.bin"].add(rows.scores.astype("<f4").tobytes())
@@ -78,11 +78,11 @@ class Writer:
         self._ties += rows.ties
         self._misranked += rows.misranked
 
-    def _put_documents(self, rows: Rows) -> None:
+    def _write_documents(self, rows: OrderedRows) -> None:
         if self._is_numbered:
             numbers = plain_numbers(rows.documents)
             if numbers is None:
-                raise TextualError
+                raise NonNumericIdError
             self._files["documents.bin"].add(numbers.astype("<u4").tobytes())
             return
         ids = rows.documents.to_list()
@@ -98,7 +98,7 @@ class Writer:
         self._files["starts.bin"].add(np.array([self._rows], dtype="<u8").tobytes())
         if not self._is_numbered:
             self._files["bytes.bin"].add(np.array([self._bytes], dtype="<u8").tobytes())
-        contents = Contents(
+        contents = MappedRunContents(
             format=FORMAT,
             source=str(source),
             sha256=sha256,
@@ -122,11 +122,11 @@ class Writer:
 
 
 @contextlib.contextmanager
-def writer(folder: Path, *, is_numbered: bool) -> Iterator[Writer]:
+def open_writer(folder: Path, *, is_numbered: bool) -> Iterator[MappedRunWriter]:
     """A writer for `folder`, which is emptied first."""
     disk.remove_tree(folder)
     disk.make_folder(folder)
-    made = Writer(folder, is_numbered=is_numbered)
+    made = MappedRunWriter(folder, is_numbered=is_numbered)
     try:
         yield made
     finally:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from cerank.files import file_cache
 from cerank.files.line_reader import io_mistake, sha256_of
-from cerank.trec.rows import RunFile, room_of
+from cerank.trec.rows import RunFile, ingested_folder
 from cerank.trec.text_io import read_run
 
 LARGE = 64 << 20  # bytes from which a run is ingested: some 1.5 million rows
@@ -30,7 +30,7 @@ def is_large(path: Path) -> bool:
         raise io_mistake(path, error) from error
 
 
-def run_at(path: Path, cache: Path | None, told: Callable[[int, int], None] | None = None) -> RunFile:
+def open_run_file(path: Path, cache: Path | None, told: Callable[[int, int], None] | None = None) -> RunFile:
     """The run in `path`; a large one, or one that `cerank data ingest` was given, from `cache`, made there if need be.
 
     Args:
@@ -41,16 +41,16 @@ def run_at(path: Path, cache: Path | None, told: Callable[[int, int], None] | No
     Raises:
         FormatError, MissingError, UsageError: as `text_io.read_run`.
     """
-    if cache is None or not (is_large(path) or file_cache.known_sha256(path, room_of(cache))):
+    if cache is None or not (is_large(path) or file_cache.known_sha256(path, ingested_folder(cache))):
         return read_run(path)
     from cerank.trec import ingest
 
-    ranking = ingest.ingested(path, cache, told) if told else ingest.ingested(path, cache)
+    ranking = ingest.ingest_run(path, cache, told) if told else ingest.ingest_run(path, cache)
     contents = ranking.store.contents
     return RunFile(ranking=ranking, tag=contents.tag, ties=contents.ties, sha256=contents.sha256)
 
 
-def sha256_at(path: Path, cache: Path | None) -> str:
+def run_file_sha256(path: Path, cache: Path | None) -> str:
     """SHA-256 of the run's bytes; a large one is ingested on the way, for both need one reading of it.
 
     Of a run that was ingested before and has its size and time still, the hash of then is believed.
@@ -60,4 +60,4 @@ def sha256_at(path: Path, cache: Path | None) -> str:
     """
     if cache is None or not is_large(path):
         return sha256_of(path)
-    return run_at(path, cache).sha256
+    return open_run_file(path, cache).sha256

@@ -26,13 +26,13 @@ _COLUMNS = pl.Schema(
         "tag": pl.String,
     }
 )
-_KEPT = ("query", "document", "rank", "score", "tag")
+_COLUMNS_KEPT = ("query", "document", "rank", "score", "tag")
 _BLANK = (b"\t", b"\r", b"\v", b"\f")
 _BLANKS = bytes.maketrans(b"".join(_BLANK), b"    ")
 Scores = np.ndarray[tuple[int], np.dtype[np.float64]]
 
 
-def _tidied(block: bytes) -> bytes:
+def _normalize_spaces(block: bytes) -> bytes:
     """`block` with one space between columns, none around lines, and no blank lines."""
     block = block.translate(_BLANKS)
     while b"  " in block:
@@ -43,15 +43,15 @@ def _tidied(block: bytes) -> bytes:
     return block.strip(b" \n")
 
 
-def _is_tidy(block: bytes) -> bool:
+def _has_normal_spaces(block: bytes) -> bool:
     """Whether `block` is as `_tidied` would leave it, but for the last line feed."""
     spaces = np.frombuffer(block, dtype=np.uint8) <= 32
     return not (spaces[0] or bool((spaces[1:] & spaces[:-1]).any()) or any(blank in block for blank in _BLANK))
 
 
-def _fast(block: bytes) -> pl.DataFrame | None:
+def _parse_fast(block: bytes) -> pl.DataFrame | None:
     """The columns, or None where anything in the block asks for a closer look."""
-    tidy = block if block and _is_tidy(block) else _tidied(block)
+    tidy = block if block and _has_normal_spaces(block) else _normalize_spaces(block)
     if not tidy:
         return _frame([])
     try:
@@ -65,20 +65,20 @@ def _fast(block: bytes) -> pl.DataFrame | None:
     scores = found["score"].to_numpy()
     if not bool((np.abs(scores) <= LARGEST).all()):  # false for NaN as well
         return None
-    return found.select(_KEPT)
+    return found.select(_COLUMNS_KEPT)
 
 
 def _frame(rows: Iterable[tuple[str, str, str, float, str]]) -> pl.DataFrame:
-    schema: dict[str, Any] = {name: _COLUMNS[name] for name in _KEPT}
+    schema: dict[str, Any] = {name: _COLUMNS[name] for name in _COLUMNS_KEPT}
     return pl.DataFrame(list(rows), schema=schema, orient="row")
 
 
-def _slow(path: Path, block: bytes, first: int) -> pl.DataFrame:
+def _parse_slowly(path: Path, block: bytes, first: int) -> pl.DataFrame:
     rows = (run_row(line, path, number) for number, line in enumerate(block.split(b"\n"), first))
     return _frame(row for row in rows if row is not None)
 
 
-def parsed(path: Path, block: bytes, first: int) -> pl.DataFrame:
+def parse_block(path: Path, block: bytes, first: int) -> pl.DataFrame:
     """The rows of `block`, which ends at a line's end: query, document, rank (as written), score (float64), tag.
 
     Args:
@@ -90,5 +90,5 @@ def parsed(path: Path, block: bytes, first: int) -> pl.DataFrame:
         FormatError: as `text_io.read_run`, but for a document twice, which only the whole query shows.
     """
     check_columns(path, block, first)
-    found = _fast(block)
-    return _slow(path, block, first) if found is None else found
+    found = _parse_fast(block)
+    return _parse_slowly(path, block, first) if found is None else found

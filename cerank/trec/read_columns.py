@@ -14,11 +14,18 @@ import polars as pl
 
 from cerank.core.rankings import Ranking
 from cerank.errors import FormatError
-from cerank.files.line_reader import FREE, blocks, opened, reading, sha256_of
+from cerank.files.line_reader import UNCHECKED_BYTES, blocks, open_stream, sha256_of, translate_read_errors
 from cerank.text.safe_text import shown
-from cerank.trec.parse_blocks import parsed
-from cerank.trec.row_ordering import EndOfFloatsError, Rows, TwiceError, ordered, refuse_repetition, starts_of
-from cerank.trec.rows import RunFile, refuse_second
+from cerank.trec.parse_blocks import parse_block
+from cerank.trec.row_ordering import (
+    DuplicateDocumentError,
+    OrderedRows,
+    TooManyTiesError,
+    check_no_duplicates,
+    order_rows,
+    starts_of,
+)
+from cerank.trec.rows import RunFile, raise_duplicate
 
 _BLOCK = 32 << 20  # bytes parsed at once, by all cores
 _DENSE = 16  # times its size that a packed run holds before repetition is looked for; honest ones pack 3 to 10 times
@@ -37,7 +44,7 @@ class ColumnRanking(Ranking):
 
     def __init__(
         self,
-        rows: Rows,
+        rows: OrderedRows,
         places: Mapping[str, int] | None = None,
         depth: int | None = None,
         documents: list[str] | None = None,
@@ -87,12 +94,12 @@ def read_columns(path: Path) -> RunFile:
     """
     try:
         frame, tag = _read(path)
-        rows = ordered(frame)
-    except EndOfFloatsError as error:
+        rows = order_rows(frame)
+    except TooManyTiesError as error:
         what = f"scores of query '{shown(error.query, 80)}' tie at the end of float32"
         raise FormatError(what, where=str(path)) from None
-    except TwiceError as error:
-        _refuse_twice(path, error.query)
+    except DuplicateDocumentError as error:
+        _raise_duplicate(path, error.query)
     del frame  # before every id becomes a text of Python's
     return RunFile(ranking=ColumnRanking(rows), tag=tag, ties=rows.ties, sha256=sha256_of(path))
 
@@ -104,30 +111,30 @@ def _read(path: Path) -> tuple[pl.DataFrame, str]:
         TwiceError: a packed file repeats rows so often that they would fill memory.
     """
     frames: list[pl.DataFrame] = []
-    tag, content, looked_at = "", 0, max(FREE, _DENSE * _size(path))
-    with reading(path), contextlib.closing(opened(path)) as file:
+    tag, content, looked_at = "", 0, max(UNCHECKED_BYTES, _DENSE * _size(path))
+    with translate_read_errors(path), contextlib.closing(open_stream(path)) as file:
         for first, block in blocks(path, file, _BLOCK):
-            frame = parsed(path, block, first)
+            frame = parse_block(path, block, first)
             tag = tag or (str(frame["tag"][0]) if len(frame) else "")
             frames.append(frame.select(_KEPT))
             content += len(block)
             if content > looked_at:
                 looked_at = 2 * content
-                refuse_repetition(pl.concat(frames))
-    return _together(pl.concat(frames or [parsed(path, b"", 1).select(_KEPT)])), tag
+                check_no_duplicates(pl.concat(frames))
+    return _group_by_query(pl.concat(frames or [parse_block(path, b"", 1).select(_KEPT)])), tag
 
 
 def _size(path: Path) -> int:
-    with reading(path):
+    with translate_read_errors(path):
         return path.stat().st_size
 
 
-def _refuse_twice(path: Path, query: str) -> NoReturn:
-    refuse_second(path, query)
+def _raise_duplicate(path: Path, query: str) -> NoReturn:
+    raise_duplicate(path, query)
     raise FormatError(f"a document stands twice for query '{shown(query, 80)}'", where=str(path))
 
 
-def _together(frame: pl.DataFrame) -> pl.DataFrame:
+def _group_by_query(frame: pl.DataFrame) -> pl.DataFrame:
     """The rows with those of each query together, queries in order of appearance and rows as they were."""
     starts = starts_of(frame["query"])
     if frame["query"].gather(starts[:-1]).is_unique().all():

@@ -10,7 +10,7 @@ import msgspec
 
 from cerank.core.rankings import Ranking
 from cerank.errors import FormatError
-from cerank.files.line_reader import at, blocks, opened, reading
+from cerank.files.line_reader import at, blocks, open_stream, translate_read_errors
 from cerank.text.safe_text import counted, shown
 
 LARGEST = 3.4028234663852886e38  # float32; trec_eval keeps scores as C floats
@@ -53,7 +53,7 @@ def run_row(row: bytes, path: Path, line: int) -> tuple[str, str, str, float, st
     return query.decode(), document.decode(), rank.decode(), score_of(score, path, line), tag.decode()
 
 
-def refuse_second(path: Path, query: str) -> None:
+def raise_duplicate(path: Path, query: str) -> None:
     """Names the line where a query has a document again; a second pass, so that a good file keeps no line numbers.
 
     Raises:
@@ -61,7 +61,7 @@ def refuse_second(path: Path, query: str) -> None:
     """
     seen: dict[bytes, int] = {}
     key = query.encode()
-    with reading(path), contextlib.closing(opened(path)) as file:
+    with translate_read_errors(path), contextlib.closing(open_stream(path)) as file:
         for first, block in blocks(path, file):
             for number, line in enumerate(block.split(b"\n") if key in block else (), first):
                 parts = line.split()
@@ -70,6 +70,6 @@ def refuse_second(path: Path, query: str) -> None:
                     raise FormatError(f"{pair}, first on line {seen[parts[2]]}", where=at(path, number))
 
 
-def room_of(cache: Path) -> Path:
+def ingested_folder(cache: Path) -> Path:
     """The folder of ingested runs."""
     return cache / "rankings"

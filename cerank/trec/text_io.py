@@ -18,7 +18,7 @@ from cerank.core.rankings import Ranking, strictly_decreasing
 from cerank.errors import FormatError
 from cerank.files.line_reader import at, checked_id, line_blocks, sha256_of
 from cerank.text.safe_text import counted, shown
-from cerank.trec.rows import LARGEST, RUN_HINT, RunFile, refuse_second, score_of
+from cerank.trec.rows import LARGEST, RUN_HINT, RunFile, raise_duplicate, score_of
 
 COLUMNS = 8 << 20  # bytes from which a run is read by columns: some 200,000 rows, 0.2 s line by line
 COLUMNS_PACKED = 1 << 20  # likewise, where it is packed
@@ -27,7 +27,7 @@ _GRADE_NAMES = {b"score", b"relevance", b"rel", b"label", b"grade"}  # third col
 _QRELS_HINT = "qrels have 4: query 0 document grade; or 3 under the header query-id corpus-id score"
 
 
-class _Rows:
+class _QueryRows:
     """The documents and float32 scores of one query, in file order; 12 bytes a row beside the ids themselves."""
 
     __slots__ = ("ids", "looked_at", "scores")
@@ -38,10 +38,10 @@ class _Rows:
         self.scores = array("f")
 
 
-def _gathered(path: Path) -> tuple[dict[bytes, _Rows], str]:
+def _gather_rows(path: Path) -> tuple[dict[bytes, _QueryRows], str]:
     """The rows of each query, queries in order of appearance, and the first row's tag."""
-    queries: dict[bytes, _Rows] = {}
-    tag, query, rows = "", b"", _Rows()
+    queries: dict[bytes, _QueryRows] = {}
+    tag, query, rows = "", b"", _QueryRows()
     for first, lines in line_blocks(path, columns=True):
         for number, line in enumerate(lines, first):
             parts = line.split()
@@ -51,18 +51,18 @@ def _gathered(path: Path) -> tuple[dict[bytes, _Rows], str]:
                 raise FormatError(counted(len(parts), "column"), where=at(path, number), hint=RUN_HINT)
             if parts[0] != query:
                 query = parts[0]
-                rows = queries.setdefault(query, _Rows())
+                rows = queries.setdefault(query, _QueryRows())
                 tag = tag or parts[5].decode()
             rows.ids.append(parts[2].decode())
             if len(rows.ids) == rows.looked_at:  # or rows that say one thing for ever would fill memory first
                 rows.looked_at *= 2
                 if len(set(rows.ids)) != len(rows.ids):
-                    refuse_second(path, query.decode())
+                    raise_duplicate(path, query.decode())
             rows.scores.append(score_of(parts[4], path, number))
     return queries, tag
 
 
-def _in_order(rows: _Rows) -> tuple[Sequence[str], list[float], int]:
+def _order_rows(rows: _QueryRows) -> tuple[Sequence[str], list[float], int]:
     """Ids and strictly decreasing scores in trec_eval's order, and the number of tied entries."""
     ids, scores = rows.ids, rows.scores.tolist()
     if all(left > right for left, right in itertools.pairwise(scores)):
@@ -75,7 +75,7 @@ def _in_order(rows: _Rows) -> tuple[Sequence[str], list[float], int]:
     return [document for _, document in pairs], strictly_decreasing(scores) if ties else scores, ties
 
 
-def _ranked(queries: dict[bytes, _Rows], source: Path | str) -> tuple[Ranking, int]:
+def _rank_queries(queries: dict[bytes, _QueryRows], source: Path | str) -> tuple[Ranking, int]:
     """The ranking and its number of ties; empties `queries`, so that a big run never stands in memory twice."""
     documents: dict[str, Sequence[str]] = {}
     scores: dict[str, Sequence[float]] = {}
@@ -85,9 +85,9 @@ def _ranked(queries: dict[bytes, _Rows], source: Path | str) -> tuple[Ranking, i
         query = shown(key.decode(), 80)
         if len(set(rows.ids)) != len(rows.ids):
             if isinstance(source, Path):
-                refuse_second(source, key.decode())
+                raise_duplicate(source, key.decode())
             raise FormatError(f"a document stands twice for query '{query}'", where=str(source))
-        ids, values, tied = _in_order(rows)
+        ids, values, tied = _order_rows(rows)
         if not math.isfinite(values[-1]):
             raise FormatError(f"scores of query '{query}' tie at the end of float32", where=str(source))
         documents[key.decode()], scores[key.decode()] = tuple(ids), tuple(values)
@@ -95,7 +95,7 @@ def _ranked(queries: dict[bytes, _Rows], source: Path | str) -> tuple[Ranking, i
     return Ranking(documents, scores), ties
 
 
-def _pays(path: Path) -> bool:
+def _is_worth_columns(path: Path) -> bool:
     """Whether reading by columns is faster by more than polars takes to be imported; a missing file is not large."""
     try:
         size = path.stat().st_size
@@ -116,12 +116,12 @@ def read_run(path: Path) -> RunFile:
             for a query; byte order mark, NUL, bad UTF-8 or gzip.
         MissingError, UsageError: the file is not there, or cannot be read.
     """
-    if _pays(path):
+    if _is_worth_columns(path):
         from cerank.trec.read_columns import read_columns
 
         return read_columns(path)
-    queries, tag = _gathered(path)
-    ranking, ties = _ranked(queries, path)
+    queries, tag = _gather_rows(path)
+    ranking, ties = _rank_queries(queries, path)
     return RunFile(ranking=ranking, tag=tag, ties=ties, sha256=sha256_of(path))
 
 
@@ -131,16 +131,16 @@ def run_of(rows: Iterable[tuple[str, str, float]], tag: str, where: str) -> RunF
     Raises:
         FormatError: a score beyond float32, an id with white space, or a document twice for a query; `where` names it.
     """
-    queries: dict[bytes, _Rows] = {}
+    queries: dict[bytes, _QueryRows] = {}
     for query, document, score in rows:
         if not -LARGEST <= score <= LARGEST:
             raise FormatError(f"score {score} is not a finite number within float32", where=where)
         key = checked_id(query, "query", where).encode()
         if key not in queries:
-            queries[key] = _Rows()
+            queries[key] = _QueryRows()
         queries[key].ids.append(checked_id(document, "document", where))
         queries[key].scores.append(score)
-    ranking, ties = _ranked(queries, where)
+    ranking, ties = _rank_queries(queries, where)
     return RunFile(ranking=ranking, tag=tag, ties=ties)
 
 
@@ -184,7 +184,7 @@ def read_qrels(path: Path) -> dict[str, dict[str, int]]:
     return qrels
 
 
-class _Packer:
+class _GzipWriter:
     """Gzip without a clock in it, so that equal content gives equal bytes; takes lines as they come."""
 
     def __init__(self) -> None:
@@ -209,7 +209,7 @@ def write_run(ranking: Ranking, tag: str) -> bytes:
         FormatError: a query, document or tag that is empty or holds white space; scores that tie as float32.
     """
     checked_id(tag, "tag", "the run to write")
-    packer = _Packer()
+    packer = _GzipWriter()
     for query, documents in ranking.items():
         checked_id(query, "query", "the run to write")
         rows = enumerate(zip(documents, ranking.scores(query), strict=True), 1)
@@ -226,7 +226,7 @@ def write_qrels(qrels: Mapping[str, Mapping[str, int]]) -> bytes:
     Raises:
         FormatError: a query or document id that is empty or holds white space.
     """
-    packer = _Packer()
+    packer = _GzipWriter()
     for query, row in qrels.items():
         checked_id(query, "query", "the qrels to write")
         packer.add(

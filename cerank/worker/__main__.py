@@ -20,15 +20,15 @@ from cerank.errors import CerankError, ExitCode, HeldError, RunFailedError
 from cerank.files import disk, journal, json_records, manifests
 from cerank.files.disk import DamagedError
 from cerank.files.lease import Lease
-from cerank.files.source_hash import COMPUTATION, COMPUTING, code_sha256
+from cerank.files.source_hash import COMPUTATION, COMPUTING_PACKAGES, code_sha256
 from cerank.recipes.plan import Plan
 from cerank.runs import checksums, run_store
 from cerank.runs.layout import ReadingRow, RunFolder
 from cerank.runs.records import Attempt, Done, Failure
 from cerank.text.safe_text import redacted
 from cerank.worker import captured_output, device_claim, repair
-from cerank.worker.heartbeat import Beat
-from cerank.worker.run_log import Notes
+from cerank.worker.heartbeat import Heartbeat
+from cerank.worker.run_log import RunLog
 from cerank.worker.stop_request import StopFlag
 
 _PACKAGES = (
@@ -52,7 +52,7 @@ def now() -> datetime:
 def versions() -> dict[str, str]:
     """What the numbers may depend on: Python, cerank, how it computes, and the packages it computes with."""
     found = {"python": platform.python_version(), "cerank": cerank.__version__}
-    found[COMPUTATION] = code_sha256(*COMPUTING)[:12]
+    found[COMPUTATION] = code_sha256(*COMPUTING_PACKAGES)[:12]
     for name in _PACKAGES:
         with contextlib.suppress(PackageNotFoundError):
             found[name] = version(name)
@@ -76,7 +76,7 @@ def main() -> int:
     folder = RunFolder(Path(sys.argv[1]).resolve())
     stop = StopFlag(folder.stop)
     stop.install()  # before anything slow, so that an early signal is heard
-    with captured_output.guarded():
+    with captured_output.redact_output():
         return _ended(folder, stop)
 
 
@@ -115,18 +115,18 @@ def _fault_told(folder: RunFolder) -> Iterator[None]:
 
 def _attempt(folder: RunFolder, stop: StopFlag) -> ExitCode:
     plan = run_store.load_plan(folder)
-    mended = repair.mend(folder)
+    mended = repair.repair_run(folder)
     if folder.done.exists():
         _log("the run is finished already")
         return ExitCode.OK
-    repair.tidy(folder, plan)
+    repair.remove_leftovers(folder, plan)
     run_store.clear_failure(folder)
     number = max(folder.attempt_numbers(), default=0) + 1
-    notes = Notes(folder, number, now)
+    notes = RunLog(folder, number, now)
     notes.event("started", f"attempt {number} by pid {os.getpid()} on {socket.gethostname()}")
     for problem in mended:
         notes.event("rejected", problem)
-    beat = Beat(folder.progress, number, now, also=notes.sync_if_due)
+    beat = Heartbeat(folder.progress, number, now, also=notes.sync_if_due)
     beat.start()
     ended = ExitCode.FAILED
     try:
@@ -138,7 +138,9 @@ def _attempt(folder: RunFolder, stop: StopFlag) -> ExitCode:
     return ended
 
 
-def _carried_out(plan: Plan, folder: RunFolder, number: int, *, notes: Notes, beat: Beat, stop: StopFlag) -> ExitCode:
+def _carried_out(
+    plan: Plan, folder: RunFolder, number: int, *, notes: RunLog, beat: Heartbeat, stop: StopFlag
+) -> ExitCode:
     from cerank.kernels import determinism
     from cerank.training.trainer import PausedError
     from cerank.worker.pipeline import carry_out
@@ -168,7 +170,7 @@ def _carried_out(plan: Plan, folder: RunFolder, number: int, *, notes: Notes, be
         notes.event("waits for a device", why)
 
     try:
-        with device_claim.held(plan, folder, wait, heed):
+        with device_claim.hold_device(plan, folder, wait, heed):
             carry_out(plan, folder, notes=notes, beat=beat, stop=stop)
     except PausedError as pause:
         where = f" after step {pause.step}" if pause.step else ""
@@ -182,18 +184,18 @@ def _carried_out(plan: Plan, folder: RunFolder, number: int, *, notes: Notes, be
         "finished", f"attempt {number}; {notes.replayed} steps replayed, {notes.mismatches} of them differently"
     )
     notes.sync()
-    checksums.mark(folder, repair.gaps(folder, plan), json_records.timestamp(now()))
+    checksums.record_damage(folder, repair.find_missing_metrics(folder, plan), json_records.timestamp(now()))
     lists = sorted(folder.path.glob(f"stages/*/final/{manifests.MANIFEST}"))
-    checksums.seal(folder, [folder.readings, folder.events, *lists])
+    checksums.record(folder, [folder.readings, folder.events, *lists])
     done = Done(
-        time=json_records.timestamp(now()), attempt=number, seconds=seconds, seals=disk.sha256_file(folder.seals)
+        time=json_records.timestamp(now()), attempt=number, seconds=seconds, seals=disk.sha256_file(folder.checksums)
     )
     json_records.save(folder.done, done)
     _log("finished")
     return ExitCode.OK
 
 
-def _note_changes(folder: RunFolder, attempt: Attempt, notes: Notes) -> None:
+def _note_changes(folder: RunFolder, attempt: Attempt, notes: RunLog) -> None:
     """An event where this attempt runs on something else than the one before: bits may differ from here on."""
     earlier = [number for number in folder.attempt_numbers() if number < attempt.number]
     if not earlier:
@@ -208,7 +210,7 @@ def _note_changes(folder: RunFolder, attempt: Attempt, notes: Notes) -> None:
 
 
 @contextlib.contextmanager
-def _failure_recorded(folder: RunFolder, number: int, notes: Notes) -> Iterator[None]:
+def _failure_recorded(folder: RunFolder, number: int, notes: RunLog) -> Iterator[None]:
     """Turns an error into failure.json; the traceback of a fault of the program goes to the log."""
     try:
         yield
@@ -227,7 +229,7 @@ def _crash(error: Exception) -> Failure:
     return Failure(kind="crash", what=what, hint=hint, traceback="log.txt")
 
 
-def _record_failure(folder: RunFolder, number: int, notes: Notes, failure: Failure) -> None:
+def _record_failure(folder: RunFolder, number: int, notes: RunLog, failure: Failure) -> None:
     _log(f"failed: {failure.where + ': ' if failure.where else ''}{failure.what}")
     with contextlib.suppress(CerankError):  # on a full disk the log is all that is left
         notes.event("failed", failure.what)

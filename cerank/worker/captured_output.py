@@ -21,10 +21,10 @@ from cerank.text.safe_text import redacted
 _LONGEST = 1 << 14  # characters without a blank that are held back; longer than a token
 
 
-class _Bytes(io.RawIOBase):
+class _RedactingBuffer(io.RawIOBase):
     """`sys.stdout.buffer` of a guarded stream."""
 
-    def __init__(self, guard: Guard) -> None:
+    def __init__(self, guard: RedactingStream) -> None:
         self._guard = guard
         self._decoder = codecs.getincrementaldecoder("utf-8")("backslashreplace")  # a character may come in two parts
 
@@ -40,7 +40,7 @@ class _Bytes(io.RawIOBase):
         self._guard.flush()
 
 
-class Guard(io.TextIOBase):
+class RedactingStream(io.TextIOBase):
     """Stands for a stream of this process.
 
     Args:
@@ -51,7 +51,7 @@ class Guard(io.TextIOBase):
         self._stream = stream
         self._waiting = ""
         self._lock = threading.RLock()
-        self.buffer = _Bytes(self)
+        self.buffer = _RedactingBuffer(self)
 
     @property
     def encoding(self) -> str:  # type: ignore[override]  # typeshed has a plain attribute
@@ -77,22 +77,22 @@ class Guard(io.TextIOBase):
         """Takes text; whole lines go on at once."""
         with self._lock:
             self._waiting += text
-            self._pass_on(max(map(self._waiting.rfind, "\n\r")) + 1)
+            self._write_first(max(map(self._waiting.rfind, "\n\r")) + 1)
             if len(self._waiting) > _LONGEST:
-                self._pass_on(len(self._waiting))
+                self._write_first(len(self._waiting))
         return len(text)
 
     def flush(self) -> None:
         """Passes on all but a last word that may go on."""
         with self._lock:
-            self._pass_on(max(map(self._waiting.rfind, " \t\n\r")) + 1)
+            self._write_first(max(map(self._waiting.rfind, " \t\n\r")) + 1)
 
-    def end(self) -> None:
+    def flush_all(self) -> None:
         """Passes on all."""
         with self._lock:
-            self._pass_on(len(self._waiting))
+            self._write_first(len(self._waiting))
 
-    def _pass_on(self, size: int) -> None:
+    def _write_first(self, size: int) -> None:
         ready, self._waiting = self._waiting[:size], self._waiting[size:]
         if ready:
             with contextlib.suppress(OSError):  # a full disk: the log is advice
@@ -102,25 +102,25 @@ class Guard(io.TextIOBase):
 
 
 @contextlib.contextmanager
-def guarded() -> Iterator[None]:
+def redact_output() -> Iterator[None]:
     """Within it all that is printed has its tokens taken out."""
     real = (sys.stdout, sys.stderr)
-    guards = [Guard(stream) for stream in real if stream is not None]  # a closed stream is None
+    guards = [RedactingStream(stream) for stream in real if stream is not None]  # a closed stream is None
     by_stream = {id(guard._stream): guard for guard in guards}
     sys.stdout, sys.stderr = (by_stream.get(id(stream), stream) for stream in real)
     pairs = [(guard._stream, guard) for guard in guards]
     for old, new in pairs:
-        _point_logging(old, new)
+        _redirect_logging(old, new)
     try:
         yield
     finally:
         for old, new in pairs:
-            new.end()
-            _point_logging(new, old)
+            new.flush_all()
+            _redirect_logging(new, old)
         sys.stdout, sys.stderr = real
 
 
-def _point_logging(before: TextIO | Guard, after: TextIO | Guard) -> None:
+def _redirect_logging(before: TextIO | RedactingStream, after: TextIO | RedactingStream) -> None:
     """Loggers that were made before keep the stream they found."""
     logging = sys.modules.get("logging")  # not imported for this: where nobody has, there is no logger
     if logging is None:

@@ -20,7 +20,9 @@ _LOOK_EVERY = 0.5  # seconds
 
 
 @contextlib.contextmanager
-def held(plan: Plan, folder: RunFolder, tell: Callable[[str], None], pause: Callable[[], None]) -> Iterator[None]:
+def hold_device(
+    plan: Plan, folder: RunFolder, tell: Callable[[str], None], pause: Callable[[], None]
+) -> Iterator[None]:
     """Within it the plan's device is the run's, as far as devices are shared out here.
 
     Args:
@@ -31,9 +33,9 @@ def held(plan: Plan, folder: RunFolder, tell: Callable[[str], None], pause: Call
     """
     key = os.environ.get(device_locks.DEVICE) or plan.device
     found = device_locks.take(key, folder.lab, folder.name)
-    if isinstance(found, Holder) and _waits(plan, folder, found):
+    if isinstance(found, Holder) and _must_wait(plan, folder, found):
         tell(f"{plan.device} is used by {found}")
-        while isinstance(found, Holder) and _waits(plan, folder, found):
+        while isinstance(found, Holder) and _must_wait(plan, folder, found):
             pause()
             time.sleep(_LOOK_EVERY)
             found = device_locks.take(key, folder.lab, folder.name)
@@ -44,5 +46,5 @@ def held(plan: Plan, folder: RunFolder, tell: Callable[[str], None], pause: Call
             found.release()
 
 
-def _waits(plan: Plan, folder: RunFolder, other: Holder) -> bool:
+def _must_wait(plan: Plan, folder: RunFolder, other: Holder) -> bool:
     return plan.device != "cpu" and not other.is_of(folder.lab)

@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from cerank.bench.text_samples import Sample, of_dataset
-from cerank.core.progress import Course, Part
+from cerank.core.progress import ProgressEstimator, ProgressPart
 from cerank.datasets.dataset import Dataset
 from cerank.errors import CerankError
 from cerank.files import json_records
@@ -22,43 +22,45 @@ from cerank.machine import measured_speed
 from cerank.machine.measured_speed import Pace
 from cerank.models.bases import locate
 from cerank.planning import inputs
-from cerank.planning.workload import Work, counted, expected, in_words
+from cerank.planning.workload import WorkItem, count_work, estimate_minutes, format_minutes
 from cerank.recipes.plan import Plan
 from cerank.recipes.schema import Stage
 from cerank.runs.layout import RunFolder
-from cerank.worker.heartbeat import Beat
+from cerank.worker.heartbeat import Heartbeat
 from cerank.worker.run_inputs import EMBEDDING_LENGTH
-from cerank.worker.run_log import Notes
+from cerank.worker.run_log import RunLog
 
 _SCORED = 48  # pairs that scoring is timed with; so many that batches are full
 
 
-def announce(plan: Plan, folder: RunFolder, datasets: Mapping[str, Dataset], *, notes: Notes, beat: Beat) -> None:
+def announce_estimate(
+    plan: Plan, folder: RunFolder, datasets: Mapping[str, Dataset], *, notes: RunLog, beat: Heartbeat
+) -> None:
     """Measures, writes the event "estimated", and has the progress tell of the whole run from here on."""
     try:
-        found = measured(plan, datasets)
+        found = measure_speeds(plan, datasets)
     except (CerankError, RuntimeError, ValueError, OSError) as error:
         notes.event("not estimated", f"how long the run takes: {error}")
         return
-    work = timed(plan, datasets, found)
-    course = Course(list(_parts(work)), time.monotonic())
+    work = estimate_work(plan, datasets, found)
+    course = ProgressEstimator(list(_parts(work)), time.monotonic())
     for index, name in enumerate(plan.recipe.chain):
         if folder.final(index, name).is_dir():
-            course.skip(f"train {name}", f"validate {name}", f"teacher {name}")
+            course.mark_done(f"train {name}", f"validate {name}", f"teacher {name}")
         for test in plan.recipe.data.test:
             if all(folder.measures(name, test, first).exists() for first in plan.recipe.data.first_stages):
-                course.skip(f"re-rank {name} on {test}")
-    beat.follow(course)
+                course.mark_done(f"re-rank {name} on {test}")
+    beat.estimate_with(course)
     one = next(iter(found.values()))
-    parts = ", ".join(f"{part.part} {in_words(part.minutes)}" for part in work if part.minutes)
+    parts = ", ".join(f"{part.part} {format_minutes(part.minutes)}" for part in work if part.minutes)
     notes.event(
         "estimated",
-        f"about {in_words(course.left / 60)} from here on; {parts}; measured now: {one.train:.0f} pairs/s learnt from, "
+        f"about {format_minutes(course.left / 60)} from here on; {parts}; measured now: {one.train:.0f} pairs/s trained, "
         f"{one.score:.0f} scored, in {one.precision} with {plan.threads} threads",
     )
 
 
-def measured(plan: Plan, datasets: Mapping[str, Dataset]) -> dict[str, Pace]:
+def measure_speeds(plan: Plan, datasets: Mapping[str, Dataset]) -> dict[str, Pace]:
     """Stage -> how fast it is here; stages of the same settings are measured once. Kept in the cache."""
     from cerank.bench import stage_speed
 
@@ -77,7 +79,9 @@ def measured(plan: Plan, datasets: Mapping[str, Dataset]) -> dict[str, Pace]:
             learnt = _sample(plan, datasets[train], first, max(size, 40), max(stage.window[1], stage.group_size))
             test = recipe.data.test[0]
             scored = _sample(plan, datasets[test], recipe.data.first_stages[0], _SCORED, recipe.data.depth)
-            found = _alike(plan, stage, known) or stage_speed.measured(files, stage, learnt, scored, plan.device)
+            found = _measured_alike(plan, stage, known) or stage_speed.measured(
+                files, stage, learnt, scored, plan.device
+            )
             if stage.source == "teacher" and stage.teacher == inputs.EMBEDDING:
                 teacher = locate(inputs.EMBEDDING_BASE, fetch=False)
                 rate = stage_speed.embedding(teacher, learnt, EMBEDDING_LENGTH, plan.device)
@@ -89,7 +93,7 @@ def measured(plan: Plan, datasets: Mapping[str, Dataset]) -> dict[str, Pace]:
     return out
 
 
-def _alike(plan: Plan, stage: Stage, known: Mapping[str, Pace]) -> Pace | None:
+def _measured_alike(plan: Plan, stage: Stage, known: Mapping[str, Pace]) -> Pace | None:
     """What was measured just now with the same settings but for the teacher, which a step costs nothing."""
     labels = measured_speed.key_of(plan, msgspec.structs.replace(stage, source="labels"))
     return known.get(labels)
@@ -99,16 +103,16 @@ def _sample(plan: Plan, dataset: Dataset, first: str, pairs: int, depth: int) ->
     return of_dataset(dataset, first, pairs=pairs, depth=depth, cache=Path(plan.cache))
 
 
-def timed(plan: Plan, datasets: Mapping[str, Dataset], found: Mapping[str, Pace]) -> tuple[Work, ...]:
+def estimate_work(plan: Plan, datasets: Mapping[str, Dataset], found: Mapping[str, Pace]) -> tuple[WorkItem, ...]:
     """The plan's work with the minutes of each part."""
     queries = {name: len(dataset.queries) for name, dataset in datasets.items()}
     texts = inputs.texts_to_embed(plan.recipe, datasets, Path(plan.cache))
-    return expected(counted(plan.recipe, queries), found, texts)
+    return estimate_minutes(count_work(plan.recipe, queries), found, texts)
 
 
-def _parts(work: tuple[Work, ...]) -> list[Part]:
+def _parts(work: tuple[WorkItem, ...]) -> list[ProgressPart]:
     """The parts as the progress names them, in the order in which they come; validations go along with training."""
-    out: list[Part] = []
+    out: list[ProgressPart] = []
     for part in work:
         verb, _, rest = part.part.partition(" ")
         order, detail = len(out), part.stage
@@ -118,7 +122,7 @@ def _parts(work: tuple[Work, ...]) -> list[Part]:
         elif verb == "re-rank":
             detail = f"{part.stage} on {rest.removesuffix(f' by {part.stage}')}"
         times = part.units if verb == "validate" else 1
-        out.append(Part(verb, detail, order, kind, 60 * (part.minutes or 0.0), times))
+        out.append(ProgressPart(verb, detail, order, kind, 60 * (part.minutes or 0.0), times))
     return out
 
 
@@ -128,7 +132,7 @@ def main() -> int:
 
     plan = msgspec.json.decode(sys.stdin.buffer.read(), type=Plan)
     determinism.prepare(plan.device, plan.threads)
-    measured(plan, inputs.opened(plan.recipe, Path(plan.cache)))
+    measure_speeds(plan, inputs.open_datasets(plan.recipe, Path(plan.cache)))
     return 0
 
 

@@ -11,14 +11,14 @@ from pathlib import Path
 import msgspec
 
 from cerank.core.metrics import Progress
-from cerank.core.progress import Course
+from cerank.core.progress import ProgressEstimator
 from cerank.errors import RunFailedError
 from cerank.files import json_records
 
-EVERY = 2.0  # seconds
+INTERVAL = 2.0  # seconds
 
 
-class Beat:
+class Heartbeat:
     """Writes the newest `Progress` until it is stopped.
 
     Args:
@@ -34,7 +34,7 @@ class Beat:
         self._path, self._attempt, self._now, self._also = path, attempt, now, also
         self._progress = Progress(phase="start", attempt=attempt)
         self._began, self._before, self._pairs = time.monotonic(), 0, 0
-        self._course: Course | None = None
+        self._course: ProgressEstimator | None = None
         self._lock = threading.Lock()  # work is told of by several threads, and looked at by another
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="beat", daemon=True)
@@ -57,7 +57,7 @@ class Beat:
             with self._lock:
                 self._course.enter(phase, detail, total, done, self._began)
 
-    def follow(self, course: Course) -> None:
+    def estimate_with(self, course: ProgressEstimator) -> None:
         """From here on the progress tells of the whole run, too."""
         self._course = course
 
@@ -83,18 +83,18 @@ class Beat:
     def _run(self) -> None:
         over = False
         while not over:
-            over = self._over.wait(EVERY)
+            over = self._over.wait(INTERVAL)
             try:
                 self._also()
-                json_records.save(self._path, self._stamped())
+                json_records.save(self._path, self._current())
             except RunFailedError:
                 # advice only: a full disk or a folder that is gone will meet the worker itself, which says so
                 continue
 
-    def _stamped(self) -> Progress:
+    def _current(self) -> Progress:
         found = msgspec.structs.replace(self._progress, time=json_records.timestamp(self._now()))
         if self._course is None:
             return found
         with self._lock:
-            share, left = self._course.look(time.monotonic())
+            share, left = self._course.estimate(time.monotonic())
         return msgspec.structs.replace(found, run_share=share, run_seconds_left=left)

@@ -13,15 +13,15 @@ from cerank.runs import checksums
 from cerank.runs.layout import RunFolder
 from cerank.training.trainer import PausedError
 from cerank.worker import estimate_duration, precisions, stage_reuse
-from cerank.worker.heartbeat import Beat
-from cerank.worker.run_inputs import Sources
-from cerank.worker.run_log import Notes
-from cerank.worker.stage_evaluation import Evaluation
+from cerank.worker.heartbeat import Heartbeat
+from cerank.worker.run_inputs import RunInputs
+from cerank.worker.run_log import RunLog
+from cerank.worker.stage_evaluation import StageEvaluation
 from cerank.worker.stop_request import StopFlag
-from cerank.worker.train_stage import Desk, StageWork
+from cerank.worker.train_stage import RunContext, StageWork
 
 
-def carry_out(plan: Plan, folder: RunFolder, *, notes: Notes, beat: Beat, stop: StopFlag) -> None:
+def carry_out(plan: Plan, folder: RunFolder, *, notes: RunLog, beat: Heartbeat, stop: StopFlag) -> None:
     """Does all of the run that is not done yet; the caller holds the lease.
 
     Raises:
@@ -34,28 +34,28 @@ def carry_out(plan: Plan, folder: RunFolder, *, notes: Notes, beat: Beat, stop: 
             raise PausedError(0)
 
     beat.enter("inputs", "", total=len(plan.inputs))
-    sources = Sources(plan, folder, notes, beat)
+    sources = RunInputs(plan, folder, notes, beat)
     if not folder.overlaps.exists():
-        shared = query_overlaps.Shared(query_overlaps.overlaps(plan.recipe, sources.datasets))
+        shared = query_overlaps.SharedQueries(query_overlaps.overlaps(plan.recipe, sources.datasets))
         for overlap in shared.overlaps:
             notes.event("queries shared", str(overlap))
         checksums.save(folder, folder.overlaps, shared)
-    for use in inputs.uses(plan.recipe):
+    for use in inputs.first_stage_uses(plan.recipe):
         pause()
         beat.enter("candidates", f"{use.first_stage} on {use.dataset}", total=1)
         sources.candidates(use.dataset, use.first_stage)
-    chosen = precisions.chosen(plan, folder, notes)
+    chosen = precisions.choose_precisions(plan, folder, notes)
     pause()
     beat.enter("estimate", "", total=1)
-    estimate_duration.announce(plan, folder, sources.datasets, notes=notes, beat=beat)
-    evaluation = Evaluation(plan, folder, sources, notes, beat)
+    estimate_duration.announce_estimate(plan, folder, sources.datasets, notes=notes, beat=beat)
+    evaluation = StageEvaluation(plan, folder, sources, notes, beat)
     evaluation.prepare()
-    desk = Desk(plan, folder, sources, notes, beat, stop, chosen)
+    context = RunContext(plan, folder, sources, notes, beat, stop, chosen)
     for index, name in enumerate(plan.recipe.chain):
-        work = StageWork(desk, index)
-        if not work.is_finished() and not stage_reuse.adopted(desk, index):
+        work = StageWork(context, index)
+        if not work.is_finished() and not stage_reuse.reuse_stage(context, index):
             work.train()
-        stage_reuse.adopt_rankings(desk, index)
+        stage_reuse.reuse_rankings(context, index)
 
         def scorer(final: object = work.final, kind: str = chosen[name]) -> Scorer:
             return Scorer.load(str(final), plan.device, kind)

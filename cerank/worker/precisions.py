@@ -14,10 +14,10 @@ from cerank.recipes.plan import Plan
 from cerank.runs import checksums
 from cerank.runs.layout import RunFolder
 from cerank.runs.records import Precisions
-from cerank.worker.run_log import Notes
+from cerank.worker.run_log import RunLog
 
 
-def chosen(plan: Plan, folder: RunFolder, notes: Notes) -> dict[str, str]:
+def choose_precisions(plan: Plan, folder: RunFolder, notes: RunLog) -> dict[str, str]:
     """Stage -> "fp32" or "bf16"."""
     asked = {name: stage.precision for name, stage in plan.recipe.chained()}
     if "auto" not in asked.values():

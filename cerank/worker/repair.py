@@ -21,10 +21,10 @@ from cerank.files import disk, journal, json_records, manifests
 from cerank.files.disk import DamagedError
 from cerank.recipes.plan import Plan
 from cerank.runs import checksums, run_store
-from cerank.runs.checksums import Seal
+from cerank.runs.checksums import FileChecksum
 from cerank.runs.layout import ReadingRow, RunFolder
-from cerank.runs.records import Adopted, Attempt, Done, Failure
-from cerank.runs.user_labels import Notes
+from cerank.runs.records import Attempt, Done, Failure, ReusedStage
+from cerank.runs.user_labels import UserLabels
 
 
 class Problem(msgspec.Struct, frozen=True):
@@ -37,13 +37,17 @@ class Problem(msgspec.Struct, frozen=True):
         return f"{self.path}: {self.what}"
 
 
-_JOURNALS: dict[str, type[Any] | UnionType] = {"readings.jsonl": ReadingRow, "events.jsonl": Event, "seals.jsonl": Seal}
+_JOURNALS: dict[str, type[Any] | UnionType] = {
+    "readings.jsonl": ReadingRow,
+    "events.jsonl": Event,
+    "seals.jsonl": FileChecksum,
+}
 
 
-_UNSEALED = "the file has no seal, so nobody knows whether it is what was written"
+_WITHOUT_CHECKSUM = "the file has no seal, so nobody knows whether it is what was written"
 
 
-def problems(folder: RunFolder, *, wants_seals: bool = False) -> list[Problem]:
+def find_problems(folder: RunFolder, *, wants_seals: bool = False) -> list[Problem]:
     """All that is damaged, by looking at every byte that has a hash or a check; the order of the files' worth.
 
     Args:
@@ -75,8 +79,13 @@ def _records(folder: RunFolder) -> Iterator[Problem]:
     kinds: list[tuple[Path, type[msgspec.Struct]]] = [
         (path, Attempt) for path in sorted(folder.attempts.glob("*.json"))
     ]
-    kinds += [(path, Adopted) for path in sorted(folder.path.glob("stages/*/adopted.json"))]
-    kinds += [(folder.notes, Notes), (folder.done, Done), (folder.failure, Failure), (folder.damage, checksums.Mark)]
+    kinds += [(path, ReusedStage) for path in sorted(folder.path.glob("stages/*/adopted.json"))]
+    kinds += [
+        (folder.user_labels, UserLabels),
+        (folder.done, Done),
+        (folder.failure, Failure),
+        (folder.damage, checksums.DamageReport),
+    ]
     for path, kind in kinds:
         try:
             json_records.load_if_there(path, kind)
@@ -87,34 +96,34 @@ def _records(folder: RunFolder) -> Iterator[Problem]:
 def _files(folder: RunFolder, wants_seals: bool) -> Iterator[Problem]:
     """Files that differ from their seals, and those that have none where others have."""
     try:
-        found, done = checksums.of_run(folder), json_records.load_if_there(folder.done, Done)
+        found, done = checksums.load_all(folder), json_records.load_if_there(folder.done, Done)
     except DamagedError:
         return  # named above; without the list, or its own hash, nothing is told
     if done and done.seals:
-        wrong = checksums.problem(folder, Seal(folder.seals.name, _size(folder.seals), done.seals))
+        wrong = checksums.find_problem(folder, FileChecksum(folder.checksums.name, _size(folder.checksums), done.seals))
         if wrong:
-            yield Problem(folder.seals, wrong)
+            yield Problem(folder.checksums, wrong)
     for one in found.values():
         path = folder.path / one.path
         # a seal comes before its file, and a file set aside is made again; but a ranking comes before its measures
-        is_begun = done is None and not path.exists() and not _is_needed(folder, path)
+        is_begun = done is None and not path.exists() and not _would_not_be_rewritten(folder, path)
         is_growing = done is None and (one.path in _JOURNALS or path.name == manifests.MANIFEST)
-        wrong = "" if is_begun or is_growing else checksums.problem(folder, one)
+        wrong = "" if is_begun or is_growing else checksums.find_problem(folder, one)
         if wrong:
             yield Problem(path, wrong)
     # a run of an older release has none, and the recipe's alone is left of a list that was cut
     if len(found) > 1 or (wants_seals and done is None):
-        whole = (path for name in checksums.WHOLE for path in sorted((folder.path / name).rglob("*")))
+        whole = (path for name in checksums.CHECKSUMMED_FOLDERS for path in sorted((folder.path / name).rglob("*")))
         for path in whole:
             is_ours = path.is_file() and not path.name.startswith(".") and ".bad" not in path.name
             if is_ours and path.relative_to(folder.path).as_posix() not in found:
-                yield Problem(path, _UNSEALED)
+                yield Problem(path, _WITHOUT_CHECKSUM)
 
 
-def _is_needed(folder: RunFolder, path: Path) -> bool:
+def _would_not_be_rewritten(folder: RunFolder, path: Path) -> bool:
     """Whether what is made after it, in one go, stands: then nobody would make it again."""
     is_early = path.parent.parent.name == "rankings" or path.name.endswith(".repairs.json")
-    return is_early and _made_together(folder, path)[-1].exists()
+    return is_early and _files_written_together(folder, path)[-1].exists()
 
 
 def _size(path: Path) -> int:
@@ -130,7 +139,7 @@ def _folders(folder: RunFolder) -> Iterator[Problem]:
     for path in sorted(path for pattern in patterns for path in folder.path.glob(pattern)):
         if path.is_dir() and ".bad" not in path.name:
             try:
-                manifests.verify_sealed(path)
+                manifests.verify_folder(path)
             except DamagedError as error:
                 yield Problem(Path(error.where), error.what)
 
@@ -140,7 +149,7 @@ def is_fatal(folder: RunFolder, problem: Problem) -> bool:
     return problem.path == folder.plan
 
 
-def mend(folder: RunFolder) -> list[str]:
+def repair_run(folder: RunFolder) -> list[str]:
     """Moves aside what is damaged and can be made again; what was done, a sentence each. Only under the lease.
 
     A journal keeps its readable rows. A run that was finished is so no more, until a worker has gone over it again.
@@ -151,34 +160,34 @@ def mend(folder: RunFolder) -> list[str]:
     """
     told: dict[str, None] = {}
     for _ in range(3):  # without its seal, lost with a row of their list, a file is found in the second round
-        told |= dict.fromkeys(_mended(folder))
+        told |= dict.fromkeys(_repair_once(folder))
     return list(told)
 
 
-def _mended(folder: RunFolder) -> list[str]:
-    found = problems(folder, wants_seals=True)  # from here on it has all of them, whatever release made it
+def _repair_once(folder: RunFolder) -> list[str]:
+    found = find_problems(folder, wants_seals=True)  # from here on it has all of them, whatever release made it
     for problem in found:
         if is_fatal(folder, problem):
             run_store.load_plan(folder)
     for problem in found:
         if problem.path.name in _JOURNALS and problem.path.parent == folder.path:
-            _without_bad_rows(problem.path)
+            _rewrite_journal(problem.path)
         elif _is_record(folder, problem.path):
-            _aside(problem.path)
-        elif problem.what == _UNSEALED and _vouches_for_itself(problem.path):
-            checksums.seal(folder, [problem.path])
+            _quarantine(problem.path)
+        elif problem.what == _WITHOUT_CHECKSUM and _has_valid_own_checksum(problem.path):
+            checksums.record(folder, [problem.path])
         elif checkpoint := next((one for one in problem.path.parents if one.parent.name == "checkpoints"), None):
-            _aside(checkpoint)
+            _quarantine(checkpoint)
         else:
-            for path in _made_together(folder, problem.path):
-                _aside(path)
+            for path in _files_written_together(folder, problem.path):
+                _quarantine(path)
     if found:
-        _aside(folder.done)
+        _quarantine(folder.done)
         disk.remove(folder.damage)
     return [str(problem) for problem in found]
 
 
-def _vouches_for_itself(path: Path) -> bool:
+def _has_valid_own_checksum(path: Path) -> bool:
     """Whether the file has a check of its own, and is as that says: gzip's, or a record's."""
     try:
         if path.suffix == ".gz":
@@ -186,12 +195,12 @@ def _vouches_for_itself(path: Path) -> bool:
                 while file.read(1 << 20):
                     pass
             return True
-        return path.suffix == ".json" and json_records.is_stamped(path.read_bytes().rstrip())
+        return path.suffix == ".json" and json_records.has_matching_crc(path.read_bytes().rstrip())
     except (OSError, EOFError, zlib.error):
         return False
 
 
-def tidy(folder: RunFolder, plan: Plan) -> None:
+def remove_leftovers(folder: RunFolder, plan: Plan) -> None:
     """Removes what a killed worker or a power cut left half-made or half-removed. Only under the lease.
 
     Raises:
@@ -212,37 +221,37 @@ def _is_record(folder: RunFolder, path: Path) -> bool:
     return is_top or path.name == "adopted.json"
 
 
-def _aside(path: Path) -> None:
+def _quarantine(path: Path) -> None:
     if path.exists() or path.is_symlink():
-        disk.set_aside(path)
+        disk.quarantine(path)
 
 
-def _without_bad_rows(path: Path) -> None:
+def _rewrite_journal(path: Path) -> None:
     """The damaged journal stays beside; the new one has its readable rows."""
     good = (
         [line + b"\n" for line in path.read_bytes().split(b"\n")[:-1] if _is_readable(line, path)]
         if path.exists()
         else []
     )
-    _aside(path)
+    _quarantine(path)
     disk.write(path, b"".join(good))
 
 
 def _is_readable(line: bytes, path: Path) -> bool:
     try:
         json_records.decoder_of(_JOURNALS[path.name]).decode(line)
-    except json_records.UNREADABLE:
+    except json_records.DECODE_ERRORS:
         return False
-    return json_records.is_sound(line)
+    return json_records.crc_matches(line)
 
 
-def _made_together(folder: RunFolder, path: Path) -> list[Path]:
+def _files_written_together(folder: RunFolder, path: Path) -> list[Path]:
     """The file, with those made in one go with it: a ranking is made again only where its measures are gone, too."""
     relative = path.relative_to(folder.path)
     if path.name.endswith(".repairs.json"):
         return [path, path.with_name(path.name.replace(".run.repairs.json", ".run.gz"))]
     if relative.parts[0] not in {"rankings", "measures"}:
-        return [path] if relative.parts[0] in checksums.WHOLE else []
+        return [path] if relative.parts[0] in checksums.CHECKSUMMED_FOLDERS else []
     stem = path.name.removesuffix(".run.gz").removesuffix(".facts.json").removesuffix(".jsonl")
     system = relative.parts[1]
     ranked = folder.path / "rankings" / system
@@ -253,15 +262,15 @@ def _made_together(folder: RunFolder, path: Path) -> list[Path]:
     ]
 
 
-def gaps(folder: RunFolder, plan: Plan) -> list[str]:
+def find_missing_metrics(folder: RunFolder, plan: Plan) -> list[str]:
     """Steps and validations of finished stages that have no reading, a sentence for each stage.
 
     Steps whose update was left out have none, and an event each instead.
     """
     from cerank.training import stage_summary
 
-    rows: list[ReadingRow] = journal.rows(folder.readings, ReadingRow)[0]
-    events, _ = journal.rows(folder.events, Event)
+    rows: list[ReadingRow] = journal.read_valid_rows(folder.readings, ReadingRow)[0]
+    events, _ = journal.read_valid_rows(folder.events, Event)
     left_out = sum(event.kind == "rejected" and event.text.startswith("update left out") for event in events)
     found = []
     for index, (name, stage) in enumerate(plan.recipe.chained()):

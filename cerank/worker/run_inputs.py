@@ -25,30 +25,30 @@ from cerank.runs import checksums
 from cerank.runs.layout import RunFolder
 from cerank.tokenization import token_store
 from cerank.tokenization.token_store import TokenStore
-from cerank.trec.mapped_run import StoredRanking
-from cerank.trec.open_run import run_at
+from cerank.trec.mapped_run import MappedRanking
+from cerank.trec.open_run import open_run_file
 from cerank.trec.text_io import write_run
-from cerank.worker.heartbeat import Beat
-from cerank.worker.run_log import Notes
+from cerank.worker.heartbeat import Heartbeat
+from cerank.worker.run_log import RunLog
 
 EMBEDDING_LENGTH = 128  # tokens the embedding teacher reads: nine docstrings of ten; its own training went to 256
-REMEMBERED = 4  # candidates kept in memory: training's, validation's and two of a test; each is asked for many times
+MOST_CACHED = 4  # candidates kept in memory: training's, validation's and two of a test; each is asked for many times
 
 
-class Sources:
+class RunInputs:
     """A plan's inputs, checked against their hashes.
 
     Raises:
         RunFailedError: an input is not what it was when the plan was made.
     """
 
-    def __init__(self, plan: Plan, folder: RunFolder, notes: Notes, beat: Beat) -> None:
+    def __init__(self, plan: Plan, folder: RunFolder, notes: RunLog, beat: Heartbeat) -> None:
         self._plan, self._folder, self._notes, self._beat = plan, folder, notes, beat
         self._cache = Path(plan.cache)
         self._candidates: dict[tuple[str, str], Ranking] = {}
-        self._depths = {(use.dataset, use.first_stage): use.depth for use in inputs.uses(plan.recipe)}
-        self.datasets = inputs.opened(plan.recipe, self._cache)
-        for found in inputs.inputs_of(plan.recipe, self.datasets, fetch=False):
+        self._depths = {(use.dataset, use.first_stage): use.depth for use in inputs.first_stage_uses(plan.recipe)}
+        self.datasets = inputs.open_datasets(plan.recipe, self._cache)
+        for found in inputs.hash_inputs(plan.recipe, self.datasets, fetch=False):
             planned = plan.input(found.role, found.name)
             if planned.sha256 != found.sha256:
                 raise RunFailedError(
@@ -78,26 +78,26 @@ class Sources:
     def candidates(self, dataset: str, first: str) -> Ranking:
         """The first stage's ranking of a dataset, to the depth the plan needs; written to the run the first time."""
         if (dataset, first) not in self._candidates:
-            if len(self._candidates) >= REMEMBERED:
+            if len(self._candidates) >= MOST_CACHED:
                 self._candidates.pop(next(iter(self._candidates)))
-            self._candidates[dataset, first] = self._candidates_read(dataset, first)
+            self._candidates[dataset, first] = self._read_candidates(dataset, first)
         return self._candidates[dataset, first]
 
-    def _candidates_read(self, dataset: str, first: str) -> Ranking:
+    def _read_candidates(self, dataset: str, first: str) -> Ranking:
         path = self._folder.candidates(dataset, first)
         if not path.exists():
-            self._tell_cost(dataset, first)
+            self._log_index_cost(dataset, first)
             ranking = first_stage.candidates(self.datasets[dataset], first, self._depths[dataset, first], self._cache)
             disk.make_folder(path.parent)
-            if isinstance(ranking, StoredRanking):
-                return _referred(self._folder, path, ranking)
+            if isinstance(ranking, MappedRanking):
+                return _write_reference(self._folder, path, ranking)
             checksums.write(self._folder, path, write_run(ranking, first_stage_tag(first)))
-        return run_at(path, self._cache).ranking
+        return open_run_file(path, self._cache).ranking
 
-    def _tell_cost(self, dataset: str, first: str) -> None:
+    def _log_index_cost(self, dataset: str, first: str) -> None:
         """An event where an index is built that takes minutes and gigabytes."""
         opened = self.datasets[dataset]
-        if first_stage.builds(opened, first):
+        if first_stage.is_built_in_bm25(opened, first):
             cost = bm25.cost(opened.documents, self._cache)
             if cost:
                 self._notes.event("index", f"{cost}; a TREC run as the first stage needs none")
@@ -118,24 +118,24 @@ class Sources:
             if is_computed:
                 checksums.write(self._folder, path, self._embedding(name, stage, queries, in_validation))
             else:
-                given = self._given(name, stage)
-                if isinstance(given, StoredRanking):
-                    return _referred(self._folder, path, given)
+                given = self._read_teacher(name, stage)
+                if isinstance(given, MappedRanking):
+                    return _write_reference(self._folder, path, given)
                 checksums.write(self._folder, path, write_run(given, "teacher"))
-        return run_at(path, self._cache).ranking
+        return open_run_file(path, self._cache).ranking
 
     def repairs(self, name: str) -> Repairs:
         """What had to be mended in the teacher of a stage, once `teacher` was asked for."""
         return json_records.load_if_there(self._folder.teacher(name).with_suffix(".repairs.json"), Repairs) or Repairs()
 
-    def _given(self, name: str, stage: Stage) -> Ranking:
+    def _read_teacher(self, name: str, stage: Stage) -> Ranking:
         teacher = read_teacher(stage.teacher, self.datasets[inputs.training_dataset(self._plan.recipe, stage)])
         repairs = teacher.repairs
         checksums.save(self._folder, self._folder.teacher(name).with_suffix(".repairs.json"), repairs)
-        if repairs.mended:
+        if repairs.repaired:
             self._notes.event(
                 "teacher repaired",
-                f"{name}: {repairs.mended} of {len(teacher.ranking)} lists; {repairs.missing} candidates appended, "
+                f"{name}: {repairs.repaired} of {len(teacher.ranking)} lists; {repairs.missing} candidates appended, "
                 f"{repairs.repeated} repeats and {repairs.out_of_range} numbers out of range dropped",
             )
         return teacher.ranking
@@ -178,7 +178,7 @@ class Sources:
         return data
 
 
-class Reference(msgspec.Struct, frozen=True):
+class RunReference(msgspec.Struct, frozen=True):
     """Stands in a run for a ranking that is read from an ingested TREC run."""
 
     source: str  # the file
@@ -187,12 +187,12 @@ class Reference(msgspec.Struct, frozen=True):
     depth: int  # documents a query that it reads at most; 0 for all
 
 
-def _referred(folder: RunFolder, path: Path, ranking: StoredRanking) -> StoredRanking:
+def _write_reference(folder: RunFolder, path: Path, ranking: MappedRanking) -> MappedRanking:
     """The ranking as it is; what it is made of stands in the run at `path`, with .json for .run.gz."""
     beside = path.with_name(path.name.removesuffix(".run.gz") + ".json")
     if not beside.exists():
         contents = ranking.store.contents
-        reference = Reference(contents.source, contents.sha256, len(ranking), ranking.depth or 0)
+        reference = RunReference(contents.source, contents.sha256, len(ranking), ranking.depth or 0)
         checksums.save(folder, beside, reference)
     return ranking
 

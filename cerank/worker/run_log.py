@@ -20,12 +20,12 @@ def _key(row: ReadingRow) -> _Key:
     return (type(row).__name__, row.stage, row.step)
 
 
-def _bits(row: ReadingRow) -> ReadingRow:
+def _reproducible_part(row: ReadingRow) -> ReadingRow:
     """The row without what may differ from one attempt to the next."""
     return msgspec.structs.replace(row, seconds=0.0, attempt=0)
 
 
-class Notes:
+class RunLog:
     """Writes events and readings of one attempt; open it only while holding the run's lease."""
 
     def __init__(self, folder: RunFolder, attempt: int, now: Callable[[], datetime]) -> None:
@@ -48,7 +48,7 @@ class Notes:
         self._events.append(Event(kind=kind, text=text, time=self.time(), attempt=self.attempt, position=position))
         self._events.sync()
 
-    def reading(self, row: ReadingRow) -> None:
+    def write_metrics(self, row: ReadingRow) -> None:
         """A new row, or, after a resume, one that must equal the row already there; a difference is an event."""
         row = msgspec.structs.replace(row, attempt=self.attempt)
         old = self._before.pop(_key(row), None)
@@ -56,13 +56,13 @@ class Notes:
             self._readings.append(row)
             return
         self.replayed += 1
-        if _bits(old) != _bits(row):
+        if _reproducible_part(old) != _reproducible_part(row):
             self.mismatches += 1
             self._readings.append(row)
-            what = f"step {row.step} gave {_bits(row)} and before {_bits(old)}"
+            what = f"step {row.step} gave {_reproducible_part(row)} and before {_reproducible_part(old)}"
             self.event("replay mismatch", what, Position(row.stage, row.step))
 
-    def scoring(self, row: Scoring) -> None:
+    def write_scoring(self, row: Scoring) -> None:
         """Add what re-ranking a chunk of queries took."""
         self._scorings.append(msgspec.structs.replace(row, attempt=self.attempt))
 

@@ -21,9 +21,9 @@ from cerank.runs import checksums
 from cerank.runs.layout import RunFolder
 from cerank.training.stage_summary import ranking_facts
 from cerank.trec.text_io import write_qrels, write_run
-from cerank.worker.heartbeat import Beat
-from cerank.worker.run_inputs import Sources
-from cerank.worker.run_log import Notes
+from cerank.worker.heartbeat import Heartbeat
+from cerank.worker.run_inputs import RunInputs
+from cerank.worker.run_log import RunLog
 
 CHUNK = 32  # queries scored between two looks at the stop flag; the unit of resuming
 
@@ -43,12 +43,12 @@ def chunks(query_ids: Sequence[str]) -> list[list[str]]:
     return [line[start : start + CHUNK] for start in range(0, len(line), CHUNK)]
 
 
-def union(rankings: Sequence[Ranking], query: str) -> list[str]:
+def candidate_union(rankings: Sequence[Ranking], query: str) -> list[str]:
     """The query's candidates over all rankings, each once, in the order found: what must be scored."""
     return list(dict.fromkeys(doc for ranking in rankings for doc in ranking.get(query, ())))
 
 
-class _Timed:
+class _TimedScorer:
     """A scorer that keeps count of the pairs it scored and the time they took."""
 
     def __init__(self, scorer: Scorer) -> None:
@@ -66,10 +66,10 @@ class _Timed:
         return found
 
 
-class Evaluation:
+class StageEvaluation:
     """Re-ranks and measures the systems of one run on its test datasets."""
 
-    def __init__(self, plan: Plan, folder: RunFolder, sources: Sources, notes: Notes, beat: Beat) -> None:
+    def __init__(self, plan: Plan, folder: RunFolder, sources: RunInputs, notes: RunLog, beat: Heartbeat) -> None:
         self._plan, self._folder, self._sources, self._beat = plan, folder, sources, beat
         self._notes = notes
 
@@ -81,7 +81,7 @@ class Evaluation:
                 disk.make_folder(path.parent)
                 checksums.write(self._folder, path, write_qrels(self._sources.datasets[test].qrels))
             for first in self._plan.recipe.data.first_stages:
-                self._record(FIRST_STAGE, test, first, self._candidates(test, first))
+                self._write_ranking(FIRST_STAGE, test, first, self._candidates(test, first))
 
     def rerank(self, system: str, load: Callable[[], Scorer], pause: Callable[[], None]) -> None:
         """Re-ranks every test dataset by one system; `load` is called only where something is left to score.
@@ -98,7 +98,7 @@ class Evaluation:
             scores = self._scores(system, test, scorer, pause)
             rankings = self._all_candidates(test)
             for first, before in zip(data.first_stages, rankings, strict=True):
-                self._record(system, test, first, _reranked(before, rankings, scores))
+                self._write_ranking(system, test, first, _reranked(before, rankings, scores))
             disk.remove_tree(self._folder.scores(system, test, "all"))
 
     def _candidates(self, test: str, first: str) -> Ranking:
@@ -114,16 +114,16 @@ class Evaluation:
         """
         rankings = self._all_candidates(test)
         asked = list(dict.fromkeys(query for ranking in rankings for query in ranking))
-        kept = self._kept_scores(scorer, test)
+        kept = self._score_cache(scorer, test)
         self._beat.enter("re-rank", f"{system} on {test}", total=len(asked))
         out: dict[str, array[float]] = {}
         for number, queries in enumerate(chunks(asked)):
             pause()
-            wanted = {query: union(rankings, query) for query in queries}
+            wanted = {query: candidate_union(rankings, query) for query in queries}
             part = self._folder.scores_part(system, test, "all", number)
-            found = _kept(part)
+            found = _load_part(part)
             if found is None:
-                timed = _Timed(scorer)
+                timed = _TimedScorer(scorer)
                 found = scored(
                     timed,
                     wanted,
@@ -131,16 +131,16 @@ class Evaluation:
                     lambda ids: self._sources.documents(test, ids),
                     kept,
                 )
-                with manifests.sealed_folder(part) as inside:
+                with manifests.checksummed_folder(part) as inside:
                     disk.write(inside / "scores.json", msgspec.json.encode(found))
                 if timed.pairs:
-                    self._notes.scoring(Scoring(system, test, timed.pairs, timed.seconds))
+                    self._notes.write_scoring(Scoring(system, test, timed.pairs, timed.seconds))
             out |= {query: array("d", [found[query][doc] for doc in docs]) for query, docs in wanted.items()}
             self._beat.advance(len(queries), sum(map(len, wanted.values())))
         kept.trim()
         return out
 
-    def _kept_scores(self, scorer: Scorer, test: str) -> KeptScores:
+    def _score_cache(self, scorer: Scorer, test: str) -> KeptScores:
         """The scores that this checkpoint gave on this dataset before, in this run or another."""
         plan = self._plan
         documents = self._sources.datasets[test].documents.fingerprint()
@@ -149,7 +149,7 @@ class Evaluation:
         )
         return KeptScores(Path(plan.cache), facts)
 
-    def _record(self, system: str, test: str, first: str, ranking: Ranking) -> None:
+    def _write_ranking(self, system: str, test: str, first: str, ranking: Ranking) -> None:
         """Writes the ranking, then its measures: where the measures stand, the ranking does."""
         ranking_path, measures_path = (
             self._folder.ranking(system, test, first),
@@ -172,7 +172,7 @@ def _reranked(before: Ranking, rankings: Sequence[Ranking], scores: Mapping[str,
     documents: dict[str, tuple[str, ...]] = {}
     values: dict[str, tuple[float, ...]] = {}
     for query, docs in before.items():
-        known = dict(zip(union(rankings, query), scores[query], strict=True))
+        known = dict(zip(candidate_union(rankings, query), scores[query], strict=True))
         one = ordered({query: {doc: known[doc] for doc in docs}}, {query: docs})
         documents[query], values[query] = one[query], one.scores(query)
     return Ranking(documents, values)
@@ -186,13 +186,13 @@ def measure_rows(values: Mapping[str, Mapping[str, float]]) -> bytes:
     return b"".join(encoder.encode(row) + b"\n" for row in rows)
 
 
-def _kept(part: Path) -> dict[str, dict[str, float]] | None:
+def _load_part(part: Path) -> dict[str, dict[str, float]] | None:
     """The scores of a part that an earlier attempt finished; a damaged one is moved aside and scored again."""
     if not part.is_dir():
         return None
     try:
-        manifests.verify_sealed(part)
+        manifests.verify_folder(part)
     except disk.DamagedError:
-        disk.set_aside(part)
+        disk.quarantine(part)
         return None
     return msgspec.json.decode((part / "scores.json").read_bytes(), type=dict[str, dict[str, float]])

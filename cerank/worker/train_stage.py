@@ -32,21 +32,21 @@ from cerank.training.sampler import Sampler, Supply
 from cerank.training.stage_summary import Drift, StageFacts
 from cerank.training.trainer import Material, Trainer
 from cerank.training.validation_loss import HeldOut
-from cerank.worker.heartbeat import Beat
-from cerank.worker.run_inputs import Sources
-from cerank.worker.run_log import Notes
+from cerank.worker.heartbeat import Heartbeat
+from cerank.worker.run_inputs import RunInputs
+from cerank.worker.run_log import RunLog
 from cerank.worker.stage_evaluation import chunks
 from cerank.worker.stop_request import StopFlag
 
 
-class Desk(msgspec.Struct, frozen=True):
+class RunContext(msgspec.Struct, frozen=True):
     """What every part of an attempt works with."""
 
     plan: Plan
     folder: RunFolder
-    sources: Sources
-    notes: Notes
-    beat: Beat
+    inputs: RunInputs
+    log: RunLog
+    heartbeat: Heartbeat
     stop: StopFlag
     precisions: dict[str, str] = {}  # stage -> what "auto" came to, or what the recipe says
 
@@ -54,14 +54,14 @@ class Desk(msgspec.Struct, frozen=True):
 class StageWork:
     """Carries out the stage at a place in the chain; it is also the `Watch` of its own training."""
 
-    def __init__(self, desk: Desk, index: int) -> None:
-        recipe = desk.plan.recipe
-        self._desk, self._index = desk, index
+    def __init__(self, context: RunContext, index: int) -> None:
+        recipe = context.plan.recipe
+        self._desk, self._index = context, index
         self._name, asked = recipe.chained()[index]
-        chosen = desk.precisions.get(self._name, asked.precision)
+        chosen = context.precisions.get(self._name, asked.precision)
         self._stage = msgspec.structs.replace(asked, precision="bf16" if chosen == "bf16" else "fp32")
         self._training = inputs.training_dataset(recipe, self._stage)
-        self.final = desk.folder.final(index, self._name)
+        self.final = context.folder.final(index, self._name)
         self._steps = 0
         self._lists = 0  # of its teacher
         self._at = -1  # steps done, as the progress was last told; -1 while something else is at work
@@ -72,10 +72,10 @@ class StageWork:
         if not self.final.is_dir():
             return False
         try:
-            manifests.verify_sealed(self.final)
+            manifests.verify_folder(self.final)
         except disk.DamagedError as error:
-            self._desk.notes.event("rejected", str(error))
-            disk.set_aside(self.final)
+            self._desk.log.event("rejected", str(error))
+            disk.quarantine(self.final)
             return False
         return True
 
@@ -86,49 +86,51 @@ class StageWork:
             PausedError: somebody asked to stop; a checkpoint is saved.
             CerankError: it cannot go on.
         """
-        desk, stage, recipe = self._desk, self._stage, self._desk.plan.recipe
+        context, stage, recipe = self._desk, self._stage, self._desk.plan.recipe
         sampler = self._sampler()
         if stage.validates_by_loss:
             self._held_out = self._validation_groups()
         self._steps = sampler.steps
-        desk.beat.enter("train", self._name, self._steps)
+        context.heartbeat.enter("train", self._name, self._steps)
         files = self._start()
         pooling = recipe.pooling if self._index == 0 else files.pooling
-        encoder = cross_encoder.load(files, pooling, recipe.seed).to(desk.plan.device)
+        encoder = cross_encoder.load(files, pooling, recipe.seed).to(context.plan.device)
         before = {key: value.detach().clone() for key, value in encoder.state_dict().items()}
         tokenizer = cross_encoder.tokenizer_of(files.folder)
         # its own tokens: ids of two datasets may be the same and their texts not, as in train and validation of pydocs
-        apart = self._tokens(tokenizer, recipe.data.validation)
-        self._scorer = Scorer(encoder, apart, desk.plan.device, stage.precision)
+        apart = self._make_tokens(tokenizer, recipe.data.validation)
+        self._scorer = Scorer(encoder, apart, context.plan.device, stage.precision)
         material = Material(
             sampler,
-            self._tokens(tokenizer, self._training),
-            lambda ids: desk.sources.queries(self._training, ids),
-            lambda ids: desk.sources.documents(self._training, ids),
+            self._make_tokens(tokenizer, self._training),
+            lambda ids: context.inputs.queries(self._training, ids),
+            lambda ids: context.inputs.documents(self._training, ids),
         )
-        folder = desk.folder.checkpoints(self._index, self._name)
-        trainer = Trainer(self._index, self._name, stage, seed=recipe.seed, folder=folder, device=desk.plan.device)
-        desk.beat.enter("train", self._name, self._steps)  # again: loading says nothing of how long a step takes
+        folder = context.folder.checkpoints(self._index, self._name)
+        trainer = Trainer(self._index, self._name, stage, seed=recipe.seed, folder=folder, device=context.plan.device)
+        context.heartbeat.enter(
+            "train", self._name, self._steps
+        )  # again: loading says nothing of how long a step takes
         self._at = 0
         state = trainer.train(encoder, material, self)
         kept = state.best_step if stage.keep == "best" else state.step
         if kept != state.step:
             checkpoints.weights(folder / checkpoints.name_of(kept), encoder)
-        found = self._facts(state, kept, sampler.supply, drift(before, encoder))
-        self._seal(encoder, tokenizer, found)
-        self._close(found)
+        found = self._summary(state, kept, sampler.supply, weight_change(before, encoder))
+        self._save_model(encoder, tokenizer, found)
+        self._finish(found)
 
-    def _tokens(self, tokenizer: Any, dataset: str) -> Tokens:
+    def _make_tokens(self, tokenizer: Any, dataset: str) -> Tokens:
         """What makes pairs of a dataset's texts, by its token store where there is one."""
         stage = self._stage
         made = Tokens(tokenizer, stage.max_length, stage.max_query_length, stage.max_document_length, stage.truncation)
-        made.read_from(self._desk.sources.token_store(dataset, tokenizer))
+        made.read_from(self._desk.inputs.token_store(dataset, tokenizer))
         return made
 
-    def _seal(self, encoder: CrossEncoder, tokenizer: Any, found: StageFacts) -> None:
+    def _save_model(self, encoder: CrossEncoder, tokenizer: Any, found: StageFacts) -> None:
         """Writes the model that the stage hands on, whole or not at all."""
         stage = self._stage
-        with manifests.sealed_folder(self.final) as inside:
+        with manifests.checksummed_folder(self.final) as inside:
             cross_encoder.save(
                 encoder,
                 tokenizer,
@@ -140,9 +142,9 @@ class StageWork:
             )
             stage_summary.write(inside, found)
 
-    def _facts(self, state: State, kept: int, supply: Supply, moved: Drift) -> StageFacts:
+    def _summary(self, state: State, kept: int, supply: Supply, moved: Drift) -> StageFacts:
         """The stage in numbers."""
-        sources, stage = self._desk.sources, self._stage
+        sources, stage = self._desk.inputs, self._stage
         is_taught = stage.source == "teacher"
         by_loss = stage.validation_measure == VALIDATION_LOSS
         return StageFacts(
@@ -160,18 +162,18 @@ class StageWork:
             repairs=sources.repairs(self._name) if is_taught else Repairs(),
         )
 
-    def _close(self, found: StageFacts) -> None:
+    def _finish(self, found: StageFacts) -> None:
         """Says what the stage came to, and removes its checkpoints but the newest, which keeps the optimizer."""
         step = found.steps
         position = Position(self._index, step)
-        self._desk.notes.event(
+        self._desk.log.event(
             "stage finished",
             f"{self._name}: keeps step {found.kept} of {step}; best {found.measure} on validation {found.best:.4f} "
             f"at step {found.best_step}; the weights moved by {found.drift.norm:.2%} of their norm",
             position,
         )
         if found.drift.is_still:
-            self._desk.notes.event(
+            self._desk.log.event(
                 "stage moved nothing",
                 f"{self._name}: the weights moved by {found.drift.norm:.1e} of their norm, less than "
                 f"{stage_summary.STILL:g}, and {found.drift.changed:.1%} of them at all; "
@@ -186,22 +188,22 @@ class StageWork:
     def _start(self) -> BaseFiles:
         """Where the stage's first weights come from: the stage before, or the base."""
         if self._index == 0:
-            return self._desk.sources.base()
+            return self._desk.inputs.base()
         name = self._desk.plan.recipe.chain[self._index - 1]
         folder = self._desk.folder.final(self._index - 1, name)
         return BaseFiles(name, folder, cross_encoder.Mark(folder).pooling, fingerprint(folder))
 
     def _sampler(self) -> Sampler:
-        desk, stage, recipe = self._desk, self._stage, self._desk.plan.recipe
-        dataset = desk.sources.datasets[self._training]
-        desk.beat.enter("groups", self._name, total=1)
+        context, stage, recipe = self._desk, self._stage, self._desk.plan.recipe
+        dataset = context.inputs.datasets[self._training]
+        context.heartbeat.enter("groups", self._name, total=1)
         is_embedded = stage.source == "teacher" and stage.teacher == inputs.EMBEDDING
         ranking: Ranking
         if stage.source == "teacher" and not is_embedded:
-            ranking = desk.sources.teacher(self._name, stage, list(dataset.queries))
+            ranking = context.inputs.teacher(self._name, stage, list(dataset.queries))
         else:
             # another part of the recipe may look deeper; what is learnt here is this stage's own to say
-            ranking = desk.sources.candidates(self._training, inputs.training_first_stage(recipe, stage))
+            ranking = context.inputs.candidates(self._training, inputs.training_first_stage(recipe, stage))
             ranking = ranking.top(stage.window[1])
         sampler = Sampler(
             self._name,
@@ -214,23 +216,23 @@ class StageWork:
             scores=None if is_embedded else ranking.scores,
         )
         if is_embedded:  # it orders the same candidates, so it need only be asked for queries that are drawn
-            taught = desk.sources.teacher(self._name, stage, sampler.drawn)
+            taught = context.inputs.teacher(self._name, stage, sampler.drawn)
             sampler = sampler.taught(taught, taught.scores)
             self._lists = len(taught)
         elif stage.source == "teacher":
             self._lists = len(ranking)
-        desk.notes.event("groups counted", f"{self._name}: {counted(sampler.supply)}")
+        context.log.event("groups counted", f"{self._name}: {describe_supply(sampler.supply)}")
         return sampler
 
     def _validation_groups(self) -> HeldOut:
         """One group of each validation query, drawn once as the stage's own are, for its loss to be computed on."""
-        desk, stage, recipe = self._desk, self._stage, self._desk.plan.recipe
+        context, stage, recipe = self._desk, self._stage, self._desk.plan.recipe
         name = recipe.data.validation
-        dataset = desk.sources.datasets[name]
+        dataset = context.inputs.datasets[name]
         if stage.source == "labels":
-            ranking = desk.sources.candidates(name, inputs.validation_first_stage(recipe)).top(stage.window[1])
+            ranking = context.inputs.candidates(name, inputs.validation_first_stage(recipe)).top(stage.window[1])
         else:
-            ranking = desk.sources.teacher(self._name, stage, self._validation_queries(), in_validation=True)
+            ranking = context.inputs.teacher(self._name, stage, self._validation_queries(), in_validation=True)
         sampler = Sampler(
             f"{self._name} in validation",
             msgspec.structs.replace(stage, groups_per_step=1, in_batch=0, without_pair="skip"),
@@ -241,11 +243,11 @@ class StageWork:
             has_text=dataset.documents.__contains__,
             scores=ranking.scores,
         )
-        desk.notes.event("groups counted", f"validation of {self._name}: {counted(sampler.supply)}")
+        context.log.event("groups counted", f"validation of {self._name}: {describe_supply(sampler.supply)}")
         return HeldOut(sampler, stage)
 
     def _validation_queries(self) -> list[str]:
-        dataset = self._desk.sources.datasets[self._desk.plan.recipe.data.validation]
+        dataset = self._desk.inputs.datasets[self._desk.plan.recipe.data.validation]
         return list(dataset.queries)[: self._stage.validation_queries or None]
 
     # what the trainer asks of a watch
@@ -253,39 +255,39 @@ class StageWork:
     def read(self, reading: Reading) -> None:
         """Writes the reading; after a resume, holds it against the one before."""
         if self._at != reading.step - 1:  # after a resume the first step done here tells where training went on
-            self._desk.beat.enter("train", self._name, self._steps, done=reading.step - 1)
+            self._desk.heartbeat.enter("train", self._name, self._steps, done=reading.step - 1)
         self._at = reading.step
-        self._desk.notes.reading(reading)
-        self._desk.beat.advance(1, reading.pairs)
+        self._desk.log.write_metrics(reading)
+        self._desk.heartbeat.advance(1, reading.pairs)
 
     def validate(self, step: int) -> float:
         """Re-ranks the validation queries with the model as it is, and writes the means."""
         began = time.perf_counter()
-        desk, stage, recipe = self._desk, self._stage, self._desk.plan.recipe
+        context, stage, recipe = self._desk, self._stage, self._desk.plan.recipe
         name = recipe.data.validation
-        dataset = desk.sources.datasets[name]
+        dataset = context.inputs.datasets[name]
         queries = self._validation_queries()
         qrels = {query: dataset.qrels.get(query, {}) for query in queries}
         measures = self._measures(qrels)
         first = inputs.validation_first_stage(recipe)
-        wanted = desk.sources.candidates(name, first).only(queries).top(stage.validation_depth)
+        wanted = context.inputs.candidates(name, first).only(queries).top(stage.validation_depth)
         asked = self._held_out.with_groups(wanted) if self._held_out else wanted
-        desk.beat.enter("validate", self._name, total=len(asked))
+        context.heartbeat.enter("validate", self._name, total=len(asked))
         scores: dict[str, dict[str, float]] = {}
         for part in chunks(list(asked)):
             docs = {query: asked[query] for query in part}
             scores |= self._scorer.chunk(
-                docs, lambda ids: desk.sources.queries(name, ids), lambda ids: desk.sources.documents(name, ids)
+                docs, lambda ids: context.inputs.queries(name, ids), lambda ids: context.inputs.documents(name, ids)
             )
-            desk.beat.advance(len(part), sum(map(len, docs.values())))
+            context.heartbeat.advance(len(part), sum(map(len, docs.values())))
         ranked = {query: {doc: scores[query][doc] for doc in docs} for query, docs in wanted.items()}
         values = per_query(measures, qrels, ordered(ranked, wanted)) if measures else {}
         means = {measure: math.fsum(row.values()) / len(row) for measure, row in values.items()}
         if self._held_out:
             means[VALIDATION_LOSS] = self._held_out.loss(scores)
         seconds = time.perf_counter() - began
-        desk.notes.reading(Validation(stage=self._index, step=step, measures=means, seconds=seconds))
-        desk.beat.enter("train", self._name, self._steps, done=step)
+        context.log.write_metrics(Validation(stage=self._index, step=step, measures=means, seconds=seconds))
+        context.heartbeat.enter("train", self._name, self._steps, done=step)
         self._at = step
         chosen = means[self._chosen(measures)]
         return -chosen if stage.validation_measure == VALIDATION_LOSS else chosen
@@ -306,27 +308,27 @@ class StageWork:
 
     def saving(self) -> None:
         """Puts the readings on the disk: a checkpoint that outlived them would leave a gap that no replay fills."""
-        self._desk.notes.sync()
+        self._desk.log.sync()
 
     def saved(self, state: State) -> None:
         """Notes the checkpoint."""
         position = Position(self._index, state.step)
-        self._desk.notes.event("checkpoint saved", f"{self._name} step {state.step}", position)
+        self._desk.log.event("checkpoint saved", f"{self._name} step {state.step}", position)
 
     def rejected(self, reason: str) -> None:
         """Notes what was damaged or left out."""
-        self._desk.notes.event("rejected", reason)
+        self._desk.log.event("rejected", reason)
 
     def out_of_memory(self, what: str) -> None:
         """Notes that less goes through the model at once from here on."""
-        self._desk.notes.event("out of memory", f"{self._name}: {what}")
+        self._desk.log.event("out of memory", f"{self._name}: {what}")
 
     def wants_to_stop(self) -> bool:
         """Whether a signal or a stop request came."""
         return bool(self._desk.stop.reason)
 
 
-def counted(supply: Supply) -> str:
+def describe_supply(supply: Supply) -> str:
     """What a stage's data can give, in a sentence."""
     dropped = f" and left out: {supply.dropped_positives}" if supply.dropped_positives else ""
     return (
@@ -337,7 +339,7 @@ def counted(supply: Supply) -> str:
     )
 
 
-def drift(before: dict[str, torch.Tensor], encoder: CrossEncoder) -> Drift:
+def weight_change(before: dict[str, torch.Tensor], encoder: CrossEncoder) -> Drift:
     """How far the weights moved, as a share of their norm: a stage that moved nothing taught nothing."""
     moved = total = 0.0
     changed = count = 0

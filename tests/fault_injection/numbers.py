@@ -140,7 +140,7 @@ def resumed_elsewhere(folder: str) -> dict[str, Any]:
     run = _begun(Path(folder), plan, settings, 2)
     before = json_records.load(run.attempt(1), Attempt)
     json_records.save(run.attempt(1), msgspec.structs.replace(before, versions={**before.versions, "torch": "1.0"}))
-    run.seals.unlink()
+    run.checksums.unlink()
     finish(run)
     if not any("torch 1.0 -> " in event.text for event in _events(run, "environment changed")):
         bad.append("another torch is not told of")

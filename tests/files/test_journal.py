@@ -46,7 +46,7 @@ def test_rows_of_both_kinds_come_back_as_they_went_in(tmp_path: Path) -> None:
 
 def test_a_journal_that_was_never_begun_has_no_rows(tmp_path: Path) -> None:
     assert read(tmp_path / "nothing.jsonl") == []
-    assert journal.rows(tmp_path / "nothing.jsonl", Reading) == ([], [])
+    assert journal.read_valid_rows(tmp_path / "nothing.jsonl", Reading) == ([], [])
 
 
 @given(st.data())
@@ -91,7 +91,7 @@ def test_a_broken_row_in_the_middle_is_named_by_its_line_and_hides_no_other(tmp_
     with pytest.raises(DamagedError) as caught:
         read(path)
     assert caught.value.where == f"{path}:2"
-    good, damage = journal.rows(path, Reading)
+    good, damage = journal.read_valid_rows(path, Reading)
     assert good == [reading(1), reading(3)]
     assert len(damage) == 1
     assert damage[0].startswith(f"{path}:2: ")

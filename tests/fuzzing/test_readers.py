@@ -185,7 +185,7 @@ def test_a_zstandard_bomb_is_stopped_before_it_takes_memory(tmp_path: Path) -> N
 
 
 def test_a_gzip_bomb_of_empty_lines_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(line_reader, "FREE", 1 << 20)
+    monkeypatch.setattr(line_reader, "UNCHECKED_BYTES", 1 << 20)
     path = tmp_path / "a.run.gz"
     path.write_bytes(gzip.compress(b"\n" * (8 << 20)))
     with pytest.raises(FormatError, match="more than 200 times its size"):

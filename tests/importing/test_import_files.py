@@ -16,10 +16,10 @@ from cerank.core.rankings import float32, strictly_decreasing
 from cerank.datasets.open_datasets import open_dataset
 from cerank.errors import FormatError, UsageError
 from cerank.files import disk
-from cerank.importing.dataset_writer import Sink
+from cerank.importing.dataset_writer import DatasetWriter
 from cerank.importing.deduplicate import candidates
-from cerank.importing.external_sort import BUCKETS, Spill
-from cerank.importing.import_files import Choices, import_files
+from cerank.importing.external_sort import BUCKETS, SpillBuffer
+from cerank.importing.import_files import ImportOptions, import_files
 from tests.importing.conftest import jsonl
 
 ROW = {"query": "q", "pos": ["a"], "neg": ["b"], "pos_scores": [2], "neg_scores": [1]}
@@ -92,13 +92,13 @@ def test_a_folder_that_exists_is_never_touched(tmp_path: Path, file: Path) -> No
     with pytest.raises(UsageError, match="names no file"):
         import_files("flag-embedding", [], tmp_path / "other")
     with pytest.raises(UsageError, match="is no folder"):
-        import_files("run", [file], tmp_path / "other", Choices(collection="./no-such-folder"))
+        import_files("run", [file], tmp_path / "other", ImportOptions(collection="./no-such-folder"))
     assert not (tmp_path / "other").exists()
 
 
 @pytest.mark.parametrize("room", [1 << 20, 90])
 def test_rows_come_back_query_by_query_whether_or_not_they_fitted_in_memory(tmp_path: Path, room: int) -> None:
-    spill = Spill(tmp_path, room)
+    spill = SpillBuffer(tmp_path, room)
     for number in range(1000):
         spill.add(number % 2, f"q{number % 70}", f"d{number}", number / 3, number)
     found: dict[str, list[tuple[object, ...]]] = {}
@@ -117,7 +117,7 @@ def test_what_spilled_and_what_did_not_make_the_same_runs(tmp_path: Path) -> Non
     made = []
     for name, room in (("small", 100), ("large", 1 << 20)):
         (tmp_path / name).mkdir()
-        sink = Sink(tmp_path / name, keeps_texts=False, room=room)
+        sink = DatasetWriter(tmp_path / name, keeps_texts=False, room=room)
         for number in range(3 * BUCKETS):
             sink.scored("r", f"q{number % 90}", f"d{number % 7}", float(number % 5), "a:1")
             sink.judged(f"q{number % 90}", f"d{number % 3}", number % 2, "a:1")
@@ -126,7 +126,7 @@ def test_what_spilled_and_what_did_not_make_the_same_runs(tmp_path: Path) -> Non
 
 
 def test_memory_is_bounded_by_the_room_and_not_by_the_rows(tmp_path: Path) -> None:
-    spill = Spill(tmp_path, room=500)
+    spill = SpillBuffer(tmp_path, room=500)
     for number in range(5_000):
         spill.add(1, f"q{number % 1000}", f"d{number}", 1.0)
         assert len(spill._waiting[0]) + sum(frame.height for frame in spill._frames) <= 500
@@ -191,7 +191,7 @@ def test_lines_that_need_a_closer_look_are_read_as_their_neat_neighbours_are(
     for number, text in enumerate((neat, neat.replace("\n", "\r\n"), neat.replace("\n", "\n\n"))):
         (tmp_path / "a.run").write_text(text, newline="")
         into = tmp_path / f"out{number}"
-        held = import_files(name, [tmp_path / "a.run"], into, Choices(collection=str(collection))).contents
+        held = import_files(name, [tmp_path / "a.run"], into, ImportOptions(collection=str(collection))).contents
         files = {
             path.name: path.read_text() for path in into.rglob("*") if path.name in {"qrels", f"{held.runs[0][0]}.run"}
         }

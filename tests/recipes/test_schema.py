@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from cerank.core.decode import explanation
+from cerank.core.decode import help_text_of
 from cerank.errors import RecipeError
 from cerank.recipes.plan import Input, Plan
 from cerank.recipes.schema import Data, Evaluate, Recipe, Stage, recipe_from
@@ -36,7 +36,7 @@ def test_what_is_left_out_has_its_default() -> None:
 @pytest.mark.parametrize("kind", [Recipe, Stage, Data, Evaluate])
 def test_every_key_is_explained_in_one_line(kind: type[msgspec.Struct]) -> None:
     for name, hint in typing.get_type_hints(kind, include_extras=True).items():
-        text = explanation(hint)
+        text = help_text_of(hint)
         assert text, f"{kind.__name__}.{name} says nothing"
         assert "\n" not in text
         assert len(text) <= 100

@@ -40,7 +40,7 @@ from cerank.training.losses import LOSSES
 from cerank.training.sampler import Sampler
 from cerank.training.stage_summary import Drift, ranking_facts
 from cerank.training.validation_loss import HeldOut
-from cerank.worker.train_stage import drift
+from cerank.worker.train_stage import weight_change
 from tests.model_fixtures import WORDS, write_tiny
 from tests.worker.small import small_plan, write_dataset
 
@@ -80,7 +80,7 @@ class TestTrap2ARateThatMovesNothing:
             model(torch.randn(8, 100)).sum().backward()
             optimizer.step()
             optimizer.zero_grad()
-        moved = drift(before, model)
+        moved = weight_change(before, model)
         assert moved.is_still == is_still
         assert (moved.changed < 0.02) == is_still
         assert isinstance(moved, Drift)

@@ -122,7 +122,7 @@ for number in range(20):
     if number % 3 == 0:
         queue.move(RunFolder(lab / "runs" / f"{who}-{number:02d}"), 1)
     if number % 4 == 3:
-        queue.drop(lab, [f"{who}-{number - 1:02d}"])
+        queue.remove(lab, [f"{who}-{number - 1:02d}"])
 """
 
 
@@ -189,7 +189,7 @@ def test_an_adopted_lease_names_its_new_owner_and_is_not_inherited_any_further(t
     descriptor = os.dup(given.descriptor)
     os.set_inheritable(descriptor, True)
     path.write_bytes(b"")
-    adopted = Lease.adopt(path, descriptor)
+    adopted = Lease.from_descriptor(path, descriptor)
     given.hand_over()
     owner = lease.owner(path)
     assert owner is not None

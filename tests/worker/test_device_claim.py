@@ -24,7 +24,7 @@ def test_a_run_waits_for_a_gpu_of_another_lab_and_holds_it_then(run: RunFolder, 
     other = device_locks.take("GPU-1", tmp_path / "other", "theirs")
     assert isinstance(other, device_locks.Hold)
     told: list[str] = []
-    with device_claim.held(plan_for("cuda"), run, told.append, other.release):
+    with device_claim.hold_device(plan_for("cuda"), run, told.append, other.release):
         assert str(device_locks.holder("GPU-1")) == f"own in {run.lab}"
     assert told == [f"cuda is used by theirs in {tmp_path}/other"]
     assert device_locks.holder("GPU-1") is None
@@ -37,7 +37,7 @@ def test_a_stop_request_is_heard_while_it_waits(run: RunFolder, tmp_path: Path) 
     def pause() -> None:
         raise InterruptedError
 
-    with pytest.raises(InterruptedError), device_claim.held(plan_for("cuda"), run, lambda _: None, pause):
+    with pytest.raises(InterruptedError), device_claim.hold_device(plan_for("cuda"), run, lambda _: None, pause):
         raise AssertionError
     other.release()
 
@@ -46,7 +46,7 @@ def test_a_stop_request_is_heard_while_it_waits(run: RunFolder, tmp_path: Path) 
 def test_it_does_not_wait_within_its_lab_nor_for_a_cpu(kind: str, lab: str, run: RunFolder, tmp_path: Path) -> None:
     other = device_locks.take("GPU-1", tmp_path / lab, "theirs")
     assert isinstance(other, device_locks.Hold)
-    with device_claim.held(plan_for(kind), run, _never, _never):
+    with device_claim.hold_device(plan_for(kind), run, _never, _never):
         pass
     assert str(device_locks.holder("GPU-1")) == f"theirs in {tmp_path / lab}"
     other.release()

@@ -11,18 +11,18 @@ import pytest
 from cerank.app import plans
 from cerank.cli import table_columns
 from cerank.core.metrics import Event, Validation
-from cerank.datasets.query_overlaps import Shared
+from cerank.datasets.query_overlaps import SharedQueries
 from cerank.errors import UsageError
 from cerank.files import journal, json_records
 from cerank.inference.rerank import Scorer
 from cerank.training import stage_summary
 from cerank.training.stage_summary import RankingFacts
 from cerank.trec.text_io import read_run
-from cerank.worker.heartbeat import Beat
-from cerank.worker.run_inputs import Sources
-from cerank.worker.run_log import Notes
+from cerank.worker.heartbeat import Heartbeat
+from cerank.worker.run_inputs import RunInputs
+from cerank.worker.run_log import RunLog
 from cerank.worker.stop_request import StopFlag
-from cerank.worker.train_stage import Desk, StageWork
+from cerank.worker.train_stage import RunContext, StageWork
 from tests.worker.test_whole_runs import forked, rows_of
 
 from .small import STAGE, small_plan, small_run
@@ -63,9 +63,9 @@ def test_what_a_stage_draws_from_ends_at_its_window_however_deep_another_part_of
     for name, stages in (("one", {"contrastive": contrastive}), ("two", {"contrastive": contrastive, "more": deeper})):
         plan, settings = small_plan(tmp_path / name, chain=list(stages), stages=stages)
         run = small_run(settings.lab, plan, settings)
-        with contextlib.closing(Notes(run, 1, lambda: NOW)) as notes:
-            beat = Beat(tmp_path / "beat.json", 1, lambda: NOW)
-            desk = Desk(plan, run, Sources(plan, run, notes, beat), notes, beat, StopFlag(run.stop))
+        with contextlib.closing(RunLog(run, 1, lambda: NOW)) as notes:
+            beat = Heartbeat(tmp_path / "beat.json", 1, lambda: NOW)
+            desk = RunContext(plan, run, RunInputs(plan, run, notes, beat), notes, beat, StopFlag(run.stop))
             sampler = StageWork(desk, 0)._sampler()
         supplies.append(sampler.supply)
         seen.append([sampler.groups(step) for step in range(1, 6)])
@@ -108,7 +108,7 @@ def test_a_stages_facts_are_its_supply_its_repairs_and_how_far_its_weights_moved
         stage_summary.read(run.final(index, name)) for index, name in enumerate(("contrastive", "distill"))
     )
     assert (first.supply.queries, first.supply.usable, first.lists) == (20, 20, 0)
-    assert (second.lists, second.repairs.mended, second.validation.usable) == (40, 0, 8)
+    assert (second.lists, second.repairs.repaired, second.validation.usable) == (40, 0, 8)
     for found in (first, second):
         assert 1e-3 < found.drift.norm < 1
         assert 0.5 < found.drift.changed <= 1
@@ -117,7 +117,7 @@ def test_a_stages_facts_are_its_supply_its_repairs_and_how_far_its_weights_moved
 
 def test_what_parts_share_is_told_once_and_kept(finished):
     run, _ = finished
-    shared = json_records.load(run.overlaps, Shared).overlaps
+    shared = json_records.load(run.overlaps, SharedQueries).overlaps
     told = [event.text for event in journal.read(run.events, Event) if event.kind == "queries shared"]
     assert told == [str(overlap) for overlap in shared]
     assert all(overlap.by_id == 0 for overlap in shared)
@@ -140,7 +140,7 @@ def test_show_tells_stages_rankings_and_shared_queries(finished):
     run, plan = finished
     assert [row[0] for row in table_columns.stages(run, plan).rows] == ["contrastive", "distill"]
     assert len(table_columns.rankings(run, plan).rows) == 6
-    assert table_columns.shared(json_records.load(run.overlaps, Shared).overlaps).name == "shared_queries"
+    assert table_columns.shared(json_records.load(run.overlaps, SharedQueries).overlaps).name == "shared_queries"
 
 
 def test_a_checkpoint_scores_with_the_lengths_its_stage_had(finished):

@@ -185,7 +185,7 @@ def _main_job(settings: Settings, now: datetime) -> Iterator[Finding]:
     if minutes is None:
         yield Finding("note", where, f"how long it takes was not found out: {source}")
         return
-    text = f"takes about {estimates.in_words(minutes)} on {plan.device} ({source})"
+    text = f"takes about {estimates.format_minutes(minutes)} on {plan.device} ({source})"
     yield Finding("good", where, text, f"cerank run --recipe {MAIN_JOB}", is_told=True)
 
 
@@ -197,7 +197,7 @@ def _queue(lab: Path, fix: bool) -> Iterator[Finding]:
         if not fix:
             yield Finding("wrong", error.where, error.what, f"{error.hint}, or cerank doctor --fix")
             return
-        disk.set_aside(files.entries)
+        disk.quarantine(files.entries)
         yield Finding(
             "fixed", error.where, f"{error.what}; moved aside", "queue again what waited: cerank queue add RUN"
         )
@@ -205,7 +205,7 @@ def _queue(lab: Path, fix: bool) -> Iterator[Finding]:
     names = {folder.name for folder in run_store.folders(lab)}
     gone = [entry.run for entry in waiting if entry.run not in names]
     if gone and fix:
-        queue.drop(lab, gone)
+        queue.remove(lab, gone)
     if gone:
         state: State = "fixed" if fix else "note"
         yield Finding(state, str(files.entries), f"runs that are gone stand in the queue: {', '.join(gone[:5])}")
@@ -265,7 +265,7 @@ def _damaged(folder: RunFolder, problems: list[str], fix: bool, now: datetime) -
         return
     try:
         with Lease.take(folder.lease, now):
-            mended = repair.mend(folder)
+            mended = repair.repair_run(folder)
     except HeldError as error:
         yield Finding("wrong", folder.name, error.what, error.hint)
         return

@@ -48,17 +48,17 @@ def verify(folder: RunFolder, now: datetime) -> Verified:
     """
     from cerank.worker import repair
 
-    problems = [str(one) for one in repair.problems(folder) if one.path != folder.damage]
+    problems = [str(one) for one in repair.find_problems(folder) if one.path != folder.damage]
     damaged = set(problems)
     files, rankings, values, largest = 0, 0, 0, 0.0
     with contextlib.suppress(CerankError):
-        files = len(checksums.of_run(folder))
+        files = len(checksums.load_all(folder))
     try:
         plan = run_store.load_plan(folder)
     except CerankError:
         plan = None
     if plan is not None:
-        problems += [one for one in repair.gaps(folder, plan) if one not in damaged]
+        problems += [one for one in repair.find_missing_metrics(folder, plan) if one not in damaged]
         for key in _measured(folder, plan):
             try:
                 count, worst = _again(folder, key)
@@ -91,7 +91,7 @@ def doubts(lab: Path, texts: Sequence[str]) -> list[str]:
         members = one.members if isinstance(one, comparisons.SeedsTarget) else (one,)
         for member in members:
             if isinstance(member, comparisons.RunTarget):
-                kinds = {event.kind for event in journal.rows(member.folder.events, Event)[0]}
+                kinds = {event.kind for event in journal.read_valid_rows(member.folder.events, Event)[0]}
                 found += [
                     f"{run_store.title(member.folder)}: {text}" for kind, text in _DOUBTS.items() if kind in kinds
                 ]
@@ -100,7 +100,7 @@ def doubts(lab: Path, texts: Sequence[str]) -> list[str]:
 
 def _leave_mark(folder: RunFolder, problems: list[str], now: datetime) -> None:
     with contextlib.suppress(CerankError), Lease.take(folder.lease, now):  # held, or a disk that cannot be written to
-        checksums.mark(folder, problems, json_records.timestamp(now))
+        checksums.record_damage(folder, problems, json_records.timestamp(now))
 
 
 def _measured(folder: RunFolder, plan: Plan) -> Iterator[tuple[str, str, str]]:
@@ -136,5 +136,7 @@ def _again(folder: RunFolder, key: tuple[str, str, str]) -> tuple[int, float]:
 def _rows(path: Path) -> list[_Row]:
     try:
         return msgspec.json.Decoder(_Row).decode_lines(path.read_bytes())
-    except (OSError, *json_records.UNREADABLE) as error:
-        raise RunFailedError(f"not a readable measures file: {json_records.reason(error)}", where=str(path)) from error
+    except (OSError, *json_records.DECODE_ERRORS) as error:
+        raise RunFailedError(
+            f"not a readable measures file: {json_records.decode_reason(error)}", where=str(path)
+        ) from error

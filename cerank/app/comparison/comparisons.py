@@ -350,7 +350,7 @@ def _run_qrels(folder: RunFolder, test: str) -> Qrels:
     if not path.exists():
         hint = f"cerank show {run_store.short_name(folder)}"
         raise MissingError("it has not come to measuring yet", where=run_store.title(folder), hint=hint)
-    run_store.refuse_damaged(folder, path)
+    run_store.check_undamaged(folder, path)
     return read_qrels(path)
 
 
@@ -371,7 +371,7 @@ def _of_run(found: RunTarget, names: Sequence[str], only: str = "") -> System:
             raise MissingError(
                 f"it has no ranking by {found.system} yet", where=run_store.title(found.folder), hint=hint
             )
-        run_store.refuse_damaged(found.folder, path)
+        run_store.check_undamaged(found.folder, path)
         qrels = _run_qrels(found.folder, test)
         condition = Condition(short_name(test), short_name(first))
         rows.append(measured(names, condition, qrels, identity(qrels), read_run(path).ranking))

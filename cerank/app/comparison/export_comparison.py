@@ -15,7 +15,7 @@ import msgspec
 from cerank.errors import UsageError
 from cerank.files import disk
 from cerank.registry import nearest
-from cerank.runs.layout import plain
+from cerank.runs.layout import plain_name
 from cerank.text import escapes
 from cerank.text.safe_text import counted
 from cerank.text.table_data import Column, Table, written
@@ -292,7 +292,7 @@ def ending_mistake(path: Path) -> str:
 def suggested(found: Comparison, form: Form) -> str:
     """A file name for the comparison: what was compared, in plain characters."""
     others = [system.label for system in found.systems if system.label != found.baseline]
-    return f"{plain(f'{others[0]}-against-{found.baseline}', 60)}{ENDINGS[form]}"
+    return f"{plain_name(f'{others[0]}-against-{found.baseline}', 60)}{ENDINGS[form]}"
 
 
 def place_mistake(path: Path, *, replace: bool = False) -> str:

@@ -17,12 +17,12 @@ from cerank import recipes
 from cerank.app import plans
 from cerank.app.matrix import recipe_form
 from cerank.core import decode
-from cerank.datasets.open_datasets import DatasetEntry, catalogue, search
+from cerank.datasets.open_datasets import DatasetEntry, catalog, search
 from cerank.errors import CerankError, RecipeError
 from cerank.models.bases import BASES
 from cerank.recipes.schema import Recipe, recipe_from
 from cerank.registry import nearest
-from cerank.runs.layout import plain
+from cerank.runs.layout import plain_name
 from cerank.settings import Flags, device_mistake, resolve
 
 MOST_RUNS = 500  # a matrix of more is a slip of the keyboard
@@ -219,7 +219,7 @@ def _chosen(start: Origin, values: Mapping[str, object], mistakes: list[Mistake]
                 Mistake(path, f"{', '.join(sorted(gone))} is the recipe's own and cannot be taken away here")
             )
             return None
-        table = decode.merged(table, _nested(path, value))
+        table = decode.merge_tables(table, _nested(path, value))
     try:
         recipe = plans.checked(recipe_from(table, start.name))
     except RecipeError as error:
@@ -328,7 +328,7 @@ def datasets_like(text: str) -> tuple[DatasetEntry, ...]:
     Imports ir_datasets where `text` is a word.
     """
     words = text.lower().split()
-    own = [entry for entry in catalogue() if all(word in entry.name for word in words)]
+    own = [entry for entry in catalog() if all(word in entry.name for word in words)]
     if not words:
         return tuple(own)
     folder = Path(text.strip()).expanduser() if "\0" not in text else Path()
@@ -347,7 +347,7 @@ def lab_option(lab: Path, environ: Mapping[str, str], cwd: Path) -> str:
 
 def recipe_file(name: str) -> str:
     """The file name suggested for a recipe of that name."""
-    return f"{plain(name)}.toml"
+    return f"{plain_name(name)}.toml"
 
 
 def file_mistake(path: Path) -> str:

@@ -15,7 +15,7 @@ import msgspec
 from cerank.app import estimates, plans
 from cerank.app.lab import Lab
 from cerank.app.matrix.drafts import Cell, Draft, Mistake
-from cerank.app.plans import Work
+from cerank.app.plans import WorkItem
 from cerank.errors import CerankError, RunFailedError
 from cerank.recipes.plan import Plan
 from cerank.recipes.schema import Recipe
@@ -32,8 +32,8 @@ class Matrix(msgspec.Struct, frozen=True):
 
     cells: tuple[Cell, ...] = ()
     plans: tuple[Plan, ...] = ()  # one a cell
-    work: tuple[Work, ...] = ()  # of all cells together, part by part; what several share counts once
-    shared: tuple[Work, ...] = ()  # what is not done again, for another run of the matrix does it
+    work: tuple[WorkItem, ...] = ()  # of all cells together, part by part; what several share counts once
+    shared: tuple[WorkItem, ...] = ()  # what is not done again, for another run of the matrix does it
     mistakes: tuple[Mistake, ...] = ()
 
     @property
@@ -57,7 +57,7 @@ def planned(cells: Sequence[Cell], draft: Draft, settings: Settings, now: dateti
 
     chosen = msgspec.structs.replace(settings, device=draft.device) if draft.device else settings
     made: dict[bytes, Plan] = {}
-    work: dict[bytes, tuple[Work, ...]] = {}
+    work: dict[bytes, tuple[WorkItem, ...]] = {}
     mistakes: list[Mistake] = []
     found: list[Plan] = []
     for cell in cells:
@@ -80,7 +80,7 @@ def planned(cells: Sequence[Cell], draft: Draft, settings: Settings, now: dateti
     for cell, plan in zip(cells, found, strict=True):
         parts = work[_same(msgspec.structs.replace(cell.recipe, seed=0, base=""))]
         known = estimates.rates(settings.lab, plan.recipe, plan.device, plan.threads)
-        tally.add(plan.recipe, stage_keys.identities(plan), estimates.timed(parts, known))
+        tally.add(plan.recipe, stage_keys.stage_keys(plan), estimates.timed(parts, known))
     return Matrix(tuple(cells), tuple(found), tally.done, tally.shared)
 
 
@@ -89,20 +89,22 @@ class Tally:
 
     def __init__(self) -> None:
         self._seen: set[str] = set()
-        self._done: dict[str, Work] = {}
-        self._shared: dict[str, Work] = {}
+        self._done: dict[str, WorkItem] = {}
+        self._shared: dict[str, WorkItem] = {}
 
     @property
-    def done(self) -> tuple[Work, ...]:
+    def done(self) -> tuple[WorkItem, ...]:
         """What has to be done."""
         return tuple(self._done.values())
 
     @property
-    def shared(self) -> tuple[Work, ...]:
+    def shared(self) -> tuple[WorkItem, ...]:
         """What has not, for it is done for another of the runs."""
         return tuple(self._shared.values())
 
-    def add(self, recipe: Recipe, identities: Sequence[str], work: Sequence[Work], given: Container[str] = ()) -> None:
+    def add(
+        self, recipe: Recipe, identities: Sequence[str], work: Sequence[WorkItem], given: Container[str] = ()
+    ) -> None:
         """Enters a run's work.
 
         Args:
@@ -123,12 +125,12 @@ class Tally:
             sums[part.part] = plus(before, part) if before else part
 
 
-def plus(one: Work, other: Work) -> Work:
+def plus(one: WorkItem, other: WorkItem) -> WorkItem:
     """Two parts of one name together; their time is unknown where one's is."""
     is_known = one.minutes is not None and other.minutes is not None
     minutes = (one.minutes or 0.0) + (other.minutes or 0.0) if is_known else None
     stage = one.stage if one.stage == other.stage else ""
-    return Work(one.part, one.units + other.units, one.pairs + other.pairs, stage, minutes)
+    return WorkItem(one.part, one.units + other.units, one.pairs + other.pairs, stage, minutes)
 
 
 def launched(lab: Lab, matrix: Matrix) -> tuple[RunFolder, ...]:

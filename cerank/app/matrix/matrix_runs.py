@@ -19,7 +19,7 @@ from cerank.app.matrix import matrix_planning
 from cerank.app.matrix.drafts import MOST_RUNS, Cell, Draft, Mistake
 from cerank.app.matrix.matrix_planning import Say, Tally
 from cerank.app.missing_inputs import Need, look
-from cerank.app.plans import Work
+from cerank.app.plans import WorkItem
 from cerank.errors import CerankError, MissingError, RecipeError, UsageError
 from cerank.files import json_records
 from cerank.files.disk import DamagedError
@@ -62,8 +62,8 @@ class Outline(msgspec.Struct, frozen=True, kw_only=True):
     """What a matrix comes to: nothing was started, built or fetched to find out."""
 
     rows: tuple[OutlineRow, ...]
-    work: tuple[Work, ...]
-    shared: tuple[Work, ...]
+    work: tuple[WorkItem, ...]
+    shared: tuple[WorkItem, ...]
     needs: tuple[Need, ...]
     comparisons: int  # tests of the family: every other recipe against the baseline, by each measure in each condition
 
@@ -165,7 +165,7 @@ def _laid_over(matrix: Matrix) -> dict[str, dict[str, object]]:
 
 def _changes(over: Mapping[str, object], settings: Mapping[str, object], stages: set[str]) -> dict[str, object]:
     """What the matrix lays over a recipe that has these stages."""
-    from cerank.core.decode import merged
+    from cerank.core.decode import merge_tables
 
     table: dict[str, object] = dict(over)
     for path, value in settings.items():
@@ -174,7 +174,7 @@ def _changes(over: Mapping[str, object], settings: Mapping[str, object], stages:
             for key in reversed(path.split(".")):
                 nested = {key: nested}
             if isinstance(nested, dict):
-                table = merged(table, nested)
+                table = merge_tables(table, nested)
     return table
 
 
@@ -218,12 +218,12 @@ def outline(grid_: Grid, settings: Settings, pairs_per_second: float = 0.0) -> O
         known = estimates.rates(settings.lab, recipe, device, threads)
         if pairs_per_second:
             known = estimates.told(recipe, pairs_per_second)
-        identities = [stage_keys.expected(recipe, index) for index in range(len(recipe.chain))]
+        identities = [stage_keys.stage_key_by_names(recipe, index) for index in range(len(recipe.chain))]
         taken = tuple(name for name, one in zip(recipe.chain, identities, strict=True) if one in coming)
         run, state = _there(lab, there.get((recipe.name, recipe.base, recipe.seed), ""))
         coming.update(identities)
         given = identities if state == "finished" else ()
-        tally.add(recipe, identities, estimates.timed(plans.counted(recipe, found.queries), known), given)
+        tally.add(recipe, identities, estimates.timed(plans.count_work(recipe, found.queries), known), given)
         rows.append(OutlineRow(recipe.name, recipe.base, recipe.seed, recipe.chain, taken, run, state))
     return Outline(
         rows=tuple(rows),
@@ -254,7 +254,7 @@ def _comparisons(grid_: Grid) -> int:
                 continue
             whole, _ = whole_and_part(test)
             try:
-                grade = irds.facts(aliases.id_of(whole)).largest_grade
+                grade = irds.catalog_metadata(aliases.id_of(whole)).largest_grade
             except CerankError:
                 grade = 0  # a folder: three measures whatever its grades are
             measures += len(aliases.declared_measures(whole, grade))

@@ -74,7 +74,7 @@ def _rows(values: msgspec.Struct, path: str, only: tuple[str, ...] = ()) -> tupl
         hint = decode.hints_of(type(values))[key]
         where = f"{path}.{key}" if path else key
         shown = text(getattr(values, key))
-        rows.append(Row(where, key, shown, decode.explanation(hint), wanted(hint), _choices(key, hint)))
+        rows.append(Row(where, key, shown, decode.help_text_of(hint), wanted(hint), _choices(key, hint)))
     return tuple(rows)
 
 

@@ -16,7 +16,7 @@ from cerank.app.report.report_scope import Declared
 from cerank.app.report.svg_plot import Panel, Series
 from cerank.app.run_views import curves
 from cerank.app.run_views.curves import Columns, Curves, Floats
-from cerank.runs.layout import RunFolder, plain
+from cerank.runs.layout import RunFolder, plain_name
 
 _TOGETHER = len(svg_plot.COLOURS)  # runs in one picture
 _POINTS = 600  # of a line, at most
@@ -49,7 +49,7 @@ def pictures(found: Declared) -> tuple[Curve, ...]:
         for start in range(0, len(several), _TOGETHER):
             part = several[start : start + _TOGETHER]
             number = f"-{start // _TOGETHER + 1}" if len(several) > _TOGETHER else ""
-            name = f"curves-{plain(base, 40)}{number}"
+            name = f"curves-{plain_name(base, 40)}{number}"
             out.append(Curve(name=name, title=f"Training of {base}", svg=svg_plot.svg(_panels(base, part))))
     return tuple(out)
 

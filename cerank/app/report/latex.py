@@ -12,7 +12,7 @@ from cerank.app.report import supplementary_tables
 from cerank.app.report.footnotes import GLYPHS
 from cerank.app.report.report_data import Cell, Grid, Line, Place, Report
 from cerank.app.report.table_layout import blocks, first_spans, groups, row_name, value_text
-from cerank.runs.layout import plain
+from cerank.runs.layout import plain_name
 from cerank.text import escapes
 from cerank.text.table_data import TEXTS, Column, Table, rounded
 
@@ -75,7 +75,7 @@ def _ascii(char: str) -> str:
 
 def file_name(grid: Grid) -> str:
     """The name of a table's own file."""
-    return f"table-{plain(grid.measure, 40)}.tex"
+    return f"table-{plain_name(grid.measure, 40)}.tex"
 
 
 def table(grid: Grid, *, is_star: bool = False) -> str:
@@ -83,7 +83,7 @@ def table(grid: Grid, *, is_star: bool = False) -> str:
     kind = "table*" if is_star else "table"
     lines = ["% needs \\usepackage{booktabs}", f"\\begin{{{kind}}}[htbp]", "\\centering", "\\footnotesize"]
     lines += ["\\setlength{\\tabcolsep}{5pt}", f"\\caption{{{' '.join(map(escaped, grid.caption))}}}", "\\smallskip"]
-    lines += [f"\\label{{tab:{plain(grid.measure, 40)}}}"]
+    lines += [f"\\label{{tab:{plain_name(grid.measure, 40)}}}"]
     parts = [_tabular(grid, columns) for columns in blocks(grid.places)]
     return "\n".join([*lines, "\n\n\\medskip\n".join(parts), f"\\end{{{kind}}}"]) + "\n"
 

@@ -189,8 +189,8 @@ def _differing(path: Path, entry: Measured) -> int:
     decoder = json_records.decoder_of(_QueryMeasures)
     try:
         rows = [decoder.decode(line) for line in path.read_bytes().splitlines()]
-    except json_records.UNREADABLE as error:
-        raise disk.DamagedError(f"not a measures file: {json_records.reason(error)}", where=str(path)) from error
+    except json_records.DECODE_ERRORS as error:
+        raise disk.DamagedError(f"not a measures file: {json_records.decode_reason(error)}", where=str(path)) from error
     return sum(
         abs(value - entry.values[name].get(row.query_id, float("inf"))) > _SAME
         for row in rows

@@ -14,10 +14,10 @@ from cerank.app.comparison.comparisons import RunTarget
 from cerank.app.report.report_data import RunFacts, StageRecord
 from cerank.app.report.report_scope import Declared
 from cerank.core.metrics import Event
-from cerank.datasets.query_overlaps import Shared
+from cerank.datasets.query_overlaps import SharedQueries
 from cerank.files import journal, json_records
 from cerank.runs import records, run_store
-from cerank.runs.layout import RunFolder, plain
+from cerank.runs.layout import RunFolder, plain_name
 from cerank.training import stage_summary
 
 _OF_STAGE = ("groups counted", "stage finished")
@@ -47,13 +47,13 @@ def tied(members: Sequence[RunTarget], system: str, test: str, first_stage: str)
 
 def recipe_file(run: str) -> str:
     """Where in a report's folder a run's whole recipe stands."""
-    return f"recipes/{plain(run, 100)}.toml"
+    return f"recipes/{plain_name(run, 100)}.toml"
 
 
 def _facts(member: RunTarget, model: str) -> RunFacts:
     folder, plan = member.folder, member.plan
     events = journal.read(folder.events, Event)
-    shared = json_records.load_if_there(folder.overlaps, Shared)
+    shared = json_records.load_if_there(folder.overlaps, SharedQueries)
     passing = {*_PASSING, *(["queries shared"] if shared else [])}
     return RunFacts(
         run=folder.name,
@@ -64,7 +64,7 @@ def _facts(member: RunTarget, model: str) -> RunFacts:
         state=_state(folder),
         fingerprint=plan.fingerprint,
         command=_command(folder.name, plan.device, plan.threads),
-        recipe_toml=recipes.render(plan.asked),
+        recipe_toml=recipes.render(plan.requested_recipe),
         inputs=tuple((entry.role, entry.name, entry.sha256) for entry in plan.inputs),
         versions=_versions(folder, plan.versions),
         stages=tuple(_stage(folder, index, name, events) for index, name in enumerate(plan.recipe.chain)),

@@ -88,7 +88,7 @@ def groups(report: Report) -> Table:
         had, mended = one.supply, one.repairs
         lacked = (had.without_positive, had.without_candidates, had.without_negative, had.short)
         outside = (had.unretrieved_positives, had.dropped_positives)
-        faults = (one.lists, mended.mended, mended.missing, mended.repeated, mended.out_of_range)
+        faults = (one.lists, mended.repaired, mended.missing, mended.repeated, mended.out_of_range)
         rows.append((run, one.stage, had.queries, had.usable, *lacked, *outside, *faults))
     return Table("groups", columns, tuple(rows), "What each stage drew its groups from")
 

@@ -69,7 +69,7 @@ def save(report: Report, folder: Path, forms: tuple[Form, ...] = FORMS, *, repla
     if mistake := place_mistake(folder, replace=replace):
         raise UsageError(mistake, where=str(folder))
     target = folder.expanduser().absolute()
-    aside = disk.set_aside(target) if target.exists() else None
+    aside = disk.quarantine(target) if target.exists() else None
     with disk.new_folder(target) as inside:
         _fill(report, inside, forms)
     if aside is not None:

@@ -7,7 +7,7 @@ import re
 from cerank.errors import UsageError
 from cerank.runs import user_labels
 from cerank.runs.layout import RunFolder
-from cerank.runs.user_labels import Notes
+from cerank.runs.user_labels import UserLabels
 from cerank.text.safe_text import shown
 
 LONGEST = 120  # characters of a label; a tag has a third
@@ -19,14 +19,14 @@ def tags_in(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(tag for tag in found if tag))
 
 
-def note(folder: RunFolder, label: str, tags: str) -> Notes:
+def note(folder: RunFolder, label: str, tags: str) -> UserLabels:
     """Keeps a label ("" leaves the plan's standing) and tags on a run; returns what was kept.
 
     Raises:
         UsageError: one of them is too long.
         RunFailedError: the disk refuses.
     """
-    kept = Notes(label=shown(label.strip(), 10 * LONGEST), tags=tags_in(shown(tags, 10 * LONGEST)))
+    kept = UserLabels(label=shown(label.strip(), 10 * LONGEST), tags=tags_in(shown(tags, 10 * LONGEST)))
     if len(kept.label) > LONGEST:
         raise UsageError(f"a label has {LONGEST} characters at most", where="label")
     for tag in kept.tags:

@@ -92,7 +92,9 @@ class Rankings:
         self._after: Ranking = read_run(folder.ranking(choice.system, *where)).ranking
         qrels = folder.qrels(choice.dataset)
         self._qrels: Mapping[str, Mapping[str, int]] = read_qrels(qrels) if qrels.exists() else {}
-        self._values = tuple(run_summaries.per_query(folder, system, *where) for system in (FIRST_STAGE, choice.system))
+        self._values = tuple(
+            run_summaries.load_measures(folder, system, *where) for system in (FIRST_STAGE, choice.system)
+        )
         self.missing = ""
         self._dataset: Dataset | None = None
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from cerank.core.metrics import Event
 from cerank.files.journal import Tail
 from cerank.runs.layout import RunFolder
-from cerank.runs.run_summaries import TextTail
+from cerank.runs.run_summaries import LogTail
 
 LONGEST = 2000  # characters of a line; the file has it whole
 
@@ -15,7 +15,7 @@ class Log:
 
     def __init__(self, folder: RunFolder) -> None:
         self._events: Tail[Event] = Tail(folder.events, Event)
-        self._text = TextTail(folder.log)
+        self._text = LogTail(folder.log)
 
     def look(self) -> list[str]:
         """The new lines, events before output."""

@@ -18,8 +18,8 @@ from cerank.recipes.plan import Plan
 from cerank.runs import queue, run_store, run_summaries, user_labels
 from cerank.runs.layout import RunFolder, runs_folder
 from cerank.runs.run_store import Status
-from cerank.runs.run_summaries import ValidationGlance
-from cerank.runs.user_labels import Notes
+from cerank.runs.run_summaries import LatestValidation
+from cerank.runs.user_labels import UserLabels
 
 LIVE = ("running", "stopping")
 _ROUND = 60  # looks after which every run was read again, for an edit in place moves no mark
@@ -31,7 +31,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     folder: RunFolder
     plan: Plan | None
     status: Status
-    notes: Notes = Notes()
+    notes: UserLabels = UserLabels()
     validation: Validation | None = None  # the newest
     finals: dict[str, float] = {}  # means of the last stage on the first test dataset
     short_name: str = ""  # as `run_store.short_names` has it
@@ -157,7 +157,7 @@ class _Kept:
 
     def __init__(self, folder: RunFolder) -> None:
         self.mark = -1
-        self.glance = ValidationGlance(folder)
+        self.glance = LatestValidation(folder)
         self.entry: Entry | None = None
 
 
@@ -177,7 +177,7 @@ class Watch:
         Args:
             again: names to look at again, whatever their marks say.
         """
-        marks = run_summaries.marks(self._lab)
+        marks = run_summaries.change_times(self._lab)
         queued = [entry.run for entry in queue.entries_or_none(self._lab)] if marks else []
         anew = set(again) | (set(queued) ^ self._queued)
         self._queued = set(queued)
@@ -225,19 +225,19 @@ def _placed(entries: Iterable[Entry], queued: Iterable[str]) -> Iterable[Entry]:
         yield entry if entry.place == place else msgspec.structs.replace(entry, place=place)
 
 
-def _entry(folder: RunFolder, glance: ValidationGlance, short_name: str) -> Entry:
+def _entry(folder: RunFolder, glance: LatestValidation, short_name: str) -> Entry:
     row = run_store.row(folder, datetime.now(UTC))
     try:
         noted = user_labels.load(folder)
     except DamagedError:
-        noted = Notes()
+        noted = UserLabels()
     return Entry(
         folder=folder,
         plan=row.plan,
         status=row.status,
         notes=noted,
         short_name=short_name,
-        validation=glance.look(),
+        validation=glance.refresh(),
         finals=run_summaries.final_means(folder, row.plan) if row.plan and row.status.state == "finished" else {},
     )
 

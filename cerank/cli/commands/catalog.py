@@ -128,7 +128,7 @@ def datasets(
     if name:
         emit(table_columns.described(known.describe(name, settings.cache)), settings.format)
         return
-    found = known.search(search) if search else known.catalogue()
+    found = known.search(search) if search else known.catalog()
     columns = (Column("dataset", "dataset"), Column("description", "what"))
     emit(Table("datasets", columns, tuple((entry.name, entry.description) for entry in found)), settings.format)
     if not search:

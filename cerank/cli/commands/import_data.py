@@ -19,7 +19,7 @@ from cerank.text.safe_text import counted
 
 if TYPE_CHECKING:
     from cerank.importing.import_files import Imported
-    from cerank.importing.published_files import Source
+    from cerank.importing.published_files import PublishedFile
 
 data_app = typer.Typer(no_args_is_help=True, help="Training data: formats of other tools, fetching, importing.")
 
@@ -34,9 +34,9 @@ def _formats(incomplete: str) -> list[str]:
 
 
 def _sources(incomplete: str) -> list[str]:
-    from cerank.importing.published_files import SOURCES
+    from cerank.importing.published_files import PUBLISHED_FILES
 
-    return [name for name in SOURCES if name.startswith(incomplete)]
+    return [name for name in PUBLISHED_FILES if name.startswith(incomplete)]
 
 
 @data_app.command("import")
@@ -67,9 +67,9 @@ def import_(
 
     `cerank data formats` describes each, and says where its files are published.
     """
-    from cerank.importing.import_files import Choices, import_files
+    from cerank.importing.import_files import ImportOptions, import_files
 
-    choices = Choices(name=run, collection=collection, depth=depth, only=tuple(only or ()))
+    choices = ImportOptions(name=run, collection=collection, depth=depth, only=tuple(only or ()))
     found = import_files(name, files, into, choices)
     emit(_report(found), settings_of(form=form, json=json).format)
     texts = f"; its texts are those of {found.collection}" if found.collection else ""
@@ -111,9 +111,9 @@ def fetch(
     where.
     """
     from cerank.importing.download import fetch as fetched
-    from cerank.importing.published_files import SOURCES
+    from cerank.importing.published_files import PUBLISHED_FILES
 
-    source = SOURCES.find(name)
+    source = PUBLISHED_FILES.find(name)
     folder = into if into is not None else settings_of(cache=cache).cache / DOWNLOADS
     found = fetched(source, folder, _Progress(name).tell)
     sure = (
@@ -150,7 +150,7 @@ def formats(
 ) -> None:
     """List the formats that can be imported, and the published files: names, addresses, checksums, licences."""
     from cerank.importing.format_catalog import FORMATS
-    from cerank.importing.published_files import SOURCES
+    from cerank.importing.published_files import PUBLISHED_FILES
 
     chosen = [FORMATS.find(name)] if name else list(FORMATS.values())
     names = {entry.name for entry in chosen}
@@ -165,7 +165,7 @@ def formats(
         "Formats",
     )
     given = settings_of(form=form, json=json).format
-    sources = [source for source in SOURCES.values() if not name or source.format in names]
+    sources = [source for source in PUBLISHED_FILES.values() if not name or source.format in names]
     if form_of(given) == "table":  # nine columns are for machines
         published = _in_full(sources) if name else _in_short(sources)
     else:
@@ -176,14 +176,14 @@ def formats(
 _NONE = "no published file of this format is known"
 
 
-def _in_short(sources: Sequence[Source]) -> Table:
+def _in_short(sources: Sequence[PublishedFile]) -> Table:
     columns = (Column("name", "name", "name"), Column("format", "format", "name"), Column("fetch", "to be had", "name"))
     rows = tuple((source.name, source.format or "none", "by hand" if source.by_hand else "fetch") for source in sources)
     notes = ("`cerank data formats FORMAT` has addresses, checksums and licences; --format tsv has all of them",)
     return Table("files", columns, rows, "Published files", notes, empty=_NONE)
 
 
-def _in_full(sources: Sequence[Source]) -> Table:
+def _in_full(sources: Sequence[PublishedFile]) -> Table:
     rows: list[tuple[str, str, str]] = []
     for source in sources:
         facts = (
@@ -199,7 +199,7 @@ def _in_full(sources: Sequence[Source]) -> Table:
     return Table("files", columns, tuple(rows), "Published files", empty=_NONE)
 
 
-def _for_machines(sources: Sequence[Source]) -> Table:
+def _for_machines(sources: Sequence[PublishedFile]) -> Table:
     columns = (
         Column("name", "name", "name"),
         Column("format", "format", "name"),

@@ -71,7 +71,7 @@ def ingest(
     rows = []
     for run in runs:
         progress = _Progress(run.name)
-        ranking = ingesting.ingested(run, settings.cache, progress.share)
+        ranking = ingesting.ingest_run(run, settings.cache, progress.share)
         held = ranking.store.contents
         if verify and not mapped_run.verify(ranking.store.folder):
             hint = "remove that folder and ingest the run again"

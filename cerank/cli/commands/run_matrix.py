@@ -127,7 +127,7 @@ def _time(found: Outline) -> str:
     if minutes is None:
         return "how long is not known: nothing like it ran in this lab (or say --pairs-per-second)"
     ends = time.strftime("%Y-%m-%d %H:%M", time.localtime(time.time() + minutes * 60))
-    return f"at most some {estimates.in_words(minutes)} on one device, so until {ends} if it starts now"
+    return f"at most some {estimates.format_minutes(minutes)} on one device, so until {ends} if it starts now"
 
 
 def _rows(found: Outline, short: Mapping[str, str]) -> Table:

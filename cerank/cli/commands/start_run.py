@@ -127,7 +127,7 @@ def _show(plan: Plan, settings: Settings, pairs_per_second: float, *, wide: bool
     from cerank.app.comparison import power_analysis
 
     if (settings.format or "table") == "table" and sys.stdout.isatty():
-        put(recipes.render(plan.asked))
+        put(recipes.render(plan.requested_recipe))
     cases = power_analysis.of_plan(plan)
     if pairs_per_second:
         work = estimates.timed(plans.work_of(plan), estimates.told(plan.recipe, pairs_per_second))
@@ -142,7 +142,7 @@ def _show(plan: Plan, settings: Settings, pairs_per_second: float, *, wide: bool
         work = estimates.of_plan(plan, paces) if paces else estimates.timed(plans.work_of(plan), known)
         source = "by earlier runs of this lab" if known else source
     minutes = estimates.total(work)
-    say(f"about {estimates.in_words(minutes)}: {source}" if minutes is not None else f"time unknown: {source}")
+    say(f"about {estimates.format_minutes(minutes)}: {source}" if minutes is not None else f"time unknown: {source}")
     shared = plans.shared_queries(plan)
     shown = [table_columns.inputs(plan), table_columns.work(work)]
     shown += [table_columns.shared(shared)] if shared else []

@@ -43,7 +43,7 @@ def show(
     """Show one run: how it stands, its plan, its validations, its table, and where its files are."""
     from cerank.app.comparison import run_answer
     from cerank.cli.live_status import tell
-    from cerank.datasets.query_overlaps import Shared
+    from cerank.datasets.query_overlaps import SharedQueries
 
     settings = settings_of(lab, form=form, json=json)
     home = Lab(settings)
@@ -57,7 +57,7 @@ def show(
             table_columns.stages(folder, row.plan),
             table_columns.validations(folder, row.plan),
         ]
-        overlaps = json_records.load_if_there(folder.overlaps, Shared)
+        overlaps = json_records.load_if_there(folder.overlaps, SharedQueries)
         shown += [table_columns.shared(overlaps.overlaps)] if overlaps and overlaps.overlaps else []
         try:
             told = run_answer.of_run(folder)

@@ -22,7 +22,7 @@ SPLITS = ("train", "validation", "test")
 
 
 @functools.cache
-def materialise(cache: Path) -> Path:
+def materialize(cache: Path) -> Path:
     """The folder that holds train/, validation/ and test/; built in a few seconds where it is not there yet.
 
     The rules that build it, and the Python it is built from, name the folder: another Python has another pydocs. It is

@@ -20,8 +20,8 @@ import msgspec
 
 from cerank.errors import FormatError
 from cerank.files.line_reader import at, json_lines
-from cerank.importing.archives import opened
-from cerank.importing.dataset_writer import Sink, text_id
+from cerank.importing.archives import open_archive
+from cerank.importing.dataset_writer import DatasetWriter, text_id
 from cerank.text.safe_text import counted
 
 NEGATIVES, TEACHER, CROSS_ENCODER = "negatives", "teacher", "cross-encoder"
@@ -62,7 +62,9 @@ class _Mined(msgspec.Struct):
     neg: dict[str, list[int | str | _Scored]] = {}
 
 
-def _candidates(sink: Sink, run: str, query_id: str, ids: Sequence[str], positives: set[str], *, where: str) -> None:
+def _candidates(
+    sink: DatasetWriter, run: str, query_id: str, ids: Sequence[str], positives: set[str], *, where: str
+) -> None:
     """The negatives of a query as a run, in their order."""
     kept: dict[str, None] = {}
     for doc_id in ids:
@@ -76,7 +78,9 @@ def _candidates(sink: Sink, run: str, query_id: str, ids: Sequence[str], positiv
         sink.listed(run, query_id, doc_id, where)
 
 
-def _with_text(sink: Sink, texts: Sequence[str], scores: Sequence[float | None], where: str) -> dict[str, float | None]:
+def _with_text(
+    sink: DatasetWriter, texts: Sequence[str], scores: Sequence[float | None], where: str
+) -> dict[str, float | None]:
     """Ids of the texts that are not empty -> score, each once."""
     found: dict[str, float | None] = {}
     for text, score in zip(texts, scores, strict=True):
@@ -96,10 +100,10 @@ def _scores(texts: Sequence[str], scores: Sequence[float] | None, key: str, wher
     return scores
 
 
-def read_flag(files: Sequence[Path], sink: Sink, name: str) -> None:
+def read_flag(files: Sequence[Path], sink: DatasetWriter, name: str) -> None:
     """Reads FlagEmbedding's JSONL; `name` is the run of its scores."""
     for path in files:
-        for number, row in json_lines(path, _Flag, opened):
+        for number, row in json_lines(path, _Flag, open_archive):
             where, query_id = at(path, number), text_id(row.query)
             sink.records += 1
             if not sink.query(query_id, row.query, where):
@@ -118,10 +122,10 @@ def _title(passage: _Passage) -> str:
     return "" if passage.title in {None, "-"} else str(passage.title)
 
 
-def read_tevatron(files: Sequence[Path], sink: Sink, name: str) -> None:
+def read_tevatron(files: Sequence[Path], sink: DatasetWriter, name: str) -> None:
     """Reads Tevatron's JSONL; `name` is the run of negatives."""
     for path in files:
-        for number, row in json_lines(path, _Tevatron, opened):
+        for number, row in json_lines(path, _Tevatron, open_archive):
             where, query_id = at(path, number), str(row.query_id)
             sink.records += 1
             if not sink.query(query_id, row.query, where):
@@ -146,10 +150,10 @@ def _ids_and_scores(items: Sequence[int | str | _Scored]) -> dict[str, float | N
     return found
 
 
-def read_mined(files: Sequence[Path], sink: Sink, name: str) -> None:
+def read_mined(files: Sequence[Path], sink: DatasetWriter, name: str) -> None:
     """Reads msmarco-hard-negatives, a run a system; `name` is the run of cross-encoder scores."""
     for path in files:
-        for number, row in json_lines(path, _Mined, opened):
+        for number, row in json_lines(path, _Mined, open_archive):
             where, query_id = at(path, number), str(row.qid)
             sink.records += 1
             sink.query(query_id, "", where)

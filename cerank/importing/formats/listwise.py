@@ -16,8 +16,8 @@ from pathlib import Path
 import msgspec
 
 from cerank.files.line_reader import at, json_lines
-from cerank.importing.archives import opened
-from cerank.importing.dataset_writer import Sink
+from cerank.importing.archives import open_archive
+from cerank.importing.dataset_writer import DatasetWriter
 
 
 class _Query(msgspec.Struct):
@@ -61,10 +61,10 @@ def _text(doc: _Doc) -> str:
     return " ".join(filter(None, (doc.title, text)))
 
 
-def read_rank_llm(files: Sequence[Path], sink: Sink, name: str) -> None:
+def read_rank_llm(files: Sequence[Path], sink: DatasetWriter, name: str) -> None:
     """Reads rank_llm's JSONL into the run `name`."""
     for path in files:
-        for number, row in json_lines(path, _Request, opened):
+        for number, row in json_lines(path, _Request, open_archive):
             where, query_id = at(path, number), str(row.query.qid)
             sink.records += 1
             if not sink.query(query_id, row.query.text, where):
@@ -75,10 +75,10 @@ def read_rank_llm(files: Sequence[Path], sink: Sink, name: str) -> None:
                     sink.scored(name, query_id, doc_id, candidate.score, where, rank=rank)
 
 
-def read_tirex(files: Sequence[Path], sink: Sink, name: str) -> None:
+def read_tirex(files: Sequence[Path], sink: DatasetWriter, name: str) -> None:
     """Reads TIREx's JSONL into the run `name`."""
     for path in files:
-        for number, row in json_lines(path, _Pair, opened):
+        for number, row in json_lines(path, _Pair, open_archive):
             where, query_id, doc_id = at(path, number), str(row.qid), str(row.docno)
             sink.records += 1
             if not (sink.query(query_id, row.query, where) and sink.document(doc_id, row.text, where)):

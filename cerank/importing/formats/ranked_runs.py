@@ -16,9 +16,9 @@ from cerank.errors import FormatError, UsageError
 from cerank.files.line_reader import at, line_blocks
 from cerank.files.safe_open import open_file
 from cerank.importing import parquet_rows
-from cerank.importing.archives import opened
+from cerank.importing.archives import open_archive
 from cerank.importing.column_blocks import are_ids
-from cerank.importing.dataset_writer import LARGEST, Sink, run_name
+from cerank.importing.dataset_writer import LARGEST, DatasetWriter, run_name
 from cerank.text.safe_text import counted, shown
 
 _PARQUET = b"PAR1"
@@ -36,7 +36,7 @@ def name_of(path: Path) -> str:
     return run_name(name)
 
 
-def read(files: Sequence[Path], sink: Sink, name: str) -> None:
+def read(files: Sequence[Path], sink: DatasetWriter, name: str) -> None:
     """Reads runs; `name` is for a single one, "" takes each file's."""
     names = [name or name_of(path) for path in files]
     if len(set(names)) != len(names):
@@ -62,14 +62,14 @@ def number_of(text: bytes, where: str) -> float:
     return value
 
 
-def _taken_whole(path: Path, lines: list[bytes], first: int, sink: Sink, run: str) -> bool:
+def _taken_whole(path: Path, lines: list[bytes], first: int, sink: DatasetWriter, run: str) -> bool:
     """Whether the lines were taken as columns; if not, each is to be looked at."""
     import polars
 
-    from cerank.trec.parse_blocks import parsed
+    from cerank.trec.parse_blocks import parse_block
 
     try:
-        found = parsed(path, b"\n".join(lines), first)
+        found = parse_block(path, b"\n".join(lines), first)
     except FormatError:
         return False  # line by line finds the same fault
     if not (are_ids(found["query"]) and are_ids(found["document"])) or (found["score"].abs() > LARGEST).any():
@@ -82,8 +82,8 @@ def _taken_whole(path: Path, lines: list[bytes], first: int, sink: Sink, run: st
     return True
 
 
-def _trec(path: Path, sink: Sink, run: str) -> None:
-    for first, lines in line_blocks(path, columns=True, opener=opened):
+def _trec(path: Path, sink: DatasetWriter, run: str) -> None:
+    for first, lines in line_blocks(path, columns=True, opener=open_archive):
         if _taken_whole(path, lines, first, sink, run):
             continue
         for number, line in enumerate(lines, first):
@@ -98,7 +98,7 @@ def _trec(path: Path, sink: Sink, run: str) -> None:
             sink.scored(run, parts[0].decode(), parts[2].decode(), number_of(parts[4], where), where, rank=rank)
 
 
-def _parquet(path: Path, sink: Sink, run: str) -> None:
+def _parquet(path: Path, sink: DatasetWriter, run: str) -> None:
     unscored = 0
     for number, (query_id, doc_id, score, rank) in enumerate(parquet_rows.rows(path), 1):
         sink.records += 1

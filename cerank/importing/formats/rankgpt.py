@@ -18,8 +18,8 @@ import msgspec
 
 from cerank.errors import FormatError, UsageError
 from cerank.files.line_reader import at, io_mistake, json_lines
-from cerank.importing.archives import opened
-from cerank.importing.dataset_writer import Sink
+from cerank.importing.archives import open_archive
+from cerank.importing.dataset_writer import DatasetWriter
 from cerank.retrieval.teachers import Repairs, repair
 from cerank.text.safe_text import counted, shown
 
@@ -41,7 +41,7 @@ class _Row(msgspec.Struct):
 
 def _answers(path: Path) -> list[str]:
     try:
-        with opened(path) as file:
+        with open_archive(path) as file:
             data = file.read(_LARGEST_ANSWERS + 1)
     except OSError as error:
         raise io_mistake(path, error) from error
@@ -54,7 +54,7 @@ def _answers(path: Path) -> list[str]:
         raise FormatError(f"not a list of permutations: {shown(error, 200)}", where=str(path), hint=hint) from error
 
 
-def _candidates(row: _Row, sink: Sink, where: str) -> list[str]:
+def _candidates(row: _Row, sink: DatasetWriter, where: str) -> list[str]:
     """The ids that the answer's numbers stand for, 1 for the first; texts and judgements go to the sink on the way."""
     ids = [str(passage.docid) for passage in row.retrieved_passages]
     if len(set(ids)) != len(ids):
@@ -80,12 +80,12 @@ def _split(files: Sequence[Path]) -> tuple[Path, Path | None]:
     return rows[0], answers[0] if answers else None
 
 
-def read(files: Sequence[Path], sink: Sink, name: str) -> None:
+def read(files: Sequence[Path], sink: DatasetWriter, name: str) -> None:
     """Reads one file of queries, and one of permutations or none; `name` is the run of these."""
     rows, path = _split(files)
     answers = _answers(path) if path else None
     repairs, seen = Repairs(), set[str]()
-    for number, row in json_lines(rows, _Row, opened):
+    for number, row in json_lines(rows, _Row, open_archive):
         where, query_id = at(rows, number), str(row.query_id)
         if answers is not None and sink.records >= len(answers):
             raise FormatError(f"has more queries than there are permutations, {len(answers)}", where=where)
@@ -111,7 +111,7 @@ def read(files: Sequence[Path], sink: Sink, name: str) -> None:
         raise FormatError(
             f"has {counted(len(answers), 'permutation')} for {counted(sink.records, 'query')}", where=str(path)
         )
-    sink.count("permutations mended", repairs.mended)
+    sink.count("permutations mended", repairs.repaired)
     sink.count("numbers missing in permutations, appended in BM25's order", repairs.missing)
     sink.count("numbers repeated in permutations, dropped", repairs.repeated)
     sink.count("numbers out of range in permutations, dropped", repairs.out_of_range)

@@ -19,9 +19,9 @@ import msgspec
 
 from cerank.errors import FormatError
 from cerank.files.line_reader import at, json_lines, line_blocks, tab_lines
-from cerank.importing.archives import opened
+from cerank.importing.archives import open_archive
 from cerank.importing.column_blocks import columns_of
-from cerank.importing.dataset_writer import Sink, text_id
+from cerank.importing.dataset_writer import DatasetWriter, text_id
 from cerank.importing.formats.ranked_runs import number_of
 
 if TYPE_CHECKING:
@@ -59,18 +59,18 @@ def _triple(parts: Sequence[str], where: str) -> Triple:
 
 def _lines(columns: int) -> Callable[[Path], Rows]:
     def rows(path: Path) -> Rows:
-        for number, parts in tab_lines(path, (columns,), opened):
+        for number, parts in tab_lines(path, (columns,), open_archive):
             yield at(path, number), _triple(parts, at(path, number))
 
     return rows
 
 
 def _json(path: Path) -> Rows:
-    for number, row in json_lines(path, _Texts, opened):
+    for number, row in json_lines(path, _Texts, open_archive):
         yield at(path, number), Triple(row.query, row.doc_pos, row.doc_neg)
 
 
-def _by_text(triple: Triple, sink: Sink, where: str) -> Triple | None:
+def _by_text(triple: Triple, sink: DatasetWriter, where: str) -> Triple | None:
     """The triple with ids for its texts, which go to the sink; None where one of them is empty."""
     found = Triple(text_id(triple.query), text_id(triple.positive), text_id(triple.negative), triple.scores)
     has_all = (
@@ -81,7 +81,7 @@ def _by_text(triple: Triple, sink: Sink, where: str) -> Triple | None:
     return found if has_all else None
 
 
-def _put(triple: Triple, sink: Sink, name: str, where: str) -> None:
+def _put(triple: Triple, sink: DatasetWriter, name: str, where: str) -> None:
     if triple.positive == triple.negative:
         sink.count(_SAME)
         return
@@ -93,7 +93,7 @@ def _put(triple: Triple, sink: Sink, name: str, where: str) -> None:
         sink.scored(name, triple.query, triple.negative, triple.scores[1], where)
 
 
-def _read_texts(rows: Callable[[Path], Rows], files: Sequence[Path], sink: Sink, name: str) -> None:
+def _read_texts(rows: Callable[[Path], Rows], files: Sequence[Path], sink: DatasetWriter, name: str) -> None:
     for path in files:
         for where, given in rows(path):
             sink.records += 1
@@ -102,11 +102,11 @@ def _read_texts(rows: Callable[[Path], Rows], files: Sequence[Path], sink: Sink,
                 _put(triple, sink, name, where)
 
 
-def _read_ids(columns: int, files: Sequence[Path], sink: Sink, name: str) -> None:
+def _read_ids(columns: int, files: Sequence[Path], sink: DatasetWriter, name: str) -> None:
     """A block of lines at once where nothing in it is doubtful, else line by line."""
     scores = ("left", "right") if columns == 5 else ()
     for path in files:
-        for first, lines in line_blocks(path, opener=opened):
+        for first, lines in line_blocks(path, opener=open_archive):
             found = columns_of(lines, scores, ("query", "positive", "negative"))
             if found is not None:
                 _put_all(found, sink, name)
@@ -116,7 +116,7 @@ def _read_ids(columns: int, files: Sequence[Path], sink: Sink, name: str) -> Non
                     _put_line(line, columns, sink, name, at(path, number))
 
 
-def _put_line(line: bytes, columns: int, sink: Sink, name: str, where: str) -> None:
+def _put_line(line: bytes, columns: int, sink: DatasetWriter, name: str, where: str) -> None:
     parts = line.decode().removesuffix("\r").split("\t")
     if len(parts) != columns:
         raise FormatError(f"{len(parts)} tab-separated columns, not {columns}", where=where)
@@ -124,7 +124,7 @@ def _put_line(line: bytes, columns: int, sink: Sink, name: str, where: str) -> N
     _put(_triple(parts, where), sink, name, where)
 
 
-def _put_all(rows: polars.DataFrame, sink: Sink, name: str) -> None:
+def _put_all(rows: polars.DataFrame, sink: DatasetWriter, name: str) -> None:
     """As `_put`, row by row; a row's positive goes before its negative."""
     import polars
 
@@ -147,26 +147,26 @@ def _put_all(rows: polars.DataFrame, sink: Sink, name: str) -> None:
     sink.ranked(name, polars.concat(both).sort("row", maintain_order=True))
 
 
-def read_ids(files: Sequence[Path], sink: Sink, name: str) -> None:
+def read_ids(files: Sequence[Path], sink: DatasetWriter, name: str) -> None:
     """Reads MS MARCO's id triples into the run `name`."""
     _read_ids(3, files, sink, name)
 
 
-def read_scores(files: Sequence[Path], sink: Sink, name: str) -> None:
+def read_scores(files: Sequence[Path], sink: DatasetWriter, name: str) -> None:
     """Reads Hofstätter's scores by id into the run `name`."""
     _read_ids(5, files, sink, name)
 
 
-def read_texts(files: Sequence[Path], sink: Sink, name: str) -> None:
+def read_texts(files: Sequence[Path], sink: DatasetWriter, name: str) -> None:
     """Reads MS MARCO's text triples into the run `name`."""
     _read_texts(_lines(3), files, sink, name)
 
 
-def read_scored_texts(files: Sequence[Path], sink: Sink, name: str) -> None:
+def read_scored_texts(files: Sequence[Path], sink: DatasetWriter, name: str) -> None:
     """Reads Hofstätter's scores by text into the run `name`."""
     _read_texts(_lines(5), files, sink, name)
 
 
-def read_openmatch(files: Sequence[Path], sink: Sink, name: str) -> None:
+def read_openmatch(files: Sequence[Path], sink: DatasetWriter, name: str) -> None:
     """Reads OpenMatch's JSONL triples into the run `name`."""
     _read_texts(_json, files, sink, name)

@@ -15,7 +15,7 @@ def clone(screen: LabScreen, entry: Entry) -> None:
     if entry.plan is None:
         screen.house.say(f"{entry.title} has no readable plan to start from", "warning")
     else:
-        screen.house.open_new(entry.plan.asked)
+        screen.house.open_new(entry.plan.requested_recipe)
 
 
 def stop(screen: LabScreen, entry: Entry) -> None:

@@ -75,7 +75,7 @@ def outcome(draft: Draft, checked: Checked, matrix: Matrix | None, mistakes: Seq
     parts = ((bases, "base"), (len(draft.origins), "recipe"), (seeds, "seed"))
     product = " × ".join(f"{count} {word}{'s' * (count != 1)}" for count, word in parts)
     rest = f" · at most {matrix.pairs:,} pairs through the model" if matrix else " · step 4 shows the work"
-    rest += f", about {estimates.in_words(matrix.minutes)}" if matrix and matrix.minutes is not None else ""
+    rest += f", about {estimates.format_minutes(matrix.minutes)}" if matrix and matrix.minutes is not None else ""
     return joined((runs(len(cells)), "bold $success"), f" = {product}", (rest, "dim"))
 
 
@@ -128,7 +128,7 @@ def work(state: State) -> Content:
 
 
 def _time(minutes: float | None) -> str:
-    return f"{'–' if minutes is None else estimates.in_words(minutes):>11}"
+    return f"{'–' if minutes is None else estimates.format_minutes(minutes):>11}"
 
 
 def _named(part: str) -> str:

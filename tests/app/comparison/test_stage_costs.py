@@ -12,7 +12,7 @@ from cerank.core.metrics import Reading, Scoring, Validation
 from cerank.files import json_records
 from cerank.files.journal import Journal
 from cerank.runs.layout import ReadingRow, RunFolder
-from cerank.runs.records import Adopted
+from cerank.runs.records import ReusedStage
 from tests.app.made_runs import changed, made_run
 from tests.worker.small import small_plan
 
@@ -55,9 +55,9 @@ def test_a_stage_of_another_run_is_said_to_be_and_costs_what_it_did_there(lab):
     other = made_run(lab.settings, changed(lab.plan, seed=5), "two")
     written(other, 0, [3.0])
     scored(lab.folder, "contrastive", 100, 2.0)
-    adopted = Adopted(run=lab.folder.name, plan="p", identity="i", sha256="s", time="2026-01-01T00:00:00+00:00")
-    other.adopted(0, "contrastive").parent.mkdir(parents=True, exist_ok=True)
-    json_records.save(other.adopted(0, "contrastive"), adopted)
+    adopted = ReusedStage(run=lab.folder.name, plan="p", identity="i", sha256="s", time="2026-01-01T00:00:00+00:00")
+    other.reused_stage(0, "contrastive").parent.mkdir(parents=True, exist_ok=True)
+    json_records.save(other.reused_stage(0, "contrastive"), adopted)
     (cost,) = stage_costs.of_run(other, lab.plan)
     assert cost.reused_from
     assert cost.pairs_per_second == pytest.approx(50.0)

@@ -20,7 +20,7 @@ from cerank.files.lease import Lease
 from cerank.machine.devices import Device
 from cerank.runs import declared_matrices, run_store
 from cerank.runs.layout import QueueFolder
-from cerank.runs.records import Adopted
+from cerank.runs.records import ReusedStage
 from cerank.worker.__main__ import _attempt
 from cerank.worker.stop_request import StopFlag
 from tests.worker.small import small_plan
@@ -162,13 +162,13 @@ def test_a_matrix_runs_to_its_end_trains_what_is_shared_once_and_queues_only_wha
     assert (again.added, len(again.there)) == ((), 3)
     work_off(made.lab)
     cl, kd, both = found.added
-    assert json_records.load(both.adopted(0, "contrastive"), Adopted).run == cl.name
+    assert json_records.load(both.adopted(0, "contrastive"), ReusedStage).run == cl.name
     assert not kd.adopted(0, "distill").exists()
     assert not both.adopted(1, "distill").exists()
     trained = [
         event.text.partition(":")[0]
         for folder in found.added
-        for event in journal.rows(folder.events, Event)[0]
+        for event in journal.read_valid_rows(folder.events, Event)[0]
         if event.kind == "checkpoint saved"
     ]
     assert {text.split()[0] for text in trained} == {"contrastive", "distill"}

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import msgspec
 
 from cerank.core.metrics import Event, Reading, Validation
-from cerank.datasets.query_overlaps import Overlap, Part, Shared
+from cerank.datasets.query_overlaps import Overlap, QuerySet, SharedQueries
 from cerank.files import disk, json_records
 from cerank.files.journal import Journal
 from cerank.recipes.matrix_schema import MatrixCell, MatrixRecord
@@ -27,7 +27,7 @@ RECIPES = {
     "ecir2025-cl-kd": (("contrastive", "distill"), 0.6),
     "ecir2025-kd": (("distill",), 0.2),
 }
-OVERLAP = Overlap(Part("training", "x", ("distill",)), Part("test", "y"), 3, 9, 1, 3, ("what is x",))
+OVERLAP = Overlap(QuerySet("training", "x", ("distill",)), QuerySet("test", "y"), 3, 9, 1, 3, ("what is x",))
 BASES = ("google/electra-base-discriminator", "roberta")
 MEASURES = ("nDCG@10", "RR@10"), ("nDCG@10", "RR(rel=2)@10")
 
@@ -83,7 +83,7 @@ def record_training(folder: RunFolder, *, drift: float = 0.02) -> None:
         events.append(Event("started", "attempt 1", now, 1))
         events.append(Event("queries shared", str(OVERLAP), now, 1))
         events.append(Event("environment changed", "torch 1 -> 2", now, 1))
-    json_records.save(folder.overlaps, Shared((OVERLAP,)))
+    json_records.save(folder.overlaps, SharedQueries((OVERLAP,)))
     for index, name in enumerate(("contrastive", "distill")):
         final = folder.final(index, name)
         disk.make_folder(final)

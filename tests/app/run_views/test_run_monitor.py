@@ -13,7 +13,7 @@ from cerank.errors import UsageError
 from cerank.files import journal
 from cerank.runs import run_store
 from cerank.runs.layout import ReadingRow, RunFolder
-from cerank.runs.run_summaries import ValidationGlance
+from cerank.runs.run_summaries import LatestValidation
 from tests.tui.labs import LabFolder, reading
 
 
@@ -72,21 +72,21 @@ def test_a_worker_that_dies_is_lost_at_the_next_look(lab: LabFolder) -> None:
 
 def test_the_newest_validation_is_found_whatever_comes_after_it(lab: LabFolder) -> None:
     made = lab.run("one")
-    glance = ValidationGlance(made)
-    assert glance.look() is None
+    glance = LatestValidation(made)
+    assert glance.refresh() is None
     with journal.Journal(made.readings, ReadingRow) as rows:
         rows.append(Validation(0, 10, {"nDCG@10": 0.1}))
         for step in range(11, 12_000):  # more than a block and its overlap
             rows.append(reading(0, step, 0.5))
-        assert glance.look() == Validation(0, 10, {"nDCG@10": 0.1})
+        assert glance.refresh() == Validation(0, 10, {"nDCG@10": 0.1})
         rows.append(Validation(0, 20, {"nDCG@10": 0.2}))
-        assert glance.look() == Validation(0, 20, {"nDCG@10": 0.2})
+        assert glance.refresh() == Validation(0, 20, {"nDCG@10": 0.2})
         rows.append(reading(0, 21, 0.5))
     with made.readings.open("ab") as file:
         file.write(b'{"type":"validation","stage":0,"st')
-    assert glance.look() == Validation(0, 20, {"nDCG@10": 0.2})
+    assert glance.refresh() == Validation(0, 20, {"nDCG@10": 0.2})
     made.readings.write_bytes(b"")
-    assert glance.look() is None
+    assert glance.refresh() is None
 
 
 def test_states_are_counted_as_signs(lab: LabFolder) -> None:
@@ -102,7 +102,7 @@ def test_notes_stand_beside_the_plan_and_a_broken_one_hides_nothing(lab: LabFold
     entry = Watch(lab.path).look()[0]
     assert entry.label == "new ⟨001b⟩ name"
     assert entry.notes.tags == ("a", "b", "c")
-    made.notes.write_bytes(b"{")
+    made.user_labels.write_bytes(b"{")
     assert Watch(lab.path).look()[0].label == "old"
     with pytest.raises(UsageError, match="120 characters"):
         label_runs.note(made, "x" * 121, "")

@@ -10,7 +10,7 @@ import pytest
 from cerank.cli.typer_app import app
 from cerank.errors import ExitCode, FormatError, MissingError, UsageError
 from cerank.importing.format_catalog import FORMATS
-from cerank.importing.published_files import SOURCES
+from cerank.importing.published_files import PUBLISHED_FILES
 
 ROW = {"query": "q", "pos": ["a"], "neg": ["b", "b"], "pos_scores": [2], "neg_scores": [1, 1]}
 
@@ -67,7 +67,7 @@ def test_every_format_and_published_file_is_listed(capsys: pytest.CaptureFixture
     cerank("formats", "--json")
     found = json.loads(capsys.readouterr().out)
     assert [row["format"] for row in found["formats"]] == list(FORMATS)
-    assert [row["name"] for row in found["files"]] == list(SOURCES)
+    assert [row["name"] for row in found["files"]] == list(PUBLISHED_FILES)
     by_hand = {row["name"] for row in found["files"] if row["fetch"].startswith("by hand")}
     assert {"rankgpt-100k", "rankgpt-100k-permutations", "sbert-scores"} <= by_hand
     cerank("formats", "rank-distillm", "--json")

@@ -66,7 +66,7 @@ def test_options_before_the_command_are_refused_and_not_ignored(folders: list[Ru
 def test_nothing_is_started_for_an_empty_queue(
     folders: list[RunFolder], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    queue.drop(tmp_path, [folder.name for folder in folders])
+    queue.remove(tmp_path, [folder.name for folder in folders])
     cerank("queue", "start")
     assert "no runs wait" in capsys.readouterr().err
     assert not (tmp_path / "queue" / "log.txt").exists()

@@ -10,7 +10,7 @@ import pytest
 from cerank.datasets.dataset import Dataset
 from cerank.datasets.open_datasets import open_dataset
 from cerank.errors import CerankError, FormatError, UsageError
-from cerank.importing.import_files import Choices, Imported, import_files
+from cerank.importing.import_files import Imported, ImportOptions, import_files
 from tests.importing.conftest import jsonl, scores
 
 
@@ -85,7 +85,7 @@ def test_the_texts_may_be_left_to_a_collection(tmp_path: Path, collection: Path)
     row = {"query_id": 2, "query": "q", "positive_passages": [{"docid": 5, "text": "t"}]}
     row["retrieved_passages"] = [{"docid": "5", "text": "t"}, {"docid": 6, "text": "t"}]
     files = _pair(tmp_path / "in", [row], ["[2] > [1]"])
-    import_files("rankgpt", files, tmp_path / "out", Choices(collection=str(collection)))
+    import_files("rankgpt", files, tmp_path / "out", ImportOptions(collection=str(collection)))
     dataset = open_dataset(str(tmp_path / "out"), tmp_path)
     assert dataset.queries == {"2": "query 2"}
     assert dataset.documents.text("6") == "passage 6"
