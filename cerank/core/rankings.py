@@ -6,10 +6,12 @@ that reaches them gives measures that contradict each other.
 
 from __future__ import annotations
 
+import abc
 import itertools
 import math
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Self
 
 
 class Ranking(Mapping[str, tuple[str, ...]]):
@@ -58,6 +60,39 @@ class Ranking(Mapping[str, tuple[str, ...]]):
         """The given queries, in the given order; those without documents here are left out."""
         kept = [query for query in query_ids if query in self._documents]
         return Ranking({q: self._documents[q] for q in kept}, {q: self._scores[q] for q in kept})
+
+
+class LazyRanking(Ranking):
+    """A ranking whose lists are read when they are needed; `top` and `only` copy nothing.
+
+    Args:
+        places: query id -> the query's number in the storage, in the order of iteration.
+        depth: the number of documents to read for each query; None reads all.
+    """
+
+    def __init__(self, places: Mapping[str, int], depth: int | None) -> None:
+        self._places, self.depth = places, depth
+
+    @abc.abstractmethod
+    def _view(self, places: Mapping[str, int], depth: int | None) -> Self:
+        """Return a ranking of the same storage with other queries or another depth."""
+
+    def __contains__(self, query_id: object) -> bool:
+        return query_id in self._places
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def top(self, depth: int) -> Self:
+        """Return the first `depth` documents of each query."""
+        return self._view(self._places, depth if self.depth is None else min(depth, self.depth))
+
+    def only(self, query_ids: Sequence[str]) -> Self:
+        """Return the given queries in the given order, without those that have no documents here."""
+        return self._view({query: self._places[query] for query in query_ids if query in self._places}, self.depth)
 
 
 def float32(value: float) -> float:

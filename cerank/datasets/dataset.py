@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from cerank.errors import MissingError, UsageError
+from cerank.files.hashing import sha256_text
 from cerank.registry import nearest
 from cerank.text.safe_text import counted, shown
 from cerank.trec.rows import RunFile
@@ -74,7 +75,7 @@ class Dataset:
 
     def fingerprint(self) -> str:
         """SHA-256 over what a number measured here depends on: documents, queries, qrels, the part; 64 hex digits."""
-        return hashlib.sha256(f"{self.identity}\n{self.part}".encode()).hexdigest()
+        return sha256_text(f"{self.identity}\n{self.part}")
 
     def run(self, name: str) -> RunFile:
         """A run that the dataset brings.

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
 import logging
 import pickle
 import tarfile
@@ -23,6 +22,7 @@ import msgspec
 
 from cerank.datasets.dataset import CATALOG, Dataset, judged_only, no_document
 from cerank.errors import MissingError, UsageError
+from cerank.files.hashing import sha256_json
 from cerank.files.line_reader import checked_id
 from cerank.registry import nearest
 from cerank.text.safe_text import shown
@@ -236,7 +236,7 @@ def _scored(source: Any, name: str) -> Iterator[tuple[str, str, float]]:
 
 
 def _hash(*parts: object) -> str:
-    return hashlib.sha256(msgspec.json.encode(parts, order="deterministic")).hexdigest()
+    return sha256_json(parts)
 
 
 def open_catalog_dataset(name: str, cache: Path | None = None) -> Dataset:

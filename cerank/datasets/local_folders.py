@@ -11,7 +11,6 @@ large file that was read before and has not changed since is not read again.
 from __future__ import annotations
 
 import functools
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -19,16 +18,16 @@ import msgspec
 
 from cerank.core import decode
 from cerank.datasets.dataset import Dataset, Documents, judged_only, no_document
-from cerank.errors import CerankError, FormatError, MissingError, UsageError
+from cerank.errors import CerankError, FormatError, MissingError, UsageError, os_error
+from cerank.files.hashing import sha256_file, sha256_text
 from cerank.files.line_reader import (
     Opener,
     at,
     checked_id,
-    io_mistake,
+    duplicate_error,
     json_lines,
     line_blocks,
     local_path,
-    sha256_of,
     tab_lines,
 )
 from cerank.files.safe_open import read_file
@@ -131,11 +130,11 @@ def _documents(path: Path, stamp: tuple[int, int]) -> tuple[dict[str, str], str]
     for number, doc_id, text in _document_rows(path):
         where = at(path, number)
         if checked_id(doc_id, "document", where) in texts:
-            raise FormatError(f"document '{shown(doc_id, 80)}' stands twice", where=where)
+            raise duplicate_error("document", doc_id, where)
         texts[doc_id] = text
     if not texts:
         raise FormatError("holds no document", where=str(path))
-    return texts, sha256_of(path)
+    return texts, sha256_file(path)
 
 
 def _query_rows(path: Path) -> Iterator[tuple[int, str, str]]:
@@ -152,7 +151,7 @@ def _queries(path: Path) -> dict[str, str]:
     for number, query_id, text in _query_rows(path):
         where = at(path, number)
         if checked_id(query_id, "query", where) in texts:
-            raise FormatError(f"query '{shown(query_id, 80)}' stands twice", where=where)
+            raise duplicate_error("query", query_id, where)
         if not text.strip():
             raise FormatError(f"query '{shown(query_id, 80)}' has no text", where=where)
         texts[query_id] = text
@@ -239,7 +238,7 @@ def _open_collection(folder: Path, cache: Path | None) -> Dataset | None:
     try:
         values = decode.toml_table(read_file(path, decode.LARGEST_TOML + 1), str(path))
     except OSError as error:
-        raise io_mistake(path, error) from error
+        raise os_error(error, path) from error
     mistakes: list[str] = []
     named = decode.decode_table(_Collection, values, "", mistakes)
     if named is None or bool(named.ir_datasets) == bool(named.folder):
@@ -269,7 +268,7 @@ def _queries_of_collection(folder: Path, shared: Dataset) -> tuple[dict[str, str
     if absent:
         what = f"{len(absent)} of {counted(len(ids), 'query')} are none of {shared.name}'s judged ones, such as"
         raise FormatError(f"{what} '{shown(absent[0], 80)}'", where=str(path), hint=f"mend {COLLECTION}")
-    return {query: shared.queries[query] for query in ids}, sha256_of(path)
+    return {query: shared.queries[query] for query in ids}, sha256_file(path)
 
 
 def _open_documents(folder: Path, shared: Dataset | None, name: str, cache: Path | None) -> tuple[Documents, str]:
@@ -291,7 +290,7 @@ def _open_queries(folder: Path, shared: Dataset | None) -> tuple[dict[str, str],
     if shared is not None and not _existing(folder, _QUERIES):
         return *_queries_of_collection(folder, shared), folder / COLLECTION
     path = _find_one(folder, _QUERIES, "queries")
-    return _queries(path), sha256_of(path), path
+    return _queries(path), sha256_file(path), path
 
 
 def open_folder(folder: Path, split: str, name: str, description: str = "", *, cache: Path | None = None) -> Dataset:
@@ -322,7 +321,7 @@ def open_folder(folder: Path, split: str, name: str, description: str = "", *, c
         if query not in queries:
             raise FormatError(f"judged query '{shown(query, 80)}' has no text", where=str(named_in))
     own = _runs(folder)
-    hashes = [documents_hash, queries_hash, sha256_of(qrels_file) if qrels_file else ""]
+    hashes = [documents_hash, queries_hash, sha256_file(qrels_file) if qrels_file else ""]
 
     def read(run: str) -> RunFile:
         return shared.run(run) if shared is not None and run not in own else open_run_file(own[run], cache)
@@ -335,6 +334,6 @@ def open_folder(folder: Path, split: str, name: str, description: str = "", *, c
         qrels=qrels,
         documents=documents,
         runs=tuple(dict.fromkeys((*own, *(shared.runs if shared is not None else ())))),
-        identity=hashlib.sha256("\n".join(hashes).encode()).hexdigest(),
+        identity=sha256_text("\n".join(hashes)),
         reader=read,
     )

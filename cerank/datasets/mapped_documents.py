@@ -21,9 +21,16 @@ from cerank.datasets.dataset import no_document
 from cerank.errors import FormatError, UsageError
 from cerank.files import disk, file_cache, line_reader, manifests
 from cerank.files.id_index import IdIndex, IdIndexBuilder, map_array
-from cerank.files.line_reader import ByteStream, HashingReader, at, checked_id, decompress, translate_read_errors
+from cerank.files.line_reader import (
+    ByteStream,
+    HashingReader,
+    at,
+    checked_id,
+    decompress,
+    duplicate_error,
+    translate_read_errors,
+)
 from cerank.files.safe_open import open_file
-from cerank.text.safe_text import shown
 
 Rows = Callable[[Path, Callable[[Path], ByteStream]], Iterator[tuple[int, str, str]]]  # (line, id, text) of a file
 _FORMAT = 1
@@ -210,6 +217,6 @@ def _check_unique_ids(path: Path, keys: IdIndexBuilder, rows: Rows) -> None:
     seen: set[str] = set()
     for number, doc_id, _ in rows(path, line_reader.open_stream):
         if doc_id in seen:
-            raise FormatError(f"document '{shown(doc_id, 80)}' stands twice", where=at(path, number))
+            raise duplicate_error("document", doc_id, at(path, number))
         seen.add(doc_id)
     raise FormatError("two of its ids cannot be told apart by their hashes", where=str(path))

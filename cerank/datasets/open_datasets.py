@@ -17,8 +17,8 @@ from cerank.datasets import aliases
 from cerank.datasets.dataset import CATALOG, Dataset, part_of
 from cerank.datasets.local_folders import open_folder
 from cerank.datasets.pydocs import SPLITS, materialize
-from cerank.errors import UsageError
-from cerank.files.line_reader import io_mistake, local_path
+from cerank.errors import UsageError, os_error
+from cerank.files.line_reader import local_path
 from cerank.registry import nearest
 from cerank.text.safe_text import shown
 from cerank.trec.open_run import open_run_file
@@ -78,7 +78,7 @@ def _open_folder(name: str, cache: Path) -> Dataset:
     try:
         return open_folder(path, split, name, cache=cache)
     except OSError as error:
-        raise io_mistake(path, error) from error
+        raise os_error(error, path) from error
 
 
 def _open_whole(name: str, cache: Path) -> Dataset:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import os
 import re
 import shutil
@@ -18,7 +17,7 @@ from typing import ClassVar, ParamSpec, TypeVar
 
 import msgspec
 
-from cerank.errors import ExitCode, FormatError, MissingError, RunFailedError
+from cerank.errors import ExitCode, FormatError, RunFailedError, os_reason
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -94,7 +93,7 @@ def _write_error(path: Path, error: OSError) -> RunFailedError:
         return RunFailedError("no space left to write this file", where=str(path), hint=hint)
     if error.errno == errno.ENOENT:
         return RunFailedError("its folder is gone", where=str(path), hint="was the run moved or removed while in use?")
-    return RunFailedError(f"cannot write: {(error.strerror or str(error)).lower()}", where=str(path))
+    return RunFailedError(f"cannot write the file: {os_reason(error)}", where=str(path))
 
 
 def _underlying_os_error(error: BaseException) -> OSError | None:
@@ -192,19 +191,6 @@ def link(source: Path, target: Path) -> None:
         _operation("link", target, os.link, source, target, follow_symlinks=False)
     except RunFailedError:
         _operation("copy", target, shutil.copyfile, source, target)
-
-
-def sha256_file(path: Path) -> str:
-    """SHA-256 of the file's content, 64 hex digits.
-
-    Raises:
-        MissingError: there is no such file, or it cannot be read.
-    """
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise MissingError(f"cannot read it: {(error.strerror or '').lower()}", where=str(path)) from error
 
 
 # appending

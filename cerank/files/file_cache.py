@@ -15,10 +15,9 @@ from pathlib import Path
 
 import msgspec
 
-from cerank.errors import HeldError
+from cerank.errors import HeldError, os_error
 from cerank.files import disk
 from cerank.files.lease import Lease
-from cerank.files.line_reader import io_mistake
 
 
 class FileStamp(msgspec.Struct, frozen=True):
@@ -40,7 +39,7 @@ def stamp_of(path: Path) -> FileStamp:
     try:
         status = path.stat()
     except OSError as error:
-        raise io_mistake(path, error) from error
+        raise os_error(error, path) from error
     return FileStamp(os.path.realpath(path), status.st_size, status.st_mtime_ns, status.st_ino)
 
 

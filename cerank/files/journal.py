@@ -15,6 +15,7 @@ from typing import Generic, TypeVar
 
 import msgspec
 
+from cerank.errors import os_error
 from cerank.files import disk
 from cerank.files.disk import DamagedError
 from cerank.files.json_records import (
@@ -141,7 +142,7 @@ def _bytes(path: Path) -> bytes:
     except FileNotFoundError:
         return b""
     except OSError as error:
-        raise DamagedError(f"cannot read it: {(error.strerror or '').lower()}", where=str(path)) from error
+        raise os_error(error, path, DamagedError) from error
 
 
 def _decode_lines(

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import msgspec
 
-from cerank.errors import RunFailedError
+from cerank.errors import RunFailedError, os_error
 from cerank.files import disk
 from cerank.files.disk import DamagedError
 from cerank.files.safe_open import read_file
@@ -142,7 +142,7 @@ def load_if_there(path: Path, kind: type[S]) -> S | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise DamagedError(f"cannot read it: {(error.strerror or '').lower()}", where=str(path)) from error
+        raise os_error(error, path, DamagedError) from error
     except DECODE_ERRORS as error:
         raise DamagedError(
             f"not a readable {kind.__name__.lower()}: {decode_reason(error)}", where=str(path)

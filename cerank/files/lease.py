@@ -22,7 +22,7 @@ from types import TracebackType
 
 import msgspec
 
-from cerank.errors import HeldError, RunFailedError
+from cerank.errors import HeldError, RunFailedError, os_error
 from cerank.files import disk, lease_files
 from cerank.files.json_records import DECODE_ERRORS, timestamp
 from cerank.files.safe_open import read_file
@@ -299,7 +299,7 @@ def is_held(path: Path) -> bool:
     except (FileNotFoundError, NotADirectoryError):
         return False
     except OSError as error:
-        raise RunFailedError(f"cannot read it: {(error.strerror or '').lower()}", where=str(path)) from error
+        raise os_error(error, path, RunFailedError) from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError as error:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import msgspec
 
-from cerank.errors import RunFailedError
+from cerank.errors import RunFailedError, os_error
 from cerank.files import disk
 from cerank.files.safe_open import read_file
 
@@ -119,7 +119,7 @@ def _create_exclusively(path: Path, data: bytes) -> bool:
     except FileExistsError:
         return False
     except OSError as error:
-        raise RunFailedError(f"cannot write: {(error.strerror or '').lower()}", where=str(path)) from error
+        raise os_error(error, path, RunFailedError, doing="cannot write the file") from error
     try:
         os.write(descriptor, data)
     finally:

@@ -17,7 +17,7 @@ from typing import IO, Any, Protocol, TypeVar, cast
 
 import msgspec
 
-from cerank.errors import CerankError, FormatError, MissingError, UsageError
+from cerank.errors import FormatError, UsageError, os_error
 from cerank.files.safe_open import open_file
 from cerank.text.safe_text import shown
 
@@ -41,27 +41,6 @@ _SPACE_OR_NUL = re.compile(r"[\s\x1c-\x1f\x00]")
 def at(path: Path, line: int) -> str:
     """`file:line`, as every error about a file names its place."""
     return f"{path}:{line}"
-
-
-def io_mistake(path: Path, error: OSError) -> CerankError:
-    """The error for a person when `path` cannot be opened or read."""
-    if isinstance(error, FileNotFoundError):
-        return MissingError("no such file", where=str(path))
-    reason = error.strerror or str(error)
-    return UsageError(f"cannot be read: {reason[:1].lower()}{reason[1:]}", where=str(path))
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of the file's bytes as they lie on disk, 64 hex digits.
-
-    Raises:
-        MissingError, UsageError: it is not there, or cannot be read.
-    """
-    try:
-        with open_file(path) as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise io_mistake(path, error) from error
 
 
 def local_path(name: str) -> Path:
@@ -291,7 +270,7 @@ def translate_read_errors(path: Path) -> Iterator[None]:
         kind = "Zstandard" if isinstance(error, _ZstandardError) else "gzip"
         raise FormatError(f"is damaged {kind}: {error}", where=str(path)) from error
     except OSError as error:
-        raise io_mistake(path, error) from error
+        raise os_error(error, path) from error
 
 
 def line_blocks(
@@ -315,6 +294,19 @@ def line_blocks(
             if not lines[-1]:
                 lines.pop()
             yield first, lines
+
+
+def duplicate_error(kind: str, name: str, where: str, *, query: str = "") -> FormatError:
+    """Return the error for an id that appears twice in a file, or twice for one query.
+
+    Args:
+        kind: what the id names, such as "document".
+        name: the id; "" if it is not known.
+        where: the file, if possible with the line of the second appearance.
+        query: the id of the query whose list has the document twice; "" for a file of documents or queries.
+    """
+    subject = f"{kind} '{shown(name, 80)}'" if name else f"a {kind}"
+    return FormatError(f"{subject} appears twice" + (f" for query '{shown(query, 80)}'" if query else ""), where=where)
 
 
 def checked_id(text: str, kind: str, where: str) -> str:

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import msgspec
 
-from cerank.errors import MissingError
+from cerank.errors import CerankError
 from cerank.files import disk
 from cerank.files.disk import DamagedError
+from cerank.files.hashing import sha256_file
 from cerank.text.safe_text import counted
 
 MANIFEST = "COMPLETE.json"
@@ -39,9 +40,7 @@ def checksummed_folder(final: Path) -> Iterator[Path]:
     with disk.new_folder(final) as temporary:
         yield temporary
         files, _ = disk.list_content(temporary)
-        entries = [
-            ManifestEntry(_relative(file, temporary), file.stat().st_size, disk.sha256_file(file)) for file in files
-        ]
+        entries = [ManifestEntry(_relative(file, temporary), file.stat().st_size, sha256_file(file)) for file in files]
         disk.write(temporary / MANIFEST, msgspec.json.encode(Manifest(tuple(entries))))
 
 
@@ -82,7 +81,7 @@ def _find_problem(entry: ManifestEntry | None, path: Path | None) -> str:
     if path.stat().st_size != entry.size:
         return f"{counted(path.stat().st_size, 'byte')}, {entry.size} when it was written"
     try:
-        is_same = disk.sha256_file(path) == entry.sha256
-    except MissingError as error:
+        is_same = sha256_file(path) == entry.sha256
+    except CerankError as error:
         return error.what
     return "" if is_same else "its content is not what was written (sha256 differs)"

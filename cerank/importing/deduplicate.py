@@ -9,9 +9,7 @@ import io
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from cerank.errors import FormatError
-from cerank.text.safe_text import shown
-from cerank.trec.rows import LARGEST
+from cerank.trec.rows import LARGEST, too_many_ties
 
 if TYPE_CHECKING:
     import numpy as np
@@ -146,7 +144,7 @@ def _order_by_score(rows: polars.DataFrame, counts: Counter[str]) -> polars.Data
     ordered = ordered.with_columns(polars.Series("place", place), _ordered_int_to_float32(apart))
     beyond = ordered.filter(~(polars.col("score") >= -LARGEST))
     if beyond.height:
-        raise FormatError(f"scores of query '{shown(beyond['query'][0], 80)}' tie at the end of float32")
+        raise too_many_ties(beyond["query"][0], "")
     return ordered
 
 

@@ -20,9 +20,8 @@ from urllib.parse import urlsplit
 import msgspec
 
 import cerank
-from cerank.errors import CerankError, FormatError, HeldError, MissingError
+from cerank.errors import CerankError, FormatError, HeldError, MissingError, os_error
 from cerank.files import disk
-from cerank.files.line_reader import io_mistake
 from cerank.importing.published_files import PublishedFile
 from cerank.text.safe_text import shown
 
@@ -246,5 +245,5 @@ def _check_file(source: PublishedFile, path: Path, how: str) -> FetchedFile:
                 what = f"has the md5 {found}, not {' or '.join(source.md5)}"
                 raise FormatError(what, where=str(path), hint="remove it, and fetch it again")
     except OSError as error:
-        raise io_mistake(path, error) from error
+        raise os_error(error, path) from error
     return FetchedFile(str(path), size, how, "md5" if source.md5 else "size" if source.size else "nothing")

@@ -13,9 +13,9 @@ import msgspec
 
 import cerank
 from cerank.datasets.local_folders import COLLECTION, collection_toml
-from cerank.errors import FormatError, UsageError
+from cerank.errors import FormatError, UsageError, os_error
 from cerank.files import disk
-from cerank.files.line_reader import io_mistake, sha256_of
+from cerank.files.hashing import sha256_file
 from cerank.importing.archives import checked_file
 from cerank.importing.dataset_writer import DatasetWriter, ImportCounts, run_name
 from cerank.importing.format_catalog import FORMATS, Format
@@ -85,9 +85,9 @@ def import_files(name: str, files: Sequence[Path], into: Path, choices: ImportOp
 
 def _hash_file(path: Path) -> ImportedFile:
     try:
-        return ImportedFile(checked_file(path).name, path.stat().st_size, sha256_of(path))
+        return ImportedFile(checked_file(path).name, path.stat().st_size, sha256_file(path))
     except OSError as error:
-        raise io_mistake(path, error) from error
+        raise os_error(error, path) from error
 
 
 def _fill(entry: Format, files: Sequence[Path], folder: Path, choices: ImportOptions, collection: str) -> ImportCounts:

@@ -11,8 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from cerank.errors import UsageError
-from cerank.files.line_reader import io_mistake
+from cerank.errors import UsageError, os_error
 from cerank.files.safe_open import read_file
 from cerank.text.safe_text import shown, token_at
 
@@ -54,7 +53,7 @@ def json_object(path: Path) -> dict[str, Any]:
             raise UsageError(f"has more than {_LARGEST >> 20} MiB, as no file of settings has", where=str(path))
         found = json.loads(data)
     except OSError as error:
-        raise io_mistake(path, error) from error
+        raise os_error(error, path) from error
     except (ValueError, RecursionError) as error:
         raise UsageError(f"not JSON: {shown(error, 120)}", where=str(path)) from error
     if not isinstance(found, dict):
@@ -126,7 +125,7 @@ def _entries(folder: Path) -> list[Path]:
     try:
         return list(folder.iterdir())
     except OSError as error:
-        raise io_mistake(folder, error) from error
+        raise os_error(error, folder) from error
 
 
 def _leads_into(path: Path, home: Path, blobs: Path) -> bool:

@@ -5,12 +5,12 @@ Invariant: pure functions of plans and recipes; no file is opened.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from functools import partial
 
 import msgspec
 
+from cerank.files.hashing import sha256_json
 from cerank.planning import inputs
 from cerank.recipes.plan import Plan, without_defaults
 from cerank.recipes.schema import Recipe, Stage
@@ -40,7 +40,7 @@ def stage_key_by_names(recipe: Recipe, index: int) -> str:
 def _hash_stages(recipe: Recipe, index: int, pinned: ContentOf, device: str, threads: int) -> str:
     parts = [_stage_parts(recipe, name, stage, pinned) for name, stage in recipe.chained()[: index + 1]]
     start = (pinned("base", recipe.base), recipe.pooling, recipe.seed, device.partition(":")[0], threads)
-    return hashlib.sha256(msgspec.json.encode((start, parts), order="deterministic")).hexdigest()
+    return sha256_json((start, parts))
 
 
 def _stage_parts(recipe: Recipe, name: str, stage: Stage, pinned: ContentOf) -> list[object]:

@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from cerank.core.decode import LARGEST_TOML, MOST_ERRORS, line_of, merge_tables, toml_table
-from cerank.errors import FormatError, RecipeError, UsageError
+from cerank.errors import FormatError, RecipeError, UsageError, os_reason
 from cerank.files.safe_open import read_file
 from cerank.recipes.paths import with_absolute_paths
 from cerank.recipes.schema import Recipe, recipe_from
@@ -102,9 +102,9 @@ def _read(path: Path, name: str, where: str) -> bytes:
     try:
         return read_file(path, LARGEST_TOML + 1)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        reason = os_reason(error) if isinstance(error, OSError) else str(error)
         hint = f"shipped recipes: {', '.join(shipped())}"
-        raise UsageError(f"cannot read the recipe '{name}': {reason.lower()}", where=where, hint=hint) from None
+        raise UsageError(f"cannot read the recipe '{name}': {reason}", where=where, hint=hint) from None
 
 
 def _extended_files(name: str) -> list[_File]:

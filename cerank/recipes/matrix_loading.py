@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from cerank.core.decode import LARGEST_TOML, toml_table
-from cerank.errors import UsageError
+from cerank.errors import UsageError, os_reason
 from cerank.files.safe_open import read_file
 from cerank.recipes.matrix_schema import Matrix, matrix_from
 from cerank.recipes.paths import resolve_beside
@@ -54,9 +54,9 @@ def load_matrix(name_or_path: str, changes: Mapping[str, object] | None = None) 
     try:
         source = read_file(path, LARGEST_TOML + 1)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        reason = os_reason(error) if isinstance(error, OSError) else str(error)
         hint = f"shipped matrices: {', '.join(shipped_matrices())}"
-        raise UsageError(f"cannot read the matrix '{name_or_path}': {reason.lower()}", hint=hint) from None
+        raise UsageError(f"cannot read the matrix '{name_or_path}': {reason}", hint=hint) from None
     table = _with_absolute_paths(toml_table(source, name_or_path), path.parent)
     matrix = matrix_from({**table, **_changes_with_baseline(table, changes or {})}, name_or_path)
     return LoadedMatrix(matrix, path.parent, source)

@@ -96,7 +96,7 @@ def _mistakes(matrix: Matrix) -> list[str]:
     }
     for key, entries in lists.items():
         counts = Counter(entries)
-        found += [f"{key}: '{entry}' stands twice" for entry, count in counts.items() if count > 1]
+        found += [f"{key}: '{entry}' appears twice" for entry, count in counts.items() if count > 1]
     if matrix.baseline and matrix.baseline not in matrix.recipes:
         found.append(f"baseline: '{matrix.baseline}' is not one of the recipes")
     return found

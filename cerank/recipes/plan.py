@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 
 import msgspec
 
 from cerank.core.decode import fields_of
+from cerank.files.hashing import sha256_json
 from cerank.recipes.schema import Recipe
 
 PLAN_FORMAT = 1
@@ -62,7 +62,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         Of the recipe only what differs from the defaults counts, so that a release which adds a setting leaves the
         identity of earlier runs as it was. Margins are in, so that none can be slipped in later.
         """
-        identity = (
+        parts = (
             self.format,
             without_defaults(msgspec.structs.replace(self.recipe, name="", description="")),
             sorted((entry.role, entry.name, entry.sha256) for entry in self.inputs),
@@ -70,7 +70,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
             self.threads,
             *([self.measures] if self.measures else []),
         )
-        return hashlib.sha256(msgspec.json.encode(identity, order="deterministic")).hexdigest()
+        return sha256_json(parts)
 
     def input(self, role: str, name: str) -> Input:
         """The pinned input of that role and name.

@@ -272,7 +272,7 @@ def _chain_mistakes(recipe: Recipe) -> list[str]:
         if name not in recipe.stages:
             mistakes.append(f"chain: no stage is called '{name}'; {nearest(name, recipe.stages)}")
     if len(set(recipe.chain)) != len(recipe.chain):
-        mistakes.append("chain: a stage stands twice; give the second its own name and settings")
+        mistakes.append("chain: a stage appears twice; give the second its own name and settings")
     return mistakes
 
 
@@ -294,7 +294,7 @@ def _recipe_mistakes(recipe: Recipe) -> list[str]:
         if not entries:
             mistakes.append(f"{name}: empty; name at least one")
         twice = [entry for entry, count in Counter(entries).items() if count > 1]
-        mistakes += [f"{name}: '{entry}' stands twice" for entry in twice]
+        mistakes += [f"{name}: '{entry}' appears twice" for entry in twice]
     for name in recipe.chain:
         if name in recipe.stages:
             mistakes += _stage_mistakes(name, recipe.stages[name])

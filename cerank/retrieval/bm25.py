@@ -12,7 +12,6 @@ S .418, Porter .438).
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import importlib.metadata
 import re
 import tempfile
@@ -25,8 +24,8 @@ import msgspec
 
 from cerank.core.rankings import Ranking, strictly_decreasing
 from cerank.datasets.dataset import Documents
-from cerank.errors import CerankError, UsageError
-from cerank.files.line_reader import sha256_of
+from cerank.errors import CerankError, UsageError, os_error
+from cerank.files.hashing import sha256_file, sha256_json
 from cerank.text.safe_text import counted
 
 if TYPE_CHECKING:
@@ -74,7 +73,7 @@ def words(text: str) -> list[str]:
 def index_key(documents: Documents) -> str:
     """SHA-256 over the documents and every setting; the name of the index in the cache."""
     settings = ("lucene", K1, B, _FORMAT, importlib.metadata.version("bm25s"), documents.fingerprint())
-    return hashlib.sha256(msgspec.json.encode(settings)).hexdigest()
+    return sha256_json(settings)
 
 
 class BM25Index:
@@ -183,7 +182,7 @@ def _build(documents: Documents, folder: Path) -> None:
         np.save(folder / f"{name}.npy", retriever.scores[name], allow_pickle=False)
     (folder / "documents.json").write_bytes(msgspec.json.encode(doc_ids))
     (folder / "words.json").write_bytes(msgspec.json.encode(vocabulary))
-    files = {path.name: sha256_of(path) for path in sorted(folder.iterdir())}
+    files = {path.name: sha256_file(path) for path in sorted(folder.iterdir())}
     (folder / "COMPLETE.json").write_bytes(msgspec.json.encode(_IndexContents(files)))
 
 
@@ -193,7 +192,7 @@ def _read(folder: Path) -> BM25Index | None:
 
     try:
         contents = msgspec.json.decode((folder / "COMPLETE.json").read_bytes(), type=_IndexContents)
-        if any(sha256_of(folder / name) != sha256 for name, sha256 in contents.files.items()):
+        if any(sha256_file(folder / name) != sha256 for name, sha256 in contents.files.items()):
             return None
         names = ("indptr", "indices", "data")
         starts, documents, gains = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in names)
@@ -257,7 +256,7 @@ def open_index(documents: Documents, cache: Path) -> BM25Index:
             index = _read(fresh)
             _move_in(fresh, folder, Path(room))
     except OSError as error:
-        raise UsageError(f"the BM25 index cannot be written: {error.strerror or error}", where=str(cache)) from error
+        raise os_error(error, cache, UsageError, doing="cannot write the BM25 index") from error
     if index is None:
         raise UsageError("the BM25 index reads back otherwise than written", where=str(cache), hint="check the disk")
     return index

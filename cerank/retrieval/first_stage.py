@@ -6,7 +6,6 @@ built anew; ties fall to the smaller document id.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from cerank.core.rankings import Ranking
 from cerank.datasets.aliases import missing_run
 from cerank.datasets.dataset import Dataset
 from cerank.errors import CerankError, UsageError
+from cerank.files.hashing import sha256_text
 from cerank.files.line_reader import local_path
 from cerank.registry import nearest
 from cerank.retrieval import bm25
@@ -78,7 +78,7 @@ def fingerprint(dataset: Dataset, first_stage: str) -> str:
     if first_stage not in dataset.runs:
         return run_file_sha256(_run_file(dataset, first_stage), dataset.cache)
     run = dataset.run(first_stage)
-    return run.sha256 or hashlib.sha256(f"{dataset.identity}\n{first_stage}".encode()).hexdigest()
+    return run.sha256 or sha256_text(f"{dataset.identity}\n{first_stage}")
 
 
 def candidates(

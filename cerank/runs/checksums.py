@@ -12,9 +12,10 @@ from pathlib import Path
 
 import msgspec
 
-from cerank.errors import MissingError
+from cerank.errors import CerankError
 from cerank.files import disk, journal, json_records
 from cerank.files.disk import DamagedError
+from cerank.files.hashing import sha256_file
 from cerank.files.journal import Journal
 from cerank.runs.layout import RunFolder
 from cerank.text.safe_text import counted
@@ -69,7 +70,7 @@ def checksum_of(folder: RunFolder, path: Path, content: Path) -> FileChecksum:
     Raises:
         MissingError: it cannot be read.
     """
-    return FileChecksum(_relative_name(folder, path), content.stat().st_size, disk.sha256_file(content))
+    return FileChecksum(_relative_name(folder, path), content.stat().st_size, sha256_file(content))
 
 
 def link(folder: RunFolder, source: Path, target: Path) -> None:
@@ -104,8 +105,8 @@ def find_problem(folder: RunFolder, one: FileChecksum) -> str:
     if wrong:
         return wrong
     try:
-        is_same = disk.sha256_file(path) == one.sha256
-    except MissingError as error:
+        is_same = sha256_file(path) == one.sha256
+    except CerankError as error:
         return error.what
     return "" if is_same else "its content is not what was written (sha256 differs)"
 

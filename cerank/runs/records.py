@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 
 import msgspec
 
@@ -56,6 +57,30 @@ class ReusedStage(msgspec.Struct, frozen=True, kw_only=True):
     sha256: str  # of the sealed model's list of files with their hashes, equal in both runs
     time: str  # UTC, ISO 8601
     attempt: int = 0
+
+
+class QueryMeasures(msgspec.Struct, frozen=True):
+    """A line of a measures file: the values of one query."""
+
+    query_id: str
+    measures: dict[str, float]
+
+
+def encode_measures(values: Mapping[str, Mapping[str, float]]) -> bytes:
+    """Return measure -> query -> value as the bytes of a measures file, one line for each query."""
+    encoder = msgspec.json.Encoder()
+    queries = next(iter(values.values()), {})
+    rows = [QueryMeasures(query, {name: values[name][query] for name in values}) for query in queries]
+    return b"".join(encoder.encode(row) + b"\n" for row in rows)
+
+
+def decode_measures(data: bytes) -> list[QueryMeasures]:
+    """Return the lines of a measures file.
+
+    Raises:
+        ValueError, RecursionError: a line is no `QueryMeasures`.
+    """
+    return msgspec.json.Decoder(QueryMeasures).decode_lines(data)
 
 
 class Done(msgspec.Struct, frozen=True, kw_only=True):

@@ -16,7 +16,7 @@ from typing import Literal
 import msgspec
 
 from cerank.core.metrics import Event, Progress
-from cerank.errors import CerankError, RunFailedError, UsageError
+from cerank.errors import CerankError, RunFailedError, UsageError, os_error
 from cerank.files import disk, journal, json_records, lease
 from cerank.files.disk import DamagedError
 from cerank.recipes.plan import Plan
@@ -147,7 +147,7 @@ def folders(lab: Path) -> list[RunFolder]:
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise UsageError(f"cannot read the lab: {(error.strerror or '').lower()}", where=str(where)) from error
+        raise os_error(error, where, UsageError, doing="cannot read the lab") from error
     return [RunFolder(where / name) for name in sorted(names) if not name.startswith(".")]
 
 

@@ -17,17 +17,11 @@ from cerank.files.safe_open import open_file, read_file
 from cerank.recipes.plan import Plan
 from cerank.runs import run_store
 from cerank.runs.layout import RunFolder, runs_folder
+from cerank.runs.records import decode_measures
 
 _BLOCK = 1 << 20  # bytes; found in about a millisecond
 _OVERLAP = 1 << 14  # bytes; more than a row of a journal has
 _VALIDATION_TAG = b'"type":"validation"'
-
-
-class _QueryMeasures(msgspec.Struct, frozen=True):
-    """A row of a measures file."""
-
-    query_id: str
-    measures: dict[str, float]
 
 
 def change_times(lab: Path) -> dict[str, int]:
@@ -99,7 +93,7 @@ def final_means(folder: RunFolder, plan: Plan) -> dict[str, float]:
     path = folder.measures(plan.recipe.chain[-1], data.test[0], data.first_stages[0])
     try:
         run_store.check_undamaged(folder, path)
-        rows = msgspec.json.Decoder(_QueryMeasures).decode_lines(read_file(path))
+        rows = decode_measures(read_file(path))
     except (OSError, DamagedError, *DECODE_ERRORS):
         return {}
     names = rows[0].measures if rows else {}
@@ -139,6 +133,6 @@ def load_measures(folder: RunFolder, system: str, dataset: str, first_stage: str
     try:
         run_store.check_undamaged(folder, path)
         data = read_file(path)
-        return {row.query_id: row.measures for row in msgspec.json.Decoder(_QueryMeasures).decode_lines(data)}
+        return {row.query_id: row.measures for row in decode_measures(data)}
     except (OSError, DamagedError, *DECODE_ERRORS):
         return {}

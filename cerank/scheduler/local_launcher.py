@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 
-from cerank.errors import RunFailedError
+from cerank.errors import RunFailedError, os_error
 from cerank.files import disk
 from cerank.machine import device_locks, devices
 from cerank.machine.process_environment import passed, pinned
@@ -88,6 +88,6 @@ def start(
             pass_fds=tuple(inherited),
         )
     except OSError as error:
-        raise RunFailedError(f"cannot start a worker: {(error.strerror or '').lower()}", where=folder.name) from error
+        raise os_error(error, folder.name, RunFailedError, doing="cannot start a worker process") from error
     finally:
         disk.close(log)

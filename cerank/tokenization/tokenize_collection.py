@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from cerank.datasets.dataset import Dataset
 from cerank.errors import UsageError
 from cerank.files import disk, file_cache, manifests
+from cerank.files.hashing import sha256_file
 from cerank.files.id_index import IdIndexBuilder, map_array
 from cerank.tokenization.token_store import (
     LIMIT,
@@ -80,7 +81,7 @@ def build(tokenizer: Any, kind: Kind, dataset: Dataset, cache: Path, told: Told 
 
 def verify(shelf: Shelf) -> bool:
     """Whether every file is, by its hash, the one that was written; reads all of them."""
-    return all(disk.sha256_file(shelf.folder / entry.path) == entry.sha256 for entry in shelf.contents.files)
+    return all(sha256_file(shelf.folder / entry.path) == entry.sha256 for entry in shelf.contents.files)
 
 
 def _made(tokenizer: Any, kind: Kind, dataset: Dataset, folder: Path, told: Told) -> Shelf:
@@ -98,7 +99,7 @@ def _made(tokenizer: Any, kind: Kind, dataset: Dataset, folder: Path, told: Told
     is_numbered = keys.write(part)
     names = ("ids.bin", "offsets.bin", *(() if is_numbered else ("hashes.bin", "rows.bin")))
     paths = [part / name for name in names]
-    files = tuple(manifests.ManifestEntry(path.name, path.stat().st_size, disk.sha256_file(path)) for path in paths)
+    files = tuple(manifests.ManifestEntry(path.name, path.stat().st_size, sha256_file(path)) for path in paths)
     contents = Contents(
         kind=kind,
         rows=progress.rows,

@@ -16,17 +16,16 @@ import msgspec
 import numpy as np
 import polars as pl
 
-from cerank.errors import FormatError, UsageError
+from cerank.errors import UsageError
 from cerank.files import disk, file_cache, manifests
 from cerank.files.line_reader import HashingReader, blocks, decompress, translate_read_errors
 from cerank.files.safe_open import open_file
-from cerank.text.safe_text import shown
 from cerank.trec import mapped_run
 from cerank.trec.mapped_run import MappedRanking
 from cerank.trec.mapped_run_writer import MappedRunWriter, NonNumericIdError, UngroupedQueriesError, open_writer
 from cerank.trec.parse_blocks import parse_block
 from cerank.trec.row_ordering import DuplicateCheck, DuplicateDocumentError, TooManyTiesError, order_rows, starts_of
-from cerank.trec.rows import ingested_folder, raise_duplicate
+from cerank.trec.rows import ingested_folder, raise_duplicate, too_many_ties
 
 BLOCK = 1 << 24  # bytes parsed at once: some 400,000 rows
 BUCKET = 1 << 22  # rows sorted at once where queries are scattered
@@ -67,11 +66,9 @@ def _ingest_locked(path: Path, cache: Path, told: Progress) -> MappedRanking:
     try:
         sha256 = _write_mapped(path, part, told)
     except DuplicateDocumentError as error:
-        query = shown(error.query, 80)
         if isinstance(error, TooManyTiesError):
-            raise FormatError(f"scores of query '{query}' tie at the end of float32", where=str(path)) from None
+            raise too_many_ties(error.query, str(path)) from None
         raise_duplicate(path, error.query)
-        raise FormatError(f"a document stands twice for query '{query}'", where=str(path)) from None
     finally:
         if not (part / manifests.MANIFEST).exists():
             disk.remove_tree(part)

@@ -16,16 +16,17 @@ A folder `CACHE/rankings/SHA256 of the run file` holds, numbers little-endian:
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from cerank.core.rankings import Ranking
-from cerank.files import disk, manifests
+from cerank.core.rankings import LazyRanking
+from cerank.files import manifests
+from cerank.files.hashing import sha256_file
 
 FORMAT = 1  # of the files; another number makes every old one unknown
 
@@ -78,19 +79,18 @@ class MappedRun:
         return slice(start, end if depth is None else min(end, start + depth))
 
 
-class MappedRanking(Ranking):
-    """A ranking whose lists are read when they are asked for; `top` and `only` copy nothing.
+class MappedRanking(LazyRanking):
+    """A ranking that is read from the files of an ingested run.
 
     Args:
-        store: the files.
-        places: query id -> place in the store, in the order of iteration; None takes all queries.
-        depth: how many documents of each query; None takes all.
+        store: the mapped files.
+        places: query id -> the query's number in the files, in the order of iteration; None takes all queries.
+        depth: the number of documents to read for each query; None reads all.
     """
 
     def __init__(self, store: MappedRun, places: Mapping[str, int] | None = None, depth: int | None = None) -> None:
+        super().__init__(store.places if places is None else places, depth)
         self.store = store
-        self._places = store.places if places is None else places
-        self.depth = depth
         self._last: tuple[str, tuple[str, ...]] = ("", ())  # a sampler asks for one query several times in a row
 
     @property
@@ -104,27 +104,12 @@ class MappedRanking(Ranking):
             self._last = (query_id, self.store.documents(place, self.depth))
         return self._last[1]
 
-    def __contains__(self, query_id: object) -> bool:
-        return query_id in self._places
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._places)
-
-    def __len__(self) -> int:
-        return len(self._places)
-
     def scores(self, query_id: str) -> tuple[float, ...]:
         """The scores of `self[query_id]`, strictly decreasing."""
         return self.store.scores(self._places[query_id], self.depth)
 
-    def top(self, depth: int) -> MappedRanking:
-        """The first `depth` documents of each query."""
-        return MappedRanking(self.store, self._places, depth if self.depth is None else min(depth, self.depth))
-
-    def only(self, query_ids: Sequence[str]) -> MappedRanking:
-        """The given queries, in the given order; those without documents here are left out."""
-        kept = {query: self._places[query] for query in query_ids if query in self._places}
-        return MappedRanking(self.store, kept, self.depth)
+    def _view(self, places: Mapping[str, int], depth: int | None) -> Self:
+        return type(self)(self.store, places, depth)
 
 
 def contents_of(folder: Path) -> MappedRunContents | None:
@@ -157,6 +142,4 @@ def open_mapped(folder: Path) -> MappedRanking | None:
 def verify(folder: Path) -> bool:
     """Whether every file is, by its hash, the one that was written; reads all of them."""
     contents = contents_of(folder)
-    return contents is not None and all(
-        disk.sha256_file(folder / entry.path) == entry.sha256 for entry in contents.files
-    )
+    return contents is not None and all(sha256_file(folder / entry.path) == entry.sha256 for entry in contents.files)

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from cerank.errors import os_error
 from cerank.files import file_cache
-from cerank.files.line_reader import io_mistake, sha256_of
+from cerank.files.hashing import sha256_file
 from cerank.trec.rows import RunFile, ingested_folder
 from cerank.trec.text_io import read_run
 
@@ -27,7 +28,7 @@ def is_large(path: Path) -> bool:
     try:
         return path.stat().st_size >= (LARGE_PACKED if path.suffix in {".gz", ".zst"} else LARGE)
     except OSError as error:
-        raise io_mistake(path, error) from error
+        raise os_error(error, path) from error
 
 
 def open_run_file(path: Path, cache: Path | None, told: Callable[[int, int], None] | None = None) -> RunFile:
@@ -59,5 +60,5 @@ def run_file_sha256(path: Path, cache: Path | None) -> str:
         FormatError, MissingError, UsageError: as `run_at`.
     """
     if cache is None or not is_large(path):
-        return sha256_of(path)
+        return sha256_file(path)
     return open_run_file(path, cache).sha256

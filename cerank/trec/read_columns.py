@@ -6,16 +6,15 @@ Invariant: the ranking, ties, tag and hash are those of `text_io.read_run` read 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NoReturn
+from typing import Self
 
 import polars as pl
 
-from cerank.core.rankings import Ranking
-from cerank.errors import FormatError
-from cerank.files.line_reader import UNCHECKED_BYTES, blocks, open_stream, sha256_of, translate_read_errors
-from cerank.text.safe_text import shown
+from cerank.core.rankings import LazyRanking
+from cerank.files.hashing import sha256_file
+from cerank.files.line_reader import UNCHECKED_BYTES, blocks, open_stream, translate_read_errors
 from cerank.trec.parse_blocks import parse_block
 from cerank.trec.row_ordering import (
     DuplicateDocumentError,
@@ -25,21 +24,21 @@ from cerank.trec.row_ordering import (
     order_rows,
     starts_of,
 )
-from cerank.trec.rows import RunFile, raise_duplicate
+from cerank.trec.rows import RunFile, raise_duplicate, too_many_ties
 
 _BLOCK = 32 << 20  # bytes parsed at once, by all cores
 _DENSE = 16  # times its size that a packed run holds before repetition is looked for; honest ones pack 3 to 10 times
 _KEPT = ("query", "document", "score")
 
 
-class ColumnRanking(Ranking):
-    """A ranking whose lists are cut out of columns when they are asked for; `top` and `only` copy nothing.
+class ColumnRanking(LazyRanking):
+    """A ranking that is cut out of columns in memory.
 
     Args:
-        rows: in their final order.
-        places: query id -> place in `rows`, in the order of iteration; None takes all queries.
-        depth: how many documents of each query; None takes all.
-        documents: all ids in one list, where another ranking of the same rows has it already.
+        rows: the rows of all queries in their final order.
+        places: query id -> the query's number in `rows`, in the order of iteration; None takes all queries.
+        depth: the number of documents to read for each query; None reads all.
+        documents: the document ids of all rows, if another ranking of the same rows has the list already.
     """
 
     def __init__(
@@ -49,41 +48,25 @@ class ColumnRanking(Ranking):
         depth: int | None = None,
         documents: list[str] | None = None,
     ) -> None:
-        self._rows, self._depth = rows, depth
+        super().__init__({query: at for at, query in enumerate(rows.queries)} if places is None else places, depth)
+        self._rows = rows
         self._ids: list[str] = rows.documents.to_list() if documents is None else documents
         self._starts: list[int] = rows.starts.tolist()
-        self._places = {query: at for at, query in enumerate(rows.queries)} if places is None else places
 
     def _span(self, query_id: str) -> slice:
         place = self._places[query_id]
         start, end = self._starts[place], self._starts[place + 1]
-        return slice(start, end if self._depth is None else min(end, start + self._depth))
+        return slice(start, end if self.depth is None else min(end, start + self.depth))
 
     def __getitem__(self, query_id: str) -> tuple[str, ...]:
         return tuple(self._ids[self._span(query_id)])
-
-    def __contains__(self, query_id: object) -> bool:
-        return query_id in self._places
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._places)
-
-    def __len__(self) -> int:
-        return len(self._places)
 
     def scores(self, query_id: str) -> tuple[float, ...]:
         """The scores of `self[query_id]`, strictly decreasing."""
         return tuple(self._rows.scores[self._span(query_id)].tolist())
 
-    def top(self, depth: int) -> ColumnRanking:
-        """The first `depth` documents of each query."""
-        least = depth if self._depth is None else min(depth, self._depth)
-        return ColumnRanking(self._rows, self._places, least, self._ids)
-
-    def only(self, query_ids: Sequence[str]) -> ColumnRanking:
-        """The given queries, in the given order; those without documents here are left out."""
-        kept = {query: self._places[query] for query in query_ids if query in self._places}
-        return ColumnRanking(self._rows, kept, self._depth, self._ids)
+    def _view(self, places: Mapping[str, int], depth: int | None) -> Self:
+        return type(self)(self._rows, places, depth, self._ids)
 
 
 def read_columns(path: Path) -> RunFile:
@@ -96,12 +79,11 @@ def read_columns(path: Path) -> RunFile:
         frame, tag = _read(path)
         rows = order_rows(frame)
     except TooManyTiesError as error:
-        what = f"scores of query '{shown(error.query, 80)}' tie at the end of float32"
-        raise FormatError(what, where=str(path)) from None
+        raise too_many_ties(error.query, str(path)) from None
     except DuplicateDocumentError as error:
-        _raise_duplicate(path, error.query)
+        raise_duplicate(path, error.query)
     del frame  # before every id becomes a text of Python's
-    return RunFile(ranking=ColumnRanking(rows), tag=tag, ties=rows.ties, sha256=sha256_of(path))
+    return RunFile(ranking=ColumnRanking(rows), tag=tag, ties=rows.ties, sha256=sha256_file(path))
 
 
 def _read(path: Path) -> tuple[pl.DataFrame, str]:
@@ -127,11 +109,6 @@ def _read(path: Path) -> tuple[pl.DataFrame, str]:
 def _size(path: Path) -> int:
     with translate_read_errors(path):
         return path.stat().st_size
-
-
-def _raise_duplicate(path: Path, query: str) -> NoReturn:
-    raise_duplicate(path, query)
-    raise FormatError(f"a document stands twice for query '{shown(query, 80)}'", where=str(path))
 
 
 def _group_by_query(frame: pl.DataFrame) -> pl.DataFrame:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import math
 from pathlib import Path
+from typing import NoReturn
 
 import msgspec
 
 from cerank.core.rankings import Ranking
 from cerank.errors import FormatError
-from cerank.files.line_reader import at, blocks, open_stream, translate_read_errors
+from cerank.files.line_reader import at, blocks, duplicate_error, open_stream, translate_read_errors
 from cerank.text.safe_text import counted, shown
 
 LARGEST = 3.4028234663852886e38  # float32; trec_eval keeps scores as C floats
@@ -53,21 +54,31 @@ def run_row(row: bytes, path: Path, line: int) -> tuple[str, str, str, float, st
     return query.decode(), document.decode(), rank.decode(), score_of(score, path, line), tag.decode()
 
 
-def raise_duplicate(path: Path, query: str) -> None:
-    """Names the line where a query has a document again; a second pass, so that a good file keeps no line numbers.
+def raise_duplicate(path: Path, query: str) -> NoReturn:
+    """Read the file again to find the line on which a document appears a second time for a query.
+
+    A second reading, so that reading a correct file need not keep line numbers.
 
     Raises:
-        FormatError: always where there is such a line.
+        FormatError: `where` names that line, or the file if the line cannot be found any more.
     """
-    seen: dict[bytes, int] = {}
+    seen: set[bytes] = set()
     key = query.encode()
     with translate_read_errors(path), contextlib.closing(open_stream(path)) as file:
         for first, block in blocks(path, file):
             for number, line in enumerate(block.split(b"\n") if key in block else (), first):
                 parts = line.split()
-                if parts and parts[0] == key and seen.setdefault(parts[2], number) != number:
-                    pair = f"document '{shown(parts[2].decode(), 80)}' stands twice for query '{shown(query, 80)}'"
-                    raise FormatError(f"{pair}, first on line {seen[parts[2]]}", where=at(path, number))
+                if not parts or parts[0] != key:
+                    continue
+                if parts[2] in seen:
+                    raise duplicate_error("document", parts[2].decode(), at(path, number), query=query)
+                seen.add(parts[2])
+    raise duplicate_error("document", "", str(path), query=query)
+
+
+def too_many_ties(query: str, where: str) -> FormatError:
+    """Return the error for a query whose tied scores cannot be moved apart within the range of float32."""
+    return FormatError(f"query '{shown(query, 80)}': too many tied scores to separate within float32", where=where)
 
 
 def ingested_folder(cache: Path) -> Path:

@@ -16,9 +16,10 @@ from pathlib import Path
 
 from cerank.core.rankings import Ranking, strictly_decreasing
 from cerank.errors import FormatError
-from cerank.files.line_reader import at, checked_id, line_blocks, sha256_of
+from cerank.files.hashing import sha256_file
+from cerank.files.line_reader import at, checked_id, duplicate_error, line_blocks
 from cerank.text.safe_text import counted, shown
-from cerank.trec.rows import LARGEST, RUN_HINT, RunFile, raise_duplicate, score_of
+from cerank.trec.rows import LARGEST, RUN_HINT, RunFile, raise_duplicate, score_of, too_many_ties
 
 COLUMNS = 8 << 20  # bytes from which a run is read by columns: some 200,000 rows, 0.2 s line by line
 COLUMNS_PACKED = 1 << 20  # likewise, where it is packed
@@ -82,14 +83,13 @@ def _rank_queries(queries: dict[bytes, _QueryRows], source: Path | str) -> tuple
     ties = 0
     for key in list(queries):
         rows = queries.pop(key)
-        query = shown(key.decode(), 80)
         if len(set(rows.ids)) != len(rows.ids):
             if isinstance(source, Path):
                 raise_duplicate(source, key.decode())
-            raise FormatError(f"a document stands twice for query '{query}'", where=str(source))
+            raise duplicate_error("document", "", str(source), query=key.decode())
         ids, values, tied = _order_rows(rows)
         if not math.isfinite(values[-1]):
-            raise FormatError(f"scores of query '{query}' tie at the end of float32", where=str(source))
+            raise too_many_ties(key.decode(), str(source))
         documents[key.decode()], scores[key.decode()] = tuple(ids), tuple(values)
         ties += tied
     return Ranking(documents, scores), ties
@@ -122,7 +122,7 @@ def read_run(path: Path) -> RunFile:
         return read_columns(path)
     queries, tag = _gather_rows(path)
     ranking, ties = _rank_queries(queries, path)
-    return RunFile(ranking=ranking, tag=tag, ties=ties, sha256=sha256_of(path))
+    return RunFile(ranking=ranking, tag=tag, ties=ties, sha256=sha256_file(path))
 
 
 def run_of(rows: Iterable[tuple[str, str, float]], tag: str, where: str) -> RunFile:

@@ -16,18 +16,19 @@ from pathlib import Path
 import msgspec
 
 import cerank
-from cerank.errors import CerankError, ExitCode, HeldError, RunFailedError
-from cerank.files import disk, journal, json_records, manifests
+from cerank.errors import CerankError, ExitCode, HeldError, RunFailedError, os_reason
+from cerank.files import journal, json_records, manifests
 from cerank.files.disk import DamagedError
+from cerank.files.hashing import sha256_file
 from cerank.files.lease import Lease
 from cerank.files.source_hash import COMPUTATION, COMPUTING_PACKAGES, code_sha256
-from cerank.recipes.plan import Plan
 from cerank.runs import checksums, run_store
 from cerank.runs.layout import ReadingRow, RunFolder
 from cerank.runs.records import Attempt, Done, Failure
 from cerank.text.safe_text import redacted
 from cerank.worker import captured_output, device_claim, repair
 from cerank.worker.heartbeat import Heartbeat
+from cerank.worker.run_context import RunContext
 from cerank.worker.run_log import RunLog
 from cerank.worker.stop_request import StopFlag
 
@@ -101,8 +102,8 @@ def _fault_told(folder: RunFolder) -> Iterator[None]:
         yield
     except OSError as error:
         _log(traceback.format_exc())
-        what = f"cannot be read: {(error.strerror or type(error).__name__).lower()}"
-        raise DamagedError(what, where=str(error.filename or folder.path), hint="cerank doctor looks at it") from error
+        what = f"cannot read the file: {os_reason(error)}"
+        raise DamagedError(what, where=str(error.filename or folder.path), hint="`cerank doctor` checks it") from error
     except CerankError:
         raise
     except Exception as error:  # the top of the worker: whatever it was, the run must say so
@@ -115,37 +116,37 @@ def _fault_told(folder: RunFolder) -> Iterator[None]:
 
 def _attempt(folder: RunFolder, stop: StopFlag) -> ExitCode:
     plan = run_store.load_plan(folder)
-    mended = repair.repair_run(folder)
+    repaired = repair.repair_run(folder)
     if folder.done.exists():
         _log("the run is finished already")
         return ExitCode.OK
     repair.remove_leftovers(folder, plan)
     run_store.clear_failure(folder)
     number = max(folder.attempt_numbers(), default=0) + 1
-    notes = RunLog(folder, number, now)
-    notes.event("started", f"attempt {number} by pid {os.getpid()} on {socket.gethostname()}")
-    for problem in mended:
-        notes.event("rejected", problem)
-    beat = Heartbeat(folder.progress, number, now, also=notes.sync_if_due)
-    beat.start()
+    log = RunLog(folder, number, now)
+    log.event("started", f"attempt {number} by pid {os.getpid()} on {socket.gethostname()}")
+    for problem in repaired:
+        log.event("rejected", problem)
+    heartbeat = Heartbeat(folder.progress, number, now, also=log.sync_if_due)
+    heartbeat.start()
     ended = ExitCode.FAILED
     try:
-        with _failure_recorded(folder, number, notes):
-            ended = _carried_out(plan, folder, number, notes=notes, beat=beat, stop=stop)
+        with _failure_recorded(folder, number, log):
+            ended = _carry_out(RunContext(plan, folder, log, heartbeat, stop), number)
     finally:
-        beat.stop()
-        notes.close()
+        heartbeat.stop()
+        log.close()
     return ended
 
 
-def _carried_out(
-    plan: Plan, folder: RunFolder, number: int, *, notes: RunLog, beat: Heartbeat, stop: StopFlag
-) -> ExitCode:
+def _carry_out(context: RunContext, number: int) -> ExitCode:
+    """Carry out the run, and record how it ended unless it failed."""
     from cerank.kernels import determinism
     from cerank.training.trainer import PausedError
     from cerank.worker.pipeline import carry_out
 
-    beat.enter("start", "", total=0)
+    plan, folder, log = context.plan, context.folder, context.log
+    context.heartbeat.enter("start", "", total=0)
     attempt = Attempt(
         number=number,
         started=json_records.timestamp(now()),
@@ -159,43 +160,33 @@ def _carried_out(
         code=code_sha256(),
     )
     checksums.save(folder, folder.attempt(number), attempt)
-    _note_changes(folder, attempt, notes)
-
-    def heed() -> None:
-        if stop.reason:
-            raise PausedError(0)
-
-    def wait(why: str) -> None:
-        beat.enter("wait", why, total=0)
-        notes.event("waits for a device", why)
+    _note_changes(folder, attempt, log)
 
     try:
-        with device_claim.hold_device(plan, folder, wait, heed):
-            carry_out(plan, folder, notes=notes, beat=beat, stop=stop)
+        with device_claim.hold_device(context):
+            carry_out(context)
     except PausedError as pause:
         where = f" after step {pause.step}" if pause.step else ""
-        notes.event("paused", f"by {stop.reason}{where}")
+        log.event("paused", f"by {context.stop.reason}{where}")
         run_store.clear_stop(folder)  # it is carried out
-        _log(f"paused by {stop.reason}{where}")
+        _log(f"paused by {context.stop.reason}{where}")
         return ExitCode.PAUSED
     rows: list[ReadingRow] = journal.read(folder.readings, ReadingRow)
     seconds = sum(row.seconds for row in rows)
-    notes.event(
-        "finished", f"attempt {number}; {notes.replayed} steps replayed, {notes.mismatches} of them differently"
-    )
-    notes.sync()
+    log.event("finished", f"attempt {number}; {log.replayed} steps replayed, {log.mismatches} of them differently")
+    log.sync()
     checksums.record_damage(folder, repair.find_missing_metrics(folder, plan), json_records.timestamp(now()))
     lists = sorted(folder.path.glob(f"stages/*/final/{manifests.MANIFEST}"))
     checksums.record(folder, [folder.readings, folder.events, *lists])
     done = Done(
-        time=json_records.timestamp(now()), attempt=number, seconds=seconds, seals=disk.sha256_file(folder.checksums)
+        time=json_records.timestamp(now()), attempt=number, seconds=seconds, seals=sha256_file(folder.checksums)
     )
     json_records.save(folder.done, done)
     _log("finished")
     return ExitCode.OK
 
 
-def _note_changes(folder: RunFolder, attempt: Attempt, notes: RunLog) -> None:
+def _note_changes(folder: RunFolder, attempt: Attempt, log: RunLog) -> None:
     """An event where this attempt runs on something else than the one before: bits may differ from here on."""
     earlier = [number for number in folder.attempt_numbers() if number < attempt.number]
     if not earlier:
@@ -206,21 +197,21 @@ def _note_changes(folder: RunFolder, attempt: Attempt, notes: RunLog) -> None:
     pairs += [("cerank's code", before.code[:12], attempt.code[:12])]
     changed = [f"{key} {old} -> {new}" for key, old, new in pairs if old != new]
     if changed:
-        notes.event("environment changed", "; ".join(changed))
+        log.event("environment changed", "; ".join(changed))
 
 
 @contextlib.contextmanager
-def _failure_recorded(folder: RunFolder, number: int, notes: RunLog) -> Iterator[None]:
+def _failure_recorded(folder: RunFolder, number: int, log: RunLog) -> Iterator[None]:
     """Turns an error into failure.json; the traceback of a fault of the program goes to the log."""
     try:
         yield
     except CerankError as error:
         what, where, hint = map(redacted, (error.what, error.where, error.hint))
         failure = Failure(kind=type(error).__name__, what=what, where=where, hint=hint)
-        _record_failure(folder, number, notes, failure)
+        _record_failure(folder, number, log, failure)
     except Exception as error:  # noqa: BLE001 - the top of the worker: whatever it was, the run must say so
         _log(traceback.format_exc())
-        _record_failure(folder, number, notes, _crash(error))
+        _record_failure(folder, number, log, _crash(error))
 
 
 def _crash(error: Exception) -> Failure:
@@ -229,10 +220,10 @@ def _crash(error: Exception) -> Failure:
     return Failure(kind="crash", what=what, hint=hint, traceback="log.txt")
 
 
-def _record_failure(folder: RunFolder, number: int, notes: RunLog, failure: Failure) -> None:
+def _record_failure(folder: RunFolder, number: int, log: RunLog, failure: Failure) -> None:
     _log(f"failed: {failure.where + ': ' if failure.where else ''}{failure.what}")
     with contextlib.suppress(CerankError):  # on a full disk the log is all that is left
-        notes.event("failed", failure.what)
+        log.event("failed", failure.what)
         stamped = msgspec.structs.replace(failure, time=json_records.timestamp(now()), attempt=number)
         json_records.save(folder.failure, stamped)
 

@@ -9,34 +9,33 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from cerank.machine import device_locks
 from cerank.machine.device_locks import Hold, Holder
 from cerank.recipes.plan import Plan
 from cerank.runs.layout import RunFolder
+from cerank.worker.run_context import RunContext
 
 _LOOK_EVERY = 0.5  # seconds
 
 
 @contextlib.contextmanager
-def hold_device(
-    plan: Plan, folder: RunFolder, tell: Callable[[str], None], pause: Callable[[], None]
-) -> Iterator[None]:
-    """Within it the plan's device is the run's, as far as devices are shared out here.
+def hold_device(context: RunContext) -> Iterator[None]:
+    """Hold the lock of the plan's device during the `with` block, and wait for it first if that is necessary.
 
-    Args:
-        plan: says which device.
-        folder: the run.
-        tell: called once with what it waits for, where it waits.
-        pause: called while it waits; may raise.
+    Raises:
+        PausedError: somebody asked the worker to stop while it waited.
     """
+    plan, folder = context.plan, context.folder
     key = os.environ.get(device_locks.DEVICE) or plan.device
     found = device_locks.take(key, folder.lab, folder.name)
     if isinstance(found, Holder) and _must_wait(plan, folder, found):
-        tell(f"{plan.device} is used by {found}")
+        why = f"{plan.device} is used by {found}"
+        context.heartbeat.enter("wait", why, total=0)
+        context.log.event("waits for a device", why)
         while isinstance(found, Holder) and _must_wait(plan, folder, found):
-            pause()
+            context.raise_if_stopped()
             time.sleep(_LOOK_EVERY)
             found = device_locks.take(key, folder.lab, folder.name)
     try:

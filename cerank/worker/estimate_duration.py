@@ -25,22 +25,19 @@ from cerank.planning import inputs
 from cerank.planning.workload import WorkItem, count_work, estimate_minutes, format_minutes
 from cerank.recipes.plan import Plan
 from cerank.recipes.schema import Stage
-from cerank.runs.layout import RunFolder
-from cerank.worker.heartbeat import Heartbeat
+from cerank.worker.run_context import RunContext
 from cerank.worker.run_inputs import EMBEDDING_LENGTH
-from cerank.worker.run_log import RunLog
 
 _SCORED = 48  # pairs that scoring is timed with; so many that batches are full
 
 
-def announce_estimate(
-    plan: Plan, folder: RunFolder, datasets: Mapping[str, Dataset], *, notes: RunLog, beat: Heartbeat
-) -> None:
-    """Measures, writes the event "estimated", and has the progress tell of the whole run from here on."""
+def announce_estimate(context: RunContext, datasets: Mapping[str, Dataset]) -> None:
+    """Measure this machine, write the event "estimated", and let the progress cover the whole run from here on."""
+    plan, folder = context.plan, context.folder
     try:
         found = measure_speeds(plan, datasets)
     except (CerankError, RuntimeError, ValueError, OSError) as error:
-        notes.event("not estimated", f"how long the run takes: {error}")
+        context.log.event("not estimated", f"how long the run takes: {error}")
         return
     work = estimate_work(plan, datasets, found)
     course = ProgressEstimator(list(_parts(work)), time.monotonic())
@@ -50,13 +47,13 @@ def announce_estimate(
         for test in plan.recipe.data.test:
             if all(folder.measures(name, test, first).exists() for first in plan.recipe.data.first_stages):
                 course.mark_done(f"re-rank {name} on {test}")
-    beat.estimate_with(course)
+    context.heartbeat.estimate_with(course)
     one = next(iter(found.values()))
     parts = ", ".join(f"{part.part} {format_minutes(part.minutes)}" for part in work if part.minutes)
-    notes.event(
+    context.log.event(
         "estimated",
-        f"about {format_minutes(course.left / 60)} from here on; {parts}; measured now: {one.train:.0f} pairs/s trained, "
-        f"{one.score:.0f} scored, in {one.precision} with {plan.threads} threads",
+        f"about {format_minutes(course.left / 60)} from here on; {parts}; measured now: {one.train:.0f} pairs/s "
+        f"trained, {one.score:.0f} scored, in {one.precision} with {plan.threads} threads",
     )
 
 

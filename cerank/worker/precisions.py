@@ -10,15 +10,14 @@ import torch
 from cerank.files import json_records
 from cerank.kernels import processor
 from cerank.models.forward_pass import resolved
-from cerank.recipes.plan import Plan
 from cerank.runs import checksums
-from cerank.runs.layout import RunFolder
 from cerank.runs.records import Precisions
-from cerank.worker.run_log import RunLog
+from cerank.worker.run_context import RunContext
 
 
-def choose_precisions(plan: Plan, folder: RunFolder, notes: RunLog) -> dict[str, str]:
-    """Stage -> "fp32" or "bf16"."""
+def choose_precisions(context: RunContext) -> dict[str, str]:
+    """Return the precision of each stage: stage -> "fp32" or "bf16"."""
+    plan, folder = context.plan, context.folder
     asked = {name: stage.precision for name, stage in plan.recipe.chained()}
     if "auto" not in asked.values():
         return dict(asked)
@@ -29,8 +28,8 @@ def choose_precisions(plan: Plan, folder: RunFolder, notes: RunLog) -> dict[str,
         checksums.save(folder, folder.precisions, kept)
         for name, precision in kept.chosen.items():
             if asked[name] == "auto":
-                notes.event("precision chosen", f"{name}: {precision}, by what this device is fast at")
+                context.log.event("precision chosen", f"{name}: {precision}, by what this device is fast at")
     if plan.device == "cpu" and "bf16" in kept.chosen.values() and not processor.multiplies_bf16():
         text = "this processor imitates bf16, in which the run was begun: it goes on to its bits, but many times slower"
-        notes.event("environment changed", text)
+        context.log.event("environment changed", text)
     return dict(kept.chosen)

@@ -15,9 +15,9 @@ import msgspec
 from cerank.core.rankings import Ranking, ordered
 from cerank.errors import RunFailedError
 from cerank.files import disk, json_records
+from cerank.files.hashing import sha256_text
 from cerank.models.bases import BaseFiles, locate
 from cerank.planning import inputs
-from cerank.recipes.plan import Plan
 from cerank.recipes.schema import Stage
 from cerank.retrieval import bm25, first_stage
 from cerank.retrieval.teachers import Repairs, read_teacher
@@ -28,8 +28,7 @@ from cerank.tokenization.token_store import TokenStore
 from cerank.trec.mapped_run import MappedRanking
 from cerank.trec.open_run import open_run_file
 from cerank.trec.text_io import write_run
-from cerank.worker.heartbeat import Heartbeat
-from cerank.worker.run_log import RunLog
+from cerank.worker.run_context import RunContext
 
 EMBEDDING_LENGTH = 128  # tokens the embedding teacher reads: nine docstrings of ten; its own training went to 256
 MOST_CACHED = 4  # candidates kept in memory: training's, validation's and two of a test; each is asked for many times
@@ -42,8 +41,9 @@ class RunInputs:
         RunFailedError: an input is not what it was when the plan was made.
     """
 
-    def __init__(self, plan: Plan, folder: RunFolder, notes: RunLog, beat: Heartbeat) -> None:
-        self._plan, self._folder, self._notes, self._beat = plan, folder, notes, beat
+    def __init__(self, context: RunContext) -> None:
+        plan = context.plan
+        self._context, self._plan, self._folder = context, plan, context.folder
         self._cache = Path(plan.cache)
         self._candidates: dict[tuple[str, str], Ranking] = {}
         self._depths = {(use.dataset, use.first_stage): use.depth for use in inputs.first_stage_uses(plan.recipe)}
@@ -100,7 +100,7 @@ class RunInputs:
         if first_stage.is_built_in_bm25(opened, first):
             cost = bm25.cost(opened.documents, self._cache)
             if cost:
-                self._notes.event("index", f"{cost}; a TREC run as the first stage needs none")
+                self._context.log.event("index", f"{cost}; a TREC run as the first stage needs none")
 
     def teacher(self, name: str, stage: Stage, queries: Sequence[str], *, in_validation: bool = False) -> Ranking:
         """The ranking a stage is to mimic, or that of the validation queries; written to the run the first time.
@@ -133,7 +133,7 @@ class RunInputs:
         repairs = teacher.repairs
         checksums.save(self._folder, self._folder.teacher(name).with_suffix(".repairs.json"), repairs)
         if repairs.repaired:
-            self._notes.event(
+            self._context.log.event(
                 "teacher repaired",
                 f"{name}: {repairs.repaired} of {len(teacher.ranking)} lists; {repairs.missing} candidates appended, "
                 f"{repairs.repeated} repeats and {repairs.out_of_range} numbers out of range dropped",
@@ -159,16 +159,16 @@ class RunInputs:
             EMBEDDING_LENGTH,
             hashlib.sha256(write_run(candidates, "candidates")).hexdigest(),
         )
-        kept = self._cache / "teachers" / f"{hashlib.sha256(repr(identity).encode()).hexdigest()}.run.gz"
+        kept = self._cache / "teachers" / f"{sha256_text(repr(identity))}.run.gz"
         if kept.is_file():
             return kept.read_bytes()
-        self._beat.enter("teacher", stage_name, total=len(candidates) + len(documents_in(candidates)))
+        self._context.heartbeat.enter("teacher", stage_name, total=len(candidates) + len(documents_in(candidates)))
         scores = similarity(
             Embedder(files, max_length=EMBEDDING_LENGTH, device=self._plan.device),
             candidates,
             lambda ids: self.queries(name, ids),
             lambda ids: self.documents(name, ids),
-            self._beat.advance,
+            self._context.heartbeat.advance,
         )
         data = write_run(ordered(scores, candidates), "embedding")
         disk.make_folder(kept.parent)

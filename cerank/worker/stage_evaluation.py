@@ -16,25 +16,16 @@ from cerank.files import disk, manifests
 from cerank.inference.rerank import Scorer, Texts
 from cerank.inference.score_cache import identity, scored
 from cerank.inference.score_files import KeptScores
-from cerank.recipes.plan import Plan
 from cerank.runs import checksums
-from cerank.runs.layout import RunFolder
+from cerank.runs.records import encode_measures
 from cerank.training.stage_summary import ranking_facts
 from cerank.trec.text_io import write_qrels, write_run
-from cerank.worker.heartbeat import Heartbeat
+from cerank.worker.run_context import RunContext
 from cerank.worker.run_inputs import RunInputs
-from cerank.worker.run_log import RunLog
 
 CHUNK = 32  # queries scored between two looks at the stop flag; the unit of resuming
 
 FIRST_STAGE = "first-stage"  # the system every other is held against
-
-
-class QueryMeasures(msgspec.Struct, frozen=True):
-    """A row of a measures file."""
-
-    query_id: str
-    measures: dict[str, float]
 
 
 def chunks(query_ids: Sequence[str]) -> list[list[str]]:
@@ -69,9 +60,9 @@ class _TimedScorer:
 class StageEvaluation:
     """Re-ranks and measures the systems of one run on its test datasets."""
 
-    def __init__(self, plan: Plan, folder: RunFolder, sources: RunInputs, notes: RunLog, beat: Heartbeat) -> None:
-        self._plan, self._folder, self._sources, self._beat = plan, folder, sources, beat
-        self._notes = notes
+    def __init__(self, context: RunContext, inputs: RunInputs) -> None:
+        self._context, self._inputs = context, inputs
+        self._plan, self._folder = context.plan, context.folder
 
     def prepare(self) -> None:
         """Keeps each test dataset's qrels, and measures the first stages at the depth that is re-ranked."""
@@ -79,14 +70,17 @@ class StageEvaluation:
             path = self._folder.qrels(test)
             if not path.exists():
                 disk.make_folder(path.parent)
-                checksums.write(self._folder, path, write_qrels(self._sources.datasets[test].qrels))
+                checksums.write(self._folder, path, write_qrels(self._inputs.datasets[test].qrels))
             for first in self._plan.recipe.data.first_stages:
                 self._write_ranking(FIRST_STAGE, test, first, self._candidates(test, first))
 
-    def rerank(self, system: str, load: Callable[[], Scorer], pause: Callable[[], None]) -> None:
+    def rerank(self, system: str, load: Callable[[], Scorer]) -> None:
         """Re-ranks every test dataset by one system; `load` is called only where something is left to score.
 
-        Candidates that several first stages share are scored once. `pause` is called between chunks and may raise.
+        Candidates that several first stages share are scored once.
+
+        Raises:
+            PausedError: somebody asked the worker to stop; it is raised between two chunks of queries.
         """
         data = self._plan.recipe.data
         scorer: Scorer | None = None
@@ -94,20 +88,20 @@ class StageEvaluation:
             if all(self._folder.measures(system, test, first).exists() for first in data.first_stages):
                 continue
             scorer = scorer or load()
-            scorer.read_from(self._sources.token_store(test, scorer.tokenizer))  # "1" is another text in the next one
-            scores = self._scores(system, test, scorer, pause)
+            scorer.read_from(self._inputs.token_store(test, scorer.tokenizer))  # "1" is another text in the next one
+            scores = self._scores(system, test, scorer)
             rankings = self._all_candidates(test)
             for first, before in zip(data.first_stages, rankings, strict=True):
                 self._write_ranking(system, test, first, _reranked(before, rankings, scores))
             disk.remove_tree(self._folder.scores(system, test, "all"))
 
     def _candidates(self, test: str, first: str) -> Ranking:
-        return self._sources.candidates(test, first).top(self._plan.recipe.data.depth)
+        return self._inputs.candidates(test, first).top(self._plan.recipe.data.depth)
 
     def _all_candidates(self, test: str) -> list[Ranking]:
         return [self._candidates(test, first) for first in self._plan.recipe.data.first_stages]
 
-    def _scores(self, system: str, test: str, scorer: Scorer, pause: Callable[[], None]) -> dict[str, array[float]]:
+    def _scores(self, system: str, test: str, scorer: Scorer) -> dict[str, array[float]]:
         """Query -> scores of its `union`, in order; each chunk is kept as a sealed part until the ranking stands.
 
         Of millions of candidates only the scores are held, 8 bytes each, and the documents of one chunk.
@@ -115,10 +109,10 @@ class StageEvaluation:
         rankings = self._all_candidates(test)
         asked = list(dict.fromkeys(query for ranking in rankings for query in ranking))
         kept = self._score_cache(scorer, test)
-        self._beat.enter("re-rank", f"{system} on {test}", total=len(asked))
+        self._context.heartbeat.enter("re-rank", f"{system} on {test}", total=len(asked))
         out: dict[str, array[float]] = {}
         for number, queries in enumerate(chunks(asked)):
-            pause()
+            self._context.raise_if_stopped()
             wanted = {query: candidate_union(rankings, query) for query in queries}
             part = self._folder.scores_part(system, test, "all", number)
             found = _load_part(part)
@@ -127,23 +121,23 @@ class StageEvaluation:
                 found = scored(
                     timed,
                     wanted,
-                    lambda ids: self._sources.queries(test, ids),
-                    lambda ids: self._sources.documents(test, ids),
+                    lambda ids: self._inputs.queries(test, ids),
+                    lambda ids: self._inputs.documents(test, ids),
                     kept,
                 )
                 with manifests.checksummed_folder(part) as inside:
                     disk.write(inside / "scores.json", msgspec.json.encode(found))
                 if timed.pairs:
-                    self._notes.write_scoring(Scoring(system, test, timed.pairs, timed.seconds))
+                    self._context.log.write_scoring(Scoring(system, test, timed.pairs, timed.seconds))
             out |= {query: array("d", [found[query][doc] for doc in docs]) for query, docs in wanted.items()}
-            self._beat.advance(len(queries), sum(map(len, wanted.values())))
+            self._context.heartbeat.advance(len(queries), sum(map(len, wanted.values())))
         kept.trim()
         return out
 
     def _score_cache(self, scorer: Scorer, test: str) -> KeptScores:
         """The scores that this checkpoint gave on this dataset before, in this run or another."""
         plan = self._plan
-        documents = self._sources.datasets[test].documents.fingerprint()
+        documents = self._inputs.datasets[test].documents.fingerprint()
         facts = identity(
             scorer.checkpoint, documents, device=plan.device, threads=plan.threads, precision=scorer.precision
         )
@@ -157,14 +151,14 @@ class StageEvaluation:
         )
         if measures_path.exists():
             return
-        self._beat.enter("measure", f"{system} on {test}", total=1)
+        self._context.heartbeat.enter("measure", f"{system} on {test}", total=1)
         disk.make_folder(ranking_path.parent)
         checksums.write(self._folder, ranking_path, write_run(ranking, system))
         checksums.save(self._folder, self._folder.ranking_facts(system, test, first), ranking_facts(ranking))
-        qrels = self._sources.datasets[test].qrels
+        qrels = self._inputs.datasets[test].qrels
         names = check(self._plan.measures_on(test), qrels, "evaluate.measures")
         disk.make_folder(measures_path.parent)
-        checksums.write(self._folder, measures_path, measure_rows(per_query(names, qrels, ranking)))
+        checksums.write(self._folder, measures_path, encode_measures(per_query(names, qrels, ranking)))
 
 
 def _reranked(before: Ranking, rankings: Sequence[Ranking], scores: Mapping[str, Sequence[float]]) -> Ranking:
@@ -176,14 +170,6 @@ def _reranked(before: Ranking, rankings: Sequence[Ranking], scores: Mapping[str,
         one = ordered({query: {doc: known[doc] for doc in docs}}, {query: docs})
         documents[query], values[query] = one[query], one.scores(query)
     return Ranking(documents, values)
-
-
-def measure_rows(values: Mapping[str, Mapping[str, float]]) -> bytes:
-    """Measure -> query -> value as a row for each query."""
-    encoder = msgspec.json.Encoder()
-    queries = next(iter(values.values()), {})
-    rows = [QueryMeasures(query, {name: values[name][query] for name in values}) for query in queries]
-    return b"".join(encoder.encode(row) + b"\n" for row in rows)
 
 
 def _load_part(part: Path) -> dict[str, dict[str, float]] | None:

@@ -6,7 +6,7 @@ taken over says so in a file and in an event. Without a sound donor of the same 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import msgspec
@@ -14,13 +14,14 @@ import msgspec
 from cerank.core.metrics import Event, Position
 from cerank.errors import CerankError
 from cerank.files import disk, journal, json_records, manifests
+from cerank.files.hashing import sha256_file
 from cerank.files.source_hash import COMPUTATION
 from cerank.planning.stage_keys import stage_keys
 from cerank.recipes.plan import Plan
 from cerank.runs import checksums, run_store
 from cerank.runs.layout import ReadingRow, RunFolder
 from cerank.runs.records import Attempt, Precisions, ReusedStage
-from cerank.worker.train_stage import RunContext
+from cerank.worker.run_context import RunContext
 
 _COMPARED_VERSIONS = (
     "torch",
@@ -49,7 +50,7 @@ class ReusableStage(msgspec.Struct, frozen=True):
     attempt: Attempt  # its last
 
 
-def reuse_stage(context: RunContext, index: int) -> bool:
+def reuse_stage(context: RunContext, index: int, precisions: Mapping[str, str]) -> bool:
     """Whether the stage at `index` was taken over from another run; False where it has to be trained.
 
     A stage that was begun here goes on here.
@@ -58,7 +59,7 @@ def reuse_stage(context: RunContext, index: int) -> bool:
     if not context.plan.shares or folder.checkpoint_steps(index, name):
         return False
     for donor in _find_reusable(context.folder, context.plan, index):
-        refusal = _why_not_reusable(context, donor, index)
+        refusal = _why_not_reusable(context, donor, index, precisions)
         if not refusal:
             _copy_stage(context, donor, index)
             return True
@@ -110,7 +111,7 @@ def _find_reusable(folder: RunFolder, plan: Plan, index: int) -> Iterator[Reusab
             continue  # a damaged run, or a plan of an older form, has nothing to give
 
 
-def _why_not_reusable(context: RunContext, donor: ReusableStage, index: int) -> str:
+def _why_not_reusable(context: RunContext, donor: ReusableStage, index: int, precisions: Mapping[str, str]) -> str:
     """Why the donor's stage cannot stand for training it here; "" where it can."""
     own = json_records.load(context.folder.attempt(max(context.folder.attempt_numbers())), Attempt)
     pairs = [(key, donor.attempt.versions.get(key, "-"), own.versions.get(key, "-")) for key in _COMPARED_VERSIONS]
@@ -119,7 +120,7 @@ def _why_not_reusable(context: RunContext, donor: ReusableStage, index: int) -> 
     for name, stage in context.plan.recipe.chained()[: index + 1]:
         if stage.precision == "auto":  # one processor may be told to do without its bf16
             theirs = kept.chosen.get(name, "-") if kept else "-"
-            pairs.append((f"precision of {name}", theirs, context.precisions.get(name, "-")))
+            pairs.append((f"precision of {name}", theirs, precisions.get(name, "-")))
     changed = [f"{key} {theirs}, here {ours}" for key, theirs, ours in pairs if theirs != ours]
     if changed:
         return "; ".join(changed)
@@ -139,7 +140,7 @@ def _copy_stage(context: RunContext, donor: ReusableStage, index: int) -> None:
             context.log.write_metrics(row)
     context.log.sync()
     model = donor.folder.final(index, name)
-    seal = disk.sha256_file(model / manifests.MANIFEST)
+    seal = sha256_file(model / manifests.MANIFEST)
     _copy_events(context, donor, index)
     identity = stage_keys(context.plan)[index]
     disk.make_folder(context.folder.stage(index, name))

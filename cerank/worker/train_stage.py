@@ -21,10 +21,8 @@ from cerank.models import cross_encoder
 from cerank.models.bases import BaseFiles, fingerprint
 from cerank.models.cross_encoder import CrossEncoder
 from cerank.planning import inputs
-from cerank.recipes.plan import Plan
 from cerank.recipes.schema import VALIDATION_LOSS
 from cerank.retrieval.teachers import Repairs
-from cerank.runs.layout import RunFolder
 from cerank.tokenization.tokens import Tokens
 from cerank.training import checkpoints, stage_summary
 from cerank.training.checkpoints import State
@@ -32,34 +30,20 @@ from cerank.training.sampler import Sampler, Supply
 from cerank.training.stage_summary import Drift, StageFacts
 from cerank.training.trainer import Material, Trainer
 from cerank.training.validation_loss import HeldOut
-from cerank.worker.heartbeat import Heartbeat
+from cerank.worker.run_context import RunContext
 from cerank.worker.run_inputs import RunInputs
-from cerank.worker.run_log import RunLog
 from cerank.worker.stage_evaluation import chunks
-from cerank.worker.stop_request import StopFlag
-
-
-class RunContext(msgspec.Struct, frozen=True):
-    """What every part of an attempt works with."""
-
-    plan: Plan
-    folder: RunFolder
-    inputs: RunInputs
-    log: RunLog
-    heartbeat: Heartbeat
-    stop: StopFlag
-    precisions: dict[str, str] = {}  # stage -> what "auto" came to, or what the recipe says
 
 
 class StageWork:
     """Carries out the stage at a place in the chain; it is also the `Watch` of its own training."""
 
-    def __init__(self, context: RunContext, index: int) -> None:
+    def __init__(self, context: RunContext, run_inputs: RunInputs, index: int, precision: str = "") -> None:
         recipe = context.plan.recipe
-        self._desk, self._index = context, index
+        self._context, self._inputs, self._index = context, run_inputs, index
         self._name, asked = recipe.chained()[index]
-        chosen = context.precisions.get(self._name, asked.precision)
-        self._stage = msgspec.structs.replace(asked, precision="bf16" if chosen == "bf16" else "fp32")
+        is_bf16 = (precision or asked.precision) == "bf16"
+        self._stage = msgspec.structs.replace(asked, precision="bf16" if is_bf16 else "fp32")
         self._training = inputs.training_dataset(recipe, self._stage)
         self.final = context.folder.final(index, self._name)
         self._steps = 0
@@ -74,7 +58,7 @@ class StageWork:
         try:
             manifests.verify_folder(self.final)
         except disk.DamagedError as error:
-            self._desk.log.event("rejected", str(error))
+            self._context.log.event("rejected", str(error))
             disk.quarantine(self.final)
             return False
         return True
@@ -86,7 +70,7 @@ class StageWork:
             PausedError: somebody asked to stop; a checkpoint is saved.
             CerankError: it cannot go on.
         """
-        context, stage, recipe = self._desk, self._stage, self._desk.plan.recipe
+        context, stage, recipe = self._context, self._stage, self._context.plan.recipe
         sampler = self._sampler()
         if stage.validates_by_loss:
             self._held_out = self._validation_groups()
@@ -103,8 +87,8 @@ class StageWork:
         material = Material(
             sampler,
             self._make_tokens(tokenizer, self._training),
-            lambda ids: context.inputs.queries(self._training, ids),
-            lambda ids: context.inputs.documents(self._training, ids),
+            lambda ids: self._inputs.queries(self._training, ids),
+            lambda ids: self._inputs.documents(self._training, ids),
         )
         folder = context.folder.checkpoints(self._index, self._name)
         trainer = Trainer(self._index, self._name, stage, seed=recipe.seed, folder=folder, device=context.plan.device)
@@ -124,7 +108,7 @@ class StageWork:
         """What makes pairs of a dataset's texts, by its token store where there is one."""
         stage = self._stage
         made = Tokens(tokenizer, stage.max_length, stage.max_query_length, stage.max_document_length, stage.truncation)
-        made.read_from(self._desk.inputs.token_store(dataset, tokenizer))
+        made.read_from(self._inputs.token_store(dataset, tokenizer))
         return made
 
     def _save_model(self, encoder: CrossEncoder, tokenizer: Any, found: StageFacts) -> None:
@@ -144,7 +128,7 @@ class StageWork:
 
     def _summary(self, state: State, kept: int, supply: Supply, moved: Drift) -> StageFacts:
         """The stage in numbers."""
-        sources, stage = self._desk.inputs, self._stage
+        sources, stage = self._inputs, self._stage
         is_taught = stage.source == "teacher"
         by_loss = stage.validation_measure == VALIDATION_LOSS
         return StageFacts(
@@ -166,44 +150,44 @@ class StageWork:
         """Says what the stage came to, and removes its checkpoints but the newest, which keeps the optimizer."""
         step = found.steps
         position = Position(self._index, step)
-        self._desk.log.event(
+        self._context.log.event(
             "stage finished",
             f"{self._name}: keeps step {found.kept} of {step}; best {found.measure} on validation {found.best:.4f} "
             f"at step {found.best_step}; the weights moved by {found.drift.norm:.2%} of their norm",
             position,
         )
         if found.drift.is_still:
-            self._desk.log.event(
+            self._context.log.event(
                 "stage moved nothing",
                 f"{self._name}: the weights moved by {found.drift.norm:.1e} of their norm, less than "
                 f"{stage_summary.STILL:g}, and {found.drift.changed:.1%} of them at all; "
                 f"a learning rate of {found.learning_rate:g} over {step} steps taught the model next to nothing",
                 position,
             )
-        folder = self._desk.folder.checkpoints(self._index, self._name)
-        for older in self._desk.folder.checkpoint_steps(self._index, self._name):
+        folder = self._context.folder.checkpoints(self._index, self._name)
+        for older in self._context.folder.checkpoint_steps(self._index, self._name):
             if older != step:
                 disk.discard(folder / checkpoints.name_of(older))
 
     def _start(self) -> BaseFiles:
         """Where the stage's first weights come from: the stage before, or the base."""
         if self._index == 0:
-            return self._desk.inputs.base()
-        name = self._desk.plan.recipe.chain[self._index - 1]
-        folder = self._desk.folder.final(self._index - 1, name)
+            return self._inputs.base()
+        name = self._context.plan.recipe.chain[self._index - 1]
+        folder = self._context.folder.final(self._index - 1, name)
         return BaseFiles(name, folder, cross_encoder.Mark(folder).pooling, fingerprint(folder))
 
     def _sampler(self) -> Sampler:
-        context, stage, recipe = self._desk, self._stage, self._desk.plan.recipe
-        dataset = context.inputs.datasets[self._training]
+        context, stage, recipe = self._context, self._stage, self._context.plan.recipe
+        dataset = self._inputs.datasets[self._training]
         context.heartbeat.enter("groups", self._name, total=1)
         is_embedded = stage.source == "teacher" and stage.teacher == inputs.EMBEDDING
         ranking: Ranking
         if stage.source == "teacher" and not is_embedded:
-            ranking = context.inputs.teacher(self._name, stage, list(dataset.queries))
+            ranking = self._inputs.teacher(self._name, stage, list(dataset.queries))
         else:
             # another part of the recipe may look deeper; what is learnt here is this stage's own to say
-            ranking = context.inputs.candidates(self._training, inputs.training_first_stage(recipe, stage))
+            ranking = self._inputs.candidates(self._training, inputs.training_first_stage(recipe, stage))
             ranking = ranking.top(stage.window[1])
         sampler = Sampler(
             self._name,
@@ -216,7 +200,7 @@ class StageWork:
             scores=None if is_embedded else ranking.scores,
         )
         if is_embedded:  # it orders the same candidates, so it need only be asked for queries that are drawn
-            taught = context.inputs.teacher(self._name, stage, sampler.drawn)
+            taught = self._inputs.teacher(self._name, stage, sampler.drawn)
             sampler = sampler.taught(taught, taught.scores)
             self._lists = len(taught)
         elif stage.source == "teacher":
@@ -226,13 +210,13 @@ class StageWork:
 
     def _validation_groups(self) -> HeldOut:
         """One group of each validation query, drawn once as the stage's own are, for its loss to be computed on."""
-        context, stage, recipe = self._desk, self._stage, self._desk.plan.recipe
+        context, stage, recipe = self._context, self._stage, self._context.plan.recipe
         name = recipe.data.validation
-        dataset = context.inputs.datasets[name]
+        dataset = self._inputs.datasets[name]
         if stage.source == "labels":
-            ranking = context.inputs.candidates(name, inputs.validation_first_stage(recipe)).top(stage.window[1])
+            ranking = self._inputs.candidates(name, inputs.validation_first_stage(recipe)).top(stage.window[1])
         else:
-            ranking = context.inputs.teacher(self._name, stage, self._validation_queries(), in_validation=True)
+            ranking = self._inputs.teacher(self._name, stage, self._validation_queries(), in_validation=True)
         sampler = Sampler(
             f"{self._name} in validation",
             msgspec.structs.replace(stage, groups_per_step=1, in_batch=0, without_pair="skip"),
@@ -247,7 +231,7 @@ class StageWork:
         return HeldOut(sampler, stage)
 
     def _validation_queries(self) -> list[str]:
-        dataset = self._desk.inputs.datasets[self._desk.plan.recipe.data.validation]
+        dataset = self._inputs.datasets[self._context.plan.recipe.data.validation]
         return list(dataset.queries)[: self._stage.validation_queries or None]
 
     # what the trainer asks of a watch
@@ -255,29 +239,29 @@ class StageWork:
     def read(self, reading: Reading) -> None:
         """Writes the reading; after a resume, holds it against the one before."""
         if self._at != reading.step - 1:  # after a resume the first step done here tells where training went on
-            self._desk.heartbeat.enter("train", self._name, self._steps, done=reading.step - 1)
+            self._context.heartbeat.enter("train", self._name, self._steps, done=reading.step - 1)
         self._at = reading.step
-        self._desk.log.write_metrics(reading)
-        self._desk.heartbeat.advance(1, reading.pairs)
+        self._context.log.write_metrics(reading)
+        self._context.heartbeat.advance(1, reading.pairs)
 
     def validate(self, step: int) -> float:
         """Re-ranks the validation queries with the model as it is, and writes the means."""
         began = time.perf_counter()
-        context, stage, recipe = self._desk, self._stage, self._desk.plan.recipe
+        context, stage, recipe = self._context, self._stage, self._context.plan.recipe
         name = recipe.data.validation
-        dataset = context.inputs.datasets[name]
+        dataset = self._inputs.datasets[name]
         queries = self._validation_queries()
         qrels = {query: dataset.qrels.get(query, {}) for query in queries}
         measures = self._measures(qrels)
         first = inputs.validation_first_stage(recipe)
-        wanted = context.inputs.candidates(name, first).only(queries).top(stage.validation_depth)
+        wanted = self._inputs.candidates(name, first).only(queries).top(stage.validation_depth)
         asked = self._held_out.with_groups(wanted) if self._held_out else wanted
         context.heartbeat.enter("validate", self._name, total=len(asked))
         scores: dict[str, dict[str, float]] = {}
         for part in chunks(list(asked)):
             docs = {query: asked[query] for query in part}
             scores |= self._scorer.chunk(
-                docs, lambda ids: context.inputs.queries(name, ids), lambda ids: context.inputs.documents(name, ids)
+                docs, lambda ids: self._inputs.queries(name, ids), lambda ids: self._inputs.documents(name, ids)
             )
             context.heartbeat.advance(len(part), sum(map(len, docs.values())))
         ranked = {query: {doc: scores[query][doc] for doc in docs} for query, docs in wanted.items()}
@@ -301,31 +285,31 @@ class StageWork:
         where = f"stages.{self._name}"
         asked = self._stage.validation_measure
         found = check([asked], qrels, where) if asked != VALIDATION_LOSS else ()
-        for measure in self._desk.plan.recipe.evaluate.measures:
+        for measure in self._context.plan.recipe.evaluate.measures:
             with contextlib.suppress(UsageError):  # rel=2 on grades 0 and 1: fine for the test, nothing to see here
                 found = (*found, *check([measure], qrels, where))
         return tuple(dict.fromkeys(found))
 
     def saving(self) -> None:
         """Puts the readings on the disk: a checkpoint that outlived them would leave a gap that no replay fills."""
-        self._desk.log.sync()
+        self._context.log.sync()
 
     def saved(self, state: State) -> None:
         """Notes the checkpoint."""
         position = Position(self._index, state.step)
-        self._desk.log.event("checkpoint saved", f"{self._name} step {state.step}", position)
+        self._context.log.event("checkpoint saved", f"{self._name} step {state.step}", position)
 
     def rejected(self, reason: str) -> None:
         """Notes what was damaged or left out."""
-        self._desk.log.event("rejected", reason)
+        self._context.log.event("rejected", reason)
 
     def out_of_memory(self, what: str) -> None:
         """Notes that less goes through the model at once from here on."""
-        self._desk.log.event("out of memory", f"{self._name}: {what}")
+        self._context.log.event("out of memory", f"{self._name}: {what}")
 
     def wants_to_stop(self) -> bool:
         """Whether a signal or a stop request came."""
-        return bool(self._desk.stop.reason)
+        return bool(self._context.stop.reason)
 
 
 def describe_supply(supply: Supply) -> str:

@@ -66,7 +66,7 @@ def test_real_folders_are_the_same_either_way(shared: Path, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("docs", "where", "what"),
     [
-        (b"a\tx\nb\ty\na\tz\n", ":3", "stands twice"),
+        (b"a\tx\nb\ty\na\tz\n", ":3", "appears twice"),
         (b"a\tx\nb y\n", ":2", "columns"),
         (b"a b\tx\n", ":1", "white space"),
         (b"", "", "holds no document"),

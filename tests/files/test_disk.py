@@ -9,6 +9,7 @@ import pytest
 
 from cerank.errors import ExitCode, MissingError, RunFailedError
 from cerank.files import disk, manifests
+from cerank.files.hashing import sha256_file
 from tests.files.crashes import Crash, crash_points
 
 
@@ -147,5 +148,5 @@ def test_a_place_that_may_not_be_written_to_is_a_usage_error(tmp_path: Path) -> 
 
 def test_the_hash_of_a_missing_file_is_a_missing_error(tmp_path: Path) -> None:
     with pytest.raises(MissingError) as caught:
-        disk.sha256_file(tmp_path / "nothing")
+        sha256_file(tmp_path / "nothing")
     assert caught.value.where == str(tmp_path / "nothing")

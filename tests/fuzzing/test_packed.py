@@ -54,7 +54,7 @@ def test_rows_that_a_dense_file_repeats_fill_no_memory(tmp_path: Path) -> None:
     block = b"".join(b"q1 Q0 d%d 1 1 t\n" % number for number in range(50_000)) * 40
     _repeated(path, block, 12)  # 1.2 MB hold 460 MB, of which each row would take 60 bytes of memory
     said, peak = _said(str(path))
-    assert "stands twice" in said
+    assert "appears twice" in said
     assert peak < 900
 
 
@@ -65,7 +65,7 @@ def test_a_query_without_end_is_refused_while_it_is_ingested(tmp_path: Path, mon
     monkeypatch.setattr(ingest, "order_rows", lambda frame: asked.append(len(frame)))
     path = tmp_path / "a.run"
     path.write_bytes(b"".join(b"q1 Q0 d%d 1 1 t\n" % (number % 900) for number in range(20_000)))
-    with pytest.raises(FormatError, match="stands twice") as caught:
+    with pytest.raises(FormatError, match="appears twice") as caught:
         ingest.ingest_run(path, tmp_path / "cache")
     assert caught.value.where.endswith(":901")
     assert not asked, "rows were held until the query ended"

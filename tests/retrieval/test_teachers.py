@@ -68,7 +68,7 @@ def test_misaligned_and_malformed_permutations_are_refused(tmp_path: Path) -> No
     for answers, rows, what in (
         (["[1]"], _rows(2), "more queries"),
         (["[1]", "[2]"], _rows(1), "2 permutations for the 1"),
-        (["[1]", "[2]"], twice, "stands twice"),
+        (["[1]", "[2]"], twice, "appears twice"),
         ({"a": 1}, _rows(1), "not a list"),
         ([1], _rows(1), "not a list"),
         (["[1]"], "{}\n", ":1: not a valid record"),

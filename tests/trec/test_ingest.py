@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from cerank.core.rankings import Ranking
 from cerank.errors import CerankError, FormatError, MissingError, UsageError
-from cerank.trec import ingest, mapped_run, parse_blocks
+from cerank.trec import ingest, mapped_run, open_run, parse_blocks
 from cerank.trec.ingest import ingest_run
 from cerank.trec.mapped_run import MappedRanking
 from cerank.trec.open_run import open_run_file, run_file_sha256

@@ -11,6 +11,7 @@ from cerank.retrieval import first_stage
 from cerank.retrieval.teachers import read_teacher
 from cerank.trec import open_run
 from cerank.trec.mapped_run import MappedRanking
+from cerank.worker.run_context import RunContext
 from cerank.worker.run_inputs import RunInputs, RunReference
 
 from .small import small_plan, small_run
@@ -22,12 +23,12 @@ def test_an_ingested_run_is_referred_to_and_not_copied(tmp_path: Path, monkeypat
     large = small_run(tmp_path, plan, settings, 1)
     (test,) = plan.recipe.data.test
     stage = plan.recipe.stages["distill"]
-    one = RunInputs(plan, plain, notes=None, beat=None)
+    one = RunInputs(RunContext(plan, plain, None, None, None))
     expected = [one.candidates(test, "oracle"), one.teacher("distill", stage, [])]
     assert not any(isinstance(ranking, MappedRanking) for ranking in expected)
 
     monkeypatch.setattr(open_run, "LARGE", 1)
-    other = RunInputs(plan, large, notes=None, beat=None)  # the same plan: what is read differs, the hashes do not
+    other = RunInputs(RunContext(plan, large, None, None, None))  # another way of reading, the same hashes
     found = [other.candidates(test, "oracle"), other.teacher("distill", stage, [])]
     for ranking, before, path in zip(
         found, expected, (large.candidates(test, "oracle"), large.teacher("distill")), strict=True

@@ -8,7 +8,8 @@ import msgspec
 import pytest
 
 from cerank.core.metrics import Event
-from cerank.files import disk, journal, json_records, manifests
+from cerank.files import journal, json_records, manifests
+from cerank.files.hashing import sha256_file
 from cerank.planning.stage_keys import stage_key_by_names, stage_keys
 from cerank.runs.records import Attempt, Precisions, ReusedStage
 from tests.worker.test_whole_runs import forked, rows_of
@@ -77,7 +78,7 @@ def test_a_shared_stage_is_taken_over_with_the_bits_that_training_would_have_giv
     adoption = json_records.load(taken.adopted(0, "contrastive"), ReusedStage)
     assert adoption.run == donor.name
     assert adoption.identity == stage_keys(alone)[0]
-    assert adoption.sha256 == disk.sha256_file(taken.final(0, "contrastive") / manifests.MANIFEST)
+    assert adoption.sha256 == sha256_file(taken.final(0, "contrastive") / manifests.MANIFEST)
     manifests.verify_folder(taken.final(0, "contrastive"))
     assert not apart.adopted(0, "contrastive").exists()
     kinds = [event.kind for event in events_of(taken)]

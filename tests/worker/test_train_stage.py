@@ -19,10 +19,11 @@ from cerank.training import stage_summary
 from cerank.training.stage_summary import RankingFacts
 from cerank.trec.text_io import read_run
 from cerank.worker.heartbeat import Heartbeat
+from cerank.worker.run_context import RunContext
 from cerank.worker.run_inputs import RunInputs
 from cerank.worker.run_log import RunLog
 from cerank.worker.stop_request import StopFlag
-from cerank.worker.train_stage import RunContext, StageWork
+from cerank.worker.train_stage import StageWork
 from tests.worker.test_whole_runs import forked, rows_of
 
 from .small import STAGE, small_plan, small_run
@@ -65,8 +66,8 @@ def test_what_a_stage_draws_from_ends_at_its_window_however_deep_another_part_of
         run = small_run(settings.lab, plan, settings)
         with contextlib.closing(RunLog(run, 1, lambda: NOW)) as notes:
             beat = Heartbeat(tmp_path / "beat.json", 1, lambda: NOW)
-            desk = RunContext(plan, run, RunInputs(plan, run, notes, beat), notes, beat, StopFlag(run.stop))
-            sampler = StageWork(desk, 0)._sampler()
+            context = RunContext(plan, run, notes, beat, StopFlag(run.stop))
+            sampler = StageWork(context, RunInputs(context), 0)._sampler()
         supplies.append(sampler.supply)
         seen.append([sampler.groups(step) for step in range(1, 6)])
     assert supplies[0].unretrieved_positives > 0

@@ -20,13 +20,9 @@ from cerank.files.manifests import MANIFEST
 from cerank.recipes.plan import Plan
 from cerank.runs import checksums, run_store
 from cerank.runs.layout import RunFolder
+from cerank.runs.records import QueryMeasures, decode_measures
 
 SAME = 1e-12  # a measure computed again differs by less
-
-
-class _Row(msgspec.Struct, frozen=True):
-    query_id: str
-    measures: dict[str, float]
 
 
 class Verified(msgspec.Struct, frozen=True):
@@ -133,9 +129,9 @@ def _again(folder: RunFolder, key: tuple[str, str, str]) -> tuple[int, float]:
     return count, float("inf") if len(kept) != len(qrels) else worst
 
 
-def _rows(path: Path) -> list[_Row]:
+def _rows(path: Path) -> list[QueryMeasures]:
     try:
-        return msgspec.json.Decoder(_Row).decode_lines(path.read_bytes())
+        return decode_measures(path.read_bytes())
     except (OSError, *json_records.DECODE_ERRORS) as error:
         raise RunFailedError(
             f"not a readable measures file: {json_records.decode_reason(error)}", where=str(path)

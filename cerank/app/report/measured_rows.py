@@ -17,7 +17,9 @@ from cerank.app.report.report_data import FIRST, Source
 from cerank.app.report.report_scope import Declared, Row
 from cerank.evaluation.systems import Condition, Measured, System
 from cerank.files import disk, json_records
+from cerank.files.hashing import sha256_file
 from cerank.runs import run_store
+from cerank.runs.records import decode_measures
 from cerank.settings import Settings
 from cerank.text.safe_text import counted
 from cerank.training import stage_summary
@@ -145,18 +147,11 @@ def _sources(lab: Path, found: Declared) -> tuple[Source, ...]:
 
         files["", "matrix", declared_matrices.path_of(lab, found.record.name)] = None
     rows = [
-        Source(run=run, role=role, path=str(path.relative_to(lab)), sha256=disk.sha256_file(path))
+        Source(run=run, role=role, path=str(path.relative_to(lab)), sha256=sha256_file(path))
         for run, role, path in files
         if path.is_file()
     ]
     return tuple(sorted(rows))
-
-
-class _QueryMeasures(msgspec.Struct, frozen=True):
-    """A line of a measures file."""
-
-    query_id: str
-    measures: dict[str, float]
 
 
 def _disagreements(found: Declared, systems: dict[str, System]) -> tuple[str, ...]:
@@ -186,9 +181,8 @@ def _pairs(member: RunTarget) -> Iterable[tuple[str, str]]:
 
 def _differing(path: Path, entry: Measured) -> int:
     """Values of the file that differ from those of the ranking, by the measures that both have."""
-    decoder = json_records.decoder_of(_QueryMeasures)
     try:
-        rows = [decoder.decode(line) for line in path.read_bytes().splitlines()]
+        rows = decode_measures(path.read_bytes())
     except json_records.DECODE_ERRORS as error:
         raise disk.DamagedError(f"not a measures file: {json_records.decode_reason(error)}", where=str(path)) from error
     return sum(

@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 import cerank
-from cerank.errors import MissingError, UsageError
+from cerank.errors import MissingError, UsageError, os_reason
 
 VERSION = 1  # of the rules by which it is built; another number is another dataset
 SPLITS = ("train", "validation", "test")
@@ -47,9 +47,8 @@ def materialize(cache: Path) -> Path:
                 if not folder.is_dir():  # somebody else's stands there: the same, for the rules are
                     raise
     except OSError as error:
-        reason = (error.strerror or "").lower()
         hint = "choose another with --cache"
-        raise UsageError(f"cannot write to the cache: {reason}", where=str(cache), hint=hint) from error
+        raise UsageError(f"cannot write to the cache: {os_reason(error)}", where=str(cache), hint=hint) from error
     return folder
 
 

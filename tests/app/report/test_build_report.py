@@ -14,9 +14,10 @@ from cerank.app.report.build_report import Request, report
 from cerank.app.report.footnotes import GLYPHS
 from cerank.errors import UsageError
 from cerank.files import disk
+from cerank.files.hashing import sha256_file
 from cerank.runs import declared_matrices
+from cerank.runs.records import encode_measures
 from cerank.runs.run_store import short_name
-from cerank.worker.stage_evaluation import measure_rows
 
 from .made_matrix import BASES, made_matrix, record_training
 
@@ -252,7 +253,7 @@ def test_a_measures_file_that_is_not_its_ranking_s_is_told(lab, tmp_path):
     run = lab.runs["roberta", "ecir2025-kd"]
     path = run.measures("distill", lab.tests[0], "bm25").relative_to(lab.settings.lab)
     query = next(iter(shown_queries(lab)))
-    disk.write(tmp_path / "lab" / path, measure_rows({"nDCG@10": {query: 7.0}}))
+    disk.write(tmp_path / "lab" / path, encode_measures({"nDCG@10": {query: 7.0}}))
     found = report(settings, Request(names=("grid",)))
     (note,) = [note for note in found.notes if "measures file" in note]
     assert short_name(run) in note
@@ -270,7 +271,7 @@ def test_sources_are_the_files_with_their_hashes(whole, lab):
     assert str(declared_matrices.path_of(lab.settings.lab, "grid").relative_to(lab.settings.lab)) in paths
     assert len([source for source in whole.sources if source.role == "ranking"]) >= 6 * 4
     for path, sha256 in paths.items():
-        assert disk.sha256_file(lab.settings.lab / path) == sha256
+        assert sha256_file(lab.settings.lab / path) == sha256
 
 
 def test_what_stages_recorded_is_taken_over_and_a_stage_that_stood_still_is_named(whole):

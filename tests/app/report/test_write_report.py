@@ -20,7 +20,7 @@ from cerank.app.report.build_report import Request, report
 from cerank.app.report.report_data import Grid, Report
 from cerank.cli.typer_app import app
 from cerank.errors import UsageError
-from cerank.files import disk
+from cerank.files.hashing import sha256_file
 
 from .made_matrix import made_matrix, record_training
 
@@ -193,7 +193,7 @@ def test_a_folder_holds_every_form_the_curves_and_the_hash_of_all_behind_it(lab,
     kept = json.loads((folder / "report.json").read_text())
     assert kept["family"] == whole.family
     for source in kept["sources"]:
-        assert disk.sha256_file(lab.settings.lab / source["path"]) == source["sha256"]
+        assert sha256_file(lab.settings.lab / source["path"]) == source["sha256"]
     cell = kept["grids"][0]["lines"][1]["cells"][0]
     assert cell["value"] == whole.grids[0].lines[1].cells[0].value
 

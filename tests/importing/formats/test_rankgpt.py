@@ -97,12 +97,12 @@ def test_what_does_not_fit_together_is_refused_with_file_and_line(tmp_path: Path
     for rows, answers, what in (
         ([_row(0), _row(1)], ["[1]"], r"jsonl:2: has more queries than there are permutations, 1"),
         ([_row(0)], ["[1]", "[2]"], r"json: has 2 permutations for 1 query"),
-        ([_row(0), _row(0)], ["[1]", "[2]"], r"jsonl:2: query 'q0' stands twice"),
+        ([_row(0), _row(0)], ["[1]", "[2]"], r"jsonl:2: query 'q0' appears twice"),
         ([_row(0)], {"a": 1}, "not a list of permutations"),
         ([{"query_id": "q"}], ["[1]"], r"jsonl:1: not a valid record"),
         ([{**_row(0), "query_id": "a b"}], ["[1]"], r"jsonl:1: query id 'a b' holds white space"),
         ([{**_row(0), "retrieved_passages": [{"docid": "d", "text": " "}]}], ["[1]"], r":1: passage 'd' has no text"),
-        ([{**_row(0), "retrieved_passages": [{"docid": "d", "text": "t"}] * 2}], ["[1]"], "stands twice"),
+        ([{**_row(0), "retrieved_passages": [{"docid": "d", "text": "t"}] * 2}], ["[1]"], "appears twice"),
     ):
         with pytest.raises(FormatError, match=what):
             import_files("rankgpt", _pair(tmp_path / "in", rows, answers), tmp_path / "out")
