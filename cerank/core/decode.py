@@ -1,4 +1,4 @@
-"""Tables of outside text (TOML, overrides) to frozen structs; every mistake is found at once, with its key path.
+"""Decodes tables of outside text (TOML, overrides) into frozen structs; finds all errors at once, with their key paths.
 
 Invariant: no file is read here, and whatever text comes in, only cerank's own errors go out.
 """
@@ -30,23 +30,23 @@ DEEPEST_TABLE = 16  # levels; keeps every later recursion shallow
 
 
 def help_text(text: str) -> msgspec.Meta:
-    """The one-line explanation of a field, shown by `cerank recipes show --full`; stands in `Annotated`."""
+    """Return the one-line explanation of a field for its `Annotated` type; `cerank recipes show --full` prints it."""
     return msgspec.Meta(description=text)
 
 
 def help_text_of(hint: object) -> str:
-    """What `help_text` put on a field's type; "" where nothing was said."""
+    """Return the explanation in a field's type; "" if it has none."""
     texts = [meta.description for meta in getattr(hint, "__metadata__", ()) if isinstance(meta, msgspec.Meta)]
     return next((text for text in reversed(texts) if text), "")
 
 
 def _plain(hint: Any) -> Any:
-    """The type inside `Annotated`."""
+    """Return the type inside `Annotated`."""
     return hint.__origin__ if hasattr(hint, "__metadata__") else hint
 
 
 def struct_in(hint: object) -> type[msgspec.Struct] | None:
-    """The struct a field holds, if it holds one."""
+    """Return the struct a field holds, if it holds one."""
     hint = _plain(hint)
     if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
         return hint
@@ -80,18 +80,18 @@ def _value(hint: Any, value: object, path: str, mistakes: list[str]) -> object:
 
 @functools.cache
 def hints_of(kind: type) -> Mapping[str, Any]:
-    """Return the type of each field, with what `help_text` put on it; evaluated once, for that is slow."""
+    """Return the type of each field with its explanation; cached, because evaluating types is slow."""
     return types.MappingProxyType(typing.get_type_hints(kind, include_extras=True))
 
 
 @functools.cache
 def fields_of(kind: type[msgspec.Struct]) -> tuple[msgspec.structs.FieldInfo, ...]:
-    """Return the fields of a struct; looked up once, for msgspec evaluates their types each time."""
+    """Return the fields of a struct; cached, because msgspec evaluates their types each time."""
     return msgspec.structs.fields(kind)
 
 
 def decode_table(kind: type[S], values: Mapping[str, object], path: str, mistakes: list[str]) -> S | None:
-    """`values` as a `kind`, or None; each mistake is appended to `mistakes` as `key.path: what is wrong`."""
+    """Return `values` as a `kind`, or None; each error is appended to `mistakes` as `key.path: what is wrong`."""
     hints = hints_of(kind)
     before = len(mistakes)
     given: dict[str, object] = {}
@@ -112,7 +112,7 @@ def decode_table(kind: type[S], values: Mapping[str, object], path: str, mistake
 
 
 def merge_tables(base: Mapping[str, object], over: Mapping[str, object]) -> dict[str, object]:
-    """`base` with `over` laid on it, tables merged key by key and everything else replaced."""
+    """Return `base` updated with `over`: tables are merged key by key, everything else is replaced."""
     out = dict(base)
     for key, value in over.items():
         old = out.get(key)
@@ -121,7 +121,7 @@ def merge_tables(base: Mapping[str, object], over: Mapping[str, object]) -> dict
 
 
 def _is_deeper(value: object, levels: int) -> bool:
-    """Whether tables and lists nest more than `levels` deep; walks level by level, so depth costs no stack."""
+    """Return whether tables and lists nest more than `levels` deep; works level by level, without recursion."""
     layer = [value]
     for _ in range(levels + 1):
         layer = [
@@ -136,7 +136,7 @@ def _is_deeper(value: object, levels: int) -> bool:
 
 
 def toml_table(source: bytes, where: str) -> dict[str, Any]:
-    """The table in a TOML text.
+    """Return the table in a TOML text.
 
     Args:
         source: the text, UTF-8.
@@ -170,14 +170,14 @@ def toml_table(source: bytes, where: str) -> dict[str, Any]:
 
 
 def _refuse_long_keys(text: str, where: str) -> None:
-    """Refuses keys of very many parts, a.b.c and so on: tomllib takes time by their square, 30 s for 200 KB."""
+    """Reject keys of very many parts (a.b.c...): tomllib takes quadratic time for them, 30 s for 200 KB."""
     for number, line in enumerate(text.split("\n"), 1):
         if line.count(".") > _MOST_DOTS and _STRING.sub("", line).partition("#")[0].count(".") > _MOST_DOTS:
             raise FormatError("values are nested too deep", where=f"{where}:{number}")
 
 
 def _toml_mistake(message: str, text: str) -> tuple[str, str]:
-    """tomllib's message as (what, line); the line is "" where it names none."""
+    """Split tomllib's message into (what, line); the line is "" if the message names none."""
     found = re.fullmatch(r"(.*) \(at (?:line (\d+), column \d+|end of document)\)", message, re.DOTALL)
     what = found.group(1) if found else message
     line = (found.group(2) or str(text.rstrip("\n").count("\n") + 1)) if found else ""
@@ -185,7 +185,7 @@ def _toml_mistake(message: str, text: str) -> tuple[str, str]:
 
 
 def line_of(source: bytes, keys: tuple[str, ...]) -> tuple[int, int]:
-    """(line, how many of `keys` it matches) for the line that comes nearest to naming `keys`; (0, 0) for none.
+    """Return (line, number of matching `keys`) of the line that comes closest to naming `keys`; (0, 0) if none does.
 
     A scan of headers and keys, not a parser: inside a multi-line string it may be led astray, and costs only the line.
     """

@@ -57,13 +57,13 @@ class ProgressEstimator:
         return sum(part.seconds * (1.0 - self._done[key]) for key, part in self._parts.items())
 
     def mark_done(self, *names: str) -> None:
-        """Parts that were done before, each named by its phase and detail."""
+        """Mark parts as done before this attempt, each named by its phase and detail."""
         for phase, detail in self._done:
             if f"{phase} {detail}" in names:
                 self._done[phase, detail] = 1.0
 
     def enter(self, phase: str, detail: str, total: int, done: int, now: float) -> None:
-        """A phase begins: of `total` units, `done` were done before."""
+        """Begin a phase of `total` units, of which `done` were done before."""
         key = (phase, detail)
         self._at, self._total, self._since = (key if key in self._parts else None), total, now
         if self._at is None:
@@ -80,7 +80,7 @@ class ProgressEstimator:
                 self._done[other.phase, other.detail] = max(self._done[other.phase, other.detail], over)
 
     def advance(self, units: int, now: float) -> None:
-        """`units` more of the phase are done."""
+        """Count `units` more of the current phase as done."""
         if self._at is None or not self._total:
             return
         part = self._parts[self._at]
@@ -91,12 +91,12 @@ class ProgressEstimator:
         self._since = now
 
     def complete(self) -> None:
-        """All is done."""
+        """Mark the whole run as done."""
         self._done = dict.fromkeys(self._parts, 1.0)
         self._shown, self._share = 0.0, 1.0
 
     def estimate(self, now: float) -> tuple[float, float]:
-        """(share of the run that is done, seconds left), smoothed since the last look."""
+        """Return (fraction of the run that is done, seconds left), smoothed since the last call."""
         factors = {part.kind: self._factor(part.kind) for part in self._parts.values()}
         spent = sum(part.seconds * factors[part.kind] * self._done[key] for key, part in self._parts.items())
         left = sum(part.seconds * factors[part.kind] * (1.0 - self._done[key]) for key, part in self._parts.items())
@@ -119,7 +119,7 @@ class ProgressEstimator:
         return self._share, self._shown
 
     def _factor(self, kind: str) -> float:
-        """What parts of a kind really take over what was expected of them."""
+        """Return the actual time of parts of a kind divided by their expected time."""
         whole = sum(part.seconds for part in self._parts.values() if part.kind == kind)
         prior = max(1.0, _TRUST * whole)
         return (self._observed.get(kind, 0.0) + prior) / (self._expected.get(kind, 0.0) + prior)

@@ -6,7 +6,7 @@ import hashlib
 
 
 def derive(seed: int, purpose: str, *indices: int | str) -> int:
-    """A seed in [0, 2**63) for one purpose at one place, independent of every other.
+    """Return a seed in [0, 2**63) for one purpose at one place, independent of every other.
 
     The purpose keeps two uses at the same step apart ("negatives" and "dropout"); SHA-256 keeps neighbours unrelated.
     """

@@ -1,4 +1,4 @@
-"""Datasets and first stages by short name: what each stands for, what is measured on it, where its files are expected.
+"""Short names of datasets and first stages: what each stands for, its measures, and where its files are expected.
 
 Invariant: a table and pure functions of it; nothing here opens a dataset or asks a network.
 """
@@ -96,12 +96,12 @@ _PUBLISHED = {  # of runs for the training queries, which are published
 
 
 def id_of(name: str) -> str:
-    """The ir_datasets id that a short name stands for; any other name is returned as it is."""
+    """Return the ir_datasets id that a short name stands for; any other name is returned as it is."""
     return ALIASES[name].id if name in ALIASES else name
 
 
 def missing_run(dataset: str, place: str, name: str) -> MissingError | None:
-    """What to say where a known first stage or teacher has no run yet; None for a name that is not known.
+    """Return the error for a known first stage or teacher that has no run yet; None for an unknown name.
 
     Args:
         dataset: whose run it is; its name, a part may follow.
@@ -119,7 +119,7 @@ def missing_run(dataset: str, place: str, name: str) -> MissingError | None:
 
 
 def declared_measures(name: str, largest_grade: int) -> tuple[str, ...]:
-    """What is measured on a dataset where nothing is asked for.
+    """Return the measures of a dataset for a recipe that says "auto".
 
     Args:
         name: short, an ir_datasets id, or any other; a part such as `[:60%]` may follow.
@@ -134,14 +134,14 @@ def declared_measures(name: str, largest_grade: int) -> tuple[str, ...]:
 
 
 def run_folders(name: str, cache: Path) -> tuple[Path, ...]:
-    """Where runs of a dataset of the catalogue are looked for: by its short name first, then by its id."""
+    """Return the folders that may hold runs of a catalog dataset: that of its short name, then that of its id."""
     short = _BY_ID[name].name if name in _BY_ID else name
     both = dict.fromkeys((short, id_of(name)))
     return tuple(cache / RUNS / Path(*one.split("/")) for one in both)
 
 
 def placed_runs(name: str, cache: Path) -> Mapping[str, Path]:
-    """First stage -> file, of the runs that a person placed for a dataset of the catalogue."""
+    """Return first stage -> file for the runs that the user placed for a catalog dataset."""
     found: dict[str, Path] = {}
     for folder in run_folders(name, cache):
         for ending in (".run", ".run.gz"):

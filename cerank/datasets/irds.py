@@ -1,4 +1,4 @@
-"""Datasets of the ir_datasets catalogue: its texts through its own docstores, its faults as errors for a person.
+"""Datasets of the ir_datasets catalog: texts come from its own docstores, and its errors become cerank's.
 
 Invariant: ir_datasets is imported only when it is asked for, and then writes nothing to the terminal and reads
 nothing from it.
@@ -73,7 +73,7 @@ class _OfflineError(ConnectionError):
 
 
 def _guard_downloads(download: Any) -> None:
-    """Makes every download of the package look at `offline` before it starts."""
+    """Make every download of the package check `offline` before it starts."""
     for kind, method in ((download.RequestsDownload, "__iter__"), (download.GoogleDriveDownload, "stream")):
         begin = getattr(kind, method)
 
@@ -87,7 +87,7 @@ def _guard_downloads(download: Any) -> None:
 
 @contextlib.contextmanager
 def offline() -> Iterator[None]:
-    """Within it nothing is downloaded: what is not on this disk is a MissingError that says where it comes from."""
+    """Download nothing during the `with` block: a file that is not here raises a MissingError that names its source."""
     token = _is_offline.set(True)
     try:
         yield
@@ -101,7 +101,7 @@ def _no_password_prompt(prompt: str = "") -> str:
 
 @functools.cache
 def _package() -> Any:
-    """The imported package, made quiet: its logger, its progress bars and its question for a password."""
+    """Import ir_datasets and silence its logger, its progress bars and its question for a password."""
     import ir_datasets
     from ir_datasets.indices import lz4_pickle
     from ir_datasets.util import download
@@ -128,7 +128,7 @@ def _where_to_put(name: str, error: BaseException) -> str:
 
 
 def _chained(error: BaseException) -> Iterator[BaseException]:
-    """The error and those it was raised from, or that stand in its arguments, as its downloads wrap them."""
+    """Yield the error, its causes, and the errors in its arguments, where the package wraps those of downloads."""
     seen: list[BaseException] = []
     waiting: list[object] = [error]
     while waiting:
@@ -143,7 +143,7 @@ def _chained(error: BaseException) -> Iterator[BaseException]:
 
 @contextlib.contextmanager
 def _translate_errors(name: str) -> Iterator[None]:
-    """Faults of ir_datasets inside become MissingError: its data is not here and could not be fetched or read."""
+    """Turn errors of ir_datasets into MissingError: its data is not here and could not be fetched or read."""
     try:
         yield
     except _ERRORS as error:
@@ -153,14 +153,14 @@ def _translate_errors(name: str) -> Iterator[None]:
 
 
 def _text(record: Any) -> str:
-    """ir_datasets' own choice of a record's text, or all its text fields but the id, joined by one space."""
+    """Return ir_datasets' default text of a record, or all its text fields except the id, joined by one space."""
     if hasattr(record, "default_text"):
         return str(record.default_text())
     return " ".join(value for value in record[1:] if isinstance(value, str) and value)
 
 
 class CatalogDocuments:
-    """Documents in ir_datasets' docstore, on disk; built by it at first use, never held in memory whole."""
+    """Documents in ir_datasets' docstore on disk; the package builds it at first use."""
 
     def __init__(self, source: Any, name: str, identity: str) -> None:
         self._source = source
@@ -176,11 +176,11 @@ class CatalogDocuments:
         return found
 
     def text(self, doc_id: str) -> str:
-        """The text of one document; MissingError where there is none."""
+        """Return the text of one document; MissingError where there is none."""
         return self.texts([doc_id])[0]
 
     def texts(self, doc_ids: Sequence[str]) -> list[str]:
-        """The texts of `doc_ids`, in their order."""
+        """Return the texts of `doc_ids`, in their order."""
         found = self._found(doc_ids)
         for doc_id in doc_ids:
             if doc_id not in found:
@@ -201,7 +201,7 @@ class CatalogDocuments:
                 yield checked_id(record.doc_id, "document", self._name), _text(record)
 
     def fingerprint(self) -> str:
-        """SHA-256 over the id of the collection, the package's record of it, and its number of documents."""
+        """Return the SHA-256 over the id of the collection, the package's record of it, and its number of documents."""
         return self._identity
 
 
@@ -240,7 +240,7 @@ def _hash(*parts: object) -> str:
 
 
 def open_catalog_dataset(name: str, cache: Path | None = None) -> Dataset:
-    """The dataset of an ir_datasets id, its queries and qrels in memory and its documents on disk.
+    """Return the dataset of an ir_datasets id, its queries and qrels in memory and its documents on disk.
 
     Judged queries whose text the catalogue does not have are left out with their qrels.
 
@@ -288,7 +288,7 @@ def open_catalog_dataset(name: str, cache: Path | None = None) -> Dataset:
 
 
 def catalog_metadata(name: str) -> CatalogMetadata:
-    """What the catalogue itself says of a dataset; no file of it is needed.
+    """Return what the catalog itself says about a dataset; needs no file of the dataset.
 
     Raises:
         UsageError: no such id.
@@ -304,7 +304,7 @@ def catalog_metadata(name: str) -> CatalogMetadata:
 
 
 def check_documents_are_local(name: str) -> None:
-    """Returns if the dataset's documents are on this disk; builds and fetches nothing.
+    """Check that the dataset's documents are on this disk, without building or fetching anything.
 
     Raises:
         MissingError: they are not.
@@ -318,7 +318,10 @@ def check_documents_are_local(name: str) -> None:
 
 
 def search_catalog(text: str) -> list[tuple[str, str]]:
-    """(id, what it has) of the catalogue's datasets with every word of `text` in the id; those one can rank with."""
+    """Return (id, contents) of each dataset whose id contains every word of `text` and that can be ranked.
+
+    Those one can rank with.
+    """
     registry = _package().registry
     words = text.lower().split()
     found = []

@@ -72,14 +72,14 @@ class FolderDocuments:
         self._dataset = dataset
 
     def text(self, doc_id: str) -> str:
-        """The text of one document; MissingError where there is none."""
+        """Return the text of one document; MissingError where there is none."""
         try:
             return self._texts[doc_id]
         except KeyError:
             raise no_document(doc_id, self._dataset) from None
 
     def texts(self, doc_ids: Sequence[str]) -> list[str]:
-        """The texts of `doc_ids`, in their order."""
+        """Return the texts of `doc_ids`, in their order."""
         return [self.text(doc_id) for doc_id in doc_ids]
 
     def __contains__(self, doc_id: object) -> bool:
@@ -92,7 +92,7 @@ class FolderDocuments:
         return iter(self._texts.items())
 
     def fingerprint(self) -> str:
-        """SHA-256 of the documents' file."""
+        """Return the SHA-256 of the documents' file."""
         return self._sha256
 
 
@@ -101,7 +101,7 @@ def _existing(folder: Path, names: Sequence[str]) -> list[Path]:
 
 
 def _find_one(folder: Path, names: Sequence[str], what: str) -> Path:
-    """The only file of these names, plain or gzip; none and several are both refused."""
+    """Return the only file with one of these names, plain or gzip; none or several are errors."""
     found = _existing(folder, names)
     if not found:
         raise MissingError(f"no {what} ({', '.join(names)}; plain or .gz)", where=str(folder), hint=_LAYOUT)
@@ -112,7 +112,7 @@ def _find_one(folder: Path, names: Sequence[str], what: str) -> Path:
 
 
 def _document_rows(path: Path, opener: Opener | None = None) -> Iterator[tuple[int, str, str]]:
-    """(line, id, text) with title and text joined by one space."""
+    """Yield (line, id, text) with title and text joined by one space."""
     if ".tsv" in path.suffixes:
         for number, parts in tab_lines(path, (2, 3), opener):
             yield number, parts[0], " ".join(filter(None, parts[1:]))
@@ -125,7 +125,7 @@ def _document_rows(path: Path, opener: Opener | None = None) -> Iterator[tuple[i
 
 @functools.lru_cache(maxsize=2)
 def _documents(path: Path, stamp: tuple[int, int]) -> tuple[dict[str, str], str]:  # noqa: ARG001  the stamp is a cache key
-    """Texts by id and the file's SHA-256; kept, for train, validation and test are often parts of one folder."""
+    """Return the texts by id and the file's SHA-256; cached, because train and test often share a folder."""
     texts: dict[str, str] = {}
     for number, doc_id, text in _document_rows(path):
         where = at(path, number)
@@ -161,7 +161,7 @@ def _queries(path: Path) -> dict[str, str]:
 
 
 def _stem(path: Path) -> str:
-    """`dev` for qrels/dev.tsv.gz, `bm25` for bm25.run."""
+    """Return `dev` for qrels/dev.tsv.gz, `bm25` for bm25.run."""
     name = path.name.removesuffix(".gz")
     for suffix in (".tsv", ".run", ".qrels", ".txt"):
         name = name.removesuffix(suffix)
@@ -169,7 +169,7 @@ def _stem(path: Path) -> str:
 
 
 def _qrels_files(folder: Path) -> dict[str, Path]:
-    """Name of a split -> its qrels; "" is the file `qrels` itself."""
+    """Return the qrels file of each split; "" stands for the file `qrels` itself."""
     plain = _existing(folder, ("qrels", "qrels.tsv"))
     if len(plain) > 1:
         both = " and ".join(path.name for path in plain)
@@ -185,7 +185,7 @@ def _qrels_files(folder: Path) -> dict[str, Path]:
 
 
 def _qrels_file(folder: Path, split: str) -> Path | None:
-    """The qrels of a split: of "test" or the only ones where none is asked for; None for a folder without any.
+    """Return the qrels file of a split; without a split, that of "test" or the only one; None if there is none.
 
     Raises:
         UsageError: the folder has no such split, or several and none called test.
@@ -213,7 +213,7 @@ def _stamp(path: Path) -> tuple[int, int]:
 
 
 def collection_toml(name: str) -> bytes:
-    """The collection.toml of a folder whose texts are those of `name`: an ir_datasets id, or a folder's path.
+    """Return the collection.toml of a folder that takes its texts from `name`, an ir_datasets id or a folder.
 
     Raises:
         UsageError: a folder that is none.
@@ -231,7 +231,7 @@ def collection_toml(name: str) -> bytes:
 
 
 def _open_collection(folder: Path, cache: Path | None) -> Dataset | None:
-    """The dataset that the folder's collection.toml names; None for a folder without one."""
+    """Return the dataset that the folder's collection.toml names; None for a folder without that file."""
     path = folder / COLLECTION
     if not path.is_file():
         return None
@@ -259,7 +259,7 @@ def _open_collection(folder: Path, cache: Path | None) -> Dataset | None:
 
 
 def _queries_of_collection(folder: Path, shared: Dataset) -> tuple[dict[str, str], str]:
-    """The queries of `shared` that query-ids.txt names, or all of them; and the file's SHA-256."""
+    """Return the queries of `shared` that query-ids.txt lists, or all, and the SHA-256 of that file."""
     path = folder / QUERY_IDS
     if not path.is_file():
         return dict(shared.queries), ""
@@ -272,7 +272,7 @@ def _queries_of_collection(folder: Path, shared: Dataset) -> tuple[dict[str, str
 
 
 def _open_documents(folder: Path, shared: Dataset | None, name: str, cache: Path | None) -> tuple[Documents, str]:
-    """The documents, and what identifies them; those of a large file stay on disk."""
+    """Return the documents and their hash; those of a large file stay on disk."""
     if shared is not None and not _existing(folder, _DOCUMENTS):
         return shared.documents, shared.identity
     path = _find_one(folder, _DOCUMENTS, "documents")
@@ -286,7 +286,7 @@ def _open_documents(folder: Path, shared: Dataset | None, name: str, cache: Path
 
 
 def _open_queries(folder: Path, shared: Dataset | None) -> tuple[dict[str, str], str, Path]:
-    """The queries, what identifies them beside the collection, and the file that an error about them names."""
+    """Return the queries, their hash, and the file that errors about them should name."""
     if shared is not None and not _existing(folder, _QUERIES):
         return *_queries_of_collection(folder, shared), folder / COLLECTION
     path = _find_one(folder, _QUERIES, "queries")
@@ -294,7 +294,7 @@ def _open_queries(folder: Path, shared: Dataset | None) -> tuple[dict[str, str],
 
 
 def open_folder(folder: Path, split: str, name: str, description: str = "", *, cache: Path | None = None) -> Dataset:
-    """The dataset in `folder`.
+    """Return the dataset in `folder`.
 
     Args:
         folder: cerank's layout or BEIR's.

@@ -1,4 +1,4 @@
-"""The documents of a large file as a map in the cache: found by id, with none of them in memory.
+"""The documents of a large file as a memory-mapped copy in the cache: found by id, none of them kept in memory.
 
 Invariant: ids and texts are those that `local_folders` reads from the file, which is checked as strictly, once.
 
@@ -49,7 +49,7 @@ class _Contents(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MappedDocuments:
-    """Documents of a map in the cache; see `cerank.datasets.dataset.Documents`."""
+    """Documents in a memory-mapped copy in the cache; implements `cerank.datasets.dataset.Documents`."""
 
     def __init__(self, folder: Path, contents: _Contents, dataset: str) -> None:
         self._contents, self._dataset = contents, dataset
@@ -69,11 +69,11 @@ class MappedDocuments:
         return text if known == doc_id else None
 
     def text(self, doc_id: str) -> str:
-        """The text of one document; MissingError where there is none."""
+        """Return the text of one document; MissingError where there is none."""
         return self.texts([doc_id])[0]
 
     def texts(self, doc_ids: Sequence[str]) -> list[str]:
-        """The texts of `doc_ids`, in their order."""
+        """Return the texts of `doc_ids`, in their order."""
         found = []
         for doc_id, row in zip(doc_ids, self._keys.rows(doc_ids).tolist(), strict=True):
             text = self._found(doc_id, row)
@@ -92,12 +92,12 @@ class MappedDocuments:
         return (self._record(row) for row in range(len(self)))
 
     def fingerprint(self) -> str:
-        """SHA-256 of the documents' file."""
+        """Return the SHA-256 of the documents' file."""
         return self._contents.sha256
 
 
 def open_mapped_documents(path: Path, cache: Path, dataset: str, rows: Rows) -> MappedDocuments:
-    """The documents of the file `path`, from `cache` or made there; several processes may ask at once.
+    """Return the documents of the file `path`, building their copy in `cache` if it is missing.
 
     Args:
         path: plain or packed.
@@ -154,7 +154,7 @@ def _made(path: Path, room: Path, dataset: str, rows: Rows) -> MappedDocuments:
 
 
 def _written(path: Path, part: Path, rows: Rows) -> str:
-    """Fills `part`; the SHA-256 of the file."""
+    """Write all files of the copy into `part`, and return the SHA-256 of the source file."""
     digested: list[HashingReader] = []
 
     def hashing(file: Path) -> ByteStream:
@@ -187,7 +187,7 @@ def _written(path: Path, part: Path, rows: Rows) -> str:
 
 
 class _BufferedAppender:
-    """Gathers records and writes them some megabytes at a time."""
+    """Collects records and appends them to a file some megabytes at a time."""
 
     def __init__(self, handle: disk.Handle) -> None:
         self._handle, self._records, self._size = handle, list[bytes](), 0

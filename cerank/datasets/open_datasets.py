@@ -40,7 +40,7 @@ class DatasetEntry(msgspec.Struct, frozen=True):
 
 
 class DatasetDescription(msgspec.Struct, frozen=True, kw_only=True):
-    """All that can be said of a dataset without ranking anything."""
+    """What is known about a dataset before anything is ranked."""
 
     name: str
     description: str
@@ -95,7 +95,7 @@ def _open_whole(name: str, cache: Path) -> Dataset:
 
 
 def _with_placed_runs(dataset: Dataset, cache: Path) -> Dataset:
-    """The dataset with the runs that a person placed for it; those it brings itself go before them."""
+    """Return the dataset with the runs that the user placed for it; its own runs take precedence."""
     placed = aliases.placed_runs(dataset.name, cache)
     brought, reader = dataset.runs, dataset.reader
 
@@ -107,13 +107,13 @@ def _with_placed_runs(dataset: Dataset, cache: Path) -> Dataset:
 
 
 def whole_and_part(name: str) -> tuple[str, str]:
-    """A dataset's name without its part, and the part: "x[:60%]" is ("x", "[:60%]"); "" where it has none."""
+    """Split a dataset's name into name and part: "x[:60%]" gives ("x", "[:60%]"); the part may be ""."""
     match = _PART.fullmatch(name)
     return (match["name"], match["part"] or "") if match else (name, "")
 
 
 def open_dataset(name: str, cache: Path) -> Dataset:
-    """The dataset called `name`.
+    """Return the dataset called `name`.
 
     Args:
         name: `pydocs/train`, `pydocs/validation` or `pydocs/test`; a folder (starts with `./`, `../`, `~` or `/`, or
@@ -133,7 +133,7 @@ def open_dataset(name: str, cache: Path) -> Dataset:
 
 
 def catalog() -> list[DatasetEntry]:
-    """The datasets that come with cerank or have a short name; `search` looks through ir_datasets' too."""
+    """Return the datasets that cerank ships or knows by a short name; `search` covers all of ir_datasets."""
     own = [DatasetEntry(f"pydocs/{split}", f"{split} queries of pydocs: {_PYDOCS_IS}") for split in SPLITS]
     return own + [
         DatasetEntry(one.name, f"{one.description}; {', '.join(one.measures)}; {one.id}")
@@ -142,20 +142,20 @@ def catalog() -> list[DatasetEntry]:
 
 
 def measures_of(dataset: Dataset) -> tuple[str, ...]:
-    """What is measured on the dataset where a recipe says "auto"."""
+    """Return the measures of the dataset for a recipe that says "auto"."""
     grades = (grade for row in dataset.qrels.values() for grade in row.values())
     return aliases.declared_measures(dataset.name, max(grades, default=0))
 
 
 def search(text: str) -> list[DatasetEntry]:
-    """The ir_datasets ids with every word of `text` in them, and what each brings; imports ir_datasets."""
+    """Return the ir_datasets ids that contain every word of `text`, with what each has; imports ir_datasets."""
     from cerank.datasets.irds import search_catalog
 
     return [DatasetEntry(name, kinds) for name, kinds in search_catalog(text)]
 
 
 def describe(name: str, cache: Path) -> DatasetDescription:
-    """Counts and fingerprint of a dataset; opens it, and raises as `open_dataset`.
+    """Open a dataset and return its counts and its fingerprint; raises as `open_dataset`.
 
     Judged documents without text are counted in folders only: in the catalogue it would fetch whole collections.
     """

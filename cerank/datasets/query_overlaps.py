@@ -1,4 +1,4 @@
-"""Queries that stand in two parts of a recipe: a stage's training, its validation, another stage's, a test set.
+"""Finds queries that two parts of a recipe share: training, validation and test sets.
 
 Invariant: nothing is taken out here; what is shared is counted and named, and training on test queries is refused.
 """
@@ -61,12 +61,12 @@ class Overlap(msgspec.Struct, frozen=True):
 
 
 def normalized(text: str) -> str:
-    """The text in one case, without punctuation, words one space apart: what makes two queries the same query."""
+    """Return the text in lower case without punctuation, words separated by one space; equal results mean one query."""
     return " ".join(re.findall(r"\w+", unicodedata.normalize("NFKC", text).casefold()))
 
 
 def query_sets(recipe: Recipe) -> tuple[QuerySet, ...]:
-    """The uses of queries in a recipe; stages that learn from one dataset are one part."""
+    """Return the sets of queries that a recipe uses; stages that train on one dataset share one set."""
     training: dict[str, list[str]] = {}
     for name, stage in recipe.chained():
         training.setdefault(stage.dataset or recipe.data.train, []).append(name)
@@ -75,7 +75,7 @@ def query_sets(recipe: Recipe) -> tuple[QuerySet, ...]:
 
 
 def overlaps(recipe: Recipe, datasets: Mapping[str, Dataset]) -> tuple[Overlap, ...]:
-    """Every two parts that share queries, in the order of the recipe.
+    """Return every pair of query sets that share queries, in the order of the recipe.
 
     Two test sets may share what they like, and stages that learn from one dataset share it by design: neither is told.
 
@@ -96,7 +96,7 @@ def overlaps(recipe: Recipe, datasets: Mapping[str, Dataset]) -> tuple[Overlap, 
 
 
 def check_test_queries(found: tuple[Overlap, ...], recipe: Recipe) -> None:
-    """Refuses a recipe that learns from test queries or chooses by them, unless it is forced.
+    """Reject a recipe that trains on test queries or selects checkpoints by them, unless it allows that.
 
     Raises:
         RecipeError: naming each such overlap.
@@ -128,6 +128,6 @@ def _overlap(left: QuerySet, right: QuerySet, ours: _Queries, theirs: _Queries) 
 
 
 class SharedQueries(msgspec.Struct, frozen=True):
-    """What a run found shared when it started, as its record."""
+    """The shared queries that a run found when it started, as its record in the run's folder."""
 
     overlaps: tuple[Overlap, ...]

@@ -1,4 +1,4 @@
-"""Every byte cerank writes goes to disk here, in an order that survives a kill or a power cut.
+"""Every byte that cerank writes goes to disk here, in an order that survives a kill or a power cut.
 
 Invariant: a file or new folder has its final name only once all of its content is on the disk; and every change
 to the disk passes through `_operation`, the one seam where a test can break it.
@@ -97,7 +97,10 @@ def _write_error(path: Path, error: OSError) -> RunFailedError:
 
 
 def _underlying_os_error(error: BaseException) -> OSError | None:
-    """The system's refusal behind an error of a library that writes by itself, such as safetensors; None without."""
+    """Return the system error behind an error of a library that writes by itself, such as safetensors; else None.
+
+    None without.
+    """
     if isinstance(error, OSError):
         return error
     found = _RUST_ERROR.search(str(error)) if not isinstance(error, RunFailedError) else None
@@ -118,7 +121,7 @@ def _write_all(descriptor: int, data: bytes | memoryview) -> None:
 
 
 def _write_observed(descriptor: int, path: Path, data: bytes) -> None:
-    """Write all of `data`; an observer sees it torn in the middle, as a crash may leave it."""
+    """Write all of `data`, in two halves if an observer is installed, as a crash may tear it."""
     if _observer is None:
         _operation("write", path, _write_all, descriptor, data)
         return
@@ -144,7 +147,7 @@ def _temporary(path: Path) -> Path:
 
 
 def write(path: Path, data: bytes) -> None:
-    """Make `path` hold `data`: after a crash at any point it holds the old content or the new, never a mix.
+    """Write `data` to `path`: after a crash at any point it has the old content or the new, never a mix.
 
     One writer at a time for each path. The folder must exist: a run that was removed is not brought back by a write.
 
@@ -180,7 +183,7 @@ def remove(path: Path) -> None:
 
 
 def link(source: Path, target: Path) -> None:
-    """Make `target` a file of the same content: a hard link, or a copy where the file system has none.
+    """Make `target` a file with the same content: a hard link, or a copy if the file system has none.
 
     For files that nobody changes in place, as all that cerank writes whole; the folder of `target` exists.
 
@@ -197,7 +200,7 @@ def link(source: Path, target: Path) -> None:
 
 
 def open_append(path: Path) -> Handle:
-    """`path` open for appending, made if absent. Close it with `close`."""
+    """Open `path` for appending, creating it if absent. Close it with `close`."""
     is_new = not path.exists()
     handle = Handle(path, _operation("create", path, _open, path, os.O_RDWR | os.O_APPEND))
     if is_new:
@@ -206,7 +209,7 @@ def open_append(path: Path) -> Handle:
 
 
 def append(handle: Handle, data: bytes) -> None:
-    """Add `data` at the end; a crash may leave any first part of it."""
+    """Append `data`; a crash may leave any prefix of it."""
     _write_observed(handle.descriptor, handle.path, data)
 
 
@@ -244,7 +247,7 @@ def _children(folder: Path) -> list[Path]:
 
 
 def remove_tree(path: Path) -> None:
-    """Remove a folder with all it holds, where it exists; links in it are removed, not followed."""
+    """Remove a folder and everything in it, if it exists; links in it are removed, not followed."""
     if not path.is_dir() or path.is_symlink():
         remove(path)
         return
@@ -260,7 +263,7 @@ DISCARDED = ".removed"  # the end of the hidden name of what is being removed
 
 
 def discard(path: Path) -> None:
-    """As `remove_tree`, whole or not at all for who looks: a kill leaves a hidden folder that the next one removes."""
+    """Remove a folder so that it disappears at once: a kill leaves a hidden folder that the next call removes."""
     if not path.exists():
         return
     grave = path.with_name(f".{path.name}{DISCARDED}")
@@ -282,7 +285,7 @@ def rename(path: Path, target: Path) -> None:
 
 
 def quarantine(path: Path) -> Path:
-    """Rename `path` to its name with `.bad` (`.bad2`, `.bad3` ...) added; the new path."""
+    """Rename `path` to its name with `.bad` (`.bad2`, `.bad3` ...) appended; return the new path."""
     number = 1
     while True:
         target = path.with_name(f"{path.name}.bad{number if number > 1 else ''}")
@@ -293,7 +296,7 @@ def quarantine(path: Path) -> Path:
 
 
 def list_content(folder: Path) -> tuple[list[Path], list[Path]]:
-    """Files (and links) and folders under `folder`, itself excluded, in the order of their paths."""
+    """Return the files (with links) and the folders under `folder`, in the order of their paths."""
     files: list[Path] = []
     folders: list[Path] = []
     for path in sorted(folder.rglob("*")):
@@ -303,7 +306,7 @@ def list_content(folder: Path) -> tuple[list[Path], list[Path]]:
 
 @contextlib.contextmanager
 def new_folder(final: Path) -> Iterator[Path]:
-    """A temporary folder beside `final`, to be filled; renamed to `final` once all of it is on the disk.
+    """Create a temporary folder beside `final` to fill; rename it to `final` once everything in it is on the disk.
 
     An exception inside removes the temporary folder; a kill leaves it, and the next one for `final` replaces it.
 

@@ -1,4 +1,4 @@
-"""Which large files were made into maps, known again by size and time, so that gigabytes are not hashed at every start.
+"""Remembers the SHA-256 of large files by size and modification time, so that they are not hashed at every start.
 
 Invariant: a file that was written to since, by anything that leaves its time to the system, is not known.
 """
@@ -21,7 +21,7 @@ from cerank.files.lease import Lease
 
 
 class FileStamp(msgspec.Struct, frozen=True):
-    """A file as it was when its content was taken; one that still has this stamp is not hashed again."""
+    """Size, time and inode of a file when it was hashed; a file that still has them is not hashed again."""
 
     path: str
     size: int
@@ -31,7 +31,7 @@ class FileStamp(msgspec.Struct, frozen=True):
 
 
 def stamp_of(path: Path) -> FileStamp:
-    """The file's stamp, its hash left open.
+    """Return the file's stamp, without a hash.
 
     Raises:
         MissingError, UsageError: it is not there, or cannot be looked at.
@@ -44,12 +44,12 @@ def stamp_of(path: Path) -> FileStamp:
 
 
 def cache_name(path: Path) -> str:
-    """A name for what belongs to the file at this place."""
+    """Return the name of cache files that belong to the file at this path."""
     return hashlib.sha256(os.fsencode(os.path.realpath(path))).hexdigest()[:32]
 
 
 def known_sha256(path: Path, room: Path) -> str:
-    """The hash of a file that was kept in `room` and has not changed since, by its size and time; else ""."""
+    """Return the remembered SHA-256 of a file that has not changed since, by size and time; else ""."""
     try:
         found = msgspec.json.decode((room / f"{cache_name(path)}.stamp").read_bytes(), type=FileStamp)
     except (OSError, ValueError):
@@ -58,13 +58,13 @@ def known_sha256(path: Path, room: Path) -> str:
 
 
 def remember(path: Path, room: Path, stamp: FileStamp) -> None:
-    """Notes that the file with this stamp was made into something in `room`."""
+    """Remember that the file with this stamp was processed."""
     disk.write(room / f"{cache_name(path)}.stamp", msgspec.json.encode(stamp))
 
 
 @contextlib.contextmanager
 def exclusive_lock(path: Path, room: Path) -> Iterator[None]:
-    """Waits until no other process is at the same file in `room`; the lock dies with its holder."""
+    """Wait until no other process processes the same file; the lock ends with its holder."""
     disk.make_folder(room)
     while True:
         try:

@@ -1,4 +1,4 @@
-"""Append-only files of one JSON record a line: written by one worker, read by anyone at any time.
+"""Append-only files with one JSON record per line: one worker writes, anyone may read at any time.
 
 Invariant: a record that was read once stays where it is; the writer cuts only a last line that was never finished.
 """
@@ -44,7 +44,7 @@ def _is_json(line: bytes) -> bool:
 
 
 def _complete_length(data: bytes | mmap.mmap, end: int) -> int:
-    """The length of `data[:end]` up to its last line that was finished.
+    """Return the length of `data[:end]` up to the end of its last complete line.
 
     A line without its line feed was not, nor was a last line that is no JSON at all: a power cut may leave a block
     of zeros. A last line of JSON that is merely another record is kept, for cutting it would lose what was written.
@@ -70,7 +70,7 @@ class Journal(Generic[R]):
     """The one writer of a journal, in one thread; open it only while holding the run's lease."""
 
     def __init__(self, path: Path, kind: type[R] | UnionType, *, clock: Callable[[], float] = time.monotonic) -> None:
-        """Opens `path`, made if absent, and cuts an unfinished last line.
+        """Open `path`, made if absent, and cuts an unfinished last line.
 
         Args:
             path: the file; its folder exists.
@@ -148,7 +148,7 @@ def _bytes(path: Path) -> bytes:
 def _decode_lines(
     data: bytes, decoder: msgspec.json.Decoder[R], path: Path, first: int = 1
 ) -> tuple[list[R], list[DamagedError]]:
-    """The records in whole lines, and an error for each line that holds none; lines count from `first`."""
+    """Return the records in complete lines, and an error for each line without one; lines count from `first`."""
     lines = data.split(b"\n")[:-1]
     try:
         good = decoder.decode_lines(data) if all(map(crc_matches, lines)) else []
@@ -177,7 +177,7 @@ def _read(path: Path, kind: type[R] | UnionType) -> tuple[list[R], list[DamagedE
 
 
 def read(path: Path, kind: type[R] | UnionType) -> list[R]:
-    """Every finished row; none where there is no file.
+    """Return every complete row; an absent file has none.
 
     Raises:
         DamagedError: a row before the last is broken; `where` is file:line.
@@ -189,7 +189,7 @@ def read(path: Path, kind: type[R] | UnionType) -> list[R]:
 
 
 def read_valid_rows(path: Path, kind: type[R] | UnionType) -> tuple[list[R], list[str]]:
-    """Every readable row, and a message for each broken one."""
+    """Return every readable row, and a message for each damaged one."""
     good, bad = _read(path, kind)
     return good, [str(error) for error in bad]
 
@@ -212,7 +212,7 @@ class Tail(Generic[R]):
         self.damage: list[str] = []
 
     def new(self, at_most: int = -1) -> list[R]:
-        """The rows finished since the last call; all of them, after `restarts` went up.
+        """Return the rows completed since the last call, or all rows after `restarts` went up.
 
         With `at_most`, those in the next so many bytes, which must be more than a row has.
         """

@@ -1,4 +1,4 @@
-"""Frozen records to JSON and back.
+"""Writes frozen records as JSON and reads them back.
 
 Invariant: what is written can be read back as the same record; a number that JSON cannot say is refused, not nulled.
 A record carries the CRC-32 of its own bytes, so that a changed bit is seen where the JSON is still JSON; one without
@@ -26,7 +26,7 @@ DECODE_ERRORS = (ValueError, RecursionError)  # all that msgspec raises for byte
 
 
 def timestamp(now: datetime) -> str:
-    """`now` in UTC as ISO 8601 with seconds, such as 2026-11-23T10:43:31+00:00.
+    """Return `now` in UTC as ISO 8601 with seconds, such as 2026-11-23T10:43:31+00:00.
 
     Raises:
         ValueError: `now` has no time zone; a fault of the program.
@@ -37,7 +37,10 @@ def timestamp(now: datetime) -> str:
 
 
 def _without_surrogates(value: object) -> object:
-    """`value` with half characters (undecodable bytes in file names) written out, such as \\udcff; UTF-8 has none."""
+    """Return `value` with undecodable bytes of file names escaped, such as \\udcff; UTF-8 cannot encode them.
+
+    UTF-8 has none.
+    """
     if isinstance(value, str):
         return value.encode("utf-8", "backslashreplace").decode()
     if isinstance(value, dict):
@@ -46,7 +49,7 @@ def _without_surrogates(value: object) -> object:
 
 
 def encode_record(record: R, decoder: msgspec.json.Decoder[R], where: str) -> bytes:
-    """`record` as one line of JSON without its line feed.
+    """Return `record` as one line of JSON without its line feed.
 
     Raises:
         RunFailedError: it holds NaN or an infinity, or is not of the decoder's kind.
@@ -71,23 +74,23 @@ _CRC_LENGTH = len(_CRC_MEMBER) + 8 + 2  # bytes that `stamped` adds before the l
 
 
 def with_crc(data: bytes) -> bytes:
-    """One JSON object with a last member "crc": the CRC-32 of the bytes before it, 8 hex digits."""
+    """Return a JSON object with a last member "crc": the CRC-32 of the bytes before it, 8 hex digits."""
     body = data[:-1]
     return body + _CRC_MEMBER + b'%08x"}' % zlib.crc32(body) if body != b"{" else data
 
 
 def crc_matches(line: bytes) -> bool:
-    """Whether a line, without its line feed, holds the bytes that were stamped; True for one without a stamp."""
+    """Return whether the CRC of a line, without its line feed, matches; True for a line without a CRC."""
     return line[-_CRC_LENGTH:-10] != _CRC_MEMBER or line[-10:-2] == b"%08x" % zlib.crc32(line[:-_CRC_LENGTH])
 
 
 def has_matching_crc(line: bytes) -> bool:
-    """Whether a line carries a stamp that fits."""
+    """Return whether a line has a CRC that matches."""
     return line[-_CRC_LENGTH:-10] == _CRC_MEMBER and crc_matches(line)
 
 
 def _without_crc(data: bytes) -> bytes:
-    """The object without its stamp.
+    """Return the JSON object without its CRC.
 
     Raises:
         ValueError: a stamp that does not fit.
@@ -102,7 +105,7 @@ CRC_DIFFERS = "its content is not what was written (crc differs)"
 
 
 def save(path: Path, record: msgspec.Struct) -> None:
-    """Make `path` hold `record`, atomically.
+    """Write `record` to `path`, atomically.
 
     Raises:
         RunFailedError: the disk refuses, or the record holds NaN or an infinity.
@@ -111,7 +114,7 @@ def save(path: Path, record: msgspec.Struct) -> None:
 
 
 def bytes_of(record: msgspec.Struct, where: str) -> bytes:
-    """What `save` writes.
+    """Return the bytes that `save` writes.
 
     Raises:
         RunFailedError: the record holds NaN or an infinity.
@@ -120,7 +123,7 @@ def bytes_of(record: msgspec.Struct, where: str) -> bytes:
 
 
 def load(path: Path, kind: type[S]) -> S:
-    """The record in `path`.
+    """Return the record in `path`.
 
     Raises:
         DamagedError: it is absent, unreadable, or not a `kind`.
@@ -132,7 +135,7 @@ def load(path: Path, kind: type[S]) -> S:
 
 
 def load_if_there(path: Path, kind: type[S]) -> S | None:
-    """The record in `path`, or None where there is no such file.
+    """Return the record in `path`, or None where there is no such file.
 
     Raises:
         DamagedError: it is unreadable, or not a `kind`.
@@ -150,11 +153,11 @@ def load_if_there(path: Path, kind: type[S]) -> S | None:
 
 
 def decode_reason(error: Exception) -> str:
-    """What msgspec complains of, in the house's quotes."""
+    """Return msgspec's message with plain quotes and a small first letter."""
     text = str(error).replace("`", "'")
     return text[:1].lower() + text[1:]
 
 
 def decoder_of(kind: type[R] | UnionType) -> msgspec.json.Decoder[R]:
-    """A decoder of one record; `kind` may be a union of tagged structs."""
+    """Return a decoder of one record; `kind` may be a union of tagged structs."""
     return msgspec.json.Decoder(kind)

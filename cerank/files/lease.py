@@ -1,4 +1,4 @@
-"""Who may write to a run: one worker at a time, by a lock that dies with it.
+"""Leases: one worker at a time may write to a run, by a lock that ends with its process.
 
 Invariant: the flock is the truth; where the file system has none, or none that keeps others out, as each taking finds
 out, a claim is (`lease_files`). The owner written inside the file is advice, believed only where process id, start time
@@ -51,7 +51,7 @@ def _boot_id() -> str:
 
 
 def _start_ticks(pid: int) -> int:
-    """When the process started, in clock ticks since boot; 0 where there is none or the system does not tell."""
+    """Return when the process started, in clock ticks since boot; 0 if it is gone or the system does not tell."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
         return int(stat.rpartition(")")[2].split()[19])  # the name before ")" may itself hold spaces and brackets
@@ -60,20 +60,20 @@ def _start_ticks(pid: int) -> int:
 
 
 def this_process(now: datetime | None = None) -> Owner:
-    """The owner record of the process that asks."""
+    """Return the owner record of this process."""
     pid = os.getpid()
     return Owner(pid, _start_ticks(pid), _boot_id(), socket.gethostname(), timestamp(now) if now else "")
 
 
 def is_same_process(owner: Owner) -> bool:
-    """Whether the process that wrote `owner` still lives here; False where the system cannot tell."""
+    """Return whether the process that wrote `owner` is still alive on this host; False if that is unknown."""
     known = bool(owner.ticks and owner.boot and owner.pid > 0)
     is_here = owner.host == socket.gethostname() and owner.boot == _boot_id()
     return known and is_here and owner.ticks == _start_ticks(owner.pid)
 
 
 def signal_owner(owner: Owner, signum: int) -> bool:
-    """Send a signal to the owner if it is certainly that process; whether it was sent."""
+    """Send a signal to the owner if it is certainly that process; return whether it was sent."""
     if not is_same_process(owner):
         return False
     if not hasattr(os, "pidfd_open"):
@@ -104,7 +104,7 @@ class Lease:
 
     @classmethod
     def take(cls, path: Path, now: datetime | None = None) -> Lease:
-        """The lease in the file `path`, made if absent.
+        """Take the lease on the file `path`, which is created if absent.
 
         Raises:
             HeldError: another process, or another part of this one, holds it.
@@ -130,7 +130,7 @@ class Lease:
 
     @classmethod
     def from_descriptor(cls, path: Path, descriptor: int, now: datetime | None = None) -> Lease:
-        """The lease in the file `path` that the parent process took and handed over as an open descriptor."""
+        """Return the lease on the file `path` that the parent process took and handed over as an open descriptor."""
         os.set_inheritable(descriptor, False)
         handle = disk.Handle(path, descriptor)
         with contextlib.suppress(RunFailedError):
@@ -162,7 +162,7 @@ class Lease:
         self._forget()
 
     def release(self) -> None:
-        """Give the lease back; a second time does nothing."""
+        """Release the lease; a second call does nothing."""
         if self._handle is not None:
             handle, self._handle = self._handle, None
             if self._claim is not None:
@@ -172,7 +172,7 @@ class Lease:
             disk.close(handle)
 
     def _forget(self) -> None:
-        """Drop this process's copy of the descriptor, and with it the lock, without unlocking another process's."""
+        """Close this process's copy of the descriptor without unlocking the lock of another process."""
         if self._handle is not None:
             handle, self._handle = self._handle, None
             with contextlib.suppress(OSError):
@@ -198,7 +198,7 @@ def _close_in_children() -> None:
 
 
 def has_locks(folder: Path) -> bool:
-    """Whether the file system of a folder has locks that hold: a second opening of a locked file is refused.
+    """Return whether the file system of a folder has locks that exclude a second opening of a locked file.
 
     Raises:
         RunFailedError: nothing can be written there.
@@ -217,7 +217,7 @@ def _locks_are_disabled() -> bool:
 
 
 def _excludes_others(handle: disk.Handle) -> bool:
-    """Whether the lock that was just taken keeps others out; some network file systems grant it to everyone."""
+    """Return whether the lock just taken keeps others out; some network file systems grant it to everyone."""
     try:
         other = os.open(handle.path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
@@ -234,7 +234,7 @@ def _excludes_others(handle: disk.Handle) -> bool:
 
 
 def _is_alive(data: bytes) -> bool | None:
-    """Whether the process that a claim names lives; None where it is on another host, or nothing can be read."""
+    """Return whether the process that a lock file names is alive; None if it is on another host or unreadable."""
     try:
         found = msgspec.json.decode(data, type=Owner)
     except DECODE_ERRORS:
@@ -245,7 +245,7 @@ def _is_alive(data: bytes) -> bool | None:
 
 
 def _lock(handle: disk.Handle) -> bool:
-    """Takes the lock; False where the file system has none that holds."""
+    """Take the lock; return False if the file system has none that excludes others."""
     if _locks_are_disabled():
         return False
     taken = try_lock(handle.descriptor)
@@ -255,7 +255,10 @@ def _lock(handle: disk.Handle) -> bool:
 
 
 def try_lock(descriptor: int) -> bool | None:
-    """Whether the file's lock was taken; False where another process has it, None where the file system has none."""
+    """Return True if the file's lock was taken, False if another process has it, None if there are no locks.
+
+    False where another process has it, None where the file system has none.
+    """
     for attempt in range(_TRIES):
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -277,7 +280,7 @@ def _held_error(path: Path) -> HeldError:
 
 
 def _check_file_exists(handle: disk.Handle) -> None:
-    """A lock on a file that was removed meanwhile guards nothing: the next one would lock a new file."""
+    """Check that the locked file was not removed meanwhile: the next process would lock a new file."""
     try:
         is_same = os.path.samestat(os.fstat(handle.descriptor), handle.path.stat())
     except OSError:
@@ -287,7 +290,7 @@ def _check_file_exists(handle: disk.Handle) -> None:
 
 
 def is_held(path: Path) -> bool:
-    """Whether a live process holds the lease in `path`.
+    """Return whether a live process holds the lease on `path`.
 
     It asks by sharing the lock for a moment, which `take` sits out.
 
@@ -311,7 +314,7 @@ def is_held(path: Path) -> bool:
 
 
 def owner(path: Path) -> Owner | None:
-    """Who took the lease last; advice only. None where the file says nothing readable."""
+    """Return who took the lease last; a hint only. None if the file is unreadable."""
     try:
         return msgspec.json.decode(read_file(path), type=Owner)
     except (OSError, *DECODE_ERRORS):

@@ -1,4 +1,4 @@
-"""A lease where the file system has no locks: numbered files, each made by one process alone, and a beat.
+"""Leases for file systems without locks: numbered lock files with a heartbeat.
 
 Invariant: the highest number holds. It is made with O_EXCL, so one process gets it, and only after the one before was
 released or is dead; nobody removes the highest, so a slow process that looked before cannot get an older number.
@@ -28,7 +28,7 @@ _RELEASED = b"released"
 
 
 def folder_of(path: Path) -> Path:
-    """Where the claims on the lease file `path` are."""
+    """Return the folder of the lock files for the lease file `path`."""
     return path.with_name(f"{path.name}.claims")
 
 
@@ -46,23 +46,23 @@ class LockFile:
                 os.utime(self._path)
 
     def give(self, owner: msgspec.Struct) -> None:
-        """Names another owner, such as the child process that goes on with it; this one beats no more."""
+        """Write another owner, such as the child process that keeps the lock file; this process's heartbeat ends."""
         self._over.set()
         disk.write(self._path, msgspec.json.encode(owner) + b"\n")
 
     def release(self) -> None:
-        """Gives it back."""
+        """Release the lock file."""
         self._over.set()
         with contextlib.suppress(RunFailedError):  # the folder is gone, and the claim with it
             disk.write(self._path, _RELEASED)
 
     def forget(self) -> None:
-        """Ends this process's beat and leaves the claim as it is: another process has it."""
+        """End this process's heartbeat and leave the lock file to another process."""
         self._over.set()
 
 
 def take(path: Path, owner: msgspec.Struct, is_alive: Callable[[bytes], bool | None]) -> LockFile | None:
-    """The claim on the lease file `path`; None where another process holds it.
+    """Take the lease by a new lock file; return None if another process holds it.
 
     Args:
         path: the lease file.
@@ -90,7 +90,7 @@ def take(path: Path, owner: msgspec.Struct, is_alive: Callable[[bytes], bool | N
 
 
 def take_from_parent(path: Path, owner: msgspec.Struct) -> LockFile | None:
-    """The claim that the parent process took; None where there is none."""
+    """Return the lock file that the parent process took; None if there is none."""
     newest = _numbers(folder_of(path))[-1:]
     if not newest:
         return None
@@ -100,7 +100,7 @@ def take_from_parent(path: Path, owner: msgspec.Struct) -> LockFile | None:
 
 
 def is_held(path: Path, is_alive: Callable[[bytes], bool | None]) -> bool:
-    """Whether a live process holds the claim."""
+    """Return whether a live process holds the lease."""
     where = folder_of(path)
     newest = _numbers(where)[-1:]
     return bool(newest) and _is_live(where / newest[0], is_alive)
@@ -139,7 +139,7 @@ def _is_live(path: Path, is_alive: Callable[[bytes], bool | None]) -> bool:
 
 
 def _age(path: Path) -> float:
-    """Seconds since the claim's last beat, by the clock of the file server, which gave both times."""
+    """Return the seconds since the last heartbeat, by the file server's clock, which set both times."""
     probe = path.with_name(f".now-{os.getpid()}")
     try:
         try:

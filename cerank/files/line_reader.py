@@ -39,12 +39,12 @@ _SPACE_OR_NUL = re.compile(r"[\s\x1c-\x1f\x00]")
 
 
 def at(path: Path, line: int) -> str:
-    """`file:line`, as every error about a file names its place."""
+    """Return `file:line`, the form in which errors name a place in a file."""
     return f"{path}:{line}"
 
 
 def local_path(name: str) -> Path:
-    """The path that a person wrote, `~` expanded; it need not exist.
+    """Return the path that the user wrote, with `~` expanded; it need not exist.
 
     Raises:
         UsageError: no path can be called so: NUL, too long, an unknown user, a folder that may not be looked into.
@@ -59,30 +59,30 @@ def local_path(name: str) -> Path:
 
 
 class ByteStream(Protocol):
-    """Bytes to be read in order."""
+    """Bytes that are read in order."""
 
     def read(self, size: int, /) -> bytes:
-        """The next bytes, about `size` of them; none at the end."""
+        """Return the next bytes, about `size` of them; none at the end."""
 
     def close(self) -> None:
-        """Closes the file behind it."""
+        """Close the file behind it."""
 
 
 class HashingReader:
-    """A file whose bytes are hashed as they are read: the hash of what was read costs no second reading."""
+    """A file whose bytes are hashed while they are read, which saves a second reading."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
         self.digest = hashlib.sha256()
 
     def read(self, size: int = -1, /) -> bytes:
-        """At most `size` bytes; all that are left where it is negative."""
+        """Return At most `size` bytes; all that are left where it is negative."""
         data = self._file.read(size)
         self.digest.update(data)
         return data
 
     def close(self) -> None:
-        """Closes the file."""
+        """Close the file."""
         self._file.close()
 
 
@@ -113,7 +113,7 @@ class _ZstandardStream:
         self._rest, self._ready, self._is_open = b"", memoryview(b""), False
 
     def read(self, size: int, /) -> bytes:
-        """`size` bytes, or what is left of the content."""
+        """Return `size` bytes, or what is left of the content."""
         found, count = [], 0
         while count < size and (piece := self._ready or self._next()):
             found.append(piece[: size - count])
@@ -122,7 +122,7 @@ class _ZstandardStream:
         return b"".join(found)
 
     def _next(self) -> memoryview:
-        """What the next packed bytes hold; nothing at the end."""
+        """Return what the next packed bytes hold; nothing at the end."""
         while data := self._rest or self._file.read(_ZST_PIECE):
             if out := self._unpack(data):
                 return memoryview(out)
@@ -146,7 +146,7 @@ class _ZstandardStream:
 
 
 class _BoundedStream:
-    """Bytes out of `source`, and no more of them than an honest file of that size unpacks to."""
+    """Bytes of `source`, at most as many as a harmless packed file of that size holds."""
 
     def __init__(self, path: Path, source: ByteStream) -> None:
         self._path, self._source = path, source
@@ -165,13 +165,13 @@ class _BoundedStream:
 
 
 def decompression_bomb(path: Path) -> FormatError:
-    """The error for a packed file that holds far more than its size."""
+    """Return the error for a packed file that unpacks to far more than its size."""
     what = f"unpacks to more than {LARGEST_RATIO} times its size, as no honest file does"
     return FormatError(what, where=str(path), hint="unpack it yourself if you trust it, and name that")
 
 
 def decompress(path: Path, file: ByteStream, start: bytes) -> ByteStream:
-    """The content of `file`, whose first bytes are `start`: plain, or packed as those say.
+    """Return the content of `file`, whose first bytes are `start`, unpacked if they say so.
 
     Raises:
         FormatError: its name says otherwise; or later, while it is read, beyond the first `UNCHECKED_BYTES` it unpacks
@@ -188,7 +188,7 @@ def decompress(path: Path, file: ByteStream, start: bytes) -> ByteStream:
 
 
 def open_stream(path: Path) -> ByteStream:
-    """The content of a file, unpacked where it is gzip or Zstandard; to be closed.
+    """Open a file for reading, unpacked if it is gzip or Zstandard; the caller closes it.
 
     Raises:
         FormatError: its name says otherwise than its first bytes.
@@ -200,7 +200,7 @@ def open_stream(path: Path) -> ByteStream:
 
 
 def _check_utf8(path: Path, block: bytes, first: int) -> None:
-    """Refuses NUL and bytes that are not UTF-8, naming the line; `block` ends at a line's end."""
+    """Reject NUL and bytes that are not UTF-8, naming the line; `block` ends with a complete line."""
     nul = block.find(b"\0")
     if nul >= 0:
         raise FormatError("holds a NUL byte", where=at(path, first + block.count(b"\n", 0, nul)))
@@ -214,7 +214,7 @@ def _check_utf8(path: Path, block: bytes, first: int) -> None:
 
 
 def _check_white_space(path: Path, block: bytes, first: int) -> None:
-    """Refuses white space at which only some tools split columns: they would see different ids."""
+    """Reject white space at which only some tools split columns: they would read different ids."""
     if block.isascii() and not any(mark in block for mark in _SEPARATORS):
         return
     text = block.decode("utf-8")
@@ -225,7 +225,7 @@ def _check_white_space(path: Path, block: bytes, first: int) -> None:
 
 
 def blocks(path: Path, file: ByteStream, size: int = _BLOCK) -> Iterator[tuple[int, bytes]]:
-    """(number of the first line, bytes up to a line's end), in order, not looked into but for a byte order mark.
+    """Yield (number of the first line, bytes of complete lines) in order; only a byte order mark is checked.
 
     Raises:
         FormatError: a byte order mark, or a line of more than 64 MiB.
@@ -247,7 +247,7 @@ def blocks(path: Path, file: ByteStream, size: int = _BLOCK) -> Iterator[tuple[i
 
 
 def check_columns(path: Path, block: bytes, first: int) -> None:
-    """Returns if every tool finds the same columns and characters in `block`, which starts with line `first`.
+    """Check that every tool reads the same columns and characters in `block`, which starts with line `first`.
 
     Raises:
         FormatError: NUL, not UTF-8, odd white space; `where` names the line.
@@ -258,7 +258,7 @@ def check_columns(path: Path, block: bytes, first: int) -> None:
 
 @contextlib.contextmanager
 def translate_read_errors(path: Path) -> Iterator[None]:
-    """Faults of the file that show while it is read become errors for a person.
+    """Turn errors that appear while a file is read into cerank's errors.
 
     Raises:
         FormatError: damaged gzip or Zstandard.
@@ -276,7 +276,9 @@ def translate_read_errors(path: Path) -> Iterator[None]:
 def line_blocks(
     path: Path, *, columns: bool = False, opener: Opener | None = None
 ) -> Iterator[tuple[int, list[bytes]]]:
-    """Blocks of lines: (number of the first one, from 1; the lines without line feeds), gzip or Zstandard unpacked.
+    """Yield blocks of lines: (number of the first line, lines without line feeds), unpacked.
+
+    The lines without line feeds), gzip or Zstandard unpacked.
 
     A carriage return at a line's end stays for the caller, whose splitting or stripping drops it. What is packed is
     known by its first bytes. With `columns`, the caller splits at ASCII's white space, and every other kind is refused.
@@ -310,7 +312,7 @@ def duplicate_error(kind: str, name: str, where: str, *, query: str = "") -> For
 
 
 def checked_id(text: str, kind: str, where: str) -> str:
-    """`text`, if it can be an id: not empty, no white space, no NUL; so that every TREC file can carry it.
+    """Return `text` if it can be an id in a TREC file: not empty, no white space, no NUL.
 
     Raises:
         FormatError: it cannot.
@@ -323,7 +325,7 @@ def checked_id(text: str, kind: str, where: str) -> str:
 
 
 def json_lines(path: Path, kind: type[S], opener: Opener | None = None) -> Iterator[tuple[int, S]]:
-    """(line number, record) of a JSONL file; blank lines are skipped, unknown keys ignored.
+    """Yield (line number, record) of a JSONL file; blank lines are skipped, unknown keys ignored.
 
     Raises:
         FormatError: a line that is not JSON, or not a `kind`; and all that `line_blocks` raises.
@@ -340,7 +342,7 @@ def json_lines(path: Path, kind: type[S], opener: Opener | None = None) -> Itera
 
 
 def tab_lines(path: Path, columns: tuple[int, ...], opener: Opener | None = None) -> Iterator[tuple[int, list[str]]]:
-    """(line number, columns) of a tab-separated file; blank lines are skipped.
+    """Yield (line number, columns) of a tab-separated file; blank lines are skipped.
 
     Raises:
         FormatError: a line whose number of columns is not in `columns`; and all that `line_blocks` raises.

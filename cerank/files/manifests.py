@@ -1,4 +1,4 @@
-"""Folders that say themselves what they hold, so that a wrong byte is found: models, checkpoints, parts of rankings.
+"""Folders with a manifest of their files' checksums: models, checkpoints, parts of rankings.
 
 Invariant: the list is written last, so a folder with one held all of its content on the disk.
 """
@@ -21,7 +21,7 @@ MANIFEST = "COMPLETE.json"
 
 
 class ManifestEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One file of a sealed folder; `path` is relative, with forward slashes."""
+    """One file of a folder; `path` is relative, with forward slashes."""
 
     path: str
     size: int  # bytes
@@ -29,14 +29,14 @@ class ManifestEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a sealed folder holds: every file but the manifest itself, in the order of their paths."""
+    """The list of a folder's files, except the manifest itself, in the order of their paths."""
 
     files: tuple[ManifestEntry, ...]
 
 
 @contextlib.contextmanager
 def checksummed_folder(final: Path) -> Iterator[Path]:
-    """As `disk.new_folder`, with COMPLETE.json (size and sha256 of each file) written last, for `verify_folder`."""
+    """Create a folder as `disk.new_folder` does, and write its manifest COMPLETE.json last."""
     with disk.new_folder(final) as temporary:
         yield temporary
         files, _ = disk.list_content(temporary)
@@ -49,7 +49,7 @@ def _relative(path: Path, folder: Path) -> str:
 
 
 def verify_folder(folder: Path) -> None:
-    """Return if the sealed folder holds exactly what it was sealed with, byte for byte.
+    """Check that the folder holds exactly the files of its manifest, byte for byte.
 
     Raises:
         DamagedError: it does not; `where` is the first wrong file.
@@ -71,7 +71,7 @@ def verify_folder(folder: Path) -> None:
 
 
 def _find_problem(entry: ManifestEntry | None, path: Path | None) -> str:
-    """What is wrong with one file of a sealed folder; "" where nothing is."""
+    """Return what is wrong with one file of the folder; "" if nothing is."""
     if path is None:
         return "the file is missing"
     if entry is None:

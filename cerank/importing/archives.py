@@ -1,4 +1,4 @@
-"""Files as their publishers pack them: plain, gzip, zip or tar (also .tar.gz), each read as one stream of bytes.
+"""Opens files as publishers pack them (plain, gzip, zip, tar, also .tar.gz), each as one stream of bytes.
 
 Invariant: nothing is unpacked to disk, no name inside an archive is used as a path, no pickle is opened, and beyond the
 first `line_reader.UNCHECKED_BYTES` a packed file gives at most `line_reader.LARGEST_RATIO` times its size.
@@ -94,12 +94,12 @@ def _zip_member(path: Path) -> IO[bytes]:
 
 
 def _is_macos_metadata(name: str) -> bool:
-    """Whether a member is what macOS adds beside the real ones."""
+    """Return whether a member is metadata that macOS adds."""
     return name.startswith("__MACOSX/") or name.rpartition("/")[2].startswith(".")
 
 
 def _tar_member(path: Path, stream: IO[bytes]) -> tuple[IO[bytes], Callable[[], None]]:
-    """The one regular file of a tar, and what checks at its end that there is no other."""
+    """Return the only regular file of a tar, and a function that checks at its end that there is no other."""
     try:
         archive = tarfile.open(fileobj=stream, mode="r|")  # noqa: SIM115 - it lives as long as the stream that is returned
         entry = _next_file(archive)
@@ -117,14 +117,14 @@ def _tar_member(path: Path, stream: IO[bytes]) -> tuple[IO[bytes], Callable[[], 
 
 
 def _next_file(archive: tarfile.TarFile) -> tarfile.TarInfo | None:
-    """The next regular file; iterating would start from the first one again."""
+    """Return the next regular file; iterating would start from the first one again."""
     return next(
         (entry for entry in iter(archive.next, None) if entry.isreg() and not _is_macos_metadata(entry.name)), None
     )
 
 
 def open_archive(path: Path) -> IO[bytes]:
-    """The bytes of a file from elsewhere, unpacked; what it is, is told by its first bytes.
+    """Open a downloaded file, unpacked; its first bytes decide the format.
 
     Raises:
         FormatError: a damaged, encrypted or exploding archive, one of several files, or a pickle.
@@ -159,7 +159,7 @@ def open_archive(path: Path) -> IO[bytes]:
 
 
 def checked_file(path: Path) -> Path:
-    """`path`, if it is a file.
+    """Return `path` if it is a file.
 
     Raises:
         MissingError, UsageError: it is not there, or is something else.

@@ -1,4 +1,4 @@
-"""Where a reader puts what it finds: queries, documents, judgements, candidates and teacher scores, in any order.
+"""Collects what a reader finds (queries, documents, judgments, candidates, scores), and writes a dataset folder.
 
 Invariant: what `finish` leaves is a dataset folder that `open_dataset` reads: ids once, judgements once, runs strictly
 ordered. Whatever was dropped, mended or merged on the way is counted by kind; nothing is lost without a count.
@@ -61,7 +61,7 @@ class _BufferedFile:
         self.close_without_flush()
 
     def close_without_flush(self) -> None:
-        """Closes the file without what waits; does nothing where it is closed."""
+        """Close the file and drop what waits; does nothing if it is closed."""
         if not self._is_closed:
             disk.close(self._handle)
         self._is_closed = True
@@ -74,7 +74,9 @@ class _BufferedFile:
 
 
 def run_name(text: str) -> str:
-    """`text` as the name of a run: letters, digits, '.', '_' and '-', so that no name from a file leaves its folder.
+    """Return `text` as the name of a run: only letters, digits, '.', '_' and '-', so that no name leaves its folder.
+
+    Letters, digits, '.', '_' and '-', so that no name from a file leaves its folder.
 
     Raises:
         UsageError: nothing is left of it.
@@ -86,12 +88,15 @@ def run_name(text: str) -> str:
 
 
 def text_id(text: str) -> str:
-    """The id of a text that comes without one: the first 80 bits of its SHA-256, so equal texts are one document."""
+    """Return an id for a text without one: the first 80 bits of its SHA-256, so equal texts are one document.
+
+    The first 80 bits of its SHA-256, so equal texts are one document.
+    """
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:20]
 
 
 class DatasetWriter:
-    """A dataset folder that is being filled.
+    """A dataset folder that is being written.
 
     Args:
         folder: an empty folder.
@@ -126,17 +131,19 @@ class DatasetWriter:
         self._asked = _BufferedFile(folder / ("queries.jsonl" if keeps_texts else "query-ids.txt"))
 
     def count(self, kind: str, number: int = 1) -> None:
-        """Something that was dropped, mended or merged, in words for the report."""
+        """Count something that was dropped, repaired or merged, in words for the report."""
         if number:
             self.counts[kind] += number
 
     def wants(self, run: str) -> bool:
-        """Whether the run is to be kept."""
+        """Return whether the run should be kept."""
         self.offered.add(run)
         return not self._only or run_name(run) in self._only
 
     def query(self, query_id: str, text: str, where: str) -> bool:
-        """A query, as often as it comes; False where its text is empty and it is dropped with all that hangs on it.
+        """Add a query, which may come repeatedly; return False if its text is empty and it is dropped.
+
+        False where its text is empty and it is dropped with all that hangs on it.
 
         Raises:
             FormatError: an id with white space, or another text under an id that has one.
@@ -156,7 +163,7 @@ class DatasetWriter:
         return True
 
     def document(self, doc_id: str, text: str, where: str) -> bool:
-        """A document, as often as it comes; False where its text is empty and it is dropped.
+        """Add a document, which may come repeatedly; return False if its text is empty and it is dropped.
 
         The first of several texts under one id is kept, and the others are counted.
 
@@ -178,13 +185,13 @@ class DatasetWriter:
         return True
 
     def judged(self, query_id: str, doc_id: str, grade: int, where: str) -> None:
-        """A judgement; the highest grade counts where a pair comes with several."""
+        """Add a relevance judgment; the highest grade counts if a pair comes with several."""
         self._spill.add(
             QRELS, self._checked_query(query_id, where), checked_id(doc_id, "document", where), float(grade)
         )
 
     def scored(self, run: str, query_id: str, doc_id: str, score: float, where: str, *, rank: int = 0) -> None:
-        """A candidate of a query in a run; the first score counts where a pair comes with several.
+        """Add a candidate of a query to a run; the first score counts if a pair comes with several.
 
         Args:
             run: any name.
@@ -206,7 +213,7 @@ class DatasetWriter:
         )
 
     def listed(self, run: str, query_id: str, doc_id: str, where: str, *, rank: int = 0) -> None:
-        """A candidate of a query in a run that has no scores: the last of n gets 1, the first n.
+        """Add a candidate of a query to a run without scores: the last of n gets 1, the first n.
 
         Small ranks come first, and among equal ones what came first; a pair that comes again keeps its first place.
 
@@ -228,13 +235,13 @@ class DatasetWriter:
         return number
 
     def _checked_document(self, doc_id: str, where: str) -> str:
-        """The id; checked once where several runs take it one after the other."""
+        """Return the id; checked once if several runs add it one after the other."""
         if doc_id != self._last:
             self._last = checked_id(doc_id, "document", where)
         return doc_id
 
     def ranked(self, run: str, rows: polars.DataFrame, *, is_listed: bool = False) -> None:
-        """Many candidates at once, as `scored` takes them (or `listed`).
+        """Add many candidates at once, as `scored` or `listed` does.
 
         Args:
             run: any name.
@@ -248,7 +255,7 @@ class DatasetWriter:
             self._extend(table, rows)
 
     def graded(self, rows: polars.DataFrame) -> None:
-        """Many judgements at once: columns query, document, value (the grade), rank."""
+        """Add many judgments at once: columns query, document, value (the grade), rank."""
         self._extend(QRELS, rows)
 
     def _extend(self, table: int, rows: polars.DataFrame) -> None:
@@ -257,7 +264,7 @@ class DatasetWriter:
         self._spill.extend(rows.with_columns(polars.lit(table).alias("table")))
 
     def finish(self) -> ImportCounts:
-        """Writes what waited, and closes everything.
+        """Write everything that waits, and close all files.
 
         Raises:
             FormatError: nothing came at all; `where` is for the caller to fill.
@@ -277,14 +284,14 @@ class DatasetWriter:
         )
 
     def close(self) -> None:
-        """Lets files go, where the work ended before `finish`; the folder is the caller's to remove."""
+        """Close the files if the work ended before `finish`; the caller removes the folder."""
         self._spill.close()
         for file in (self._asked, self._texts):
             if file is not None:
                 file.close_without_flush()
 
     def _checked_query(self, query_id: str, where: str) -> str:
-        """The id, checked once where it comes several times in a row."""
+        """Return the id; checked once if it comes several times in a row."""
         if self.keeps_texts and query_id not in self._queries:
             raise FormatError(f"query '{shown(query_id, 80)}' has no text", where=where)
         if query_id != self._query:
@@ -292,7 +299,7 @@ class DatasetWriter:
         return query_id
 
     def _write_tables(self) -> tuple[Counter[str], int]:
-        """Writes qrels and runs, and the ids of the collection's queries; rows by name, qrels under "", and ids."""
+        """Write qrels, runs and query ids; return rows by name (qrels under "") and the number of ids."""
         rows: Counter[str] = Counter()
         named = 0
         names = {number: run_name(name) for name, number in self._runs.items()}

@@ -1,4 +1,4 @@
-"""What of gathered rows stands in a file: each pair once, in strict order, everything else counted.
+"""Removes duplicates from collected rows and orders them strictly; counts everything that it drops.
 
 Invariant: pure; rows of one table in, rows and counts out, every row of a query at once.
 """
@@ -27,7 +27,7 @@ _SIGN = 0x7FFFFFFF
 
 
 def judgements(rows: polars.DataFrame, counts: Counter[str]) -> tuple[bytes, int]:
-    """Lines of qrels, and how many: each pair once, with its highest grade, queries in order of appearance."""
+    """Return lines of qrels and their number: each pair once with its highest grade, in order of appearance."""
     import polars
 
     pair = ["query", "document"]
@@ -43,7 +43,7 @@ def judgements(rows: polars.DataFrame, counts: Counter[str]) -> tuple[bytes, int
 def candidates(
     rows: polars.DataFrame, run: str, counts: Counter[str], *, is_listed: bool, depth: int
 ) -> tuple[bytes, int]:
-    """Lines of a TREC run, and how many.
+    """Return lines of a TREC run and their number.
 
     Args:
         rows: of one run, in the order they came.
@@ -80,7 +80,7 @@ def _text(rows: polars.DataFrame, columns: tuple[str | polars.Expr, ...]) -> byt
 
 
 def _by_query(rows: polars.DataFrame) -> polars.DataFrame:
-    """The rows with `first`, the place of their query's first row."""
+    """Return the rows with `first`, the place of their query's first row."""
     import polars
 
     numbered = rows.with_row_index("row")
@@ -88,7 +88,7 @@ def _by_query(rows: polars.DataFrame) -> polars.DataFrame:
 
 
 def _drop_duplicates(rows: polars.DataFrame, counts: Counter[str]) -> polars.DataFrame:
-    """The first row of each pair, in order, with `first`."""
+    """Return the first row of each pair, in order, with `first`."""
     import polars
 
     pair = ["query", "document"]
@@ -101,7 +101,7 @@ def _drop_duplicates(rows: polars.DataFrame, counts: Counter[str]) -> polars.Dat
 
 
 def _places(first: polars.Series) -> tuple[Ints, Ints]:
-    """For rows sorted by `first`: the number of their query, and their place in it; both from 0."""
+    """Return the number of each row's query and its place in it, both from 0; rows are sorted by `first`."""
     import numpy as np
 
     numbers = first.to_numpy()
@@ -121,7 +121,7 @@ def _score_by_rank(rows: polars.DataFrame) -> polars.DataFrame:
 
 
 def _order_by_score(rows: polars.DataFrame, counts: Counter[str]) -> polars.DataFrame:
-    """Ordered by score as it was read, scores that tie as float32 moved apart, each just below the one before.
+    """Order rows by score; scores that tie as float32 are separated, each just below the one before.
 
     Two scores that differ only beyond float32's digits keep their order; so do two that are nearly zero.
     Float32 as whole numbers in its own order, 0 for both zeros, makes "just below" a subtraction of 1: the score at
@@ -149,7 +149,7 @@ def _order_by_score(rows: polars.DataFrame, counts: Counter[str]) -> polars.Data
 
 
 def _float32_to_ordered_int(values: polars.Series) -> polars.Series:
-    """Float32 values as whole numbers in the same order, neighbours one apart."""
+    """Return float32 values as integers in the same order; neighboring floats differ by one."""
     import numpy as np
     import polars
 
@@ -158,7 +158,7 @@ def _float32_to_ordered_int(values: polars.Series) -> polars.Series:
 
 
 def _ordered_int_to_float32(numbers: Ints) -> polars.Series:
-    """What `_as_whole` was made of."""
+    """Invert `_float32_to_ordered_int`."""
     import numpy as np
     import polars
 

@@ -1,4 +1,4 @@
-"""Downloads of published files: resumed where they broke off, checked when they end, and never half under their name.
+"""Downloads published files: resumes where a download broke off, and renames a file only after its checks.
 
 Invariant: a file has its name only after its size and checksum, as far as they are known, agreed; until then it is
 `NAME.part` beside it. Only http and https are spoken, and what cannot be had fails at once, saying what to place where.
@@ -32,7 +32,7 @@ Progress = Callable[[int, int], None]  # (bytes here, bytes in all or 0)
 
 
 class FetchedFile(msgspec.Struct, frozen=True):
-    """A published file that is here."""
+    """A published file on this machine."""
 
     path: str
     size: int  # bytes
@@ -48,12 +48,12 @@ class _PartialDownload(msgspec.Struct, frozen=True):
 
 
 def place_of(source: PublishedFile, folder: Path) -> Path:
-    """Where the file lies, or is to be placed by hand."""
+    """Return where the file is, or where the user should place it."""
     return folder / source.name / source.file
 
 
 def fetch(source: PublishedFile, folder: Path, told: Progress = lambda _done, _total: None) -> FetchedFile:
-    """The published file, fetched unless it is here.
+    """Return the published file, downloading it unless it is here.
 
     Args:
         source: of `PUBLISHED_FILES`.
@@ -98,7 +98,7 @@ def _how_to_place(source: PublishedFile, path: Path) -> str:
 
 @contextlib.contextmanager
 def _lock_part(part: Path) -> Iterator[disk.Handle]:
-    """The part, open for appending and locked."""
+    """Open the partial file for appending and lock it."""
     handle = disk.open_append(part)
     try:
         try:
@@ -122,7 +122,7 @@ def _load_note(part: Path) -> _PartialDownload | None:
 
 
 def _download(source: PublishedFile, part: Path, handle: disk.Handle, told: Progress) -> None:
-    """Appends to the part what it lacks; what it holds then is all, if not yet checked."""
+    """Append what the partial file lacks; its content is checked later."""
     had = part.stat().st_size
     note = _load_note(part)
     if had and (note is None or note.url != source.url or not (note.validator or source.md5)):
@@ -172,7 +172,7 @@ def _send_request(url: str, had: int, validator: str) -> http.client.HTTPRespons
 
 @contextlib.contextmanager
 def _translate_network_errors(source: PublishedFile, part: Path) -> Iterator[None]:
-    """What the network does inside becomes MissingError."""
+    """Turn network errors into MissingError."""
     path = part.with_name(source.file)
     try:
         yield
@@ -189,7 +189,7 @@ def _translate_network_errors(source: PublishedFile, part: Path) -> Iterator[Non
 
 
 def _begin(source: PublishedFile, answer: http.client.HTTPResponse, had: int, handle: disk.Handle, part: Path) -> int:
-    """Makes the part and its note agree with the answer's head; the size of the whole file, 0 if it does not say."""
+    """Prepare the partial file by the response's headers; return the size of the whole file, 0 if unknown."""
     total = 0
     span = (
         _RANGE.fullmatch(answer.headers.get("Content-Range", ""))
@@ -228,7 +228,7 @@ def _copy(answer: http.client.HTTPResponse, handle: disk.Handle, part: Path, tot
 
 
 def _check_file(source: PublishedFile, path: Path, how: str) -> FetchedFile:
-    """The file, its size and checksum compared with what is known.
+    """Return the file after comparing its size and checksum with the published ones.
 
     Raises:
         FormatError: they differ.

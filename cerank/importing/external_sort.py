@@ -1,4 +1,4 @@
-"""Rows of (table, query, document, value, rank) in any order and any number, handed back table by table, in columns.
+"""Collects rows of (table, query, document, value, rank) in any order and returns them query by query.
 
 Invariant: at most `ROWS_IN_MEMORY` rows wait in memory; beyond that they lie in `BUCKETS` files by a hash of the query,
 of which one at a time is read back. The output is a function of the rows and their order alone.
@@ -39,7 +39,7 @@ class SpillBuffer:
         self._files: dict[int, disk.Handle] = {}
 
     def add(self, table: int, query_id: str, doc_id: str, value: float, rank: int = 0) -> None:
-        """One row; ids hold no white space; `rank` 0 stands for none."""
+        """Add a row; ids hold no white space; rank 0 stands for no rank."""
         tables, queries, documents, values, ranks = self._waiting
         tables.append(table)
         queries.append(query_id)
@@ -51,7 +51,7 @@ class SpillBuffer:
             self._flush()
 
     def extend(self, frame: polars.DataFrame) -> None:
-        """Rows in the columns `COLUMNS`, after all that came before."""
+        """Add rows in the columns `COLUMNS`, after all that came before."""
         import polars
 
         self._rows_to_frame()
@@ -61,7 +61,7 @@ class SpillBuffer:
             self._flush()
 
     def buckets(self) -> Iterator[polars.DataFrame]:
-        """Frames of `COLUMNS`, rows in the order they came; all rows of a query are in one of them.
+        """Yield frames of `COLUMNS` with rows in the order they came; each query is in one frame only.
 
         Where all rows fitted in memory there is one frame. The files are gone after it.
         """
@@ -83,7 +83,7 @@ class SpillBuffer:
             disk.remove(handle.path)
 
     def close(self) -> None:
-        """Lets the bucket files go, where `buckets` was not taken to its end."""
+        """Close the bucket files if `buckets` was not exhausted."""
         while self._files:
             disk.close(self._files.popitem()[1])
 
@@ -95,7 +95,7 @@ class SpillBuffer:
         return dict(zip(COLUMNS, kinds, strict=True))
 
     def _rows_to_frame(self) -> None:
-        """Makes a frame of the rows that came one by one."""
+        """Turn the rows that came one by one into a frame."""
         import polars
 
         if self._waiting[0]:

@@ -20,7 +20,7 @@ MSMARCO = "msmarco-passage/train/judged"
 
 
 class Format(msgspec.Struct, frozen=True, kw_only=True):
-    """One format: what it is called, what it looks like, and who reads it."""
+    """One format: its name, its content, and its reader."""
 
     name: str
     description: str  # what a row holds

@@ -1,4 +1,4 @@
-"""One import from beginning to end: files in, a dataset folder out, whole or not at all.
+"""One import from beginning to end: files in, a dataset folder out, completely or not at all.
 
 Invariant: the folder has its name only once everything in it is written and on the disk; an error or a kill leaves no
 folder of that name, and a second attempt starts clean.
@@ -32,7 +32,7 @@ class ImportedFile(msgspec.Struct, frozen=True):
 
 
 class Imported(msgspec.Struct, frozen=True):
-    """What an import did; in the folder as import.json."""
+    """What an import did; stored in the folder as import.json."""
 
     format: str
     folder: str
@@ -43,7 +43,7 @@ class Imported(msgspec.Struct, frozen=True):
 
 
 class ImportOptions(msgspec.Struct, frozen=True):
-    """What a person may choose of an import."""
+    """What the user may choose about an import."""
 
     name: str = ""  # of the run; "" takes the format's
     collection: str = ""  # ir_datasets id or folder with the texts; "" takes the format's
@@ -52,7 +52,7 @@ class ImportOptions(msgspec.Struct, frozen=True):
 
 
 def import_files(name: str, files: Sequence[Path], into: Path, choices: ImportOptions | None = None) -> Imported:
-    """Turns files of a format into a dataset folder.
+    """Turn files of a format into a dataset folder.
 
     Args:
         name: of a format, as `FORMATS` lists them.

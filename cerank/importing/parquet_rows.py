@@ -1,4 +1,4 @@
-"""Rankings in a parquet file, row by row.
+"""Reads rankings from a parquet file, row by row.
 
 Invariant: a file is decoded here only after another process has decoded all of it: a damaged page can make the library
 ask for more memory than there is, which ends its process at once, and no exception tells of it.
@@ -35,7 +35,7 @@ for line in sys.stdin:
 
 
 def rows(path: Path) -> Iterator[tuple[str, str, float | None, int]]:
-    """(query, document, score or None, rank or 0) of each row, a slice of the file in memory at a time.
+    """Yield (query, document, score or None, rank or 0) of each row, with one slice of the file in memory.
 
     Raises:
         FormatError: it is no parquet file of rankings, or a row of it is not whole.
@@ -54,7 +54,7 @@ def rows(path: Path) -> Iterator[tuple[str, str, float | None, int]]:
 
 
 def decode(path: Path) -> None:
-    """Decodes all that `rows` does, in the process that may end by it; what it cannot read `rows` will say."""
+    """Decode everything that `rows` will, in a process that may die of it; `rows` reports unreadable files."""
     with contextlib.suppress(FormatError):
         for _ in _slices(path):
             pass
@@ -81,7 +81,7 @@ def _decode_in_other_process(path: Path) -> None:
 
 @functools.lru_cache(maxsize=1)
 def _decoding_process(_: int) -> subprocess.Popen[str]:
-    """What decodes files first, until this process, which the number is of, ends."""
+    """Return the process that decodes files first; it ends with this process, whose id is the argument."""
     return subprocess.Popen(
         [sys.executable, "-P", "-c", _DECODING_PROGRAM],
         stdin=subprocess.PIPE,
@@ -93,7 +93,7 @@ def _decoding_process(_: int) -> subprocess.Popen[str]:
 
 
 def _slices(path: Path) -> Iterator[tuple[int, Any, bool]]:
-    """Rows before a slice, the slice's columns query, document, score and rank, and whether there are scores."""
+    """Yield the rows before a slice, its columns query, document, score and rank, and whether there are scores."""
     import polars
 
     frame, query, document, score, rank = _frame(path)
@@ -109,7 +109,7 @@ def _slices(path: Path) -> Iterator[tuple[int, Any, bool]]:
 
 
 def _frame(path: Path) -> tuple[Any, str, str, str, str]:
-    """The file, scanned, and its columns for query, document, score and rank; "" for one that is absent."""
+    """Return the file, scanned, and its columns for query, document, score and rank; "" for one that is absent."""
     import polars
 
     try:

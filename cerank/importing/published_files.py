@@ -1,4 +1,4 @@
-"""The published files that cerank imports: their exact names, where they lie, checksums, sizes, licences.
+"""The published files that cerank can import: names, addresses, checksums, sizes, licenses.
 
 Checksums are md5 where their publisher or the field's tools state one; sizes are bytes. What is not stated is left
 open, never guessed. Invariant: nothing here is fetched; `download` does that, and checks what it got.

@@ -1,4 +1,4 @@
-"""Everything a recipe reads, found and hashed: when a plan is made, and again before its worker trusts it."""
+"""Finds and hashes everything that a recipe reads: when a plan is made, and again when its worker starts."""
 
 from __future__ import annotations
 
@@ -34,22 +34,22 @@ class FirstStageUse(msgspec.Struct, frozen=True, order=True):
 
 
 def training_dataset(recipe: Recipe, stage: Stage) -> str:
-    """The dataset a stage learns from."""
+    """Return the name of the dataset on which a stage trains."""
     return stage.dataset or recipe.data.train
 
 
 def training_first_stage(recipe: Recipe, stage: Stage) -> str:
-    """The first stage whose candidates a stage draws from."""
+    """Return the first stage from whose candidates a stage samples."""
     return stage.first_stage or recipe.data.first_stages[0]
 
 
 def validation_first_stage(recipe: Recipe) -> str:
-    """The first stage whose candidates are re-ranked in validation."""
+    """Return the first stage whose candidates are re-ranked in validation."""
     return recipe.data.validation_first_stage or recipe.data.first_stages[0]
 
 
 def first_stage_uses(recipe: Recipe) -> tuple[FirstStageUse, ...]:
-    """Each dataset and first stage the recipe ranks by, once, to the greatest depth any part of it asks for."""
+    """Return each pair of dataset and first stage that the recipe uses, with the greatest depth that it needs."""
     data = recipe.data
     wanted = [FirstStageUse(test, first, data.depth) for test in data.test for first in data.first_stages]
     for _, stage in recipe.chained():
@@ -67,7 +67,7 @@ def first_stage_uses(recipe: Recipe) -> tuple[FirstStageUse, ...]:
 
 
 def texts_to_embed(recipe: Recipe, datasets: Mapping[str, Dataset], cache: Path) -> dict[str, int]:
-    """Return stage -> about how many texts its embedding teacher encodes: drawn queries and candidates, each once.
+    """Return stage -> the approximate number of texts that its embedding teacher encodes.
 
     Counted on as many queries as the stage draws, though not the same ones, and on 2,000 at most; from there in
     proportion.
@@ -89,18 +89,18 @@ def texts_to_embed(recipe: Recipe, datasets: Mapping[str, Dataset], cache: Path)
 
 
 def dataset_names(recipe: Recipe) -> tuple[str, ...]:
-    """Every dataset the recipe reads, once, in the order of use."""
+    """Return every dataset the recipe reads, once, in the order of use."""
     training = [training_dataset(recipe, stage) for _, stage in recipe.chained()]
     return tuple(dict.fromkeys([*training, recipe.data.validation, *recipe.data.test]))
 
 
 def open_datasets(recipe: Recipe, cache: Path) -> dict[str, Dataset]:
-    """The recipe's datasets by name; raises as `open_dataset`."""
+    """Open the recipe's datasets, by name; raises as `open_dataset`."""
     return {name: open_dataset(name, cache) for name in dataset_names(recipe)}
 
 
 def hash_inputs(recipe: Recipe, datasets: dict[str, Dataset], *, fetch: bool) -> tuple[Input, ...]:
-    """What the recipe reads, with its hashes, in a stable order.
+    """Return everything that the recipe reads with its SHA-256, in a stable order.
 
     Args:
         recipe: complete.
@@ -123,7 +123,7 @@ def hash_inputs(recipe: Recipe, datasets: dict[str, Dataset], *, fetch: bool) ->
 
 
 def _check_teacher_ranks_validation(name: str, training: Dataset, validation: Dataset, teacher: Ranking) -> None:
-    """Refuses a validation loss where the teacher says nothing of the validation queries.
+    """Check that the teacher ranks the validation queries, as a validation loss requires.
 
     Raises:
         UsageError: it ranks other documents, or none of the queries.

@@ -1,4 +1,4 @@
-"""When two stages of two runs are one training: the same start, settings, inputs and seed, and so the same weights.
+"""Keys that are equal if and only if two stages are the same training: same start, settings, inputs and seed.
 
 Invariant: pure functions of plans and recipes; no file is opened.
 """
@@ -19,7 +19,9 @@ ContentOf = Callable[[str, str], str]  # (role, name) of an input -> what stands
 
 
 def stage_key(plan: Plan, index: int) -> str:
-    """What decides the weights that the stage at `index` hands on, itself and all stages before it; 64 hex digits.
+    """Return the key of the stage at `index`: a hash of everything that decides the weights it produces.
+
+    64 hex digits.
 
     Equal identities mean equal weights, bit for bit, on one machine with one set of versions. Like a plan's
     fingerprint it counts only settings that differ from the defaults; unlike it, neither test sets nor measures.
@@ -28,12 +30,12 @@ def stage_key(plan: Plan, index: int) -> str:
 
 
 def stage_keys(plan: Plan) -> tuple[str, ...]:
-    """The identity of each stage of the chain, in order."""
+    """Return the key of each stage of the plan, in order."""
     return tuple(stage_key(plan, index) for index in range(len(plan.recipe.chain)))
 
 
 def stage_key_by_names(recipe: Recipe, index: int) -> str:
-    """As `identity`, before any input was looked at: names stand for contents."""
+    """Return a stage's key before its inputs are hashed: their names stand for their contents."""
     return _hash_stages(recipe, index, lambda role, name: f"{role} {name}", "", 0)
 
 
@@ -44,7 +46,7 @@ def _hash_stages(recipe: Recipe, index: int, pinned: ContentOf, device: str, thr
 
 
 def _stage_parts(recipe: Recipe, name: str, stage: Stage, pinned: ContentOf) -> list[object]:
-    """One stage's part: its name (seeds hold it), its settings without names of inputs, and what these hold."""
+    """Return one stage's part of the key: its name (seeds depend on it), its settings, and its inputs' hashes."""
     settings = without_defaults(msgspec.structs.replace(stage, dataset="", first_stage="", teacher=""))
     dataset, validation = inputs.training_dataset(recipe, stage), recipe.data.validation
     ranked = partial("{1} on {0}".format)

@@ -1,4 +1,4 @@
-"""The work of a recipe, counted in pairs through the model, and its time in words."""
+"""The work of a recipe, counted in query-document pairs, and estimates of its time."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class WorkItem(msgspec.Struct, frozen=True):
 
 
 def count_work(recipe: Recipe, queries: Mapping[str, int]) -> tuple[WorkItem, ...]:
-    """A recipe's work, part by part, stages in order.
+    """Return a recipe's work, part by part, with the stages in order.
 
     Args:
         recipe: complete.
@@ -44,12 +44,12 @@ def count_work(recipe: Recipe, queries: Mapping[str, int]) -> tuple[WorkItem, ..
 
 
 def _steps(stage: Stage, queries: int) -> int:
-    """Steps of a stage if every query can be learnt from."""
+    """Return the steps of a stage if every query is usable for training."""
     return stage.steps or max(1, int(-(-stage.epochs * queries // stage.groups_per_step)))
 
 
 def format_minutes(minutes: float | None) -> str:
-    """A time for a person: "40 s", "12 min", "3 h 20 min", "2 d 4 h", or "unknown"."""
+    """Return a duration for display: "40 s", "12 min", "3 h 20 min", "2 d 4 h", or "unknown"."""
     if minutes is None:
         return "unknown"
     if minutes < 1.5:
@@ -89,7 +89,7 @@ def estimate_minutes(
     found: Mapping[str, StageSpeed],
     texts: Mapping[str, int],
 ) -> tuple[WorkItem, ...]:
-    """The work with the minutes of each part by measured speeds, and a part for each embedding teacher.
+    """Return the work with the expected minutes of each part, and a part for each embedding teacher.
 
     Args:
         work: as `counted`.

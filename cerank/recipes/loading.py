@@ -1,4 +1,4 @@
-"""From a name or a path to a recipe: reads the file, those it extends, and lays the command line's words over them.
+"""Loads a recipe by name or path: reads the file and those it extends, and applies the command line's overrides.
 
 Invariant: files are only read, at most a mebibyte each and eight in a row, and every mistake is reported at once.
 """
@@ -42,7 +42,7 @@ class _File(msgspec.Struct, frozen=True):
 
 
 def shipped() -> list[str]:
-    """The names of the recipes that come with cerank, sorted."""
+    """Return the names of the recipes that come with cerank, sorted."""
     return sorted(path.stem for path in SHIPPED.glob("*.toml"))
 
 
@@ -53,7 +53,7 @@ def load(
     *,
     given: str = "on the command line",
 ) -> LoadedRecipe:
-    """The recipe under a shipped name or in a `.toml` file, complete with defaults.
+    """Return the recipe under a shipped name or in a `.toml` file, complete with defaults.
 
     Args:
         name_or_path: a shipped name; anything that ends in `.toml` or holds a separator is a path.
@@ -87,7 +87,7 @@ def load(
 
 
 def _path_of(name: str, folder: Path | None, where: str) -> tuple[Path, str]:
-    """The file that `name` means, and what to call it in errors."""
+    """Return the file that `name` means, and its name for errors."""
     if not name.endswith(".toml") and not re.search(r"[/\\]", name):
         if name not in shipped():
             hint = f"{nearest(name, shipped())}; a recipe of your own is given by its path, which ends in .toml"
@@ -108,7 +108,7 @@ def _read(path: Path, name: str, where: str) -> bytes:
 
 
 def _extended_files(name: str) -> list[_File]:
-    """The file and those it extends, nearest first."""
+    """Return the file and those it extends, nearest first."""
     files: list[_File] = []
     seen: list[Path] = []
     folder: Path | None = None
@@ -133,7 +133,7 @@ def _extended_files(name: str) -> list[_File]:
 
 
 def _override(text: str) -> dict[str, object]:
-    """`a.b.c=VALUE` as a table."""
+    """Return `a.b.c=VALUE` as a table."""
     path, equals, raw = text.partition("=")
     keys = [key.strip() for key in path.split(".")]
     if not equals or not all(keys):
@@ -149,7 +149,7 @@ def _override(text: str) -> dict[str, object]:
 
 
 def _override_value(raw: str) -> object:
-    """VALUE as TOML, or as the bare string it is; a date is a string too, for no key holds one."""
+    """Return VALUE as TOML, or as the plain string it is; a date is a string too, because no key holds a date."""
     try:
         values = tomllib.loads(f"value = {raw}")
     except (ValueError, RecursionError):
@@ -159,7 +159,7 @@ def _override_value(raw: str) -> object:
 
 
 def _unknown_stages(values: Mapping[str, object], asked: Mapping[str, object]) -> list[str]:
-    """Stages that an option names and neither file nor chain knows: a slip that would otherwise pass unseen."""
+    """Return an error for each stage that an option names and neither the file nor its chain has."""
     stages, wanted = values.get("stages"), asked.get("stages")
     if not isinstance(stages, Mapping) or not isinstance(wanted, Mapping):
         return []
@@ -171,7 +171,7 @@ def _unknown_stages(values: Mapping[str, object], asked: Mapping[str, object]) -
 def _error_with_places(
     mistakes: Sequence[str], files: Sequence[_File], asked: Mapping[str, object], given: str, hint: str
 ) -> RecipeError:
-    """The error for `mistakes` (each `key.path: what`), with the place of each in front."""
+    """Return the error for `mistakes` (each `key.path: what`), with the place of each in front."""
     lines = []
     first = ""
     for mistake in mistakes[:MOST_ERRORS]:
@@ -187,7 +187,10 @@ def _error_with_places(
 def _place_of(
     keys: tuple[str, ...], files: Sequence[_File], asked: Mapping[str, object], given: str
 ) -> tuple[str, _File | None, int]:
-    """Where the value under `keys` was given: (words for it, the file, its line), or the nearest table around it."""
+    """Return where the value under `keys` was given, or the nearest table around it.
+
+    (words for it, the file, its line), or the nearest table around it.
+    """
     node: object = asked
     for key in keys:
         node = node.get(key) if isinstance(node, Mapping) else None

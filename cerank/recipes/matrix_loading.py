@@ -1,4 +1,4 @@
-"""From a name or a path to a matrix: the shipped ones, or a person's own `.toml` file.
+"""Loads a matrix by name or path: a shipped one, or the user's own `.toml` file.
 
 Invariant: as for recipes, a file is only read, and every mistake in it is reported at once.
 """
@@ -29,12 +29,12 @@ class LoadedMatrix(msgspec.Struct, frozen=True):
 
 
 def shipped_matrices() -> list[str]:
-    """The names of the matrices that come with cerank, sorted."""
+    """Return the names of the matrices that come with cerank, sorted."""
     return sorted(path.stem for path in SHIPPED.glob("*.toml"))
 
 
 def load_matrix(name_or_path: str, changes: Mapping[str, object] | None = None) -> LoadedMatrix:
-    """The matrix under a shipped name or in a `.toml` file.
+    """Return the matrix under a shipped name or in a `.toml` file.
 
     Args:
         name_or_path: a shipped name; what ends in `.toml` is a path. Paths in a file are from its folder.
@@ -63,7 +63,7 @@ def load_matrix(name_or_path: str, changes: Mapping[str, object] | None = None) 
 
 
 def _with_absolute_paths(table: Mapping[str, object], folder: Path) -> dict[str, object]:
-    """The table with the paths of its lists made absolute; shipped names and ids stay."""
+    """Return the table with the paths of its lists made absolute; shipped names and ids stay."""
 
     def here(value: object) -> object:
         if isinstance(value, list):
@@ -78,7 +78,7 @@ def _with_absolute_paths(table: Mapping[str, object], folder: Path) -> dict[str,
 
 
 def _changes_with_baseline(table: Mapping[str, object], changes: Mapping[str, object]) -> dict[str, object]:
-    """The changes; where they leave the baseline's recipe out, the first of theirs is the baseline."""
+    """Return the changes; if they drop the baseline's recipe, their first recipe becomes the baseline."""
     found = dict(changes)
     wanted = found.get("recipes")
     if isinstance(wanted, list) and "baseline" not in found and table.get("baseline") not in wanted:

@@ -20,7 +20,7 @@ MATRIX_FORMAT = 1
 
 
 class Matrix(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a person declares; what is left out is each recipe's own."""
+    """What the user declares of a matrix; keys that are not given are each recipe's own."""
 
     name: Annotated[str, help_text("what the lab and the report call it")]
     description: Annotated[str, help_text("one sentence for `cerank recipes matrices`")] = ""
@@ -66,7 +66,7 @@ class MatrixRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def matrix_from(values: Mapping[str, object], where: str) -> Matrix:
-    """The matrix in a table, as TOML gives it.
+    """Return the matrix in a table, as TOML gives it.
 
     Raises:
         RecipeError: with all mistakes at once, each with its key path.

@@ -1,4 +1,4 @@
-"""Paths in a recipe's or matrix's file: they mean what lies beside that file, wherever cerank is started.
+"""Resolves the paths in a recipe's or matrix's file relative to that file, wherever cerank is started.
 
 Invariant: a name that is no path is left alone, and nothing is opened.
 """
@@ -14,7 +14,9 @@ _STAGE = ("dataset", "first_stage", "teacher")
 
 
 def resolve_beside(name: str, folder: Path) -> str:
-    """`name` as an absolute path if it is one from `folder`: it starts with `./` or `../`, or something is there.
+    """Return `name` as an absolute path if it is a path relative to `folder`; else return it unchanged.
+
+    It starts with `./` or `../`, or something is there.
 
     What is there counts if the name holds a separator, or an ending such as .run and is a file: a file called `bm25`
     does not stand in for BM25. A part (`[:60%]`) or split (`#test`) at its end stays.
@@ -33,7 +35,10 @@ def resolve_beside(name: str, folder: Path) -> str:
 
 
 def with_absolute_paths(table: Mapping[str, object], folder: Path) -> dict[str, object]:
-    """A recipe's table with the paths in it made absolute; what is of another type is left for the checks to come."""
+    """Return a recipe's table with the paths in it made absolute.
+
+    What is of another type is left for the checks to come.
+    """
 
     def here(value: object) -> object:
         if isinstance(value, list):

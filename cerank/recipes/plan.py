@@ -1,4 +1,4 @@
-"""A plan: the recipe complete, every path resolved, every input hashed. Its fingerprint is the identity of a run."""
+"""A plan: the complete recipe with every path resolved and every input hashed; its fingerprint identifies the run."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     shares: bool = False  # a stage that another run of the lab finished is taken over; part of a matrix
 
     def measures_on(self, test: str) -> tuple[str, ...]:
-        """What is measured on a test dataset."""
+        """Return the measures of a test dataset."""
         return self.measures.get(test, self.recipe.evaluate.measures)
 
     @property
@@ -73,7 +73,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         return sha256_json(parts)
 
     def input(self, role: str, name: str) -> Input:
-        """The pinned input of that role and name.
+        """Return the hashed input of that role and name.
 
         Raises:
             KeyError: the plan has none; a fault of the program, not of a person.
@@ -85,7 +85,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def without_defaults(value: object) -> object:
-    """`value` without the fields of structs that hold their defaults, so that a release's new fields change nothing."""
+    """Return `value` without fields that hold their defaults, so that new fields of a release change no hash."""
     if isinstance(value, msgspec.Struct):
         given = {field.name: (getattr(value, field.name), _default(field)) for field in fields_of(type(value))}
         return {name: without_defaults(item) for name, (item, default) in given.items() if item != default}

@@ -18,12 +18,12 @@ _ESCAPES = {char: f"\\{letter}" for letter, char in _NAMED.items()}
 
 
 def render(recipe: Recipe, full: bool = False) -> str:
-    """`recipe` as TOML; `full` writes the defaults too, and beside each key what it means."""
+    """Return `recipe` as TOML; `full` writes the defaults too, and beside each key what it means."""
     return "\n".join(_table(recipe, "", full)).strip("\n") + "\n"
 
 
 def template(name: str) -> str:
-    """The start of a person's own recipe called `name`, for `cerank recipes new`; it loads as it stands."""
+    """Return the start of the user's own recipe called `name`, for `cerank recipes new`; it loads as it is."""
     return f"""\
 # Everything that is not said here is taken from the recipe this one extends.
 # `cerank recipes show contrastive-then-distill --full` lists every key with its meaning and default;
@@ -77,7 +77,7 @@ def _key(name: str) -> str:
 
 
 def _table(values: msgspec.Struct, path: str, full: bool) -> Iterator[str]:
-    """The lines of one table: its own keys first, as TOML asks, then the tables in it."""
+    """Yield the lines of one table: its own keys first, as TOML asks, then the tables in it."""
     hints = hints_of(type(values))
     tables: list[tuple[str, msgspec.Struct, str]] = []
     keys: list[str] = []
@@ -103,12 +103,12 @@ def _table(values: msgspec.Struct, path: str, full: bool) -> Iterator[str]:
 
 
 def _default(field: msgspec.structs.FieldInfo) -> object:
-    """What a field holds where nothing was said; a table's default is made anew each time."""
+    """Return the default of a field; a table's default is created anew each time."""
     has_factory = field.default_factory is not msgspec.NODEFAULT
     return field.default_factory() if has_factory else field.default
 
 
 def _explained(name: str, value: object, text: str) -> str:
-    """A key with its explanation; TOML has no null, so a value that is left out stands behind a `#`."""
+    """Return a key with its explanation; TOML has no null, so an absent value is commented out."""
     line = f"# {name} =" if value is None else f"{name} = {_literal(value)}"
     return f"{line}  # {text}" if text else line

@@ -1,4 +1,4 @@
-"""What a person asks for: a base model, a chain of stages, datasets, a seed. Every default stands here."""
+"""What the user asks for: a base model, a chain of stages, datasets, a seed. Every default is defined here."""
 
 from __future__ import annotations
 
@@ -201,7 +201,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     stages: Annotated[dict[str, Stage], help_text("settings of each stage, by its name")] = {}
 
     def chained(self) -> tuple[tuple[str, Stage], ...]:
-        """The stages that run, in order, with their names."""
+        """Return the stages that run, in order, with their names."""
         return tuple((name, self.stages[name]) for name in self.chain)
 
 
@@ -224,7 +224,7 @@ def _stage_mistakes(name: str, stage: Stage) -> list[str]:
 
 
 def _group_mistakes(at: str, stage: Stage) -> list[str]:
-    """What cannot be drawn together."""
+    """Return the settings of a stage's groups that contradict each other."""
     mistakes = []
     if stage.source == "teacher":
         only = {
@@ -252,7 +252,7 @@ SMALLEST_RATE = 2.0**-30
 
 
 def rate_mistakes(recipe: Recipe) -> list[str]:
-    """Stages whose learning rate cannot move float32 weights, each as `key.path: what is wrong`."""
+    """Return an error for each stage whose learning rate cannot move float32 weights, as `key.path: what`."""
     if "learning_rate" in recipe.force:
         return []
     return [
@@ -302,7 +302,7 @@ def _recipe_mistakes(recipe: Recipe) -> list[str]:
 
 
 def recipe_from(values: Mapping[str, object], where: str) -> Recipe:
-    """The recipe in a merged table (no `extends` left), complete with defaults.
+    """Return the recipe in a merged table (no `extends` left), complete with defaults.
 
     Args:
         values: the table, as TOML gives it.

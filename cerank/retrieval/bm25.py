@@ -55,7 +55,7 @@ class _IndexContents(msgspec.Struct, frozen=True):
 
 
 def stemmed(word: str) -> str:
-    """`word` with an English plural folded: the S stemmer."""
+    """Return `word` without its English plural ending, by the S stemmer."""
     if len(word) < 4 or not word.endswith("s"):
         return word
     if word.endswith("ies") and not word.endswith(("eies", "aies")):
@@ -66,12 +66,12 @@ def stemmed(word: str) -> str:
 
 
 def words(text: str) -> list[str]:
-    """The words of a document or query that BM25 counts, in order."""
+    """Return the words of a document or query that BM25 counts, in order."""
     return [stemmed(word) for word in _WORD.findall(text.lower()) if word not in _STOP_WORDS]
 
 
 def index_key(documents: Documents) -> str:
-    """SHA-256 over the documents and every setting; the name of the index in the cache."""
+    """Return the SHA-256 of the documents and every setting, which names the index in the cache."""
     settings = ("lucene", K1, B, _FORMAT, importlib.metadata.version("bm25s"), documents.fingerprint())
     return sha256_json(settings)
 
@@ -92,7 +92,7 @@ class BM25Index:
         self._starts, self._documents, self._gains = starts, documents, gains
 
     def _scores(self, text: str) -> np.ndarray:
-        """Score of every document, float32, words added in the query's order."""
+        """Return the float32 score of every document; words are added in the query's order."""
         import numpy as np
 
         scores = np.zeros(len(self._doc_ids), dtype=np.float32)
@@ -115,7 +115,7 @@ class BM25Index:
         return [doc_id for _, doc_id in pairs], strictly_decreasing([-score for score, _ in pairs])
 
     def ranking(self, queries: Mapping[str, str], depth: int) -> Ranking:
-        """Up to `depth` documents for each query that share a word with it; queries without one are absent."""
+        """Return up to `depth` documents that share a word with each query; queries without any are absent."""
         found = {query: self._top(text, depth) for query, text in queries.items()}
         found = {query: top for query, top in found.items() if top[0]}
         return Ranking({q: ids for q, (ids, _) in found.items()}, {q: scores for q, (_, scores) in found.items()})
@@ -128,7 +128,7 @@ class _WordNumbers(Sequence["array[int]"]):
         self._all, self._starts = array("I"), array("Q", [0])
 
     def append(self, numbers: Iterable[int]) -> None:
-        """The words of the next document."""
+        """Add the words of the next document."""
         self._all.extend(numbers)
         self._starts.append(len(self._all))
 
@@ -157,7 +157,7 @@ class _BM25SCorpus(msgspec.Struct, frozen=True):
 
 
 def _numbered(documents: Iterable[tuple[str, str]]) -> tuple[list[str], list[str], _WordNumbers]:
-    """Document ids, vocabulary in order of appearance, and each document's words as numbers in it."""
+    """Return the document ids, the vocabulary in order of appearance, and each document's words as numbers."""
     doc_ids: list[str] = []
     places: dict[str, int] = {}
     numbers = _WordNumbers()
@@ -168,7 +168,7 @@ def _numbered(documents: Iterable[tuple[str, str]]) -> tuple[list[str], list[str
 
 
 def _build(documents: Documents, folder: Path) -> None:
-    """Writes the index of `documents` into the empty `folder`."""
+    """Write the index of `documents` into the empty `folder`."""
     import bm25s
     import numpy as np
 
@@ -187,7 +187,7 @@ def _build(documents: Documents, folder: Path) -> None:
 
 
 def _read(folder: Path) -> BM25Index | None:
-    """The index in `folder`, or None where it is absent or not what was written."""
+    """Return the index in `folder`; None if it is missing or damaged."""
     import numpy as np
 
     try:
@@ -204,7 +204,7 @@ def _read(folder: Path) -> BM25Index | None:
 
 
 def _move_in(fresh: Path, folder: Path, room: Path) -> None:
-    """Gives `fresh` its name, and a damaged index of that name up; another worker's, just moved in, may stay."""
+    """Rename `fresh` to its final name, replacing a damaged index; an index that another worker just built may stay."""
     with contextlib.suppress(FileNotFoundError):
         folder.rename(room / "before")
     with contextlib.suppress(FileExistsError):
@@ -212,7 +212,7 @@ def _move_in(fresh: Path, folder: Path, room: Path) -> None:
 
 
 def cost(documents: Documents, cache: Path) -> str:
-    """What building the index will take, for a large collection that has none in `cache` yet; else ""."""
+    """Return what building the index will take, for a large collection without one in `cache`; else ""."""
     if len(documents) < LARGE or (cache / "bm25" / index_key(documents)).is_dir():
         return ""
     count = len(documents)
@@ -221,7 +221,7 @@ def cost(documents: Documents, cache: Path) -> str:
 
 
 def _check_memory(documents: Documents) -> None:
-    """Says that memory will not do before an hour is spent on finding out."""
+    """Raise an error now if memory will not suffice, instead of after an hour of building."""
     import psutil
 
     needed, there = len(documents) * BYTES_EACH, psutil.virtual_memory().available
@@ -234,7 +234,7 @@ def _check_memory(documents: Documents) -> None:
 
 
 def open_index(documents: Documents, cache: Path) -> BM25Index:
-    """The index of `documents`, from `cache` or built there.
+    """Return the index of `documents`, from `cache` or built there.
 
     Built in a folder of its own and moved to its name when complete, so that a kill leaves no half an index and two
     workers may build at once: what they build is equal.

@@ -33,7 +33,7 @@ def _unknown(dataset: Dataset, first_stage: str) -> CerankError:
 
 
 def is_built_in_bm25(dataset: Dataset, first_stage: str) -> bool:
-    """Whether BM25 is to be computed: a run that the dataset brings under that name goes before it.
+    """Return whether BM25 must be computed; a run of that name that comes with the dataset takes precedence.
 
     Folders with the pooled candidates of a large collection bring bm25.run; BM25 over the pool would be another thing.
     """
@@ -48,7 +48,7 @@ def _run_file(dataset: Dataset, first_stage: str) -> Path:
 
 
 def _open_given_run(dataset: Dataset, first_stage: str) -> RunFile:
-    """A run that the dataset brings, or a file; a large one is ingested."""
+    """Return a run that comes with the dataset, or the run in a file."""
     return (
         dataset.run(first_stage)
         if first_stage in dataset.runs
@@ -57,7 +57,7 @@ def _open_given_run(dataset: Dataset, first_stage: str) -> RunFile:
 
 
 def check_exists(dataset: Dataset, first_stage: str) -> None:
-    """Returns if there is such a first stage for the dataset; reads no run and builds no index.
+    """Check that the dataset has this first stage, without reading a run or building an index.
 
     Raises:
         UsageError, MissingError: as `fingerprint`.
@@ -67,7 +67,9 @@ def check_exists(dataset: Dataset, first_stage: str) -> None:
 
 
 def fingerprint(dataset: Dataset, first_stage: str) -> str:
-    """SHA-256 over what the candidates depend on beside the queries: BM25's settings and documents, or the run's bytes.
+    """Return the SHA-256 of everything that the candidates depend on apart from the queries.
+
+    BM25's settings and documents, or the run's bytes.
 
     Raises:
         UsageError: no such first stage; MissingError: a known one whose run was not placed yet; and all that reading a
@@ -84,7 +86,7 @@ def fingerprint(dataset: Dataset, first_stage: str) -> str:
 def candidates(
     dataset: Dataset, first_stage: str, depth: int, cache: Path, query_ids: Sequence[str] | None = None
 ) -> Ranking:
-    """The first `depth` documents of each query; queries without any are absent.
+    """Return the first `depth` documents of each query; queries without any are absent.
 
     Args:
         dataset: whose queries are ranked.

@@ -1,4 +1,4 @@
-"""Teachers from files: TREC runs, and RankGPT's permutations, which are often not permutations.
+"""Teachers from files: TREC runs and RankGPT's permutations, which are often not permutations.
 
 Invariant: every list that leaves here is a permutation of its query's candidates; what had to be mended is counted.
 """
@@ -26,7 +26,7 @@ _NUMBER = re.compile("[0-9]+")  # ASCII digits only: an answer may hold any othe
 
 
 class Repairs(msgspec.Struct, frozen=True):
-    """What was wrong with permutations; counts of numbers, but for `mended`."""
+    """What was wrong with a teacher's permutations, counted."""
 
     repaired: int = msgspec.field(default=0, name="mended")  # permutations with at least one fault
     missing: int = 0  # candidates that were not named, appended in their first-stage order
@@ -34,7 +34,7 @@ class Repairs(msgspec.Struct, frozen=True):
     out_of_range: int = 0  # numbers that name no candidate, dropped
 
     def plus(self, other: Repairs) -> Repairs:
-        """Both counted together."""
+        """Return the sum of both."""
         return Repairs(
             self.repaired + other.repaired,
             self.missing + other.missing,
@@ -75,7 +75,7 @@ class RankedQuery(msgspec.Struct):
 
 
 def repair(text: str, size: int) -> tuple[tuple[int, ...], Repairs]:
-    """The permutation of 0..size-1 that an answer such as "[5] > [18] > [2]" means, and what was mended in it.
+    """Return the permutation of 0..size-1 that an answer such as "[5] > [18] > [2]" means, and what was repaired.
 
     As RankGPT's own reader does (Sun et al. 2023, arXiv 2304.09542): digits only, the first mention counts, numbers out
     of 1..size are dropped, and candidates that were not named follow in their original order.
@@ -149,7 +149,7 @@ def _rows_file(path: Path) -> Path:
 
 
 def read_permutations(path: Path, rows: Path) -> Teacher:
-    """RankGPT's permutations: a JSON array of texts in `path`, aligned with the lines of the JSONL file `rows`.
+    """Return RankGPT's teacher: a JSON array of texts in `path`, one for each line of the JSONL file `rows`.
 
     A document's score is `size - rank + 1`, so the best of 20 has 20.
 
@@ -176,7 +176,7 @@ def read_permutations(path: Path, rows: Path) -> Teacher:
 
 
 def read_teacher(spec: str, dataset: Dataset | None = None) -> Teacher:
-    """The teacher that a recipe names.
+    """Return the teacher that a recipe names.
 
     Args:
         spec: a TREC run file; RankGPT permutations (`NAME.json` beside `NAME.jsonl`); or, with a dataset, the name of a

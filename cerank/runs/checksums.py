@@ -1,4 +1,4 @@
-"""The hashes of a run's whole files, written before the files themselves, and what to do where one does not fit.
+"""The checksums of a run's files, each written before the file itself, and the report on damaged files.
 
 Invariant: a file that the worker wrote whole has a seal, for the seal is on the disk first; a later seal of the same
 file holds. Sealed folders (models, checkpoints, parts of a re-ranking) carry their own list and have none here.
@@ -30,7 +30,7 @@ CHECKSUMMED_FOLDERS = (
 
 
 class FileChecksum(msgspec.Struct, frozen=True):
-    """One file as it was written."""
+    """The checksum of one file as it was written."""
 
     path: str  # relative to the run, with forward slashes
     size: int  # bytes
@@ -45,7 +45,7 @@ class DamageReport(msgspec.Struct, frozen=True):
 
 
 def write(folder: RunFolder, path: Path, data: bytes) -> None:
-    """Seals `data` and makes `path`, a file of the run, hold it.
+    """Record the checksum of `data` and write it to `path`, a file of the run.
 
     Raises:
         RunFailedError: the disk refuses; the file is as it was.
@@ -55,17 +55,17 @@ def write(folder: RunFolder, path: Path, data: bytes) -> None:
 
 
 def save(folder: RunFolder, path: Path, record: msgspec.Struct) -> None:
-    """As `records.save`, sealed."""
+    """Write a record as `json_records.save` does, with its checksum."""
     write(folder, path, json_records.bytes_of(record, str(path)))
 
 
 def record(folder: RunFolder, paths: Iterable[Path]) -> None:
-    """Seals files as they are, or, for one that is to become a link to another's, as the other is."""
+    """Record the checksums of files as they are on disk."""
     _append(folder, [checksum_of(folder, path, path) for path in paths])
 
 
 def checksum_of(folder: RunFolder, path: Path, content: Path) -> FileChecksum:
-    """The seal of `path` with the bytes that `content` holds.
+    """Return the checksum of `path`, whose bytes are or will be those of `content`.
 
     Raises:
         MissingError: it cannot be read.
@@ -74,7 +74,7 @@ def checksum_of(folder: RunFolder, path: Path, content: Path) -> FileChecksum:
 
 
 def link(folder: RunFolder, source: Path, target: Path) -> None:
-    """Seals `source`'s content and makes `target`, a file of the run, a link to it."""
+    """Record the checksum of `source` and make `target`, a file of the run, a link to it."""
     _append(folder, [checksum_of(folder, target, source)])
     disk.link(source, target)
 
@@ -90,7 +90,7 @@ def _relative_name(folder: RunFolder, path: Path) -> str:
 
 
 def load_all(folder: RunFolder) -> dict[str, FileChecksum]:
-    """Path -> its newest seal; empty for a run of a release without them.
+    """Return path -> its newest checksum; empty for a run of a release without them.
 
     Raises:
         DamagedError: the list itself is damaged.
@@ -99,7 +99,7 @@ def load_all(folder: RunFolder) -> dict[str, FileChecksum]:
 
 
 def find_problem(folder: RunFolder, one: FileChecksum) -> str:
-    """What is wrong with a sealed file, by its hash; "" where nothing is."""
+    """Return what is wrong with a file by its SHA-256; "" if nothing is."""
     path = folder.path / one.path
     wrong = _size_problem(path, one)
     if wrong:
@@ -112,7 +112,7 @@ def find_problem(folder: RunFolder, one: FileChecksum) -> str:
 
 
 def _size_problem(path: Path, one: FileChecksum) -> str:
-    """What is wrong with a sealed file, by its size alone."""
+    """Return what is wrong with a file by its size alone; "" if nothing is."""
     try:
         size = path.stat(follow_symlinks=False).st_size
     except OSError:
@@ -123,7 +123,7 @@ def _size_problem(path: Path, one: FileChecksum) -> str:
 
 
 def first_missing(folder: RunFolder) -> str:
-    """The first file of a finished run that is gone or has another size, in a sentence; "" where none is. Cheap."""
+    """Return a sentence about the first file that is gone or has another size; "" if there is none. Cheap."""
     try:
         found = load_all(folder)
     except DamagedError as error:
@@ -133,7 +133,7 @@ def first_missing(folder: RunFolder) -> str:
 
 
 def find_change(folder: RunFolder, path: Path) -> str:
-    """Return what is wrong with a file by its checksum; "" where nothing is, or where it never had one."""
+    """Return what is wrong with a file by its checksum; "" if nothing is, or if it has no checksum."""
     one = load_all(folder).get(_relative_name(folder, path))
     return find_problem(folder, one) if one else ""
 
@@ -142,7 +142,7 @@ def find_change(folder: RunFolder, path: Path) -> str:
 
 
 def damage_of(folder: RunFolder) -> str:
-    """What the last check found wrong, in a sentence; "" where it found nothing, or there was none."""
+    """Return what the last check found wrong, in a sentence; "" if nothing, or if there was no check."""
     try:
         found = json_records.load_if_there(folder.damage, DamageReport)
     except DamagedError as error:
@@ -154,7 +154,7 @@ def damage_of(folder: RunFolder) -> str:
 
 
 def record_damage(folder: RunFolder, problems: Iterable[str], time: str) -> None:
-    """Marks the run as damaged, or takes the mark away where nothing is wrong.
+    """Record what a check found wrong in the run; without problems, remove the record of an earlier check.
 
     Raises:
         RunFailedError: the disk refuses.

@@ -22,13 +22,15 @@ _ATTEMPT_NAME = re.compile(r"([0-9]+)\.json")
 
 
 def plain_name(text: str, limit: int = _CLIP) -> str:
-    """`text` as lower-case ASCII letters, digits, `-` and `_`, never empty; different texts may become the same."""
+    """Return `text` as lower-case ASCII letters, digits, `-` and `_`; different texts may give the same name."""
     kept = re.sub(r"[^a-z0-9_]+", "-", text.lower()).strip("-")
     return kept[:limit].strip("-") or "x"
 
 
 def slug(text: str) -> str:
-    """A file name for any text, the same text itself where it is one already; different texts never share a name.
+    """Return a file name for any text: the text itself if it already is one; different texts never share a name.
+
+    Different texts never share a name.
 
     Lower case, for some file systems do not tell "A" from "a", and without dots, which part two slugs in a name.
     """
@@ -39,7 +41,7 @@ def slug(text: str) -> str:
 
 
 def runs_folder(lab: Path) -> Path:
-    """Where a lab keeps its runs, a folder each."""
+    """Return where a lab keeps its runs, a folder each."""
     return lab / "runs"
 
 
@@ -74,11 +76,11 @@ class QueueFolder(msgspec.Struct, frozen=True):
         return self.path / "log.txt"
 
     def slot(self, key: str) -> Path:
-        """The file whose lock a worker holds as long as it uses a device."""
+        """Return the file whose lock a worker holds as long as it uses a device."""
         return self.path / "slots" / f"{slug(key)}.lock"
 
     def assignment(self, key: str) -> Path:
-        """`queue.DeviceAssignment`: the run that a device was last given to."""
+        """Return `queue.DeviceAssignment`: the run that a device was last given to."""
         return self.path / "slots" / f"{slug(key)}.json"
 
 
@@ -117,11 +119,11 @@ class RunFolder(msgspec.Struct, frozen=True):
         return self.path / "attempts"
 
     def attempt(self, number: int) -> Path:
-        """`records.Attempt` of the attempt, from 1."""
+        """Return `records.Attempt` of the attempt, from 1."""
         return self.attempts / f"{number}.json"
 
     def attempt_numbers(self) -> list[int]:
-        """The attempts that were started, ascending."""
+        """Return the attempts that were started, ascending."""
         names = [path.name for path in self.attempts.iterdir()] if self.attempts.is_dir() else []
         return sorted(int(found[1]) for entry in names if (found := _ATTEMPT_NAME.fullmatch(entry)))
 
@@ -201,61 +203,61 @@ class RunFolder(msgspec.Struct, frozen=True):
         return self.path / "failure.json"
 
     def stage(self, index: int, name: str) -> Path:
-        """The folder of a stage."""
+        """Return the folder of a stage."""
         return self.path / "stages" / f"{index + 1}-{plain_name(name)}"
 
     def checkpoints(self, index: int, name: str) -> Path:
-        """The folder of a stage's checkpoints."""
+        """Return the folder of a stage's checkpoints."""
         return self.stage(index, name) / "checkpoints"
 
     def checkpoint(self, index: int, name: str, step: int) -> Path:
-        """The sealed folder of the checkpoint after `step` steps."""
+        """Return the sealed folder of the checkpoint after `step` steps."""
         return self.checkpoints(index, name) / f"step-{step:06d}"
 
     def checkpoint_steps(self, index: int, name: str) -> list[int]:
-        """The steps of the checkpoints that are there, ascending; those set aside are left out."""
+        """Return the steps of the checkpoints that are there, ascending; those set aside are left out."""
         folder = self.checkpoints(index, name)
         names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
         return sorted(int(found[1]) for entry in names if (found := _STEP_NAME.fullmatch(entry)))
 
     def final(self, index: int, name: str) -> Path:
-        """The sealed folder of the model that a stage hands on."""
+        """Return the sealed folder of the model that a stage hands on."""
         return self.stage(index, name) / "final"
 
     def reused_stage(self, index: int, name: str) -> Path:
-        """`records.ReusedStage`: from which run a stage was taken over; absent where it was trained here."""
+        """Return `records.ReusedStage`: from which run a stage was taken over; absent where it was trained here."""
         return self.stage(index, name) / "adopted.json"
 
     def candidates(self, dataset: str, first_stage: str) -> Path:
-        """The first stage's ranking that is re-ranked."""
+        """Return the first stage's ranking that is re-ranked."""
         return self.path / "candidates" / f"{_dataset_and_first_stage(dataset, first_stage)}.run.gz"
 
     def teacher(self, stage: str) -> Path:
-        """The teacher's ranking for a stage."""
+        """Return the teacher's ranking for a stage."""
         return self.path / "teachers" / f"{slug(stage)}.run.gz"
 
     def scores(self, system: str, dataset: str, first_stage: str) -> Path:
-        """The folder of the sealed parts of a re-ranking that is under way."""
+        """Return the folder of the sealed parts of a re-ranking that is under way."""
         return self.path / "scores" / slug(system) / _dataset_and_first_stage(dataset, first_stage)
 
     def scores_part(self, system: str, dataset: str, first_stage: str, number: int) -> Path:
-        """The sealed folder of one part, from 0."""
+        """Return the sealed folder of one part, from 0."""
         return self.scores(system, dataset, first_stage) / f"part-{number:06d}"
 
     def ranking(self, system: str, dataset: str, first_stage: str) -> Path:
-        """The TREC run of a re-ranking."""
+        """Return the TREC run of a re-ranking."""
         return self.path / "rankings" / slug(system) / f"{_dataset_and_first_stage(dataset, first_stage)}.run.gz"
 
     def ranking_facts(self, system: str, dataset: str, first_stage: str) -> Path:
-        """`stage_summary.RankingFacts` of `ranking`."""
+        """Return `stage_summary.RankingFacts` of `ranking`."""
         return self.path / "rankings" / slug(system) / f"{_dataset_and_first_stage(dataset, first_stage)}.facts.json"
 
     def measures(self, system: str, dataset: str, first_stage: str) -> Path:
-        """The per-query measures of `ranking`."""
+        """Return the per-query measures of `ranking`."""
         return self.path / "measures" / slug(system) / f"{_dataset_and_first_stage(dataset, first_stage)}.jsonl"
 
     def qrels(self, dataset: str) -> Path:
-        """The relevance judgements that were measured against."""
+        """Return the relevance judgements that were measured against."""
         return self.path / "qrels" / f"{slug(dataset)}.qrels.gz"
 
 

@@ -1,4 +1,4 @@
-"""The queue of a lab: which runs start next, in what order, and which run each device was given to.
+"""The queue of a lab: which runs start next, in what order, and which run each device was assigned to.
 
 Invariant: each change is made under one lock and lands whole. An entry is a wish, never a state: it is spent once its
 run was started after it was queued, whoever started it, so that no entry starts a run twice.
@@ -48,7 +48,7 @@ class DeviceAssignment(msgspec.Struct, frozen=True):
 
 
 def entries(lab: Path) -> tuple[QueueEntry, ...]:
-    """The entries in order, spent ones included.
+    """Return the entries in order, including consumed ones.
 
     Raises:
         DamagedError: the file is unreadable.
@@ -63,7 +63,7 @@ def entries(lab: Path) -> tuple[QueueEntry, ...]:
 
 
 def entries_or_none(lab: Path) -> tuple[QueueEntry, ...]:
-    """The entries in order; none where they cannot be read, which those who change the queue are told."""
+    """Return the entries in order; none if the file is unreadable, which those who change the queue report."""
     try:
         return entries(lab)
     except DamagedError:
@@ -71,12 +71,12 @@ def entries_or_none(lab: Path) -> tuple[QueueEntry, ...]:
 
 
 def starts_in(events: Sequence[Event]) -> int:
-    """How often a run was started, as its events tell."""
+    """Count how often a run was started, according to its events."""
     return sum(event.kind == "started" for event in events)
 
 
 def is_consumed(entry: QueueEntry, events: Sequence[Event]) -> bool:
-    """Whether the run was started since it was queued."""
+    """Return whether the run was started after it was queued."""
     return starts_in(events) > entry.starts
 
 
@@ -89,7 +89,7 @@ def _starts(folder: RunFolder) -> int:
 
 @contextlib.contextmanager
 def locked(lab: Path) -> Iterator[None]:
-    """Within it nobody else changes the queue; what is read and written there belongs together.
+    """Hold the queue's lock: what is read and written during the `with` block belongs together.
 
     Raises:
         HeldError: another process has been changing it for 10 seconds.
@@ -162,7 +162,7 @@ def remove(lab: Path, runs: Sequence[str]) -> None:
 
 
 def replace_entries(lab: Path, kept: Sequence[QueueEntry]) -> None:
-    """Make `kept` the queue; only within `changing`, and of what was read there."""
+    """Replace the queue's entries; call it only within `locked`, with entries that were read there."""
     if tuple(kept) != entries(lab):
         _save(lab, kept)
 
@@ -171,7 +171,7 @@ def replace_entries(lab: Path, kept: Sequence[QueueEntry]) -> None:
 
 
 def take_device(lab: Path, key: str, run: str) -> Lease | None:
-    """The lock of the device's slot, with the run noted beside it; None where a live worker holds it.
+    """Take the lock of a device for a run, and record the run beside it; None if a live worker holds it.
 
     The lock is meant to be inherited by the worker: then it ends with the worker, whatever becomes of its launcher.
     """
@@ -190,7 +190,7 @@ def take_device(lab: Path, key: str, run: str) -> Lease | None:
 
 
 def run_on_device(lab: Path, key: str) -> str:
-    """The name of the run whose worker holds the device's slot; "" where it is free."""
+    """Return the name of the run whose worker holds the device's lock; "" if it is free."""
     files = QueueFolder(lab)
     if not lease.is_held(files.slot(key)):
         return ""

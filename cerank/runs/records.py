@@ -22,7 +22,7 @@ class StoredPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @classmethod
     def of(cls, plan: Plan) -> StoredPlan:
-        """The plan as plan.json holds it."""
+        """Return the plan as plan.json holds it."""
         data = encode_record(plan, decoder_of(Plan), "plan.json")
         return cls(plan.fingerprint, hashlib.sha256(data).hexdigest(), msgspec.Raw(data))
 

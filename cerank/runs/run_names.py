@@ -1,4 +1,4 @@
-"""Short names of runs, two words that a person can say and type, such as brisk-otter.
+"""Short names of runs, two words that are easy to say and type, such as brisk-otter.
 
 Invariant: a run's name follows from its id alone unless another run of the lab has that name already; it is kept in the
 run's directory when the run is created and never changes. It is no part of the plan.
@@ -43,7 +43,7 @@ _cached_names: dict[Path, str] = {}  # names read from run directories; they nev
 
 
 class ShortName(msgspec.Struct, frozen=True, kw_only=True):
-    """What a run's directory keeps of its short name."""
+    """The record of a run's short name in its folder."""
 
     name: str
 
@@ -61,7 +61,7 @@ def name_candidates(run_id: str) -> Iterator[str]:
 
 
 def choose(run_id: str, taken: Collection[str]) -> str:
-    """Return the name of a run where those in `taken` belong to others."""
+    """Return the name of a run, given the names that other runs have."""
     return next(name for name in name_candidates(run_id) if name not in taken)
 
 
@@ -98,7 +98,7 @@ def of_runs(folders: Sequence[RunFolder]) -> dict[str, str]:
 
 
 def _read(folder: RunFolder) -> str:
-    """The name that the directory keeps; "" where it keeps none that is readable."""
+    """Return the name recorded in the folder; "" if there is none that is readable."""
     if folder.path not in _cached_names:
         try:
             found = json_records.load_if_there(folder.short_name, ShortName)

@@ -1,4 +1,4 @@
-"""Runs of a lab: made whole or not at all, found by name, and their state computed from their files alone.
+"""Runs of a lab: created completely or not at all, found by name, their state computed from their files alone.
 
 Invariant: nothing here keeps a state of its own, and no broken run hides the others.
 """
@@ -35,7 +35,7 @@ _MOST_NAMED = 8  # runs that a hint names
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
-    """How a run stands, as its files tell.
+    """The state of a run, computed from its files.
 
     waiting: never started. queued: it starts, or goes on, when its turn comes. lost: started, and its worker is gone
     without a word. damaged: its files cannot be believed; `damage` says which. paused, lost and failed runs can go on.
@@ -59,7 +59,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RunRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A run in a listing; `plan` is None where it is unreadable."""
+    """A run in a listing; `plan` is None if it is unreadable."""
 
     folder: RunFolder
     plan: Plan | None
@@ -80,7 +80,7 @@ def _name(plan: Plan, now: datetime, salt: int) -> str:
 
 
 def check_no_token(text: str, what: str, hint: str = "take it out, and revoke it") -> None:
-    """Returns if `text`, which is `what`, may be kept in a run and shown.
+    """Check that `text` holds no access token before it is stored in a run and shown.
 
     Raises:
         UsageError: it holds an access token.
@@ -90,7 +90,7 @@ def check_no_token(text: str, what: str, hint: str = "take it out, and revoke it
 
 
 def create(lab: Path, plan: Plan, recipe_toml: bytes, now: datetime) -> RunFolder:
-    """A new run that waits for a worker. It appears in the lab whole, or not at all.
+    """Create a run that waits for a worker. It appears in the lab completely, or not at all.
 
     Raises:
         RunFailedError: the disk is full, or (`disk.NotWritableError`) the lab may not be written to.
@@ -114,7 +114,7 @@ def create(lab: Path, plan: Plan, recipe_toml: bytes, now: datetime) -> RunFolde
 
 
 def load_plan(folder: RunFolder) -> Plan:
-    """The run's plan.
+    """Return the run's plan.
 
     Raises:
         DamagedError: plan.json is absent, unreadable, or was changed since it was made.
@@ -139,7 +139,7 @@ def load_plan(folder: RunFolder) -> Plan:
 
 
 def folders(lab: Path) -> list[RunFolder]:
-    """The run directories of a lab by name, so the oldest first; links and hidden folders are not runs."""
+    """Return the run folders of a lab by name, so the oldest first; links and hidden folders are no runs."""
     where = runs_folder(lab)
     try:
         with os.scandir(where) as entries:  # tells folders from links without a stat for each
@@ -152,7 +152,7 @@ def folders(lab: Path) -> list[RunFolder]:
 
 
 def list_runs(lab: Path, now: datetime) -> list[RunRow]:
-    """A row for each run, the oldest first; a broken one has state "damaged" and says why."""
+    """Return a row for each run, the oldest first; a damaged run has the state "damaged" and a reason."""
     waiting = {entry.run: entry for entry in queue.entries_or_none(lab)}
     named = short_names(lab)
     return [
@@ -176,7 +176,7 @@ def short_name(folder: RunFolder) -> str:
 
 
 def check_undamaged(folder: RunFolder, path: Path) -> None:
-    """Returns if the file is what was sealed, or never was sealed.
+    """Check that the file matches its checksum, if it has one.
 
     Raises:
         DamagedError: it is not; `where` is the file.
@@ -192,7 +192,7 @@ def title(folder: RunFolder) -> str:
 
 
 def row(folder: RunFolder, now: datetime) -> RunRow:
-    """The run with its plan and status; never an error."""
+    """Return the run with its plan and status; never raises an error."""
     waiting = [entry for entry in queue.entries_or_none(folder.lab) if entry.run == folder.name]
     return _row(folder, now, waiting[0] if waiting else None)
 
@@ -207,7 +207,9 @@ def _row(folder: RunFolder, now: datetime, entry: QueueEntry | None) -> RunRow:
 
 
 def status(folder: RunFolder, now: datetime) -> Status:
-    """How the run stands. It reads files and asks for the lock; `now` gives only ages, never the state on this host.
+    """Return the state of a run from its files and its lock; `now` decides ages only, never the state on this host.
+
+    `now` gives only ages, never the state on this host.
 
     It looks into plan, events and outcome, at the sizes of what a finished run sealed, and at the mark that a check
     left. The bytes of readings, models and rankings are judged by those who read them, and by `cerank verify`.
@@ -267,7 +269,10 @@ def _seconds_since_heartbeat(folder: RunFolder, now: datetime) -> float:
 
 
 def _is_alive_elsewhere(folder: RunFolder, events: list[Event], quiet: float) -> bool:
-    """Whether another machine's worker seems alive: some network file systems do not carry its lock to this host."""
+    """Return whether a worker on another machine seems alive; some network file systems do not share locks.
+
+    Some network file systems do not carry its lock to this host.
+    """
     holder = lease.owner(folder.lease)
     if holder is None or holder.host == socket.gethostname() or not folder.progress.exists():
         return False
@@ -306,7 +311,7 @@ def find(lab: Path, text: str) -> RunFolder:
 
 
 def _title(short: str, label: str) -> str:
-    """A run in words: its short name, and its label where it has one."""
+    """Return a run in words: its short name, and its label where it has one."""
     return f"{short} ({label})" if label else short
 
 
@@ -318,7 +323,7 @@ def _label(folder: RunFolder) -> str:
 
 
 def label_of(folder: RunFolder, plan: Plan) -> str:
-    """A person's word for the run: the one noted later, else the one it was started with; "" without either."""
+    """Return the user's label of the run: the one set later, else the one given at the start; "" without either."""
     try:
         return user_labels.load(folder).label or plan.label
     except DamagedError:
@@ -329,7 +334,7 @@ def label_of(folder: RunFolder, plan: Plan) -> str:
 
 
 def remove(folder: RunFolder) -> None:
-    """Remove the run with all it holds. It leaves the listing at once, and nobody can start it meanwhile.
+    """Remove the run with everything in it. It leaves the listing at once, and nobody can start it meanwhile.
 
     What an earlier removal left behind, killed half-way, goes too. It works on a full disk.
 
@@ -346,7 +351,7 @@ def remove(folder: RunFolder) -> None:
 
 
 def request_stop(folder: RunFolder) -> bool:
-    """Ask the run's worker to stop at the next step; whether it was also woken by a signal.
+    """Ask the run's worker to stop at the next step; return whether a signal woke it, too.
 
     The file reaches a worker on any host; the signal goes only to the very process that holds the lease on this one.
 
@@ -367,10 +372,10 @@ def request_stop(folder: RunFolder) -> bool:
 
 
 def clear_stop(folder: RunFolder) -> None:
-    """Take back a request to stop; a worker does so when it starts."""
+    """Withdraw a request to stop; a worker does so when it starts."""
     disk.remove(folder.stop)
 
 
 def clear_failure(folder: RunFolder) -> None:
-    """Forget the failure before going on; a worker does so when it starts, under the lease."""
+    """Delete the failure before resuming; a worker does so when it starts, under the lease."""
     disk.remove(folder.failure)

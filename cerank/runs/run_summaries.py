@@ -1,4 +1,4 @@
-"""Looks at many runs that cost little: what changed, the newest validation, the final means.
+"""Cheap summaries of many runs: what changed, the newest validation, the final means.
 
 Invariant: nothing here reads a whole journal; a file that cannot be read counts as one that is not there.
 """
@@ -25,7 +25,7 @@ _VALIDATION_TAG = b'"type":"validation"'
 
 
 def change_times(lab: Path) -> dict[str, int]:
-    """Run -> the time in ns when an entry of its directory was last made, renamed or removed; sorted by name.
+    """Return run -> the time in ns at which an entry of its folder last changed; sorted by name.
 
     Whatever a worker writes whole (its beat, every 2 seconds, and the outcome) moves the mark of a run.
     """
@@ -41,7 +41,7 @@ def change_times(lab: Path) -> dict[str, int]:
 
 
 class LatestValidation:
-    """The newest validation of a run; each look searches only what was added."""
+    """The newest validation of a run; each refresh reads only what was added."""
 
     def __init__(self, folder: RunFolder) -> None:
         self._path = folder.readings
@@ -49,7 +49,7 @@ class LatestValidation:
         self._found: Validation | None = None
 
     def refresh(self) -> Validation | None:
-        """The newest row, or None where there is none yet."""
+        """Return the newest validation, or None before the first one."""
         try:
             with open_file(self._path) as file:
                 size = file.seek(0, os.SEEK_END)
@@ -71,7 +71,7 @@ class LatestValidation:
 
 
 def _last_validation(data: bytes) -> Validation | None:
-    """The last whole validation row in a piece of a journal."""
+    """Return the last complete validation row in a piece of a journal."""
     end = data.rfind(b"\n") + 1
     while (place := data.rfind(_VALIDATION_TAG, 0, end)) >= 0:
         start = data.rfind(b"\n", 0, place) + 1
@@ -86,7 +86,7 @@ def _last_validation(data: bytes) -> Validation | None:
 
 
 def final_means(folder: RunFolder, plan: Plan) -> dict[str, float]:
-    """Measure -> mean over queries of the last stage on the first test dataset and first stage; empty before that."""
+    """Return measure -> mean of the last stage on the first test dataset and first stage; empty before that."""
     data = plan.recipe.data
     if not (plan.recipe.chain and data.test and data.first_stages):
         return {}
@@ -101,7 +101,7 @@ def final_means(folder: RunFolder, plan: Plan) -> dict[str, float]:
 
 
 class LogTail:
-    """Follows a text file from its last megabyte on; bytes that are no UTF-8 come as marks."""
+    """Follows a text file from its last megabyte on; bytes that are not UTF-8 become replacement characters."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -109,7 +109,7 @@ class LogTail:
         self._rest = b""
 
     def new(self) -> list[str]:
-        """The lines finished since the last call; an unfinished one of a megabyte counts as finished."""
+        """Return the lines completed since the last call; an incomplete line of a megabyte counts as complete."""
         try:
             with open_file(self._path) as file:
                 size = file.seek(0, os.SEEK_END)
@@ -128,7 +128,7 @@ class LogTail:
 
 
 def load_measures(folder: RunFolder, system: str, dataset: str, first_stage: str) -> dict[str, dict[str, float]]:
-    """Query -> measure -> value of a ranking; empty where it was not measured yet."""
+    """Return query -> measure -> value of a ranking; empty if it was not measured yet."""
     path = folder.measures(system, dataset, first_stage)
     try:
         run_store.check_undamaged(folder, path)

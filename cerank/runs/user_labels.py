@@ -1,4 +1,4 @@
-"""What a person notes about a run: a label and tags, in a small file beside the plan.
+"""What the user adds to a run afterwards: a label and tags, in a small file beside the plan.
 
 Invariant: the plan is never edited; a note decides no number, and a broken one hides no run.
 """
@@ -12,14 +12,14 @@ from cerank.runs.layout import RunFolder
 
 
 class UserLabels(msgspec.Struct, frozen=True, kw_only=True):
-    """A person's words for a run; text, never a path."""
+    """The user's label and tags for a run."""
 
     label: str = ""  # in place of the plan's; "" leaves that one standing
     tags: tuple[str, ...] = ()
 
 
 def load(folder: RunFolder) -> UserLabels:
-    """The notes on a run; empty where there are none.
+    """Return the labels of a run; empty if there are none.
 
     Raises:
         DamagedError: the file is unreadable.
@@ -28,7 +28,7 @@ def load(folder: RunFolder) -> UserLabels:
 
 
 def save(folder: RunFolder, notes: UserLabels) -> None:
-    """Replaces the notes on a run, atomically; a worker may be at it.
+    """Replace the labels of a run atomically, even while a worker carries it out.
 
     Raises:
         RunFailedError: the disk refuses.

@@ -1,4 +1,4 @@
-"""Starts a worker on this machine as a process of its own session: it outlives the terminal that asked for it."""
+"""Starts a worker on this machine as a process in its own session, so that it outlives the terminal."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ WORKER = (sys.executable, "-P", "-m", "cerank.worker")
 
 
 def environment(plan: Plan, given: Mapping[str, str]) -> dict[str, str]:
-    """What a worker sees of the environment: what is `passed`, and what pins its numbers.
+    """Return the environment of a worker: selected variables, and those that make its numbers reproducible.
 
     The worker never asks the network: what it reads was found and hashed when the plan was made.
     """
@@ -30,7 +30,7 @@ def environment(plan: Plan, given: Mapping[str, str]) -> dict[str, str]:
 
 
 def device_key(plan: Plan, given: Mapping[str, str]) -> str:
-    """The key of the device that a worker with this environment would use; asks the driver only for a GPU's."""
+    """Return the key of the device that a worker with this environment would use; asks the driver only for GPUs."""
     if not plan.device.startswith("cuda"):
         return plan.device
     asked = "cuda:0" if plan.device == "cuda" else plan.device
@@ -39,7 +39,9 @@ def device_key(plan: Plan, given: Mapping[str, str]) -> str:
 
 
 def _key_from_environment(asked: str, allowed: str) -> str:
-    """The key of a GPU that no driver tells of, or of a part of one (MIG): what CUDA_VISIBLE_DEVICES calls "cuda:N".
+    """Return the key of a GPU that the driver does not list, from CUDA_VISIBLE_DEVICES.
+
+    What CUDA_VISIBLE_DEVICES calls "cuda:N".
 
     Two runs that are each shown one GPU both call it "cuda:0".
     """
@@ -57,7 +59,7 @@ def start(
     inherited: Sequence[int] = (),
     key: str = "",
 ) -> Process:
-    """Starts a worker on the run and returns at once; its output goes to the run's log.
+    """Start a worker on the run and return at once; its output goes to the run's log.
 
     Whoever started it may end: the worker is in a session of its own, so that closing the terminal does not reach it.
 

@@ -1,4 +1,4 @@
-"""How a lab's queue stands: whether something serves it, how many wait, and which run is on which device.
+"""The state of a lab's queue: whether a scheduler runs, how many runs wait, and which run uses which device.
 
 Invariant: all of it is read from locks and files, so that every process sees the same.
 """
@@ -22,7 +22,7 @@ from cerank.runs.layout import QueueFolder, RunFolder, runs_folder
 
 
 class DeviceState(msgspec.Struct, frozen=True):
-    """A device with room for one run."""
+    """A device that can carry one run at a time."""
 
     device: str  # "cpu", "cuda:0"
     run: str = ""  # name of the run whose worker uses it; "" where it is free
@@ -46,7 +46,7 @@ class QueueState(msgspec.Struct, frozen=True):
 
 
 def state_of(lab: Path, devices: Sequence[Device], now: datetime) -> QueueState:
-    """How the queue of `lab` stands; never an error for what stands in its files."""
+    """Return the state of the queue of `lab`; damaged files never raise an error here."""
     damage = ""
     try:
         waiting = len(queued(lab, now))
@@ -58,7 +58,7 @@ def state_of(lab: Path, devices: Sequence[Device], now: datetime) -> QueueState:
 
 
 def queued(lab: Path, now: datetime) -> list[RunFolder]:
-    """The queued runs in order; entries that are spent, or whose run is gone, are left out.
+    """Return the queued runs in order, without consumed entries and removed runs.
 
     Raises:
         DamagedError: the queue cannot be read.
@@ -69,7 +69,7 @@ def queued(lab: Path, now: datetime) -> list[RunFolder]:
 
 
 def on_devices(lab: Path, devices: Sequence[Device]) -> list[str]:
-    """For each device the run that uses it, "" where none does, in the order of `devices`.
+    """Return the run that uses each device, "" if none does, in the order of `devices`.
 
     A run from the queue holds its slot's lock; one of another lab the machine's, and is "RUN in LAB" here. One that was
     started otherwise holds only its own lease, so its plan
@@ -93,7 +93,7 @@ def on_devices(lab: Path, devices: Sequence[Device]) -> list[str]:
 
 
 def run_of_other_lab(lab: Path, device: Device) -> str:
-    """Which run of another lab uses the device; "" where none does."""
+    """Return which run of another lab uses the device; "" if none does."""
     other = device_locks.holder(device.key)
     if other is None or other.is_of(lab):
         return ""

@@ -1,4 +1,4 @@
-"""Which queued runs wait for another one to train a stage that they share, rather than train it a second time.
+"""Decides which queued runs wait for another run to train a stage that both share.
 
 Invariant: a run waits only for runs that are under way or stand before it in the queue, so no two wait for each other;
 and only as long as these may still hand the stage on.
@@ -15,7 +15,7 @@ from cerank.runs.layout import RunFolder, runs_folder
 
 
 class StageDependencies:
-    """The stages that runs ahead are going to finish.
+    """The stages that earlier runs are going to finish.
 
     Args:
         lab: the folder of runs.
@@ -29,7 +29,7 @@ class StageDependencies:
             self.add(run)
 
     def can_start(self, run: str) -> bool:
-        """Whether the run need not wait: nobody ahead is going to finish a stage that it lacks.
+        """Return whether no earlier run is going to train a stage that this run could reuse.
 
         A stage's identity holds those before it, so who comes to a later one of its stages comes to the first ones too.
         """
@@ -37,11 +37,14 @@ class StageDependencies:
         return not shares or self._coming.isdisjoint(lacking)
 
     def add(self, run: str) -> None:
-        """The run stands ahead of those that are asked about from now on."""
+        """Add a run that comes before those asked about from now on."""
         self._coming |= set(self._missing_stages(run)[0])
 
     def _missing_stages(self, run: str) -> tuple[list[str], bool]:
-        """The identities of the stages that the run has not finished, in order; and whether it takes stages over."""
+        """Return the keys of the stages that the run has not finished, and whether it may reuse stages.
+
+        And whether it takes stages over.
+        """
         from cerank.planning.stage_keys import (
             stage_keys,  # the front starts supervisors too, and needs no data room for that
         )

@@ -45,7 +45,7 @@ class WorkerProcess(msgspec.Struct, frozen=True):
 
 
 class Supervisor:
-    """Serves one lab's queue.
+    """The scheduler of one lab's queue.
 
     Args:
         lab: the folder.
@@ -63,13 +63,13 @@ class Supervisor:
         self._look_at = 0.0
 
     def serve(self, own: Lease) -> None:
-        """Returns once nothing is left that could be started or waited for; `own` is released in the same moment."""
+        """Start runs until none is left to start or to wait for; `own` is released in the same moment."""
         while not self._finish_if_idle(own):
             self.step()
             time.sleep(POLL_SECONDS)
 
     def _finish_if_idle(self, own: Lease) -> bool:
-        """Whether all is done. Looked at under the queue's lock: who adds an entry then finds nobody serving."""
+        """Release the lease if nothing is left to do; under the queue's lock, so that no new entry is overlooked."""
         if self.children or self._startable():
             return False
         with queue.locked(self.lab):
@@ -79,12 +79,12 @@ class Supervisor:
             return True
 
     def _startable(self) -> list[QueueEntry]:
-        """The entries that a device here could take, now or later."""
+        """Return the entries that a device here could carry out, now or later."""
         found = [(entry, self._requested_device(entry)) for entry in queue.entries(self.lab)]
         return [entry for entry, asked in found if not asked or self._fits_somewhere(entry)]
 
     def step(self) -> None:
-        """Sees which workers ended, drops the entries that are spent, and starts what fits on a free device.
+        """Collect workers that ended, drop consumed entries, and start what fits on a free device.
 
         Where no worker of ours ended and nobody changed the queue, it looks at the runs only every 2 seconds: one that
         was started otherwise may have left its device.
@@ -101,7 +101,7 @@ class Supervisor:
         self._look_at = time.monotonic() + (0.0 if has_started else REFRESH_SECONDS)
 
     def _version(self) -> tuple[int, int]:
-        """What differs whenever the queue's file does; each change makes a new file."""
+        """Return a value that changes whenever the queue's file does; each change makes a new file."""
         try:
             found = QueueFolder(self.lab).entries.stat()
         except FileNotFoundError:
@@ -109,7 +109,7 @@ class Supervisor:
         return (found.st_ino, found.st_mtime_ns)
 
     def _reap_workers(self) -> list[QueueEntry]:
-        """The entries whose workers, started here, have ended."""
+        """Return the entries whose workers, started here, have ended."""
         over = [child for child in self.children if child.process.poll() is not None]
         for child in over:
             log_line(f"{child.entry.run} on {child.device.name} ended with {child.process.returncode}")
@@ -126,7 +126,7 @@ class Supervisor:
         return RunFolder(runs_folder(self.lab) / entry.run)
 
     def _requested_device(self, entry: QueueEntry) -> str:
-        """The device of the entry's plan, which never changes; "" where the plan cannot be read."""
+        """Return the device of the entry's plan, which never changes; "" if the plan is unreadable."""
         if entry.run not in self._devices_asked:
             try:
                 self._devices_asked[entry.run] = run_store.load_plan(self._folder(entry)).device
@@ -135,7 +135,7 @@ class Supervisor:
         return self._devices_asked[entry.run]
 
     def _start_from(self, entries: Sequence[QueueEntry]) -> bool:
-        """Starts, in order, each entry for which a device is free; whether there was one."""
+        """Start each entry, in order, for which a device is free; return whether any was started."""
         in_use = queue_status.on_devices(self.lab, self.devices)
         under_way = {*in_use, *(child.entry.run for child in self.children)}
         waiting = [entry for entry in entries if entry.run not in under_way]
@@ -156,7 +156,7 @@ class Supervisor:
         return len(free) < count
 
     def _log_other_labs(self, waiting: Sequence[QueueEntry]) -> None:
-        """A line, once, for each device that a run of another lab keeps from those that wait."""
+        """Log once for each device that a run of another lab blocks it."""
         for device in self.devices:
             other = queue_status.run_of_other_lab(self.lab, device) if waiting else ""
             text = f"waiting for {device.name}, which {other} uses"
@@ -169,7 +169,7 @@ class Supervisor:
         return any(devices.fits(asked, device) for device in self.devices)
 
     def _start(self, entry: QueueEntry, free: Sequence[Device]) -> Device | None:
-        """Starts the entry's run on the first device that fits; the device, or None where it has to wait.
+        """Start the entry's run on the first free device that fits; return the device, or None if it must wait.
 
         Raises:
             RunFailedError: the disk or the system refuses. The entry stays, and the queue stops: the next would meet
@@ -190,7 +190,7 @@ class Supervisor:
         return None
 
     def _start_on(self, entry: QueueEntry, plan: Plan, device: Device, slot: Lease) -> bool:
-        """Starts the entry's run with the locks of slot and device, which from then on are the worker's alone.
+        """Start the entry's run, handing the locks of queue and device over to the worker.
 
         False where a run of another lab has the device.
         """
@@ -224,19 +224,19 @@ class Supervisor:
 
 
 def log_line(text: str) -> None:
-    """A line for the queue's log, where the launcher points the supervisor's output."""
+    """Write a line to standard output, which the launcher redirects to the queue's log."""
     print(f"{json_records.timestamp(datetime.now(UTC))} {text}", flush=True)  # noqa: T201 - its stdout is its log
 
 
 def is_running(lab: Path) -> bool:
-    """Whether a supervisor serves the lab."""
+    """Return whether a scheduler is running for the lab."""
     return lease.is_held(QueueFolder(lab).lease)
 
 
 def start(
     lab: Path, worker: Sequence[str] = local_launcher.WORKER, slots_given: Sequence[Device] = ()
 ) -> local_launcher.Process | None:
-    """Starts a supervisor in a session of its own, unless one is there; it holds its lease before this returns.
+    """Start a scheduler in its own session unless one is running; it holds its lease before this returns.
 
     Args:
         lab: the folder.
@@ -279,7 +279,7 @@ def start(
 
 
 def main() -> int:
-    """Serves the queue of the lab that the arguments name."""
+    """Run the scheduler for the lab that the arguments name."""
     parser = argparse.ArgumentParser(prog="python -m cerank.scheduler.supervisor")
     parser.add_argument("lab", type=Path)
     parser.add_argument("--lease", type=int, help="descriptor of the lease, taken by the process that starts this one")

@@ -1,4 +1,4 @@
-"""Rows of a ranking that come from a program and not from a file, such as ir_datasets' scoreddocs, made into a map.
+"""Turns rows that a program generates, such as ir_datasets' scoreddocs, into a memory-mapped ranking.
 
 Invariant: the ranking is the one that `text_io.run_of` makes of the same rows.
 """
@@ -23,7 +23,7 @@ _PIECE = 100_000  # rows written at once
 def ranking_of_rows(
     rows: Iterable[tuple[str, str, float]], tag: str, where: str, *, identity: str, cache: Path
 ) -> MappedRanking:
-    """The ranking of (query, document, score) rows, from `cache` or made there by way of a TREC run.
+    """Return the ranking of (query, document, score) rows; it is built once and kept in `cache`.
 
     Args:
         rows: are not begun where the ranking stands.
@@ -60,7 +60,7 @@ def _open_known(pointer: Path, room: Path) -> MappedRanking | None:
 
 
 def _write(rows: Iterable[tuple[str, str, float]], tag: str, where: str, run: Path) -> None:
-    """Writes the rows as a TREC run; what an earlier attempt left is overwritten."""
+    """Write the rows as a TREC run, replacing what an earlier attempt left."""
     disk.remove(run)
     file = disk.open_append(run)
     checked = (_line(row, tag, where) for row in rows)

@@ -1,4 +1,4 @@
-"""A TREC run of any size made into a `MappedRanking`, once, in bounded memory.
+"""Turns a TREC run of any size into a `MappedRanking`, once, in bounded memory.
 
 Invariant: a folder under its final name holds all of the run; the hash it is called by is that of the bytes that were
 read for it. One block of lines and the rows of one query are in memory at a time, or one bucket of some million rows.
@@ -37,13 +37,13 @@ def _no_progress(_done: int, _total: int) -> None:
 
 
 def find_ingested(path: Path, cache: Path) -> MappedRanking | None:
-    """The ranking that was made of `path` before; None where there is none, or the file changed since."""
+    """Return the ranking that was built from `path` before; None if there is none or the file changed since."""
     sha256 = file_cache.known_sha256(path, ingested_folder(cache))
     return mapped_run.open_mapped(ingested_folder(cache) / sha256) if sha256 else None
 
 
 def ingest_run(path: Path, cache: Path, told: Progress = _no_progress) -> MappedRanking:
-    """The ranking in the TREC run `path`, from the cache or made there; equals `trec.read_run(path).ranking`.
+    """Return the ranking of the TREC run `path`, building it in the cache if needed; equals `read_run(path).ranking`.
 
     Several processes may ask at once: one makes it, the others wait.
 
@@ -87,7 +87,7 @@ def _ingest_locked(path: Path, cache: Path, told: Progress) -> MappedRanking:
 
 
 def _write_mapped(path: Path, part: Path, told: Progress) -> str:
-    """Fills `part`; the hash of the file. What the first block shows decides how documents are kept."""
+    """Write all files into `part` and return the run file's SHA-256; tries numeric ids and grouped queries first."""
     is_numbered = True
     while True:
         try:
@@ -106,7 +106,7 @@ def _write_mapped(path: Path, part: Path, told: Progress) -> str:
 
 
 class _Prefetcher:
-    """Frames of a run's rows, in order, read and hashed by a thread of its own while the last one is worked on."""
+    """Parses a run in order while a second thread reads, hashes and unpacks the next block."""
 
     def __init__(self, path: Path, told: Progress) -> None:
         self._path, self._told = path, told
@@ -153,7 +153,7 @@ class _Prefetcher:
 
 
 def _write_in_one_pass(path: Path, made: MappedRunWriter, told: Progress) -> str:
-    """One pass over a run in which the rows of each query stand together."""
+    """Write a run whose queries are grouped, in one pass over the file; return the file's SHA-256."""
     ahead = _Prefetcher(path, told)
     rest: pl.DataFrame | None = None
     tag, repetition = "", DuplicateCheck(BUCKET)
@@ -175,7 +175,10 @@ def _write_in_one_pass(path: Path, made: MappedRunWriter, told: Progress) -> str
 
 
 def _write_by_buckets(path: Path, part: Path, made: MappedRunWriter, told: Progress) -> str:
-    """Three passes over a run whose queries are scattered: count, deal out by query, order each bucket by itself."""
+    """Write a run whose queries are scattered: count, distribute by query, then order each bucket.
+
+    Count, deal out by query, order each bucket by itself.
+    """
     counts, tag, sha256 = _count_rows(path, told)
     room = part / "buckets"
     disk.make_folder(room)
@@ -196,7 +199,7 @@ def _write_by_buckets(path: Path, part: Path, made: MappedRunWriter, told: Progr
 
 
 def _read_bucket(file: Path) -> pl.DataFrame:
-    """All rows of a bucket: some more than `BUCKET` of them, or one query's."""
+    """Return all rows of a bucket: about `BUCKET` rows, or all rows of one large query."""
     repetition, frames = DuplicateCheck(2 * BUCKET), list[pl.DataFrame]()
     with contextlib.closing(_Prefetcher(file, _no_progress).frames()) as found:
         for frame in found:
@@ -206,7 +209,7 @@ def _read_bucket(file: Path) -> pl.DataFrame:
 
 
 def _count_rows(path: Path, told: Progress) -> tuple[dict[str, int], str, str]:
-    """Rows of each query, in order of appearance; the first tag; the file's hash."""
+    """Return the number of rows of each query in order of appearance, the first tag, and the file's SHA-256."""
     ahead = _Prefetcher(path, told)
     counts: dict[str, int] = {}
     tag = ""
@@ -218,7 +221,7 @@ def _count_rows(path: Path, told: Progress) -> tuple[dict[str, int], str, str]:
 
 
 def _distribute(path: Path, table: pl.DataFrame, room: Path, told: Progress) -> str:
-    """Appends every row to the file of its query's bucket, in the order of the run; the run's hash."""
+    """Append every row to the file of its query's bucket in the order of the run; return the run's SHA-256."""
     ahead = _Prefetcher(path, told)
     columns = ["query", pl.lit("Q0").alias("q0"), "document", "rank", "score", "tag"]
     with contextlib.ExitStack() as stack:

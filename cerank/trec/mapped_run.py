@@ -1,4 +1,4 @@
-"""A ranking on disk that is read through a memory map: nothing of it is in memory but its queries' names.
+"""A ranking on disk that is read through a memory map: only its query ids are in memory.
 
 Invariant: it is a `Ranking` with the same documents and scores as `text_io.read_run` gives for the file it was made of.
 
@@ -64,14 +64,14 @@ class MappedRun:
         return np.memmap(path, dtype=kind, mode="r") if path.stat().st_size else np.empty(0, dtype=kind)
 
     def documents(self, place: int, depth: int | None) -> tuple[str, ...]:
-        """The first documents of the query at `place`."""
+        """Return the first `depth` document ids of the query number `place`."""
         if self.contents.is_numbered:
             return tuple(map(str, self._documents[self._span(place, depth)].tolist()))
         packed = self._documents[int(self._bytes[place]) : int(self._bytes[place + 1])].tobytes()
         return tuple(packed.decode("utf-8").split(" ")[:depth])
 
     def scores(self, place: int, depth: int | None) -> tuple[float, ...]:
-        """Their scores."""
+        """Return the first `depth` scores of the query number `place`."""
         return tuple(self._scores[self._span(place, depth)].tolist())
 
     def _span(self, place: int, depth: int | None) -> slice:
@@ -105,7 +105,7 @@ class MappedRanking(LazyRanking):
         return self._last[1]
 
     def scores(self, query_id: str) -> tuple[float, ...]:
-        """The scores of `self[query_id]`, strictly decreasing."""
+        """Return the scores of `self[query_id]`, strictly decreasing."""
         return self.store.scores(self._places[query_id], self.depth)
 
     def _view(self, places: Mapping[str, int], depth: int | None) -> Self:
@@ -113,7 +113,7 @@ class MappedRanking(LazyRanking):
 
 
 def contents_of(folder: Path) -> MappedRunContents | None:
-    """What the folder holds; None where it is no ingested run, or a file is not as long as it was written."""
+    """Return the contents record of a folder; None if it is no ingested run or a file has another size."""
     try:
         contents = msgspec.json.decode((folder / manifests.MANIFEST).read_bytes(), type=MappedRunContents)
         is_whole = all((folder / entry.path).stat().st_size == entry.size for entry in contents.files)
@@ -128,7 +128,7 @@ def _mapped(folder: Path, contents: MappedRunContents, _stamps: tuple[tuple[int,
 
 
 def open_mapped(folder: Path) -> MappedRanking | None:
-    """The ranking in `folder`; None where there is none that is whole.
+    """Return the ranking in `folder`; None if there is none or it is incomplete.
 
     Sizes are looked at, hashes are not: they would cost a reading of all of it. `verify` does.
     """
@@ -140,6 +140,6 @@ def open_mapped(folder: Path) -> MappedRanking | None:
 
 
 def verify(folder: Path) -> bool:
-    """Whether every file is, by its hash, the one that was written; reads all of them."""
+    """Return whether every file still has the SHA-256 with which it was written; reads all of them."""
     contents = contents_of(folder)
     return contents is not None and all(sha256_file(folder / entry.path) == entry.sha256 for entry in contents.files)

@@ -1,4 +1,4 @@
-"""The files of an ingested run, written query by query in one pass over its rows.
+"""Writes the files of an ingested run query by query, in one pass over its rows.
 
 Invariant: nothing is read back; sizes and hashes are those of the bytes as they were written.
 """
@@ -20,11 +20,11 @@ from cerank.trec.row_ordering import OrderedRows, plain_numbers
 
 
 class UngroupedQueriesError(Exception):
-    """A query comes again after another one: its rows do not stand together."""
+    """A query appears again after another one: its rows are not adjacent."""
 
 
 class NonNumericIdError(Exception):
-    """A document id that is no plain number, in a run whose ids were plain numbers so far."""
+    """A document id that is not a plain number, in a run whose ids were plain numbers so far."""
 
 
 class _HashedFile:
@@ -46,7 +46,7 @@ class _HashedFile:
 
 
 class MappedRunWriter:
-    """Takes whole queries in order; `finish` seals the folder.
+    """Writes whole queries in order; `finish` completes the folder.
 
     Args:
         folder: empty.
@@ -61,7 +61,7 @@ class MappedRunWriter:
         self._rows = self._bytes = self._ties = self._misranked = 0
 
     def add(self, rows: OrderedRows) -> None:
-        """Writes some queries.
+        """Write some queries.
 
         Raises:
             ScatteredError: one of them was written before.
@@ -94,7 +94,7 @@ class MappedRunWriter:
         self._bytes += int(sizes.sum())
 
     def finish(self, source: Path, sha256: str, tag: str, *, is_scattered: bool) -> None:
-        """Writes what is left, COMPLETE.json last."""
+        """Write what is left, COMPLETE.json last."""
         self._files["starts.bin"].add(np.array([self._rows], dtype="<u8").tobytes())
         if not self._is_numbered:
             self._files["bytes.bin"].add(np.array([self._bytes], dtype="<u8").tobytes())
@@ -115,7 +115,7 @@ class MappedRunWriter:
         disk.write(self._folder / manifests.MANIFEST, msgspec.json.encode(contents))
 
     def close(self) -> None:
-        """Lets the files go, finished or not."""
+        """Close the files, whether or not the folder is complete."""
         for file in self._files.values():
             file.closed()
         self._files = {}
@@ -123,7 +123,7 @@ class MappedRunWriter:
 
 @contextlib.contextmanager
 def open_writer(folder: Path, *, is_numbered: bool) -> Iterator[MappedRunWriter]:
-    """A writer for `folder`, which is emptied first."""
+    """Open a writer for `folder`, emptied first, and close its files at the end of the `with` block."""
     disk.remove_tree(folder)
     disk.make_folder(folder)
     made = MappedRunWriter(folder, is_numbered=is_numbered)

@@ -1,4 +1,4 @@
-"""TREC runs as candidates and teachers: small ones in memory, large ones made once into a ranking on disk.
+"""Opens TREC runs: small ones in memory, large ones as a memory-mapped ranking that is built once.
 
 Invariant: which way a run was read shows nowhere but in time and memory. numpy and polars are imported only for a large
 run.
@@ -20,7 +20,7 @@ LARGE_PACKED = 16 << 20  # likewise, where it is packed
 
 
 def is_large(path: Path) -> bool:
-    """Whether the run is read through a memory map.
+    """Return whether the run is read through a memory map.
 
     Raises:
         MissingError, UsageError: it is not there, or cannot be looked at.
@@ -32,7 +32,9 @@ def is_large(path: Path) -> bool:
 
 
 def open_run_file(path: Path, cache: Path | None, told: Callable[[int, int], None] | None = None) -> RunFile:
-    """The run in `path`; a large one, or one that `cerank data ingest` was given, from `cache`, made there if need be.
+    """Return the run in `path`.
+
+    A large one, or one that `cerank data ingest` was given, from `cache`, made there if need be.
 
     Args:
         path: a TREC run, plain or packed.
@@ -52,7 +54,7 @@ def open_run_file(path: Path, cache: Path | None, told: Callable[[int, int], Non
 
 
 def run_file_sha256(path: Path, cache: Path | None) -> str:
-    """SHA-256 of the run's bytes; a large one is ingested on the way, for both need one reading of it.
+    """Return the SHA-256 of the run's bytes; a large run is ingested in the same pass over the file.
 
     Of a run that was ingested before and has its size and time still, the hash of then is believed.
 

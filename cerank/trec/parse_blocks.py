@@ -1,4 +1,4 @@
-"""Blocks of a TREC run as columns, millions of lines a second, as strictly as `text_io.read_run` reads them.
+"""Parses blocks of a TREC run into columns, millions of lines a second, as strictly as `text_io.read_run`.
 
 Invariant: a block is parsed fast only where that cannot differ from parsing it line by line; any doubt takes the slow
 way, which is the one that finds faults and names their lines.
@@ -33,7 +33,7 @@ Scores = np.ndarray[tuple[int], np.dtype[np.float64]]
 
 
 def _normalize_spaces(block: bytes) -> bytes:
-    """`block` with one space between columns, none around lines, and no blank lines."""
+    """Return `block` with one space between columns, none around lines, and no blank lines."""
     block = block.translate(_BLANKS)
     while b"  " in block:
         block = block.replace(b"  ", b" ")
@@ -44,13 +44,13 @@ def _normalize_spaces(block: bytes) -> bytes:
 
 
 def _has_normal_spaces(block: bytes) -> bool:
-    """Whether `block` is as `_tidied` would leave it, but for the last line feed."""
+    """Return whether `_normalize_spaces` would leave `block` unchanged, except for the last line feed."""
     spaces = np.frombuffer(block, dtype=np.uint8) <= 32
     return not (spaces[0] or bool((spaces[1:] & spaces[:-1]).any()) or any(blank in block for blank in _BLANK))
 
 
 def _parse_fast(block: bytes) -> pl.DataFrame | None:
-    """The columns, or None where anything in the block asks for a closer look."""
+    """Return the columns; None if the block needs the strict parser."""
     tidy = block if block and _has_normal_spaces(block) else _normalize_spaces(block)
     if not tidy:
         return _frame([])
@@ -79,7 +79,7 @@ def _parse_slowly(path: Path, block: bytes, first: int) -> pl.DataFrame:
 
 
 def parse_block(path: Path, block: bytes, first: int) -> pl.DataFrame:
-    """The rows of `block`, which ends at a line's end: query, document, rank (as written), score (float64), tag.
+    """Return the rows of `block`: query, document, rank (as written), score (float64), tag.
 
     Args:
         path: for messages.

@@ -1,4 +1,4 @@
-"""Rows of many queries in trec_eval's order, ties moved apart: what `text_io.read_run` does, on columns.
+"""Orders the rows of many queries as trec_eval does and separates ties, on columns.
 
 Invariant: documents and scores are those that `text_io.read_run` gives for the same rows, bit for bit.
 
@@ -31,7 +31,7 @@ class OrderedRows(msgspec.Struct, frozen=True):
 
 
 class DuplicateDocumentError(Exception):
-    """A query that has a document again; for whoever knows the file and can name the line."""
+    """A query that has a document twice; the caller knows the file and can find the line."""
 
     def __init__(self, query: str) -> None:
         super().__init__(query)
@@ -39,11 +39,11 @@ class DuplicateDocumentError(Exception):
 
 
 class TooManyTiesError(DuplicateDocumentError):
-    """A query whose ties run below the lowest float32."""
+    """A query whose ties cannot be separated above the lowest float32."""
 
 
 def starts_of(queries: pl.Series) -> Ints:
-    """(runs + 1,): where each run of equal neighbours starts, and the length of all."""
+    """Return where each run of equal neighbors starts, and the number of rows; shape (queries + 1,)."""
     if not len(queries):
         return np.zeros(1, dtype=np.int64)
     changes = (queries != queries.shift(1)).fill_null(value=True)
@@ -51,7 +51,7 @@ def starts_of(queries: pl.Series) -> Ints:
 
 
 def plain_numbers(documents: pl.Series) -> NDArray[np.uint32] | None:
-    """The ids as uint32 where each is such a number as Python would write it; else None."""
+    """Return the ids as uint32 if each is written as Python writes a number; else None."""
     numbers = documents.cast(pl.UInt32, strict=False)
     if numbers.null_count():
         return None
@@ -63,7 +63,9 @@ def plain_numbers(documents: pl.Series) -> NDArray[np.uint32] | None:
 
 
 def order_rows(frame: pl.DataFrame) -> OrderedRows:
-    """The rows of `frame`, in which the rows of each query stand together; without a column `rank` none is misranked.
+    """Return the rows of `frame` in their final order; the rows of each query must be adjacent.
+
+    Without a column `rank` none is misranked.
 
     Raises:
         TwiceError: a query has a document twice.
@@ -88,7 +90,7 @@ def order_rows(frame: pl.DataFrame) -> OrderedRows:
 
 
 def check_no_duplicates(frame: pl.DataFrame) -> None:
-    """Returns if no query of `frame` has a document twice; exact, and slower than what `order_rows` does.
+    """Check that no query of `frame` has a document twice; exact, and slower than the check in `order_rows`.
 
     Raises:
         TwiceError: one has.
@@ -99,7 +101,7 @@ def check_no_duplicates(frame: pl.DataFrame) -> None:
 
 
 class DuplicateCheck:
-    """Looks for it whenever the rows at hand have doubled, before such as say one thing for ever fill memory.
+    """Looks for duplicates whenever the number of rows has doubled, before a repetitive file fills the memory.
 
     Args:
         least: rows of which nothing is asked.
@@ -109,7 +111,7 @@ class DuplicateCheck:
         self._least = least
 
     def check(self, frame: pl.DataFrame) -> None:
-        """Returns if there are few rows in `frame`, or different ones; raises as `refuse_repetition`."""
+        """Check `frame` if it has doubled since the last check; raises as `check_no_duplicates`."""
         if len(frame) > self._least:
             self._least = 2 * len(frame)
             check_no_duplicates(frame)
@@ -127,7 +129,7 @@ def _check_duplicates_by_hash(frame: pl.DataFrame, place: Ints, names: list[str]
 
 
 def _misranked(ranks: pl.Series, scores: NDArray[np.float32], starts: Ints, place: Ints) -> int:
-    """How many queries have ranks that are no numbers, or that put a lower score before a higher one."""
+    """Count the queries whose ranks are not numbers or put a lower score before a higher one."""
     numbers = ranks.cast(pl.Int64, strict=False)
     values = numbers.fill_null(0).to_numpy()
     is_fine = np.ones(len(values), dtype=bool)
@@ -151,7 +153,7 @@ def _misranked(ranks: pl.Series, scores: NDArray[np.float32], starts: Ints, plac
 def _sort_queries(
     documents: pl.Series, scores: NDArray[np.float32], place: Ints, asked: Ints
 ) -> tuple[pl.Series, NDArray[np.float32]]:
-    """The rows with the queries `asked` sorted: score descending, then document id descending as UTF-8 bytes."""
+    """Return the rows with the queries `asked` sorted: score descending, then document id descending as UTF-8 bytes."""
     rows = np.flatnonzero(np.isin(place, asked))
     numbers = plain_numbers(documents.gather(rows))
     key: Any = documents.gather(rows) if numbers is None else pl.Series(_decimal_sort_keys(numbers))
@@ -163,7 +165,7 @@ def _sort_queries(
 
 
 def _decimal_sort_keys(numbers: NDArray[np.uint32]) -> NDArray[np.uint64]:
-    """Keys that sort as the numbers' decimal texts do: digits from the left, then the shorter before the longer."""
+    """Return keys that sort as the numbers' decimal texts: digits from the left, shorter before longer."""
     values = numbers.astype(np.uint64)
     digits = np.ones(len(values), dtype=np.uint64)
     for power in range(1, 10):
@@ -175,7 +177,7 @@ def _decimal_sort_keys(numbers: NDArray[np.uint32]) -> NDArray[np.uint64]:
 def _break_ties(
     scores: NDArray[np.float32], starts: Ints, place: Ints, names: list[str]
 ) -> tuple[NDArray[np.float32], int]:
-    """Non-increasing scores, each tied one just below the one before, and the number of tied rows.
+    """Return non-increasing scores, each tied one just below the one before, and the number of tied rows.
 
     As `rankings.strictly_decreasing`: with float32 as whole numbers that keep their order, the value of row i is the
     least of key + (rows since) over all rows before, so a running minimum of key + i finds it.

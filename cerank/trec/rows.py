@@ -1,4 +1,4 @@
-"""Rows of a TREC run, and what a run is once it was read: shared by the readers line by line and by columns."""
+"""The row of a TREC run and the result of reading one; shared by the readers by lines and by columns."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class RunFile(msgspec.Struct, frozen=True):
 
 
 def score_of(text: bytes, path: Path, line: int) -> float:
-    """A score as C's atof reads it; `float` also takes 1_0, where C stops at the underscore and reads 1."""
+    """Return a score as C's atof reads it; Python's `float` also accepts 1_0, where C stops at the underscore."""
     try:
         value = float(text)
     except ValueError:
@@ -40,7 +40,7 @@ def score_of(text: bytes, path: Path, line: int) -> float:
 
 
 def run_row(row: bytes, path: Path, line: int) -> tuple[str, str, str, float, str] | None:
-    """(query, document, rank as written, score, tag) of a row of a run; None for a blank line.
+    """Return (query, document, rank as written, score, tag) of a row of a run; None for a blank line.
 
     Raises:
         FormatError: not six columns, or a score that is not a decimal number within float32; `line` names the place.
@@ -82,5 +82,5 @@ def too_many_ties(query: str, where: str) -> FormatError:
 
 
 def ingested_folder(cache: Path) -> Path:
-    """The folder of ingested runs."""
+    """Return the folder of ingested runs."""
     return cache / "rankings"

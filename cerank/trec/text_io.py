@@ -40,7 +40,7 @@ class _QueryRows:
 
 
 def _gather_rows(path: Path) -> tuple[dict[bytes, _QueryRows], str]:
-    """The rows of each query, queries in order of appearance, and the first row's tag."""
+    """Return the rows of each query, queries in order of appearance, and the first row's tag."""
     queries: dict[bytes, _QueryRows] = {}
     tag, query, rows = "", b"", _QueryRows()
     for first, lines in line_blocks(path, columns=True):
@@ -64,7 +64,7 @@ def _gather_rows(path: Path) -> tuple[dict[bytes, _QueryRows], str]:
 
 
 def _order_rows(rows: _QueryRows) -> tuple[Sequence[str], list[float], int]:
-    """Ids and strictly decreasing scores in trec_eval's order, and the number of tied entries."""
+    """Return ids and strictly decreasing scores in trec_eval's order, and the number of tied entries."""
     ids, scores = rows.ids, rows.scores.tolist()
     if all(left > right for left, right in itertools.pairwise(scores)):
         return ids, scores, 0
@@ -77,7 +77,7 @@ def _order_rows(rows: _QueryRows) -> tuple[Sequence[str], list[float], int]:
 
 
 def _rank_queries(queries: dict[bytes, _QueryRows], source: Path | str) -> tuple[Ranking, int]:
-    """The ranking and its number of ties; empties `queries`, so that a big run never stands in memory twice."""
+    """Return the ranking and its number of ties; empties `queries` on the way, to hold a big run in memory once."""
     documents: dict[str, Sequence[str]] = {}
     scores: dict[str, Sequence[float]] = {}
     ties = 0
@@ -96,7 +96,10 @@ def _rank_queries(queries: dict[bytes, _QueryRows], source: Path | str) -> tuple
 
 
 def _is_worth_columns(path: Path) -> bool:
-    """Whether reading by columns is faster by more than polars takes to be imported; a missing file is not large."""
+    """Return whether reading by columns saves more time than importing polars costs.
+
+    A missing file is not large.
+    """
     try:
         size = path.stat().st_size
     except (OSError, ValueError):
@@ -105,7 +108,7 @@ def _is_worth_columns(path: Path) -> bool:
 
 
 def read_run(path: Path) -> RunFile:
-    """The TREC run in `path`: six columns at any white space, plain or gzip; blank lines are skipped.
+    """Return the TREC run in `path`: six columns at any white space, plain or gzip; blank lines are skipped.
 
     Queries keep the order of their first rows and need not stand together. Documents are ordered as trec_eval orders
     them, which ignores the rank column: score descending as float32, then document id *descending*. So measures of a
@@ -126,7 +129,7 @@ def read_run(path: Path) -> RunFile:
 
 
 def run_of(rows: Iterable[tuple[str, str, float]], tag: str, where: str) -> RunFile:
-    """The run that (query, document, score) rows from elsewhere make, ordered and checked as a file's.
+    """Return the run of (query, document, score) rows, ordered and checked as a file's.
 
     Raises:
         FormatError: a score beyond float32, an id with white space, or a document twice for a query; `where` names it.
@@ -149,7 +152,7 @@ def _is_header(parts: Sequence[bytes]) -> bool:
 
 
 def read_qrels(path: Path) -> dict[str, dict[str, int]]:
-    """Query id -> document id -> grade, from TREC qrels (four columns) or BEIR's TSV (three, under a header).
+    """Return query id -> document id -> grade, from TREC qrels (four columns) or BEIR's TSV (three, under a header).
 
     Plain or gzip; blank lines are skipped. A pair that stands twice with the same grade is taken once, for published
     qrels hold such rows; with two grades it is refused, for tools keep the first or the last of them.
@@ -185,23 +188,23 @@ def read_qrels(path: Path) -> dict[str, dict[str, int]]:
 
 
 class _GzipWriter:
-    """Gzip without a clock in it, so that equal content gives equal bytes; takes lines as they come."""
+    """Gzip without a timestamp, so that equal content gives equal bytes."""
 
     def __init__(self) -> None:
         self._gzip = zlib.compressobj(6, zlib.DEFLATED, 31)  # 31: the widest window, and gzip's header with no time
         self._parts: list[bytes] = []
 
     def add(self, lines: Iterable[str]) -> None:
-        """The next lines, each with its end."""
+        """Compress the next lines, each with its line feed."""
         self._parts.append(self._gzip.compress("".join(lines).encode("utf-8")))
 
     def packed(self) -> bytes:
-        """All of them."""
+        """Return all compressed bytes."""
         return b"".join([*self._parts, self._gzip.flush()])
 
 
 def write_run(ranking: Ranking, tag: str) -> bytes:
-    """The ranking as gzip bytes of a TREC run; a function of its arguments alone.
+    """Return the ranking as gzip bytes of a TREC run; a function of its arguments alone.
 
     Scores have nine significant digits, with which every float32 reads back as itself.
 
@@ -221,7 +224,7 @@ def write_run(ranking: Ranking, tag: str) -> bytes:
 
 
 def write_qrels(qrels: Mapping[str, Mapping[str, int]]) -> bytes:
-    """TREC qrels as gzip bytes; a function of the argument alone.
+    """Return TREC qrels as gzip bytes; a function of the argument alone.
 
     Raises:
         FormatError: a query or document id that is empty or holds white space.

@@ -1,4 +1,4 @@
-"""`python -m cerank.worker RUN_DIR`: one attempt at a run, from taking its lease to saying how it ended."""
+"""`python -m cerank.worker RUN_DIR`: one attempt at a run, from taking its lease to recording how it ended."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ _PACKAGES = (
 
 
 def now() -> datetime:
-    """The one clock of the worker."""
+    """Return the current time; every timestamp of the worker comes from here."""
     return datetime.now(UTC)
 
 
 def versions() -> dict[str, str]:
-    """What the numbers may depend on: Python, cerank, how it computes, and the packages it computes with."""
+    """Return the versions that results may depend on: Python, cerank, its code, and its packages."""
     found = {"python": platform.python_version(), "cerank": cerank.__version__}
     found[COMPUTATION] = code_sha256(*COMPUTING_PACKAGES)[:12]
     for name in _PACKAGES:
@@ -61,7 +61,7 @@ def versions() -> dict[str, str]:
 
 
 def cpu_name() -> str:
-    """The processor's name, as the system tells it."""
+    """Return the processor's name as the system reports it."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
             if line.startswith("model name"):
@@ -70,7 +70,7 @@ def cpu_name() -> str:
 
 
 def main() -> int:
-    """Carries out the run named by the only argument; the exit code says how it ended."""
+    """Carry out the run that the only argument names; the exit code says how it ended."""
     if len(sys.argv) != 2:
         print("usage: python -m cerank.worker RUN_DIR", file=sys.stderr)  # noqa: T201 - no run, so no log to write to
         return ExitCode.USAGE
@@ -82,7 +82,7 @@ def main() -> int:
 
 
 def _ended(folder: RunFolder, stop: StopFlag) -> ExitCode:
-    """How the attempt ended."""
+    """Run one attempt under the run's lease and return how it ended."""
     try:
         with Lease.take(folder.lease, now()), _fault_told(folder):
             return _attempt(folder, stop)
@@ -187,7 +187,7 @@ def _carry_out(context: RunContext, number: int) -> ExitCode:
 
 
 def _note_changes(folder: RunFolder, attempt: Attempt, log: RunLog) -> None:
-    """An event where this attempt runs on something else than the one before: bits may differ from here on."""
+    """Log an event if this attempt runs in another environment than the one before: results may differ in bits."""
     earlier = [number for number in folder.attempt_numbers() if number < attempt.number]
     if not earlier:
         return
@@ -202,7 +202,7 @@ def _note_changes(folder: RunFolder, attempt: Attempt, log: RunLog) -> None:
 
 @contextlib.contextmanager
 def _failure_recorded(folder: RunFolder, number: int, log: RunLog) -> Iterator[None]:
-    """Turns an error into failure.json; the traceback of a fault of the program goes to the log."""
+    """Record an error as failure.json; the traceback of an internal error goes to the log."""
     try:
         yield
     except CerankError as error:
@@ -229,7 +229,7 @@ def _record_failure(folder: RunFolder, number: int, log: RunLog, failure: Failur
 
 
 def _log(text: str) -> None:
-    """A line for log.txt, where the launcher points the worker's output."""
+    """Write a line to standard output, which the launcher redirects to log.txt."""
     line = (f"{json_records.timestamp(now())} {redacted(text)}") + "\n"
     with contextlib.suppress(OSError):  # a full disk: the failure's record, or nothing, says why
         os.write(1, line.encode("utf-8", "backslashreplace"))  # unbuffered: no second try at the exit, which would fail

@@ -1,4 +1,4 @@
-"""What libraries print while a worker runs goes to its log line by line, without access tokens.
+"""Redacts access tokens in everything that libraries print while a worker runs.
 
 Invariant: of text printed through Python (print, warnings, logging, tracebacks) no part is written before the word it
 belongs to is whole, so a token that comes in pieces is seen. What a C library writes to the descriptor by itself is
@@ -41,7 +41,7 @@ class _RedactingBuffer(io.RawIOBase):
 
 
 class RedactingStream(io.TextIOBase):
-    """Stands for a stream of this process.
+    """Replaces a stream of this process and redacts what is printed to it.
 
     Args:
         stream: the real one; what is printed goes to its descriptor, past its buffer.
@@ -59,22 +59,22 @@ class RedactingStream(io.TextIOBase):
         return "utf-8"
 
     def writable(self) -> bool:
-        """True."""
+        """Return True."""
         return True
 
     def isatty(self) -> bool:
-        """Whether a person reads it."""
+        """Return whether the stream is a terminal."""
         return self._stream.isatty()
 
     def fileno(self) -> int:
-        """The real stream's descriptor."""
+        """Return the real stream's descriptor."""
         return self._stream.fileno()
 
     def reconfigure(self, **_: object) -> None:
-        """Nothing: the log stays as it is, whatever a library wants of a terminal."""
+        """Do nothing: libraries that prepare a terminal must not change the log."""
 
     def write(self, text: str) -> int:
-        """Takes text; whole lines go on at once."""
+        """Accept text and write its complete lines at once."""
         with self._lock:
             self._waiting += text
             self._write_first(max(map(self._waiting.rfind, "\n\r")) + 1)
@@ -83,12 +83,12 @@ class RedactingStream(io.TextIOBase):
         return len(text)
 
     def flush(self) -> None:
-        """Passes on all but a last word that may go on."""
+        """Write all text except a last word that may continue."""
         with self._lock:
             self._write_first(max(map(self._waiting.rfind, " \t\n\r")) + 1)
 
     def flush_all(self) -> None:
-        """Passes on all."""
+        """Write all text."""
         with self._lock:
             self._write_first(len(self._waiting))
 
@@ -103,7 +103,7 @@ class RedactingStream(io.TextIOBase):
 
 @contextlib.contextmanager
 def redact_output() -> Iterator[None]:
-    """Within it all that is printed has its tokens taken out."""
+    """Redact access tokens in everything printed during the `with` block."""
     real = (sys.stdout, sys.stderr)
     guards = [RedactingStream(stream) for stream in real if stream is not None]  # a closed stream is None
     by_stream = {id(guard._stream): guard for guard in guards}
@@ -121,7 +121,7 @@ def redact_output() -> Iterator[None]:
 
 
 def _redirect_logging(before: TextIO | RedactingStream, after: TextIO | RedactingStream) -> None:
-    """Loggers that were made before keep the stream they found."""
+    """Point the handlers of existing loggers to another stream; they keep the stream they were made with."""
     logging = sys.modules.get("logging")  # not imported for this: where nobody has, there is no logger
     if logging is None:
         return

@@ -1,4 +1,4 @@
-"""A worker's device is its own among all labs of the machine: it holds the device's lock, or waits for it.
+"""Makes sure that a worker has its device to itself among all labs of the machine, waiting if necessary.
 
 Invariant: a worker that the queue started has inherited the lock. One that a person started waits only for a GPU that
 a run of another lab uses; within a lab, and on a CPU, starting it was the person's own word.

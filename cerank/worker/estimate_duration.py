@@ -1,4 +1,4 @@
-"""Says how long a run will take before it begins, from a measurement of this machine of a second or two.
+"""Estimates how long a run will take, from a measurement of this machine of a second or two.
 
 Invariant: advice only: where nothing can be measured the run goes on, and no bit of it depends on what was.
 """
@@ -58,7 +58,7 @@ def announce_estimate(context: RunContext, datasets: Mapping[str, Dataset]) -> N
 
 
 def measure_speeds(plan: Plan, datasets: Mapping[str, Dataset]) -> dict[str, Pace]:
-    """Stage -> how fast it is here; stages of the same settings are measured once. Kept in the cache."""
+    """Return stage -> its measured speed; stages with equal settings are measured once, and results are cached."""
     from cerank.bench import stage_speed
 
     recipe = plan.recipe
@@ -91,7 +91,7 @@ def measure_speeds(plan: Plan, datasets: Mapping[str, Dataset]) -> dict[str, Pac
 
 
 def _measured_alike(plan: Plan, stage: Stage, known: Mapping[str, Pace]) -> Pace | None:
-    """What was measured just now with the same settings but for the teacher, which a step costs nothing."""
+    """Return a measurement of the same settings without the teacher, which does not affect a step's speed."""
     labels = measured_speed.key_of(plan, msgspec.structs.replace(stage, source="labels"))
     return known.get(labels)
 
@@ -101,14 +101,14 @@ def _sample(plan: Plan, dataset: Dataset, first: str, pairs: int, depth: int) ->
 
 
 def estimate_work(plan: Plan, datasets: Mapping[str, Dataset], found: Mapping[str, Pace]) -> tuple[WorkItem, ...]:
-    """The plan's work with the minutes of each part."""
+    """Return the plan's work with the expected minutes of each part."""
     queries = {name: len(dataset.queries) for name, dataset in datasets.items()}
     texts = inputs.texts_to_embed(plan.recipe, datasets, Path(plan.cache))
     return estimate_minutes(count_work(plan.recipe, queries), found, texts)
 
 
 def _parts(work: tuple[WorkItem, ...]) -> list[ProgressPart]:
-    """The parts as the progress names them, in the order in which they come; validations go along with training."""
+    """Return the work as parts of the progress in the order they come; validations run during training."""
     out: list[ProgressPart] = []
     for part in work:
         verb, _, rest = part.part.partition(" ")
@@ -124,7 +124,7 @@ def _parts(work: tuple[WorkItem, ...]) -> list[ProgressPart]:
 
 
 def main() -> int:
-    """Reads a plan as JSON, measures this machine with its settings, and keeps what it finds in the plan's cache."""
+    """Read a plan as JSON, measure this machine with its settings, and store the result in the plan's cache."""
     from cerank.kernels import determinism
 
     plan = msgspec.json.decode(sys.stdin.buffer.read(), type=Plan)

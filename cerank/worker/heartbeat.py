@@ -1,4 +1,4 @@
-"""The worker's sign of life: where it is, how fast, how long still, rewritten every 2 seconds from a thread."""
+"""The worker's heartbeat: a thread rewrites progress.json with the worker's position and speed every 2 seconds."""
 
 from __future__ import annotations
 
@@ -40,16 +40,16 @@ class Heartbeat:
         self._thread = threading.Thread(target=self._run, name="beat", daemon=True)
 
     def start(self) -> None:
-        """Begins to beat."""
+        """Start the thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Beats a last time and ends."""
+        """Write the progress a last time and stop the thread."""
         self._over.set()
         self._thread.join()
 
     def enter(self, phase: str, detail: str, total: int, done: int = 0) -> None:
-        """A phase begins: of `total` units, `done` were done before."""
+        """Begin a phase of `total` units, of which `done` were done before."""
         self._began, self._before, self._pairs = time.monotonic(), done, 0
         self._progress = Progress(phase=phase, detail=detail, done=done, total=total, attempt=self._attempt)
 
@@ -58,17 +58,17 @@ class Heartbeat:
                 self._course.enter(phase, detail, total, done, self._began)
 
     def estimate_with(self, course: ProgressEstimator) -> None:
-        """From here on the progress tells of the whole run, too."""
+        """Report the progress of the whole run, too, from here on."""
         self._course = course
 
     def complete(self) -> None:
-        """The whole run is done."""
+        """Report the whole run as done."""
         if self._course is not None:
             with self._lock:
                 self._course.complete()
 
     def advance(self, units: int = 1, pairs: int = 0) -> None:
-        """`units` more of the phase are done, which took `pairs` pairs through the model; any thread may say so."""
+        """Count `units` more as done, for which `pairs` pairs went through the model; any thread may call this."""
         with self._lock:
             before, now = self._progress, time.monotonic()
             self._pairs += pairs

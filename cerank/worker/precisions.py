@@ -1,4 +1,4 @@
-"""Which precision each stage computes in: decided when a run starts for the first time, and kept.
+"""Decides which precision each stage computes in: when a run starts for the first time, and never again.
 
 Invariant: a resumed run computes as it began, whatever this machine is fast at by then.
 """

@@ -1,4 +1,4 @@
-"""What is damaged in a run, file by file; and the mending that needs no person: what can be made again is moved aside.
+"""Finds the damaged files of a run, and renames those that the worker can regenerate.
 
 Invariant: nothing is deleted: a damaged file stays beside with `.bad` in its name. Models and checkpoints are moved
 aside by those who take them up, for they know which one comes before.
@@ -28,7 +28,7 @@ from cerank.runs.user_labels import UserLabels
 
 
 class Problem(msgspec.Struct, frozen=True):
-    """Something in a run that is not as it was written."""
+    """A file of a run that is not as it was written."""
 
     path: Path
     what: str
@@ -48,7 +48,7 @@ _WITHOUT_CHECKSUM = "the file has no seal, so nobody knows whether it is what wa
 
 
 def find_problems(folder: RunFolder, *, wants_seals: bool = False) -> list[Problem]:
-    """All that is damaged, by looking at every byte that has a hash or a check; the order of the files' worth.
+    """Return everything that is damaged, checking every byte that has a checksum; the most important file first.
 
     Args:
         folder: the run.
@@ -94,7 +94,7 @@ def _records(folder: RunFolder) -> Iterator[Problem]:
 
 
 def _files(folder: RunFolder, wants_seals: bool) -> Iterator[Problem]:
-    """Files that differ from their seals, and those that have none where others have."""
+    """Yield files that differ from their checksums, and files without one in a run that has checksums."""
     try:
         found, done = checksums.load_all(folder), json_records.load_if_there(folder.done, Done)
     except DamagedError:
@@ -121,7 +121,7 @@ def _files(folder: RunFolder, wants_seals: bool) -> Iterator[Problem]:
 
 
 def _would_not_be_rewritten(folder: RunFolder, path: Path) -> bool:
-    """Whether what is made after it, in one go, stands: then nobody would make it again."""
+    """Return whether a later file of the same write exists, so that the worker would not write this one again."""
     is_early = path.parent.parent.name == "rankings" or path.name.endswith(".repairs.json")
     return is_early and _files_written_together(folder, path)[-1].exists()
 
@@ -134,7 +134,7 @@ def _size(path: Path) -> int:
 
 
 def _folders(folder: RunFolder) -> Iterator[Problem]:
-    """Sealed folders that are not what was sealed; a half-made one has a hidden name, and one set aside another."""
+    """Yield checksummed folders whose content changed; temporary and quarantined folders have other names."""
     patterns = ("stages/*/final", "stages/*/checkpoints/step-*", "scores/*/*/part-*")
     for path in sorted(path for pattern in patterns for path in folder.path.glob(pattern)):
         if path.is_dir() and ".bad" not in path.name:
@@ -145,12 +145,12 @@ def _folders(folder: RunFolder) -> Iterator[Problem]:
 
 
 def is_fatal(folder: RunFolder, problem: Problem) -> bool:
-    """Whether the run cannot go on with it: only the plan cannot be made again."""
+    """Return whether the run cannot continue with this problem: only the plan cannot be regenerated."""
     return problem.path == folder.plan
 
 
 def repair_run(folder: RunFolder) -> list[str]:
-    """Moves aside what is damaged and can be made again; what was done, a sentence each. Only under the lease.
+    """Rename damaged files that can be regenerated to *.bad; return one sentence per problem. Needs the lease.
 
     A journal keeps its readable rows. A run that was finished is so no more, until a worker has gone over it again.
 
@@ -188,7 +188,7 @@ def _repair_once(folder: RunFolder) -> list[str]:
 
 
 def _has_valid_own_checksum(path: Path) -> bool:
-    """Whether the file has a check of its own, and is as that says: gzip's, or a record's."""
+    """Return whether the file has a checksum of its own, gzip's or a record's, that matches."""
     try:
         if path.suffix == ".gz":
             with gzip.open(path) as file:
@@ -201,7 +201,7 @@ def _has_valid_own_checksum(path: Path) -> bool:
 
 
 def remove_leftovers(folder: RunFolder, plan: Plan) -> None:
-    """Removes what a killed worker or a power cut left half-made or half-removed. Only under the lease.
+    """Remove temporary files that a killed worker or a power cut left. Needs the lease.
 
     Raises:
         RunFailedError: the disk refuses.
@@ -216,7 +216,10 @@ def remove_leftovers(folder: RunFolder, plan: Plan) -> None:
 
 
 def _is_record(folder: RunFolder, path: Path) -> bool:
-    """Whether it is a record of its own; the recipe is not: the plan has all of it, and nobody could write it again."""
+    """Return whether the file is a record that stands alone; not the recipe, which nobody could write again.
+
+    The plan has all of it, and nobody could write it again.
+    """
     is_top = path.parent in {folder.path, folder.attempts} and path != folder.recipe
     return is_top or path.name == "adopted.json"
 
@@ -227,7 +230,7 @@ def _quarantine(path: Path) -> None:
 
 
 def _rewrite_journal(path: Path) -> None:
-    """The damaged journal stays beside; the new one has its readable rows."""
+    """Rename the damaged journal and write a new one with its readable rows."""
     good = (
         [line + b"\n" for line in path.read_bytes().split(b"\n")[:-1] if _is_readable(line, path)]
         if path.exists()
@@ -246,7 +249,10 @@ def _is_readable(line: bytes, path: Path) -> bool:
 
 
 def _files_written_together(folder: RunFolder, path: Path) -> list[Path]:
-    """The file, with those made in one go with it: a ranking is made again only where its measures are gone, too."""
+    """Return the file and those that are written in one go with it.
+
+    A ranking is made again only where its measures are gone, too.
+    """
     relative = path.relative_to(folder.path)
     if path.name.endswith(".repairs.json"):
         return [path, path.with_name(path.name.replace(".run.repairs.json", ".run.gz"))]
@@ -263,7 +269,7 @@ def _files_written_together(folder: RunFolder, path: Path) -> list[Path]:
 
 
 def find_missing_metrics(folder: RunFolder, plan: Plan) -> list[str]:
-    """Steps and validations of finished stages that have no reading, a sentence for each stage.
+    """Return one sentence for each finished stage that lacks metrics of steps or validations.
 
     Steps whose update was left out have none, and an event each instead.
     """

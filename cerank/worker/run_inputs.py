@@ -59,24 +59,27 @@ class RunInputs:
                 )
 
     def base(self) -> BaseFiles:
-        """The base's files."""
+        """Return the base's files."""
         return locate(self._plan.recipe.base, fetch=False)
 
     def documents(self, dataset: str, doc_ids: Sequence[str]) -> list[str]:
-        """Texts of documents, in order."""
+        """Return the texts of documents, in order."""
         return self.datasets[dataset].documents.texts(doc_ids)
 
     def queries(self, dataset: str, query_ids: Sequence[str]) -> list[str]:
-        """Texts of queries, in order."""
+        """Return the texts of queries, in order."""
         found = self.datasets[dataset].queries
         return [found[query] for query in query_ids]
 
     def token_store(self, dataset: str, tokenizer: Any) -> TokenStore | None:
-        """What `cerank data tokenize` kept of a dataset's texts for this tokenizer; None: they are read as text."""
+        """Return the stored tokens of a dataset's texts for this tokenizer; None if there are none."""
         return token_store.opened(tokenizer, self.datasets[dataset], self._cache)
 
     def candidates(self, dataset: str, first: str) -> Ranking:
-        """The first stage's ranking of a dataset, to the depth the plan needs; written to the run the first time."""
+        """Return the first stage's ranking of a dataset to the depth that the plan needs.
+
+        Written to the run the first time.
+        """
         if (dataset, first) not in self._candidates:
             if len(self._candidates) >= MOST_CACHED:
                 self._candidates.pop(next(iter(self._candidates)))
@@ -95,7 +98,7 @@ class RunInputs:
         return open_run_file(path, self._cache).ranking
 
     def _log_index_cost(self, dataset: str, first: str) -> None:
-        """An event where an index is built that takes minutes and gigabytes."""
+        """Log an event if an index must be built that takes minutes and gigabytes."""
         opened = self.datasets[dataset]
         if first_stage.is_built_in_bm25(opened, first):
             cost = bm25.cost(opened.documents, self._cache)
@@ -103,7 +106,7 @@ class RunInputs:
                 self._context.log.event("index", f"{cost}; a TREC run as the first stage needs none")
 
     def teacher(self, name: str, stage: Stage, queries: Sequence[str], *, in_validation: bool = False) -> Ranking:
-        """The ranking a stage is to mimic, or that of the validation queries; written to the run the first time.
+        """Return the teacher's ranking for a stage or for its validation queries; written to the run the first time.
 
         Args:
             name: the stage's.
@@ -125,7 +128,7 @@ class RunInputs:
         return open_run_file(path, self._cache).ranking
 
     def repairs(self, name: str) -> Repairs:
-        """What had to be mended in the teacher of a stage, once `teacher` was asked for."""
+        """Return what was repaired in a stage's teacher, after `teacher` was called for it."""
         return json_records.load_if_there(self._folder.teacher(name).with_suffix(".repairs.json"), Repairs) or Repairs()
 
     def _read_teacher(self, name: str, stage: Stage) -> Ranking:
@@ -141,7 +144,7 @@ class RunInputs:
         return teacher.ranking
 
     def _embedding(self, stage_name: str, stage: Stage, queries: Sequence[str], in_validation: bool) -> bytes:
-        """The embedding teacher's TREC run; from the cache where the same one was computed before."""
+        """Return the embedding teacher's TREC run, from the cache if the same one was computed before."""
         from cerank.inference import score_cache as keeping
         from cerank.inference.rerank import Embedder, documents_in, similarity
 
@@ -179,7 +182,7 @@ class RunInputs:
 
 
 class RunReference(msgspec.Struct, frozen=True):
-    """Stands in a run for a ranking that is read from an ingested TREC run."""
+    """Recorded in a run in place of a copy of a ranking that is read from an ingested TREC run."""
 
     source: str  # the file
     sha256: str  # of its bytes, as the plan has it
@@ -188,7 +191,7 @@ class RunReference(msgspec.Struct, frozen=True):
 
 
 def _write_reference(folder: RunFolder, path: Path, ranking: MappedRanking) -> MappedRanking:
-    """The ranking as it is; what it is made of stands in the run at `path`, with .json for .run.gz."""
+    """Record in the run, at `path` with .json for .run.gz, which file the ranking comes from; return the ranking."""
     beside = path.with_name(path.name.removesuffix(".run.gz") + ".json")
     if not beside.exists():
         contents = ranking.store.contents
@@ -198,5 +201,5 @@ def _write_reference(folder: RunFolder, path: Path, ranking: MappedRanking) -> M
 
 
 def first_stage_tag(first: str) -> str:
-    """The tag of a candidates' TREC run: the first stage's name without folders or blanks."""
+    """Return the tag of a candidates' TREC run: the first stage's name without folders or blanks."""
     return "_".join(Path(first).name.split()) or "first-stage"

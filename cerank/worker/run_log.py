@@ -1,4 +1,4 @@
-"""The run's journals, with the replay audit: a step done again must show the bits it showed before."""
+"""The run's journals, and the audit that repeated steps show the same bits as before."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def _key(row: ReadingRow) -> _Key:
 
 
 def _reproducible_part(row: ReadingRow) -> ReadingRow:
-    """The row without what may differ from one attempt to the next."""
+    """Return the row without the fields that may differ between attempts."""
     return msgspec.structs.replace(row, seconds=0.0, attempt=0)
 
 
 class RunLog:
-    """Writes events and readings of one attempt; open it only while holding the run's lease."""
+    """Writes the events and metrics of one attempt; open it only while holding the run's lease."""
 
     def __init__(self, folder: RunFolder, attempt: int, now: Callable[[], datetime]) -> None:
         self.attempt, self._now = attempt, now
@@ -39,17 +39,17 @@ class RunLog:
         self.mismatches = 0
 
     def time(self) -> str:
-        """The attempt's clock, as records hold it."""
+        """Return the current time as records hold it."""
         return json_records.timestamp(self._now())
 
     def event(self, kind: str, text: str, position: Position | None = None) -> None:
-        """Something happened; it survives a power cut at once."""
+        """Append an event; it survives a power cut at once."""
         text = redacted(text)
         self._events.append(Event(kind=kind, text=text, time=self.time(), attempt=self.attempt, position=position))
         self._events.sync()
 
     def write_metrics(self, row: ReadingRow) -> None:
-        """A new row, or, after a resume, one that must equal the row already there; a difference is an event."""
+        """Append a row of metrics, or compare it with the row of an earlier attempt; a difference becomes an event."""
         row = msgspec.structs.replace(row, attempt=self.attempt)
         old = self._before.pop(_key(row), None)
         if old is None:
@@ -67,15 +67,15 @@ class RunLog:
         self._scorings.append(msgspec.structs.replace(row, attempt=self.attempt))
 
     def sync(self) -> None:
-        """Returns once all readings survive a power cut."""
+        """Return once all readings survive a power cut."""
         self._readings.sync()
 
     def sync_if_due(self) -> None:
-        """As `sync`, where the newest readings have waited for it; from any thread, every 2 seconds."""
+        """Sync if the newest rows have waited long enough; any thread may call this every 2 seconds."""
         self._readings.sync_if_due()
 
     def close(self) -> None:
-        """Syncs and closes both journals."""
+        """Sync and close all journals."""
         self._readings.close()
         self._scorings.close()
         self._events.close()

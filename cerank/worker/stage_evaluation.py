@@ -1,4 +1,4 @@
-"""Re-ranking a test dataset and measuring it, so that a run cut anywhere goes on to the same bytes."""
+"""Re-ranks the test datasets and measures the rankings; an interrupted run produces the same bytes."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ FIRST_STAGE = "first-stage"  # the system every other is held against
 
 
 def chunks(query_ids: Sequence[str]) -> list[list[str]]:
-    """Queries by id, cut in the one canonical way."""
+    """Split the queries, sorted by id, into chunks; always in the same way."""
     line = sorted(query_ids)
     return [line[start : start + CHUNK] for start in range(0, len(line), CHUNK)]
 
 
 def candidate_union(rankings: Sequence[Ranking], query: str) -> list[str]:
-    """The query's candidates over all rankings, each once, in the order found: what must be scored."""
+    """Return the query's candidates over all rankings, each once, in order of appearance."""
     return list(dict.fromkeys(doc for ranking in rankings for doc in ranking.get(query, ())))
 
 
 class _TimedScorer:
-    """A scorer that keeps count of the pairs it scored and the time they took."""
+    """A scorer that counts the pairs it scored and the time they took."""
 
     def __init__(self, scorer: Scorer) -> None:
         self._scorer = scorer
@@ -65,7 +65,7 @@ class StageEvaluation:
         self._plan, self._folder = context.plan, context.folder
 
     def prepare(self) -> None:
-        """Keeps each test dataset's qrels, and measures the first stages at the depth that is re-ranked."""
+        """Store each test dataset's qrels, and measure the first stages at the depth that is re-ranked."""
         for test in self._plan.recipe.data.test:
             path = self._folder.qrels(test)
             if not path.exists():
@@ -75,7 +75,7 @@ class StageEvaluation:
                 self._write_ranking(FIRST_STAGE, test, first, self._candidates(test, first))
 
     def rerank(self, system: str, load: Callable[[], Scorer]) -> None:
-        """Re-ranks every test dataset by one system; `load` is called only where something is left to score.
+        """Re-rank every test dataset with one system; `load` is called only if something is left to score.
 
         Candidates that several first stages share are scored once.
 
@@ -102,7 +102,9 @@ class StageEvaluation:
         return [self._candidates(test, first) for first in self._plan.recipe.data.first_stages]
 
     def _scores(self, system: str, test: str, scorer: Scorer) -> dict[str, array[float]]:
-        """Query -> scores of its `union`, in order; each chunk is kept as a sealed part until the ranking stands.
+        """Return query -> the scores of its `candidate_union`, in order.
+
+        Each chunk is kept as a sealed part until the ranking stands.
 
         Of millions of candidates only the scores are held, 8 bytes each, and the documents of one chunk.
         """
@@ -135,7 +137,7 @@ class StageEvaluation:
         return out
 
     def _score_cache(self, scorer: Scorer, test: str) -> KeptScores:
-        """The scores that this checkpoint gave on this dataset before, in this run or another."""
+        """Return the cache of scores that this checkpoint gave on this dataset, in this run or another."""
         plan = self._plan
         documents = self._inputs.datasets[test].documents.fingerprint()
         facts = identity(
@@ -144,7 +146,7 @@ class StageEvaluation:
         return KeptScores(Path(plan.cache), facts)
 
     def _write_ranking(self, system: str, test: str, first: str, ranking: Ranking) -> None:
-        """Writes the ranking, then its measures: where the measures stand, the ranking does."""
+        """Write a ranking, then its measures: if the measures exist, so does the ranking."""
         ranking_path, measures_path = (
             self._folder.ranking(system, test, first),
             self._folder.measures(system, test, first),
@@ -162,7 +164,10 @@ class StageEvaluation:
 
 
 def _reranked(before: Ranking, rankings: Sequence[Ranking], scores: Mapping[str, Sequence[float]]) -> Ranking:
-    """One first stage's candidates by their scores, query by query: millions of scores by name would take gigabytes."""
+    """Return one first stage's candidates by their scores, query by query.
+
+    Millions of scores by name would take gigabytes.
+    """
     documents: dict[str, tuple[str, ...]] = {}
     values: dict[str, tuple[float, ...]] = {}
     for query, docs in before.items():
@@ -173,7 +178,7 @@ def _reranked(before: Ranking, rankings: Sequence[Ranking], scores: Mapping[str,
 
 
 def _load_part(part: Path) -> dict[str, dict[str, float]] | None:
-    """The scores of a part that an earlier attempt finished; a damaged one is moved aside and scored again."""
+    """Return the scores of a part that an earlier attempt finished; a damaged part is quarantined and scored again."""
     if not part.is_dir():
         return None
     try:

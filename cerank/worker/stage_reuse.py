@@ -1,4 +1,4 @@
-"""Taking over a stage that another run of the lab has trained: its model, its curve, its events, its rankings.
+"""Reuses a stage that another run of the lab has trained: its model, metrics, events and rankings.
 
 Invariant: nothing of the other run is changed, every model is checked against its hashes on both sides, and what was
 taken over says so in a file and in an event. Without a sound donor of the same versions the stage is trained here.
@@ -51,7 +51,7 @@ class ReusableStage(msgspec.Struct, frozen=True):
 
 
 def reuse_stage(context: RunContext, index: int, precisions: Mapping[str, str]) -> bool:
-    """Whether the stage at `index` was taken over from another run; False where it has to be trained.
+    """Return whether the stage at `index` was copied from another run; if not, it must be trained here.
 
     A stage that was begun here goes on here.
     """
@@ -68,7 +68,7 @@ def reuse_stage(context: RunContext, index: int, precisions: Mapping[str, str]) 
 
 
 def reuse_rankings(context: RunContext, index: int) -> None:
-    """Takes over the rankings and measures by an adopted stage, of each test dataset that was tested alike."""
+    """Link the rankings and measures of a reused stage, for each test dataset that both runs evaluate alike."""
     name, data = context.plan.recipe.chain[index], context.plan.recipe.data
     adoption = json_records.load_if_there(context.folder.reused_stage(index, name), ReusedStage)
     if adoption is None:
@@ -93,7 +93,7 @@ def reuse_rankings(context: RunContext, index: int) -> None:
 
 
 def _find_reusable(folder: RunFolder, plan: Plan, index: int) -> Iterator[ReusableStage]:
-    """The runs of the lab that have finished the very stage, the oldest first."""
+    """Yield the runs of the lab that have finished exactly this stage, the oldest first."""
     wanted = stage_keys(plan)[index]
     for other in run_store.folders(folder.lab):
         if other.name == folder.name:
@@ -112,7 +112,7 @@ def _find_reusable(folder: RunFolder, plan: Plan, index: int) -> Iterator[Reusab
 
 
 def _why_not_reusable(context: RunContext, donor: ReusableStage, index: int, precisions: Mapping[str, str]) -> str:
-    """Why the donor's stage cannot stand for training it here; "" where it can."""
+    """Return why the other run's stage cannot replace training it here; "" if it can."""
     own = json_records.load(context.folder.attempt(max(context.folder.attempt_numbers())), Attempt)
     pairs = [(key, donor.attempt.versions.get(key, "-"), own.versions.get(key, "-")) for key in _COMPARED_VERSIONS]
     pairs.append(("processor", donor.attempt.cpu, own.cpu))
@@ -132,7 +132,7 @@ def _why_not_reusable(context: RunContext, donor: ReusableStage, index: int, pre
 
 
 def _copy_stage(context: RunContext, donor: ReusableStage, index: int) -> None:
-    """Curve and events first, then the provenance, then the model, whose folder says that the stage is done."""
+    """Copy metrics and events, then the record of origin, then the model, whose folder marks the stage as done."""
     name = context.plan.recipe.chain[index]
     found: list[ReadingRow] = journal.read(donor.folder.readings, ReadingRow)
     for row in found:
@@ -167,7 +167,7 @@ def _copy_stage(context: RunContext, donor: ReusableStage, index: int) -> None:
 
 
 def _copy_events(context: RunContext, donor: ReusableStage, index: int) -> None:
-    """What the donor said of the stage (groups counted, lists repaired, weights moved) is said here, too, once."""
+    """Copy the other run's events about this stage, without duplicates."""
     name = context.plan.recipe.chain[index]
     own, _ = journal.read_valid_rows(context.folder.events, Event)
     said = {(event.kind, event.text) for event in own}
@@ -181,7 +181,9 @@ def _copy_events(context: RunContext, donor: ReusableStage, index: int) -> None:
 
 
 def _is_evaluated_alike(plan: Plan, other: Plan, test: str) -> bool:
-    """Whether both re-rank and measure the dataset in the same way: the same candidates at once, to the same depth.
+    """Return whether both re-rank and measure the dataset in the same way.
+
+    The same candidates at once, to the same depth.
 
     All first stages count, for candidates of all of them go through the model together.
     """
@@ -195,7 +197,7 @@ def _is_evaluated_alike(plan: Plan, other: Plan, test: str) -> bool:
 
 
 def _is_undamaged(donor: RunFolder, path: Path) -> bool:
-    """Whether the donor has the file, as it was sealed."""
+    """Return whether the other run has the file as its checksum says."""
     try:
         run_store.check_undamaged(donor, path)
     except CerankError:
@@ -204,7 +206,7 @@ def _is_undamaged(donor: RunFolder, path: Path) -> bool:
 
 
 def _result_files(own: RunFolder, other: RunFolder, key: tuple[str, str, str]) -> list[tuple[Path, Path]]:
-    """(theirs, ours) of the files of one re-ranking."""
+    """Return (theirs, ours) of the files of one re-ranking."""
     return [
         (other.ranking(*key), own.ranking(*key)),
         (other.ranking_facts(*key), own.ranking_facts(*key)),

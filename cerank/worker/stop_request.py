@@ -1,4 +1,4 @@
-"""A request to stop, from a signal or from the run's stop file; looked at between steps, never acted on elsewhere."""
+"""A request to stop, from a signal or from the run's stop file; the worker checks it between steps."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class StopFlag:
         self._looked = 0.0
 
     def install(self) -> None:
-        """Takes over the signals. A second SIGINT ends the process at once; the last checkpoint stays."""
+        """Handle the signals that ask to stop. A second SIGINT ends the process at once; its last checkpoint stays."""
         for number in _SIGNALS:
             signal.signal(number, self._heard)
 

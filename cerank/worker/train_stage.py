@@ -1,4 +1,4 @@
-"""One stage of a run: its groups, its start, its training, its validation, and the sealed model it hands on."""
+"""One stage of a run: its groups, its start, its training, its validation, and the model that it produces."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from cerank.worker.stage_evaluation import chunks
 
 
 class StageWork:
-    """Carries out the stage at a place in the chain; it is also the `Watch` of its own training."""
+    """Carries out one stage of the run; also receives the callbacks of its trainer."""
 
     def __init__(self, context: RunContext, run_inputs: RunInputs, index: int, precision: str = "") -> None:
         recipe = context.plan.recipe
@@ -52,7 +52,7 @@ class StageWork:
         self._held_out: HeldOut | None = None
 
     def is_finished(self) -> bool:
-        """Whether its final model stands and is what was sealed; a damaged one is moved aside."""
+        """Return whether the final model exists and matches its checksums; a damaged one is quarantined."""
         if not self.final.is_dir():
             return False
         try:
@@ -64,7 +64,7 @@ class StageWork:
         return True
 
     def train(self) -> None:
-        """Trains from the newest checkpoint to the end and seals the model the stage keeps.
+        """Train from the newest checkpoint to the end and save the model that the stage keeps.
 
         Raises:
             PausedError: somebody asked to stop; a checkpoint is saved.
@@ -105,14 +105,14 @@ class StageWork:
         self._finish(found)
 
     def _make_tokens(self, tokenizer: Any, dataset: str) -> Tokens:
-        """What makes pairs of a dataset's texts, by its token store where there is one."""
+        """Return a tokenizer of a dataset's pairs that uses the dataset's token store if there is one."""
         stage = self._stage
         made = Tokens(tokenizer, stage.max_length, stage.max_query_length, stage.max_document_length, stage.truncation)
         made.read_from(self._inputs.token_store(dataset, tokenizer))
         return made
 
     def _save_model(self, encoder: CrossEncoder, tokenizer: Any, found: StageFacts) -> None:
-        """Writes the model that the stage hands on, whole or not at all."""
+        """Write the model that the stage produces, completely or not at all."""
         stage = self._stage
         with manifests.checksummed_folder(self.final) as inside:
             cross_encoder.save(
@@ -127,7 +127,7 @@ class StageWork:
             stage_summary.write(inside, found)
 
     def _summary(self, state: State, kept: int, supply: Supply, moved: Drift) -> StageFacts:
-        """The stage in numbers."""
+        """Return the summary of the stage in numbers."""
         sources, stage = self._inputs, self._stage
         is_taught = stage.source == "teacher"
         by_loss = stage.validation_measure == VALIDATION_LOSS
@@ -147,7 +147,7 @@ class StageWork:
         )
 
     def _finish(self, found: StageFacts) -> None:
-        """Says what the stage came to, and removes its checkpoints but the newest, which keeps the optimizer."""
+        """Log the summary, and remove all checkpoints but the newest, which keeps the optimizer state."""
         step = found.steps
         position = Position(self._index, step)
         self._context.log.event(
@@ -170,7 +170,7 @@ class StageWork:
                 disk.discard(folder / checkpoints.name_of(older))
 
     def _start(self) -> BaseFiles:
-        """Where the stage's first weights come from: the stage before, or the base."""
+        """Return the files of the stage's first weights: the previous stage's model, or the base."""
         if self._index == 0:
             return self._inputs.base()
         name = self._context.plan.recipe.chain[self._index - 1]
@@ -209,7 +209,7 @@ class StageWork:
         return sampler
 
     def _validation_groups(self) -> HeldOut:
-        """One group of each validation query, drawn once as the stage's own are, for its loss to be computed on."""
+        """Return one group for each validation query, sampled once, on which the validation loss is computed."""
         context, stage, recipe = self._context, self._stage, self._context.plan.recipe
         name = recipe.data.validation
         dataset = self._inputs.datasets[name]
@@ -237,7 +237,7 @@ class StageWork:
     # what the trainer asks of a watch
 
     def read(self, reading: Reading) -> None:
-        """Writes the reading; after a resume, holds it against the one before."""
+        """Record the metrics of a step; after a resume, compare them with those of the earlier attempt."""
         if self._at != reading.step - 1:  # after a resume the first step done here tells where training went on
             self._context.heartbeat.enter("train", self._name, self._steps, done=reading.step - 1)
         self._at = reading.step
@@ -245,7 +245,7 @@ class StageWork:
         self._context.heartbeat.advance(1, reading.pairs)
 
     def validate(self, step: int) -> float:
-        """Re-ranks the validation queries with the model as it is, and writes the means."""
+        """Re-rank the validation queries with the current model, record the means, and return the deciding one."""
         began = time.perf_counter()
         context, stage, recipe = self._context, self._stage, self._context.plan.recipe
         name = recipe.data.validation
@@ -277,11 +277,11 @@ class StageWork:
         return -chosen if stage.validation_measure == VALIDATION_LOSS else chosen
 
     def _chosen(self, measures: Sequence[str]) -> str:
-        """The measure that decides, by its canonical name."""
+        """Return the measure that decides, by its canonical name."""
         return VALIDATION_LOSS if self._stage.validation_measure == VALIDATION_LOSS else measures[0]
 
     def _measures(self, qrels: dict[str, dict[str, int]]) -> tuple[str, ...]:
-        """The stage's own measure, and those of the test that can differ from 0 on the validation queries."""
+        """Return the stage's own measure and those test measures that the validation qrels can distinguish."""
         where = f"stages.{self._name}"
         asked = self._stage.validation_measure
         found = check([asked], qrels, where) if asked != VALIDATION_LOSS else ()
@@ -291,29 +291,29 @@ class StageWork:
         return tuple(dict.fromkeys(found))
 
     def saving(self) -> None:
-        """Puts the readings on the disk: a checkpoint that outlived them would leave a gap that no replay fills."""
+        """Write the metrics to disk first: a checkpoint that outlived them would leave a gap that no replay fills."""
         self._context.log.sync()
 
     def saved(self, state: State) -> None:
-        """Notes the checkpoint."""
+        """Log the checkpoint."""
         position = Position(self._index, state.step)
         self._context.log.event("checkpoint saved", f"{self._name} step {state.step}", position)
 
     def rejected(self, reason: str) -> None:
-        """Notes what was damaged or left out."""
+        """Log what was damaged or skipped."""
         self._context.log.event("rejected", reason)
 
     def out_of_memory(self, what: str) -> None:
-        """Notes that less goes through the model at once from here on."""
+        """Log that fewer tokens go through the model at once from here on."""
         self._context.log.event("out of memory", f"{self._name}: {what}")
 
     def wants_to_stop(self) -> bool:
-        """Whether a signal or a stop request came."""
+        """Return whether a signal or a stop request came."""
         return bool(self._context.stop.reason)
 
 
 def describe_supply(supply: Supply) -> str:
-    """What a stage's data can give, in a sentence."""
+    """Return a sentence about the groups that a stage's data can give."""
     dropped = f" and left out: {supply.dropped_positives}" if supply.dropped_positives else ""
     return (
         f"{supply.usable} of {supply.queries} queries can be learnt from; "
@@ -324,7 +324,7 @@ def describe_supply(supply: Supply) -> str:
 
 
 def weight_change(before: dict[str, torch.Tensor], encoder: CrossEncoder) -> Drift:
-    """How far the weights moved, as a share of their norm: a stage that moved nothing taught nothing."""
+    """Return how far the weights moved, as a fraction of their norm."""
     moved = total = 0.0
     changed = count = 0
     for key, value in encoder.state_dict().items():
@@ -337,5 +337,5 @@ def weight_change(before: dict[str, torch.Tensor], encoder: CrossEncoder) -> Dri
 
 
 def _squares(values: torch.Tensor) -> float:
-    """The sum of squares as float64, which Apple's GPUs do not have."""
+    """Return the sum of squares as float64, which Apple's GPUs do not have."""
     return float((values.cpu() if values.device.type == "mps" else values).double().pow(2).sum())

@@ -65,7 +65,7 @@ class _Mined(msgspec.Struct):
 def _candidates(
     sink: DatasetWriter, run: str, query_id: str, ids: Sequence[str], positives: set[str], *, where: str
 ) -> None:
-    """The negatives of a query as a run, in their order."""
+    """Add the negatives of a query as a run, in their order."""
     kept: dict[str, None] = {}
     for doc_id in ids:
         if doc_id in positives:
@@ -81,7 +81,7 @@ def _candidates(
 def _with_text(
     sink: DatasetWriter, texts: Sequence[str], scores: Sequence[float | None], where: str
 ) -> dict[str, float | None]:
-    """Ids of the texts that are not empty -> score, each once."""
+    """Return id -> score for the texts that are not empty, each once."""
     found: dict[str, float | None] = {}
     for text, score in zip(texts, scores, strict=True):
         doc_id = text_id(text)
@@ -101,7 +101,7 @@ def _scores(texts: Sequence[str], scores: Sequence[float] | None, key: str, wher
 
 
 def read_flag(files: Sequence[Path], sink: DatasetWriter, name: str) -> None:
-    """Reads FlagEmbedding's JSONL; `name` is the run of its scores."""
+    """Read FlagEmbedding's JSONL; `name` is the run of its scores."""
     for path in files:
         for number, row in json_lines(path, _Flag, open_archive):
             where, query_id = at(path, number), text_id(row.query)
@@ -123,7 +123,7 @@ def _title(passage: _Passage) -> str:
 
 
 def read_tevatron(files: Sequence[Path], sink: DatasetWriter, name: str) -> None:
-    """Reads Tevatron's JSONL; `name` is the run of negatives."""
+    """Read Tevatron's JSONL; `name` is the run of negatives."""
     for path in files:
         for number, row in json_lines(path, _Tevatron, open_archive):
             where, query_id = at(path, number), str(row.query_id)
@@ -142,7 +142,7 @@ def read_tevatron(files: Sequence[Path], sink: DatasetWriter, name: str) -> None
 
 
 def _ids_and_scores(items: Sequence[int | str | _Scored]) -> dict[str, float | None]:
-    """Id -> score of the items, each id once."""
+    """Return id -> score of the items, each id once."""
     found: dict[str, float | None] = {}
     for item in items:
         pid, score = (item.pid, item.score) if isinstance(item, _Scored) else (item, None)
@@ -151,7 +151,7 @@ def _ids_and_scores(items: Sequence[int | str | _Scored]) -> dict[str, float | N
 
 
 def read_mined(files: Sequence[Path], sink: DatasetWriter, name: str) -> None:
-    """Reads msmarco-hard-negatives, a run a system; `name` is the run of cross-encoder scores."""
+    """Read msmarco-hard-negatives, a run a system; `name` is the run of cross-encoder scores."""
     for path in files:
         for number, row in json_lines(path, _Mined, open_archive):
             where, query_id = at(path, number), str(row.qid)

@@ -62,7 +62,7 @@ def _text(doc: _Doc) -> str:
 
 
 def read_rank_llm(files: Sequence[Path], sink: DatasetWriter, name: str) -> None:
-    """Reads rank_llm's JSONL into the run `name`."""
+    """Read rank_llm's JSONL into the run `name`."""
     for path in files:
         for number, row in json_lines(path, _Request, open_archive):
             where, query_id = at(path, number), str(row.query.qid)
@@ -76,7 +76,7 @@ def read_rank_llm(files: Sequence[Path], sink: DatasetWriter, name: str) -> None
 
 
 def read_tirex(files: Sequence[Path], sink: DatasetWriter, name: str) -> None:
-    """Reads TIREx's JSONL into the run `name`."""
+    """Read TIREx's JSONL into the run `name`."""
     for path in files:
         for number, row in json_lines(path, _Pair, open_archive):
             where, query_id, doc_id = at(path, number), str(row.qid), str(row.docno)

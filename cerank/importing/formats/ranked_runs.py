@@ -27,7 +27,7 @@ _HINT = "a TREC run has 6: query Q0 document rank score tag"
 
 
 def name_of(path: Path) -> str:
-    """The run's name in a file's: between lightning-ir's double underscores, or without the endings."""
+    """Return the run's name from a file name: between lightning-ir's double underscores, or without endings."""
     name = path.name
     for ending in _ENDINGS:
         name = name.removesuffix(ending)
@@ -37,7 +37,7 @@ def name_of(path: Path) -> str:
 
 
 def read(files: Sequence[Path], sink: DatasetWriter, name: str) -> None:
-    """Reads runs; `name` is for a single one, "" takes each file's."""
+    """Read runs; `name` is for a single one, "" takes each file's name."""
     names = [name or name_of(path) for path in files]
     if len(set(names)) != len(names):
         raise UsageError("two of the files would be one run", hint="give them different names, or import one at a time")
@@ -48,7 +48,7 @@ def read(files: Sequence[Path], sink: DatasetWriter, name: str) -> None:
 
 
 def number_of(text: bytes, where: str) -> float:
-    """A score as C's atof reads it; the sink refuses what is beyond float32.
+    """Return a score as C's atof reads it; the writer rejects what is beyond float32.
 
     Raises:
         FormatError: it is no decimal number.
@@ -63,7 +63,7 @@ def number_of(text: bytes, where: str) -> float:
 
 
 def _taken_whole(path: Path, lines: list[bytes], first: int, sink: DatasetWriter, run: str) -> bool:
-    """Whether the lines were taken as columns; if not, each is to be looked at."""
+    """Return whether the lines could be added as columns; if not, each must be parsed strictly."""
     import polars
 
     from cerank.trec.parse_blocks import parse_block

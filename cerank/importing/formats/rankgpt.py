@@ -35,7 +35,10 @@ def _answers(path: Path) -> list[str]:
 
 
 def _candidates(row: RankedQuery, sink: DatasetWriter, where: str) -> list[str]:
-    """The ids that the answer's numbers stand for, 1 for the first; texts and judgements go to the sink on the way."""
+    """Return the ids that the permutation numbers, 1 for the first; adds texts and judgments to the writer.
+
+    Texts and judgements go to the sink on the way.
+    """
     for passage in (*row.retrieved_passages, *row.positive_passages):
         text = " ".join(filter(None, (passage.title, passage.text)))
         if not sink.document(passage.id, text, where):
@@ -46,7 +49,7 @@ def _candidates(row: RankedQuery, sink: DatasetWriter, where: str) -> list[str]:
 
 
 def _split(files: Sequence[Path]) -> tuple[Path, Path | None]:
-    """(rows, permutations), told apart by their names' ends."""
+    """Return (rows, permutations), told apart by the ends of their names."""
     answers = [path for path in files if path.suffix == ".json" or path.name.endswith((".json.gz", ".json.zip"))]
     rows = [path for path in files if path not in answers]
     if len(rows) != 1 or len(answers) > 1:
@@ -58,7 +61,7 @@ def _split(files: Sequence[Path]) -> tuple[Path, Path | None]:
 
 
 def read(files: Sequence[Path], sink: DatasetWriter, name: str) -> None:
-    """Reads one file of queries, and one of permutations or none; `name` is the run of these."""
+    """Read one file of queries and at most one of permutations; `name` is the run of the permutations."""
     rows, path = _split(files)
     answers = _answers(path) if path else None
     repairs = Repairs()

@@ -49,7 +49,7 @@ Rows = Iterator[tuple[str, Triple]]  # with file:line
 
 
 def _triple(parts: Sequence[str], where: str) -> Triple:
-    """Three columns, or two scores before them."""
+    """Return three columns, or two scores before them."""
     query, positive, negative = parts[-3:]
     if len(parts) == 3:
         return Triple(query, positive, negative)
@@ -71,7 +71,7 @@ def _json(path: Path) -> Rows:
 
 
 def _by_text(triple: Triple, sink: DatasetWriter, where: str) -> Triple | None:
-    """The triple with ids for its texts, which go to the sink; None where one of them is empty."""
+    """Return the triple with ids for its texts, which are added to the writer; None if one of them is empty."""
     found = Triple(text_id(triple.query), text_id(triple.positive), text_id(triple.negative), triple.scores)
     has_all = (
         sink.query(found.query, triple.query, where)
@@ -103,7 +103,7 @@ def _read_texts(rows: Callable[[Path], Rows], files: Sequence[Path], sink: Datas
 
 
 def _read_ids(columns: int, files: Sequence[Path], sink: DatasetWriter, name: str) -> None:
-    """A block of lines at once where nothing in it is doubtful, else line by line."""
+    """Read a block of lines at once if nothing in it needs the strict parser, else line by line."""
     scores = ("left", "right") if columns == 5 else ()
     for path in files:
         for first, lines in line_blocks(path, opener=open_archive):
@@ -125,7 +125,7 @@ def _put_line(line: bytes, columns: int, sink: DatasetWriter, name: str, where: 
 
 
 def _put_all(rows: polars.DataFrame, sink: DatasetWriter, name: str) -> None:
-    """As `_put`, row by row; a row's positive goes before its negative."""
+    """Add many triples as `_put` does row by row; a row's positive comes before its negative."""
     import polars
 
     kept = rows.filter(polars.col("positive") != polars.col("negative")).with_row_index("row")
@@ -148,25 +148,25 @@ def _put_all(rows: polars.DataFrame, sink: DatasetWriter, name: str) -> None:
 
 
 def read_ids(files: Sequence[Path], sink: DatasetWriter, name: str) -> None:
-    """Reads MS MARCO's id triples into the run `name`."""
+    """Read MS MARCO's id triples into the run `name`."""
     _read_ids(3, files, sink, name)
 
 
 def read_scores(files: Sequence[Path], sink: DatasetWriter, name: str) -> None:
-    """Reads Hofstätter's scores by id into the run `name`."""
+    """Read Hofstätter's scores by id into the run `name`."""
     _read_ids(5, files, sink, name)
 
 
 def read_texts(files: Sequence[Path], sink: DatasetWriter, name: str) -> None:
-    """Reads MS MARCO's text triples into the run `name`."""
+    """Read MS MARCO's text triples into the run `name`."""
     _read_texts(_lines(3), files, sink, name)
 
 
 def read_scored_texts(files: Sequence[Path], sink: DatasetWriter, name: str) -> None:
-    """Reads Hofstätter's scores by text into the run `name`."""
+    """Read Hofstätter's scores by text into the run `name`."""
     _read_texts(_lines(5), files, sink, name)
 
 
 def read_openmatch(files: Sequence[Path], sink: DatasetWriter, name: str) -> None:
-    """Reads OpenMatch's JSONL triples into the run `name`."""
+    """Read OpenMatch's JSONL triples into the run `name`."""
     _read_texts(_json, files, sink, name)
