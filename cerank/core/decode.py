@@ -94,21 +94,21 @@ def decode_table(kind: type[S], values: Mapping[str, object], path: str, mistake
     """Return `values` as a `kind`, or None; each error is appended to `mistakes` as `key.path: what is wrong`."""
     hints = hints_of(kind)
     before = len(mistakes)
-    given: dict[str, object] = {}
+    fields: dict[str, object] = {}
     more = 0
     for key, value in values.items():
         where = f"{path}.{key}" if path else str(key)
         if key in hints:
-            given[key] = _value(hints[key], value, where, mistakes)
+            fields[key] = _value(hints[key], value, where, mistakes)
         elif len(mistakes) < MOST_ERRORS:
             mistakes.append(f"{shown(where, 200)}: unknown key; {nearest(str(key), hints)}")
         else:
             more += 1
     if more:
         mistakes.append(f"{path or 'the file'}: {more} more unknown keys")
-    missing = [field.name for field in fields_of(kind) if field.required and field.name not in given]
+    missing = [field.name for field in fields_of(kind) if field.required and field.name not in fields]
     mistakes.extend(f"{path + '.' if path else ''}{name}: missing" for name in missing)
-    return kind(**given) if len(mistakes) == before else None
+    return kind(**fields) if len(mistakes) == before else None
 
 
 def merge_tables(base: Mapping[str, object], over: Mapping[str, object]) -> dict[str, object]:
@@ -156,7 +156,7 @@ def toml_table(source: bytes, where: str) -> dict[str, Any]:
     if (spot := token_at(text)) >= 0:
         number = text.count("\n", 0, spot) + 1
         raise FormatError("holds an access token, which no run may keep", where=f"{where}:{number}", hint=_LEAVE_IT_OUT)
-    _refuse_long_keys(text, where)
+    _check_key_lengths(text, where)
     try:
         values = tomllib.loads(text)
     except RecursionError:
@@ -169,7 +169,7 @@ def toml_table(source: bytes, where: str) -> dict[str, Any]:
     return values
 
 
-def _refuse_long_keys(text: str, where: str) -> None:
+def _check_key_lengths(text: str, where: str) -> None:
     """Reject keys of very many parts (a.b.c...): tomllib takes quadratic time for them, 30 s for 200 KB."""
     for number, line in enumerate(text.split("\n"), 1):
         if line.count(".") > _MOST_DOTS and _STRING.sub("", line).partition("#")[0].count(".") > _MOST_DOTS:

@@ -43,7 +43,7 @@ class ProgressEstimator:
         self._total = 0  # units of the phase at work
         self._since = now  # when the newest unit ended
         self._shown: float | None = None
-        self._looked = now
+        self._last_check = now
         self._share = 0.0
 
     @property
@@ -105,7 +105,7 @@ class ProgressEstimator:
             share = min(1.0 - self._done[self._at], 1.0 / self._total / part.times)
             under_way = min(max(0.0, now - self._since), 0.95 * share * part.seconds * factors[part.kind])
             spent, left = spent + under_way, left - under_way
-        passed, self._looked = max(0.0, now - self._looked), now
+        passed, self._last_check = max(0.0, now - self._last_check), now
         if self._shown is None:
             self._shown = left
         else:

@@ -137,7 +137,7 @@ def run_folders(name: str, cache: Path) -> tuple[Path, ...]:
     """Return the folders that may hold runs of a catalog dataset: that of its short name, then that of its id."""
     short = _BY_ID[name].name if name in _BY_ID else name
     both = dict.fromkeys((short, id_of(name)))
-    return tuple(cache / RUNS / Path(*one.split("/")) for one in both)
+    return tuple(cache / RUNS / Path(*name_or_id.split("/")) for name_or_id in both)
 
 
 def placed_runs(name: str, cache: Path) -> Mapping[str, Path]:

@@ -132,8 +132,8 @@ def part_of(dataset: Dataset, part: str) -> Dataset:
     where = f"{dataset.name}{part}"
     low, _, high = part[1:-1].partition(":")
     count = len(dataset.queries)
-    line = sorted(dataset.queries, key=lambda query: hashlib.sha256(query.encode()).digest())
-    picked = set(line[_bound(low, count, 0, where) : _bound(high, count, count, where)])
+    ordered = sorted(dataset.queries, key=lambda query: hashlib.sha256(query.encode()).digest())
+    picked = set(ordered[_bound(low, count, 0, where) : _bound(high, count, count, where)])
     if not picked:
         raise UsageError(f"holds none of the {counted(count, 'query')}", where=where, hint=_PART_HINT)
     return replace(

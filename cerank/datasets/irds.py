@@ -121,7 +121,7 @@ def _package() -> Any:
 
 
 def _where_to_put(name: str, error: BaseException) -> str:
-    address = next((url for one in _chained(error) if (url := getattr(getattr(one, "request", None), "url", ""))), "")
+    address = next((url for item in _chained(error) if (url := getattr(getattr(item, "request", None), "url", ""))), "")
     source = f"it comes from {address}; " if address else ""
     folder = _package().util.home_path() / name.partition("/")[0]
     return f"{source}load it once where there is a network and copy {folder}, or set IR_DATASETS_HOME"
@@ -132,12 +132,12 @@ def _chained(error: BaseException) -> Iterator[BaseException]:
     seen: list[BaseException] = []
     waiting: list[object] = [error]
     while waiting:
-        one = waiting.pop(0)
-        if isinstance(one, list | tuple):
-            waiting += one
-        elif isinstance(one, BaseException) and one not in seen:
-            seen.append(one)
-            waiting += [*one.args, one.__cause__, one.__context__]
+        item = waiting.pop(0)
+        if isinstance(item, list | tuple):
+            waiting += item
+        elif isinstance(item, BaseException) and item not in seen:
+            seen.append(item)
+            waiting += [*item.args, item.__cause__, item.__context__]
     yield from seen
 
 

@@ -109,18 +109,18 @@ def open_mapped_documents(path: Path, cache: Path, dataset: str, rows: Rows) -> 
         FormatError, MissingError, UsageError: the file is malformed or not there.
         RunFailedError: the cache cannot be written.
     """
-    room = cache / "documents"
-    found = _known(path, room, dataset)
+    folder = cache / "documents"
+    found = _open_known(path, folder, dataset)
     if found is not None:
         return found
-    with file_cache.exclusive_lock(path, room):
-        found = _known(path, room, dataset)
-        return _made(path, room, dataset, rows) if found is None else found
+    with file_cache.exclusive_lock(path, folder):
+        found = _open_known(path, folder, dataset)
+        return _build_locked(path, folder, dataset, rows) if found is None else found
 
 
-def _known(path: Path, room: Path, dataset: str) -> MappedDocuments | None:
-    sha256 = file_cache.known_sha256(path, room)
-    return _read(room / sha256, dataset) if sha256 else None
+def _open_known(path: Path, folder: Path, dataset: str) -> MappedDocuments | None:
+    sha256 = file_cache.known_sha256(path, folder)
+    return _read(folder / sha256, dataset) if sha256 else None
 
 
 def _read(folder: Path, dataset: str) -> MappedDocuments | None:
@@ -132,28 +132,28 @@ def _read(folder: Path, dataset: str) -> MappedDocuments | None:
     return MappedDocuments(folder, contents, dataset) if is_whole and contents.format == _FORMAT else None
 
 
-def _made(path: Path, room: Path, dataset: str, rows: Rows) -> MappedDocuments:
-    before, part = file_cache.stamp_of(path), room / f"{file_cache.cache_name(path)}.part"
+def _build_locked(path: Path, folder: Path, dataset: str, rows: Rows) -> MappedDocuments:
+    before, part = file_cache.stamp_of(path), folder / f"{file_cache.cache_name(path)}.part"
     disk.remove_tree(part)
     disk.make_folder(part)
     try:
-        sha256 = _written(path, part, rows)
+        sha256 = _write_copy(path, part, rows)
         if file_cache.stamp_of(path) != before:
             raise UsageError(
                 "the file changed while it was read", where=str(path), hint="ask again once it is complete"
             )
-        disk.remove_tree(room / sha256)  # a damaged one
-        disk.rename(part, room / sha256)
+        disk.remove_tree(folder / sha256)  # a damaged one
+        disk.rename(part, folder / sha256)
     finally:
         disk.remove_tree(part)
-    file_cache.remember(path, room, msgspec.structs.replace(before, sha256=sha256))
-    found = _read(room / sha256, dataset)
+    file_cache.remember(path, folder, msgspec.structs.replace(before, sha256=sha256))
+    found = _read(folder / sha256, dataset)
     if found is None:
-        raise UsageError("the documents read back otherwise than written", where=str(room), hint="check the disk")
+        raise UsageError("the documents read back otherwise than written", where=str(folder), hint="check the disk")
     return found
 
 
-def _written(path: Path, part: Path, rows: Rows) -> str:
+def _write_copy(path: Path, part: Path, rows: Rows) -> str:
     """Write all files of the copy into `part`, and return the SHA-256 of the source file."""
     digested: list[HashingReader] = []
 

@@ -266,10 +266,10 @@ def discard(path: Path) -> None:
     """Remove a folder so that it disappears at once: a kill leaves a hidden folder that the next call removes."""
     if not path.exists():
         return
-    grave = path.with_name(f".{path.name}{DISCARDED}")
-    remove_tree(grave)
-    rename(path, grave)
-    remove_tree(grave)
+    trash = path.with_name(f".{path.name}{DISCARDED}")
+    remove_tree(trash)
+    rename(path, trash)
+    remove_tree(trash)
     # else a power cut brings the hidden folder back, which nobody removes from a run that is over
     _operation("sync-folder", path.parent, _sync_path, path.parent)
 
@@ -330,7 +330,7 @@ def new_folder(final: Path) -> Iterator[Path]:
     except BaseException as error:
         with contextlib.suppress(RunFailedError):  # the first error says more than a failed clean-up
             remove_tree(temporary)
-        refused = _underlying_os_error(error)
-        if refused is not None:
-            raise _write_error(final, refused) from error
+        system_error = _underlying_os_error(error)
+        if system_error is not None:
+            raise _write_error(final, system_error) from error
         raise

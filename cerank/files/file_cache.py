@@ -48,27 +48,27 @@ def cache_name(path: Path) -> str:
     return hashlib.sha256(os.fsencode(os.path.realpath(path))).hexdigest()[:32]
 
 
-def known_sha256(path: Path, room: Path) -> str:
+def known_sha256(path: Path, folder: Path) -> str:
     """Return the remembered SHA-256 of a file that has not changed since, by size and time; else ""."""
     try:
-        found = msgspec.json.decode((room / f"{cache_name(path)}.stamp").read_bytes(), type=FileStamp)
+        found = msgspec.json.decode((folder / f"{cache_name(path)}.stamp").read_bytes(), type=FileStamp)
     except (OSError, ValueError):
         return ""
     return found.sha256 if msgspec.structs.replace(found, sha256="") == stamp_of(path) else ""
 
 
-def remember(path: Path, room: Path, stamp: FileStamp) -> None:
+def remember(path: Path, folder: Path, stamp: FileStamp) -> None:
     """Remember that the file with this stamp was processed."""
-    disk.write(room / f"{cache_name(path)}.stamp", msgspec.json.encode(stamp))
+    disk.write(folder / f"{cache_name(path)}.stamp", msgspec.json.encode(stamp))
 
 
 @contextlib.contextmanager
-def exclusive_lock(path: Path, room: Path) -> Iterator[None]:
+def exclusive_lock(path: Path, folder: Path) -> Iterator[None]:
     """Wait until no other process processes the same file; the lock ends with its holder."""
-    disk.make_folder(room)
+    disk.make_folder(folder)
     while True:
         try:
-            lease = Lease.take(room / f"{cache_name(path)}.lock", datetime.now(UTC))
+            lease = Lease.take(folder / f"{cache_name(path)}.lock", datetime.now(UTC))
         except HeldError:
             time.sleep(0.5)
             continue

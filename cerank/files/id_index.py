@@ -91,9 +91,9 @@ class IdIndex:
             return np.fromiter((_parse_number(key, self._count) for key in keys), dtype=np.int64, count=len(keys))
         if not keys or not self._count:
             return np.full(len(keys), -1, dtype=np.int64)
-        wanted = hash_ids(keys)
-        places = np.minimum(np.searchsorted(self._hashes, wanted), self._count - 1)
-        return np.where(self._hashes[places] == wanted, self._rows[places].astype(np.int64), -1)
+        hashes = hash_ids(keys)
+        places = np.minimum(np.searchsorted(self._hashes, hashes), self._count - 1)
+        return np.where(self._hashes[places] == hashes, self._rows[places].astype(np.int64), -1)
 
 
 def _parse_number(key: str, rows: int) -> int:

@@ -151,23 +151,23 @@ def _decode_lines(
     """Return the records in complete lines, and an error for each line without one; lines count from `first`."""
     lines = data.split(b"\n")[:-1]
     try:
-        good = decoder.decode_lines(data) if all(map(crc_matches, lines)) else []
+        records = decoder.decode_lines(data) if all(map(crc_matches, lines)) else []
     except DECODE_ERRORS:
-        good = []
-    if len(good) == len(lines):
-        return good, []
-    good = []  # line by line it takes a few times as long, and finds the bad ones
-    bad = []
+        records = []
+    if len(records) == len(lines):
+        return records, []
+    records = []  # line by line it takes a few times as long, and finds the bad ones
+    errors = []
     for number, line in enumerate(lines, start=first):
         if not line.strip():
             continue
         try:
             if not crc_matches(line):
                 raise ValueError(CRC_DIFFERS)
-            good.append(decoder.decode(line))
+            records.append(decoder.decode(line))
         except DECODE_ERRORS as error:
-            bad.append(DamagedError(f"not a readable row: {decode_reason(error)}", where=f"{path}:{number}"))
-    return good, bad
+            errors.append(DamagedError(f"not a readable row: {decode_reason(error)}", where=f"{path}:{number}"))
+    return records, errors
 
 
 def _read(path: Path, kind: type[R] | UnionType) -> tuple[list[R], list[DamagedError]]:
@@ -182,16 +182,16 @@ def read(path: Path, kind: type[R] | UnionType) -> list[R]:
     Raises:
         DamagedError: a row before the last is broken; `where` is file:line.
     """
-    good, bad = _read(path, kind)
-    if bad:
-        raise bad[0]
-    return good
+    records, errors = _read(path, kind)
+    if errors:
+        raise errors[0]
+    return records
 
 
 def read_valid_rows(path: Path, kind: type[R] | UnionType) -> tuple[list[R], list[str]]:
     """Return every readable row, and a message for each damaged one."""
-    good, bad = _read(path, kind)
-    return good, [str(error) for error in bad]
+    records, errors = _read(path, kind)
+    return records, [str(error) for error in errors]
 
 
 class Tail(Generic[R]):
@@ -229,11 +229,11 @@ class Tail(Generic[R]):
                 self._start_over()
             return []
         data = data[: _complete_length(data, len(data))]
-        good, bad = _decode_lines(data, self._decoder, self._path, self._line)
+        records, errors = _decode_lines(data, self._decoder, self._path, self._line)
         self._offset += len(data)
         self._line += data.count(b"\n")
-        self.damage += [str(error) for error in bad]
-        return good
+        self.damage += [str(error) for error in errors]
+        return records
 
     def _start_over(self) -> None:
         self._offset, self._line = 0, 1

@@ -96,9 +96,9 @@ def signal_owner(owner: Owner, signum: int) -> bool:
 class Lease:
     """The right to write to a run, held until `release`, the end of a `with`, or the death of the process."""
 
-    def __init__(self, handle: disk.Handle, claim: lease_files.LockFile | None = None) -> None:
+    def __init__(self, handle: disk.Handle, lock_file: lease_files.LockFile | None = None) -> None:
         self._handle: disk.Handle | None = handle
-        self._claim = claim
+        self._lock_file = lock_file
         _close_in_children()
         _leases.add(self)
 
@@ -111,22 +111,22 @@ class Lease:
             RunFailedError: the folder is gone or not writable, or its file system has no locks.
         """
         handle = disk.open_append(path)
-        claim = None
+        lock_file = None
         try:
             if not _lock(handle):
-                claim = lease_files.take(path, this_process(now), _is_alive)
-                if claim is None:
+                lock_file = lease_files.take(path, this_process(now), _is_alive)
+                if lock_file is None:
                     raise _held_error(path)
             _check_file_exists(handle)
             with contextlib.suppress(RunFailedError):  # advice; a full disk must not bar the way to freeing it
                 disk.truncate(handle, 0)
                 disk.append(handle, msgspec.json.encode(this_process(now)) + b"\n")
         except BaseException:
-            if claim is not None:
-                claim.release()
+            if lock_file is not None:
+                lock_file.release()
             disk.close(handle)
             raise
-        return cls(handle, claim)
+        return cls(handle, lock_file)
 
     @classmethod
     def from_descriptor(cls, path: Path, descriptor: int, now: datetime | None = None) -> Lease:
@@ -155,18 +155,18 @@ class Lease:
         Args:
             child: its process id, in whose name a claim goes on; without one, a claim ends.
         """
-        if self._claim is not None and child:
-            self._claim.give(Owner(child, _start_ticks(child), _boot_id(), socket.gethostname()))
-        elif self._claim is not None:
-            self._claim.release()
+        if self._lock_file is not None and child:
+            self._lock_file.give(Owner(child, _start_ticks(child), _boot_id(), socket.gethostname()))
+        elif self._lock_file is not None:
+            self._lock_file.release()
         self._forget()
 
     def release(self) -> None:
         """Release the lease; a second call does nothing."""
         if self._handle is not None:
             handle, self._handle = self._handle, None
-            if self._claim is not None:
-                self._claim.release()
+            if self._lock_file is not None:
+                self._lock_file.release()
             with contextlib.suppress(OSError):
                 fcntl.flock(handle.descriptor, fcntl.LOCK_UN)  # also frees it from under a copy in a forked child
             disk.close(handle)

@@ -72,21 +72,21 @@ def take(path: Path, owner: msgspec.Struct, is_alive: Callable[[bytes], bool | N
     Raises:
         RunFailedError: the disk refuses.
     """
-    where = folder_of(path)
-    disk.make_folder(where)
-    newest = _numbers(where)[-1:]
-    if newest and _is_live(where / newest[0], is_alive):
+    folder = folder_of(path)
+    disk.make_folder(folder)
+    newest = _numbers(folder)[-1:]
+    if newest and _is_live(folder / newest[0], is_alive):
         return None
     name = f"{int(newest[0]) + 1 if newest else 1:08d}"
-    if not _create_exclusively(where / name, msgspec.json.encode(owner) + b"\n"):
+    if not _create_exclusively(folder / name, msgspec.json.encode(owner) + b"\n"):
         return None
-    numbers = _numbers(where)
+    numbers = _numbers(folder)
     if numbers[-1] != name:  # made with an old number, after its holder had cleaned up behind itself
-        disk.remove(where / name)
+        disk.remove(folder / name)
         return None
     for older in numbers[:-1]:
-        disk.remove(where / older)
-    return LockFile(where / name)
+        disk.remove(folder / older)
+    return LockFile(folder / name)
 
 
 def take_from_parent(path: Path, owner: msgspec.Struct) -> LockFile | None:
@@ -94,21 +94,21 @@ def take_from_parent(path: Path, owner: msgspec.Struct) -> LockFile | None:
     newest = _numbers(folder_of(path))[-1:]
     if not newest:
         return None
-    claim = folder_of(path) / newest[0]
-    disk.write(claim, msgspec.json.encode(owner) + b"\n")
-    return LockFile(claim)
+    lock_file = folder_of(path) / newest[0]
+    disk.write(lock_file, msgspec.json.encode(owner) + b"\n")
+    return LockFile(lock_file)
 
 
 def is_held(path: Path, is_alive: Callable[[bytes], bool | None]) -> bool:
     """Return whether a live process holds the lease."""
-    where = folder_of(path)
-    newest = _numbers(where)[-1:]
-    return bool(newest) and _is_live(where / newest[0], is_alive)
+    folder = folder_of(path)
+    newest = _numbers(folder)[-1:]
+    return bool(newest) and _is_live(folder / newest[0], is_alive)
 
 
-def _numbers(where: Path) -> list[str]:
+def _numbers(folder: Path) -> list[str]:
     try:
-        return sorted(name for name in os.listdir(where) if _NAME.fullmatch(name))  # noqa: PTH208 - names are wanted
+        return sorted(name for name in os.listdir(folder) if _NAME.fullmatch(name))  # noqa: PTH208 - names are wanted
     except OSError:
         return []
 

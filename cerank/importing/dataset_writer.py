@@ -17,7 +17,7 @@ import msgspec
 from cerank.errors import FormatError, UsageError
 from cerank.files import disk
 from cerank.files.line_reader import checked_id
-from cerank.importing.deduplicate import candidates, judgements
+from cerank.importing.deduplicate import candidates, judgments
 from cerank.importing.external_sort import SpillBuffer
 from cerank.text.safe_text import shown
 
@@ -113,12 +113,14 @@ class DatasetWriter:
         keeps_texts: bool,
         depth: int = 0,
         only: frozenset[str] = frozenset(),
-        room: int | None = None,
+        rows_in_memory: int | None = None,
     ) -> None:
         self._folder, self.keeps_texts, self._depth, self._only = folder, keeps_texts, depth, only
-        self._spilled = folder / ".rows"
-        disk.make_folder(self._spilled)
-        self._spill = SpillBuffer(self._spilled) if room is None else SpillBuffer(self._spilled, room)
+        self._rows_folder = folder / ".rows"
+        disk.make_folder(self._rows_folder)
+        self._rows = (
+            SpillBuffer(self._rows_folder) if rows_in_memory is None else SpillBuffer(self._rows_folder, rows_in_memory)
+        )
         self._documents: dict[str, int] = {}
         self._queries: dict[str, int] = {}
         self._runs: dict[str, int] = {}
@@ -127,8 +129,8 @@ class DatasetWriter:
         self.counts: Counter[str] = Counter()
         self.offered: set[str] = set()  # runs that came, kept or not
         self.records = 0
-        self._texts = _BufferedFile(folder / "docs.jsonl") if keeps_texts else None
-        self._asked = _BufferedFile(folder / ("queries.jsonl" if keeps_texts else "query-ids.txt"))
+        self._document_file = _BufferedFile(folder / "docs.jsonl") if keeps_texts else None
+        self._query_file = _BufferedFile(folder / ("queries.jsonl" if keeps_texts else "query-ids.txt"))
 
     def count(self, kind: str, number: int = 1) -> None:
         """Count something that was dropped, repaired or merged, in words for the report."""
@@ -157,7 +159,7 @@ class DatasetWriter:
         if known is None:
             checked_id(query_id, "query", where)
             self._queries[query_id] = hash(text)
-            self._asked.write(_line({"query_id": query_id, "text": text}, where))
+            self._query_file.write(_line({"query_id": query_id, "text": text}, where))
         elif known != hash(text):
             raise FormatError(f"query '{shown(query_id, 80)}' has another text than before", where=where)
         return True
@@ -170,7 +172,7 @@ class DatasetWriter:
         Raises:
             FormatError: an id with white space.
         """
-        if self._texts is None:
+        if self._document_file is None:
             return True
         if not text.strip():
             self.count("documents without text, dropped")
@@ -179,16 +181,14 @@ class DatasetWriter:
         if known is None:
             checked_id(doc_id, "document", where)
             self._documents[doc_id] = hash(text)
-            self._texts.write(_line({"doc_id": doc_id, "text": text}, where))
+            self._document_file.write(_line({"doc_id": doc_id, "text": text}, where))
         elif known != hash(text):
             self.count("documents that come again with another text; the first is kept")
         return True
 
     def judged(self, query_id: str, doc_id: str, grade: int, where: str) -> None:
         """Add a relevance judgment; the highest grade counts if a pair comes with several."""
-        self._spill.add(
-            QRELS, self._checked_query(query_id, where), checked_id(doc_id, "document", where), float(grade)
-        )
+        self._rows.add(QRELS, self._checked_query(query_id, where), checked_id(doc_id, "document", where), float(grade))
 
     def scored(self, run: str, query_id: str, doc_id: str, score: float, where: str, *, rank: int = 0) -> None:
         """Add a candidate of a query to a run; the first score counts if a pair comes with several.
@@ -208,7 +208,7 @@ class DatasetWriter:
             return
         if not -LARGEST <= score <= LARGEST:
             raise FormatError(f"score {score} is not a finite number within float32", where=where)
-        self._spill.add(
+        self._rows.add(
             self._table(run), self._checked_query(query_id, where), self._checked_document(doc_id, where), score, rank
         )
 
@@ -224,7 +224,7 @@ class DatasetWriter:
             return
         table = self._table(run)
         self._listed.add(table)
-        self._spill.add(table, self._checked_query(query_id, where), self._checked_document(doc_id, where), 0.0, rank)
+        self._rows.add(table, self._checked_query(query_id, where), self._checked_document(doc_id, where), 0.0, rank)
 
     def _table(self, run: str) -> int:
         number = self._runs.get(run)
@@ -261,7 +261,7 @@ class DatasetWriter:
     def _extend(self, table: int, rows: polars.DataFrame) -> None:
         import polars
 
-        self._spill.extend(rows.with_columns(polars.lit(table).alias("table")))
+        self._rows.extend(rows.with_columns(polars.lit(table).alias("table")))
 
     def finish(self) -> ImportCounts:
         """Write everything that waits, and close all files.
@@ -269,11 +269,11 @@ class DatasetWriter:
         Raises:
             FormatError: nothing came at all; `where` is for the caller to fill.
         """
-        if self._texts is not None:
-            self._texts.close()
+        if self._document_file is not None:
+            self._document_file.close()
         rows, named = self._write_tables()
-        self._asked.close()
-        disk.remove_tree(self._spilled)
+        self._query_file.close()
+        disk.remove_tree(self._rows_folder)
         return ImportCounts(
             records=self.records,
             queries=len(self._queries) if self.keeps_texts else named,
@@ -285,8 +285,8 @@ class DatasetWriter:
 
     def close(self) -> None:
         """Close the files if the work ended before `finish`; the caller removes the folder."""
-        self._spill.close()
-        for file in (self._asked, self._texts):
+        self._rows.close()
+        for file in (self._query_file, self._document_file):
             if file is not None:
                 file.close_without_flush()
 
@@ -306,10 +306,10 @@ class DatasetWriter:
         files: dict[int, _BufferedFile] = {}
         if names:
             disk.make_folder(self._folder / "runs")
-        for bucket in self._spill.buckets():
+        for bucket in self._rows.buckets():
             if not self.keeps_texts:
                 ids = bucket["query"].unique(maintain_order=True)
-                self._asked.write("".join(f"{query_id}\n" for query_id in ids).encode())
+                self._query_file.write("".join(f"{query_id}\n" for query_id in ids).encode())
                 named += len(ids)
             for (table,), part in bucket.partition_by("table", as_dict=True, maintain_order=True).items():
                 name = names.get(int(table), "")
@@ -319,7 +319,7 @@ class DatasetWriter:
                     is_listed = table in self._listed
                     text, kept = candidates(part, name, self.counts, is_listed=is_listed, depth=self._depth)
                 else:
-                    text, kept = judgements(part, self.counts)
+                    text, kept = judgments(part, self.counts)
                 files[table].write(text)
                 rows[name] += kept
         for file in files.values():

@@ -26,7 +26,7 @@ _DEPTH = "candidates beyond the depth, dropped"
 _SIGN = 0x7FFFFFFF
 
 
-def judgements(rows: polars.DataFrame, counts: Counter[str]) -> tuple[bytes, int]:
+def judgments(rows: polars.DataFrame, counts: Counter[str]) -> tuple[bytes, int]:
     """Return lines of qrels and their number: each pair once with its highest grade, in order of appearance."""
     import polars
 
@@ -137,11 +137,11 @@ def _order_by_score(rows: polars.DataFrame, counts: Counter[str]) -> polars.Data
     query, place = _places(ordered["first"])
     whole, rank = ordered["whole"].to_numpy(), ordered["rank"].to_numpy()
     far = query * np.int64(1 << 34)  # keeps the least of one query out of the next: no whole number comes near it
-    apart = np.minimum.accumulate(whole + place - far) - place + far
+    separated = np.minimum.accumulate(whole + place - far) - place + far
     falls = (rank[1:] < rank[:-1]) & (query[1:] == query[:-1])
     counts[_RANKS] += len(np.unique(query[1:][falls]))
-    counts[_TIES] += int((apart != whole).sum())
-    ordered = ordered.with_columns(polars.Series("place", place), _ordered_int_to_float32(apart))
+    counts[_TIES] += int((separated != whole).sum())
+    ordered = ordered.with_columns(polars.Series("place", place), _ordered_int_to_float32(separated))
     beyond = ordered.filter(~(polars.col("score") >= -LARGEST))
     if beyond.height:
         raise too_many_ties(beyond["query"][0], "")

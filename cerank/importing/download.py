@@ -52,7 +52,7 @@ def place_of(source: PublishedFile, folder: Path) -> Path:
     return folder / source.name / source.file
 
 
-def fetch(source: PublishedFile, folder: Path, told: Progress = lambda _done, _total: None) -> FetchedFile:
+def fetch(source: PublishedFile, folder: Path, progress: Progress = lambda _done, _total: None) -> FetchedFile:
     """Return the published file, downloading it unless it is here.
 
     Args:
@@ -77,11 +77,11 @@ def fetch(source: PublishedFile, folder: Path, told: Progress = lambda _done, _t
     disk.make_folder(path.parent)
     part = path.with_name(f"{path.name}.part")
     with _lock_part(part) as handle:
-        had = part.stat().st_size
-        _download(source, part, handle, told)
+        present = part.stat().st_size
+        _download(source, part, handle, progress)
         disk.sync(handle)
         try:
-            found = _check_file(source, part, "resumed" if had else "fetched")
+            found = _check_file(source, part, "resumed" if present else "fetched")
         except FormatError as error:
             disk.truncate(handle, 0)
             what = f"came other than its publisher states: {error.what}"
@@ -121,38 +121,38 @@ def _load_note(part: Path) -> _PartialDownload | None:
         return None
 
 
-def _download(source: PublishedFile, part: Path, handle: disk.Handle, told: Progress) -> None:
+def _download(source: PublishedFile, part: Path, handle: disk.Handle, progress: Progress) -> None:
     """Append what the partial file lacks; its content is checked later."""
-    had = part.stat().st_size
+    present = part.stat().st_size
     note = _load_note(part)
-    if had and (note is None or note.url != source.url or not (note.validator or source.md5)):
+    if present and (note is None or note.url != source.url or not (note.validator or source.md5)):
         disk.truncate(handle, 0)
-        had, note = 0, None
-    if had and had == source.size:
+        present, note = 0, None
+    if present and present == source.size:
         return
     with _translate_network_errors(source, part):
         try:
-            answer = _send_request(source.url, had, note.validator if note else "")
+            answer = _send_request(source.url, present, note.validator if note else "")
         except urllib.error.HTTPError as error:
-            if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and had:
+            if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and present:
                 return  # nothing is left to fetch; the checksum decides
             raise
         with answer:
-            total = _begin(source, answer, had, handle, part)
-            _copy(answer, handle, part, total or source.size, told)
+            total = _begin(source, answer, present, handle, part)
+            _copy(answer, handle, part, total or source.size, progress)
     size = part.stat().st_size
-    wanted = total or source.size
-    if wanted and size < wanted:
+    expected = total or source.size
+    if expected and size < expected:
         hint = "ask again: it goes on where it stopped"
-        raise MissingError(f"broke off after {size:,} of {wanted:,} bytes", where=source.url, hint=hint)
+        raise MissingError(f"broke off after {size:,} of {expected:,} bytes", where=source.url, hint=hint)
 
 
-def _send_request(url: str, had: int, validator: str) -> http.client.HTTPResponse:
+def _send_request(url: str, present: int, validator: str) -> http.client.HTTPResponse:
     if urlsplit(url).scheme not in {"http", "https"}:
         raise MissingError("is no web address", where=shown(url, 200))
     headers = {"User-Agent": f"cerank/{cerank.__version__}", "Accept-Encoding": "identity"}
-    if had:
-        headers["Range"] = f"bytes={had}-"
+    if present:
+        headers["Range"] = f"bytes={present}-"
         if validator:
             headers["If-Range"] = validator
     opener = urllib.request.OpenerDirector()  # without the handlers for file:, ftp: and data:
@@ -188,7 +188,9 @@ def _translate_network_errors(source: PublishedFile, part: Path) -> Iterator[Non
         ) from error
 
 
-def _begin(source: PublishedFile, answer: http.client.HTTPResponse, had: int, handle: disk.Handle, part: Path) -> int:
+def _begin(
+    source: PublishedFile, answer: http.client.HTTPResponse, present: int, handle: disk.Handle, part: Path
+) -> int:
     """Prepare the partial file by the response's headers; return the size of the whole file, 0 if unknown."""
     total = 0
     span = (
@@ -196,12 +198,12 @@ def _begin(source: PublishedFile, answer: http.client.HTTPResponse, had: int, ha
         if answer.status == http.HTTPStatus.PARTIAL_CONTENT
         else None
     )
-    if span is not None and int(span[1]) == had:
+    if span is not None and int(span[1]) == present:
         total = int(span[2]) if span[2] != "*" else 0
     elif answer.status == http.HTTPStatus.PARTIAL_CONTENT:
         raise MissingError("its server sends another part than was asked for", where=source.url)
     else:
-        if had:
+        if present:
             disk.truncate(handle, 0)
         length = answer.headers.get("Content-Length", "")
         total = int(length) if length.isdecimal() and len(length) < 18 else 0
@@ -215,16 +217,16 @@ def _begin(source: PublishedFile, answer: http.client.HTTPResponse, had: int, ha
     return total
 
 
-def _copy(answer: http.client.HTTPResponse, handle: disk.Handle, part: Path, total: int, told: Progress) -> None:
+def _copy(answer: http.client.HTTPResponse, handle: disk.Handle, part: Path, total: int, progress: Progress) -> None:
     done = part.stat().st_size
-    told(done, total)
+    progress(done, total)
     while chunk := answer.read(_CHUNK):
         done += len(chunk)
         if total and done > total:
             disk.truncate(handle, 0)
             raise MissingError(f"sends more than the {total:,} bytes it has", where=str(part))
         disk.append(handle, chunk)
-        told(done, total)
+        progress(done, total)
 
 
 def _check_file(source: PublishedFile, path: Path, how: str) -> FetchedFile:

@@ -31,8 +31,8 @@ class SpillBuffer:
         room: rows that may wait in memory.
     """
 
-    def __init__(self, folder: Path, room: int = ROWS_IN_MEMORY) -> None:
-        self._folder, self._room = folder, room
+    def __init__(self, folder: Path, rows_in_memory: int = ROWS_IN_MEMORY) -> None:
+        self._folder, self._rows_in_memory = folder, rows_in_memory
         self._waiting: _Lists = ([], [], [], [], [])
         self._frames: list[polars.DataFrame] = []
         self._rows = 0
@@ -47,7 +47,7 @@ class SpillBuffer:
         values.append(value)
         ranks.append(rank)
         self._rows += 1
-        if self._rows >= self._room:
+        if self._rows >= self._rows_in_memory:
             self._flush()
 
     def extend(self, frame: polars.DataFrame) -> None:
@@ -57,7 +57,7 @@ class SpillBuffer:
         self._rows_to_frame()
         self._frames.append(frame.select(COLUMNS).cast(polars.Schema(self._schema())))
         self._rows += frame.height
-        if self._rows >= self._room:
+        if self._rows >= self._rows_in_memory:
             self._flush()
 
     def buckets(self) -> Iterator[polars.DataFrame]:

@@ -92,17 +92,17 @@ def _hash_file(path: Path) -> ImportedFile:
 
 def _fill(entry: Format, files: Sequence[Path], folder: Path, choices: ImportOptions, collection: str) -> ImportCounts:
     only = frozenset(run_name(run) for run in choices.only)
-    sink = DatasetWriter(folder, keeps_texts=not collection, depth=choices.depth, only=only)
+    writer = DatasetWriter(folder, keeps_texts=not collection, depth=choices.depth, only=only)
     try:
-        entry.read(files, sink, run_name(choices.name) if choices.name else entry.run)
-        if not sink.records:
+        entry.read(files, writer, run_name(choices.name) if choices.name else entry.run)
+        if not writer.records:
             raise FormatError("holds no record", where=str(files[0]), hint=f"{entry.name}: {entry.description}")
-        contents = sink.finish()
+        contents = writer.finish()
     finally:
-        sink.close()
+        writer.close()
     lost = sorted(only - {run for run, _ in contents.runs})
     if lost:
-        given = ", ".join(sorted(sink.offered)) or "none"
+        given = ", ".join(sorted(writer.offered)) or "none"
         raise UsageError(f"no run is called {', '.join(lost)}", where=str(files[0]), hint=f"the runs: {given}")
     if not contents.queries or not (collection or contents.documents):
         what = "documents" if contents.queries else "queries"

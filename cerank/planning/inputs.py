@@ -51,16 +51,16 @@ def validation_first_stage(recipe: Recipe) -> str:
 def first_stage_uses(recipe: Recipe) -> tuple[FirstStageUse, ...]:
     """Return each pair of dataset and first stage that the recipe uses, with the greatest depth that it needs."""
     data = recipe.data
-    wanted = [FirstStageUse(test, first, data.depth) for test in data.test for first in data.first_stages]
+    all_uses = [FirstStageUse(test, first, data.depth) for test in data.test for first in data.first_stages]
     for _, stage in recipe.chained():
-        wanted.append(FirstStageUse(data.validation, validation_first_stage(recipe), stage.validation_depth))
+        all_uses.append(FirstStageUse(data.validation, validation_first_stage(recipe), stage.validation_depth))
         if stage.validates_by_loss and (stage.source == "labels" or stage.teacher == EMBEDDING):
-            wanted.append(FirstStageUse(data.validation, validation_first_stage(recipe), stage.window[1]))
+            all_uses.append(FirstStageUse(data.validation, validation_first_stage(recipe), stage.window[1]))
         if stage.source == "labels" or stage.teacher == EMBEDDING:
             dataset = training_dataset(recipe, stage)
-            wanted.append(FirstStageUse(dataset, training_first_stage(recipe, stage), stage.window[1]))
+            all_uses.append(FirstStageUse(dataset, training_first_stage(recipe, stage), stage.window[1]))
     deepest: dict[tuple[str, str], int] = {}
-    for use in wanted:
+    for use in all_uses:
         key = (use.dataset, use.first_stage)
         deepest[key] = max(use.depth, deepest.get(key, 0))
     return tuple(FirstStageUse(dataset, first, depth) for (dataset, first), depth in deepest.items())
@@ -78,13 +78,13 @@ def texts_to_embed(recipe: Recipe, datasets: Mapping[str, Dataset], cache: Path)
             continue
         dataset = datasets[training_dataset(recipe, stage)]
         queries = list(dataset.queries)
-        wanted = stage.steps * stage.groups_per_step or math.ceil(stage.epochs * len(queries))
-        drawn = min(len(queries), wanted)
-        looked = random.Random(0).sample(queries, min(drawn, _COUNTED))
+        all_uses = stage.steps * stage.groups_per_step or math.ceil(stage.epochs * len(queries))
+        queries_used = min(len(queries), all_uses)
+        sampled = random.Random(0).sample(queries, min(queries_used, _COUNTED))
         first = training_first_stage(recipe, stage)
-        ranking = first_stage.candidates(dataset, first, stage.window[1], cache, looked)
+        ranking = first_stage.candidates(dataset, first, stage.window[1], cache, sampled)
         documents = len({doc for query in ranking for doc in ranking[query]})
-        found[name] = drawn + min(len(dataset.documents), round(documents * drawn / len(looked)))
+        found[name] = queries_used + min(len(dataset.documents), round(documents * queries_used / len(sampled)))
     return found
 
 

@@ -27,20 +27,20 @@ def count_work(recipe: Recipe, queries: Mapping[str, int]) -> tuple[WorkItem, ..
         recipe: complete.
         queries: how many each of its datasets has.
     """
-    asked = queries[recipe.data.validation]
-    found = []
+    validation_queries = queries[recipe.data.validation]
+    items = []
     for name, stage in recipe.chained():
         steps = _steps(stage, queries[stage.dataset or recipe.data.train])
         size = stage.group_size + stage.in_batch
-        found.append(WorkItem(f"train {name}", steps, steps * stage.groups_per_step * size, name))
+        items.append(WorkItem(f"train {name}", steps, steps * stage.groups_per_step * size, name))
         times = -(-steps // (stage.validate_every or steps))
-        looked = min(asked, stage.validation_queries or asked)
+        per_validation = min(validation_queries, stage.validation_queries or validation_queries)
         each = stage.validation_depth + (stage.group_size if stage.validates_by_loss else 0)
-        found.append(WorkItem(f"validate {name}", times, times * looked * each, name))
+        items.append(WorkItem(f"validate {name}", times, times * per_validation * each, name))
         for test in recipe.data.test:
             pairs = queries[test] * recipe.data.depth * len(recipe.data.first_stages)
-            found.append(WorkItem(f"re-rank {test} by {name}", queries[test], pairs, name))
-    return tuple(found)
+            items.append(WorkItem(f"re-rank {test} by {name}", queries[test], pairs, name))
+    return tuple(items)
 
 
 def _steps(stage: Stage, queries: int) -> int:
@@ -86,7 +86,7 @@ _OVERHEAD_SECONDS = 0.75  # seconds of a stage's training and of its re-ranking:
 
 def estimate_minutes(
     work: Sequence[WorkItem],
-    found: Mapping[str, StageSpeed],
+    items: Mapping[str, StageSpeed],
     texts: Mapping[str, int],
 ) -> tuple[WorkItem, ...]:
     """Return the work with the expected minutes of each part, and a part for each embedding teacher.
@@ -98,7 +98,7 @@ def estimate_minutes(
     """
     out: list[WorkItem] = []
     for part in work:
-        speed = found.get(part.stage)
+        speed = items.get(part.stage)
         if speed is None:
             out.append(part)
             continue

@@ -83,9 +83,9 @@ def matrix_from(values: Mapping[str, object], where: str) -> Matrix:
 
 
 def _mistakes(matrix: Matrix) -> list[str]:
-    found = [] if matrix.recipes else ["recipes: empty; name at least one"]
+    mistakes = [] if matrix.recipes else ["recipes: empty; name at least one"]
     if not matrix.name.strip():
-        found.append("name: empty; the lab keeps the matrix under it")
+        mistakes.append("name: empty; the lab keeps the matrix under it")
     lists: dict[str, tuple[object, ...]] = {
         "recipes": matrix.recipes,
         "bases": matrix.bases,
@@ -96,7 +96,7 @@ def _mistakes(matrix: Matrix) -> list[str]:
     }
     for key, entries in lists.items():
         counts = Counter(entries)
-        found += [f"{key}: '{entry}' appears twice" for entry, count in counts.items() if count > 1]
+        mistakes += [f"{key}: '{entry}' appears twice" for entry, count in counts.items() if count > 1]
     if matrix.baseline and matrix.baseline not in matrix.recipes:
-        found.append(f"baseline: '{matrix.baseline}' is not one of the recipes")
-    return found
+        mistakes.append(f"baseline: '{matrix.baseline}' is not one of the recipes")
+    return mistakes

@@ -116,9 +116,11 @@ class BM25Index:
 
     def ranking(self, queries: Mapping[str, str], depth: int) -> Ranking:
         """Return up to `depth` documents that share a word with each query; queries without any are absent."""
-        found = {query: self._top(text, depth) for query, text in queries.items()}
-        found = {query: top for query, top in found.items() if top[0]}
-        return Ranking({q: ids for q, (ids, _) in found.items()}, {q: scores for q, (_, scores) in found.items()})
+        hits_by_query = {query: self._top(text, depth) for query, text in queries.items()}
+        hits_by_query = {query: top for query, top in hits_by_query.items() if top[0]}
+        return Ranking(
+            {q: ids for q, (ids, _) in hits_by_query.items()}, {q: scores for q, (_, scores) in hits_by_query.items()}
+        )
 
 
 class _WordNumbers(Sequence["array[int]"]):
@@ -203,10 +205,10 @@ def _read(folder: Path) -> BM25Index | None:
     return BM25Index(doc_ids, vocabulary, starts, documents, gains)
 
 
-def _move_in(fresh: Path, folder: Path, room: Path) -> None:
+def _move_in(fresh: Path, folder: Path, workspace: Path) -> None:
     """Rename `fresh` to its final name, replacing a damaged index; an index that another worker just built may stay."""
     with contextlib.suppress(FileNotFoundError):
-        folder.rename(room / "before")
+        folder.rename(workspace / "before")
     with contextlib.suppress(FileExistsError):
         fresh.rename(folder)
 
@@ -224,13 +226,13 @@ def _check_memory(documents: Documents) -> None:
     """Raise an error now if memory will not suffice, instead of after an hour of building."""
     import psutil
 
-    needed, there = len(documents) * BYTES_EACH, psutil.virtual_memory().available
-    if needed > there:
+    needed, available = len(documents) * BYTES_EACH, psutil.virtual_memory().available
+    if needed > available:
         what = f"BM25 over {counted(len(documents), 'document')} needs some {needed / 1e9:.1f} GB of memory"
         hint = (
             "give a TREC run as the first stage, such as `python -m pyserini.search.lucene --bm25 --hits 1000` writes"
         )
-        raise UsageError(f"{what}, and {there / 1e9:.1f} GB are free", hint=hint)
+        raise UsageError(f"{what}, and {available / 1e9:.1f} GB are free", hint=hint)
 
 
 def open_index(documents: Documents, cache: Path) -> BM25Index:
@@ -249,12 +251,14 @@ def open_index(documents: Documents, cache: Path) -> BM25Index:
     _check_memory(documents)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix="building-", ignore_cleanup_errors=True) as room:
-            fresh = Path(room) / "index"
+        with tempfile.TemporaryDirectory(
+            dir=folder.parent, prefix="building-", ignore_cleanup_errors=True
+        ) as workspace:
+            fresh = Path(workspace) / "index"
             fresh.mkdir()
             _build(documents, fresh)
             index = _read(fresh)
-            _move_in(fresh, folder, Path(room))
+            _move_in(fresh, folder, Path(workspace))
     except OSError as error:
         raise os_error(error, cache, UsageError, doing="cannot write the BM25 index") from error
     if index is None:

@@ -81,8 +81,8 @@ def link(folder: RunFolder, source: Path, target: Path) -> None:
 
 def _append(folder: RunFolder, found: Iterable[FileChecksum]) -> None:
     with Journal(folder.checksums, FileChecksum) as out:  # its end syncs
-        for one in found:
-            out.append(one)
+        for checksum in found:
+            out.append(checksum)
 
 
 def _relative_name(folder: RunFolder, path: Path) -> str:
@@ -95,23 +95,23 @@ def load_all(folder: RunFolder) -> dict[str, FileChecksum]:
     Raises:
         DamagedError: the list itself is damaged.
     """
-    return {one.path: one for one in journal.read(folder.checksums, FileChecksum)}
+    return {checksum.path: checksum for checksum in journal.read(folder.checksums, FileChecksum)}
 
 
-def find_problem(folder: RunFolder, one: FileChecksum) -> str:
+def find_problem(folder: RunFolder, checksum: FileChecksum) -> str:
     """Return what is wrong with a file by its SHA-256; "" if nothing is."""
-    path = folder.path / one.path
-    wrong = _size_problem(path, one)
+    path = folder.path / checksum.path
+    wrong = _size_problem(path, checksum)
     if wrong:
         return wrong
     try:
-        is_same = sha256_file(path) == one.sha256
+        is_same = sha256_file(path) == checksum.sha256
     except CerankError as error:
         return error.what
     return "" if is_same else "its content is not what was written (sha256 differs)"
 
 
-def _size_problem(path: Path, one: FileChecksum) -> str:
+def _size_problem(path: Path, checksum: FileChecksum) -> str:
     """Return what is wrong with a file by its size alone; "" if nothing is."""
     try:
         size = path.stat(follow_symlinks=False).st_size
@@ -119,7 +119,7 @@ def _size_problem(path: Path, one: FileChecksum) -> str:
         return "the file is missing"
     if path.is_symlink():
         return "not a plain file"
-    return "" if size == one.size else f"{counted(size, 'byte')}, {one.size:,} when it was written"
+    return "" if size == checksum.size else f"{counted(size, 'byte')}, {checksum.size:,} when it was written"
 
 
 def first_missing(folder: RunFolder) -> str:
@@ -128,14 +128,14 @@ def first_missing(folder: RunFolder) -> str:
         found = load_all(folder)
     except DamagedError as error:
         return str(error)
-    wrong = ((one, _size_problem(folder.path / one.path, one)) for one in found.values())
-    return next((f"{folder.path / one.path}: {what}" for one, what in wrong if what), "")
+    wrong = ((checksum, _size_problem(folder.path / checksum.path, checksum)) for checksum in found.values())
+    return next((f"{folder.path / checksum.path}: {what}" for checksum, what in wrong if what), "")
 
 
 def find_change(folder: RunFolder, path: Path) -> str:
     """Return what is wrong with a file by its checksum; "" if nothing is, or if it has no checksum."""
-    one = load_all(folder).get(_relative_name(folder, path))
-    return find_problem(folder, one) if one else ""
+    checksum = load_all(folder).get(_relative_name(folder, path))
+    return find_problem(folder, checksum) if checksum else ""
 
 
 # the mark on a damaged run

@@ -112,8 +112,8 @@ def _lock(path: Path) -> Lease:
                 raise HeldError(what, where=str(path), hint="it seems to hang; look at that process") from error
 
 
-def _save(lab: Path, kept: Sequence[QueueEntry]) -> None:
-    json_records.save(QueueFolder(lab).entries, Queue(tuple(kept)))
+def _save(lab: Path, remaining: Sequence[QueueEntry]) -> None:
+    json_records.save(QueueFolder(lab).entries, Queue(tuple(remaining)))
 
 
 def add(folder: RunFolder, now: datetime) -> None:
@@ -127,8 +127,8 @@ def add(folder: RunFolder, now: datetime) -> None:
         starts = _starts(folder)
         if any(entry.run == folder.name and entry.starts == starts for entry in before):
             return
-        kept = [entry for entry in before if entry.run != folder.name]
-        _save(folder.lab, [*kept, QueueEntry(folder.name, starts, json_records.timestamp(now))])
+        remaining = [entry for entry in before if entry.run != folder.name]
+        _save(folder.lab, [*remaining, QueueEntry(folder.name, starts, json_records.timestamp(now))])
 
 
 def move(folder: RunFolder, place: int) -> None:
@@ -143,10 +143,10 @@ def move(folder: RunFolder, place: int) -> None:
         own = [entry for entry in before if entry.run == folder.name]
         if not own:
             raise UsageError("it is not in the queue", where=folder.name, hint="`cerank queue` lists what is")
-        kept = [entry for entry in before if entry.run != folder.name]
-        kept.insert(max(0, place - 1), own[0])
-        if kept != before:
-            _save(folder.lab, kept)
+        remaining = [entry for entry in before if entry.run != folder.name]
+        remaining.insert(max(0, place - 1), own[0])
+        if remaining != before:
+            _save(folder.lab, remaining)
 
 
 def remove(lab: Path, runs: Sequence[str]) -> None:
@@ -161,10 +161,10 @@ def remove(lab: Path, runs: Sequence[str]) -> None:
         replace_entries(lab, [entry for entry in entries(lab) if entry.run not in runs])
 
 
-def replace_entries(lab: Path, kept: Sequence[QueueEntry]) -> None:
+def replace_entries(lab: Path, remaining: Sequence[QueueEntry]) -> None:
     """Replace the queue's entries; call it only within `locked`, with entries that were read there."""
-    if tuple(kept) != entries(lab):
-        _save(lab, kept)
+    if tuple(remaining) != entries(lab):
+        _save(lab, remaining)
 
 
 # slots: which device is in use
@@ -195,7 +195,7 @@ def run_on_device(lab: Path, key: str) -> str:
     if not lease.is_held(files.slot(key)):
         return ""
     try:
-        given = json_records.load_if_there(files.assignment(key), DeviceAssignment)
+        assignment = json_records.load_if_there(files.assignment(key), DeviceAssignment)
     except DamagedError:
-        given = None
-    return given.run if given else "?"
+        assignment = None
+    return assignment.run if assignment else "?"

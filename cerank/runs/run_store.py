@@ -223,7 +223,7 @@ def _status(folder: RunFolder, now: datetime, entry: QueueEntry | None) -> Statu
     failure = None if done else json_records.load_if_there(folder.failure, Failure)
     events, damage = journal.read_valid_rows(folder.events, Event)
     attempts = len(folder.attempt_numbers())
-    quiet = _seconds_since_heartbeat(folder, now)
+    seconds_since_heartbeat = _seconds_since_heartbeat(folder, now)
     missing = checksums.first_missing(folder) if done else ""
     is_held = lease.is_held(folder.lease)
     damage = [*damage, *([mark] if mark else []), *([missing] if missing else [])]
@@ -235,7 +235,7 @@ def _status(folder: RunFolder, now: datetime, entry: QueueEntry | None) -> Statu
         state = "queued"
     elif failure:
         state = "failed"
-    elif is_held or (attempts and _is_alive_elsewhere(folder, events, quiet)):
+    elif is_held or (attempts and _is_alive_elsewhere(folder, events, seconds_since_heartbeat)):
         state = "stopping" if folder.stop.exists() else "running"
     elif damage:
         state = "damaged"
@@ -247,7 +247,7 @@ def _status(folder: RunFolder, now: datetime, entry: QueueEntry | None) -> Statu
         state=state,
         attempts=attempts,
         progress=_progress(folder),
-        seconds_since_heartbeat=quiet,
+        seconds_since_heartbeat=seconds_since_heartbeat,
         done=done,
         failure=failure,
         damage=damage[0] if damage else "",
@@ -268,7 +268,7 @@ def _seconds_since_heartbeat(folder: RunFolder, now: datetime) -> float:
         return 0.0
 
 
-def _is_alive_elsewhere(folder: RunFolder, events: list[Event], quiet: float) -> bool:
+def _is_alive_elsewhere(folder: RunFolder, events: list[Event], seconds_since_heartbeat: float) -> bool:
     """Return whether a worker on another machine seems alive; some network file systems do not share locks.
 
     Some network file systems do not carry its lock to this host.
@@ -276,7 +276,7 @@ def _is_alive_elsewhere(folder: RunFolder, events: list[Event], quiet: float) ->
     holder = lease.owner(folder.lease)
     if holder is None or holder.host == socket.gethostname() or not folder.progress.exists():
         return False
-    return quiet < _ALIVE_SECONDS and not (events and events[-1].kind == "paused")
+    return seconds_since_heartbeat < _ALIVE_SECONDS and not (events and events[-1].kind == "paused")
 
 
 def find(lab: Path, text: str) -> RunFolder:
@@ -299,10 +299,10 @@ def find(lab: Path, text: str) -> RunFolder:
         return known[fitting[0]]
     if fitting:
         more = f" and {len(fitting) - 5} more" if len(fitting) > 5 else ""
-        told = [_title(short[name], labels[name]) for name in fitting[:5]]
+        titles = [_title(short[name], labels[name]) for name in fitting[:5]]
         if text in {short[name] for name in fitting}:  # one run's short name, another's label: only ids tell them apart
-            told = [f"{name}, {one}" for name, one in zip(fitting, told, strict=False)]
-        raise UsageError(f"'{text}' fits {len(fitting)} runs", hint="; ".join(told) + more)
+            titles = [f"{name}, {one}" for name, one in zip(fitting, titles, strict=False)]
+        raise UsageError(f"'{text}' fits {len(fitting)} runs", hint="; ".join(titles) + more)
     words = [*short.values(), *(label for label in labels.values() if label), *known]
     hint = nearest(text, words) if words else f"there are no runs in {lab} yet"
     if len(known) > _MOST_NAMED and hint.startswith("known:"):
@@ -345,9 +345,9 @@ def remove(folder: RunFolder) -> None:
     with lease.Lease.take(folder.lease):
         for left in sorted(folder.path.parent.glob(f".*{_REMOVED}")):
             disk.remove_tree(left)
-        grave = folder.path.with_name(f".{folder.name}{_REMOVED}")
-        disk.rename(folder.path, grave)
-        disk.remove_tree(grave)
+        trash = folder.path.with_name(f".{folder.name}{_REMOVED}")
+        disk.rename(folder.path, trash)
+        disk.remove_tree(trash)
 
 
 def request_stop(folder: RunFolder) -> bool:

@@ -75,21 +75,21 @@ def on_devices(lab: Path, devices: Sequence[Device]) -> list[str]:
     started otherwise holds only its own lease, so its plan
     tells the device: "cuda" there is CUDA's first, as for torch.
     """
-    found = [queue.run_on_device(lab, device.key) for device in devices]
-    found = [run or run_of_other_lab(lab, device) for run, device in zip(found, devices, strict=True)]
-    if all(found):
-        return found
+    runs_on = [queue.run_on_device(lab, device.key) for device in devices]
+    runs_on = [run or run_of_other_lab(lab, device) for run, device in zip(runs_on, devices, strict=True)]
+    if all(runs_on):
+        return runs_on
     for folder in run_store.folders(lab):
-        if folder.name in found or not _is_held_here(folder):
+        if folder.name in runs_on or not _is_held_here(folder):
             continue
         try:
-            asked = run_store.load_plan(folder).device
+            device_name = run_store.load_plan(folder).device
         except CerankError:
             continue
         for index, device in enumerate(devices):
-            if not found[index] and fits("cuda:0" if asked == "cuda" else asked, device):
-                found[index] = folder.name
-    return found
+            if not runs_on[index] and fits("cuda:0" if device_name == "cuda" else device_name, device):
+                runs_on[index] = folder.name
+    return runs_on
 
 
 def run_of_other_lab(lab: Path, device: Device) -> str:

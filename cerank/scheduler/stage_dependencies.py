@@ -52,7 +52,7 @@ class StageDependencies:
         folder = RunFolder(runs_folder(self._lab) / run)
         try:
             plan = run_store.load_plan(folder)
-            found = zip(stage_keys(plan), plan.recipe.chain, strict=True)
-            return [one for at, (one, name) in enumerate(found) if not folder.final(at, name).is_dir()], plan.shares
+            keys = zip(stage_keys(plan), plan.recipe.chain, strict=True)
+            return [one for at, (one, name) in enumerate(keys) if not folder.final(at, name).is_dir()], plan.shares
         except (CerankError, KeyError):
             return [], False  # whoever starts it finds out what is wrong with it

@@ -58,7 +58,7 @@ class Supervisor:
         self.lab, self.devices, self.command, self.environ = lab, tuple(found), tuple(command), dict(environ)
         self.children: list[WorkerProcess] = []
         self._devices_asked: dict[str, str] = {}  # run -> its plan's device
-        self._told: set[str] = set()
+        self._logged: set[str] = set()
         self._seen = (-1, -1)
         self._look_at = 0.0
 
@@ -81,7 +81,7 @@ class Supervisor:
     def _startable(self) -> list[QueueEntry]:
         """Return the entries that a device here could carry out, now or later."""
         found = [(entry, self._requested_device(entry)) for entry in queue.entries(self.lab)]
-        return [entry for entry, asked in found if not asked or self._fits_somewhere(entry)]
+        return [entry for entry, arguments in found if not arguments or self._fits_somewhere(entry)]
 
     def step(self) -> None:
         """Collect workers that ended, drop consumed entries, and start what fits on a free device.
@@ -145,14 +145,14 @@ class Supervisor:
         free = [device for device, run in zip(self.devices, in_use, strict=True) if not run]
         free.sort(key=lambda device: device.name in named)
         count = len(free)
-        line = StageDependencies(self.lab, [run for run in under_way if run])
+        dependencies = StageDependencies(self.lab, [run for run in under_way if run])
         for entry in waiting:
             if not free:
                 break
-            if line.can_start(entry.run) and (taken := self._start(entry, free)):
+            if dependencies.can_start(entry.run) and (taken := self._start(entry, free)):
                 free = [device for device in free if device != taken]
             if self._fits_somewhere(entry):
-                line.add(entry.run)
+                dependencies.add(entry.run)
         return len(free) < count
 
     def _log_other_labs(self, waiting: Sequence[QueueEntry]) -> None:
@@ -160,13 +160,13 @@ class Supervisor:
         for device in self.devices:
             other = queue_status.run_of_other_lab(self.lab, device) if waiting else ""
             text = f"waiting for {device.name}, which {other} uses"
-            if other and text not in self._told:
-                self._told.add(text)
+            if other and text not in self._logged:
+                self._logged.add(text)
                 log_line(text)
 
     def _fits_somewhere(self, entry: QueueEntry) -> bool:
-        asked = self._requested_device(entry)
-        return any(devices.fits(asked, device) for device in self.devices)
+        arguments = self._requested_device(entry)
+        return any(devices.fits(arguments, device) for device in self.devices)
 
     def _start(self, entry: QueueEntry, free: Sequence[Device]) -> Device | None:
         """Start the entry's run on the first free device that fits; return the device, or None if it must wait.
@@ -194,22 +194,22 @@ class Supervisor:
 
         False where a run of another lab has the device.
         """
-        given = self.environ | devices.environment(plan.device, device, self.devices)
+        environment = self.environ | devices.environment(plan.device, device, self.devices)
         folder = self._folder(entry)
         try:
-            whole = device_locks.take(device.key, self.lab, entry.run)
+            device_lock = device_locks.take(device.key, self.lab, entry.run)
         except BaseException:
             slot.release()
             raise
-        if isinstance(whole, device_locks.Holder) and not whole.is_of(self.lab):
+        if isinstance(device_lock, device_locks.Holder) and not device_lock.is_of(self.lab):
             slot.release()
-            log_line(f"{entry.run} waits for {device.name}, which {whole} uses")
+            log_line(f"{entry.run} waits for {device.name}, which {device_lock} uses")
             return False
-        own = whole if isinstance(whole, device_locks.Hold) else None
+        own = device_lock if isinstance(device_lock, device_locks.Hold) else None
         descriptors = (slot.descriptor, *([own.descriptor] if own else []))
         try:
             process = local_launcher.start(
-                plan, folder, command=self.command, given=given, inherited=descriptors, key=device.key
+                plan, folder, command=self.command, given=environment, inherited=descriptors, key=device.key
             )
         except BaseException:
             slot.hand_over()
@@ -285,13 +285,15 @@ def main() -> int:
     parser.add_argument("--lease", type=int, help="descriptor of the lease, taken by the process that starts this one")
     parser.add_argument("--device", action="append", metavar="NAME[=UUID]", help="a slot, instead of those found")
     parser.add_argument("--worker", help="JSON list of words: what carries a run out, instead of cerank's worker")
-    asked = parser.parse_args()
-    lab = asked.lab.resolve()
+    arguments = parser.parse_args()
+    lab = arguments.lab.resolve()
     path = QueueFolder(lab).lease
     try:
-        own = Lease.take(path) if asked.lease is None else Lease.from_descriptor(path, asked.lease)
-        named = [Device(*text.split("=", 1)) for text in asked.device or []]
-        command = msgspec.json.decode(asked.worker, type=tuple[str, ...]) if asked.worker else local_launcher.WORKER
+        own = Lease.take(path) if arguments.lease is None else Lease.from_descriptor(path, arguments.lease)
+        named = [Device(*text.split("=", 1)) for text in arguments.device or []]
+        command = (
+            msgspec.json.decode(arguments.worker, type=tuple[str, ...]) if arguments.worker else local_launcher.WORKER
+        )
         supervisor = Supervisor(lab, named or devices.found(os.environ), command, os.environ)
         log_line(f"serving as pid {os.getpid()}: {', '.join(device.name for device in supervisor.devices)}")
         supervisor.serve(own)

@@ -36,13 +36,13 @@ def ranking_of_rows(
         FormatError: as `text_io.run_of`.
         RunFailedError: the cache cannot be written.
     """
-    room = ingested_folder(cache)
-    pointer, run = room / f"{identity}.rows", room / f"{identity}.run"
-    found = _open_known(pointer, room)
+    folder = ingested_folder(cache)
+    pointer, run = folder / f"{identity}.rows", folder / f"{identity}.run"
+    found = _open_known(pointer, folder)
     if found is not None:
         return found
-    with file_cache.exclusive_lock(pointer, room):
-        found = _open_known(pointer, room)
+    with file_cache.exclusive_lock(pointer, folder):
+        found = _open_known(pointer, folder)
         if found is None:
             _write(rows, tag, where, run)
             found = ingest_run(run, cache)
@@ -51,19 +51,19 @@ def ranking_of_rows(
     return found
 
 
-def _open_known(pointer: Path, room: Path) -> MappedRanking | None:
+def _open_known(pointer: Path, folder: Path) -> MappedRanking | None:
     try:
         sha256 = pointer.read_text().strip()
     except OSError:
         return None
-    return mapped_run.open_mapped(room / sha256) if sha256 else None
+    return mapped_run.open_mapped(folder / sha256) if sha256 else None
 
 
 def _write(rows: Iterable[tuple[str, str, float]], tag: str, where: str, run: Path) -> None:
     """Write the rows as a TREC run, replacing what an earlier attempt left."""
     disk.remove(run)
     file = disk.open_append(run)
-    checked = (_line(row, tag, where) for row in rows)
+    checked = (_run_line(row, tag, where) for row in rows)
     try:
         while piece := "".join(itertools.islice(checked, _PIECE)):
             disk.append(file, piece.encode())
@@ -71,7 +71,7 @@ def _write(rows: Iterable[tuple[str, str, float]], tag: str, where: str, run: Pa
         disk.close(file)
 
 
-def _line(row: tuple[str, str, float], tag: str, where: str) -> str:
+def _run_line(row: tuple[str, str, float], tag: str, where: str) -> str:
     query, document, score = row
     if not -LARGEST <= score <= LARGEST:
         raise FormatError(f"score {score} is not a finite number within float32", where=where)

@@ -42,7 +42,7 @@ def find_ingested(path: Path, cache: Path) -> MappedRanking | None:
     return mapped_run.open_mapped(ingested_folder(cache) / sha256) if sha256 else None
 
 
-def ingest_run(path: Path, cache: Path, told: Progress = _no_progress) -> MappedRanking:
+def ingest_run(path: Path, cache: Path, progress: Progress = _no_progress) -> MappedRanking:
     """Return the ranking of the TREC run `path`, building it in the cache if needed; equals `read_run(path).ranking`.
 
     Several processes may ask at once: one makes it, the others wait.
@@ -57,14 +57,14 @@ def ingest_run(path: Path, cache: Path, told: Progress = _no_progress) -> Mapped
     file_cache.stamp_of(path)  # a missing file is said before anything is made
     with file_cache.exclusive_lock(path, ingested_folder(cache)):
         ranking = find_ingested(path, cache)
-        return _ingest_locked(path, cache, told) if ranking is None else ranking
+        return _ingest_locked(path, cache, progress) if ranking is None else ranking
 
 
-def _ingest_locked(path: Path, cache: Path, told: Progress) -> MappedRanking:
-    room, before = ingested_folder(cache), file_cache.stamp_of(path)
-    part = room / f"{file_cache.cache_name(path)}.part"
+def _ingest_locked(path: Path, cache: Path, progress: Progress) -> MappedRanking:
+    folder, before = ingested_folder(cache), file_cache.stamp_of(path)
+    part = folder / f"{file_cache.cache_name(path)}.part"
     try:
-        sha256 = _write_mapped(path, part, told)
+        sha256 = _write_mapped(path, part, progress)
     except DuplicateDocumentError as error:
         if isinstance(error, TooManyTiesError):
             raise too_many_ties(error.query, str(path)) from None
@@ -75,32 +75,32 @@ def _ingest_locked(path: Path, cache: Path, told: Progress) -> MappedRanking:
     if file_cache.stamp_of(path) != before:
         disk.remove_tree(part)
         raise UsageError("the file changed while it was read", where=str(path), hint="ask again once it is complete")
-    final = room / sha256
+    final = folder / sha256
     if final.exists():  # the same bytes under another name; or a damaged one, which this one replaces
         disk.remove_tree(final)
     disk.rename(part, final)
-    file_cache.remember(path, room, msgspec.structs.replace(before, sha256=sha256))
+    file_cache.remember(path, folder, msgspec.structs.replace(before, sha256=sha256))
     ranking = mapped_run.open_mapped(final)
     if ranking is None:
         raise UsageError("the ingested run reads back otherwise than written", where=str(final), hint="check the disk")
     return ranking
 
 
-def _write_mapped(path: Path, part: Path, told: Progress) -> str:
+def _write_mapped(path: Path, part: Path, progress: Progress) -> str:
     """Write all files into `part` and return the run file's SHA-256; tries numeric ids and grouped queries first."""
     is_numbered = True
     while True:
         try:
-            with open_writer(part, is_numbered=is_numbered) as made:
-                return _write_in_one_pass(path, made, told)
+            with open_writer(part, is_numbered=is_numbered) as writer:
+                return _write_in_one_pass(path, writer, progress)
         except NonNumericIdError:
             is_numbered = False
         except UngroupedQueriesError:
             break
     while True:
         try:
-            with open_writer(part, is_numbered=is_numbered) as made:
-                return _write_by_buckets(path, part, made, told)
+            with open_writer(part, is_numbered=is_numbered) as writer:
+                return _write_by_buckets(path, part, writer, progress)
         except NonNumericIdError:
             is_numbered = False
 
@@ -108,16 +108,16 @@ def _write_mapped(path: Path, part: Path, told: Progress) -> str:
 class _Prefetcher:
     """Parses a run in order while a second thread reads, hashes and unpacks the next block."""
 
-    def __init__(self, path: Path, told: Progress) -> None:
-        self._path, self._told = path, told
-        self._line: queue.Queue[tuple[int, bytes] | BaseException | None] = queue.Queue(maxsize=2)
+    def __init__(self, path: Path, progress: Progress) -> None:
+        self._path, self._progress = path, progress
+        self._queue: queue.Queue[tuple[int, bytes] | BaseException | None] = queue.Queue(maxsize=2)
         self._is_over = threading.Event()
         self.sha256 = ""  # once all is read
 
     def _put(self, item: tuple[int, bytes] | BaseException | None) -> None:
         while not self._is_over.is_set():
             with contextlib.suppress(queue.Full):
-                self._line.put(item, timeout=0.2)
+                self._queue.put(item, timeout=0.2)
                 return
 
     def _read(self) -> None:
@@ -131,7 +131,7 @@ class _Prefetcher:
                     if self._is_over.is_set():
                         return
                     self._put(item)
-                    self._told(raw.tell(), total)
+                    self._progress(raw.tell(), total)
                 while file.read(BLOCK):  # what stands behind the end of what was packed
                     continue
             self.sha256 = file.digest.hexdigest()
@@ -143,7 +143,7 @@ class _Prefetcher:
         thread = threading.Thread(target=self._read, name="read-ahead", daemon=True)
         thread.start()
         try:
-            while (item := self._line.get()) is not None:
+            while (item := self._queue.get()) is not None:
                 if isinstance(item, BaseException):
                     raise item
                 yield parse_block(self._path, item[1], item[0])
@@ -152,12 +152,12 @@ class _Prefetcher:
             thread.join()
 
 
-def _write_in_one_pass(path: Path, made: MappedRunWriter, told: Progress) -> str:
+def _write_in_one_pass(path: Path, writer: MappedRunWriter, progress: Progress) -> str:
     """Write a run whose queries are grouped, in one pass over the file; return the file's SHA-256."""
-    ahead = _Prefetcher(path, told)
+    prefetcher = _Prefetcher(path, progress)
     rest: pl.DataFrame | None = None
     tag, repetition = "", DuplicateCheck(BUCKET)
-    with contextlib.closing(ahead.frames()) as frames:
+    with contextlib.closing(prefetcher.frames()) as frames:
         for fresh in frames:
             frame = fresh if rest is None else pl.concat([rest, fresh])
             if not len(frame):
@@ -166,35 +166,35 @@ def _write_in_one_pass(path: Path, made: MappedRunWriter, told: Progress) -> str
             cut = int(starts_of(frame["query"])[-2])  # the last query may go on in the next block
             repetition.check(frame.slice(cut))
             if cut:
-                made.add(order_rows(frame.slice(0, cut)))
+                writer.add(order_rows(frame.slice(0, cut)))
             rest = frame.slice(cut)
     if rest is not None:
-        made.add(order_rows(rest))
-    made.finish(path, ahead.sha256, tag, is_scattered=False)
-    return ahead.sha256
+        writer.add(order_rows(rest))
+    writer.finish(path, prefetcher.sha256, tag, is_scattered=False)
+    return prefetcher.sha256
 
 
-def _write_by_buckets(path: Path, part: Path, made: MappedRunWriter, told: Progress) -> str:
+def _write_by_buckets(path: Path, part: Path, writer: MappedRunWriter, progress: Progress) -> str:
     """Write a run whose queries are scattered: count, distribute by query, then order each bucket.
 
     Count, deal out by query, order each bucket by itself.
     """
-    counts, tag, sha256 = _count_rows(path, told)
-    room = part / "buckets"
-    disk.make_folder(room)
-    dealt = (np.cumsum(list(counts.values())) - 1) // BUCKET
-    table = pl.DataFrame({"query": list(counts), "place": np.arange(len(counts)), "bucket": dealt})
-    again = _distribute(path, table, room, told)
-    if again != sha256:
+    counts, tag, sha256 = _count_rows(path, progress)
+    folder = part / "buckets"
+    disk.make_folder(folder)
+    buckets = (np.cumsum(list(counts.values())) - 1) // BUCKET
+    table = pl.DataFrame({"query": list(counts), "place": np.arange(len(counts)), "bucket": buckets})
+    second_sha256 = _distribute(path, table, folder, progress)
+    if second_sha256 != sha256:
         raise UsageError("the file changed while it was read", where=str(path), hint="ask again once it is complete")
-    for bucket in dict.fromkeys(dealt.tolist()):
-        file = room / f"{bucket}.run"
+    for bucket in dict.fromkeys(buckets.tolist()):
+        file = folder / f"{bucket}.run"
         frame = _read_bucket(file)
         frame = frame.join(table, on="query", how="left", maintain_order="left")
-        made.add(order_rows(frame.sort("place", maintain_order=True)))
+        writer.add(order_rows(frame.sort("place", maintain_order=True)))
         disk.remove(file)
-    disk.remove_tree(room)
-    made.finish(path, sha256, tag, is_scattered=True)
+    disk.remove_tree(folder)
+    writer.finish(path, sha256, tag, is_scattered=True)
     return sha256
 
 
@@ -208,30 +208,30 @@ def _read_bucket(file: Path) -> pl.DataFrame:
     return pl.concat(frames)
 
 
-def _count_rows(path: Path, told: Progress) -> tuple[dict[str, int], str, str]:
+def _count_rows(path: Path, progress: Progress) -> tuple[dict[str, int], str, str]:
     """Return the number of rows of each query in order of appearance, the first tag, and the file's SHA-256."""
-    ahead = _Prefetcher(path, told)
+    prefetcher = _Prefetcher(path, progress)
     counts: dict[str, int] = {}
     tag = ""
-    for frame in ahead.frames():
+    for frame in prefetcher.frames():
         tag = tag or (str(frame["tag"][0]) if len(frame) else "")
         for query, count in frame.group_by("query", maintain_order=True).len().iter_rows():
             counts[query] = counts.get(query, 0) + count
-    return counts, tag, ahead.sha256
+    return counts, tag, prefetcher.sha256
 
 
-def _distribute(path: Path, table: pl.DataFrame, room: Path, told: Progress) -> str:
+def _distribute(path: Path, table: pl.DataFrame, folder: Path, progress: Progress) -> str:
     """Append every row to the file of its query's bucket in the order of the run; return the run's SHA-256."""
-    ahead = _Prefetcher(path, told)
+    prefetcher = _Prefetcher(path, progress)
     columns = ["query", pl.lit("Q0").alias("q0"), "document", "rank", "score", "tag"]
     with contextlib.ExitStack() as stack:
         files: dict[int, disk.Handle] = {}
-        for frame in ahead.frames():
+        for frame in prefetcher.frames():
             joined = frame.join(table, on="query", how="left", maintain_order="left")
             for (bucket,), piece in joined.partition_by("bucket", as_dict=True, maintain_order=True).items():
                 if bucket not in files:
-                    files[bucket] = disk.open_append(room / f"{bucket}.run")
+                    files[bucket] = disk.open_append(folder / f"{bucket}.run")
                     stack.callback(disk.close, files[bucket])
                 text = piece.select(columns).write_csv(include_header=False, separator=" ", quote_style="never")
                 disk.append(files[bucket], text.encode())
-    return ahead.sha256
+    return prefetcher.sha256

@@ -31,7 +31,7 @@ def is_large(path: Path) -> bool:
         raise os_error(error, path) from error
 
 
-def open_run_file(path: Path, cache: Path | None, told: Callable[[int, int], None] | None = None) -> RunFile:
+def open_run_file(path: Path, cache: Path | None, progress: Callable[[int, int], None] | None = None) -> RunFile:
     """Return the run in `path`.
 
     A large one, or one that `cerank data ingest` was given, from `cache`, made there if need be.
@@ -48,7 +48,7 @@ def open_run_file(path: Path, cache: Path | None, told: Callable[[int, int], Non
         return read_run(path)
     from cerank.trec import ingest
 
-    ranking = ingest.ingest_run(path, cache, told) if told else ingest.ingest_run(path, cache)
+    ranking = ingest.ingest_run(path, cache, progress) if progress else ingest.ingest_run(path, cache)
     contents = ranking.store.contents
     return RunFile(ranking=ranking, tag=contents.tag, ties=contents.ties, sha256=contents.sha256)
 

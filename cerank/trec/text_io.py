@@ -31,10 +31,10 @@ _QRELS_HINT = "qrels have 4: query 0 document grade; or 3 under the header query
 class _QueryRows:
     """The documents and float32 scores of one query, in file order; 12 bytes a row beside the ids themselves."""
 
-    __slots__ = ("ids", "looked_at", "scores")
+    __slots__ = ("ids", "next_check", "scores")
 
     def __init__(self) -> None:
-        self.looked_at = 1 << 16  # rows, after which repetition is looked for
+        self.next_check = 1 << 16  # rows, after which repetition is looked for
         self.ids: list[str] = []
         self.scores = array("f")
 
@@ -55,8 +55,8 @@ def _gather_rows(path: Path) -> tuple[dict[bytes, _QueryRows], str]:
                 rows = queries.setdefault(query, _QueryRows())
                 tag = tag or parts[5].decode()
             rows.ids.append(parts[2].decode())
-            if len(rows.ids) == rows.looked_at:  # or rows that say one thing for ever would fill memory first
-                rows.looked_at *= 2
+            if len(rows.ids) == rows.next_check:  # or rows that say one thing for ever would fill memory first
+                rows.next_check *= 2
                 if len(set(rows.ids)) != len(rows.ids):
                     raise_duplicate(path, query.decode())
             rows.scores.append(score_of(parts[4], path, number))

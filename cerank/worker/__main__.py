@@ -78,13 +78,13 @@ def main() -> int:
     stop = StopFlag(folder.stop)
     stop.install()  # before anything slow, so that an early signal is heard
     with captured_output.redact_output():
-        return _ended(folder, stop)
+        return _run_attempt(folder, stop)
 
 
-def _ended(folder: RunFolder, stop: StopFlag) -> ExitCode:
+def _run_attempt(folder: RunFolder, stop: StopFlag) -> ExitCode:
     """Run one attempt under the run's lease and return how it ended."""
     try:
-        with Lease.take(folder.lease, now()), _fault_told(folder):
+        with Lease.take(folder.lease, now()), _startup_errors_recorded(folder):
             return _attempt(folder, stop)
     except HeldError as error:
         if sys.stdout.isatty():  # otherwise stdout may be the log of the run, which belongs to the holder
@@ -96,7 +96,7 @@ def _ended(folder: RunFolder, stop: StopFlag) -> ExitCode:
 
 
 @contextlib.contextmanager
-def _fault_told(folder: RunFolder) -> Iterator[None]:
+def _startup_errors_recorded(folder: RunFolder) -> Iterator[None]:
     """Before an attempt has its events: a file that the system will not read is named, any other fault is recorded."""
     try:
         yield

@@ -32,9 +32,9 @@ class _RedactingBuffer(io.RawIOBase):
         return True
 
     def write(self, data: object) -> int:
-        given = bytes(data)  # type: ignore[call-overload]  # anything with a buffer, as io says and typeshed cannot
-        self._guard.write(self._decoder.decode(given))
-        return len(given)
+        raw = bytes(data)  # type: ignore[call-overload]  # anything with a buffer, as io says and typeshed cannot
+        self._guard.write(self._decoder.decode(raw))
+        return len(raw)
 
     def flush(self) -> None:
         self._guard.flush()
@@ -126,6 +126,6 @@ def _redirect_logging(before: TextIO | RedactingStream, after: TextIO | Redactin
     if logging is None:
         return
     for name in ["root", *logging.root.manager.loggerDict]:
-        for one in logging.getLogger(None if name == "root" else name).handlers:
-            if vars(one).get("stream") is before:  # what asks sys for its stream each time needs nothing
-                one.setStream(after)
+        for handler in logging.getLogger(None if name == "root" else name).handlers:
+            if vars(handler).get("stream") is before:  # what asks sys for its stream each time needs nothing
+                handler.setStream(after)

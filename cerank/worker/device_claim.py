@@ -17,7 +17,7 @@ from cerank.recipes.plan import Plan
 from cerank.runs.layout import RunFolder
 from cerank.worker.run_context import RunContext
 
-_LOOK_EVERY = 0.5  # seconds
+_CHECK_SECONDS = 0.5  # seconds
 
 
 @contextlib.contextmanager
@@ -36,7 +36,7 @@ def hold_device(context: RunContext) -> Iterator[None]:
         context.log.event("waits for a device", why)
         while isinstance(found, Holder) and _must_wait(plan, folder, found):
             context.raise_if_stopped()
-            time.sleep(_LOOK_EVERY)
+            time.sleep(_CHECK_SECONDS)
             found = device_locks.take(key, folder.lab, folder.name)
     try:
         yield

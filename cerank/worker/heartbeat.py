@@ -31,10 +31,10 @@ class Heartbeat:
     def __init__(
         self, path: Path, attempt: int, now: Callable[[], datetime], also: Callable[[], None] = lambda: None
     ) -> None:
-        self._path, self._attempt, self._now, self._also = path, attempt, now, also
+        self._path, self._attempt, self._now, self._every_beat = path, attempt, now, also
         self._progress = Progress(phase="start", attempt=attempt)
         self._began, self._before, self._pairs = time.monotonic(), 0, 0
-        self._course: ProgressEstimator | None = None
+        self._estimator: ProgressEstimator | None = None
         self._lock = threading.Lock()  # work is told of by several threads, and looked at by another
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="beat", daemon=True)
@@ -53,19 +53,19 @@ class Heartbeat:
         self._began, self._before, self._pairs = time.monotonic(), done, 0
         self._progress = Progress(phase=phase, detail=detail, done=done, total=total, attempt=self._attempt)
 
-        if self._course is not None:
+        if self._estimator is not None:
             with self._lock:
-                self._course.enter(phase, detail, total, done, self._began)
+                self._estimator.enter(phase, detail, total, done, self._began)
 
     def estimate_with(self, course: ProgressEstimator) -> None:
         """Report the progress of the whole run, too, from here on."""
-        self._course = course
+        self._estimator = course
 
     def complete(self) -> None:
         """Report the whole run as done."""
-        if self._course is not None:
+        if self._estimator is not None:
             with self._lock:
-                self._course.complete()
+                self._estimator.complete()
 
     def advance(self, units: int = 1, pairs: int = 0) -> None:
         """Count `units` more as done, for which `pairs` pairs went through the model; any thread may call this."""
@@ -76,8 +76,8 @@ class Heartbeat:
             done = before.done + units
             left = seconds / max(1, done - self._before) * max(0, before.total - done)
             rate = self._pairs / seconds
-            if self._course is not None:
-                self._course.advance(units, now)
+            if self._estimator is not None:
+                self._estimator.advance(units, now)
             self._progress = msgspec.structs.replace(before, done=done, pairs_per_second=rate, seconds_left=left)
 
     def _run(self) -> None:
@@ -85,7 +85,7 @@ class Heartbeat:
         while not over:
             over = self._over.wait(INTERVAL)
             try:
-                self._also()
+                self._every_beat()
                 json_records.save(self._path, self._current())
             except RunFailedError:
                 # advice only: a full disk or a folder that is gone will meet the worker itself, which says so
@@ -93,8 +93,8 @@ class Heartbeat:
 
     def _current(self) -> Progress:
         found = msgspec.structs.replace(self._progress, time=json_records.timestamp(self._now()))
-        if self._course is None:
+        if self._estimator is None:
             return found
         with self._lock:
-            share, left = self._course.estimate(time.monotonic())
+            share, left = self._estimator.estimate(time.monotonic())
         return msgspec.structs.replace(found, run_share=share, run_seconds_left=left)

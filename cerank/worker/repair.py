@@ -158,10 +158,10 @@ def repair_run(folder: RunFolder) -> list[str]:
         DamagedError: the plan is damaged.
         RunFailedError: the disk refuses.
     """
-    told: dict[str, None] = {}
+    messages: dict[str, None] = {}
     for _ in range(3):  # without its seal, lost with a row of their list, a file is found in the second round
-        told |= dict.fromkeys(_repair_once(folder))
-    return list(told)
+        messages |= dict.fromkeys(_repair_once(folder))
+    return list(messages)
 
 
 def _repair_once(folder: RunFolder) -> list[str]:

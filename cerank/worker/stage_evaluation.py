@@ -47,13 +47,13 @@ class _TimedScorer:
         self.pairs, self.seconds = 0, 0.0
 
     def chunk(
-        self, wanted: Mapping[str, Sequence[str]], queries: Texts, documents: Texts
+        self, candidates: Mapping[str, Sequence[str]], queries: Texts, documents: Texts
     ) -> dict[str, dict[str, float]]:
         """As `Scorer.chunk`."""
         began = time.monotonic()
-        found = self._scorer.chunk(wanted, queries, documents)
+        found = self._scorer.chunk(candidates, queries, documents)
         self.seconds += time.monotonic() - began
-        self.pairs += sum(map(len, wanted.values()))
+        self.pairs += sum(map(len, candidates.values()))
         return found
 
 
@@ -109,20 +109,20 @@ class StageEvaluation:
         Of millions of candidates only the scores are held, 8 bytes each, and the documents of one chunk.
         """
         rankings = self._all_candidates(test)
-        asked = list(dict.fromkeys(query for ranking in rankings for query in ranking))
+        query_ids = list(dict.fromkeys(query for ranking in rankings for query in ranking))
         kept = self._score_cache(scorer, test)
-        self._context.heartbeat.enter("re-rank", f"{system} on {test}", total=len(asked))
+        self._context.heartbeat.enter("re-rank", f"{system} on {test}", total=len(query_ids))
         out: dict[str, array[float]] = {}
-        for number, queries in enumerate(chunks(asked)):
+        for number, queries in enumerate(chunks(query_ids)):
             self._context.raise_if_stopped()
-            wanted = {query: candidate_union(rankings, query) for query in queries}
+            candidates = {query: candidate_union(rankings, query) for query in queries}
             part = self._folder.scores_part(system, test, "all", number)
             found = _load_part(part)
             if found is None:
                 timed = _TimedScorer(scorer)
                 found = scored(
                     timed,
-                    wanted,
+                    candidates,
                     lambda ids: self._inputs.queries(test, ids),
                     lambda ids: self._inputs.documents(test, ids),
                     kept,
@@ -131,8 +131,8 @@ class StageEvaluation:
                     disk.write(inside / "scores.json", msgspec.json.encode(found))
                 if timed.pairs:
                     self._context.log.write_scoring(Scoring(system, test, timed.pairs, timed.seconds))
-            out |= {query: array("d", [found[query][doc] for doc in docs]) for query, docs in wanted.items()}
-            self._context.heartbeat.advance(len(queries), sum(map(len, wanted.values())))
+            out |= {query: array("d", [found[query][doc] for doc in docs]) for query, docs in candidates.items()}
+            self._context.heartbeat.advance(len(queries), sum(map(len, candidates.values())))
         kept.trim()
         return out
 
@@ -172,8 +172,8 @@ def _reranked(before: Ranking, rankings: Sequence[Ranking], scores: Mapping[str,
     values: dict[str, tuple[float, ...]] = {}
     for query, docs in before.items():
         known = dict(zip(candidate_union(rankings, query), scores[query], strict=True))
-        one = ordered({query: {doc: known[doc] for doc in docs}}, {query: docs})
-        documents[query], values[query] = one[query], one.scores(query)
+        ordered_query = ordered({query: {doc: known[doc] for doc in docs}}, {query: docs})
+        documents[query], values[query] = ordered_query[query], ordered_query.scores(query)
     return Ranking(documents, values)
 
 

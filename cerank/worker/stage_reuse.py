@@ -58,38 +58,38 @@ def reuse_stage(context: RunContext, index: int, precisions: Mapping[str, str]) 
     folder, name = context.folder, context.plan.recipe.chain[index]
     if not context.plan.shares or folder.checkpoint_steps(index, name):
         return False
-    for donor in _find_reusable(context.folder, context.plan, index):
-        refusal = _why_not_reusable(context, donor, index, precisions)
-        if not refusal:
-            _copy_stage(context, donor, index)
+    for origin in _find_reusable(context.folder, context.plan, index):
+        reason = _why_not_reusable(context, origin, index, precisions)
+        if not reason:
+            _copy_stage(context, origin, index)
             return True
-        context.log.event("stage not adopted", f"{name}: from {donor.folder.name}: {refusal}")
+        context.log.event("stage not adopted", f"{name}: from {origin.folder.name}: {reason}")
     return False
 
 
 def reuse_rankings(context: RunContext, index: int) -> None:
     """Link the rankings and measures of a reused stage, for each test dataset that both runs evaluate alike."""
     name, data = context.plan.recipe.chain[index], context.plan.recipe.data
-    adoption = json_records.load_if_there(context.folder.reused_stage(index, name), ReusedStage)
-    if adoption is None:
+    record = json_records.load_if_there(context.folder.reused_stage(index, name), ReusedStage)
+    if record is None:
         return
-    donor = RunFolder(context.folder.path.parent / adoption.run)
+    origin = RunFolder(context.folder.path.parent / record.run)
     try:
-        plan = run_store.load_plan(donor)
+        plan = run_store.load_plan(origin)
     except CerankError:
         return  # it was removed meanwhile; what is missing is computed
     for test in data.test:
         if not _is_evaluated_alike(context.plan, plan, test):
             continue
         files = [
-            pair for first in data.first_stages for pair in _result_files(context.folder, donor, (name, test, first))
+            pair for first in data.first_stages for pair in _result_files(context.folder, origin, (name, test, first))
         ]
-        if all(_is_undamaged(donor, source) for source, _ in files):
+        if all(_is_undamaged(origin, source) for source, _ in files):
             for source, target in files:  # rankings before their measures, as a run writes them
                 if not target.exists():
                     disk.make_folder(target.parent)
                     checksums.link(context.folder, source, target)
-            context.log.event("rankings adopted", f"{name}: on {test} from {donor.name}")
+            context.log.event("rankings adopted", f"{name}: on {test} from {origin.name}")
 
 
 def _find_reusable(folder: RunFolder, plan: Plan, index: int) -> Iterator[ReusableStage]:
@@ -111,48 +111,48 @@ def _find_reusable(folder: RunFolder, plan: Plan, index: int) -> Iterator[Reusab
             continue  # a damaged run, or a plan of an older form, has nothing to give
 
 
-def _why_not_reusable(context: RunContext, donor: ReusableStage, index: int, precisions: Mapping[str, str]) -> str:
+def _why_not_reusable(context: RunContext, origin: ReusableStage, index: int, precisions: Mapping[str, str]) -> str:
     """Return why the other run's stage cannot replace training it here; "" if it can."""
     own = json_records.load(context.folder.attempt(max(context.folder.attempt_numbers())), Attempt)
-    pairs = [(key, donor.attempt.versions.get(key, "-"), own.versions.get(key, "-")) for key in _COMPARED_VERSIONS]
-    pairs.append(("processor", donor.attempt.cpu, own.cpu))
-    kept = json_records.load_if_there(donor.folder.precisions, Precisions)
+    pairs = [(key, origin.attempt.versions.get(key, "-"), own.versions.get(key, "-")) for key in _COMPARED_VERSIONS]
+    pairs.append(("processor", origin.attempt.cpu, own.cpu))
+    their_precisions = json_records.load_if_there(origin.folder.precisions, Precisions)
     for name, stage in context.plan.recipe.chained()[: index + 1]:
         if stage.precision == "auto":  # one processor may be told to do without its bf16
-            theirs = kept.chosen.get(name, "-") if kept else "-"
+            theirs = their_precisions.chosen.get(name, "-") if their_precisions else "-"
             pairs.append((f"precision of {name}", theirs, precisions.get(name, "-")))
     changed = [f"{key} {theirs}, here {ours}" for key, theirs, ours in pairs if theirs != ours]
     if changed:
         return "; ".join(changed)
     try:
-        manifests.verify_folder(donor.folder.final(index, donor.plan.recipe.chain[index]))
+        manifests.verify_folder(origin.folder.final(index, origin.plan.recipe.chain[index]))
     except CerankError as error:
         return str(error)
     return ""
 
 
-def _copy_stage(context: RunContext, donor: ReusableStage, index: int) -> None:
+def _copy_stage(context: RunContext, origin: ReusableStage, index: int) -> None:
     """Copy metrics and events, then the record of origin, then the model, whose folder marks the stage as done."""
     name = context.plan.recipe.chain[index]
-    found: list[ReadingRow] = journal.read(donor.folder.readings, ReadingRow)
+    found: list[ReadingRow] = journal.read(origin.folder.readings, ReadingRow)
     for row in found:
         if row.stage == index:
             context.log.write_metrics(row)
     context.log.sync()
-    model = donor.folder.final(index, name)
-    seal = sha256_file(model / manifests.MANIFEST)
-    _copy_events(context, donor, index)
+    model = origin.folder.final(index, name)
+    manifest_sha256 = sha256_file(model / manifests.MANIFEST)
+    _copy_events(context, origin, index)
     identity = stage_keys(context.plan)[index]
     disk.make_folder(context.folder.stage(index, name))
-    adoption = ReusedStage(
-        run=donor.folder.name,
-        plan=donor.plan.fingerprint,
+    record = ReusedStage(
+        run=origin.folder.name,
+        plan=origin.plan.fingerprint,
         identity=identity,
-        sha256=seal,
+        sha256=manifest_sha256,
         time=context.log.time(),
         attempt=context.log.attempt,
     )
-    checksums.save(context.folder, context.folder.reused_stage(index, name), adoption)
+    checksums.save(context.folder, context.folder.reused_stage(index, name), record)
     final = context.folder.final(index, name)
     with disk.new_folder(final) as inside:
         for source in sorted(model.rglob("*")):
@@ -162,21 +162,21 @@ def _copy_stage(context: RunContext, donor: ReusableStage, index: int) -> None:
             else:
                 disk.link(source, target)
     manifests.verify_folder(final)
-    what = f"{name}: trained by {donor.folder.name}, the same start, settings, inputs and seed; seal {seal[:12]}"
+    what = f"{name}: trained by {origin.folder.name}, the same start, settings, inputs and seed; seal {manifest_sha256[:12]}"
     context.log.event("stage adopted", what, Position(index, 0))
 
 
-def _copy_events(context: RunContext, donor: ReusableStage, index: int) -> None:
+def _copy_events(context: RunContext, origin: ReusableStage, index: int) -> None:
     """Copy the other run's events about this stage, without duplicates."""
     name = context.plan.recipe.chain[index]
     own, _ = journal.read_valid_rows(context.folder.events, Event)
-    said = {(event.kind, event.text) for event in own}
-    theirs, _ = journal.read_valid_rows(donor.folder.events, Event)
+    logged = {(event.kind, event.text) for event in own}
+    theirs, _ = journal.read_valid_rows(origin.folder.events, Event)
     for event in theirs:
         is_ours = event.text.startswith((f"{name}: ", f"validation of {name}: ")) or (
             event.position is not None and event.position.stage == index
         )
-        if is_ours and event.kind not in _EVENTS_NOT_COPIED and (event.kind, event.text) not in said:
+        if is_ours and event.kind not in _EVENTS_NOT_COPIED and (event.kind, event.text) not in logged:
             context.log.event(event.kind, event.text, event.position)
 
 
@@ -196,10 +196,10 @@ def _is_evaluated_alike(plan: Plan, other: Plan, test: str) -> bool:
     return all(plan.input(*one).sha256 == other.input(*one).sha256 for one in inputs)
 
 
-def _is_undamaged(donor: RunFolder, path: Path) -> bool:
+def _is_undamaged(origin: RunFolder, path: Path) -> bool:
     """Return whether the other run has the file as its checksum says."""
     try:
-        run_store.check_undamaged(donor, path)
+        run_store.check_undamaged(origin, path)
     except CerankError:
         return False
     return path.is_file()

@@ -49,7 +49,7 @@ class StageWork:
         self._steps = 0
         self._lists = 0  # of its teacher
         self._at = -1  # steps done, as the progress was last told; -1 while something else is at work
-        self._held_out: HeldOut | None = None
+        self._validation_loss: HeldOut | None = None
 
     def is_finished(self) -> bool:
         """Return whether the final model exists and matches its checksums; a damaged one is quarantined."""
@@ -73,7 +73,7 @@ class StageWork:
         context, stage, recipe = self._context, self._stage, self._context.plan.recipe
         sampler = self._sampler()
         if stage.validates_by_loss:
-            self._held_out = self._validation_groups()
+            self._validation_loss = self._validation_groups()
         self._steps = sampler.steps
         context.heartbeat.enter("train", self._name, self._steps)
         files = self._start()
@@ -141,7 +141,7 @@ class StageWork:
             learning_rate=stage.learning_rate,
             supply=supply,
             drift=moved,
-            validation=self._held_out.supply if self._held_out else None,
+            validation=self._validation_loss.supply if self._validation_loss else None,
             lists=self._lists,
             repairs=sources.repairs(self._name) if is_taught else Repairs(),
         )
@@ -255,7 +255,7 @@ class StageWork:
         measures = self._measures(qrels)
         first = inputs.validation_first_stage(recipe)
         wanted = self._inputs.candidates(name, first).only(queries).top(stage.validation_depth)
-        asked = self._held_out.with_groups(wanted) if self._held_out else wanted
+        asked = self._validation_loss.with_groups(wanted) if self._validation_loss else wanted
         context.heartbeat.enter("validate", self._name, total=len(asked))
         scores: dict[str, dict[str, float]] = {}
         for part in chunks(list(asked)):
@@ -267,8 +267,8 @@ class StageWork:
         ranked = {query: {doc: scores[query][doc] for doc in docs} for query, docs in wanted.items()}
         values = per_query(measures, qrels, ordered(ranked, wanted)) if measures else {}
         means = {measure: math.fsum(row.values()) / len(row) for measure, row in values.items()}
-        if self._held_out:
-            means[VALIDATION_LOSS] = self._held_out.loss(scores)
+        if self._validation_loss:
+            means[VALIDATION_LOSS] = self._validation_loss.loss(scores)
         seconds = time.perf_counter() - began
         context.log.write_metrics(Validation(stage=self._index, step=step, measures=means, seconds=seconds))
         context.heartbeat.enter("train", self._name, self._steps, done=step)

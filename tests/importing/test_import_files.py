@@ -117,7 +117,7 @@ def test_what_spilled_and_what_did_not_make_the_same_runs(tmp_path: Path) -> Non
     made = []
     for name, room in (("small", 100), ("large", 1 << 20)):
         (tmp_path / name).mkdir()
-        sink = DatasetWriter(tmp_path / name, keeps_texts=False, room=room)
+        sink = DatasetWriter(tmp_path / name, keeps_texts=False, rows_in_memory=room)
         for number in range(3 * BUCKETS):
             sink.scored("r", f"q{number % 90}", f"d{number % 7}", float(number % 5), "a:1")
             sink.judged(f"q{number % 90}", f"d{number % 3}", number % 2, "a:1")
@@ -126,7 +126,7 @@ def test_what_spilled_and_what_did_not_make_the_same_runs(tmp_path: Path) -> Non
 
 
 def test_memory_is_bounded_by_the_room_and_not_by_the_rows(tmp_path: Path) -> None:
-    spill = SpillBuffer(tmp_path, room=500)
+    spill = SpillBuffer(tmp_path, rows_in_memory=500)
     for number in range(5_000):
         spill.add(1, f"q{number % 1000}", f"d{number}", 1.0)
         assert len(spill._waiting[0]) + sum(frame.height for frame in spill._frames) <= 500

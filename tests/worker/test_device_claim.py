@@ -34,7 +34,7 @@ class Context:
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
     monkeypatch.setenv(device_locks.FOLDER, str(tmp_path / "devices"))
     monkeypatch.setenv(device_locks.DEVICE, "GPU-1")
-    monkeypatch.setattr(device_claim, "_LOOK_EVERY", 0.0)
+    monkeypatch.setattr(device_claim, "_CHECK_SECONDS", 0.0)
     return RunFolder(tmp_path / "lab" / "runs" / "own")
 
 

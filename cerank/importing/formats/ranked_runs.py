@@ -36,7 +36,7 @@ def name_of(path: Path) -> str:
     return run_name(name)
 
 
-def read(files: Sequence[Path], sink: DatasetWriter, name: str) -> None:
+def read(files: Sequence[Path], writer: DatasetWriter, name: str) -> None:
     """Read runs; `name` is for a single one, "" takes each file's name."""
     names = [name or name_of(path) for path in files]
     if len(set(names)) != len(names):
@@ -44,7 +44,7 @@ def read(files: Sequence[Path], sink: DatasetWriter, name: str) -> None:
     for path, run in zip(files, names, strict=True):
         with open_file(path) as file:
             is_parquet = file.read(4) == _PARQUET
-        (_parquet if is_parquet else _trec)(path, sink, run)
+        (_parquet if is_parquet else _trec)(path, writer, run)
 
 
 def number_of(text: bytes, where: str) -> float:
@@ -62,7 +62,7 @@ def number_of(text: bytes, where: str) -> float:
     return value
 
 
-def _taken_whole(path: Path, lines: list[bytes], first: int, sink: DatasetWriter, run: str) -> bool:
+def _taken_whole(path: Path, lines: list[bytes], first: int, writer: DatasetWriter, run: str) -> bool:
     """Return whether the lines could be added as columns; if not, each must be parsed strictly."""
     import polars
 
@@ -77,14 +77,14 @@ def _taken_whole(path: Path, lines: list[bytes], first: int, sink: DatasetWriter
     plain = polars.col("rank").str.contains(r"^[0-9]{1,9}$")
     rank = polars.when(plain).then(polars.col("rank").cast(polars.Int64, strict=False)).otherwise(0)
     rows = found.select("query", "document", polars.col("score").alias("value"), rank.alias("rank"))
-    sink.records += found.height
-    sink.ranked(run, rows)
+    writer.records += found.height
+    writer.ranked(run, rows)
     return True
 
 
-def _trec(path: Path, sink: DatasetWriter, run: str) -> None:
+def _trec(path: Path, writer: DatasetWriter, run: str) -> None:
     for first, lines in line_blocks(path, columns=True, opener=open_archive):
-        if _taken_whole(path, lines, first, sink, run):
+        if _taken_whole(path, lines, first, writer, run):
             continue
         for number, line in enumerate(lines, first):
             parts = line.split()
@@ -94,17 +94,17 @@ def _trec(path: Path, sink: DatasetWriter, run: str) -> None:
             if len(parts) != 6:
                 raise FormatError(counted(len(parts), "column"), where=where, hint=_HINT)
             rank = int(parts[3]) if parts[3].isdigit() and len(parts[3]) < 10 else 0
-            sink.records += 1
-            sink.scored(run, parts[0].decode(), parts[2].decode(), number_of(parts[4], where), where, rank=rank)
+            writer.records += 1
+            writer.scored(run, parts[0].decode(), parts[2].decode(), number_of(parts[4], where), where, rank=rank)
 
 
-def _parquet(path: Path, sink: DatasetWriter, run: str) -> None:
+def _parquet(path: Path, writer: DatasetWriter, run: str) -> None:
     unscored = 0
     for number, (query_id, doc_id, score, rank) in enumerate(parquet_rows.rows(path), 1):
-        sink.records += 1
+        writer.records += 1
         if score is None:
             unscored += 1
-            sink.listed(run, query_id, doc_id, at(path, number), rank=rank)
+            writer.listed(run, query_id, doc_id, at(path, number), rank=rank)
         else:
-            sink.scored(run, query_id, doc_id, score, at(path, number), rank=rank)
-    sink.count("rows ordered by their rank, for the file has no scores", unscored)
+            writer.scored(run, query_id, doc_id, score, at(path, number), rank=rank)
+    writer.count("rows ordered by their rank, for the file has no scores", unscored)

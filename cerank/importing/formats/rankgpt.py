@@ -34,17 +34,17 @@ def _answers(path: Path) -> list[str]:
     return decode_permutations(data, path)
 
 
-def _candidates(row: RankedQuery, sink: DatasetWriter, where: str) -> list[str]:
+def _candidates(row: RankedQuery, writer: DatasetWriter, where: str) -> list[str]:
     """Return the ids that the permutation numbers, 1 for the first; adds texts and judgments to the writer.
 
     Texts and judgements go to the sink on the way.
     """
     for passage in (*row.retrieved_passages, *row.positive_passages):
         text = " ".join(filter(None, (passage.title, passage.text)))
-        if not sink.document(passage.id, text, where):
+        if not writer.document(passage.id, text, where):
             raise FormatError(f"passage '{shown(passage.id, 80)}' has no text", where=where)
     for passage in row.positive_passages:
-        sink.judged(str(row.query_id), passage.id, 1, where)
+        writer.judged(str(row.query_id), passage.id, 1, where)
     return [passage.id for passage in row.retrieved_passages]
 
 
@@ -60,7 +60,7 @@ def _split(files: Sequence[Path]) -> tuple[Path, Path | None]:
     return rows[0], answers[0] if answers else None
 
 
-def read(files: Sequence[Path], sink: DatasetWriter, name: str) -> None:
+def read(files: Sequence[Path], writer: DatasetWriter, name: str) -> None:
     """Read one file of queries and at most one of permutations; `name` is the run of the permutations."""
     rows, path = _split(files)
     answers = _answers(path) if path else None
@@ -69,21 +69,21 @@ def read(files: Sequence[Path], sink: DatasetWriter, name: str) -> None:
         query_id = str(row.query_id)
         if row.query is None:
             raise FormatError("the line has no query", where=where)
-        sink.records += 1
-        if not sink.query(query_id, row.query, where):
+        writer.records += 1
+        if not writer.query(query_id, row.query, where):
             continue
-        ids = _candidates(row, sink, where)
+        ids = _candidates(row, writer, where)
         if not ids:
-            sink.count("queries without candidates")
+            writer.count("queries without candidates")
             continue
         for doc_id in ids:
-            sink.listed("bm25", query_id, doc_id, where)
+            writer.listed("bm25", query_id, doc_id, where)
         if answer is not None:
             order, mended = repair(answer, len(ids))
             repairs = repairs.plus(mended)
             for place in order:
-                sink.listed(name, query_id, ids[place], where)
-    sink.count("permutations mended", repairs.repaired)
-    sink.count("numbers missing in permutations, appended in BM25's order", repairs.missing)
-    sink.count("numbers repeated in permutations, dropped", repairs.repeated)
-    sink.count("numbers out of range in permutations, dropped", repairs.out_of_range)
+                writer.listed(name, query_id, ids[place], where)
+    writer.count("permutations mended", repairs.repaired)
+    writer.count("numbers missing in permutations, appended in BM25's order", repairs.missing)
+    writer.count("numbers repeated in permutations, dropped", repairs.repeated)
+    writer.count("numbers out of range in permutations, dropped", repairs.out_of_range)

@@ -70,67 +70,67 @@ def _json(path: Path) -> Rows:
         yield at(path, number), Triple(row.query, row.doc_pos, row.doc_neg)
 
 
-def _by_text(triple: Triple, sink: DatasetWriter, where: str) -> Triple | None:
+def _by_text(triple: Triple, writer: DatasetWriter, where: str) -> Triple | None:
     """Return the triple with ids for its texts, which are added to the writer; None if one of them is empty."""
     found = Triple(text_id(triple.query), text_id(triple.positive), text_id(triple.negative), triple.scores)
     has_all = (
-        sink.query(found.query, triple.query, where)
-        and sink.document(found.positive, triple.positive, where)
-        and sink.document(found.negative, triple.negative, where)
+        writer.query(found.query, triple.query, where)
+        and writer.document(found.positive, triple.positive, where)
+        and writer.document(found.negative, triple.negative, where)
     )
     return found if has_all else None
 
 
-def _put(triple: Triple, sink: DatasetWriter, name: str, where: str) -> None:
+def _put(triple: Triple, writer: DatasetWriter, name: str, where: str) -> None:
     if triple.positive == triple.negative:
-        sink.count(_SAME)
+        writer.count(_SAME)
         return
-    sink.judged(triple.query, triple.positive, 1, where)
+    writer.judged(triple.query, triple.positive, 1, where)
     if triple.scores is None:
-        sink.listed(name, triple.query, triple.negative, where)
+        writer.listed(name, triple.query, triple.negative, where)
     else:
-        sink.scored(name, triple.query, triple.positive, triple.scores[0], where)
-        sink.scored(name, triple.query, triple.negative, triple.scores[1], where)
+        writer.scored(name, triple.query, triple.positive, triple.scores[0], where)
+        writer.scored(name, triple.query, triple.negative, triple.scores[1], where)
 
 
-def _read_texts(rows: Callable[[Path], Rows], files: Sequence[Path], sink: DatasetWriter, name: str) -> None:
+def _read_texts(rows: Callable[[Path], Rows], files: Sequence[Path], writer: DatasetWriter, name: str) -> None:
     for path in files:
         for where, given in rows(path):
-            sink.records += 1
-            triple = _by_text(given, sink, where)
+            writer.records += 1
+            triple = _by_text(given, writer, where)
             if triple is not None:
-                _put(triple, sink, name, where)
+                _put(triple, writer, name, where)
 
 
-def _read_ids(columns: int, files: Sequence[Path], sink: DatasetWriter, name: str) -> None:
+def _read_ids(columns: int, files: Sequence[Path], writer: DatasetWriter, name: str) -> None:
     """Read a block of lines at once if nothing in it needs the strict parser, else line by line."""
     scores = ("left", "right") if columns == 5 else ()
     for path in files:
         for first, lines in line_blocks(path, opener=open_archive):
             found = columns_of(lines, scores, ("query", "positive", "negative"))
             if found is not None:
-                _put_all(found, sink, name)
+                _put_all(found, writer, name)
                 continue
             for number, line in enumerate(lines, first):
                 if line.strip():
-                    _put_line(line, columns, sink, name, at(path, number))
+                    _put_line(line, columns, writer, name, at(path, number))
 
 
-def _put_line(line: bytes, columns: int, sink: DatasetWriter, name: str, where: str) -> None:
+def _put_line(line: bytes, columns: int, writer: DatasetWriter, name: str, where: str) -> None:
     parts = line.decode().removesuffix("\r").split("\t")
     if len(parts) != columns:
         raise FormatError(f"{len(parts)} tab-separated columns, not {columns}", where=where)
-    sink.records += 1
-    _put(_triple(parts, where), sink, name, where)
+    writer.records += 1
+    _put(_triple(parts, where), writer, name, where)
 
 
-def _put_all(rows: polars.DataFrame, sink: DatasetWriter, name: str) -> None:
+def _put_all(rows: polars.DataFrame, writer: DatasetWriter, name: str) -> None:
     """Add many triples as `_put` does row by row; a row's positive comes before its negative."""
     import polars
 
     kept = rows.filter(polars.col("positive") != polars.col("negative")).with_row_index("row")
-    sink.records += rows.height
-    sink.count(_SAME, rows.height - kept.height)
+    writer.records += rows.height
+    writer.count(_SAME, rows.height - kept.height)
     if not kept.height:
         return
 
@@ -139,34 +139,34 @@ def _put_all(rows: polars.DataFrame, sink: DatasetWriter, name: str) -> None:
             "row", "query", polars.col(which).alias("document"), value.alias("value"), rank=polars.lit(0)
         )
 
-    sink.graded(side("positive", polars.lit(1.0)))
+    writer.graded(side("positive", polars.lit(1.0)))
     if "left" not in rows.columns:
-        sink.ranked(name, side("negative", polars.lit(0.0)), is_listed=True)
+        writer.ranked(name, side("negative", polars.lit(0.0)), is_listed=True)
         return
     both = (side("positive", polars.col("left")), side("negative", polars.col("right")))
-    sink.ranked(name, polars.concat(both).sort("row", maintain_order=True))
+    writer.ranked(name, polars.concat(both).sort("row", maintain_order=True))
 
 
-def read_ids(files: Sequence[Path], sink: DatasetWriter, name: str) -> None:
+def read_ids(files: Sequence[Path], writer: DatasetWriter, name: str) -> None:
     """Read MS MARCO's id triples into the run `name`."""
-    _read_ids(3, files, sink, name)
+    _read_ids(3, files, writer, name)
 
 
-def read_scores(files: Sequence[Path], sink: DatasetWriter, name: str) -> None:
+def read_scores(files: Sequence[Path], writer: DatasetWriter, name: str) -> None:
     """Read Hofstätter's scores by id into the run `name`."""
-    _read_ids(5, files, sink, name)
+    _read_ids(5, files, writer, name)
 
 
-def read_texts(files: Sequence[Path], sink: DatasetWriter, name: str) -> None:
+def read_texts(files: Sequence[Path], writer: DatasetWriter, name: str) -> None:
     """Read MS MARCO's text triples into the run `name`."""
-    _read_texts(_lines(3), files, sink, name)
+    _read_texts(_lines(3), files, writer, name)
 
 
-def read_scored_texts(files: Sequence[Path], sink: DatasetWriter, name: str) -> None:
+def read_scored_texts(files: Sequence[Path], writer: DatasetWriter, name: str) -> None:
     """Read Hofstätter's scores by text into the run `name`."""
-    _read_texts(_lines(5), files, sink, name)
+    _read_texts(_lines(5), files, writer, name)
 
 
-def read_openmatch(files: Sequence[Path], sink: DatasetWriter, name: str) -> None:
+def read_openmatch(files: Sequence[Path], writer: DatasetWriter, name: str) -> None:
     """Read OpenMatch's JSONL triples into the run `name`."""
-    _read_texts(_json, files, sink, name)
+    _read_texts(_json, files, writer, name)
