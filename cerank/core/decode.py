@@ -1,6 +1,6 @@
 """Decodes tables of outside text (TOML, overrides) into frozen structs; finds all errors at once, with their key paths.
 
-Invariant: no file is read here, and whatever text comes in, only cerank's own errors go out.
+Invariant: this module reads no file, and raises only cerank's own errors, whatever the text.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ S = TypeVar("S", bound=msgspec.Struct)
 
 _LEAVE_IT_OUT = "leave it out; the hub's client reads HF_TOKEN, or what `hf auth login` kept"
 LARGEST_TOML = 1 << 20  # bytes; a recipe or settings file is some 5 KB, more is a wrong file
-MOST_ERRORS = 100  # that are told one by one; nobody reads more, and each costs a search
+MOST_ERRORS = 100  # errors listed one by one; nobody reads more, and each costs a search
 _MOST_DOTS = 64  # in a line, outside its texts and comment
 _STRING = re.compile(r'"[^"]*"|\'[^\']*\'')
 DEEPEST_TABLE = 16  # levels; keeps every later recursion shallow
@@ -147,7 +147,7 @@ def toml_table(source: bytes, where: str) -> dict[str, Any]:
             token); `where` is file:line.
     """
     if len(source) > LARGEST_TOML:
-        raise FormatError(f"{len(source)} bytes are too many for a TOML file of cerank's", where=where)
+        raise FormatError(f"a TOML file of {len(source)} bytes is too large", where=where)
     try:
         text = source.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -1,6 +1,6 @@
 """How far a run is and how long it still takes, from the expected seconds of its parts, corrected by what they took.
 
-Invariant: the time left that is shown rises by at most 2 % from one look to the next, and is 0 once all is done.
+Invariant: the time left that is shown rises by at most 2 % from one call to the next, and is 0 once everything is done.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-RISE = 1.02  # the most that the time left may grow from one look to the next
+RISE = 1.02  # the largest factor by which the time left may grow between two calls
 _SMOOTHING = 12.0  # seconds in which the shown time comes two thirds nearer to the expected one
 _TRUST = 0.05  # of a kind's expected seconds: so much must be observed until half of the expectation is replaced
 
@@ -30,8 +30,8 @@ class ProgressEstimator:
     """The parts of a run, how far each is, and what they took.
 
     Args:
-        parts: in any order.
-        now: the clock's seconds at the start.
+        parts: the parts of the run, in any order.
+        now: the time at the start, in seconds of a monotonic clock.
     """
 
     def __init__(self, parts: Sequence[ProgressPart], now: float) -> None:
@@ -74,7 +74,7 @@ class ProgressEstimator:
                 self._done[other.phase, other.detail] = 1.0
         if total and part.times == 1:
             self._done[key] = max(self._done[key], done / total)
-        for other in self._parts.values():  # validations go along with the training of their stage
+        for other in self._parts.values():  # validations run during the training of their stage
             if other.order == part.order and other.times > 1 and phase != other.phase and total:
                 over = math.floor(done / total * other.times) / other.times
                 self._done[other.phase, other.detail] = max(self._done[other.phase, other.detail], over)

@@ -1,6 +1,6 @@
 """What a dataset is: judged queries, their qrels, documents by id, and the runs that come with it.
 
-Invariant: whatever it came from, a dataset's ids can stand in a TREC file, and its fingerprint changes whenever a
+Invariant: whatever it came from, a dataset's ids are valid in a TREC file, and its fingerprint changes whenever a
 number that is measured on it could.
 """
 
@@ -19,7 +19,7 @@ from cerank.registry import nearest
 from cerank.text.safe_text import counted, shown
 from cerank.trec.rows import RunFile
 
-CATALOG = "ir_datasets"  # the location of what is not in a folder of one's own
+CATALOG = "ir_datasets"  # the location of datasets that are not in a local folder
 _BOUND = re.compile(r"(\d{1,9})(%?)")
 _PART_HINT = "parts are written [:60%], [60%:80%], [80%:] or [:100]"
 
@@ -56,22 +56,23 @@ def no_document(doc_id: str, dataset: str) -> MissingError:
 class Dataset:
     """Queries with their qrels, and the documents they are searched in.
 
-    Where there are qrels, `queries` are the judged ones only, in the dataset's order; grades stand as given, negative
-    ones too. Documents named in qrels may be absent, as a pool is larger than a sample: see `judged_without_text`.
+    Where there are qrels, `queries` are the judged ones only, in the dataset's order; grades are kept as given,
+    negative ones too. Documents named in qrels may be absent, as a pool is larger than a sample: see
+    `judged_without_text`.
     """
 
     name: str
-    location: str  # a folder, or CATALOGUE
+    location: str  # a folder, or CATALOG
     description: str
     queries: dict[str, str]
     qrels: dict[str, dict[str, int]]
     documents: Documents
-    runs: tuple[str, ...]  # names of the first stages it brings
-    identity: str  # SHA-256 over the content of the whole, whatever part is taken of it
+    runs: tuple[str, ...]  # names of the first stages that come with it
+    identity: str  # SHA-256 of the whole dataset's content, whatever part of it is used
     reader: Callable[[str], RunFile]
     part: str = ""  # "[:60%]"
-    cache: Path | None = None  # folder of caches, where large files become maps; None reads them into memory
-    place: str = ""  # folder in which further runs of it may be placed; "" where it takes none
+    cache: Path | None = None  # folder for memory-mapped copies of large files; None reads them into memory
+    place: str = ""  # folder in which the user may place further runs; "" if there is none
 
     def fingerprint(self) -> str:
         """Return the SHA-256 of everything that a measure here depends on: documents, queries, qrels, the part.
@@ -88,8 +89,8 @@ class Dataset:
             FormatError: the run's file is malformed.
         """
         if name not in self.runs:
-            hint = nearest(name, self.runs) if self.runs else "it brings none"
-            raise UsageError(f"dataset {self.name} brings no run '{shown(name, 80)}'", hint=hint)
+            hint = nearest(name, self.runs) if self.runs else "it has no runs"
+            raise UsageError(f"dataset {self.name} has no run '{shown(name, 80)}'", hint=hint)
         return self.reader(name)
 
     def judged_without_text(self) -> int:

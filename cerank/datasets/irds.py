@@ -50,7 +50,7 @@ _is_offline: ContextVar[bool] = ContextVar("cerank_ir_datasets_offline", default
 
 
 class CatalogMetadata(msgspec.Struct, frozen=True):
-    """What the catalogue says of a dataset without any file of it."""
+    """What the catalog says about a dataset without any file of it."""
 
     queries: int  # with a judged subset, the judged ones
     documents: int
@@ -59,7 +59,7 @@ class CatalogMetadata(msgspec.Struct, frozen=True):
 
 
 class _BlockedRequest(msgspec.Struct, frozen=True):
-    """Stands for a request that was not made, where `requests` errors carry theirs."""
+    """Takes the place of a request that was not made; errors of `requests` carry theirs."""
 
     url: str
 
@@ -68,7 +68,7 @@ class _OfflineError(ConnectionError):
     """A download that `offline` kept from starting."""
 
     def __init__(self, url: str) -> None:
-        super().__init__("downloads are not asked for now")
+        super().__init__("downloads are switched off")
         self.request = _BlockedRequest(url)
 
 
@@ -242,11 +242,11 @@ def _hash(*parts: object) -> str:
 def open_catalog_dataset(name: str, cache: Path | None = None) -> Dataset:
     """Return the dataset of an ir_datasets id, its queries and qrels in memory and its documents on disk.
 
-    Judged queries whose text the catalogue does not have are left out with their qrels.
+    Judged queries without a text in the catalog are dropped with their qrels.
 
     Args:
         name: the id.
-        cache: folder in which a run of a million rows and more becomes a map; None reads it into memory.
+        cache: folder for a memory-mapped copy of a run of a million rows or more; None reads it into memory.
 
     Raises:
         UsageError: no such id, or one without documents and queries.

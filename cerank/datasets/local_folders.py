@@ -4,7 +4,7 @@ Own layout: docs.jsonl (doc_id, optional title, text) or docs.tsv, queries.tsv o
 qrels (TREC) and runs/*.run. BEIR's: corpus.jsonl (_id, title, text), queries.jsonl (_id, text), qrels/test.tsv.
 A folder with collection.toml takes from another dataset (an ir_datasets id or a folder) what it does not hold itself:
 documents, queries, qrels; query-ids.txt, an id a line, says which of the other's queries are its own.
-Invariant: files are read strictly and whole when the folder is opened, so that a mistake shows before any work; a
+Invariant: all files are checked completely when the folder is opened, so that errors appear before any work; a
 large file that was read before and has not changed since is not read again.
 """
 
@@ -107,7 +107,7 @@ def _find_one(folder: Path, names: Sequence[str], what: str) -> Path:
         raise MissingError(f"no {what} ({', '.join(names)}; plain or .gz)", where=str(folder), hint=_LAYOUT)
     if len(found) > 1:
         both = " and ".join(path.name for path in found)
-        raise UsageError(f"both {both} are here", where=str(folder), hint="leave one of them")
+        raise UsageError(f"both {both} are here", where=str(folder), hint="remove one of them")
     return found[0]
 
 
@@ -133,7 +133,7 @@ def _documents(path: Path, stamp: tuple[int, int]) -> tuple[dict[str, str], str]
             raise duplicate_error("document", doc_id, where)
         texts[doc_id] = text
     if not texts:
-        raise FormatError("holds no document", where=str(path))
+        raise FormatError("the file holds no document", where=str(path))
     return texts, sha256_file(path)
 
 
@@ -156,7 +156,7 @@ def _queries(path: Path) -> dict[str, str]:
             raise FormatError(f"query '{shown(query_id, 80)}' has no text", where=where)
         texts[query_id] = text
     if not texts:
-        raise FormatError("holds no query", where=str(path))
+        raise FormatError("the file holds no query", where=str(path))
     return texts
 
 
@@ -173,7 +173,7 @@ def _qrels_files(folder: Path) -> dict[str, Path]:
     plain = _existing(folder, ("qrels", "qrels.tsv"))
     if len(plain) > 1:
         both = " and ".join(path.name for path in plain)
-        raise UsageError(f"both {both} are here", where=str(folder), hint="leave one of them")
+        raise UsageError(f"both {both} are here", where=str(folder), hint="remove one of them")
     found = {"": plain[0]} if plain else {}
     for path in sorted(folder.glob("qrels.*")):
         split = path.name.removesuffix(".gz").removeprefix("qrels").removeprefix(".")
@@ -222,12 +222,12 @@ def collection_toml(name: str) -> bytes:
     if name.startswith(("./", "../", "~", "/")) or Path(name).is_absolute():
         path, _, split = name.partition("#")
         if not local_path(path).is_dir():
-            raise UsageError("is no folder", where=shown(name, 200), hint="an ir_datasets id is written without ./")
+            raise UsageError(
+                "there is no such folder", where=shown(name, 200), hint="an ir_datasets id is written without ./"
+            )
         key, value = "folder", f"{local_path(path).resolve()}{'#' + split if split else ''}"
     text = msgspec.json.encode(value).decode()  # a JSON string is a TOML string
-    return (
-        f"# What this folder does not hold itself (texts, perhaps qrels) is this dataset's.\n{key} = {text}\n".encode()
-    )
+    return f"# Texts (and qrels) that this folder does not have come from this dataset.\n{key} = {text}\n".encode()
 
 
 def _open_collection(folder: Path, cache: Path | None) -> Dataset | None:
@@ -267,7 +267,7 @@ def _queries_of_collection(folder: Path, shared: Dataset) -> tuple[dict[str, str
     absent = [query for query in ids if query not in shared.queries]
     if absent:
         what = f"{len(absent)} of {counted(len(ids), 'query')} are none of {shared.name}'s judged ones, such as"
-        raise FormatError(f"{what} '{shown(absent[0], 80)}'", where=str(path), hint=f"mend {COLLECTION}")
+        raise FormatError(f"{what} '{shown(absent[0], 80)}'", where=str(path), hint=f"fix {COLLECTION}")
     return {query: shared.queries[query] for query in ids}, sha256_file(path)
 
 

@@ -1,10 +1,10 @@
 """The documents of a large file as a memory-mapped copy in the cache: found by id, none of them kept in memory.
 
-Invariant: ids and texts are those that `local_folders` reads from the file, which is checked as strictly, once.
+Invariant: ids and texts equal those that `local_folders` reads from the file; the file is checked as strictly, once.
 
 `CACHE/documents/SHA256 of the file` holds `texts.bin`, one record after the other: id, space, text; `offsets.bin`,
 uint64, where each starts and the last ends; the files of `id_index`; and COMPLETE.json, written last. The texts are
-copied, for packed files cannot be read from the middle, and a file that is edited while a run goes on does no harm.
+copied because packed files cannot be read from the middle, and so that editing the file during a run does no harm.
 """
 
 from __future__ import annotations
@@ -140,7 +140,9 @@ def _build_locked(path: Path, folder: Path, dataset: str, rows: Rows) -> MappedD
         sha256 = _write_copy(path, part, rows)
         if file_cache.stamp_of(path) != before:
             raise UsageError(
-                "the file changed while it was read", where=str(path), hint="ask again once it is complete"
+                "the file changed while it was read",
+                where=str(path),
+                hint="repeat the command once the file is complete",
             )
         disk.remove_tree(folder / sha256)  # a damaged one
         disk.rename(part, folder / sha256)
@@ -149,7 +151,7 @@ def _build_locked(path: Path, folder: Path, dataset: str, rows: Rows) -> MappedD
     file_cache.remember(path, folder, msgspec.structs.replace(before, sha256=sha256))
     found = _read(folder / sha256, dataset)
     if found is None:
-        raise UsageError("the documents read back otherwise than written", where=str(folder), hint="check the disk")
+        raise UsageError("checksum mismatch after writing the documents", where=str(folder), hint="check the disk")
     return found
 
 
@@ -173,7 +175,7 @@ def _write_copy(path: Path, part: Path, rows: Rows) -> str:
             offset += piece.add(f"{doc_id} {text}".encode())
             offsets.append(offset)
     if not len(keys):
-        raise FormatError("holds no document", where=str(path))
+        raise FormatError("the file holds no document", where=str(path))
     _check_unique_ids(path, keys, rows)
     disk.write(part / "offsets.bin", np.frombuffer(offsets, dtype=np.uint64).astype("<u8").tobytes())
     sha256 = digested[0].digest.hexdigest()
@@ -219,4 +221,4 @@ def _check_unique_ids(path: Path, keys: IdIndexBuilder, rows: Rows) -> None:
         if doc_id in seen:
             raise duplicate_error("document", doc_id, at(path, number))
         seen.add(doc_id)
-    raise FormatError("two of its ids cannot be told apart by their hashes", where=str(path))
+    raise FormatError("two document ids have the same 64-bit hash", where=str(path))

@@ -48,7 +48,7 @@ class DatasetDescription(msgspec.Struct, frozen=True, kw_only=True):
     documents: int
     queries: int
     judgements: int  # rows of the qrels
-    grades: tuple[tuple[int, int], ...]  # (grade, rows), ascending
+    grades: tuple[tuple[int, int], ...]  # (grade, number of rows), ascending
     judged_without_text: int | None  # different documents in the qrels that have no text; None: not counted
     runs: tuple[str, ...]
     fingerprint: str
@@ -120,7 +120,7 @@ def open_dataset(name: str, cache: Path) -> Dataset:
             holds a separator and exists), `FOLDER#SPLIT` for its other qrels; a short name such as `dl19`; else an
             ir_datasets id. Any of them may end in a part of its judged queries: `[:60%]`, `[60%:80%]`, `[80%:]`,
             `[:100]`.
-        cache: folder where built datasets are kept, and where runs are placed for datasets of the catalogue.
+        cache: folder where built datasets are kept, and where the user places runs for datasets of the catalog.
 
     Raises:
         UsageError: no such dataset, split or part.
@@ -157,7 +157,7 @@ def search(text: str) -> list[DatasetEntry]:
 def describe(name: str, cache: Path) -> DatasetDescription:
     """Open a dataset and return its counts and its fingerprint; raises as `open_dataset`.
 
-    Judged documents without text are counted in folders only: in the catalogue it would fetch whole collections.
+    Judged documents without text are counted in folders only: for catalog datasets it would fetch whole collections.
     """
     dataset = open_dataset(name, cache)
     grades = Counter(grade for row in dataset.qrels.values() for grade in row.values())

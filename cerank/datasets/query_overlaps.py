@@ -20,7 +20,7 @@ TRAINING, VALIDATION, TEST = "training", "validation", "test"
 _NAMED = 3  # shared queries that are written out
 
 # Two collections of short texts share a few by chance ("args: address: a string"): up to this share of a test set is
-# told and not refused. A test query by its own id in its own collection is no chance.
+# reported, not rejected. The same query id in the same collection is always rejected.
 BY_CHANCE = 0.01
 
 
@@ -48,9 +48,9 @@ class Overlap(msgspec.Struct, frozen=True):
 
     @property
     def is_refused(self) -> bool:
-        """Whether test queries are learnt from, or choose checkpoints, beyond a few texts that are alike by chance."""
-        is_told = self.by_id == 0 and self.shared <= BY_CHANCE * self.of
-        return self.right.role == TEST and self.left.role != TEST and not is_told
+        """Whether test queries are trained on or select checkpoints, beyond a few texts that are equal by chance."""
+        is_chance = self.by_id == 0 and self.shared <= BY_CHANCE * self.of
+        return self.right.role == TEST and self.left.role != TEST and not is_chance
 
     def __str__(self) -> str:
         return (
@@ -77,7 +77,7 @@ def query_sets(recipe: Recipe) -> tuple[QuerySet, ...]:
 def overlaps(recipe: Recipe, datasets: Mapping[str, Dataset]) -> tuple[Overlap, ...]:
     """Return every pair of query sets that share queries, in the order of the recipe.
 
-    Two test sets may share what they like, and stages that learn from one dataset share it by design: neither is told.
+    Overlaps of two test sets, and of stages that train on one dataset, are intended and not reported.
 
     Args:
         recipe: complete.
@@ -103,7 +103,7 @@ def check_test_queries(found: tuple[Overlap, ...], recipe: Recipe) -> None:
     """
     bad = [str(overlap) for overlap in found if overlap.is_refused]
     if bad and "shared_queries" not in recipe.force:
-        hint = 'use other parts, such as [:80%] and [80%:], or let it pass with force = ["shared_queries"]'
+        hint = 'use other parts, such as [:80%] and [80%:], or allow it with force = ["shared_queries"]'
         raise RecipeError("\n".join(bad), where=f"recipe {recipe.name}", hint=hint)
 
 

@@ -57,7 +57,7 @@ class Handle(msgspec.Struct, frozen=True):
 
 @contextlib.contextmanager
 def observe(observer: Observer) -> Iterator[None]:
-    """For tests: `observer(name, path)` is called before each change to the disk, and may raise to stand for a crash.
+    """For tests: `observer(name, path)` is called before each change to the disk, and may raise to simulate a crash.
 
     While it watches, each write is done in two halves with the operation "half" between them. A crash is best a
     BaseException that is raised again at every later operation, for a dead process cleans nothing up.
@@ -89,10 +89,12 @@ def _write_error(path: Path, error: OSError) -> RunFailedError:
         what, hint = _FORBIDDEN[error.errno]
         return NotWritableError(what, where=str(path), hint=hint)
     if error.errno in _NO_SPACE:
-        hint = "free some space and go on; what was complete before is intact"
+        hint = "free some space and resume; all complete files are intact"
         return RunFailedError("no space left to write this file", where=str(path), hint=hint)
     if error.errno == errno.ENOENT:
-        return RunFailedError("its folder is gone", where=str(path), hint="was the run moved or removed while in use?")
+        return RunFailedError(
+            "the folder no longer exists", where=str(path), hint="was the run moved or removed while in use?"
+        )
     return RunFailedError(f"cannot write the file: {os_reason(error)}", where=str(path))
 
 
@@ -142,7 +144,7 @@ def _sync_path(path: Path) -> None:
 
 
 def _temporary(path: Path) -> Path:
-    # one name for each target: what a kill leaves behind is replaced by the next writer, never piled up
+    # one name for each target: the next writer replaces the leftover of a killed one
     return path.with_name(f".{path.name}.tmp")
 
 
@@ -160,7 +162,7 @@ def write(path: Path, data: bytes) -> None:
         _write_observed(descriptor, temporary, data)
         _operation("sync", temporary, os.fsync, descriptor)
     except RunFailedError:
-        with contextlib.suppress(RunFailedError):  # a full disk is not made fuller by what did not fit
+        with contextlib.suppress(RunFailedError):  # on a full disk, remove the part that was written
             remove(temporary)
         raise
     finally:
@@ -270,7 +272,7 @@ def discard(path: Path) -> None:
     remove_tree(trash)
     rename(path, trash)
     remove_tree(trash)
-    # else a power cut brings the hidden folder back, which nobody removes from a run that is over
+    # else a power cut could bring the hidden folder back, and nobody would remove it from a finished run
     _operation("sync-folder", path.parent, _sync_path, path.parent)
 
 
@@ -314,7 +316,7 @@ def new_folder(final: Path) -> Iterator[Path]:
         RunFailedError: `final` exists already, or the disk refuses.
     """
     if final.exists():
-        raise RunFailedError("it exists already", where=str(final), hint="set it aside first")
+        raise RunFailedError("the folder exists already", where=str(final), hint="rename or remove it first")
     temporary = _temporary(final)
     make_folder(final.parent)
     remove_tree(temporary)
@@ -328,7 +330,7 @@ def new_folder(final: Path) -> Iterator[Path]:
             _operation("sync-folder", folder, _sync_path, folder)
         rename(temporary, final)
     except BaseException as error:
-        with contextlib.suppress(RunFailedError):  # the first error says more than a failed clean-up
+        with contextlib.suppress(RunFailedError):  # the first error is more useful than one of the clean-up
             remove_tree(temporary)
         system_error = _underlying_os_error(error)
         if system_error is not None:

@@ -34,7 +34,7 @@ def stamp_of(path: Path) -> FileStamp:
     """Return the file's stamp, without a hash.
 
     Raises:
-        MissingError, UsageError: it is not there, or cannot be looked at.
+        MissingError, UsageError: the file does not exist or cannot be read.
     """
     try:
         status = path.stat()

@@ -1,8 +1,8 @@
 """Writes frozen records as JSON and reads them back.
 
-Invariant: what is written can be read back as the same record; a number that JSON cannot say is refused, not nulled.
-A record carries the CRC-32 of its own bytes, so that a changed bit is seen where the JSON is still JSON; one without
-it (an older release's, or made by hand) is believed.
+Invariant: what is written can be read back as the same record; a number that JSON cannot express is an error, never
+null. A record carries the CRC-32 of its own bytes, so that a changed bit is seen where the JSON is still JSON; one
+without it (from an older release, or written by hand) is accepted.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def timestamp(now: datetime) -> str:
     """Return `now` in UTC as ISO 8601 with seconds, such as 2026-11-23T10:43:31+00:00.
 
     Raises:
-        ValueError: `now` has no time zone; a fault of the program.
+        ValueError: `now` has no time zone, which is an internal error.
     """
     if now.tzinfo is None:
         raise ValueError("a time without its zone")
@@ -63,8 +63,8 @@ def encode_record(record: R, decoder: msgspec.json.Decoder[R], where: str) -> by
         is_same = decoder.decode(data) == record
     except DECODE_ERRORS:
         is_same = False
-    if not is_same:  # msgspec writes NaN and infinities as null, without a word
-        raise RunFailedError(f"a {type(record).__name__} holds a number that is not finite", where=where)
+    if not is_same:  # msgspec silently writes NaN and infinities as null
+        raise RunFailedError(f"a number in a {type(record).__name__} record is not finite (nan or inf)", where=where)
     return data
 
 

@@ -1,8 +1,8 @@
 """Leases: one worker at a time may write to a run, by a lock that ends with its process.
 
 Invariant: the flock is the truth; where the file system has none, or none that keeps others out, as each taking finds
-out, a claim is (`lease_files`). The owner written inside the file is advice, believed only where process id, start time
-and boot all agree.
+out, a numbered lock file is (`lease_files`). The owner written inside the file is a hint, trusted only if process id,
+start time and boot all match.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from cerank.files import disk, lease_files
 from cerank.files.json_records import DECODE_ERRORS, timestamp
 from cerank.files.safe_open import read_file
 
-NO_FLOCK = "CERANK_NO_FLOCK"  # environment: any text there stands for a file system without locks, for tests
+NO_FLOCK = "CERANK_NO_FLOCK"  # environment variable for tests: if set, the file system counts as one without locks
 
 _TRIES, _PAUSE = 10, 0.005  # seconds; a reader's `is_held` shares the lock for some microseconds
 _BUSY = {errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES}
@@ -77,13 +77,13 @@ def signal_owner(owner: Owner, signum: int) -> bool:
     if not is_same_process(owner):
         return False
     if not hasattr(os, "pidfd_open"):
-        return False  # without it the id may pass to another process between the look and the signal
+        return False  # without it the process id may be reused between the check and the signal
     try:
         descriptor = os.pidfd_open(owner.pid)
     except OSError:
         return False
     try:
-        if not is_same_process(owner):  # looked at again, now that the descriptor pins the process
+        if not is_same_process(owner):  # check again, now that the descriptor pins the process
             return False
         signal.pidfd_send_signal(descriptor, signum)
     except OSError:
@@ -143,7 +143,7 @@ class Lease:
         """The open file that holds the lock, for a child process to inherit.
 
         Raises:
-            ValueError: it was released; a fault of the program.
+            ValueError: the lease was released, which is an internal error.
         """
         if self._handle is None:
             raise ValueError("the lease was released")
@@ -153,7 +153,7 @@ class Lease:
         """Close this process's copy without unlocking: the lock lives on in the child that was given `descriptor`.
 
         Args:
-            child: its process id, in whose name a claim goes on; without one, a claim ends.
+            child: the child's process id, which a lock file then names; with 0, the lock file is released.
         """
         if self._lock_file is not None and child:
             self._lock_file.give(Owner(child, _start_ticks(child), _boot_id(), socket.gethostname()))

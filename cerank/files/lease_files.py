@@ -1,8 +1,9 @@
 """Leases for file systems without locks: numbered lock files with a heartbeat.
 
 Invariant: the highest number holds. It is made with O_EXCL, so one process gets it, and only after the one before was
-released or is dead; nobody removes the highest, so a slow process that looked before cannot get an older number.
-Who dies on this host frees its claim at once; on another one, when its beat is a minute old by the file server's clock.
+released or is dead; nobody removes the highest, so a slow process that listed the files earlier cannot get an older
+number. A process that dies on this host frees its lock file at once; one on another host when its heartbeat is a minute
+old by the file server's clock.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from cerank.files import disk
 from cerank.files.safe_open import read_file
 
 HEARTBEAT_SECONDS = 10.0  # seconds
-STALE_SECONDS = 60.0  # seconds without a beat after which a claim from another host is over
+STALE_SECONDS = 60.0  # seconds without a heartbeat after which a lock file from another host is stale
 _NAME = re.compile(r"[0-9]{8}")
 _RELEASED = b"released"
 
@@ -38,7 +39,7 @@ class LockFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._over = threading.Event()
-        threading.Thread(target=self._send_heartbeats, name="claim", daemon=True).start()
+        threading.Thread(target=self._send_heartbeats, name="heartbeat", daemon=True).start()
 
     def _send_heartbeats(self) -> None:
         while not self._over.wait(HEARTBEAT_SECONDS):
@@ -53,7 +54,7 @@ class LockFile:
     def release(self) -> None:
         """Release the lock file."""
         self._over.set()
-        with contextlib.suppress(RunFailedError):  # the folder is gone, and the claim with it
+        with contextlib.suppress(RunFailedError):  # the folder is gone, and the lock file with it
             disk.write(self._path, _RELEASED)
 
     def forget(self) -> None:

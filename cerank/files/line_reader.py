@@ -22,15 +22,15 @@ from cerank.files.safe_open import open_file
 from cerank.text.safe_text import shown
 
 S = TypeVar("S", bound=msgspec.Struct)
-Opener = Callable[[Path], "ByteStream"]  # opens what a path names, unpacked; see data/importing/archives.py
+Opener = Callable[[Path], "ByteStream"]  # opens what a path names, unpacked; see importing/archives.py
 
 _BLOCK = 1 << 20
 _LONGEST_LINE = 1 << 26  # 64 MiB: far beyond any document, and a bound on what a file without line ends can take
 _GZIP = b"\x1f\x8b"
 _ZST = b"\x28\xb5\x2f\xfd"
-_ZST_PIECE = 1 << 10  # compressed bytes unpacked at once; four of them may stand for 128 KiB
-LARGEST_RATIO = 200  # honest text packs 3 to 60 times; deflate reaches 1,032 and Zstandard 32,000
-UNCHECKED_BYTES = 64 << 20  # bytes of which no ratio is asked
+_ZST_PIECE = 1 << 10  # compressed bytes unpacked at once; four of them may unpack to 128 KiB
+LARGEST_RATIO = 200  # real text packs 3 to 60 times; deflate reaches 1,032 and Zstandard 32,000
+UNCHECKED_BYTES = 64 << 20  # bytes that a packed file may always unpack to
 _BYTE_ORDER_MARKS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")  # UTF-8, UTF-16 LE and BE
 # What str.split() splits at and C's isspace() does not: an id with one of these is two ids to half of the tools.
 _WIDE_SPACE = re.compile("[\x1c-\x1f\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]")
@@ -47,7 +47,7 @@ def local_path(name: str) -> Path:
     """Return the path that the user wrote, with `~` expanded; it need not exist.
 
     Raises:
-        UsageError: no path can be called so: NUL, too long, an unknown user, a folder that may not be looked into.
+        UsageError: the text is no valid path: NUL, too long, an unknown user, a folder without permission.
     """
     try:
         path = Path(name).expanduser()
@@ -166,8 +166,10 @@ class _BoundedStream:
 
 def decompression_bomb(path: Path) -> FormatError:
     """Return the error for a packed file that unpacks to far more than its size."""
-    what = f"unpacks to more than {LARGEST_RATIO} times its size, as no honest file does"
-    return FormatError(what, where=str(path), hint="unpack it yourself if you trust it, and name that")
+    what = f"unpacks to more than {LARGEST_RATIO} times its size, which is not a normal file"
+    return FormatError(
+        what, where=str(path), hint="if you trust the file, unpack it yourself and give the unpacked one"
+    )
 
 
 def decompress(path: Path, file: ByteStream, start: bytes) -> ByteStream:
@@ -179,9 +181,9 @@ def decompress(path: Path, file: ByteStream, start: bytes) -> ByteStream:
     """
     is_gzip, is_zst = start.startswith(_GZIP), start.startswith(_ZST)
     if path.suffix == ".gz" and not is_gzip:
-        raise FormatError("is called .gz and is not gzip", where=str(path))
+        raise FormatError("the name ends in .gz but the content is not gzip", where=str(path))
     if path.suffix == ".zst" and not is_zst:
-        raise FormatError("is called .zst and is not Zstandard", where=str(path))
+        raise FormatError("the name ends in .zst but the content is not Zstandard", where=str(path))
     if is_gzip:
         return _BoundedStream(path, _GzipStream(file))
     return _BoundedStream(path, _ZstandardStream(file)) if is_zst else file
@@ -191,8 +193,8 @@ def open_stream(path: Path) -> ByteStream:
     """Open a file for reading, unpacked if it is gzip or Zstandard; the caller closes it.
 
     Raises:
-        FormatError: its name says otherwise than its first bytes.
-        OSError: it cannot be opened; `reading` makes an error for a person of it.
+        FormatError: the file's ending does not match its first bytes.
+        OSError: the file cannot be opened; `translate_read_errors` turns that into cerank's error.
     """
     with open_file(path) as file:
         start = file.read(4)

@@ -33,7 +33,7 @@ _PICKLE_HINT = (
 
 
 class _BoundedStream(io.RawIOBase):
-    """Bytes out of `source`; faults of packing become errors for a person, and a bomb stops at `limit` bytes."""
+    """Bytes of `source`; archive errors become cerank's errors, and reading stops at `limit` bytes."""
 
     def __init__(self, path: Path, source: IO[bytes], limit: int, at_end: Callable[[], None] | None = None) -> None:
         super().__init__()
@@ -140,7 +140,7 @@ def open_archive(path: Path) -> IO[bytes]:
     elif first == _ZSTANDARD:
         stream = _buffered(path, cast("IO[bytes]", line_reader.open_stream(path)), limit)
     elif path.suffix == ".gz":
-        raise FormatError("is called .gz and is not gzip", where=str(path))
+        raise FormatError("the name ends in .gz but the content is not gzip", where=str(path))
     else:
         stream = open_file(path)
     head = cast("io.BufferedReader", stream).peek(512)[:512]

@@ -1,7 +1,7 @@
 """Parses blocks of tab-separated ids and scores into columns, millions of lines a second.
 
 Invariant: a block is parsed fast only where that cannot differ from parsing it line by line; with any doubt it is None,
-and the caller goes line by line, which finds faults and names their lines.
+and the caller parses line by line, which finds errors and names their lines.
 """
 
 from __future__ import annotations

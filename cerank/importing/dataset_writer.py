@@ -1,7 +1,7 @@
 """Collects what a reader finds (queries, documents, judgments, candidates, scores), and writes a dataset folder.
 
 Invariant: what `finish` leaves is a dataset folder that `open_dataset` reads: ids once, judgements once, runs strictly
-ordered. Whatever was dropped, mended or merged on the way is counted by kind; nothing is lost without a count.
+ordered. Everything that is dropped, repaired or merged is counted by kind.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from cerank.text.safe_text import shown
 if TYPE_CHECKING:
     import polars
 
-QRELS = 0  # the table of judgements in the spill; runs are numbered from 1
+QRELS = 0  # the table of judgments among the collected rows; runs are numbered from 1
 _BUFFER = 1 << 20  # bytes written at once
 LARGEST = 3.4e38  # just within float32: such a score written in nine digits still reads back
 _NAME = re.compile(r"[^A-Za-z0-9._-]+")
@@ -38,7 +38,7 @@ class ImportCounts(msgspec.Struct, frozen=True):
     documents: int  # with a text of their own; 0 where the collection has the texts
     judgements: int
     runs: tuple[tuple[str, int], ...]  # (name, rows)
-    counts: tuple[tuple[str, int], ...]  # (what was dropped, mended or merged, how often)
+    counts: tuple[tuple[str, int], ...]  # (what was dropped, repaired or merged, how often)
 
 
 class _BufferedFile:
@@ -103,7 +103,7 @@ class DatasetWriter:
         keeps_texts: False where a collection has the texts of queries and documents; those of the files are left out.
         depth: how many candidates of a query each run keeps, best first; 0 keeps all.
         only: the runs to keep, by name; empty keeps all.
-        room: rows that may wait in memory.
+        rows_in_memory: the largest number of rows that wait in memory; None takes the default.
     """
 
     def __init__(

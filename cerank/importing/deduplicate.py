@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
     Ints = np.ndarray[tuple[int], np.dtype[np.int64]]
 
-_TWICE = "pairs that come again, dropped"
+_TWICE = "duplicate pairs, dropped"
 _SCORES = "scores that contradict another of the same pair; the first is kept"
 _GRADES = "judgements that contradict another; the higher grade is kept"
 _RANKS = "queries whose ranks contradict their scores; scores decide"
-_TIES = "scores that tied, moved apart by a hair"
+_TIES = "tied scores, separated by the smallest float32 step"
 _DEPTH = "candidates beyond the depth, dropped"
 _SIGN = 0x7FFFFFFF
 

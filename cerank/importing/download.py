@@ -58,11 +58,11 @@ def fetch(source: PublishedFile, folder: Path, progress: Progress = lambda _done
     Args:
         source: of `PUBLISHED_FILES`.
         folder: files lie in it as NAME/FILE.
-        told: called now and then with the bytes that are here, and of how many.
+        progress: called now and then with the bytes downloaded so far and the total, 0 if it is unknown.
 
     Raises:
         MissingError: it must be fetched by hand, cannot be reached, broke off, or came other than published; the hint
-            says what to place where, or that the next call goes on where this one stopped.
+            says which file to place where, or that the next call resumes the download.
         FormatError: a file that was here before is damaged.
         HeldError: another process fetches it.
         RunFailedError: the disk refuses.
@@ -72,7 +72,7 @@ def fetch(source: PublishedFile, folder: Path, progress: Progress = lambda _done
         return _check_file(source, path, "was here")
     if source.by_hand:
         raise MissingError(
-            f"is to be fetched by hand: {source.by_hand}", where=source.url, hint=_how_to_place(source, path)
+            f"must be downloaded by hand: {source.by_hand}", where=source.url, hint=_how_to_place(source, path)
         )
     disk.make_folder(path.parent)
     part = path.with_name(f"{path.name}.part")
@@ -84,7 +84,7 @@ def fetch(source: PublishedFile, folder: Path, progress: Progress = lambda _done
             found = _check_file(source, part, "resumed" if present else "fetched")
         except FormatError as error:
             disk.truncate(handle, 0)
-            what = f"came other than its publisher states: {error.what}"
+            what = f"the downloaded file differs from the published one: {error.what}"
             raise MissingError(what, where=source.url, hint=_how_to_place(source, path)) from error
         disk.remove(_note_path(part))
         disk.rename(part, path)
@@ -104,7 +104,7 @@ def _lock_part(part: Path) -> Iterator[disk.Handle]:
         try:
             fcntl.flock(handle.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise HeldError("another process fetches it", where=str(part)) from None
+            raise HeldError("another process is downloading this file", where=str(part)) from None
         yield handle
     finally:
         disk.close(handle)
@@ -117,7 +117,7 @@ def _note_path(part: Path) -> Path:
 def _load_note(part: Path) -> _PartialDownload | None:
     try:
         return msgspec.json.decode(_note_path(part).read_bytes(), type=_PartialDownload)
-    except (OSError, ValueError):  # no note, or half of one: the part cannot be gone on with
+    except (OSError, ValueError):  # without this record the download cannot be resumed
         return None
 
 
@@ -143,13 +143,13 @@ def _download(source: PublishedFile, part: Path, handle: disk.Handle, progress: 
     size = part.stat().st_size
     expected = total or source.size
     if expected and size < expected:
-        hint = "ask again: it goes on where it stopped"
+        hint = "repeat the command to resume the download"
         raise MissingError(f"broke off after {size:,} of {expected:,} bytes", where=source.url, hint=hint)
 
 
 def _send_request(url: str, present: int, validator: str) -> http.client.HTTPResponse:
     if urlsplit(url).scheme not in {"http", "https"}:
-        raise MissingError("is no web address", where=shown(url, 200))
+        raise MissingError("not an http or https address", where=shown(url, 200))
     headers = {"User-Agent": f"cerank/{cerank.__version__}", "Accept-Encoding": "identity"}
     if present:
         headers["Range"] = f"bytes={present}-"
@@ -201,7 +201,7 @@ def _begin(
     if span is not None and int(span[1]) == present:
         total = int(span[2]) if span[2] != "*" else 0
     elif answer.status == http.HTTPStatus.PARTIAL_CONTENT:
-        raise MissingError("its server sends another part than was asked for", where=source.url)
+        raise MissingError("the server returned an unexpected byte range", where=source.url)
     else:
         if present:
             disk.truncate(handle, 0)
@@ -212,8 +212,8 @@ def _begin(
     note = _PartialDownload(source.url, strong or answer.headers.get("Last-Modified", ""))
     disk.write(_note_path(part), msgspec.json.encode(note))
     if source.size and total and total != source.size:
-        what = f"its server has a file of {total:,} bytes, where {source.size:,} are known"
-        raise MissingError(what, where=source.url, hint="it may have been replaced; fetch it by hand and look at it")
+        what = f"the server has a file of {total:,} bytes; the published one has {source.size:,}"
+        raise MissingError(what, where=source.url, hint="it may have been replaced; download it yourself and check it")
     return total
 
 
@@ -224,7 +224,7 @@ def _copy(answer: http.client.HTTPResponse, handle: disk.Handle, part: Path, tot
         done += len(chunk)
         if total and done > total:
             disk.truncate(handle, 0)
-            raise MissingError(f"sends more than the {total:,} bytes it has", where=str(part))
+            raise MissingError(f"the server sent more than the announced {total:,} bytes", where=str(part))
         disk.append(handle, chunk)
         progress(done, total)
 

@@ -28,7 +28,7 @@ class SpillBuffer:
 
     Args:
         folder: an existing folder for the buckets, made and removed in it.
-        room: rows that may wait in memory.
+        rows_in_memory: the largest number of rows that wait in memory.
     """
 
     def __init__(self, folder: Path, rows_in_memory: int = ROWS_IN_MEMORY) -> None:

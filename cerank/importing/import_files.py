@@ -68,9 +68,9 @@ def import_files(name: str, files: Sequence[Path], into: Path, choices: ImportOp
     """
     entry, choices = FORMATS.find(name), choices or ImportOptions()
     if not files:
-        raise UsageError("names no file", where=entry.name, hint=entry.description)
+        raise UsageError("no file was given", where=entry.name, hint=entry.description)
     if into.exists() or into.is_symlink():
-        raise UsageError("it exists already", where=str(into), hint="name a folder that is to be made")
+        raise UsageError("it exists already", where=str(into), hint="give the name of a new folder")
     known = tuple(_hash_file(path) for path in files)
     collection = choices.collection or entry.collection
     named = collection_toml(collection) if collection else b""

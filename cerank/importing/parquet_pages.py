@@ -159,4 +159,4 @@ def check_size(path: Path) -> None:
                     if left < 0:
                         raise line_reader.decompression_bomb(path)
         except (ValueError, KeyError, IndexError, struct.error) as error:
-            raise FormatError(f"is no parquet that can be read: {error}", where=str(path)) from error
+            raise FormatError(f"not a readable parquet file: {error}", where=str(path)) from error

@@ -152,4 +152,4 @@ def _length(path: Path, frame: Any) -> int:
 
 
 def _damaged_error(path: Path, error: BaseException | str) -> FormatError:
-    return FormatError(f"is no parquet that can be read: {shown(error, 200)}", where=str(path))
+    return FormatError(f"not a readable parquet file: {shown(error, 200)}", where=str(path))

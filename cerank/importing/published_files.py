@@ -16,7 +16,7 @@ _RD_HUB = f"{_HUB}/webis/rank-distillm/resolve/main"
 _RD_ZENODO = "https://zenodo.org/records/15131907/files"
 _RD_ZENODO_OLD = "https://zenodo.org/records/12528410/files"
 _MS_LICENSE = "MS MARCO: non-commercial research (Microsoft's terms)"
-_DRIVE = "Google Drive asks a person; open the address in a browser"
+_DRIVE = "Google Drive asks for a confirmation; open the address in a browser"
 
 
 class PublishedFile(msgspec.Struct, frozen=True, kw_only=True):

@@ -15,7 +15,7 @@ from cerank.planning import inputs
 from cerank.recipes.plan import Plan, without_defaults
 from cerank.recipes.schema import Recipe, Stage
 
-ContentOf = Callable[[str, str], str]  # (role, name) of an input -> what stands for its content
+ContentOf = Callable[[str, str], str]  # (role, name) of an input -> the hash of its content
 
 
 def stage_key(plan: Plan, index: int) -> str:

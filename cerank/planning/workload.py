@@ -17,7 +17,7 @@ class WorkItem(msgspec.Struct, frozen=True):
     units: int  # steps, validations, queries, texts
     pairs: int  # 0 for an embedding teacher, which reads texts one by one
     stage: str = ""  # whose work it is; "" for a sum over several
-    minutes: float | None = None  # as far as it can be told: see `app.estimates`
+    minutes: float | None = None  # None if unknown; see `app.estimates`
 
 
 def count_work(recipe: Recipe, queries: Mapping[str, int]) -> tuple[WorkItem, ...]:

@@ -21,7 +21,7 @@ from cerank.recipes.schema import Recipe, recipe_from
 from cerank.registry import nearest
 
 SHIPPED = Path(__file__).parent
-LONGEST_CHAIN = 8  # files that extend one another; a person loses track long before
+LONGEST_CHAIN = 8  # files that extend one another; more would be unreadable
 
 
 class LoadedRecipe(msgspec.Struct, frozen=True):
@@ -65,7 +65,7 @@ def load(
     Raises:
         UsageError: no such recipe, an unreadable file, or a malformed override.
         FormatError: a file that is not TOML.
-        RecipeError: wrong keys or values, all of them, with file and line where they stand in a file.
+        RecipeError: wrong keys or values, all of them, with file and line for those in a file.
     """
     files = _extended_files(name_or_path)
     values: dict[str, object] = {}

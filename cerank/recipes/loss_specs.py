@@ -1,6 +1,6 @@
-"""What the losses are called and what they need, known without torch, so that a plan is refused before it is launched.
+"""The losses' names and requirements, known without torch, so that a plan is rejected before it is launched.
 
-The losses themselves are in learn/losses; a test holds the two to the same names.
+The losses themselves are in training/losses; a test checks that both have the same names.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A matrix: bases x recipes x seeds on the same test sets and first stages; what was declared, and its runs.
 
-Invariant: the declared family (baseline, measures, test sets, first stages) stands in the record before any run starts.
+Invariant: the declared family (baseline, measures, test sets, first stages) is recorded before any run starts.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ MATRIX_FORMAT = 1
 class Matrix(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the user declares of a matrix; keys that are not given are each recipe's own."""
 
-    name: Annotated[str, help_text("what the lab and the report call it")]
+    name: Annotated[str, help_text("name of the matrix in the lab and in reports")]
     description: Annotated[str, help_text("one sentence for `cerank recipes matrices`")] = ""
     recipes: Annotated[tuple[str, ...], help_text("shipped names, or .toml files from this file's folder")]
     bases: Annotated[tuple[str, ...], help_text("names from `cerank bases`, hub ids or folders")] = ()
     seeds: Annotated[tuple[Seed, ...], help_text("a run for each")] = ()
-    baseline: Annotated[str, help_text('the recipe that every other is held against; "" takes the first')] = ""
+    baseline: Annotated[str, help_text('the recipe that every other is compared with; "" takes the first')] = ""
     test: Annotated[tuple[str, ...], help_text("test datasets of every run")] = ()
     first_stages: Annotated[tuple[str, ...], help_text("re-ranked by every run")] = ()
     depth: Annotated[Positive | None, help_text("candidates re-ranked for each query")] = None
@@ -56,7 +56,7 @@ class MatrixRecord(msgspec.Struct, frozen=True, kw_only=True):
     description: str = ""
     created: str = ""  # UTC, ISO 8601
     changed: str = ""  # when runs were last added to it
-    baseline: str  # `MatrixCell.recipe` that every other recipe of the same base is held against
+    baseline: str  # `MatrixCell.recipe` that every other recipe of the same base is compared with
     tests: tuple[str, ...]  # as in `plan.recipe.data.test`
     first_stages: tuple[str, ...]
     depth: int

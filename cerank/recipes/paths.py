@@ -18,8 +18,8 @@ def resolve_beside(name: str, folder: Path) -> str:
 
     It starts with `./` or `../`, or something is there.
 
-    What is there counts if the name holds a separator, or an ending such as .run and is a file: a file called `bm25`
-    does not stand in for BM25. A part (`[:60%]`) or split (`#test`) at its end stays.
+    An existing file counts if the name holds a separator, or an ending such as .run and is a file: a file called `bm25`
+    does not replace BM25. A part (`[:60%]`) or split (`#test`) at its end stays.
     """
     head, mark, rest = name.partition("[")
     path, sharp, split = head.partition("#")

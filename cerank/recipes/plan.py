@@ -31,11 +31,11 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     device: str  # "cpu", "cuda" for any GPU, "cuda:0" for a certain one, "mps"
     threads: int  # CPU threads of the model; part of the identity, for they move scores by some 1e-8
     cache: str  # folder of indexes and built datasets; may be emptied at any time
-    label: str = ""  # a person's word for it; text, never a path
+    label: str = ""  # the user's label; text, never a path
     created: str = ""  # UTC, ISO 8601
     versions: dict[str, str] = {}
     measures: dict[str, tuple[str, ...]] = {}  # test -> its own measures, where the recipe says "auto"
-    shares: bool = False  # a stage that another run of the lab finished is taken over; part of a matrix
+    shares: bool = False  # a stage that another run of the lab finished is reused; set for runs of a matrix
 
     def measures_on(self, test: str) -> tuple[str, ...]:
         """Return the measures of a test dataset."""
@@ -76,7 +76,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         """Return the hashed input of that role and name.
 
         Raises:
-            KeyError: the plan has none; a fault of the program, not of a person.
+            KeyError: the plan has no such input, which is an internal error.
         """
         for entry in self.inputs:
             if (entry.role, entry.name) == (role, name):

@@ -25,7 +25,7 @@ def render(recipe: Recipe, full: bool = False) -> str:
 def template(name: str) -> str:
     """Return the start of the user's own recipe called `name`, for `cerank recipes new`; it loads as it is."""
     return f"""\
-# Everything that is not said here is taken from the recipe this one extends.
+# Everything that is not set here comes from the recipe that this one extends.
 # `cerank recipes show contrastive-then-distill --full` lists every key with its meaning and default;
 # `cerank recipes check THIS_FILE` names every mistake.
 extends = "contrastive-then-distill"  # a shipped recipe, or a path from here
@@ -43,7 +43,7 @@ description = ""
 # first_stages = ["bm25"]  # or TREC run files
 
 [evaluate]
-# margins = {{ "nDCG@10" = 0.02 }}  # the largest difference that does not matter; say it before the run
+# margins = {{ "nDCG@10" = 0.02 }}  # the largest difference that does not matter; declare it before the run
 
 [stages.contrastive]
 # learning_rate = 1e-4

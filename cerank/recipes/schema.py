@@ -27,9 +27,9 @@ VALIDATION_LOSS = "loss"  # among validation measures: the stage's own loss on v
 
 
 class Stage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One stage of fine-tuning: which groups it sees, what loss it takes, how it steps, when it looks up."""
+    """One stage of fine-tuning: its training groups, its loss, its optimizer, and when it validates."""
 
-    # what it learns from
+    # what it trains on
     loss: Annotated[str, help_text("see `cerank recipes losses`")] = "lce"
     mean_over: Annotated[
         Literal["queries", "pairs"],
@@ -37,7 +37,8 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     ] = "queries"
     source: Annotated[Literal["labels", "teacher"], help_text("where a group's targets come from")] = "labels"
     targets: Annotated[
-        Literal["auto", "ranks", "scores"], help_text("what of a teacher is learnt; auto: what the loss takes first")
+        Literal["auto", "ranks", "scores"],
+        help_text("which of a teacher's outputs is the target; auto: the one that the loss prefers"),
     ] = "auto"
     dataset: Annotated[str, help_text('training dataset of this stage; "" takes data.train')] = ""
     first_stage: Annotated[
@@ -48,12 +49,12 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     ] = ""
     relevance: Annotated[Positive, help_text("smallest grade that counts as a positive")] = 1
 
-    # how groups are drawn
+    # how groups are sampled
     group_size: Annotated[
         int, msgspec.Meta(ge=2, le=10**6), help_text("candidates a query: 1 positive + 7 negatives")
     ] = 8
     groups_per_step: Annotated[
-        Positive, help_text("queries a step takes the mean over; the paper's batch times its accumulation")
+        Positive, help_text("queries per optimizer step (= batch size x gradient accumulation)")
     ] = 4
     positives: Annotated[Positive, help_text("positives in a group, as far as the query has them")] = 1
     positives_by: Annotated[
@@ -61,7 +62,9 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     ] = "random"
     unretrieved: Annotated[
         Literal["positives", "judged", "none"],
-        help_text("judged documents outside the window that are taken all the same; the paper's code takes none"),
+        help_text(
+            "judged documents that were not retrieved: use as positives, also as negatives, or not (the paper's code)"
+        ),
     ] = "positives"
     negatives: Annotated[
         Literal["random", "top", "log-random"],
@@ -79,15 +82,16 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         Count, help_text("documents of the step's other queries added to each group as negatives; 0 adds none")
     ] = 0
     window: Annotated[
-        tuple[Positive, Positive], help_text("ranks of the first stage (or teacher) to draw from, both included")
+        tuple[Positive, Positive], help_text("ranks of the first stage (or teacher) to sample from, both included")
     ] = (1, 100)
     without_pair: Annotated[
-        Literal["skip", "refuse"], help_text("a query without anything to learn from: count it, or stop")
+        Literal["skip", "refuse"],
+        help_text("a query without usable positives or negatives: skip it, or stop with an error"),
     ] = "skip"
 
     # how long, how fast
     steps: Annotated[Count, help_text("exactly one of steps and epochs is above 0")] = 0
-    epochs: Annotated[Amount, help_text("passes over the queries with something to learn from")] = 0.0
+    epochs: Annotated[Amount, help_text("passes over the usable queries")] = 0.0
     learning_rate: Annotated[Rate, help_text("peak of the schedule")] = 1e-5
     schedule: Annotated[ScheduleName, help_text("after the warm-up: constant, linear to 0, or half a cosine")] = (
         "linear"
@@ -97,14 +101,14 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     betas: Annotated[tuple[Share, Share], help_text("AdamW's")] = (0.9, 0.999)
     epsilon: Annotated[Rate, help_text("AdamW's")] = 1e-8
     clip: Annotated[Amount, help_text("largest gradient norm; 0 leaves gradients alone")] = 1.0
-    dropout: Annotated[Share | None, help_text("left out: the base's own")] = None
+    dropout: Annotated[Share | None, help_text("default: the base's own")] = None
     freeze: Annotated[
         Literal["nothing", "positions", "embeddings"],
-        help_text("embeddings that keep the base's weights; positions, or all"),
+        help_text("embeddings that are not trained: position embeddings, or all embeddings"),
     ] = "nothing"
     freeze_layers: Annotated[
         Count,
-        help_text("layers that keep the base's weights, counted from the bottom; freeze the embeddings, too"),
+        help_text("layers that are not trained, counted from the bottom; freeze the embeddings, too"),
     ] = 0
 
     # what the model reads
@@ -119,13 +123,13 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     ] = "document"
     precision: Annotated[
         Literal["fp32", "bf16", "auto"],
-        help_text("bf16: products alone, all else stays float32; auto: bf16 where the device has instructions for it"),
+        help_text("bf16: only matrix multiplications in bf16; auto: bf16 where the device has instructions for it"),
     ] = "fp32"
     microbatch: Annotated[
-        Positive, help_text("tokens, padding included, through the model at once; memory, not groups")
+        Positive, help_text("tokens, padding included, per forward pass; changes memory, not results")
     ] = 8192
 
-    # when it looks up
+    # when it validates
     validate_every: Annotated[Count, help_text("steps between validations; 0 validates at the end only")] = 0
     validation_measure: Annotated[
         str, help_text('decides which checkpoint is best: a measure, or "loss", of which less is better')
@@ -155,7 +159,7 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 class Data(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where queries, documents and labels come from; a name, an ir_datasets id, or a folder; `[:80%]` takes a part."""
 
-    train: Annotated[str, help_text("queries, documents and labels the stages learn from")] = "pydocs/train"
+    train: Annotated[str, help_text("queries, documents and labels the stages train on")] = "pydocs/train"
     validation: Annotated[str, help_text("queries that choose checkpoints; never measured in a comparison")] = (
         "pydocs/validation"
     )
@@ -194,7 +198,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     chain: Annotated[tuple[str, ...], help_text("the stages that run, in order")]
     force: Annotated[
         tuple[Literal["learning_rate", "shared_queries"], ...],
-        help_text("refusals to let pass: a rate too small to move weights, queries that training and test share"),
+        help_text("checks to ignore: a learning rate too small to move weights, queries shared by training and test"),
     ] = ()
     data: Annotated[Data, help_text("where queries, documents and labels come from")] = Data()
     evaluate: Annotated[Evaluate, help_text("what is measured on the test datasets")] = Evaluate()
@@ -246,8 +250,8 @@ def _group_mistakes(at: str, stage: Stage) -> list[str]:
 
 
 # A step of AdamW moves a weight by the learning rate at most (some 3 times it after a jump of the gradient). A float32
-# of 0.02, a weight's usual size in BERT and its kin, has neighbours 1.9e-9 apart: what is less than half of that is
-# rounded away. Measured in field notes: 6e-12 moves 0.5 % of the weights, by 7e-9 at most, in 1,000 steps.
+# of 0.02, a weight's usual size in models such as BERT, has neighbors 1.9e-9 apart: what is less than half of that is
+# rounded away. Measured: a rate of 6e-12 moves 0.5 % of the weights, by 7e-9 at most, in 1,000 steps.
 SMALLEST_RATE = 2.0**-30
 
 
@@ -280,11 +284,11 @@ def _recipe_mistakes(recipe: Recipe) -> list[str]:
     mistakes = _chain_mistakes(recipe)
     for name in recipe.stages:
         if not name.replace("-", "").replace("_", "").isalnum() or not name.isascii():
-            mistakes.append(f"stages.{name}: a stage's name holds letters, digits, '-' and '_' only")
+            mistakes.append(f"stages.{name}: a stage's name may hold letters, digits, '-' and '_' only")
         if name == "first-stage":
             mistakes.append(f"stages.{name}: what is re-ranked is called that; give the stage another name")
     if not recipe.name.strip():
-        mistakes.append("name: empty; tables need a word for the recipe")
+        mistakes.append("name: empty; tables need a name for the recipe")
     lists = {
         "data.test": recipe.data.test,
         "data.first_stages": recipe.data.first_stages,

@@ -37,7 +37,7 @@ _FORMAT = 1  # of the files and the tokenizer; another number makes every old in
 # What an index takes to build, measured on documents of 56 words: bm25s keeps all postings several times at once.
 BYTES_EACH = 1_700
 _SECONDS_EACH = 75e-6
-LARGE = 2_000_000  # documents from which this is worth a word
+LARGE = 2_000_000  # documents from which the cost is announced
 _WORD = re.compile(r"[^\W_]+")
 # Lucene's EnglishAnalyzer.ENGLISH_STOP_WORDS_SET, which Anserini uses
 _STOP_WORDS = frozenset(
@@ -262,5 +262,5 @@ def open_index(documents: Documents, cache: Path) -> BM25Index:
     except OSError as error:
         raise os_error(error, cache, UsageError, doing="cannot write the BM25 index") from error
     if index is None:
-        raise UsageError("the BM25 index reads back otherwise than written", where=str(cache), hint="check the disk")
+        raise UsageError("checksum mismatch after writing the BM25 index", where=str(cache), hint="check the disk")
     return index

@@ -1,6 +1,6 @@
 """Teachers from files: TREC runs and RankGPT's permutations, which are often not permutations.
 
-Invariant: every list that leaves here is a permutation of its query's candidates; what had to be mended is counted.
+Invariant: every list that leaves here is a permutation of its query's candidates; all repairs are counted.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Repairs(msgspec.Struct, frozen=True):
 
     repaired: int = msgspec.field(default=0, name="mended")  # permutations with at least one fault
     missing: int = 0  # candidates that were not named, appended in their first-stage order
-    repeated: int = 0  # numbers that came again, dropped
+    repeated: int = 0  # numbers that appeared again, dropped
     out_of_range: int = 0  # numbers that name no candidate, dropped
 
     def plus(self, other: Repairs) -> Repairs:

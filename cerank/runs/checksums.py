@@ -1,7 +1,7 @@
 """The checksums of a run's files, each written before the file itself, and the report on damaged files.
 
-Invariant: a file that the worker wrote whole has a seal, for the seal is on the disk first; a later seal of the same
-file holds. Sealed folders (models, checkpoints, parts of a re-ranking) carry their own list and have none here.
+Invariant: the checksum is on the disk before the file, so every file that the worker wrote at once has one; the newest
+checksum of a file counts. Folders with a manifest (models, checkpoints, parts of a re-ranking) are not listed here.
 """
 
 from __future__ import annotations

@@ -134,7 +134,7 @@ class RunFolder(msgspec.Struct, frozen=True):
 
     @property
     def progress(self) -> Path:
-        """`core.metrics.Progress`, rewritten every 2 seconds: the beat."""
+        """`core.metrics.Progress`, rewritten every 2 seconds as a heartbeat."""
         return self.path / "progress.json"
 
     @property
@@ -169,7 +169,7 @@ class RunFolder(msgspec.Struct, frozen=True):
 
     @property
     def damage(self) -> Path:
-        """`checksums.DamageReport`: what a check found wrong, until it is mended; absent otherwise."""
+        """`checksums.DamageReport`: what a check found wrong, until it is repaired; absent otherwise."""
         return self.path / "damage.json"
 
     @property
@@ -184,7 +184,7 @@ class RunFolder(msgspec.Struct, frozen=True):
 
     @property
     def user_labels(self) -> Path:
-        """`user_labels.UserLabels`: a person's label and tags."""
+        """`user_labels.UserLabels`: the user's label and tags."""
         return self.path / "notes.json"
 
     @property
@@ -211,21 +211,21 @@ class RunFolder(msgspec.Struct, frozen=True):
         return self.stage(index, name) / "checkpoints"
 
     def checkpoint(self, index: int, name: str, step: int) -> Path:
-        """Return the sealed folder of the checkpoint after `step` steps."""
+        """Return the folder of the checkpoint after `step` steps."""
         return self.checkpoints(index, name) / f"step-{step:06d}"
 
     def checkpoint_steps(self, index: int, name: str) -> list[int]:
-        """Return the steps of the checkpoints that are there, ascending; those set aside are left out."""
+        """Return the steps of the checkpoints, ascending, without quarantined ones."""
         folder = self.checkpoints(index, name)
         names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
         return sorted(int(found[1]) for entry in names if (found := _STEP_NAME.fullmatch(entry)))
 
     def final(self, index: int, name: str) -> Path:
-        """Return the sealed folder of the model that a stage hands on."""
+        """Return the folder of the model that a stage produces."""
         return self.stage(index, name) / "final"
 
     def reused_stage(self, index: int, name: str) -> Path:
-        """Return `records.ReusedStage`: from which run a stage was taken over; absent where it was trained here."""
+        """Return the path of `records.ReusedStage`: the run a stage was copied from; absent if it was trained here."""
         return self.stage(index, name) / "adopted.json"
 
     def candidates(self, dataset: str, first_stage: str) -> Path:
@@ -237,11 +237,11 @@ class RunFolder(msgspec.Struct, frozen=True):
         return self.path / "teachers" / f"{slug(stage)}.run.gz"
 
     def scores(self, system: str, dataset: str, first_stage: str) -> Path:
-        """Return the folder of the sealed parts of a re-ranking that is under way."""
+        """Return the folder of the finished parts of a re-ranking in progress."""
         return self.path / "scores" / slug(system) / _dataset_and_first_stage(dataset, first_stage)
 
     def scores_part(self, system: str, dataset: str, first_stage: str, number: int) -> Path:
-        """Return the sealed folder of one part, from 0."""
+        """Return the folder of one part, from 0."""
         return self.scores(system, dataset, first_stage) / f"part-{number:06d}"
 
     def ranking(self, system: str, dataset: str, first_stage: str) -> Path:

@@ -1,7 +1,7 @@
 """The queue of a lab: which runs start next, in what order, and which run each device was assigned to.
 
-Invariant: each change is made under one lock and lands whole. An entry is a wish, never a state: it is spent once its
-run was started after it was queued, whoever started it, so that no entry starts a run twice.
+Invariant: each change is made under one lock and lands whole. An entry is a request, never a state: it is consumed once
+its run was started after it was queued, whoever started it, so that no entry starts a run twice.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class DeviceAssignment(msgspec.Struct, frozen=True):
     run: str
 
 
-# looking
+# query
 
 
 def entries(lab: Path) -> tuple[QueueEntry, ...]:
@@ -84,7 +84,7 @@ def _starts(folder: RunFolder) -> int:
     return starts_in(journal.read_valid_rows(folder.events, Event)[0])
 
 
-# changing
+# update
 
 
 @contextlib.contextmanager
@@ -109,7 +109,7 @@ def _lock(path: Path) -> Lease:
         except HeldError as error:
             if time.monotonic() > deadline:
                 what = f"another process is changing the queue: {error.what}"
-                raise HeldError(what, where=str(path), hint="it seems to hang; look at that process") from error
+                raise HeldError(what, where=str(path), hint="it seems to hang; check that process") from error
 
 
 def _save(lab: Path, remaining: Sequence[QueueEntry]) -> None:

@@ -54,7 +54,7 @@ class ReusedStage(msgspec.Struct, frozen=True, kw_only=True):
     run: str  # its name
     plan: str  # its plan's fingerprint
     identity: str  # of the stage, in both runs: `planning.stage_keys.stage_key`
-    sha256: str  # of the sealed model's list of files with their hashes, equal in both runs
+    sha256: str  # of the model folder's manifest, equal in both runs
     time: str  # UTC, ISO 8601
     attempt: int = 0
 
@@ -89,13 +89,13 @@ class Done(msgspec.Struct, frozen=True, kw_only=True):
     time: str  # UTC, ISO 8601
     attempt: int = 0
     seconds: float = 0.0  # of steps and validations, as far as they count
-    seals: str = ""  # sha256 of the run's list of hashes; "" for a run of an older release
+    seals: str = ""  # sha256 of the run's list of checksums; "" for a run of an older release
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True):
     """Why a run stopped for good; what, where and hint as in `CerankError`."""
 
-    kind: str  # the error's class, such as "RunFailedError", or "crash" for a fault of the program
+    kind: str  # the error's class, such as "RunFailedError", or "crash" for an internal error
     what: str
     where: str = ""
     hint: str = ""

@@ -37,7 +37,7 @@ ANIMALS = tuple(
     sparrow stork swan tapir tern tiger toucan trout turtle walrus wombat wren yak zebra
     """.split()  # noqa: SIM905 - the same
 )
-_TRIES = 50  # pairs of words for one run, before a number is appended
+_TRIES = 50  # pairs of words tried for one run before a number is appended
 _NAME = re.compile(r"[a-z]+-[a-z]+(-[1-9][0-9]*)?")
 _cached_names: dict[Path, str] = {}  # names read from run directories; they never change
 

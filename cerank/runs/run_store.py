@@ -29,7 +29,7 @@ from cerank.text.safe_text import token_at
 
 State = Literal["waiting", "queued", "running", "stopping", "paused", "finished", "failed", "lost", "damaged"]
 
-_ALIVE_SECONDS = 30.0  # seconds; 15 beats
+_ALIVE_SECONDS = 30.0  # seconds; 15 heartbeats
 _REMOVED = ".removed"
 _MOST_NAMED = 8  # runs that a hint names
 
@@ -37,21 +37,22 @@ _MOST_NAMED = 8  # runs that a hint names
 class Status(msgspec.Struct, frozen=True, kw_only=True):
     """The state of a run, computed from its files.
 
-    waiting: never started. queued: it starts, or goes on, when its turn comes. lost: started, and its worker is gone
-    without a word. damaged: its files cannot be believed; `damage` says which. paused, lost and failed runs can go on.
+    waiting: never started. queued: the scheduler will start or resume it. lost: it was started, and its worker died
+    without reporting. damaged: files are not as they were written; `damage` says which. Paused, lost and failed runs
+    can be resumed.
     """
 
     state: State
     attempts: int = 0
     progress: Progress | None = None
-    seconds_since_heartbeat: float = 0.0  # seconds since the worker last said something; 0 where it never did
+    seconds_since_heartbeat: float = 0.0  # 0 if there never was a heartbeat
     done: Done | None = None
     failure: Failure | None = None
     damage: str = ""
 
     @property
     def text(self) -> str:
-        """Why it stands so, in a sentence; "" where the state says it all."""
+        """The reason for the state, in a sentence; "" if the state says enough."""
         if self.damage or self.failure is None or self.state == "queued":
             return self.damage
         place = f"{self.failure.where}: " if self.failure.where else ""
@@ -64,11 +65,11 @@ class RunRow(msgspec.Struct, frozen=True, kw_only=True):
     folder: RunFolder
     plan: Plan | None
     status: Status
-    label: str = ""  # a person's word for it
-    short_name: str = ""  # as `short_name` has it; "" where one run was looked at without its lab
+    label: str = ""  # the user's label
+    short_name: str = ""  # as `short_name` has it; "" for a row that was read without its lab
 
 
-# making
+# create
 
 
 def _name(plan: Plan, now: datetime, salt: int) -> str:
@@ -97,7 +98,7 @@ def create(lab: Path, plan: Plan, recipe_toml: bytes, now: datetime) -> RunFolde
         UsageError: the plan or the recipe holds an access token.
     """
     data = msgspec.json.encode(StoredPlan.of(plan))
-    check_no_token(data.decode(), "the plan", "look at the label, the recipe and the names of its data")
+    check_no_token(data.decode(), "the plan", "check the label, the recipe and the names of its data")
     check_no_token(recipe_toml.decode("utf-8", "replace"), "the recipe")
     where = runs_folder(lab)
     salt = 0
@@ -135,7 +136,7 @@ def load_plan(folder: RunFolder) -> Plan:
         ) from error
 
 
-# looking
+# query
 
 
 def folders(lab: Path) -> list[RunFolder]:
@@ -183,7 +184,7 @@ def check_undamaged(folder: RunFolder, path: Path) -> None:
     """
     wrong = checksums.find_change(folder, path)
     if wrong:
-        raise DamagedError(wrong, where=str(path), hint=f"`cerank verify {short_name(folder)}` looks at the whole run")
+        raise DamagedError(wrong, where=str(path), hint=f"`cerank verify {short_name(folder)}` checks the whole run")
 
 
 def title(folder: RunFolder) -> str:
@@ -211,8 +212,8 @@ def status(folder: RunFolder, now: datetime) -> Status:
 
     `now` gives only ages, never the state on this host.
 
-    It looks into plan, events and outcome, at the sizes of what a finished run sealed, and at the mark that a check
-    left. The bytes of readings, models and rankings are judged by those who read them, and by `cerank verify`.
+    It reads the plan, the events, the outcome, the sizes of a finished run's files, and the report of the last check.
+    The bytes of metrics, models and rankings are checked by those who read them, and by `cerank verify`.
     """
     return row(folder, now).status
 
@@ -258,7 +259,7 @@ def _progress(folder: RunFolder) -> Progress | None:
     try:
         return json_records.load_if_there(folder.progress, Progress)
     except DamagedError:
-        return None  # advice only, and written again in 2 seconds
+        return None  # a hint only, and written again within 2 seconds
 
 
 def _seconds_since_heartbeat(folder: RunFolder, now: datetime) -> float:
@@ -283,7 +284,7 @@ def find(lab: Path, text: str) -> RunFolder:
     """Return the run that `text` names.
 
     That is the run whose id it is; else the one whose short name or label it is; else the one whose id or short name
-    it is a part of. `text` is looked up in the listing and never becomes a path.
+    it is a part of. `text` is searched in the listing and never becomes a path.
 
     Raises:
         UsageError: it fits none, or several; the hint names the nearest, or those.
@@ -330,7 +331,7 @@ def label_of(folder: RunFolder, plan: Plan) -> str:
         return plan.label
 
 
-# changing
+# update
 
 
 def remove(folder: RunFolder) -> None:

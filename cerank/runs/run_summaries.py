@@ -27,7 +27,7 @@ _VALIDATION_TAG = b'"type":"validation"'
 def change_times(lab: Path) -> dict[str, int]:
     """Return run -> the time in ns at which an entry of its folder last changed; sorted by name.
 
-    Whatever a worker writes whole (its beat, every 2 seconds, and the outcome) moves the mark of a run.
+    Every file that a worker replaces (progress.json every 2 seconds, and the outcome) changes this time.
     """
     found = {}
     try:
@@ -53,7 +53,7 @@ class LatestValidation:
         try:
             with open_file(self._path) as file:
                 size = file.seek(0, os.SEEK_END)
-                if size < self._searched:  # cut or replaced
+                if size < self._searched:  # the file was truncated or replaced
                     self._searched, self._found = 0, None
                 end = size
                 while end > self._searched:

@@ -17,7 +17,7 @@ from cerank.runs.layout import RunFolder
 
 Process = subprocess.Popen[bytes]
 
-# -P: the folder a process is started in is not searched for modules, or a file there could stand in for one of Python's
+# -P: do not search the working folder for modules, where a file could shadow one of Python's own
 WORKER = (sys.executable, "-P", "-m", "cerank.worker")
 
 
@@ -64,19 +64,19 @@ def start(
     Whoever started it may end: the worker is in a session of its own, so that closing the terminal does not reach it.
 
     Args:
-        plan: the run's own.
-        folder: the run; its path becomes the command's last argument.
-        command: what carries the run out.
-        given: the environment to choose from; this process's own where it is left out.
-        inherited: open descriptors that the worker keeps open as long as it lives, such as a slot's lock.
-        key: of the device that it is given, by which labs of a machine know it; found where it is left out.
+        plan: the plan of the run.
+        folder: the folder of the run; its path becomes the command's last argument.
+        command: the program that carries out the run, with its arguments.
+        given: the environment to select variables from; default: this process's own.
+        inherited: open descriptors that the worker keeps open as long as it lives, such as a device's lock.
+        key: the machine-wide key of the device that the worker gets; default: found from the plan.
 
     Raises:
         RunFailedError: the run's folder is gone or full, or the system takes no more processes.
     """
     given = os.environ if given is None else given
     key = key or device_key(plan, given)
-    run_store.clear_stop(folder)  # an old request; one made from now on is the new worker's, however early it comes
+    run_store.clear_stop(folder)  # an old request; a request from now on is meant for the new worker
     log = disk.open_append(folder.log)
     try:
         return subprocess.Popen(

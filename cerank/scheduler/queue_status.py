@@ -32,14 +32,14 @@ class DeviceState(msgspec.Struct, frozen=True):
 class QueueState(msgspec.Struct, frozen=True):
     """The queue as a whole."""
 
-    running: bool  # a supervisor starts what waits
+    running: bool  # a scheduler starts the waiting runs
     waiting: int  # queued runs
     slots: tuple[DeviceState, ...]
     damage: str = ""  # why the queue cannot be read; "" where it can
 
     @property
     def state(self) -> Literal["idle", "running", "stopped"]:
-        """In a word; stopped: runs wait and nothing will start them before a person asks for it."""
+        """The state in a word; stopped: runs wait, and nothing starts them until the user starts the queue."""
         if self.running:
             return "running"
         return "stopped" if self.waiting else "idle"

@@ -1,7 +1,7 @@
 """Decides which queued runs wait for another run to train a stage that both share.
 
-Invariant: a run waits only for runs that are under way or stand before it in the queue, so no two wait for each other;
-and only as long as these may still hand the stage on.
+Invariant: a run waits only for runs that are running or come before it in the queue, so no two wait for each other; and
+only as long as these runs may still finish the stage.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class StageDependencies:
     def can_start(self, run: str) -> bool:
         """Return whether no earlier run is going to train a stage that this run could reuse.
 
-        A stage's identity holds those before it, so who comes to a later one of its stages comes to the first ones too.
+        A stage's key includes its predecessors, so checking the keys is enough.
         """
         lacking, shares = self._missing_stages(run)
         return not shares or self._coming.isdisjoint(lacking)
@@ -46,7 +46,7 @@ class StageDependencies:
         And whether it takes stages over.
         """
         from cerank.planning.stage_keys import (
-            stage_keys,  # the front starts supervisors too, and needs no data room for that
+            stage_keys,  # the command line imports this module and needs no datasets
         )
 
         folder = RunFolder(runs_folder(self._lab) / run)
@@ -55,4 +55,4 @@ class StageDependencies:
             keys = zip(stage_keys(plan), plan.recipe.chain, strict=True)
             return [one for at, (one, name) in enumerate(keys) if not folder.final(at, name).is_dir()], plan.shares
         except (CerankError, KeyError):
-            return [], False  # whoever starts it finds out what is wrong with it
+            return [], False  # the attempt to start the run will report the error

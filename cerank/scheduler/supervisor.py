@@ -31,8 +31,8 @@ from cerank.runs.queue import QueueEntry
 from cerank.scheduler import local_launcher, queue_status
 from cerank.scheduler.stage_dependencies import StageDependencies
 
-POLL_SECONDS = 0.5  # seconds between looks at the workers and the queue's file
-REFRESH_SECONDS = 2.0  # seconds between looks at all runs, some 30 us each
+POLL_SECONDS = 0.5  # seconds between checks of the workers and the queue's file
+REFRESH_SECONDS = 2.0  # seconds between checks of all runs, some 30 us each
 _LONGEST_LOG = 1 << 20  # bytes
 
 
@@ -49,9 +49,9 @@ class Supervisor:
 
     Args:
         lab: the folder.
-        found: the devices there are, a slot each.
-        command: what carries a run out.
-        environ: the environment that workers get their part of.
+        found: the devices to use, each for one run at a time.
+        command: the program that carries out a run, with its arguments.
+        environ: the environment from which workers get selected variables.
     """
 
     def __init__(self, lab: Path, found: Sequence[Device], command: Sequence[str], environ: Mapping[str, str]) -> None:
@@ -86,7 +86,7 @@ class Supervisor:
     def step(self) -> None:
         """Collect workers that ended, drop consumed entries, and start what fits on a free device.
 
-        Where no worker of ours ended and nobody changed the queue, it looks at the runs only every 2 seconds: one that
+        If no worker ended and nobody changed the queue, it checks the runs only every 2 seconds: a run that
         was started otherwise may have left its device.
         """
         ended = self._reap_workers()
@@ -240,8 +240,8 @@ def start(
 
     Args:
         lab: the folder.
-        worker: what carries a run out.
-        slots_given: the devices to serve; those found where there are none.
+        worker: the program that carries out a run, with its arguments.
+        slots_given: the devices to use; without any, those that are found.
 
     Raises:
         RunFailedError: the lab cannot be written to.

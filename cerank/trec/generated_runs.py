@@ -26,10 +26,10 @@ def ranking_of_rows(
     """Return the ranking of (query, document, score) rows; it is built once and kept in `cache`.
 
     Args:
-        rows: are not begun where the ranking stands.
-        tag: of the run.
-        where: for messages.
-        identity: names the rows: another one where any of them differs.
+        rows: (query, document, score) triples; not read if the ranking is in the cache.
+        tag: the last column of the run.
+        where: the rows' origin, for errors.
+        identity: a hash that differs whenever any row differs.
         cache: folder of caches.
 
     Raises:

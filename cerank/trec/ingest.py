@@ -54,7 +54,7 @@ def ingest_run(path: Path, cache: Path, progress: Progress = _no_progress) -> Ma
     ranking = find_ingested(path, cache)
     if ranking is not None:
         return ranking
-    file_cache.stamp_of(path)  # a missing file is said before anything is made
+    file_cache.stamp_of(path)  # a missing file is reported before anything is created
     with file_cache.exclusive_lock(path, ingested_folder(cache)):
         ranking = find_ingested(path, cache)
         return _ingest_locked(path, cache, progress) if ranking is None else ranking
@@ -74,7 +74,9 @@ def _ingest_locked(path: Path, cache: Path, progress: Progress) -> MappedRanking
             disk.remove_tree(part)
     if file_cache.stamp_of(path) != before:
         disk.remove_tree(part)
-        raise UsageError("the file changed while it was read", where=str(path), hint="ask again once it is complete")
+        raise UsageError(
+            "the file changed while it was read", where=str(path), hint="repeat the command once the file is complete"
+        )
     final = folder / sha256
     if final.exists():  # the same bytes under another name; or a damaged one, which this one replaces
         disk.remove_tree(final)
@@ -82,7 +84,7 @@ def _ingest_locked(path: Path, cache: Path, progress: Progress) -> MappedRanking
     file_cache.remember(path, folder, msgspec.structs.replace(before, sha256=sha256))
     ranking = mapped_run.open_mapped(final)
     if ranking is None:
-        raise UsageError("the ingested run reads back otherwise than written", where=str(final), hint="check the disk")
+        raise UsageError("checksum mismatch after writing the ingested run", where=str(final), hint="check the disk")
     return ranking
 
 
@@ -126,13 +128,15 @@ class _Prefetcher:
                 start, total = raw.read(4), self._path.stat().st_size
                 raw.seek(0)
                 file = HashingReader(raw)
-                content = decompress(self._path, file, start)  # held: a packed one closes its file when it is let go
+                content = decompress(
+                    self._path, file, start
+                )  # a reference: a packed stream closes its file when it is collected
                 for item in blocks(self._path, content, BLOCK):
                     if self._is_over.is_set():
                         return
                     self._put(item)
                     self._progress(raw.tell(), total)
-                while file.read(BLOCK):  # what stands behind the end of what was packed
+                while file.read(BLOCK):  # trailing bytes after the packed content belong to the hash
                     continue
             self.sha256 = file.digest.hexdigest()
             self._put(None)
@@ -163,7 +167,7 @@ def _write_in_one_pass(path: Path, writer: MappedRunWriter, progress: Progress) 
             if not len(frame):
                 continue
             tag = tag or str(frame["tag"][0])
-            cut = int(starts_of(frame["query"])[-2])  # the last query may go on in the next block
+            cut = int(starts_of(frame["query"])[-2])  # the last query may continue in the next block
             repetition.check(frame.slice(cut))
             if cut:
                 writer.add(order_rows(frame.slice(0, cut)))
@@ -186,7 +190,9 @@ def _write_by_buckets(path: Path, part: Path, writer: MappedRunWriter, progress:
     table = pl.DataFrame({"query": list(counts), "place": np.arange(len(counts)), "bucket": buckets})
     second_sha256 = _distribute(path, table, folder, progress)
     if second_sha256 != sha256:
-        raise UsageError("the file changed while it was read", where=str(path), hint="ask again once it is complete")
+        raise UsageError(
+            "the file changed while it was read", where=str(path), hint="repeat the command once the file is complete"
+        )
     for bucket in dict.fromkeys(buckets.tolist()):
         file = folder / f"{bucket}.run"
         frame = _read_bucket(file)

@@ -35,14 +35,14 @@ class MappedRunContents(msgspec.Struct, frozen=True, kw_only=True):
     """COMPLETE.json of an ingested run."""
 
     format: int
-    source: str  # the file it was made of, for people
+    source: str  # the source file, for display
     sha256: str  # of that file's bytes
     queries: int
     rows: int
     tag: str  # of the first row
-    ties: int  # rows whose float32 score equals a neighbour's
+    ties: int  # rows whose float32 score equals a neighbor's
     misranked: int  # queries whose rank column orders documents against their scores
-    is_scattered: bool  # whether the rows of some query did not stand together
+    is_scattered: bool  # whether the rows of some query were not adjacent
     is_numbered: bool  # whether documents are kept as numbers
     files: tuple[manifests.ManifestEntry, ...]
 
@@ -130,7 +130,7 @@ def _mapped(folder: Path, contents: MappedRunContents, _stamps: tuple[tuple[int,
 def open_mapped(folder: Path) -> MappedRanking | None:
     """Return the ranking in `folder`; None if there is none or it is incomplete.
 
-    Sizes are looked at, hashes are not: they would cost a reading of all of it. `verify` does.
+    Only sizes are checked, because checking hashes would read every file; `verify` checks hashes.
     """
     contents = contents_of(folder)
     if contents is None:

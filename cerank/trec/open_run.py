@@ -1,7 +1,7 @@
 """Opens TREC runs: small ones in memory, large ones as a memory-mapped ranking that is built once.
 
-Invariant: which way a run was read shows nowhere but in time and memory. numpy and polars are imported only for a large
-run.
+Invariant: both ways of reading give the same ranking and differ only in time and memory. numpy and polars are imported
+only for a large run.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def is_large(path: Path) -> bool:
     """Return whether the run is read through a memory map.
 
     Raises:
-        MissingError, UsageError: it is not there, or cannot be looked at.
+        MissingError, UsageError: the file does not exist or cannot be read.
     """
     try:
         return path.stat().st_size >= (LARGE_PACKED if path.suffix in {".gz", ".zst"} else LARGE)
@@ -39,7 +39,7 @@ def open_run_file(path: Path, cache: Path | None, progress: Callable[[int, int],
     Args:
         path: a TREC run, plain or packed.
         cache: folder of caches; None reads all of it into memory.
-        told: is called with the bytes read so far and all of them while a large one is made.
+        progress: called with the bytes read so far and the total while a large run is ingested.
 
     Raises:
         FormatError, MissingError, UsageError: as `text_io.read_run`.

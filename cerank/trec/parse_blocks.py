@@ -1,7 +1,7 @@
 """Parses blocks of a TREC run into columns, millions of lines a second, as strictly as `text_io.read_run`.
 
-Invariant: a block is parsed fast only where that cannot differ from parsing it line by line; any doubt takes the slow
-way, which is the one that finds faults and names their lines.
+Invariant: a block is parsed fast only if that cannot differ from parsing it line by line; otherwise the strict parser
+takes it, which finds errors and names their lines.
 """
 
 from __future__ import annotations

@@ -27,7 +27,9 @@ from cerank.trec.row_ordering import (
 from cerank.trec.rows import RunFile, raise_duplicate, too_many_ties
 
 _BLOCK = 32 << 20  # bytes parsed at once, by all cores
-_DENSE = 16  # times its size that a packed run holds before repetition is looked for; honest ones pack 3 to 10 times
+_DENSE = (
+    16  # a packed run that unpacks to more than so many times its size is checked for duplicates; real ones: 3 to 10
+)
 _KEPT = ("query", "document", "score")
 
 

@@ -2,7 +2,8 @@
 
 Invariant: documents and scores are those that `text_io.read_run` gives for the same rows, bit for bit.
 
-Queries are numbered by appearance and stand together; `starts` holds the first row of each and the number of rows.
+Queries are numbered by appearance and their rows are adjacent; `starts` holds the first row of each and the number of
+rows.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ class OrderedRows(msgspec.Struct, frozen=True):
     queries: list[str]
     documents: pl.Series  # String
     scores: NDArray[np.float32]  # strictly decreasing within a query
-    ties: int  # rows whose float32 score equals a neighbour's
+    ties: int  # rows whose float32 score equals a neighbor's
     misranked: int  # queries whose rank column orders documents against their scores
 
 
@@ -104,7 +105,7 @@ class DuplicateCheck:
     """Looks for duplicates whenever the number of rows has doubled, before a repetitive file fills the memory.
 
     Args:
-        least: rows of which nothing is asked.
+        least: the number of rows below which nothing is checked.
     """
 
     def __init__(self, least: int) -> None:

@@ -23,7 +23,7 @@ class RunFile(msgspec.Struct, frozen=True):
 
     ranking: Ranking
     tag: str  # of the first row; "" for an empty file
-    ties: int = 0  # entries whose float32 score equals a neighbour's
+    ties: int = 0  # entries whose float32 score equals a neighbor's
     sha256: str = ""  # of the file's bytes; "" for a ranking that was never a file
 
 

@@ -1,7 +1,7 @@
 """TREC runs and qrels: strict, streaming readers and byte-exact writers. Runs of many millions: see `open_run`.
 
-Invariant: a file that is read here gives the same measures as trec_eval gives on it; one that trec_eval and its kin
-would read differently, or half read, is refused with file:line. Nothing here writes to disk.
+Invariant: a file that is read here gives the same measures as trec_eval gives on it; a file that evaluators
+read differently from one another, or only in part, is rejected with file:line. Nothing here writes to disk.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class _QueryRows:
     __slots__ = ("ids", "next_check", "scores")
 
     def __init__(self) -> None:
-        self.next_check = 1 << 16  # rows, after which repetition is looked for
+        self.next_check = 1 << 16  # rows after which duplicates are looked for
         self.ids: list[str] = []
         self.scores = array("f")
 
@@ -55,7 +55,7 @@ def _gather_rows(path: Path) -> tuple[dict[bytes, _QueryRows], str]:
                 rows = queries.setdefault(query, _QueryRows())
                 tag = tag or parts[5].decode()
             rows.ids.append(parts[2].decode())
-            if len(rows.ids) == rows.next_check:  # or rows that say one thing for ever would fill memory first
+            if len(rows.ids) == rows.next_check:  # else a file of repeated rows would fill the memory first
                 rows.next_check *= 2
                 if len(set(rows.ids)) != len(rows.ids):
                     raise_duplicate(path, query.decode())
@@ -110,7 +110,7 @@ def _is_worth_columns(path: Path) -> bool:
 def read_run(path: Path) -> RunFile:
     """Return the TREC run in `path`: six columns at any white space, plain or gzip; blank lines are skipped.
 
-    Queries keep the order of their first rows and need not stand together. Documents are ordered as trec_eval orders
+    Queries keep the order of their first rows, which need not be adjacent. Documents are ordered as trec_eval orders
     them, which ignores the rank column: score descending as float32, then document id *descending*. So measures of a
     run from elsewhere equal trec_eval's. Tied scores are then moved apart, each just below the one before.
 
@@ -154,8 +154,8 @@ def _is_header(parts: Sequence[bytes]) -> bool:
 def read_qrels(path: Path) -> dict[str, dict[str, int]]:
     """Return query id -> document id -> grade, from TREC qrels (four columns) or BEIR's TSV (three, under a header).
 
-    Plain or gzip; blank lines are skipped. A pair that stands twice with the same grade is taken once, for published
-    qrels hold such rows; with two grades it is refused, for tools keep the first or the last of them.
+    Plain or gzip; blank lines are skipped. A pair that appears twice with the same grade counts once, because published
+    qrels hold such rows; with two grades it is rejected, because tools disagree on which of them counts.
 
     Raises:
         FormatError: wrong number of columns; a grade that is not a whole number below a thousand million; a pair with

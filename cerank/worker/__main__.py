@@ -87,7 +87,7 @@ def _run_attempt(folder: RunFolder, stop: StopFlag) -> ExitCode:
         with Lease.take(folder.lease, now()), _startup_errors_recorded(folder):
             return _attempt(folder, stop)
     except HeldError as error:
-        if sys.stdout.isatty():  # otherwise stdout may be the log of the run, which belongs to the holder
+        if sys.stdout.isatty():  # otherwise stdout may be the run's log, which belongs to the other worker
             _log(str(error))
         return ExitCode.HELD
     except CerankError as error:
@@ -97,7 +97,7 @@ def _run_attempt(folder: RunFolder, stop: StopFlag) -> ExitCode:
 
 @contextlib.contextmanager
 def _startup_errors_recorded(folder: RunFolder) -> Iterator[None]:
-    """Before an attempt has its events: a file that the system will not read is named, any other fault is recorded."""
+    """Record an error that comes before the attempt has its event log; name a file that cannot be read."""
     try:
         yield
     except OSError as error:
@@ -106,7 +106,7 @@ def _startup_errors_recorded(folder: RunFolder) -> Iterator[None]:
         raise DamagedError(what, where=str(error.filename or folder.path), hint="`cerank doctor` checks it") from error
     except CerankError:
         raise
-    except Exception as error:  # the top of the worker: whatever it was, the run must say so
+    except Exception as error:  # the top level of the worker must record every error
         _log(traceback.format_exc())
         failure = _crash(error)
         with contextlib.suppress(CerankError):
@@ -118,7 +118,7 @@ def _attempt(folder: RunFolder, stop: StopFlag) -> ExitCode:
     plan = run_store.load_plan(folder)
     repaired = repair.repair_run(folder)
     if folder.done.exists():
-        _log("the run is finished already")
+        _log("the run is already finished")
         return ExitCode.OK
     repair.remove_leftovers(folder, plan)
     run_store.clear_failure(folder)
@@ -168,7 +168,7 @@ def _carry_out(context: RunContext, number: int) -> ExitCode:
     except PausedError as pause:
         where = f" after step {pause.step}" if pause.step else ""
         log.event("paused", f"by {context.stop.reason}{where}")
-        run_store.clear_stop(folder)  # it is carried out
+        run_store.clear_stop(folder)  # the request is fulfilled
         _log(f"paused by {context.stop.reason}{where}")
         return ExitCode.PAUSED
     rows: list[ReadingRow] = journal.read(folder.readings, ReadingRow)
@@ -216,13 +216,13 @@ def _failure_recorded(folder: RunFolder, number: int, log: RunLog) -> Iterator[N
 
 def _crash(error: Exception) -> Failure:
     what = redacted(f"{type(error).__name__}: {error}")[:2000]
-    hint = "a fault of cerank or of what it calls; log.txt has the traceback"
+    hint = "an internal error of cerank or of a library; log.txt has the traceback"
     return Failure(kind="crash", what=what, hint=hint, traceback="log.txt")
 
 
 def _record_failure(folder: RunFolder, number: int, log: RunLog, failure: Failure) -> None:
     _log(f"failed: {failure.where + ': ' if failure.where else ''}{failure.what}")
-    with contextlib.suppress(CerankError):  # on a full disk the log is all that is left
+    with contextlib.suppress(CerankError):  # on a full disk only the log remains
         log.event("failed", failure.what)
         stamped = msgspec.structs.replace(failure, time=json_records.timestamp(now()), attempt=number)
         json_records.save(folder.failure, stamped)

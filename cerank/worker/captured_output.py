@@ -2,7 +2,7 @@
 
 Invariant: of text printed through Python (print, warnings, logging, tracebacks) no part is written before the word it
 belongs to is whole, so a token that comes in pieces is seen. What a C library writes to the descriptor by itself is
-not looked at. A log that cannot be written to stops nothing.
+not checked. A log that cannot be written stops nothing.
 """
 
 from __future__ import annotations

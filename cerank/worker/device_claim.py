@@ -1,7 +1,7 @@
 """Makes sure that a worker has its device to itself among all labs of the machine, waiting if necessary.
 
-Invariant: a worker that the queue started has inherited the lock. One that a person started waits only for a GPU that
-a run of another lab uses; within a lab, and on a CPU, starting it was the person's own word.
+Invariant: a worker that the queue started has inherited the lock. A worker that the user started waits only for a GPU
+that a run of another lab uses; within a lab, and on a CPU, the user decided to start it.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Estimates how long a run will take, from a measurement of this machine of a second or two.
 
-Invariant: advice only: where nothing can be measured the run goes on, and no bit of it depends on what was.
+Invariant: the estimate is a hint: if nothing can be measured the run continues, and no result depends on it.
 """
 
 from __future__ import annotations

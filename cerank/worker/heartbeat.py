@@ -22,10 +22,10 @@ class Heartbeat:
     """Writes the newest `Progress` until it is stopped.
 
     Args:
-        path: of progress.json.
-        attempt: number of the attempt.
-        now: the clock.
-        also: what else is to be done at each beat; a full disk is no reason to stop it.
+        path: the path of progress.json.
+        attempt: the number of the attempt, from 1.
+        now: returns the current time.
+        also: called at each heartbeat; an error of the disk does not stop the heartbeat.
     """
 
     def __init__(
@@ -35,9 +35,9 @@ class Heartbeat:
         self._progress = Progress(phase="start", attempt=attempt)
         self._began, self._before, self._pairs = time.monotonic(), 0, 0
         self._estimator: ProgressEstimator | None = None
-        self._lock = threading.Lock()  # work is told of by several threads, and looked at by another
+        self._lock = threading.Lock()  # several threads report work, and another one reads it
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="beat", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
 
     def start(self) -> None:
         """Start the thread."""
@@ -88,7 +88,7 @@ class Heartbeat:
                 self._every_beat()
                 json_records.save(self._path, self._current())
             except RunFailedError:
-                # advice only: a full disk or a folder that is gone will meet the worker itself, which says so
+                # a hint only: the worker itself will report a full disk or a missing folder
                 continue
 
     def _current(self) -> Progress:

@@ -30,6 +30,6 @@ def choose_precisions(context: RunContext) -> dict[str, str]:
             if asked[name] == "auto":
                 context.log.event("precision chosen", f"{name}: {precision}, by what this device is fast at")
     if plan.device == "cpu" and "bf16" in kept.chosen.values() and not processor.multiplies_bf16():
-        text = "this processor imitates bf16, in which the run was begun: it goes on to its bits, but many times slower"
+        text = "this processor emulates bf16, in which the run began: the same results, but many times slower"
         context.log.event("environment changed", text)
     return dict(kept.chosen)

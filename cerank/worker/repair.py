@@ -1,7 +1,7 @@
 """Finds the damaged files of a run, and renames those that the worker can regenerate.
 
-Invariant: nothing is deleted: a damaged file stays beside with `.bad` in its name. Models and checkpoints are moved
-aside by those who take them up, for they know which one comes before.
+Invariant: nothing is deleted: a damaged file keeps its content under a name with `.bad`. Models and checkpoints are
+renamed by the code that loads them, which knows which one comes before.
 """
 
 from __future__ import annotations
@@ -44,17 +44,23 @@ _JOURNALS: dict[str, type[Any] | UnionType] = {
 }
 
 
-_WITHOUT_CHECKSUM = "the file has no seal, so nobody knows whether it is what was written"
+_WITHOUT_CHECKSUM = "the file has no checksum, so it cannot be verified"
 
 
-def find_problems(folder: RunFolder, *, wants_seals: bool = False) -> list[Problem]:
+def find_problems(folder: RunFolder, *, expects_checksums: bool = False) -> list[Problem]:
     """Return everything that is damaged, checking every byte that has a checksum; the most important file first.
 
     Args:
         folder: the run.
-        wants_seals: an unfinished run without any seal is one whose list was lost, rather than an older release's.
+        expects_checksums: whether an unfinished run without checksums has lost its list; else it has an older release.
     """
-    found = [*_plan(folder), *_journals(folder), *_records(folder), *_files(folder, wants_seals), *_folders(folder)]
+    found = [
+        *_plan(folder),
+        *_journals(folder),
+        *_records(folder),
+        *_files(folder, expects_checksums),
+        *_folders(folder),
+    ]
     return list({problem.path: problem for problem in reversed(found)}.values())[::-1]
 
 
@@ -93,26 +99,26 @@ def _records(folder: RunFolder) -> Iterator[Problem]:
             yield Problem(path, error.what)
 
 
-def _files(folder: RunFolder, wants_seals: bool) -> Iterator[Problem]:
+def _files(folder: RunFolder, expects_checksums: bool) -> Iterator[Problem]:
     """Yield files that differ from their checksums, and files without one in a run that has checksums."""
     try:
         found, done = checksums.load_all(folder), json_records.load_if_there(folder.done, Done)
     except DamagedError:
-        return  # named above; without the list, or its own hash, nothing is told
+        return  # reported above; without the list nothing more can be checked
     if done and done.seals:
         wrong = checksums.find_problem(folder, FileChecksum(folder.checksums.name, _size(folder.checksums), done.seals))
         if wrong:
             yield Problem(folder.checksums, wrong)
     for one in found.values():
         path = folder.path / one.path
-        # a seal comes before its file, and a file set aside is made again; but a ranking comes before its measures
+        # a checksum is written before its file, so an unfinished run may lack the file, unless later files exist
         is_begun = done is None and not path.exists() and not _would_not_be_rewritten(folder, path)
         is_growing = done is None and (one.path in _JOURNALS or path.name == manifests.MANIFEST)
         wrong = "" if is_begun or is_growing else checksums.find_problem(folder, one)
         if wrong:
             yield Problem(path, wrong)
     # a run of an older release has none, and the recipe's alone is left of a list that was cut
-    if len(found) > 1 or (wants_seals and done is None):
+    if len(found) > 1 or (expects_checksums and done is None):
         whole = (path for name in checksums.CHECKSUMMED_FOLDERS for path in sorted((folder.path / name).rglob("*")))
         for path in whole:
             is_ours = path.is_file() and not path.name.startswith(".") and ".bad" not in path.name
@@ -152,20 +158,20 @@ def is_fatal(folder: RunFolder, problem: Problem) -> bool:
 def repair_run(folder: RunFolder) -> list[str]:
     """Rename damaged files that can be regenerated to *.bad; return one sentence per problem. Needs the lease.
 
-    A journal keeps its readable rows. A run that was finished is so no more, until a worker has gone over it again.
+    A journal keeps its readable rows. A finished run is no longer finished until a worker has carried it out again.
 
     Raises:
         DamagedError: the plan is damaged.
         RunFailedError: the disk refuses.
     """
     messages: dict[str, None] = {}
-    for _ in range(3):  # without its seal, lost with a row of their list, a file is found in the second round
+    for _ in range(3):  # the second round finds files whose checksum was lost with a row of the list
         messages |= dict.fromkeys(_repair_once(folder))
     return list(messages)
 
 
 def _repair_once(folder: RunFolder) -> list[str]:
-    found = find_problems(folder, wants_seals=True)  # from here on it has all of them, whatever release made it
+    found = find_problems(folder, expects_checksums=True)  # from here on it has all of them, whatever release made it
     for problem in found:
         if is_fatal(folder, problem):
             run_store.load_plan(folder)

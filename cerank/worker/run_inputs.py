@@ -1,6 +1,6 @@
 """What a run reads: datasets, candidates and teachers; the latter two are kept in the run as TREC runs.
 
-An ingested run of millions of rows is not copied: the plan has its hash, and a small file says what it is made of."""
+An ingested run of millions of rows is not copied: the plan has its hash, and a small record names the file."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class RunInputs:
                     f"the {found.role} changed since the plan was made: "
                     f"sha256 {found.sha256[:12]}, planned {planned.sha256[:12]}",
                     where=found.location or found.name,
-                    hint="put it back, or start a new run",
+                    hint="restore it, or start a new run",
                 )
 
     def base(self) -> BaseFiles:
@@ -175,7 +175,7 @@ class RunInputs:
         )
         data = write_run(ordered(scores, candidates), "embedding")
         disk.make_folder(kept.parent)
-        own = kept.with_name(f"{kept.name}.{os.getpid()}")  # another run may be at the same file
+        own = kept.with_name(f"{kept.name}.{os.getpid()}")  # another run may write the same file
         disk.write(own, data)
         disk.rename(own, kept)
         return data

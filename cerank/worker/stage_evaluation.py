@@ -23,9 +23,9 @@ from cerank.trec.text_io import write_qrels, write_run
 from cerank.worker.run_context import RunContext
 from cerank.worker.run_inputs import RunInputs
 
-CHUNK = 32  # queries scored between two looks at the stop flag; the unit of resuming
+CHUNK = 32  # queries scored between two checks for a stop request; the unit of resuming
 
-FIRST_STAGE = "first-stage"  # the system every other is held against
+FIRST_STAGE = "first-stage"  # the system that every other is compared with
 
 
 def chunks(query_ids: Sequence[str]) -> list[list[str]]:
@@ -88,7 +88,9 @@ class StageEvaluation:
             if all(self._folder.measures(system, test, first).exists() for first in data.first_stages):
                 continue
             scorer = scorer or load()
-            scorer.read_from(self._inputs.token_store(test, scorer.tokenizer))  # "1" is another text in the next one
+            scorer.read_from(
+                self._inputs.token_store(test, scorer.tokenizer)
+            )  # the id "1" is another text in the next dataset
             scores = self._scores(system, test, scorer)
             rankings = self._all_candidates(test)
             for first, before in zip(data.first_stages, rankings, strict=True):
@@ -104,7 +106,7 @@ class StageEvaluation:
     def _scores(self, system: str, test: str, scorer: Scorer) -> dict[str, array[float]]:
         """Return query -> the scores of its `candidate_union`, in order.
 
-        Each chunk is kept as a sealed part until the ranking stands.
+        Each chunk is stored as a finished part until the ranking is written.
 
         Of millions of candidates only the scores are held, 8 bytes each, and the documents of one chunk.
         """

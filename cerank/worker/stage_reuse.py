@@ -1,7 +1,7 @@
 """Reuses a stage that another run of the lab has trained: its model, metrics, events and rankings.
 
-Invariant: nothing of the other run is changed, every model is checked against its hashes on both sides, and what was
-taken over says so in a file and in an event. Without a sound donor of the same versions the stage is trained here.
+Invariant: the other run is never changed, every model is verified on both sides, and a reused stage is recorded in a
+file and in an event. Without an undamaged stage from the same versions, the stage is trained here.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class ReusableStage(msgspec.Struct, frozen=True):
 def reuse_stage(context: RunContext, index: int, precisions: Mapping[str, str]) -> bool:
     """Return whether the stage at `index` was copied from another run; if not, it must be trained here.
 
-    A stage that was begun here goes on here.
+    A stage that has checkpoints here is continued here.
     """
     folder, name = context.folder, context.plan.recipe.chain[index]
     if not context.plan.shares or folder.checkpoint_steps(index, name):
@@ -77,7 +77,7 @@ def reuse_rankings(context: RunContext, index: int) -> None:
     try:
         plan = run_store.load_plan(origin)
     except CerankError:
-        return  # it was removed meanwhile; what is missing is computed
+        return  # it was removed meanwhile; missing rankings are computed here
     for test in data.test:
         if not _is_evaluated_alike(context.plan, plan, test):
             continue
@@ -108,7 +108,7 @@ def _find_reusable(folder: RunFolder, plan: Plan, index: int) -> Iterator[Reusab
             numbers = other.attempt_numbers()
             yield ReusableStage(other, found, json_records.load(other.attempt(numbers[-1] if numbers else 1), Attempt))
         except (CerankError, KeyError):
-            continue  # a damaged run, or a plan of an older form, has nothing to give
+            continue  # a damaged run, or a plan of an older format
 
 
 def _why_not_reusable(context: RunContext, origin: ReusableStage, index: int, precisions: Mapping[str, str]) -> str:
@@ -118,7 +118,7 @@ def _why_not_reusable(context: RunContext, origin: ReusableStage, index: int, pr
     pairs.append(("processor", origin.attempt.cpu, own.cpu))
     their_precisions = json_records.load_if_there(origin.folder.precisions, Precisions)
     for name, stage in context.plan.recipe.chained()[: index + 1]:
-        if stage.precision == "auto":  # one processor may be told to do without its bf16
+        if stage.precision == "auto":  # bf16 may be switched off on one machine
             theirs = their_precisions.chosen.get(name, "-") if their_precisions else "-"
             pairs.append((f"precision of {name}", theirs, precisions.get(name, "-")))
     changed = [f"{key} {theirs}, here {ours}" for key, theirs, ours in pairs if theirs != ours]
@@ -162,7 +162,8 @@ def _copy_stage(context: RunContext, origin: ReusableStage, index: int) -> None:
             else:
                 disk.link(source, target)
     manifests.verify_folder(final)
-    what = f"{name}: trained by {origin.folder.name}, the same start, settings, inputs and seed; seal {manifest_sha256[:12]}"
+    reason = "the same start, settings, inputs and seed"
+    what = f"{name}: trained by {origin.folder.name}, {reason}; manifest {manifest_sha256[:12]}"
     context.log.event("stage adopted", what, Position(index, 0))
 
 

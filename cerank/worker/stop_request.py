@@ -11,7 +11,7 @@ from types import FrameType
 from cerank.errors import ExitCode
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)  # Slurm warns by USR1 or USR2
-_CHECK_SECONDS = 0.5  # seconds between looks at the file
+_CHECK_SECONDS = 0.5  # seconds between checks of the file
 
 
 class StopFlag:

@@ -48,7 +48,7 @@ class StageWork:
         self.final = context.folder.final(index, self._name)
         self._steps = 0
         self._lists = 0  # of its teacher
-        self._at = -1  # steps done, as the progress was last told; -1 while something else is at work
+        self._at = -1  # steps done, as last reported to the heartbeat; -1 during another phase
         self._validation_loss: HeldOut | None = None
 
     def is_finished(self) -> bool:
@@ -68,7 +68,7 @@ class StageWork:
 
         Raises:
             PausedError: somebody asked to stop; a checkpoint is saved.
-            CerankError: it cannot go on.
+            CerankError: the stage cannot continue.
         """
         context, stage, recipe = self._context, self._stage, self._context.plan.recipe
         sampler = self._sampler()
@@ -81,7 +81,7 @@ class StageWork:
         encoder = cross_encoder.load(files, pooling, recipe.seed).to(context.plan.device)
         before = {key: value.detach().clone() for key, value in encoder.state_dict().items()}
         tokenizer = cross_encoder.tokenizer_of(files.folder)
-        # its own tokens: ids of two datasets may be the same and their texts not, as in train and validation of pydocs
+        # a separate token cache: train and validation may use the same ids for different texts, as pydocs does
         apart = self._make_tokens(tokenizer, recipe.data.validation)
         self._scorer = Scorer(encoder, apart, context.plan.device, stage.precision)
         material = Material(
@@ -94,7 +94,7 @@ class StageWork:
         trainer = Trainer(self._index, self._name, stage, seed=recipe.seed, folder=folder, device=context.plan.device)
         context.heartbeat.enter(
             "train", self._name, self._steps
-        )  # again: loading says nothing of how long a step takes
+        )  # begin the phase again, so that loading does not count as training time
         self._at = 0
         state = trainer.train(encoder, material, self)
         kept = state.best_step if stage.keep == "best" else state.step
@@ -161,7 +161,7 @@ class StageWork:
                 "stage moved nothing",
                 f"{self._name}: the weights moved by {found.drift.norm:.1e} of their norm, less than "
                 f"{stage_summary.STILL:g}, and {found.drift.changed:.1%} of them at all; "
-                f"a learning rate of {found.learning_rate:g} over {step} steps taught the model next to nothing",
+                f"a learning rate of {found.learning_rate:g} over {step} steps hardly changed the model",
                 position,
             )
         folder = self._context.folder.checkpoints(self._index, self._name)
@@ -186,7 +186,7 @@ class StageWork:
         if stage.source == "teacher" and not is_embedded:
             ranking = self._inputs.teacher(self._name, stage, list(dataset.queries))
         else:
-            # another part of the recipe may look deeper; what is learnt here is this stage's own to say
+            # candidates may be stored deeper than this stage's window, so cut them to it
             ranking = self._inputs.candidates(self._training, inputs.training_first_stage(recipe, stage))
             ranking = ranking.top(stage.window[1])
         sampler = Sampler(
@@ -199,7 +199,7 @@ class StageWork:
             has_text=dataset.documents.__contains__,
             scores=None if is_embedded else ranking.scores,
         )
-        if is_embedded:  # it orders the same candidates, so it need only be asked for queries that are drawn
+        if is_embedded:  # it ranks the same candidates, so only the sampled queries need it
             taught = self._inputs.teacher(self._name, stage, sampler.drawn)
             sampler = sampler.taught(taught, taught.scores)
             self._lists = len(taught)
@@ -234,11 +234,11 @@ class StageWork:
         dataset = self._inputs.datasets[self._context.plan.recipe.data.validation]
         return list(dataset.queries)[: self._stage.validation_queries or None]
 
-    # what the trainer asks of a watch
+    # callbacks of the trainer
 
     def read(self, reading: Reading) -> None:
         """Record the metrics of a step; after a resume, compare them with those of the earlier attempt."""
-        if self._at != reading.step - 1:  # after a resume the first step done here tells where training went on
+        if self._at != reading.step - 1:  # after a resume, the first step shows where training continued
             self._context.heartbeat.enter("train", self._name, self._steps, done=reading.step - 1)
         self._at = reading.step
         self._context.log.write_metrics(reading)
@@ -286,7 +286,7 @@ class StageWork:
         asked = self._stage.validation_measure
         found = check([asked], qrels, where) if asked != VALIDATION_LOSS else ()
         for measure in self._context.plan.recipe.evaluate.measures:
-            with contextlib.suppress(UsageError):  # rel=2 on grades 0 and 1: fine for the test, nothing to see here
+            with contextlib.suppress(UsageError):  # rel=2 on grades 0 and 1 is fine for the test set but always 0 here
                 found = (*found, *check([measure], qrels, where))
         return tuple(dict.fromkeys(found))
 
@@ -314,11 +314,11 @@ class StageWork:
 
 def describe_supply(supply: Supply) -> str:
     """Return a sentence about the groups that a stage's data can give."""
-    dropped = f" and left out: {supply.dropped_positives}" if supply.dropped_positives else ""
+    dropped = f", of which {supply.dropped_positives} are dropped" if supply.dropped_positives else ""
     return (
-        f"{supply.usable} of {supply.queries} queries can be learnt from; "
+        f"{supply.usable} of {supply.queries} queries are usable for training; "
         f"{supply.without_candidates} have no candidates, {supply.without_positive} no positive, "
-        f"{supply.without_negative} nothing to compare; {supply.short} fill less than a group; "
+        f"{supply.without_negative} no negative; {supply.short} have less than a full group; "
         f"{supply.unretrieved_positives} positives were not retrieved{dropped}"
     )
 

@@ -69,7 +69,7 @@ def test_real_folders_are_the_same_either_way(shared: Path, tmp_path: Path) -> N
         (b"a\tx\nb\ty\na\tz\n", ":3", "appears twice"),
         (b"a\tx\nb y\n", ":2", "columns"),
         (b"a b\tx\n", ":1", "white space"),
-        (b"", "", "holds no document"),
+        (b"", "", "the file holds no document"),
         (b"a\tx\nb\t\xff\n", ":2", "UTF-8"),
     ],
 )

@@ -91,7 +91,7 @@ def test_a_folder_that_exists_is_never_touched(tmp_path: Path, file: Path) -> No
         import_files("flag-embeding", [file], tmp_path / "other")
     with pytest.raises(UsageError, match="names no file"):
         import_files("flag-embedding", [], tmp_path / "other")
-    with pytest.raises(UsageError, match="is no folder"):
+    with pytest.raises(UsageError, match="no such folder"):
         import_files("run", [file], tmp_path / "other", ImportOptions(collection="./no-such-folder"))
     assert not (tmp_path / "other").exists()
 

@@ -165,7 +165,7 @@ def test_trap_8_a_base_with_token_types_sees_query_and_document_in_two_segments(
 def test_trap_12_a_malformed_permutation_is_mended_and_counted_neither_dropped_nor_kept_wrong(answer, order):
     found, repairs = repair(answer, 3)
     assert found == order
-    assert repairs.mended == 1
+    assert repairs.repaired == 1
 
 
 class TestTrap13QueriesOfTwoSplits:

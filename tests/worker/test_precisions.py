@@ -35,7 +35,7 @@ def test_a_resumed_run_keeps_the_precision_it_began_in(tmp_path, monkeypatch):
     notes.close()
     events = run.events.read_text()
     assert events.count("precision chosen") == 2
-    assert "imitates bf16" in events
+    assert "emulates bf16" in events
 
 
 def test_what_comes_later_in_a_run_is_not_taken_for_done_when_something_before_it_begins(tmp_path):

@@ -3,7 +3,7 @@
 FlagEmbedding: {"query", "pos": [text], "neg": [text], "pos_scores": [..], "neg_scores": [..]}, scores where a teacher
 gave some; `prompt` and `type` are left alone. Texts have no ids: theirs are hashes, so equal texts are one document.
 Tevatron: {"query_id", "query", "positive_passages": [{"docid", "title", "text"}], "negative_passages": [...]}; the
-title "-" stands for none.
+title "-" means no title.
 sentence-transformers' msmarco-hard-negatives, ids of MS MARCO passages only: {"qid", "pos": [pid], "neg": {system:
 [pid]}} as on the hub, or with {"pid", "ce-score"} in place of each pid, as on sbert.net.
 Gives: judgements (grade 1 for positives); the run `negatives` in the file's order, or one for each system; and, where

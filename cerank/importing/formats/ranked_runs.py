@@ -71,7 +71,7 @@ def _taken_whole(path: Path, lines: list[bytes], first: int, writer: DatasetWrit
     try:
         found = parse_block(path, b"\n".join(lines), first)
     except FormatError:
-        return False  # line by line finds the same fault
+        return False  # parsing line by line finds the same error
     if not (are_ids(found["query"]) and are_ids(found["document"])) or (found["score"].abs() > LARGEST).any():
         return False
     plain = polars.col("rank").str.contains(r"^[0-9]{1,9}$")

@@ -3,7 +3,7 @@
 The first file is JSONL, plain or packed: {"query_id", "query", "positive_passages": [{"docid", "text"}],
 "retrieved_passages": [{"docid", "rank", "text"}]}; the second, which may be left out, a JSON array of texts such as
 "[5] > [18] > [2]", one for each line of the first. Of 100,000 real permutations 9,301 are none (numbers missing,
-repeated or too large); each is mended as RankGPT's own reader does, and counted by kind, where the code of the paper
+repeated or too large); each is repaired as RankGPT's own reader does, and counted by kind, where the code of the paper
 drops the query.
 Gives: documents, queries, judgements (grade 1 for positive passages), the run `bm25` in the order of the file, and the
 run `rankgpt` with scores n..1 in the permutation's order.
@@ -79,11 +79,11 @@ def read(files: Sequence[Path], writer: DatasetWriter, name: str) -> None:
         for doc_id in ids:
             writer.listed("bm25", query_id, doc_id, where)
         if answer is not None:
-            order, mended = repair(answer, len(ids))
-            repairs = repairs.plus(mended)
+            order, repaired = repair(answer, len(ids))
+            repairs = repairs.plus(repaired)
             for place in order:
                 writer.listed(name, query_id, ids[place], where)
-    writer.count("permutations mended", repairs.repaired)
+    writer.count("permutations repaired", repairs.repaired)
     writer.count("numbers missing in permutations, appended in BM25's order", repairs.missing)
     writer.count("numbers repeated in permutations, dropped", repairs.repeated)
     writer.count("numbers out of range in permutations, dropped", repairs.out_of_range)

@@ -44,7 +44,7 @@ def test_queries_with_their_permutations_become_a_dataset_with_a_teacher(tmp_pat
         "q1": {"d1-3": 3.0, "d1-1": 2.0, "d1-2": 1.0},
     }
     assert dict(found.contents.counts) == {
-        "permutations mended": 1,
+        "permutations repaired": 1,
         "numbers missing in permutations, appended in BM25's order": 2,
         "numbers repeated in permutations, dropped": 1,
     }
@@ -68,7 +68,7 @@ def test_every_real_malformed_permutation_is_imported_as_one_of_its_ids(shared: 
         assert ranking.scores(f"q{number}") == tuple(map(float, range(20, 0, -1)))
     # Three of the 9,301 are whole and only written otherwise.
     assert dict(found.contents.counts) == {
-        "permutations mended": 9298,
+        "permutations repaired": 9298,
         "numbers missing in permutations, appended in BM25's order": 12_366,
         "numbers repeated in permutations, dropped": 202,
     }
