@@ -277,7 +277,7 @@ def open_catalog_dataset(name: str, cache: Path | None = None) -> Dataset:
     return Dataset(
         name=name,
         location=CATALOG,
-        description="from the ir_datasets catalogue",
+        description="from the ir_datasets catalog",
         queries=queries,
         qrels=qrels,
         documents=documents,

@@ -1,6 +1,6 @@
 """Collects what a reader finds (queries, documents, judgments, candidates, scores), and writes a dataset folder.
 
-Invariant: what `finish` leaves is a dataset folder that `open_dataset` reads: ids once, judgements once, runs strictly
+Invariant: what `finish` leaves is a dataset folder that `open_dataset` reads: ids once, judgments once, runs strictly
 ordered. Everything that is dropped, repaired or merged is counted by kind.
 """
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _TWICE = "duplicate pairs, dropped"
 _SCORES = "scores that contradict another of the same pair; the first is kept"
-_GRADES = "judgements that contradict another; the higher grade is kept"
+_GRADES = "judgments that contradict another; the higher grade is kept"
 _RANKS = "queries whose ranks contradict their scores; scores decide"
 _TIES = "tied scores, separated by the smallest float32 step"
 _DEPTH = "candidates beyond the depth, dropped"

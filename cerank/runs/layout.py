@@ -257,7 +257,7 @@ class RunFolder(msgspec.Struct, frozen=True):
         return self.path / "measures" / slug(system) / f"{_dataset_and_first_stage(dataset, first_stage)}.jsonl"
 
     def qrels(self, dataset: str) -> Path:
-        """Return the relevance judgements that were measured against."""
+        """Return the relevance judgments that were measured against."""
         return self.path / "qrels" / f"{slug(dataset)}.qrels.gz"
 
 

@@ -183,7 +183,7 @@ def hash_lists(folder: str, count: int, seed: int = 0) -> dict[str, Any]:
     for number in range(count):
         shutil.copytree(begun[number % len(begun)].path, spoil.path)
         kind = (*KINDS, "zeros", "empty", "garbage")[number % 7]
-        fill(spoil.seals, kind, draw)
+        fill(spoil.checksums, kind, draw)
         children = [worker(spoil), worker(spoil)]
         codes = sorted(ended(child) for child in children)
         if codes[0] != 0 or codes[1] not in {0, 4}:

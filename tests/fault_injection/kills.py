@@ -36,7 +36,7 @@ def prepared(folder: str, *, adopts: bool = False) -> tuple[Any, Any, RunFolder,
         plan = msgspec.structs.replace(plan, recipe=recipe, shares=True)
         calm = small_run(Path(folder), plan, settings, 1)
         assert finish(calm) == 0, log_of(calm)
-        assert calm.adopted(0, "contrastive").exists()
+        assert calm.reused_stage(0, "contrastive").exists()
     return plan, settings, calm, all_bits(calm)
 
 

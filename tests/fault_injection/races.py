@@ -201,6 +201,8 @@ def clocks(folder: str) -> dict[str, Any]:
             held = run_store.status(run, now)
         left = run_store.status(run, now)
         tried += 1
-        if (held.state, left.state) != ("running", "lost") or min(held.quiet, left.quiet) < 0:
-            bad.append(f"{days} days: {held.state}, {left.state}, {held.quiet}")
+        if (held.state, left.state) != ("running", "lost") or min(
+            held.seconds_since_heartbeat, left.seconds_since_heartbeat
+        ) < 0:
+            bad.append(f"{days} days: {held.state}, {left.state}, {held.seconds_since_heartbeat}")
     return result(tried, bad)

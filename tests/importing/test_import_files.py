@@ -66,10 +66,10 @@ def test_a_killed_import_leaves_no_folder_of_that_name(tmp_path: Path) -> None:
     program = (
         "import sys; from pathlib import Path; from cerank.importing import import_files as imports, archives\n"
         "archives.checked_file = imports.checked_file = lambda path: path\n"
-        "imports.sha256_of = lambda path: ''\n"
-        "from cerank.importing import dataset_writer as sink; real = sink.Sink.__init__\n"
+        "imports.sha256_file = lambda path: ''\n"
+        "from cerank.importing import dataset_writer as module; real = module.DatasetWriter.__init__\n"
         "def told(self, *a, **k): real(self, *a, **k); print('begun', flush=True)\n"
-        "sink.Sink.__init__ = told\n"
+        "module.DatasetWriter.__init__ = told\n"
         "imports.import_files('run', [Path(sys.argv[1])], Path(sys.argv[2]))"
     )
     process = subprocess.Popen(

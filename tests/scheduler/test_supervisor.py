@@ -275,7 +275,7 @@ def test_a_queue_that_cannot_start_a_worker_stops_and_keeps_its_entries(bench: B
     (folder,) = bench.enqueued("quick")
     eventually(lambda: bench.lab.queue_state().state == "stopped")
     assert bench.lab.queued() == [folder]
-    assert "cannot start a worker: no such file" in QueueFolder(bench.folder).log.read_text()
+    assert "cannot start a worker process: no such file" in QueueFolder(bench.folder).log.read_text()
     bench.lab = bench.opened((CPU,))
     bench.lab.start_queue()
     eventually(lambda: bench.state(folder) == "finished")

@@ -71,5 +71,5 @@ def test_a_fault_before_the_first_event_is_a_failure_of_the_run_with_its_traceba
             assert word in run.failure.read_text()
         else:
             assert done.returncode == 2
-            assert "seals.jsonl: cannot be read: input/output error" in done.stdout
+            assert "seals.jsonl: cannot read the file: input/output error" in done.stdout
         assert "Traceback" in done.stdout

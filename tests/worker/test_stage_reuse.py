@@ -75,12 +75,12 @@ def test_a_shared_stage_is_taken_over_with_the_bits_that_training_would_have_giv
 
     assert wanted(taken) == wanted(apart)
     assert rows_of(taken) == rows_of(apart)
-    adoption = json_records.load(taken.adopted(0, "contrastive"), ReusedStage)
+    adoption = json_records.load(taken.reused_stage(0, "contrastive"), ReusedStage)
     assert adoption.run == donor.name
     assert adoption.identity == stage_keys(alone)[0]
     assert adoption.sha256 == sha256_file(taken.final(0, "contrastive") / manifests.MANIFEST)
     manifests.verify_folder(taken.final(0, "contrastive"))
-    assert not apart.adopted(0, "contrastive").exists()
+    assert not apart.reused_stage(0, "contrastive").exists()
     kinds = [event.kind for event in events_of(taken)]
     assert {"stage adopted", "rankings adopted", "groups counted", "stage finished"} <= set(kinds)
     assert not taken.checkpoint_steps(0, "contrastive")
@@ -138,7 +138,7 @@ def test_a_model_that_auto_computed_in_another_precision_is_no_donor(lab, tmp_pa
     kept = json_records.load(first.precisions, Precisions).chosen["contrastive"]
     again = small_run(elsewhere.lab, plan, elsewhere, second=10)
     assert forked(again) == (1, 0), again.log.read_text()
-    assert json_records.load(again.adopted(0, "contrastive"), ReusedStage).run == first.name
+    assert json_records.load(again.reused_stage(0, "contrastive"), ReusedStage).run == first.name
     shutil.rmtree(again.path)
     json_records.save(first.precisions, Precisions({"contrastive": "bf16" if kept == "fp32" else "fp32"}))
     other = small_run(elsewhere.lab, plan, elsewhere, second=20)

@@ -6,7 +6,7 @@ Tevatron: {"query_id", "query", "positive_passages": [{"docid", "title", "text"}
 title "-" means no title.
 sentence-transformers' msmarco-hard-negatives, ids of MS MARCO passages only: {"qid", "pos": [pid], "neg": {system:
 [pid]}} as on the hub, or with {"pid", "ce-score"} in place of each pid, as on sbert.net.
-Gives: judgements (grade 1 for positives); the run `negatives` in the file's order, or one for each system; and, where
+Gives: judgments (grade 1 for positives); the run `negatives` in the file's order, or one for each system; and, where
 there are scores, the run `teacher` (or `cross-encoder`) of positives and negatives together. The first two give
 documents and queries, too.
 """

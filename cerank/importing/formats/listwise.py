@@ -5,7 +5,7 @@ is the first of doc's keys text, segment, contents, content, body and passage, w
 order is the ranking, and decides between equal scores.
 TIREx, a pair a line, plain or packed: {"qid", "query", "docno", "text", "rank", "score"}, with `original_query` and
 `original_document` left alone. Without score a document's is 1 / rank.
-Gives: documents, queries, and one run, named by --name, else `rank-llm` or `tirex`; no judgements, for neither has any.
+Gives: documents, queries, and one run, named by --name, else `rank-llm` or `tirex`; no judgments, for neither has any.
 """
 
 from __future__ import annotations

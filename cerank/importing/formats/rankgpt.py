@@ -5,7 +5,7 @@ The first file is JSONL, plain or packed: {"query_id", "query", "positive_passag
 "[5] > [18] > [2]", one for each line of the first. Of 100,000 real permutations 9,301 are none (numbers missing,
 repeated or too large); each is repaired as RankGPT's own reader does, and counted by kind, where the code of the paper
 drops the query.
-Gives: documents, queries, judgements (grade 1 for positive passages), the run `bm25` in the order of the file, and the
+Gives: documents, queries, judgments (grade 1 for positive passages), the run `bm25` in the order of the file, and the
 run `rankgpt` with scores n..1 in the permutation's order.
 """
 
@@ -37,7 +37,7 @@ def _answers(path: Path) -> list[str]:
 def _candidates(row: RankedQuery, writer: DatasetWriter, where: str) -> list[str]:
     """Return the ids that the permutation numbers, 1 for the first; adds texts and judgments to the writer.
 
-    Texts and judgements go to the sink on the way.
+    Texts and judgments are added to the writer on the way.
     """
     for passage in (*row.retrieved_passages, *row.positive_passages):
         text = " ".join(filter(None, (passage.title, passage.text)))

@@ -5,7 +5,7 @@ MS MARCO's by id (qidpidtriples.train.full.2.tsv.gz): qid TAB positive pid TAB n
 "doc_pos", "doc_neg"}. Hofstätter's ensemble scores (Hofstätter et al. 2020, arXiv 2010.02666) by id: positive score TAB
 negative score TAB qid TAB positive pid TAB negative pid; with texts in place of the ids, as the `teacher_id_to_text`
 script of their repository writes them, another format reads them.
-Gives: judgements (grade 1 for positives); the run `negatives` in the order of the file, or, with scores, the run
+Gives: judgments (grade 1 for positives); the run `negatives` in the order of the file, or, with scores, the run
 `ensemble` of positives and negatives together. Texts have no ids: theirs are hashes, so equal texts are one document.
 """
 

@@ -162,9 +162,9 @@ def test_a_matrix_runs_to_its_end_trains_what_is_shared_once_and_queues_only_wha
     assert (again.added, len(again.there)) == ((), 3)
     work_off(made.lab)
     cl, kd, both = found.added
-    assert json_records.load(both.adopted(0, "contrastive"), ReusedStage).run == cl.name
-    assert not kd.adopted(0, "distill").exists()
-    assert not both.adopted(1, "distill").exists()
+    assert json_records.load(both.reused_stage(0, "contrastive"), ReusedStage).run == cl.name
+    assert not kd.reused_stage(0, "distill").exists()
+    assert not both.reused_stage(1, "distill").exists()
     trained = [
         event.text.partition(":")[0]
         for folder in found.added
