@@ -22,6 +22,7 @@ from cerank.text.safe_text import counted
 
 EMBEDDING = "embedding"  # the teacher that cerank computes: sentence similarity by the base below
 EMBEDDING_BASE = "minilm"
+_LONGEST_EMBEDDED = 128  # tokens: nine docstrings of ten are shorter; the embedder's own training went to 256
 _COUNTED = 2000  # queries whose candidates are counted at most
 
 
@@ -64,6 +65,11 @@ def first_stage_uses(recipe: Recipe) -> tuple[FirstStageUse, ...]:
         key = (use.dataset, use.first_stage)
         deepest[key] = max(use.depth, deepest.get(key, 0))
     return tuple(FirstStageUse(dataset, first, depth) for (dataset, first), depth in deepest.items())
+
+
+def embedding_length(stage: Stage) -> int:
+    """Return how many tokens of a text the embedding teacher of a stage reads: never more than the model it teaches."""
+    return min(stage.max_length, _LONGEST_EMBEDDED)
 
 
 def texts_to_embed(recipe: Recipe, datasets: Mapping[str, Dataset], cache: Path) -> dict[str, int]:

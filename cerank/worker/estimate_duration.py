@@ -26,7 +26,6 @@ from cerank.planning.workload import WorkItem, count_work, estimate_minutes, for
 from cerank.recipes.plan import Plan
 from cerank.recipes.schema import Stage
 from cerank.worker.run_context import RunContext
-from cerank.worker.run_inputs import EMBEDDING_LENGTH
 
 _SCORED = 48  # pairs that scoring is timed with; so many that batches are full
 
@@ -81,7 +80,7 @@ def measure_speeds(plan: Plan, datasets: Mapping[str, Dataset]) -> dict[str, Pac
             )
             if stage.source == "teacher" and stage.teacher == inputs.EMBEDDING:
                 teacher = locate(inputs.EMBEDDING_BASE, fetch=False)
-                rate = stage_speed.embedding(teacher, learnt, EMBEDDING_LENGTH, plan.device)
+                rate = stage_speed.embedding(teacher, learnt, inputs.embedding_length(stage), plan.device)
                 found = msgspec.structs.replace(found, embed=rate)
             found = msgspec.structs.replace(found, time=json_records.timestamp(datetime.now(UTC)))
             known[key] = found

@@ -30,7 +30,6 @@ from cerank.trec.open_run import open_run_file
 from cerank.trec.text_io import write_run
 from cerank.worker.run_context import RunContext
 
-EMBEDDING_LENGTH = 128  # tokens the embedding teacher reads: nine docstrings of ten; its own training went to 256
 MOST_CACHED = 4  # candidates kept in memory: training's, validation's and two of a test; each is asked for many times
 
 
@@ -159,7 +158,7 @@ class RunInputs:
             *keeping.identity(
                 files.sha256, documents, device=self._plan.device, threads=self._plan.threads, precision="fp32"
             ),
-            EMBEDDING_LENGTH,
+            inputs.embedding_length(stage),
             hashlib.sha256(write_run(candidates, "candidates")).hexdigest(),
         )
         kept = self._cache / "teachers" / f"{sha256_text(repr(identity))}.run.gz"
@@ -167,7 +166,7 @@ class RunInputs:
             return kept.read_bytes()
         self._context.heartbeat.enter("teacher", stage_name, total=len(candidates) + len(documents_in(candidates)))
         scores = similarity(
-            Embedder(files, max_length=EMBEDDING_LENGTH, device=self._plan.device),
+            Embedder(files, max_length=inputs.embedding_length(stage), device=self._plan.device),
             candidates,
             lambda ids: self.queries(name, ids),
             lambda ids: self.documents(name, ids),

@@ -30,7 +30,7 @@ def test_a_run_need_not_be_sorted_and_ranks_decide_between_equal_scores(imported
     assert dict(dataset.run("first").ranking) == {"1": ("5", "3", "4"), "2": ("6",)}
     assert dataset.queries == {"1": "query 1", "2": "query 2"}
     assert dataset.qrels == {"1": {"10": 1}, "2": {"11": 1}}
-    assert dict(found.contents.counts) == {"scores that tied, moved apart by a hair": 1}
+    assert dict(found.contents.counts) == {"tied scores, separated by the smallest float32 step": 1}
 
 
 def test_rank_distillms_runs_are_named_after_their_system(tmp_path: Path, collection: Path) -> None:
