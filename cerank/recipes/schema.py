@@ -261,7 +261,7 @@ def rate_mistakes(recipe: Recipe) -> list[str]:
         return []
     return [
         f"stages.{name}.learning_rate: {stage.learning_rate:g} cannot move float32 weights: a step of AdamW is at most "
-        f"the rate, a weight of 0.02 has its neighbours 1.9e-09 away, and less than half of that ({SMALLEST_RATE:.1e}) "
+        f"the rate, a weight of 0.02 has neighbors 1.9e-09 away, and less than half of that ({SMALLEST_RATE:.1e}) "
         'is rounded away; give more, or force = ["learning_rate"]'
         for name, stage in recipe.chained()
         if stage.learning_rate < SMALLEST_RATE

@@ -72,15 +72,17 @@ def measure_speeds(plan: Plan, datasets: Mapping[str, Dataset]) -> dict[str, Pac
             train = inputs.training_dataset(recipe, stage)
             first = inputs.training_first_stage(recipe, stage)
             size = stage.groups_per_step * (stage.group_size + stage.in_batch)
-            learnt = _sample(plan, datasets[train], first, max(size, 40), max(stage.window[1], stage.group_size))
+            training_sample = _sample(
+                plan, datasets[train], first, max(size, 40), max(stage.window[1], stage.group_size)
+            )
             test = recipe.data.test[0]
             scored = _sample(plan, datasets[test], recipe.data.first_stages[0], _SCORED, recipe.data.depth)
             found = _measured_alike(plan, stage, known) or stage_speed.measured(
-                files, stage, learnt, scored, plan.device
+                files, stage, training_sample, scored, plan.device
             )
             if stage.source == "teacher" and stage.teacher == inputs.EMBEDDING:
                 teacher = locate(inputs.EMBEDDING_BASE, fetch=False)
-                rate = stage_speed.embedding(teacher, learnt, inputs.embedding_length(stage), plan.device)
+                rate = stage_speed.embedding(teacher, training_sample, inputs.embedding_length(stage), plan.device)
                 found = msgspec.structs.replace(found, embed=rate)
             found = msgspec.structs.replace(found, time=json_records.timestamp(datetime.now(UTC)))
             known[key] = found

@@ -1,4 +1,4 @@
-"""The run's journals, and the audit that repeated steps show the same bits as before."""
+"""The run's journals, and the audit that repeated steps are bit-identical."""
 
 from __future__ import annotations
 
