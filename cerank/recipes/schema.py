@@ -63,7 +63,7 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     unretrieved: Annotated[
         Literal["positives", "judged", "none"],
         help_text(
-            "judged documents that were not retrieved: use as positives, also as negatives, or not (the paper's code)"
+            "judged documents that were not retrieved: positives only, negatives too, or none (as the paper's code)"
         ),
     ] = "positives"
     negatives: Annotated[
@@ -284,7 +284,7 @@ def _recipe_mistakes(recipe: Recipe) -> list[str]:
     mistakes = _chain_mistakes(recipe)
     for name in recipe.stages:
         if not name.replace("-", "").replace("_", "").isalnum() or not name.isascii():
-            mistakes.append(f"stages.{name}: a stage's name may hold letters, digits, '-' and '_' only")
+            mistakes.append(f"stages.{name}: a stage's name holds letters, digits, '-' and '_' only")
         if name == "first-stage":
             mistakes.append(f"stages.{name}: what is re-ranked is called that; give the stage another name")
     if not recipe.name.strip():

@@ -89,7 +89,7 @@ def test_a_folder_that_exists_is_never_touched(tmp_path: Path, file: Path) -> No
         import_files("flag-embedding", [file], tmp_path / "out")
     with pytest.raises(UsageError, match=r"did you mean 'flag-embedding'"):
         import_files("flag-embeding", [file], tmp_path / "other")
-    with pytest.raises(UsageError, match="names no file"):
+    with pytest.raises(UsageError, match="no file was given"):
         import_files("flag-embedding", [], tmp_path / "other")
     with pytest.raises(UsageError, match="no such folder"):
         import_files("run", [file], tmp_path / "other", ImportOptions(collection="./no-such-folder"))
