@@ -147,7 +147,7 @@ def toml_table(source: bytes, where: str) -> dict[str, Any]:
             token); `where` is file:line.
     """
     if len(source) > LARGEST_TOML:
-        raise FormatError(f"a TOML file of {len(source)} bytes is too large", where=where)
+        raise FormatError(f"{len(source)} bytes are too many for a TOML file", where=where)
     try:
         text = source.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -62,9 +62,7 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     ] = "random"
     unretrieved: Annotated[
         Literal["positives", "judged", "none"],
-        help_text(
-            "judged documents that were not retrieved: positives only, negatives too, or none (as the paper's code)"
-        ),
+        help_text("judged documents that were not retrieved: positives only, negatives too, or none (the paper's)"),
     ] = "positives"
     negatives: Annotated[
         Literal["random", "top", "log-random"],

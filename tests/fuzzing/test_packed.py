@@ -164,5 +164,5 @@ def test_a_parquet_of_lists_within_lists_is_refused_before_they_are_followed(tmp
     footer = b"\x19" * 5001
     path = tmp_path / "deep.parquet"
     path.write_bytes(b"PAR1" + footer + struct.pack("<I", len(footer)) + b"PAR1")
-    with pytest.raises(FormatError, match="no parquet that can be read"):
+    with pytest.raises(FormatError, match="not a readable parquet file"):
         check_size(path)

@@ -93,7 +93,7 @@ def test_parquet_that_ends_the_process_which_decodes_it_is_refused_and_the_next_
     imported: Import, collection: Path
 ) -> None:
     data = (Path(__file__).parent / "aborts.parquet").read_bytes()  # a page asks polars 1 for 2**61 bytes
-    with pytest.raises(FormatError, match="no parquet that can be read: decoding it ended with signal 6"):
+    with pytest.raises(FormatError, match="not a readable parquet file: decoding it ended with signal 6"):
         imported("rank-distillm", data, "a.parquet", collection=str(collection))
     sound = _parquet(query_id=["1"], doc_id=["3"], score=[1.5])
     _, dataset = imported("rank-distillm", sound, "b.parquet", collection=str(collection))
@@ -103,7 +103,7 @@ def test_parquet_that_ends_the_process_which_decodes_it_is_refused_and_the_next_
 def test_damaged_parquet_is_refused(imported: Import, collection: Path) -> None:
     data = _parquet(query_id=["1"] * 50, doc_id=[str(n) for n in range(50)], score=[float(n) for n in range(50)])
     for number, bad in enumerate((data[:-9], data[: len(data) // 2], b"PAR1", b"PAR1" + b"\xff" * 90 + b"PAR1")):
-        with pytest.raises(CerankError, match="no parquet"):
+        with pytest.raises(CerankError, match="not a readable parquet"):
             imported("run", bad, f"bad{number}.parquet", collection=str(collection))
 
 
