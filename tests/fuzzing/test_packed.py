@@ -28,7 +28,7 @@ from cerank.trec.open_run import open_run_file
 from cerank.errors import FormatError
 path = Path(sys.argv[1])
 try:
-    run_at(path, path.parent / "cache" if len(sys.argv) > 2 else None)
+    open_run_file(path, path.parent / "cache" if len(sys.argv) > 2 else None)
 except FormatError as error:
     print(error)
 peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
