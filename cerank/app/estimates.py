@@ -96,7 +96,7 @@ def measured(plan: Plan, *, anew: bool = True) -> tuple[dict[str, Pace], str]:
             )
         found, source = known(), "measured here just now"
     if len(found) < len(plan.recipe.chain):
-        return {}, "nothing of this kind was measured here"
+        return {}, "nothing like it was measured on this machine"
     return found, f"{source}, {min(pace.time for pace in found.values())}"
 
 

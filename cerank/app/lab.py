@@ -66,10 +66,12 @@ class Lab:
         state = self.status(folder).state
         if state in {"running", "stopping"}:
             raise UsageError(
-                f"it is {state}", where=run_store.title(folder), hint=f"cerank stop {run_store.short_name(folder)}"
+                f"the run is already {state}",
+                where=run_store.title(folder),
+                hint=f"cerank stop {run_store.short_name(folder)}",
             )
         if state == "finished":
-            raise UsageError("it is finished; there is nothing to go on with", where=run_store.title(folder))
+            raise UsageError("the run is finished, so it cannot be resumed", where=run_store.title(folder))
         plan = run_store.load_plan(folder)
         self.unqueue(folder)
         return local_launcher.start(plan, folder, command=self._worker)
@@ -103,7 +105,7 @@ class Lab:
                 return False
             state = self.status(folder).state
         if state not in {"running", "stopping"}:
-            raise UsageError(f"it is {state}, so there is nothing to stop", where=run_store.title(folder))
+            raise UsageError(f"the run is {state}, so there is nothing to stop", where=run_store.title(folder))
         return run_store.request_stop(folder)
 
     def remove(self, folder: RunFolder) -> None:
@@ -147,7 +149,7 @@ class Lab:
         """
         state = self.status(folder).state
         if state not in _CAN_WAIT:
-            raise UsageError(f"it is {state}, so it cannot be queued", where=run_store.title(folder))
+            raise UsageError(f"the run is {state}, so it cannot be queued", where=run_store.title(folder))
         self._refuse_if_nowhere(run_store.load_plan(folder))
         queue.add(folder, datetime.now(UTC))
         self.start_queue()
@@ -196,7 +198,7 @@ class Lab:
     def _refuse_if_nowhere(self, plan: Plan) -> None:
         if not any(devices.fits(plan.device, device) for device in self.devices()):
             have = ", ".join(device.name for device in self.devices())
-            raise UsageError(f"there is no device '{plan.device}' here", where="device", hint=f"there are {have}")
+            raise UsageError(f"this machine has no device '{plan.device}'", where="device", hint=f"it has {have}")
 
     def _is_starting(self, folder: RunFolder) -> bool:
         """Whether a worker was just given the run: then returns once it heeds requests, or has ended."""

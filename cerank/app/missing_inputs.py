@@ -32,9 +32,9 @@ LARGE = 1_000_000  # documents; the index is made in memory
 
 
 _FETCHED = {
-    "base": "where there is a network, it is fetched from the hub when the run is planned",
-    "dataset": "where there is a network, ir_datasets fetches it when the run is planned",
-    "documents": "where there is a network, ir_datasets fetches them when they are first read",
+    "base": "with a network connection, it is downloaded from Hugging Face when the run is planned",
+    "dataset": "with a network connection, ir_datasets downloads it when the run is planned",
+    "documents": "with a network connection, ir_datasets downloads them when they are first read",
 }
 
 
@@ -116,7 +116,7 @@ class _Look:
         if found is not None:
             first_stage.look(found, first)
             if first == first_stage.BM25 and first not in found.runs and len(found.documents) > LARGE:
-                what = f"would be built over {len(found.documents):,} documents, which takes much memory and time"
+                what = f"the index would cover {len(found.documents):,} documents, which takes much memory and time"
                 raise MissingError(what, hint=f"or place a TREC run at {Path(found.place) / 'bm25.run'}")
             return
         whole, _ = whole_and_part(dataset)

@@ -85,10 +85,10 @@ def plan_of(
     for name in dataset_names(complete):
         tell(f"opening {name}")
         datasets[name] = open_dataset(name, settings.cache)
-    tell("looking for queries that its parts share")
+    tell("looking for queries that the datasets share")
     query_overlaps.refuse(query_overlaps.overlaps(complete, datasets), complete)
     measured, each = measures_checked(complete, datasets)
-    tell(f"reading the base {complete.base} and hashing the inputs")
+    tell(f"reading the base model {complete.base} and hashing the inputs")
     return Plan(
         recipe=measured,
         measures=each,
@@ -164,10 +164,12 @@ def _margins_checked(given: Mapping[str, float], measures: Sequence[str]) -> dic
     for name, value in given.items():
         measure = canonical(name, f"{where} {name}")
         if measure not in measures:
-            hint = f"{nearest(measure, measures)}; add it to evaluate.measures or take its margin away"
-            raise RecipeError(f"{name}: a margin for a measure that is not evaluated", where=where, hint=hint)
+            hint = f"{nearest(measure, measures)}; add it to evaluate.measures or remove its margin"
+            raise RecipeError(f"{name}: margin for a measure that is not evaluated", where=where, hint=hint)
         if found.get(measure, value) != value:
-            raise RecipeError(f"{name}: {measure} has another margin under another name", where=where)
+            raise RecipeError(
+                f"{name}: {measure} is given twice, under two spellings, with different margins", where=where
+            )
         found[measure] = value
     return found
 

@@ -43,11 +43,11 @@ def checkpoint_folder(lab: Path, text: str) -> Path:
     chain = run_store.load_plan(folder).recipe.chain
     stage = stage if colon else chain[-1]
     if stage not in chain:
-        hint = "it has no model" if stage == FIRST_STAGE else nearest(stage, chain)
+        hint = "the first stage has no model" if stage == FIRST_STAGE else nearest(stage, chain)
         raise UsageError(f"run {run_store.title(folder)} has no stage '{stage}'", hint=hint)
     final = folder.final(chain.index(stage), stage)
     if not final.is_dir():
-        raise MissingError(f"its stage {stage} is not finished", where=run_store.title(folder))
+        raise MissingError(f"stage {stage} is not finished", where=run_store.title(folder))
     manifests.verify_sealed(final)
     return final
 
@@ -73,7 +73,7 @@ def rerank(settings: Settings, wanted: Wanted, output: Path, progress: Callable[
     from cerank.trec.text_io import write_run
 
     if not output.parent.is_dir():
-        raise UsageError("its folder does not exist", where=str(output))
+        raise UsageError("the output folder does not exist", where=str(output))
     folder = checkpoint_folder(settings.lab, wanted.checkpoint)
     dataset = open_dataset(wanted.dataset, settings.cache)
     before = candidates(dataset, wanted.first_stage, wanted.depth, settings.cache)

@@ -274,7 +274,7 @@ def _commands(asked: Asked, device: str, threads: int) -> tuple[str, ...]:
     if asked.dataset:
         words += ["--dataset", asked.dataset, "--first-stage", asked.first_stage]
     if not asked.with_peer:
-        words.append("--alone")
+        words.append("--cerank-only")
     return (shlex.join(words),)
 
 

@@ -171,16 +171,16 @@ def follow(lab: Lab, folder: RunFolder, worker: Worker, form: str, *, wide: bool
                 time.sleep(LOOK_EVERY)
             except KeyboardInterrupt:
                 if was_interrupted:
-                    again = f"go on with `cerank resume {run_store.short_name(folder)}`"
-                    say(f"run {run_store.title(folder)} stops at its next step by itself; {again}")
+                    resume = f"Resume it with `cerank resume {run_store.short_name(folder)}`."
+                    say(f"Run {run_store.title(folder)} will stop after the current step. {resume}")
                     return ExitCode.INTERRUPTED
                 was_interrupted = True
                 run_store.request_stop(folder)
-                say("stopping at the next step; once more leaves it to stop by itself")
+                say("Stopping after the current step. Press Ctrl-C again to return to the shell; the run still stops.")
     if worker.returncode == ExitCode.HELD:
         say(
-            f"another worker is at run {run_store.title(folder)}; "
-            f"`cerank logs -f {run_store.short_name(folder)}` follows it"
+            f"Run {run_store.title(folder)} is already being run by another process. "
+            f"Follow it with `cerank logs -f {run_store.short_name(folder)}`."
         )
         return ExitCode.HELD
     return _ended(lab, folder, form, was_interrupted, wide)
@@ -208,19 +208,19 @@ class _Memory:
 def _ended(lab: Lab, folder: RunFolder, form: str, was_interrupted: bool, wide: bool) -> ExitCode:
     """Says how a run ended and shows its table; returns what the command ends with."""
     status = lab.status(folder)
-    again = f"go on with `cerank resume {run_store.short_name(folder)}`"
+    resume = f"Resume it with `cerank resume {run_store.short_name(folder)}`."
     if status.state == "finished":
         conclude(lab, folder, form, wide=wide)
         return ExitCode.OK
     if status.state == "paused":
-        say(f"run {run_store.title(folder)} is paused at a checkpoint; {again}")
+        say(f"Run {run_store.title(folder)} is paused at a checkpoint. {resume}")
         return ExitCode.INTERRUPTED if was_interrupted else ExitCode.PAUSED
     if status.state == "failed" and status.failure is not None:
-        say(f"run {run_store.title(folder)} failed: {status.text}")
-        say(f"the log is {folder.log}; {again} once that is mended")
+        say(f"Run {run_store.title(folder)} failed: {status.text}")
+        say(f"See the log {folder.log}. After fixing the problem: `cerank resume {run_store.short_name(folder)}`")
         return ExitCode.FAILED
-    say(f"run {run_store.title(folder)} is {status.state}{': ' + status.text if status.text else ''}; {again}")
-    say(f"what its worker last wrote is in {folder.log}")
+    say(f"Run {run_store.title(folder)} is {status.state}{': ' + status.text if status.text else ''}. {resume}")
+    say(f"The last output of its worker is in {folder.log}")
     return ExitCode.FAILED
 
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 def listing(rows: Sequence[Row], lab: Path, form: str = "") -> Table:
     """The runs of a lab: everything for machines, what fits a line for people."""
-    empty = f"no runs in {lab} yet; start one with `cerank run --recipe contrastive-then-distill`"
+    empty = f"No runs in {lab} yet. Start one with `cerank run --recipe contrastive-then-distill`."
     if form_of(form) != "table":
         keys = ("run", "state", "chain", "base", "seed", "at", "left", "label", "why", "short_name")
         return Table("runs", tuple(Column(key, key) for key in keys), tuple(map(_listed, rows)), empty=empty)
@@ -144,7 +144,11 @@ def validations(folder: RunFolder, plan: Plan) -> Table:
         for _, row in sorted(rows.items())
     )
     return Table(
-        "validations", columns, body, f"Validation on {plan.recipe.data.validation}", empty="not validated yet"
+        "validations",
+        columns,
+        body,
+        f"Validation on {plan.recipe.data.validation}",
+        empty="The run has not been validated yet.",
     )
 
 
@@ -163,7 +167,7 @@ def shared(found: Sequence[Overlap]) -> Table:
         (str(row.left), str(row.right), row.shared, row.of, row.by_id, row.by_text, shown(row.examples[0], 60))
         for row in found
     )
-    return Table("shared_queries", columns, rows, "Shared queries", empty="no two parts share a query")
+    return Table("shared_queries", columns, rows, "Shared queries", empty="No two parts share a query.")
 
 
 def stages(folder: RunFolder, plan: Plan) -> Table:
@@ -173,13 +177,13 @@ def stages(folder: RunFolder, plan: Plan) -> Table:
     columns = (
         Column("stage", "stage"),
         Column("steps", "steps", "number", 0),
-        Column("kept", "keeps step", "number", 0, priority=1),
-        Column("moved", "weights moved by"),
+        Column("kept", "best step", "number", 0, priority=1),
+        Column("moved", "weight change"),
         Column("changed", "weights changed", "percent", priority=2),
         Column("queries", "queries", "number", 0, priority=1),
         Column("usable", "usable queries", "number", 0, priority=1),
         Column("without_positive", "without positive", "number", 0, priority=3),
-        Column("short", "short groups", "number", 0, priority=4),
+        Column("short", "undersized groups", "number", 0, priority=4),
         Column("unretrieved", "positives not retrieved", "number", 0, priority=4),
         Column("mended", "lists completed", "number", 0, priority=4),
     )
@@ -202,9 +206,9 @@ def stages(folder: RunFolder, plan: Plan) -> Table:
         if row is not None
     )
     still = [row.stage for row in found if row is not None and row.drift.is_still]
-    notes = (f"hardly moved the model: {', '.join(still)}",) if still else ()
-    said = "weights moved by: the norm of their change, as a share of their norm"
-    return Table("stages", columns, rows, "Stages", (said, *notes) if rows else (), empty="no stage is finished")
+    notes = (f"weights hardly changed in: {', '.join(still)}",) if still else ()
+    said = "weight change: the norm of the change of the weights, divided by their norm"
+    return Table("stages", columns, rows, "Stages", (said, *notes) if rows else (), empty="No stage is finished yet.")
 
 
 def rankings(folder: RunFolder, plan: Plan) -> Table:
@@ -214,8 +218,8 @@ def rankings(folder: RunFolder, plan: Plan) -> Table:
     columns = (
         *(Column(name, name.replace("_", " ")) for name in ("system", "dataset", "first_stage")),
         Column("queries", "queries", "number", 0),
-        Column("shallowest", "shallowest", "number", 0, priority=2),
-        Column("deepest", "deepest", "number", 0, priority=2),
+        Column("shallowest", "min depth", "number", 0, priority=2),
+        Column("deepest", "max depth", "number", 0, priority=2),
         Column("tied", "tied documents", "percent", priority=1),
     )
     data = plan.recipe.data
@@ -227,7 +231,9 @@ def rankings(folder: RunFolder, plan: Plan) -> Table:
                 if found is not None:
                     figures = (found.queries, found.shallowest, found.deepest, found.tied)
                     rows.append((system, test, first, *figures))
-    return Table("rankings", columns, tuple(rows), "Rankings, all cut at one depth", empty="nothing is re-ranked yet")
+    return Table(
+        "rankings", columns, tuple(rows), "Rankings, all cut at the same depth", empty="Nothing has been re-ranked yet."
+    )
 
 
 def places(folder: RunFolder, plan: Plan) -> Table:
@@ -298,8 +304,8 @@ def outlooks(cases: Sequence[Case], form: str = "") -> Table:
     keys = [column.key for column in columns]
     rows = [tuple(getattr(case if hasattr(case, key) else case.outlook, key) for key in keys) for case in cases]
     notes = (
-        "smallest difference: a true one that is seen with this power; smallest margin: within which equivalence is "
-        "shown with this power where the true difference is 0",
+        "smallest difference: the smallest true difference that is detected with this power; smallest margin: the smallest "
+        "margin within which equivalence is shown with this power if the true difference is 0",
         *sentences(cases),
     )
     if is_for_machines(form):

@@ -56,8 +56,8 @@ def drawn(table: Table, style: Style) -> str:
     if widths and len(kept) < len(heads):
         gone = [heads[place] or table.columns[place].key for place in range(len(heads)) if place not in kept]
         them = "them" if len(gone) > 1 else "it"
-        said = f"+{counted(len(gone), 'column')}: {', '.join(gone)}; {style.more} shows {them}"
-        lines += wrapped(said, style.width)
+        note = f"+{counted(len(gone), 'column')}: {', '.join(gone)}; {style.more} shows {them}"
+        lines += wrapped(note, style.width)
     for note in table.notes:
         lines += wrapped(shown(note), style.width)
     return "".join(line.rstrip() + "\n" for line in lines)

@@ -45,11 +45,18 @@ class CerankApp(App[str], inherit_bindings=False):
 
     TITLE = "cerank"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("question_mark", "help", "help", key_display="?", id="app.help", tooltip="What the keys do here"),
-        Binding("q", "quit", "quit", id="app.quit", tooltip="Leave the dashboard; jobs go on"),
+        Binding(
+            "question_mark",
+            "help",
+            "help",
+            key_display="?",
+            id="app.help",
+            tooltip="Show what the keys do on this screen",
+        ),
+        Binding("q", "quit", "quit", id="app.quit", tooltip="Leave the dashboard; runs continue"),
         # before the widget in focus hears of it, or letters typed at once after it would still go there
         Binding("tab", "focus_next", "next field", show=False, priority=True, id="app.next"),
-        Binding("shift+tab", "focus_previous", "field before", show=False, priority=True, id="app.before"),
+        Binding("shift+tab", "focus_previous", "previous field", show=False, priority=True, id="app.before"),
         Binding("ctrl+c", "quit", show=False, priority=True, id="app.interrupt"),
     ]
     CSS = """
@@ -145,9 +152,9 @@ class CerankApp(App[str], inherit_bindings=False):
         elif change.now in {"failed", "damaged"}:
             self.say(f"{glyph} {entry.title} {change.now}: {entry.status.text}", "error")
         elif change.now == "lost":
-            self.say(f"{glyph} {entry.title} is lost: its worker is gone without a word; r resumes it", "warning")
+            self.say(f"{glyph} {entry.title} is lost: its worker died without reporting. Press r to resume.", "warning")
         elif change.now == "paused":
-            self.say(f"{glyph} {entry.title} is paused at a checkpoint; r resumes it")
+            self.say(f"{glyph} {entry.title} is paused at a checkpoint. Press r to resume.")
 
     # doing
 
@@ -205,7 +212,7 @@ class CerankApp(App[str], inherit_bindings=False):
     def _fault(self, error: Exception) -> None:
         with tempfile.NamedTemporaryFile("w", prefix="cerank-", suffix=".txt", delete=False, encoding="utf8") as file:
             traceback.print_exception(error, file=file)
-        self.say(f"a fault of cerank: {type(error).__name__}: {error}; the traceback is in {file.name}", "error")
+        self.say(f"Internal error: {type(error).__name__}: {error}. The traceback is in {file.name}", "error")
 
     def say(self, text: str, severity: SeverityLevel = "information") -> None:
         """A toast."""
@@ -214,7 +221,7 @@ class CerankApp(App[str], inherit_bindings=False):
     def keep(self, text: str, name: str) -> None:
         """Copies text to the clipboard; terminals that do not do so stay silent, so a file is offered."""
         self.copy_to_clipboard(words(text, 100_000))
-        self.say(f"copied {name}; if your terminal does not do that, e writes a file")
+        self.say(f"Copied {name}. If your terminal does not support this, press e to export.")
 
     # marks
 
@@ -258,7 +265,7 @@ class CerankApp(App[str], inherit_bindings=False):
         if not lost:
             self.exit(self.farewell())
             return
-        question = joined(lost, (" Leave all the same?", "bold"))
+        question = joined(lost, (" Leave anyway?", "bold"))
         self.push_screen(Confirm(question, "Leave"), lambda yes: self.exit(self.farewell()) if yes else None)
 
     def farewell(self) -> str:

@@ -93,7 +93,7 @@ def test_its_command_asks_for_the_same_again(report, base):
 
 
 def test_the_command_line_gives_json_of_machine_and_speed(base, tmp_path):
-    words = ["bench", "--base", str(base), "--pairs", "16", "--repeats", "1", "--steps", "1", "--alone", "--json"]
+    words = ["bench", "--base", str(base), "--pairs", "16", "--repeats", "1", "--steps", "1", "--cerank-only", "--json"]
     words += ["--precision", "fp32", "--threads", "1", "--device", "cpu", "--cache", str(tmp_path)]
     done = started("cerank", words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -89,7 +89,7 @@ def test_compare_of_run_files_alone_needs_qrels_and_says_so(place, first):
 
 def test_rerank_and_evaluate_agree_with_the_run_that_made_the_checkpoint(place, first):
     data = place / "data"
-    arguments = ["--run", "bm25", "--dataset", f"{data}[70%:]", "--depth", 8, "-o", "again.run.gz"]
+    arguments = ["--first-stage", "bm25", "--dataset", f"{data}[70%:]", "--depth", 8, "-o", "again.run.gz"]
     assert cerank(place, "rerank", "first", *arguments).stdout.strip() == "again.run.gz"
     out = cerank(place, "evaluate", "again.run.gz", "--dataset", f"{data}[70%:]", "-m", "nDCG@10", "--json")
     (row,) = json.loads(out.stdout)

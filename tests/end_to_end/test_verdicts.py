@@ -136,7 +136,7 @@ def test_the_full_comparison_can_be_computed_again_from_what_is_printed(dl20, tm
 
 
 def test_secondary_tests_and_condensed_measures_come_when_asked_for(dl20, tmp_path):
-    out = cerank(tmp_path, "compare", *dl20[:2], *dl20[-2:], "-m", "nDCG@10", "--condensed", "--secondary", "--json")
+    out = cerank(tmp_path, "compare", *dl20[:2], *dl20[-2:], "-m", "nDCG@10", "--judged-only", "--secondary", "--json")
     found = json.loads(out.stdout)
     assert [row["measure"] for row in found["secondary"]] == ["nDCG@10", "nDCG(judged_only=True)@10"]
     assert all(0 < row["randomization"] <= 1 for row in found["secondary"])

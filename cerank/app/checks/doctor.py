@@ -91,7 +91,7 @@ def is_well(found: list[Finding]) -> bool:
 def _place(path: Path, what: str) -> Iterator[Finding]:
     """Whether a folder can be written to, has room, and has locks."""
     if not path.exists():
-        yield Finding("note", str(path), f"there is no {what} yet", "it is made when it is first needed")
+        yield Finding("note", str(path), f"there is no {what} yet", "it is created when it is first needed")
         return
     probe = path / f".doctor-{os.getpid()}"
     try:
@@ -102,15 +102,15 @@ def _place(path: Path, what: str) -> Iterator[Finding]:
         return
     yield Finding("good", str(path), f"the {what} can be written to")
     free = shutil.disk_usage(path).free
-    hint = "free some space: a run stops when it cannot save, and goes on when it can"
+    hint = "free some space; a run that cannot save a checkpoint fails and can be resumed"
     state: State = "good" if free >= LEAST else "wrong"
     yield Finding(state, str(path), f"{free / 1e9:.1f} GB free", "" if free >= LEAST else hint)
     if what == "lab":
         if lease.has_locks(path):
             yield Finding("good", str(path), "its file system has locks")
         else:
-            text = "its file system has no locks that hold: leases are files with a beat instead"
-            yield Finding("note", str(path), text, "a worker that dies on another host frees its run only after 60 s")
+            text = "its file system does not support locks, so cerank uses lock files with heartbeats"
+            yield Finding("note", str(path), text, "if a worker dies on another host, its run is free only after 60 s")
 
 
 def _packages() -> Iterator[Finding]:
@@ -132,7 +132,7 @@ def _packages() -> Iterator[Finding]:
             wrong += 1
             yield Finding("wrong", asked.name, f"is {have}, asked for is {asked.specifier}", f"pip install '{asked}'")
     if not wrong:
-        yield Finding("good", "packages", "all are here, at the versions asked for")
+        yield Finding("good", "packages", "all are installed in supported versions")
 
 
 def _devices() -> Iterator[Finding]:
@@ -140,13 +140,13 @@ def _devices() -> Iterator[Finding]:
     yield Finding("good", "devices", ", ".join(f"{one.name} {one.model}".strip() for one in found))
     wrong = device_locks.trouble()
     if wrong:
-        text = f"devices are not shared out with your other labs on this machine: {wrong}"
-        hint = f"set {device_locks.FOLDER} to a folder of your own on a disk with locks"
+        text = f"device locks do not cover your other labs on this machine: {wrong}"
+        hint = f"set {device_locks.FOLDER} to a folder of yours on a disk that supports locks"
         yield Finding("note", "devices", text, hint)
         return
     in_use = [(one.name, user) for one in found if (user := device_locks.holder(one.key))]
-    text = "; ".join(f"{name} is used by {user}" for name, user in in_use) or "none is in use by a run"
-    yield Finding("good", "devices", f"shared out among your labs here: {text}")
+    text = "; ".join(f"{name} is used by {user}" for name, user in in_use) or "no run is using one"
+    yield Finding("good", "devices", f"device locks cover all your labs on this machine: {text}")
 
 
 def _processor() -> Iterator[Finding]:
@@ -158,9 +158,9 @@ def _processor() -> Iterator[Finding]:
         done = subprocess.run(command, env=environment, capture_output=True, timeout=_PATIENCE, check=True)
         found = msgspec.json.decode(done.stdout, type=_Processor)
     except (OSError, subprocess.SubprocessError, msgspec.DecodeError) as error:
-        yield Finding("note", "processor", f"how fast it is was not measured: {type(error).__name__}")
+        yield Finding("note", "processor", f"its speed could not be measured: {type(error).__name__}")
         return
-    by = "by hardware" if found.bf16 else "imitated, so float32 is used"
+    by = "by hardware" if found.bf16 else "emulated, so float32 is used"
     text = f"{found.instructions}; bf16 {by}; {found.fp32 / 1e9:.0f} GFLOP/s of float32 products"
     text += f", {found.bf16_rate / 1e9:.0f} of bf16" if found.bf16 else ""
     yield Finding("good", "processor", f"{text}, with {counted(threads, 'thread')}", is_told=True)
@@ -173,17 +173,17 @@ def _main_job(settings: Settings, now: datetime) -> Iterator[Finding]:
         recipe = recipes.load(MAIN_JOB).recipe
         known = BASES.get(recipe.base)
         if known is None or not is_here(known):
-            text = f"how long it takes is not known before its base {recipe.base} is here"
+            text = f"the time is unknown until its base model {recipe.base} is on this machine"
             yield Finding("note", where, text, f"cerank run --recipe {MAIN_JOB} fetches it")
             return
         plan = plans.plan_of(recipe, settings, now=now)
         found, source = estimates.measured(plan)
         minutes = estimates.total(estimates.of_plan(plan, found)) if found else None
     except CerankError as error:
-        yield Finding("note", where, f"how long it takes was not found out: {error.what}", error.hint)
+        yield Finding("note", where, f"the time could not be estimated: {error.what}", error.hint)
         return
     if minutes is None:
-        yield Finding("note", where, f"how long it takes was not found out: {source}")
+        yield Finding("note", where, f"the time could not be estimated: {source}")
         return
     text = f"takes about {estimates.in_words(minutes)} on {plan.device} ({source})"
     yield Finding("good", where, text, f"cerank run --recipe {MAIN_JOB}", is_told=True)
@@ -199,7 +199,7 @@ def _queue(lab: Path, fix: bool) -> Iterator[Finding]:
             return
         disk.set_aside(files.entries)
         yield Finding(
-            "fixed", error.where, f"{error.what}; moved aside", "queue again what waited: cerank queue add RUN"
+            "fixed", error.where, f"{error.what}; renamed to *.bad", "add the waiting runs again: cerank queue add RUN"
         )
         return
     names = {folder.name for folder in run_store.folders(lab)}
@@ -208,7 +208,7 @@ def _queue(lab: Path, fix: bool) -> Iterator[Finding]:
         queue.drop(lab, gone)
     if gone:
         state: State = "fixed" if fix else "note"
-        yield Finding(state, str(files.entries), f"runs that are gone stand in the queue: {', '.join(gone[:5])}")
+        yield Finding(state, str(files.entries), f"the queue contains deleted runs: {', '.join(gone[:5])}")
 
 
 def _leftovers(lab: Path, fix: bool) -> Iterator[Finding]:
@@ -218,7 +218,7 @@ def _leftovers(lab: Path, fix: bool) -> Iterator[Finding]:
         return
     for path in sorted(where.glob(".*")):
         if path.name.endswith((".tmp", ".removed")):
-            yield from _left(path, fix, "a killed process left it over")
+            yield from _left(path, fix, "left behind by a killed process")
 
 
 def _left(path: Path, fix: bool, what: str) -> Iterator[Finding]:
@@ -238,7 +238,7 @@ def _run(folder: RunFolder, fix: bool, now: datetime) -> Iterator[Finding]:
     from cerank.app.checks.verify_run import verify
 
     if lease.is_held(folder.lease):
-        yield Finding("good", folder.name, "a worker holds it; it is looked at when that has ended")
+        yield Finding("good", folder.name, "a worker is running it; it is checked after that has ended")
         return
     problems = verify(folder, now).problems
     status = run_store.status(folder, now)
@@ -248,17 +248,17 @@ def _run(folder: RunFolder, fix: bool, now: datetime) -> Iterator[Finding]:
         text = f"it is {status.state}" + (f": {status.text}" if status.text else "")
         yield Finding("note", folder.name, text, f"cerank resume {run_store.short_name(folder)}")
     else:
-        yield Finding("good", folder.name, f"it is {status.state}, and every hash and measure is right")
+        yield Finding("good", folder.name, f"it is {status.state}, and every checksum and measure is correct")
     if not folder.done.exists():
         yield from _can_go_on(folder)
     for path in sorted(folder.path.rglob(".*.tmp")):
-        yield from _left(path, fix, "a killed worker left it over")
+        yield from _left(path, fix, "left behind by a killed worker")
 
 
 def _damaged(folder: RunFolder, problems: list[str], fix: bool, now: datetime) -> Iterator[Finding]:
     from cerank.worker import repair
 
-    hint = f"cerank resume {run_store.short_name(folder)} makes it again, or cerank doctor --fix and later"
+    hint = f"cerank resume {run_store.short_name(folder)} regenerates it, or cerank doctor --fix now and resume later"
     if not fix:
         for problem in problems:
             yield Finding("wrong", folder.name, problem, hint)
@@ -275,9 +275,9 @@ def _damaged(folder: RunFolder, problems: list[str], fix: bool, now: datetime) -
     for problem in problems:
         is_mended = problem in mended and not problem.startswith(str(folder.recipe))
         hint = (
-            f"cerank resume {run_store.short_name(folder)} makes it again"
+            f"cerank resume {run_store.short_name(folder)} regenerates it"
             if is_mended
-            else "it cannot be made again; the rest stands"
+            else "it cannot be regenerated; the rest is intact"
         )
         yield Finding("fixed" if is_mended else "wrong", folder.name, problem, hint)
 
@@ -288,7 +288,7 @@ def _can_go_on(folder: RunFolder) -> Iterator[Finding]:
         plan = run_store.load_plan(folder)
         have = devices.found(os.environ)
         if not any(devices.fits(plan.device, one) for one in have):
-            yield Finding("note", folder.name, f"it needs the device {plan.device}, which is not here")
+            yield Finding("note", folder.name, f"it needs the device {plan.device}, which this machine does not have")
         numbers = folder.attempt_numbers()
         if not numbers:
             return
@@ -299,7 +299,7 @@ def _can_go_on(folder: RunFolder) -> Iterator[Finding]:
                 if name != "python" and version(name) != old:
                     changed.append(f"{name} {old} -> {version(name)}")
         if changed:
-            hint = "it can go on, is marked so, and its bits are not promised any more"
+            hint = "it can be resumed, but the result may not be bit-identical; the run records this"
             yield Finding(
-                "note", run_store.short_name(folder), f"it was begun with other versions: {'; '.join(changed)}", hint
+                "note", run_store.short_name(folder), f"it was started with other versions: {'; '.join(changed)}", hint
             )

@@ -77,8 +77,8 @@ def verify(folder: RunFolder, now: datetime) -> Verified:
 
 
 _DOUBTS = {
-    "replay mismatch": "a step done again after a resume gave other bits: its numbers do not repeat to the last one",
-    "environment changed": "it went on with other versions or on another machine",
+    "replay mismatch": "a step that was repeated after a resume gave different numbers",
+    "environment changed": "the run was resumed with other versions or on another machine",
 }
 
 

@@ -328,7 +328,9 @@ def judgements(settings: Settings, dataset: str, qrels: str) -> tuple[str, Qrels
     if dataset and qrels:
         raise UsageError("give --dataset or --qrels, not both")
     if not (dataset or qrels):
-        raise UsageError("TREC run files need to be told what is relevant", hint="give --dataset NAME or --qrels FILE")
+        raise UsageError(
+            "there are no relevance judgments to evaluate run files", hint="give --dataset NAME or --qrels FILE"
+        )
     if qrels:
         return Path(qrels).name, read_qrels(Path(qrels).expanduser())
     found = open_dataset(dataset, settings.cache)

@@ -167,7 +167,7 @@ def _twice(draft: Draft) -> list[Mistake]:
     sources = [one.source or one.name for one in draft.origins]
     given = (("recipes", sources), ("base", list(draft.bases)))
     return [
-        Mistake(path, f"'{name}' stands twice")
+        Mistake(path, f"'{name}' is chosen twice")
         for path, names in given
         for at, name in enumerate(names)
         if name in names[:at]
@@ -180,11 +180,11 @@ def base_mistake(name: str) -> str:
     if name in BASES or is_hub_id:
         return ""
     if "\0" in name or not name.strip():
-        return "not the name of a base"
+        return "not the name of a base model"
     if "/" in name or name.startswith((".", "~")):
         folder = Path(name).expanduser()
-        return "" if (folder / "config.json").is_file() else "no folder with a config.json in it"
-    return f"no base is called '{name}'; {nearest(name, BASES)}"
+        return "" if (folder / "config.json").is_file() else "this folder has no config.json"
+    return f"no base model is called '{name}'; {nearest(name, BASES)}"
 
 
 def seeds_in(text: str) -> tuple[tuple[int, ...], str]:
@@ -193,7 +193,7 @@ def seeds_in(text: str) -> tuple[tuple[int, ...], str]:
     for part in re.split(r"[,\s]+", text.strip()) if text.strip() else []:
         match = re.fullmatch(r"([0-9]{1,19})(?:-([0-9]{1,19}))?", part)
         if not match:
-            return (), f"'{part:.40}' is no seed; give whole numbers such as 42, 43 or 1-5"
+            return (), f"'{part:.40}' is not a seed; give whole numbers such as 42, 43 or 1-5"
         low, high = int(match[1]), int(match[2] or match[1])
         if high < low:
             return (), f"'{part}' ends before it starts"
@@ -203,7 +203,7 @@ def seeds_in(text: str) -> tuple[tuple[int, ...], str]:
             return (), f"more than {MOST_SEEDS} seeds"
         found += range(low, high + 1)
     twice = next((seed for at, seed in enumerate(found) if seed in found[:at]), None)
-    return ((), f"{twice} stands twice") if twice is not None else (tuple(found), "")
+    return ((), f"{twice} is given twice") if twice is not None else (tuple(found), "")
 
 
 def _chosen(start: Origin, values: Mapping[str, object], mistakes: list[Mistake]) -> _Choice | None:
@@ -216,7 +216,7 @@ def _chosen(start: Origin, values: Mapping[str, object], mistakes: list[Mistake]
         own = _at(start.table, path)
         if isinstance(value, Mapping) and isinstance(own, Mapping) and (gone := own.keys() - value.keys()):
             mistakes.append(
-                Mistake(path, f"{', '.join(sorted(gone))} is the recipe's own and cannot be taken away here")
+                Mistake(path, f"{', '.join(sorted(gone))} belongs to the recipe and cannot be removed here")
             )
             return None
         table = decode.merged(table, _nested(path, value))
@@ -256,9 +256,9 @@ def _placed(line: str) -> Mistake:
     if re.fullmatch(r"stages\.[^.]+", path):
         return Mistake(f"{path}.steps", text)
     if text.startswith("invalid enum value") and (choices := recipe_form.choices_at(path)):
-        return Mistake(path, f"wants one of {', '.join(choices)}")
+        return Mistake(path, f"must be one of {', '.join(choices)}")
     if text.startswith("expected ") and (wanted := recipe_form.wanted_at(path)):  # msgspec's word for a bound
-        return Mistake(path, f"wants {wanted}")
+        return Mistake(path, f"must be {wanted}")
     return Mistake(path if "." in path or path in recipe_form.SCALARS else "recipes", text)
 
 
@@ -352,4 +352,4 @@ def recipe_file(name: str) -> str:
 
 def file_mistake(path: Path) -> str:
     """What keeps a file of that name from being a recipe; "" for nothing."""
-    return "" if path.suffix == ".toml" else "a recipe's file ends in .toml"
+    return "" if path.suffix == ".toml" else "the name of a recipe file must end in .toml"

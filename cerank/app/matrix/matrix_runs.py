@@ -95,7 +95,7 @@ def grid(loaded: recipes.LoadedMatrix, overrides: Sequence[str] = ()) -> Grid:
     names = [one.recipe.name for one in plain]
     twice = next((name for at, name in enumerate(names) if name in names[:at]), None)
     if twice is not None:
-        raise UsageError(f"two of its recipes are called '{twice}'", where=f"matrix {matrix.name}")
+        raise UsageError(f"two recipes of the matrix are called '{twice}'", where=f"matrix {matrix.name}")
     stages = [set(one.recipe.stages) for one in plain]
     _refuse_unplaced([*matrix.settings, *(text.partition("=")[0] for text in overrides)], set().union(*stages))
     over = _laid_over(matrix)
@@ -138,7 +138,7 @@ def _refuse_several_families(cells: Sequence[Cell]) -> None:
         for key, own, theirs in pairs:
             if own != theirs:
                 what = f"recipes {first.name} and {cell.recipe.name} differ in {key}"
-                raise UsageError(what, hint=f"a matrix gives {key} for all of its recipes")
+                raise UsageError(what, hint=f"set {key} in the matrix, for all of its recipes")
 
 
 def _with(recipe: Recipe, base: str, seed: int | None) -> Recipe:
@@ -192,7 +192,8 @@ def _refuse_unplaced(paths: Sequence[str], stages: set[str]) -> None:
         if not _fits(path, stages):
             name = _stage_of(path)
             raise RecipeError(
-                f"stages.{name}: no recipe of the matrix has a stage of this name", hint=nearest(name, stages)
+                f"stages.{name}: unknown stage; the recipes have: {', '.join(sorted(stages))}",
+                hint=nearest(name, stages),
             )
 
 
@@ -303,7 +304,7 @@ def _refusal(grid_: Grid, mistakes: Sequence[Mistake], settings: Settings) -> Ce
     needs = look([cell.recipe for cell in grid_.cells], settings.cache).needs
     if not needs:
         return RecipeError("\n".join(f"{one.path}: {one.text}" for one in mistakes), where=where)
-    hint = "the same command with --dry-run says how to get each"
+    hint = "add --dry-run to see how to get each of them"
     return MissingError("\n".join(f"{one.kind} {one.name}: {one.text}" for one in needs), where=where, hint=hint)
 
 
@@ -370,5 +371,5 @@ def _refuse_another(before: MatrixRecord | None, asked: MatrixRecord) -> None:
         return
     keys = ("baseline", "tests", "first_stages", "depth", "measures", "margins")
     differing = [key.replace("_", " ") for key in keys if getattr(before, key) != getattr(asked, key)]
-    what = f"the lab has a matrix '{before.name}' already, with other {', '.join(differing) or 'data'}"
-    raise UsageError(what, hint="give this one a name of its own with --name")
+    what = f"the lab already has a matrix '{before.name}' with different {', '.join(differing) or 'data'}"
+    raise UsageError(what, hint="give the new matrix another name with --name")

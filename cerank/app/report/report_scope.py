@@ -88,7 +88,7 @@ def _of_runs(lab: Path, texts: Sequence[str], every_stage: bool) -> Declared:
     for text in texts:
         found = comparisons.target(lab, text)
         if isinstance(found, FileTarget):
-            hint = "a report is of runs; `cerank compare` takes TREC run files"
+            hint = "a report needs runs; use `cerank compare` for TREC run files"
             raise UsageError(f"{found.path.name} is a file", where=text, hint=hint)
         is_stage = found.label.endswith(f":{found.system}")
         members += [found] if is_stage else _targets(found.folder, found.label, every_stage)

@@ -33,7 +33,7 @@ def form_named(name: str) -> Form:
     for form in FORMS:
         if name.lower() == form:
             return form
-    raise UsageError(f"no form of a report is called '{name}'", where="--format", hint=nearest(name, FORMS))
+    raise UsageError(f"no report format is called '{name}'", where="--format", hint=nearest(name, FORMS))
 
 
 def as_text(report: Report, form: Form) -> str:
@@ -55,8 +55,8 @@ def place_mistake(folder: Path, *, replace: bool = False) -> str:
     if not target.exists():
         return ""
     if not target.is_dir() or not (target / MARK).is_file():
-        return "exists already, and is no report; give another name"
-    return "" if replace else "holds a report already; --replace writes it anew"
+        return "already exists and is not a report; give another name"
+    return "" if replace else "already holds a report; --replace overwrites it"
 
 
 def save(report: Report, folder: Path, forms: tuple[Form, ...] = FORMS, *, replace: bool = False) -> Path:

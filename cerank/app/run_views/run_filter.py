@@ -148,7 +148,7 @@ class _Parser:
         if depth > _DEEPEST:
             raise _mistake("parentheses and NOTs are nested too deep", where)
         if token in {"", "AND", "OR", ")"}:
-            raise _mistake(f"something is missing before '{token}'" if token else "it stops in the middle", where)
+            raise _mistake(f"a condition is missing before '{token}'" if token else "the filter ends too early", where)
         self.place += 1
         if token == _NOT:
             inner = self.one(depth + 1)
@@ -173,7 +173,7 @@ def _term(token: str, where: int) -> Filter:
     if colon and field.isalpha() and not token.startswith('"'):
         raise _mistake(f"runs have no '{field}'", where, nearest(field, FIELDS))
     if re.search(r"[<>]", token) and not token.startswith('"'):
-        raise _mistake(f"'{token}' compares with no number", where)
+        raise _mistake(f"'{token}' has no number to compare with", where)
     word = _unquoted(token)
     return lambda entry: any(word in text.casefold() for text in _searched(entry))
 

@@ -35,7 +35,7 @@ def ordered(entries: Iterable[Entry], key: str, *, is_falling: bool = False) -> 
         UsageError: nothing is sorted by that.
     """
     if key not in _KEYS:
-        raise UsageError(f"runs are not sorted by '{key}'", hint=nearest(key, KEYS))
+        raise UsageError(f"runs cannot be sorted by '{key}'", hint=nearest(key, KEYS))
     there: list[tuple[str | float, Entry]] = []
     absent = []
     for entry in entries:

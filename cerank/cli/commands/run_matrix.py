@@ -1,4 +1,4 @@
-"""`cerank run --matrix`: a matrix shown whole, with what it costs and what is missing, or put into the queue."""
+"""`cerank run --matrix`: show a matrix with its cost and what is missing, or put its runs into the queue."""
 
 from __future__ import annotations
 
@@ -49,8 +49,11 @@ def run(settings: Settings, asked: Asked, *, dry_run: bool, pairs_per_second: fl
     for folder in found.added:
         put(folder.name + "\n")
     name = found.record.name
-    say(f"matrix {name}: {counted(len(found.added), 'run')} queued, {len(found.there)} finished or on their way before")
-    say(f"`cerank queue` shows them; `cerank report {name}` makes its tables; asked again, it queues what is missing")
+    say(
+        f"Matrix {name}: {counted(len(found.added), 'run')} queued; "
+        f"{len(found.there)} were already finished, running or queued."
+    )
+    say(f"`cerank queue` shows them, and `cerank report {name}` writes the tables.")
 
 
 def _grid(asked: Asked) -> Grid:
@@ -59,7 +62,7 @@ def _grid(asked: Asked) -> Grid:
         loaded = recipes.load_matrix(asked.matrix, changes)
     else:
         if not asked.recipes:
-            raise UsageError("a matrix needs recipes", hint="give --recipe, once or more, or --matrix")
+            raise UsageError("a matrix needs at least one recipe", hint="give --recipe or --matrix")
         called = asked.name or "-".join(Path(name).stem for name in asked.recipes)
         matrix = matrix_from({**changes, "name": called}, "the command line")
         loaded = recipes.LoadedMatrix(matrix, Path.cwd(), b"")
@@ -104,30 +107,30 @@ def _show(grid: Grid, found: Outline, settings: Settings) -> None:
     pairs = sum(part.pairs for part in found.work if part.part.startswith("train "))
     scored = sum(part.pairs for part in found.work) - pairs
     say(
-        f"matrix {matrix.name}: {counted(len(found.rows), 'run')} of {counted(stages, 'stage')}: "
-        f"{trained} trained, the others shared"
+        f"Matrix {matrix.name}: {counted(len(found.rows), 'run')}, {counted(stages, 'stage')}: "
+        f"{trained} to train, {stages - trained} reused from another run."
     )
-    left = f"at most {pairs:,} pairs to learn from and {scored:,} to score; {_time(found)}"
-    say(left if found.work else "all of it is finished; there is nothing left to do")
+    left = f"At most {pairs:,} pairs to train on and {scored:,} to score; {_time(found)}."
+    say(left if found.work else "All runs are finished; there is nothing left to do.")
     recipe = grid.cells[0].recipe
     tests = len(recipe.data.test)
     say(
-        f"family: every recipe against {grid.baseline}, {counted(tests, 'test set')} x "
-        f"{len(recipe.data.first_stages)} first stages, {found.comparisons} comparisons corrected together"
+        f"Family of tests: every recipe against {grid.baseline} on {counted(tests, 'test set')} x "
+        f"{counted(len(recipe.data.first_stages), 'first stage')}; {found.comparisons} comparisons are corrected together."
     )
     if found.needs:
         count = len(found.needs)
-        say(f"{count} {'piece is' if count == 1 else 'pieces are'} missing; nothing can start before they are here")
+        say(f"{counted(count, 'input')} {'is' if count == 1 else 'are'} missing; no run can start without them.")
     else:
-        say("nothing is missing")
+        say("No input is missing.")
 
 
 def _time(found: Outline) -> str:
     minutes = estimates.total(found.work)
     if minutes is None:
-        return "how long is not known: nothing like it ran in this lab (or say --pairs-per-second)"
+        return "the time is unknown, because nothing like it ran in this lab (you can give --pairs-per-second)"
     ends = time.strftime("%Y-%m-%d %H:%M", time.localtime(time.time() + minutes * 60))
-    return f"at most some {estimates.in_words(minutes)} on one device, so until {ends} if it starts now"
+    return f"on one device at most about {estimates.in_words(minutes)}, until {ends} if it starts now"
 
 
 def _rows(found: Outline, short: Mapping[str, str]) -> Table:
@@ -136,7 +139,7 @@ def _rows(found: Outline, short: Mapping[str, str]) -> Table:
         Column("base", "base"),
         Column("seed", "seed", "number", 0),
         Column("trains", "trains", priority=1),
-        Column("takes_over", "takes over", priority=2),
+        Column("takes_over", "reuses", priority=2),
         Column("run", "run", "name"),
         Column("state", "state"),
     )
@@ -152,17 +155,17 @@ def _rows(found: Outline, short: Mapping[str, str]) -> Table:
         )
         for row in found.rows
     )
-    return Table("runs", columns, rows, "Runs, in the order in which they are queued")
+    return Table("runs", columns, rows, "Runs, in queue order")
 
 
 def _shared(found: Outline) -> Table:
     number: Kind = "number"
     columns = (Column("part", "part"), Column("pairs", "pairs through the model", number, 0))
     rows = tuple((part.part, part.pairs) for part in found.shared)
-    return Table("shared", columns, rows, "Not done again: another run does it, or has done it")
+    return Table("shared", columns, rows, "Reused: work that another run does or has done")
 
 
 def _needs(found: Outline) -> Table:
     columns = (Column("kind", "kind"), Column("name", "name"), Column("text", "what"), Column("how", "how to get it"))
     rows = tuple((need.kind, need.name, need.text, need.how) for need in found.needs)
-    return Table("needs", columns, rows, "Missing", empty="nothing is missing")
+    return Table("needs", columns, rows, "Missing inputs", empty="No input is missing.")

@@ -23,7 +23,7 @@ def _names(incomplete: str) -> list[str]:
 
 def guide(
     name: Annotated[
-        str, typer.Argument(metavar="[GUIDE]", help="Which one. Default: list them.", autocompletion=_names)
+        str, typer.Argument(metavar="[GUIDE]", help="Guide to show. Default: list all guides.", autocompletion=_names)
     ] = "",
     form: options.Format = None,
     json: options.Json = False,
@@ -33,14 +33,16 @@ def guide(
     On a terminal a guide opens in your pager; in a pipe or file it is plain Markdown.
     """
     if name and (form or json):
-        raise UsageError("a guide is Markdown and has no other format", where="--format", hint="leave the option out")
+        raise UsageError(
+            "a guide is Markdown and has no other format", where="--format", hint="omit --format and --json"
+        )
     if name:
         _show(guides.find(name))
         return
     columns = (Column("guide", "guide", "name"), Column("summary", "what it explains"))
     rows = tuple((one.name, one.summary) for one in guides.guides())
     emit(Table("guides", columns, rows), settings_of(form=form, json=json).format)
-    say("`cerank guide NAME` shows one")
+    say("`cerank guide NAME` shows a guide.")
 
 
 def _show(chosen: guides.Guide) -> None:

@@ -1,4 +1,4 @@
-"""Commands that start, go on with, stop and delete runs."""
+"""Commands that start, resume, stop and delete runs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ from cerank.runs import run_store
 from cerank.settings import Settings, resolve
 from cerank.text.safe_text import counted
 
-RunName = Annotated[str, typer.Argument(metavar="RUN", help="Its short name, label or id, or a part of one.")]
+RunName = Annotated[
+    str, typer.Argument(metavar="RUN", help="Run: its short name, label or id, or a part of one of these.")
+]
 
 
 def settings_of(
@@ -50,10 +52,14 @@ def run(
     seeds: options.Seeds = "",
     baseline: options.Baseline = "",
     pairs_per_second: options.Speed = 0.0,
-    label: Annotated[str, typer.Option("--label", metavar="TEXT", help="Your own word for the run.")] = "",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and its work, and start nothing.")] = False,
-    detach: Annotated[bool, typer.Option("--detach", "-d", help="Leave it in the background.")] = False,
-    queue: Annotated[bool, typer.Option("--queue", help="Start it when a device is free; see `cerank queue`.")] = False,
+    label: Annotated[str, typer.Option("--label", metavar="TEXT", help="Label for the run.")] = "",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what the run would read and do, without starting it.")
+    ] = False,
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Run in the background and return at once.")] = False,
+    queue: Annotated[
+        bool, typer.Option("--queue", help="Put the run into the queue; it starts when a device is free.")
+    ] = False,
     wide: options.Wide = False,
     lab: options.Lab = None,
     cache: options.Cache = None,
@@ -62,16 +68,18 @@ def run(
     form: options.Format = None,
     json: options.Json = False,
 ) -> None:
-    """Fine-tune and re-rank as a recipe says, and show the paired comparison.
+    """Fine-tune and re-rank as a recipe says, and show the paired comparison of the stages.
 
-    The work is done by a worker of its own, which a closed terminal does not reach. Ctrl-C stops it at a checkpoint.
+    A separate process does the work; it continues if the terminal is closed. Ctrl-C stops the run at a checkpoint.
 
-    A matrix (--matrix, or several recipes, bases or seeds) goes to the queue whole; asked for again, it queues what is
-    missing. Stages that its runs share are trained once.
+    A matrix (--matrix, or several recipes, base models or seeds) is put into the queue as a whole. If you give the same
+    command again, only missing runs are queued. Equal stages of several runs are trained once.
     """
     settings = settings_of(lab, cache, device, threads, form, json)
     if pairs_per_second and not dry_run:
-        raise UsageError("it tells the time of a plan that is shown", where="--pairs-per-second", hint="with --dry-run")
+        raise UsageError(
+            "--pairs-per-second only works with --dry-run", where="--pairs-per-second", hint="add --dry-run"
+        )
     parts = plans.parts_of(dataset) if dataset else None
     data = options.changes(data=parts, tests=test, first_stages=first_stage, depth=depth)
     if matrix or name or seeds or baseline or len(recipe or ()) > 1 or len(base or ()) > 1:
@@ -91,7 +99,9 @@ def run(
         run_matrix.run(settings, asked, dry_run=dry_run, pairs_per_second=pairs_per_second)
         return
     if not recipe:
-        raise UsageError("nothing to run", hint="give --recipe or --matrix; `cerank recipes list` and `matrices`")
+        raise UsageError(
+            "no recipe is given", hint="give --recipe or --matrix; `cerank recipes list` shows the shipped recipes"
+        )
     (only,) = base or (None,)
     loaded = recipes.load(recipe[0], set_ or (), {**options.changes(base=only, seed=seed), **data})
     from cerank.cli import live_status
@@ -109,16 +119,24 @@ def run(
 def _refuse_in_a_matrix(label: str, *, detach: bool, seed: int | None, seeds: str) -> None:
     """Refuses what would do nothing for a matrix."""
     if seeds and seed is not None:
-        raise UsageError("--seed and --seeds are both given", hint=f"--seeds {seed},... takes any number of seeds")
+        raise UsageError("--seed and --seeds cannot be combined", hint=f"give all seeds with --seeds {seed},...")
     if label:
-        raise UsageError("runs of a matrix have labels of their own", where="--label", hint="--name names it")
+        raise UsageError(
+            "--label cannot be given for a matrix, whose runs get labels automatically",
+            where="--label",
+            hint="name the matrix with --name",
+        )
     if detach:
-        raise UsageError("runs of a matrix go to the queue", where="--detach", hint="`cerank queue` shows them")
+        raise UsageError(
+            "--detach cannot be given for a matrix, whose runs go to the queue",
+            where="--detach",
+            hint="`cerank queue` shows them",
+        )
 
 
 def _line_up(settings: Settings, plan: Plan, toml: bytes) -> None:
     folder = Lab(settings).enqueue(plan, toml)
-    say(f"run {run_store.title(folder)} is queued; `cerank queue` shows its place")
+    say(f"Run {run_store.title(folder)} is queued. `cerank queue` shows its place.")
     put(folder.name + "\n")
 
 
@@ -136,7 +154,7 @@ def _show(plan: Plan, settings: Settings, pairs_per_second: float, *, wide: bool
         from cerank.cli import live_status
 
         with live_status.preparing() as tell:
-            tell("measuring this machine's speed at these settings")
+            tell("measuring the speed of this machine with these settings")
             paces, source = estimates.measured(plan)
         known = {} if paces else estimates.rates(settings.lab, plan.recipe, plan.device, plan.threads)
         work = estimates.of_plan(plan, paces) if paces else estimates.timed(plans.work_of(plan), known)
@@ -155,23 +173,26 @@ def _start(settings: Settings, plan: Plan, toml: bytes, *, detach: bool, wide: b
     folder, worker = Lab(settings).start(plan, toml)
     if detach:
         say(
-            f"run {run_store.title(folder)} goes on in the background; "
-            f"`cerank logs -f {run_store.short_name(folder)}` follows it"
+            f"Run {run_store.title(folder)} is running in the background. "
+            f"Follow it with `cerank logs -f {run_store.short_name(folder)}`."
         )
         put(folder.name + "\n")
         return
-    say(f"run {run_store.title(folder)}")
+    say(f"Run {run_store.title(folder)}")
     raise typer.Exit(live_status.follow(Lab(settings), folder, worker, settings.format, wide=wide))
 
 
 def resume(
     name: RunName,
-    detach: Annotated[bool, typer.Option("--detach", "-d", help="Leave it in the background.")] = False,
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Run in the background and return at once.")] = False,
     wide: options.Wide = False,
     lab: options.Lab = None,
     form: options.Format = None,
 ) -> None:
-    """Go on with a run that was paused, lost or failed, from its newest checkpoint, to the same bits."""
+    """Resume a paused, lost or failed run from its latest checkpoint.
+
+    On a CPU the result is bit-identical to that of an uninterrupted run.
+    """
     from cerank.cli import live_status
 
     settings = settings_of(lab, form=form)
@@ -181,8 +202,8 @@ def resume(
     if detach:
         live_status.wait_until_held(home, folder, worker)
         say(
-            f"run {run_store.title(folder)} goes on in the background; "
-            f"`cerank logs -f {run_store.short_name(folder)}` follows it"
+            f"Run {run_store.title(folder)} is running in the background. "
+            f"Follow it with `cerank logs -f {run_store.short_name(folder)}`."
         )
         return
     raise typer.Exit(live_status.follow(home, folder, worker, settings.format, wide=wide))
@@ -190,26 +211,28 @@ def resume(
 
 def stop(
     name: RunName,
-    wait: Annotated[bool, typer.Option("--wait", "-w", help="Return once it has stopped.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", "-w", help="Wait until the run has stopped.")] = False,
     lab: options.Lab = None,
 ) -> None:
-    """Stop a run at its next step, with a checkpoint; `cerank resume` goes on from there."""
+    """Stop a run after its current step, with a checkpoint; `cerank resume` continues from there."""
     from cerank.cli import live_status
 
     home = Lab(settings_of(lab))
     folder = home.find(name)
-    again = f"go on with `cerank resume {run_store.short_name(folder)}`"
+    resume_hint = f"Resume it with `cerank resume {run_store.short_name(folder)}`."
     home.stop(folder)
     if wait:
         live_status.wait_until_still(home, folder)
-        say(f"run {run_store.title(folder)} is {home.status(folder).state}; {again}")
+        say(f"Run {run_store.title(folder)} is {home.status(folder).state}. {resume_hint}")
     else:
-        say(f"run {run_store.title(folder)} stops at its next step; {again}")
+        say(f"Run {run_store.title(folder)} will stop after the current step. {resume_hint}")
 
 
 def rm(
-    names: Annotated[list[str], typer.Argument(metavar="RUN...", help="Short names, labels, ids, or parts of them.")],
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    names: Annotated[
+        list[str], typer.Argument(metavar="RUN...", help="Runs: short names, labels, ids, or parts of these.")
+    ],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Delete without asking.")] = False,
     lab: options.Lab = None,
 ) -> None:
     """Delete runs with their checkpoints, rankings and measures."""
@@ -219,7 +242,7 @@ def rm(
         say(f"{run_store.title(folder)}  {table_columns.size_of(folder.path)}")
     if not yes:
         if not sys.stdin.isatty():
-            raise UsageError("deleting needs a yes", hint="give --yes")
+            raise UsageError("deleting needs a confirmation", hint="give --yes")
         if not typer.confirm(f"Delete {counted(len(folders), 'run')}?", err=True):
             raise typer.Exit(ExitCode.USAGE)
     for folder in folders:

@@ -1,4 +1,4 @@
-"""Commands that look at runs and change nothing."""
+"""Commands that show runs and change nothing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cerank.errors import MissingError
 from cerank.files import json_records
 from cerank.files.safe_open import read_file
 
-_POLL = 0.5  # seconds between looks at a log that is followed
+_POLL = 0.5  # seconds between two reads of a log that is followed
 
 
 def ps(
@@ -40,7 +40,7 @@ def show(
     form: options.Format = None,
     json: options.Json = False,
 ) -> None:
-    """Show one run: how it stands, its plan, its validations, its table, and where its files are."""
+    """Show one run: its state, plan, validations, result and files."""
     from cerank.app.comparison import run_answer
     from cerank.cli.live_status import tell
     from cerank.datasets.query_overlaps import Shared
@@ -73,10 +73,10 @@ def show(
 
 def logs(
     name: RunName,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as the run does.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Follow the log as it grows.")] = False,
     lab: options.Lab = None,
 ) -> None:
-    """Print a run's events, and what its worker wrote."""
+    """Print the events of a run; if it failed, also the output of its worker."""
     from cerank.app.run_views.run_updates import Follower
 
     home = Lab(settings_of(lab))

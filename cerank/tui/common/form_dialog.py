@@ -38,7 +38,7 @@ class AskScreen(ModalScreen[dict[str, str] | None]):
     AskScreen LineInput { background: $surface; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape", "leave", "leave it", id="ask.leave"),
+        Binding("escape", "leave", "cancel", id="ask.leave"),
     ]
 
     def __init__(self, title: str, rows: Sequence[Row], check: Check, hint: str = "") -> None:
@@ -54,7 +54,7 @@ class AskScreen(ModalScreen[dict[str, str] | None]):
             yield Static(content(self._title), classes="title")
             for row in self._rows:
                 yield FieldRow(row, placeholder=shown(row.meaning))
-            yield Static(content(f"{self._hint}{' · ' if self._hint else ''}enter keeps, esc leaves"), classes="hint")
+            yield Static(content(f"{self._hint}{' · ' if self._hint else ''}enter saves, esc cancels"), classes="hint")
 
     @property
     def texts(self) -> dict[str, str]:

@@ -41,7 +41,7 @@ class Choice(Widget, can_focus=True):
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("right,space", "turn(1)", "next value", show=False, id="choice.next"),
-        Binding("left", "turn(-1)", "value before", show=False, id="choice.before"),
+        Binding("left", "turn(-1)", "previous value", show=False, id="choice.before"),
     ]
     value: reactive[str] = reactive("", init=False)
 
@@ -101,7 +101,7 @@ class FieldRow(Vertical):
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("down", "app.focus_next", "next field", show=False, id="field.next"),
-        Binding("up", "app.focus_previous", "field before", show=False, id="field.before"),
+        Binding("up", "app.focus_previous", "previous field", show=False, id="field.before"),
     ]
 
     class Changed(Message):
@@ -224,7 +224,7 @@ class FieldRow(Vertical):
     def _help(self) -> Content:
         row = self.row
         wanted = f"one of {', '.join(row.choices)}" if row.choices else row.wanted
-        own = f"the recipe's own: {row.text or 'empty'}" if self._is_changed else ""
+        own = f"in the recipe: {row.text or 'empty'}" if self._is_changed else ""
         return content(" · ".join(part for part in (row.meaning, wanted, own) if part))
 
     def _key(self) -> Content:

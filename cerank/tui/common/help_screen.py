@@ -87,7 +87,11 @@ class HelpScreen(ModalScreen[None]):
                 joined((f"{binding.key_display or '':>14}  ", "bold $primary"), binding.description, (more, "dim"))
             )
         rows.append(
-            joined((f"{'^p':>14}  ", "bold $primary"), "palette", (": every command by name, and themes", "dim"))
+            joined(
+                (f"{'^p':>14}  ", "bold $primary"),
+                "palette",
+                (": find any command by name, and change the theme", "dim"),
+            )
         )
         if text:
             rows += [content(""), content(text, lines=True)]

@@ -24,7 +24,7 @@ class NoteScreen(ModalScreen[tuple[str, str] | None]):
                             border: round $primary; }
     NoteScreen LineInput { background: $surface; margin-bottom: 1; }
     """
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "leave", "leave it", id="note.leave")]
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "leave", "cancel", id="note.leave")]
 
     def __init__(self, entry: Entry) -> None:
         super().__init__()
@@ -33,11 +33,11 @@ class NoteScreen(ModalScreen[tuple[str, str] | None]):
     def compose(self) -> ComposeResult:
         """The two lines."""
         with Vertical():
-            yield Label(content(f"Label of {self._entry.title}; empty leaves the plan's"))
+            yield Label(content(f"Label of {self._entry.title}; empty: the label of the plan"))
             yield LineInput(content(self._entry.notes.label).plain, id="label")
-            yield Label(content("Tags, parted by blanks"))
+            yield Label(content("Tags, separated by spaces"))
             yield LineInput(content(" ".join(self._entry.notes.tags)).plain, id="tags")
-            yield Label(content("enter keeps, esc leaves", "dim"))
+            yield Label(content("enter saves, esc cancels", "dim"))
 
     def on_input_submitted(self, _: Input.Submitted) -> None:
         """Keeps both."""

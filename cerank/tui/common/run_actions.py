@@ -13,7 +13,7 @@ from cerank.tui.common.label_dialog import NoteScreen
 def clone(screen: LabScreen, entry: Entry) -> None:
     """Opens the form of a new run with the run's recipe in it."""
     if entry.plan is None:
-        screen.house.say(f"{entry.title} has no readable plan to start from", "warning")
+        screen.house.say(f"{entry.title} has no readable plan to copy", "warning")
     else:
         screen.house.open_new(entry.plan.asked)
 
@@ -24,15 +24,19 @@ def stop(screen: LabScreen, entry: Entry) -> None:
     if not entry.is_live and entry.state != "queued":
         house.say(f"{entry.title} is {entry.state}, so there is nothing to stop", "warning")
         return
-    what = "It saves a checkpoint at its next step; r goes on from there."
+    what = "It saves a checkpoint after the current step; r resumes it from there."
     question = stacked(
         joined("Stop ", (entry.title, "bold"), "?"),
         content(""),
-        content(what if entry.is_live else "It leaves the queue; r puts it back at the end."),
+        content(what if entry.is_live else "It is removed from the queue; r puts it back at the end."),
     )
 
     def stopped(_: bool) -> None:
-        house.say(f"asked {entry.title} to stop" if entry.is_live else f"{entry.title} left the queue")
+        house.say(
+            f"{entry.title} stops after the current step"
+            if entry.is_live
+            else f"{entry.title} was removed from the queue"
+        )
         house.look(entry.name)
 
     def answered(is_yes: bool | None) -> None:
@@ -47,7 +51,7 @@ def resume(screen: LabScreen, entry: Entry) -> None:
     house = screen.house
 
     def resumed(_: None) -> None:
-        house.say(f"{entry.title} goes on as soon as its device is free")
+        house.say(f"{entry.title} resumes as soon as its device is free")
         house.look(entry.name)
 
     screen.work(lambda: house.lab.resume_queued(entry.folder), resumed, group="resume")
@@ -66,7 +70,7 @@ def _ask(screen: LabScreen, entry: Entry, what: str) -> None:
     question = stacked(
         joined("Delete ", (entry.title, "bold"), "?"),
         content(""),
-        joined(f"{entry.name}: {what}. ", ("It cannot be brought back.", "bold")),
+        joined(f"{entry.name}: {what}. ", ("This cannot be undone.", "bold")),
     )
 
     def gone(_: None) -> None:

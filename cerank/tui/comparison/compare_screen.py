@@ -57,16 +57,18 @@ class CompareScreen(LabScreen):
     CompareScreen.-said #why { display: none; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("b", "baseline", "baseline", id="compare.baseline", tooltip="The system of this row becomes it"),
-        Binding("t", "terms", "terms", id="compare.terms", tooltip="Margin, correction, confidence, pairs"),
-        Binding("a", "add", "add", id="compare.add", tooltip="A TREC run file, a run, or RUN:STAGE"),
-        Binding("x", "drop", "take away", show=False, id="compare.drop", tooltip="The system of this row"),
-        Binding("d", "data", "qrels", id="compare.data", tooltip="The dataset or qrels file, and the measures"),
+        Binding("b", "baseline", "baseline", id="compare.baseline", tooltip="Make the system of this row the baseline"),
+        Binding("t", "options", "options", id="compare.options",
+                tooltip="Change margin, correction, confidence and pairs"),
+        Binding("a", "add", "add", id="compare.add", tooltip="Add a TREC run file, a run, or RUN:STAGE"),
+        Binding("x", "drop", "remove", show=False, id="compare.drop",
+                tooltip="Remove the system of this row"),
+        Binding("d", "data", "qrels", id="compare.data", tooltip="Choose dataset or qrels file, and measures"),
         Binding("c", "correction", "next correction", show=False, id="compare.correction"),
         Binding("v", "condition", "next condition", show=False, id="compare.condition",
-                tooltip="The next dataset or first stage"),
-        Binding("e", "export", "export", id="compare.export", tooltip="To a file: .tex, .md, .csv, .tsv or .json"),
-        Binding("y", "copy('markdown')", "copy", id="compare.copy", tooltip="The table as Markdown"),
+                tooltip="Show the next dataset or first stage"),
+        Binding("e", "export", "export", id="compare.export", tooltip="Write a file: .tex, .md, .csv, .tsv or .json"),
+        Binding("y", "copy('markdown')", "copy", id="compare.copy", tooltip="Copy the table as Markdown"),
         Binding("Y", "copy('latex')", "copy LaTeX", show=False, id="compare.copy-latex"),
         Binding("tab", "app.focus_next", "table or chart", show=False, id="compare.other"),
         Binding("escape", "back", "back", id="compare.back"),
@@ -260,20 +262,32 @@ class CompareScreen(LabScreen):
         self.typed["correction"] = comparison_session.CORRECTIONS[(at + 1) % len(comparison_session.CORRECTIONS)]
         self.compare()
 
-    def action_terms(self) -> None:
-        """Asks for the terms."""
+    def action_options(self) -> None:
+        """Ask for the options of the comparison."""
         typed, measures = self.typed, self.bench.measures if self.bench else ()
         rows = [
             FormRow(
                 "correction",
                 "correction",
                 typed["correction"],
-                "over all tests shown",
+                "over all tests in the table",
                 "",
                 comparison_session.CORRECTIONS,
             ),
-            FormRow("margin", "margin", typed["margin"], "that does not matter: 0.01, or nDCG@10=0.01", "numbers"),
-            FormRow("confidence", "confidence", typed["confidence"], "of intervals", "a number between 0 and 1"),
+            FormRow(
+                "margin",
+                "margin",
+                typed["margin"],
+                "largest difference that does not matter: 0.01, or nDCG@10=0.01",
+                "numbers",
+            ),
+            FormRow(
+                "confidence",
+                "confidence",
+                typed["confidence"],
+                "confidence level of the intervals",
+                "a number between 0 and 1",
+            ),
             FormRow(
                 "pairs",
                 "pairs",
@@ -300,7 +314,7 @@ class CompareScreen(LabScreen):
         def wrong(texts: Mapping[str, str]) -> dict[str, str]:
             return comparison_session.terms_of(texts, measures)[1]
 
-        self.app.push_screen(AskScreen("Terms of the comparison", rows, wrong), keep)
+        self.app.push_screen(AskScreen("Options of the comparison", rows, wrong), keep)
 
     def action_add(self) -> None:
         """Asks for another ranking."""
@@ -330,9 +344,11 @@ class CompareScreen(LabScreen):
         """Asks on what to measure, and by what."""
         named, measures = self.named, ", ".join(self.named.measures)
         rows = [
-            FormRow("dataset", "dataset", named.dataset, "name or folder; of runs: one of their tests", "a name"),
+            FormRow(
+                "dataset", "dataset", named.dataset, "a name or folder; for runs, one of their test datasets", "a name"
+            ),
             FormRow("qrels", "qrels", named.qrels, "a qrels file, in place of a dataset", "a path"),
-            FormRow("measures", "measures", measures, "such as nDCG@10, AP(rel=2); empty: the run's own", "names"),
+            FormRow("measures", "measures", measures, "such as nDCG@10, AP(rel=2); empty: those of the runs", "names"),
         ]
 
         def wrong(texts: Mapping[str, str]) -> dict[str, str]:
@@ -343,7 +359,7 @@ class CompareScreen(LabScreen):
                 asked = tuple(part.strip() for part in texts["measures"].split(",") if part.strip())
                 self._measure_by(dataset=texts["dataset"].strip(), qrels=texts["qrels"].strip(), measures=asked)
 
-        self.app.push_screen(AskScreen("What to measure on, and by", rows, wrong), keep)
+        self.app.push_screen(AskScreen("Dataset and measures", rows, wrong), keep)
 
     def _measure_by(self, **changed: object) -> None:
         self.named = msgspec.structs.replace(self.named, **changed)
@@ -352,14 +368,14 @@ class CompareScreen(LabScreen):
     def action_export(self) -> None:
         """Asks for a file; its ending says in what form."""
         if self.shown is None:
-            self.house.say("there is nothing to export yet", "warning")
+            self.house.say("There is nothing to export yet.", "warning")
             return
         found = self.shown.found
 
         def text_for(path: Path) -> str:
             return export_comparison.as_text(found, export_comparison.form_named(path.suffix))
 
-        title = "Export the comparison; the ending decides: .tex .md .csv .tsv .json"
+        title = "Export the comparison as .tex, .md, .csv, .tsv or .json"
         ask_for_file(
             self,
             title,
@@ -371,11 +387,11 @@ class CompareScreen(LabScreen):
     def action_copy(self, form: export_comparison.Form) -> None:
         """Copies the table."""
         if self.shown is None:
-            self.house.say("there is nothing to copy yet", "warning")
+            self.house.say("There is nothing to copy yet.", "warning")
             return
         text = export_comparison.as_text(self.shown.found, form)
         self.app.copy_to_clipboard(shown(text, 1_000_000, lines=True))
-        self.house.say(f"copied as {form}; if your terminal does not do that, e writes a file")
+        self.house.say(f"Copied as {form}. If your terminal does not support this, press e to export.")
 
     def action_back(self) -> None:
         """From bars or notes to the table, then away."""

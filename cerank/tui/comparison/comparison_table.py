@@ -188,8 +188,8 @@ def refusal(error: CerankError, targets: Sequence[str]) -> Content:
     lines = [joined(("✖ cannot compare: ", "bold $error"), error.what)]
     lines += [joined(("at ", "dim"), error.where)] if error.where else []
     lines += [joined(("hint: ", "dim"), error.hint)] if error.hint else []
-    lines += [content(""), content("Named:", "dim")]
+    lines += [content(""), content("Rankings:", "dim")]
     lines += [content(f"  {number}. {text}") for number, text in enumerate(targets, 1)]
-    data = (("d", _KEY), " dataset, qrels, measures  ", ("t", _KEY), " terms")
-    keys = joined(("a", _KEY), " add  ", ("x", _KEY), " take the last away  ", *data)
+    data = (("d", _KEY), " dataset, qrels, measures  ", ("t", _KEY), " options")
+    keys = joined(("a", _KEY), " add  ", ("x", _KEY), " remove the last  ", *data)
     return stacked(*lines, content(""), keys)

@@ -42,12 +42,12 @@ class DifferencesChart(Widget, can_focus=True):
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("right", "move(1)", "next query", show=False, id="bars.next"),
-        Binding("left", "move(-1)", "query before", show=False, id="bars.before"),
-        Binding("pagedown", "move(10)", "ten on", show=False, id="bars.ten-on"),
+        Binding("left", "move(-1)", "previous query", show=False, id="bars.before"),
+        Binding("pagedown", "move(10)", "ten forward", show=False, id="bars.ten-on"),
         Binding("pageup", "move(-10)", "ten back", show=False, id="bars.ten-back"),
         Binding("home,g", "move(-1000000)", "largest gain", show=False, id="bars.first"),
         Binding("end,G", "move(1000000)", "largest loss", show=False, id="bars.last"),
-        Binding("enter", "open", "see the query", id="bars.open", tooltip="Both rankings side by side"),
+        Binding("enter", "open", "show the query", id="bars.open", tooltip="Show both rankings side by side"),
     ]
     at: reactive[int] = reactive(0)
 

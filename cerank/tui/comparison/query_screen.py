@@ -29,7 +29,9 @@ class QueryScreen(LabScreen):
     """Both rankings of a query."""
 
     HELP_TITLE = "a query in two rankings"
-    HELP_TEXT = "grade: as judged, – not judged. ↑3: three ranks above its place in the other ranking; new: not there."
+    HELP_TEXT = (
+        "grade: relevance grade, – not judged. ↑3: three ranks above its place in the other ranking; new: not there."
+    )
     CSS = """
     QueryScreen #about { height: auto; max-height: 4; padding: 0 1; background: $surface; }
     QueryScreen .side { width: 1fr; height: 1fr; }
@@ -40,8 +42,8 @@ class QueryScreen(LabScreen):
     QueryScreen.-low #text { height: 6; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("n", "turn(1)", "next query", id="query.next", tooltip="In the order of the bars"),
-        Binding("p", "turn(-1)", "query before", id="query.before"),
+        Binding("n", "turn(1)", "next query", id="query.next", tooltip="Show the next query, in the order of the bars"),
+        Binding("p", "turn(-1)", "previous query", id="query.before"),
         Binding("tab", "app.focus_next", "other side", id="query.side"),
         Binding("escape", "dismiss(None)", "back", id="query.back"),
     ]

@@ -34,10 +34,10 @@ class Found(OptionList):
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "take('all')", "use parts of it", id="dataset.all",
-                tooltip="Train, validation and test from parts of it"),
+                tooltip="Train, validate and test on parts of it"),
         Binding("t", "take('train')", "train on it", id="dataset.train"),
         Binding("v", "take('validation')", "validate", id="dataset.validation"),
-        Binding("x", "take('test')", "test", id="dataset.test", tooltip="Added to the test datasets"),
+        Binding("x", "take('test')", "test", id="dataset.test", tooltip="Add it to the test datasets"),
         Binding("j", "cursor_down", "down", show=False, id="dataset.down"),
         Binding("k", "cursor_up", "up", show=False, id="dataset.up"),
     ]  # fmt: skip
@@ -113,7 +113,7 @@ class DatasetSearch(Vertical):
             except CerankError as error:
                 return error
 
-        self._say("looking …")
+        self._say("searching …")
         cast("LabApp", self.app).do(look, self._see, group="datasets", node=self)
 
     def _say(self, text: str) -> None:
@@ -126,7 +126,7 @@ class DatasetSearch(Vertical):
         if isinstance(found, CerankError):
             self._say(f"✖ {in_a_line(found)}")
         elif not found:
-            self._say("nothing of that name; a folder starts with ./ ~ or /")
+            self._say("No dataset matches. A folder must start with ./ ~ or /")
         else:
             shown = self.query_one(Found)
             shown.clear_options()

@@ -35,7 +35,7 @@ def base_marks(here: Mapping[str, bool]) -> list[Mark]:
     """The bases to choose from: parameters, license, and whether each is on this disk (none said: not known yet)."""
     marks = []
     for name, base in BASES.items():
-        where = {True: "✔ on this disk", False: "↓ to be fetched", None: "…"}[here.get(name)]
+        where = {True: "✔ on this disk", False: "↓ to download", None: "…"}[here.get(name)]
         figures = f"{base.parameters:>6}  {base.license:<11} "
         marks.append(Mark(name, joined(f"{name:<11}", (figures, "dim"), f"{where:<15} ", (base.hub_id, "dim"))))
     return marks
@@ -82,7 +82,7 @@ def outcome(draft: Draft, checked: Checked, matrix: Matrix | None, mistakes: Seq
 def first_command(checked: Checked, mistakes: Sequence[Mistake]) -> Content:
     """One line: the command of the first run."""
     if mistakes or not checked.cells:
-        return content("nothing can be launched until this is mended", "dim")
+        return content("Fix this error to see the command.", "dim")
     more = len(checked.cells) - 1
     return joined((f"(1 of {more + 1}) " if more else "", "dim"), ("$ ", "dim"), checked.cells[0].command)
 
@@ -103,9 +103,9 @@ def work(state: State) -> Content:
         return joined((f"{WRONG} not launched: ", "bold $error"), state.refusal)
     if state.mistakes:
         lines = [joined((f"{WRONG} {one.path}: ", "bold $error"), one.text) for one in state.mistakes]
-        return stacked(content("Nothing can be launched", "bold $error"), *lines)
+        return stacked(content("Fix these errors before launching", "bold $error"), *lines)
     if state.matrix is None:
-        return content("opening and hashing what the runs read …" if state.is_planning else "", "dim")
+        return content("opening and hashing the inputs …" if state.is_planning else "", "dim")
     matrix = state.matrix
     parts = [(_named(part.part), part) for part in matrix.work]
     width = max(len(name) for name, _ in parts)
@@ -118,9 +118,9 @@ def work(state: State) -> Content:
     rows.append(content(f"{'all runs':<{width}}  {'':>14}  {matrix.pairs:>11,}  {_time(matrix.minutes)}", "bold"))
     if matrix.shared:
         spared = sum(part.pairs for part in matrix.shared)
-        rows.append(content(f"{counted(spared, 'pair')} more are done once for several runs", "dim"))
+        rows.append(content(f"{counted(spared, 'pair')} are shared with other runs and computed once", "dim"))
     if matrix.minutes is None:
-        rows.append(content("no time where nothing like it ran here before", "dim"))
+        rows.append(content("–: the time is unknown, because nothing like it ran here before", "dim"))
     ready = joined(
         ("✔ ready: ", "bold $success"), ("l", "bold $primary"), f" puts {runs(len(matrix.cells))} in the queue"
     )

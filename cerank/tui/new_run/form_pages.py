@@ -23,11 +23,11 @@ from cerank.tui.new_run import draft_review
 
 STEPS = ("base", "recipe", "data", "launch")
 OTHERS = Row("base", "others", "", "hub ids (owner/name) or folders, separated by commas", "names")
-FILE = Row("recipes", "file", "", "a recipe of your own: path of a .toml file, enter adds it", "a path")
+FILE = Row("recipes", "file", "", "path of a .toml file; press enter to add it", "a path")
 LAUNCH = (
-    Row("seeds", "seeds", "", "42, 43 or 1-5; empty: the recipe's own", "whole numbers"),
-    Row("device", "device", "", "auto, cpu, cuda, cuda:N; empty: the setting's", "a device"),
-    Row("label", "label", "", "your own word for the runs", "text"),
+    Row("seeds", "seeds", "", "42, 43 or 1-5; empty: the recipe's", "whole numbers"),
+    Row("device", "device", "", "auto, cpu, cuda, cuda:N; empty: as in the settings", "a device"),
+    Row("label", "label", "", "a label for the runs", "text"),
 )
 _FIELDS = {
     "base": ("base",),

@@ -52,24 +52,24 @@ class NewRunScreen(LabScreen):
 
     HELP_TITLE = "a new run"
     HELP_TEXT = (
-        "Several bases, recipes and seeds make a matrix. A setting with a bullet differs from the recipe's own and\n"
-        "goes to the stage of that name in every chosen recipe. esc leaves a field first, then the form."
+        "Several base models, recipes and seeds make a matrix. A setting with a bullet differs from the recipe and\n"
+        "applies to the stage of that name in every chosen recipe. esc leaves a field first, then the form."
     )
     CSS_PATH = "new_run.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("1", "step('base')", "base", show=False, id="new.base", tooltip="Choose pretrained models"),
-        Binding("2", "step('recipe')", "recipe", show=False, id="new.recipe", tooltip="Choose recipes, change stages"),
-        Binding("3", "step('data')", "data", show=False, id="new.data", tooltip="Datasets, first stages, depth"),
-        Binding("4", "step('launch')", "launch", show=False, id="new.launch-step", tooltip="Seeds, device, the work"),
+        Binding("1", "step('base')", "base", show=False, id="new.base", tooltip="Choose base models"),
+        Binding("2", "step('recipe')", "recipe", show=False, id="new.recipe", tooltip="Choose recipes and change their settings"),
+        Binding("3", "step('data')", "data", show=False, id="new.data", tooltip="Choose datasets, first stages and depth"),
+        Binding("4", "step('launch')", "launch", show=False, id="new.launch-step", tooltip="Choose seeds and device, and see the work"),
         Binding("n", "turn(1)", "next step", id="new.next"),
-        Binding("p", "turn(-1)", "step before", show=False, id="new.before"),
-        Binding("left_square_bracket", "stage(-1)", "stage before", show=False, key_display="[", id="new.stage-before"),
+        Binding("p", "turn(-1)", "previous step", show=False, id="new.before"),
+        Binding("left_square_bracket", "stage(-1)", "previous stage", show=False, key_display="[", id="new.stage-before"),
         Binding("right_square_bracket", "stage(1)", "next stage", show=False, key_display="]",
-                id="new.stage-next", tooltip="The settings of the recipe's next stage"),
-        Binding("l", "launch", "launch", id="new.launch", tooltip="Plans the runs, shows their work; then queues them"),
-        Binding("y", "copy", "copy command", id="new.copy", tooltip="The equivalent commands, one a run"),
-        Binding("w", "write", "save recipe", show=False, id="new.write", tooltip="The changed recipe, as a file"),
-        Binding("m", "mend", "mend", show=False, id="new.mend", tooltip="Goes to the first mistake"),
+                id="new.stage-next", tooltip="Show the settings of the next stage"),
+        Binding("l", "launch", "launch", id="new.launch", tooltip="Show the work of the runs, then queue them"),
+        Binding("y", "copy", "copy command", id="new.copy", tooltip="Copy the equivalent commands, one per run"),
+        Binding("w", "write", "save recipe", show=False, id="new.write", tooltip="Save the changed recipe to a file"),
+        Binding("m", "first_error", "first error", show=False, id="new.first-error", tooltip="Go to the first error"),
         Binding("escape", "back", "back", id="new.back"),
     ]  # fmt: skip
 
@@ -96,7 +96,7 @@ class NewRunScreen(LabScreen):
         yield StepLine(id="steps")
         with ContentSwitcher(initial="base"):
             with VerticalScroll(id="base", classes="page", can_focus=False):
-                yield Static(content("Pretrained models"), classes="heading")
+                yield Static(content("Base models"), classes="heading")
                 yield MarkList(id="bases")
                 yield FieldRow(OTHERS, self._others(), placeholder="owner/name, ./folder")
             with Horizontal(id="recipe", classes="page"):
@@ -318,7 +318,7 @@ class NewRunScreen(LabScreen):
         """Shows the work first; what was shown is put in the queue."""
         if self._mistakes():
             self.action_step("launch")
-            self.house.say("nothing was launched: mend what is marked first; m goes there", "warning")
+            self.house.say("Not launched. Fix the highlighted fields first (press m).", "warning")
         elif self.matrix is None or self.query_one(ContentSwitcher).current != "launch":
             self.action_step("launch")
         else:
@@ -373,8 +373,8 @@ class NewRunScreen(LabScreen):
             self.query_one(SettingsForm).turn(step, self._text)
             self._say_mistakes()
 
-    def action_mend(self) -> None:
-        """Goes to the field of the first mistake."""
+    def action_first_error(self) -> None:
+        """Go to the field of the first error."""
         if not self._mistakes() or not self._has_rows:
             return
         path = self._mistakes()[0].path
@@ -388,21 +388,21 @@ class NewRunScreen(LabScreen):
     def action_copy(self) -> None:
         """Copies the commands, one a line."""
         if not self.checked.cells:
-            self.house.say("there is no command yet: mend what is marked first", "warning")
+            self.house.say("There is no command yet. Fix the highlighted fields first (press m).", "warning")
             return
         text = "".join(f"{cell.command}\n" for cell in self.checked.cells)
         self.app.copy_to_clipboard(shown(text, 1_000_000, lines=True))
-        hint = "" if all(one.source for one in self.draft.origins) else "; save the recipe first (w)"
+        hint = "" if all(one.source for one in self.draft.origins) else "; save the recipe (w) before you use it"
         self.house.say(f"copied {len(self.checked.cells)} command{'s' * (len(self.checked.cells) > 1)}{hint}")
 
     def action_write(self) -> None:
         """Asks where, and saves the first recipe as it stands now."""
         if not self.checked.cells:
-            self.house.say("there is no recipe to save yet: mend what is marked first", "warning")
+            self.house.say("There is no recipe to save yet. Fix the highlighted fields first (press m).", "warning")
             return
         recipe = self.checked.cells[0].recipe
         where = Path.cwd() / drafts.recipe_file(recipe.name)
-        ask_for_file(self, "Save the recipe as it stands", where, lambda _: render(recipe), drafts.file_mistake)
+        ask_for_file(self, "Save the recipe", where, lambda _: render(recipe), drafts.file_mistake)
 
     def action_back(self) -> None:
         """Leaves a field, then the form."""
@@ -413,4 +413,4 @@ class NewRunScreen(LabScreen):
 
     def would_lose(self) -> str:
         """A form that was filled in and never launched."""
-        return "A run is being put together." if self.draft.settings else ""
+        return "The form of a new run is not launched yet." if self.draft.settings else ""

@@ -45,7 +45,7 @@ class CurvesPane(Pane):
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("p", "turn(1)", "next curve", id="curves.next", tooltip="loss, validation, rate, gradient, speed"),
-        Binding("P", "turn(-1)", "curve before", show=False, id="curves.before"),
+        Binding("P", "turn(-1)", "previous curve", show=False, id="curves.before"),
         Binding("right_square_bracket", "smooth(1)", "smoother", key_display="]", id="curves.smoother", show=False),
         Binding("left_square_bracket", "smooth(-1)", "rawer", key_display="[", id="curves.rawer", show=False),
         Binding("L", "log", "log axis", id="curves.log", show=False),
@@ -151,7 +151,7 @@ class CurvesPane(Pane):
     def _legend(self) -> Content:
         colors = palette(is_dark=self.app.current_theme.dark)
         if len(self._shown) < 2:
-            return joined(("space marks runs to draw over this one", "dim"))
+            return joined(("mark other runs with space to overlay their curves", "dim"))
         parts = [
             (f"{_KEYS[place]} {one.entry.title}   ", f"bold {colors[place]}") for place, one in enumerate(self._shown)
         ]
@@ -177,7 +177,7 @@ class CurvesPane(Pane):
             boundaries=self._boundaries(is_main=is_main),
             window=self._window,
             is_log=self._is_log and name in {"loss", "gradient norm"},
-            empty="no validation yet" if name == _VALIDATION else "no step is done yet",
+            empty="no validation yet" if name == _VALIDATION else "no training step yet",
         )
 
     def _title(self, name: str, *, is_main: bool) -> str:

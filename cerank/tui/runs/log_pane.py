@@ -74,10 +74,10 @@ class LogPane(Pane):
     LogPane Log { height: 1fr; background: $background; padding: 0 1; scrollbar-size-horizontal: 1; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("slash", "search", "search", key_display="/", id="log.search", tooltip="Sets off what you type"),
+        Binding("slash", "search", "search", key_display="/", id="log.search", tooltip="Highlight what you type"),
         Binding("n", "match(1)", "next match", id="log.next"),
-        Binding("N", "match(-1)", "match before", id="log.before", show=False),
-        Binding("f", "only", "only matches", id="log.only", tooltip="Leaves the other lines out, or brings them back"),
+        Binding("N", "match(-1)", "previous match", id="log.before", show=False),
+        Binding("f", "only", "only matches", id="log.only", tooltip="Hide the other lines, or show them again"),
         Binding("escape", "all", "end the search", id="log.all", show=False),
         Binding("g", "first", "first line", id="log.first", show=False),
         Binding("G", "last", "last line, and follow", id="log.last", show=False),
@@ -96,7 +96,7 @@ class LogPane(Pane):
 
     def compose(self) -> ComposeResult:
         """The search line, what it found, the lines."""
-        yield LineInput(placeholder="text to look for", id="search")
+        yield LineInput(placeholder="text to find", id="search")
         yield Static(id="found")
         yield _Lines()
 
@@ -149,17 +149,15 @@ class LogPane(Pane):
     def _tell(self) -> None:
         found = self.query_one("#found", Static)
         if not self._lines:
-            found.update(content("its worker has not written anything yet"))
+            found.update(content("The worker has not written anything yet."))
         elif self._wanted:
             hits, at = self._hits(), self.query_one(_Lines).at
             place = f"{hits.index(at) + 1} of " if at in hits else ""
             said = f"{place}{counted(len(hits), 'matching line')}" if hits else "no line matches"
-            left = (
-                counted(len(self._lines), "line") if not self._is_only else f"{len(self._lines) - len(hits)} left out"
-            )
+            left = counted(len(self._lines), "line") if not self._is_only else f"{len(self._lines) - len(hits)} hidden"
             found.update(content(f"{said}, {left}; enter, then n next, N before, f only these; esc ends"))
         else:
-            found.update(content(f"{counted(len(self._lines), 'line')}; / searches, y copies, e writes a file"))
+            found.update(content(f"{counted(len(self._lines), 'line')}; / searches, y copies, e exports"))
 
     def on_input_changed(self, event: Input.Changed) -> None:
         """Sets off what was typed, and goes to the first line on screen that holds it, or to the next one."""

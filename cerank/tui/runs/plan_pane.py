@@ -41,7 +41,7 @@ class PlanPane(Pane):
         if mark == getattr(self, "_mark", None):
             return
         self._mark = mark
-        said = content("this run has no readable plan: " + entry.why, "$error")
+        said = content("The plan of this run cannot be read: " + entry.why, "$error")
         if entry.plan is not None:
             said = content(plan_view.text(entry.plan), limit=_LONGEST, lines=True)
         self.query_one("#plan", Static).update(content("") + said)

@@ -35,7 +35,9 @@ class RankingsPane(Pane):
     RankingsPane VerticalScroll { height: 6; padding: 0 1; border-top: solid $panel; display: none; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("v", "turn", "other ranking", id="rankings.turn", tooltip="The next stage, dataset or first stage"),
+        Binding(
+            "v", "turn", "other ranking", id="rankings.turn", tooltip="Show the next stage, dataset or first stage"
+        ),
         Binding("j", "line(1)", "down", id="rankings.down", show=False),
         Binding("k", "line(-1)", "up", id="rankings.up", show=False),
     ]
@@ -70,7 +72,7 @@ class RankingsPane(Pane):
             return
         self._choices = rankings_view.choices(entry.folder, entry.plan)
         if not self._choices:
-            self._say("nothing of it has been re-ranked yet; the lists come by themselves")
+            self._say("Nothing has been re-ranked yet. The rankings will appear here.")
         elif self._choice is None:
             self._open(self._choices[0])
 

@@ -73,7 +73,7 @@ class ResultsPane(Pane):
             return
         self._key = key
         if entry.plan is None or not rankings_view.choices(entry.folder, entry.plan):
-            self._say("nothing of it has been re-ranked and measured yet; the table comes by itself")
+            self._say("Nothing has been re-ranked and measured yet. The table will appear here.")
             return
         if self._found is None:
             self._say("comparing …")

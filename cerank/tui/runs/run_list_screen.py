@@ -33,10 +33,10 @@ class RunsScreen(LabScreen):
     AUTO_FOCUS = "#runs"
     HELP_TITLE = "the list of runs"
     HELP_TEXT = (
-        "The filter takes words, fields and figures:\n"
+        "The filter takes words, fields and numbers:\n"
         f"  {run_filter.EXAMPLE}\n"
         f"  fields: {', '.join(run_filter.FIELDS)}\n"
-        "dev is the newest validation, test the mean of the first final measure."
+        "dev is the latest validation, test the mean of the first measure on the test set."
     )
     CSS = """
     RunsScreen #filter-row { height: auto; display: none; background: $surface; }
@@ -51,23 +51,23 @@ class RunsScreen(LabScreen):
     RunsScreen.-empty RunTable, RunsScreen.-empty #detail { display: none; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("n", "new", "new", id="runs.new", tooltip="A new run, or a matrix of them"),
-        Binding("enter", "open", "open", id="runs.open", show=False, tooltip="Curves, log, rankings of this run"),
-        Binding("space", "mark", "mark", id="runs.mark", tooltip="Mark it, to overlay or compare"),
-        Binding("m", "compare", "compare", id="runs.compare", tooltip="The marked runs, the first one as baseline"),
-        Binding("s", "stop", "stop", id="runs.stop", tooltip="At its next step, with a checkpoint"),
-        Binding("r", "resume", "resume", id="runs.resume", tooltip="Goes on where it stopped, failed or was lost"),
+        Binding("n", "new", "new", id="runs.new", tooltip="Start a new run or a matrix of runs"),
+        Binding("enter", "open", "open", id="runs.open", show=False, tooltip="Show curves, log and rankings of this run"),
+        Binding("space", "mark", "mark", id="runs.mark", tooltip="Mark this run, to overlay or compare it"),
+        Binding("m", "compare", "compare", id="runs.compare", tooltip="Compare the marked runs; the first one is the baseline"),
+        Binding("s", "stop", "stop", id="runs.stop", tooltip="Stop after the current step, with a checkpoint"),
+        Binding("r", "resume", "resume", id="runs.resume", tooltip="Resume from the latest checkpoint"),
         Binding("slash", "filter", "filter", key_display="/", id="runs.filter", tooltip=run_filter.EXAMPLE),
-        Binding("c", "clone", "clone", id="runs.clone", tooltip="A new run from this one's recipe"),
-        Binding("o", "sort", "sort", id="runs.sort", show=False, tooltip="By the next column; or click a heading"),
-        Binding("O", "turn", "turn the order", id="runs.turn", show=False),
-        Binding("t", "note", "label", id="runs.note", show=False, tooltip="Label and tags"),
-        Binding("d", "delete", "delete", id="runs.delete", show=False, tooltip="Asks, and names what goes"),
+        Binding("c", "clone", "clone", id="runs.clone", tooltip="Start a new run with this run's recipe"),
+        Binding("o", "sort", "sort", id="runs.sort", show=False, tooltip="Sort by the next column; or click a heading"),
+        Binding("O", "turn", "reverse the order", id="runs.turn", show=False),
+        Binding("t", "note", "label", id="runs.note", show=False, tooltip="Change label and tags"),
+        Binding("d", "delete", "delete", id="runs.delete", show=False, tooltip="Delete this run, after a confirmation"),
         Binding("less_than_sign", "move(-1)", "earlier", key_display="<", id="runs.earlier", show=False,
-                tooltip="A queued run comes before the one above it"),
+                tooltip="Move a queued run up"),
         Binding("greater_than_sign", "move(1)", "later", key_display=">", id="runs.later", show=False),
-        Binding("y", "copy", "copy", id="runs.copy", show=False, tooltip="The run's name"),
-        Binding("e", "export", "export", id="runs.export", show=False, tooltip="The list, as CSV"),
+        Binding("y", "copy", "copy", id="runs.copy", show=False, tooltip="Copy the name of the run"),
+        Binding("e", "export", "export", id="runs.export", show=False, tooltip="Write the list to a CSV file"),
         Binding("escape", "clear", "clear filter and marks", id="runs.clear", show=False),
     ]  # fmt: skip
 
@@ -107,11 +107,11 @@ class RunsScreen(LabScreen):
         if not self.house.has_looked:
             return content("reading the lab …", "dim")
         if entries:
-            return joined("No run passes the filter. ", ("esc", "bold"), " clears it.")
+            return joined("No run matches the filter. ", ("esc", "bold"), " clears it.")
         return stacked(
             content("No runs yet.", "bold"),
             content(""),
-            joined("Press ", ("n", "bold $primary"), " for a new run, or leave and type"),
+            joined("Press ", ("n", "bold $primary"), " to start a run, or leave and type"),
             content("cerank run --recipe contrastive-then-distill", "$accent"),
         )
 
@@ -195,7 +195,7 @@ class RunsScreen(LabScreen):
     def _here(self) -> Entry | None:
         entry = self.query_one(RunTable).highlighted
         if entry is None:
-            self.house.say("no run is highlighted")
+            self.house.say("No run is selected.")
         return entry
 
     def action_new(self) -> None:
@@ -221,7 +221,7 @@ class RunsScreen(LabScreen):
     def action_compare(self) -> None:
         """Compares the marked runs."""
         if len(self.house.marked) < 2:
-            self.house.say("mark two runs or more with space; the first one marked is the baseline", "warning")
+            self.house.say("Mark at least two runs with space. The first one is the baseline.", "warning")
             return
         self.house.open_compare(list(self.house.marked))
 

@@ -66,17 +66,17 @@ class RunScreen(LabScreen):
     BINDINGS: ClassVar[list[BindingType]] = [
         *(Binding(str(place), f"tab({place})", name.lower(), id=f"run.tab-{place}", show=False)
           for place, name in enumerate(TABS, 1)),
-        Binding("s", "stop", "stop", id="run.stop", tooltip="At its next step, with a checkpoint"),
+        Binding("s", "stop", "stop", id="run.stop", tooltip="Stop after the current step, with a checkpoint"),
         Binding("r", "resume", "resume", id="run.resume"),
-        Binding("less_than_sign,comma", "other(-1)", "run before", key_display="<", id="run.before", show=False),
+        Binding("less_than_sign,comma", "other(-1)", "previous run", key_display="<", id="run.before", show=False),
         Binding("greater_than_sign,full_stop", "other(1)", "next run", key_display=">", id="run.next", show=False),
-        Binding("space", "mark", "mark", id="run.mark", show=False, tooltip="Draws it over other runs, or compares it"),
-        Binding("m", "compare", "compare", id="run.compare", tooltip="The marked runs"),
+        Binding("space", "mark", "mark", id="run.mark", show=False, tooltip="Mark this run, to overlay or compare it"),
+        Binding("m", "compare", "compare", id="run.compare", tooltip="Compare the marked runs"),
         Binding("c", "clone", "clone", id="run.clone", show=False),
-        Binding("t", "note", "label", id="run.note", show=False, tooltip="Label and tags"),
+        Binding("t", "note", "label", id="run.note", show=False, tooltip="Change label and tags"),
         Binding("n", "new", "new", id="run.new", show=False),
-        Binding("y", "copy", "copy", id="run.copy", show=False, tooltip="What the tab shows"),
-        Binding("e", "export", "export", id="run.export", show=False, tooltip="What the tab shows, to a file"),
+        Binding("y", "copy", "copy", id="run.copy", show=False, tooltip="Copy what the tab shows"),
+        Binding("e", "export", "export", id="run.export", show=False, tooltip="Write what the tab shows to a file"),
         Binding("escape", "back", "back", id="run.back"),
     ]  # fmt: skip
 
@@ -116,7 +116,7 @@ class RunScreen(LabScreen):
         entry = self.entry
         if entry is None:
             if self.house.has_looked:
-                self.house.say(f"{self._title} is gone", "warning")
+                self.house.say(f"{self._title} was deleted", "warning")
                 self.app.pop_screen()
             return
         self._title = entry.title
@@ -190,7 +190,7 @@ class RunScreen(LabScreen):
     def action_compare(self) -> None:
         """Compares the marked runs, or the stages of this one."""
         if len(self.house.marked) < 2:
-            self.house.say("mark two runs or more with space; tab 4 compares the stages of this one", "warning")
+            self.house.say("Mark at least two runs with space. Tab 4 compares the stages of this run.", "warning")
             return
         self.house.open_compare(list(self.house.marked))
 
@@ -229,7 +229,7 @@ class RunScreen(LabScreen):
         pane = self._pane()
         found = pane.exported() if pane else None
         if found is None:
-            self.house.say("there is nothing on this tab to write", "warning")
+            self.house.say("This tab has nothing to export.", "warning")
             return
         text, name = found
         self.work(

@@ -90,7 +90,9 @@ def _figures(sample: Sample) -> list[Content]:
         rows.append(_bar(f"GPU{gpu.index}", gpu.busy, more))
         rows.append(_bar("memory", gpu.memory / max(1, gpu.memory_total), _bytes(gpu.memory, gpu.memory_total)))
     if not sample.gpus:
-        rows.append(joined((f"{'GPU':>8}  ", "dim"), ("none seen (NVIDIA's are, with the extra cerank[gpu])", "dim")))
+        rows.append(
+            joined((f"{'GPU':>8}  ", "dim"), ("none found (for NVIDIA GPUs, install the extra cerank[gpu])", "dim"))
+        )
     if sample.cpu is None:
         rows.append(content("install psutil to see processor and memory", "dim"))
     else:

@@ -260,7 +260,7 @@ def test_the_command_prints_a_form_or_writes_a_folder(lab, tmp_path, capsys, mon
     monkeypatch.setenv("CERANK_LAB", str(lab.settings.lab))
     cerank("report", "grid", "--format", "latex")
     assert capsys.readouterr().out.startswith("\\documentclass")
-    cerank("report", "grid", "--correct", "bonferroni", "--out", str(tmp_path / "made"), "--no-curves")
+    cerank("report", "grid", "--correction", "bonferroni", "--out", str(tmp_path / "made"), "--no-curves")
     shown = capsys.readouterr()
     assert shown.out == f"{tmp_path / 'made'}\n"
     assert "32 tests" in shown.err

@@ -65,13 +65,13 @@ def test_a_measure_with_parentheses_and_an_equals_sign_can_be_compared(entries: 
     ("text", "said"),
     [
         ("sate:x", "did you mean 'state'"),
-        ("a OR", "it stops in the middle"),
-        ("OR a", "something is missing before 'OR'"),
+        ("a OR", "the filter ends too early"),
+        ("OR a", "a condition is missing before 'OR'"),
         ("(a", "a parenthesis that is not closed"),
         ("a)", "without its opening one"),
         ('label:"a', "a quote that is not closed"),
         ("nDCG@10>", "compares with no number"),
-        ("NOT", "it stops in the middle"),
+        ("NOT", "the filter ends too early"),
         ("(" * 100 + "a", "nested too deep"),
     ],
 )

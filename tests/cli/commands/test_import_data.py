@@ -87,7 +87,7 @@ def test_a_person_is_shown_few_columns_and_a_format_s_files_in_full(capsys: pyte
     assert "c13bf99ff23ca691105ad12eab837f84" in shown
     assert "triples.train.small.tar.gz" in shown
     cerank("formats", "tirex", "--format", "table")
-    assert "no published file of this format is known" in capsys.readouterr().err
+    assert "No published file of this format is known." in capsys.readouterr().err
 
 
 def test_the_help_of_import_names_every_format(capsys: pytest.CaptureFixture[str]) -> None:

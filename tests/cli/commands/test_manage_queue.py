@@ -59,7 +59,7 @@ def test_a_run_is_moved_and_dropped_by_its_label(
 
 
 def test_options_before_the_command_are_refused_and_not_ignored(folders: list[RunFolder]) -> None:
-    with pytest.raises(UsageError, match="options come after the command"):
+    with pytest.raises(UsageError, match="options must follow the subcommand"):
         cerank("queue", "--lab", "elsewhere", "drop", "one")
 
 

@@ -168,7 +168,7 @@ async def test_nothing_invalid_can_be_launched(app: CerankApp, folder: LabFolder
         await put(pilot, screen, "seeds", "x")
         await press(pilot, "escape", "l", "l")
         assert app.screen is screen
-        assert "Nothing can be launched" in text_of(app)
+        assert "Fix these errors before launching" in text_of(app)
         assert "'x' is no seed" in text_of(app)
         assert folder.lab.listed() == []
 

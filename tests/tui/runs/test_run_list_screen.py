@@ -89,7 +89,7 @@ async def test_the_filter_narrows_as_one_types_and_keeps_the_last_right_one(fold
         assert "1 of 2 runs" in text_of(app)
         assert [entry.label for entry in _listed(app)] == ["good"]
         await press(pilot, "space", "(")
-        assert "it stops in the middle" in text_of(app)
+        assert "the filter ends too early" in text_of(app)
         assert [entry.label for entry in _listed(app)] == ["good"]
         await press(pilot, "escape")
         assert len(_listed(app)) == 2
