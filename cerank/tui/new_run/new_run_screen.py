@@ -58,9 +58,12 @@ class NewRunScreen(LabScreen):
     CSS_PATH = "new_run.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("1", "step('base')", "base", show=False, id="new.base", tooltip="Choose base models"),
-        Binding("2", "step('recipe')", "recipe", show=False, id="new.recipe", tooltip="Choose recipes and change their settings"),
-        Binding("3", "step('data')", "data", show=False, id="new.data", tooltip="Choose datasets, first stages and depth"),
-        Binding("4", "step('launch')", "launch", show=False, id="new.launch-step", tooltip="Choose seeds and device, and see the work"),
+        Binding("2", "step('recipe')", "recipe", show=False, id="new.recipe",
+                tooltip="Choose recipes and change their settings"),
+        Binding("3", "step('data')", "data", show=False, id="new.data",
+                tooltip="Choose datasets, first stages and depth"),
+        Binding("4", "step('launch')", "launch", show=False, id="new.launch-step",
+                tooltip="Choose seeds and device, and see the work"),
         Binding("n", "turn(1)", "next step", id="new.next"),
         Binding("p", "turn(-1)", "previous step", show=False, id="new.before"),
         Binding("left_square_bracket", "stage(-1)", "previous stage", show=False, key_display="[", id="new.stage-before"),

@@ -52,9 +52,11 @@ class RunsScreen(LabScreen):
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("n", "new", "new", id="runs.new", tooltip="Start a new run or a matrix of runs"),
-        Binding("enter", "open", "open", id="runs.open", show=False, tooltip="Show curves, log and rankings of this run"),
+        Binding("enter", "open", "open", id="runs.open", show=False,
+                tooltip="Show curves, log and rankings of this run"),
         Binding("space", "mark", "mark", id="runs.mark", tooltip="Mark this run, to overlay or compare it"),
-        Binding("m", "compare", "compare", id="runs.compare", tooltip="Compare the marked runs; the first one is the baseline"),
+        Binding("m", "compare", "compare", id="runs.compare",
+                tooltip="Compare the marked runs; the first one is the baseline"),
         Binding("s", "stop", "stop", id="runs.stop", tooltip="Stop after the current step, with a checkpoint"),
         Binding("r", "resume", "resume", id="runs.resume", tooltip="Resume from the latest checkpoint"),
         Binding("slash", "filter", "filter", key_display="/", id="runs.filter", tooltip=run_filter.EXAMPLE),
