@@ -38,7 +38,7 @@ _FETCHED = {
 }
 
 
-class Need(msgspec.Struct, frozen=True):
+class MissingInput(msgspec.Struct, frozen=True):
     """One piece that is missing."""
 
     kind: str  # "base", "dataset", "documents", "first stage", "teacher", "measures"
@@ -47,44 +47,44 @@ class Need(msgspec.Struct, frozen=True):
     how: str  # what to do about it
 
 
-class Looked(msgspec.Struct, frozen=True):
+class InputCheck(msgspec.Struct, frozen=True):
     """What was found: how many queries each dataset has, and what is missing."""
 
     queries: dict[str, int]  # dataset -> its queries; what the catalogue says of those that are not here, 0 for unknown
-    needs: tuple[Need, ...]
+    needs: tuple[MissingInput, ...]
 
 
-def look(recipes: Sequence[Recipe], cache: Path) -> Looked:
+def check_inputs(recipes: Sequence[Recipe], cache: Path) -> InputCheck:
     """Looks at everything that the recipes read, each thing once.
 
     Args:
         recipes: with absolute paths.
         cache: where datasets are built and runs are placed.
     """
-    return _Look(recipes, cache).all()
+    return _InputChecker(recipes, cache).all()
 
 
-class _Look:
+class _InputChecker:
     """One look; collects as it goes."""
 
     def __init__(self, recipes: Sequence[Recipe], cache: Path) -> None:
         self._recipes, self._cache = recipes, cache
         self._queries: dict[str, int] = {}
-        self._needs: dict[tuple[str, str], Need] = {}
+        self._needs: dict[tuple[str, str], MissingInput] = {}
         self._open: dict[str, Dataset] = {}
 
-    def all(self) -> Looked:
+    def all(self) -> InputCheck:
         for base in dict.fromkeys(recipe.base for recipe in self._recipes):
             self._try("base", base, partial(bases.locate, base, fetch=False))
         for name in dict.fromkeys(name for recipe in self._recipes for name in dataset_names(recipe)):
             self._dataset(name)
-        for dataset, first in dict.fromkeys(pair for recipe in self._recipes for pair in _ranked(recipe)):
+        for dataset, first in dict.fromkeys(pair for recipe in self._recipes for pair in _first_stages(recipe)):
             self._try("first stage", f"{first} on {whole_and_part(dataset)[0]}", partial(self._ranking, dataset, first))
-        for dataset, teacher in dict.fromkeys(pair for recipe in self._recipes for pair in _taught(recipe)):
+        for dataset, teacher in dict.fromkeys(pair for recipe in self._recipes for pair in _teachers(recipe)):
             self._try("teacher", f"{teacher} on {whole_and_part(dataset)[0]}", partial(self._teacher, dataset, teacher))
         for recipe in self._recipes:
             self._measures(recipe)
-        return Looked(self._queries, tuple(self._needs.values()))
+        return InputCheck(self._queries, tuple(self._needs.values()))
 
     def _try(self, kind: str, name: str, act: Callable[[], object]) -> None:
         try:
@@ -95,7 +95,7 @@ class _Look:
     def _note(self, kind: str, name: str, error: CerankError) -> None:
         is_fetched = isinstance(error, MissingError) and kind in _FETCHED
         how = "; or ".join(part for part in (_FETCHED[kind] if is_fetched else "", error.hint) if part)
-        self._needs.setdefault((kind, name), Need(kind, name, error.what, how))
+        self._needs.setdefault((kind, name), MissingInput(kind, name, error.what, how))
 
     def _dataset(self, name: str) -> None:
         whole, part = whole_and_part(name)
@@ -147,7 +147,7 @@ class _Look:
             self._ranking(dataset, teacher)
 
 
-def _ranked(recipe: Recipe) -> list[tuple[str, str]]:
+def _first_stages(recipe: Recipe) -> list[tuple[str, str]]:
     """(dataset, first stage) of each ranking that the recipe reads."""
     data = recipe.data
     found = [(test, first) for test in data.test for first in data.first_stages]
@@ -158,7 +158,7 @@ def _ranked(recipe: Recipe) -> list[tuple[str, str]]:
     return found
 
 
-def _taught(recipe: Recipe) -> list[tuple[str, str]]:
+def _teachers(recipe: Recipe) -> list[tuple[str, str]]:
     return [
         (training_dataset(recipe, stage), stage.teacher) for _, stage in recipe.chained() if stage.source == "teacher"
     ]

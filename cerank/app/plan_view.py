@@ -12,7 +12,7 @@ from cerank.recipes.plan import Plan
 from cerank.text.safe_text import counted
 
 
-class Difference(NamedTuple):
+class SettingDifference(NamedTuple):
     """One setting that two plans do not share; "" where a plan lacks it."""
 
     key: str
@@ -27,11 +27,11 @@ def text(plan: Plan) -> str:
     return "\n".join(lines) + "\n"
 
 
-def differences(one: Plan, other: Plan) -> tuple[Difference, ...]:
+def differences(one: Plan, other: Plan) -> tuple[SettingDifference, ...]:
     """Every setting, input, device and version in which two plans differ, in the order of the first."""
     left, right = dict(_settings(one)), dict(_settings(other))
     keys = [*left, *(key for key in right if key not in left)]
-    found = (Difference(key, left.get(key, ""), right.get(key, "")) for key in keys)
+    found = (SettingDifference(key, left.get(key, ""), right.get(key, "")) for key in keys)
     return tuple(row for row in found if row.one != row.other)
 
 

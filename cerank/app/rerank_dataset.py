@@ -19,7 +19,7 @@ from cerank.settings import Settings
 CHUNK = 32  # queries between two words about progress
 
 
-class Wanted(msgspec.Struct, frozen=True):
+class RerankRequest(msgspec.Struct, frozen=True):
     """What is re-ranked by what."""
 
     checkpoint: str  # a model folder, a run, or RUN:STAGE
@@ -52,7 +52,7 @@ def checkpoint_folder(lab: Path, text: str) -> Path:
     return final
 
 
-def rerank(settings: Settings, wanted: Wanted, output: Path, progress: Callable[[int, int], None]) -> int:
+def rerank(settings: Settings, wanted: RerankRequest, output: Path, progress: Callable[[int, int], None]) -> int:
     """Writes the TREC run, whole or not at all; returns how many queries it ranks.
 
     Scores that the checkpoint gave to the same chunks before, here or in a run, are taken from the cache.

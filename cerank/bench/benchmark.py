@@ -36,7 +36,7 @@ _WITHIN = 600.0  # seconds that an answer may take before its contender is left 
 _TRAINING_COST = 3.0  # a step's operations over those of scoring: backward is twice forward
 
 
-class Asked(msgspec.Struct, frozen=True, kw_only=True):
+class BenchRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What is to be measured."""
 
     base: str = "minilm"
@@ -49,7 +49,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     with_peer: bool = True
 
 
-class Figure(msgspec.Struct, frozen=True, kw_only=True):
+class BenchFigure(msgspec.Struct, frozen=True, kw_only=True):
     """One contender at one work; rates in pairs a second over the repeats."""
 
     work: str  # RERANKING or TRAINING
@@ -62,7 +62,7 @@ class Figure(msgspec.Struct, frozen=True, kw_only=True):
     ratio: float | None  # cerank's rate over this one's, median within turns; None for cerank itself
 
 
-class Report(msgspec.Struct, frozen=True, kw_only=True):
+class BenchReport(msgspec.Struct, frozen=True, kw_only=True):
     """All that was measured, and on what."""
 
     device: str
@@ -75,12 +75,12 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     tokens: float  # a pair, on average
     peaks: dict[str, float]  # precision -> floating point operations a second, median over turns
     data_share: dict[str, float]  # precision -> of a training step's time, what its data took
-    figures: tuple[Figure, ...]
+    figures: tuple[BenchFigure, ...]
     commands: tuple[str, ...]  # that measure this again, and more
     notes: tuple[str, ...]
 
 
-def measure(settings: Settings, asked: Asked, progress: Callable[[str], None]) -> Report:
+def measure(settings: Settings, asked: BenchRequest, progress: Callable[[str], None]) -> BenchReport:
     """Times re-ranking and training; a minute or two for a small base on a CPU.
 
     Args:
@@ -125,7 +125,7 @@ def measure(settings: Settings, asked: Asked, progress: Callable[[str], None]) -
             for work in WORKS
             for figure in race.figures(work, precision, needed, progress)
         ]
-        return Report(
+        return BenchReport(
             device=determinism.device_name(device),
             threads=threads,
             versions=own_workloads.versions(),
@@ -142,7 +142,7 @@ def measure(settings: Settings, asked: Asked, progress: Callable[[str], None]) -
         )
 
 
-def _without_emulated(asked: Asked, device: str) -> tuple[Asked, tuple[str, ...]]:
+def _without_emulated(asked: BenchRequest, device: str) -> tuple[BenchRequest, tuple[str, ...]]:
     """What can be timed here, and what is to be said of what cannot.
 
     Raises:
@@ -159,7 +159,7 @@ def _without_emulated(asked: Asked, device: str) -> tuple[Asked, tuple[str, ...]
     return msgspec.structs.replace(asked, precisions=kept), (f"bf16 was left out: {why}",)
 
 
-def _sample(asked: Asked, cache: Path) -> Sample:
+def _sample(asked: BenchRequest, cache: Path) -> Sample:
     from cerank.bench.text_samples import generated, of_dataset
 
     if not asked.dataset:
@@ -170,7 +170,7 @@ def _sample(asked: Asked, cache: Path) -> Sample:
     return of_dataset(dataset, asked.first_stage, pairs=asked.pairs, depth=_DEPTH, cache=cache)
 
 
-def _contenders(asked: Asked, threads: int, room: Path) -> dict[str, Contender]:
+def _contenders(asked: BenchRequest, threads: int, room: Path) -> dict[str, Contender]:
     """Who takes part, each starting up: cerank as its launcher starts a worker, others in the person's environment."""
     from cerank.bench import baselines
 
@@ -193,7 +193,7 @@ _KINDS = {
 class _Race:
     """The contenders and what they hold ready; peaks and shares as they come to be known."""
 
-    def __init__(self, common: Work, asked: Asked, contenders: dict[str, Contender]) -> None:
+    def __init__(self, common: Work, asked: BenchRequest, contenders: dict[str, Contender]) -> None:
         self._common, self._asked, self._contenders = common, asked, contenders
         self.peaks: dict[str, float] = {}
         self.data_share: dict[str, float] = {}
@@ -220,7 +220,7 @@ class _Race:
             msgspec.structs.replace(self._common, name=name, kind=kind, task=task, precision=precision, is_own=is_own)
         )
 
-    def figures(self, work: str, precision: str, needed: float, progress: Callable[[str], None]) -> list[Figure]:
+    def figures(self, work: str, precision: str, needed: float, progress: Callable[[str], None]) -> list[BenchFigure]:
         """One of each contender that can do this and was not lost.
 
         Raises:
@@ -250,12 +250,12 @@ class _Race:
         return [f"cerank's training spends on data, tokenizing included: {data}", *lost]
 
 
-def _figure(name: tuple[str, str, str], found: dict[str, list[Answer]], cost: float) -> Figure:
+def _figure(name: tuple[str, str, str], found: dict[str, list[Answer]], cost: float) -> BenchFigure:
     work, precision, who = name
     rates = [one.rate for one in found[who]]
     ratios = [own.rate / rate for own, rate in zip(found[OWN], rates, strict=True)]
     shares = [rate * cost / peak.value for rate, peak in zip(rates, found[PEAK], strict=True)]
-    return Figure(
+    return BenchFigure(
         work=work,
         precision=precision,
         who=who,
@@ -267,7 +267,7 @@ def _figure(name: tuple[str, str, str], found: dict[str, list[Answer]], cost: fl
     )
 
 
-def _commands(asked: Asked, device: str, threads: int) -> tuple[str, ...]:
+def _commands(asked: BenchRequest, device: str, threads: int) -> tuple[str, ...]:
     words = ["cerank", "bench", "--base", asked.base, "--pairs", str(asked.pairs), "--repeats", str(asked.repeats)]
     words += ["--steps", str(asked.steps), "--device", device, "--threads", str(threads)]
     words += [word for precision in asked.precisions for word in ("--precision", precision)]
@@ -278,7 +278,7 @@ def _commands(asked: Asked, device: str, threads: int) -> tuple[str, ...]:
     return (shlex.join(words),)
 
 
-def _notes(asked: Asked, declared: str, timed: str) -> tuple[str, ...]:
+def _notes(asked: BenchRequest, declared: str, timed: str) -> tuple[str, ...]:
     from cerank.bench import baselines
 
     notes = []

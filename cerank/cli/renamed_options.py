@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
-import click
 from typer.core import TyperCommand
 
-from cerank.cli.output import say
+from cerank.cli.output import info
 
 RENAMED: Mapping[str, Mapping[str, str]] = {  # command -> old option -> new option
     "bench": {"--alone": "--cerank-only"},
@@ -20,7 +20,7 @@ RENAMED: Mapping[str, Mapping[str, str]] = {  # command -> old option -> new opt
 class CommandWithRenamedOptions(TyperCommand):
     """A command that also understands the options that `RENAMED` lists for it; its help shows only the new names."""
 
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse the arguments after replacing old option names, and warn about each of them."""
         return super().parse_args(ctx, with_new_names(self.name or "", args))
 
@@ -37,5 +37,5 @@ def with_new_names(command: str, args: list[str]) -> list[str]:
         name, equals, value = arg.partition("=")
         if name in renamed:
             replaced[place] = f"{renamed[name]}{equals}{value}"
-            say(f"warning: {name} is now called {renamed[name]}; the old name will be removed in the next version")
+            info(f"warning: {name} is now called {renamed[name]}; the old name will be removed in the next version")
     return replaced

@@ -15,7 +15,7 @@ from cerank.text.safe_text import counted, shown
 from cerank.text.table_data import TEXTS, Column, Table, fitting, rounded
 
 GAP = 2  # cells between two columns
-EASY = 20  # cells to which a text column is narrowed before another column goes
+PREFERRED_TEXT_WIDTH = 20  # cells to which a text column is narrowed before another column goes
 
 
 class Style(msgspec.Struct, frozen=True):
@@ -27,7 +27,7 @@ class Style(msgspec.Struct, frozen=True):
     more: str = "a wider terminal or --format tsv"  # shows the columns that are left out
 
 
-def drawn(table: Table, style: Style) -> str:
+def table_as_text(table: Table, style: Style) -> str:
     """Return the table with its title above and its notes below, each line at most as wide as the screen.
 
     Only a single word, figure or id that is itself wider than the screen makes a longer line.
@@ -39,7 +39,7 @@ def drawn(table: Table, style: Style) -> str:
     ]
     sizes = [_sizes([row[place] for row in rows], heads[place], column) for place, column in enumerate(table.columns)]
     easy = [
-        min(full, max(least, EASY)) if column.kind == "text" else least
+        min(full, max(least, PREFERRED_TEXT_WIDTH)) if column.kind == "text" else least
         for (least, full), column in zip(sizes, table.columns, strict=True)
     ]
     kept = fitting(table.columns, easy, style.width, GAP)
@@ -50,7 +50,7 @@ def drawn(table: Table, style: Style) -> str:
         lines.append(f"\x1b[1m{title}\x1b[0m" if style.is_terminal else title)
     if widths:
         columns = [table.columns[place] for place in kept]
-        lines += _grid(columns, [[row[place] for place in kept] for row in [heads, *rows]], widths, style)
+        lines += _drawn_rows(columns, [[row[place] for place in kept] for row in [heads, *rows]], widths, style)
     else:
         lines += _blocks(heads, rows, style.width)
     if widths and len(kept) < len(heads):
@@ -96,7 +96,9 @@ def _widths(sizes: Sequence[tuple[int, int]], width: int) -> list[int]:
     return widths
 
 
-def _grid(columns: Sequence[Column], rows: Sequence[Sequence[str]], widths: Sequence[int], style: Style) -> list[str]:
+def _drawn_rows(
+    columns: Sequence[Column], rows: Sequence[Sequence[str]], widths: Sequence[int], style: Style
+) -> list[str]:
     """The heading (the first row), a rule and the other rows, as rich draws them at these widths."""
     from rich.box import Box
     from rich.console import Console

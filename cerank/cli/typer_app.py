@@ -22,7 +22,7 @@ from cerank.cli.commands import (
     start_run,
     watch_runs,
 )
-from cerank.cli.output import put
+from cerank.cli.output import write_output
 from cerank.cli.renamed_options import CommandWithRenamedOptions
 
 app = typer.Typer(
@@ -66,7 +66,7 @@ app.add_typer(catalog.config_app, name="config", rich_help_panel=_CATALOGUE)
 
 def _version(asked: bool) -> None:
     if asked:
-        put(f"cerank {cerank.__version__}\n")
+        write_output(f"cerank {cerank.__version__}\n")
         raise typer.Exit
 
 

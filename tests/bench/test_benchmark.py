@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cerank.bench import baselines, benchmark, own_workloads
-from cerank.bench.benchmark import OWN, PEER, RERANKING, TRAINING, Asked, measure
+from cerank.bench.benchmark import OWN, PEER, RERANKING, TRAINING, BenchRequest, measure
 from cerank.bench.text_samples import generated, of_dataset, reshaped
 from cerank.errors import UsageError
 from cerank.kernels import processor
@@ -39,7 +39,7 @@ def precisions():
 @pytest.fixture(scope="module")
 def report(base, tmp_path_factory):
     settings = Settings(lab=Path("lab"), cache=tmp_path_factory.mktemp("cache"), device="cpu", threads=1, format="")
-    asked = Asked(base=str(base), pairs=24, repeats=2, steps=1, with_peer=False)
+    asked = BenchRequest(base=str(base), pairs=24, repeats=2, steps=1, with_peer=False)
     return measure(settings, asked, lambda what: None)
 
 
@@ -71,7 +71,7 @@ def test_a_lost_peer_is_left_out_with_its_reason_and_cerank_is_measured_all_the_
     monkeypatch.setitem(benchmark._KINDS, (PEER, RERANKING), "cerank.bench.baselines:NoSuchClass")
     settings = Settings(lab=tmp_path, cache=tmp_path, device="cpu", threads=1, format="")
     found = measure(
-        settings, Asked(base=str(base), pairs=16, repeats=1, steps=1, precisions=("fp32",)), lambda what: None
+        settings, BenchRequest(base=str(base), pairs=16, repeats=1, steps=1, precisions=("fp32",)), lambda what: None
     )
     assert {figure.who for figure in found.figures} == {OWN}
     assert any("NoSuchClass" in note and PEER in note for note in found.notes)
@@ -80,7 +80,7 @@ def test_a_lost_peer_is_left_out_with_its_reason_and_cerank_is_measured_all_the_
 @pytest.mark.slow  # sentence-transformers takes nine seconds to import
 def test_sentence_transformers_takes_its_turns_where_it_is_installed(base, tmp_path):
     settings = Settings(lab=tmp_path, cache=tmp_path, device="cpu", threads=1, format="")
-    asked = Asked(base=str(base), pairs=16, repeats=1, steps=1, precisions=("fp32",))
+    asked = BenchRequest(base=str(base), pairs=16, repeats=1, steps=1, precisions=("fp32",))
     found = {(figure.work, figure.who): figure for figure in measure(settings, asked, lambda what: None).figures}
     assert ((RERANKING, PEER) in found) == baselines.can_rerank()
     assert ((TRAINING, PEER) in found) == baselines.can_train()
@@ -105,7 +105,7 @@ def test_the_command_line_gives_json_of_machine_and_speed(base, tmp_path):
 def test_a_precision_that_nobody_knows_is_refused(tmp_path):
     settings = Settings(lab=tmp_path, cache=tmp_path, device="cpu", threads=1, format="")
     with pytest.raises(UsageError, match="no precision is called 'int8'"):
-        measure(settings, Asked(precisions=("int8",)), lambda what: None)
+        measure(settings, BenchRequest(precisions=("int8",)), lambda what: None)
 
 
 @pytest.mark.parametrize(("pairs", "depth"), [(1, 100), (99, 100), (100, 100), (250, 100), (12, 5)])
@@ -166,11 +166,13 @@ def test_needed_operations_of_a_classifier_are_counted_by_hand(base, tmp_path):
 def test_bf16_is_left_out_with_a_word_where_the_processor_only_imitates_it(base, tmp_path, monkeypatch):
     monkeypatch.setattr(processor, "multiplies_bf16", lambda: False)
     settings = Settings(lab=tmp_path, cache=tmp_path, device="cpu", threads=1, format="")
-    found = measure(settings, Asked(base=str(base), pairs=16, repeats=1, steps=1, with_peer=False), lambda what: None)
+    found = measure(
+        settings, BenchRequest(base=str(base), pairs=16, repeats=1, steps=1, with_peer=False), lambda what: None
+    )
     assert {figure.precision for figure in found.figures} == {"fp32"}
     assert any("bf16 was left out" in note for note in found.notes)
     with pytest.raises(UsageError, match="no instructions for bf16"):
-        measure(settings, Asked(base=str(base), precisions=("bf16",)), lambda what: None)
+        measure(settings, BenchRequest(base=str(base), precisions=("bf16",)), lambda what: None)
 
 
 def test_products_that_would_outlast_the_time_that_is_left_are_not_tried(monkeypatch):

@@ -71,8 +71,8 @@ def test_trap_11_every_choice_that_a_setting_offers_is_taken() -> None:
 def test_trap_11_a_run_that_lies_where_the_program_says_is_the_run_that_its_recipes_read(
     name: str, tmp_path: Path
 ) -> None:
-    cells = matrix_runs.grid(recipes.load_matrix(name)).cells
-    found = missing_inputs.look([cell.recipe for cell in cells], tmp_path)
+    cells = matrix_runs.load_runs(recipes.load_matrix(name)).cells
+    found = missing_inputs.check_inputs([cell.recipe for cell in cells], tmp_path)
     told = [need for need in found.needs if need.kind in {"first stage", "teacher"}]
     assert told
     for need in told:
@@ -81,7 +81,7 @@ def test_trap_11_a_run_that_lies_where_the_program_says_is_the_run_that_its_reci
         path = Path(place[1])
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("1 Q0 2 1 1.0 x\n")
-    again = missing_inputs.look([cell.recipe for cell in cells], tmp_path)
+    again = missing_inputs.check_inputs([cell.recipe for cell in cells], tmp_path)
     assert not [need for need in again.needs if need.kind in {"first stage", "teacher"}]
 
 
@@ -158,7 +158,7 @@ def test_trap_17_every_published_file_that_a_hint_names_is_one_that_can_be_asked
 
 def test_trap_20_the_papers_matrix_has_several_seeds_and_one_family_of_all_its_comparisons(tmp_path: Path) -> None:
     settings = Settings(lab=tmp_path / "lab", cache=tmp_path, device="cpu", threads=1, format="")
-    grid = matrix_runs.grid(recipes.load_matrix("ecir2025"))
+    grid = matrix_runs.load_runs(recipes.load_matrix("ecir2025"))
     assert len({cell.recipe.seed for cell in grid.cells}) >= 3
     assert matrix_runs.outline(grid, settings).comparisons == 216  # the paper's own count, uncorrected there
     recipe: Recipe = grid.cells[0].recipe

@@ -138,9 +138,9 @@ def test_first_stage_and_models_are_measured_at_one_depth_and_ties_are_on_record
 
 def test_show_tells_stages_rankings_and_shared_queries(finished):
     run, plan = finished
-    assert [row[0] for row in table_columns.stages(run, plan).rows] == ["contrastive", "distill"]
-    assert len(table_columns.rankings(run, plan).rows) == 6
-    assert table_columns.shared(json_records.load(run.overlaps, Shared).overlaps).name == "shared_queries"
+    assert [row[0] for row in table_columns.stage_table(run, plan).rows] == ["contrastive", "distill"]
+    assert len(table_columns.ranking_table(run, plan).rows) == 6
+    assert table_columns.shared_query_table(json_records.load(run.overlaps, Shared).overlaps).name == "shared_queries"
 
 
 def test_a_checkpoint_scores_with_the_lengths_its_stage_had(finished):
@@ -172,7 +172,7 @@ def test_a_stage_that_moved_nothing_is_warned_of_and_shown(still):
     assert text.startswith("contrastive: the weights moved by ")
     assert "a learning rate of 6e-12 over 3 steps" in text
     assert stage_summary.read(run.final(0, "contrastive")).drift.is_still
-    assert "hardly moved the model: contrastive" in table_columns.stages(run, plan).notes
+    assert "hardly moved the model: contrastive" in table_columns.stage_table(run, plan).notes
 
 
 def test_a_validation_loss_that_a_teacher_cannot_give_is_refused_when_a_run_is_planned(tmp_path):

@@ -24,12 +24,12 @@ from cerank.runs.layout import RunFolder
 SAME = 1e-12  # a measure computed again differs by less
 
 
-class _Row(msgspec.Struct, frozen=True):
+class _MeasuresRow(msgspec.Struct, frozen=True):
     query_id: str
     measures: dict[str, float]
 
 
-class Verified(msgspec.Struct, frozen=True):
+class VerificationResult(msgspec.Struct, frozen=True):
     """What was looked at in a run, and what is wrong with it."""
 
     files: int  # with a hash of their own
@@ -40,7 +40,7 @@ class Verified(msgspec.Struct, frozen=True):
     problems: tuple[str, ...]
 
 
-def verify(folder: RunFolder, now: datetime) -> Verified:
+def verify(folder: RunFolder, now: datetime) -> VerificationResult:
     """Looks at every byte of a run that has a hash, and measures its rankings again.
 
     What is wrong is left as a mark on the run, so that lists show it; the mark goes where nothing is. A run that a
@@ -73,7 +73,7 @@ def verify(folder: RunFolder, now: datetime) -> Verified:
     problems = list(dict.fromkeys(problems))
     _leave_mark(folder, problems, now)
     models = sum(1 for path in folder.path.glob(f"stages/**/{MANIFEST}") if ".bad" not in str(path))
-    return Verified(files, models, rankings, values, largest, tuple(problems))
+    return VerificationResult(files, models, rankings, values, largest, tuple(problems))
 
 
 _DOUBTS = {
@@ -82,7 +82,7 @@ _DOUBTS = {
 }
 
 
-def doubts(lab: Path, texts: Sequence[str]) -> list[str]:
+def warnings_about(lab: Path, texts: Sequence[str]) -> list[str]:
     """What a comparison of these runs has to be told of them, a sentence each; files have nothing to tell."""
     from cerank.app.comparison import comparisons
 
@@ -133,8 +133,8 @@ def _again(folder: RunFolder, key: tuple[str, str, str]) -> tuple[int, float]:
     return count, float("inf") if len(kept) != len(qrels) else worst
 
 
-def _rows(path: Path) -> list[_Row]:
+def _rows(path: Path) -> list[_MeasuresRow]:
     try:
-        return msgspec.json.Decoder(_Row).decode_lines(path.read_bytes())
+        return msgspec.json.Decoder(_MeasuresRow).decode_lines(path.read_bytes())
     except (OSError, *json_records.UNREADABLE) as error:
         raise RunFailedError(f"not a readable measures file: {json_records.reason(error)}", where=str(path)) from error

@@ -32,7 +32,7 @@ ENDINGS: dict[Form, str] = {"latex": ".tex", "markdown": ".md", "csv": ".csv", "
 _SAME = 1e-12  # intervals closer than this are one, computed twice
 
 
-def whole(found: Comparison, *, with_reasons: bool = False, costs: Mapping[str, Cost] | None = None) -> Table:
+def full_table(found: Comparison, *, with_reasons: bool = False, costs: Mapping[str, Cost] | None = None) -> Table:
     """Every field of every row in full precision, for machines, with the family and method it was judged by.
 
     The column "answer" has each verdict in words; `costs`, by the label of a stage, stand in it.
@@ -91,7 +91,7 @@ def secondary(found: Comparison) -> Table:
     return Table("secondary", tuple(columns), tuple(body), "Secondary tests", (note,))
 
 
-def readable(found: Comparison, *, with_reasons: bool = False) -> Table:
+def short_table(found: Comparison, *, with_reasons: bool = False) -> Table:
     """The columns a person reads, with the footnotes; what is the same in every row stands in the title.
 
     Where a verdict rests on another interval than the one shown (after correction, or for equivalence), a column says
@@ -262,8 +262,8 @@ def _figures(row: SummaryRow) -> tuple[str | float | None, ...]:
 def as_text(found: Comparison, form: Form, *, with_reasons: bool = False) -> str:
     """The comparison in `form`, footnotes included where the form has a place for them (LaTeX: as comments)."""
     if form not in {"latex", "markdown"}:
-        return written([whole(found, with_reasons=with_reasons)], form)
-    table = readable(found, with_reasons=with_reasons)
+        return written([full_table(found, with_reasons=with_reasons)], form)
+    table = short_table(found, with_reasons=with_reasons)
     text = written([table], form)
     return text if form == "latex" else f"{escapes.markdown(table.title)}\n\n{text}"
 
@@ -280,7 +280,7 @@ def form_named(name: str) -> Form:
     raise UsageError(f"no form is called '{name}'", hint=nearest(name, [*FORMS, *ENDINGS.values()]))
 
 
-def ending_mistake(path: Path) -> str:
+def ending_error(path: Path) -> str:
     """What keeps a file's ending from saying the form; "" for nothing."""
     try:
         form_named(path.suffix)
@@ -295,7 +295,7 @@ def suggested(found: Comparison, form: Form) -> str:
     return f"{plain(f'{others[0]}-against-{found.baseline}', 60)}{ENDINGS[form]}"
 
 
-def place_mistake(path: Path, *, replace: bool = False) -> str:
+def path_error(path: Path, *, replace: bool = False) -> str:
     """What keeps a file from being written there, as far as can be seen; "" for nothing."""
     if "\0" in str(path) or not path.name:
         return "not the name of a file"
@@ -314,7 +314,7 @@ def save(text: str, path: Path, *, replace: bool = False) -> Path:
         UsageError: its folder is not there, or (without `replace`) it exists.
         RunFailedError: the disk refuses.
     """
-    if mistake := place_mistake(path, replace=replace):
+    if mistake := path_error(path, replace=replace):
         raise UsageError(mistake, where=str(path))
     target = path.expanduser().absolute()
     disk.write(target, text.encode())

@@ -32,7 +32,7 @@ ASSUMPTION = (
 )
 
 
-class Asked(msgspec.Struct, frozen=True, kw_only=True):
+class PowerRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What a person wants to see, and how surely."""
 
     difference: float | None = None  # a true one one hopes to see
@@ -42,7 +42,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     tests: int = 1  # corrected together; each is given alpha / tests
 
 
-class Case(msgspec.Struct, frozen=True, kw_only=True):
+class PowerCase(msgspec.Struct, frozen=True, kw_only=True):
     """What a number of queries can show of one measure."""
 
     measure: str
@@ -65,7 +65,7 @@ def assumed_sd(measure: str) -> float | None:
     return ASSUMED.get(measure.partition("@")[0].partition("(")[0].strip())
 
 
-def of_numbers(queries: int, sd: float | None, asked: Asked, measure: str = "nDCG@10") -> Case:
+def of_numbers(queries: int, sd: float | None, asked: PowerRequest, measure: str = "nDCG@10") -> PowerCase:
     """The outlook on so many queries; without an sd the measure's assumed one.
 
     Raises:
@@ -78,19 +78,21 @@ def of_numbers(queries: int, sd: float | None, asked: Asked, measure: str = "nDC
     if spread is None:
         hint = f"give --sd, or take it from rankings with `cerank power A B`; assumed for {', '.join(ASSUMED)} only"
         raise UsageError(f"the spread of {name} is not known", where="--sd", hint=hint)
-    return Case(measure=name, spread="assumed" if sd is None else "given", outlook=_outlook(queries, spread, asked))
+    return PowerCase(
+        measure=name, spread="assumed" if sd is None else "given", outlook=_outlook(queries, spread, asked)
+    )
 
 
 def of_rankings(
     settings: Settings,
     texts: Sequence[str],
-    asked: Asked,
+    asked: PowerRequest,
     *,
     measures: Sequence[str] = (),
     dataset: str = "",
     qrels: str = "",
     queries: int | None = None,
-) -> tuple[Case, ...]:
+) -> tuple[PowerCase, ...]:
     """The outlook by the spread between what `texts` name: each against the first, by condition and measure.
 
     Args:
@@ -116,7 +118,7 @@ def of_rankings(
                     where = f"{systems[0].label} and {other.label}, {name} on {entry.condition}"
                     raise UsageError(error.what, where=where, hint="give --queries and --sd") from None
                 cases.append(
-                    Case(
+                    PowerCase(
                         measure=name,
                         spread="measured",
                         outlook=_outlook(queries or len(left), sd, asked),
@@ -129,7 +131,7 @@ def of_rankings(
     return tuple(cases)
 
 
-def of_plan(plan: Plan) -> tuple[Case, ...]:
+def of_plan(plan: Plan) -> tuple[PowerCase, ...]:
     """Whether the plan's test datasets could show the margins it declares, by the assumed spreads; none without one.
 
     The family is the run's own table: each stage with the one before it and with the first stage, over
@@ -150,13 +152,13 @@ def of_plan(plan: Plan) -> tuple[Case, ...]:
             sd = assumed_sd(measure)
             if sd is None or queries < 2:
                 continue
-            outlook = _outlook(queries, sd, Asked(margin=margin, tests=tests))
-            case = Case(measure=measure, spread="assumed", outlook=outlook, dataset=comparisons.short_name(test))
+            outlook = _outlook(queries, sd, PowerRequest(margin=margin, tests=tests))
+            case = PowerCase(measure=measure, spread="assumed", outlook=outlook, dataset=comparisons.short_name(test))
             cases.append(case)
     return tuple(cases)
 
 
-def sentences(cases: Sequence[Case]) -> tuple[str, ...]:
+def sentences(cases: Sequence[PowerCase]) -> tuple[str, ...]:
     """What the cases come to, a sentence each, for those with a margin; and where an assumed spread comes from."""
     lines = []
     for case in cases:
@@ -178,7 +180,7 @@ def sentences(cases: Sequence[Case]) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def _outlook(queries: int, sd: float, asked: Asked) -> Outlook:
+def _outlook(queries: int, sd: float, asked: PowerRequest) -> Outlook:
     from cerank.evaluation.power import outlook
 
     for name, value in (("--delta", asked.difference), ("--margin", asked.margin)):

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from cerank.evaluation.compare import Comparison
 
 
-class Told(msgspec.Struct, frozen=True, kw_only=True):
+class RunAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """A run's comparison with the costs of its stages."""
 
     found: Comparison
@@ -48,16 +48,16 @@ class Told(msgspec.Struct, frozen=True, kw_only=True):
         return paragraphs(self.found, self.by_stage)
 
 
-def of_run(folder: RunFolder) -> Told:
+def of_run(folder: RunFolder) -> RunAnswer:
     """Return a run's comparison with the costs of its stages.
 
     Raises:
         MissingError: no stage of it has been measured yet.
     """
-    return Told(found=comparisons.of_run(folder), costs=stage_costs.of_run(folder, run_store.load_plan(folder)))
+    return RunAnswer(found=comparisons.of_run(folder), costs=stage_costs.of_run(folder, run_store.load_plan(folder)))
 
 
-def table(told: Told) -> Table:
+def table(told: RunAnswer) -> Table:
     """Return the answers as a table for machines."""
     names = ("dataset", "first_stage", "measure", "left", "right", "verdict", "is_main", "question", "text")
     rows = tuple(tuple(getattr(one, name) for name in names) for one in told.answers)

@@ -1,6 +1,6 @@
 """A draft of a run, or of a matrix of bases x recipes x seeds: what was chosen, as text, and what is wrong with it.
 
-Invariant: the same draft gives the same mistakes, runs and commands wherever it is typed; no file is written here but
+Invariant: the same draft gives the same errors, runs and commands wherever it is typed; no file is written here but
 the recipe that a person asks for.
 """
 
@@ -30,7 +30,7 @@ MOST_SEEDS = 100
 MOST_FOLDERS = 50  # listed for a path
 
 
-class Origin(msgspec.Struct, frozen=True):
+class RecipeSource(msgspec.Struct, frozen=True):
     """Where a recipe of the draft comes from."""
 
     name: str  # what tables call it
@@ -43,7 +43,7 @@ class Origin(msgspec.Struct, frozen=True):
 class Draft(msgspec.Struct, frozen=True, kw_only=True):
     """What a person has chosen and typed so far; `settings` hold only what differs from the recipes' own."""
 
-    origins: tuple[Origin, ...] = ()
+    sources: tuple[RecipeSource, ...] = ()
     bases: tuple[str, ...] = ()  # empty takes each recipe's own
     seeds: str = ""  # "42, 43" or "1-5"; "" takes each recipe's own
     settings: dict[str, str] = {}  # key path -> text; a stage's go to every recipe that has a stage of that name
@@ -52,14 +52,14 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
     lab: str = ""  # for --lab; "" where the command would find the lab by itself
 
 
-class Mistake(msgspec.Struct, frozen=True):
+class FieldError(msgspec.Struct, frozen=True):
     """What is wrong, and the field it stands beside: a key path, or "recipes", "base", "seeds", "device", "label"."""
 
     path: str
     text: str
 
 
-class Cell(msgspec.Struct, frozen=True):
+class DraftRun(msgspec.Struct, frozen=True):
     """One run of the matrix."""
 
     recipe: Recipe
@@ -73,108 +73,108 @@ class Cell(msgspec.Struct, frozen=True):
         return self.given or recipes.render(self.recipe).encode()
 
 
-class Checked(msgspec.Struct, frozen=True):
+class CheckedDraft(msgspec.Struct, frozen=True):
     """A draft looked at: the runs it stands for, or what is wrong with it (never both)."""
 
-    cells: tuple[Cell, ...] = ()
-    mistakes: tuple[Mistake, ...] = ()
+    cells: tuple[DraftRun, ...] = ()
+    errors: tuple[FieldError, ...] = ()
 
 
-class _Choice(msgspec.Struct, frozen=True):
+class _ChosenRecipe(msgspec.Struct, frozen=True):
     """One recipe of the draft with the draft's settings laid over it."""
 
-    origin: Origin
+    recipe_source: RecipeSource
     overrides: tuple[tuple[str, object], ...]  # (key path, value), those that this recipe has a place for
     recipe: Recipe
 
 
-def origin(name_or_path: str) -> Origin:
+def recipe_source(name_or_path: str) -> RecipeSource:
     """A shipped recipe, or one in a `.toml` file; raises as `recipes.load`."""
     loaded = recipes.load(name_or_path)
-    return Origin(loaded.recipe.name, loaded.merged, loaded.toml, name_or_path, loaded.recipe)
+    return RecipeSource(loaded.recipe.name, loaded.merged, loaded.toml, name_or_path, loaded.recipe)
 
 
-def origin_of(recipe: Recipe) -> Origin:
+def unsaved_recipe_source(recipe: Recipe) -> RecipeSource:
     """A recipe that no file holds, such as that of a run; it has to be saved before a command can name it."""
     toml = recipes.render(recipe).encode()
-    return Origin(recipe.name, decode.toml_table(toml, recipe.name), toml, "", recipe)
+    return RecipeSource(recipe.name, decode.toml_table(toml, recipe.name), toml, "", recipe)
 
 
-def first(recipe: Recipe | str, instead: str) -> tuple[Draft, CerankError | None]:
+def first_draft(recipe: Recipe | str, instead: str) -> tuple[Draft, CerankError | None]:
     """The draft that a form opens with: of a recipe, a name or a path; of `instead`, and why, if it cannot be."""
     try:
         if isinstance(recipe, Recipe):
             return draft_of(recipe), None
-        start, why = origin(recipe), None
+        start, why = recipe_source(recipe), None
     except CerankError as error:
-        start, why = origin(instead), error
-    return Draft(origins=(start,), bases=(start.recipe.base,)), why
+        start, why = recipe_source(instead), error
+    return Draft(sources=(start,), bases=(start.recipe.base,)), why
 
 
 def draft_of(recipe: Recipe) -> Draft:
     """The draft that asks for exactly `recipe`: the nearest shipped recipe and what differs, else the recipe itself."""
     best: Draft | None = None
     for name in recipes.shipped():
-        found = _as_changes(origin(name), recipe)
+        found = _as_changes(recipe_source(name), recipe)
         if found and (best is None or len(found.settings) < len(best.settings)):
             best = found
     if best:
         return best
-    return Draft(origins=(origin_of(recipe),), bases=(recipe.base,), seeds=str(recipe.seed))
+    return Draft(sources=(unsaved_recipe_source(recipe),), bases=(recipe.base,), seeds=str(recipe.seed))
 
 
-def _as_changes(start: Origin, recipe: Recipe) -> Draft | None:
+def _as_changes(start: RecipeSource, recipe: Recipe) -> Draft | None:
     """`recipe` as changes to `start`; None where it is no such thing."""
     own, wanted = recipe_form.texts(start.recipe), recipe_form.texts(recipe)
     if own.keys() != wanted.keys():
         return None
     settings = {path: text for path, text in wanted.items() if text != own[path]}
-    draft = Draft(origins=(start,), bases=(recipe.base,), seeds=str(recipe.seed), settings=settings)
-    cells = checked(draft).cells
+    draft = Draft(sources=(start,), bases=(recipe.base,), seeds=str(recipe.seed), settings=settings)
+    cells = check_draft(draft).cells
     return draft if len(cells) == 1 and cells[0].recipe == recipe else None
 
 
 # --- what is wrong
 
 
-def checked(draft: Draft) -> Checked:
+def check_draft(draft: Draft) -> CheckedDraft:
     """The runs that the draft stands for, or every mistake in it that can be seen without opening a dataset or model.
 
     Quick enough for every key typed: some milliseconds a recipe.
     """
-    mistakes = [] if draft.origins else [Mistake("recipes", "choose at least one recipe")]
+    errors = [] if draft.sources else [FieldError("recipes", "choose at least one recipe")]
     values: dict[str, object] = {}
     for path, text in draft.settings.items():
         try:
             values[path] = recipe_form.value(path, text)
         except ValueError as error:
-            mistakes.append(Mistake(path, str(error)))
-    choices = [found for one in draft.origins if (found := _chosen(one, values, mistakes))]
-    mistakes += [Mistake("base", text) for base in draft.bases if (text := base_mistake(base))]
+            errors.append(FieldError(path, str(error)))
+    choices = [found for one in draft.sources if (found := _chosen(one, values, errors))]
+    errors += [FieldError("base", text) for base in draft.bases if (text := base_error(base))]
     seeds, wrong = seeds_in(draft.seeds)
-    mistakes += [Mistake("seeds", wrong)] if wrong else []
-    mistakes += [Mistake("device", text)] if draft.device and (text := device_mistake(draft.device)) else []
-    mistakes += _twice(draft)
-    count = max(len(draft.bases), 1) * len(draft.origins) * max(len(seeds), 1)
+    errors += [FieldError("seeds", wrong)] if wrong else []
+    errors += [FieldError("device", text)] if draft.device and (text := device_mistake(draft.device)) else []
+    errors += _duplicates(draft)
+    count = max(len(draft.bases), 1) * len(draft.sources) * max(len(seeds), 1)
     if count > MOST_RUNS:
-        mistakes.append(Mistake("seeds", f"{count:,} runs; a matrix has {MOST_RUNS} at most"))
-    if mistakes:
-        return Checked(mistakes=tuple(dict.fromkeys(mistakes)))
-    return Checked(cells=tuple(_cells(draft, choices, seeds)))
+        errors.append(FieldError("seeds", f"{count:,} runs; a matrix has {MOST_RUNS} at most"))
+    if errors:
+        return CheckedDraft(errors=tuple(dict.fromkeys(errors)))
+    return CheckedDraft(cells=tuple(_runs(draft, choices, seeds)))
 
 
-def _twice(draft: Draft) -> list[Mistake]:
-    sources = [one.source or one.name for one in draft.origins]
+def _duplicates(draft: Draft) -> list[FieldError]:
+    sources = [one.source or one.name for one in draft.sources]
     given = (("recipes", sources), ("base", list(draft.bases)))
     return [
-        Mistake(path, f"'{name}' is chosen twice")
+        FieldError(path, f"'{name}' is chosen twice")
         for path, names in given
         for at, name in enumerate(names)
         if name in names[:at]
     ]
 
 
-def base_mistake(name: str) -> str:
+def base_error(name: str) -> str:
     """What is wrong with a base's name as far as can be seen without the hub; "" for nothing."""
     is_hub_id = re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not name.startswith((".", "~", "/"))
     if name in BASES or is_hub_id:
@@ -206,26 +206,26 @@ def seeds_in(text: str) -> tuple[tuple[int, ...], str]:
     return ((), f"{twice} is given twice") if twice is not None else (tuple(found), "")
 
 
-def _chosen(start: Origin, values: Mapping[str, object], mistakes: list[Mistake]) -> _Choice | None:
-    """The recipe with the values it has a place for; None, and its mistakes appended, where it cannot be."""
+def _chosen(start: RecipeSource, values: Mapping[str, object], errors: list[FieldError]) -> _ChosenRecipe | None:
+    """The recipe with the values it has a place for; None, and its errors appended, where it cannot be."""
     stages = start.table.get("stages", {})
     known = stages if isinstance(stages, Mapping) else {}
     fitting = {path: value for path, value in values.items() if _stage_in(path) is None or _stage_in(path) in known}
     table = start.table
     for path, value in fitting.items():
-        own = _at(start.table, path)
+        own = _value_at(start.table, path)
         if isinstance(value, Mapping) and isinstance(own, Mapping) and (gone := own.keys() - value.keys()):
-            mistakes.append(
-                Mistake(path, f"{', '.join(sorted(gone))} belongs to the recipe and cannot be removed here")
+            errors.append(
+                FieldError(path, f"{', '.join(sorted(gone))} belongs to the recipe and cannot be removed here")
             )
             return None
         table = decode.merged(table, _nested(path, value))
     try:
         recipe = plans.checked(recipe_from(table, start.name))
     except RecipeError as error:
-        mistakes += [_placed(line) for line in error.what.split("\n")]
+        errors += [_field_error(line) for line in error.what.split("\n")]
         return None
-    return _Choice(start, tuple(fitting.items()), recipe)
+    return _ChosenRecipe(start, tuple(fitting.items()), recipe)
 
 
 def _stage_in(path: str) -> str | None:
@@ -238,7 +238,7 @@ def _nested(path: str, value: object) -> dict[str, object]:
     return {head: _nested(rest, value) if rest else value}
 
 
-def _at(table: Mapping[str, object], path: str) -> object:
+def _value_at(table: Mapping[str, object], path: str) -> object:
     """What stands in a table at a key path; None for nothing."""
     found: object = table
     for key in path.split("."):
@@ -246,7 +246,7 @@ def _at(table: Mapping[str, object], path: str) -> object:
     return found
 
 
-def _placed(line: str) -> Mistake:
+def _field_error(line: str) -> FieldError:
     """A line `key.path: what` beside the field it is about."""
     path, _, text = line.partition(": ")
     path = re.sub(r"\[.*", "", path)
@@ -254,26 +254,26 @@ def _placed(line: str) -> Mistake:
         name, path = path.removeprefix("evaluate.margins."), "evaluate.margins"
         text = f"{name}: {text}"
     if re.fullmatch(r"stages\.[^.]+", path):
-        return Mistake(f"{path}.steps", text)
+        return FieldError(f"{path}.steps", text)
     if text.startswith("invalid enum value") and (choices := recipe_form.choices_at(path)):
-        return Mistake(path, f"must be one of {', '.join(choices)}")
-    if text.startswith("expected ") and (wanted := recipe_form.wanted_at(path)):  # msgspec's word for a bound
-        return Mistake(path, f"must be {wanted}")
-    return Mistake(path if "." in path or path in recipe_form.SCALARS else "recipes", text)
+        return FieldError(path, f"must be one of {', '.join(choices)}")
+    if text.startswith("expected ") and (wanted := recipe_form.expected_at(path)):  # msgspec's word for a bound
+        return FieldError(path, f"must be {wanted}")
+    return FieldError(path if "." in path or path in recipe_form.SCALARS else "recipes", text)
 
 
 # --- what it stands for
 
 
-def _cells(draft: Draft, choices: Sequence[_Choice], seeds: Sequence[int]) -> list[Cell]:
+def _runs(draft: Draft, choices: Sequence[_ChosenRecipe], seeds: Sequence[int]) -> list[DraftRun]:
     out = []
     for choice in choices:
         for base in draft.bases or (choice.recipe.base,):
             for seed in seeds or (choice.recipe.seed,):
                 recipe = msgspec.structs.replace(choice.recipe, base=base, seed=seed)
-                given = choice.origin.toml if recipe == choice.origin.recipe else b""
+                given = choice.source.toml if recipe == choice.source.recipe else b""
                 label = _label(draft, recipe, many=(len(choices), len(draft.bases), len(seeds)))
-                out.append(Cell(recipe, given, label, _command(draft, choice, recipe, label)))
+                out.append(DraftRun(recipe, given, label, _command(draft, choice, recipe, label)))
     return out
 
 
@@ -285,9 +285,9 @@ def _label(draft: Draft, recipe: Recipe, many: tuple[int, int, int]) -> str:
     return " ".join([draft.label.strip(), *(part for count, part in parts if count > 1)])
 
 
-def _command(draft: Draft, choice: _Choice, recipe: Recipe, label: str) -> str:
-    own = choice.origin.recipe
-    words = ["cerank", "run", "--recipe", choice.origin.source or recipe_file(choice.origin.name)]
+def _command(draft: Draft, choice: _ChosenRecipe, recipe: Recipe, label: str) -> str:
+    own = choice.source.recipe
+    words = ["cerank", "run", "--recipe", choice.source.source or recipe_file(choice.source.name)]
     words += ["--base", recipe.base] if recipe.base != own.base else []
     words += ["--seed", str(recipe.seed)] if recipe.seed != own.seed else []
     overrides = dict(choice.overrides)
@@ -350,6 +350,6 @@ def recipe_file(name: str) -> str:
     return f"{plain(name)}.toml"
 
 
-def file_mistake(path: Path) -> str:
+def file_error(path: Path) -> str:
     """What keeps a file of that name from being a recipe; "" for nothing."""
     return "" if path.suffix == ".toml" else "the name of a recipe file must end in .toml"

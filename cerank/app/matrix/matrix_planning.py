@@ -14,7 +14,7 @@ import msgspec
 
 from cerank.app import estimates, plans
 from cerank.app.lab import Lab
-from cerank.app.matrix.drafts import Cell, Draft, Mistake
+from cerank.app.matrix.drafts import Draft, DraftRun, FieldError
 from cerank.app.plans import Work
 from cerank.errors import CerankError, RunFailedError
 from cerank.recipes.plan import Plan
@@ -24,17 +24,17 @@ from cerank.runs.layout import RunFolder
 from cerank.settings import Settings
 from cerank.text.safe_text import counted
 
-Say = Callable[[str], None]
+ReportProgress = Callable[[str], None]
 
 
-class Matrix(msgspec.Struct, frozen=True):
-    """The runs of a draft, planned; or the mistakes that planning found."""
+class PlannedMatrix(msgspec.Struct, frozen=True):
+    """The runs of a draft, planned; or the errors that planning found."""
 
-    cells: tuple[Cell, ...] = ()
+    cells: tuple[DraftRun, ...] = ()
     plans: tuple[Plan, ...] = ()  # one a cell
     work: tuple[Work, ...] = ()  # of all cells together, part by part; what several share counts once
     shared: tuple[Work, ...] = ()  # what is not done again, for another run of the matrix does it
-    mistakes: tuple[Mistake, ...] = ()
+    errors: tuple[FieldError, ...] = ()
 
     @property
     def pairs(self) -> int:
@@ -47,7 +47,9 @@ class Matrix(msgspec.Struct, frozen=True):
         return estimates.total(self.work)
 
 
-def planned(cells: Sequence[Cell], draft: Draft, settings: Settings, now: datetime, say: Say) -> Matrix:
+def plan_runs(
+    cells: Sequence[DraftRun], draft: Draft, settings: Settings, now: datetime, say: ReportProgress
+) -> PlannedMatrix:
     """Opens and hashes what the cells read. Cells that differ in the seed alone are planned once.
 
     Args:
@@ -58,33 +60,33 @@ def planned(cells: Sequence[Cell], draft: Draft, settings: Settings, now: dateti
     chosen = msgspec.structs.replace(settings, device=draft.device) if draft.device else settings
     made: dict[bytes, Plan] = {}
     work: dict[bytes, tuple[Work, ...]] = {}
-    mistakes: list[Mistake] = []
+    errors: list[FieldError] = []
     found: list[Plan] = []
     for cell in cells:
-        same = _same(msgspec.structs.replace(cell.recipe, seed=0))
-        anywhere = _same(msgspec.structs.replace(cell.recipe, seed=0, base=""))
+        same = _recipe_key(msgspec.structs.replace(cell.recipe, seed=0))
+        anywhere = _recipe_key(msgspec.structs.replace(cell.recipe, seed=0, base=""))
         if same not in made:
             say(f"{cell.recipe.name} on {cell.recipe.base}: opening and hashing what it reads")
             try:
                 made[same] = plans.plan_of(cell.recipe, chosen, now=now)
                 work[anywhere] = work.get(anywhere) or plans.work_of(made[same])
             except CerankError as error:
-                mistakes.append(Mistake(blamed(cell.recipe, chosen, error), in_a_line(error)))
+                errors.append(FieldError(field_of_error(cell.recipe, chosen, error), one_line(error)))
                 continue
         plan = made[same]
         recipe = msgspec.structs.replace(plan.recipe, seed=cell.recipe.seed)
         found.append(msgspec.structs.replace(plan, recipe=recipe, label=cell.label, shares=len(cells) > 1))
-    if mistakes:
-        return Matrix(mistakes=tuple(dict.fromkeys(mistakes)))
-    tally = Tally()
+    if errors:
+        return PlannedMatrix(errors=tuple(dict.fromkeys(errors)))
+    tally = WorkTotals()
     for cell, plan in zip(cells, found, strict=True):
-        parts = work[_same(msgspec.structs.replace(cell.recipe, seed=0, base=""))]
+        parts = work[_recipe_key(msgspec.structs.replace(cell.recipe, seed=0, base=""))]
         known = estimates.rates(settings.lab, plan.recipe, plan.device, plan.threads)
         tally.add(plan.recipe, stage_keys.identities(plan), estimates.timed(parts, known))
-    return Matrix(tuple(cells), tuple(found), tally.done, tally.shared)
+    return PlannedMatrix(tuple(cells), tuple(found), tally.done, tally.shared)
 
 
-class Tally:
+class WorkTotals:
     """Sums the work of several runs, part by part, where equal stages are trained, and so re-ranked by, once."""
 
     def __init__(self) -> None:
@@ -120,10 +122,10 @@ class Tally:
             sums = self._shared if key in self._seen or stage in given else self._done
             self._seen.add(key)
             before = sums.get(part.part)
-            sums[part.part] = plus(before, part) if before else part
+            sums[part.part] = sum_of_work(before, part) if before else part
 
 
-def plus(one: Work, other: Work) -> Work:
+def sum_of_work(one: Work, other: Work) -> Work:
     """Two parts of one name together; their time is unknown where one's is."""
     is_known = one.minutes is not None and other.minutes is not None
     minutes = (one.minutes or 0.0) + (other.minutes or 0.0) if is_known else None
@@ -131,7 +133,7 @@ def plus(one: Work, other: Work) -> Work:
     return Work(one.part, one.units + other.units, one.pairs + other.pairs, stage, minutes)
 
 
-def launched(lab: Lab, matrix: Matrix) -> tuple[RunFolder, ...]:
+def launch(lab: Lab, matrix: PlannedMatrix) -> tuple[RunFolder, ...]:
     """Puts every run of the matrix in the queue, in order.
 
     Raises:
@@ -150,12 +152,12 @@ def launched(lab: Lab, matrix: Matrix) -> tuple[RunFolder, ...]:
     return tuple(folders)
 
 
-def in_a_line(error: CerankError) -> str:
+def one_line(error: CerankError) -> str:
     """An error as one line beside a field."""
     return " · ".join([*error.what.split("\n"), *([error.hint] if error.hint else [])])
 
 
-def blamed(recipe: Recipe, settings: Settings, error: CerankError) -> str:
+def field_of_error(recipe: Recipe, settings: Settings, error: CerankError) -> str:
     """The key path that an error of planning is about: the first input that cannot be opened by itself.
 
     Planning names datasets and files, a form has fields; only what went wrong is opened a second time.
@@ -209,6 +211,6 @@ def _teacher(teacher: str, dataset: str, cache: Path) -> object:
     return read_teacher(teacher, open_dataset(dataset, cache))
 
 
-def _same(recipe: Recipe) -> bytes:
+def _recipe_key(recipe: Recipe) -> bytes:
     """A key that is the same for recipes that are."""
     return msgspec.json.encode(recipe)

@@ -23,38 +23,41 @@ from cerank.recipes.schema import Data, Evaluate, Recipe, Stage
 SCALARS = ("name", "description", "chain", "pooling")  # a recipe's own keys; base and seed are chosen elsewhere
 
 
-class Row(msgspec.Struct, frozen=True):
+class FieldSpec(msgspec.Struct, frozen=True):
     """One setting."""
 
     path: str  # "stages.distill.learning_rate"
     key: str
     text: str  # the recipe's own value
     meaning: str
-    wanted: str  # "a whole number, 1 or more"
+    expected: str  # "a whole number, 1 or more"
     choices: tuple[str, ...] = ()  # what may stand there; empty for free text
 
 
-class Group(msgspec.Struct, frozen=True):
+class FieldGroup(msgspec.Struct, frozen=True):
     """The settings of one table of the recipe."""
 
     title: str
     path: str  # "data", "evaluate", "stages.distill", or "" for the recipe's own
-    rows: tuple[Row, ...]
+    rows: tuple[FieldSpec, ...]
 
 
-def groups(recipe: Recipe) -> tuple[Group, ...]:
+def groups(recipe: Recipe) -> tuple[FieldGroup, ...]:
     """The recipe's settings: its own, its data, what is measured, and each stage of the chain in order."""
     out = [
-        Group("recipe", "", _rows(recipe, "", SCALARS)),
-        Group("data", "data", _rows(recipe.data, "data")),
-        Group("evaluate", "evaluate", _rows(recipe.evaluate, "evaluate")),
+        FieldGroup("recipe", "", _rows(recipe, "", SCALARS)),
+        FieldGroup("data", "data", _rows(recipe.data, "data")),
+        FieldGroup("evaluate", "evaluate", _rows(recipe.evaluate, "evaluate")),
     ]
-    return (*out, *(Group(name, f"stages.{name}", _rows(stage, f"stages.{name}")) for name, stage in recipe.chained()))
+    return (
+        *out,
+        *(FieldGroup(name, f"stages.{name}", _rows(stage, f"stages.{name}")) for name, stage in recipe.chained()),
+    )
 
 
-def groups_of(several: Sequence[Recipe]) -> tuple[Group, ...]:
+def groups_of(several: Sequence[Recipe]) -> tuple[FieldGroup, ...]:
     """The settings of several recipes, each table once, as the first recipe that has it says them."""
-    found: dict[str, Group] = {}
+    found: dict[str, FieldGroup] = {}
     for recipe in several:
         for group in groups(recipe):
             found.setdefault(group.path, group)
@@ -68,13 +71,13 @@ def texts(recipe: Recipe) -> dict[str, str]:
     return {row.path: row.text for rows in parts for row in rows}
 
 
-def _rows(values: msgspec.Struct, path: str, only: tuple[str, ...] = ()) -> tuple[Row, ...]:
+def _rows(values: msgspec.Struct, path: str, only: tuple[str, ...] = ()) -> tuple[FieldSpec, ...]:
     rows = []
     for key in only or values.__struct_fields__:
         hint = decode.hints_of(type(values))[key]
         where = f"{path}.{key}" if path else key
         shown = text(getattr(values, key))
-        rows.append(Row(where, key, shown, decode.explanation(hint), wanted(hint), _choices(key, hint)))
+        rows.append(FieldSpec(where, key, shown, decode.explanation(hint), wanted(hint), _choices(key, hint)))
     return tuple(rows)
 
 
@@ -143,7 +146,7 @@ def value(path: str, typed: str) -> object:
     return _value(_hint_at(path), typed.strip())
 
 
-def wanted_at(path: str) -> str:
+def expected_at(path: str) -> str:
     """What may be typed for the setting at `path`; "" where there is no such setting."""
     hint = _hint_at(path)
     return wanted(hint) if hint is not None else ""

@@ -12,7 +12,7 @@ import numpy as np
 
 from cerank.app.report import svg_plot
 from cerank.app.report.report_data import Curve
-from cerank.app.report.report_scope import Declared
+from cerank.app.report.report_scope import ReportScope
 from cerank.app.report.svg_plot import Panel, Series
 from cerank.app.run_views import curves
 from cerank.app.run_views.curves import Columns, Curves, Floats
@@ -34,7 +34,7 @@ class _Drawn:
         self.columns: Columns = reading.columns
 
 
-def pictures(found: Declared) -> tuple[Curve, ...]:
+def pictures(found: ReportScope) -> tuple[Curve, ...]:
     """A picture for each base (or each part of one, where its runs are many); none where nothing was trained yet."""
     groups: dict[str, dict[str, _Drawn]] = {}
     for row in found.rows:

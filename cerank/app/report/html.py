@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from cerank.app.report import latex, supplementary_tables
 from cerank.app.report.footnotes import GLYPHS
-from cerank.app.report.report_data import Cell, Grid, Line, Place, Report
+from cerank.app.report.report_data import Place, Report, ResultCell, ResultLine, ResultsTable
 from cerank.app.report.table_layout import blocks, first_spans, groups, row_name, value_text
 from cerank.evaluation.verdicts import explain
 from cerank.text.escapes import html
@@ -74,7 +74,7 @@ def _reasons(report: Report) -> _Reasons:
     return {(row.right, row.measure, str(row.condition)): explain(row.judgment) for row in rows}
 
 
-def _grid(grid: Grid, reasons: _Reasons) -> str:
+def _grid(grid: ResultsTable, reasons: _Reasons) -> str:
     bodies = []
     for columns in blocks(grid.places):
         rows = [_heads([grid.places[at] for at in columns])]
@@ -93,7 +93,7 @@ def _heads(places: Sequence[Place]) -> str:
     return f"<thead><tr><th></th>{spans}</tr><tr><th>model</th>{tests}</tr></thead>"
 
 
-def _row(grid: Grid, line: Line, columns: Sequence[int], reasons: _Reasons) -> str:
+def _row(grid: ResultsTable, line: ResultLine, columns: Sequence[int], reasons: _Reasons) -> str:
     name = html(row_name(line.model))
     mark = ' <span class="soft">(baseline)</span>' if line.is_baseline else ""
     cells = []
@@ -103,7 +103,7 @@ def _row(grid: Grid, line: Line, columns: Sequence[int], reasons: _Reasons) -> s
     return f'<tr><td class="{"in" if line.model.base else ""}">{name}{mark}</td>{"".join(cells)}</tr>'
 
 
-def _cell(cell: Cell, reason: str) -> str:
+def _cell(cell: ResultCell, reason: str) -> str:
     text = html(value_text(cell))
     glyph = GLYPHS[cell.sign]
     shown = f"<b>{text}</b>" if cell.is_best else text

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from cerank.app.report import latex, supplementary_tables
 from cerank.app.report.footnotes import GLYPHS
-from cerank.app.report.report_data import Cell, Grid, Report
+from cerank.app.report.report_data import Report, ResultCell, ResultsTable
 from cerank.app.report.table_layout import blocks, groups, row_name, value_text
 from cerank.text import escapes
 from cerank.text.table_data import written
@@ -31,7 +31,7 @@ def document(report: Report, *, has_files: bool = False) -> str:
     return "\n".join(parts)
 
 
-def _grid(grid: Grid) -> str:
+def _grid(grid: ResultsTable) -> str:
     parts = [f"## {escapes.markdown(grid.measure)}\n"]
     for columns in blocks(grid.places):
         places = [grid.places[at] for at in columns]
@@ -47,6 +47,6 @@ def _grid(grid: Grid) -> str:
     return "\n".join(parts)
 
 
-def _cell(cell: Cell) -> str:
+def _cell(cell: ResultCell) -> str:
     text = value_text(cell)
     return (f"**{text}**" if cell.is_best else text) + GLYPHS[cell.sign]

@@ -13,8 +13,8 @@ import msgspec
 
 from cerank.app.comparison import comparisons
 from cerank.app.comparison.comparisons import FIRST_STAGE, RunTarget, SeedsTarget, Target, short_name
-from cerank.app.report.report_data import FIRST, Source
-from cerank.app.report.report_scope import Declared, Row
+from cerank.app.report.report_data import FIRST, SourceFile
+from cerank.app.report.report_scope import ReportRow, ReportScope
 from cerank.evaluation.systems import Condition, Measured, System
 from cerank.files import disk, json_records
 from cerank.runs import run_store
@@ -26,17 +26,17 @@ Say = Callable[[str], None]
 _SAME = 1e-9  # a measure computed twice
 
 
-class Gathered(msgspec.Struct, frozen=True, kw_only=True):
+class Measurements(msgspec.Struct, frozen=True, kw_only=True):
     """Everything measured, by label, and the canonical measures of each test set."""
 
     systems: dict[str, System]
     measures: dict[str, tuple[str, ...]]  # test -> canonical names
     missing: tuple[str, ...]
-    sources: tuple[Source, ...]
+    sources: tuple[SourceFile, ...]
     notes: tuple[str, ...]
 
 
-def gathered(settings: Settings, found: Declared, measures: Sequence[str], say: Say) -> Gathered:
+def measure_rows(settings: Settings, found: ReportScope, measures: Sequence[str], say: Say) -> Measurements:
     """Measures every row that is there, at every declared place.
 
     Args:
@@ -61,7 +61,7 @@ def gathered(settings: Settings, found: Declared, measures: Sequence[str], say: 
         for system in measured:
             systems[system.label] = _joined(systems.get(system.label), system)
     sources = _sources(settings.lab, found)
-    return Gathered(
+    return Measurements(
         systems=systems,
         measures=names,
         missing=tuple(missing),
@@ -70,7 +70,7 @@ def gathered(settings: Settings, found: Declared, measures: Sequence[str], say: 
     )
 
 
-def _is_there(row: Row, test: str, first_stages: Sequence[str]) -> bool:
+def _is_there(row: ReportRow, test: str, first_stages: Sequence[str]) -> bool:
     """Whether every seed of the row has its ranking of the test set over each of its first stages."""
     for member in row.members:
         data = member.plan.recipe.data
@@ -83,12 +83,12 @@ def _is_there(row: Row, test: str, first_stages: Sequence[str]) -> bool:
     return True
 
 
-def _missing(found: Declared, rows: Sequence[Row], test: str) -> list[str]:
+def _missing(found: ReportScope, rows: Sequence[ReportRow], test: str) -> list[str]:
     there = {row.model.label for row in rows}
     return [f"{row.model.label} on {short_name(test)}" for row in found.rows if row.model.label not in there]
 
 
-def _first_stages(rows: Sequence[Row], test: str) -> list[RunTarget]:
+def _first_stages(rows: Sequence[ReportRow], test: str) -> list[RunTarget]:
     """The first runs that hold the first stages' own rankings; each first stage once."""
     seen: set[str] = set()
     out = []
@@ -101,7 +101,7 @@ def _first_stages(rows: Sequence[Row], test: str) -> list[RunTarget]:
     return out
 
 
-def _target(row: Row) -> Target:
+def _target(row: ReportRow) -> Target:
     label = row.model.label
     if len(row.members) == 1:
         return msgspec.structs.replace(row.members[0], label=label)
@@ -126,7 +126,7 @@ def at(system: System, condition: Condition) -> Measured | None:
 # --- files
 
 
-def _sources(lab: Path, found: Declared) -> tuple[Source, ...]:
+def _sources(lab: Path, found: ReportScope) -> tuple[SourceFile, ...]:
     """Each file that is read, hashed, by run and role."""
     files: dict[tuple[str, str, Path], None] = {}
     for member in (member for row in found.rows for member in row.members):
@@ -145,7 +145,7 @@ def _sources(lab: Path, found: Declared) -> tuple[Source, ...]:
 
         files["", "matrix", declared_matrices.path_of(lab, found.record.name)] = None
     rows = [
-        Source(run=run, role=role, path=str(path.relative_to(lab)), sha256=disk.sha256_file(path))
+        SourceFile(run=run, role=role, path=str(path.relative_to(lab)), sha256=disk.sha256_file(path))
         for run, role, path in files
         if path.is_file()
     ]
@@ -159,7 +159,7 @@ class _QueryMeasures(msgspec.Struct, frozen=True):
     measures: dict[str, float]
 
 
-def _disagreements(found: Declared, systems: dict[str, System]) -> tuple[str, ...]:
+def _disagreements(found: ReportScope, systems: dict[str, System]) -> tuple[str, ...]:
     """Measures files whose values are not those of their rankings, measured again."""
     out = []
     for row in found.rows:
@@ -199,7 +199,7 @@ def _differing(path: Path, entry: Measured) -> int:
     )
 
 
-def _other_first_stages(found: Declared) -> tuple[str, ...]:
+def _other_first_stages(found: ReportScope) -> tuple[str, ...]:
     """First stages that are not the same list for every run, or not to the same depth."""
     seen: dict[tuple[str, str], dict[tuple[str, int], list[str]]] = {}
     for member in (member for row in found.rows for member in row.members):

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from cerank import recipes
 from cerank.app.comparison.comparisons import RunTarget
 from cerank.app.report.report_data import RunFacts, StageRecord
-from cerank.app.report.report_scope import Declared
+from cerank.app.report.report_scope import ReportScope
 from cerank.core.metrics import Event
 from cerank.datasets.query_overlaps import Shared
 from cerank.files import journal, json_records
@@ -24,7 +24,7 @@ _OF_STAGE = ("groups counted", "stage finished")
 _PASSING = {"started", "checkpoint saved", "finished", "paused", *_OF_STAGE}
 
 
-def audited(found: Declared) -> tuple[RunFacts, ...]:
+def run_facts(found: ReportScope) -> tuple[RunFacts, ...]:
     """The facts of every run behind the tables, each run once.
 
     Raises:

@@ -45,7 +45,7 @@ def as_text(report: Report, form: Form) -> str:
     return markdown.document(report) if form == "markdown" else written([supplementary_tables.cells(report)], "csv")
 
 
-def place_mistake(folder: Path, *, replace: bool = False) -> str:
+def folder_error(folder: Path, *, replace: bool = False) -> str:
     """What keeps a report from being written there; "" for nothing."""
     if "\0" in str(folder):
         return "not the name of a folder"
@@ -66,7 +66,7 @@ def save(report: Report, folder: Path, forms: tuple[Form, ...] = FORMS, *, repla
         UsageError: something stands there that is no report, or a report, without `replace`.
         RunFailedError: the disk refuses.
     """
-    if mistake := place_mistake(folder, replace=replace):
+    if mistake := folder_error(folder, replace=replace):
         raise UsageError(mistake, where=str(folder))
     target = folder.expanduser().absolute()
     aside = disk.set_aside(target) if target.exists() else None

@@ -20,7 +20,7 @@ from cerank.runs.layout import RunFolder
 from cerank.trec.text_io import read_qrels, read_run
 
 
-class Choice(NamedTuple):
+class RankingChoice(NamedTuple):
     """A re-ranking of a run."""
 
     system: str  # a stage
@@ -57,11 +57,11 @@ class Moved(NamedTuple):
         return None if self.before is None or self.after is None else self.before - self.after
 
 
-def choices(folder: RunFolder, plan: Plan) -> list[Choice]:
+def choices(folder: RunFolder, plan: Plan) -> list[RankingChoice]:
     """The re-rankings that stand, the last stage first."""
     data = plan.recipe.data
     return [
-        Choice(system, test, first)
+        RankingChoice(system, test, first)
         for system in reversed(plan.recipe.chain)
         for test in data.test
         for first in data.first_stages
@@ -77,7 +77,7 @@ class Rankings:
         missing: why there are no texts; "" where there are.
     """
 
-    def __init__(self, folder: RunFolder, plan: Plan, choice: Choice) -> None:
+    def __init__(self, folder: RunFolder, plan: Plan, choice: RankingChoice) -> None:
         """Reads the files; some 10 ms for a hundred queries, and as long as the dataset takes to open.
 
         Raises:

@@ -17,13 +17,13 @@ import re
 from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
-from cerank.app.run_views.run_monitor import Entry
+from cerank.app.run_views.run_monitor import RunEntry
 from cerank.errors import UsageError
 from cerank.registry import nearest
 
-Filter: TypeAlias = Callable[[Entry], bool]
+Filter: TypeAlias = Callable[[RunEntry], bool]
 
-_FIELDS: Mapping[str, Callable[[Entry], tuple[str, ...]]] = {
+_FIELDS: Mapping[str, Callable[[RunEntry], tuple[str, ...]]] = {
     "state": lambda entry: (entry.state,),
     "recipe": lambda entry: (entry.recipe,),
     "base": lambda entry: (entry.plan.recipe.base,) if entry.plan else (),
@@ -35,7 +35,7 @@ _FIELDS: Mapping[str, Callable[[Entry], tuple[str, ...]]] = {
     "dataset": lambda entry: (entry.plan.recipe.data.train, *entry.plan.recipe.data.test) if entry.plan else (),
     "device": lambda entry: (entry.plan.device,) if entry.plan else (),
 }
-_NUMBERS: Mapping[str, Callable[[Entry], float | None]] = {
+_NUMBERS: Mapping[str, Callable[[RunEntry], float | None]] = {
     "seed": lambda entry: entry.plan.recipe.seed if entry.plan else None,
     "percent": lambda entry: None if entry.share is None else 100 * entry.share,
     "left": lambda entry: entry.seconds_left or None,
@@ -182,7 +182,7 @@ def _unquoted(text: str) -> str:
     return text.replace('"', "").casefold()
 
 
-def _searched(entry: Entry) -> tuple[str, ...]:
+def _searched(entry: RunEntry) -> tuple[str, ...]:
     """What a word alone is looked for in."""
     return (
         entry.name,
@@ -197,13 +197,13 @@ def _searched(entry: Entry) -> tuple[str, ...]:
 
 
 def _comparison(name: str, sign: str, number: float) -> Filter:
-    def value(entry: Entry) -> float | None:
+    def value(entry: RunEntry) -> float | None:
         if name in _NUMBERS:
             return _NUMBERS[name](entry)
         measures = entry.finals or (entry.validation.measures if entry.validation else {})
         return next((found for measure, found in measures.items() if measure.casefold() == name.casefold()), None)
 
-    def meets(entry: Entry) -> bool:
+    def meets(entry: RunEntry) -> bool:
         found = value(entry)
         return found is not None and _SIGNS[sign](found, number)
 

@@ -6,12 +6,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from cerank.app.run_views.display import count, short
-from cerank.app.run_views.run_monitor import Entry
+from cerank.app.run_views.run_monitor import RunEntry
 from cerank.text.safe_text import counted
 from cerank.text.table_data import Column, Table
 
 
-def table(entries: Iterable[Entry]) -> Table:
+def table(entries: Iterable[RunEntry]) -> Table:
     """The runs with all that lists show, a column for each final measure."""
     rows = list(entries)
     names = list(dict.fromkeys(name for entry in rows for name in entry.finals))
@@ -28,7 +28,7 @@ def table(entries: Iterable[Entry]) -> Table:
     return Table("runs", columns, body)
 
 
-def facts(entry: Entry) -> list[tuple[str, str]]:
+def facts(entry: RunEntry) -> list[tuple[str, str]]:
     """What there is to say of a run, as a word and its text; nothing twice, nothing empty."""
     found = [("run", entry.short_name or entry.name), ("state", entry.state), ("why", entry.why)]
     if entry.plan is not None:
@@ -55,7 +55,7 @@ def facts(entry: Entry) -> list[tuple[str, str]]:
     return [(word, text) for word, text in found if text]
 
 
-def goes_with(entry: Entry) -> str:
+def goes_with(entry: RunEntry) -> str:
     """What deleting a run takes with it: files, bytes, models."""
     size = files = 0
     for path in entry.folder.path.rglob("*"):

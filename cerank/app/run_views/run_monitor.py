@@ -21,11 +21,11 @@ from cerank.runs.run_store import Status
 from cerank.runs.run_summaries import ValidationGlance
 from cerank.runs.user_labels import Notes
 
-LIVE = ("running", "stopping")
-_ROUND = 60  # looks after which every run was read again, for an edit in place moves no mark
+LIVE_STATES = ("running", "stopping")
+_POLLS_PER_FULL_READ = 60  # looks after which every run was read again, for an edit in place moves no mark
 
 
-class Entry(msgspec.Struct, frozen=True, kw_only=True):
+class RunEntry(msgspec.Struct, frozen=True, kw_only=True):
     """A run as lists show it; `plan` is None where it is unreadable."""
 
     folder: RunFolder
@@ -65,7 +65,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def is_live(self) -> bool:
         """Whether a worker is at it."""
-        return self.status.state in LIVE
+        return self.status.state in LIVE_STATES
 
     @property
     def recipe(self) -> str:
@@ -144,34 +144,34 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
         return self.stage + (f" {100 * self.share:.0f}%" if self.share is not None and self.stage else "")
 
 
-class Change(msgspec.Struct, frozen=True):
+class StateChange(msgspec.Struct, frozen=True):
     """A run that came to another state while it was watched."""
 
-    entry: Entry
+    entry: RunEntry
     before: str
     now: str
 
 
-class _Kept:
+class _CachedEntry:
     """What is remembered of a run between two looks."""
 
     def __init__(self, folder: RunFolder) -> None:
         self.mark = -1
         self.glance = ValidationGlance(folder)
-        self.entry: Entry | None = None
+        self.entry: RunEntry | None = None
 
 
-class Watch:
+class LabMonitor:
     """Watches the runs of a lab; used by one thread at a time."""
 
     def __init__(self, lab: Path) -> None:
         self._lab = lab
-        self._kept: dict[str, _Kept] = {}
+        self._kept: dict[str, _CachedEntry] = {}
         self._looks = 0
         self._queued: set[str] = set()
         self._short: dict[str, str] = {}
 
-    def look(self, again: Iterable[str] = ()) -> tuple[Entry, ...]:
+    def poll(self, again: Iterable[str] = ()) -> tuple[RunEntry, ...]:
         """An entry for each run, the oldest first; one that did not change is the same object as before.
 
         Args:
@@ -183,15 +183,19 @@ class Watch:
         self._queued = set(queued)
         if set(marks) - set(self._short):
             self._short = run_store.short_names(self._lab)
-        self._kept = {name: self._kept.get(name) or _Kept(self._folder(name)) for name in marks}
+        self._kept = {name: self._kept.get(name) or _CachedEntry(self._folder(name)) for name in marks}
         out = [
-            self._looked(name, mark, is_due=name in anew or (self._looks > 0 and (index + self._looks) % _ROUND == 0))
+            self._looked(
+                name,
+                mark,
+                is_due=name in anew or (self._looks > 0 and (index + self._looks) % _POLLS_PER_FULL_READ == 0),
+            )
             for index, (name, mark) in enumerate(marks.items())
         ]
         self._looks += 1
-        return tuple(_placed(out, queued)) if queued else tuple(out)
+        return tuple(_with_queue_places(out, queued)) if queued else tuple(out)
 
-    def _looked(self, name: str, mark: int, *, is_due: bool) -> Entry:
+    def _looked(self, name: str, mark: int, *, is_due: bool) -> RunEntry:
         kept = self._kept[name]
         if kept.entry is None or is_due or mark != kept.mark or kept.entry.is_live or kept.entry.state == "queued":
             kept.mark = mark
@@ -204,18 +208,18 @@ class Watch:
         return RunFolder(runs_folder(self._lab) / name)
 
 
-def _is_same(one: Entry, other: Entry) -> bool:
+def _is_same(one: RunEntry, other: RunEntry) -> bool:
     """Whether two entries show the same; how long a worker has been quiet is no difference."""
-    return msgspec.structs.replace(one, status=_timeless(one)) == msgspec.structs.replace(
-        other, status=_timeless(other)
+    return msgspec.structs.replace(one, status=_status_without_time(one)) == msgspec.structs.replace(
+        other, status=_status_without_time(other)
     )
 
 
-def _timeless(entry: Entry) -> Status:
+def _status_without_time(entry: RunEntry) -> Status:
     return msgspec.structs.replace(entry.status, quiet=0.0)
 
 
-def _placed(entries: Iterable[Entry], queued: Iterable[str]) -> Iterable[Entry]:
+def _with_queue_places(entries: Iterable[RunEntry], queued: Iterable[str]) -> Iterable[RunEntry]:
     """The entries, each queued one with its place."""
     found = list(entries)
     waiting = {entry.name for entry in found if entry.state == "queued"}
@@ -225,13 +229,13 @@ def _placed(entries: Iterable[Entry], queued: Iterable[str]) -> Iterable[Entry]:
         yield entry if entry.place == place else msgspec.structs.replace(entry, place=place)
 
 
-def _entry(folder: RunFolder, glance: ValidationGlance, short_name: str) -> Entry:
+def _entry(folder: RunFolder, glance: ValidationGlance, short_name: str) -> RunEntry:
     row = run_store.row(folder, datetime.now(UTC))
     try:
         noted = user_labels.load(folder)
     except DamagedError:
         noted = Notes()
-    return Entry(
+    return RunEntry(
         folder=folder,
         plan=row.plan,
         status=row.status,
@@ -242,17 +246,17 @@ def _entry(folder: RunFolder, glance: ValidationGlance, short_name: str) -> Entr
     )
 
 
-def changes(before: Iterable[Entry], now: Iterable[Entry]) -> tuple[Change, ...]:
+def state_changes(before: Iterable[RunEntry], now: Iterable[RunEntry]) -> tuple[StateChange, ...]:
     """The runs whose state is another one now; new runs and runs that are gone are none."""
     old = {entry.name: entry for entry in before}
     return tuple(
-        Change(entry, old[entry.name].state, entry.state)
+        StateChange(entry, old[entry.name].state, entry.state)
         for entry in now
         if entry.name in old and old[entry.name] is not entry and old[entry.name].state != entry.state
     )
 
 
-def tally(entries: Iterable[Entry]) -> str:
+def state_counts(entries: Iterable[RunEntry]) -> str:
     """How many runs are in which state, as signs: "2▶ 1○ 5✔"; "" for none."""
     counts: dict[str, int] = {}
     for entry in entries:

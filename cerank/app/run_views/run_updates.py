@@ -13,7 +13,7 @@ from cerank.runs.layout import ReadingRow, RunFolder
 from cerank.runs.run_store import Status
 
 
-class News(msgspec.Struct, frozen=True):
+class RunUpdate(msgspec.Struct, frozen=True):
     """What happened in a run since the last look."""
 
     status: Status
@@ -30,11 +30,11 @@ class Follower:
         self._readings: Tail[ReadingRow] = Tail(folder.readings, ReadingRow)
         self._events: Tail[Event] = Tail(folder.events, Event)
 
-    def look(self) -> News:
+    def poll(self) -> RunUpdate:
         """The status now, and the rows since the last look. The status is read first, so none of its rows is missed."""
         status = run_store.status(self.folder, datetime.now(UTC))
         rows = self._readings.new()
-        return News(
+        return RunUpdate(
             status=status,
             readings=tuple(row for row in rows if isinstance(row, Reading)),
             validations=tuple(row for row in rows if isinstance(row, Validation)),

@@ -40,7 +40,7 @@ class Work(msgspec.Struct, frozen=True):
     memory: int  # bytes resident
 
 
-class Sample(msgspec.Struct, frozen=True, kw_only=True):
+class UsageSample(msgspec.Struct, frozen=True, kw_only=True):
     """The machine at one moment; None where it does not tell."""
 
     cpu: float | None = None  # share of all cores, since the sample before
@@ -63,7 +63,7 @@ class Machine:
         self._has_sampled = False
         self._processes: dict[int, Any] = {}
 
-    def sample(self, folder: RunFolder | None = None) -> Sample:
+    def sample(self, folder: RunFolder | None = None) -> UsageSample:
         """The figures now, with those of the worker at a run, where it is on this machine."""
         gpus = self.gpus()
         free = None
@@ -73,9 +73,9 @@ class Machine:
         try:
             import psutil
         except ImportError:
-            return Sample(cores=os.cpu_count() or 0, load=load, disk_free=free, gpus=gpus)
+            return UsageSample(cores=os.cpu_count() or 0, load=load, disk_free=free, gpus=gpus)
         memory = psutil.virtual_memory()
-        made = Sample(
+        made = UsageSample(
             cpu=psutil.cpu_percent(None if self._has_sampled else _FIRST) / 100,
             cores=os.cpu_count() or 0,
             load=load,

@@ -7,10 +7,10 @@ from typing import Annotated
 import typer
 
 from cerank.bench import benchmark
-from cerank.bench.benchmark import Asked, Report
+from cerank.bench.benchmark import BenchReport, BenchRequest
 from cerank.cli import options
 from cerank.cli.commands.start_run import settings_of
-from cerank.cli.output import Column, Table, emit, say
+from cerank.cli.output import Column, Table, emit, info
 from cerank.text.safe_text import counted
 
 _SPEED = (
@@ -88,7 +88,7 @@ def bench(
     machine meanwhile. sentence-transformers is measured only where it is installed.
     """
     settings = settings_of(None, cache, device=device, threads=threads, form=form, json=json)
-    asked = Asked(
+    asked = BenchRequest(
         base=base,
         dataset=dataset,
         first_stage=first_stage,
@@ -98,11 +98,11 @@ def bench(
         precisions=tuple(dict.fromkeys(precision or benchmark.PRECISIONS)),
         with_peer=not cerank_only,
     )
-    report = benchmark.measure(settings, asked, lambda what: say(f"measuring: {what}"))
+    report = benchmark.measure(settings, asked, lambda what: info(f"measuring: {what}"))
     emit((_machine(report), _speed(report)), settings.format)
 
 
-def _machine(report: Report) -> Table:
+def _machine(report: BenchReport) -> Table:
     rows = [
         ("device", report.device),
         ("threads", str(report.threads)),
@@ -115,7 +115,7 @@ def _machine(report: Report) -> Table:
     return Table("machine", _MACHINE, tuple(rows))
 
 
-def _speed(report: Report) -> Table:
+def _speed(report: BenchReport) -> Table:
     rows = tuple(
         (one.work, one.precision, one.who, one.median, one.lowest, one.highest, one.of_peak, one.ratio)
         for one in report.figures

@@ -11,7 +11,7 @@ import typer
 from cerank import recipes
 from cerank.cli import options, table_columns
 from cerank.cli.commands.start_run import settings_of
-from cerank.cli.output import Column, Table, emit, put, say
+from cerank.cli.output import Column, Table, emit, info, write_output
 from cerank.errors import UsageError
 from cerank.recipes.loss_specs import LOSSES
 from cerank.settings import resolve
@@ -73,7 +73,7 @@ def show_recipe(
     set_: options.Set = None,
 ) -> None:
     """Print a recipe as TOML, including what it inherits by `extends`."""
-    put(recipes.render(recipes.load(name, set_ or ()).recipe, full=full))
+    write_output(recipes.render(recipes.load(name, set_ or ()).recipe, full=full))
 
 
 @recipes_app.command("check")
@@ -82,7 +82,7 @@ def check_recipe(name: _Name, set_: options.Set = None) -> None:
     from cerank.app.plans import checked
 
     recipe = checked(recipes.load(name, set_ or ()).recipe)
-    say(f"{recipe.name}: valid; {' > '.join(recipe.chain)} on {recipe.base}")
+    info(f"{recipe.name}: valid; {' > '.join(recipe.chain)} on {recipe.base}")
 
 
 @recipes_app.command("new")
@@ -99,7 +99,7 @@ def new_recipe(
         raise UsageError("the file already exists", where=str(path), hint="choose another name") from None
     except OSError as error:
         raise UsageError(f"cannot write the file: {(error.strerror or str(error)).lower()}", where=str(path)) from None
-    put(f"{path}\n")
+    write_output(f"{path}\n")
 
 
 @recipes_app.command("losses")
@@ -135,13 +135,13 @@ def datasets(
 
     settings = settings_of(cache=cache, form=form, json=json)
     if name:
-        emit(table_columns.described(known.describe(name, settings.cache)), settings.format)
+        emit(table_columns.dataset_table(known.describe(name, settings.cache)), settings.format)
         return
     found = known.search(search) if search else known.catalogue()
     columns = (Column("dataset", "dataset"), Column("description", "what"))
     emit(Table("datasets", columns, tuple((entry.name, entry.description) for entry in found)), settings.format)
     if not search:
-        say("You can also use any ir_datasets id (`cerank datasets --search msmarco`) or a folder of your own.")
+        info("You can also use any ir_datasets id (`cerank datasets --search msmarco`) or a folder of your own.")
 
 
 def bases(form: options.Format = None, json: options.Json = False) -> None:

@@ -9,7 +9,7 @@ import typer
 
 from cerank.cli import options
 from cerank.cli.commands.start_run import settings_of
-from cerank.cli.output import Column, Table, emit, is_for_machines, say
+from cerank.cli.output import Column, Table, emit, info, is_for_machines
 from cerank.errors import ExitCode
 from cerank.runs import run_store
 from cerank.text.safe_text import counted
@@ -61,7 +61,7 @@ def verify(
             *((name, "problem", problem) for problem in found.problems),
         ]
         if found.problems:
-            say(
+            info(
                 f"{run_store.title(folder)} is damaged. "
                 f"`cerank resume {run_store.short_name(folder)}` regenerates what can be regenerated."
             )
@@ -91,6 +91,6 @@ def doctor(
     rows = tuple((one.state, short.get(one.where, one.where), one.what, one.hint) for one in told)
     emit(Table("doctor", _FOUND, rows, empty="No problem was found."), settings.format)
     wrong = sum(one.state == "wrong" for one in found)
-    say(f"{counted(len(found), 'check')} done, {counted(wrong, 'problem')} found")
+    info(f"{counted(len(found), 'check')} done, {counted(wrong, 'problem')} found")
     if wrong:
         raise typer.Exit(ExitCode.FAILED)

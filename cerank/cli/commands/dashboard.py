@@ -10,7 +10,7 @@ import typer
 from cerank.app import Lab
 from cerank.cli import options
 from cerank.cli.commands.start_run import settings_of
-from cerank.cli.output import say
+from cerank.cli.output import info
 from cerank.errors import UsageError
 
 Name = Annotated[
@@ -38,4 +38,4 @@ def tui(
 
     said = run(home, at)
     if said:
-        say(said)
+        info(said)

@@ -81,7 +81,7 @@ def power(
     from cerank.app.comparison import power_analysis
 
     settings = settings_of(lab, cache, form=form, json=json)
-    asked = power_analysis.Asked(difference=delta, margin=margin, power=wanted, alpha=alpha, tests=tests)
+    asked = power_analysis.PowerRequest(difference=delta, margin=margin, power=wanted, alpha=alpha, tests=tests)
     if not names:
         if queries is None:
             hint = "such as `cerank power --queries 43 --sd .10`, or `cerank power A B --dataset NAME`"
@@ -95,4 +95,4 @@ def power(
         cases = power_analysis.of_rankings(
             settings, names, asked, measures=measure or (), dataset=dataset, qrels=qrels, queries=queries
         )
-    emit(table_columns.outlooks(cases, settings.format), settings.format)
+    emit(table_columns.power_table(cases, settings.format), settings.format)

@@ -14,7 +14,7 @@ import typer
 
 from cerank.cli import options
 from cerank.cli.commands.start_run import settings_of
-from cerank.cli.output import Column, Table, emit, form_of, put, say
+from cerank.cli.output import Column, Table, emit, format_of, info, write_output
 from cerank.text.safe_text import counted
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def import_(
     found = import_files(name, files, into, choices)
     emit(_report(found), settings_of(form=form, json=json).format)
     texts = f" with the texts of {found.collection}" if found.collection else ""
-    say(f"{found.folder} is now a dataset{texts}; see `cerank datasets {_as_dataset(into)}`")
+    info(f"{found.folder} is now a dataset{texts}; see `cerank datasets {_as_dataset(into)}`")
 
 
 def _as_dataset(folder: Path) -> str:
@@ -142,10 +142,10 @@ def fetch(
         if found.checked == "nothing"
         else f"{found.checked} verified"
     )
-    say(f"{found.how}: {counted(found.size, 'byte')}, {sure}; licence: {source.licence}")
-    put(f"{found.path}\n")
+    info(f"{found.how}: {counted(found.size, 'byte')}, {sure}; licence: {source.licence}")
+    write_output(f"{found.path}\n")
     if source.format:
-        say(f"Next: `cerank data import {source.format} {found.path} --into FOLDER`")
+        info(f"Next: `cerank data import {source.format} {found.path} --into FOLDER`")
 
 
 class _Progress:
@@ -159,7 +159,7 @@ class _Progress:
         if step > self._last and done:
             self._last = step
             of = f" of {total / 1e6:,.0f}" if total else ""
-            say(f"{self._name}: {done / 1e6:,.0f}{of} MB")
+            info(f"{self._name}: {done / 1e6:,.0f}{of} MB")
 
 
 @data_app.command("formats")
@@ -191,7 +191,7 @@ def formats(
     )
     given = settings_of(form=form, json=json).format
     sources = [source for source in SOURCES.values() if not name or source.format in names]
-    if form_of(given) == "table":  # nine columns are for machines
+    if format_of(given) == "table":  # nine columns are for machines
         published = _in_full(sources) if name else _in_short(sources)
     else:
         published = _for_machines(sources)

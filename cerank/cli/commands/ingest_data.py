@@ -13,7 +13,7 @@ import typer
 
 from cerank.cli import options
 from cerank.cli.commands.start_run import settings_of
-from cerank.cli.output import Column, Table, emit, say
+from cerank.cli.output import Column, Table, emit, info
 from cerank.errors import UsageError
 from cerank.text.safe_text import counted
 
@@ -35,12 +35,12 @@ class _Progress:
     def share(self, done: int, total: int) -> None:
         """`done` of `total` bytes."""
         if self._is_time():
-            say(f"{self._what}: {done / max(1, total):.0%} of {total / 1e9:.2f} GB")
+            info(f"{self._what}: {done / max(1, total):.0%} of {total / 1e9:.2f} GB")
 
     def texts(self, done: int, _tokens: int) -> None:
         """Texts done so far."""
         if self._is_time():
-            say(f"{self._what}: {done:,}, {done / self.seconds:,.0f} a second")
+            info(f"{self._what}: {done:,}, {done / self.seconds:,.0f} a second")
 
     def _is_time(self) -> bool:
         now = time.monotonic()
@@ -77,12 +77,14 @@ def ingest(
             raise UsageError("the stored run does not match its checksums", where=str(ranking.store.folder), hint=hint)
         size = sum(entry.size for entry in held.files)
         if held.misranked:
-            say(
-                f"{run}: {counted(held.misranked, 'query')} with ranks that contradict the scores; cerank orders by score"
+            info(
+                f"{run}: {counted(held.misranked, 'query')} with ranks that contradict the scores; "
+                "cerank orders by score"
             )
         if held.is_scattered:
-            say(
-                f"{run}: rows are not grouped by query, so the file is read three times; sort it by query to speed this up"
+            info(
+                f"{run}: rows are not grouped by query, so the file is read three times; "
+                "sort it by query to speed this up"
             )
         rows.append((str(run), held.queries, held.rows, held.ties, held.misranked, size, progress.seconds, held.sha256))
     columns = (

@@ -10,7 +10,7 @@ import typer
 from cerank.app import Lab
 from cerank.cli import options, table_columns
 from cerank.cli.commands.start_run import RunName, settings_of
-from cerank.cli.output import Column, Table, emit, is_for_machines, say
+from cerank.cli.output import Column, Table, emit, info, is_for_machines
 from cerank.errors import UsageError
 from cerank.runs import run_store
 from cerank.scheduler.queue_status import QueueState
@@ -42,11 +42,11 @@ def show_queue(
         return
     settings = settings_of(lab, form=form, json=json)
     home = Lab(settings)
-    narrate(home.queue_state(), home.folder)
-    emit(_listing(home, settings), settings.format)
+    print_queue_state(home.queue_state(), home.folder)
+    emit(_queue_table(home, settings), settings.format)
 
 
-def _listing(home: Lab, settings: Settings) -> Table:
+def _queue_table(home: Lab, settings: Settings) -> Table:
     rows = {row.folder: row for row in home.listed()}
     queued = [rows[folder] for folder in home.queued() if folder in rows]
     columns: tuple[Column, ...] = (
@@ -60,7 +60,7 @@ def _listing(home: Lab, settings: Settings) -> Table:
     rows_shown: list[tuple[str | int, ...]] = []
     for place, row in enumerate(queued, 1):
         name = row.folder.name if is_exact else row.short_name
-        state, device = table_columns.stated(row.status.state, settings.format), row.plan.device if row.plan else ""
+        state, device = table_columns.state_text(row.status.state, settings.format), row.plan.device if row.plan else ""
         rows_shown.append((place, name, state, device, row.label, *([row.short_name] if is_exact else [])))
     if is_exact:
         columns = (*columns, Column("short_name", "short_name"))
@@ -72,16 +72,16 @@ def _listing(home: Lab, settings: Settings) -> Table:
     )
 
 
-def narrate(state: QueueState, lab: Path) -> None:
+def print_queue_state(state: QueueState, lab: Path) -> None:
     """Says what the devices do, and how to go on with a queue that stands still."""
     short = run_store.short_names(lab)
     for slot in state.slots:
-        say(f"{slot.device}: {short.get(slot.run, slot.run) or 'free'}")
+        info(f"{slot.device}: {short.get(slot.run, slot.run) or 'free'}")
     if state.damage:
-        say(f"The queue cannot be read: {state.damage}")
+        info(f"The queue cannot be read: {state.damage}")
     if state.state == "stopped":
         waits = "1 run waits" if state.waiting == 1 else f"{counted(state.waiting, 'run')} wait"
-        say(f"The queue is stopped, and {waits}. Start it with `cerank queue start`.")
+        info(f"The queue is stopped, and {waits}. Start it with `cerank queue start`.")
 
 
 @queue_app.command("start")
@@ -93,10 +93,10 @@ def start_queue(lab: options.Lab = None) -> None:
     home = Lab(settings_of(lab))
     before = home.queue_state()
     if before.state == "idle":
-        say("No run is waiting, so there is nothing to start.")
+        info("No run is waiting, so there is nothing to start.")
         return
     home.start_queue()
-    narrate(home.queue_state(), home.folder)
+    print_queue_state(home.queue_state(), home.folder)
 
 
 @queue_app.command("add")
@@ -105,7 +105,7 @@ def add_to_queue(name: RunName, lab: options.Lab = None) -> None:
     home = Lab(settings_of(lab))
     folder = home.find(name)
     home.resume_queued(folder)
-    say(f"Run {run_store.title(folder)} is queued. `cerank queue` shows its place.")
+    info(f"Run {run_store.title(folder)} is queued. `cerank queue` shows its place.")
 
 
 @queue_app.command("move")
@@ -116,7 +116,7 @@ def move_in_queue(name: RunName, place: _Place, lab: options.Lab = None) -> None
     home.move(folder, place)
     order = [queued.name for queued in home.queued()]
     if folder.name in order:
-        say(f"Run {run_store.title(folder)} is at place {order.index(folder.name) + 1} of {len(order)}")
+        info(f"Run {run_store.title(folder)} is at place {order.index(folder.name) + 1} of {len(order)}")
 
 
 @queue_app.command("drop")
@@ -129,7 +129,7 @@ def drop_from_queue(name: RunName, lab: options.Lab = None) -> None:
             "the run is not in the queue", where=run_store.title(folder), hint="`cerank queue` lists queued runs"
         )
     home.unqueue(folder)
-    say(
+    info(
         f"Run {run_store.title(folder)} was removed from the queue. "
         f"`cerank queue add {run_store.short_name(folder)}` puts it back."
     )

@@ -11,7 +11,7 @@ import typer
 
 from cerank.cli import options, table_columns
 from cerank.cli.commands.start_run import settings_of
-from cerank.cli.output import emit, put, say
+from cerank.cli.output import emit, info, write_output
 from cerank.errors import UsageError
 from cerank.text.safe_text import counted
 
@@ -27,7 +27,8 @@ Names = Annotated[
     list[str],
     typer.Argument(
         metavar="A B [C...]",
-        help="Runs (RUN or RUN:STAGE) or TREC run files, the baseline first. LABEL=RUN,RUN,... groups the seeds of a recipe.",
+        help="Runs (RUN or RUN:STAGE) or TREC run files, the baseline first. "
+        "LABEL=RUN,RUN,... groups the seeds of a recipe.",
     ),
 ]
 Margin = Annotated[
@@ -114,7 +115,7 @@ def compare(
     """
     from cerank.app.checks import verify_run
     from cerank.app.comparison import comparisons, export_comparison
-    from cerank.cli.live_status import tell
+    from cerank.cli.live_status import print_answers
     from cerank.evaluation.answers import paragraphs
     from cerank.evaluation.compare import Terms
 
@@ -136,14 +137,14 @@ def compare(
         how=seeds,
     )
     if full:
-        put(export_comparison.complete(found), raw=True)
+        write_output(export_comparison.complete(found), raw=True)
         return
-    shown = [table_columns.comparison(found, settings.format, with_reasons=reasons)]
+    shown = [table_columns.comparison_table(found, settings.format, with_reasons=reasons)]
     emit([*shown, export_comparison.secondary(found)] if with_secondary else shown, settings.format, wide=wide)
-    table_columns.narrate(found, settings.format)
-    tell(paragraphs(found))
-    for doubt in verify_run.doubts(settings.lab, names):
-        say(doubt)
+    table_columns.print_footnotes(found, settings.format)
+    print_answers(paragraphs(found))
+    for doubt in verify_run.warnings_about(settings.lab, names):
+        info(doubt)
 
 
 def evaluate(
@@ -164,7 +165,7 @@ def evaluate(
     systems, names = comparisons.measured_systems(
         settings, targets, measures=measure or (), dataset=dataset, qrels=qrels
     )
-    emit(table_columns.measures(systems, names, per_query=per_query), settings.format)
+    emit(table_columns.measure_table(systems, names, per_query=per_query), settings.format)
 
 
 def rerank(
@@ -192,9 +193,9 @@ def rerank(
     if precision not in {"fp32", "bf16", "auto"}:
         raise UsageError(f"no precision is called '{precision}'", where="--precision", hint="fp32, bf16 or auto")
     os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # read once, when CUDA starts
-    wanted = rerank_dataset.Wanted(checkpoint, dataset, run, depth, precision)
+    wanted = rerank_dataset.RerankRequest(checkpoint, dataset, run, depth, precision)
     count = rerank_dataset.rerank(
-        settings, wanted, output, lambda done, total: say(f"{done} of {counted(total, 'query')}")
+        settings, wanted, output, lambda done, total: info(f"{done} of {counted(total, 'query')}")
     )
-    say(f"{counted(count, 'query')} re-ranked")
-    put(f"{output}\n")
+    info(f"{counted(count, 'query')} re-ranked")
+    write_output(f"{output}\n")

@@ -12,7 +12,7 @@ import typer
 
 from cerank.cli import options
 from cerank.cli.commands.start_run import settings_of
-from cerank.cli.output import put, say
+from cerank.cli.output import info, write_output
 from cerank.text.safe_text import counted
 
 _JUDGED = "Statistics"
@@ -80,11 +80,11 @@ def report(
 
     settings = settings_of(lab, cache)
     chosen = write_report.form_named(form) if form else None
-    if out is not None and (mistake := write_report.place_mistake(out, replace=replace)):
+    if out is not None and (mistake := write_report.folder_error(out, replace=replace)):
         raise UsageError(mistake, where=str(out))
     if replace and out is None:
         raise UsageError("--replace needs --out FOLDER")
-    request = build_report.Request(
+    request = build_report.ReportRequest(
         names=tuple(names),
         baseline=baseline,
         correction=correction,
@@ -94,17 +94,17 @@ def report(
         command=shlex.join(["cerank", *sys.argv[1:]]),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    found = build_report.report(settings, request, say)
+    found = build_report.build_report(settings, request, info)
     if out is None:
-        put(write_report.as_text(found, chosen or "markdown"), raw=True)
+        write_output(write_report.as_text(found, chosen or "markdown"), raw=True)
         return
     forms = (chosen,) if chosen else write_report.FORMS
     folder = write_report.save(found, out, forms, replace=replace)
-    say(
+    info(
         f"{counted(len(found.grids), 'table')} of {counted(len(found.models), 'model')}, "
         f"{counted(found.family, 'test')}, "
         f"{counted(len(found.curves), 'picture')}"
     )
     if found.missing:
-        say(f"Not measured yet: {counted(len(found.missing), 'declared part')}. The report names them.")
-    put(f"{folder}\n")
+        info(f"Not measured yet: {counted(len(found.missing), 'declared part')}. The report names them.")
+    write_output(f"{folder}\n")

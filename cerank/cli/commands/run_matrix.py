@@ -14,9 +14,9 @@ from cerank import recipes
 from cerank.app import Lab, estimates
 from cerank.app.matrix import matrix_runs
 from cerank.app.matrix.drafts import seeds_in
-from cerank.app.matrix.matrix_runs import Grid, Outline
+from cerank.app.matrix.matrix_runs import MatrixOutline, MatrixRuns
 from cerank.cli import table_columns
-from cerank.cli.output import Column, Table, emit, is_for_machines, put, say
+from cerank.cli.output import Column, Table, emit, info, is_for_machines, write_output
 from cerank.errors import UsageError
 from cerank.recipes.matrix_schema import matrix_from
 from cerank.runs import run_store
@@ -25,7 +25,7 @@ from cerank.text.safe_text import counted
 from cerank.text.table_data import Kind
 
 
-class Asked(msgspec.Struct, frozen=True, kw_only=True):
+class MatrixRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What the command line says of a matrix; it replaces what the matrix' own file says."""
 
     matrix: str  # a shipped name or a file; "" for one that the command line declares
@@ -38,25 +38,25 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     overrides: tuple[str, ...]
 
 
-def run(settings: Settings, asked: Asked, *, dry_run: bool, pairs_per_second: float) -> None:
+def run(settings: Settings, asked: MatrixRequest, *, dry_run: bool, pairs_per_second: float) -> None:
     """Shows the matrix, or queues what of it is not there yet."""
-    grid = _grid(asked)
+    grid = _loaded(asked)
     if dry_run:
-        _show(grid, matrix_runs.outline(grid, settings, pairs_per_second), settings)
+        _show_outline(grid, matrix_runs.outline(grid, settings, pairs_per_second), settings)
         return
     home = Lab(settings)
-    found = matrix_runs.queued(home, grid, datetime.now(UTC), say)
+    found = matrix_runs.queue_missing_runs(home, grid, datetime.now(UTC), info)
     for folder in found.added:
-        put(folder.name + "\n")
+        write_output(folder.name + "\n")
     name = found.record.name
-    say(
+    info(
         f"Matrix {name}: {counted(len(found.added), 'run')} queued; "
         f"{len(found.there)} were already finished, running or queued."
     )
-    say(f"`cerank queue` shows them, and `cerank report {name}` writes the tables.")
+    info(f"`cerank queue` shows them, and `cerank report {name}` writes the tables.")
 
 
-def _grid(asked: Asked) -> Grid:
+def _loaded(asked: MatrixRequest) -> MatrixRuns:
     changes, overrides = _changes(asked)
     if asked.matrix:
         loaded = recipes.load_matrix(asked.matrix, changes)
@@ -66,10 +66,10 @@ def _grid(asked: Asked) -> Grid:
         called = asked.name or "-".join(Path(name).stem for name in asked.recipes)
         matrix = matrix_from({**changes, "name": called}, "the command line")
         loaded = recipes.LoadedMatrix(matrix, Path.cwd(), b"")
-    return matrix_runs.grid(loaded, overrides)
+    return matrix_runs.load_runs(loaded, overrides)
 
 
-def _changes(asked: Asked) -> tuple[dict[str, object], list[str]]:
+def _changes(asked: MatrixRequest) -> tuple[dict[str, object], list[str]]:
     """What replaces keys of the matrix, and what is laid over its recipes."""
     changes: dict[str, object] = {}
     seeds, wrong = seeds_in(asked.seeds)
@@ -93,39 +93,40 @@ def _changes(asked: Asked) -> tuple[dict[str, object], list[str]]:
     return changes, [*overrides, *asked.overrides]
 
 
-def _show(grid: Grid, found: Outline, settings: Settings) -> None:
+def _show_outline(grid: MatrixRuns, found: MatrixOutline, settings: Settings) -> None:
     matrix = grid.matrix
     shown = [
-        _rows(found, {} if is_for_machines(settings.format) else run_store.short_names(settings.lab)),
-        *([table_columns.work(found.work)] if found.work else []),
-        *([_shared(found)] if found.shared else []),
-        _needs(found),
+        _run_table(found, {} if is_for_machines(settings.format) else run_store.short_names(settings.lab)),
+        *([table_columns.work_table(found.work)] if found.work else []),
+        *([_shared_table(found)] if found.shared else []),
+        _missing_table(found),
     ]
     emit(shown, settings.format)
     trained = sum(len(row.chain) - len(row.taken) for row in found.rows)
     stages = sum(len(row.chain) for row in found.rows)
     pairs = sum(part.pairs for part in found.work if part.part.startswith("train "))
     scored = sum(part.pairs for part in found.work) - pairs
-    say(
+    info(
         f"Matrix {matrix.name}: {counted(len(found.rows), 'run')}, {counted(stages, 'stage')}: "
         f"{trained} to train, {stages - trained} reused from another run."
     )
-    left = f"At most {pairs:,} pairs to train on and {scored:,} to score; {_time(found)}."
-    say(left if found.work else "All runs are finished; there is nothing left to do.")
+    left = f"At most {pairs:,} pairs to train on and {scored:,} to score; {_time_text(found)}."
+    info(left if found.work else "All runs are finished; there is nothing left to do.")
     recipe = grid.cells[0].recipe
     tests = len(recipe.data.test)
-    say(
+    info(
         f"Family of tests: every recipe against {grid.baseline} on {counted(tests, 'test set')} x "
-        f"{counted(len(recipe.data.first_stages), 'first stage')}; {found.comparisons} comparisons are corrected together."
+        f"{counted(len(recipe.data.first_stages), 'first stage')}; "
+        f"{found.comparisons} comparisons are corrected together."
     )
     if found.needs:
         count = len(found.needs)
-        say(f"{counted(count, 'input')} {'is' if count == 1 else 'are'} missing; no run can start without them.")
+        info(f"{counted(count, 'input')} {'is' if count == 1 else 'are'} missing; no run can start without them.")
     else:
-        say("No input is missing.")
+        info("No input is missing.")
 
 
-def _time(found: Outline) -> str:
+def _time_text(found: MatrixOutline) -> str:
     minutes = estimates.total(found.work)
     if minutes is None:
         return "the time is unknown, because nothing like it ran in this lab (you can give --pairs-per-second)"
@@ -133,7 +134,7 @@ def _time(found: Outline) -> str:
     return f"on one device at most about {estimates.in_words(minutes)}, until {ends} if it starts now"
 
 
-def _rows(found: Outline, short: Mapping[str, str]) -> Table:
+def _run_table(found: MatrixOutline, short: Mapping[str, str]) -> Table:
     columns = (
         Column("recipe", "recipe"),
         Column("base", "base"),
@@ -158,14 +159,14 @@ def _rows(found: Outline, short: Mapping[str, str]) -> Table:
     return Table("runs", columns, rows, "Runs, in queue order")
 
 
-def _shared(found: Outline) -> Table:
+def _shared_table(found: MatrixOutline) -> Table:
     number: Kind = "number"
     columns = (Column("part", "part"), Column("pairs", "pairs through the model", number, 0))
     rows = tuple((part.part, part.pairs) for part in found.shared)
     return Table("shared", columns, rows, "Reused: work that another run does or has done")
 
 
-def _needs(found: Outline) -> Table:
+def _missing_table(found: MatrixOutline) -> Table:
     columns = (Column("kind", "kind"), Column("name", "name"), Column("text", "what"), Column("how", "how to get it"))
     rows = tuple((need.kind, need.name, need.text, need.how) for need in found.needs)
     return Table("needs", columns, rows, "Missing inputs", empty="No input is missing.")

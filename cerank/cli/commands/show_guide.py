@@ -11,7 +11,7 @@ import typer
 from cerank import guides
 from cerank.cli import options
 from cerank.cli.commands.start_run import settings_of
-from cerank.cli.output import Column, Table, emit, put, say
+from cerank.cli.output import Column, Table, emit, info, write_output
 from cerank.errors import UsageError
 
 LESS = "-FRX"  # leave at once if it fits one screen, show colours, keep the text on the terminal afterwards
@@ -42,12 +42,12 @@ def guide(
     columns = (Column("guide", "guide", "name"), Column("summary", "what it explains"))
     rows = tuple((one.name, one.summary) for one in guides.guides())
     emit(Table("guides", columns, rows), settings_of(form=form, json=json).format)
-    say("`cerank guide NAME` shows a guide.")
+    info("`cerank guide NAME` shows a guide.")
 
 
 def _show(chosen: guides.Guide) -> None:
     if not sys.stdout.isatty():
-        put(chosen.markdown)
+        write_output(chosen.markdown)
         return
     from rich.console import Console
     from rich.markdown import Markdown

@@ -13,7 +13,7 @@ import typer
 from cerank import recipes
 from cerank.app import Lab, estimates, plans
 from cerank.cli import options, table_columns
-from cerank.cli.output import emit, put, say
+from cerank.cli.output import emit, info, write_output
 from cerank.errors import ExitCode, UsageError
 from cerank.recipes.plan import Plan
 from cerank.runs import run_store
@@ -85,8 +85,8 @@ def run(
     if matrix or name or seeds or baseline or len(recipe or ()) > 1 or len(base or ()) > 1:
         from cerank.cli.commands import run_matrix
 
-        _refuse_in_a_matrix(label, detach=detach, seed=seed, seeds=seeds)
-        asked = run_matrix.Asked(
+        _check_matrix_options(label, detach=detach, seed=seed, seeds=seeds)
+        asked = run_matrix.MatrixRequest(
             matrix=matrix,
             name=name,
             recipes=tuple(recipe or ()),
@@ -106,17 +106,17 @@ def run(
     loaded = recipes.load(recipe[0], set_ or (), {**options.changes(base=only, seed=seed), **data})
     from cerank.cli import live_status
 
-    with live_status.preparing() as tell:
+    with live_status.status_line() as tell:
         plan = plans.plan_of(loaded.recipe, settings, now=datetime.now(UTC), label=label, tell=tell)
     if dry_run:
-        _show(plan, settings, pairs_per_second, wide=wide)
+        _show_plan(plan, settings, pairs_per_second, wide=wide)
     elif queue:
-        _line_up(settings, plan, loaded.toml)
+        _enqueue(settings, plan, loaded.toml)
     else:
         _start(settings, plan, loaded.toml, detach=detach, wide=wide)
 
 
-def _refuse_in_a_matrix(label: str, *, detach: bool, seed: int | None, seeds: str) -> None:
+def _check_matrix_options(label: str, *, detach: bool, seed: int | None, seeds: str) -> None:
     """Refuses what would do nothing for a matrix."""
     if seeds and seed is not None:
         raise UsageError("--seed and --seeds cannot be combined", hint=f"give all seeds with --seeds {seed},...")
@@ -134,18 +134,18 @@ def _refuse_in_a_matrix(label: str, *, detach: bool, seed: int | None, seeds: st
         )
 
 
-def _line_up(settings: Settings, plan: Plan, toml: bytes) -> None:
+def _enqueue(settings: Settings, plan: Plan, toml: bytes) -> None:
     folder = Lab(settings).enqueue(plan, toml)
-    say(f"Run {run_store.title(folder)} is queued. `cerank queue` shows its place.")
-    put(folder.name + "\n")
+    info(f"Run {run_store.title(folder)} is queued. `cerank queue` shows its place.")
+    write_output(folder.name + "\n")
 
 
-def _show(plan: Plan, settings: Settings, pairs_per_second: float, *, wide: bool) -> None:
+def _show_plan(plan: Plan, settings: Settings, pairs_per_second: float, *, wide: bool) -> None:
     """What a run would read and do."""
     from cerank.app.comparison import power_analysis
 
     if (settings.format or "table") == "table" and sys.stdout.isatty():
-        put(recipes.render(plan.asked))
+        write_output(recipes.render(plan.asked))
     cases = power_analysis.of_plan(plan)
     if pairs_per_second:
         work = estimates.timed(plans.work_of(plan), estimates.told(plan.recipe, pairs_per_second))
@@ -153,18 +153,18 @@ def _show(plan: Plan, settings: Settings, pairs_per_second: float, *, wide: bool
     else:
         from cerank.cli import live_status
 
-        with live_status.preparing() as tell:
+        with live_status.status_line() as tell:
             tell("measuring the speed of this machine with these settings")
             paces, source = estimates.measured(plan)
         known = {} if paces else estimates.rates(settings.lab, plan.recipe, plan.device, plan.threads)
         work = estimates.of_plan(plan, paces) if paces else estimates.timed(plans.work_of(plan), known)
         source = "by earlier runs of this lab" if known else source
     minutes = estimates.total(work)
-    say(f"about {estimates.in_words(minutes)}: {source}" if minutes is not None else f"time unknown: {source}")
+    info(f"about {estimates.in_words(minutes)}: {source}" if minutes is not None else f"time unknown: {source}")
     shared = plans.shared_queries(plan)
-    shown = [table_columns.inputs(plan), table_columns.work(work)]
-    shown += [table_columns.shared(shared)] if shared else []
-    emit([*shown, *([table_columns.outlooks(cases, settings.format)] if cases else [])], settings.format, wide=wide)
+    shown = [table_columns.input_table(plan), table_columns.work_table(work)]
+    shown += [table_columns.shared_query_table(shared)] if shared else []
+    emit([*shown, *([table_columns.power_table(cases, settings.format)] if cases else [])], settings.format, wide=wide)
 
 
 def _start(settings: Settings, plan: Plan, toml: bytes, *, detach: bool, wide: bool) -> None:
@@ -172,13 +172,13 @@ def _start(settings: Settings, plan: Plan, toml: bytes, *, detach: bool, wide: b
 
     folder, worker = Lab(settings).start(plan, toml)
     if detach:
-        say(
+        info(
             f"Run {run_store.title(folder)} is running in the background. "
             f"Follow it with `cerank logs -f {run_store.short_name(folder)}`."
         )
-        put(folder.name + "\n")
+        write_output(folder.name + "\n")
         return
-    say(f"Run {run_store.title(folder)}")
+    info(f"Run {run_store.title(folder)}")
     raise typer.Exit(live_status.follow(Lab(settings), folder, worker, settings.format, wide=wide))
 
 
@@ -200,8 +200,8 @@ def resume(
     folder = home.find(name)
     worker = home.resume(folder)
     if detach:
-        live_status.wait_until_held(home, folder, worker)
-        say(
+        live_status.wait_until_running(home, folder, worker)
+        info(
             f"Run {run_store.title(folder)} is running in the background. "
             f"Follow it with `cerank logs -f {run_store.short_name(folder)}`."
         )
@@ -222,10 +222,10 @@ def stop(
     resume_hint = f"Resume it with `cerank resume {run_store.short_name(folder)}`."
     home.stop(folder)
     if wait:
-        live_status.wait_until_still(home, folder)
-        say(f"Run {run_store.title(folder)} is {home.status(folder).state}. {resume_hint}")
+        live_status.wait_until_stopped(home, folder)
+        info(f"Run {run_store.title(folder)} is {home.status(folder).state}. {resume_hint}")
     else:
-        say(f"Run {run_store.title(folder)} will stop after the current step. {resume_hint}")
+        info(f"Run {run_store.title(folder)} will stop after the current step. {resume_hint}")
 
 
 def rm(
@@ -239,7 +239,7 @@ def rm(
     home = Lab(settings_of(lab))
     folders = list(dict.fromkeys(home.find(name) for name in names))
     for folder in folders:
-        say(f"{run_store.title(folder)}  {table_columns.size_of(folder.path)}")
+        info(f"{run_store.title(folder)}  {table_columns.size_of(folder.path)}")
     if not yes:
         if not sys.stdin.isatty():
             raise UsageError("deleting needs a confirmation", hint="give --yes")
@@ -248,4 +248,4 @@ def rm(
     for folder in folders:
         title = run_store.title(folder)
         home.remove(folder)
-        say(f"deleted {title}")
+        info(f"deleted {title}")

@@ -14,16 +14,17 @@ from textual.widgets import Button, Label
 from cerank.tui.cells import content
 
 
-class Confirm(ModalScreen[bool]):
+class ConfirmDialog(ModalScreen[bool]):
     """Asks; dismissed with whether the answer was yes."""
 
     CSS = """
-    Confirm { align: center middle; }
-    Confirm > Vertical { width: 72; max-width: 94%; height: auto; max-height: 90%; padding: 1 2; background: $panel;
+    ConfirmDialog { align: center middle; }
+    ConfirmDialog > Vertical { width: 72; max-width: 94%; height: auto; max-height: 90%; padding: 1 2;
+                               background: $panel;
                          border: round $warning; }
-    Confirm Label { width: 1fr; margin-bottom: 1; }
-    Confirm Horizontal { height: auto; align-horizontal: right; }
-    Confirm Button { margin-left: 2; min-width: 12; }
+    ConfirmDialog Label { width: 1fr; margin-bottom: 1; }
+    ConfirmDialog Horizontal { height: auto; align-horizontal: right; }
+    ConfirmDialog Button { margin-left: 2; min-width: 12; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("y", "answer(True)", "yes", id="confirm.yes"),

@@ -19,12 +19,12 @@ from textual.widget import Widget
 from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
-from cerank.app.matrix.recipe_form import Row
+from cerank.app.matrix.recipe_form import FieldSpec
 from cerank.text.safe_text import shown
 from cerank.tui.cells import content, joined
 from cerank.tui.common.line_input import LineInput
 
-WRONG = "✖"
+ERROR_SIGN = "✖"
 
 
 def fitting(text: str, width: int) -> str:
@@ -32,12 +32,12 @@ def fitting(text: str, width: int) -> str:
     return text if len(text) <= width else f"{text[: width // 2]}…{text[-(width - width // 2 - 1) :]}"
 
 
-class Choice(Widget, can_focus=True):
+class ChoiceField(Widget, can_focus=True):
     """One of a few words, changed with left, right or space."""
 
     DEFAULT_CSS = """
-    Choice { height: 1; padding: 0 1; background: $surface; }
-    Choice:focus { background: $primary 25%; }
+    ChoiceField { height: 1; padding: 0 1; background: $surface; }
+    ChoiceField:focus { background: $primary 25%; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("right,space", "turn(1)", "next value", show=False, id="choice.next"),
@@ -48,19 +48,19 @@ class Choice(Widget, can_focus=True):
     class Changed(Message):
         """Another word was chosen."""
 
-        def __init__(self, choice: Choice) -> None:
+        def __init__(self, choice: ChoiceField) -> None:
             super().__init__()
             self.choice = choice
 
         @property
-        def control(self) -> Choice:
+        def control(self) -> ChoiceField:
             """The widget it came from."""
             return self.choice
 
     def __init__(self, choices: Sequence[str], value: str) -> None:
         super().__init__()
         self.choices = tuple(choices)
-        self.set_reactive(Choice.value, value)
+        self.set_reactive(ChoiceField.value, value)
 
     def render(self) -> Content:
         """The word between arrows."""
@@ -88,7 +88,7 @@ class FieldRow(Vertical):
     FieldRow { height: auto; }
     FieldRow > Horizontal { height: 1; }
     FieldRow .key { width: 22; padding: 0 1; text-overflow: ellipsis; text-wrap: nowrap; }
-    FieldRow LineInput, FieldRow Choice { width: 1fr; }
+    FieldRow LineInput, FieldRow ChoiceField { width: 1fr; }
     FieldRow .meaning { width: 1.2fr; padding: 0 1; color: $text-muted; text-overflow: ellipsis; text-wrap: nowrap; }
     .-slim FieldRow .meaning { display: none; }
     .-slim FieldRow .key { width: 19; }
@@ -119,7 +119,9 @@ class FieldRow(Vertical):
             super().__init__()
             self.row = row
 
-    def __init__(self, row: Row, text: str | None = None, placeholder: str = "", *, is_of_recipe: bool = False) -> None:
+    def __init__(
+        self, row: FieldSpec, text: str | None = None, placeholder: str = "", *, is_of_recipe: bool = False
+    ) -> None:
         """A field; one `is_of_recipe` says what differs from the recipe's own text."""
         super().__init__()
         self.row = row
@@ -135,50 +137,50 @@ class FieldRow(Vertical):
         with Horizontal():
             yield Static(self._key(), classes="key")
             yield (
-                Choice(self.row.choices, safe)
+                ChoiceField(self.row.choices, safe)
                 if self.row.choices
                 else LineInput(safe, placeholder=self._placeholder, select_on_focus=False)
             )
-            yield Static(content(self.row.meaning or self.row.wanted), classes="meaning")
+            yield Static(content(self.row.meaning or self.row.expected), classes="meaning")
         yield Static(self._help(), classes="help")
         yield Static(classes="wrong")
 
     def on_mount(self) -> None:
         """Starts as it was told to."""
         self._mark()
-        self.say(self._wrong)
+        self.show_error(self._wrong)
 
     @property
     def text(self) -> str:
         """What stands there; the recipe's own text where it looks the same."""
         return self._text
 
-    def show(self, row: Row, text: str) -> None:
+    def show(self, row: FieldSpec, text: str) -> None:
         """Shows another setting of the same kind, with this text."""
         self.row, self._text = row, text
         if self.is_mounted:
             safe = shown(text)
-            with self.prevent(Input.Changed, Choice.Changed):
+            with self.prevent(Input.Changed, ChoiceField.Changed):
                 if row.choices:
-                    choice = self.query_one(Choice)
+                    choice = self.query_one(ChoiceField)
                     choice.choices, choice.value = row.choices, safe
                 else:
                     self.query_one(LineInput).value = safe
-            self.query_one(".meaning", Static).update(content(row.meaning or row.wanted))
+            self.query_one(".meaning", Static).update(content(row.meaning or row.expected))
             self._mark()
 
-    def say(self, wrong: str) -> None:
+    def show_error(self, wrong: str) -> None:
         """Shows what is wrong with the field, or that nothing is."""
         if wrong == self._wrong and self._has_said:
             return
         self._wrong, self._has_said = wrong, self.is_mounted
         self.set_class(bool(wrong), "-wrong")
         if self.is_mounted and wrong:
-            self.query_one(".wrong", Static).update(content(f"{WRONG} {wrong}"))
+            self.query_one(".wrong", Static).update(content(f"{ERROR_SIGN} {wrong}"))
 
     def open(self) -> None:
         """Puts the cursor into its line, and the field into view at once: a slow scroll may end between lines."""
-        self.query("LineInput, Choice").first().focus(scroll_visible=False)
+        self.query("LineInput, ChoiceField").first().focus(scroll_visible=False)
         self.call_after_refresh(self.scroll_visible, animate=False)
 
     def on_descendant_focus(self) -> None:
@@ -199,7 +201,7 @@ class FieldRow(Vertical):
         event.stop()
         self._take(event.value)
 
-    def on_choice_changed(self, event: Choice.Changed) -> None:
+    def on_choice_field_changed(self, event: ChoiceField.Changed) -> None:
         """Hears what was chosen."""
         event.stop()
         self._take(event.choice.value)
@@ -223,7 +225,7 @@ class FieldRow(Vertical):
 
     def _help(self) -> Content:
         row = self.row
-        wanted = f"one of {', '.join(row.choices)}" if row.choices else row.wanted
+        wanted = f"one of {', '.join(row.choices)}" if row.choices else row.expected
         own = f"in the recipe: {row.text or 'empty'}" if self._is_changed else ""
         return content(" · ".join(part for part in (row.meaning, wanted, own) if part))
 
@@ -235,22 +237,22 @@ class FieldRow(Vertical):
         return self._is_of_recipe and self._text != self.row.text
 
 
-class Mark(msgspec.Struct, frozen=True):
+class ChecklistItem(msgspec.Struct, frozen=True):
     """A line of a list to choose from."""
 
     name: str
     line: Content
 
 
-class MarkList(OptionList):
+class Checklist(OptionList):
     """A list in which several lines may be chosen, with space or enter."""
 
     DEFAULT_CSS = """
-    MarkList { height: auto; border: none; background: $background; padding: 0; text-wrap: nowrap;
+    Checklist { height: auto; border: none; background: $background; padding: 0; text-wrap: nowrap;
                text-overflow: ellipsis; }
-    MarkList:focus { border: none; }
-    MarkList > .option-list--option { padding: 0 1; }
-    MarkList > .option-list--option-highlighted, MarkList:focus > .option-list--option-highlighted {
+    Checklist:focus { border: none; }
+    Checklist > .option-list--option { padding: 0 1; }
+    Checklist > .option-list--option-highlighted, Checklist:focus > .option-list--option-highlighted {
         background: $primary 25%; color: $foreground; text-style: none; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -262,16 +264,16 @@ class MarkList(OptionList):
     class Chosen(Message):
         """Another set of lines is chosen."""
 
-        def __init__(self, marks: MarkList) -> None:
+        def __init__(self, marks: Checklist) -> None:
             super().__init__()
             self.marks = marks
 
     def __init__(self, *, id: str) -> None:  # noqa: A002 - Textual's word
         super().__init__(id=id, markup=False)
-        self._marks: tuple[Mark, ...] = ()
+        self._marks: tuple[ChecklistItem, ...] = ()
         self.chosen: tuple[str, ...] = ()
 
-    def show(self, marks: Sequence[Mark], chosen: Sequence[str]) -> None:
+    def show(self, marks: Sequence[ChecklistItem], chosen: Sequence[str]) -> None:
         """Shows these lines, those in `chosen` marked."""
         at = self.highlighted
         self._marks = tuple(marks)
@@ -280,7 +282,7 @@ class MarkList(OptionList):
         self.add_options(Option(self._line(mark)) for mark in marks)
         self.highlighted = min(at or 0, len(marks) - 1) if marks else None
 
-    def _line(self, mark: Mark) -> Content:
+    def _line(self, mark: ChecklistItem) -> Content:
         is_chosen = mark.name in self.chosen
         return joined(("[x] " if is_chosen else "[ ] ", "bold" if is_chosen else "dim")) + mark.line
 

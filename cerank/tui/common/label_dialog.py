@@ -10,23 +10,23 @@ from textual.containers import Vertical
 from textual.screen import ModalScreen
 from textual.widgets import Input, Label
 
-from cerank.app.run_views.run_monitor import Entry
+from cerank.app.run_views.run_monitor import RunEntry
 from cerank.tui.cells import content
 from cerank.tui.common.line_input import LineInput
 
 
-class NoteScreen(ModalScreen[tuple[str, str] | None]):
+class LabelDialog(ModalScreen[tuple[str, str] | None]):
     """Two lines to type; dismissed with label and tags, or None."""
 
     CSS = """
-    NoteScreen { align: center middle; }
-    NoteScreen > Vertical { width: 72; max-width: 94%; height: auto; padding: 1 2; background: $panel;
+    LabelDialog { align: center middle; }
+    LabelDialog > Vertical { width: 72; max-width: 94%; height: auto; padding: 1 2; background: $panel;
                             border: round $primary; }
-    NoteScreen LineInput { background: $surface; margin-bottom: 1; }
+    LabelDialog LineInput { background: $surface; margin-bottom: 1; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "leave", "cancel", id="note.leave")]
 
-    def __init__(self, entry: Entry) -> None:
+    def __init__(self, entry: RunEntry) -> None:
         super().__init__()
         self._entry = entry
 

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 from cerank.app.run_views import label_runs, run_list
-from cerank.app.run_views.run_monitor import Entry
+from cerank.app.run_views.run_monitor import RunEntry
 from cerank.tui.cells import content, joined, stacked
-from cerank.tui.common.confirm_dialog import Confirm
+from cerank.tui.common.confirm_dialog import ConfirmDialog
 from cerank.tui.common.lab_screen import LabScreen
-from cerank.tui.common.label_dialog import NoteScreen
+from cerank.tui.common.label_dialog import LabelDialog
 
 
-def clone(screen: LabScreen, entry: Entry) -> None:
+def clone(screen: LabScreen, entry: RunEntry) -> None:
     """Opens the form of a new run with the run's recipe in it."""
     if entry.plan is None:
-        screen.house.say(f"{entry.title} has no readable plan to copy", "warning")
+        screen.lab_app.show_message(f"{entry.title} has no readable plan to copy", "warning")
     else:
-        screen.house.open_new(entry.plan.asked)
+        screen.lab_app.open_new(entry.plan.asked)
 
 
-def stop(screen: LabScreen, entry: Entry) -> None:
+def stop(screen: LabScreen, entry: RunEntry) -> None:
     """Asks, then stops the run at its next step, or takes it out of the queue."""
-    house = screen.house
+    lab_app = screen.lab_app
     if not entry.is_live and entry.state != "queued":
-        house.say(f"{entry.title} is {entry.state}, so there is nothing to stop", "warning")
+        lab_app.show_message(f"{entry.title} is {entry.state}, so there is nothing to stop", "warning")
         return
     what = "It saves a checkpoint after the current step; r resumes it from there."
     question = stacked(
@@ -32,41 +32,43 @@ def stop(screen: LabScreen, entry: Entry) -> None:
     )
 
     def stopped(_: bool) -> None:
-        house.say(
+        lab_app.show_message(
             f"{entry.title} stops after the current step"
             if entry.is_live
             else f"{entry.title} was removed from the queue"
         )
-        house.look(entry.name)
+        lab_app.poll(entry.name)
 
     def answered(is_yes: bool | None) -> None:
         if is_yes:
-            screen.work(lambda: house.lab.stop(entry.folder), stopped, group="stop")
+            screen.run_in_thread(lambda: lab_app.lab.stop(entry.folder), stopped, group="stop")
 
-    screen.app.push_screen(Confirm(question, "Stop"), answered)
+    screen.app.push_screen(ConfirmDialog(question, "Stop"), answered)
 
 
-def resume(screen: LabScreen, entry: Entry) -> None:
+def resume(screen: LabScreen, entry: RunEntry) -> None:
     """Puts the run in the queue: it goes on once its device is free, at once where it is."""
-    house = screen.house
+    lab_app = screen.lab_app
 
     def resumed(_: None) -> None:
-        house.say(f"{entry.title} resumes as soon as its device is free")
-        house.look(entry.name)
+        lab_app.show_message(f"{entry.title} resumes as soon as its device is free")
+        lab_app.poll(entry.name)
 
-    screen.work(lambda: house.lab.resume_queued(entry.folder), resumed, group="resume")
+    screen.run_in_thread(lambda: lab_app.lab.resume_queued(entry.folder), resumed, group="resume")
 
 
-def delete(screen: LabScreen, entry: Entry) -> None:
+def delete(screen: LabScreen, entry: RunEntry) -> None:
     """Asks, naming what goes, then deletes the run."""
     if entry.is_live:
-        screen.house.say(f"{entry.title} is {entry.state}; stop it first", "warning")
+        screen.lab_app.show_message(f"{entry.title} is {entry.state}; stop it first", "warning")
         return
-    screen.work(lambda: run_list.goes_with(entry), lambda what: _ask(screen, entry, what), group="size")
+    screen.run_in_thread(
+        lambda: run_list.goes_with(entry), lambda what: _confirm_delete(screen, entry, what), group="size"
+    )
 
 
-def _ask(screen: LabScreen, entry: Entry, what: str) -> None:
-    house = screen.house
+def _confirm_delete(screen: LabScreen, entry: RunEntry, what: str) -> None:
+    lab_app = screen.lab_app
     question = stacked(
         joined("Delete ", (entry.title, "bold"), "?"),
         content(""),
@@ -74,23 +76,23 @@ def _ask(screen: LabScreen, entry: Entry, what: str) -> None:
     )
 
     def gone(_: None) -> None:
-        house.say(f"deleted {entry.title}")
-        house.look()
+        lab_app.show_message(f"deleted {entry.title}")
+        lab_app.poll()
 
     def answered(is_yes: bool | None) -> None:
         if is_yes:
-            screen.work(lambda: house.lab.remove(entry.folder), gone, group="delete")
+            screen.run_in_thread(lambda: lab_app.lab.remove(entry.folder), gone, group="delete")
 
-    screen.app.push_screen(Confirm(question, "Delete"), answered)
+    screen.app.push_screen(ConfirmDialog(question, "Delete"), answered)
 
 
-def note(screen: LabScreen, entry: Entry) -> None:
+def edit_label(screen: LabScreen, entry: RunEntry) -> None:
     """Asks for a label and tags."""
 
     def answered(found: tuple[str, str] | None) -> None:
         if found is not None:
-            screen.work(
-                lambda: label_runs.note(entry.folder, *found), lambda _: screen.house.look(entry.name), group="note"
+            screen.run_in_thread(
+                lambda: label_runs.note(entry.folder, *found), lambda _: screen.lab_app.poll(entry.name), group="note"
             )
 
-    screen.app.push_screen(NoteScreen(entry), answered)
+    screen.app.push_screen(LabelDialog(entry), answered)

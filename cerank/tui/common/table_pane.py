@@ -10,7 +10,7 @@ from cerank.tui.cells import cell
 from cerank.tui.common.fitted_table import FittedTable
 
 
-class ShownTable(FittedTable):
+class TableView(FittedTable):
     """A table by rows."""
 
     def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:  # noqa: A002 - Textual's name

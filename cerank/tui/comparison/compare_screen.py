@@ -19,19 +19,27 @@ from textual.widgets import DataTable, Footer, Static
 
 from cerank.app import Lab
 from cerank.app.comparison import comparison_session, export_comparison
-from cerank.app.comparison.comparison_session import Bench, Named
-from cerank.app.matrix.recipe_form import Row as FormRow
+from cerank.app.comparison.comparison_session import ComparisonSession, RankingSelection
+from cerank.app.matrix.recipe_form import FieldSpec as FormRow
 from cerank.errors import CerankError
 from cerank.text.safe_text import counted, shown
 from cerank.tui.cells import content, joined, stacked
-from cerank.tui.common.form_dialog import AskScreen, ask_for_file
+from cerank.tui.common.form_dialog import FormDialog, ask_for_file
 from cerank.tui.common.lab_screen import LabScreen
-from cerank.tui.common.status_bar import Bar
-from cerank.tui.comparison.comparison_table import ComparisonTable, Shown, brief, nothing, refusal, shown_of, why
+from cerank.tui.common.status_bar import StatusBar
+from cerank.tui.comparison.comparison_table import (
+    ComparisonTable,
+    ComparisonView,
+    brief,
+    empty_message,
+    error_message,
+    explanation,
+    view_of,
+)
 from cerank.tui.comparison.differences import DifferencesChart
 
 if TYPE_CHECKING:
-    from cerank.app.run_views.run_monitor import Entry
+    from cerank.app.run_views.run_monitor import RunEntry
 
 
 class CompareScreen(LabScreen):
@@ -77,7 +85,7 @@ class CompareScreen(LabScreen):
     def __init__(self, lab: Lab, targets: Sequence[str]) -> None:
         super().__init__()
         self.lab = lab
-        self.named = Named(tuple(dict.fromkeys(targets)))
+        self.named = RankingSelection(tuple(dict.fromkeys(targets)))
         self.baseline = ""  # a label; "" takes the first target
         self.typed: dict[str, str] = {
             "correction": "holm",
@@ -86,13 +94,13 @@ class CompareScreen(LabScreen):
             "pairs": "baseline",
             "claim": "checkpoints",
         }
-        self.shown: Shown | None = None
+        self.shown: ComparisonView | None = None
         self._condition = 0
-        self.bench: Bench | None = None
+        self.bench: ComparisonSession | None = None
 
     def compose(self) -> ComposeResult:
         """What is compared, the table, why, the bars, the notes."""
-        yield Bar(self.lab.folder)
+        yield StatusBar(self.lab.folder)
         yield Static(id="what")
         yield ComparisonTable(id="table")
         yield Static(id="why")
@@ -108,9 +116,9 @@ class CompareScreen(LabScreen):
         self.query_one(ComparisonTable).focus()
         self.measure()
 
-    def see(self, entries: tuple[Entry, ...]) -> None:  # noqa: ARG002 - the bar asks the house
+    def show_runs(self, entries: tuple[RunEntry, ...]) -> None:  # noqa: ARG002 - the bar asks the app
         """Keeps the bar up to date."""
-        self.query_one(Bar).say(self.house.tally, self.house.devices, "compare")
+        self.query_one(StatusBar).show(self.lab_app.state_counts, self.lab_app.devices, "compare")
 
     # computing
 
@@ -119,22 +127,22 @@ class CompareScreen(LabScreen):
         self.bench = None
         self.shown = None
         if len(self.named.targets) < 2:
-            self._say(nothing(self.named.targets))
+            self._show_text(empty_message(self.named.targets))
             return
-        self._say(content(f"measuring {counted(len(self.named.targets), 'ranking')} …", "dim"))
+        self._show_text(content(f"measuring {counted(len(self.named.targets), 'ranking')} …", "dim"))
         named, settings = self.named, self.lab.settings
 
-        def look() -> Bench | CerankError:
+        def look() -> ComparisonSession | CerankError:
             try:
-                return Bench(settings, named)
+                return ComparisonSession(settings, named)
             except CerankError as error:
                 return error
 
-        self.work(look, self._see_bench, group="measure")
+        self.run_in_thread(look, self._see_bench, group="measure")
 
-    def _see_bench(self, found: Bench | CerankError) -> None:
+    def _see_bench(self, found: ComparisonSession | CerankError) -> None:
         if isinstance(found, CerankError):
-            self._say_error(found)
+            self._show_error(found)
             return
         self.bench = found
         self.compare()
@@ -145,21 +153,21 @@ class CompareScreen(LabScreen):
         if made is None:
             return
 
-        def look() -> Shown | CerankError:
+        def look() -> ComparisonView | CerankError:
             try:
                 terms, wrong = comparison_session.terms_of(typed, made.measures)
                 if wrong:
                     typed["margin"] = ""  # of measures that are not compared any more
                     terms, _ = comparison_session.terms_of(typed, made.measures)
-                return shown_of(made.compare(baseline, terms, now=datetime.now(UTC).isoformat(timespec="seconds")))
+                return view_of(made.compare(baseline, terms, now=datetime.now(UTC).isoformat(timespec="seconds")))
             except CerankError as error:
                 return error
 
-        self.work(look, lambda found: self._see(found) if made is self.bench else None, group="compare")
+        self.run_in_thread(look, lambda found: self._see(found) if made is self.bench else None, group="compare")
 
-    def _see(self, found: Shown | CerankError) -> None:
+    def _see(self, found: ComparisonView | CerankError) -> None:
         if isinstance(found, CerankError):
-            self._say_error(found)
+            self._show_error(found)
             return
         self.shown = found
         self.baseline = found.found.baseline
@@ -188,7 +196,7 @@ class CompareScreen(LabScreen):
             rest = f"  correction {terms.correction} · margin {margin} · {100 * terms.confidence:g} %"
         self.query_one("#what", Static).update(joined((title, "bold"), (rest, "dim"), limit=400))
 
-    def _show_table(self, found: Shown) -> None:
+    def _show_table(self, found: ComparisonView) -> None:
         self._condition %= len(found.found.conditions)
         condition = found.found.conditions[self._condition]
         self.query_one(ComparisonTable).show(found, condition, is_slim=self.has_class("-slim"))
@@ -199,7 +207,7 @@ class CompareScreen(LabScreen):
         if found is None or at < 0:
             return
         row = found.rows[at]
-        self.query_one("#why", Static).update(why(found, at, is_slim=self.has_class("-slim")))
+        self.query_one("#why", Static).update(explanation(found, at, is_slim=self.has_class("-slim")))
         chart = self.query_one(DifferencesChart)
         if row is None:
             chart.show((), "", "", "")
@@ -207,14 +215,14 @@ class CompareScreen(LabScreen):
         title = f"{row.measure} query by query, {row.right} − {row.left}, {row.condition}"
         chart.show(found.listed[at], row.left, row.right, title)
 
-    def _say(self, said: Content) -> None:
+    def _show_text(self, said: Content) -> None:
         self.add_class("-said")
         self.query_one("#message", Static).update(said)
         self._show_what()
 
-    def _say_error(self, error: CerankError) -> None:
+    def _show_error(self, error: CerankError) -> None:
         self.shown = None
-        self._say(refusal(error, self.named.targets))
+        self._show_text(error_message(error, self.named.targets))
 
     # events
 
@@ -314,7 +322,7 @@ class CompareScreen(LabScreen):
         def wrong(texts: Mapping[str, str]) -> dict[str, str]:
             return comparison_session.terms_of(texts, measures)[1]
 
-        self.app.push_screen(AskScreen("Options of the comparison", rows, wrong), keep)
+        self.app.push_screen(FormDialog("Options of the comparison", rows, wrong), keep)
 
     def action_add(self) -> None:
         """Asks for another ranking."""
@@ -325,10 +333,10 @@ class CompareScreen(LabScreen):
                 self._measure_by(targets=(*self.named.targets, texts["target"].strip()))
 
         def wrong(texts: Mapping[str, str]) -> dict[str, str]:
-            text = comparison_session.target_mistake(self.lab.folder, texts["target"].strip(), self.named.targets)
+            text = comparison_session.target_error(self.lab.folder, texts["target"].strip(), self.named.targets)
             return {"target": text} if text else {}
 
-        self.app.push_screen(AskScreen("Another ranking", [row], wrong), keep)
+        self.app.push_screen(FormDialog("Another ranking", [row], wrong), keep)
 
     def action_drop(self) -> None:
         """Takes the system of the row away; the last one named where nothing could be compared."""
@@ -359,7 +367,7 @@ class CompareScreen(LabScreen):
                 asked = tuple(part.strip() for part in texts["measures"].split(",") if part.strip())
                 self._measure_by(dataset=texts["dataset"].strip(), qrels=texts["qrels"].strip(), measures=asked)
 
-        self.app.push_screen(AskScreen("Dataset and measures", rows, wrong), keep)
+        self.app.push_screen(FormDialog("Dataset and measures", rows, wrong), keep)
 
     def _measure_by(self, **changed: object) -> None:
         self.named = msgspec.structs.replace(self.named, **changed)
@@ -368,7 +376,7 @@ class CompareScreen(LabScreen):
     def action_export(self) -> None:
         """Asks for a file; its ending says in what form."""
         if self.shown is None:
-            self.house.say("There is nothing to export yet.", "warning")
+            self.lab_app.show_message("There is nothing to export yet.", "warning")
             return
         found = self.shown.found
 
@@ -381,17 +389,17 @@ class CompareScreen(LabScreen):
             title,
             Path.cwd() / export_comparison.suggested(found, "latex"),
             text_for,
-            export_comparison.ending_mistake,
+            export_comparison.ending_error,
         )
 
     def action_copy(self, form: export_comparison.Form) -> None:
         """Copies the table."""
         if self.shown is None:
-            self.house.say("There is nothing to copy yet.", "warning")
+            self.lab_app.show_message("There is nothing to copy yet.", "warning")
             return
         text = export_comparison.as_text(self.shown.found, form)
         self.app.copy_to_clipboard(shown(text, 1_000_000, lines=True))
-        self.house.say(f"Copied as {form}. If your terminal does not support this, press e to export.")
+        self.lab_app.show_message(f"Copied as {form}. If your terminal does not support this, press e to export.")
 
     def action_back(self) -> None:
         """From bars or notes to the table, then away."""

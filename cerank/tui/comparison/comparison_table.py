@@ -15,7 +15,7 @@ from textual.binding import Binding, BindingType
 from textual.content import Content
 
 from cerank.app.comparison import comparison_session, export_comparison
-from cerank.app.comparison.comparison_session import Difference
+from cerank.app.comparison.comparison_session import QueryDifference
 from cerank.errors import CerankError
 from cerank.text.table_data import TEXTS, Table, rounded
 from cerank.tui.cells import cell, content, fill, joined, stacked
@@ -49,13 +49,13 @@ def brief(name: str) -> str:
     return _STAMP.sub("", name) or name
 
 
-class Shown(msgspec.Struct, frozen=True):
+class ComparisonView(msgspec.Struct, frozen=True):
     """A comparison as it is shown."""
 
     found: Comparison
     table: Table
     rows: tuple[Row | None, ...]  # one a line of the table; None for the baseline's own
-    listed: tuple[tuple[Difference, ...], ...]  # per-query differences of each line
+    listed: tuple[tuple[QueryDifference, ...], ...]  # per-query differences of each line
     reasons: tuple[str, ...]
     conditions: tuple[tuple[str, str], ...]  # dataset and first stage of each line
     answers: tuple[str, ...]  # each line's verdict in words; "" for the baseline's own
@@ -66,7 +66,7 @@ class Shown(msgspec.Struct, frozen=True):
         return tuple(number for number, where in enumerate(self.conditions) if where == wanted)
 
 
-def shown_of(found: Comparison) -> Shown:
+def view_of(found: Comparison) -> ComparisonView:
     """Everything that is shown of a comparison, made in one go; imports scipy's readers, so a thread's work."""
     from cerank.evaluation.answers import answers
     from cerank.evaluation.comparison_rows import summary
@@ -78,9 +78,9 @@ def shown_of(found: Comparison) -> Shown:
     lines = summary(found)
     told = {id(row): one.whole for row, one in zip(found.rows, answers(found), strict=True)}
     rows = tuple(known.get((line.dataset, line.first_stage, line.measure, line.against, line.system)) for line in lines)
-    return Shown(
+    return ComparisonView(
         found,
-        export_comparison.readable(found),
+        export_comparison.short_table(found),
         rows,
         tuple(comparison_session.differences(found, row) if row else () for row in rows),
         tuple(explain(row.judgment) if row else "" for row in rows),
@@ -99,7 +99,7 @@ class ComparisonTable(FittedTable):
 
     def __init__(self, *, id: str) -> None:  # noqa: A002 - Textual's word
         super().__init__(id=id, cursor_type="row", cursor_foreground_priority="renderable")
-        self._shown: Shown | None = None
+        self._shown: ComparisonView | None = None
         self._lines: tuple[int, ...] = ()
 
     @property
@@ -115,7 +115,7 @@ class ComparisonTable(FittedTable):
         row = self._shown.rows[self.line]
         return row.right if row else self._shown.found.baseline
 
-    def show(self, found: Shown, condition: Condition, *, is_slim: bool) -> None:
+    def show(self, found: ComparisonView, condition: Condition, *, is_slim: bool) -> None:
         """Shows the lines of one condition, the cursor on the first that compares something."""
         at, self._shown, self._lines = self.cursor_row, found, ()
         left_out = _NARROW if is_slim else _WIDE
@@ -149,7 +149,7 @@ class ComparisonTable(FittedTable):
         self.move_cursor(row=at if 0 < at < len(lines) else first)
 
 
-def why(found: Shown, line: int, *, is_slim: bool) -> Content:
+def explanation(found: ComparisonView, line: int, *, is_slim: bool) -> Content:
     """What the verdict of a line rests on; in a narrow table, the figures it left out, too."""
     row = found.rows[line]
     if row is None:
@@ -173,7 +173,7 @@ def verdict(text: str) -> Text:
     return cell(f"{sign} {text}", f"bold {color}")
 
 
-def nothing(targets: Sequence[str]) -> Content:
+def empty_message(targets: Sequence[str]) -> Content:
     """What to do where there is nothing to compare."""
     return stacked(
         content(f"Only {targets[0]} so far." if targets else "Nothing to compare yet.", "bold"),
@@ -183,7 +183,7 @@ def nothing(targets: Sequence[str]) -> Content:
     )
 
 
-def refusal(error: CerankError, targets: Sequence[str]) -> Content:
+def error_message(error: CerankError, targets: Sequence[str]) -> Content:
     """Why there is no comparison, and what can be done about it."""
     lines = [joined(("✖ cannot compare: ", "bold $error"), error.what)]
     lines += [joined(("at ", "dim"), error.where)] if error.where else []

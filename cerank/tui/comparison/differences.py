@@ -18,7 +18,7 @@ from textual.reactive import reactive
 from textual.strip import Strip
 from textual.widget import Widget
 
-from cerank.app.comparison.comparison_session import Difference
+from cerank.app.comparison.comparison_session import QueryDifference
 from cerank.text.safe_text import shown
 
 _UP = " ▁▂▃▄▅▆▇█"
@@ -60,11 +60,11 @@ class DifferencesChart(Widget, can_focus=True):
 
     def __init__(self, *, id: str) -> None:  # noqa: A002 - Textual's word
         super().__init__(id=id)
-        self._rows: tuple[Difference, ...] = ()
+        self._rows: tuple[QueryDifference, ...] = ()
         self._labels = ("", "")
         self._title = ""
 
-    def show(self, rows: Sequence[Difference], left: str, right: str, title: str) -> None:
+    def show(self, rows: Sequence[QueryDifference], left: str, right: str, title: str) -> None:
         """Shows the differences, the largest gain first; the cursor stays with its query."""
         query = self._rows[self.at].query if self._rows else ""
         self._rows = tuple(rows)
@@ -74,7 +74,7 @@ class DifferencesChart(Widget, can_focus=True):
         self.refresh()
 
     @property
-    def rows(self) -> tuple[Difference, ...]:
+    def rows(self) -> tuple[QueryDifference, ...]:
         """What is shown."""
         return self._rows
 

@@ -14,14 +14,14 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.widgets import DataTable, Footer, Static
 
-from cerank.app.comparison.comparison_session import Bench, Difference, Pair, Placed, View
+from cerank.app.comparison.comparison_session import ComparisonSession, Placed, QueryDifference, RankingPair, View
 from cerank.errors import CerankError
 from cerank.tui.cells import cell, content, fill, joined
 from cerank.tui.common.lab_screen import LabScreen
-from cerank.tui.common.status_bar import Bar
+from cerank.tui.common.status_bar import StatusBar
 
 if TYPE_CHECKING:
-    from cerank.app.run_views.run_monitor import Entry
+    from cerank.app.run_views.run_monitor import RunEntry
     from cerank.evaluation.compare import Row
 
 
@@ -48,18 +48,18 @@ class QueryScreen(LabScreen):
         Binding("escape", "dismiss(None)", "back", id="query.back"),
     ]
 
-    def __init__(self, bench: Bench, row: Row, listed: Sequence[Difference], at: int) -> None:
+    def __init__(self, bench: ComparisonSession, row: Row, listed: Sequence[QueryDifference], at: int) -> None:
         super().__init__()
         self._bench = bench
         self._row = row
         self._listed = tuple(listed)
         self.at = at
-        self.pair: Pair | None = None
+        self.pair: RankingPair | None = None
         self.seen: View | None = None
 
     def compose(self) -> ComposeResult:
         """The query, both rankings, the text of a document."""
-        yield Bar(self._bench.settings.lab)
+        yield StatusBar(self._bench.settings.lab)
         yield Static(id="about")
         with Horizontal():
             for side, label in (("left", self._row.left), ("right", self._row.right)):
@@ -72,9 +72,9 @@ class QueryScreen(LabScreen):
             yield Static(id="document")
         yield Footer(compact=True, show_command_palette=False)
 
-    def see(self, entries: tuple[Entry, ...]) -> None:  # noqa: ARG002 - the bar asks the house
+    def show_runs(self, entries: tuple[RunEntry, ...]) -> None:  # noqa: ARG002 - the bar asks the app
         """Keeps the bar up to date."""
-        self.query_one(Bar).say(self.house.tally, self.house.devices, "query")
+        self.query_one(StatusBar).show(self.lab_app.state_counts, self.lab_app.devices, "query")
 
     def on_mount(self) -> None:
         """Reads the rankings."""
@@ -82,15 +82,15 @@ class QueryScreen(LabScreen):
         self._show_about("reading both rankings …")
         bench, row = self._bench, self._row
 
-        def look() -> Pair | CerankError:
+        def look() -> RankingPair | CerankError:
             try:
                 return bench.pair(row.left, row.right, row.condition)
             except CerankError as error:
                 return error
 
-        self.work(look, self._see_pair, group="pair")
+        self.run_in_thread(look, self._see_pair, group="pair")
 
-    def _see_pair(self, found: Pair | CerankError) -> None:
+    def _see_pair(self, found: RankingPair | CerankError) -> None:
         if isinstance(found, CerankError):
             self._show_about(f"✖ {found}")
             return
@@ -108,7 +108,7 @@ class QueryScreen(LabScreen):
             except CerankError as error:
                 return error
 
-        self.work(look, self._see, group="view")
+        self.run_in_thread(look, self._see, group="view")
 
     def _see(self, found: View | CerankError) -> None:
         if isinstance(found, CerankError):

@@ -13,11 +13,11 @@ from textual.widgets import Static
 
 from cerank.app.run_views import curves
 from cerank.app.run_views.curves import QUANTITIES, SMOOTHINGS, Columns, Curves, Floats
-from cerank.app.run_views.run_monitor import Entry
+from cerank.app.run_views.run_monitor import RunEntry
 from cerank.text.table_data import Column, Table, written
 from cerank.tui.cells import joined
-from cerank.tui.runs.plot import CurvePlot, Frame, Line
-from cerank.tui.runs.run_pane import Pane
+from cerank.tui.runs.plot import CurvePlot, Frame, PlotLine
+from cerank.tui.runs.run_pane import RunPane
 from cerank.tui.theme import palette
 
 _VALIDATION = "validation"
@@ -27,15 +27,15 @@ _MOST = 8  # runs over each other
 _EVERY = 200_000  # readings are exported up to here, one in so many beyond
 
 
-class _Shown(NamedTuple):
+class _CurvesView(NamedTuple):
     """A run's curves, ready to draw."""
 
-    entry: Entry
+    entry: RunEntry
     columns: Columns
     smooth: dict[str, Floats]
 
 
-class CurvesPane(Pane):
+class CurvesPane(RunPane):
     """One large plot and, where there is room, the other four in small."""
 
     DEFAULT_CSS = """
@@ -60,7 +60,7 @@ class CurvesPane(Pane):
     def __init__(self, *, id: str) -> None:  # noqa: A002 - Textual's name for it
         super().__init__(id=id)
         self._curves: dict[str, Curves] = {}
-        self._shown: list[_Shown] = []
+        self._shown: list[_CurvesView] = []
         self._mark: object = None
         self._plot = 0
         self._smoothing = SMOOTHINGS.index(0.9)
@@ -79,13 +79,13 @@ class CurvesPane(Pane):
 
     # reading
 
-    def begin(self) -> None:
+    def clear_entry(self) -> None:
         """Another run is in focus; curves already read are kept."""
         self._mark, self._shown, self._window = None, [], (0.0, 1.0)
         self._is_unread = True
         self._draw()
 
-    def go_on(self, entry: Entry) -> None:
+    def update_entry(self, entry: RunEntry) -> None:
         """Reads on where there may be something new."""
         names = self._names(entry)
         if set(names) - {shown.entry.name for shown in self._shown} or len(names) != len(self._shown):
@@ -93,12 +93,12 @@ class CurvesPane(Pane):
         if self._is_unread or self.is_changed or any(one.is_live for one in self._entries(names)):
             self._read()
 
-    def _names(self, entry: Entry) -> list[str]:
-        marked = [name for name in self.house.marked if name != entry.name]
+    def _names(self, entry: RunEntry) -> list[str]:
+        marked = [name for name in self.lab_app.marked if name != entry.name]
         return [entry.name, *marked][:_MOST]
 
-    def _entries(self, names: list[str]) -> list[Entry]:
-        known = {entry.name: entry for entry in self.house.entries}
+    def _entries(self, names: list[str]) -> list[RunEntry]:
+        known = {entry.name: entry for entry in self.lab_app.entries}
         return [known[name] for name in names if name in known]
 
     def _read(self) -> None:
@@ -109,20 +109,20 @@ class CurvesPane(Pane):
         self._curves = {entry.name: self._curves.get(entry.name) or Curves(entry.folder) for entry in entries}
         weight, sources = SMOOTHINGS[self._smoothing], dict(self._curves)
 
-        def job() -> tuple[list[_Shown], bool]:
+        def job() -> tuple[list[_CurvesView], bool]:
             is_more = False
             for entry in reversed(entries):
                 is_more = sources[entry.name].read(0.25) or is_more
             return [_ready(entry, sources[entry.name].columns, weight) for entry in entries], is_more
 
-        self.house.do(job, self._have, node=self, group="curves", last=self._done)
+        self.lab_app.run_in_thread(job, self._have, node=self, group="curves", last=self._done)
 
     def _done(self) -> None:
         self._is_reading = False
         if self._is_unread and self.is_attached and self.entry is not None:
             self._read()
 
-    def _have(self, found: tuple[list[_Shown], bool]) -> None:
+    def _have(self, found: tuple[list[_CurvesView], bool]) -> None:
         shown, self._is_unread = found
         if self.entry is None or not shown or shown[0].entry.name != self.entry.name:
             self._is_unread = True
@@ -159,7 +159,7 @@ class CurvesPane(Pane):
 
     def _frame(self, name: str, *, is_main: bool) -> Frame:
         colors = palette(is_dark=self.app.current_theme.dark)
-        lines: list[Line] = []
+        lines: list[PlotLine] = []
         is_alone = len(self._shown) == 1
         for place, one in reversed(list(enumerate(self._shown))):
             key = "" if is_alone else _KEYS[place]
@@ -169,8 +169,8 @@ class CurvesPane(Pane):
                 continue
             values, smooth = one.columns.values[_quantity(name)], one.smooth.get(name)
             if place == 0 and smooth is not None:
-                lines.append(Line(one.columns.steps, values, color, is_faint=True))
-            lines.append(Line(one.columns.steps, values if smooth is None else smooth, color, key=key))
+                lines.append(PlotLine(one.columns.steps, values, color, is_faint=True))
+            lines.append(PlotLine(one.columns.steps, values if smooth is None else smooth, color, key=key))
         return Frame(
             title=self._title(name, is_main=is_main),
             lines=tuple(lines),
@@ -257,7 +257,7 @@ def _quantity(name: str) -> curves.Quantity:
     return next(quantity for quantity in QUANTITIES if quantity == name)
 
 
-def _ready(entry: Entry, columns: Columns, weight: float) -> _Shown:
+def _ready(entry: RunEntry, columns: Columns, weight: float) -> _CurvesView:
     """Columns with their smoothed forms; a stage begins anew."""
     smooth: dict[str, Floats] = {}
     if weight:
@@ -265,10 +265,10 @@ def _ready(entry: Entry, columns: Columns, weight: float) -> _Shown:
         for name in ("loss", "gradient norm", "pairs/s"):
             values = columns.values[_quantity(name)]
             smooth[name] = curves.smoothed(np.nan_to_num(values), weight, starts)
-    return _Shown(entry, columns, smooth)
+    return _CurvesView(entry, columns, smooth)
 
 
-def _validated(one: _Shown, colors: tuple[str, ...], key: str) -> list[Line]:
+def _validated(one: _CurvesView, colors: tuple[str, ...], key: str) -> list[PlotLine]:
     """The measures of the validations, the deciding one first; as many as there are colours."""
     rows = one.columns.validations
     names = list(dict.fromkeys(name for _, row in rows for name in row.measures))
@@ -280,5 +280,5 @@ def _validated(one: _Shown, colors: tuple[str, ...], key: str) -> list[Line]:
         found = [(step, row.measures[name]) for step, row in rows if name in row.measures]
         steps, values = np.array([step for step, _ in found]), np.array([value for _, value in found])
         letter = key or ("" if len(names) < 2 or len(colors) < 2 else _KEYS[place])
-        out.append(Line(steps, values, colors[place], has_points=True, key=letter))
+        out.append(PlotLine(steps, values, colors[place], has_points=True, key=letter))
     return out

@@ -16,16 +16,16 @@ from textual.strip import Strip
 from textual.widgets import Input, Log, Static
 
 from cerank.app.run_views import run_logs
-from cerank.app.run_views.run_monitor import Entry
+from cerank.app.run_views.run_monitor import RunEntry
 from cerank.text.safe_text import counted, shown
 from cerank.tui.cells import content
 from cerank.tui.common.line_input import LineInput
-from cerank.tui.runs.run_pane import Pane
+from cerank.tui.runs.run_pane import RunPane
 
 _MOST = 20_000  # lines kept; the file has all
 
 
-class _Matches(Highlighter):
+class _MatchHighlighter(Highlighter):
     """Sets off what is searched for; in the line that one stands on, more so."""
 
     wanted = ""
@@ -42,12 +42,12 @@ class _Matches(Highlighter):
             at = low.find(self.wanted, at + len(self.wanted))
 
 
-class _Lines(Log):
+class _LogView(Log):
     """The lines, with the matches in them set off."""
 
     def __init__(self) -> None:
         super().__init__(max_lines=_MOST, highlight=True, classes="front")
-        self.matches = self.highlighter = _Matches()
+        self.matches = self.highlighter = _MatchHighlighter()
         self.at = -1  # the line that one stands on; -1 for none
 
     def render_line(self, y: int) -> Strip:
@@ -64,7 +64,7 @@ class _Lines(Log):
         self.refresh()
 
 
-class LogPane(Pane):
+class LogPane(RunPane):
     """The newest lines, what is searched for set off in them, or left alone."""
 
     DEFAULT_CSS = """
@@ -98,9 +98,9 @@ class LogPane(Pane):
         """The search line, what it found, the lines."""
         yield LineInput(placeholder="text to find", id="search")
         yield Static(id="found")
-        yield _Lines()
+        yield _LogView()
 
-    def begin(self) -> None:
+    def clear_entry(self) -> None:
         """Another run: its log from the start."""
         self._log = run_logs.Log(self.entry.folder) if self.entry else None
         self._lines.clear()
@@ -108,7 +108,7 @@ class LogPane(Pane):
         self._generation += 1
         self.query_one(Log).clear()
 
-    def go_on(self, entry: Entry) -> None:
+    def update_entry(self, entry: RunEntry) -> None:
         """Adds what is new."""
         log, mine = self._log, self._generation
         if log is None or (self._is_read and not self.is_changed and not entry.is_live):
@@ -118,11 +118,11 @@ class LogPane(Pane):
             if mine == self._generation:
                 self._add([shown(line, run_logs.LONGEST + 1) for line in lines])
 
-        self.house.do(log.look, have, node=self, group="log")
+        self.lab_app.run_in_thread(log.look, have, node=self, group="log")
 
     def _add(self, lines: list[str]) -> None:
         self._is_read = True
-        table = self.query_one(_Lines)
+        table = self.query_one(_LogView)
         gone = max(0, len(self._lines) + len(lines) - _MOST)
         self._lines.extend(lines)
         fitting = [line for line in lines if self._is_shown(line)]
@@ -151,7 +151,7 @@ class LogPane(Pane):
         if not self._lines:
             found.update(content("The worker has not written anything yet."))
         elif self._wanted:
-            hits, at = self._hits(), self.query_one(_Lines).at
+            hits, at = self._hits(), self.query_one(_LogView).at
             place = f"{hits.index(at) + 1} of " if at in hits else ""
             said = f"{place}{counted(len(hits), 'matching line')}" if hits else "no line matches"
             left = counted(len(self._lines), "line") if not self._is_only else f"{len(self._lines) - len(hits)} hidden"
@@ -164,14 +164,14 @@ class LogPane(Pane):
         event.stop()
         self._wanted = event.value.casefold()
         self._write_again()
-        table = self.query_one(_Lines)
+        table = self.query_one(_LogView)
         hits = self._hits()
         table.go(next((place for place in hits if place >= table.scroll_offset.y), hits[0] if hits else -1))
         self._tell()
         self.refresh_bindings()
 
     def _write_again(self) -> None:
-        table = self.query_one(_Lines)
+        table = self.query_one(_LogView)
         table.matches.wanted = self._wanted
         fitting = self._standing()
         if len(fitting) != table.line_count:
@@ -184,7 +184,7 @@ class LogPane(Pane):
 
     def action_match(self, by: int) -> None:
         """Goes to the next line that holds it, or the one before; from an end to the other."""
-        table, hits = self.query_one(_Lines), self._hits()
+        table, hits = self.query_one(_LogView), self._hits()
         if hits:
             later = [place for place in hits if place > table.at] or hits
             earlier = [place for place in hits if place < table.at] or hits
@@ -193,7 +193,7 @@ class LogPane(Pane):
 
     def action_only(self) -> None:
         """Leaves the lines without a match out, or brings them back."""
-        table = self.query_one(_Lines)
+        table = self.query_one(_LogView)
         hits = self._hits()
         nth = hits.index(table.at) if table.at in hits else 0
         self._is_only = not self._is_only
@@ -222,7 +222,7 @@ class LogPane(Pane):
         self._is_only = False
         line.value = ""
         line.remove_class("-open")
-        table = self.query_one(_Lines)
+        table = self.query_one(_LogView)
         table.auto_scroll = True
         table.focus()
 

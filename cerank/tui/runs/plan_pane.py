@@ -7,16 +7,16 @@ from textual.containers import VerticalScroll
 from textual.widgets import DataTable, Static
 
 from cerank.app import plan_view
-from cerank.app.run_views.run_monitor import Entry
+from cerank.app.run_views.run_monitor import RunEntry
 from cerank.text.safe_text import counted
 from cerank.tui.cells import cell, content, fill, joined
 from cerank.tui.common.fitted_table import FittedTable
-from cerank.tui.runs.run_pane import Pane
+from cerank.tui.runs.run_pane import RunPane
 
 _LONGEST = 40_000  # characters of a plan
 
 
-class PlanPane(Pane):
+class PlanPane(RunPane):
     """The plan; above it the differences, where another run is marked."""
 
     DEFAULT_CSS = """
@@ -33,10 +33,10 @@ class PlanPane(Pane):
         with VerticalScroll(classes="front"):
             yield Static(id="plan")
 
-    def go_on(self, entry: Entry) -> None:
+    def update_entry(self, entry: RunEntry) -> None:
         """Shows the plan and its differences from the first other marked run."""
-        known = {one.name: one for one in self.house.entries}
-        other = next((known[name] for name in self.house.marked if name in known and name != entry.name), None)
+        known = {one.name: one for one in self.lab_app.entries}
+        other = next((known[name] for name in self.lab_app.marked if name in known and name != entry.name), None)
         mark = (entry.name, other.name if other else "")
         if mark == getattr(self, "_mark", None):
             return
@@ -47,7 +47,7 @@ class PlanPane(Pane):
         self.query_one("#plan", Static).update(content("") + said)
         self.call_after_refresh(self._compare, entry, other)  # a table filled before it is laid out stays hidden
 
-    def _compare(self, entry: Entry, other: Entry | None) -> None:
+    def _compare(self, entry: RunEntry, other: RunEntry | None) -> None:
         table = self.query_one("#differences", DataTable)
         against = self.query_one("#against", Static)
         is_there = other is not None and other.plan is not None and entry.plan is not None

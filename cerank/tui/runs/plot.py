@@ -31,7 +31,7 @@ _HALF = 0.5 + _HAIR
 _GUTTER = 8  # cells for the labels of the upright axis
 
 
-class Line(NamedTuple):
+class PlotLine(NamedTuple):
     """One curve."""
 
     steps: Floats
@@ -46,7 +46,7 @@ class Frame(NamedTuple):
     """Everything a plot shows. `window` is the part of the axis from 0 to 1."""
 
     title: str = ""
-    lines: tuple[Line, ...] = ()
+    lines: tuple[PlotLine, ...] = ()
     boundaries: tuple[tuple[float, str], ...] = ()  # where a stage begins, and its name
     window: tuple[float, float] = (0.0, 1.0)
     is_log: bool = False
@@ -174,7 +174,7 @@ def _edge(label: str | None) -> Segment:
     return Segment(text, Style(dim=True))
 
 
-def _span(line: Line, frame: Frame, left: float, right: float, columns: int) -> tuple[Floats, Floats]:
+def _span(line: PlotLine, frame: Frame, left: float, right: float, columns: int) -> tuple[Floats, Floats]:
     lows, highs = thinned(line.steps, line.values, left, right, columns)
     if frame.is_log:
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -225,7 +225,7 @@ def _name(canvas: _Canvas, frame: Frame, scale: _Scale) -> None:
             canvas.put(0, first + place, char, style)
 
 
-def _trace(canvas: _Canvas, line: Line, span: tuple[Floats, Floats], scale: _Scale) -> None:
+def _trace(canvas: _Canvas, line: PlotLine, span: tuple[Floats, Floats], scale: _Scale) -> None:
     style = canvas.style(Style(color=line.color, dim=line.is_faint))
     mask = _dots(span[0], span[1], scale.bottom, scale.top, 4 * canvas.height)
     cells = mask.reshape(canvas.height, 4, canvas.width, 2)
@@ -241,7 +241,7 @@ def _trace(canvas: _Canvas, line: Line, span: tuple[Floats, Floats], scale: _Sca
         canvas.put(row, min(int(there[-1]) // 2 + 1, canvas.width - 1), line.key, style)
 
 
-def _points(canvas: _Canvas, line: Line, span: tuple[Floats, Floats], scale: _Scale, style: int) -> None:
+def _points(canvas: _Canvas, line: PlotLine, span: tuple[Floats, Floats], scale: _Scale, style: int) -> None:
     width = scale.right - scale.left
     for step in line.steps.tolist()[: 4 * canvas.width]:
         column = min(int((step - scale.left) / width * 2 * canvas.width), 2 * canvas.width - 1)

@@ -13,17 +13,17 @@ from textual.widgets import DataTable, Static
 
 from cerank.app.run_views import rankings_view
 from cerank.app.run_views.display import short
-from cerank.app.run_views.rankings_view import Choice, Moved, Question, Rankings
-from cerank.app.run_views.run_monitor import Entry
+from cerank.app.run_views.rankings_view import Moved, Question, RankingChoice, Rankings
+from cerank.app.run_views.run_monitor import RunEntry
 from cerank.text.table_data import Column, Table, written
 from cerank.tui.cells import cell, content, fill, joined
-from cerank.tui.runs.run_pane import Pane
+from cerank.tui.runs.run_pane import RunPane
 from cerank.tui.theme import palette
 
 _TEXT = 160  # characters of a document in its row; below the table it stands whole
 
 
-class RankingsPane(Pane):
+class RankingsPane(RunPane):
     """Queries, the documents of one, the text of one document."""
 
     DEFAULT_CSS = """
@@ -44,8 +44,8 @@ class RankingsPane(Pane):
 
     def __init__(self, *, id: str) -> None:  # noqa: A002 - Textual's name for it
         super().__init__(id=id)
-        self._choices: list[Choice] = []
-        self._choice: Choice | None = None
+        self._choices: list[RankingChoice] = []
+        self._choice: RankingChoice | None = None
         self._found: Rankings | None = None
         self._questions: tuple[Question, ...] = ()
         self._documents: tuple[Moved, ...] = ()
@@ -59,14 +59,14 @@ class RankingsPane(Pane):
         with VerticalScroll():
             yield Static(id="document")
 
-    def begin(self) -> None:
+    def clear_entry(self) -> None:
         """Another run: nothing to show yet."""
         self._choices, self._choice, self._found, self._questions = [], None, None, ()
         for table in self.query(DataTable):
             table.clear(columns=True)
         self.query_one("#query", Static).update(content(""))
 
-    def go_on(self, entry: Entry) -> None:
+    def update_entry(self, entry: RunEntry) -> None:
         """Opens the newest re-ranking once there is one."""
         if entry.plan is None or (self._choices and not self.is_changed):
             return
@@ -79,7 +79,7 @@ class RankingsPane(Pane):
     def _say(self, text: str) -> None:
         self.query_one("#which", Static).update(content(text, "dim"))
 
-    def _open(self, choice: Choice) -> None:
+    def _open(self, choice: RankingChoice) -> None:
         entry = self.entry
         if entry is None or entry.plan is None:
             return
@@ -90,7 +90,7 @@ class RankingsPane(Pane):
             found = Rankings(entry.folder, plan, choice)
             return found, found.questions()
 
-        self.house.do(job, self._have, node=self, group="rankings")
+        self.lab_app.run_in_thread(job, self._have, node=self, group="rankings")
 
     def _have(self, outcome: tuple[Rankings, tuple[Question, ...]]) -> None:
         self._found, self._questions = outcome
@@ -120,7 +120,9 @@ class RankingsPane(Pane):
             self._read(event.cursor_row)
         elif self._found is not None and 0 <= event.cursor_row < len(self._questions):
             found, question = self._found, self._questions[event.cursor_row]
-            self.house.do(lambda: (question, found.moved(question.query_id)), self._move, node=self, group="documents")
+            self.lab_app.run_in_thread(
+                lambda: (question, found.moved(question.query_id)), self._move, node=self, group="documents"
+            )
 
     def _move(self, outcome: tuple[Question, tuple[Moved, ...]]) -> None:
         question, self._documents = outcome

@@ -12,19 +12,19 @@ from textual.widgets import Static
 
 from cerank.app.comparison import export_comparison
 from cerank.app.run_views import rankings_view
-from cerank.app.run_views.run_monitor import Entry
+from cerank.app.run_views.run_monitor import RunEntry
 from cerank.text.safe_text import counted
 from cerank.text.table_data import Column, Table
 from cerank.tui.cells import content, stacked
-from cerank.tui.common.table_pane import ShownTable
+from cerank.tui.common.table_pane import TableView
 from cerank.tui.comparison.comparison_table import verdict
-from cerank.tui.runs.run_pane import Pane
+from cerank.tui.runs.run_pane import RunPane
 
 if TYPE_CHECKING:
     from cerank.evaluation.compare import Comparison
 
 
-class _Verdicts(ShownTable):
+class _Verdicts(TableView):
     """The table, with a sign beside each verdict."""
 
     def made(self, text: str, column: Column) -> Text:
@@ -32,7 +32,7 @@ class _Verdicts(ShownTable):
         return verdict(text) if column.key == "verdict" and text else super().made(text, column)
 
 
-class ResultsPane(Pane):
+class ResultsPane(RunPane):
     """The comparison of a run's stages; measured again from the files in a thread."""
 
     DEFAULT_CSS = """
@@ -58,15 +58,15 @@ class ResultsPane(Pane):
         with VerticalScroll():
             yield Static(id="notes")
 
-    def begin(self) -> None:
+    def clear_entry(self) -> None:
         """Another run: an empty table."""
         self._key, self._found, self._table = None, None, None
         self.query_one("#hidden", Static).update(content(""))
-        self.query_one(ShownTable).clear(columns=True)
+        self.query_one(TableView).clear(columns=True)
         self.query_one("#notes", Static).update(content(""))
         self.query_one("#answer", Static).update(content(""))
 
-    def go_on(self, entry: Entry) -> None:
+    def update_entry(self, entry: RunEntry) -> None:
         """Compares when the run came a stage further."""
         key = (entry.name, entry.state, entry.stage)
         if key == self._key:
@@ -77,7 +77,7 @@ class ResultsPane(Pane):
             return
         if self._found is None:
             self._say("comparing …")
-        self.house.do(lambda: _compared(entry), self._have, node=self, group="results")
+        self.lab_app.run_in_thread(lambda: _compared(entry), self._have, node=self, group="results")
 
     def _say(self, text: str) -> None:
         self.query_one("#title", Static).update(content(text, "dim"))
@@ -95,7 +95,7 @@ class ResultsPane(Pane):
         """Whole columns, what fits; what does not is named, never cut."""
         if self._table is None:
             return
-        hidden = self.query_one(ShownTable).show(self._table, self.size.width or self.app.size.width)
+        hidden = self.query_one(TableView).show(self._table, self.size.width or self.app.size.width)
         said = f"+{counted(len(hidden), 'column')}: {', '.join(hidden)}; e writes the whole table" if hidden else ""
         self.query_one("#hidden", Static).update(content(said))
 
@@ -112,12 +112,12 @@ class ResultsPane(Pane):
         return (export_comparison.as_text(self._found, "latex"), f"{self.shown_run}.tex") if self._found else None
 
 
-def _compared(entry: Entry) -> tuple[Comparison, Table, tuple[str, ...], tuple[str, ...]]:
+def _compared(entry: RunEntry) -> tuple[Comparison, Table, tuple[str, ...], tuple[str, ...]]:
     from cerank.app.comparison import run_answer
     from cerank.evaluation.comparison_rows import reasons
 
     told = run_answer.of_run(entry.folder)
-    return told.found, export_comparison.readable(told.found), reasons(told.found), told.paragraphs
+    return told.found, export_comparison.short_table(told.found), reasons(told.found), told.paragraphs
 
 
 _FIRST = (

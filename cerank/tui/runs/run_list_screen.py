@@ -13,7 +13,7 @@ from textual.widgets import DataTable, Footer, Input, Static
 
 from cerank.app.comparison import export_comparison
 from cerank.app.run_views import run_filter, run_list, run_sort
-from cerank.app.run_views.run_monitor import Entry
+from cerank.app.run_views.run_monitor import RunEntry
 from cerank.errors import UsageError
 from cerank.text.safe_text import counted
 from cerank.text.table_data import written
@@ -21,7 +21,7 @@ from cerank.tui.cells import content, joined, stacked
 from cerank.tui.common import run_actions
 from cerank.tui.common.lab_screen import LabScreen
 from cerank.tui.common.line_input import LineInput
-from cerank.tui.common.status_bar import Bar
+from cerank.tui.common.status_bar import StatusBar
 from cerank.tui.runs.run_table import RunTable
 
 _FALLS = {"created", "dev", "test", "pairs/s"}  # sorted from the top at first
@@ -80,7 +80,7 @@ class RunsScreen(LabScreen):
 
     def compose(self) -> ComposeResult:
         """Bar, filter, table, detail, footer."""
-        yield Bar(self.house.lab.folder)
+        yield StatusBar(self.lab_app.lab.folder)
         with Vertical(id="filter-row"):
             yield LineInput(placeholder=run_filter.EXAMPLE, id="filter")
             yield Static(id="said")
@@ -91,22 +91,22 @@ class RunsScreen(LabScreen):
 
     # showing
 
-    def see(self, entries: tuple[Entry, ...]) -> None:
+    def show_runs(self, entries: tuple[RunEntry, ...]) -> None:
         """Shows the runs that pass the filter, in order."""
-        marks = f"{len(self.house.marked)} marked" if self.house.marked else ""
-        self.query_one(Bar).say(self.house.tally, self.house.devices, marks)
+        marks = f"{len(self.lab_app.marked)} marked" if self.lab_app.marked else ""
+        self.query_one(StatusBar).show(self.lab_app.state_counts, self.lab_app.devices, marks)
         kept = [entry for entry in entries if self._filter(entry)]
         self.set_class(not kept, "-empty")
         table = self.query_one(RunTable)
-        table.show(run_sort.ordered(kept, self._sort[0], is_falling=self._sort[1]), frozenset(self.house.marked))
+        table.show(run_sort.ordered(kept, self._sort[0], is_falling=self._sort[1]), frozenset(self.lab_app.marked))
         if not kept:
             self.query_one("#empty", Static).update(self._nothing(entries))
         if self.query_one("#filter-row").has_class("-open"):
-            self._say(f"{len(kept)} of {counted(len(entries), 'run')}", is_wrong=False)
+            self._show_filter_result(f"{len(kept)} of {counted(len(entries), 'run')}", is_wrong=False)
         self._detail()
 
-    def _nothing(self, entries: tuple[Entry, ...]) -> Content:
-        if not self.house.has_looked:
+    def _nothing(self, entries: tuple[RunEntry, ...]) -> Content:
+        if not self.lab_app.has_loaded:
             return content("reading the lab …", "dim")
         if entries:
             return joined("No run matches the filter. ", ("esc", "bold"), " clears it.")
@@ -144,7 +144,7 @@ class RunsScreen(LabScreen):
         keys = run_sort.KEYS
         key = keys[(keys.index(self._sort[0]) + 1) % len(keys)]
         self._sort_by(key, key in _FALLS)
-        self.house.say(f"sorted by {key}")
+        self.lab_app.show_message(f"sorted by {key}")
 
     def action_turn(self) -> None:
         """Turns the order."""
@@ -153,22 +153,22 @@ class RunsScreen(LabScreen):
     def _sort_by(self, key: str, is_falling: bool) -> None:
         self._sort = (key, is_falling)
         self.query_one(RunTable).head(key, is_falling)
-        self.see(self.house.entries)
+        self.show_runs(self.lab_app.entries)
 
     def action_filter(self) -> None:
         """Opens the filter."""
         self.query_one("#filter-row").add_class("-open")
         self.query_one("#filter", Input).focus()
-        self.see(self.house.entries)
+        self.show_runs(self.lab_app.entries)
 
     def on_input_changed(self, event: Input.Changed) -> None:
         """Filters as one types; while the filter is wrong, the last right one holds."""
         try:
             self._filter = run_filter.parse(event.value)
         except UsageError as error:
-            self._say(str(error), is_wrong=True)
+            self._show_filter_result(str(error), is_wrong=True)
             return
-        self.see(self.house.entries)
+        self.show_runs(self.lab_app.entries)
 
     def on_input_submitted(self, _: Input.Submitted) -> None:
         """Goes back to the list; an empty filter closes."""
@@ -176,7 +176,7 @@ class RunsScreen(LabScreen):
             self.query_one("#filter-row").remove_class("-open")
         self.query_one(RunTable).focus()
 
-    def _say(self, text: str, *, is_wrong: bool) -> None:
+    def _show_filter_result(self, text: str, *, is_wrong: bool) -> None:
         said = self.query_one("#said", Static)
         said.set_class(is_wrong, "-wrong")
         said.update(content(text))
@@ -189,20 +189,20 @@ class RunsScreen(LabScreen):
             row.remove_class("-open")
             self.query_one(RunTable).focus()
         else:
-            self.house.marked.clear()
-        self.see(self.house.entries)
+            self.lab_app.marked.clear()
+        self.show_runs(self.lab_app.entries)
 
     # acting
 
-    def _here(self) -> Entry | None:
+    def _here(self) -> RunEntry | None:
         entry = self.query_one(RunTable).highlighted
         if entry is None:
-            self.house.say("No run is selected.")
+            self.lab_app.show_message("No run is selected.")
         return entry
 
     def action_new(self) -> None:
         """Opens the form of a new run."""
-        self.house.open_new()
+        self.lab_app.open_new()
 
     def action_open(self) -> None:
         """Opens the run under the cursor."""
@@ -216,16 +216,16 @@ class RunsScreen(LabScreen):
         """Marks the run and goes to the next."""
         entry = self._here()
         if entry is not None:
-            self.house.mark(entry.name)
-            self.see(self.house.entries)
+            self.lab_app.toggle_mark(entry.name)
+            self.show_runs(self.lab_app.entries)
             self.query_one(RunTable).action_cursor_down()
 
     def action_compare(self) -> None:
         """Compares the marked runs."""
-        if len(self.house.marked) < 2:
-            self.house.say("Mark at least two runs with space. The first one is the baseline.", "warning")
+        if len(self.lab_app.marked) < 2:
+            self.lab_app.show_message("Mark at least two runs with space. The first one is the baseline.", "warning")
             return
-        self.house.open_compare(list(self.house.marked))
+        self.lab_app.open_compare(list(self.lab_app.marked))
 
     def action_clone(self) -> None:
         """Opens the form of a new run, filled in from this one."""
@@ -255,7 +255,7 @@ class RunsScreen(LabScreen):
         """Asks for a label and tags."""
         entry = self._here()
         if entry is not None:
-            run_actions.note(self, entry)
+            run_actions.edit_label(self, entry)
 
     def action_move(self, by: int) -> None:
         """Gives a queued run another place."""
@@ -263,11 +263,11 @@ class RunsScreen(LabScreen):
         if entry is None:
             return
         if not entry.place:
-            self.house.say(f"{entry.title} is not queued", "warning")
+            self.lab_app.show_message(f"{entry.title} is not queued", "warning")
             return
-        self.work(
-            lambda: self.house.lab.move(entry.folder, entry.place + by),
-            lambda _: self.house.look(entry.name),
+        self.run_in_thread(
+            lambda: self.lab_app.lab.move(entry.folder, entry.place + by),
+            lambda _: self.lab_app.poll(entry.name),
             group="move",
         )
 
@@ -275,16 +275,16 @@ class RunsScreen(LabScreen):
         """Copies the run's name."""
         entry = self._here()
         if entry is not None:
-            self.house.keep(entry.short_name or entry.name, "the run's name")
+            self.lab_app.copy_text(entry.short_name or entry.name, "the run's name")
 
     def action_export(self) -> None:
         """Writes the list as it is filtered and sorted."""
-        rows = [entry for entry in self.house.entries if self._filter(entry)]
+        rows = [entry for entry in self.lab_app.entries if self._filter(entry)]
         table = run_list.table(run_sort.ordered(rows, self._sort[0], is_falling=self._sort[1]))
         name = f"cerank-runs-{datetime.now().astimezone():%Y%m%d-%H%M%S}.csv"
-        path = self.house.files / name
-        self.work(
+        path = self.lab_app.files / name
+        self.run_in_thread(
             lambda: export_comparison.save(written([table], "csv"), path),
-            lambda kept: self.house.say(f"wrote {kept}"),
+            lambda kept: self.lab_app.show_message(f"wrote {kept}"),
             group="export",
         )

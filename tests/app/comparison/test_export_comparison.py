@@ -81,7 +81,7 @@ def test_markdown_is_one_table_with_its_notes_below() -> None:
 
 
 def test_with_every_pair_each_line_says_against_whom() -> None:
-    table = export_comparison.readable(comparison(terms=Terms(pairs="all")))
+    table = export_comparison.short_table(comparison(terms=Terms(pairs="all")))
     assert table.title.endswith("every pair")
     assert table.rows[0][:2] == ("minilm", "bm25")
 
@@ -95,7 +95,7 @@ def test_with_several_conditions_each_line_says_where() -> None:
         )
         for system in found.systems
     ]
-    table = export_comparison.readable(compare(systems, ["nDCG@10"]))
+    table = export_comparison.short_table(compare(systems, ["nDCG@10"]))
     assert {row[0] for row in table.rows} == {"pydocs/test", "other"}
 
 

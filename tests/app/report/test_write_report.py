@@ -16,8 +16,8 @@ import msgspec
 import pytest
 
 from cerank.app.report import html, latex, markdown, table_layout, write_report
-from cerank.app.report.build_report import Request, report
-from cerank.app.report.report_data import Grid, Report
+from cerank.app.report.build_report import ReportRequest, build_report
+from cerank.app.report.report_data import Report, ResultsTable
 from cerank.cli.typer_app import app
 from cerank.errors import UsageError
 from cerank.files import disk
@@ -36,7 +36,7 @@ def lab(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def whole(lab) -> Report:
-    return report(lab.settings, Request(names=("grid",), command="cerank report grid --out x"))
+    return build_report(lab.settings, ReportRequest(names=("grid",), command="cerank report grid --out x"))
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def hostile(whole: Report) -> Report:
     return msgspec.structs.replace(whole, title=HOSTILE, grids=grids, runs=runs, notes=(HOSTILE,))
 
 
-def _poisoned(grid: Grid) -> Grid:
+def _poisoned(grid: ResultsTable) -> ResultsTable:
     lines = [
         msgspec.structs.replace(
             line, model=msgspec.structs.replace(line.model, recipe=HOSTILE, label=HOSTILE, base=HOSTILE)
@@ -220,7 +220,7 @@ def test_rows_of_one_recipe_with_other_settings_can_be_told_apart_in_every_form(
     }
     faster = msgspec.structs.replace(plan, recipe=msgspec.structs.replace(plan.recipe, stages=stages))
     runs = [made_run(settings, plan, "slow"), made_run(settings, faster, "fast")]
-    found = report(settings, Request(names=tuple(run.name for run in runs)))
+    found = build_report(settings, ReportRequest(names=tuple(run.name for run in runs)))
     for form in ("html", "markdown", "latex"):
         text = write_report.as_text(found, form)
         (table,) = re.findall(r"first stage.*?(?:</table>|mean over|bottomrule)", text, re.DOTALL)[:1]

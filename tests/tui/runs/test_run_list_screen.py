@@ -7,7 +7,7 @@ import pytest
 from cerank.app.run_views import label_runs
 from cerank.runs import run_store
 from cerank.tui.app import CerankApp
-from cerank.tui.common.confirm_dialog import Confirm
+from cerank.tui.common.confirm_dialog import ConfirmDialog
 from cerank.tui.runs.run_list_screen import RunsScreen
 from cerank.tui.runs.run_screen import RunScreen
 from cerank.tui.runs.run_table import RunTable
@@ -142,7 +142,7 @@ async def test_deleting_asks_names_what_goes_and_no_is_the_answer_in_focus(folde
     async with app.run_test(size=NARROW) as pilot:
         await settle(pilot)
         await press(pilot, "d")
-        assert isinstance(app.screen, Confirm)
+        assert isinstance(app.screen, ConfirmDialog)
         assert "doomed" in text_of(app)
         assert "files" in text_of(app)
         await press(pilot, "enter")
@@ -157,7 +157,7 @@ async def test_a_run_that_a_worker_holds_is_not_deleted(folder: LabFolder, app: 
     async with app.run_test(size=NARROW) as pilot:
         await settle(pilot)
         await press(pilot, "d")
-        assert not isinstance(app.screen, Confirm)
+        assert not isinstance(app.screen, ConfirmDialog)
         assert "stop it first" in _toasts(app)
 
 
@@ -242,7 +242,7 @@ async def test_a_refusal_is_a_toast_and_a_fault_goes_to_a_file(folder: LabFolder
         await settle(pilot)
         await press(pilot, "r")
         assert "it is finished" in _toasts(app)
-        app.do(lambda: 1 // 0)
+        app.run_in_thread(lambda: 1 // 0)
         await settle(pilot)
         said = _toasts(app)
         assert "ZeroDivisionError" in said
