@@ -1,6 +1,6 @@
 """How long a plan's work will take, from what former runs of the lab did on the same device.
 
-Invariant: a time is given only where something like it was measured here, or where a person says how fast; else None.
+Invariant: a time is given only where something like it was measured here, or where the user says how fast; else None.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def measured(plan: Plan, *, anew: bool = True) -> tuple[dict[str, Pace], str]:
 
 
 def of_plan(plan: Plan, found: Mapping[str, Pace]) -> tuple[Work, ...]:
-    """The plan's work with the minutes of each part by what was measured; opens its datasets."""
+    """Return the plan's work with the minutes of each part by what was measured; opens its datasets."""
     from cerank.planning import inputs
 
     cache = Path(plan.cache)
@@ -111,12 +111,12 @@ def of_plan(plan: Plan, found: Mapping[str, Pace]) -> tuple[Work, ...]:
 
 
 def told(recipe: Recipe, pairs_per_second: float) -> dict[str, Rate]:
-    """The rates of a recipe's stages where a person says how many pairs are learnt from a second."""
+    """Return the rates of a recipe's stages where the user says how many pairs are learnt from a second."""
     return dict.fromkeys(recipe.chain, Rate(pairs_per_second, SCORING * pairs_per_second))
 
 
 def timed(work: Sequence[Work], known: Mapping[str, Rate]) -> tuple[Work, ...]:
-    """The work with the minutes of each part whose stage's rate is known."""
+    """Return the work with the minutes of each part whose stage's rate is known."""
     out = []
     for part in work:
         rate = known.get(part.stage)
@@ -126,7 +126,7 @@ def timed(work: Sequence[Work], known: Mapping[str, Rate]) -> tuple[Work, ...]:
 
 
 def total(work: Sequence[Work]) -> float | None:
-    """Minutes of all parts together; None where one of them is not known."""
+    """Return minutes of all parts together; None where one of them is not known."""
     minutes = [part.minutes for part in work]
     return None if not minutes or None in minutes else sum(found for found in minutes if found is not None)
 
@@ -139,7 +139,7 @@ def _like(recipe: Recipe, stage: Stage, device: str, threads: int) -> tuple[obje
 def _look(
     folder: RunFolder, plan: Plan, wanted: set[tuple[object, ...]], found: dict[tuple[object, ...], Rate]
 ) -> None:
-    """Enters the rates of the run's stages that are wanted and not found yet."""
+    """Enter the rates of the run's stages that are wanted and not found yet."""
     rows: list[ReadingRow] | None = None
     for index, (_, stage) in enumerate(plan.recipe.chained()):
         like = _like(plan.recipe, stage, plan.device, plan.threads)

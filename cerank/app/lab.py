@@ -48,7 +48,7 @@ class Lab:
         self._supervisor: Worker | None = None  # kept, so that it is reaped when it ends
 
     def start(self, plan: Plan, recipe_toml: bytes) -> tuple[RunFolder, Worker]:
-        """Makes a run of the plan and starts its worker; the worker outlives this process.
+        """Make a run of the plan and start its worker; the worker outlives this process.
 
         Raises:
             RunFailedError: the lab cannot be written to.
@@ -57,7 +57,7 @@ class Lab:
         return folder, local_launcher.start(plan, folder, command=self._worker)
 
     def resume(self, folder: RunFolder) -> Worker:
-        """Starts a worker on a run that is not finished; it goes on where the last one was.
+        """Start a worker on a run that is not finished; it continues where the last one stopped.
 
         Raises:
             UsageError: it is finished, or running.
@@ -77,11 +77,11 @@ class Lab:
         return local_launcher.start(plan, folder, command=self._worker)
 
     def listed(self) -> list[Row]:
-        """A row for each run of the lab, the oldest first; a broken one says why."""
+        """Return a row for each run of the lab, the oldest first; a broken one says why."""
         return run_store.listed(self.folder, datetime.now(UTC))
 
     def find(self, text: str) -> RunFolder:
-        """The run a person means by its name, its label, or a part of its name that fits no other.
+        """Return the run the user means by its name, its label, or a part of its name that fits no other.
 
         Raises:
             UsageError: none, or several.
@@ -89,11 +89,11 @@ class Lab:
         return run_store.find(self.folder, text)
 
     def status(self, folder: RunFolder) -> Status:
-        """How a run stands, computed from its files."""
+        """Return how a run stands, computed from its files."""
         return run_store.status(folder, datetime.now(UTC))
 
     def stop(self, folder: RunFolder) -> bool:
-        """Asks a run's worker to stop at its next step; whether a signal woke it, too. A queued run leaves the queue.
+        """Ask a run's worker to stop at its next step; whether a signal woke it, too. A queued run leaves the queue.
 
         Raises:
             UsageError: nothing is running there, and it is not queued.
@@ -109,14 +109,14 @@ class Lab:
         return run_store.request_stop(folder)
 
     def remove(self, folder: RunFolder) -> None:
-        """Deletes a run's directory, and its place in the queue; refused while a worker holds it."""
+        """Delete a run's directory, and its place in the queue; refused while a worker holds it."""
         run_store.remove(folder)
         self.unqueue(folder)
 
     # the queue
 
     def create(self, plan: Plan, recipe_toml: bytes) -> RunFolder:
-        """Makes a run of the plan that waits until it is queued or resumed.
+        """Make a run of the plan that waits until it is queued or resumed.
 
         Raises:
             UsageError: this machine has no such device.
@@ -126,7 +126,7 @@ class Lab:
         return run_store.create(self.folder, plan, recipe_toml, datetime.now(UTC))
 
     def enqueue(self, plan: Plan, recipe_toml: bytes) -> RunFolder:
-        """Makes a run of the plan that starts by itself once a device is free and those before it were started.
+        """Make a run of the plan that starts by itself once a device is free and those before it were started.
 
         Raises:
             UsageError: this machine has no such device.
@@ -141,7 +141,7 @@ class Lab:
         return folder
 
     def resume_queued(self, folder: RunFolder) -> None:
-        """Puts a run that waits, or was paused, lost or failed, at the end of the queue.
+        """Put a run that waits, or was paused, lost or failed, at the end of the queue.
 
         Raises:
             UsageError: it is running, finished, damaged or queued already, or needs a device that is not here.
@@ -155,7 +155,7 @@ class Lab:
         self.start_queue()
 
     def queued(self) -> list[RunFolder]:
-        """The queued runs, the next to start first.
+        """Return the queued runs, the next to start first.
 
         Raises:
             DamagedError: the queue cannot be read.
@@ -163,7 +163,7 @@ class Lab:
         return queue_status.queued(self.folder, datetime.now(UTC))
 
     def move(self, folder: RunFolder, place: int) -> None:
-        """Gives a queued run another place, from 1; one beyond an end is that end.
+        """Give a queued run another place, from 1; one beyond an end is that end.
 
         Raises:
             UsageError: it is not queued.
@@ -171,17 +171,20 @@ class Lab:
         queue.move(folder, place)
 
     def unqueue(self, folder: RunFolder) -> None:
-        """Takes a run out of the queue, as far as it is in it; a worker that runs already goes on."""
+        """Take a run out of the queue, as far as it is in it; a worker that is already running continues."""
         queue.drop(self.folder, [folder.name])
 
     def queue_state(self) -> QueueState:
-        """Whether something serves the queue, how many wait, and which run is on which device; made to be polled."""
+        """Return whether something serves the queue, how many wait, and which run is on which device.
+
+        Made to be polled.
+        """
         if self._supervisor is not None and self._supervisor.poll() is not None:
             self._supervisor = None
         return queue_status.state_of(self.folder, self.devices(), datetime.now(UTC))
 
     def start_queue(self) -> None:
-        """Makes sure that a supervisor serves the queue; it does so on its own when this process has ended.
+        """Make sure that a supervisor serves the queue; it continues on its own after this process has ended.
 
         Raises:
             RunFailedError: the lab cannot be written to.
@@ -190,7 +193,10 @@ class Lab:
         self._supervisor = started or self._supervisor
 
     def devices(self) -> tuple[Device, ...]:
-        """What runs can be queued for here; the first call may ask the GPU's driver, which takes up to a second."""
+        """Return what runs can be queued for here.
+
+        The first call may ask the GPU's driver, which takes up to a second.
+        """
         if not self._devices:
             self._devices = devices.found(os.environ)
         return self._devices
@@ -201,7 +207,7 @@ class Lab:
             raise UsageError(f"this machine has no device '{plan.device}'", where="device", hint=f"it has {have}")
 
     def _is_starting(self, folder: RunFolder) -> bool:
-        """Whether a worker was just given the run: then returns once it heeds requests, or has ended."""
+        """Return whether a worker was just given the run: then returns once it heeds requests, or has ended."""
         deadline = time.monotonic() + _STARTING
         while any(queue.run_in_slot(self.folder, device.key) == folder.name for device in self.devices()):
             if self.status(folder).state == "running" or time.monotonic() > deadline:

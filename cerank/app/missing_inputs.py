@@ -50,12 +50,12 @@ class MissingInput(msgspec.Struct, frozen=True):
 class InputCheck(msgspec.Struct, frozen=True):
     """What was found: how many queries each dataset has, and what is missing."""
 
-    queries: dict[str, int]  # dataset -> its queries; what the catalogue says of those that are not here, 0 for unknown
+    queries: dict[str, int]  # dataset -> its queries; what the catalog says of those that are not here, 0 for unknown
     needs: tuple[MissingInput, ...]
 
 
 def check_inputs(recipes: Sequence[Recipe], cache: Path) -> InputCheck:
-    """Looks at everything that the recipes read, each thing once.
+    """Check everything that the recipes read, each input once.
 
     Args:
         recipes: with absolute paths.
@@ -111,7 +111,7 @@ class _InputChecker:
             self._try("documents", whole, partial(irds.look_at_documents, aliases.id_of(whole)))
 
     def _ranking(self, dataset: str, first: str) -> None:
-        """Returns if the first stage's run is here, or can be made of what is."""
+        """Return if the first stage's run is on this machine, or can be computed from what is."""
         found = self._open.get(dataset)
         if found is not None:
             first_stage.look(found, first)
@@ -129,7 +129,7 @@ class _InputChecker:
         raise MissingError(f"no first stage '{first}' is known for {dataset}", hint=f"place a TREC run in {place}")
 
     def _measures(self, recipe: Recipe) -> None:
-        """Checks the measures on the test datasets that are here, where the validation dataset is, too."""
+        """Check the measures on the test datasets that are here, where the validation dataset is, too."""
         data = recipe.data
         here = tuple(test for test in data.test if test in self._open)
         if here and data.validation in self._open:
@@ -140,7 +140,7 @@ class _InputChecker:
                 self._note("measures", error.where, error)
 
     def _teacher(self, dataset: str, teacher: str) -> None:
-        """Returns if the teacher's file is here; its content is not looked at."""
+        """Return if the teacher's file exists; its content is not read."""
         if teacher == EMBEDDING:
             bases.locate(EMBEDDING_BASE, fetch=False)
         elif not Path(teacher).is_file():
@@ -148,7 +148,7 @@ class _InputChecker:
 
 
 def _first_stages(recipe: Recipe) -> list[tuple[str, str]]:
-    """(dataset, first stage) of each ranking that the recipe reads."""
+    """Return (dataset, first stage) of each ranking that the recipe reads."""
     data = recipe.data
     found = [(test, first) for test in data.test for first in data.first_stages]
     for _, stage in recipe.chained():
@@ -165,7 +165,7 @@ def _teachers(recipe: Recipe) -> list[tuple[str, str]]:
 
 
 def _known_queries(whole: str) -> int:
-    """What the catalogue says of a dataset that is not here; 0 where it knows none of that name."""
+    """Return what the catalog says of a dataset that is not here; 0 where it knows none of that name."""
     try:
         return irds.facts(aliases.id_of(whole)).queries
     except CerankError:

@@ -1,4 +1,4 @@
-"""Where a person goes on after the first run of a lab: commands that can be typed as they stand."""
+"""Where the user goes on after the first run of a lab: commands that can be typed as they stand."""
 
 from __future__ import annotations
 

@@ -21,14 +21,14 @@ class SettingDifference(NamedTuple):
 
 
 def text(plan: Plan) -> str:
-    """The plan as TOML, as a person would write its recipe, with what it reads and runs on as comments."""
+    """Return the plan as TOML, as the user would write its recipe, with what it reads and runs on as comments."""
     lines = [recipes.render(plan.asked).rstrip(), "", f"# fingerprint {plan.fingerprint}", f"# created {plan.created}"]
     lines += [f"# {key} {value}" for key, value in _around(plan)]
     return "\n".join(lines) + "\n"
 
 
 def differences(one: Plan, other: Plan) -> tuple[SettingDifference, ...]:
-    """Every setting, input, device and version in which two plans differ, in the order of the first."""
+    """Return every setting, input, device and version in which two plans differ, in the order of the first."""
     left, right = dict(_settings(one)), dict(_settings(other))
     keys = [*left, *(key for key in right if key not in left)]
     found = (SettingDifference(key, left.get(key, ""), right.get(key, "")) for key in keys)

@@ -35,7 +35,10 @@ __all__ = ["Work", "counted"]  # of the domain; a plan's own are below
 
 
 def parts_of(dataset: str) -> tuple[str, str, tuple[str, ...]]:
-    """(train, validation, tests) that one dataset stands for: its own splits, else disjoint parts of its queries."""
+    """Return (train, validation, tests) that one dataset stands for.
+
+    Its own splits, else disjoint parts of its queries.
+    """
     if dataset == "pydocs":
         return "pydocs/train", "pydocs/validation", ("pydocs/test",)
     return f"{dataset}[:60%]", f"{dataset}[60%:80%]", (f"{dataset}[80%:]",)
@@ -63,14 +66,14 @@ def plan_of(
     label: str = "",
     tell: Callable[[str], object] = str,
 ) -> Plan:
-    """The recipe as a plan.
+    """Return the recipe as a plan.
 
     Args:
         recipe: complete or not.
         settings: in force.
         now: the clock.
         label: of the run.
-        tell: told of each part that may take a while as it begins, such as "opening pydocs/train".
+        tell: called with the name of each part that may take a while, such as "opening pydocs/train".
 
     Raises:
         CerankError: anything in the recipe that could not be carried out.
@@ -103,7 +106,7 @@ def plan_of(
 
 
 def shared_queries(plan: Plan) -> tuple[Overlap, ...]:
-    """The queries that parts of a plan share; opens its datasets."""
+    """Return the queries that parts of a plan share; opens its datasets."""
     from cerank.datasets import query_overlaps
     from cerank.planning.inputs import opened
 
@@ -111,7 +114,7 @@ def shared_queries(plan: Plan) -> tuple[Overlap, ...]:
 
 
 def work_of(plan: Plan) -> tuple[Work, ...]:
-    """The plan's work, part by part; exact for steps, an upper bound where a query has fewer candidates."""
+    """Return the plan's work, part by part; exact for steps, an upper bound where a query has fewer candidates."""
     from cerank.planning.inputs import opened
 
     datasets = opened(plan.recipe, Path(plan.cache))
@@ -119,7 +122,7 @@ def work_of(plan: Plan) -> tuple[Work, ...]:
 
 
 def absolute(recipe: Recipe) -> Recipe:
-    """The recipe with every path in it made absolute, for the worker runs in another folder."""
+    """Return the recipe with every path in it made absolute, for the worker runs in another folder."""
     data = recipe.data
     paths = msgspec.structs.replace(
         data,
@@ -145,7 +148,7 @@ _NAMES = {*BASES, *NAMED, *FIRST_STAGES, "bm25", "scoreddocs", "embedding"}
 
 
 def _absolute(name: str) -> str:
-    """`name` with its path made absolute if it is one that exists; a name that is no path stays."""
+    """Return `name` with its path made absolute if it is one that exists; a name that is no path stays."""
     path, mark, rest = name.partition("[")
     folder, sharp, split = path.partition("#")
     if not folder or "\0" in folder or folder in _NAMES or folder.startswith("pydocs/"):
@@ -156,7 +159,7 @@ def _absolute(name: str) -> str:
 
 
 def _margins_checked(given: Mapping[str, float], measures: Sequence[str]) -> dict[str, float]:
-    """The margins under their measures' canonical names."""
+    """Return the margins under their measures' canonical names."""
     from cerank.evaluation.measures import canonical
 
     where = "evaluate.margins"
@@ -175,7 +178,7 @@ def _margins_checked(given: Mapping[str, float], measures: Sequence[str]) -> dic
 
 
 def measures_checked(recipe: Recipe, datasets: dict[str, Dataset]) -> tuple[Recipe, dict[str, tuple[str, ...]]]:
-    """The recipe with canonical measures, each known and able to differ from 0 on what it is computed on.
+    """Return the recipe with canonical measures, each known and able to differ from 0 on what it is computed on.
 
     Where it says "auto", each test dataset has its own, which are returned by its name, and the recipe has all of them.
     """
@@ -198,7 +201,7 @@ def measures_checked(recipe: Recipe, datasets: dict[str, Dataset]) -> tuple[Reci
 
 
 def _measures_of(recipe: Recipe, datasets: dict[str, Dataset]) -> tuple[tuple[str, ...], dict[str, tuple[str, ...]]]:
-    """All measures of the recipe, and those of each test dataset where it says "auto"."""
+    """Return all measures of the recipe, and those of each test dataset where it says "auto"."""
     from cerank.datasets.aliases import AUTO
     from cerank.datasets.open_datasets import measures_of
     from cerank.evaluation.measures import check

@@ -30,7 +30,7 @@ class RerankRequest(msgspec.Struct, frozen=True):
 
 
 def checkpoint_folder(lab: Path, text: str) -> Path:
-    """The model folder that `text` names: a path, or the model that a run (its last stage) or RUN:STAGE left.
+    """Return the model folder that `text` names: a path, or the model that a run (its last stage) or RUN:STAGE left.
 
     Raises:
         UsageError: no such run or stage; MissingError: it has not come that far.
@@ -53,7 +53,7 @@ def checkpoint_folder(lab: Path, text: str) -> Path:
 
 
 def rerank(settings: Settings, wanted: RerankRequest, output: Path, progress: Callable[[int, int], None]) -> int:
-    """Writes the TREC run, whole or not at all; returns how many queries it ranks.
+    """Write the TREC run, whole or not at all; return how many queries it ranks.
 
     Scores that the checkpoint gave to the same chunks before, here or in a run, are taken from the cache.
 
@@ -61,7 +61,7 @@ def rerank(settings: Settings, wanted: RerankRequest, output: Path, progress: Ca
         settings: where the lab and caches are, and on what device to score.
         wanted: what by what.
         output: the file; ends in .gz to be compressed.
-        progress: hears how many of how many queries are done.
+        progress: called with the number of finished queries and of all queries.
     """
     from cerank.core.rankings import ordered
     from cerank.datasets.open_datasets import open_dataset

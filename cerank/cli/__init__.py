@@ -15,7 +15,7 @@ from cerank.text.safe_text import redacted
 
 
 def main() -> None:
-    """Runs the command that the arguments name, and ends the process with its exit code."""
+    """Run the command that the arguments name, and end the process with its exit code."""
     from cerank.cli.output import report_error
     from cerank.cli.typer_app import app
 

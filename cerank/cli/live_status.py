@@ -1,6 +1,6 @@
 """Following a run from the terminal that started it: a live line on a terminal, plain lines elsewhere.
 
-Invariant: nothing here is needed for the run; it goes on if this process dies.
+Invariant: the run does not need this process and continues if it dies.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class ProgressDisplay(Protocol):
     """How progress is shown."""
 
     def update(self, progress: Progress | None, loss: float | None, measures: str) -> None:
-        """Shows where the run is."""
+        """Show where the run is."""
 
 
 class ProgressLines:
@@ -51,7 +51,7 @@ class ProgressLines:
         self._said = 0.0
 
     def update(self, progress: Progress | None, loss: float | None, measures: str) -> None:
-        """Says a line if the last one is a while ago."""
+        """Show a line if the last one is a while ago."""
         if progress is None or time.monotonic() - self._said < LINE_SECONDS:
             return
         self._said = time.monotonic()
@@ -103,7 +103,7 @@ class ProgressBars:
         self._bar.stop()
 
     def update(self, progress: Progress | None, loss: float | None, measures: str) -> None:
-        """Draws both lines; that of the whole run once it was estimated."""
+        """Draw both lines; that of the whole run once it was estimated."""
         if progress is None:
             return
         self._bar.update(
@@ -127,7 +127,7 @@ _PHASES = {
     "groups": "counting groups for",
     "teacher": "teacher of",
     "measure": "measuring",
-}  # what a person reads for a phase, where its own word does not do
+}  # what the user reads for a phase, where its own word does not do
 
 
 def described_phase(progress: Progress, loss: float | None, measures: str) -> str:
@@ -161,7 +161,7 @@ def described(progress: Progress, loss: float | None, measures: str) -> str:
 
 
 def follow(lab: Lab, folder: RunFolder, worker: Worker, form: str, *, wide: bool = False) -> ExitCode:
-    """Shows a run until it stands still, then what it came to; Ctrl-C stops it at a checkpoint."""
+    """Show a run until it stands still, then its result; Ctrl-C stops it at a checkpoint."""
     show = ProgressBars() if sys.stderr.isatty() else nullcontext(ProgressLines())
     was_interrupted = False
     follower = Follower(folder)
@@ -213,7 +213,7 @@ class _LatestValues:
 
 
 def _report_end(lab: Lab, folder: RunFolder, form: str, was_interrupted: bool, wide: bool) -> ExitCode:
-    """Says how a run ended and shows its table; returns what the command ends with."""
+    """Show how a run ended and show its table; return what the command ends with."""
     status = lab.status(folder)
     resume = f"Resume it with `cerank resume {run_store.short_name(folder)}`."
     if status.state == "finished":
@@ -232,7 +232,7 @@ def _report_end(lab: Lab, folder: RunFolder, form: str, was_interrupted: bool, w
 
 
 def print_result(lab: Lab, folder: RunFolder, form: str, *, wide: bool) -> None:
-    """Show what a finished run came to: tables, where a person who begins goes on, and the answer last of all.
+    """Show what a finished run came to: tables, where the user who begins goes on, and the answer last of all.
 
     Where stdout is for machines, people find the tables on stderr.
     """
@@ -257,12 +257,12 @@ def print_answers(paragraphs: Sequence[str]) -> None:
 
 
 def wait_until_running(lab: Lab, folder: RunFolder, worker: Worker) -> None:
-    """Returns once the worker is at the run, or has ended."""
+    """Return once the worker is at the run, or has ended."""
     while worker.poll() is None and lab.status(folder).state not in {"running", "stopping"}:
         time.sleep(POLL_SECONDS)
 
 
 def wait_until_stopped(lab: Lab, folder: RunFolder) -> None:
-    """Returns once no worker is at the run."""
+    """Return once no worker is at the run."""
     while lab.status(folder).state in {"running", "stopping"}:
         time.sleep(POLL_SECONDS)

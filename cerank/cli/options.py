@@ -218,7 +218,7 @@ def flags(
     form: str | None = None,
     json: bool = False,
 ) -> Flags:
-    """What the options above say, for `settings.resolve`; --json wins over --format."""
+    """Return what the options above say, for `settings.resolve`; --json wins over --format."""
     return Flags(lab=lab, cache=cache, device=device, threads=threads, format="json" if json else form)
 
 
@@ -231,7 +231,7 @@ def changes(
     depth: int | None = None,
     tests: Sequence[str] | None = None,
 ) -> dict[str, object]:
-    """What the options above change in a recipe, as the table that `recipes.load` lays over the file's.
+    """Return what the options above change in a recipe, as the table that `recipes.load` lays over the file's.
 
     Args:
         base: a base.

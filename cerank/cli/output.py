@@ -1,4 +1,4 @@
-"""The one sink for what a command shows: tables and data on stdout, narration and errors on stderr.
+"""The only place where commands write: tables and data to stdout, messages and errors to stderr.
 
 Invariant: outside text reaches a terminal only through `safe_text.shown` (or as JSON escapes), never as markup; and
 rich is imported only when a table for people is drawn.
@@ -64,22 +64,22 @@ def emit(
 
 
 def format_of(form: str, stream: TextIO | None = None) -> str:
-    """The format that `emit` will write: the one asked for, else table on a terminal and tsv elsewhere."""
+    """Return the format that `emit` will write: the one asked for, else table on a terminal and tsv elsewhere."""
     return form or ("table" if (stream or sys.stdout).isatty() else "tsv")
 
 
 def is_for_machines(form: str) -> bool:
-    """Whether the format that `emit` will write is for programs, with ids and every column."""
+    """Return whether the format that `emit` will write is for programs, with ids and every column."""
     return format_of(form) in {"tsv", "json", "jsonl", "csv"}
 
 
 def width_of(stream: TextIO | None = None) -> int:
-    """Columns that a drawn table may take: the terminal's, or as many as it needs where there is none."""
+    """Return columns that a drawn table may take: the terminal's, or as many as it needs where there is none."""
     return _width(stream or sys.stdout)
 
 
 def write_output(text: str, stream: TextIO | None = None, *, raw: bool = False) -> None:
-    """Writes data to `stream` (stdout): text of several lines, made safe to show unless `raw` says that it is.
+    """Write data to `stream` (stdout): text of several lines, made safe to show unless `raw` says that it is.
 
     A reader that has gone away (`| head`) ends the process quietly; a character that the stream's encoding lacks is
     written as an escape.
@@ -99,12 +99,12 @@ def write_output(text: str, stream: TextIO | None = None, *, raw: bool = False) 
 
 
 def info(text: str, stream: TextIO | None = None) -> None:
-    """Narrates one line (or several) on stderr: what was done, where things are; never data."""
+    """Print a message of one or more lines on stderr; never data."""
     _write_message(shown(text, LONGEST_ERROR, lines=True), stream or sys.stderr)
 
 
 def report_error(error: CerankError, stream: TextIO | None = None) -> None:
-    """Writes `error` to stderr as one paragraph: what is wrong, where, and how to go on."""
+    """Write `error` to stderr as one paragraph: what is wrong, where, and a hint."""
     stream = stream or sys.stderr
     what = shown(error.what, LONGEST_ERROR, lines=True).replace("\n", "\n       ")
     lines = [f"{_in_red('error:', stream)} {what}"]
@@ -116,7 +116,7 @@ def report_error(error: CerankError, stream: TextIO | None = None) -> None:
 
 
 def _write_message(text: str, stream: TextIO) -> None:
-    """A line on stderr; where nobody reads it any more, the work goes on all the same."""
+    """A line on stderr; where nobody reads it any more, the command continues."""
     encoding = getattr(stream, "encoding", None) or "utf-8"
     try:
         stream.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
@@ -126,13 +126,13 @@ def _write_message(text: str, stream: TextIO) -> None:
 
 
 def _in_red(word: str, stream: TextIO) -> str:
-    """`word` in red where the terminal may show colour."""
+    """Return `word` in red where the terminal may show colour."""
     plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not stream.isatty()
     return word if plain else f"\x1b[1;31m{word}\x1b[0m"
 
 
 def _discard_stream(stream: TextIO) -> None:
-    """Points a broken stream at nothing, or Python complains about it once more when it flushes at exit."""
+    """Point a broken stream at nothing, or Python complains about it once more when it flushes at exit."""
     try:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
@@ -167,7 +167,7 @@ def _can_draw(stream: TextIO) -> bool:
 
 
 def _width(stream: TextIO) -> int:
-    """Columns of the terminal; COLUMNS wins, and where the stream is none nothing is cut."""
+    """Return columns of the terminal; COLUMNS wins, and where the stream is none nothing is cut."""
     asked = os.environ.get("COLUMNS", "")
     if asked.isdecimal() and 0 < int(asked) < 10_000:
         return int(asked)

@@ -64,7 +64,7 @@ def table_as_text(table: Table, style: Style) -> str:
 
 
 def _sizes(cells: Sequence[str], heading: str, column: Column) -> tuple[int, int]:
-    """The least width at which nothing of a column is cut, and the width at which nothing of it wraps."""
+    """Return the least width at which nothing of a column is cut, and the width at which nothing of it wraps."""
     from rich.cells import cell_len
 
     whole = max((cell_len(cell) for cell in cells), default=0)
@@ -79,7 +79,7 @@ def _longest_word(text: str) -> int:
 
 
 def _widths(sizes: Sequence[tuple[int, int]], width: int) -> list[int]:
-    """A width for each column, the widest narrowed first; none where even the least do not fit."""
+    """Return a width for each column, the widest narrowed first; none where even the least do not fit."""
     room = width - GAP * (len(sizes) - 1)
     if not sizes or sum(least for least, _ in sizes) > room:
         return []
@@ -99,7 +99,7 @@ def _widths(sizes: Sequence[tuple[int, int]], width: int) -> list[int]:
 def _drawn_rows(
     columns: Sequence[Column], rows: Sequence[Sequence[str]], widths: Sequence[int], style: Style
 ) -> list[str]:
-    """The heading (the first row), a rule and the other rows, as rich draws them at these widths."""
+    """Return the heading (the first row), a rule and the other rows, as rich draws them at these widths."""
     from rich.box import Box
     from rich.console import Console
     from rich.table import Table as Drawing
@@ -128,7 +128,7 @@ def _drawn_rows(
 
 
 def _blocks(heads: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> list[str]:
-    """A block for each row, "heading: value" on a line of its own; of two columns the first is the heading."""
+    """Return a block for each row, "heading: value" on a line of its own; of two columns the first is the heading."""
     if len(heads) == 2:
         return [line for key, value in rows for line in wrapped(f"{key}: {value}", width, "  ")]
     lines: list[str] = []

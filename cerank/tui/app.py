@@ -1,6 +1,6 @@
-"""The program: one lab, a stack of screens, one look at the files a second.
+"""The dashboard's app: one lab and a stack of screens, which reads the lab's files once a second.
 
-Invariant: every run goes on when this process ends; nothing here is its parent in more than name.
+Invariant: every run continues when this process ends.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class CerankApp(App[str], inherit_bindings=False):
             tooltip="Show what the keys do on this screen",
         ),
         Binding("q", "quit", "quit", id="app.quit", tooltip="Leave the dashboard; runs continue"),
-        # before the widget in focus hears of it, or letters typed at once after it would still go there
+        # handled before the focused widget, or letters typed right after it would still go there
         Binding("tab", "focus_next", "next field", show=False, priority=True, id="app.next"),
         Binding("shift+tab", "focus_previous", "previous field", show=False, priority=True, id="app.before"),
         Binding("ctrl+c", "quit", show=False, priority=True, id="app.interrupt"),
@@ -90,7 +90,7 @@ class CerankApp(App[str], inherit_bindings=False):
         self._filters.append(SafeLines())  # the last gate; Textual itself passes escape sequences on
 
     def on_mount(self) -> None:
-        """Shows the runs, empty at first; the files are read in a thread."""
+        """Show the runs, empty at first; the files are read in a thread."""
         self.register_theme(theme.DARK)
         self.register_theme(theme.LIGHT)
         self.theme = theme.WITHOUT_COLOR if self.no_color else theme.DARK.name
@@ -102,7 +102,7 @@ class CerankApp(App[str], inherit_bindings=False):
     # looking
 
     def poll(self, *again: str) -> None:
-        """Looks at the lab once, in a thread; `again` names runs that were just acted upon."""
+        """Look at the lab once, in a thread; `again` names runs that were just acted upon."""
         self._again |= set(again)
         if self._is_polling:
             return
@@ -137,7 +137,7 @@ class CerankApp(App[str], inherit_bindings=False):
             from cerank.tui.runs.run_screen import RunScreen
 
             if isinstance(self.screen, LabScreen):
-                self.screen.show_runs(entries)  # the list below, for the way back
+                self.screen.show_runs(entries)  # the list below, shown again when this run is closed
             self.push_screen(RunScreen(self._open_at))
             return
         if isinstance(self.screen, LabScreen) and (
@@ -146,7 +146,7 @@ class CerankApp(App[str], inherit_bindings=False):
             self.screen.show_runs(entries)
 
     def _toast(self, change: StateChange) -> None:
-        """Says what happened to a run."""
+        """Show what happened to a run."""
         entry, glyph = change.entry, GLYPHS[change.now]
         if change.now == "finished":
             figures = "  ".join(f"{name} {short(value)}" for name, value in list(entry.finals.items())[:3])
@@ -171,13 +171,13 @@ class CerankApp(App[str], inherit_bindings=False):
         node: DOMNode | None = None,
         last: Callable[[], None] | None = None,
     ) -> None:
-        """Does `job` in a thread, then `done` with what it returned; a refusal becomes a toast.
+        """Do `job` in a thread, then `done` with what it returned; an error is shown as a toast.
 
-        This is the dashboard's boundary: an unforeseen fault goes to a file and is told, and the screen stays.
+        An unexpected exception is written to a file and shown, and the screen stays open.
 
         Args:
             job: reads or changes files; touches no widget.
-            done: hears the outcome, in the dashboard's own thread; not called once `node` has gone.
+            done: called with the result, in the dashboard's own thread; not called once `node` has gone.
             group: a later job of the same group and node takes the place of an earlier one.
             node: the screen or widget that asked.
             last: called in the end, whatever happened.
@@ -210,7 +210,7 @@ class CerankApp(App[str], inherit_bindings=False):
         return bool(self._at_work) or not all(worker.is_finished for worker in self.workers)
 
     def show_error(self, error: CerankError) -> None:
-        """Shows why something was not done."""
+        """Show why something was not done."""
         self.show_message(str(error), "error")
 
     def _fault(self, error: Exception) -> None:
@@ -223,14 +223,14 @@ class CerankApp(App[str], inherit_bindings=False):
         self.notify(words(text), severity=severity, markup=False, timeout=10 if severity == "error" else 6)
 
     def copy_text(self, text: str, name: str) -> None:
-        """Copies text to the clipboard; terminals that do not do so stay silent, so a file is offered."""
+        """Copy text to the clipboard; terminals that do not do so stay silent, so a file is offered."""
         self.copy_to_clipboard(words(text, 100_000))
         self.show_message(f"Copied {name}. If your terminal does not support this, press e to export.")
 
     # marks
 
     def toggle_mark(self, name: str) -> None:
-        """Marks a run, or takes its mark away."""
+        """Mark a run, or takes its mark away."""
         if name in self.marked:
             self.marked.remove(name)
         else:
@@ -239,27 +239,27 @@ class CerankApp(App[str], inherit_bindings=False):
     # actions
 
     def open_compare(self, targets: list[str]) -> None:
-        """Opens the comparison of what the names stand for."""
+        """Open the comparison of what the names stand for."""
         from cerank.tui.comparison.compare_screen import CompareScreen
 
         short = {entry.name: entry.short_name for entry in self.entries}
         self.push_screen(CompareScreen(self.lab, [short.get(target) or target for target in targets]))
 
     def open_new(self, recipe: Recipe | None = None) -> None:
-        """Opens the form of a new run, filled in from a recipe where one is given."""
+        """Open the form of a new run, filled in from a recipe where one is given."""
         from cerank.tui.new_run.new_run_screen import NewRunScreen
 
         self.push_screen(NewRunScreen(self.lab, recipe=recipe))
 
     def action_help(self) -> None:
-        """Shows what the keys do on the screen in front."""
+        """Show what the keys do on the screen in front."""
         from cerank.tui.common.help_screen import HelpScreen
 
         if not isinstance(self.screen, HelpScreen):
             self.push_screen(HelpScreen(self.screen))
 
     async def action_quit(self) -> None:
-        """Leaves; asks only where something would be lost."""
+        """Leave; ask only where something would be lost."""
         from cerank.tui.cells import joined
         from cerank.tui.common.confirm_dialog import ConfirmDialog
 
@@ -273,7 +273,7 @@ class CerankApp(App[str], inherit_bindings=False):
         self.push_screen(ConfirmDialog(question, "Leave"), lambda yes: self.exit(self.farewell()) if yes else None)
 
     def farewell(self) -> str:
-        """How many jobs keep running; "" for none."""
+        """Return how many jobs keep running; "" for none."""
         live = sum(entry.is_live for entry in self.entries)
         queued = sum(entry.state == "queued" for entry in self.entries)
         parts = [f"{live} job{'s' * (live != 1)} keep{'s' * (live == 1)} running"] if live else []
@@ -281,7 +281,7 @@ class CerankApp(App[str], inherit_bindings=False):
         return ", ".join(parts)
 
     def get_system_commands(self, screen: Screen[Any]) -> Any:
-        """The palette: every key of the screen in front, then Textual's own commands."""
+        """Return the palette: every key of the screen in front, then Textual's own commands."""
         from cerank.tui.common.help_screen import commands_of
 
         for title, text, run in commands_of(screen):
@@ -296,10 +296,14 @@ class CerankApp(App[str], inherit_bindings=False):
 
 
 def _warm_up() -> None:
-    """Imports what the next screen needs (NumPy takes 0.1 s) in a thread, so that opening it does not halt a frame."""
+    """Import what the next screen needs (NumPy takes 0.1 s) in a thread, so that opening it does not halt a frame."""
     import cerank.tui.runs.run_screen  # noqa: F401 - for its side effect
 
 
 def run(lab: Lab, name: str = "") -> str:
-    """Run the dashboard, open at the run of that id if one is given, until a person leaves; return what to say then."""
+    """Run the dashboard until the user leaves; return the message to print then.
+
+    Args:
+        name: id of a run to open at once; "" opens the list of runs.
+    """
     return CerankApp(lab, open_at=name).run() or ""

@@ -1,4 +1,4 @@
-"""What screens and widgets may ask of the app: they know this, and not the app itself, which imports them all."""
+"""The interface of the app that screens and widgets use, because the app itself imports all of them."""
 
 from __future__ import annotations
 

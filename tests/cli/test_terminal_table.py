@@ -80,7 +80,7 @@ def drawn_tables(tmp_path_factory: pytest.TempPathFactory) -> list[Table]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr(terminal_table, "drawn", noted)
+        patch.setattr(terminal_table, "table_as_text", noted)
         for key, value in (("LAB", given_settings.lab), ("CACHE", given_settings.cache), ("FORMAT", "table")):
             patch.setenv(f"CERANK_{key}", str(value))
         for words in COMMANDS:

@@ -61,7 +61,7 @@ class _Processor(msgspec.Struct, frozen=True):
 def examine(
     settings: Settings, *, fix: bool = False, with_speed: bool = False, now: datetime | None = None
 ) -> list[Finding]:
-    """Looks at everything; the worst is "wrong", which stays so until a person or `fix` has done something.
+    """Check everything; the worst state is "wrong", which stays so until the user or `fix` has done something.
 
     Args:
         settings: which lab and cache.
@@ -84,12 +84,12 @@ def examine(
 
 
 def is_well(found: list[Finding]) -> bool:
-    """Whether nothing is wrong."""
+    """Return whether nothing is wrong."""
     return all(one.state != "wrong" for one in found)
 
 
 def _place(path: Path, what: str) -> Iterator[Finding]:
-    """Whether a folder can be written to, has room, and has locks."""
+    """Yield whether a folder can be written to, has room, and has locks."""
     if not path.exists():
         yield Finding("note", str(path), f"there is no {what} yet", "it is created when it is first needed")
         return
@@ -114,7 +114,7 @@ def _place(path: Path, what: str) -> Iterator[Finding]:
 
 
 def _packages() -> Iterator[Finding]:
-    """The packages that cerank asks for, at the versions it asks for."""
+    """Yield the packages that cerank asks for, at the versions it asks for."""
     from packaging.requirements import Requirement
 
     wrong = 0
@@ -150,7 +150,7 @@ def _devices() -> Iterator[Finding]:
 
 
 def _processor() -> Iterator[Finding]:
-    """What the processor multiplies fast, measured in a process of its own, as torch takes seconds to import."""
+    """Yield what the processor multiplies fast, measured in a process of its own, as torch takes seconds to import."""
     threads = devices.physical_cores()
     command = [sys.executable, "-P", "-m", "cerank.kernels.processor", str(threads)]
     environment = process_environment.passed(os.environ) | process_environment.pinned(threads)
@@ -167,7 +167,10 @@ def _processor() -> Iterator[Finding]:
 
 
 def _main_job(settings: Settings, now: datetime) -> Iterator[Finding]:
-    """How long the recipe that a newcomer runs first takes here: from what was measured before, or measured now."""
+    """Yield how long the recipe of the first-run guide takes on this machine.
+
+    From what was measured before, or measured now.
+    """
     where = f"recipe {MAIN_JOB}"
     try:
         recipe = recipes.load(MAIN_JOB).recipe
@@ -212,7 +215,7 @@ def _queue(lab: Path, fix: bool) -> Iterator[Finding]:
 
 
 def _leftovers(lab: Path, fix: bool) -> Iterator[Finding]:
-    """Half-made runs and half-removed ones, of processes that were killed."""
+    """Yield half-made runs and half-removed ones, of processes that were killed."""
     where = runs_folder(lab)
     if not where.is_dir():
         return
@@ -234,7 +237,7 @@ def _left(path: Path, fix: bool, what: str) -> Iterator[Finding]:
 
 
 def _run(folder: RunFolder, fix: bool, now: datetime) -> Iterator[Finding]:
-    """One run: its bytes, how it stands, and whether it could go on here."""
+    """Yield one run: its bytes, its state, and whether it could be resumed on this machine."""
     from cerank.app.checks.verify_run import verify
 
     if lease.is_held(folder.lease):
@@ -283,7 +286,7 @@ def _damaged(folder: RunFolder, problems: list[str], fix: bool, now: datetime) -
 
 
 def _can_go_on(folder: RunFolder) -> Iterator[Finding]:
-    """Whether an unfinished run has its device and its versions here."""
+    """Yield whether this machine has the device and versions of an unfinished run."""
     with contextlib.suppress(CerankError):
         plan = run_store.load_plan(folder)
         have = devices.found(os.environ)

@@ -41,7 +41,7 @@ class VerificationResult(msgspec.Struct, frozen=True):
 
 
 def verify(folder: RunFolder, now: datetime) -> VerificationResult:
-    """Looks at every byte of a run that has a hash, and measures its rankings again.
+    """Compare every file of a run with its checksum, and measure its rankings again.
 
     What is wrong is left as a mark on the run, so that lists show it; the mark goes where nothing is. A run that a
     worker holds is looked at and not marked.
@@ -83,7 +83,7 @@ _DOUBTS = {
 
 
 def warnings_about(lab: Path, texts: Sequence[str]) -> list[str]:
-    """What a comparison of these runs has to be told of them, a sentence each; files have nothing to tell."""
+    """Return a warning for each named run that is damaged or was resumed elsewhere; run files have none."""
     from cerank.app.comparison import comparisons
 
     found = []
@@ -104,7 +104,7 @@ def _leave_mark(folder: RunFolder, problems: list[str], now: datetime) -> None:
 
 
 def _measured(folder: RunFolder, plan: Plan) -> Iterator[tuple[str, str, str]]:
-    """The (system, dataset, first stage) that have measures."""
+    """Yield the (system, dataset, first stage) that have measures."""
     data = plan.recipe.data
     for system in ("first-stage", *plan.recipe.chain):
         for test in data.test:
@@ -114,7 +114,7 @@ def _measured(folder: RunFolder, plan: Plan) -> Iterator[tuple[str, str, str]]:
 
 
 def _again(folder: RunFolder, key: tuple[str, str, str]) -> tuple[int, float]:
-    """How many values the measures file of a ranking has, and the largest difference from those computed now."""
+    """Return how many values the measures file of a ranking has, and the largest difference from those computed now."""
     from cerank.evaluation.measures import per_query
     from cerank.trec.text_io import read_qrels, read_run
 

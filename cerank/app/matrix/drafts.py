@@ -1,7 +1,7 @@
 """A draft of a run, or of a matrix of bases x recipes x seeds: what was chosen, as text, and what is wrong with it.
 
 Invariant: the same draft gives the same errors, runs and commands wherever it is typed; no file is written here but
-the recipe that a person asks for.
+the recipe that the user asks for.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class RecipeSource(msgspec.Struct, frozen=True):
 
 
 class Draft(msgspec.Struct, frozen=True, kw_only=True):
-    """What a person has chosen and typed so far; `settings` hold only what differs from the recipes' own."""
+    """What the user has chosen and typed so far; `settings` hold only what differs from the recipes' own."""
 
     sources: tuple[RecipeSource, ...] = ()
     bases: tuple[str, ...] = ()  # empty takes each recipe's own
@@ -89,19 +89,22 @@ class _ChosenRecipe(msgspec.Struct, frozen=True):
 
 
 def recipe_source(name_or_path: str) -> RecipeSource:
-    """A shipped recipe, or one in a `.toml` file; raises as `recipes.load`."""
+    """Return a shipped recipe, or one in a `.toml` file; raises as `recipes.load`."""
     loaded = recipes.load(name_or_path)
     return RecipeSource(loaded.recipe.name, loaded.merged, loaded.toml, name_or_path, loaded.recipe)
 
 
 def unsaved_recipe_source(recipe: Recipe) -> RecipeSource:
-    """A recipe that no file holds, such as that of a run; it has to be saved before a command can name it."""
+    """Return a recipe that no file holds, such as that of a run; it has to be saved before a command can name it."""
     toml = recipes.render(recipe).encode()
     return RecipeSource(recipe.name, decode.toml_table(toml, recipe.name), toml, "", recipe)
 
 
 def first_draft(recipe: Recipe | str, instead: str) -> tuple[Draft, CerankError | None]:
-    """The draft that a form opens with: of a recipe, a name or a path; of `instead`, and why, if it cannot be."""
+    """Return the draft that a form opens with: of a recipe, a name or a path.
+
+    Of `instead`, and why, if it cannot be.
+    """
     try:
         if isinstance(recipe, Recipe):
             return draft_of(recipe), None
@@ -112,7 +115,10 @@ def first_draft(recipe: Recipe | str, instead: str) -> tuple[Draft, CerankError 
 
 
 def draft_of(recipe: Recipe) -> Draft:
-    """The draft that asks for exactly `recipe`: the nearest shipped recipe and what differs, else the recipe itself."""
+    """Return the draft that asks for exactly `recipe`.
+
+    The nearest shipped recipe and what differs, else the recipe itself.
+    """
     best: Draft | None = None
     for name in recipes.shipped():
         found = _as_changes(recipe_source(name), recipe)
@@ -124,7 +130,7 @@ def draft_of(recipe: Recipe) -> Draft:
 
 
 def _as_changes(start: RecipeSource, recipe: Recipe) -> Draft | None:
-    """`recipe` as changes to `start`; None where it is no such thing."""
+    """Return `recipe` as changes to `start`; None where it is no such thing."""
     own, wanted = recipe_form.texts(start.recipe), recipe_form.texts(recipe)
     if own.keys() != wanted.keys():
         return None
@@ -175,7 +181,7 @@ def _duplicates(draft: Draft) -> list[FieldError]:
 
 
 def base_error(name: str) -> str:
-    """What is wrong with a base's name as far as can be seen without the hub; "" for nothing."""
+    """Return what is wrong with a base's name as far as can be seen without the hub; "" for nothing."""
     is_hub_id = re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not name.startswith((".", "~", "/"))
     if name in BASES or is_hub_id:
         return ""
@@ -188,7 +194,7 @@ def base_error(name: str) -> str:
 
 
 def seeds_in(text: str) -> tuple[tuple[int, ...], str]:
-    """The seeds in "42, 43, 50-54", and what is wrong with it ("" for nothing)."""
+    """Return the seeds in "42, 43, 50-54", and what is wrong with it ("" for nothing)."""
     found: list[int] = []
     for part in re.split(r"[,\s]+", text.strip()) if text.strip() else []:
         match = re.fullmatch(r"([0-9]{1,19})(?:-([0-9]{1,19}))?", part)
@@ -207,7 +213,7 @@ def seeds_in(text: str) -> tuple[tuple[int, ...], str]:
 
 
 def _chosen(start: RecipeSource, values: Mapping[str, object], errors: list[FieldError]) -> _ChosenRecipe | None:
-    """The recipe with the values it has a place for; None, and its errors appended, where it cannot be."""
+    """Return the recipe with the values it has a place for; None, and its errors appended, where it cannot be."""
     stages = start.table.get("stages", {})
     known = stages if isinstance(stages, Mapping) else {}
     fitting = {path: value for path, value in values.items() if _stage_in(path) is None or _stage_in(path) in known}
@@ -239,7 +245,7 @@ def _nested(path: str, value: object) -> dict[str, object]:
 
 
 def _value_at(table: Mapping[str, object], path: str) -> object:
-    """What stands in a table at a key path; None for nothing."""
+    """Return the value at a key path of a table; None if there is none."""
     found: object = table
     for key in path.split("."):
         found = found.get(key) if isinstance(found, Mapping) else None
@@ -247,7 +253,7 @@ def _value_at(table: Mapping[str, object], path: str) -> object:
 
 
 def _field_error(line: str) -> FieldError:
-    """A line `key.path: what` beside the field it is about."""
+    """Return a line `key.path: what` beside the field it is about."""
     path, _, text = line.partition(": ")
     path = re.sub(r"\[.*", "", path)
     if path.startswith("evaluate.margins."):  # one of several in a field
@@ -278,7 +284,7 @@ def _runs(draft: Draft, choices: Sequence[_ChosenRecipe], seeds: Sequence[int]) 
 
 
 def _label(draft: Draft, recipe: Recipe, many: tuple[int, int, int]) -> str:
-    """A person's label, followed by what tells the runs of the matrix apart."""
+    """Return the user's label, followed by what tells the runs of the matrix apart."""
     if not draft.label.strip():
         return ""
     parts = zip(many, (recipe.name, recipe.base.rpartition("/")[2], f"s{recipe.seed}"), strict=True)
@@ -309,21 +315,21 @@ def _command(draft: Draft, choice: _ChosenRecipe, recipe: Recipe, label: str) ->
 
 
 def _whole_datasets(train: str) -> list[str]:
-    """What --dataset might have been for this training part."""
+    """Return what --dataset might have been for this training part."""
     if train == "pydocs/train":
         return ["pydocs"]
     return [train.removesuffix("[:60%]")] if train.endswith("[:60%]") else []
 
 
 def data_from(dataset: str) -> dict[str, str]:
-    """The settings that take train, validation and test from the parts of one dataset."""
+    """Return the settings that take train, validation and test from the parts of one dataset."""
     whole = "pydocs" if dataset.startswith("pydocs/") else dataset  # it comes in three parts
     train, validation, tests = plans.parts_of(whole)
     return {"data.train": train, "data.validation": validation, "data.test": ", ".join(tests)}
 
 
 def datasets_like(text: str) -> tuple[DatasetEntry, ...]:
-    """Datasets whose name holds every word of `text`, cerank's own first; a folder and those in it for a path.
+    """Return datasets whose name holds every word of `text`, cerank's own first; a folder and those in it for a path.
 
     Imports ir_datasets where `text` is a word.
     """
@@ -341,15 +347,15 @@ def datasets_like(text: str) -> tuple[DatasetEntry, ...]:
 
 
 def lab_option(lab: Path, environ: Mapping[str, str], cwd: Path) -> str:
-    """What --lab has to say for a command typed in `cwd` to use this lab; "" where it finds it by itself."""
+    """Return what --lab has to say for a command typed in `cwd` to use this lab; "" where it finds it by itself."""
     return "" if resolve(Flags(), environ, cwd).settings.lab.resolve() == lab.resolve() else str(lab.resolve())
 
 
 def recipe_file(name: str) -> str:
-    """The file name suggested for a recipe of that name."""
+    """Return the file name suggested for a recipe of that name."""
     return f"{plain(name)}.toml"
 
 
 def file_error(path: Path) -> str:
-    """What keeps a file of that name from being a recipe; "" for nothing."""
+    """Return why a file of that name cannot be a recipe; "" for nothing."""
     return "" if path.suffix == ".toml" else "the name of a recipe file must end in .toml"

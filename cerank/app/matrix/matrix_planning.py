@@ -50,10 +50,10 @@ class PlannedMatrix(msgspec.Struct, frozen=True):
 def plan_runs(
     cells: Sequence[DraftRun], draft: Draft, settings: Settings, now: datetime, say: ReportProgress
 ) -> PlannedMatrix:
-    """Opens and hashes what the cells read. Cells that differ in the seed alone are planned once.
+    """Open and hash what the cells read. Cells that differ in the seed alone are planned once.
 
     Args:
-        say: hears what is being looked at.
+        say: called with a text for each step.
     """
     from cerank.planning import stage_keys
 
@@ -105,7 +105,7 @@ class WorkTotals:
         return tuple(self._shared.values())
 
     def add(self, recipe: Recipe, identities: Sequence[str], work: Sequence[Work], given: Container[str] = ()) -> None:
-        """Enters a run's work.
+        """Enter a run's work.
 
         Args:
             recipe: its recipe.
@@ -126,7 +126,7 @@ class WorkTotals:
 
 
 def sum_of_work(one: Work, other: Work) -> Work:
-    """Two parts of one name together; their time is unknown where one's is."""
+    """Return two parts of one name together; their time is unknown where one's is."""
     is_known = one.minutes is not None and other.minutes is not None
     minutes = (one.minutes or 0.0) + (other.minutes or 0.0) if is_known else None
     stage = one.stage if one.stage == other.stage else ""
@@ -134,7 +134,7 @@ def sum_of_work(one: Work, other: Work) -> Work:
 
 
 def launch(lab: Lab, matrix: PlannedMatrix) -> tuple[RunFolder, ...]:
-    """Puts every run of the matrix in the queue, in order.
+    """Put every run of the matrix in the queue, in order.
 
     Raises:
         CerankError: one was refused; the hint says how many were queued before it.
@@ -153,12 +153,12 @@ def launch(lab: Lab, matrix: PlannedMatrix) -> tuple[RunFolder, ...]:
 
 
 def one_line(error: CerankError) -> str:
-    """An error as one line beside a field."""
+    """Return an error as one line, to be shown beside a field."""
     return " · ".join([*error.what.split("\n"), *([error.hint] if error.hint else [])])
 
 
 def field_of_error(recipe: Recipe, settings: Settings, error: CerankError) -> str:
-    """The key path that an error of planning is about: the first input that cannot be opened by itself.
+    """Return the key path that an error of planning is about: the first input that cannot be opened by itself.
 
     Planning names datasets and files, a form has fields; only what went wrong is opened a second time.
     """
@@ -173,7 +173,7 @@ def field_of_error(recipe: Recipe, settings: Settings, error: CerankError) -> st
 
 
 def _inputs(recipe: Recipe, cache: Path) -> Iterator[tuple[str, Callable[[], object]]]:
-    """Each thing the recipe reads, as the key path that names it and a look at it."""
+    """Yield each thing the recipe reads, as the key path that names it and a look at it."""
     from cerank.datasets.open_datasets import open_dataset
     from cerank.models import bases
     from cerank.planning.inputs import EMBEDDING, training_dataset, training_first_stage, validation_first_stage
@@ -212,5 +212,5 @@ def _teacher(teacher: str, dataset: str, cache: Path) -> object:
 
 
 def _recipe_key(recipe: Recipe) -> bytes:
-    """A key that is the same for recipes that are."""
+    """Return a key that is equal for equal recipes."""
     return msgspec.json.encode(recipe)

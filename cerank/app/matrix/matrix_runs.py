@@ -80,7 +80,7 @@ class QueuedMatrix(msgspec.Struct, frozen=True):
 
 
 def load_runs(loaded: recipes.LoadedMatrix, overrides: Sequence[str] = ()) -> MatrixRuns:
-    """The runs that a matrix stands for.
+    """Return the runs that a matrix stands for.
 
     Args:
         loaded: the matrix.
@@ -124,7 +124,7 @@ def load_runs(loaded: recipes.LoadedMatrix, overrides: Sequence[str] = ()) -> Ma
 
 
 def _check_one_family(cells: Sequence[DraftRun]) -> None:
-    """Refuses recipes that are not tested alike, for nothing could be corrected over them together."""
+    """Reject recipes with different tests, because their tests could not be corrected together."""
     first = cells[0].recipe
     for cell in cells:
         data, evaluate = cell.recipe.data, cell.recipe.evaluate
@@ -147,7 +147,7 @@ def _with(recipe: Recipe, base: str, seed: int | None) -> Recipe:
 
 
 def _matrix_tables(matrix: Matrix) -> dict[str, dict[str, object]]:
-    """The tables that the matrix lays over each recipe's."""
+    """Return the tables that the matrix lays over each recipe's."""
     data: dict[str, object] = {}
     evaluate: dict[str, object] = {}
     given = (
@@ -164,7 +164,7 @@ def _matrix_tables(matrix: Matrix) -> dict[str, dict[str, object]]:
 
 
 def _changes(over: Mapping[str, object], settings: Mapping[str, object], stages: set[str]) -> dict[str, object]:
-    """What the matrix lays over a recipe that has these stages."""
+    """Return what the matrix lays over a recipe that has these stages."""
     from cerank.core.decode import merged
 
     table: dict[str, object] = dict(over)
@@ -206,7 +206,7 @@ def outline(grid_: MatrixRuns, settings: Settings, pairs_per_second: float = 0.0
     Args:
         grid_: the matrix.
         settings: its lab is looked into for runs that are there, and for how fast such work went.
-        pairs_per_second: of training, where a person knows better; scoring is taken to be three times as fast.
+        pairs_per_second: of training, where the user knows better; scoring is taken to be three times as fast.
     """
     found = check_inputs([cell.recipe for cell in grid_.cells], settings.cache)
     device, threads = devices.device_named(settings.device), settings.threads or devices.physical_cores()
@@ -236,13 +236,13 @@ def outline(grid_: MatrixRuns, settings: Settings, pairs_per_second: float = 0.0
 
 
 def _run_and_state(lab: Lab, name: str) -> tuple[str, str]:
-    """A run's name and state; "" for one that is not there."""
+    """Return a run's name and state; "" for one that is not there."""
     folder = RunFolder(runs_folder(lab.folder) / name)
     return (name, lab.status(folder).state) if name and folder.path.is_dir() else ("", "")
 
 
 def _comparisons(grid_: MatrixRuns) -> int:
-    """How many tests the declared family has; see field notes on multiplicity: the paper's grid has 216."""
+    """Return how many tests the declared family has; see field notes on multiplicity: the paper's grid has 216."""
     from cerank.datasets import aliases, irds
     from cerank.datasets.open_datasets import whole_and_part
 
@@ -268,13 +268,13 @@ def _comparisons(grid_: MatrixRuns) -> int:
 
 
 def queue_missing_runs(lab: Lab, grid_: MatrixRuns, now: datetime, say: ReportProgress) -> QueuedMatrix:
-    """Plans every run of the matrix, records it, and queues what is neither finished nor on its way.
+    """Plan every run of the matrix, record the matrix, and queue the runs that are not finished, running or queued.
 
     Args:
         lab: where it goes.
         grid_: the matrix.
         now: with its zone.
-        say: hears what is being looked at.
+        say: called with a text for each step.
 
     Raises:
         CerankError: something is missing or wrong (all of it is said); the lab has another matrix of this name.
@@ -299,7 +299,7 @@ def queue_missing_runs(lab: Lab, grid_: MatrixRuns, now: datetime, say: ReportPr
 
 
 def _planning_error(grid_: MatrixRuns, errors: Sequence[FieldError], settings: Settings) -> CerankError:
-    """Why the matrix cannot be planned: everything that is missing, else what planning stumbled over."""
+    """Return why the matrix cannot be planned: everything that is missing, else what planning stumbled over."""
     where = f"matrix {grid_.matrix.name}"
     needs = check_inputs([cell.recipe for cell in grid_.cells], settings.cache).needs
     if not needs:
@@ -309,7 +309,7 @@ def _planning_error(grid_: MatrixRuns, errors: Sequence[FieldError], settings: S
 
 
 def _by_plan(lab: Lab) -> dict[tuple[str, str], RunFolder]:
-    """The lab's runs by their recipes' names, by which a report finds them, and their plans' fingerprints.
+    """Return the lab's runs by their recipes' names, by which a report finds them, and their plans' fingerprints.
 
     Of several, the one that came furthest, then the newest.
     """
@@ -330,7 +330,7 @@ def _by_plan(lab: Lab) -> dict[tuple[str, str], RunFolder]:
 def _record(
     grid_: MatrixRuns, planned: Sequence[Plan], names: Sequence[str], before: MatrixRecord | None, now: datetime
 ) -> MatrixRecord:
-    """The record of the matrix, with the runs that an earlier asking added to it."""
+    """Return the record of the matrix, with the runs that an earlier asking added to it."""
     first = planned[0]
     data, time = first.recipe.data, json_records.timestamp(now)
     cells = {
@@ -366,7 +366,7 @@ def _declared(planned: Sequence[Plan]) -> str:
 
 
 def _check_same_declaration(before: MatrixRecord | None, asked: MatrixRecord) -> None:
-    """Refuses to mix two families under one name: what is added later may be recipes, bases and seeds."""
+    """Reject a second family of tests under the same name; only recipes, base models and seeds may be added later."""
     if before is None or (before.sha256, before.baseline) == (asked.sha256, asked.baseline):
         return
     keys = ("baseline", "tests", "first_stages", "depth", "measures", "margins")

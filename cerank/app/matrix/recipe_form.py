@@ -43,7 +43,7 @@ class FieldGroup(msgspec.Struct, frozen=True):
 
 
 def groups(recipe: Recipe) -> tuple[FieldGroup, ...]:
-    """The recipe's settings: its own, its data, what is measured, and each stage of the chain in order."""
+    """Return the recipe's settings: its own, its data, what is measured, and each stage of the chain in order."""
     out = [
         FieldGroup("recipe", "", _rows(recipe, "", SCALARS)),
         FieldGroup("data", "data", _rows(recipe.data, "data")),
@@ -56,7 +56,7 @@ def groups(recipe: Recipe) -> tuple[FieldGroup, ...]:
 
 
 def groups_of(several: Sequence[Recipe]) -> tuple[FieldGroup, ...]:
-    """The settings of several recipes, each table once, as the first recipe that has it says them."""
+    """Return the settings of several recipes, each table once, as the first recipe that has it says them."""
     found: dict[str, FieldGroup] = {}
     for recipe in several:
         for group in groups(recipe):
@@ -89,7 +89,7 @@ def _choices(key: str, hint: object) -> tuple[str, ...]:
 
 
 def _bare(hint: Any) -> Any:
-    """The type inside `Annotated` and `| None`."""
+    """Return the type inside `Annotated` and `| None`."""
     while hasattr(hint, "__metadata__"):
         hint = hint.__origin__
     if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
@@ -99,7 +99,7 @@ def _bare(hint: Any) -> Any:
 
 
 def _bounds(hint: Any) -> str:
-    """The first bounds in a type's annotations, in words."""
+    """Return the first bounds in a type's annotations, in words."""
     if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
         return next((found for part in typing.get_args(hint) if (found := _bounds(part))), "")
     metas = [meta for meta in getattr(hint, "__metadata__", ()) if isinstance(meta, msgspec.Meta)]
@@ -113,7 +113,7 @@ def _bounds(hint: Any) -> str:
 
 
 def wanted(hint: Any) -> str:
-    """What may be typed for a value of this type, in words."""
+    """Return what may be typed for a value of this type, in words."""
     bare = _bare(hint)
     if typing.get_origin(bare) is tuple:
         item, *others = typing.get_args(bare)
@@ -127,7 +127,7 @@ def wanted(hint: Any) -> str:
 
 
 def text(value: object) -> str:
-    """A value as a person types it; "" for None."""
+    """Return a value as the user types it; "" for None."""
     if value is None:
         return ""
     if isinstance(value, tuple):
@@ -138,7 +138,7 @@ def text(value: object) -> str:
 
 
 def value(path: str, typed: str) -> object:
-    """What was typed for the setting at `path`, as the value a recipe's table holds.
+    """Return what was typed for the setting at `path`, as the value a recipe's table holds.
 
     Raises:
         ValueError: it cannot be one; the message is for the person who types.
@@ -147,13 +147,13 @@ def value(path: str, typed: str) -> object:
 
 
 def expected_at(path: str) -> str:
-    """What may be typed for the setting at `path`; "" where there is no such setting."""
+    """Return what may be typed for the setting at `path`; "" where there is no such setting."""
     hint = _hint_at(path)
     return wanted(hint) if hint is not None else ""
 
 
 def choices_at(path: str) -> tuple[str, ...]:
-    """What may stand at `path` where only some words may."""
+    """Return the words allowed at `path`, where only certain words are."""
     hint = _hint_at(path)
     return _choices(path.rpartition(".")[2], hint) if hint is not None else ()
 
@@ -192,7 +192,7 @@ def _value(hint: Any, typed: str) -> object:
 
 
 def _table(hint: Any, typed: str) -> dict[str, object]:
-    """`nDCG@10=0.01, AP(rel=2)=0.02` as a table; the last `=` of a part stands before its number."""
+    """Return `nDCG@10=0.01, AP(rel=2)=0.02` as a table; the last `=` of a part stands before its number."""
     item = typing.get_args(_bare(hint))[1]
     out: dict[str, object] = {}
     for part in (part.strip() for part in typed.split(",") if part.strip()):
@@ -204,7 +204,7 @@ def _table(hint: Any, typed: str) -> dict[str, object]:
 
 
 def toml_value(found: object) -> str:
-    """`found` as VALUE of `--set KEY=VALUE`: bare where that reads back as the same text, else as TOML."""
+    """Return `found` as VALUE of `--set KEY=VALUE`: bare where that reads back as the same text, else as TOML."""
     if isinstance(found, list | tuple):
         return "[" + ", ".join(_quoted(item) if isinstance(item, str) else str(item) for item in found) + "]"
     if isinstance(found, dict):

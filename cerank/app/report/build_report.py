@@ -1,4 +1,4 @@
-"""From what a person names to a whole report, ready to be written in any form.
+"""From what the user names to a whole report, ready to be written in any form.
 
 Invariant: reading only; nothing is written and no run is touched.
 """
@@ -21,7 +21,7 @@ from cerank.settings import Settings
 
 
 class ReportRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """What a person asked to see."""
+    """What the user asked to see."""
 
     names: tuple[str, ...]  # a matrix, or runs
     baseline: str = ""  # see `report_scope.report_scope`
@@ -37,7 +37,7 @@ def build_report(settings: Settings, request: ReportRequest, say: Callable[[str]
     """The report of a matrix or of runs.
 
     Args:
-        say: hears what is being done; measuring a large test set takes its time.
+        say: called with a text for each step; measuring a large test set takes its time.
 
     Raises:
         UsageError: nothing is called so, no row is the baseline, a measure is unknown or 0 for every ranking.

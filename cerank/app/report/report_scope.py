@@ -184,7 +184,7 @@ def _refuse_same_seed(label: str, group: Sequence[RunTarget]) -> None:
 
 
 def _refuse_same_label(rows: Sequence[ReportRow]) -> tuple[ReportRow, ...]:
-    """The rows; two of the same label (a person gave both runs one) carry their runs' names."""
+    """The rows; two of the same label (the user gave both runs one) carry their runs' names."""
     labels = [row.model.label for row in rows]
     out = []
     for row in rows:

@@ -25,7 +25,7 @@ MARK = "report.json"  # tells a folder of ours from any other
 
 
 def form_named(name: str) -> Form:
-    """The form a person means.
+    """The form the user means.
 
     Raises:
         UsageError: there is none.

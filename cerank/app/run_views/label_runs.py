@@ -1,4 +1,4 @@
-"""A person's label and tags on runs."""
+"""The user's label and tags on runs."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ LONGEST = 120  # characters of a label; a tag has a third
 
 
 def tags_in(text: str) -> tuple[str, ...]:
-    """The tags that a person typed, parted by blanks or commas, each once, without a leading #."""
+    """Return the tags that the user typed, separated by spaces or commas, each once, without a leading #."""
     found = (part.removeprefix("#") for part in re.split(r"[\s,]+", text))
     return tuple(dict.fromkeys(tag for tag in found if tag))
 
 
 def note(folder: RunFolder, label: str, tags: str) -> Notes:
-    """Keeps a label ("" leaves the plan's standing) and tags on a run; returns what was kept.
+    """Keep a label ("" keeps the label of the plan) and tags on a run; return what was kept.
 
     Raises:
         UsageError: one of them is too long.

@@ -58,7 +58,7 @@ class Moved(NamedTuple):
 
 
 def choices(folder: RunFolder, plan: Plan) -> list[RankingChoice]:
-    """The re-rankings that stand, the last stage first."""
+    """Return the finished re-rankings, the last stage first."""
     data = plan.recipe.data
     return [
         RankingChoice(system, test, first)
@@ -78,7 +78,7 @@ class Rankings:
     """
 
     def __init__(self, folder: RunFolder, plan: Plan, choice: RankingChoice) -> None:
-        """Reads the files; some 10 ms for a hundred queries, and as long as the dataset takes to open.
+        """Read the files; some 10 ms for a hundred queries, and as long as the dataset takes to open.
 
         Raises:
             MissingError: the rankings are not there.
@@ -101,7 +101,7 @@ class Rankings:
             self.missing = str(error)
 
     def questions(self) -> tuple[Question, ...]:
-        """The queries, the one that gained most first."""
+        """Return the queries, the one that gained most first."""
         texts = self._dataset.queries if self._dataset else {}
         before, after = self._values
         found = [
@@ -116,7 +116,10 @@ class Rankings:
         return tuple(sorted(found, key=lambda question: -question.change))
 
     def moved(self, query_id: str, depth: int = 10) -> tuple[Moved, ...]:
-        """The documents in the first `depth` before or after, in the order after; what fell out of it comes last."""
+        """Return the documents in the first `depth` before or after, in the order after.
+
+        What fell out of it comes last.
+        """
         old, new = self._before.get(query_id, ()), self._after.get(query_id, ())
         ranks_old = {doc: rank for rank, doc in enumerate(old, 1)}
         ranks_new = {doc: rank for rank, doc in enumerate(new, 1)}

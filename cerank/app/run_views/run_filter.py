@@ -60,7 +60,7 @@ FIELDS = tuple(_FIELDS)
 
 
 def parse(text: str) -> Filter:
-    """The filter that `text` writes; one that is empty lets everything through.
+    """Return the filter that `text` writes; one that is empty lets everything through.
 
     Raises:
         UsageError: what is wrong with it, and at which character.
@@ -82,7 +82,10 @@ def _mistake(what: str, place: int, hint: str = _HINT) -> UsageError:
 
 
 def _tokens(text: str) -> list[_Token]:
-    """Words, and parentheses that stand for themselves: those that a word like RR(rel=2)@10 opens belong to it."""
+    """Return words, and parentheses that stand for themselves.
+
+    Those that a word like RR(rel=2)@10 opens belong to it.
+    """
     out: list[_Token] = []
     place = 0
     while place < len(text):
@@ -183,7 +186,7 @@ def _unquoted(text: str) -> str:
 
 
 def _searched(entry: RunEntry) -> tuple[str, ...]:
-    """What a word alone is looked for in."""
+    """Return what a word alone is looked for in."""
     return (
         entry.name,
         entry.short_name,

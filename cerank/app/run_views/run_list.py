@@ -12,7 +12,7 @@ from cerank.text.table_data import Column, Table
 
 
 def table(entries: Iterable[RunEntry]) -> Table:
-    """The runs with all that lists show, a column for each final measure."""
+    """Return the runs with all that lists show, a column for each final measure."""
     rows = list(entries)
     names = list(dict.fromkeys(name for entry in rows for name in entry.finals))
     keys = ("run", "short_name", "label", "tags", "state", "why", "recipe", "base", "seed", "at")
@@ -29,7 +29,7 @@ def table(entries: Iterable[RunEntry]) -> Table:
 
 
 def facts(entry: RunEntry) -> list[tuple[str, str]]:
-    """What there is to say of a run, as a word and its text; nothing twice, nothing empty."""
+    """Return the details of a run, each as a heading and its text; none is empty."""
     found = [("run", entry.short_name or entry.name), ("state", entry.state), ("why", entry.why)]
     if entry.plan is not None:
         recipe, plan = entry.plan.recipe, entry.plan
@@ -56,7 +56,7 @@ def facts(entry: RunEntry) -> list[tuple[str, str]]:
 
 
 def goes_with(entry: RunEntry) -> str:
-    """What deleting a run takes with it: files, bytes, models."""
+    """Return what deleting a run takes with it: files, bytes, models."""
     size = files = 0
     for path in entry.folder.path.rglob("*"):
         if path.is_file() and not path.is_symlink():
@@ -69,6 +69,6 @@ def goes_with(entry: RunEntry) -> str:
 
 
 def _named(text: str) -> str:
-    """A name, or the last part of a path."""
+    """Return a name, or the last part of a path."""
     path, mark, rest = text.partition("[")
     return Path(path).name + mark + rest if path.startswith("/") else text

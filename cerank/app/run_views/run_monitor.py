@@ -22,7 +22,7 @@ from cerank.runs.run_summaries import ValidationGlance
 from cerank.runs.user_labels import Notes
 
 LIVE_STATES = ("running", "stopping")
-_POLLS_PER_FULL_READ = 60  # looks after which every run was read again, for an edit in place moves no mark
+_POLLS_PER_FULL_READ = 60  # polls after which every run was read again, for an edit in place moves no mark
 
 
 class RunEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,7 +44,7 @@ class RunEntry(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def label(self) -> str:
-        """A person's word for it; "" where there is none."""
+        """The user's word for it; "" where there is none."""
         return self.notes.label or (self.plan.label if self.plan else "")
 
     @property
@@ -153,7 +153,7 @@ class StateChange(msgspec.Struct, frozen=True):
 
 
 class _CachedEntry:
-    """What is remembered of a run between two looks."""
+    """What is remembered of a run between two polls."""
 
     def __init__(self, folder: RunFolder) -> None:
         self.mark = -1
@@ -172,7 +172,7 @@ class LabMonitor:
         self._short: dict[str, str] = {}
 
     def poll(self, again: Iterable[str] = ()) -> tuple[RunEntry, ...]:
-        """An entry for each run, the oldest first; one that did not change is the same object as before.
+        """Return an entry for each run, the oldest first; one that did not change is the same object as before.
 
         Args:
             again: names to look at again, whatever their marks say.
@@ -209,7 +209,7 @@ class LabMonitor:
 
 
 def _is_same(one: RunEntry, other: RunEntry) -> bool:
-    """Whether two entries show the same; how long a worker has been quiet is no difference."""
+    """Return whether two entries show the same; how long a worker has been quiet is no difference."""
     return msgspec.structs.replace(one, status=_status_without_time(one)) == msgspec.structs.replace(
         other, status=_status_without_time(other)
     )
@@ -220,7 +220,7 @@ def _status_without_time(entry: RunEntry) -> Status:
 
 
 def _with_queue_places(entries: Iterable[RunEntry], queued: Iterable[str]) -> Iterable[RunEntry]:
-    """The entries, each queued one with its place."""
+    """Yield the entries, each queued one with its place."""
     found = list(entries)
     waiting = {entry.name for entry in found if entry.state == "queued"}
     places = {name: place for place, name in enumerate((name for name in queued if name in waiting), 1)}
@@ -247,7 +247,7 @@ def _entry(folder: RunFolder, glance: ValidationGlance, short_name: str) -> RunE
 
 
 def state_changes(before: Iterable[RunEntry], now: Iterable[RunEntry]) -> tuple[StateChange, ...]:
-    """The runs whose state is another one now; new runs and runs that are gone are none."""
+    """Return the runs whose state is another one now; new runs and runs that are gone are none."""
     old = {entry.name: entry for entry in before}
     return tuple(
         StateChange(entry, old[entry.name].state, entry.state)
@@ -257,7 +257,7 @@ def state_changes(before: Iterable[RunEntry], now: Iterable[RunEntry]) -> tuple[
 
 
 def state_counts(entries: Iterable[RunEntry]) -> str:
-    """How many runs are in which state, as signs: "2▶ 1○ 5✔"; "" for none."""
+    """Return how many runs are in which state, as signs: "2▶ 1○ 5✔"; "" for none."""
     counts: dict[str, int] = {}
     for entry in entries:
         counts[entry.state] = counts.get(entry.state, 0) + 1

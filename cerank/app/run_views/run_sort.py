@@ -1,4 +1,4 @@
-"""Entries in the order a person asks for; what an entry does not have comes last, either way round."""
+"""Entries in the order the user asks for; what an entry does not have comes last, either way round."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ KEYS = tuple(_KEYS)
 
 
 def ordered(entries: Iterable[RunEntry], key: str, *, is_falling: bool = False) -> list[RunEntry]:
-    """The entries by one of `KEYS`; equal ones stay in the order they came.
+    """Return the entries by one of `KEYS`; equal ones stay in the order they came.
 
     Raises:
         UsageError: nothing is sorted by that.

@@ -1,4 +1,4 @@
-"""Watching a run from outside: what its files newly say, each look reading only what was added."""
+"""Watching a run from outside: what its files newly say, and each poll reads only what was added."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cerank.runs.run_store import Status
 
 
 class RunUpdate(msgspec.Struct, frozen=True):
-    """What happened in a run since the last look."""
+    """What happened in a run since the last poll."""
 
     status: Status
     readings: tuple[Reading, ...]
@@ -31,7 +31,10 @@ class Follower:
         self._events: Tail[Event] = Tail(folder.events, Event)
 
     def poll(self) -> RunUpdate:
-        """The status now, and the rows since the last look. The status is read first, so none of its rows is missed."""
+        """Return the status now, and the rows since the last poll.
+
+        The status is read first, so none of its rows is missed.
+        """
         status = run_store.status(self.folder, datetime.now(UTC))
         rows = self._readings.new()
         return RunUpdate(

@@ -64,7 +64,7 @@ class Machine:
         self._processes: dict[int, Any] = {}
 
     def sample(self, folder: RunFolder | None = None) -> UsageSample:
-        """The figures now, with those of the worker at a run, where it is on this machine."""
+        """Return the figures now, with those of the worker at a run, where it is on this machine."""
         gpus = self.gpus()
         free = None
         with contextlib.suppress(OSError):
@@ -102,7 +102,7 @@ class Machine:
             return None
 
     def gpus(self) -> tuple[Gpu, ...]:
-        """The GPUs; none where there are none, or NVIDIA's library is not installed."""
+        """Return the GPUs; none where there are none, or NVIDIA's library is not installed."""
         if not self._is_nvml_tried:
             self._is_nvml_tried = True
             self._nvml = _nvml()
@@ -143,7 +143,7 @@ def _nvml() -> Any:
 
 
 def briefly(gpus: tuple[Gpu, ...]) -> str:
-    """The GPUs in a few characters each: "GPU0 92% 61/80G"."""
+    """Return the GPUs in a few characters each: "GPU0 92% 61/80G"."""
     return "  ".join(
         f"GPU{gpu.index} {100 * gpu.busy:.0f}% {gpu.memory / 2**30:.0f}/{gpu.memory_total / 2**30:.0f}G" for gpu in gpus
     )

@@ -73,7 +73,7 @@ def _queue_table(home: Lab, settings: Settings) -> Table:
 
 
 def print_queue_state(state: QueueState, lab: Path) -> None:
-    """Says what the devices do, and how to go on with a queue that stands still."""
+    """Print which run each device has, and how to start a queue that is stopped."""
     short = run_store.short_names(lab)
     for slot in state.slots:
         info(f"{slot.device}: {short.get(slot.run, slot.run) or 'free'}")

@@ -39,7 +39,7 @@ class MatrixRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def run(settings: Settings, asked: MatrixRequest, *, dry_run: bool, pairs_per_second: float) -> None:
-    """Shows the matrix, or queues what of it is not there yet."""
+    """Show the matrix, or queue those of its runs that are missing."""
     grid = _loaded(asked)
     if dry_run:
         _show_outline(grid, matrix_runs.outline(grid, settings, pairs_per_second), settings)
@@ -70,7 +70,7 @@ def _loaded(asked: MatrixRequest) -> MatrixRuns:
 
 
 def _changes(asked: MatrixRequest) -> tuple[dict[str, object], list[str]]:
-    """What replaces keys of the matrix, and what is laid over its recipes."""
+    """Return what replaces keys of the matrix, and what is laid over its recipes."""
     changes: dict[str, object] = {}
     seeds, wrong = seeds_in(asked.seeds)
     if wrong:

@@ -33,7 +33,7 @@ def settings_of(
     form: str | None = None,
     json: bool = False,
 ) -> Settings:
-    """The settings in force for a command with these options."""
+    """Return the settings in force for a command with these options."""
     given = options.flags(lab=lab, cache=cache, device=device, threads=threads, form=form, json=json)
     return resolve(given, os.environ, Path.cwd()).settings
 
@@ -117,7 +117,7 @@ def run(
 
 
 def _check_matrix_options(label: str, *, detach: bool, seed: int | None, seeds: str) -> None:
-    """Refuses what would do nothing for a matrix."""
+    """Reject what would do nothing for a matrix."""
     if seeds and seed is not None:
         raise UsageError("--seed and --seeds cannot be combined", hint=f"give all seeds with --seeds {seed},...")
     if label:

@@ -1,4 +1,4 @@
-"""A question before what cannot be undone; the answer that changes nothing has the focus."""
+"""A confirmation dialog for what cannot be undone; `No` has the focus."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cerank.tui.cells import content
 
 
 class ConfirmDialog(ModalScreen[bool]):
-    """Asks; dismissed with whether the answer was yes."""
+    """A yes-or-no question; dismissed with True for yes."""
 
     CSS = """
     ConfirmDialog { align: center middle; }
@@ -39,7 +39,7 @@ class ConfirmDialog(ModalScreen[bool]):
         self._yes = yes
 
     def compose(self) -> ComposeResult:
-        """The question and two buttons."""
+        """Lay out the question and two buttons."""
         with Vertical():
             yield Label(content("") + self._question)
             with Horizontal():
@@ -47,9 +47,9 @@ class ConfirmDialog(ModalScreen[bool]):
                 yield Button(content(self._yes), id="yes", variant="error", flat=True)
 
     def on_button_pressed(self, event: Button.Pressed) -> None:
-        """Answers."""
+        """Answer."""
         self.dismiss(event.button.id == "yes")
 
     def action_answer(self, is_yes: bool) -> None:
-        """Answers by key."""
+        """Answer by key."""
         self.dismiss(is_yes)

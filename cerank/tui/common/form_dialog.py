@@ -49,7 +49,7 @@ class FormDialog(ModalScreen[dict[str, str] | None]):
         self._hint = hint
 
     def compose(self) -> ComposeResult:
-        """Title, fields, and what enter does."""
+        """Lay out title, fields, and what enter does."""
         with VerticalScroll():
             yield Static(content(self._title), classes="title")
             for row in self._rows:
@@ -62,11 +62,11 @@ class FormDialog(ModalScreen[dict[str, str] | None]):
         return {row.row.path: row.text for row in self.query(FieldRow)}
 
     def on_mount(self) -> None:
-        """Starts in the first field."""
+        """Start in the first field."""
         self.query("LineInput, ChoiceField").first().focus()
 
     def on_field_row_changed(self, _: FieldRow.Changed) -> None:
-        """Says what is wrong as one types."""
+        """Show what is wrong as one types."""
         self._show_errors()
 
     def _show_errors(self) -> Mapping[str, str]:
@@ -76,7 +76,7 @@ class FormDialog(ModalScreen[dict[str, str] | None]):
         return wrong
 
     def on_field_row_submitted(self, _: FieldRow.Submitted) -> None:
-        """Keeps the texts, if nothing is wrong."""
+        """Keep the texts, if nothing is wrong."""
         self.action_keep()
 
     def on_key(self, event: object) -> None:
@@ -85,19 +85,19 @@ class FormDialog(ModalScreen[dict[str, str] | None]):
             self.action_keep()
 
     def action_keep(self) -> None:
-        """Keeps the texts, if nothing is wrong."""
+        """Keep the texts, if nothing is wrong."""
         if not self._show_errors():
             self.dismiss(self.texts)
 
     def action_leave(self) -> None:
-        """Changes nothing."""
+        """Change nothing."""
         self.dismiss(None)
 
 
 def ask_for_file(
     screen: LabScreen, title: str, suggested: Path, text_for: Callable[[Path], str], check: Callable[[Path], str]
 ) -> None:
-    """Asks where to write, then writes what `text_for` makes of the path, in a thread, and says where it is.
+    """Ask where to write, then write what `text_for` makes of the path, in a thread, and say where it is.
 
     Args:
         check: what is wrong with the name beyond its place; "" for nothing.

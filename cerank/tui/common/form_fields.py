@@ -28,7 +28,7 @@ ERROR_SIGN = "✖"
 
 
 def fitting(text: str, width: int) -> str:
-    """The text, its middle left out where it is too long: runs' names differ at both ends."""
+    """Return the text, its middle left out where it is too long: runs' names differ at both ends."""
     return text if len(text) <= width else f"{text[: width // 2]}…{text[-(width - width // 2 - 1) :]}"
 
 
@@ -63,20 +63,20 @@ class ChoiceField(Widget, can_focus=True):
         self.set_reactive(ChoiceField.value, value)
 
     def render(self) -> Content:
-        """The word between arrows."""
+        """Return the word between arrows."""
         return joined(("‹ ", "dim"), self.value, (" ›", "dim"))
 
     def action_turn(self, step: int) -> None:
-        """Takes the next word, or the one before."""
+        """Take the next word, or the one before."""
         at = self.choices.index(self.value) if self.value in self.choices else -1
         self.value = self.choices[(at + step) % len(self.choices)]
 
     def on_click(self) -> None:
-        """Takes the next word."""
+        """Take the next word."""
         self.action_turn(1)
 
     def watch_value(self) -> None:
-        """Tells of it."""
+        """Report of it."""
         self.post_message(self.Changed(self))
 
 
@@ -132,7 +132,7 @@ class FieldRow(Vertical):
         self._has_said = False
 
     def compose(self) -> ComposeResult:
-        """The line, and the line below for what is wrong."""
+        """Lay out the line, and the line below for what is wrong."""
         safe = shown(self._text)
         with Horizontal():
             yield Static(self._key(), classes="key")
@@ -146,7 +146,7 @@ class FieldRow(Vertical):
         yield Static(classes="wrong")
 
     def on_mount(self) -> None:
-        """Starts as it was told to."""
+        """Start as it was told to."""
         self._mark()
         self.show_error(self._wrong)
 
@@ -156,7 +156,7 @@ class FieldRow(Vertical):
         return self._text
 
     def show(self, row: FieldSpec, text: str) -> None:
-        """Shows another setting of the same kind, with this text."""
+        """Show another setting of the same kind, with this text."""
         self.row, self._text = row, text
         if self.is_mounted:
             safe = shown(text)
@@ -170,7 +170,7 @@ class FieldRow(Vertical):
             self._mark()
 
     def show_error(self, wrong: str) -> None:
-        """Shows what is wrong with the field, or that nothing is."""
+        """Show what is wrong with the field, or that nothing is."""
         if wrong == self._wrong and self._has_said:
             return
         self._wrong, self._has_said = wrong, self.is_mounted
@@ -179,35 +179,35 @@ class FieldRow(Vertical):
             self.query_one(".wrong", Static).update(content(f"{ERROR_SIGN} {wrong}"))
 
     def open(self) -> None:
-        """Puts the cursor into its line, and the field into view at once: a slow scroll may end between lines."""
+        """Put the cursor into its line, and the field into view at once: a slow scroll may end between lines."""
         self.query("LineInput, ChoiceField").first().focus(scroll_visible=False)
         self.call_after_refresh(self.scroll_visible, animate=False)
 
     def on_descendant_focus(self) -> None:
-        """Says in full what the field means."""
+        """Show in full what the field means."""
         self.add_class("-open")
 
     def on_resize(self) -> None:
-        """Brings what is said below the line into view, too."""
+        """Bring what is said below the line into view, too."""
         if self.has_class("-open"):
             self.call_after_refresh(self.scroll_visible, animate=False)
 
     def on_descendant_blur(self) -> None:
-        """Says no more than the others."""
+        """Show no more than the others."""
         self.remove_class("-open")
 
     def on_input_changed(self, event: Input.Changed) -> None:
-        """Hears what was typed."""
+        """Handle what was typed."""
         event.stop()
         self._take(event.value)
 
     def on_choice_field_changed(self, event: ChoiceField.Changed) -> None:
-        """Hears what was chosen."""
+        """Handle what was chosen."""
         event.stop()
         self._take(event.choice.value)
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
-        """Passes enter on."""
+        """Pass enter on."""
         event.stop()
         self.post_message(self.Submitted(self))
 
@@ -274,7 +274,7 @@ class Checklist(OptionList):
         self.chosen: tuple[str, ...] = ()
 
     def show(self, marks: Sequence[ChecklistItem], chosen: Sequence[str]) -> None:
-        """Shows these lines, those in `chosen` marked."""
+        """Show these lines, those in `chosen` marked."""
         at = self.highlighted
         self._marks = tuple(marks)
         self.chosen = tuple(mark.name for mark in marks if mark.name in chosen)
@@ -287,7 +287,7 @@ class Checklist(OptionList):
         return joined(("[x] " if is_chosen else "[ ] ", "bold" if is_chosen else "dim")) + mark.line
 
     def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
-        """Turns the mark of a line."""
+        """Turn the mark of a line."""
         event.stop()
         mark = self._marks[event.option_index]
         wanted = {*self.chosen} ^ {mark.name}

@@ -31,7 +31,7 @@ class LabelDialog(ModalScreen[tuple[str, str] | None]):
         self._entry = entry
 
     def compose(self) -> ComposeResult:
-        """The two lines."""
+        """Lay out the two lines."""
         with Vertical():
             yield Label(content(f"Label of {self._entry.title}; empty: the label of the plan"))
             yield LineInput(content(self._entry.notes.label).plain, id="label")
@@ -40,9 +40,9 @@ class LabelDialog(ModalScreen[tuple[str, str] | None]):
             yield Label(content("enter saves, esc cancels", "dim"))
 
     def on_input_submitted(self, _: Input.Submitted) -> None:
-        """Keeps both."""
+        """Keep both."""
         self.dismiss((self.query_one("#label", Input).value, self.query_one("#tags", Input).value))
 
     def action_leave(self) -> None:
-        """Keeps nothing."""
+        """Keep nothing."""
         self.dismiss(None)

@@ -1,4 +1,4 @@
-"""What may be done with a run from any screen that shows one. Only stop and delete ask."""
+"""Actions on a run that every screen with runs offers. Only stopping and deleting need a confirmation."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cerank.tui.common.label_dialog import LabelDialog
 
 
 def clone(screen: LabScreen, entry: RunEntry) -> None:
-    """Opens the form of a new run with the run's recipe in it."""
+    """Open the form of a new run with the run's recipe in it."""
     if entry.plan is None:
         screen.lab_app.show_message(f"{entry.title} has no readable plan to copy", "warning")
     else:
@@ -19,7 +19,7 @@ def clone(screen: LabScreen, entry: RunEntry) -> None:
 
 
 def stop(screen: LabScreen, entry: RunEntry) -> None:
-    """Asks, then stops the run at its next step, or takes it out of the queue."""
+    """Ask, then stop the run at its next step, or takes it out of the queue."""
     lab_app = screen.lab_app
     if not entry.is_live and entry.state != "queued":
         lab_app.show_message(f"{entry.title} is {entry.state}, so there is nothing to stop", "warning")
@@ -47,7 +47,7 @@ def stop(screen: LabScreen, entry: RunEntry) -> None:
 
 
 def resume(screen: LabScreen, entry: RunEntry) -> None:
-    """Puts the run in the queue: it goes on once its device is free, at once where it is."""
+    """Put the run in the queue: it goes on once its device is free, at once where it is."""
     lab_app = screen.lab_app
 
     def resumed(_: None) -> None:
@@ -58,7 +58,7 @@ def resume(screen: LabScreen, entry: RunEntry) -> None:
 
 
 def delete(screen: LabScreen, entry: RunEntry) -> None:
-    """Asks, naming what goes, then deletes the run."""
+    """Ask, naming what goes, then delete the run."""
     if entry.is_live:
         screen.lab_app.show_message(f"{entry.title} is {entry.state}; stop it first", "warning")
         return
@@ -87,7 +87,7 @@ def _confirm_delete(screen: LabScreen, entry: RunEntry, what: str) -> None:
 
 
 def edit_label(screen: LabScreen, entry: RunEntry) -> None:
-    """Asks for a label and tags."""
+    """Ask for a label and tags."""
 
     def answered(found: tuple[str, str] | None) -> None:
         if found is not None:

@@ -23,7 +23,7 @@ class StatusBar(Static):
         self._shown: tuple[str, ...] = ()
 
     def show(self, tally: str, devices: str = "", title: str = "") -> None:
-        """Shows the tally of states, the devices where they are known, and what the screen is about."""
+        """Show the tally of states, the devices where they are known, and what the screen is about."""
         if self._shown == (tally, devices, title):
             return
         self._shown = (tally, devices, title)

@@ -43,5 +43,5 @@ class TableView(FittedTable):
         return tuple(column.heading for place, column in enumerate(table.columns) if place not in kept)
 
     def made(self, text: str, column: Column) -> Text:
-        """A cell of a column."""
+        """Return a cell of a column."""
         return cell(text, is_right=column.kind not in TEXTS)

@@ -99,7 +99,7 @@ class CompareScreen(LabScreen):
         self.bench: ComparisonSession | None = None
 
     def compose(self) -> ComposeResult:
-        """What is compared, the table, why, the bars, the notes."""
+        """Lay out what is compared, the table, why, the bars, the notes."""
         yield StatusBar(self.lab.folder)
         yield Static(id="what")
         yield ComparisonTable(id="table")
@@ -112,18 +112,18 @@ class CompareScreen(LabScreen):
         yield Footer(compact=True, show_command_palette=False)
 
     def on_mount(self) -> None:
-        """Starts measuring."""
+        """Start measuring."""
         self.query_one(ComparisonTable).focus()
         self.measure()
 
     def show_runs(self, entries: tuple[RunEntry, ...]) -> None:  # noqa: ARG002 - the bar asks the app
-        """Keeps the bar up to date."""
+        """Keep the bar up to date."""
         self.query_one(StatusBar).show(self.lab_app.state_counts, self.lab_app.devices, "compare")
 
     # computing
 
     def measure(self) -> None:
-        """Measures what is named anew, then compares."""
+        """Measure what is named anew, then compare."""
         self.bench = None
         self.shown = None
         if len(self.named.targets) < 2:
@@ -148,7 +148,7 @@ class CompareScreen(LabScreen):
         self.compare()
 
     def compare(self) -> None:
-        """Compares what was measured, by the terms and the baseline chosen."""
+        """Compare what was measured, by the terms and the baseline chosen."""
         made, baseline, typed = self.bench, self.baseline, dict(self.typed)
         if made is None:
             return
@@ -227,15 +227,15 @@ class CompareScreen(LabScreen):
     # events
 
     def on_data_table_row_highlighted(self, _: DataTable.RowHighlighted) -> None:
-        """Shows the bars of the row."""
+        """Show the bars of the row."""
         self._show_row()
 
     def on_data_table_row_selected(self, _: DataTable.RowSelected) -> None:
-        """Goes to the bars."""
+        """Go to the bars."""
         self.query_one(DifferencesChart).focus()
 
     def on_differences_chart_opened(self, event: DifferencesChart.Opened) -> None:
-        """Opens the query."""
+        """Open the query."""
         from cerank.tui.comparison.query_screen import QueryScreen
 
         at = self.query_one(ComparisonTable).line
@@ -244,7 +244,7 @@ class CompareScreen(LabScreen):
             self.app.push_screen(QueryScreen(self.bench, row, self.shown.listed[at], event.at))
 
     def on_resize(self) -> None:
-        """Takes columns away, or brings them back."""
+        """Take columns away, or brings them back."""
         if self.shown:
             self.call_after_refresh(lambda: self._show_table(self.shown) if self.shown else None)
 
@@ -258,14 +258,14 @@ class CompareScreen(LabScreen):
             self.compare()
 
     def action_condition(self) -> None:
-        """Shows the next dataset or first stage."""
+        """Show the next dataset or first stage."""
         if self.shown:
             self._condition = (self._condition + 1) % len(self.shown.found.conditions)
             self._show_table(self.shown)
             self._show_what()
 
     def action_correction(self) -> None:
-        """Takes the next correction."""
+        """Take the next correction."""
         at = comparison_session.CORRECTIONS.index(self.typed["correction"])
         self.typed["correction"] = comparison_session.CORRECTIONS[(at + 1) % len(comparison_session.CORRECTIONS)]
         self.compare()
@@ -325,7 +325,7 @@ class CompareScreen(LabScreen):
         self.app.push_screen(FormDialog("Options of the comparison", rows, wrong), keep)
 
     def action_add(self) -> None:
-        """Asks for another ranking."""
+        """Ask for another ranking."""
         row = FormRow("target", "ranking", "", "path of a TREC run file, a run's name or label, or RUN:STAGE", "text")
 
         def keep(texts: dict[str, str] | None) -> None:
@@ -339,7 +339,7 @@ class CompareScreen(LabScreen):
         self.app.push_screen(FormDialog("Another ranking", [row], wrong), keep)
 
     def action_drop(self) -> None:
-        """Takes the system of the row away; the last one named where nothing could be compared."""
+        """Take the system of the row away; the last one named where nothing could be compared."""
         targets = self.named.targets
         label = self.query_one(ComparisonTable).label
         if self.bench and label in self.bench.labels:
@@ -349,7 +349,7 @@ class CompareScreen(LabScreen):
             self._measure_by(targets=targets[:-1])
 
     def action_data(self) -> None:
-        """Asks on what to measure, and by what."""
+        """Ask on what to measure, and by what."""
         named, measures = self.named, ", ".join(self.named.measures)
         rows = [
             FormRow(
@@ -374,7 +374,7 @@ class CompareScreen(LabScreen):
         self.measure()
 
     def action_export(self) -> None:
-        """Asks for a file; its ending says in what form."""
+        """Ask for a file; its ending says in what form."""
         if self.shown is None:
             self.lab_app.show_message("There is nothing to export yet.", "warning")
             return
@@ -393,7 +393,7 @@ class CompareScreen(LabScreen):
         )
 
     def action_copy(self, form: export_comparison.Form) -> None:
-        """Copies the table."""
+        """Copy the table."""
         if self.shown is None:
             self.lab_app.show_message("There is nothing to copy yet.", "warning")
             return

@@ -45,7 +45,7 @@ _STAMP = re.compile(r"^\d{4}-\d\d-\d\d-\d{6}-")
 
 
 def brief(name: str) -> str:
-    """A system's name; a run's without the time it begins with, for its last four letters are its own."""
+    """Return a system's name; a run's without the time it begins with, for its last four letters are its own."""
     return _STAMP.sub("", name) or name
 
 
@@ -61,13 +61,13 @@ class ComparisonView(msgspec.Struct, frozen=True):
     answers: tuple[str, ...]  # each line's verdict in words; "" for the baseline's own
 
     def lines_of(self, condition: Condition) -> tuple[int, ...]:
-        """The lines of the table that are about a condition."""
+        """Return the lines of the table that are about a condition."""
         wanted = (condition.dataset, condition.first_stage)
         return tuple(number for number, where in enumerate(self.conditions) if where == wanted)
 
 
 def view_of(found: Comparison) -> ComparisonView:
-    """Everything that is shown of a comparison, made in one go; imports scipy's readers, so a thread's work."""
+    """Return everything that is shown of a comparison, made in one go; imports scipy's readers, so a thread's work."""
     from cerank.evaluation.answers import answers
     from cerank.evaluation.comparison_rows import summary
     from cerank.evaluation.verdicts import explain
@@ -116,7 +116,7 @@ class ComparisonTable(FittedTable):
         return row.right if row else self._shown.found.baseline
 
     def show(self, found: ComparisonView, condition: Condition, *, is_slim: bool) -> None:
-        """Shows the lines of one condition, the cursor on the first that compares something."""
+        """Show the lines of one condition, the cursor on the first that compares something."""
         at, self._shown, self._lines = self.cursor_row, found, ()
         left_out = _NARROW if is_slim else _WIDE
         room = _NAMES if is_slim else max(_NAMES, self.app.size.width - _FIGURES)
@@ -150,7 +150,7 @@ class ComparisonTable(FittedTable):
 
 
 def explanation(found: ComparisonView, line: int, *, is_slim: bool) -> Content:
-    """What the verdict of a line rests on; in a narrow table, the figures it left out, too."""
+    """Return what the verdict of a line rests on; in a narrow table, the figures it left out, too."""
     row = found.rows[line]
     if row is None:
         return content("the baseline; the other rows are compared with it", "dim")
@@ -166,7 +166,7 @@ def explanation(found: ComparisonView, line: int, *, is_slim: bool) -> Content:
 
 
 def verdict(text: str) -> Text:
-    """A verdict with its sign and colour; "" is the baseline's."""
+    """Return a verdict with its sign and colour; "" is the baseline's."""
     if not text:
         return cell("◆ baseline", "dim")
     sign, color = VERDICTS[text]
@@ -174,7 +174,7 @@ def verdict(text: str) -> Text:
 
 
 def empty_message(targets: Sequence[str]) -> Content:
-    """What to do where there is nothing to compare."""
+    """Return what to do where there is nothing to compare."""
     return stacked(
         content(f"Only {targets[0]} so far." if targets else "Nothing to compare yet.", "bold"),
         content(""),
@@ -184,7 +184,7 @@ def empty_message(targets: Sequence[str]) -> Content:
 
 
 def error_message(error: CerankError, targets: Sequence[str]) -> Content:
-    """Why there is no comparison, and what can be done about it."""
+    """Return why there is no comparison, and what can be done about it."""
     lines = [joined(("✖ cannot compare: ", "bold $error"), error.what)]
     lines += [joined(("at ", "dim"), error.where)] if error.where else []
     lines += [joined(("hint: ", "dim"), error.hint)] if error.hint else []

@@ -65,7 +65,7 @@ class DifferencesChart(Widget, can_focus=True):
         self._title = ""
 
     def show(self, rows: Sequence[QueryDifference], left: str, right: str, title: str) -> None:
-        """Shows the differences, the largest gain first; the cursor stays with its query."""
+        """Show the differences, the largest gain first; the cursor stays with its query."""
         query = self._rows[self.at].query if self._rows else ""
         self._rows = tuple(rows)
         self._labels = (shown(left, 40), shown(right, 40))
@@ -79,20 +79,20 @@ class DifferencesChart(Widget, can_focus=True):
         return self._rows
 
     def validate_at(self, at: int) -> int:
-        """Stays on the chart."""
+        """Stay on the chart."""
         return max(0, min(at, len(self._rows) - 1))
 
     def action_move(self, step: int) -> None:
-        """Goes to another query."""
+        """Go to another query."""
         self.at += step
 
     def action_open(self) -> None:
-        """Asks to see the query."""
+        """Ask to see the query."""
         if self._rows:
             self.post_message(self.Opened(self.at))
 
     def on_click(self, event: events.Click) -> None:
-        """Goes to the query whose bar was clicked."""
+        """Go to the query whose bar was clicked."""
         offset = event.get_content_offset(self)
         if offset and self._rows and offset.x >= _AXIS:
             bars, wide = self._shape()
@@ -102,27 +102,27 @@ class DifferencesChart(Widget, can_focus=True):
     # drawing
 
     def _shape(self) -> tuple[int, int]:
-        """How many bars, and how wide each is."""
+        """Return how many bars, and how wide each is."""
         room = max(self.content_size.width - _AXIS, 1)
         count = len(self._rows)
         return (count, min(room // count, _WIDEST)) if count <= room else (room, 1)
 
     def _bars(self, bars: int) -> list[float]:
-        """The mean of the queries that each bar stands for."""
+        """Return the mean of the queries that each bar stands for."""
         count = len(self._rows)
         edges = [bar * count // bars for bar in range(bars + 1)]
         values = [row.difference for row in self._rows]
         return [sum(values[low:high]) / (high - low) for low, high in itertools.pairwise(edges)]
 
     def _heights(self, top: float, bottom: float) -> tuple[int, int]:
-        """Rows above and below the line: in proportion, at least one where there is anything."""
+        """Return rows above and below the line: in proportion, at least one where there is anything."""
         rows = max(self.content_size.height - 3, 2)
         up = round(rows * top / (top + bottom)) if top + bottom > 0 else rows // 2
         up = max(1 if top > 0 else 0, min(up, rows - (1 if bottom > 0 else 0)))
         return up, rows - up
 
     def render_line(self, y: int) -> Strip:
-        """Title, bars, cursor, and the query under it."""
+        """Return title, bars, cursor, and the query under it."""
         ground = self.rich_style
         return Strip(self._line(y)).apply_style(ground).adjust_cell_length(self.content_size.width, ground)
 
@@ -147,7 +147,7 @@ class DifferencesChart(Widget, can_focus=True):
         }
 
     def _row(self, row: int, bars: int, wide: int, cursor: int, style: dict[str, Style]) -> list[Segment]:
-        """One row of bars: eighths of a cell, from below above the line, by reversed cells below it."""
+        """Return one row of bars: eighths of a cell, from below above the line, by reversed cells below it."""
         values = self._bars(bars)
         top, bottom = max(0.0, *values, 0.0), max(0.0, -min(values))
         up, down = self._heights(top, bottom)

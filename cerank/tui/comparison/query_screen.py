@@ -58,7 +58,7 @@ class QueryScreen(LabScreen):
         self.seen: View | None = None
 
     def compose(self) -> ComposeResult:
-        """The query, both rankings, the text of a document."""
+        """Lay out the query, both rankings, the text of a document."""
         yield StatusBar(self._bench.settings.lab)
         yield Static(id="about")
         with Horizontal():
@@ -73,11 +73,11 @@ class QueryScreen(LabScreen):
         yield Footer(compact=True, show_command_palette=False)
 
     def show_runs(self, entries: tuple[RunEntry, ...]) -> None:  # noqa: ARG002 - the bar asks the app
-        """Keeps the bar up to date."""
+        """Keep the bar up to date."""
         self.query_one(StatusBar).show(self.lab_app.state_counts, self.lab_app.devices, "query")
 
     def on_mount(self) -> None:
-        """Reads the rankings."""
+        """Read the rankings."""
         self.query_one("#right-table", DataTable).focus()
         self._show_about("reading both rankings …")
         bench, row = self._bench, self._row
@@ -144,11 +144,11 @@ class QueryScreen(LabScreen):
         fill(table, [cell(heading, "bold") for heading in ("#", "grade", "moved", "document", "text")], rows)
 
     def on_data_table_row_highlighted(self, _: DataTable.RowHighlighted) -> None:
-        """Shows the text of the document under the cursor."""
+        """Show the text of the document under the cursor."""
         self._show_document()
 
     def on_descendant_focus(self) -> None:
-        """Shows the text of the other side's document."""
+        """Show the text of the other side's document."""
         self._show_document()
 
     def _show_document(self) -> None:
@@ -166,7 +166,7 @@ class QueryScreen(LabScreen):
             document.update(content("this ranking has no document for the query", "dim"))
 
     def action_turn(self, step: int) -> None:
-        """Goes to the next query, or the one before."""
+        """Go to the next query, or the one before."""
         at = max(0, min(self.at + step, len(self._listed) - 1))
         if at != self.at:
             self.at = at

@@ -43,7 +43,7 @@ class DatasetList(OptionList):
     ]  # fmt: skip
 
     def action_take(self, part: str) -> None:
-        """Tells which dataset is wanted, for which part."""
+        """Report which dataset is wanted, for which part."""
         search = next(one for one in self.ancestors if isinstance(one, DatasetSearch))
         search.take(self.highlighted, part)
 
@@ -81,30 +81,30 @@ class DatasetSearch(Vertical):
         self._timer: Timer | None = None
 
     def compose(self) -> ComposeResult:
-        """The line and the list."""
+        """Lay out the line and the list."""
         yield Static(content("Find a dataset"), classes="heading")
         yield LineInput(placeholder="words of an ir_datasets id, pydocs, or a folder's path", id="words")
         yield DatasetList(id="found", markup=False)
 
     def start(self) -> None:
-        """Shows what there is before anything is typed."""
+        """Show what there is before anything is typed."""
         if not self._results:
             self.search()
 
     def on_input_changed(self, event: Input.Changed) -> None:
-        """Searches once the typing pauses."""
+        """Search once the typing pauses."""
         event.stop()
         if self._timer:
             self._timer.stop()
         self._timer = self.set_timer(TYPING_PAUSE, self.search)
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
-        """Goes to what was found."""
+        """Go to what was found."""
         event.stop()
         self.query_one(DatasetList).focus()
 
     def search(self) -> None:
-        """Looks for what is typed now."""
+        """Look for what is typed now."""
         text = self.query_one(LineInput).value
 
         def look() -> tuple[DatasetEntry, ...] | CerankError:
@@ -136,6 +136,6 @@ class DatasetSearch(Vertical):
             shown.highlighted = 0
 
     def take(self, at: int | None, part: str) -> None:
-        """Passes on that the dataset in line `at` is wanted."""
+        """Pass on that the dataset in line `at` is wanted."""
         if at is not None and at < len(self._results):
             self.post_message(self.Selected(part, self._results[at].name))

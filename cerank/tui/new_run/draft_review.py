@@ -32,7 +32,10 @@ class LaunchState(msgspec.Struct, frozen=True):
 
 
 def base_items(here: Mapping[str, bool]) -> list[ChecklistItem]:
-    """The bases to choose from: parameters, license, and whether each is on this disk (none said: not known yet)."""
+    """Return the bases to choose from: parameters, license, and whether each is on this disk (none said.
+
+    Not known yet).
+    """
     marks = []
     for name, base in BASES.items():
         where = {True: "✔ on this disk", False: "↓ to download", None: "…"}[here.get(name)]
@@ -44,7 +47,7 @@ def base_items(here: Mapping[str, bool]) -> list[ChecklistItem]:
 
 
 def recipe_items(known: Mapping[str, RecipeSource]) -> list[ChecklistItem]:
-    """The recipes to choose from, with their chains; those of a person's own with their file."""
+    """Return the recipes to choose from, with their chains; those of the user's own with their file."""
     marks = []
     for source, one in known.items():
         place = "" if source == one.name else f"  {source}" if one.source else "  not saved"
@@ -58,18 +61,18 @@ def recipe_items(known: Mapping[str, RecipeSource]) -> list[ChecklistItem]:
 
 
 def step(number: int, name: str, wrong: int, *, is_now: bool) -> Content:
-    """A step's number and name, and how much is wrong in it."""
+    """Return a step's number and name, and how much is wrong in it."""
     mark = f" {ERROR_SIGN}{wrong}" if wrong else ""
     return joined((f" {number} {name} ", "bold $primary reverse" if is_now else ""), (mark, "bold $error"))
 
 
 def runs(count: int) -> str:
-    """`count` runs in words."""
+    """Return `count` runs in words."""
     return f"{count} run{'s' * (count != 1)}"
 
 
 def outcome(draft: Draft, checked: CheckedDraft, matrix: PlannedMatrix | None, errors: Sequence[FieldError]) -> Content:
-    """One line: the number of runs and what they are made of, or the first mistake."""
+    """Return one line: the number of runs and what they are made of, or the first mistake."""
     if errors:
         first, more = errors[0], len(errors) - 1
         others = f"  (and {more} more)" if more else ""
@@ -84,7 +87,7 @@ def outcome(draft: Draft, checked: CheckedDraft, matrix: PlannedMatrix | None, e
 
 
 def first_command(checked: CheckedDraft, errors: Sequence[FieldError]) -> Content:
-    """One line: the command of the first run."""
+    """Return one line: the command of the first run."""
     if errors or not checked.cells:
         return content("Fix this error to see the command.", "dim")
     more = len(checked.cells) - 1
@@ -92,7 +95,7 @@ def first_command(checked: CheckedDraft, errors: Sequence[FieldError]) -> Conten
 
 
 def commands(cells: Sequence[DraftRun]) -> Content:
-    """The commands, one a run."""
+    """Return the commands, one a run."""
     if not cells:
         return content("")
     more = len(cells) - MOST_COMMANDS
@@ -102,7 +105,7 @@ def commands(cells: Sequence[DraftRun]) -> Content:
 
 
 def work(state: LaunchState) -> Content:
-    """The work part by part, or why nothing can be launched."""
+    """Return the work part by part, or why nothing can be launched."""
     if state.refusal:
         return joined((f"{ERROR_SIGN} not launched: ", "bold $error"), state.refusal)
     if state.errors:
@@ -136,5 +139,8 @@ def _time(minutes: float | None) -> str:
 
 
 def _named(part: str) -> str:
-    """A part of the work as the table names it: the last part of each path, the middle left out of what is long."""
+    """Return a part of the work as the table names it.
+
+    The last part of each path, the middle left out of what is long.
+    """
     return fitting(" ".join(short_name(word) for word in part.split(" ")), 44)

@@ -38,7 +38,7 @@ _FIELDS = {
 
 
 def step_of(path: str) -> str:
-    """The step on which the field at a key path stands."""
+    """Return the step on which the field at a key path stands."""
     return next((name for name, heads in _FIELDS.items() if path.split(".", maxsplit=1)[0] in heads), "recipe")
 
 
@@ -53,18 +53,18 @@ class StepLine(Horizontal):
             self.name = name
 
     def compose(self) -> ComposeResult:
-        """A word each."""
+        """Lay out a word each."""
         for name in STEPS:
             yield Static(classes="step", id=f"step-{name}")
 
     def show(self, errors: Sequence[FieldError], now: str) -> None:
-        """Sets off the step one is at."""
+        """Set off the step one is at."""
         for number, name in enumerate(STEPS, 1):
             count = sum(step_of(mistake.path) == name for mistake in errors)
             self.query_one(f"#step-{name}", Static).update(draft_review.step(number, name, count, is_now=name == now))
 
     def on_click(self, event: Click) -> None:
-        """Tells which step is wanted."""
+        """Report which step is wanted."""
         name = str(event.widget.id if event.widget else "")
         if name.startswith("step-"):
             self.post_message(self.Selected(name.removeprefix("step-")))
@@ -78,7 +78,7 @@ class LaunchPage(VerticalScroll):
         self._texts = texts
 
     def compose(self) -> ComposeResult:
-        """The fields, then what they come to."""
+        """Lay out the fields, then their result."""
         yield Static(content("Runs"), classes="heading")
         for row in LAUNCH:
             yield FieldRow(row, self._texts[row.path])
@@ -86,7 +86,7 @@ class LaunchPage(VerticalScroll):
         yield Static(id="commands")
 
     def show(self, cells: Sequence[DraftRun], state: draft_review.LaunchState) -> None:
-        """Shows work and commands, or why there are none."""
+        """Show work and commands, or why there are none."""
         self.query_one("#commands", Static).update(draft_review.commands(cells))
         self.query_one("#work", Static).update(draft_review.work(state))
 
@@ -95,13 +95,13 @@ class DraftSummary(Vertical):
     """What the draft stands for, in a line, and the first command."""
 
     def compose(self) -> ComposeResult:
-        """Two lines."""
+        """Lay out two lines."""
         yield Static(id="sum")
         yield Static(id="command")
 
     def show(
         self, draft: Draft, checked: CheckedDraft, matrix: PlannedMatrix | None, errors: Sequence[FieldError]
     ) -> None:
-        """Says it anew."""
+        """Show it anew."""
         self.query_one("#sum", Static).update(draft_review.outcome(draft, checked, matrix, errors))
         self.query_one("#command", Static).update(draft_review.first_command(checked, errors))

@@ -78,7 +78,7 @@ class NewRunScreen(LabScreen):
     ]  # fmt: skip
 
     def __init__(self, lab: Lab, recipe: Recipe | str | None = None) -> None:
-        """Starts from `recipe` (or one by shipped name or path), else from the recipe that shows what cerank does."""
+        """Start from `recipe` (or one by shipped name or path), else from the recipe that shows what cerank does."""
         super().__init__()
         self.lab = lab
         self.draft, self._refused = drafts.first_draft(recipe or DEFAULT, DEFAULT)
@@ -95,7 +95,7 @@ class NewRunScreen(LabScreen):
     # making
 
     def compose(self) -> ComposeResult:
-        """Bar, steps, a page for each, what it comes to."""
+        """Lay out bar, steps, a page for each, what it comes to."""
         yield StatusBar(self.lab.folder)
         yield StepLine(id="steps")
         with ContentSwitcher(initial="base"):
@@ -122,7 +122,7 @@ class NewRunScreen(LabScreen):
         return ", ".join(base for base in self.draft.bases if base not in BASES)
 
     def on_mount(self) -> None:
-        """Fills the first page; what takes time comes in a thread, what is not seen when it is."""
+        """Fill the first page; what takes time comes in a thread, what is not seen when it is."""
         self._show_bases({})
         self._show_recipes()
         self.check()
@@ -151,7 +151,7 @@ class NewRunScreen(LabScreen):
             self.change(lab=option)
 
     def show_runs(self, entries: tuple[RunEntry, ...]) -> None:  # noqa: ARG002 - the bar asks the app
-        """Keeps the bar up to date."""
+        """Keep the bar up to date."""
         self.query_one(StatusBar).show(self.lab_app.state_counts, self.lab_app.devices, "new run")
 
     # showing
@@ -177,7 +177,7 @@ class NewRunScreen(LabScreen):
         return self.draft.settings.get(row.path, row.text)
 
     def _show_settings(self) -> None:
-        """Shows the draft's texts in every field, after something other than typing changed them."""
+        """Show the draft's texts in every field, after something other than typing changed them."""
         if not self._has_rows:
             return
         for row, field in zip(self._data_rows(), self.query("#data-rows FieldRow").results(FieldRow), strict=False):
@@ -188,14 +188,14 @@ class NewRunScreen(LabScreen):
     # the draft
 
     def change(self, **changed: object) -> None:
-        """Changes the draft and looks at it again."""
+        """Change the draft and look at it again."""
         self.draft = msgspec.structs.replace(self.draft, **changed)
         self.matrix = None
         self._refusal = ""
         self.check()
 
     def check(self) -> None:
-        """Says what the draft stands for, or what is wrong with it, everywhere it is shown."""
+        """Show what the draft stands for, or what is wrong with it, everywhere it is shown."""
         self.checked = drafts.check_draft(self.draft)
         self._show_errors()
         if self.query_one(ContentSwitcher).current == "launch":
@@ -222,7 +222,7 @@ class NewRunScreen(LabScreen):
     # events
 
     def on_checklist_chosen(self, event: Checklist.Chosen) -> None:
-        """Takes the bases or recipes that are marked now."""
+        """Take the bases or recipes that are marked now."""
         if event.marks.id == "bases":
             others = tuple(base for base in self.draft.bases if base not in BASES)
             self.change(bases=(*event.marks.chosen, *others))
@@ -231,7 +231,7 @@ class NewRunScreen(LabScreen):
         self._show_settings()
 
     def on_field_row_changed(self, event: FieldRow.Changed) -> None:
-        """Takes what was typed."""
+        """Take what was typed."""
         row, text = event.row.row, event.text
         if row is OTHERS:
             others = tuple(part.strip() for part in text.split(",") if part.strip())
@@ -245,7 +245,7 @@ class NewRunScreen(LabScreen):
             self.change(settings=kept | ({row.path: text} if text != row.text else {}))
 
     def on_field_row_submitted(self, event: FieldRow.Submitted) -> None:
-        """Adds a recipe file; in any other field goes to the next."""
+        """Add a recipe file; in any other field goes to the next."""
         if event.row.row is not FILE:
             self.focus_next()
             return
@@ -261,11 +261,11 @@ class NewRunScreen(LabScreen):
         self._show_settings()
 
     def on_step_line_selected(self, event: StepLine.Selected) -> None:
-        """Goes to the step that was clicked."""
+        """Go to the step that was clicked."""
         self.action_step(event.name)
 
     def _later(self, name: str, act: Callable[[], None]) -> None:
-        """Does `act` after a pause in which nobody asked for it again."""
+        """Do `act` after a pause in which nobody asked for it again."""
         if name in self._waiting:
             self._waiting[name].stop()
 
@@ -281,7 +281,7 @@ class NewRunScreen(LabScreen):
         return bool(self._waiting)
 
     def on_dataset_search_selected(self, event: DatasetSearch.Selected) -> None:
-        """Takes a dataset that was found, for one part of the recipe's data or for all three."""
+        """Take a dataset that was found, for one part of the recipe's data or for all three."""
         if event.part == "all":
             self._settings(drafts.data_from(event.name))
             return
@@ -323,7 +323,7 @@ class NewRunScreen(LabScreen):
             self._show_errors()
 
     def action_launch(self) -> None:
-        """Shows the work first; what was shown is put in the queue."""
+        """Show the work first; what was shown is put in the queue."""
         if self._errors():
             self.action_step("launch")
             self.lab_app.show_message("Not launched. Fix the highlighted fields first (press m).", "warning")
@@ -353,7 +353,7 @@ class NewRunScreen(LabScreen):
     # actions
 
     def action_step(self, name: str) -> None:
-        """Goes to a step."""
+        """Go to a step."""
         self.query_one(ContentSwitcher).current = name
         first = {"base": "#bases", "recipe": "#recipes", "data": "#data LineInput", "launch": "#work"}[name]
         self.set_focus(None)
@@ -367,7 +367,7 @@ class NewRunScreen(LabScreen):
             self._plan_soon()
 
     def action_turn(self, step: int) -> None:
-        """Goes to the next step, or the one before."""
+        """Go to the next step, or the one before."""
         at = STEPS.index(self.query_one(ContentSwitcher).current or "base")
         self.action_step(STEPS[max(0, min(at + step, len(STEPS) - 1))])
 
@@ -376,7 +376,7 @@ class NewRunScreen(LabScreen):
         return not (action == "turn" and parameters == (1,) and self.query_one(ContentSwitcher).current == STEPS[-1])
 
     def action_stage(self, step: int) -> None:
-        """Shows the settings of the next stage, or of the one before."""
+        """Show the settings of the next stage, or of the one before."""
         if self._has_rows:
             self.query_one(SettingsForm).turn(step, self._text)
             self._show_errors()
@@ -394,7 +394,7 @@ class NewRunScreen(LabScreen):
                 self.call_after_refresh(field.open)  # once its page is laid out, or it would not know where to scroll
 
     def action_copy(self) -> None:
-        """Copies the commands, one a line."""
+        """Copy the commands, one a line."""
         if not self.checked.cells:
             self.lab_app.show_message("There is no command yet. Fix the highlighted fields first (press m).", "warning")
             return
@@ -406,7 +406,7 @@ class NewRunScreen(LabScreen):
         )
 
     def action_write(self) -> None:
-        """Asks where, and saves the first recipe as it stands now."""
+        """Ask where, and save the first recipe as it stands now."""
         if not self.checked.cells:
             self.lab_app.show_message(
                 "There is no recipe to save yet. Fix the highlighted fields first (press m).", "warning"
@@ -417,12 +417,12 @@ class NewRunScreen(LabScreen):
         ask_for_file(self, "Save the recipe", where, lambda _: render(recipe), drafts.file_error)
 
     def action_back(self) -> None:
-        """Leaves a field, then the form."""
+        """Leave a field, then the form."""
         if isinstance(self.focused, Input):
             self.set_focus(None)
         else:
             self.dismiss(None)
 
     def unsaved_work(self) -> str:
-        """A form that was filled in and never launched."""
+        """Return a form that was filled in and never launched."""
         return "The form of a new run is not launched yet." if self.draft.settings else ""

@@ -33,13 +33,13 @@ class SettingsForm(Vertical):
         self._at = 0
 
     def compose(self) -> ComposeResult:
-        """The names, the recipe's own fields, a stage's fields."""
+        """Lay out the names, the recipe's own fields, a stage's fields."""
         yield Static(classes="heading")
         yield VerticalScroll(classes="own", can_focus=False)
         yield VerticalScroll(classes="stage", can_focus=False)
 
     async def fill(self, groups: Sequence[FieldGroup], text_of: TextOf) -> None:
-        """Mounts the fields, once, and opens the first stage."""
+        """Mount the fields, once, and open the first stage."""
         stages = [group for group in groups if group.path]
         for name, group in (("own", groups[0]), ("stage", stages[0] if stages else None)):
             rows = group.rows if group else ()
@@ -48,7 +48,7 @@ class SettingsForm(Vertical):
         self.show(groups, text_of)
 
     def show(self, groups: Sequence[FieldGroup], text_of: TextOf) -> None:
-        """Shows these tables, the open one staying open where it is there still."""
+        """Show these tables, the open one staying open where it is there still."""
         self._groups = tuple(groups)
         self._at = min(self._at, len(groups) - 1)
         group = self._groups[self._at]
@@ -60,12 +60,12 @@ class SettingsForm(Vertical):
         self._headline()
 
     def turn(self, step: int, text_of: TextOf) -> None:
-        """Opens the next table, or the one before."""
+        """Open the next table, or the one before."""
         self._at = (self._at + step) % len(self._groups)
         self.show(self._groups, text_of)
 
     def open(self, path: str, text_of: TextOf) -> None:
-        """Opens the table that holds the setting at `path`, if one of these does."""
+        """Open the table that holds the setting at `path`, if one of these does."""
         table = path.rpartition(".")[0]
         found = [at for at, group in enumerate(self._groups) if group.path == table]
         if found:
@@ -73,7 +73,7 @@ class SettingsForm(Vertical):
             self.show(self._groups, text_of)
 
     def mark_errors(self, paths: Iterable[str]) -> None:
-        """Marks the tables in which something is wrong."""
+        """Mark the tables in which something is wrong."""
         wrong = frozenset(path.rpartition(".")[0] for path in paths)
         if wrong != self._wrong:
             self._wrong = wrong

@@ -70,7 +70,7 @@ class CurvesPane(RunPane):
         self._is_unread = True
 
     def compose(self) -> ComposeResult:
-        """Legend, the large plot, the small ones."""
+        """Lay out legend, the large plot, the small ones."""
         yield Static(id="legend")
         yield CurvePlot(id="main")
         with Grid():
@@ -86,7 +86,7 @@ class CurvesPane(RunPane):
         self._draw()
 
     def update_entry(self, entry: RunEntry) -> None:
-        """Reads on where there may be something new."""
+        """Read on where there may be something new."""
         names = self._names(entry)
         if set(names) - {shown.entry.name for shown in self._shown} or len(names) != len(self._shown):
             self._is_unread = True
@@ -203,35 +203,35 @@ class CurvesPane(RunPane):
     # keys
 
     def action_turn(self, by: int) -> None:
-        """Puts another curve into the large plot."""
+        """Put another curve into the large plot."""
         self._plot = (self._plot + by) % len(_PLOTS)
         self._draw()
 
     def action_smooth(self, by: int) -> None:
-        """Smooths more or less."""
+        """Smooth more or less."""
         self._smoothing = min(max(self._smoothing + by, 0), len(SMOOTHINGS) - 1)
         self._mark, self._is_unread = None, True
         self._read()
 
     def action_log(self) -> None:
-        """Turns the upright axis logarithmic, or back."""
+        """Turn the upright axis logarithmic, or back."""
         self._is_log = not self._is_log
         self._draw()
 
     def action_zoom(self, by: float) -> None:
-        """Shows half or twice as much of the axis; zooming in keeps the newest steps where they are shown."""
+        """Show half or twice as much of the axis; zooming in keeps the newest steps where they are shown."""
         low, high = self._window
         size = min(1.0, max(1e-5, (high - low) * by))
         middle = high - size / 2 if high >= 1.0 else (low + high) / 2
         self._look_at(middle - size / 2, size)
 
     def action_pan(self, by: float) -> None:
-        """Moves along the axis."""
+        """Move along the axis."""
         low, high = self._window
         self._look_at(low + by * (high - low), high - low)
 
     def action_whole(self) -> None:
-        """Shows the whole axis again."""
+        """Show the whole axis again."""
         self._look_at(0.0, 1.0)
 
     def _look_at(self, low: float, size: float) -> None:
@@ -240,7 +240,7 @@ class CurvesPane(RunPane):
         self._draw()
 
     def exported(self) -> tuple[str, str] | None:
-        """The readings as CSV."""
+        """Return the readings as CSV."""
         if not self._shown:
             return None
         one = self._shown[0]
@@ -258,7 +258,7 @@ def _quantity(name: str) -> curves.Quantity:
 
 
 def _ready(entry: RunEntry, columns: Columns, weight: float) -> _CurvesView:
-    """Columns with their smoothed forms; a stage begins anew."""
+    """Return columns with their smoothed forms; a stage begins anew."""
     smooth: dict[str, Floats] = {}
     if weight:
         starts = np.searchsorted(columns.steps, [edge.at + 1 for edge in columns.boundaries]).tolist()
@@ -269,7 +269,7 @@ def _ready(entry: RunEntry, columns: Columns, weight: float) -> _CurvesView:
 
 
 def _validated(one: _CurvesView, colors: tuple[str, ...], key: str) -> list[PlotLine]:
-    """The measures of the validations, the deciding one first; as many as there are colours."""
+    """Return the measures of the validations, the deciding one first; as many as there are colours."""
     rows = one.columns.validations
     names = list(dict.fromkeys(name for _, row in rows for name in row.measures))
     if one.entry.validated and one.entry.validated[0] in names:

@@ -1,6 +1,6 @@
 """A run's log: followed as it grows, searched with `/`, its matches set off, selected and copied with the mouse or `y`.
 
-Invariant: a search changes what is set off and where one looks; lines are left out only where a person asks for it.
+Invariant: a search changes what is set off and where one looks; lines are left out only where the user asks for it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class _MatchHighlighter(Highlighter):
     is_here = False
 
     def highlight(self, text: Text) -> None:
-        """Styles each match in a line; signs that colour alone would not tell apart are reversed."""
+        """Style each match in a line; signs that colour alone would not tell apart are reversed."""
         low = text.plain.casefold()
         if not self.wanted or len(low) != len(text.plain):  # some letters fold into two: then places do not hold
             return
@@ -51,12 +51,12 @@ class _LogView(Log):
         self.at = -1  # the line that one stands on; -1 for none
 
     def render_line(self, y: int) -> Strip:
-        """A line of the screen."""
+        """Return a line of the screen."""
         self.matches.is_here = self.scroll_offset.y + y == self.at
         return super().render_line(y)
 
     def go(self, at: int) -> None:
-        """Stands on a line, in the middle of the screen where there is room."""
+        """Stand on a line, in the middle of the screen where there is room."""
         self.at = at
         if at >= 0:
             self.auto_scroll = False
@@ -95,7 +95,7 @@ class LogPane(RunPane):
         self._generation = 0
 
     def compose(self) -> ComposeResult:
-        """The search line, what it found, the lines."""
+        """Lay out the search line, what it found, the lines."""
         yield LineInput(placeholder="text to find", id="search")
         yield Static(id="found")
         yield _LogView()
@@ -109,7 +109,7 @@ class LogPane(RunPane):
         self.query_one(Log).clear()
 
     def update_entry(self, entry: RunEntry) -> None:
-        """Adds what is new."""
+        """Add what is new."""
         log, mine = self._log, self._generation
         if log is None or (self._is_read and not self.is_changed and not entry.is_live):
             return
@@ -139,11 +139,11 @@ class LogPane(RunPane):
         return not (self._is_only and self._wanted) or self._fits(line)
 
     def _standing(self) -> list[str]:
-        """The lines that stand there."""
+        """Return the lines that stand there."""
         return [line for line in self._lines if self._is_shown(line)]
 
     def _hits(self) -> list[int]:
-        """Which of the lines that stand there hold what is searched for."""
+        """Return which of the lines that stand there hold what is searched for."""
         return [place for place, line in enumerate(self._standing()) if self._fits(line)] if self._wanted else []
 
     def _tell(self) -> None:
@@ -160,7 +160,7 @@ class LogPane(RunPane):
             found.update(content(f"{counted(len(self._lines), 'line')}; / searches, y copies, e exports"))
 
     def on_input_changed(self, event: Input.Changed) -> None:
-        """Sets off what was typed, and goes to the first line on screen that holds it, or to the next one."""
+        """Set off what was typed, and go to the first line on screen that holds it, or to the next one."""
         event.stop()
         self._wanted = event.value.casefold()
         self._write_again()
@@ -179,11 +179,11 @@ class LogPane(RunPane):
             table.write_lines(fitting, scroll_end=False)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:  # noqa: ARG002 - Textual's
-        """Keys of a search do something while there is one; else they are the screen's."""
+        """Return keys of a search do something while there is one; else they are the screen's."""
         return bool(self._wanted) if action in {"match", "only"} else True
 
     def action_match(self, by: int) -> None:
-        """Goes to the next line that holds it, or the one before; from an end to the other."""
+        """Go to the next line that holds it, or the one before; from an end to the other."""
         table, hits = self.query_one(_LogView), self._hits()
         if hits:
             later = [place for place in hits if place > table.at] or hits
@@ -192,7 +192,7 @@ class LogPane(RunPane):
             self._tell()
 
     def action_only(self) -> None:
-        """Leaves the lines without a match out, or brings them back."""
+        """Leave the lines without a match out, or brings them back."""
         table = self.query_one(_LogView)
         hits = self._hits()
         nth = hits.index(table.at) if table.at in hits else 0
@@ -203,18 +203,18 @@ class LogPane(RunPane):
         self._tell()
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
-        """Goes to the lines."""
+        """Go to the lines."""
         event.stop()
         self.query_one(Log).focus()
 
     def action_search(self) -> None:
-        """Opens the search."""
+        """Open the search."""
         line = self.query_one("#search", Input)
         line.add_class("-open")
         line.focus()
 
     def action_all(self) -> None:
-        """Shows all lines again; when it does already, leaves the run."""
+        """Show all lines again; when it does already, leave the run."""
         line = self.query_one("#search", Input)
         if not line.has_class("-open"):
             self.app.pop_screen()
@@ -227,29 +227,29 @@ class LogPane(RunPane):
         table.focus()
 
     def action_first(self) -> None:
-        """Goes to the first line."""
+        """Go to the first line."""
         log = self.query_one(Log)
         log.auto_scroll = False
         log.scroll_home(animate=False)
 
     def action_last(self) -> None:
-        """Goes to the last line and follows the log."""
+        """Go to the last line and follow the log."""
         log = self.query_one(Log)
         log.auto_scroll = True
         log.scroll_end(animate=False)
 
     def action_line(self, by: int) -> None:
-        """Moves by a line."""
+        """Move by a line."""
         log = self.query_one(Log)
         log.auto_scroll = False
         log.scroll_relative(y=by, animate=False)
 
     def copied(self) -> tuple[str, str] | None:
-        """The lines that are shown."""
+        """Return the lines that are shown."""
         lines = self._standing()
         return ("\n".join(lines), counted(len(lines), "line")) if lines else None
 
     def exported(self) -> tuple[str, str] | None:
-        """The lines that are shown, as a file."""
+        """Return the lines that are shown, as a file."""
         lines = self._standing()
         return ("\n".join(lines) + "\n", f"{self.shown_run}-log.txt") if lines else None

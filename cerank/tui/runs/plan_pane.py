@@ -27,14 +27,14 @@ class PlanPane(RunPane):
     """
 
     def compose(self) -> ComposeResult:
-        """What it is compared with, the differences, the plan."""
+        """Lay out what it is compared with, the differences, the plan."""
         yield Static(id="against")
         yield FittedTable(cursor_type="row", id="differences")
         with VerticalScroll(classes="front"):
             yield Static(id="plan")
 
     def update_entry(self, entry: RunEntry) -> None:
-        """Shows the plan and its differences from the first other marked run."""
+        """Show the plan and its differences from the first other marked run."""
         known = {one.name: one for one in self.lab_app.entries}
         other = next((known[name] for name in self.lab_app.marked if name in known and name != entry.name), None)
         mark = (entry.name, other.name if other else "")
@@ -61,12 +61,12 @@ class PlanPane(RunPane):
         fill(table, headings, [(cell(row.key), cell(row.one, limit=60), cell(row.other, limit=60)) for row in rows])
 
     def copied(self) -> tuple[str, str] | None:
-        """The plan as TOML."""
+        """Return the plan as TOML."""
         if self.entry is None or self.entry.plan is None:
             return None
         return plan_view.text(self.entry.plan), "the plan"
 
     def exported(self) -> tuple[str, str] | None:
-        """The plan as TOML."""
+        """Return the plan as TOML."""
         found = self.copied()
         return (found[0], f"{self.shown_run}-plan.toml") if found else None

@@ -51,7 +51,7 @@ class RankingsPane(RunPane):
         self._documents: tuple[Moved, ...] = ()
 
     def compose(self) -> ComposeResult:
-        """Which re-ranking, its queries, the documents of one, a text."""
+        """Lay out which re-ranking, its queries, the documents of one, a text."""
         yield Static(id="which")
         yield DataTable[Text](cursor_type="row", id="queries", classes="front", cursor_foreground_priority="renderable")
         yield Static(id="query")
@@ -67,7 +67,7 @@ class RankingsPane(RunPane):
         self.query_one("#query", Static).update(content(""))
 
     def update_entry(self, entry: RunEntry) -> None:
-        """Opens the newest re-ranking once there is one."""
+        """Open the newest re-ranking once there is one."""
         if entry.plan is None or (self._choices and not self.is_changed):
             return
         self._choices = rankings_view.choices(entry.folder, entry.plan)
@@ -114,7 +114,7 @@ class RankingsPane(RunPane):
         fill(cast("DataTable[Text]", self.query_one(name, DataTable)), [cell(heading) for heading in headings], rows)
 
     def on_data_table_row_highlighted(self, event: DataTable.RowHighlighted) -> None:
-        """Shows the documents of the query, or the text of the document, under the cursor."""
+        """Show the documents of the query, or the text of the document, under the cursor."""
         event.stop()
         if event.data_table.id == "documents":
             self._read(event.cursor_row)
@@ -156,23 +156,23 @@ class RankingsPane(RunPane):
             self.query_one("#document", Static).update(joined((one.doc_id, "bold"), "  ", text, limit=8000))
 
     def action_turn(self) -> None:
-        """Shows the next re-ranking."""
+        """Show the next re-ranking."""
         if self._choice in self._choices:
             self._open(self._choices[(self._choices.index(self._choice) + 1) % len(self._choices)])
 
     def action_line(self, by: int) -> None:
-        """Moves in the table that has the focus."""
+        """Move in the table that has the focus."""
         table = next((one for one in self.query(DataTable) if one.has_focus), None)
         if table is not None:
             table.move_cursor(row=max(0, table.cursor_row + by), animate=False)
 
     def copied(self) -> tuple[str, str] | None:
-        """The query and its documents, as text."""
+        """Return the query and its documents, as text."""
         found = self._as_table()
         return (written([found], "tsv"), "the query's documents") if found else None
 
     def exported(self) -> tuple[str, str] | None:
-        """The query and its documents, as CSV."""
+        """Return the query and its documents, as CSV."""
         found = self._as_table()
         return (written([found], "csv"), f"{self.shown_run}-query.csv") if found else None
 

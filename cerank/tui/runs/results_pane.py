@@ -28,7 +28,7 @@ class _Verdicts(TableView):
     """The table, with a sign beside each verdict."""
 
     def made(self, text: str, column: Column) -> Text:
-        """A cell; a verdict has its sign and colour."""
+        """Return a cell; a verdict has its sign and colour."""
         return verdict(text) if column.key == "verdict" and text else super().made(text, column)
 
 
@@ -50,7 +50,7 @@ class ResultsPane(RunPane):
         self._table: Table | None = None
 
     def compose(self) -> ComposeResult:
-        """Title, table, what it rests on."""
+        """Lay out title, table, what it rests on."""
         yield Static(id="title")
         yield Static(id="answer")
         yield _Verdicts(id="results", classes="front")
@@ -67,7 +67,7 @@ class ResultsPane(RunPane):
         self.query_one("#answer", Static).update(content(""))
 
     def update_entry(self, entry: RunEntry) -> None:
-        """Compares when the run came a stage further."""
+        """Compare when the run came a stage further."""
         key = (entry.name, entry.state, entry.stage)
         if key == self._key:
             return
@@ -100,15 +100,15 @@ class ResultsPane(RunPane):
         self.query_one("#hidden", Static).update(content(said))
 
     def on_resize(self) -> None:
-        """Takes columns away, or brings them back."""
+        """Take columns away, or brings them back."""
         self._lay_out()
 
     def copied(self) -> tuple[str, str] | None:
-        """The table as Markdown."""
+        """Return the table as Markdown."""
         return (export_comparison.as_text(self._found, "markdown"), "the table as Markdown") if self._found else None
 
     def exported(self) -> tuple[str, str] | None:
-        """The table as LaTeX; the comparison screen writes the other forms."""
+        """Return the table as LaTeX; the comparison screen writes the other forms."""
         return (export_comparison.as_text(self._found, "latex"), f"{self.shown_run}.tex") if self._found else None
 
 
@@ -135,7 +135,10 @@ _FIRST = (
 
 
 def _told_first(table: Table) -> Table:
-    """The same table, what a reader asks for first on the left; a dataset that is the same throughout is left out."""
+    """Return the same table, what a reader asks for first on the left.
+
+    A dataset that is the same throughout is left out.
+    """
     keys = [column.key for column in table.columns]
     order = [keys.index(key) for key in _FIRST if key in keys]
     rest = [place for place in range(len(keys)) if place not in order]

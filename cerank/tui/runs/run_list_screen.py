@@ -79,7 +79,7 @@ class RunsScreen(LabScreen):
         self._sort = ("created", True)
 
     def compose(self) -> ComposeResult:
-        """Bar, filter, table, detail, footer."""
+        """Lay out bar, filter, table, detail, footer."""
         yield StatusBar(self.lab_app.lab.folder)
         with Vertical(id="filter-row"):
             yield LineInput(placeholder=run_filter.EXAMPLE, id="filter")
@@ -92,7 +92,7 @@ class RunsScreen(LabScreen):
     # showing
 
     def show_runs(self, entries: tuple[RunEntry, ...]) -> None:
-        """Shows the runs that pass the filter, in order."""
+        """Show the runs that pass the filter, in order."""
         marks = f"{len(self.lab_app.marked)} marked" if self.lab_app.marked else ""
         self.query_one(StatusBar).show(self.lab_app.state_counts, self.lab_app.devices, marks)
         kept = [entry for entry in entries if self._filter(entry)]
@@ -125,29 +125,29 @@ class RunsScreen(LabScreen):
         self.query_one("#detail", Static).update(stacked(*rows))
 
     def on_data_table_row_highlighted(self, _: DataTable.RowHighlighted) -> None:
-        """Shows what is known of the run under the cursor."""
+        """Show what is known of the run under the cursor."""
         self._detail()
 
     def on_data_table_row_selected(self, _: DataTable.RowSelected) -> None:
-        """Opens the run."""
+        """Open the run."""
         self.action_open()
 
     # sorting and filtering
 
     def on_data_table_header_selected(self, event: DataTable.HeaderSelected) -> None:
-        """Sorts by the column that was clicked; a second click turns the order."""
+        """Sort by the column that was clicked; a second click turns the order."""
         key = str(event.column_key.value)
         self._sort_by(key, not self._sort[1] if key == self._sort[0] else key in _FALLS)
 
     def action_sort(self) -> None:
-        """Sorts by the next column."""
+        """Sort by the next column."""
         keys = run_sort.KEYS
         key = keys[(keys.index(self._sort[0]) + 1) % len(keys)]
         self._sort_by(key, key in _FALLS)
         self.lab_app.show_message(f"sorted by {key}")
 
     def action_turn(self) -> None:
-        """Turns the order."""
+        """Turn the order."""
         self._sort_by(self._sort[0], not self._sort[1])
 
     def _sort_by(self, key: str, is_falling: bool) -> None:
@@ -156,13 +156,13 @@ class RunsScreen(LabScreen):
         self.show_runs(self.lab_app.entries)
 
     def action_filter(self) -> None:
-        """Opens the filter."""
+        """Open the filter."""
         self.query_one("#filter-row").add_class("-open")
         self.query_one("#filter", Input).focus()
         self.show_runs(self.lab_app.entries)
 
     def on_input_changed(self, event: Input.Changed) -> None:
-        """Filters as one types; while the filter is wrong, the last right one holds."""
+        """Filter as one types; while the filter is wrong, the last right one holds."""
         try:
             self._filter = run_filter.parse(event.value)
         except UsageError as error:
@@ -171,7 +171,7 @@ class RunsScreen(LabScreen):
         self.show_runs(self.lab_app.entries)
 
     def on_input_submitted(self, _: Input.Submitted) -> None:
-        """Goes back to the list; an empty filter closes."""
+        """Go back to the list; an empty filter closes."""
         if not self.query_one("#filter", Input).value.strip():
             self.query_one("#filter-row").remove_class("-open")
         self.query_one(RunTable).focus()
@@ -182,7 +182,7 @@ class RunsScreen(LabScreen):
         said.update(content(text))
 
     def action_clear(self) -> None:
-        """Clears the filter, then the marks."""
+        """Clear the filter, then the marks."""
         line, row = self.query_one("#filter", Input), self.query_one("#filter-row")
         if row.has_class("-open"):
             line.value = ""
@@ -201,11 +201,11 @@ class RunsScreen(LabScreen):
         return entry
 
     def action_new(self) -> None:
-        """Opens the form of a new run."""
+        """Open the form of a new run."""
         self.lab_app.open_new()
 
     def action_open(self) -> None:
-        """Opens the run under the cursor."""
+        """Open the run under the cursor."""
         entry = self._here()
         if entry is not None:
             from cerank.tui.runs.run_screen import RunScreen
@@ -213,7 +213,7 @@ class RunsScreen(LabScreen):
             self.app.push_screen(RunScreen(entry.name))
 
     def action_mark(self) -> None:
-        """Marks the run and goes to the next."""
+        """Mark the run and go to the next."""
         entry = self._here()
         if entry is not None:
             self.lab_app.toggle_mark(entry.name)
@@ -221,44 +221,44 @@ class RunsScreen(LabScreen):
             self.query_one(RunTable).action_cursor_down()
 
     def action_compare(self) -> None:
-        """Compares the marked runs."""
+        """Compare the marked runs."""
         if len(self.lab_app.marked) < 2:
             self.lab_app.show_message("Mark at least two runs with space. The first one is the baseline.", "warning")
             return
         self.lab_app.open_compare(list(self.lab_app.marked))
 
     def action_clone(self) -> None:
-        """Opens the form of a new run, filled in from this one."""
+        """Open the form of a new run, filled in from this one."""
         entry = self._here()
         if entry is not None:
             run_actions.clone(self, entry)
 
     def action_stop(self) -> None:
-        """Asks, then stops the run at its next step."""
+        """Ask, then stop the run at its next step."""
         entry = self._here()
         if entry is not None:
             run_actions.stop(self, entry)
 
     def action_resume(self) -> None:
-        """Goes on with the run."""
+        """Go on with the run."""
         entry = self._here()
         if entry is not None:
             run_actions.resume(self, entry)
 
     def action_delete(self) -> None:
-        """Asks, naming what goes, then deletes the run."""
+        """Ask, naming what goes, then delete the run."""
         entry = self._here()
         if entry is not None:
             run_actions.delete(self, entry)
 
     def action_note(self) -> None:
-        """Asks for a label and tags."""
+        """Ask for a label and tags."""
         entry = self._here()
         if entry is not None:
             run_actions.edit_label(self, entry)
 
     def action_move(self, by: int) -> None:
-        """Gives a queued run another place."""
+        """Give a queued run another place."""
         entry = self._here()
         if entry is None:
             return
@@ -272,13 +272,13 @@ class RunsScreen(LabScreen):
         )
 
     def action_copy(self) -> None:
-        """Copies the run's name."""
+        """Copy the run's name."""
         entry = self._here()
         if entry is not None:
             self.lab_app.copy_text(entry.short_name or entry.name, "the run's name")
 
     def action_export(self) -> None:
-        """Writes the list as it is filtered and sorted."""
+        """Write the list as it is filtered and sorted."""
         rows = [entry for entry in self.lab_app.entries if self._filter(entry)]
         table = run_list.table(run_sort.ordered(rows, self._sort[0], is_falling=self._sort[1]))
         name = f"cerank-runs-{datetime.now().astimezone():%Y%m%d-%H%M%S}.csv"

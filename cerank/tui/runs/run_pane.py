@@ -38,12 +38,12 @@ class RunPane(Vertical):
         """Another run: drops what belongs to the one before."""
 
     def update_entry(self, entry: RunEntry) -> None:
-        """Shows what is new of the run."""
+        """Show what is new of the run."""
 
     def copied(self) -> tuple[str, str] | None:
-        """What `y` copies, and what to call it; None where there is nothing."""
+        """Return what `y` copies, and what to call it; None where there is nothing."""
         return None
 
     def exported(self) -> tuple[str, str] | None:
-        """What `e` writes, and the file's name; None where there is nothing."""
+        """Return what `e` writes, and the file's name; None where there is nothing."""
         return None

@@ -34,12 +34,12 @@ class TabLine(Static):
     DEFAULT_CSS = "TabLine { height: 1; padding: 0 1; background: $surface; }"
 
     def show(self, front: int) -> None:
-        """Sets one tab off."""
+        """Set one tab off."""
         parts = [(f" {place} {name} ", "reverse bold" if place == front else "") for place, name in enumerate(TABS, 1)]
         self.update(joined(*parts))
 
     async def on_click(self, event: Click) -> None:
-        """Opens the tab under the pointer."""
+        """Open the tab under the pointer."""
         left = event.x - 1
         for place, name in enumerate(TABS, 1):
             left -= len(name) + 4
@@ -87,7 +87,7 @@ class RunScreen(LabScreen):
         self._front = 1
 
     def compose(self) -> ComposeResult:
-        """The other runs beside, the tabs, the tab in front."""
+        """Lay out the other runs beside, the tabs, the tab in front."""
         yield StatusBar(self.lab_app.lab.folder)
         with Horizontal():
             with Vertical(id="beside"):
@@ -112,7 +112,7 @@ class RunScreen(LabScreen):
         return next((entry for entry in self.lab_app.entries if entry.name == self._run_name), None)
 
     def show_runs(self, entries: tuple[RunEntry, ...]) -> None:
-        """Shows the run as it is now."""
+        """Show the run as it is now."""
         entry = self.entry
         if entry is None:
             if self.lab_app.has_loaded:
@@ -147,7 +147,7 @@ class RunScreen(LabScreen):
     # actions
 
     async def action_tab(self, place: int) -> None:
-        """Brings a tab to the front; it is made when it is first wanted."""
+        """Bring a tab to the front; it is made when it is first wanted."""
         switcher = self.query_one(ContentSwitcher)
         if not self.query(f"#tab-{place}"):
             pane = _made(place)
@@ -162,14 +162,14 @@ class RunScreen(LabScreen):
         self.refresh_bindings()
 
     def on_data_table_row_selected(self, event: DataTable.RowSelected) -> None:
-        """Shows the run that was chosen in the list beside."""
+        """Show the run that was chosen in the list beside."""
         if event.data_table.id == "others":
             found = self.query_one("#others", RunTable).highlighted
             if found is not None:
                 self._turn_to(found.name)
 
     def action_other(self, by: int) -> None:
-        """Shows the run before or after, in the order of the list."""
+        """Show the run before or after, in the order of the list."""
         names = [entry.name for entry in self.lab_app.entries[::-1]]
         if self._run_name in names:
             self._turn_to(names[(names.index(self._run_name) + by) % len(names)])
@@ -180,7 +180,7 @@ class RunScreen(LabScreen):
         self.show_runs(self.lab_app.entries)
 
     def action_mark(self) -> None:
-        """Marks the run that is highlighted beside, or the one that is shown."""
+        """Mark the run that is highlighted beside, or the one that is shown."""
         table = self.query_one(RunTable)
         found = table.highlighted if table.has_focus and table.highlighted else self.entry
         if found is not None:
@@ -188,7 +188,7 @@ class RunScreen(LabScreen):
             self.show_runs(self.lab_app.entries)
 
     def action_compare(self) -> None:
-        """Compares the marked runs, or the stages of this one."""
+        """Compare the marked runs, or the stages of this one."""
         if len(self.lab_app.marked) < 2:
             self.lab_app.show_message(
                 "Mark at least two runs with space. Tab 4 compares the stages of this run.", "warning"
@@ -197,37 +197,37 @@ class RunScreen(LabScreen):
         self.lab_app.open_compare(list(self.lab_app.marked))
 
     def action_new(self) -> None:
-        """Opens the form of a new run."""
+        """Open the form of a new run."""
         self.lab_app.open_new()
 
     def action_clone(self) -> None:
-        """Opens the form of a new run with this one's recipe."""
+        """Open the form of a new run with this one's recipe."""
         if self.entry is not None:
             run_actions.clone(self, self.entry)
 
     def action_stop(self) -> None:
-        """Asks, then stops the run."""
+        """Ask, then stop the run."""
         if self.entry is not None:
             run_actions.stop(self, self.entry)
 
     def action_resume(self) -> None:
-        """Goes on with the run."""
+        """Go on with the run."""
         if self.entry is not None:
             run_actions.resume(self, self.entry)
 
     def action_note(self) -> None:
-        """Asks for a label and tags."""
+        """Ask for a label and tags."""
         if self.entry is not None:
             run_actions.edit_label(self, self.entry)
 
     def action_copy(self) -> None:
-        """Copies what the tab shows, or the run's name."""
+        """Copy what the tab shows, or the run's name."""
         pane = self._pane()
         found = pane.copied() if pane else None
         self.lab_app.copy_text(*(found or (self._run_name, "the run's name")))
 
     def action_export(self) -> None:
-        """Writes what the tab shows."""
+        """Write what the tab shows."""
         pane = self._pane()
         found = pane.exported() if pane else None
         if found is None:
@@ -241,12 +241,12 @@ class RunScreen(LabScreen):
         )
 
     def action_back(self) -> None:
-        """Goes back to the list."""
+        """Go back to the list."""
         self.app.pop_screen()
 
 
 def _made(place: int) -> RunPane:
-    """A tab's content; imported only now."""
+    """Return a tab's content; imported only now."""
     name = f"tab-{place}"
     if TABS[place - 1] == "Plan":
         from cerank.tui.runs.plan_pane import PlanPane

@@ -54,7 +54,7 @@ _AT_ONCE = 80  # rows added in one frame; some 15 ms
 
 
 def columns_for(width: int) -> tuple[RunColumn, ...]:
-    """Which columns fit; the state comes first, always."""
+    """Return which columns fit; the state comes first, always."""
     if width < 50:
         return (_RUN, RunColumn("at", 11, lambda entry: cell(_outcome(entry))))
     if width < 100:
@@ -63,13 +63,13 @@ def columns_for(width: int) -> tuple[RunColumn, ...]:
 
 
 def _left(entry: RunEntry) -> str:
-    """The time left of a run, after the share of it that is done: "61% 4:07"."""
+    """Return the time left of a run, after the share of it that is done: "61% 4:07"."""
     share = "" if entry.run_share is None else f"{100 * entry.run_share:.0f}%"
     return f"{share} {clock(entry.seconds_left)}".strip()
 
 
 def _outcome(entry: RunEntry) -> str:
-    """Where a run is, or what it came to, in 11 characters."""
+    """Return where a run is, or its result, in 11 characters."""
     share = entry.share if entry.run_share is None else entry.run_share
     if share is not None:
         return f"{100 * share:.0f}% {clock(entry.seconds_left)}".strip()
@@ -103,7 +103,7 @@ class RunTable(DataTable[Text]):
         self.sorted_by = ("created", True)
 
     def on_resize(self, _: Resize) -> None:
-        """Lays the columns out for a new width."""
+        """Lay the columns out for a new width."""
         if self.size.width != self._width:
             self._width = self.size.width
             self._lay_out()
@@ -117,13 +117,13 @@ class RunTable(DataTable[Text]):
         return self._shown[self.cursor_row][0] if 0 <= self.cursor_row < min(len(self._shown), self.row_count) else None
 
     def show(self, entries: Sequence[RunEntry], marked: frozenset[str]) -> None:
-        """Shows these rows in this order; the cursor stays on its run."""
+        """Show these rows in this order; the cursor stays on its run."""
         self._wanted = (entries, marked)
         if self._columns:
             self._fill(entries, marked)
 
     def highlight(self, name: str) -> None:
-        """Puts the cursor on a run, at once or as soon as it is listed."""
+        """Put the cursor on a run, at once or as soon as it is listed."""
         self._wish = name
         for place, (entry, _) in enumerate(self._shown):
             if entry.name == name:
@@ -131,7 +131,7 @@ class RunTable(DataTable[Text]):
                 self._add(self.row_count)
 
     def head(self, key: str, is_falling: bool) -> None:
-        """Shows by which column the rows are sorted."""
+        """Show by which column the rows are sorted."""
         if self.sorted_by != (key, is_falling):
             self.sorted_by = (key, is_falling)
             self._lay_out()
@@ -181,7 +181,7 @@ class RunTable(DataTable[Text]):
             self._add(_AT_ONCE)
 
     def _add(self, up_to: int) -> None:
-        """Adds rows up to a place now and the rest piece by piece, so that no frame waits for hundreds of them."""
+        """Add rows up to a place now and the rest piece by piece, so that no frame waits for hundreds of them."""
         for entry, is_marked in self._shown[self.row_count : up_to]:
             self.add_row(*self._cells(entry, is_marked))
         if self._place is not None and self._place < self.row_count:

@@ -37,14 +37,14 @@ class SystemPane(RunPane):
         self._is_sampling = False
 
     def compose(self) -> ComposeResult:
-        """Bars above, curves below."""
+        """Lay out bars above, curves below."""
         yield Static(id="figures")
         with Grid():
             yield CurvePlot(id="busy")
             yield CurvePlot(id="memory")
 
     def update_entry(self, entry: RunEntry) -> None:
-        """Takes a sample."""
+        """Take a sample."""
         if self._is_sampling:
             return
         self._is_sampling = True

@@ -26,7 +26,7 @@ BOTH = drafts.recipe_source("contrastive-then-distill")
 
 
 def draft(settings: Mapping[str, str] | None = None, **given: object) -> Draft:
-    return Draft(**({"origins": (BOTH,), "settings": dict(settings or {})} | given))
+    return Draft(**({"sources": (BOTH,), "settings": dict(settings or {})} | given))
 
 
 def mistakes_of(found: Draft) -> dict[str, str]:

@@ -41,7 +41,7 @@ def test_an_import_reports_what_came_and_says_how_to_look_at_it(
         "candidates beyond the depth, dropped": 1,
         "texts that come again in their list, dropped": 1,
     }
-    assert "mine is a dataset now: `cerank datasets ./mine`" in shown.err
+    assert "mine is now a dataset; see `cerank datasets ./mine`" in shown.err
     with pytest.raises(UsageError, match="exists already"):
         cerank("import", "flag-embedding", "a.jsonl", "--into", "mine")
 
@@ -112,7 +112,7 @@ def test_a_file_placed_by_hand_is_found(tmp_path: Path, capsys: pytest.CaptureFi
     cerank("fetch", "rankgpt-100k-permutations", "--into", "there")
     shown = capsys.readouterr()
     assert shown.out == "there/rankgpt-100k-permutations/marco-train-100k-gpt3.5.json\n"
-    assert "not checked" in shown.err
+    assert "not verified" in shown.err
     assert "cerank data import rankgpt" in shown.err
 
 
