@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,17 +17,18 @@ from cerank.registry import nearest
 from cerank.runs import run_store
 from cerank.settings import Settings
 
-CHUNK = 32  # queries between two words about progress
+CHUNK = 32  # queries between two progress messages
 
 
-class RerankRequest(msgspec.Struct, frozen=True):
-    """What is re-ranked by what."""
+class RerankRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A first stage to re-rank, the model that does it, and the file to write."""
 
     checkpoint: str  # a model folder, a run, or RUN:STAGE
-    dataset: str
-    first_stage: str
-    depth: int
-    precision: str
+    dataset: str  # gives queries and documents
+    first_stage: str  # bm25, a run of the dataset, or a TREC run file
+    depth: int  # candidates per query
+    precision: str  # "fp32", "bf16" or "auto"
+    output: Path  # compressed if it ends in .gz
 
 
 def checkpoint_folder(lab: Path, text: str) -> Path:
@@ -52,15 +54,14 @@ def checkpoint_folder(lab: Path, text: str) -> Path:
     return final
 
 
-def rerank(settings: Settings, wanted: RerankRequest, output: Path, progress: Callable[[int, int], None]) -> int:
+def rerank(settings: Settings, request: RerankRequest, progress: Callable[[int, int], None]) -> int:
     """Write the TREC run, whole or not at all; return how many queries it ranks.
 
     Scores that the checkpoint gave to the same chunks before, here or in a run, are taken from the cache.
 
     Args:
         settings: where the lab and caches are, and on what device to score.
-        wanted: what by what.
-        output: the file; ends in .gz to be compressed.
+        request: what to re-rank with which model, and where to write the result.
         progress: called with the number of finished queries and of all queries.
     """
     from cerank.core.rankings import ordered
@@ -72,15 +73,17 @@ def rerank(settings: Settings, wanted: RerankRequest, output: Path, progress: Ca
     from cerank.retrieval.first_stage import candidates
     from cerank.trec.text_io import write_run
 
+    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # read once, when CUDA starts
+    output = request.output
     if not output.parent.is_dir():
         raise UsageError("the output folder does not exist", where=str(output))
-    folder = checkpoint_folder(settings.lab, wanted.checkpoint)
-    dataset = open_dataset(wanted.dataset, settings.cache)
-    before = candidates(dataset, wanted.first_stage, wanted.depth, settings.cache)
+    folder = checkpoint_folder(settings.lab, request.checkpoint)
+    dataset = open_dataset(request.dataset, settings.cache)
+    before = candidates(dataset, request.first_stage, request.depth, settings.cache)
     device = device_named(settings.device)
     threads = settings.threads or physical_cores()
     prepare(device, threads)
-    scorer = Scorer.load(folder, device, wanted.precision)
+    scorer = Scorer.load(folder, device, request.precision)
     collection = dataset.documents.fingerprint()
     facts = identity(scorer.checkpoint, collection, device=device, threads=threads, precision=scorer.precision)
     kept = KeptScores(settings.cache, facts)

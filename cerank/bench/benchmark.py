@@ -37,7 +37,7 @@ _TRAINING_COST = 3.0  # a step's operations over those of scoring: backward is t
 
 
 class BenchRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """What is to be measured."""
+    """What to measure: a base model, texts, and how often."""
 
     base: str = "minilm"
     dataset: str = ""  # "": generated texts, the same wherever the same Python is

@@ -18,6 +18,7 @@ from cerank.app.run_views.display import clock
 from cerank.app.run_views.run_updates import Follower, RunUpdate
 from cerank.cli import table_columns
 from cerank.cli.output import emit, format_of, info, width_of
+from cerank.cli.progress_messages import ProgressMessages
 from cerank.core.metrics import Progress
 from cerank.errors import ExitCode
 from cerank.runs import run_store
@@ -48,14 +49,12 @@ class ProgressLines:
     """Progress as lines on stderr, now and then."""
 
     def __init__(self) -> None:
-        self._said = 0.0
+        self._messages = ProgressMessages(LINE_SECONDS, is_first_printed=True)
 
     def update(self, progress: Progress | None, loss: float | None, measures: str) -> None:
         """Show a line if the last one is a while ago."""
-        if progress is None or time.monotonic() - self._said < LINE_SECONDS:
-            return
-        self._said = time.monotonic()
-        info(described(progress, loss, measures))
+        if progress is not None:
+            self._messages.show(described(progress, loss, measures))
 
 
 @contextmanager
@@ -161,18 +160,18 @@ def described(progress: Progress, loss: float | None, measures: str) -> str:
 
 
 def follow(lab: Lab, folder: RunFolder, worker: Worker, form: str, *, wide: bool = False) -> ExitCode:
-    """Show a run until it stands still, then its result; Ctrl-C stops it at a checkpoint."""
-    show = ProgressBars() if sys.stderr.isatty() else nullcontext(ProgressLines())
+    """Show a run until it ends or stops, then its result; Ctrl-C stops it at a checkpoint."""
+    context = ProgressBars() if sys.stderr.isatty() else nullcontext(ProgressLines())
     was_interrupted = False
     follower = Follower(folder)
-    memory = _LatestValues()
-    with show as drawn:
+    latest = _LatestValues()
+    with context as display:
         while True:
             try:
                 is_over = worker.poll() is not None  # asked before the look, so that its last words are seen
-                news = follower.poll()
-                memory.take(news)
-                drawn.update(news.status.progress, memory.loss, memory.measures)
+                update = follower.poll()
+                latest.take(update)
+                display.update(update.status.progress, latest.loss, latest.measures)
                 if is_over:
                     break
                 time.sleep(POLL_SECONDS)
@@ -200,14 +199,14 @@ class _LatestValues:
         self.loss: float | None = None
         self.measures = ""
 
-    def take(self, news: RunUpdate) -> None:
-        for event in news.events:
+    def take(self, update: RunUpdate) -> None:
+        for event in update.events:
             if event.kind in REPORTED_EVENTS:
                 info(f"{event.kind}: {event.text}")
-        for reading in news.readings:
+        for reading in update.readings:
             old = reading.loss if self.loss is None else self.loss
             self.loss = 0.9 * old + 0.1 * reading.loss
-        for row in news.validations:
+        for row in update.validations:
             self.measures = " ".join(f"{name} {value:.4f}" for name, value in row.measures.items())
             info(f"validation at step {row.step}: {self.measures}")
 
@@ -232,7 +231,7 @@ def _report_end(lab: Lab, folder: RunFolder, form: str, was_interrupted: bool, w
 
 
 def print_result(lab: Lab, folder: RunFolder, form: str, *, wide: bool) -> None:
-    """Show what a finished run came to: tables, where the user who begins goes on, and the answer last of all.
+    """Print the result of a finished run: tables, suggested next commands, and the answer.
 
     Where stdout is for machines, people find the tables on stderr.
     """

@@ -5,7 +5,6 @@ Invariant: nothing here resolves a setting; `settings.resolve` does, so that `co
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -220,41 +219,3 @@ def flags(
 ) -> Flags:
     """Return what the options above say, for `settings.resolve`; --json wins over --format."""
     return Flags(lab=lab, cache=cache, device=device, threads=threads, format="json" if json else form)
-
-
-def changes(
-    *,
-    base: str | None = None,
-    data: tuple[str, str, Sequence[str]] | None = None,
-    seed: int | None = None,
-    first_stages: Sequence[str] | None = None,
-    depth: int | None = None,
-    tests: Sequence[str] | None = None,
-) -> dict[str, object]:
-    """Return what the options above change in a recipe, as the table that `recipes.load` lays over the file's.
-
-    Args:
-        base: a base.
-        data: (train, validation, tests), from `parts`.
-        seed: 0 or more; the recipe checks it.
-        first_stages: they replace the recipe's.
-        depth: candidates a query.
-        tests: they replace the recipe's, and those of `data`.
-    """
-    table: dict[str, object] = {}
-    if base is not None:
-        table["base"] = base
-    if seed is not None:
-        table["seed"] = seed
-    inner: dict[str, object] = {}
-    if data is not None:
-        inner = {"train": data[0], "validation": data[1], "test": list(data[2])}
-    if tests:
-        inner["test"] = list(tests)
-    if first_stages:
-        inner["first_stages"] = list(first_stages)
-    if depth is not None:
-        inner["depth"] = depth
-    if inner:
-        table["data"] = inner
-    return table

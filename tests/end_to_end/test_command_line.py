@@ -117,7 +117,7 @@ def test_a_detached_run_is_stopped_paused_resumed_and_removed(place):
     )
     assert any("validation at step" in line for line in resumed.stderr)  # it follows what the new worker does
     cerank(place, "stop", name, "--wait")
-    assert "go on with `cerank resume" in resumed.communicate(timeout=300)[1]
+    assert "Resume it with `cerank resume" in resumed.communicate(timeout=300)[1]
     assert resumed.returncode == 75
     cerank(place, "rm", name, "--yes")
     assert not folder.exists()

@@ -1,7 +1,7 @@
 """What is wrong with a lab, its cache, its runs and this machine, and what to do about each.
 
 Invariant: without `fix` nothing is changed but the marks on damaged runs; with it, nothing but leftovers of killed
-processes is deleted: what is damaged is moved aside.
+processes is deleted: damaged files are renamed to *.bad.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def examine(
 
     Args:
         settings: which lab and cache.
-        fix: move aside what is damaged and can be made again, and remove what killed processes left over.
+        fix: rename damaged files that can be regenerated, and delete temporary files of killed processes.
         with_speed: measure the processor and the speed of the main job, which takes some seconds and leaves the
             embedded dataset, its index and the measurement in the cache.
         now: the clock.

@@ -1,4 +1,4 @@
-"""What a person named, measured once: compared again with another baseline or other terms, and query by query.
+"""Rankings that the user named, measured once: compared again with another baseline or other terms, and query by query.
 
 Invariant: a comparison made here is the one that `comparisons.compare` makes of the same names in the same order.
 """
@@ -32,7 +32,7 @@ SOURCE = "dashboard"  # where a margin was chosen
 
 
 class RankingSelection(msgspec.Struct, frozen=True):
-    """What is compared, and on what; text as a person gave it."""
+    """The rankings to compare and the data to measure them on, as the user typed them."""
 
     targets: tuple[str, ...] = ()  # the first is the baseline
     measures: tuple[str, ...] = ()
@@ -251,13 +251,13 @@ def terms_of(texts: Mapping[str, str], measures: Sequence[str]) -> tuple[Terms, 
     wrong: dict[str, str] = {}
     confidence = _share(texts.get("confidence", "") or "0.95")
     if confidence is None:
-        wrong["confidence"] = "wants a number between 0 and 1, such as 0.95"
+        wrong["confidence"] = "must be a number between 0 and 1, such as 0.95"
     values, mistake = _margins(texts.get("margin", ""), measures)
     if mistake:
         wrong["margin"] = mistake
     for key, known in (("correction", CORRECTIONS), ("pairs", PAIRS), ("claim", CLAIMS)):
         if texts.get(key, known[0]) not in known:
-            wrong[key] = f"wants one of {', '.join(known)}"
+            wrong[key] = f"must be one of {', '.join(known)}"
     if wrong:
         return Terms(), wrong
     margins = {name: Margin(value=value, source=SOURCE) for name, value in values.items()}

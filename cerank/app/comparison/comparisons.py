@@ -1,4 +1,4 @@
-"""From what a person names (runs, stages of runs, TREC run files) to systems that can be compared.
+"""From what the user names (runs, stages of runs, TREC run files) to systems that can be compared.
 
 Invariant: everything is measured again from the rankings and qrels themselves, so that a number on screen has files.
 """
@@ -136,7 +136,7 @@ def _seeds(label: str, members: Sequence[RunTarget | FileTarget], how: str) -> S
         if but_for_seed(member) != but_for_seed(first):
             raise _no_seeds(label, first, member)
         if seed in seeds:
-            raise UsageError(f"'{label}': seed {seed} stands twice", hint="the same run again adds nothing")
+            raise UsageError(f"'{label}': seed {seed} is given twice", hint="name each run only once")
         seeds.add(seed)
     return SeedsTarget(label, tuple(found))
 
@@ -321,7 +321,7 @@ def _conditions(found: Sequence[RunTarget], only: str) -> list[tuple[str, str]]:
 
 
 def judgements(settings: Settings, dataset: str, qrels: str) -> tuple[str, Qrels]:
-    """What they are called, and the judgements that a person names."""
+    """Return the names of the files, and the judgments that the user names."""
     from cerank.datasets.open_datasets import open_dataset
     from cerank.trec.text_io import read_qrels
 

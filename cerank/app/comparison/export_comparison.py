@@ -92,7 +92,7 @@ def secondary(found: Comparison) -> Table:
 
 
 def short_table(found: Comparison, *, with_reasons: bool = False) -> Table:
-    """The columns a person reads, with the footnotes; what is the same in every row stands in the title.
+    """Return the columns for people, with footnotes; what is equal in every row goes into the title.
 
     Where a verdict rests on another interval than the one shown (after correction, or for equivalence), a column says
     which.
@@ -269,7 +269,7 @@ def as_text(found: Comparison, form: Form, *, with_reasons: bool = False) -> str
 
 
 def form_named(name: str) -> Form:
-    """The form a person means by its name or by the ending of a file.
+    """Return the form of that name, or of files with that ending.
 
     Raises:
         UsageError: there is none.

@@ -33,7 +33,7 @@ ASSUMPTION = (
 
 
 class PowerRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """What a person wants to see, and how surely."""
+    """The difference and margin to plan for, with power and significance level."""
 
     difference: float | None = None  # a true one one hopes to see
     margin: float | None = None

@@ -42,7 +42,7 @@ class RunAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def paragraphs(self) -> tuple[str, ...]:
-        """What a person reads."""
+        """The answers as sentences."""
         from cerank.evaluation.answers import paragraphs
 
         return paragraphs(self.found, self.by_stage)

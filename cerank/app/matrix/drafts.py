@@ -53,7 +53,7 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FieldError(msgspec.Struct, frozen=True):
-    """What is wrong, and the field it stands beside: a key path, or "recipes", "base", "seeds", "device", "label"."""
+    """What is wrong, and in which field: a key path, or "recipes", "base", "seeds", "device", "label"."""
 
     path: str
     text: str
@@ -83,7 +83,7 @@ class CheckedDraft(msgspec.Struct, frozen=True):
 class _ChosenRecipe(msgspec.Struct, frozen=True):
     """One recipe of the draft with the draft's settings laid over it."""
 
-    recipe_source: RecipeSource
+    source: RecipeSource
     overrides: tuple[tuple[str, object], ...]  # (key path, value), those that this recipe has a place for
     recipe: Recipe
 

@@ -78,12 +78,12 @@ def plan_runs(
         found.append(msgspec.structs.replace(plan, recipe=recipe, label=cell.label, shares=len(cells) > 1))
     if errors:
         return PlannedMatrix(errors=tuple(dict.fromkeys(errors)))
-    tally = WorkTotals()
+    totals = WorkTotals()
     for cell, plan in zip(cells, found, strict=True):
         parts = work[_recipe_key(msgspec.structs.replace(cell.recipe, seed=0, base=""))]
         known = estimates.rates(settings.lab, plan.recipe, plan.device, plan.threads)
-        tally.add(plan.recipe, stage_keys.identities(plan), estimates.timed(parts, known))
-    return PlannedMatrix(tuple(cells), tuple(found), tally.done, tally.shared)
+        totals.add(plan.recipe, stage_keys.identities(plan), estimates.timed(parts, known))
+    return PlannedMatrix(tuple(cells), tuple(found), totals.done, totals.shared)
 
 
 class WorkTotals:

@@ -212,7 +212,7 @@ def outline(grid_: MatrixRuns, settings: Settings, pairs_per_second: float = 0.0
     device, threads = devices.device_named(settings.device), settings.threads or devices.physical_cores()
     record = kept.load_if_there(settings.lab, grid_.matrix.name)
     there = {(cell.recipe, cell.base, cell.seed): cell.run for cell in record.cells} if record else {}
-    lab, tally, rows = Lab(settings), WorkTotals(), []
+    lab, totals, rows = Lab(settings), WorkTotals(), []
     coming: set[str] = set()
     for cell in grid_.cells:
         recipe = cell.recipe
@@ -224,12 +224,12 @@ def outline(grid_: MatrixRuns, settings: Settings, pairs_per_second: float = 0.0
         run, state = _run_and_state(lab, there.get((recipe.name, recipe.base, recipe.seed), ""))
         coming.update(identities)
         given = identities if state == "finished" else ()
-        tally.add(recipe, identities, estimates.timed(plans.counted(recipe, found.queries), known), given)
+        totals.add(recipe, identities, estimates.timed(plans.counted(recipe, found.queries), known), given)
         rows.append(MatrixOutlineRow(recipe.name, recipe.base, recipe.seed, recipe.chain, taken, run, state))
     return MatrixOutline(
         rows=tuple(rows),
-        work=tally.done,
-        shared=tally.shared,
+        work=totals.done,
+        shared=totals.shared,
         needs=found.needs,
         comparisons=_comparisons(grid_),
     )

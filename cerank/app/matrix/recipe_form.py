@@ -172,13 +172,13 @@ def _value(hint: Any, typed: str) -> object:
         parts = re.split(r"\s*,\s*|(?<=\d)\s*-\s*(?=\d)" if is_pair else r"\s*,\s*", typed)
         kept = [part for part in parts if part]
         if is_pair and len(kept) != len(items):
-            raise ValueError(f"wants {wanted(hint)}")
+            raise ValueError(f"must be {wanted(hint)}")
         return [_value(items[0], part) for part in kept]
     if typing.get_origin(bare) is dict:
         return _table(hint, typed)
     if bare is int:
         if not re.fullmatch(r"[+-]?[0-9]{1,19}", typed):
-            raise ValueError(f"wants {wanted(hint)}")
+            raise ValueError(f"must be {wanted(hint)}")
         return int(typed)
     if bare is float:
         try:
@@ -186,7 +186,7 @@ def _value(hint: Any, typed: str) -> object:
         except ValueError:
             number = math.nan
         if not math.isfinite(number):
-            raise ValueError(f"wants {wanted(hint)}")
+            raise ValueError(f"must be {wanted(hint)}")
         return number
     return typed
 
@@ -198,7 +198,7 @@ def _table(hint: Any, typed: str) -> dict[str, object]:
     for part in (part.strip() for part in typed.split(",") if part.strip()):
         key, _, number = part.rpartition("=")
         if not key.strip():
-            raise ValueError(f"wants {wanted(hint)}")
+            raise ValueError(f"must be {wanted(hint)}")
         out[key.strip()] = _value(item, number.strip())
     return out
 

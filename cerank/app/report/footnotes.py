@@ -58,7 +58,7 @@ def _data(places: Sequence[Place]) -> str:
 
 
 def baseline_text(found: ReportScope, verdicts: TestResults) -> str:
-    """What every other row is held against, in words."""
+    """Return the baseline with which every other row is compared, in words."""
     lefts = list(dict.fromkeys(verdicts.pairs.values()))
     if lefts == [FIRST] or found.baseline == FIRST_STAGE:
         return "the first stage"

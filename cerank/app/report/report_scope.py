@@ -50,7 +50,7 @@ def report_scope(lab: Path, texts: Sequence[str], *, baseline: str = "", every_s
         every_stage: each stage of a run is a row, not only its last.
 
     Raises:
-        UsageError: no such matrix or run; the same seed of a recipe stands twice; a TREC run file is named.
+        UsageError: no such matrix or run; the same seed of a recipe is given twice; a TREC run file is named.
         DamagedError: a matrix' record or a plan cannot be read.
     """
     if not texts:
@@ -180,7 +180,7 @@ def _refuse_same_seed(label: str, group: Sequence[RunTarget]) -> None:
     for seed in seeds:
         if seeds.count(seed) > 1:
             names = ", ".join(run_store.title(member.folder) for member in group if member.plan.recipe.seed == seed)
-            raise UsageError(f"'{label}': seed {seed} stands twice", where=names, hint="name one of these runs")
+            raise UsageError(f"'{label}': seed {seed} is given twice", where=names, hint="name one of these runs")
 
 
 def _refuse_same_label(rows: Sequence[ReportRow]) -> tuple[ReportRow, ...]:
@@ -199,7 +199,7 @@ def _refuse_same_label(rows: Sequence[ReportRow]) -> tuple[ReportRow, ...]:
 
 
 def baselines(found: ReportScope) -> dict[str, str]:
-    """Label of each model that is tested -> label of the one it is held against.
+    """Return the label of each tested model with the label of its baseline.
 
     Raises:
         UsageError: no model is meant by the baseline, or several of one base are.

@@ -45,7 +45,7 @@ class TestResults(msgspec.Struct, frozen=True, kw_only=True):
     comparison: Comparison | None
     family: int  # tests of the whole declared family, those not measured yet included
     pairs: dict[str, str]  # model -> its baseline
-    models: int  # held against a baseline, those not in the lab included
+    models: int  # compared with a baseline, including those that are not in the lab
 
 
 def places(found: ReportScope, data: Measurements) -> tuple[Place, ...]:
@@ -113,7 +113,7 @@ def test_rows(
 
 
 def _models(found: ReportScope, pairs: dict[str, str]) -> int:
-    """Models declared that are held against a baseline, whether their runs are in the lab or not."""
+    """Return the declared models that are compared with a baseline, whether their runs are in the lab or not."""
     if found.record is None:
         return len(pairs)
     cells = found.record.cells
@@ -166,7 +166,7 @@ def results_tables(
 
 
 def _order(models: Sequence[Model], model: Model) -> int:
-    """Models of one base stand together, bases and recipes in the order given."""
+    """Sort the models so that those of one base model are adjacent, bases and recipes in the order given."""
     return next(place for place, other in enumerate(models) if other.base == model.base)
 
 

@@ -84,7 +84,7 @@ class RunEntry(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def stage(self) -> str:
-        """Where it is: "2/2 distill", "2/2 validation", "re-rank distill", "queue #1"; "" where it stands still."""
+        """Where it is: "2/2 distill", "2/2 validation", "re-rank distill", "queue #1"; "" where nothing is running."""
         if self.state == "queued":
             return f"queue #{self.place}"
         if self.progress is None or self.plan is None:
@@ -157,7 +157,7 @@ class _CachedEntry:
 
     def __init__(self, folder: RunFolder) -> None:
         self.mark = -1
-        self.glance = ValidationGlance(folder)
+        self.latest_validation = ValidationGlance(folder)
         self.entry: RunEntry | None = None
 
 
@@ -199,7 +199,7 @@ class LabMonitor:
         kept = self._kept[name]
         if kept.entry is None or is_due or mark != kept.mark or kept.entry.is_live or kept.entry.state == "queued":
             kept.mark = mark
-            found = _entry(self._folder(name), kept.glance, self._short.get(name, name))
+            found = _entry(self._folder(name), kept.latest_validation, self._short.get(name, name))
             if kept.entry is None or not _is_same(found, kept.entry):
                 kept.entry = found
         return kept.entry
@@ -229,7 +229,7 @@ def _with_queue_places(entries: Iterable[RunEntry], queued: Iterable[str]) -> It
         yield entry if entry.place == place else msgspec.structs.replace(entry, place=place)
 
 
-def _entry(folder: RunFolder, glance: ValidationGlance, short_name: str) -> RunEntry:
+def _entry(folder: RunFolder, latest_validation: ValidationGlance, short_name: str) -> RunEntry:
     row = run_store.row(folder, datetime.now(UTC))
     try:
         noted = user_labels.load(folder)
@@ -241,7 +241,7 @@ def _entry(folder: RunFolder, glance: ValidationGlance, short_name: str) -> RunE
         status=row.status,
         notes=noted,
         short_name=short_name,
-        validation=glance.look(),
+        validation=latest_validation.look(),
         finals=run_summaries.final_means(folder, row.plan) if row.plan and row.status.state == "finished" else {},
     )
 

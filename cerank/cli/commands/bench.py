@@ -88,7 +88,7 @@ def bench(
     machine meanwhile. sentence-transformers is measured only where it is installed.
     """
     settings = settings_of(None, cache, device=device, threads=threads, form=form, json=json)
-    asked = BenchRequest(
+    request = BenchRequest(
         base=base,
         dataset=dataset,
         first_stage=first_stage,
@@ -98,7 +98,7 @@ def bench(
         precisions=tuple(dict.fromkeys(precision or benchmark.PRECISIONS)),
         with_peer=not cerank_only,
     )
-    report = benchmark.measure(settings, asked, lambda what: info(f"measuring: {what}"))
+    report = benchmark.measure(settings, request, lambda what: info(f"measuring: {what}"))
     emit((_machine(report), _speed(report)), settings.format)
 
 

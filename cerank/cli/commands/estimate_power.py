@@ -81,18 +81,18 @@ def power(
     from cerank.app.comparison import power_analysis
 
     settings = settings_of(lab, cache, form=form, json=json)
-    asked = power_analysis.PowerRequest(difference=delta, margin=margin, power=wanted, alpha=alpha, tests=tests)
+    request = power_analysis.PowerRequest(difference=delta, margin=margin, power=wanted, alpha=alpha, tests=tests)
     if not names:
         if queries is None:
             hint = "such as `cerank power --queries 43 --sd .10`, or `cerank power A B --dataset NAME`"
             raise UsageError("the number of queries is missing", where="--queries", hint=hint)
         if dataset or qrels:
             raise UsageError("a dataset alone gives no standard deviation", hint="name two rankings, or give --sd")
-        cases = tuple(power_analysis.of_numbers(queries, sd, asked, name) for name in measure or ["nDCG@10"])
+        cases = tuple(power_analysis.of_numbers(queries, sd, request, name) for name in measure or ["nDCG@10"])
     elif sd is not None:
         raise UsageError("--sd and rankings both give the standard deviation", hint="give only one of them")
     else:
         cases = power_analysis.of_rankings(
-            settings, names, asked, measures=measure or (), dataset=dataset, qrels=qrels, queries=queries
+            settings, names, request, measures=measure or (), dataset=dataset, qrels=qrels, queries=queries
         )
     emit(table_columns.power_table(cases, settings.format), settings.format)

@@ -15,6 +15,7 @@ import typer
 from cerank.cli import options
 from cerank.cli.commands.start_run import settings_of
 from cerank.cli.output import Column, Table, emit, format_of, info, write_output
+from cerank.cli.progress_messages import ProgressMessages
 from cerank.text.safe_text import counted
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ data_app = typer.Typer(
 )
 
 DOWNLOADS = "downloads"  # in the cache folder, unless --into says otherwise
-_STEPS = 20  # lines of progress over a whole download
 
 
 def _formats(incomplete: str) -> list[str]:
@@ -136,7 +136,8 @@ def fetch(
 
     source = SOURCES.find(name)
     folder = into if into is not None else settings_of(cache=cache).cache / DOWNLOADS
-    found = fetched(source, folder, _Progress(name).tell)
+    messages = ProgressMessages()
+    found = fetched(source, folder, lambda done, total: messages.show_bytes(name, done, total))
     sure = (
         "not verified, because its publisher gives no checksum"
         if found.checked == "nothing"
@@ -146,20 +147,6 @@ def fetch(
     write_output(f"{found.path}\n")
     if source.format:
         info(f"Next: `cerank data import {source.format} {found.path} --into FOLDER`")
-
-
-class _Progress:
-    """Says how far a download is, a few times over all of it."""
-
-    def __init__(self, name: str) -> None:
-        self._name, self._last = name, -1
-
-    def tell(self, done: int, total: int) -> None:
-        step = done * _STEPS // total if total else done >> 28
-        if step > self._last and done:
-            self._last = step
-            of = f" of {total / 1e6:,.0f}" if total else ""
-            info(f"{self._name}: {done / 1e6:,.0f}{of} MB")
 
 
 @data_app.command("formats")

@@ -5,7 +5,7 @@ No run needs them: a run prepares what is missing by itself, and only starts fas
 
 from __future__ import annotations
 
-import time
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -14,40 +14,9 @@ import typer
 from cerank.cli import options
 from cerank.cli.commands.start_run import settings_of
 from cerank.cli.output import Column, Table, emit, info
+from cerank.cli.progress_messages import ProgressMessages
 from cerank.errors import UsageError
 from cerank.text.safe_text import counted
-
-_EVERY = 10.0  # seconds between two lines of progress
-
-
-class _Progress:
-    """Says on stderr how far the work is, every ten seconds."""
-
-    def __init__(self, what: str) -> None:
-        self._what = what
-        self._began = self._last = time.monotonic()
-
-    @property
-    def seconds(self) -> float:
-        """Since it was made."""
-        return time.monotonic() - self._began
-
-    def share(self, done: int, total: int) -> None:
-        """`done` of `total` bytes."""
-        if self._is_time():
-            info(f"{self._what}: {done / max(1, total):.0%} of {total / 1e9:.2f} GB")
-
-    def texts(self, done: int, _tokens: int) -> None:
-        """Texts done so far."""
-        if self._is_time():
-            info(f"{self._what}: {done:,}, {done / self.seconds:,.0f} a second")
-
-    def _is_time(self) -> bool:
-        now = time.monotonic()
-        if now - self._last < _EVERY:
-            return False
-        self._last = now
-        return True
 
 
 def ingest(
@@ -69,8 +38,8 @@ def ingest(
     settings = settings_of(cache=cache, form=form, json=json)
     rows = []
     for run in runs:
-        progress = _Progress(run.name)
-        ranking = ingesting.ingested(run, settings.cache, progress.share)
+        messages = ProgressMessages()
+        ranking = ingesting.ingested(run, settings.cache, partial(messages.show_bytes, run.name))
         held = ranking.store.contents
         if verify and not mapped_run.verify(ranking.store.folder):
             hint = "delete that folder and ingest the run again"
@@ -86,7 +55,7 @@ def ingest(
                 f"{run}: rows are not grouped by query, so the file is read three times; "
                 "sort it by query to speed this up"
             )
-        rows.append((str(run), held.queries, held.rows, held.ties, held.misranked, size, progress.seconds, held.sha256))
+        rows.append((str(run), held.queries, held.rows, held.ties, held.misranked, size, messages.seconds, held.sha256))
     columns = (
         Column("run", "run"),
         Column("queries", "queries", "number", 0),
@@ -133,14 +102,19 @@ def tokenize(
     tokenizer = tokenizer_of(locate(base, fetch=True).folder)
     rows = []
     for kind in KINDS:
-        progress = _Progress(f"{kind} texts of {dataset}")
-        shelf = tokenize_collection.build(tokenizer, kind, opened, settings.cache, progress.texts)
+        messages = ProgressMessages()
+
+        def report(done: int, _tokens: int, kind: str = kind, messages: ProgressMessages = messages) -> None:
+            rate = done / max(messages.seconds, 1e-9)
+            messages.show(f"{kind} texts of {dataset}: {done:,}, {rate:,.0f} per second")
+
+        shelf = tokenize_collection.build(tokenizer, kind, opened, settings.cache, report)
         if verify and not tokenize_collection.verify(shelf):
             hint = "delete that folder and tokenize again"
             raise UsageError("the stored tokens do not match their checksums", where=str(shelf.folder), hint=hint)
         held = shelf.contents
         size = sum(entry.size for entry in held.files)
-        rows.append((kind, held.rows, held.tokens, size, progress.seconds, str(shelf.folder)))
+        rows.append((kind, held.rows, held.tokens, size, messages.seconds, str(shelf.folder)))
     columns = (
         Column("kind", "kind", "name"),
         Column("texts", "texts", "number", 0),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal
@@ -60,10 +59,6 @@ Claim = Annotated[
     Literal["checkpoints", "recipes"],
     typer.Option("--claim", help="recipes: the spread of seeds counts, too.", rich_help_panel=_JUDGED),
 ]
-Seeds = Annotated[
-    Literal["mean", "stack"],
-    typer.Option("--seeds", help="Seeds of a recipe: their mean by query; stack is refused.", rich_help_panel=_JUDGED),
-]
 WithSecondary = Annotated[
     bool,
     typer.Option("--secondary", help="Show other tests beside the t-test, in a second table.", rich_help_panel=_MORE),
@@ -97,7 +92,6 @@ def compare(
     family: Family = 0,
     pairs: Pairs = "baseline",
     claim: Claim = "checkpoints",
-    seeds: Seeds = "mean",
     with_secondary: WithSecondary = False,
     judged_only: JudgedOnly = False,
     reasons: Reasons = False,
@@ -134,7 +128,6 @@ def compare(
         margins=margin or (),
         now=datetime.now(UTC).isoformat(timespec="seconds"),
         condensed=judged_only,
-        how=seeds,
     )
     if full:
         write_output(export_comparison.complete(found), raw=True)
@@ -170,7 +163,7 @@ def evaluate(
 
 def rerank(
     checkpoint: Annotated[str, typer.Argument(metavar="CHECKPOINT", help="Model: a folder, a run, or RUN:STAGE.")],
-    run: Annotated[
+    first_stage: Annotated[
         str, typer.Option("--first-stage", metavar="RUN", help="bm25, a run of the dataset, or a TREC run file.")
     ],
     dataset: Annotated[
@@ -180,7 +173,7 @@ def rerank(
     depth: Annotated[
         int, typer.Option("--depth", min=1, metavar="N", help="Number of candidates to re-rank for each query.")
     ] = 100,
-    precision: Annotated[str, typer.Option("--precision", metavar="fp32|bf16|auto", help=_PRECISION)] = "fp32",
+    precision: Annotated[Literal["fp32", "bf16", "auto"], typer.Option("--precision", help=_PRECISION)] = "fp32",
     lab: options.Lab = None,
     cache: options.Cache = None,
     device: options.Device = None,
@@ -190,12 +183,9 @@ def rerank(
     from cerank.app import rerank_dataset
 
     settings = settings_of(lab, cache, device, threads)
-    if precision not in {"fp32", "bf16", "auto"}:
-        raise UsageError(f"no precision is called '{precision}'", where="--precision", hint="fp32, bf16 or auto")
-    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # read once, when CUDA starts
-    wanted = rerank_dataset.RerankRequest(checkpoint, dataset, run, depth, precision)
-    count = rerank_dataset.rerank(
-        settings, wanted, output, lambda done, total: info(f"{done} of {counted(total, 'query')}")
+    request = rerank_dataset.RerankRequest(
+        checkpoint=checkpoint, dataset=dataset, first_stage=first_stage, depth=depth, precision=precision, output=output
     )
+    count = rerank_dataset.rerank(settings, request, lambda done, total: info(f"{done} of {counted(total, 'query')}"))
     info(f"{counted(count, 'query')} re-ranked")
     write_output(f"{output}\n")

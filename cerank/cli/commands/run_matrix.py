@@ -2,45 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from pathlib import Path
 
-import msgspec
-
-from cerank import recipes
-from cerank.app import Lab, estimates
+from cerank.app import Lab, estimates, run_request
 from cerank.app.matrix import matrix_runs
-from cerank.app.matrix.drafts import seeds_in
 from cerank.app.matrix.matrix_runs import MatrixOutline, MatrixRuns
+from cerank.app.run_request import RunRequest
 from cerank.cli import table_columns
 from cerank.cli.output import Column, Table, emit, info, is_for_machines, write_output
-from cerank.errors import UsageError
-from cerank.recipes.matrix_schema import matrix_from
 from cerank.runs import run_store
 from cerank.settings import Settings
 from cerank.text.safe_text import counted
 from cerank.text.table_data import Kind
 
 
-class MatrixRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """What the command line says of a matrix; it replaces what the matrix' own file says."""
-
-    matrix: str  # a shipped name or a file; "" for one that the command line declares
-    name: str
-    recipes: tuple[str, ...]
-    bases: tuple[str, ...]
-    seeds: str
-    baseline: str
-    data: Mapping[str, object]  # as `options.changes` gives it
-    overrides: tuple[str, ...]
-
-
-def run(settings: Settings, asked: MatrixRequest, *, dry_run: bool, pairs_per_second: float) -> None:
+def run(settings: Settings, request: RunRequest, *, dry_run: bool, pairs_per_second: float) -> None:
     """Show the matrix, or queue those of its runs that are missing."""
-    grid = _loaded(asked)
+    grid = run_request.load_matrix(request)
     if dry_run:
         _show_outline(grid, matrix_runs.outline(grid, settings, pairs_per_second), settings)
         return
@@ -54,43 +34,6 @@ def run(settings: Settings, asked: MatrixRequest, *, dry_run: bool, pairs_per_se
         f"{len(found.there)} were already finished, running or queued."
     )
     info(f"`cerank queue` shows them, and `cerank report {name}` writes the tables.")
-
-
-def _loaded(asked: MatrixRequest) -> MatrixRuns:
-    changes, overrides = _changes(asked)
-    if asked.matrix:
-        loaded = recipes.load_matrix(asked.matrix, changes)
-    else:
-        if not asked.recipes:
-            raise UsageError("a matrix needs at least one recipe", hint="give --recipe or --matrix")
-        called = asked.name or "-".join(Path(name).stem for name in asked.recipes)
-        matrix = matrix_from({**changes, "name": called}, "the command line")
-        loaded = recipes.LoadedMatrix(matrix, Path.cwd(), b"")
-    return matrix_runs.load_runs(loaded, overrides)
-
-
-def _changes(asked: MatrixRequest) -> tuple[dict[str, object], list[str]]:
-    """Return what replaces keys of the matrix, and what is laid over its recipes."""
-    changes: dict[str, object] = {}
-    seeds, wrong = seeds_in(asked.seeds)
-    if wrong:
-        raise UsageError(wrong, where="--seeds")
-    given = (
-        ("name", asked.name),
-        ("recipes", list(asked.recipes)),
-        ("bases", list(asked.bases)),
-        ("seeds", list(seeds)),
-        ("baseline", asked.baseline),
-    )
-    changes |= {key: value for key, value in given if value}
-    overrides: list[str] = []
-    data = asked.data.get("data")
-    for key, value in (data if isinstance(data, Mapping) else {}).items():
-        if key in {"test", "first_stages", "depth"}:
-            changes[key] = value
-        else:
-            overrides.append(f"data.{key}={json.dumps(value)}")
-    return changes, [*overrides, *asked.overrides]
 
 
 def _show_outline(grid: MatrixRuns, found: MatrixOutline, settings: Settings) -> None:

@@ -11,7 +11,8 @@ from typing import Annotated
 import typer
 
 from cerank import recipes
-from cerank.app import Lab, estimates, plans
+from cerank.app import Lab, estimates, plans, run_request
+from cerank.app.run_request import RunRequest
 from cerank.cli import options, table_columns
 from cerank.cli.output import emit, info, write_output
 from cerank.errors import ExitCode, UsageError
@@ -80,30 +81,27 @@ def run(
         raise UsageError(
             "--pairs-per-second only works with --dry-run", where="--pairs-per-second", hint="add --dry-run"
         )
-    parts = plans.parts_of(dataset) if dataset else None
-    data = options.changes(data=parts, tests=test, first_stages=first_stage, depth=depth)
-    if matrix or name or seeds or baseline or len(recipe or ()) > 1 or len(base or ()) > 1:
+    request = RunRequest(
+        recipes=tuple(recipe or ()),
+        bases=tuple(base or ()),
+        seed=seed,
+        dataset=dataset or "",
+        tests=tuple(test or ()),
+        first_stages=tuple(first_stage or ()),
+        depth=depth,
+        overrides=tuple(set_ or ()),
+        matrix=matrix,
+        matrix_name=name,
+        seeds=seeds,
+        baseline=baseline,
+    )
+    if request.is_matrix:
         from cerank.cli.commands import run_matrix
 
-        _check_matrix_options(label, detach=detach, seed=seed, seeds=seeds)
-        asked = run_matrix.MatrixRequest(
-            matrix=matrix,
-            name=name,
-            recipes=tuple(recipe or ()),
-            bases=tuple(base or ()),
-            seeds=seeds or ("" if seed is None else str(seed)),
-            baseline=baseline,
-            data=data,
-            overrides=tuple(set_ or ()),
-        )
-        run_matrix.run(settings, asked, dry_run=dry_run, pairs_per_second=pairs_per_second)
+        _check_matrix_options(label, detach=detach)
+        run_matrix.run(settings, request, dry_run=dry_run, pairs_per_second=pairs_per_second)
         return
-    if not recipe:
-        raise UsageError(
-            "no recipe is given", hint="give --recipe or --matrix; `cerank recipes list` shows the shipped recipes"
-        )
-    (only,) = base or (None,)
-    loaded = recipes.load(recipe[0], set_ or (), {**options.changes(base=only, seed=seed), **data})
+    loaded = run_request.load_recipe(request)
     from cerank.cli import live_status
 
     with live_status.status_line() as tell:
@@ -116,10 +114,8 @@ def run(
         _start(settings, plan, loaded.toml, detach=detach, wide=wide)
 
 
-def _check_matrix_options(label: str, *, detach: bool, seed: int | None, seeds: str) -> None:
+def _check_matrix_options(label: str, *, detach: bool) -> None:
     """Reject what would do nothing for a matrix."""
-    if seeds and seed is not None:
-        raise UsageError("--seed and --seeds cannot be combined", hint=f"give all seeds with --seeds {seed},...")
     if label:
         raise UsageError(
             "--label cannot be given for a matrix, whose runs get labels automatically",

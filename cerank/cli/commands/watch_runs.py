@@ -83,11 +83,11 @@ def logs(
     folder = home.find(name)
     follower = Follower(folder)
     while True:
-        news = follower.poll()
-        for event in news.events:
+        update = follower.poll()
+        for event in update.events:
             write_output(f"{event.time} [{event.attempt}] {event.kind}: {event.text}\n")
-        if not follow or news.status.state not in {"running", "stopping", "waiting", "queued"}:
+        if not follow or update.status.state not in {"running", "stopping", "waiting", "queued"}:
             break
         time.sleep(_POLL)
-    if news.status.state in {"failed", "lost", "waiting"} and folder.log.is_file():
+    if update.status.state in {"failed", "lost", "waiting"} and folder.log.is_file():
         write_output(read_file(folder.log).decode("utf-8", "replace"))

@@ -47,7 +47,7 @@ def stop(screen: LabScreen, entry: RunEntry) -> None:
 
 
 def resume(screen: LabScreen, entry: RunEntry) -> None:
-    """Put the run in the queue: it goes on once its device is free, at once where it is."""
+    """Put the run in the queue: it resumes as soon as its device is free."""
     lab_app = screen.lab_app
 
     def resumed(_: None) -> None:

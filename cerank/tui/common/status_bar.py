@@ -22,12 +22,12 @@ class StatusBar(Static):
         self._lab = _at_home(lab)
         self._shown: tuple[str, ...] = ()
 
-    def show(self, tally: str, devices: str = "", title: str = "") -> None:
-        """Show the tally of states, the devices where they are known, and what the screen is about."""
-        if self._shown == (tally, devices, title):
+    def show(self, counts: str, devices: str = "", title: str = "") -> None:
+        """Show how many runs are in each state, the devices where they are known, and what the screen is about."""
+        if self._shown == (counts, devices, title):
             return
-        self._shown = (tally, devices, title)
-        parts = [part for part in (title, devices, tally) if part]
+        self._shown = (counts, devices, title)
+        parts = [part for part in (title, devices, counts) if part]
         self.update(joined(("cerank ", "bold"), self._lab, *(f"  │  {part}" for part in parts)))
 
 

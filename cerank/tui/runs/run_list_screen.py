@@ -240,7 +240,7 @@ class RunsScreen(LabScreen):
             run_actions.stop(self, entry)
 
     def action_resume(self) -> None:
-        """Go on with the run."""
+        """Resume the run."""
         entry = self._here()
         if entry is not None:
             run_actions.resume(self, entry)

@@ -211,7 +211,7 @@ class RunScreen(LabScreen):
             run_actions.stop(self, self.entry)
 
     def action_resume(self) -> None:
-        """Go on with the run."""
+        """Resume the run."""
         if self.entry is not None:
             run_actions.resume(self, self.entry)
 

@@ -136,7 +136,7 @@ def test_a_run_whose_label_holds_an_equals_sign_is_found_by_it(lab, tmp_path):
     [
         ("cl=s1,deep", "differ in more than the seed\ndata.depth: 8 against 7"),
         ("cl=s1,s2:contrastive", "differ in more than the seed\nstage: distill against contrastive"),
-        ("cl=s1,again", "seed 1 stands twice"),
+        ("cl=s1,again", "seed 1 is given twice"),
         ("cl=s1:first-stage,s2:first-stage", "a first stage has no seed"),
         ("cl=s1,nothing", "no run is called 'nothing'"),
         ("=s1,s2", "no run is called '=s1,s2'"),

@@ -137,8 +137,8 @@ def test_a_plan_keeps_its_margins_under_canonical_names_with_its_time(lab):
 @pytest.mark.parametrize(
     ("margins", "what"),
     [
-        ({"P_at_5": 0.1}, "P@5: a margin for a measure that is not evaluated"),
-        ({"RR_at_10": 0.1, "MRR_at_10": 0.2}, "RR@10 has another margin under another name"),
+        ({"P_at_5": 0.1}, "P@5: margin for a measure that is not evaluated"),
+        ({"RR_at_10": 0.1, "MRR_at_10": 0.2}, "RR@10 is given twice, under two spellings"),
     ],
 )
 def test_a_margin_that_judges_nothing_is_refused_at_plan_time_with_its_key(lab, margins, what):

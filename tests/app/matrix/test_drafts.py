@@ -35,8 +35,7 @@ def mistakes_of(found: Draft) -> dict[str, str]:
 
 def recipe_by(command: str) -> Recipe:
     """The recipe that a command asks for, by the library that the command line uses."""
-    from cerank.app import plans
-    from cerank.cli import options
+    from cerank.app.run_request import RunRequest, load_recipe
 
     words = shlex.split(command)
     assert words[:2] == ["cerank", "run"]
@@ -45,14 +44,16 @@ def recipe_by(command: str) -> Recipe:
     for word in rest:
         given.setdefault(word, []).append("" if word == "--queue" else next(rest))
     one = {name: values[-1] for name, values in given.items()}
-    changed = options.changes(
-        base=one.get("--base"),
-        data=plans.parts_of(one["--dataset"]) if "--dataset" in one else None,
+    request = RunRequest(
+        recipes=(one["--recipe"],),
+        bases=tuple(given.get("--base", ())),
+        dataset=one.get("--dataset", ""),
         seed=int(one["--seed"]) if "--seed" in one else None,
-        first_stages=given.get("--first-stage"),
+        first_stages=tuple(given.get("--first-stage", ())),
         depth=int(one["--depth"]) if "--depth" in one else None,
+        overrides=tuple(given.get("--set", ())),
     )
-    return recipes.load(one["--recipe"], given.get("--set", []), changed).recipe
+    return load_recipe(request).recipe
 
 
 def test_bases_recipes_and_seeds_make_a_matrix() -> None:
@@ -159,9 +160,9 @@ def test_nothing_chosen_is_a_mistake_at_the_recipes() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("1, x", "'x' is no seed"),
+        ("1, x", "'x' is not a seed"),
         ("3-1", "before it starts"),
-        ("1 1", "stands twice"),
+        ("1 1", "is given twice"),
         ("0-100", "more than 100"),
         (str(2**63), "too large"),
         ("-4", "no seed"),

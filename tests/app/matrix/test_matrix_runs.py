@@ -206,10 +206,10 @@ def test_seeds_and_recipes_may_be_added_to_a_matrix_and_another_family_may_not(m
         (name, seed) for seed in (1, 2) for name in ("cl", "kd", "cl-kd")
     ]
     before = len(run_store.folders(made.settings.lab))
-    with pytest.raises(UsageError, match="already, with other depth") as caught:
+    with pytest.raises(UsageError, match="with different depth") as caught:
         matrix_runs.queue_missing_runs(made.lab, grid_of(made, depth=2), NOW, unheard)
     assert "--name" in caught.value.hint
-    with pytest.raises(UsageError, match="already, with other baseline"):  # recipes left out may take it with them
+    with pytest.raises(UsageError, match="with different baseline"):  # recipes left out may take it with them
         matrix_runs.queue_missing_runs(
             made.lab, grid_of(made, recipes=[str(made.folder / "kd.toml")], seeds=[1]), NOW, unheard
         )

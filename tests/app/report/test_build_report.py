@@ -219,7 +219,7 @@ def test_every_stage_of_a_run_can_be_a_row(lab):
         ((), "", "needs a matrix or runs"),
         (("gird",), "", "gird"),
         (("grid",), "ecir2025-kl", "no row of the report"),
-        (("SAME", "SAME"), "", "stands twice"),
+        (("SAME", "SAME"), "", "is given twice"),
     ],
 )
 def test_what_cannot_be_reported_is_refused(lab, names, baseline, what):

@@ -243,7 +243,7 @@ def test_a_report_is_written_over_only_when_asked_and_nothing_else_ever(whole: R
     assert not (folder / "old.txt").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["report"]
     (tmp_path / "mine").mkdir()
-    with pytest.raises(UsageError, match="is no report"):
+    with pytest.raises(UsageError, match="is not a report"):
         write_report.save(whole, tmp_path / "mine", replace=True)
     with pytest.raises(UsageError, match="folder above"):
         write_report.save(whole, tmp_path / "no" / "report")

@@ -103,7 +103,7 @@ def test_what_lacks_a_value_comes_last_either_way_round(entries: tuple[RunEntry,
 
 
 def test_sorting_by_what_is_no_column_is_refused(entries: tuple[RunEntry, ...]) -> None:
-    with pytest.raises(UsageError, match="not sorted by 'tset'"):
+    with pytest.raises(UsageError, match="cannot be sorted by 'tset'"):
         ordered(entries, "tset")
 
 

@@ -152,7 +152,7 @@ async def test_a_mistake_is_said_beside_its_field_as_one_types_and_goes_when_men
         await press(pilot, "2")
         row = await put(pilot, screen, "stages.contrastive.learning_rate", "fast")
         seen = text_of(app)
-        assert "✖ wants a number, above 0" in seen
+        assert "✖ must be a number, above 0" in seen
         assert "2 recipe  ✖1" in seen
         assert "nothing can be launched" in seen
         assert row.has_class("-wrong")
@@ -169,7 +169,7 @@ async def test_nothing_invalid_can_be_launched(app: CerankApp, folder: LabFolder
         await press(pilot, "escape", "l", "l")
         assert app.screen is screen
         assert "Fix these errors before launching" in text_of(app)
-        assert "'x' is no seed" in text_of(app)
+        assert "'x' is not a seed" in text_of(app)
         assert folder.lab.listed() == []
 
 
@@ -180,7 +180,7 @@ async def test_m_goes_to_the_first_mistake_in_whatever_stage_it_is(app: CerankAp
         await press(pilot, "m")
         row = field(screen, "stages.distill.keep")
         assert row.query_one(ChoiceField).has_focus
-        assert "✖ wants one of best, last" in text_of(app)
+        assert "✖ must be one of best, last" in text_of(app)
 
 
 async def test_a_choice_is_turned_with_the_arrow_keys(app: CerankApp) -> None:
@@ -422,7 +422,14 @@ async def test_without_colour_every_state_is_a_sign_or_a_word(
         screen._settings({"stages.contrastive.learning_rate": "fast"})
         await press(pilot, "m")
         seen = text_of(app)
-        for sign in ("[x] contrastive", "[ ] distill", "[contrastive] ✖", "2 recipe  ✖1", "• learning_rate", "✖ wants"):
+        for sign in (
+            "[x] contrastive",
+            "[ ] distill",
+            "[contrastive] ✖",
+            "2 recipe  ✖1",
+            "• learning_rate",
+            "✖ must be",
+        ):
             assert sign in seen
         assert "peak of the schedule" in seen
 
