@@ -128,7 +128,7 @@ def timed(work: Sequence[Work], known: Mapping[str, Rate]) -> tuple[Work, ...]:
 def total(work: Sequence[Work]) -> float | None:
     """Return minutes of all parts together; None where one of them is not known."""
     minutes = [part.minutes for part in work]
-    return None if not minutes or None in minutes else sum(found for found in minutes if found is not None)
+    return None if not minutes or None in minutes else sum(minute for minute in minutes if minute is not None)
 
 
 def _like(recipe: Recipe, stage: Stage, device: str, threads: int) -> tuple[object, ...]:

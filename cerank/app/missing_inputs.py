@@ -101,13 +101,13 @@ class _InputChecker:
         whole, part = whole_and_part(name)
         try:
             with irds.offline():
-                found = self._open[name] = open_dataset(name, self._cache)
+                dataset = self._open[name] = open_dataset(name, self._cache)
         except CerankError as error:
             self._note("dataset", whole, error)
             self._queries[name] = part_size(part, _known_queries(whole))
             return
-        self._queries[name] = len(found.queries)
-        if found.location == CATALOGUE:
+        self._queries[name] = len(dataset.queries)
+        if dataset.location == CATALOGUE:
             self._try("documents", whole, partial(irds.look_at_documents, aliases.id_of(whole)))
 
     def _ranking(self, dataset: str, first: str) -> None:

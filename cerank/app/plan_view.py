@@ -27,9 +27,9 @@ def text(plan: Plan) -> str:
     return "\n".join(lines) + "\n"
 
 
-def differences(one: Plan, other: Plan) -> tuple[SettingDifference, ...]:
+def differences(plan: Plan, other: Plan) -> tuple[SettingDifference, ...]:
     """Return every setting, input, device and version in which two plans differ, in the order of the first."""
-    left, right = dict(_settings(one)), dict(_settings(other))
+    left, right = dict(_settings(plan)), dict(_settings(other))
     keys = [*left, *(key for key in right if key not in left)]
     found = (SettingDifference(key, left.get(key, ""), right.get(key, "")) for key in keys)
     return tuple(row for row in found if row.one != row.other)

@@ -86,15 +86,15 @@ def rerank(settings: Settings, request: RerankRequest, progress: Callable[[int, 
     scorer = Scorer.load(folder, device, request.precision)
     collection = dataset.documents.fingerprint()
     facts = identity(scorer.checkpoint, collection, device=device, threads=threads, precision=scorer.precision)
-    kept = KeptScores(settings.cache, facts)
+    kept_scores = KeptScores(settings.cache, facts)
     queries = sorted(before)
     scores: dict[str, dict[str, float]] = {}
     for start in range(0, len(queries), CHUNK):
         part = {query: before[query] for query in queries[start : start + CHUNK]}
         texts = dataset.documents.texts
-        scores |= scored(scorer, part, lambda ids: [dataset.queries[i] for i in ids], texts, kept)
+        scores |= scored(scorer, part, lambda ids: [dataset.queries[i] for i in ids], texts, kept_scores)
         progress(min(start + CHUNK, len(queries)), len(queries))
-    kept.trim()
+    kept_scores.trim()
     tag = "-".join(folder.resolve().parent.name.split()) or "cerank"
     packed = write_run(ordered(scores, before), tag)
     disk.write(output.resolve(), packed if output.suffix == ".gz" else gzip.decompress(packed))

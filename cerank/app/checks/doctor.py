@@ -71,21 +71,21 @@ def examine(
         now: the clock.
     """
     now = now or datetime.now(UTC)
-    found = [*_place(settings.lab, "lab"), *_place(settings.cache, "cache"), *_packages(), *_devices()]
-    found += [*_processor(), *_main_job(settings, now)] if with_speed else []
-    found += [*_queue(settings.lab, fix), *_leftovers(settings.lab, fix)]
+    findings = [*_place(settings.lab, "lab"), *_place(settings.cache, "cache"), *_packages(), *_devices()]
+    findings += [*_processor(), *_main_job(settings, now)] if with_speed else []
+    findings += [*_queue(settings.lab, fix), *_leftovers(settings.lab, fix)]
     try:
         folders = run_store.folders(settings.lab)
     except CerankError as error:
-        return [*found, Finding("wrong", str(settings.lab), str(error))]
+        return [*findings, Finding("wrong", str(settings.lab), str(error))]
     for folder in folders:
-        found += _run(folder, fix, now)
-    return found
+        findings += _run(folder, fix, now)
+    return findings
 
 
-def is_well(found: list[Finding]) -> bool:
+def is_well(findings: list[Finding]) -> bool:
     """Return whether nothing is wrong."""
-    return all(one.state != "wrong" for one in found)
+    return all(one.state != "wrong" for one in findings)
 
 
 def _place(path: Path, what: str) -> Iterator[Finding]:
@@ -156,13 +156,13 @@ def _processor() -> Iterator[Finding]:
     environment = process_environment.passed(os.environ) | process_environment.pinned(threads)
     try:
         done = subprocess.run(command, env=environment, capture_output=True, timeout=_PATIENCE, check=True)
-        found = msgspec.json.decode(done.stdout, type=_Processor)
+        processor = msgspec.json.decode(done.stdout, type=_Processor)
     except (OSError, subprocess.SubprocessError, msgspec.DecodeError) as error:
         yield Finding("note", "processor", f"its speed could not be measured: {type(error).__name__}")
         return
-    by = "by hardware" if found.bf16 else "emulated, so float32 is used"
-    text = f"{found.instructions}; bf16 {by}; {found.fp32 / 1e9:.0f} GFLOP/s of float32 products"
-    text += f", {found.bf16_rate / 1e9:.0f} of bf16" if found.bf16 else ""
+    by = "by hardware" if processor.bf16 else "emulated, so float32 is used"
+    text = f"{processor.instructions}; bf16 {by}; {processor.fp32 / 1e9:.0f} GFLOP/s of float32 products"
+    text += f", {processor.bf16_rate / 1e9:.0f} of bf16" if processor.bf16 else ""
     yield Finding("good", "processor", f"{text}, with {counted(threads, 'thread')}", is_told=True)
 
 

@@ -121,9 +121,9 @@ def draft_of(recipe: Recipe) -> Draft:
     """
     best: Draft | None = None
     for name in recipes.shipped():
-        found = _as_changes(recipe_source(name), recipe)
-        if found and (best is None or len(found.settings) < len(best.settings)):
-            best = found
+        draft = _as_changes(recipe_source(name), recipe)
+        if draft and (best is None or len(draft.settings) < len(best.settings)):
+            best = draft
     if best:
         return best
     return Draft(sources=(unsaved_recipe_source(recipe),), bases=(recipe.base,), seeds=str(recipe.seed))
@@ -155,7 +155,7 @@ def check_draft(draft: Draft) -> CheckedDraft:
             values[path] = recipe_form.value(path, text)
         except ValueError as error:
             errors.append(FieldError(path, str(error)))
-    choices = [found for one in draft.sources if (found := _chosen(one, values, errors))]
+    choices = [found for source in draft.sources if (found := _chosen(source, values, errors))]
     errors += [FieldError("base", text) for base in draft.bases if (text := base_error(base))]
     seeds, wrong = seeds_in(draft.seeds)
     errors += [FieldError("seeds", wrong)] if wrong else []
@@ -170,7 +170,7 @@ def check_draft(draft: Draft) -> CheckedDraft:
 
 
 def _duplicates(draft: Draft) -> list[FieldError]:
-    sources = [one.source or one.name for one in draft.sources]
+    sources = [source.source or source.name for source in draft.sources]
     given = (("recipes", sources), ("base", list(draft.bases)))
     return [
         FieldError(path, f"'{name}' is chosen twice")

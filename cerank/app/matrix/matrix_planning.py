@@ -125,12 +125,12 @@ class WorkTotals:
             sums[part.part] = sum_of_work(before, part) if before else part
 
 
-def sum_of_work(one: Work, other: Work) -> Work:
+def sum_of_work(work: Work, other: Work) -> Work:
     """Return two parts of one name together; their time is unknown where one's is."""
-    is_known = one.minutes is not None and other.minutes is not None
-    minutes = (one.minutes or 0.0) + (other.minutes or 0.0) if is_known else None
-    stage = one.stage if one.stage == other.stage else ""
-    return Work(one.part, one.units + other.units, one.pairs + other.pairs, stage, minutes)
+    is_known = work.minutes is not None and other.minutes is not None
+    minutes = (work.minutes or 0.0) + (other.minutes or 0.0) if is_known else None
+    stage = work.stage if work.stage == other.stage else ""
+    return Work(work.part, work.units + other.units, work.pairs + other.pairs, stage, minutes)
 
 
 def launch(lab: Lab, matrix: PlannedMatrix) -> tuple[RunFolder, ...]:
@@ -146,7 +146,7 @@ def launch(lab: Lab, matrix: PlannedMatrix) -> tuple[RunFolder, ...]:
         except CerankError as error:
             if not folders:
                 raise
-            those = ", ".join(run_store.short_name(one) for one in folders)
+            those = ", ".join(run_store.short_name(folder) for folder in folders)
             hint = f"{len(folders)} of {counted(len(matrix.cells), 'run')} queued: {those}"
             raise RunFailedError(error.what, where=error.where, hint=hint) from error
     return tuple(folders)

@@ -99,11 +99,11 @@ def load_runs(loaded: recipes.LoadedMatrix, overrides: Sequence[str] = ()) -> Ma
     stages = [set(one.recipe.stages) for one in plain]
     _check_stages_exist([*matrix.settings, *(text.partition("=")[0] for text in overrides)], set().union(*stages))
     over = _matrix_tables(matrix)
-    found: list[DraftRun] = []
+    draft_runs: list[DraftRun] = []
     count = len(matrix.recipes) * max(len(matrix.bases), 1) * max(len(matrix.seeds), 1)
     if count > MOST_RUNS:
         raise UsageError(f"{count:,} runs; a matrix has {MOST_RUNS} at most", where=f"matrix {matrix.name}")
-    made = [
+    loaded_recipes = [
         recipes.load(
             name,
             [text for text in overrides if _fits(text, known)],
@@ -114,13 +114,13 @@ def load_runs(loaded: recipes.LoadedMatrix, overrides: Sequence[str] = ()) -> Ma
     ]
     for base in matrix.bases or ("",):
         for seed in matrix.seeds or (None,):
-            for one in made:
-                recipe = plans.absolute(plans.checked(_with(one.recipe, base, seed)))
+            for loaded_recipe in loaded_recipes:
+                recipe = plans.absolute(plans.checked(_with(loaded_recipe.recipe, base, seed)))
                 label = f"{recipe.name} {recipe.base.rpartition('/')[2]} s{recipe.seed}"
-                found.append(DraftRun(recipe, recipes.render(recipe).encode(), label, ""))
-    _check_one_family(found)
+                draft_runs.append(DraftRun(recipe, recipes.render(recipe).encode(), label, ""))
+    _check_one_family(draft_runs)
     at = matrix.recipes.index(matrix.baseline) if matrix.baseline else 0
-    return MatrixRuns(matrix, tuple(found), names[at])
+    return MatrixRuns(matrix, tuple(draft_runs), names[at])
 
 
 def _check_one_family(cells: Sequence[DraftRun]) -> None:
@@ -208,7 +208,7 @@ def outline(grid_: MatrixRuns, settings: Settings, pairs_per_second: float = 0.0
         settings: its lab is looked into for runs that are there, and for how fast such work went.
         pairs_per_second: of training, where the user knows better; scoring is taken to be three times as fast.
     """
-    found = check_inputs([cell.recipe for cell in grid_.cells], settings.cache)
+    input_check = check_inputs([cell.recipe for cell in grid_.cells], settings.cache)
     device, threads = devices.device_named(settings.device), settings.threads or devices.physical_cores()
     record = kept.load_if_there(settings.lab, grid_.matrix.name)
     there = {(cell.recipe, cell.base, cell.seed): cell.run for cell in record.cells} if record else {}
@@ -224,13 +224,13 @@ def outline(grid_: MatrixRuns, settings: Settings, pairs_per_second: float = 0.0
         run, state = _run_and_state(lab, there.get((recipe.name, recipe.base, recipe.seed), ""))
         coming.update(identities)
         given = identities if state == "finished" else ()
-        totals.add(recipe, identities, estimates.timed(plans.counted(recipe, found.queries), known), given)
+        totals.add(recipe, identities, estimates.timed(plans.counted(recipe, input_check.queries), known), given)
         rows.append(MatrixOutlineRow(recipe.name, recipe.base, recipe.seed, recipe.chain, taken, run, state))
     return MatrixOutline(
         rows=tuple(rows),
         work=totals.done,
         shared=totals.shared,
-        needs=found.needs,
+        needs=input_check.needs,
         comparisons=_comparisons(grid_),
     )
 
@@ -365,11 +365,11 @@ def _declared(planned: Sequence[Plan]) -> str:
     return hashlib.sha256(msgspec.json.encode(shared, order="deterministic")).hexdigest()
 
 
-def _check_same_declaration(before: MatrixRecord | None, asked: MatrixRecord) -> None:
+def _check_same_declaration(before: MatrixRecord | None, matrix_record: MatrixRecord) -> None:
     """Reject a second family of tests under the same name; only recipes, base models and seeds may be added later."""
-    if before is None or (before.sha256, before.baseline) == (asked.sha256, asked.baseline):
+    if before is None or (before.sha256, before.baseline) == (matrix_record.sha256, matrix_record.baseline):
         return
     keys = ("baseline", "tests", "first_stages", "depth", "measures", "margins")
-    differing = [key.replace("_", " ") for key in keys if getattr(before, key) != getattr(asked, key)]
+    differing = [key.replace("_", " ") for key in keys if getattr(before, key) != getattr(matrix_record, key)]
     what = f"the lab already has a matrix '{before.name}' with different {', '.join(differing) or 'data'}"
     raise UsageError(what, hint="give the new matrix another name with --name")

@@ -34,10 +34,10 @@ class _Drawn:
         self.columns: Columns = reading.columns
 
 
-def pictures(found: ReportScope) -> tuple[Curve, ...]:
+def pictures(report_scope: ReportScope) -> tuple[Curve, ...]:
     """A picture for each base (or each part of one, where its runs are many); none where nothing was trained yet."""
     groups: dict[str, dict[str, _Drawn]] = {}
-    for row in found.rows:
+    for row in report_scope.rows:
         for member in row.members:
             seed = f", seed {member.plan.recipe.seed}" if len(row.members) > 1 else ""
             drawn = _Drawn(row.model.label + seed, member.folder, member.plan.recipe.chain)
@@ -72,7 +72,9 @@ def _weight(steps: int) -> float:
 def _loss(run: _Drawn, weight: float) -> Series:
     """The run's loss, each stage a line of its own, for another loss has another scale."""
     steps, values = run.columns.steps, run.columns.values["loss"]
-    edges = sorted({0, len(steps), *(int(np.searchsorted(steps, one.at, "right")) for one in run.columns.boundaries)})
+    edges = sorted(
+        {0, len(steps), *(int(np.searchsorted(steps, boundary.at, "right")) for boundary in run.columns.boundaries)}
+    )
     smooth = values
     if weight:
         last = np.maximum.accumulate(np.where(np.isfinite(values), np.arange(len(values)), 0))

@@ -57,7 +57,9 @@ def document(report: Report) -> str:
     parts += [_grid(grid, reasons) for grid in report.grids]
     if report.curves:
         parts.append("<h2>Curves</h2>")
-        parts += [f"<figure>{one.svg}<figcaption>{html(one.title)}</figcaption></figure>" for one in report.curves]
+        parts += [
+            f"<figure>{curve.svg}<figcaption>{html(curve.title)}</figcaption></figure>" for curve in report.curves
+        ]
     parts += [_side(side) for side in (*supplementary_tables.sides(report), supplementary_tables.sources(report))]
     parts += [_list("Answers", report.answers), _list("Notes", report.notes), _list("Not measured yet", report.missing)]
     return "\n".join([*(part for part in parts if part), "</body></html>"]) + "\n"

@@ -22,7 +22,9 @@ def document(report: Report, *, has_files: bool = False) -> str:
     parts = [f"# {escapes.markdown(report.title)}\n", *(f"{escapes.markdown(text)}\n" for text in latex.head(report))]
     parts += [_grid(grid) for grid in report.grids]
     if has_files:
-        parts += [f"## Curves\n\n![{escapes.markdown(one.title)}](curves/{one.name}.svg)\n" for one in report.curves]
+        parts += [
+            f"## Curves\n\n![{escapes.markdown(curve.title)}](curves/{curve.name}.svg)\n" for curve in report.curves
+        ]
     for side in supplementary_tables.sides(report):
         parts.append(f"## {escapes.markdown(side.title)}\n\n{written([side], 'markdown')}")
     for title, lines in (("Answers", report.answers), ("Notes", report.notes), ("Not measured yet", report.missing)):

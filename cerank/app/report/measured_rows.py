@@ -36,7 +36,7 @@ class Measurements(msgspec.Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...]
 
 
-def measure_rows(settings: Settings, found: ReportScope, measures: Sequence[str], say: Say) -> Measurements:
+def measure_rows(settings: Settings, report_scope: ReportScope, measures: Sequence[str], say: Say) -> Measurements:
     """Measures every row that is there, at every declared place.
 
     Args:
@@ -49,24 +49,24 @@ def measure_rows(settings: Settings, found: ReportScope, measures: Sequence[str]
     systems: dict[str, System] = {}
     names: dict[str, tuple[str, ...]] = {}
     missing: list[str] = []
-    for test in found.tests:
-        rows = [row for row in found.rows if _is_there(row, test, found.first_stages)]
-        missing += _missing(found, rows, test)
+    for test in report_scope.tests:
+        rows = [row for row in report_scope.rows if _is_there(row, test, report_scope.first_stages)]
+        missing += _missing(report_scope, rows, test)
         targets = [*_first_stages(rows, test), *(_target(row) for row in rows)]
         if not targets:
             continue
         say(f"measuring {counted(len(targets), 'ranking')} of {test}")
-        wanted = tuple(measures) or found.measures.get(test, ())
+        wanted = tuple(measures) or report_scope.measures.get(test, ())
         measured, names[test] = comparisons.measured_systems(settings, targets, measures=wanted, dataset=test)
         for system in measured:
             systems[system.label] = _joined(systems.get(system.label), system)
-    sources = _sources(settings.lab, found)
+    sources = _sources(settings.lab, report_scope)
     return Measurements(
         systems=systems,
         measures=names,
         missing=tuple(missing),
         sources=sources,
-        notes=(*_other_first_stages(found), *_disagreements(found, systems)),
+        notes=(*_other_first_stages(report_scope), *_disagreements(report_scope, systems)),
     )
 
 
@@ -83,9 +83,9 @@ def _is_there(row: ReportRow, test: str, first_stages: Sequence[str]) -> bool:
     return True
 
 
-def _missing(found: ReportScope, rows: Sequence[ReportRow], test: str) -> list[str]:
+def _missing(report_scope: ReportScope, rows: Sequence[ReportRow], test: str) -> list[str]:
     there = {row.model.label for row in rows}
-    return [f"{row.model.label} on {short_name(test)}" for row in found.rows if row.model.label not in there]
+    return [f"{row.model.label} on {short_name(test)}" for row in report_scope.rows if row.model.label not in there]
 
 
 def _first_stages(rows: Sequence[ReportRow], test: str) -> list[RunTarget]:
@@ -108,14 +108,16 @@ def _target(row: ReportRow) -> Target:
     return SeedsTarget(label, row.members)
 
 
-def _joined(one: System | None, other: System) -> System:
+def _joined(system: System | None, other: System) -> System:
     """One system with what both were measured on; a condition counts once."""
-    if one is None:
+    if system is None:
         return other
-    known = {entry.condition for entry in one.measured}
-    measured = (*one.measured, *(entry for entry in other.measured if entry.condition not in known))
-    members = tuple(_joined(*pair) for pair in zip(one.members, other.members, strict=True)) if one.members else ()
-    return msgspec.structs.replace(one, measured=measured, members=members)
+    known = {entry.condition for entry in system.measured}
+    measured = (*system.measured, *(entry for entry in other.measured if entry.condition not in known))
+    members = (
+        tuple(_joined(*pair) for pair in zip(system.members, other.members, strict=True)) if system.members else ()
+    )
+    return msgspec.structs.replace(system, measured=measured, members=members)
 
 
 def at(system: System, condition: Condition) -> Measured | None:
@@ -126,10 +128,10 @@ def at(system: System, condition: Condition) -> Measured | None:
 # --- files
 
 
-def _sources(lab: Path, found: ReportScope) -> tuple[SourceFile, ...]:
+def _sources(lab: Path, report_scope: ReportScope) -> tuple[SourceFile, ...]:
     """Each file that is read, hashed, by run and role."""
     files: dict[tuple[str, str, Path], None] = {}
-    for member in (member for row in found.rows for member in row.members):
+    for member in (member for row in report_scope.rows for member in row.members):
         folder, data = member.folder, member.plan.recipe.data
         files[folder.name, "plan", folder.plan] = None
         for index, name in enumerate(member.plan.recipe.chain):
@@ -140,10 +142,10 @@ def _sources(lab: Path, found: ReportScope) -> tuple[SourceFile, ...]:
                 for system in (FIRST_STAGE, member.system):
                     files[folder.name, "ranking", folder.ranking(system, test, first)] = None
                     files[folder.name, "measures", folder.measures(system, test, first)] = None
-    if found.record is not None:
+    if report_scope.record is not None:
         from cerank.runs import declared_matrices
 
-        files["", "matrix", declared_matrices.path_of(lab, found.record.name)] = None
+        files["", "matrix", declared_matrices.path_of(lab, report_scope.record.name)] = None
     rows = [
         SourceFile(run=run, role=role, path=str(path.relative_to(lab)), sha256=disk.sha256_file(path))
         for run, role, path in files
@@ -159,10 +161,10 @@ class _QueryMeasures(msgspec.Struct, frozen=True):
     measures: dict[str, float]
 
 
-def _disagreements(found: ReportScope, systems: dict[str, System]) -> tuple[str, ...]:
+def _disagreements(report_scope: ReportScope, systems: dict[str, System]) -> tuple[str, ...]:
     """Measures files whose values are not those of their rankings, measured again."""
     out = []
-    for row in found.rows:
+    for row in report_scope.rows:
         system = systems.get(row.model.label)
         if system is None:
             continue
@@ -199,10 +201,10 @@ def _differing(path: Path, entry: Measured) -> int:
     )
 
 
-def _other_first_stages(found: ReportScope) -> tuple[str, ...]:
+def _other_first_stages(report_scope: ReportScope) -> tuple[str, ...]:
     """First stages that are not the same list for every run, or not to the same depth."""
     seen: dict[tuple[str, str], dict[tuple[str, int], list[str]]] = {}
-    for member in (member for row in found.rows for member in row.members):
+    for member in (member for row in report_scope.rows for member in row.members):
         for test, first in _pairs(member):
             pinned = next(
                 (entry.sha256 for entry in member.plan.inputs if entry.name == f"{first} on {test}"),

@@ -24,14 +24,14 @@ _OF_STAGE = ("groups counted", "stage finished")
 _PASSING = {"started", "checkpoint saved", "finished", "paused", *_OF_STAGE}
 
 
-def run_facts(found: ReportScope) -> tuple[RunFacts, ...]:
+def run_facts(report_scope: ReportScope) -> tuple[RunFacts, ...]:
     """The facts of every run behind the tables, each run once.
 
     Raises:
         DamagedError: a journal cannot be read.
     """
     out: dict[str, RunFacts] = {}
-    for row in found.rows:
+    for row in report_scope.rows:
         for member in row.members:
             if member.folder.name not in out:
                 out[member.folder.name] = _facts(member, row.model.label)
@@ -94,8 +94,8 @@ def _versions(folder: RunFolder, planned: dict[str, str]) -> tuple[tuple[str, st
 
 def _stage(folder: RunFolder, index: int, name: str, events: list[Event]) -> StageRecord:
     """A stage's facts, else the last event of each kind that names it."""
-    found = stage_summary.read(folder.final(index, name))
-    if found is not None:
-        return StageRecord(stage=name, facts=found)
+    stage_facts = stage_summary.read(folder.final(index, name))
+    if stage_facts is not None:
+        return StageRecord(stage=name, facts=stage_facts)
     said = {event.kind: event.text.removeprefix(f"{name}: ") for event in events if event.text.startswith(f"{name}: ")}
     return StageRecord(stage=name, facts=None, said=tuple((kind, said[kind]) for kind in _OF_STAGE if kind in said))

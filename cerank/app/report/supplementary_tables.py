@@ -158,8 +158,17 @@ def rankings(report: Report) -> Table:
         Column("missing", "queries missing", "number"),
     )
     rows = tuple(
-        (one.system, one.place, one.shallowest, one.deepest, one.ties, one.tied, one.judged, one.missing)
-        for one in report.places
+        (
+            place.system,
+            place.place,
+            place.shallowest,
+            place.deepest,
+            place.ties,
+            place.tied,
+            place.judged,
+            place.missing,
+        )
+        for place in report.places
     )
     note = (
         "every ranking is measured at the depth shown, the first stage included; ties are neighbours in the top 10 "
@@ -207,7 +216,7 @@ def runs(report: Report) -> Table:
 def sources(report: Report) -> Table:
     """The files that figures come from."""
     columns = (Column("run", "run", "name"), Column("role", "role"), Column("path", "path"), Column("sha256", "sha256"))
-    rows = tuple((one.run, one.role, one.path, one.sha256) for one in report.sources)
+    rows = tuple((source.run, source.role, source.path, source.sha256) for source in report.sources)
     return Table("sources", columns, rows, "The files behind the figures, from the lab's folder")
 
 
@@ -243,10 +252,10 @@ def _tested(report: Report, model: str, measure: str, condition: str) -> list[Va
     rows = report.comparison.rows if report.comparison else ()
     for row in rows:
         if (row.right, row.measure, str(row.condition)) == (model, measure, condition):
-            found, judgment = row.paired, row.judgment
+            paired, judgment = row.paired, row.judgment
             margin = judgment.margin.value if judgment.margin else None
-            figures: list[Value] = [row.left, found.difference, found.low, found.high, judgment.p, row.p_corrected]
-            return [*figures, found.effect, judgment.p_equivalence_corrected, margin, row.verdict]
+            figures: list[Value] = [row.left, paired.difference, paired.low, paired.high, judgment.p, row.p_corrected]
+            return [*figures, paired.effect, judgment.p_equivalence_corrected, margin, row.verdict]
     return [None] * 10
 
 

@@ -92,13 +92,13 @@ def _fill(report: Report, folder: Path, forms: tuple[Form, ...]) -> None:
             f"{side.name}.csv": written([side], "csv")
             for side in (*supplementary_tables.sides(report), supplementary_tables.sources(report))
         }
-    texts |= {f"curves/{one.name}.svg": one.svg for one in report.curves}
+    texts |= {f"curves/{curve.name}.svg": curve.svg for curve in report.curves}
     texts |= {provenance.recipe_file(run.run): run.recipe_toml for run in report.runs}
     for name, text in texts.items():
         _put(folder / name, text.encode("utf8", "backslashreplace"))
-    for one in report.curves:
-        if (png := png_of(one.svg)) is not None:
-            _put(folder / "curves" / f"{one.name}.png", png)
+    for curve in report.curves:
+        if (png := png_of(curve.svg)) is not None:
+            _put(folder / "curves" / f"{curve.name}.png", png)
     _put(folder / MARK, (escapes.json_text(_whole(report), indent=1) + "\n").encode())
 
 

@@ -26,11 +26,11 @@ def note(folder: RunFolder, label: str, tags: str) -> Notes:
         UsageError: one of them is too long.
         RunFailedError: the disk refuses.
     """
-    kept = Notes(label=shown(label.strip(), 10 * LONGEST), tags=tags_in(shown(tags, 10 * LONGEST)))
-    if len(kept.label) > LONGEST:
+    notes = Notes(label=shown(label.strip(), 10 * LONGEST), tags=tags_in(shown(tags, 10 * LONGEST)))
+    if len(notes.label) > LONGEST:
         raise UsageError(f"a label has {LONGEST} characters at most", where="label")
-    for tag in kept.tags:
+    for tag in notes.tags:
         if len(tag) > LONGEST // 3:
             raise UsageError(f"a tag has {LONGEST // 3} characters at most", where=f"tag {tag[:20]}")
-    user_labels.save(folder, kept)
-    return kept
+    user_labels.save(folder, notes)
+    return notes

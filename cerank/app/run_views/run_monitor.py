@@ -196,21 +196,27 @@ class LabMonitor:
         return tuple(_with_queue_places(out, queued)) if queued else tuple(out)
 
     def _looked(self, name: str, mark: int, *, is_due: bool) -> RunEntry:
-        kept = self._kept[name]
-        if kept.entry is None or is_due or mark != kept.mark or kept.entry.is_live or kept.entry.state == "queued":
-            kept.mark = mark
-            found = _entry(self._folder(name), kept.latest_validation, self._short.get(name, name))
-            if kept.entry is None or not _is_same(found, kept.entry):
-                kept.entry = found
-        return kept.entry
+        cached_entry = self._kept[name]
+        if (
+            cached_entry.entry is None
+            or is_due
+            or mark != cached_entry.mark
+            or cached_entry.entry.is_live
+            or cached_entry.entry.state == "queued"
+        ):
+            cached_entry.mark = mark
+            entry = _entry(self._folder(name), cached_entry.latest_validation, self._short.get(name, name))
+            if cached_entry.entry is None or not _is_same(entry, cached_entry.entry):
+                cached_entry.entry = entry
+        return cached_entry.entry
 
     def _folder(self, name: str) -> RunFolder:
         return RunFolder(runs_folder(self._lab) / name)
 
 
-def _is_same(one: RunEntry, other: RunEntry) -> bool:
+def _is_same(entry: RunEntry, other: RunEntry) -> bool:
     """Return whether two entries show the same; how long a worker has been quiet is no difference."""
-    return msgspec.structs.replace(one, status=_status_without_time(one)) == msgspec.structs.replace(
+    return msgspec.structs.replace(entry, status=_status_without_time(entry)) == msgspec.structs.replace(
         other, status=_status_without_time(other)
     )
 

@@ -75,7 +75,7 @@ class Machine:
         except ImportError:
             return UsageSample(cores=os.cpu_count() or 0, load=load, disk_free=free, gpus=gpus)
         memory = psutil.virtual_memory()
-        made = UsageSample(
+        usage_sample = UsageSample(
             cpu=psutil.cpu_percent(None if self._has_sampled else _FIRST) / 100,
             cores=os.cpu_count() or 0,
             load=load,
@@ -86,7 +86,7 @@ class Machine:
             work=self._work(folder) if folder else None,
         )
         self._has_sampled = True
-        return made
+        return usage_sample
 
     def _work(self, folder: RunFolder) -> Work | None:
         import psutil

@@ -117,8 +117,17 @@ def _machine(report: BenchReport) -> Table:
 
 def _speed(report: BenchReport) -> Table:
     rows = tuple(
-        (one.work, one.precision, one.who, one.median, one.lowest, one.highest, one.of_peak, one.ratio)
-        for one in report.figures
+        (
+            figure.work,
+            figure.precision,
+            figure.who,
+            figure.median,
+            figure.lowest,
+            figure.highest,
+            figure.of_peak,
+            figure.ratio,
+        )
+        for figure in report.figures
     )
     return Table(
         "speed", _SPEED, rows, notes=("cerank is: its speed divided by the speed of the other library", *report.notes)

@@ -44,7 +44,7 @@ def list_matrices(form: options.Format = None, json: options.Json = False) -> No
 
     A matrix is a set of runs: every recipe with every base model and every seed.
     """
-    found = [recipes.load_matrix(name).matrix for name in recipes.shipped_matrices()]
+    matrixes = [recipes.load_matrix(name).matrix for name in recipes.shipped_matrices()]
     keys = ("matrix", "recipes", "bases", "seeds", "test", "first_stages", "description")
     headings = ("matrix", "recipes", "bases", "seeds", "test", "first stages", "what")
     going = {"seeds": 1, "first_stages": 2, "test": 3, "bases": 4, "recipes": 5}
@@ -61,7 +61,7 @@ def list_matrices(form: options.Format = None, json: options.Json = False) -> No
             ", ".join(one.first_stages),
             one.description,
         )
-        for one in found
+        for one in matrixes
     )
     emit(Table("matrices", columns, rows), settings_of(form=form, json=json).format)
 
@@ -137,9 +137,11 @@ def datasets(
     if name:
         emit(table_columns.dataset_table(known.describe(name, settings.cache)), settings.format)
         return
-    found = known.search(search) if search else known.catalogue()
+    dataset_entries = known.search(search) if search else known.catalogue()
     columns = (Column("dataset", "dataset"), Column("description", "what"))
-    emit(Table("datasets", columns, tuple((entry.name, entry.description) for entry in found)), settings.format)
+    emit(
+        Table("datasets", columns, tuple((entry.name, entry.description) for entry in dataset_entries)), settings.format
+    )
     if not search:
         info("You can also use any ir_datasets id (`cerank datasets --search msmarco`) or a folder of your own.")
 
@@ -176,8 +178,8 @@ def show_config(
     json: options.Json = False,
 ) -> None:
     """Show the value of each setting and where it comes from."""
-    given = options.flags(lab=lab, cache=cache, device=device, threads=threads, form=form, json=json)
-    found = resolve(given, os.environ, Path.cwd())
+    flags = options.flags(lab=lab, cache=cache, device=device, threads=threads, form=form, json=json)
+    resolved = resolve(flags, os.environ, Path.cwd())
     columns = (Column("setting", "setting"), Column("value", "value"), Column("source", "source"))
-    rows = tuple((entry.key, entry.value, entry.source) for entry in found.entries)
-    emit(Table("settings", columns, rows), found.settings.format)
+    rows = tuple((entry.key, entry.value, entry.source) for entry in resolved.entries)
+    emit(Table("settings", columns, rows), resolved.settings.format)

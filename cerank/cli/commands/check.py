@@ -49,18 +49,18 @@ def verify(
     is_well = True
     for folder in [run_store.find(settings.lab, text) for text in run]:
         name = folder.name if is_for_machines(settings.format) else run_store.short_name(folder)
-        found = verify(folder, datetime.now(UTC))
-        is_well = is_well and not found.problems
+        verification_result = verify(folder, datetime.now(UTC))
+        is_well = is_well and not verification_result.problems
         rows += [
-            (name, "files with a checksum", str(found.files)),
-            (name, "models and checkpoints verified", str(found.models)),
-            (name, "rankings measured again", str(found.rankings)),
-            (name, "values compared", str(found.values)),
-            (name, "largest difference", f"{found.largest:.1e}" if found.largest else "0"),
-            (name, "verdict", "intact" if not found.problems else "damaged"),
-            *((name, "problem", problem) for problem in found.problems),
+            (name, "files with a checksum", str(verification_result.files)),
+            (name, "models and checkpoints verified", str(verification_result.models)),
+            (name, "rankings measured again", str(verification_result.rankings)),
+            (name, "values compared", str(verification_result.values)),
+            (name, "largest difference", f"{verification_result.largest:.1e}" if verification_result.largest else "0"),
+            (name, "verdict", "intact" if not verification_result.problems else "damaged"),
+            *((name, "problem", problem) for problem in verification_result.problems),
         ]
-        if found.problems:
+        if verification_result.problems:
             info(
                 f"{run_store.title(folder)} is damaged. "
                 f"`cerank resume {run_store.short_name(folder)}` regenerates what can be regenerated."
@@ -85,12 +85,12 @@ def doctor(
     from cerank.app.checks import doctor as examining
 
     settings = settings_of(lab, cache, form=form, json=json)
-    found = examining.examine(settings, fix=fix, with_speed=True)
+    findings = examining.examine(settings, fix=fix, with_speed=True)
     short = {} if is_for_machines(settings.format) else run_store.short_names(settings.lab)
-    told = [one for one in found if all_ or one.is_told or one.state != "good"]
+    told = [one for one in findings if all_ or one.is_told or one.state != "good"]
     rows = tuple((one.state, short.get(one.where, one.where), one.what, one.hint) for one in told)
     emit(Table("doctor", _FOUND, rows, empty="No problem was found."), settings.format)
-    wrong = sum(one.state == "wrong" for one in found)
-    info(f"{counted(len(found), 'check')} done, {counted(wrong, 'problem')} found")
+    wrong = sum(one.state == "wrong" for one in findings)
+    info(f"{counted(len(findings), 'check')} done, {counted(wrong, 'problem')} found")
     if wrong:
         raise typer.Exit(ExitCode.FAILED)

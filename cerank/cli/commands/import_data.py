@@ -86,28 +86,28 @@ def import_(
     from cerank.importing.import_files import Choices, import_files
 
     choices = Choices(name=run, collection=collection, depth=depth, only=tuple(only or ()))
-    found = import_files(name, files, into, choices)
-    emit(_report(found), settings_of(form=form, json=json).format)
-    texts = f" with the texts of {found.collection}" if found.collection else ""
-    info(f"{found.folder} is now a dataset{texts}; see `cerank datasets {_as_dataset(into)}`")
+    imported = import_files(name, files, into, choices)
+    emit(_report(imported), settings_of(form=form, json=json).format)
+    texts = f" with the texts of {imported.collection}" if imported.collection else ""
+    info(f"{imported.folder} is now a dataset{texts}; see `cerank datasets {_as_dataset(into)}`")
 
 
 def _as_dataset(folder: Path) -> str:
     return str(folder) if folder.is_absolute() else f"./{folder}"
 
 
-def _report(found: Imported) -> Table:
-    held = found.contents
+def _report(imported: Imported) -> Table:
+    contents = imported.contents
     rows: list[tuple[str, int]] = [
-        ("records read", held.records),
-        ("queries", held.queries),
-        ("documents", held.documents),
-        ("judgements", held.judgements),
+        ("records read", contents.records),
+        ("queries", contents.queries),
+        ("documents", contents.documents),
+        ("judgements", contents.judgements),
     ]
-    rows += [(f"rows of run {name}", number) for name, number in held.runs]
-    rows += list(held.counts)
+    rows += [(f"rows of run {name}", number) for name, number in contents.runs]
+    rows += list(contents.counts)
     columns = (Column("what", "what"), Column("number", "number", "number", 0))
-    return Table("imported", columns, tuple(rows), f"Imported from {found.format}")
+    return Table("imported", columns, tuple(rows), f"Imported from {imported.format}")
 
 
 @data_app.command("fetch")

@@ -40,22 +40,33 @@ def ingest(
     for run in runs:
         messages = ProgressMessages()
         ranking = ingesting.ingested(run, settings.cache, partial(messages.show_bytes, run.name))
-        held = ranking.store.contents
+        contents = ranking.store.contents
         if verify and not mapped_run.verify(ranking.store.folder):
             hint = "delete that folder and ingest the run again"
             raise UsageError("the stored run does not match its checksums", where=str(ranking.store.folder), hint=hint)
-        size = sum(entry.size for entry in held.files)
-        if held.misranked:
+        size = sum(entry.size for entry in contents.files)
+        if contents.misranked:
             info(
-                f"{run}: {counted(held.misranked, 'query')} with ranks that contradict the scores; "
+                f"{run}: {counted(contents.misranked, 'query')} with ranks that contradict the scores; "
                 "cerank orders by score"
             )
-        if held.is_scattered:
+        if contents.is_scattered:
             info(
                 f"{run}: rows are not grouped by query, so the file is read three times; "
                 "sort it by query to speed this up"
             )
-        rows.append((str(run), held.queries, held.rows, held.ties, held.misranked, size, messages.seconds, held.sha256))
+        rows.append(
+            (
+                str(run),
+                contents.queries,
+                contents.rows,
+                contents.ties,
+                contents.misranked,
+                size,
+                messages.seconds,
+                contents.sha256,
+            )
+        )
     columns = (
         Column("run", "run"),
         Column("queries", "queries", "number", 0),
@@ -112,9 +123,9 @@ def tokenize(
         if verify and not tokenize_collection.verify(shelf):
             hint = "delete that folder and tokenize again"
             raise UsageError("the stored tokens do not match their checksums", where=str(shelf.folder), hint=hint)
-        held = shelf.contents
-        size = sum(entry.size for entry in held.files)
-        rows.append((kind, held.rows, held.tokens, size, messages.seconds, str(shelf.folder)))
+        contents = shelf.contents
+        size = sum(entry.size for entry in contents.files)
+        rows.append((kind, contents.rows, contents.tokens, size, messages.seconds, str(shelf.folder)))
     columns = (
         Column("kind", "kind", "name"),
         Column("texts", "texts", "number", 0),

@@ -25,59 +25,59 @@ def run(settings: Settings, request: RunRequest, *, dry_run: bool, pairs_per_sec
         _show_outline(grid, matrix_runs.outline(grid, settings, pairs_per_second), settings)
         return
     home = Lab(settings)
-    found = matrix_runs.queue_missing_runs(home, grid, datetime.now(UTC), info)
-    for folder in found.added:
+    queued_matrix = matrix_runs.queue_missing_runs(home, grid, datetime.now(UTC), info)
+    for folder in queued_matrix.added:
         write_output(folder.name + "\n")
-    name = found.record.name
+    name = queued_matrix.record.name
     info(
-        f"Matrix {name}: {counted(len(found.added), 'run')} queued; "
-        f"{len(found.there)} were already finished, running or queued."
+        f"Matrix {name}: {counted(len(queued_matrix.added), 'run')} queued; "
+        f"{len(queued_matrix.there)} were already finished, running or queued."
     )
     info(f"`cerank queue` shows them, and `cerank report {name}` writes the tables.")
 
 
-def _show_outline(grid: MatrixRuns, found: MatrixOutline, settings: Settings) -> None:
+def _show_outline(grid: MatrixRuns, matrix_outline: MatrixOutline, settings: Settings) -> None:
     matrix = grid.matrix
     shown = [
-        _run_table(found, {} if is_for_machines(settings.format) else run_store.short_names(settings.lab)),
-        *([table_columns.work_table(found.work)] if found.work else []),
-        *([_shared_table(found)] if found.shared else []),
-        _missing_table(found),
+        _run_table(matrix_outline, {} if is_for_machines(settings.format) else run_store.short_names(settings.lab)),
+        *([table_columns.work_table(matrix_outline.work)] if matrix_outline.work else []),
+        *([_shared_table(matrix_outline)] if matrix_outline.shared else []),
+        _missing_table(matrix_outline),
     ]
     emit(shown, settings.format)
-    trained = sum(len(row.chain) - len(row.taken) for row in found.rows)
-    stages = sum(len(row.chain) for row in found.rows)
-    pairs = sum(part.pairs for part in found.work if part.part.startswith("train "))
-    scored = sum(part.pairs for part in found.work) - pairs
+    trained = sum(len(row.chain) - len(row.taken) for row in matrix_outline.rows)
+    stages = sum(len(row.chain) for row in matrix_outline.rows)
+    pairs = sum(part.pairs for part in matrix_outline.work if part.part.startswith("train "))
+    scored = sum(part.pairs for part in matrix_outline.work) - pairs
     info(
-        f"Matrix {matrix.name}: {counted(len(found.rows), 'run')}, {counted(stages, 'stage')}: "
+        f"Matrix {matrix.name}: {counted(len(matrix_outline.rows), 'run')}, {counted(stages, 'stage')}: "
         f"{trained} to train, {stages - trained} reused from another run."
     )
-    left = f"At most {pairs:,} pairs to train on and {scored:,} to score; {_time_text(found)}."
-    info(left if found.work else "All runs are finished; there is nothing left to do.")
+    left = f"At most {pairs:,} pairs to train on and {scored:,} to score; {_time_text(matrix_outline)}."
+    info(left if matrix_outline.work else "All runs are finished; there is nothing left to do.")
     recipe = grid.cells[0].recipe
     tests = len(recipe.data.test)
     info(
         f"Family of tests: every recipe against {grid.baseline} on {counted(tests, 'test set')} x "
         f"{counted(len(recipe.data.first_stages), 'first stage')}; "
-        f"{found.comparisons} comparisons are corrected together."
+        f"{matrix_outline.comparisons} comparisons are corrected together."
     )
-    if found.needs:
-        count = len(found.needs)
+    if matrix_outline.needs:
+        count = len(matrix_outline.needs)
         info(f"{counted(count, 'input')} {'is' if count == 1 else 'are'} missing; no run can start without them.")
     else:
         info("No input is missing.")
 
 
-def _time_text(found: MatrixOutline) -> str:
-    minutes = estimates.total(found.work)
+def _time_text(matrix_outline: MatrixOutline) -> str:
+    minutes = estimates.total(matrix_outline.work)
     if minutes is None:
         return "the time is unknown, because nothing like it ran in this lab (you can give --pairs-per-second)"
     ends = time.strftime("%Y-%m-%d %H:%M", time.localtime(time.time() + minutes * 60))
     return f"on one device at most about {estimates.in_words(minutes)}, until {ends} if it starts now"
 
 
-def _run_table(found: MatrixOutline, short: Mapping[str, str]) -> Table:
+def _run_table(matrix_outline: MatrixOutline, short: Mapping[str, str]) -> Table:
     columns = (
         Column("recipe", "recipe"),
         Column("base", "base"),
@@ -97,19 +97,19 @@ def _run_table(found: MatrixOutline, short: Mapping[str, str]) -> Table:
             short.get(row.run, row.run),
             row.state,
         )
-        for row in found.rows
+        for row in matrix_outline.rows
     )
     return Table("runs", columns, rows, "Runs, in queue order")
 
 
-def _shared_table(found: MatrixOutline) -> Table:
+def _shared_table(matrix_outline: MatrixOutline) -> Table:
     number: Kind = "number"
     columns = (Column("part", "part"), Column("pairs", "pairs through the model", number, 0))
-    rows = tuple((part.part, part.pairs) for part in found.shared)
+    rows = tuple((part.part, part.pairs) for part in matrix_outline.shared)
     return Table("shared", columns, rows, "Reused: work that another run does or has done")
 
 
-def _missing_table(found: MatrixOutline) -> Table:
+def _missing_table(matrix_outline: MatrixOutline) -> Table:
     columns = (Column("kind", "kind"), Column("name", "name"), Column("text", "what"), Column("how", "how to get it"))
-    rows = tuple((need.kind, need.name, need.text, need.how) for need in found.needs)
+    rows = tuple((need.kind, need.name, need.text, need.how) for need in matrix_outline.needs)
     return Table("needs", columns, rows, "Missing inputs", empty="No input is missing.")

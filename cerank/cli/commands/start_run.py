@@ -35,8 +35,8 @@ def settings_of(
     json: bool = False,
 ) -> Settings:
     """Return the settings in force for a command with these options."""
-    given = options.flags(lab=lab, cache=cache, device=device, threads=threads, form=form, json=json)
-    return resolve(given, os.environ, Path.cwd()).settings
+    flags = options.flags(lab=lab, cache=cache, device=device, threads=threads, form=form, json=json)
+    return resolve(flags, os.environ, Path.cwd()).settings
 
 
 def run(

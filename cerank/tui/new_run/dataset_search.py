@@ -44,7 +44,7 @@ class DatasetList(OptionList):
 
     def action_take(self, part: str) -> None:
         """Report which dataset is wanted, for which part."""
-        search = next(one for one in self.ancestors if isinstance(one, DatasetSearch))
+        search = next(ancestor for ancestor in self.ancestors if isinstance(ancestor, DatasetSearch))
         search.take(self.highlighted, part)
 
     def action_select(self) -> None:
@@ -117,9 +117,9 @@ class DatasetSearch(Vertical):
         cast("LabApp", self.app).run_in_thread(look, self._see, group="datasets", node=self)
 
     def _show_note(self, text: str) -> None:
-        found = self.query_one(DatasetList)
-        found.clear_options()
-        found.add_option(Option(content(text, "dim"), disabled=True))
+        dataset_list = self.query_one(DatasetList)
+        dataset_list.clear_options()
+        dataset_list.add_option(Option(content(text, "dim"), disabled=True))
 
     def _see(self, found: tuple[DatasetEntry, ...] | CerankError) -> None:
         self._results = () if isinstance(found, CerankError) else found[:MOST_SHOWN]
@@ -131,7 +131,7 @@ class DatasetSearch(Vertical):
             shown = self.query_one(DatasetList)
             shown.clear_options()
             shown.add_options(
-                Option(joined(f"{one.name}  ", (one.description, "dim"), limit=200)) for one in self._results
+                Option(joined(f"{result.name}  ", (result.description, "dim"), limit=200)) for result in self._results
             )
             shown.highlighted = 0
 

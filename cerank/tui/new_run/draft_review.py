@@ -109,7 +109,7 @@ def work(state: LaunchState) -> Content:
     if state.refusal:
         return joined((f"{ERROR_SIGN} not launched: ", "bold $error"), state.refusal)
     if state.errors:
-        lines = [joined((f"{ERROR_SIGN} {one.path}: ", "bold $error"), one.text) for one in state.errors]
+        lines = [joined((f"{ERROR_SIGN} {error.path}: ", "bold $error"), error.text) for error in state.errors]
         return stacked(content("Fix these errors before launching", "bold $error"), *lines)
     if state.matrix is None:
         return content("opening and hashing the inputs …" if state.is_planning else "", "dim")

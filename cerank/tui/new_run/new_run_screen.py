@@ -87,7 +87,7 @@ class NewRunScreen(LabScreen):
         self._is_planning = False
         self._refusal = ""  # of the launch
         self._known = {name: drafts.recipe_source(name) for name in shipped()}
-        self._known |= {one.source or one.name: one for one in self.draft.sources}
+        self._known |= {source.source or source.name: source for source in self.draft.sources}
         self._has_rows = False
         self._fields: tuple[FieldRow, ...] = ()
         self._waiting: dict[str, Timer] = {}
@@ -160,7 +160,7 @@ class NewRunScreen(LabScreen):
         self.query_one("#bases", Checklist).show(draft_review.base_items(here), self.draft.bases)
 
     def _show_recipes(self) -> None:
-        chosen = [one.source or one.name for one in self.draft.sources]
+        chosen = [source.source or source.name for source in self.draft.sources]
         self.query_one("#recipes", Checklist).show(draft_review.recipe_items(self._known), chosen)
 
     def _groups(self, *, of_data: bool = False) -> tuple[recipe_form.FieldGroup, ...]:
@@ -256,7 +256,7 @@ class NewRunScreen(LabScreen):
             return
         self._known[found.source] = found
         event.row.show(FILE, "")
-        self.change(sources=(*(one for one in self.draft.sources if one.source != found.source), found))
+        self.change(sources=(*(source for source in self.draft.sources if source.source != found.source), found))
         self._show_recipes()
         self._show_settings()
 
@@ -400,7 +400,7 @@ class NewRunScreen(LabScreen):
             return
         text = "".join(f"{cell.command}\n" for cell in self.checked.cells)
         self.app.copy_to_clipboard(shown(text, 1_000_000, lines=True))
-        hint = "" if all(one.source for one in self.draft.sources) else "; save the recipe (w) before you use it"
+        hint = "" if all(source.source for source in self.draft.sources) else "; save the recipe (w) before you use it"
         self.lab_app.show_message(
             f"copied {len(self.checked.cells)} command{'s' * (len(self.checked.cells) > 1)}{hint}"
         )

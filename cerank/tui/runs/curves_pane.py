@@ -268,13 +268,13 @@ def _ready(entry: RunEntry, columns: Columns, weight: float) -> _CurvesView:
     return _CurvesView(entry, columns, smooth)
 
 
-def _validated(one: _CurvesView, colors: tuple[str, ...], key: str) -> list[PlotLine]:
+def _validated(curves_view: _CurvesView, colors: tuple[str, ...], key: str) -> list[PlotLine]:
     """Return the measures of the validations, the deciding one first; as many as there are colours."""
-    rows = one.columns.validations
+    rows = curves_view.columns.validations
     names = list(dict.fromkeys(name for _, row in rows for name in row.measures))
-    if one.entry.validated and one.entry.validated[0] in names:
-        names.remove(one.entry.validated[0])
-        names.insert(0, one.entry.validated[0])
+    if curves_view.entry.validated and curves_view.entry.validated[0] in names:
+        names.remove(curves_view.entry.validated[0])
+        names.insert(0, curves_view.entry.validated[0])
     out = []
     for place, name in reversed(list(enumerate(names[: min(3, len(colors))]))):
         found = [(step, row.measures[name]) for step, row in rows if name in row.measures]

@@ -87,8 +87,8 @@ class RankingsPane(RunPane):
         self._say("reading the rankings …")
 
         def job() -> tuple[Rankings, tuple[Question, ...]]:
-            found = Rankings(entry.folder, plan, choice)
-            return found, found.questions()
+            rankings = Rankings(entry.folder, plan, choice)
+            return rankings, rankings.questions()
 
         self.lab_app.run_in_thread(job, self._have, node=self, group="rankings")
 
@@ -101,12 +101,12 @@ class RankingsPane(RunPane):
         self.query_one("#which", Static).update(content("") + which)
         rows = [
             (
-                cell("" if one.after is None else short(one.after), is_right=True),
-                cell(f"{one.change:+.3f}", self._color(one.change), is_right=True),
-                cell(one.query_id, limit=24),
-                cell(one.text, limit=_TEXT),
+                cell("" if question.after is None else short(question.after), is_right=True),
+                cell(f"{question.change:+.3f}", self._color(question.change), is_right=True),
+                cell(question.query_id, limit=24),
+                cell(question.text, limit=_TEXT),
             )
-            for one in self._questions
+            for question in self._questions
         ]
         self._fill("#queries", (self._found.measure, "change", "query", ""), rows)
 
@@ -119,9 +119,9 @@ class RankingsPane(RunPane):
         if event.data_table.id == "documents":
             self._read(event.cursor_row)
         elif self._found is not None and 0 <= event.cursor_row < len(self._questions):
-            found, question = self._found, self._questions[event.cursor_row]
+            rankings, question = self._found, self._questions[event.cursor_row]
             self.lab_app.run_in_thread(
-                lambda: (question, found.moved(question.query_id)), self._move, node=self, group="documents"
+                lambda: (question, rankings.moved(question.query_id)), self._move, node=self, group="documents"
             )
 
     def _move(self, outcome: tuple[Question, tuple[Moved, ...]]) -> None:
@@ -129,14 +129,18 @@ class RankingsPane(RunPane):
         self.query_one("#query", Static).update(joined((question.query_id, "bold"), "  ", question.text))
         rows = [
             (
-                cell("out" if one.after is None else one.after, is_right=True),
-                cell("new" if one.before is None else one.before, is_right=True),
-                self._arrow(one),
-                cell("-" if one.grade is None else one.grade, "bold" if one.grade else "dim", is_right=True),
-                cell(one.doc_id, limit=24),
-                cell(one.text, limit=_TEXT),
+                cell("out" if document.after is None else document.after, is_right=True),
+                cell("new" if document.before is None else document.before, is_right=True),
+                self._arrow(document),
+                cell(
+                    "-" if document.grade is None else document.grade,
+                    "bold" if document.grade else "dim",
+                    is_right=True,
+                ),
+                cell(document.doc_id, limit=24),
+                cell(document.text, limit=_TEXT),
             )
-            for one in self._documents
+            for document in self._documents
         ]
         self._fill("#documents", ("rank", "was", "moved", "grade", "document", "text"), rows)
 
@@ -144,10 +148,10 @@ class RankingsPane(RunPane):
         colors = palette(is_dark=self.app.current_theme.dark)
         return colors[2] if change > 0 else colors[5] if change < 0 else ""
 
-    def _arrow(self, one: Moved) -> Text:
-        if not one.rose:
-            return cell("" if one.rose is None else "=", "dim")
-        return cell(f"{'↑' if one.rose > 0 else '↓'}{abs(one.rose)}", self._color(one.rose))
+    def _arrow(self, moved: Moved) -> Text:
+        if not moved.rose:
+            return cell("" if moved.rose is None else "=", "dim")
+        return cell(f"{'↑' if moved.rose > 0 else '↓'}{abs(moved.rose)}", self._color(moved.rose))
 
     def _read(self, row: int) -> None:
         if 0 <= row < len(self._documents):
@@ -168,17 +172,20 @@ class RankingsPane(RunPane):
 
     def copied(self) -> tuple[str, str] | None:
         """Return the query and its documents, as text."""
-        found = self._as_table()
-        return (written([found], "tsv"), "the query's documents") if found else None
+        table = self._as_table()
+        return (written([table], "tsv"), "the query's documents") if table else None
 
     def exported(self) -> tuple[str, str] | None:
         """Return the query and its documents, as CSV."""
-        found = self._as_table()
-        return (written([found], "csv"), f"{self.shown_run}-query.csv") if found else None
+        table = self._as_table()
+        return (written([table], "csv"), f"{self.shown_run}-query.csv") if table else None
 
     def _as_table(self) -> Table | None:
         if not self._documents:
             return None
         names = ("after", "before", "grade", "document", "text")
-        rows = tuple((one.after, one.before, one.grade, one.doc_id, one.text) for one in self._documents)
+        rows = tuple(
+            (document.after, document.before, document.grade, document.doc_id, document.text)
+            for document in self._documents
+        )
         return Table("documents", tuple(Column(name, name) for name in names), rows)

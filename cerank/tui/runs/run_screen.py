@@ -164,9 +164,9 @@ class RunScreen(LabScreen):
     def on_data_table_row_selected(self, event: DataTable.RowSelected) -> None:
         """Show the run that was chosen in the list beside."""
         if event.data_table.id == "others":
-            found = self.query_one("#others", RunTable).highlighted
-            if found is not None:
-                self._turn_to(found.name)
+            entry = self.query_one("#others", RunTable).highlighted
+            if entry is not None:
+                self._turn_to(entry.name)
 
     def action_other(self, by: int) -> None:
         """Show the run before or after, in the order of the list."""
@@ -182,9 +182,9 @@ class RunScreen(LabScreen):
     def action_mark(self) -> None:
         """Mark the run that is highlighted beside, or the one that is shown."""
         table = self.query_one(RunTable)
-        found = table.highlighted if table.has_focus and table.highlighted else self.entry
-        if found is not None:
-            self.lab_app.toggle_mark(found.name)
+        entry = table.highlighted if table.has_focus and table.highlighted else self.entry
+        if entry is not None:
+            self.lab_app.toggle_mark(entry.name)
             self.show_runs(self.lab_app.entries)
 
     def action_compare(self) -> None:

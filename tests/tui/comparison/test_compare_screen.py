@@ -128,7 +128,7 @@ async def test_a_claim_that_the_data_cannot_bear_is_refused_in_place_and_taken_b
         screen.compare()
         await settle(pilot)
         assert "✖ cannot compare" in text_of(app)
-        assert "terms" in text_of(app)
+        assert "t options" in text_of(app)
         screen.typed |= {"claim": "checkpoints"}
         await press(pilot, "c")
         assert "▲ better" in text_of(app)
@@ -173,7 +173,7 @@ async def test_with_a_qrels_file_the_query_says_why_there_are_no_texts(app: Cera
     async with app.run_test(size=(120, 36)) as pilot:
         await opened(pilot, files[:2], dataset="")
         assert "cannot compare" in text_of(app)
-        assert "what is relevant" in text_of(app)
+        assert "no relevance judgments" in text_of(app)
         await press(pilot, "d")
         await fill(pilot, qrels="c/qrels", dataset="c")
         await press(pilot, "enter")

@@ -154,7 +154,7 @@ async def test_a_mistake_is_said_beside_its_field_as_one_types_and_goes_when_men
         seen = text_of(app)
         assert "✖ must be a number, above 0" in seen
         assert "2 recipe  ✖1" in seen
-        assert "nothing can be launched" in seen
+        assert "Fix this error to see the command" in seen
         assert row.has_class("-wrong")
         await put(pilot, screen, "stages.contrastive.learning_rate", "0.001")
         assert not row.has_class("-wrong")
