@@ -44,6 +44,7 @@ RETIRED = (
     Retired(r"\brooms\b", "packages, directories", FRONT),
 )
 ALLOWED: dict[str, tuple[str, ...]] = {  # file -> parts of lines that may stay, each with its reason
+    "CONTRIBUTING.md": ("That the others are held against.",),  # the example of what not to write
     "cerank/cli/table_columns.py": ("mended",),  # a key of JSON and TSV output
 }
 

@@ -51,7 +51,10 @@ Cache = Annotated[
 Device = Annotated[
     str | None,
     typer.Option(
-        "--device", metavar="DEVICE", help="auto, cpu, cuda, cuda:N or mps. Default: auto.", rich_help_panel=_WHERE
+        "--device",
+        metavar="DEVICE",
+        help="auto, cpu, cuda, cuda:N or mps. Default: auto, which takes a CUDA GPU if there is one, else the CPU.",
+        rich_help_panel=_WHERE,
     ),
 ]
 Threads = Annotated[

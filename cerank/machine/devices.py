@@ -115,7 +115,9 @@ def environment(asked: str, device: Device, all_devices: Sequence[Device]) -> di
 
 
 def device_named(name: str) -> str:
-    """The device a setting means; "auto" is "cuda" where the system shows such a device, else the CPU.
+    """Return the device that a setting means; "auto" is "cuda" where the system shows such a device, else the CPU.
+
+    "auto" never takes "mps": no test has compared results on Apple's GPUs with those on a CPU. It has to be asked for.
 
     "cuda" stays as it is: a worker that was started at once takes the first GPU it sees, one from the queue is shown
     the GPU that was free. Only "cuda:N" asks for a certain one.
