@@ -165,7 +165,7 @@ def test_nothing_chosen_is_a_mistake_at_the_recipes() -> None:
         ("1 1", "is given twice"),
         ("0-100", "more than 100"),
         (str(2**63), "too large"),
-        ("-4", "no seed"),
+        ("-4", "is not a seed"),
     ],
 )
 def test_seeds_that_cannot_be_are_refused(text: str, said: str) -> None:
@@ -200,7 +200,7 @@ def test_a_margin_of_the_recipes_own_is_changed_but_not_taken_away(tmp_path: Pat
     assert cell.recipe.evaluate.margins == {"nDCG@10": 0.05}
     assert recipe_by(cell.command) == cell.recipe
     found = mistakes_of(draft({"evaluate.margins": "RR@10 = 0.05"}, sources=own))
-    assert "nDCG@10 is the recipe's own" in found["evaluate.margins"]
+    assert "nDCG@10 belongs to the recipe" in found["evaluate.margins"]
 
 
 def test_a_recipe_of_other_stages_is_taken_whole_and_its_command_names_the_file_to_save() -> None:

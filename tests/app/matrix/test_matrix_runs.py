@@ -86,7 +86,7 @@ def test_what_a_matrix_lays_over_its_recipes_goes_where_there_is_a_place_and_opt
 @pytest.mark.parametrize(
     ("changes", "overrides", "match"),
     [
-        ({}, ["stages.destill.steps=3"], "no recipe of the matrix has a stage"),
+        ({}, ["stages.destill.steps=3"], "stages.destill: unknown stage"),
         ({}, ["stages.distill.steps=-3"], "steps"),
         ({"seeds": list(range(400))}, [], "500 at most"),
         ({"recipes": ["./nothing.toml"]}, [], "cannot read the recipe"),

@@ -22,7 +22,7 @@ def entries(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunEntry, ...]:
     lab.finished(lab.started(lab.run("poor", base="electra", seed=2), 20), after=0.2)
     lab.failed(lab.started(lab.run("third", name="kd only", seed=3), 20))
     lab.damaged(lab.run("broken"))
-    return LabMonitor(path).look()
+    return LabMonitor(path).poll()
 
 
 def _titles(entries: tuple[RunEntry, ...], text: str) -> list[str]:
@@ -70,7 +70,7 @@ def test_a_measure_with_parentheses_and_an_equals_sign_can_be_compared(entries: 
         ("(a", "a parenthesis that is not closed"),
         ("a)", "without its opening one"),
         ('label:"a', "a quote that is not closed"),
-        ("nDCG@10>", "compares with no number"),
+        ("nDCG@10>", "has no number to compare with"),
         ("NOT", "the filter ends too early"),
         ("(" * 100 + "a", "nested too deep"),
     ],
@@ -108,4 +108,4 @@ def test_sorting_by_what_is_no_column_is_refused(entries: tuple[RunEntry, ...]) 
 
 
 def test_a_filter_of_an_empty_lab_is_no_fault(tmp_path: Path) -> None:
-    assert LabMonitor(tmp_path).look() == ()
+    assert LabMonitor(tmp_path).poll() == ()

@@ -93,17 +93,17 @@ def test_states_are_counted_as_signs(lab: LabFolder) -> None:
     lab.run("one")
     lab.finished(lab.started(lab.run("two"), 5))
     lab.finished(lab.started(lab.run("three"), 5))
-    assert state_counts(LabMonitor(lab.path).look()) == "1· 2✔"
+    assert state_counts(LabMonitor(lab.path).poll()) == "1· 2✔"
 
 
 def test_notes_stand_beside_the_plan_and_a_broken_one_hides_nothing(lab: LabFolder) -> None:
     made = lab.run("old")
     label_runs.note(made, "  new \x1b name ", "a, b #c a")
-    entry = LabMonitor(lab.path).look()[0]
+    entry = LabMonitor(lab.path).poll()[0]
     assert entry.label == "new ⟨001b⟩ name"
     assert entry.notes.tags == ("a", "b", "c")
     made.notes.write_bytes(b"{")
-    assert LabMonitor(lab.path).look()[0].label == "old"
+    assert LabMonitor(lab.path).poll()[0].label == "old"
     with pytest.raises(UsageError, match="120 characters"):
         label_runs.note(made, "x" * 121, "")
 
@@ -112,7 +112,7 @@ def test_what_goes_with_a_run_is_named(lab: LabFolder) -> None:
     made = lab.finished(lab.started(lab.run("one"), 5))
     made.final(0, "contrastive").mkdir(parents=True)
     (made.final(0, "contrastive") / "model.safetensors").write_bytes(b"x" * 2_000_000)
-    said = goes_with(LabMonitor(lab.path).look()[0])
+    said = goes_with(LabMonitor(lab.path).poll()[0])
     assert "2.0 MB" in said
     assert "the models of contrastive" in said
 
@@ -120,7 +120,7 @@ def test_what_goes_with_a_run_is_named(lab: LabFolder) -> None:
 def test_facts_say_nothing_twice_and_nothing_empty(lab: LabFolder) -> None:
     lab.finished(lab.started(lab.run("one"), 20))
     lab.damaged(lab.run("two"))
-    for entry in LabMonitor(lab.path).look():
+    for entry in LabMonitor(lab.path).poll():
         found = facts(entry)
         assert len({word for word, _ in found}) == len(found)
         assert all(text for _, text in found)
