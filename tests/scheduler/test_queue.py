@@ -76,7 +76,7 @@ def test_a_run_that_is_deleted_behind_our_back_neither_shows_nor_stops_the_other
 
 
 def test_queueing_a_queued_run_again_is_refused_and_keeps_its_place(bench: Bench, waiting: list[RunFolder]) -> None:
-    with pytest.raises(UsageError, match="it is queued"):
+    with pytest.raises(UsageError, match="the run is queued"):
         bench.lab.resume_queued(waiting[0])
     queue.add(waiting[0], datetime.now(UTC))
     assert bench.lab.queued() == waiting

@@ -138,7 +138,7 @@ def test_paused_and_failed_runs_can_be_queued_again_and_finished_ones_not(bench:
     eventually(lambda: is_over(bench))
     assert bench.states([paused, failed]) == ["finished", "failed"]
     assert [len(bench.starts(folder)) for folder in (paused, failed)] == [2, 2]
-    with pytest.raises(UsageError, match="it is finished"):
+    with pytest.raises(UsageError, match="the run is finished"):
         bench.lab.resume_queued(finished)
 
 

@@ -241,7 +241,7 @@ async def test_a_refusal_is_a_toast_and_a_fault_goes_to_a_file(folder: LabFolder
     async with app.run_test(size=WIDE) as pilot:
         await settle(pilot)
         await press(pilot, "r")
-        assert "it is finished" in _toasts(app)
+        assert "the run is finished" in _toasts(app)
         app.run_in_thread(lambda: 1 // 0)
         await settle(pilot)
         said = _toasts(app)
