@@ -100,7 +100,7 @@ async def test_nothing_that_passes_the_filter_says_how_to_clear_it(folder: LabFo
     async with app.run_test(size=NARROW) as pilot:
         await settle(pilot)
         await press(pilot, "slash", *"nosuchrun")
-        assert "No run passes the filter" in text_of(app)
+        assert "No run matches the filter" in text_of(app)
 
 
 async def test_runs_are_sorted_by_any_column_and_the_cursor_stays_on_its_run(folder: LabFolder, app: CerankApp) -> None:
@@ -134,7 +134,7 @@ async def test_marks_survive_looking_and_go_with_their_run(folder: LabFolder, ap
         assert app.marked == [two.name]
         assert "●· waiting" in text_of(app)
         await press(pilot, "m")
-        assert "mark two runs" in _toasts(app)
+        assert "Mark at least two runs" in _toasts(app)
 
 
 async def test_deleting_asks_names_what_goes_and_no_is_the_answer_in_focus(folder: LabFolder, app: CerankApp) -> None:
@@ -211,7 +211,7 @@ async def test_a_lost_run_says_which_key_goes_on(folder: LabFolder, app: CerankA
         folder.close()
         await look(pilot)
         assert "? lost" in text_of(app)
-        assert "r resumes it" in _toasts(app)
+        assert "Press r to resume" in _toasts(app)
 
 
 async def test_quitting_says_how_many_jobs_keep_running(folder: LabFolder, app: CerankApp) -> None:

@@ -200,7 +200,7 @@ async def test_a_run_without_rankings_says_that_they_come(folder: LabFolder, app
     async with app.run_test(size=NARROW) as pilot:
         await settle(pilot)
         await press(pilot, "enter", tab)
-        assert "nothing of it has been re-ranked" in text_of(app)
+        assert "Nothing has been re-ranked" in text_of(app)
 
 
 async def test_rankings_show_where_each_document_went(folder: LabFolder, app: CerankApp, tmp_path: Path) -> None:
