@@ -1,6 +1,6 @@
-"""The errors a person can cause and mend; each says what is wrong, where, and how to go on.
+"""The errors that a user can cause and correct: each says what is wrong, where, and what to do about it.
 
-Nothing here knows how an error is shown: the command line prints it, the worker writes it to the run directory.
+This module does not show errors: the command line prints them, and the worker writes them to the run directory.
 """
 
 from __future__ import annotations
@@ -10,24 +10,28 @@ from typing import ClassVar
 
 
 class ExitCode(IntEnum):
-    """What a cerank process ends with; documented in `cerank guide output`, stable across releases."""
+    """Exit codes of cerank's processes, documented in `cerank guide output` and stable across releases."""
 
     OK = 0
-    FAILED = 1  # the work was started and failed: see the run's failure.json and log
+    FAILED = 1  # the work was started and failed; see the run's failure.json and log.txt
     USAGE = 2  # the request cannot be carried out as given: a bad recipe, file, name or option
     MISSING = 3  # data or a model that is not on this machine and could not be fetched
-    HELD = 4  # another worker holds the run
-    PAUSED = 75  # stopped at a checkpoint and can go on (EX_TEMPFAIL)
+    HELD = 4  # another process holds the run
+    PAUSED = 75  # stopped at a checkpoint and can be resumed (EX_TEMPFAIL)
     INTERRUPTED = 130
 
 
 class CerankError(Exception):
-    """What is wrong, where, and a hint: the only exception that reaches a person as its text.
+    """An error that is shown to the user as text: what is wrong, where, and a hint.
 
     Args:
-        what: one sentence, lower case, without a full stop.
-        where: `file:line`, a key path such as `stages.distill.loss`, or a name; "" where there is none.
-        hint: what to do about it; "" where nothing helps.
+        what: one sentence in lower case that states the problem, without a full stop.
+        where: the place of the problem: `file:line`, a key path such as `stages.distill.loss`, or a name; may be "".
+        hint: what the user can do about it; "" if nothing helps.
+
+    Example:
+        >>> str(UsageError("no dataset has this name", where="data.test", hint="did you mean 'vaswani'?"))
+        "data.test: no dataset has this name (did you mean 'vaswani'?)"
     """
 
     exit_code: ClassVar[ExitCode] = ExitCode.USAGE
@@ -44,30 +48,52 @@ class CerankError(Exception):
 
 
 class UsageError(CerankError):
-    """An option, name or combination that cannot be carried out."""
+    """An option, a name or a combination of them that cerank cannot carry out."""
 
 
 class FormatError(CerankError):
-    """A file that does not hold what its format asks for; `where` is file:line."""
+    """A file whose content does not follow its format; `where` is file:line."""
 
 
 class RecipeError(CerankError):
-    """A recipe with one or more mistakes, all of them in `what`, a line each."""
+    """A recipe with errors; `what` lists all of them, one per line."""
 
 
 class MissingError(CerankError):
-    """Data or a model that is not here and could not be fetched."""
+    """Data or a model that is not on this machine and could not be fetched."""
 
     exit_code = ExitCode.MISSING
 
 
 class HeldError(CerankError):
-    """The run belongs to another live worker."""
+    """Another live process holds the run or the file."""
 
     exit_code = ExitCode.HELD
 
 
 class RunFailedError(CerankError):
-    """Work that was started and cannot go on: a non-finite loss, a full disk, inputs that changed."""
+    """Work that was started and cannot continue: a non-finite loss, a full disk, inputs that changed."""
 
     exit_code = ExitCode.FAILED
+
+
+def os_reason(error: OSError) -> str:
+    """Return the operating system's message for an error, such as "permission denied"."""
+    reason = error.strerror or str(error) or type(error).__name__
+    return reason[:1].lower() + reason[1:]
+
+
+def os_error(
+    error: OSError, path: object, kind: type[CerankError] | None = None, *, doing: str = "cannot read the file"
+) -> CerankError:
+    """Return the error that the user sees when the operating system refuses to read or write a file.
+
+    Args:
+        error: the system's error.
+        path: the file or folder, which becomes the error's `where`.
+        kind: the class of the new error; without it, a missing file is a MissingError and anything else a UsageError.
+        doing: what cerank could not do, such as "cannot write the file".
+    """
+    if kind is None and isinstance(error, FileNotFoundError):
+        return MissingError("no such file", where=str(path))
+    return (kind or UsageError)(f"{doing}: {os_reason(error)}", where=str(path))

@@ -14,7 +14,7 @@ from typing import Annotated
 import msgspec
 
 from cerank.core import decode
-from cerank.core.decode import says
+from cerank.core.decode import help_text
 from cerank.errors import UsageError
 from cerank.files.safe_open import read_file
 from cerank.registry import nearest
@@ -39,11 +39,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 class Flags(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What one source says; None where it says nothing. The command line's options come in as this."""
 
-    lab: Annotated[str | None, says("folder of runs")] = None
-    cache: Annotated[str | None, says("folder of indexes and built datasets; may be emptied at any time")] = None
-    device: Annotated[str | None, says("auto, cpu, cuda, cuda:N or mps")] = None
-    threads: Annotated[_Threads | None, says("CPU threads; 0 takes all physical cores")] = None
-    format: Annotated[str | None, says("of tables; left out: table on a terminal, tsv elsewhere")] = None
+    lab: Annotated[str | None, help_text("folder of runs")] = None
+    cache: Annotated[str | None, help_text("folder of indexes and built datasets; may be emptied at any time")] = None
+    device: Annotated[str | None, help_text("auto, cpu, cuda, cuda:N or mps")] = None
+    threads: Annotated[_Threads | None, help_text("CPU threads; 0 takes all physical cores")] = None
+    format: Annotated[str | None, help_text("of tables; left out: table on a terminal, tsv elsewhere")] = None
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -142,7 +142,7 @@ def _layer(values: Mapping[str, object], folder: Path, sources: Mapping[str, str
         UsageError: all that is wrong in this source, with the place of the first mistake.
     """
     mistakes: list[str] = []
-    flags = decode.table(Flags, values, "", mistakes)
+    flags = decode.decode_table(Flags, values, "", mistakes)
     mistakes += _mistakes_in(values)
     if flags is None or mistakes:
         where = sources.get(mistakes[0].partition(":")[0], fallback)
@@ -182,7 +182,7 @@ def _file_layer(path: Path) -> _Layer:
     except OSError as error:
         raise UsageError(f"cannot read the settings: {(error.strerror or '').lower()}", where=str(path)) from None
     values = decode.toml_table(source, str(path))
-    told = list(values)[: decode.MOST_MISTAKES]
+    told = list(values)[: decode.MOST_ERRORS]
     sources = {key: f"{path}:{decode.line_of(source, (key,))[0]}" for key in {*told, *(values.keys() & set(_keys()))}}
     return _layer(values, path.parent, sources, str(path))
 

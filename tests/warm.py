@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from cerank.machine.process_environment import pinned
+from cerank.machine.process_environment import pinned_environment
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -60,7 +60,7 @@ def started(
 @functools.cache
 def _server() -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "tests.warm"]
-    environ = os.environ | pinned(1)
+    environ = os.environ | pinned_environment(1)
     return subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environ, start_new_session=True
     )

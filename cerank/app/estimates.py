@@ -1,6 +1,6 @@
 """How long a plan's work will take, from what former runs of the lab did on the same device.
 
-Invariant: a time is given only where something like it was measured here, or where a person says how fast; else None.
+Invariant: a time is given only where something like it was measured here, or where the user says how fast; else None.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from pathlib import Path
 
 import msgspec
 
-from cerank.core.metrics import Reading, Validation
+from cerank.core.metrics import StepMetrics, Validation
 from cerank.errors import CerankError
 from cerank.files import journal
 from cerank.machine import measured_speed
-from cerank.machine.measured_speed import Pace
-from cerank.planning.workload import Work, counted, expected, in_words
+from cerank.machine.measured_speed import MeasuredSpeed
+from cerank.planning.workload import WorkItem, count_work, estimate_minutes, format_minutes
 from cerank.recipes.plan import Plan
 from cerank.recipes.schema import Recipe, Stage
 from cerank.runs import run_store
 from cerank.runs.layout import ReadingRow, RunFolder
 from cerank.scheduler import local_launcher
 
-__all__ = ["in_words"]
+__all__ = ["format_minutes"]
 
 NEWEST = 100  # runs looked at, the newest first
 _PATIENCE = 120.0  # seconds that a measurement may take, indexes that it builds included
@@ -65,7 +65,7 @@ def rates(lab: Path, recipe: Recipe, device: str, threads: int) -> dict[str, Rat
     return {name: found[like] for name, like in wanted.items() if like in found}
 
 
-def measured(plan: Plan, *, anew: bool = True) -> tuple[dict[str, Pace], str]:
+def measured(plan: Plan, *, anew: bool = True) -> tuple[dict[str, MeasuredSpeed], str]:
     """Stage -> how fast this machine was last measured to be at its settings, with a word on where that is from.
 
     Args:
@@ -74,9 +74,9 @@ def measured(plan: Plan, *, anew: bool = True) -> tuple[dict[str, Pace], str]:
     """
     cache = Path(plan.cache)
 
-    def known() -> dict[str, Pace]:
+    def known() -> dict[str, MeasuredSpeed]:
         found = {
-            name: measured_speed.newest(cache, measured_speed.key_of(plan, stage))
+            name: measured_speed.load_speed(cache, measured_speed.speed_key(plan, stage))
             for name, stage in plan.recipe.chained()
         }
         return {name: pace for name, pace in found.items() if pace is not None}
@@ -96,27 +96,29 @@ def measured(plan: Plan, *, anew: bool = True) -> tuple[dict[str, Pace], str]:
             )
         found, source = known(), "measured here just now"
     if len(found) < len(plan.recipe.chain):
-        return {}, "nothing of this kind was measured here"
+        return {}, "nothing like it was measured on this machine"
     return found, f"{source}, {min(pace.time for pace in found.values())}"
 
 
-def of_plan(plan: Plan, found: Mapping[str, Pace]) -> tuple[Work, ...]:
-    """The plan's work with the minutes of each part by what was measured; opens its datasets."""
+def of_plan(plan: Plan, found: Mapping[str, MeasuredSpeed]) -> tuple[WorkItem, ...]:
+    """Return the plan's work with the minutes of each part by what was measured; opens its datasets."""
     from cerank.planning import inputs
 
     cache = Path(plan.cache)
-    datasets = inputs.opened(plan.recipe, cache)
+    datasets = inputs.open_datasets(plan.recipe, cache)
     queries = {name: len(dataset.queries) for name, dataset in datasets.items()}
-    return expected(counted(plan.recipe, queries), found, inputs.texts_to_embed(plan.recipe, datasets, cache))
+    return estimate_minutes(
+        count_work(plan.recipe, queries), found, inputs.texts_to_embed(plan.recipe, datasets, cache)
+    )
 
 
 def told(recipe: Recipe, pairs_per_second: float) -> dict[str, Rate]:
-    """The rates of a recipe's stages where a person says how many pairs are learnt from a second."""
+    """Return the rates of a recipe's stages where the user says how many pairs are learnt from a second."""
     return dict.fromkeys(recipe.chain, Rate(pairs_per_second, SCORING * pairs_per_second))
 
 
-def timed(work: Sequence[Work], known: Mapping[str, Rate]) -> tuple[Work, ...]:
-    """The work with the minutes of each part whose stage's rate is known."""
+def timed(work: Sequence[WorkItem], known: Mapping[str, Rate]) -> tuple[WorkItem, ...]:
+    """Return the work with the minutes of each part whose stage's rate is known."""
     out = []
     for part in work:
         rate = known.get(part.stage)
@@ -125,10 +127,10 @@ def timed(work: Sequence[Work], known: Mapping[str, Rate]) -> tuple[Work, ...]:
     return tuple(out)
 
 
-def total(work: Sequence[Work]) -> float | None:
-    """Minutes of all parts together; None where one of them is not known."""
+def total(work: Sequence[WorkItem]) -> float | None:
+    """Return minutes of all parts together; None where one of them is not known."""
     minutes = [part.minutes for part in work]
-    return None if not minutes or None in minutes else sum(found for found in minutes if found is not None)
+    return None if not minutes or None in minutes else sum(minute for minute in minutes if minute is not None)
 
 
 def _like(recipe: Recipe, stage: Stage, device: str, threads: int) -> tuple[object, ...]:
@@ -139,7 +141,7 @@ def _like(recipe: Recipe, stage: Stage, device: str, threads: int) -> tuple[obje
 def _look(
     folder: RunFolder, plan: Plan, wanted: set[tuple[object, ...]], found: dict[tuple[object, ...], Rate]
 ) -> None:
-    """Enters the rates of the run's stages that are wanted and not found yet."""
+    """Enter the rates of the run's stages that are wanted and not found yet."""
     rows: list[ReadingRow] | None = None
     for index, (_, stage) in enumerate(plan.recipe.chained()):
         like = _like(plan.recipe, stage, plan.device, plan.threads)
@@ -152,7 +154,7 @@ def _look(
 
 
 def _measured(rows: Sequence[ReadingRow], stage: Stage) -> Rate | None:
-    steps = [row for row in rows if isinstance(row, Reading)]
+    steps = [row for row in rows if isinstance(row, StepMetrics)]
     seconds = sum(row.seconds for row in steps)
     if seconds <= 0:
         return None

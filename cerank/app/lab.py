@@ -13,7 +13,7 @@ from cerank.machine.devices import Device
 from cerank.recipes.plan import Plan
 from cerank.runs import queue, run_store
 from cerank.runs.layout import RunFolder
-from cerank.runs.run_store import Row, Status
+from cerank.runs.run_store import RunRow, Status
 from cerank.scheduler import local_launcher, queue_status, supervisor
 from cerank.scheduler.queue_status import QueueState
 from cerank.settings import Settings
@@ -48,7 +48,7 @@ class Lab:
         self._supervisor: Worker | None = None  # kept, so that it is reaped when it ends
 
     def start(self, plan: Plan, recipe_toml: bytes) -> tuple[RunFolder, Worker]:
-        """Makes a run of the plan and starts its worker; the worker outlives this process.
+        """Make a run of the plan and start its worker; the worker outlives this process.
 
         Raises:
             RunFailedError: the lab cannot be written to.
@@ -57,7 +57,7 @@ class Lab:
         return folder, local_launcher.start(plan, folder, command=self._worker)
 
     def resume(self, folder: RunFolder) -> Worker:
-        """Starts a worker on a run that is not finished; it goes on where the last one was.
+        """Start a worker on a run that is not finished; it continues where the last one stopped.
 
         Raises:
             UsageError: it is finished, or running.
@@ -66,20 +66,22 @@ class Lab:
         state = self.status(folder).state
         if state in {"running", "stopping"}:
             raise UsageError(
-                f"it is {state}", where=run_store.title(folder), hint=f"cerank stop {run_store.short_name(folder)}"
+                f"the run is already {state}",
+                where=run_store.title(folder),
+                hint=f"cerank stop {run_store.short_name(folder)}",
             )
         if state == "finished":
-            raise UsageError("it is finished; there is nothing to go on with", where=run_store.title(folder))
+            raise UsageError("the run is finished, so it cannot be resumed", where=run_store.title(folder))
         plan = run_store.load_plan(folder)
         self.unqueue(folder)
         return local_launcher.start(plan, folder, command=self._worker)
 
-    def listed(self) -> list[Row]:
-        """A row for each run of the lab, the oldest first; a broken one says why."""
-        return run_store.listed(self.folder, datetime.now(UTC))
+    def listed(self) -> list[RunRow]:
+        """Return a row for each run of the lab, the oldest first; a broken one says why."""
+        return run_store.list_runs(self.folder, datetime.now(UTC))
 
     def find(self, text: str) -> RunFolder:
-        """The run a person means by its name, its label, or a part of its name that fits no other.
+        """Return the run the user means by its name, its label, or a part of its name that fits no other.
 
         Raises:
             UsageError: none, or several.
@@ -87,11 +89,11 @@ class Lab:
         return run_store.find(self.folder, text)
 
     def status(self, folder: RunFolder) -> Status:
-        """How a run stands, computed from its files."""
+        """Return how a run stands, computed from its files."""
         return run_store.status(folder, datetime.now(UTC))
 
     def stop(self, folder: RunFolder) -> bool:
-        """Asks a run's worker to stop at its next step; whether a signal woke it, too. A queued run leaves the queue.
+        """Ask a run's worker to stop at its next step; whether a signal woke it, too. A queued run leaves the queue.
 
         Raises:
             UsageError: nothing is running there, and it is not queued.
@@ -103,18 +105,18 @@ class Lab:
                 return False
             state = self.status(folder).state
         if state not in {"running", "stopping"}:
-            raise UsageError(f"it is {state}, so there is nothing to stop", where=run_store.title(folder))
+            raise UsageError(f"the run is {state}, so there is nothing to stop", where=run_store.title(folder))
         return run_store.request_stop(folder)
 
     def remove(self, folder: RunFolder) -> None:
-        """Deletes a run's directory, and its place in the queue; refused while a worker holds it."""
+        """Delete a run's directory, and its place in the queue; refused while a worker holds it."""
         run_store.remove(folder)
         self.unqueue(folder)
 
     # the queue
 
     def create(self, plan: Plan, recipe_toml: bytes) -> RunFolder:
-        """Makes a run of the plan that waits until it is queued or resumed.
+        """Make a run of the plan that waits until it is queued or resumed.
 
         Raises:
             UsageError: this machine has no such device.
@@ -124,7 +126,7 @@ class Lab:
         return run_store.create(self.folder, plan, recipe_toml, datetime.now(UTC))
 
     def enqueue(self, plan: Plan, recipe_toml: bytes) -> RunFolder:
-        """Makes a run of the plan that starts by itself once a device is free and those before it were started.
+        """Make a run of the plan that starts by itself once a device is free and those before it were started.
 
         Raises:
             UsageError: this machine has no such device.
@@ -139,7 +141,7 @@ class Lab:
         return folder
 
     def resume_queued(self, folder: RunFolder) -> None:
-        """Puts a run that waits, or was paused, lost or failed, at the end of the queue.
+        """Put a run that waits, or was paused, lost or failed, at the end of the queue.
 
         Raises:
             UsageError: it is running, finished, damaged or queued already, or needs a device that is not here.
@@ -147,13 +149,13 @@ class Lab:
         """
         state = self.status(folder).state
         if state not in _CAN_WAIT:
-            raise UsageError(f"it is {state}, so it cannot be queued", where=run_store.title(folder))
+            raise UsageError(f"the run is {state}, so it cannot be queued", where=run_store.title(folder))
         self._refuse_if_nowhere(run_store.load_plan(folder))
         queue.add(folder, datetime.now(UTC))
         self.start_queue()
 
     def queued(self) -> list[RunFolder]:
-        """The queued runs, the next to start first.
+        """Return the queued runs, the next to start first.
 
         Raises:
             DamagedError: the queue cannot be read.
@@ -161,7 +163,7 @@ class Lab:
         return queue_status.queued(self.folder, datetime.now(UTC))
 
     def move(self, folder: RunFolder, place: int) -> None:
-        """Gives a queued run another place, from 1; one beyond an end is that end.
+        """Give a queued run another place, from 1; one beyond an end is that end.
 
         Raises:
             UsageError: it is not queued.
@@ -169,17 +171,20 @@ class Lab:
         queue.move(folder, place)
 
     def unqueue(self, folder: RunFolder) -> None:
-        """Takes a run out of the queue, as far as it is in it; a worker that runs already goes on."""
-        queue.drop(self.folder, [folder.name])
+        """Take a run out of the queue, as far as it is in it; a worker that is already running continues."""
+        queue.remove(self.folder, [folder.name])
 
     def queue_state(self) -> QueueState:
-        """Whether something serves the queue, how many wait, and which run is on which device; made to be polled."""
+        """Return whether something serves the queue, how many wait, and which run is on which device.
+
+        Made to be polled.
+        """
         if self._supervisor is not None and self._supervisor.poll() is not None:
             self._supervisor = None
         return queue_status.state_of(self.folder, self.devices(), datetime.now(UTC))
 
     def start_queue(self) -> None:
-        """Makes sure that a supervisor serves the queue; it does so on its own when this process has ended.
+        """Make sure that a supervisor serves the queue; it continues on its own after this process has ended.
 
         Raises:
             RunFailedError: the lab cannot be written to.
@@ -188,20 +193,23 @@ class Lab:
         self._supervisor = started or self._supervisor
 
     def devices(self) -> tuple[Device, ...]:
-        """What runs can be queued for here; the first call may ask the GPU's driver, which takes up to a second."""
+        """Return what runs can be queued for here.
+
+        The first call may ask the GPU's driver, which takes up to a second.
+        """
         if not self._devices:
-            self._devices = devices.found(os.environ)
+            self._devices = devices.detect_devices(os.environ)
         return self._devices
 
     def _refuse_if_nowhere(self, plan: Plan) -> None:
         if not any(devices.fits(plan.device, device) for device in self.devices()):
             have = ", ".join(device.name for device in self.devices())
-            raise UsageError(f"there is no device '{plan.device}' here", where="device", hint=f"there are {have}")
+            raise UsageError(f"this machine has no device '{plan.device}'", where="device", hint=f"it has {have}")
 
     def _is_starting(self, folder: RunFolder) -> bool:
-        """Whether a worker was just given the run: then returns once it heeds requests, or has ended."""
+        """Return whether a worker was just given the run: then returns once it heeds requests, or has ended."""
         deadline = time.monotonic() + _STARTING
-        while any(queue.run_in_slot(self.folder, device.key) == folder.name for device in self.devices()):
+        while any(queue.run_on_device(self.folder, device.key) == folder.name for device in self.devices()):
             if self.status(folder).state == "running" or time.monotonic() > deadline:
                 return True
             time.sleep(0.02)

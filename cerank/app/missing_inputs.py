@@ -13,7 +13,7 @@ import msgspec
 
 from cerank.app import plans
 from cerank.datasets import aliases, irds
-from cerank.datasets.dataset import CATALOGUE, Dataset, part_size
+from cerank.datasets.dataset import CATALOG, Dataset, part_size
 from cerank.datasets.open_datasets import open_dataset, whole_and_part
 from cerank.errors import CerankError, MissingError
 from cerank.models import bases
@@ -32,13 +32,13 @@ LARGE = 1_000_000  # documents; the index is made in memory
 
 
 _FETCHED = {
-    "base": "where there is a network, it is fetched from the hub when the run is planned",
-    "dataset": "where there is a network, ir_datasets fetches it when the run is planned",
-    "documents": "where there is a network, ir_datasets fetches them when they are first read",
+    "base": "with a network connection, it is downloaded from Hugging Face when the run is planned",
+    "dataset": "with a network connection, ir_datasets downloads it when the run is planned",
+    "documents": "with a network connection, ir_datasets downloads them when they are first read",
 }
 
 
-class Need(msgspec.Struct, frozen=True):
+class MissingInput(msgspec.Struct, frozen=True):
     """One piece that is missing."""
 
     kind: str  # "base", "dataset", "documents", "first stage", "teacher", "measures"
@@ -47,44 +47,44 @@ class Need(msgspec.Struct, frozen=True):
     how: str  # what to do about it
 
 
-class Looked(msgspec.Struct, frozen=True):
+class InputCheck(msgspec.Struct, frozen=True):
     """What was found: how many queries each dataset has, and what is missing."""
 
-    queries: dict[str, int]  # dataset -> its queries; what the catalogue says of those that are not here, 0 for unknown
-    needs: tuple[Need, ...]
+    queries: dict[str, int]  # dataset -> its queries; what the catalog says of those that are not here, 0 for unknown
+    needs: tuple[MissingInput, ...]
 
 
-def look(recipes: Sequence[Recipe], cache: Path) -> Looked:
-    """Looks at everything that the recipes read, each thing once.
+def check_inputs(recipes: Sequence[Recipe], cache: Path) -> InputCheck:
+    """Check everything that the recipes read, each input once.
 
     Args:
         recipes: with absolute paths.
         cache: where datasets are built and runs are placed.
     """
-    return _Look(recipes, cache).all()
+    return _InputChecker(recipes, cache).all()
 
 
-class _Look:
+class _InputChecker:
     """One look; collects as it goes."""
 
     def __init__(self, recipes: Sequence[Recipe], cache: Path) -> None:
         self._recipes, self._cache = recipes, cache
         self._queries: dict[str, int] = {}
-        self._needs: dict[tuple[str, str], Need] = {}
+        self._needs: dict[tuple[str, str], MissingInput] = {}
         self._open: dict[str, Dataset] = {}
 
-    def all(self) -> Looked:
+    def all(self) -> InputCheck:
         for base in dict.fromkeys(recipe.base for recipe in self._recipes):
             self._try("base", base, partial(bases.locate, base, fetch=False))
         for name in dict.fromkeys(name for recipe in self._recipes for name in dataset_names(recipe)):
             self._dataset(name)
-        for dataset, first in dict.fromkeys(pair for recipe in self._recipes for pair in _ranked(recipe)):
+        for dataset, first in dict.fromkeys(pair for recipe in self._recipes for pair in _first_stages(recipe)):
             self._try("first stage", f"{first} on {whole_and_part(dataset)[0]}", partial(self._ranking, dataset, first))
-        for dataset, teacher in dict.fromkeys(pair for recipe in self._recipes for pair in _taught(recipe)):
+        for dataset, teacher in dict.fromkeys(pair for recipe in self._recipes for pair in _teachers(recipe)):
             self._try("teacher", f"{teacher} on {whole_and_part(dataset)[0]}", partial(self._teacher, dataset, teacher))
         for recipe in self._recipes:
             self._measures(recipe)
-        return Looked(self._queries, tuple(self._needs.values()))
+        return InputCheck(self._queries, tuple(self._needs.values()))
 
     def _try(self, kind: str, name: str, act: Callable[[], object]) -> None:
         try:
@@ -95,28 +95,28 @@ class _Look:
     def _note(self, kind: str, name: str, error: CerankError) -> None:
         is_fetched = isinstance(error, MissingError) and kind in _FETCHED
         how = "; or ".join(part for part in (_FETCHED[kind] if is_fetched else "", error.hint) if part)
-        self._needs.setdefault((kind, name), Need(kind, name, error.what, how))
+        self._needs.setdefault((kind, name), MissingInput(kind, name, error.what, how))
 
     def _dataset(self, name: str) -> None:
         whole, part = whole_and_part(name)
         try:
             with irds.offline():
-                found = self._open[name] = open_dataset(name, self._cache)
+                dataset = self._open[name] = open_dataset(name, self._cache)
         except CerankError as error:
             self._note("dataset", whole, error)
             self._queries[name] = part_size(part, _known_queries(whole))
             return
-        self._queries[name] = len(found.queries)
-        if found.location == CATALOGUE:
-            self._try("documents", whole, partial(irds.look_at_documents, aliases.id_of(whole)))
+        self._queries[name] = len(dataset.queries)
+        if dataset.location == CATALOG:
+            self._try("documents", whole, partial(irds.check_documents_are_local, aliases.id_of(whole)))
 
     def _ranking(self, dataset: str, first: str) -> None:
-        """Returns if the first stage's run is here, or can be made of what is."""
+        """Return if the first stage's run is on this machine, or can be computed from what is."""
         found = self._open.get(dataset)
         if found is not None:
-            first_stage.look(found, first)
+            first_stage.check_exists(found, first)
             if first == first_stage.BM25 and first not in found.runs and len(found.documents) > LARGE:
-                what = f"would be built over {len(found.documents):,} documents, which takes much memory and time"
+                what = f"the index would cover {len(found.documents):,} documents, which takes much memory and time"
                 raise MissingError(what, hint=f"or place a TREC run at {Path(found.place) / 'bm25.run'}")
             return
         whole, _ = whole_and_part(dataset)
@@ -129,7 +129,7 @@ class _Look:
         raise MissingError(f"no first stage '{first}' is known for {dataset}", hint=f"place a TREC run in {place}")
 
     def _measures(self, recipe: Recipe) -> None:
-        """Checks the measures on the test datasets that are here, where the validation dataset is, too."""
+        """Check the measures on the test datasets that are here, where the validation dataset is, too."""
         data = recipe.data
         here = tuple(test for test in data.test if test in self._open)
         if here and data.validation in self._open:
@@ -140,15 +140,15 @@ class _Look:
                 self._note("measures", error.where, error)
 
     def _teacher(self, dataset: str, teacher: str) -> None:
-        """Returns if the teacher's file is here; its content is not looked at."""
+        """Return if the teacher's file exists; its content is not read."""
         if teacher == EMBEDDING:
             bases.locate(EMBEDDING_BASE, fetch=False)
         elif not Path(teacher).is_file():
             self._ranking(dataset, teacher)
 
 
-def _ranked(recipe: Recipe) -> list[tuple[str, str]]:
-    """(dataset, first stage) of each ranking that the recipe reads."""
+def _first_stages(recipe: Recipe) -> list[tuple[str, str]]:
+    """Return (dataset, first stage) of each ranking that the recipe reads."""
     data = recipe.data
     found = [(test, first) for test in data.test for first in data.first_stages]
     for _, stage in recipe.chained():
@@ -158,15 +158,15 @@ def _ranked(recipe: Recipe) -> list[tuple[str, str]]:
     return found
 
 
-def _taught(recipe: Recipe) -> list[tuple[str, str]]:
+def _teachers(recipe: Recipe) -> list[tuple[str, str]]:
     return [
         (training_dataset(recipe, stage), stage.teacher) for _, stage in recipe.chained() if stage.source == "teacher"
     ]
 
 
 def _known_queries(whole: str) -> int:
-    """What the catalogue says of a dataset that is not here; 0 where it knows none of that name."""
+    """Return what the catalog says of a dataset that is not here; 0 where it knows none of that name."""
     try:
-        return irds.facts(aliases.id_of(whole)).queries
+        return irds.catalog_metadata(aliases.id_of(whole)).queries
     except CerankError:
         return 0

@@ -1,4 +1,4 @@
-"""Where a person goes on after the first run of a lab: commands that can be typed as they stand."""
+"""Commands to suggest after the first run of a lab."""
 
 from __future__ import annotations
 

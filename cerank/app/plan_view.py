@@ -12,7 +12,7 @@ from cerank.recipes.plan import Plan
 from cerank.text.safe_text import counted
 
 
-class Difference(NamedTuple):
+class SettingDifference(NamedTuple):
     """One setting that two plans do not share; "" where a plan lacks it."""
 
     key: str
@@ -21,17 +21,22 @@ class Difference(NamedTuple):
 
 
 def text(plan: Plan) -> str:
-    """The plan as TOML, as a person would write its recipe, with what it reads and runs on as comments."""
-    lines = [recipes.render(plan.asked).rstrip(), "", f"# fingerprint {plan.fingerprint}", f"# created {plan.created}"]
+    """Return the plan as TOML, as the user would write its recipe, with what it reads and runs on as comments."""
+    lines = [
+        recipes.render(plan.requested_recipe).rstrip(),
+        "",
+        f"# fingerprint {plan.fingerprint}",
+        f"# created {plan.created}",
+    ]
     lines += [f"# {key} {value}" for key, value in _around(plan)]
     return "\n".join(lines) + "\n"
 
 
-def differences(one: Plan, other: Plan) -> tuple[Difference, ...]:
-    """Every setting, input, device and version in which two plans differ, in the order of the first."""
-    left, right = dict(_settings(one)), dict(_settings(other))
+def differences(plan: Plan, other: Plan) -> tuple[SettingDifference, ...]:
+    """Return every setting, input, device and version in which two plans differ, in the order of the first."""
+    left, right = dict(_settings(plan)), dict(_settings(other))
     keys = [*left, *(key for key in right if key not in left)]
-    found = (Difference(key, left.get(key, ""), right.get(key, "")) for key in keys)
+    found = (SettingDifference(key, left.get(key, ""), right.get(key, "")) for key in keys)
     return tuple(row for row in found if row.one != row.other)
 
 

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 import msgspec
 
 import cerank
-from cerank.datasets.aliases import FIRST_STAGES, NAMED
+from cerank.datasets.aliases import ALIASES, FIRST_STAGES
 from cerank.errors import RecipeError
-from cerank.machine.devices import device_named, physical_cores
+from cerank.machine.devices import physical_cores, resolve_device
 from cerank.models.bases import BASES
-from cerank.planning.workload import Work, counted
+from cerank.planning.workload import WorkItem, count_work
 from cerank.recipes.loss_specs import loss_mistakes
 from cerank.recipes.plan import Plan
 from cerank.recipes.schema import Recipe, rate_mistakes
@@ -31,11 +31,14 @@ if TYPE_CHECKING:
     from cerank.datasets.dataset import Dataset
     from cerank.datasets.query_overlaps import Overlap
 
-__all__ = ["Work", "counted"]  # of the domain; a plan's own are below
+__all__ = ["WorkItem", "count_work"]  # of the domain; a plan's own are below
 
 
 def parts_of(dataset: str) -> tuple[str, str, tuple[str, ...]]:
-    """(train, validation, tests) that one dataset stands for: its own splits, else disjoint parts of its queries."""
+    """Return (train, validation, tests) that one dataset stands for.
+
+    Its own splits, else disjoint parts of its queries.
+    """
     if dataset == "pydocs":
         return "pydocs/train", "pydocs/validation", ("pydocs/test",)
     return f"{dataset}[:60%]", f"{dataset}[60%:80%]", (f"{dataset}[80%:]",)
@@ -63,37 +66,37 @@ def plan_of(
     label: str = "",
     tell: Callable[[str], object] = str,
 ) -> Plan:
-    """The recipe as a plan.
+    """Return the recipe as a plan.
 
     Args:
         recipe: complete or not.
         settings: in force.
         now: the clock.
         label: of the run.
-        tell: told of each part that may take a while as it begins, such as "opening pydocs/train".
+        tell: called with the name of each part that may take a while, such as "opening pydocs/train".
 
     Raises:
         CerankError: anything in the recipe that could not be carried out.
     """
     from cerank.datasets import query_overlaps
     from cerank.datasets.open_datasets import open_dataset
-    from cerank.planning.inputs import dataset_names, inputs_of
+    from cerank.planning.inputs import dataset_names, hash_inputs
 
-    run_store.refuse_token(label, "the label")
+    run_store.check_no_token(label, "the label")
     complete = absolute(checked(recipe))
     datasets: dict[str, Dataset] = {}
     for name in dataset_names(complete):
         tell(f"opening {name}")
         datasets[name] = open_dataset(name, settings.cache)
-    tell("looking for queries that its parts share")
-    query_overlaps.refuse(query_overlaps.overlaps(complete, datasets), complete)
+    tell("looking for queries that the datasets share")
+    query_overlaps.check_test_queries(query_overlaps.overlaps(complete, datasets), complete)
     measured, each = measures_checked(complete, datasets)
-    tell(f"reading the base {complete.base} and hashing the inputs")
+    tell(f"reading the base model {complete.base} and hashing the inputs")
     return Plan(
         recipe=measured,
         measures=each,
-        inputs=inputs_of(complete, datasets, fetch=True),
-        device=device_named(settings.device),
+        inputs=hash_inputs(complete, datasets, fetch=True),
+        device=resolve_device(settings.device),
         threads=settings.threads or physical_cores(),
         cache=str(settings.cache.resolve()),
         label=label,
@@ -103,23 +106,23 @@ def plan_of(
 
 
 def shared_queries(plan: Plan) -> tuple[Overlap, ...]:
-    """The queries that parts of a plan share; opens its datasets."""
+    """Return the queries that parts of a plan share; opens its datasets."""
     from cerank.datasets import query_overlaps
-    from cerank.planning.inputs import opened
+    from cerank.planning.inputs import open_datasets
 
-    return query_overlaps.overlaps(plan.recipe, opened(plan.recipe, Path(plan.cache)))
+    return query_overlaps.overlaps(plan.recipe, open_datasets(plan.recipe, Path(plan.cache)))
 
 
-def work_of(plan: Plan) -> tuple[Work, ...]:
-    """The plan's work, part by part; exact for steps, an upper bound where a query has fewer candidates."""
-    from cerank.planning.inputs import opened
+def work_of(plan: Plan) -> tuple[WorkItem, ...]:
+    """Return the plan's work, part by part; exact for steps, an upper bound where a query has fewer candidates."""
+    from cerank.planning.inputs import open_datasets
 
-    datasets = opened(plan.recipe, Path(plan.cache))
-    return counted(plan.recipe, {name: len(dataset.queries) for name, dataset in datasets.items()})
+    datasets = open_datasets(plan.recipe, Path(plan.cache))
+    return count_work(plan.recipe, {name: len(dataset.queries) for name, dataset in datasets.items()})
 
 
 def absolute(recipe: Recipe) -> Recipe:
-    """The recipe with every path in it made absolute, for the worker runs in another folder."""
+    """Return the recipe with every path in it made absolute, for the worker runs in another folder."""
     data = recipe.data
     paths = msgspec.structs.replace(
         data,
@@ -141,11 +144,11 @@ def absolute(recipe: Recipe) -> Recipe:
     return msgspec.structs.replace(recipe, base=_absolute(recipe.base), data=paths, stages=stages)
 
 
-_NAMES = {*BASES, *NAMED, *FIRST_STAGES, "bm25", "scoreddocs", "embedding"}
+_NAMES = {*BASES, *ALIASES, *FIRST_STAGES, "bm25", "scoreddocs", "embedding"}
 
 
 def _absolute(name: str) -> str:
-    """`name` with its path made absolute if it is one that exists; a name that is no path stays."""
+    """Return `name` with its path made absolute if it is one that exists; a name that is no path stays."""
     path, mark, rest = name.partition("[")
     folder, sharp, split = path.partition("#")
     if not folder or "\0" in folder or folder in _NAMES or folder.startswith("pydocs/"):
@@ -156,7 +159,7 @@ def _absolute(name: str) -> str:
 
 
 def _margins_checked(given: Mapping[str, float], measures: Sequence[str]) -> dict[str, float]:
-    """The margins under their measures' canonical names."""
+    """Return the margins under their measures' canonical names."""
     from cerank.evaluation.measures import canonical, limits
 
     where = "evaluate.margins"
@@ -164,8 +167,8 @@ def _margins_checked(given: Mapping[str, float], measures: Sequence[str]) -> dic
     for name, value in given.items():
         measure = canonical(name, f"{where} {name}")
         if measure not in measures:
-            hint = f"{nearest(measure, measures)}; add it to evaluate.measures or take its margin away"
-            raise RecipeError(f"{name}: a margin for a measure that is not evaluated", where=where, hint=hint)
+            hint = f"{nearest(measure, measures)}; add it to evaluate.measures or remove its margin"
+            raise RecipeError(f"{name}: margin for a measure that is not evaluated", where=where, hint=hint)
         if (span := limits(measure)) is not None and value >= span[1] - span[0]:
             raise RecipeError(
                 f"{name}: a margin of {value:g} calls any two systems equivalent",
@@ -173,13 +176,15 @@ def _margins_checked(given: Mapping[str, float], measures: Sequence[str]) -> dic
                 hint=f"{measure} spans {span[1] - span[0]:g}; name a difference that would not matter, such as .02",
             )
         if found.get(measure, value) != value:
-            raise RecipeError(f"{name}: {measure} has another margin under another name", where=where)
+            raise RecipeError(
+                f"{name}: {measure} is given twice, under two spellings, with different margins", where=where
+            )
         found[measure] = value
     return found
 
 
 def measures_checked(recipe: Recipe, datasets: dict[str, Dataset]) -> tuple[Recipe, dict[str, tuple[str, ...]]]:
-    """The recipe with canonical measures, each known and able to differ from 0 on what it is computed on.
+    """Return the recipe with canonical measures, each known and able to differ from 0 on what it is computed on.
 
     Where it says "auto", each test dataset has its own, which are returned by its name, and the recipe has all of them.
     """
@@ -202,7 +207,7 @@ def measures_checked(recipe: Recipe, datasets: dict[str, Dataset]) -> tuple[Reci
 
 
 def _measures_of(recipe: Recipe, datasets: dict[str, Dataset]) -> tuple[tuple[str, ...], dict[str, tuple[str, ...]]]:
-    """All measures of the recipe, and those of each test dataset where it says "auto"."""
+    """Return all measures of the recipe, and those of each test dataset where it says "auto"."""
     from cerank.datasets.aliases import AUTO
     from cerank.datasets.open_datasets import measures_of
     from cerank.evaluation.measures import check

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,26 +12,27 @@ import msgspec
 from cerank.app.comparison.comparisons import FIRST_STAGE
 from cerank.errors import MissingError, UsageError
 from cerank.files import disk, manifests
-from cerank.machine.devices import device_named, physical_cores
+from cerank.machine.devices import physical_cores, resolve_device
 from cerank.registry import nearest
 from cerank.runs import run_store
 from cerank.settings import Settings
 
-CHUNK = 32  # queries between two words about progress
+CHUNK = 32  # queries between two progress messages
 
 
-class Wanted(msgspec.Struct, frozen=True):
-    """What is re-ranked by what."""
+class RerankRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A first stage to re-rank, the model that does it, and the file to write."""
 
     checkpoint: str  # a model folder, a run, or RUN:STAGE
-    dataset: str
-    first_stage: str
-    depth: int
-    precision: str
+    dataset: str  # gives queries and documents
+    first_stage: str  # bm25, a run of the dataset, or a TREC run file
+    depth: int  # candidates per query
+    precision: str  # "fp32", "bf16" or "auto"
+    output: Path  # compressed if it ends in .gz
 
 
 def checkpoint_folder(lab: Path, text: str) -> Path:
-    """The model folder that `text` names: a path, or the model that a run (its last stage) or RUN:STAGE left.
+    """Return the model folder that `text` names: a path, or the model that a run (its last stage) or RUN:STAGE left.
 
     Raises:
         UsageError: no such run or stage; MissingError: it has not come that far.
@@ -43,55 +45,55 @@ def checkpoint_folder(lab: Path, text: str) -> Path:
     chain = run_store.load_plan(folder).recipe.chain
     stage = stage if colon else chain[-1]
     if stage not in chain:
-        hint = "it has no model" if stage == FIRST_STAGE else nearest(stage, chain)
+        hint = "the first stage has no model" if stage == FIRST_STAGE else nearest(stage, chain)
         raise UsageError(f"run {run_store.title(folder)} has no stage '{stage}'", hint=hint)
     final = folder.final(chain.index(stage), stage)
     if not final.is_dir():
-        raise MissingError(f"its stage {stage} is not finished", where=run_store.title(folder))
-    manifests.verify_sealed(final)
+        raise MissingError(f"stage {stage} is not finished", where=run_store.title(folder))
+    manifests.verify_folder(final)
     return final
 
 
-def rerank(settings: Settings, wanted: Wanted, output: Path, progress: Callable[[int, int], None]) -> int:
-    """Writes the TREC run, whole or not at all; returns how many queries it ranks.
+def rerank(settings: Settings, request: RerankRequest, progress: Callable[[int, int], None]) -> int:
+    """Write the TREC run, whole or not at all; return how many queries it ranks.
 
     Scores that the checkpoint gave to the same chunks before, here or in a run, are taken from the cache.
 
     Args:
         settings: where the lab and caches are, and on what device to score.
-        wanted: what by what.
-        output: the file; ends in .gz to be compressed.
-        progress: hears how many of how many queries are done.
+        request: what to re-rank with which model, and where to write the result.
+        progress: called with the number of finished queries and of all queries.
     """
     from cerank.core.rankings import ordered
     from cerank.datasets.open_datasets import open_dataset
     from cerank.inference.rerank import Scorer
-    from cerank.inference.score_cache import identity, scored
-    from cerank.inference.score_files import KeptScores
-    from cerank.kernels.determinism import prepare
+    from cerank.inference.score_cache import ScoreCache, score_cache_key, score_with_cache
+    from cerank.kernels.determinism import make_deterministic
     from cerank.retrieval.first_stage import candidates
     from cerank.trec.text_io import write_run
 
+    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # read once, when CUDA starts
+    output = request.output
     if not output.parent.is_dir():
-        raise UsageError("its folder does not exist", where=str(output))
-    folder = checkpoint_folder(settings.lab, wanted.checkpoint)
-    dataset = open_dataset(wanted.dataset, settings.cache)
-    before = candidates(dataset, wanted.first_stage, wanted.depth, settings.cache)
-    device = device_named(settings.device)
+        raise UsageError("the output folder does not exist", where=str(output))
+    folder = checkpoint_folder(settings.lab, request.checkpoint)
+    dataset = open_dataset(request.dataset, settings.cache)
+    before = candidates(dataset, request.first_stage, request.depth, settings.cache)
+    device = resolve_device(settings.device)
     threads = settings.threads or physical_cores()
-    prepare(device, threads)
-    scorer = Scorer.load(folder, device, wanted.precision)
+    make_deterministic(device, threads)
+    scorer = Scorer.load(folder, device, request.precision)
     collection = dataset.documents.fingerprint()
-    facts = identity(scorer.checkpoint, collection, device=device, threads=threads, precision=scorer.precision)
-    kept = KeptScores(settings.cache, facts)
+    facts = score_cache_key(scorer.checkpoint, collection, device=device, threads=threads, precision=scorer.precision)
+    kept_scores = ScoreCache(settings.cache, facts)
     queries = sorted(before)
     scores: dict[str, dict[str, float]] = {}
     for start in range(0, len(queries), CHUNK):
         part = {query: before[query] for query in queries[start : start + CHUNK]}
         texts = dataset.documents.texts
-        scores |= scored(scorer, part, lambda ids: [dataset.queries[i] for i in ids], texts, kept)
+        scores |= score_with_cache(scorer, part, lambda ids: [dataset.queries[i] for i in ids], texts, kept_scores)
         progress(min(start + CHUNK, len(queries)), len(queries))
-    kept.trim()
+    kept_scores.trim()
     tag = "-".join(folder.resolve().parent.name.split()) or "cerank"
     packed = write_run(ordered(scores, before), tag)
     disk.write(output.resolve(), packed if output.suffix == ".gz" else gzip.decompress(packed))

@@ -1,1 +1,1 @@
-"""The speed benchmark: cerank and sentence-transformers on the same work, each in a process of its own."""
+"""Measure speed: cerank and sentence-transformers on the same work, each in a process of its own."""

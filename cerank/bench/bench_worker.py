@@ -1,6 +1,6 @@
-"""One contender of a race of speed, as a process: reads what to do line by line, and answers with what it took.
+"""Run one implementation of a speed benchmark as a process: read tasks line by line, and answer with their times.
 
-Invariant: it does nothing between its lines, and what is not cerank's is set no more than its count of threads.
+Invariant: it computes nothing between its lines, and for other libraries it sets nothing but the number of threads.
 """
 
 from __future__ import annotations
@@ -18,104 +18,106 @@ import msgspec
 import torch
 
 from cerank.bench import own_workloads
-from cerank.bench.interleaved_rounds import Answer, Ask, Work, most_memory
-from cerank.bench.text_samples import Sample, reshaped
+from cerank.bench.interleaved_rounds import BenchRequest, BenchResponse, BenchTask, peak_memory
+from cerank.bench.text_samples import TextSample, reshape
 from cerank.kernels import determinism, processor
 from cerank.models.bases import BaseFiles
 
-Go = Callable[[Ask], Answer]
+RunTask = Callable[[BenchRequest], BenchResponse]
 
 
 def main() -> int:
-    """Answers each line of standard input with one line, until there are no more."""
-    answers = os.fdopen(os.dup(1), "w", encoding="utf8")
-    os.dup2(2, 1)  # what libraries print goes where their warnings go
-    held: dict[str, Go] = {}
+    """Answer each line of standard input with one line, until there are no more."""
+    output = os.fdopen(os.dup(1), "w", encoding="utf8")
+    os.dup2(2, 1)  # libraries' output goes to standard error
+    prepared: dict[str, RunTask] = {}
     for line in sys.stdin:
-        ask = msgspec.json.decode(line, type=Ask)
-        if ask.ready is not None:
-            held[ask.ready.name] = _made(ask.ready)
-            answer = Answer()
+        request = msgspec.json.decode(line, type=BenchRequest)
+        if request.prepare is not None:
+            prepared[request.prepare.name] = _prepare(request.prepare)
+            response = BenchResponse()
         else:
-            answer = held[ask.go](ask)
-        answer = msgspec.structs.replace(answer, memory=most_memory())
-        answers.write(msgspec.json.encode(answer).decode() + "\n")
-        answers.flush()
+            response = prepared[request.run](request)
+        response = msgspec.structs.replace(response, memory=peak_memory())
+        output.write(msgspec.json.encode(response).decode() + "\n")
+        output.flush()
     return 0
 
 
-def _made(work: Work) -> Go:
-    """What does a work, warm."""
-    if work.is_own:
-        determinism.prepare(work.device, work.threads)
+def _prepare(task: BenchTask) -> RunTask:
+    """Load and warm up what a task needs, and return the function that runs it."""
+    if task.is_own:
+        determinism.make_deterministic(task.device, task.threads)
     else:
-        torch.set_num_threads(work.threads)
-    module, _, name = work.kind.partition(":")
+        torch.set_num_threads(task.threads)
+    module, _, name = task.implementation.partition(":")
     kind = getattr(importlib.import_module(module), name)
-    return {"score": _scoring, "train": _training, "peak": _peak, "figure": _figure}[work.task](work, kind)
-
-
-def _files(work: Work) -> BaseFiles:
-    return BaseFiles(Path(work.folder).name, Path(work.folder), work.pooling, "")
-
-
-def _sample(file: str) -> Sample:
-    return msgspec.json.decode(Path(file).read_bytes(), type=Sample)
-
-
-def _scoring(work: Work, kind: Any) -> Go:
-    one: own_workloads.Reranker = kind(_files(work), work.device, work.precision)
-    samples = {"": _sample(work.sample)}
-    one.score(reshaped(samples[""], 16, 8))
-
-    def go(ask: Ask) -> Answer:
-        if ask.sample not in samples:
-            samples.clear()
-            samples[ask.sample] = _sample(ask.sample or work.sample)
-        sample = samples[ask.sample]
-        processor.synchronized(work.device)
-        started = time.perf_counter()
-        scores = one.score(sample)
-        processor.synchronized(work.device)
-        seconds = time.perf_counter() - started
-        if ask.scores:
-            Path(ask.scores).write_text(json.dumps(scores), encoding="utf8")
-        return Answer(pairs=sample.pairs, seconds=seconds)
-
-    return go
-
-
-def _training(work: Work, kind: Any) -> Go:
-    sample = _sample(work.sample)
-    stage = own_workloads.stage_of(
-        sample, precision=work.precision, group_size=work.group_size, groups_per_step=work.groups
+    return {"score": _scoring_task, "train": _training_task, "peak": _peak_task, "figure": _figure_task}[task.task](
+        task, kind
     )
-    one: own_workloads.Learner = kind(_files(work), sample, stage, work.device)
-
-    def go(_: Ask) -> Answer:
-        timed = one.train(work.steps)
-        return Answer(pairs=timed.pairs, seconds=timed.seconds, data_seconds=timed.data_seconds)
-
-    return go
 
 
-def _peak(work: Work, kind: Any) -> Go:
-    def go(_: Ask) -> Answer:
-        best, sustained = kind(work.device, work.precision)
-        return Answer(value=best, sustained=sustained)
-
-    return go
+def _files(task: BenchTask) -> BaseFiles:
+    return BaseFiles(Path(task.folder).name, Path(task.folder), task.pooling, "")
 
 
-def _figure(work: Work, kind: Any) -> Go:
-    def go(_: Ask) -> Answer:
-        sample = _sample(work.sample)
-        stage = own_workloads.stage_of(
-            sample, precision=work.precision, group_size=work.group_size, groups_per_step=work.groups
+def _sample(file: str) -> TextSample:
+    return msgspec.json.decode(Path(file).read_bytes(), type=TextSample)
+
+
+def _scoring_task(task: BenchTask, kind: Any) -> RunTask:
+    implementation: own_workloads.Reranker = kind(_files(task), task.device, task.precision)
+    samples = {"": _sample(task.sample)}
+    implementation.score(reshape(samples[""], 16, 8))
+
+    def run(request: BenchRequest) -> BenchResponse:
+        if request.sample not in samples:
+            samples.clear()
+            samples[request.sample] = _sample(request.sample or task.sample)
+        sample = samples[request.sample]
+        processor.synchronize(task.device)
+        started = time.perf_counter()
+        scores = implementation.score(sample)
+        processor.synchronize(task.device)
+        seconds = time.perf_counter() - started
+        if request.scores:
+            Path(request.scores).write_text(json.dumps(scores), encoding="utf8")
+        return BenchResponse(pairs=sample.pairs, seconds=seconds)
+
+    return run
+
+
+def _training_task(task: BenchTask, kind: Any) -> RunTask:
+    sample = _sample(task.sample)
+    stage = own_workloads.benchmark_stage(
+        sample, precision=task.precision, group_size=task.group_size, groups_per_step=task.groups
+    )
+    implementation: own_workloads.Training = kind(_files(task), sample, stage, task.device)
+
+    def run(_: BenchRequest) -> BenchResponse:
+        timed = implementation.train(task.steps)
+        return BenchResponse(pairs=timed.pairs, seconds=timed.seconds, data_seconds=timed.data_seconds)
+
+    return run
+
+
+def _peak_task(task: BenchTask, kind: Any) -> RunTask:
+    def run(_: BenchRequest) -> BenchResponse:
+        best, sustained = kind(task.device, task.precision)
+        return BenchResponse(value=best, sustained=sustained)
+
+    return run
+
+
+def _figure_task(task: BenchTask, kind: Any) -> RunTask:
+    def run(_: BenchRequest) -> BenchResponse:
+        sample = _sample(task.sample)
+        stage = own_workloads.benchmark_stage(
+            sample, precision=task.precision, group_size=task.group_size, groups_per_step=task.groups
         )
-        return Answer(value=kind(_files(work), sample, stage, work.device))
+        return BenchResponse(value=kind(_files(task), sample, stage, task.device))
 
-    return go
+    return run
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""How fast this machine re-ranks and trains, beside sentence-transformers where it is installed: `cerank bench`.
+"""Measure how fast this machine re-ranks and trains, beside sentence-transformers if it is installed.
 
-Invariant: contenders take turns on the same texts, weights and threads, each in a process of its own that is set up
-as its user's would be, and no figure is shown without its spread.
+Invariant: the implementations take turns on the same texts, weights and threads, each in a process set up as its
+user's would be, and no figure is shown without its spread.
 """
 
 from __future__ import annotations
@@ -17,27 +17,35 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from cerank.bench.interleaved_rounds import Answer, Contender, Task, Turn, Work, peers_environment, take_turns
+from cerank.bench.interleaved_rounds import (
+    BenchProcess,
+    BenchResponse,
+    BenchTask,
+    RoundEntry,
+    TaskKind,
+    baseline_environment,
+    run_interleaved,
+)
 from cerank.errors import RunFailedError, UsageError
 from cerank.machine import process_environment
-from cerank.machine.devices import device_named, physical_cores
+from cerank.machine.devices import physical_cores, resolve_device
 from cerank.registry import nearest
 from cerank.settings import Settings
 
 if TYPE_CHECKING:
-    from cerank.bench.text_samples import Sample
+    from cerank.bench.text_samples import TextSample
 
-OWN, PEER, PEAK = "cerank", "sentence-transformers", "matrix products"
+CERANK, BASELINE, PEAK = "cerank", "sentence-transformers", "matrix products"
 PRECISIONS = ("fp32", "bf16")
-RERANKING, TRAINING = WORKS = "re-ranking", "training"
-GROUP, GROUPS = 8, 4  # pairs a group and groups a step that training is timed with, a recipe's defaults
+RERANKING, TRAINING = WORKLOADS = "re-ranking", "training"
+GROUP, GROUPS = 8, 4  # pairs of a group and groups of a step in the timed training; a recipe's defaults
 _DEPTH = 100
-_WITHIN = 600.0  # seconds that an answer may take before its contender is left out
+_RESPONSE_TIMEOUT = 600.0  # seconds before a process is dropped
 _TRAINING_COST = 3.0  # a step's operations over those of scoring: backward is twice forward
 
 
-class Asked(msgspec.Struct, frozen=True, kw_only=True):
-    """What is to be measured."""
+class BenchRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """What `cerank bench` is to measure: a base model, texts, and how often."""
 
     base: str = "minilm"
     dataset: str = ""  # "": generated texts, the same wherever the same Python is
@@ -49,8 +57,8 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     with_peer: bool = True
 
 
-class Figure(msgspec.Struct, frozen=True, kw_only=True):
-    """One contender at one work; rates in pairs a second over the repeats."""
+class BenchResult(msgspec.Struct, frozen=True, kw_only=True):
+    """The speed of one implementation at one workload, in pairs a second over the repeats."""
 
     work: str  # RERANKING or TRAINING
     precision: str
@@ -58,204 +66,222 @@ class Figure(msgspec.Struct, frozen=True, kw_only=True):
     median: float
     lowest: float
     highest: float
-    of_peak: float  # share of the measured matrix-product peak
-    ratio: float | None  # cerank's rate over this one's, median within turns; None for cerank itself
+    of_peak: float  # fraction of the measured peak of matrix products
+    ratio: float | None  # cerank's rate over this one's, median over rounds; None for cerank itself
 
 
-class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """All that was measured, and on what."""
+class BenchReport(msgspec.Struct, frozen=True, kw_only=True):
+    """All results, and what they were measured on."""
 
     device: str
     threads: int
     versions: dict[str, str]
     base: str
-    pooling: str  # that was timed
+    pooling: str  # pooling that was timed
     sample: str
     pairs: int
-    tokens: float  # a pair, on average
-    peaks: dict[str, float]  # precision -> floating point operations a second, median over turns
-    data_share: dict[str, float]  # precision -> of a training step's time, what its data took
-    figures: tuple[Figure, ...]
-    commands: tuple[str, ...]  # that measure this again, and more
+    tokens: float  # mean number of tokens of a pair
+    peaks: dict[str, float]  # precision -> floating point operations a second, median over rounds
+    data_share: dict[str, float]  # precision -> fraction of a training step's time that its data took
+    figures: tuple[BenchResult, ...]
+    commands: tuple[str, ...]  # commands that measure this again
     notes: tuple[str, ...]
 
 
-def measure(settings: Settings, asked: Asked, progress: Callable[[str], None]) -> Report:
-    """Times re-ranking and training; a minute or two for a small base on a CPU.
+def measure(settings: Settings, options: BenchRequest, progress: Callable[[str], None]) -> BenchReport:
+    """Measure re-ranking and training; takes a minute or two for a small base on a CPU.
 
     Args:
         settings: device, threads and caches.
-        asked: what.
-        progress: hears what is under way.
+        options: what to measure.
+        progress: called with what is being done.
 
     Raises:
         CerankError: no such base, dataset or device.
     """
-    for precision in asked.precisions:
+    for precision in options.precisions:
         if precision not in PRECISIONS:
             raise UsageError(f"no precision is called '{precision}'", hint=nearest(precision, PRECISIONS))
     from cerank.bench import own_workloads
     from cerank.kernels import determinism
     from cerank.models.bases import locate
 
-    device, threads = device_named(settings.device), settings.threads or physical_cores()
-    determinism.prepare(device, threads)
-    asked, left_out = _without_emulated(asked, device)
-    found = locate(asked.base)
-    sample = _sample(asked, settings.cache)
+    device, threads = resolve_device(settings.device), settings.threads or physical_cores()
+    determinism.make_deterministic(device, threads)
+    options, left_out = _without_emulated_precision(options, device)
+    base = locate(options.base)
+    sample = _sample(options, settings.cache)
     with TemporaryDirectory() as folder, ExitStack() as stack:
         progress("loading")
-        room = Path(folder)
-        files = own_workloads.checkpoint_of(found, room / "checkpoint")
-        (room / "sample.json").write_bytes(msgspec.json.encode(sample))
-        lengths = own_workloads.lengths_of(files, sample)
-        common = Work(
-            name="", kind="", task="score", folder=str(files.folder), pooling=files.pooling,
-            sample=str(room / "sample.json"), device=device, threads=threads, steps=asked.steps,
+        folder_path = Path(folder)
+        files = own_workloads.save_checkpoint(base, folder_path / "checkpoint")
+        (folder_path / "sample.json").write_bytes(msgspec.json.encode(sample))
+        lengths = own_workloads.pair_lengths(files, sample)
+        common = BenchTask(
+            name="", implementation="", task="score", folder=str(files.folder), pooling=files.pooling,
+            sample=str(folder_path / "sample.json"), device=device, threads=threads, steps=options.steps,
             group_size=GROUP, groups=GROUPS,
         )  # fmt: skip
-        race = _Race(
-            common, asked, {who: stack.enter_context(one) for who, one in _contenders(asked, threads, room).items()}
+        comparison = _Comparison(
+            common,
+            options,
+            {
+                who: stack.enter_context(process)
+                for who, process in _start_processes(options, threads, folder_path).items()
+            },
         )
-        race.get_ready(progress)
-        needed = own_workloads.work_of(files, lengths) / len(lengths)
+        comparison.get_ready(progress)
+        needed = own_workloads.scoring_operations(files, lengths) / len(lengths)
         figures = [
             figure
-            for precision in asked.precisions
-            for work in WORKS
-            for figure in race.figures(work, precision, needed, progress)
+            for precision in options.precisions
+            for work in WORKLOADS
+            for figure in comparison.figures(work, precision, needed, progress)
         ]
-        return Report(
-            device=determinism.device_name(device),
+        return BenchReport(
+            device=determinism.hardware_name(device),
             threads=threads,
             versions=own_workloads.versions(),
-            base=asked.base,
+            base=options.base,
             pooling=files.pooling,
             sample=sample.name,
             pairs=sample.pairs,
             tokens=statistics.fmean(lengths),
-            peaks=race.peaks,
-            data_share=race.data_share,
+            peaks=comparison.peaks,
+            data_share=comparison.data_share,
             figures=tuple(figures),
-            commands=_commands(asked, device, threads),
-            notes=(*left_out, *_notes(asked, found.pooling, files.pooling), *race.notes()),
+            commands=_commands(options, device, threads),
+            notes=(*left_out, *_notes(options, base.pooling, files.pooling), *comparison.notes()),
         )
 
 
-def _without_emulated(asked: Asked, device: str) -> tuple[Asked, tuple[str, ...]]:
-    """What can be timed here, and what is to be said of what cannot.
+def _without_emulated_precision(options: BenchRequest, device: str) -> tuple[BenchRequest, tuple[str, ...]]:
+    """Return the options without what cannot be timed here, and a note that says so.
 
     Raises:
         UsageError: nothing is left.
     """
     from cerank.kernels import processor
 
-    if "bf16" not in asked.precisions or device != "cpu" or processor.multiplies_bf16():
-        return asked, ()
-    kept = tuple(precision for precision in asked.precisions if precision != "bf16")
+    if "bf16" not in options.precisions or device != "cpu" or processor.multiplies_bf16():
+        return options, ()
+    precisions = tuple(precision for precision in options.precisions if precision != "bf16")
     why = "this processor has no instructions for bf16 that may be used, and imitating them takes many times as long"
-    if not kept:
+    if not precisions:
         raise UsageError(why, where="--precision bf16", hint="--precision fp32")
-    return msgspec.structs.replace(asked, precisions=kept), (f"bf16 was left out: {why}",)
+    return msgspec.structs.replace(options, precisions=precisions), (f"bf16 was not measured: {why}",)
 
 
-def _sample(asked: Asked, cache: Path) -> Sample:
-    from cerank.bench.text_samples import generated, of_dataset
+def _sample(options: BenchRequest, cache: Path) -> TextSample:
+    from cerank.bench.text_samples import dataset_sample, generated_sample
 
-    if not asked.dataset:
-        return generated(asked.pairs, _DEPTH)
+    if not options.dataset:
+        return generated_sample(options.pairs, _DEPTH)
     from cerank.datasets.open_datasets import open_dataset
 
-    dataset = open_dataset(asked.dataset, cache)
-    return of_dataset(dataset, asked.first_stage, pairs=asked.pairs, depth=_DEPTH, cache=cache)
+    dataset = open_dataset(options.dataset, cache)
+    return dataset_sample(dataset, options.first_stage, pairs=options.pairs, depth=_DEPTH, cache=cache)
 
 
-def _contenders(asked: Asked, threads: int, room: Path) -> dict[str, Contender]:
-    """Who takes part, each starting up: cerank as its launcher starts a worker, others in the person's environment."""
+def _start_processes(options: BenchRequest, threads: int, folder_path: Path) -> dict[str, BenchProcess]:
+    """Start a process for each: cerank as its launcher starts a worker, others in the user's environment."""
     from cerank.bench import baselines
 
-    own = process_environment.passed(os.environ) | process_environment.pinned(threads)
-    theirs = peers_environment(os.environ, threads)
-    found = {OWN: Contender(OWN, own, room), PEAK: Contender(PEAK, theirs, room)}
-    if asked.with_peer and baselines.can_rerank():
-        found[PEER] = Contender(PEER, theirs, room)
-    return found
+    own = process_environment.inherited_environment(os.environ) | process_environment.pinned_environment(threads)
+    theirs = baseline_environment(os.environ, threads)
+    processes = {CERANK: BenchProcess(CERANK, own, folder_path), PEAK: BenchProcess(PEAK, theirs, folder_path)}
+    if options.with_peer and baselines.can_rerank():
+        processes[BASELINE] = BenchProcess(BASELINE, theirs, folder_path)
+    return processes
 
 
-_KINDS = {
-    (OWN, RERANKING): "cerank.bench.own_workloads:Own",
-    (OWN, TRAINING): "cerank.bench.own_workloads:OwnTraining",
-    (PEER, RERANKING): "cerank.bench.baselines:SentenceTransformers",
-    (PEER, TRAINING): "cerank.bench.baselines:SentenceTransformersTraining",
+_IMPLEMENTATIONS = {
+    (CERANK, RERANKING): "cerank.bench.own_workloads:CerankReranker",
+    (CERANK, TRAINING): "cerank.bench.own_workloads:CerankTraining",
+    (BASELINE, RERANKING): "cerank.bench.baselines:SentenceTransformers",
+    (BASELINE, TRAINING): "cerank.bench.baselines:SentenceTransformersTraining",
 }
 
 
-class _Race:
-    """The contenders and what they hold ready; peaks and shares as they come to be known."""
+class _Comparison:
+    """The processes and their tasks; peaks and shares of data are added as they are measured."""
 
-    def __init__(self, common: Work, asked: Asked, contenders: dict[str, Contender]) -> None:
-        self._common, self._asked, self._contenders = common, asked, contenders
+    def __init__(self, common: BenchTask, options: BenchRequest, processes: dict[str, BenchProcess]) -> None:
+        self._common, self._options, self._processes = common, options, processes
         self.peaks: dict[str, float] = {}
         self.data_share: dict[str, float] = {}
 
     def get_ready(self, progress: Callable[[str], None]) -> None:
-        """Has each load its models and score a few pairs, so that nothing is loaded in its time."""
+        """Let each process load its models and score a few pairs, so that loading is not timed."""
         from cerank.bench import baselines
 
-        for precision in self._asked.precisions:
-            for who, contender in self._contenders.items():
+        for precision in self._options.precisions:
+            for who, process in self._processes.items():
                 if who == PEAK:
-                    self._hold(
-                        contender, f"{PEAK} {precision}", "cerank.bench.own_workloads:gemm_peaks", "peak", precision
+                    self._prepare(
+                        process, f"{PEAK} {precision}", "cerank.bench.own_workloads:product_peaks", "peak", precision
                     )
                     continue
                 progress(f"{who} loads, {precision}")
-                self._hold(contender, f"{RERANKING} {precision}", _KINDS[who, RERANKING], "score", precision)
-                if who == OWN or baselines.can_train():
-                    self._hold(contender, f"{TRAINING} {precision}", _KINDS[who, TRAINING], "train", precision)
+                self._prepare(process, f"{RERANKING} {precision}", _IMPLEMENTATIONS[who, RERANKING], "score", precision)
+                if who == CERANK or baselines.can_train():
+                    self._prepare(
+                        process, f"{TRAINING} {precision}", _IMPLEMENTATIONS[who, TRAINING], "train", precision
+                    )
 
-    def _hold(self, contender: Contender, name: str, kind: str, task: Task, precision: str) -> None:
-        is_own = contender.name == OWN
-        contender.ready(
-            msgspec.structs.replace(self._common, name=name, kind=kind, task=task, precision=precision, is_own=is_own)
+    def _prepare(self, process: BenchProcess, name: str, implementation: str, task: TaskKind, precision: str) -> None:
+        is_own = process.name == CERANK
+        process.prepare(
+            msgspec.structs.replace(
+                self._common, name=name, implementation=implementation, task=task, precision=precision, is_own=is_own
+            )
         )
 
-    def figures(self, work: str, precision: str, needed: float, progress: Callable[[str], None]) -> list[Figure]:
-        """One of each contender that can do this and was not lost.
+    def figures(self, work: str, precision: str, needed: float, progress: Callable[[str], None]) -> list[BenchResult]:
+        """Return one result of each implementation that can do this and did not fail.
 
         Raises:
-            RunFailedError: cerank's own contender was lost.
+            RunFailedError: cerank's own process failed.
         """
         from cerank.bench import baselines
 
-        who = [OWN, *([PEER] if PEER in self._contenders and (work == RERANKING or baselines.can_train()) else [])]
-        turns = {PEAK: Turn(self._contenders[PEAK], f"{PEAK} {precision}")}
-        turns |= {one: Turn(self._contenders[one], f"{work} {precision}") for one in who}
-        found = take_turns(turns, self._asked.repeats, _WITHIN, lambda what: progress(f"{work} {precision}, {what}"))
-        for one in (OWN, PEAK):
-            if self._contenders[one].lost:
-                raise RunFailedError(f"{one} was not measured: {self._contenders[one].lost}", where=work)
-        peak = statistics.median(answer.value for answer in found[PEAK])
+        who = [
+            CERANK,
+            *([BASELINE] if BASELINE in self._processes and (work == RERANKING or baselines.can_train()) else []),
+        ]
+        entries = {PEAK: RoundEntry(self._processes[PEAK], f"{PEAK} {precision}")}
+        entries |= {name: RoundEntry(self._processes[name], f"{work} {precision}") for name in who}
+        responses = run_interleaved(
+            entries, self._options.repeats, _RESPONSE_TIMEOUT, lambda what: progress(f"{work} {precision}, {what}")
+        )
+        for name in (CERANK, PEAK):
+            if self._processes[name].failure:
+                raise RunFailedError(f"{name} was not measured: {self._processes[name].failure}", where=work)
+        peak = statistics.median(response.value for response in responses[PEAK])
         self.peaks[precision] = max(self.peaks.get(precision, 0.0), peak)
         if work == TRAINING:
-            self.data_share[precision] = statistics.median(one.data_seconds / one.seconds for one in found[OWN])
+            self.data_share[precision] = statistics.median(
+                response.data_seconds / response.seconds for response in responses[CERANK]
+            )
         cost = needed * (_TRAINING_COST if work == TRAINING else 1.0)
-        complete = [one for one in who if len(found[one]) == self._asked.repeats]
-        return [_figure((work, precision, one), found, cost) for one in complete]
+        complete = [name for name in who if len(responses[name]) == self._options.repeats]
+        return [_result((work, precision, name), responses, cost) for name in complete]
 
     def notes(self) -> list[str]:
-        """What is to be said of those that were lost."""
-        lost = [f"{one.name} was left out: {one.lost}" for one in self._contenders.values() if one.lost]
+        """Return notes on the share of data, and on the processes that failed."""
+        dropped = [
+            f"{process.name} was dropped: {process.failure}" for process in self._processes.values() if process.failure
+        ]
         data = ", ".join(f"{share:.1%} of a step ({kind})" for kind, share in self.data_share.items())
-        return [f"cerank's training spends on data, tokenizing included: {data}", *lost]
+        return [f"cerank's training spends on data, tokenizing included: {data}", *dropped]
 
 
-def _figure(name: tuple[str, str, str], found: dict[str, list[Answer]], cost: float) -> Figure:
+def _result(name: tuple[str, str, str], responses: dict[str, list[BenchResponse]], cost: float) -> BenchResult:
     work, precision, who = name
-    rates = [one.rate for one in found[who]]
-    ratios = [own.rate / rate for own, rate in zip(found[OWN], rates, strict=True)]
-    shares = [rate * cost / peak.value for rate, peak in zip(rates, found[PEAK], strict=True)]
-    return Figure(
+    rates = [response.rate for response in responses[who]]
+    ratios = [own.rate / rate for own, rate in zip(responses[CERANK], rates, strict=True)]
+    shares = [rate * cost / peak.value for rate, peak in zip(rates, responses[PEAK], strict=True)]
+    return BenchResult(
         work=work,
         precision=precision,
         who=who,
@@ -263,29 +289,40 @@ def _figure(name: tuple[str, str, str], found: dict[str, list[Answer]], cost: fl
         lowest=min(rates),
         highest=max(rates),
         of_peak=statistics.median(shares),
-        ratio=None if who == OWN else statistics.median(ratios),
+        ratio=None if who == CERANK else statistics.median(ratios),
     )
 
 
-def _commands(asked: Asked, device: str, threads: int) -> tuple[str, ...]:
-    words = ["cerank", "bench", "--base", asked.base, "--pairs", str(asked.pairs), "--repeats", str(asked.repeats)]
-    words += ["--steps", str(asked.steps), "--device", device, "--threads", str(threads)]
-    words += [word for precision in asked.precisions for word in ("--precision", precision)]
-    if asked.dataset:
-        words += ["--dataset", asked.dataset, "--first-stage", asked.first_stage]
-    if not asked.with_peer:
-        words.append("--alone")
+def _commands(options: BenchRequest, device: str, threads: int) -> tuple[str, ...]:
+    words = [
+        "cerank",
+        "bench",
+        "--base",
+        options.base,
+        "--pairs",
+        str(options.pairs),
+        "--repeats",
+        str(options.repeats),
+    ]
+    words += ["--steps", str(options.steps), "--device", device, "--threads", str(threads)]
+    words += [word for precision in options.precisions for word in ("--precision", precision)]
+    if options.dataset:
+        words += ["--dataset", options.dataset, "--first-stage", options.first_stage]
+    if not options.with_peer:
+        words.append("--cerank-only")
     return (shlex.join(words),)
 
 
-def _notes(asked: Asked, declared: str, timed: str) -> tuple[str, ...]:
+def _notes(options: BenchRequest, declared: str, timed: str) -> tuple[str, ...]:
     from cerank.bench import baselines
 
     notes = []
-    if asked.with_peer and not baselines.can_train():
+    if options.with_peer and not baselines.can_train():
         missing = "sentence-transformers" if not baselines.can_rerank() else "sentence-transformers' trainer"
-        notes.append(f"{missing} is not installed here, so cerank stands alone: pip install 'cerank[peers]'")
+        notes.append(f"{missing} is not installed here, so cerank is measured alone: pip install 'cerank[bench]'")
     if declared != timed:
-        notes.append(f"{asked.base} is timed with a {timed} head: its own, {declared}, no other library computes")
-    notes.append("of peak: the operations that scores need (thrice for training), over the best matrix product's rate")
+        notes.append(f"{options.base} is timed with a {timed} head: no other library computes its own, {declared}")
+    notes.append(
+        "of peak: operations needed for scoring (three times as many for training), over the best matrix product's rate"
+    )
     return tuple(notes)

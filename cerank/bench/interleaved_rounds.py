@@ -1,7 +1,7 @@
-"""Contenders in processes of their own, asked one after another: what is said to them, and how they are heard.
+"""Run each implementation in its own subprocess, talk to it by JSON lines, and let them take turns.
 
-Invariant: whoever is not asked waits for its next line and computes nothing; one that dies or stalls is lost with a
-reason, is never asked again, and holds nobody up.
+Invariant: only one process computes at a time; one that crashes or times out is dropped with a reason, and delays no
+other.
 """
 
 from __future__ import annotations
@@ -22,101 +22,101 @@ import msgspec
 
 from cerank.models.bases import Pooling
 
-# -P as for a worker: the folder it is started in holds no module of ours
+# -P, as for a worker: the working directory is not searched for modules
 COMMAND = (sys.executable, "-P", "-m", "cerank.bench.bench_worker")
-READY_WITHIN = 300.0  # seconds that a contender has for its imports, its model and its first pairs
-_ENDING = 5.0  # seconds that a contender has to end by itself
-_TOLD = 200  # characters of a dying contender's last words
+READY_TIMEOUT = 300.0  # seconds for imports, loading the model and its first pairs
+_EXIT_TIMEOUT = 5.0  # seconds that a process has to end by itself
+_MAX_MESSAGE = 200  # characters of a dying process's last words
 
 
-Task = Literal["score", "train", "peak", "figure"]
+TaskKind = Literal["score", "train", "peak", "figure"]
 
 
-class Work(msgspec.Struct, frozen=True, kw_only=True):
-    """What a contender gets ready for; it may hold several, by name."""
+class BenchTask(msgspec.Struct, frozen=True, kw_only=True):
+    """A task that a process prepares for; it may hold several, by name."""
 
     name: str
-    kind: str  # "module:class" of what does it
-    task: Task
-    is_own: bool = False  # whether the process is set up as cerank's worker is; else threads are all that is set
-    folder: str = ""  # of the checkpoint
+    implementation: str  # "module:class"
+    task: TaskKind
+    is_own: bool = False  # whether to set the process up as cerank's worker is; else only threads are set
+    folder: str = ""  # folder of the checkpoint
     pooling: Pooling = "classifier"
-    sample: str = ""  # a file of a `Sample`, as JSON
+    sample: str = ""  # file of a `TextSample`, as JSON
     device: str = "cpu"
     precision: str = "fp32"
     threads: int = 1
-    steps: int = 4  # training: steps that are timed in a turn
+    steps: int = 4  # training: steps that are timed in a round
     group_size: int = 8
-    groups: int = 4  # a step
+    groups: int = 4  # groups of a step
 
 
-class Ask(msgspec.Struct, frozen=True, kw_only=True):
-    """One line to a contender: what to hold ready, or what to do now."""
+class BenchRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """One line to a process: a task to prepare, or a task to run now."""
 
-    ready: Work | None = None
-    go: str = ""  # the name of a work that is held
-    sample: str = ""  # to be scored in place of the work's own
-    scores: str = ""  # a file for what it scored, as a JSON list
+    prepare: BenchTask | None = None
+    run: str = ""  # name of a task that is prepared
+    sample: str = ""  # file of a sample to score instead of the task's own
+    scores: str = ""  # file for the scores, as a JSON list
 
 
-class Answer(msgspec.Struct, frozen=True, kw_only=True):
+class BenchResponse(msgspec.Struct, frozen=True, kw_only=True):
     """One line back; what the task does not measure is 0."""
 
     pairs: int = 0
     seconds: float = 0.0
     memory: int = 0  # bytes: the most that the process has held so far; 0 where the system does not tell
-    data_seconds: float = 0.0  # of `seconds` (training): until the pairs of a step stand as tensors
-    value: float = 0.0  # task "figure": it; task "peak": the best product's operations a second
-    sustained: float = 0.0  # task "peak": of the best shape's products, one after another
+    data_seconds: float = 0.0  # training: seconds of `seconds` until the pairs of a step are tensors
+    value: float = 0.0  # task "figure": the figure; task "peak": the best product's operations a second
+    sustained: float = 0.0  # task "peak": operations a second of the best shape's products, one after another
 
     @property
     def rate(self) -> float:
-        """Pairs a second."""
+        """Return pairs a second."""
         return self.pairs / self.seconds
 
 
-def peers_environment(given: Mapping[str, str], threads: int) -> dict[str, str]:
-    """What others' programs see: the person's own environment and as many threads, and no call to a network."""
-    return {**given, "OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1"}
+def baseline_environment(environ: Mapping[str, str], threads: int) -> dict[str, str]:
+    """Return the environment of other libraries: the user's own, as many threads, and no call to a network."""
+    return {**environ, "OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1"}
 
 
-class Contender:
-    """One contender's process; used as a context, at the end of which it is gone.
+class BenchProcess:
+    """The process of one implementation; a context at the end of which the process is gone.
 
     Args:
-        name: it goes by in tables.
-        environment: that it sees.
-        room: a folder for what it says on the side.
-        command: that starts it; what it starts speaks this module's lines on its standard input and output.
-        folder: it is started in.
+        name: name in tables.
+        environment: environment of the process.
+        log_folder: folder for its standard error.
+        command: command that starts it; it reads and writes this module's lines.
+        folder: working directory of the process; by default the folder of logs.
     """
 
     def __init__(
         self,
         name: str,
         environment: Mapping[str, str],
-        room: Path,
+        log_folder: Path,
         command: Sequence[str] = COMMAND,
         folder: Path | None = None,
     ) -> None:
-        self.name, self.lost = name, ""
-        self._heard: queue.SimpleQueue[str] = queue.SimpleQueue()
-        with NamedTemporaryFile(dir=room, suffix=".log", delete=False) as log:
-            self._said = Path(log.name)
+        self.name, self.failure = name, ""
+        self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+        with NamedTemporaryFile(dir=log_folder, suffix=".log", delete=False) as log:
+            self._log = Path(log.name)
             self._process = subprocess.Popen(
                 command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
                 env=dict(environment),
-                cwd=folder or room,
+                cwd=folder or log_folder,
                 text=True,
                 encoding="utf8",
                 errors="replace",
             )
         threading.Thread(target=self._listen, daemon=True).start()
 
-    def __enter__(self) -> Contender:
+    def __enter__(self) -> BenchProcess:
         return self
 
     def __exit__(
@@ -126,97 +126,97 @@ class Contender:
             if self._process.stdin:
                 self._process.stdin.close()
         try:
-            self._process.wait(0.0 if error is not None else _ENDING)
+            self._process.wait(0.0 if error is not None else _EXIT_TIMEOUT)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
 
-    def ready(self, work: Work, within: float = READY_WITHIN) -> Answer | None:
-        """Has it hold a work ready, warm; None where it is lost."""
-        return self._ask(Ask(ready=work), f"did not get ready in {within:.0f} s", within)
+    def prepare(self, task: BenchTask, within: float = READY_TIMEOUT) -> BenchResponse | None:
+        """Let it prepare a task; return None if it failed."""
+        return self._ask(BenchRequest(prepare=task), f"did not get ready in {within:.0f} s", within)
 
-    def go(self, work: str, within: float, *, sample: str = "", scores: str = "") -> Answer | None:
-        """Has it do a work once; None where it is lost."""
-        return self._ask(Ask(go=work, sample=sample, scores=scores), f"took more than {within:.0f} s", within)
+    def run(self, task: str, within: float, *, sample: str = "", scores: str = "") -> BenchResponse | None:
+        """Let it run a task once; return None if it failed."""
+        return self._ask(BenchRequest(run=task, sample=sample, scores=scores), f"took more than {within:.0f} s", within)
 
-    def _ask(self, ask: Ask, late: str, within: float) -> Answer | None:
-        if self.lost:
+    def _ask(self, request: BenchRequest, late: str, within: float) -> BenchResponse | None:
+        if self.failure:
             return None
         try:
             assert self._process.stdin is not None  # it is a pipe  # noqa: S101
-            self._process.stdin.write(msgspec.json.encode(ask).decode() + "\n")
+            self._process.stdin.write(msgspec.json.encode(request).decode() + "\n")
             self._process.stdin.flush()
-            line = self._heard.get(timeout=within)
+            line = self._lines.get(timeout=within)
         except queue.Empty:
             self._process.kill()
-            self.lost = late
+            self.failure = late
             return None
         except OSError:  # its end of the pipe is closed
             line = ""
         try:
-            return msgspec.json.decode(line, type=Answer)
+            return msgspec.json.decode(line, type=BenchResponse)
         except msgspec.DecodeError:
-            self.lost = self._end(line)
+            self.failure = self._end(line)
             return None
 
     def _listen(self) -> None:
         assert self._process.stdout is not None  # it is a pipe  # noqa: S101
         for line in self._process.stdout:
-            self._heard.put(line)
-        self._heard.put("")
+            self._lines.put(line)
+        self._lines.put("")
 
     def _end(self, line: str) -> str:
-        """Why there was no answer: how it ended and its last words."""
+        """Return why there was no answer: how the process ended, and its last words."""
         if line:
             self._process.kill()
-            return f"answered nonsense: {line.strip()[:_TOLD]}"
+            return f"sent an invalid answer: {line.strip()[:_MAX_MESSAGE]}"
         try:
-            code = self._process.wait(_ENDING)
-        except subprocess.TimeoutExpired:  # it closed its output and goes on
+            code = self._process.wait(_EXIT_TIMEOUT)
+        except subprocess.TimeoutExpired:  # it closed its output and keeps running
             self._process.kill()
             code = self._process.wait()
         how = f"died of {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"
-        said = [one.strip() for one in self._said.read_text("utf8", errors="replace").splitlines() if one.strip()]
-        return f"{how}: {said[-1][:_TOLD]}" if said else how
+        lines = [line.strip() for line in self._log.read_text("utf8", errors="replace").splitlines() if line.strip()]
+        return f"{how}: {lines[-1][:_MAX_MESSAGE]}" if lines else how
 
 
-class Turn(msgspec.Struct, frozen=True):
-    """What one asks of a contender in every turn."""
+class RoundEntry(msgspec.Struct, frozen=True):
+    """A task that a process runs in every round."""
 
-    contender: Contender
-    work: str
+    process: BenchProcess
+    task: str
     sample: str = ""
     scores: str = ""
 
 
-def take_turns(
-    turns: Mapping[str, Turn], repeats: int, within: float, heard: Callable[[str], None] = lambda _: None
-) -> dict[str, list[Answer]]:
-    """Name -> answers, one a turn; those of one that is lost on the way are fewer.
+def run_interleaved(
+    entries: Mapping[str, RoundEntry], repeats: int, within: float, progress: Callable[[str], None] = lambda _: None
+) -> dict[str, list[BenchResponse]]:
+    """Return name -> responses, one a round; a process that fails on the way has fewer.
 
-    Each turn asks all, and begins one further than the turn before, so that a machine that slows down slows all.
+    Each round runs all of them, and begins with the next one, so that a machine that slows down slows all alike.
 
     Args:
-        turns: who is asked what.
-        repeats: turns.
-        within: seconds that an answer may take.
-        heard: hears who is asked.
+        entries: name -> the task to run.
+        repeats: number of rounds.
+        within: seconds that a response may take.
+        progress: called with the name of each process before it runs.
     """
-    names = list(turns)
-    found: dict[str, list[Answer]] = {name: [] for name in names}
+    names = list(entries)
+    responses: dict[str, list[BenchResponse]] = {name: [] for name in names}
     for number in range(repeats):
         first = number % len(names)
         for name in names[first:] + names[:first]:
-            turn = turns[name]
-            heard(f"turn {number + 1} of {repeats}: {name}")
-            answer = turn.contender.go(turn.work, within, sample=turn.sample, scores=turn.scores)
-            if answer is not None:
-                found[name].append(answer)
-    return found
+            entry = entries[name]
+            progress(f"round {number + 1} of {repeats}: {name}")
+            response = entry.process.run(entry.task, within, sample=entry.sample, scores=entry.scores)
+            if response is not None:
+                responses[name].append(response)
+    return responses
 
 
-def most_memory() -> int:
-    """Bytes: the most that this process has held; 0 where the system does not tell.
+def peak_memory() -> int:
+    """Return the largest memory of this process so far in bytes; 0 where the system does not tell.
 
     Not getrusage's on Linux, which a child inherits from who started it.
     """

@@ -1,6 +1,7 @@
-"""How fast this machine re-ranks and trains with cerank, as work that others' programs can be timed on as well.
+"""Time cerank's own re-ranking and training, on work that other libraries can be timed on as well.
 
-Invariant: what is timed is what a run does (`Scorer.chunk`, `Trainer.train`), text in, scores or updated weights out.
+Invariant: what is timed is what a run does (`Scorer.score_candidates`, `Trainer.train`), from texts to scores or to
+updated weights.
 """
 
 from __future__ import annotations
@@ -18,37 +19,38 @@ from typing import Any, ParamSpec, Protocol, TypeVar
 import msgspec
 import torch
 
-from cerank.bench.text_samples import Sample
+from cerank.bench.text_samples import TextSample
 from cerank.core.groups import Group
-from cerank.core.metrics import Reading
+from cerank.core.metrics import StepMetrics
 from cerank.inference.rerank import Scorer
 from cerank.kernels import processor
 from cerank.kernels.packing import pack
-from cerank.kernels.processor import synchronized
+from cerank.kernels.processor import synchronize
 from cerank.models import cross_encoder
 from cerank.models.bases import BaseFiles, fingerprint
 from cerank.recipes.schema import Stage
-from cerank.tokenization.tokens import Pair, Tokens, batches_by_length
-from cerank.training.checkpoints import State
-from cerank.training.sampler import Sampler
-from cerank.training.trainer import Material, Trainer
+from cerank.tokenization.tokens import Pair, PairTokenizer, TokenLimits, batches_by_length
+from cerank.training.batches import TrainingData
+from cerank.training.checkpoints import TrainingState
+from cerank.training.sampler import Sampler, TrainingPool
+from cerank.training.trainer import Trainer
 
-CHUNK = 32  # queries handed over at once, as a run does
-MAX_LENGTH, MAX_QUERY_LENGTH = 256, 64  # tokens; a stage's defaults
+CHUNK = 32  # queries scored at once, as in a run
+LIMITS = TokenLimits(max_length=256, max_query_length=64)  # a stage's defaults
 _SEED = 0
-_SMALL = 8  # pairs of a step that is timed: rates of larger ones were the same
-_STEPS = 3  # after the first; the fastest counts
+_SMALL_STEP_PAIRS = 8  # pairs of a step that is timed: rates of larger ones were the same
+_TIMED_STEPS = 3  # steps after the first; the fastest counts
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
 
-class Timed(msgspec.Struct, frozen=True):
-    """One timing: how many pairs in how many seconds."""
+class Timing(msgspec.Struct, frozen=True):
+    """Number of pairs, and the seconds that they took."""
 
     pairs: int
     seconds: float
-    data_seconds: float = 0.0  # of them (training): until the pairs of a step stand as tensors
+    data_seconds: float = 0.0  # training: seconds of them until the pairs of a step are tensors
 
     @property
     def rate(self) -> float:
@@ -57,53 +59,55 @@ class Timed(msgspec.Struct, frozen=True):
 
 
 class Reranker(Protocol):
-    """Something that scores a sample's pairs."""
+    """Anything that scores a sample's pairs."""
 
-    def score(self, sample: Sample) -> list[float]:
-        """Scores of `sample.texts()`, in order; texts in, nothing remembered from an earlier call."""
-
-
-class Learner(Protocol):
-    """Something that trains by steps of whole groups."""
-
-    def train(self, steps: int) -> Timed:
-        """Trains `steps` steps and one before them to get warm; the timing holds the `steps` alone."""
+    def score(self, sample: TextSample) -> list[float]:
+        """Return the scores of `sample.texts()`, in order; remembers nothing from an earlier call."""
 
 
-def checkpoint_of(files: BaseFiles, folder: Path) -> BaseFiles:
-    """The base with a new head, saved as a checkpoint that cerank, transformers and sentence-transformers load.
+class Training(Protocol):
+    """Anything that trains by steps of whole groups."""
+
+    def train(self, steps: int) -> Timing:
+        """Train `steps` steps after one to warm up, and return the time of the `steps` alone."""
+
+
+def save_checkpoint(files: BaseFiles, folder: Path) -> BaseFiles:
+    """Save the base with a new head as a checkpoint that cerank, transformers and sentence-transformers load.
 
     A pooling "product" only cerank can express; its place is taken by "classifier", so that all can be timed alike.
     """
     pooling = "classifier" if files.pooling == "product" else files.pooling
     made = cross_encoder.load(files, pooling, _SEED)
-    cross_encoder.save(made, cross_encoder.tokenizer_of(files.folder), folder, MAX_LENGTH, MAX_QUERY_LENGTH)
+    cross_encoder.save(made, cross_encoder.load_tokenizer(files.folder), folder, LIMITS)
     return BaseFiles(files.name, folder, pooling, fingerprint(folder))
 
 
-class Own:
-    """cerank's own re-ranking by a checkpoint."""
+class CerankReranker:
+    """Re-ranking by cerank, with a checkpoint."""
 
     def __init__(self, files: BaseFiles, device: str, precision: str) -> None:
         self._scorer = Scorer.load(files.folder, device, precision)
         self._device = device
 
-    def score(self, sample: Sample) -> list[float]:
-        """As `Reranker` says."""
-        self._scorer.forget()
+    def score(self, sample: TextSample) -> list[float]:
+        """Return the scores of `sample.texts()`, in order."""
+        self._scorer.clear()
         queries = list(sample.lists)
         out: list[float] = []
         for start in range(0, len(queries), CHUNK):
             part = {query: sample.lists[query] for query in queries[start : start + CHUNK]}
-            found = self._scorer.chunk(
+            scores = self._scorer.score_candidates(
                 part, lambda ids: [sample.queries[i] for i in ids], lambda ids: [sample.documents[i] for i in ids]
             )
-            out += [found[query][doc] for query, docs in part.items() for doc in docs]
+            out += [scores[query][doc] for query, docs in part.items() for doc in docs]
         return out
 
 
-def stage_of(sample: Sample, *, precision: str, group_size: int, groups_per_step: int, loss: str = "lce") -> Stage:
-    """The stage that is timed: long enough never to end by itself, with the defaults of a recipe."""
+def benchmark_stage(
+    sample: TextSample, *, precision: str, group_size: int, groups_per_step: int, loss: str = "lce"
+) -> Stage:
+    """Return the stage that is timed: long enough never to end by itself, with the defaults of a recipe."""
     depth = max(map(len, sample.lists.values()))
     return Stage(
         loss=loss,
@@ -114,70 +118,72 @@ def stage_of(sample: Sample, *, precision: str, group_size: int, groups_per_step
         groups_per_step=groups_per_step,
         window=(1, depth),
         precision="bf16" if precision == "bf16" else "fp32",
-        max_length=MAX_LENGTH,
-        max_query_length=MAX_QUERY_LENGTH,
+        max_length=LIMITS.max_length,
+        max_query_length=LIMITS.max_query_length,
     )
 
 
-def sampler_of(sample: Sample, stage: Stage) -> Sampler:
-    """Draws groups from a sample; the first candidate of a list counts as its positive, which no timing depends on."""
+def benchmark_sampler(sample: TextSample, stage: Stage) -> Sampler:
+    """Return a sampler over a sample; the first candidate of a list is its positive, which no timing depends on."""
     return Sampler(
         "bench",
         stage,
         _SEED,
-        query_ids=list(sample.lists),
-        qrels={query: {docs[0]: 1} for query, docs in sample.lists.items()},
-        ranking=sample.lists,
-        has_text=sample.documents.__contains__,
+        TrainingPool(
+            query_ids=list(sample.lists),
+            qrels={query: {docs[0]: 1} for query, docs in sample.lists.items()},
+            ranking=sample.lists,
+            has_text=sample.documents.__contains__,
+        ),
     )
 
 
 class _EnoughError(Exception):
-    """The steps that are timed are done; raised by the watch, before anything is saved."""
+    """The steps that are timed are done; raised by the callback, before anything is saved."""
 
 
-class _Unwatched:
-    """What of a training is of no interest to whoever takes its time."""
+class _SilentCallback:
+    """The parts of a trainer's callback that a timing does not need."""
 
-    def validate(self, step: int) -> float:  # noqa: ARG002 - a watch is asked so
+    def validate(self, step: int) -> float:  # noqa: ARG002 - the callback's signature
         return 0.0
 
-    def saving(self) -> None:
-        """Nothing is saved."""
+    def before_save(self) -> None:
+        """Do nothing: nothing is saved."""
 
-    def saved(self, state: State) -> None:
-        """Nothing is saved."""
+    def after_save(self, state: TrainingState) -> None:
+        """Do nothing: nothing is saved."""
 
-    def rejected(self, reason: str) -> None:
-        """A speed is measured whatever the update came to."""
+    def on_rejected(self, reason: str) -> None:
+        """Do nothing: the speed does not depend on what the update came to."""
 
-    def out_of_memory(self, what: str) -> None:
-        """Parts become smaller, which their time will show."""
+    def on_out_of_memory(self, what: str) -> None:
+        """Do nothing: smaller microbatches show in the time."""
 
-    def wants_to_stop(self) -> bool:
+    def should_stop(self) -> bool:
         return False
 
 
-class _Clock(_Unwatched):
-    """A watch that takes the time of each step and ends the training by `_EnoughError`."""
+class _StepTimer(_SilentCallback):
+    """A callback that takes the time of each step and ends the training by `_EnoughError`."""
 
-    def __init__(self, steps: int, device: str, spent: _Spent) -> None:
+    def __init__(self, steps: int, device: str, spent: _DataTime) -> None:
         self._steps, self._device, self._spent = steps, device, spent
         self.times: list[float] = []
         self.data: list[float] = []  # seconds that had gone into data by then
         self.pairs: list[int] = []
 
-    def read(self, reading: Reading) -> None:
-        synchronized(self._device)
+    def on_step(self, metrics: StepMetrics) -> None:
+        synchronize(self._device)
         self.times.append(time.perf_counter())
         self.data.append(self._spent.seconds)
-        self.pairs.append(reading.pairs)
+        self.pairs.append(metrics.pairs)
         if len(self.times) > self._steps:
             raise _EnoughError
 
 
-class _Fastest(_Unwatched):
-    """A watch that keeps the fastest of a few steps, the first not counted: it makes the optimizer's state."""
+class _FastestStep(_SilentCallback):
+    """A callback that keeps the fastest of a few steps but the first, which makes the optimizer's state."""
 
     def __init__(self, seconds: float, device: str) -> None:
         self._seconds, self._device = seconds, device
@@ -185,155 +191,145 @@ class _Fastest(_Unwatched):
         self._count = 0
         self.rate = 0.0  # pairs a second
 
-    def read(self, reading: Reading) -> None:
-        synchronized(self._device)
-        rate = reading.pairs / max(reading.seconds, 1e-9)
+    def on_step(self, metrics: StepMetrics) -> None:
+        synchronize(self._device)
+        rate = metrics.pairs / max(metrics.seconds, 1e-9)
         self.rate = rate if self._count < 2 else max(self.rate, rate)
         self._count += 1
         if self._count == 1:
             self._over = time.perf_counter() + self._seconds
-        is_enough = self._count > _STEPS or (self._count > 1 and time.perf_counter() >= self._over)
-        if is_enough or reading.seconds > 4 * self._seconds:
+        is_enough = self._count > _TIMED_STEPS or (self._count > 1 and time.perf_counter() >= self._over)
+        if is_enough or metrics.seconds > 4 * self._seconds:
             raise _EnoughError
 
 
-class _Spent:
-    """Seconds that went into data, summed; `counted` makes a method add its own."""
+class _DataTime:
+    """Seconds spent on data, summed; `counted` makes a method add its own."""
 
     seconds = 0.0
 
     def counted(self, work: Callable[_P, _R]) -> Callable[_P, _R]:
-        def timed(*given: _P.args, **named: _P.kwargs) -> _R:
+        def timed(*args: _P.args, **kwargs: _P.kwargs) -> _R:
             started = time.perf_counter()
             try:
-                return work(*given, **named)
+                return work(*args, **kwargs)
             finally:
                 self.seconds += time.perf_counter() - started
 
         return timed
 
 
-class OwnTraining:
-    """cerank's own training of a checkpoint, optimizer included."""
+class CerankTraining:
+    """Training by cerank from a base, optimizer included."""
 
-    def __init__(self, files: BaseFiles, sample: Sample, stage: Stage, device: str) -> None:
+    def __init__(self, files: BaseFiles, sample: TextSample, stage: Stage, device: str) -> None:
         self._sample, self._stage, self._device = sample, stage, device
         self.model = cross_encoder.load(files, files.pooling, _SEED).to(device)
-        self._tokenizer = cross_encoder.tokenizer_of(files.folder)
+        self._tokenizer = cross_encoder.load_tokenizer(files.folder)
 
-    def train(self, steps: int) -> Timed:
-        """As `Learner` says; texts are tokenized anew in each call, as without a token store."""
-        spent = _Spent()
-        material, pairs_of = self._material(spent)
-        clock = _Clock(steps, self._device, spent)
+    def train(self, steps: int) -> Timing:
+        """Train `steps` steps after one to warm up; texts are tokenized anew in each call, as without a token store."""
+        spent = _DataTime()
+        data, pairs_of = self._data(spent)
+        timer = _StepTimer(steps, self._device, spent)
         with TemporaryDirectory() as folder:
             trainer = Trainer(0, "bench", self._stage, seed=_SEED, folder=Path(folder), device=self._device)
             with contextlib.suppress(_EnoughError):
-                trainer.train(self.model, material, clock)
-        packing = sum(_packing(pairs_of(step), self._stage, self._device) for step in range(2, steps + 2))
-        data = clock.data[-1] - clock.data[0] + packing
-        return Timed(sum(clock.pairs[1:]), clock.times[-1] - clock.times[0], data)
+                trainer.train(self.model, data, timer)
+        packing = sum(packing_seconds(pairs_of(step), self._stage, self._device) for step in range(2, steps + 2))
+        data_seconds = timer.data[-1] - timer.data[0] + packing
+        return Timing(sum(timer.pairs[1:]), timer.times[-1] - timer.times[0], data_seconds)
 
     @property
     def tokenizer(self) -> Any:
-        """The base's."""
+        """Return the base's tokenizer."""
         return self._tokenizer
 
     def best(self, seconds: float) -> float:
-        """Pairs a second of the fastest of at most three steps of some eight pairs, after one to get warm.
+        """Return pairs a second of the fastest of at most three steps of some eight pairs, after one to warm up.
 
-        No more are begun once `seconds` are over; where the first alone took four times as long, it is what counts.
+        No more steps begin once `seconds` are over; if the first alone takes four times as long, its speed is returned.
         """
-        material, _ = self._material(_Spent())
-        groups = min(self._stage.groups_per_step, -(-_SMALL // (self._stage.group_size + self._stage.in_batch)))
-        stage, clock = msgspec.structs.replace(self._stage, groups_per_step=groups), _Fastest(seconds, self._device)
+        data, _ = self._data(_DataTime())
+        groups = min(
+            self._stage.groups_per_step, -(-_SMALL_STEP_PAIRS // (self._stage.group_size + self._stage.in_batch))
+        )
+        stage, fastest = (
+            msgspec.structs.replace(self._stage, groups_per_step=groups),
+            _FastestStep(seconds, self._device),
+        )
         with TemporaryDirectory() as folder:
             trainer = Trainer(0, "pace", stage, seed=_SEED, folder=Path(folder), device=self._device)
             with contextlib.suppress(_EnoughError):
-                trainer.train(self.model, material, clock)
-        return clock.rate
+                trainer.train(self.model, data, fastest)
+        return fastest.rate
 
-    def _material(self, spent: _Spent) -> tuple[Material, Callable[[int], list[Pair]]]:
-        """What is learnt from, and the pairs of a step that was taken; `spent` hears what groups and ids took."""
+    def _data(self, spent: _DataTime) -> tuple[TrainingData, Callable[[int], list[Pair]]]:
+        """Return the training data, and a function from a step to its pairs; `spent` adds up their time."""
         sample, stage = self._sample, self._stage
-        lengths = (stage.max_length, stage.max_query_length, stage.max_document_length, stage.truncation)
-        tokens = Tokens(self._tokenizer, *lengths)
-        sampler = sampler_of(sample, stage)
+        tokens = PairTokenizer(self._tokenizer, TokenLimits.of_stage(stage))
+        sampler = benchmark_sampler(sample, stage)
         groups, pair = sampler.groups, tokens.pair
 
         def pairs_of(step: int) -> list[Pair]:
             return [pair(group.query_id, doc) for group in groups(step) for doc in group.doc_ids]
 
-        for one, name in ((sampler, "groups"), (tokens, "add"), (tokens, "pair")):
-            setattr(one, name, spent.counted(getattr(one, name)))
-        material = Material(
+        for reader, name in ((sampler, "groups"), (tokens, "add"), (tokens, "pair")):
+            setattr(reader, name, spent.counted(getattr(reader, name)))
+        data = TrainingData(
             sampler,
             tokens,
             lambda ids: [sample.queries[i] for i in ids],
             lambda ids: [sample.documents[i] for i in ids],
         )
-        return material, pairs_of
+        return data, pairs_of
 
 
-def _packing(pairs: Sequence[Pair], stage: Stage, device: str) -> float:
-    """Seconds that it takes to lay these pairs end to end as tensors, as a step does within its forward pass."""
+def packing_seconds(pairs: Sequence[Pair], stage: Stage, device: str) -> float:
+    """Return the seconds it takes to lay these pairs end to end as tensors, as a step does in its forward pass."""
     started = time.perf_counter()
-    for cut in batches_by_length([len(pair.ids) for pair in pairs], stage.microbatch):
-        pack([pairs[at] for at in cut], has_types=True, device=torch.device(device))
-    synchronized(device)
+    for batch in batches_by_length([len(pair.ids) for pair in pairs], stage.microbatch):
+        pack([pairs[index] for index in batch], has_types=True, device=torch.device(device))
+    synchronize(device)
     return time.perf_counter() - started
 
 
-def assembly(files: BaseFiles, sample: Sample, stage: Stage, device: str, steps: int = 64) -> float:
-    """Pairs a second that stand as tensors for training where all texts are tokenized already, as from a store."""
-    learner, spent = OwnTraining(files, sample, stage, device), _Spent()
-    material, pairs_of = learner._material(spent)
-    material.tokens.add("query", list(sample.queries), material.queries)
-    material.tokens.add("document", list(sample.documents), material.documents)
-    started, count = time.perf_counter(), 0
-    for step in range(1, steps + 1):
-        pairs = pairs_of(step)
-        _packing(pairs, stage, device)
-        count += len(pairs)
-    return count / (time.perf_counter() - started)
-
-
-def groups_of(sample: Sample, stage: Stage, steps: int) -> list[Group]:
-    """The groups of the first `steps` steps, for whoever else is to train on the same."""
-    sampler = sampler_of(sample, stage)
+def benchmark_groups(sample: TextSample, stage: Stage, steps: int) -> list[Group]:
+    """Return the groups of the first `steps` steps, to train other libraries on the same."""
+    sampler = benchmark_sampler(sample, stage)
     return [group for step in range(1, steps + 1) for group in sampler.groups(step)]
 
 
-# what the machine could do
+# the speed of the machine
 
 _SHAPES = ((2048, 384, 1536), (2048, 768, 3072), (1024, 1024, 1024), (4096, 2048, 2048))
 _GPU_SHAPES = ((8192, 768, 3072), (4096, 4096, 4096), (8192, 8192, 8192))
 
 
-def gemm_peaks(device: str, precision: str, seconds: float = processor.BUDGET) -> tuple[float, float]:
-    """The most floating point operations a second that a product reaches here, over shapes of encoders' sizes.
+def product_peaks(device: str, precision: str, seconds: float = processor.TIME_LIMIT) -> tuple[float, float]:
+    """Return the most floating point operations a second of a matrix product here, over shapes of encoders' sizes.
 
     With it, what the best shape's products reach one after another, the slow ones among them. Shapes that would take
-    longer than what is left of `seconds` are left out.
+    longer than what is left of `seconds` are skipped.
     """
     shapes = _GPU_SHAPES if device.startswith("cuda") else _SHAPES
-    found = processor.peaks(device, precision, shapes, seconds)
-    return found.best, found.sustained
+    peaks = processor.measure_peaks(device, precision, shapes, seconds)
+    return peaks.best, peaks.sustained
 
 
-def work_of(files: BaseFiles, lengths: Sequence[int]) -> float:
-    """Floating point operations that scores of pairs of these lengths (in tokens) need, by an encoder's config.
+def scoring_operations(files: BaseFiles, lengths: Sequence[int]) -> float:
+    """Return the floating point operations of scoring pairs of these lengths (tokens), from an encoder's config.
 
     A classifier reads one position of the last layer. What that one asks of the others' states needs neither their
     keys nor their values, unless those turn with the position, as ModernBERT's do (see `packed_encoders._Folded`).
-    Embeddings, norms and activations are left out, as usual.
+    Embeddings, norms and activations are not counted, as usual.
     """
     from transformers import AutoConfig
 
     config: Any = AutoConfig.from_pretrained(files.folder, trust_remote_code=False, local_files_only=True)
     hidden, inner, layers = config.hidden_size, config.intermediate_size, config.num_hidden_layers
     gates = 3 if config.model_type == "modernbert" else 2  # its feed-forward part multiplies two halves
-    token = 2.0 * (4 * hidden * hidden + gates * hidden * inner)  # of one layer
+    token = 2.0 * (4 * hidden * hidden + gates * hidden * inner)  # operations of one layer for a token
     total = 0.0
     for length in lengths:
         layer = length * token + 4.0 * length * length * hidden
@@ -344,9 +340,9 @@ def work_of(files: BaseFiles, lengths: Sequence[int]) -> float:
     return total
 
 
-def lengths_of(files: BaseFiles, sample: Sample) -> list[int]:
-    """Tokens of each pair of a sample, as it is cut."""
-    tokens = Tokens(cross_encoder.tokenizer_of(files.folder), MAX_LENGTH, MAX_QUERY_LENGTH)
+def pair_lengths(files: BaseFiles, sample: TextSample) -> list[int]:
+    """Return the number of tokens of each pair of a sample, after it is cut."""
+    tokens = PairTokenizer(cross_encoder.load_tokenizer(files.folder), LIMITS)
     tokens.add("query", list(sample.lists), lambda ids: [sample.queries[i] for i in ids])
     tokens.add("document", list(sample.documents), lambda ids: [sample.documents[i] for i in ids])
     return [len(tokens.pair(query, doc).ids) for query, docs in sample.lists.items() for doc in docs]
@@ -356,9 +352,9 @@ _PACKAGES = ("cerank", "torch", "transformers", "tokenizers", "sentence-transfor
 
 
 def versions() -> dict[str, str]:
-    """Python and the packages that the figures depend on, those that are installed."""
-    found = {"python": platform.python_version()}
+    """Return the versions of Python and of the installed packages that the results depend on."""
+    installed = {"python": platform.python_version()}
     for name in _PACKAGES:
         with contextlib.suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found
+            installed[name] = version(name)
+    return installed

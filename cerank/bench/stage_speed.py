@@ -1,4 +1,4 @@
-"""How fast a stage learns and scores here, measured within a second or two at its real settings.
+"""Measure within a second or two how fast a stage trains and scores here, at its real settings.
 
 Invariant: nothing that a run's bits depend on is changed: models are loaded apart, and random states put back.
 """
@@ -13,78 +13,80 @@ import msgspec
 import torch
 
 from cerank.bench import own_workloads
-from cerank.bench.text_samples import Sample
+from cerank.bench.text_samples import TextSample
 from cerank.inference.rerank import Embedder, Scorer
-from cerank.kernels.processor import synchronized
-from cerank.machine.measured_speed import Pace
+from cerank.kernels.processor import synchronize
+from cerank.machine.measured_speed import MeasuredSpeed
 from cerank.models.bases import BaseFiles
-from cerank.models.forward_pass import resolved
+from cerank.models.forward_pass import resolve_precision
 from cerank.recipes.schema import Stage
-from cerank.tokenization.tokens import Tokens
+from cerank.tokenization.tokens import PairTokenizer, TokenLimits
 
-WITHIN = 0.3  # seconds of training and of scoring each, as far as single steps allow
-_EMBEDDED = 32  # texts that the embedding teacher is timed with
-_REPEATS = 3  # of which the fastest counts
+TIME_LIMIT = 0.3  # seconds of training and of scoring each, as far as single steps allow
+_EMBEDDED_TEXTS = 32  # texts that the embedding teacher is timed with
+_REPEATS = 3  # repetitions; the fastest counts
 
 
-def measured(files: BaseFiles, stage: Stage, learnt: Sample, scored: Sample, device: str) -> Pace:
-    """Times steps of training and batches of scoring.
+def measure_stage_speed(
+    files: BaseFiles, stage: Stage, train_sample: TextSample, rerank_sample: TextSample, device: str
+) -> MeasuredSpeed:
+    """Measure steps of training and batches of scoring.
 
     Args:
-        files: the base, with the pooling that is to be timed.
-        stage: whose settings count: lengths, groups, frozen weights, precision.
-        learnt: texts of the dataset it learns from.
-        scored: texts of the dataset that is re-ranked.
-        device: where.
+        files: the base, with the pooling to time.
+        stage: the stage; its lengths, groups, frozen weights and precision count.
+        train_sample: texts of the dataset that the stage trains on.
+        rerank_sample: texts of the dataset that is re-ranked.
+        device: device to measure on.
     """
     with torch.random.fork_rng():
-        precision = resolved(stage.precision, torch.device(device))
-        for _ in range(2):  # the first time imports much
-            begun = time.perf_counter()
-            learner = own_workloads.OwnTraining(files, learnt, _stage(stage, learnt, precision), device)
-            load = time.perf_counter() - begun
-        train = learner.best(WITHIN)
-        tokens = Tokens(
-            learner.tokenizer, stage.max_length, stage.max_query_length, stage.max_document_length, stage.truncation
-        )
-        rate = _scored(Scorer(learner.model, tokens, device, precision), scored, device)
-    return Pace(train=train, score=rate, load=load, precision=precision)
+        precision = resolve_precision(stage.precision, torch.device(device))
+        for _ in range(2):  # the first time also imports modules
+            started = time.perf_counter()
+            training = own_workloads.CerankTraining(
+                files, train_sample, _timed_stage(stage, train_sample, precision), device
+            )
+            load = time.perf_counter() - started
+        train = training.best(TIME_LIMIT)
+        tokens = PairTokenizer(training.tokenizer, TokenLimits.of_stage(stage))
+        rate = _scoring_rate(Scorer(training.model, tokens, device, precision), rerank_sample, device)
+    return MeasuredSpeed(train=train, score=rate, load=load, precision=precision)
 
 
-def embedding(files: BaseFiles, sample: Sample, max_length: int, device: str) -> float:
-    """Texts a second through the embedding teacher, by documents and queries in about the shares it meets them in."""
-    documents = list(sample.documents.values())[:_EMBEDDED]
+def measure_embedding_speed(files: BaseFiles, sample: TextSample, max_length: int, device: str) -> float:
+    """Return texts a second through the embedding teacher, documents and queries in about their usual shares."""
+    documents = list(sample.documents.values())[:_EMBEDDED_TEXTS]
     texts = [*list(sample.queries.values())[: max(1, len(documents) // 5)], *documents]
     with torch.random.fork_rng():
         embedder = Embedder(files, max_length=max_length, device=device)
-        embedder.embeddings(texts[:: max(1, len(texts) // 8)])  # kernels are built
-        return len(texts) / _fastest(lambda: embedder.embeddings(texts), device)
+        embedder.embeddings(texts[:: max(1, len(texts) // 8)])  # to build kernels
+        return len(texts) / _fastest_seconds(lambda: embedder.embeddings(texts), device)
 
 
-def _fastest(work: Callable[[], object], device: str) -> float:
-    """Seconds of the fastest of a few repetitions; no more are begun once the time is over."""
-    best, over = math.inf, time.perf_counter() + WITHIN
+def _fastest_seconds(work: Callable[[], object], device: str) -> float:
+    """Return the seconds of the fastest of a few repetitions; no more are started once the time is over."""
+    best, over = math.inf, time.perf_counter() + TIME_LIMIT
     for _ in range(_REPEATS):
-        begun = time.perf_counter()
+        started = time.perf_counter()
         work()
-        synchronized(device)
-        best = min(best, time.perf_counter() - begun)
+        synchronize(device)
+        best = min(best, time.perf_counter() - started)
         if time.perf_counter() >= over:
             break
     return max(best, 1e-9)
 
 
-def _stage(stage: Stage, sample: Sample, precision: str) -> Stage:
-    """The stage as a training on labels that ends by no count: its loss costs next to nothing, its lengths all."""
+def _timed_stage(stage: Stage, sample: TextSample, precision: str) -> Stage:
+    """Return the stage as a training on labels without an end: its loss costs next to nothing, its lengths all."""
     like = Stage(steps=10**6)
-    kept = (
+    settings = (
         "max_length", "max_query_length", "max_document_length", "truncation", "group_size", "groups_per_step",
         "in_batch", "microbatch", "freeze", "freeze_layers", "dropout", "learning_rate", "betas", "epsilon", "clip",
     )  # fmt: skip
     depth = max(map(len, sample.lists.values()))
     return msgspec.structs.replace(
         like,
-        **{name: getattr(stage, name) for name in kept},
+        **{name: getattr(stage, name) for name in settings},
         loss="lce",
         schedule="constant",
         warmup=0.0,
@@ -94,15 +96,15 @@ def _stage(stage: Stage, sample: Sample, precision: str) -> Stage:
     )
 
 
-def _scored(scorer: Scorer, sample: Sample, device: str) -> float:
-    """Pairs a second; texts are read anew each time, as they are of every next chunk of queries."""
+def _scoring_rate(scorer: Scorer, sample: TextSample, device: str) -> float:
+    """Return pairs a second; texts are read anew each time, as they are for every next chunk of queries."""
 
     def score(lists: Mapping[str, Sequence[str]]) -> None:
-        scorer.forget()
-        scorer.chunk(
+        scorer.clear()
+        scorer.score_candidates(
             lists, lambda ids: [sample.queries[i] for i in ids], lambda ids: [sample.documents[i] for i in ids]
         )
 
     first = next(iter(sample.lists))
     score({first: sample.lists[first]})  # kernels are built, and packing is tried
-    return sample.pairs / _fastest(lambda: score(sample.lists), device)
+    return sample.pairs / _fastest_seconds(lambda: score(sample.lists), device)

@@ -1,4 +1,4 @@
-"""Texts to measure speed on: queries with their candidates, from a dataset or made up, the same at every call.
+"""Make texts to measure speed on: queries with candidates, from a dataset or generated, the same at every call.
 
 Invariant: nothing random but by a fixed seed, so that two measurements of one machine read the same tokens.
 """
@@ -15,13 +15,13 @@ from cerank.datasets.dataset import Dataset
 from cerank.errors import UsageError
 from cerank.retrieval.first_stage import candidates
 
-MADE_UP = "generated"  # the name of texts that are no dataset's
-_SHORTEST, _LONGEST = 8, 220  # words of a passage
-_MU, _SIGMA = 3.7, 0.45  # of the logarithm of a passage's words: with a query some 100 tokens, as in MS MARCO
+GENERATED = "generated"  # name of a sample of generated texts
+_SHORTEST, _LONGEST = 8, 220  # least and largest number of words of a passage
+_MU, _SIGMA = 3.7, 0.45  # of the log of a passage's number of words: with a query about 100 tokens, as in MS MARCO
 
 
-class Sample(msgspec.Struct, frozen=True):
-    """What is re-ranked or learnt from: texts by id, and each query's candidates, best first."""
+class TextSample(msgspec.Struct, frozen=True):
+    """Texts by id, and each query's candidates, best first."""
 
     name: str
     queries: dict[str, str]
@@ -30,20 +30,20 @@ class Sample(msgspec.Struct, frozen=True):
 
     @property
     def pairs(self) -> int:
-        """Query-document pairs in all."""
+        """Return the number of query-document pairs."""
         return sum(map(len, self.lists.values()))
 
     def texts(self) -> list[tuple[str, str]]:
-        """(query text, document text) of each pair, in order."""
+        """Return (query text, document text) of each pair, in order."""
         return [(self.queries[query], self.documents[doc]) for query, docs in self.lists.items() for doc in docs]
 
 
-def generated(pairs: int, depth: int = 100) -> Sample:
-    """Pieces of the texts about Python's keywords that come with Python, as long as MS MARCO's passages and queries.
+def generated_sample(pairs: int, depth: int = 100) -> TextSample:
+    """Return pieces of Python's own help texts, as long as MS MARCO's passages and queries.
 
     Args:
-        pairs: how many, cut to whole queries; at least one.
-        depth: candidates a query, each another passage.
+        pairs: number of pairs; at least one.
+        depth: number of candidates a query, each another passage.
     """
     from pydoc_data.topics import topics
 
@@ -61,46 +61,46 @@ def generated(pairs: int, depth: int = 100) -> Sample:
         query = f"q{number}"
         queries[query] = piece(rng.randint(3, 9))
         size = min(depth, pairs - number * depth) if pairs > number * depth else 1
-        found = tuple(f"{query}-{place}" for place in range(size))
-        for doc in found:
+        doc_ids = tuple(f"{query}-{place}" for place in range(size))
+        for doc in doc_ids:
             documents[doc] = piece(round(min(_LONGEST, max(_SHORTEST, rng.lognormvariate(_MU, _SIGMA)))))
-        lists[query] = found
-    return Sample(MADE_UP, queries, documents, lists)
+        lists[query] = doc_ids
+    return TextSample(GENERATED, queries, documents, lists)
 
 
-def of_dataset(dataset: Dataset, first_stage: str, *, pairs: int, depth: int, cache: Path) -> Sample:
+def dataset_sample(dataset: Dataset, first_stage: str, *, pairs: int, depth: int, cache: Path) -> TextSample:
     """Return queries from all over the dataset with the candidates of a first stage, until there are `pairs` pairs.
 
     Raises:
         UsageError: the first stage gives no candidate with a text.
     """
     ids = list(dataset.queries)
-    some = ids[:: max(1, len(ids) // max(1, 2 * -(-pairs // depth)))]  # twice as many as do if every list is full
+    some = ids[:: max(1, len(ids) // max(1, 2 * -(-pairs // depth)))]  # twice as many as needed if every list is full
     ranking = candidates(dataset, first_stage, depth, cache, some)
     lists: dict[str, tuple[str, ...]] = {}
     left = pairs
     for query in ranking:
-        found = tuple(doc for doc in ranking[query] if doc in dataset.documents)[:left]
-        if found and query in dataset.queries:
-            lists[query] = found
-            left -= len(found)
+        doc_ids = tuple(doc for doc in ranking[query] if doc in dataset.documents)[:left]
+        if doc_ids and query in dataset.queries:
+            lists[query] = doc_ids
+            left -= len(doc_ids)
         if left <= 0:
             break
     if not lists:
         raise UsageError(f"{first_stage} gives no candidates with texts", where=dataset.name)
     ids = sorted({doc for docs in lists.values() for doc in docs})
     documents = dict(zip(ids, dataset.documents.texts(ids), strict=True))
-    return Sample(dataset.name, {query: dataset.queries[query] for query in lists}, documents, lists)
+    return TextSample(dataset.name, {query: dataset.queries[query] for query in lists}, documents, lists)
 
 
-def reshaped(sample: Sample, pairs: int, depth: int) -> Sample:
-    """`pairs` pairs in lists of `depth`, of the sample's own texts: to see how cost grows with either.
+def reshape(sample: TextSample, pairs: int, depth: int) -> TextSample:
+    """Return `pairs` pairs in lists of `depth`, from the sample's own texts: to see how cost grows with either.
 
-    Queries are used again under new ids where there are too few; a list's documents are drawn without repetition.
+    Queries are used again under new ids where there are too few; a list's documents are sampled without repetition.
     """
     rng = random.Random(pairs * 1_000_003 + depth)
     texts: Sequence[str] = list(sample.queries.values())
     ids = sorted(sample.documents)
     queries = {f"r{number}": texts[number % len(texts)] for number in range(max(1, pairs // depth))}
     lists = {query: tuple(rng.sample(ids, min(depth, len(ids)))) for query in queries}
-    return Sample(sample.name, queries, sample.documents, lists)
+    return TextSample(sample.name, queries, sample.documents, lists)

@@ -15,7 +15,7 @@ from cerank.text.safe_text import redacted
 
 
 def main() -> None:
-    """Runs the command that the arguments name, and ends the process with its exit code."""
+    """Run the command that the arguments name, and end the process with its exit code."""
     from cerank.cli.output import report_error
     from cerank.cli.typer_app import app
 
@@ -26,13 +26,13 @@ def main() -> None:
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(ExitCode.INTERRUPTED)
-    except Exception as error:  # noqa: BLE001 - the top of the program: a person gets a sentence, the traceback a file
+    except Exception as error:  # noqa: BLE001 - the top of the program: the user gets a sentence, the traceback goes to a file
         with tempfile.NamedTemporaryFile(prefix="cerank-", suffix=".txt", delete=False) as file:
             file.write(redacted(traceback.format_exc()).encode("utf-8", "backslashreplace"))
         fault = CerankError(
-            f"a fault of cerank: {type(error).__name__}: {error}",
+            f"internal error: {type(error).__name__}: {error}",
             where=str(Path(file.name)),
-            hint="the file holds the traceback; please report it",
+            hint="this is a bug in cerank; please report it with that file, which holds the traceback",
         )
         report_error(fault)
         sys.exit(ExitCode.FAILED)

@@ -1,6 +1,6 @@
 """Following a run from the terminal that started it: a live line on a terminal, plain lines elsewhere.
 
-Invariant: nothing here is needed for the run; it goes on if this process dies.
+Invariant: the run does not need this process and continues if it dies.
 """
 
 from __future__ import annotations
@@ -15,44 +15,50 @@ from typing import Protocol
 from cerank.app import Lab
 from cerank.app.lab import Worker
 from cerank.app.run_views.display import clock
-from cerank.app.run_views.run_updates import Follower, News
+from cerank.app.run_views.run_updates import Follower, RunUpdate
 from cerank.cli import table_columns
-from cerank.cli.output import emit, form_of, say, width_of
+from cerank.cli.output import emit, format_of, info, width_of
+from cerank.cli.progress_messages import ProgressMessages
 from cerank.core.metrics import Progress
 from cerank.errors import ExitCode
 from cerank.runs import run_store
 from cerank.runs.layout import RunFolder
 from cerank.text.safe_text import shown
 
-LOOK_EVERY = 0.5  # seconds
-SAY_EVERY = 15.0  # seconds between lines where there is no terminal to draw on
-_TOLD = {"groups counted", "stage finished", "rejected", "replay mismatch", "environment changed", "teacher repaired"}
-_TOLD |= {"waits for a device", "estimated"}
+POLL_SECONDS = 0.5  # seconds
+LINE_SECONDS = 15.0  # seconds between lines where there is no terminal to draw on
+REPORTED_EVENTS = {
+    "groups counted",
+    "stage finished",
+    "rejected",
+    "replay mismatch",
+    "environment changed",
+    "teacher repaired",
+}
+REPORTED_EVENTS |= {"waits for a device", "estimated"}
 
 
-class Show(Protocol):
+class ProgressDisplay(Protocol):
     """How progress is shown."""
 
     def update(self, progress: Progress | None, loss: float | None, measures: str) -> None:
-        """Shows where the run is."""
+        """Show where the run is."""
 
 
-class Lines:
+class ProgressLines:
     """Progress as lines on stderr, now and then."""
 
     def __init__(self) -> None:
-        self._said = 0.0
+        self._messages = ProgressMessages(LINE_SECONDS, is_first_printed=True)
 
     def update(self, progress: Progress | None, loss: float | None, measures: str) -> None:
-        """Says a line if the last one is a while ago."""
-        if progress is None or time.monotonic() - self._said < SAY_EVERY:
-            return
-        self._said = time.monotonic()
-        say(described(progress, loss, measures))
+        """Show a line if the last one is a while ago."""
+        if progress is not None:
+            self._messages.show(described(progress, loss, measures))
 
 
 @contextmanager
-def preparing() -> Iterator[Callable[[str], object]]:
+def status_line() -> Iterator[Callable[[str], object]]:
     """Within, what a run waits for before its worker starts is named beside a spinner on stderr; nowhere else.
 
     What a library draws of a download meanwhile comes out above it.
@@ -68,7 +74,7 @@ def preparing() -> Iterator[Callable[[str], object]]:
         yield lambda what: status.update(Text(shown(what, 100), no_wrap=True, overflow="ellipsis"))
 
 
-class Drawn:
+class ProgressBars:
     """Progress as two live lines with bars, drawn by rich on stderr: the phase at work, and the whole run."""
 
     def __init__(self) -> None:
@@ -88,7 +94,7 @@ class Drawn:
         self._phase = self._bar.add_task("starting", total=None)
         self._run = self._bar.add_task("the whole run", total=None, visible=False)
 
-    def __enter__(self) -> Drawn:
+    def __enter__(self) -> ProgressBars:
         self._bar.start()
         return self
 
@@ -96,7 +102,7 @@ class Drawn:
         self._bar.stop()
 
     def update(self, progress: Progress | None, loss: float | None, measures: str) -> None:
-        """Draws both lines; that of the whole run once it was estimated."""
+        """Draw both lines; that of the whole run once it was estimated."""
         if progress is None:
             return
         self._bar.update(
@@ -120,7 +126,7 @@ _PHASES = {
     "groups": "counting groups for",
     "teacher": "teacher of",
     "measure": "measuring",
-}  # what a person reads for a phase, where its own word does not do
+}  # what the user reads for a phase, where its own word does not do
 
 
 def described_phase(progress: Progress, loss: float | None, measures: str) -> str:
@@ -154,78 +160,78 @@ def described(progress: Progress, loss: float | None, measures: str) -> str:
 
 
 def follow(lab: Lab, folder: RunFolder, worker: Worker, form: str, *, wide: bool = False) -> ExitCode:
-    """Shows a run until it stands still, then what it came to; Ctrl-C stops it at a checkpoint."""
-    show = Drawn() if sys.stderr.isatty() else nullcontext(Lines())
+    """Show a run until it ends or stops, then its result; Ctrl-C stops it at a checkpoint."""
+    context = ProgressBars() if sys.stderr.isatty() else nullcontext(ProgressLines())
     was_interrupted = False
     follower = Follower(folder)
-    memory = _Memory()
-    with show as drawn:
+    latest = _LatestValues()
+    with context as display:
         while True:
             try:
                 is_over = worker.poll() is not None  # asked before the look, so that its last words are seen
-                news = follower.look()
-                memory.take(news)
-                drawn.update(news.status.progress, memory.loss, memory.measures)
+                update = follower.poll()
+                latest.take(update)
+                display.update(update.status.progress, latest.loss, latest.measures)
                 if is_over:
                     break
-                time.sleep(LOOK_EVERY)
+                time.sleep(POLL_SECONDS)
             except KeyboardInterrupt:
                 if was_interrupted:
-                    again = f"go on with `cerank resume {run_store.short_name(folder)}`"
-                    say(f"run {run_store.title(folder)} stops at its next step by itself; {again}")
+                    resume = f"Resume it with `cerank resume {run_store.short_name(folder)}`."
+                    info(f"Run {run_store.title(folder)} will stop after the current step. {resume}")
                     return ExitCode.INTERRUPTED
                 was_interrupted = True
                 run_store.request_stop(folder)
-                say("stopping at the next step; once more leaves it to stop by itself")
+                info("Stopping after the current step. Press Ctrl-C again to return to the shell; the run still stops.")
     if worker.returncode == ExitCode.HELD:
-        say(
-            f"another worker is at run {run_store.title(folder)}; "
-            f"`cerank logs -f {run_store.short_name(folder)}` follows it"
+        info(
+            f"Run {run_store.title(folder)} is already being run by another process. "
+            f"Follow it with `cerank logs -f {run_store.short_name(folder)}`."
         )
         return ExitCode.HELD
-    return _ended(lab, folder, form, was_interrupted, wide)
+    return _report_end(lab, folder, form, was_interrupted, wide)
 
 
-class _Memory:
+class _LatestValues:
     """The newest figures of a run, and what was told of it."""
 
     def __init__(self) -> None:
         self.loss: float | None = None
         self.measures = ""
 
-    def take(self, news: News) -> None:
-        for event in news.events:
-            if event.kind in _TOLD:
-                say(f"{event.kind}: {event.text}")
-        for reading in news.readings:
+    def take(self, update: RunUpdate) -> None:
+        for event in update.events:
+            if event.kind in REPORTED_EVENTS:
+                info(f"{event.kind}: {event.text}")
+        for reading in update.readings:
             old = reading.loss if self.loss is None else self.loss
             self.loss = 0.9 * old + 0.1 * reading.loss
-        for row in news.validations:
+        for row in update.validations:
             self.measures = " ".join(f"{name} {value:.4f}" for name, value in row.measures.items())
-            say(f"validation at step {row.step}: {self.measures}")
+            info(f"validation at step {row.step}: {self.measures}")
 
 
-def _ended(lab: Lab, folder: RunFolder, form: str, was_interrupted: bool, wide: bool) -> ExitCode:
-    """Says how a run ended and shows its table; returns what the command ends with."""
+def _report_end(lab: Lab, folder: RunFolder, form: str, was_interrupted: bool, wide: bool) -> ExitCode:
+    """Show how a run ended and show its table; return what the command ends with."""
     status = lab.status(folder)
-    again = f"go on with `cerank resume {run_store.short_name(folder)}`"
+    resume = f"Resume it with `cerank resume {run_store.short_name(folder)}`."
     if status.state == "finished":
-        conclude(lab, folder, form, wide=wide)
+        print_result(lab, folder, form, wide=wide)
         return ExitCode.OK
     if status.state == "paused":
-        say(f"run {run_store.title(folder)} is paused at a checkpoint; {again}")
+        info(f"Run {run_store.title(folder)} is paused at a checkpoint. {resume}")
         return ExitCode.INTERRUPTED if was_interrupted else ExitCode.PAUSED
     if status.state == "failed" and status.failure is not None:
-        say(f"run {run_store.title(folder)} failed: {status.text}")
-        say(f"the log is {folder.log}; {again} once that is mended")
+        info(f"Run {run_store.title(folder)} failed: {status.text}")
+        info(f"See the log {folder.log}. After fixing the problem: `cerank resume {run_store.short_name(folder)}`")
         return ExitCode.FAILED
-    say(f"run {run_store.title(folder)} is {status.state}{': ' + status.text if status.text else ''}; {again}")
-    say(f"what its worker last wrote is in {folder.log}")
+    info(f"Run {run_store.title(folder)} is {status.state}{': ' + status.text if status.text else ''}. {resume}")
+    info(f"The last output of its worker is in {folder.log}")
     return ExitCode.FAILED
 
 
-def conclude(lab: Lab, folder: RunFolder, form: str, *, wide: bool) -> None:
-    """Show what a finished run came to: tables, where a person who begins goes on, and the answer last of all.
+def print_result(lab: Lab, folder: RunFolder, form: str, *, wide: bool) -> None:
+    """Print the result of a finished run: tables, suggested next commands, and the answer.
 
     Where stdout is for machines, people find the tables on stderr.
     """
@@ -233,29 +239,29 @@ def conclude(lab: Lab, folder: RunFolder, form: str, *, wide: bool) -> None:
     from cerank.app.comparison import run_answer
 
     plan, told = run_store.load_plan(folder), run_answer.of_run(folder)
-    emit([*table_columns.results(told, form), table_columns.places(folder, plan)], form, wide=wide)
-    if form_of(form) != "table":
-        emit(table_columns.results(told, "table"), "table", sys.stderr, wide=wide)
+    emit([*table_columns.result_tables(told, form), table_columns.file_table(folder, plan)], form, wide=wide)
+    if format_of(form) != "table":
+        emit(table_columns.result_tables(told, "table"), "table", sys.stderr, wide=wide)
     if lines := next_steps.after_first(lab, folder, plan):
-        say("\n".join(["", "Next:", *lines]))
-    tell(told.paragraphs)
+        info("\n".join(["", "Next:", *lines]))
+    print_answers(told.paragraphs)
 
 
-def tell(paragraphs: Sequence[str]) -> None:
+def print_answers(paragraphs: Sequence[str]) -> None:
     """Say the answers on stderr, broken at words, with an empty line before each."""
     from cerank.cli.terminal_table import wrapped
 
     for text in paragraphs:
-        say("\n" + "\n".join(wrapped(text, min(100, width_of(sys.stderr)))))
+        info("\n" + "\n".join(wrapped(text, min(100, width_of(sys.stderr)))))
 
 
-def wait_until_held(lab: Lab, folder: RunFolder, worker: Worker) -> None:
-    """Returns once the worker is at the run, or has ended."""
+def wait_until_running(lab: Lab, folder: RunFolder, worker: Worker) -> None:
+    """Return once the worker is at the run, or has ended."""
     while worker.poll() is None and lab.status(folder).state not in {"running", "stopping"}:
-        time.sleep(LOOK_EVERY)
+        time.sleep(POLL_SECONDS)
 
 
-def wait_until_still(lab: Lab, folder: RunFolder) -> None:
-    """Returns once no worker is at the run."""
+def wait_until_stopped(lab: Lab, folder: RunFolder) -> None:
+    """Return once no worker is at the run."""
     while lab.status(folder).state in {"running", "stopping"}:
-        time.sleep(LOOK_EVERY)
+        time.sleep(POLL_SECONDS)

@@ -5,7 +5,6 @@ Invariant: nothing here resolves a setting; `settings.resolve` does, so that `co
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -33,36 +32,58 @@ _MATRIX = "Matrix"
 
 Lab = Annotated[
     str | None,
-    typer.Option("--lab", metavar="FOLDER", help="Folder of runs (CERANK_LAB).", rich_help_panel=_WHERE),
+    typer.Option(
+        "--lab",
+        metavar="FOLDER",
+        help="Folder where runs are kept. Default: see `cerank config show`.",
+        rich_help_panel=_WHERE,
+    ),
 ]
 Cache = Annotated[
     str | None,
-    typer.Option("--cache", metavar="FOLDER", help="Folder of caches (CERANK_CACHE).", rich_help_panel=_WHERE),
+    typer.Option(
+        "--cache",
+        metavar="FOLDER",
+        help="Folder of indexes and built datasets. Default: see `cerank config show`.",
+        rich_help_panel=_WHERE,
+    ),
 ]
 Device = Annotated[
     str | None,
-    typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda, cuda:N or mps.", rich_help_panel=_WHERE),
+    typer.Option(
+        "--device",
+        metavar="DEVICE",
+        help="auto, cpu, cuda, cuda:N or mps. Default: auto, which takes a CUDA GPU if there is one, else the CPU.",
+        rich_help_panel=_WHERE,
+    ),
 ]
 Threads = Annotated[
     int | None,
-    typer.Option("--threads", metavar="N", help="CPU threads; 0: all physical cores.", rich_help_panel=_WHERE),
+    typer.Option(
+        "--threads",
+        metavar="N",
+        help="Number of CPU threads. Default: 0, which takes all physical cores.",
+        rich_help_panel=_WHERE,
+    ),
 ]
 Format = Annotated[
     str | None,
     typer.Option(
         "--format",
         metavar="FORMAT",
-        help="table, tsv, json, jsonl, latex or markdown.",
+        help="table, tsv, json, jsonl, latex or markdown. Default: table on a terminal, else tsv.",
         autocompletion=_formats,
         rich_help_panel=_OUTPUT,
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="The same as --format json.", rich_help_panel=_OUTPUT)]
+Json = Annotated[bool, typer.Option("--json", help="Short for --format json.", rich_help_panel=_OUTPUT)]
 Wide = Annotated[
     bool,
-    typer.Option("--wide", help="Every column of the tables, however narrow the terminal.", rich_help_panel=_OUTPUT),
+    typer.Option(
+        "--wide", help="Show every column, even if lines get wider than the terminal.", rich_help_panel=_OUTPUT
+    ),
 ]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Names only, one a line.", rich_help_panel=_OUTPUT)]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only names, one per line.", rich_help_panel=_OUTPUT)]
 
 RecipeNames = Annotated[
     list[str] | None,
@@ -70,7 +91,7 @@ RecipeNames = Annotated[
         "--recipe",
         "-r",
         metavar="RECIPE",
-        help="A shipped name or a .toml file; several make a matrix.",
+        help="Recipe: a shipped name (`cerank recipes list`) or a .toml file. Several of them make a matrix.",
         autocompletion=_recipes,
     ),
 ]
@@ -79,14 +100,17 @@ Set = Annotated[
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="Override a key, such as stages.distill.learning_rate=3e-6; may be repeated.",
+        help="Change one setting of the recipe, such as stages.distill.learning_rate=3e-6. May be repeated.",
         rich_help_panel=_RECIPE,
     ),
 ]
 Base = Annotated[
     str | None,
     typer.Option(
-        "--base", metavar="BASE", help="A name from `cerank bases`, hub id or folder.", rich_help_panel=_RECIPE
+        "--base",
+        metavar="BASE",
+        help="Base model: a name from `cerank bases`, a Hugging Face id, or a folder. Default: the recipe's.",
+        rich_help_panel=_RECIPE,
     ),
 ]
 Bases = Annotated[
@@ -94,7 +118,8 @@ Bases = Annotated[
     typer.Option(
         "--base",
         metavar="BASE",
-        help="A name from `cerank bases`, hub id or folder; several make a matrix.",
+        help="Base model: a name from `cerank bases`, a Hugging Face id, or a folder. Default: the recipe's. "
+        "Several of them make a matrix.",
         rich_help_panel=_RECIPE,
     ),
 ]
@@ -103,7 +128,7 @@ Dataset = Annotated[
     typer.Option(
         "--dataset",
         metavar="DATASET",
-        help="Train, validate and test on the parts of this one.",
+        help="Train, validate and test on parts of this dataset. Default: the recipe's datasets.",
         rich_help_panel=_RECIPE,
     ),
 ]
@@ -112,28 +137,38 @@ MatrixName = Annotated[
     typer.Option(
         "--matrix",
         metavar="MATRIX",
-        help="Bases x recipes x seeds: a shipped name (`cerank recipes matrices`) or a .toml file.",
+        help="Matrix of base models, recipes and seeds: a shipped name (`cerank recipes matrices`) or a .toml file.",
         autocompletion=_matrices,
         rich_help_panel=_MATRIX,
     ),
 ]
 MatrixTitle = Annotated[
     str,
-    typer.Option("--name", metavar="NAME", help="What the lab keeps a matrix under; its own.", rich_help_panel=_MATRIX),
+    typer.Option(
+        "--name",
+        metavar="NAME",
+        help="Name under which the matrix is stored. Default: the name in its file.",
+        rich_help_panel=_MATRIX,
+    ),
 ]
 Seeds = Annotated[
-    str, typer.Option("--seeds", metavar="SEEDS", help='Such as "1,2,3" or 1-5.', rich_help_panel=_MATRIX)
+    str, typer.Option("--seeds", metavar="SEEDS", help='Seeds, such as "1,2,3" or 1-5.', rich_help_panel=_MATRIX)
 ]
 Baseline = Annotated[
     str,
-    typer.Option("--baseline", metavar="RECIPE", help="That the others are held against.", rich_help_panel=_MATRIX),
+    typer.Option(
+        "--baseline",
+        metavar="RECIPE",
+        help="Baseline recipe; every other recipe is compared with it.",
+        rich_help_panel=_MATRIX,
+    ),
 ]
 Test = Annotated[
     list[str] | None,
     typer.Option(
         "--test",
         metavar="DATASET",
-        help="Test dataset; may be repeated. They replace the recipe's.",
+        help="Test dataset, in place of the recipe's. May be repeated.",
         rich_help_panel=_RECIPE,
     ),
 ]
@@ -142,28 +177,37 @@ Speed = Annotated[
     typer.Option(
         "--pairs-per-second",
         metavar="N",
-        help="Trained a second, for --dry-run's times; else from former runs of the lab.",
+        help="Assumed training speed (pairs/s) for the estimates of --dry-run. "
+        "Default: measured on this machine or in earlier runs.",
         min=0.0,
         rich_help_panel=_MATRIX,
     ),
 ]
-Seed = Annotated[int | None, typer.Option("--seed", metavar="N", help="Seed.", rich_help_panel=_RECIPE)]
+Seed = Annotated[
+    int | None,
+    typer.Option("--seed", metavar="N", help="Seed of all randomness. Default: the recipe's.", rich_help_panel=_RECIPE),
+]
 FirstStage = Annotated[
     list[str] | None,
     typer.Option(
         "--first-stage",
         metavar="RUN",
-        help="bm25, scoreddocs, or a TREC run file; may be repeated.",
+        help="First stage, in place of the recipe's: bm25, scoreddocs, or a TREC run file. May be repeated.",
         rich_help_panel=_RECIPE,
     ),
 ]
 Depth = Annotated[
     int | None,
-    typer.Option("--depth", metavar="N", help="Candidates re-ranked for each query.", rich_help_panel=_RECIPE),
+    typer.Option(
+        "--depth",
+        metavar="N",
+        help="Number of candidates to re-rank for each query. Default: the recipe's.",
+        rich_help_panel=_RECIPE,
+    ),
 ]
 Measure = Annotated[
     list[str] | None,
-    typer.Option("--measure", "-m", metavar="MEASURE", help="Such as nDCG@10 or AP(rel=2); may be repeated."),
+    typer.Option("--measure", "-m", metavar="MEASURE", help="Measure, such as nDCG@10 or AP(rel=2). May be repeated."),
 ]
 
 
@@ -176,43 +220,5 @@ def flags(
     form: str | None = None,
     json: bool = False,
 ) -> Flags:
-    """What the options above say, for `settings.resolve`; --json wins over --format."""
+    """Return what the options above say, for `settings.resolve`; --json wins over --format."""
     return Flags(lab=lab, cache=cache, device=device, threads=threads, format="json" if json else form)
-
-
-def changes(
-    *,
-    base: str | None = None,
-    data: tuple[str, str, Sequence[str]] | None = None,
-    seed: int | None = None,
-    first_stages: Sequence[str] | None = None,
-    depth: int | None = None,
-    tests: Sequence[str] | None = None,
-) -> dict[str, object]:
-    """What the options above change in a recipe, as the table that `recipes.load` lays over the file's.
-
-    Args:
-        base: a base.
-        data: (train, validation, tests), from `parts`.
-        seed: 0 or more; the recipe checks it.
-        first_stages: they replace the recipe's.
-        depth: candidates a query.
-        tests: they replace the recipe's, and those of `data`.
-    """
-    table: dict[str, object] = {}
-    if base is not None:
-        table["base"] = base
-    if seed is not None:
-        table["seed"] = seed
-    inner: dict[str, object] = {}
-    if data is not None:
-        inner = {"train": data[0], "validation": data[1], "test": list(data[2])}
-    if tests:
-        inner["test"] = list(tests)
-    if first_stages:
-        inner["first_stages"] = list(first_stages)
-    if depth is not None:
-        inner["depth"] = depth
-    if inner:
-        table["data"] = inner
-    return table

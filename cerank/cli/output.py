@@ -1,4 +1,4 @@
-"""The one sink for what a command shows: tables and data on stdout, narration and errors on stderr.
+"""The only place where commands write: tables and data to stdout, messages and errors to stderr.
 
 Invariant: outside text reaches a terminal only through `safe_text.shown` (or as JSON escapes), never as markup; and
 rich is imported only when a table for people is drawn.
@@ -24,13 +24,13 @@ __all__ = [
     "Kind",
     "Table",
     "emit",
-    "form_of",
+    "format_of",
+    "info",
     "is_for_machines",
-    "put",
     "report_error",
     "rounded",
-    "say",
     "width_of",
+    "write_output",
 ]
 
 PIECE = 1 << 15  # characters written at once
@@ -53,33 +53,33 @@ def emit(
         wide: draw every column however narrow the terminal is; None for a command without the option --wide.
     """
     stream = stream or sys.stdout
-    form = form_of(form, stream)
+    form = format_of(form, stream)
     if form not in FORMATS:
         raise ValueError(f"no format {form}")
     several = (tables,) if isinstance(tables, Table) else tuple(tables)
     if form == "table":
         _emit_drawn(several, stream, wide)
     else:
-        put(table_data.written(several, form), stream, raw=True)
+        write_output(table_data.written(several, form), stream, raw=True)
 
 
-def form_of(form: str, stream: TextIO | None = None) -> str:
-    """The format that `emit` will write: the one asked for, else table on a terminal and tsv elsewhere."""
+def format_of(form: str, stream: TextIO | None = None) -> str:
+    """Return the format that `emit` will write: the one asked for, else table on a terminal and tsv elsewhere."""
     return form or ("table" if (stream or sys.stdout).isatty() else "tsv")
 
 
 def is_for_machines(form: str) -> bool:
-    """Whether the format that `emit` will write is for programs, with ids and every column."""
-    return form_of(form) in {"tsv", "json", "jsonl", "csv"}
+    """Return whether the format that `emit` will write is for programs, with ids and every column."""
+    return format_of(form) in {"tsv", "json", "jsonl", "csv"}
 
 
 def width_of(stream: TextIO | None = None) -> int:
-    """Columns that a drawn table may take: the terminal's, or as many as it needs where there is none."""
+    """Return columns that a drawn table may take: the terminal's, or as many as it needs where there is none."""
     return _width(stream or sys.stdout)
 
 
-def put(text: str, stream: TextIO | None = None, *, raw: bool = False) -> None:
-    """Writes data to `stream` (stdout): text of several lines, made safe to show unless `raw` says that it is.
+def write_output(text: str, stream: TextIO | None = None, *, raw: bool = False) -> None:
+    """Write data to `stream` (stdout): text of several lines, made safe to show unless `raw` says that it is.
 
     A reader that has gone away (`| head`) ends the process quietly; a character that the stream's encoding lacks is
     written as an escape.
@@ -94,45 +94,45 @@ def put(text: str, stream: TextIO | None = None, *, raw: bool = False) -> None:
             stream.write(known[start : start + PIECE])
         stream.flush()
     except BrokenPipeError:
-        _let_go(stream)
+        _discard_stream(stream)
         raise SystemExit(ExitCode.OK) from None
 
 
-def say(text: str, stream: TextIO | None = None) -> None:
-    """Narrates one line (or several) on stderr: what was done, where things are; never data."""
-    _narrate(shown(text, LONGEST_ERROR, lines=True), stream or sys.stderr)
+def info(text: str, stream: TextIO | None = None) -> None:
+    """Print a message of one or more lines on stderr; never data."""
+    _write_message(shown(text, LONGEST_ERROR, lines=True), stream or sys.stderr)
 
 
 def report_error(error: CerankError, stream: TextIO | None = None) -> None:
-    """Writes `error` to stderr as one paragraph: what is wrong, where, and how to go on."""
+    """Write `error` to stderr as one paragraph: what is wrong, where, and a hint."""
     stream = stream or sys.stderr
     what = shown(error.what, LONGEST_ERROR, lines=True).replace("\n", "\n       ")
-    lines = [f"{_marked('error:', stream)} {what}"]
+    lines = [f"{_in_red('error:', stream)} {what}"]
     if error.where:
         lines.append(f"  at {shown(error.where)}")
     if error.hint:
         lines.append(f"  hint: {shown(error.hint)}")
-    _narrate("\n".join(lines), stream)
+    _write_message("\n".join(lines), stream)
 
 
-def _narrate(text: str, stream: TextIO) -> None:
-    """A line on stderr; where nobody reads it any more, the work goes on all the same."""
+def _write_message(text: str, stream: TextIO) -> None:
+    """A line on stderr; where nobody reads it any more, the command continues."""
     encoding = getattr(stream, "encoding", None) or "utf-8"
     try:
         stream.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
         stream.flush()
     except BrokenPipeError:
-        _let_go(stream)
+        _discard_stream(stream)
 
 
-def _marked(word: str, stream: TextIO) -> str:
-    """`word` in red where the terminal may show colour."""
+def _in_red(word: str, stream: TextIO) -> str:
+    """Return `word` in red where the terminal may show colour."""
     plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not stream.isatty()
     return word if plain else f"\x1b[1;31m{word}\x1b[0m"
 
 
-def _let_go(stream: TextIO) -> None:
-    """Points a broken stream at nothing, or Python complains about it once more when it flushes at exit."""
+def _discard_stream(stream: TextIO) -> None:
+    """Point a broken stream at nothing, or Python complains about it once more when it flushes at exit."""
     try:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
@@ -153,9 +153,9 @@ def _emit_drawn(tables: Sequence[Table], stream: TextIO, wide: bool | None) -> N
         style = msgspec.structs.replace(style, more="--wide")
     for number, table in enumerate(tables):
         if not table.rows and table.empty:
-            say(table.empty)
+            info(table.empty)
             continue
-        put(("\n" if number else "") + terminal_table.drawn(table, style), stream, raw=True)
+        write_output(("\n" if number else "") + terminal_table.table_as_text(table, style), stream, raw=True)
 
 
 def _can_draw(stream: TextIO) -> bool:
@@ -167,7 +167,7 @@ def _can_draw(stream: TextIO) -> bool:
 
 
 def _width(stream: TextIO) -> int:
-    """Columns of the terminal; COLUMNS wins, and where the stream is none nothing is cut."""
+    """Return columns of the terminal; COLUMNS wins, and where the stream is none nothing is cut."""
     asked = os.environ.get("COLUMNS", "")
     if asked.isdecimal() and 0 < int(asked) < 10_000:
         return int(asked)

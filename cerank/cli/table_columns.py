@@ -10,30 +10,30 @@ import msgspec
 
 from cerank.app import estimates
 from cerank.app.run_views.display import GLYPHS, clock
-from cerank.cli.output import Column, Table, form_of, is_for_machines, rounded, say
+from cerank.cli.output import Column, Table, format_of, info, is_for_machines, rounded
 from cerank.core.metrics import Progress, Validation
 from cerank.files import journal, json_records
 from cerank.recipes.plan import Plan
 from cerank.runs.layout import ReadingRow, RunFolder
-from cerank.runs.run_store import Row
+from cerank.runs.run_store import RunRow
 from cerank.text.safe_text import counted, shown
 
 if TYPE_CHECKING:
-    from cerank.app.comparison.power_analysis import Case, Expected
-    from cerank.app.comparison.run_answer import Told
-    from cerank.app.plans import Work
+    from cerank.app.comparison.power_analysis import Expected, PowerCase
+    from cerank.app.comparison.run_answer import RunAnswer
+    from cerank.app.plans import WorkItem
     from cerank.datasets.open_datasets import DatasetDescription
     from cerank.datasets.query_overlaps import Overlap
     from cerank.evaluation.compare import Comparison
     from cerank.evaluation.systems import System
 
 
-def listing(rows: Sequence[Row], lab: Path, form: str = "") -> Table:
+def run_table(rows: Sequence[RunRow], lab: Path, form: str = "") -> Table:
     """The runs of a lab: everything for machines, what fits a line for people."""
-    empty = f"no runs in {lab} yet; start one with `cerank run --recipe contrastive-then-distill`"
-    if form_of(form) != "table":
+    empty = f"No runs in {lab} yet. Start one with `cerank run --recipe contrastive-then-distill`."
+    if format_of(form) != "table":
         keys = ("run", "state", "chain", "base", "seed", "at", "left", "label", "why", "short_name")
-        return Table("runs", tuple(Column(key, key) for key in keys), tuple(map(_listed, rows)), empty=empty)
+        return Table("runs", tuple(Column(key, key) for key in keys), tuple(map(_full_row, rows)), empty=empty)
     columns = (
         Column("run", "run", "name"),
         Column("label", "label", priority=2),
@@ -43,48 +43,48 @@ def listing(rows: Sequence[Row], lab: Path, form: str = "") -> Table:
         Column("seed", "seed", "number", 0, priority=5),
         Column("now", "now", priority=1),
     )
-    return Table("runs", columns, tuple(map(_glance, rows)), empty=empty)
+    return Table("runs", columns, tuple(map(_short_row, rows)), empty=empty)
 
 
-def stated(state: str, form: str = "") -> str:
+def state_text(state: str, form: str = "") -> str:
     """A state in its word, for people with its sign before it."""
-    return f"{GLYPHS[state]} {state}" if form_of(form) == "table" else state
+    return f"{GLYPHS[state]} {state}" if format_of(form) == "table" else state
 
 
-def _listed(row: Row) -> tuple[str | int | float | None, ...]:
+def _full_row(row: RunRow) -> tuple[str | int | float | None, ...]:
     state, why = row.status.state, row.status.text
     if row.plan is None:
         return (row.folder.name, state, "", "", None, "", None, "", why, row.short_name)
     recipe = row.plan.recipe
-    at, left = _at(row)
+    at, left = _position(row)
     chain = " > ".join(recipe.chain)
     return (row.folder.name, state, chain, recipe.base, recipe.seed, at, left, row.label, why, row.short_name)
 
 
-def _glance(row: Row) -> tuple[str | int | None, ...]:
+def _short_row(row: RunRow) -> tuple[str | int | None, ...]:
     """A run in short cells; the last says where it is, or why it stands."""
-    at, left = _at(row)
+    at, left = _position(row)
     now = f"{at}, {clock(left)} left" if left else at or row.status.text
     recipe = row.plan.recipe if row.plan else None
     told = (recipe.name, recipe.base.rstrip("/").rpartition("/")[2], recipe.seed) if recipe else ("", "", None)
-    return (row.short_name, row.label, stated(row.status.state, "table"), *told, shown(now, 60))
+    return (row.short_name, row.label, state_text(row.status.state, "table"), *told, shown(now, 60))
 
 
-def _at(row: Row) -> tuple[str, float | None]:
+def _position(row: RunRow) -> tuple[str, float | None]:
     """Where a live run is, and the seconds left of it; of its phase, where the run was not estimated."""
     progress = row.status.progress
     if progress is None or row.status.state not in {"running", "stopping"}:
         return "", None
     whole = progress.run_seconds_left
-    return _place(progress), progress.seconds_left if whole is None else whole
+    return _position_text(progress), progress.seconds_left if whole is None else whole
 
 
-def _place(progress: Progress) -> str:
+def _position_text(progress: Progress) -> str:
     count = f"{progress.done}/{progress.total}" if progress.total else ""
     return " ".join(part for part in (progress.phase, progress.detail, count) if part)
 
 
-def state(row: Row, form: str = "") -> Table:
+def state_table(row: RunRow, form: str = "") -> Table:
     """How one run stands, key by key."""
     status = row.status
     is_short = not is_for_machines(form)
@@ -95,7 +95,7 @@ def state(row: Row, form: str = "") -> Table:
     if status.text:
         rows.append(("why", status.text))
     if status.progress and status.state in {"running", "stopping"}:
-        rows.append(("at", _place(status.progress)))
+        rows.append(("at", _position_text(status.progress)))
     rows.append(("attempts", str(status.attempts)))
     if row.plan is not None:
         recipe, plan = row.plan.recipe, row.plan
@@ -105,22 +105,22 @@ def state(row: Row, form: str = "") -> Table:
         if row.label and not is_short:
             rows.append(("label", row.label))
     rows.append(("id", row.folder.name) if is_short else ("short_name", row.short_name))
-    return _pairs("run", rows)
+    return _key_value_table("run", rows)
 
 
-def _pairs(name: str, rows: Sequence[tuple[str, str]], title: str = "") -> Table:
+def _key_value_table(name: str, rows: Sequence[tuple[str, str]], title: str = "") -> Table:
     return Table(name, (Column("key", "key"), Column("value", "value")), tuple(rows), title)
 
 
-def inputs(plan: Plan) -> Table:
+def input_table(plan: Plan) -> Table:
     """What a plan reads, with hashes."""
     columns = (Column("role", "role"), Column("name", "name"), Column("sha256", "sha256", priority=1))
-    is_short = form_of("") == "table"
+    is_short = format_of("") == "table"
     rows = tuple((found.role, found.name, found.sha256[:16] if is_short else found.sha256) for found in plan.inputs)
     return Table("inputs", columns, rows, "Inputs")
 
 
-def work(parts: Sequence[Work]) -> Table:
+def work_table(parts: Sequence[WorkItem]) -> Table:
     """A plan's work, part by part, with its sum."""
     columns = (
         Column("part", "part"),
@@ -128,16 +128,16 @@ def work(parts: Sequence[Work]) -> Table:
         Column("pairs", "pairs through the model", "number", 0),
         Column("minutes", "time", "text"),
     )
-    rows = [(part.part, part.units, part.pairs, estimates.in_words(part.minutes)) for part in parts]
+    rows = [(part.part, part.units, part.pairs, estimates.format_minutes(part.minutes)) for part in parts]
     total = sum(part.pairs for part in parts)
-    whole = estimates.in_words(estimates.total(parts))
+    whole = estimates.format_minutes(estimates.total(parts))
     return Table("work", columns, (*rows, ("all", None, total, whole)), "Work, at most")
 
 
-def validations(folder: RunFolder, plan: Plan) -> Table:
+def validation_table(folder: RunFolder, plan: Plan) -> Table:
     """What the validations of a run showed, step by step."""
     found: list[ReadingRow]
-    found, _ = journal.rows(folder.readings, ReadingRow)
+    found, _ = journal.read_valid_rows(folder.readings, ReadingRow)
     rows = {(row.stage, row.step): row for row in found if isinstance(row, Validation)}
     names = list(dict.fromkeys(name for row in rows.values() for name in row.measures))
     columns = (Column("stage", "stage"), Column("step", "step", "number", 0), *(Column(n, n, "number") for n in names))
@@ -146,11 +146,15 @@ def validations(folder: RunFolder, plan: Plan) -> Table:
         for _, row in sorted(rows.items())
     )
     return Table(
-        "validations", columns, body, f"Validation on {plan.recipe.data.validation}", empty="not validated yet"
+        "validations",
+        columns,
+        body,
+        f"Validation on {plan.recipe.data.validation}",
+        empty="The run has not been validated yet.",
     )
 
 
-def shared(found: Sequence[Overlap]) -> Table:
+def shared_query_table(found: Sequence[Overlap]) -> Table:
     """Queries that two parts of a plan share, and what that comes to."""
     columns = (
         Column("left", "part"),
@@ -165,23 +169,23 @@ def shared(found: Sequence[Overlap]) -> Table:
         (str(row.left), str(row.right), row.shared, row.of, row.by_id, row.by_text, shown(row.examples[0], 60))
         for row in found
     )
-    return Table("shared_queries", columns, rows, "Shared queries", empty="no two parts share a query")
+    return Table("shared_queries", columns, rows, "Shared queries", empty="No two parts share a query.")
 
 
-def stages(folder: RunFolder, plan: Plan) -> Table:
+def stage_table(folder: RunFolder, plan: Plan) -> Table:
     """What the finished stages of a run came to: what they drew from, and how far their weights moved."""
     from cerank.training import stage_summary
 
     columns = (
         Column("stage", "stage"),
         Column("steps", "steps", "number", 0),
-        Column("kept", "keeps step", "number", 0, priority=1),
-        Column("moved", "weights moved by"),
+        Column("kept", "best step", "number", 0, priority=1),
+        Column("moved", "weight change"),
         Column("changed", "weights changed", "percent", priority=2),
         Column("queries", "queries", "number", 0, priority=1),
         Column("usable", "usable queries", "number", 0, priority=1),
         Column("without_positive", "without positive", "number", 0, priority=3),
-        Column("short", "short groups", "number", 0, priority=4),
+        Column("short", "undersized groups", "number", 0, priority=4),
         Column("unretrieved", "positives not retrieved", "number", 0, priority=4),
         Column("mended", "lists completed", "number", 0, priority=4),
     )
@@ -190,34 +194,34 @@ def stages(folder: RunFolder, plan: Plan) -> Table:
         (
             row.stage,
             row.steps,
-            row.kept,
-            f"{row.drift.norm:.1e}",
-            row.drift.changed,
-            row.supply.queries,
-            row.supply.usable,
-            row.supply.without_positive,
-            row.supply.short,
-            row.supply.unretrieved_positives,
-            row.repairs.mended,
+            row.kept_step,
+            f"{row.weight_change.norm:.1e}",
+            row.weight_change.changed,
+            row.sampling.queries,
+            row.sampling.usable,
+            row.sampling.without_positive,
+            row.sampling.undersized,
+            row.sampling.unretrieved_positives,
+            row.repairs.repaired,
         )
         for row in found
         if row is not None
     )
-    still = [row.stage for row in found if row is not None and row.drift.is_still]
-    notes = (f"hardly moved the model: {', '.join(still)}",) if still else ()
-    said = "weights moved by: the norm of their change, as a share of their norm"
-    return Table("stages", columns, rows, "Stages", (said, *notes) if rows else (), empty="no stage is finished")
+    still = [row.stage for row in found if row is not None and row.weight_change.is_negligible]
+    notes = (f"weights hardly changed in: {', '.join(still)}",) if still else ()
+    said = "weight change: the norm of the change of the weights, divided by their norm"
+    return Table("stages", columns, rows, "Stages", (said, *notes) if rows else (), empty="No stage is finished yet.")
 
 
-def rankings(folder: RunFolder, plan: Plan) -> Table:
+def ranking_table(folder: RunFolder, plan: Plan) -> Table:
     """The rankings that were measured: how deep each is, and how much of its order was left to ties."""
-    from cerank.training.stage_summary import RankingFacts
+    from cerank.training.stage_summary import RankingStats
 
     columns = (
         *(Column(name, name.replace("_", " ")) for name in ("system", "dataset", "first_stage")),
         Column("queries", "queries", "number", 0),
-        Column("shallowest", "shallowest", "number", 0, priority=2),
-        Column("deepest", "deepest", "number", 0, priority=2),
+        Column("shallowest", "min depth", "number", 0, priority=2),
+        Column("deepest", "max depth", "number", 0, priority=2),
         Column("tied", "tied documents", "percent", priority=1),
     )
     data = plan.recipe.data
@@ -225,58 +229,60 @@ def rankings(folder: RunFolder, plan: Plan) -> Table:
     for test in data.test:
         for first in data.first_stages:
             for system in ("first-stage", *plan.recipe.chain):
-                found = json_records.load_if_there(folder.ranking_facts(system, test, first), RankingFacts)
+                found = json_records.load_if_there(folder.ranking_facts(system, test, first), RankingStats)
                 if found is not None:
-                    figures = (found.queries, found.shallowest, found.deepest, found.tied)
+                    figures = (found.queries, found.min_depth, found.max_depth, found.tied)
                     rows.append((system, test, first, *figures))
-    return Table("rankings", columns, tuple(rows), "Rankings, all cut at one depth", empty="nothing is re-ranked yet")
+    return Table(
+        "rankings", columns, tuple(rows), "Rankings, all cut at the same depth", empty="Nothing has been re-ranked yet."
+    )
 
 
-def places(folder: RunFolder, plan: Plan) -> Table:
+def file_table(folder: RunFolder, plan: Plan) -> Table:
     """Where a run keeps what it made."""
     rows = [("run", str(folder.path))]
     for index, name in enumerate(plan.recipe.chain):
         rows.append((f"checkpoint {name}", str(folder.final(index, name))))
     rows += [("TREC runs", str(folder.path / "rankings")), ("measures", str(folder.path / "measures"))]
     rows.append(("readings", str(folder.readings)))
-    return _pairs("files", rows, "Files")
+    return _key_value_table("files", rows, "Files")
 
 
-def results(told: Told, form: str = "") -> list[Table]:
+def result_tables(told: RunAnswer, form: str = "") -> list[Table]:
     """Return what a run came to: its comparison and what each stage cost; for machines the answers, too."""
     from cerank.app.comparison import export_comparison, run_answer, stage_costs
 
     cost = stage_costs.table(told.costs)
     if is_for_machines(form):
-        return [export_comparison.whole(told.found, costs=told.by_stage), cost, run_answer.table(told)]
+        return [export_comparison.full_table(told.found, costs=told.by_stage), cost, run_answer.table(told)]
     shown = (
         list(export_comparison.by_stage(told.found))
-        if form_of(form) == "table"
-        else [export_comparison.readable(told.found)]
+        if format_of(form) == "table"
+        else [export_comparison.short_table(told.found)]
     )
     shown[-1] = msgspec.structs.replace(shown[-1], notes=(*shown[-1].notes, *told.spreads))
     return [*shown, cost]
 
 
-def comparison(found: Comparison, form: str = "", *, with_reasons: bool = False) -> Table:
+def comparison_table(found: Comparison, form: str = "", *, with_reasons: bool = False) -> Table:
     """A comparison: everything for machines, what decides for people."""
     from cerank.app.comparison import export_comparison
 
     if is_for_machines(form):
-        return export_comparison.whole(found, with_reasons=with_reasons)
-    return export_comparison.readable(found, with_reasons=with_reasons)
+        return export_comparison.full_table(found, with_reasons=with_reasons)
+    return export_comparison.short_table(found, with_reasons=with_reasons)
 
 
-def narrate(found: Comparison, form: str = "") -> None:
+def print_footnotes(found: Comparison, form: str = "") -> None:
     """Says on stderr what stands under the table, where the format has no place for it."""
     from cerank.app.comparison import export_comparison
 
     if is_for_machines(form):
-        for line in export_comparison.readable(found).notes:
-            say(line)
+        for line in export_comparison.short_table(found).notes:
+            info(line)
 
 
-def outlooks(cases: Sequence[Case], form: str = "") -> Table:
+def power_table(cases: Sequence[PowerCase], form: str = "") -> Table:
     """What queries can show: a row a case for machines, a column a case for people, without what says nothing."""
     from cerank.app.comparison.power_analysis import sentences
 
@@ -301,8 +307,8 @@ def outlooks(cases: Sequence[Case], form: str = "") -> Table:
     keys = [column.key for column in columns]
     rows = [tuple(getattr(case if hasattr(case, key) else case.outlook, key) for key in keys) for case in cases]
     notes = (
-        "smallest difference: what must truly be there to come out significant in so many cases; smallest margin: how "
-        "narrow equivalence can be claimed in so many cases if both are truly equal",
+        "smallest difference: the smallest true difference that is detected with this power; smallest margin: the "
+        "smallest margin within which equivalence is shown with this power if the true difference is 0",
         *sentences(cases),
     )
     if is_for_machines(form):
@@ -346,7 +352,7 @@ def expectations(expected: Sequence[Expected]) -> Table:
     return Table("power", columns, rows, "What the queries can show", told(expected))
 
 
-def measures(systems: Sequence[System], names: Sequence[str], *, per_query: bool) -> Table:
+def measure_table(systems: Sequence[System], names: Sequence[str], *, per_query: bool) -> Table:
     """Measures of systems, their means or query by query."""
     head = (Column("system", "system"), Column("dataset", "dataset"), Column("query", "query"))
     columns = (*head, *(Column(name, name, "number") for name in names))
@@ -363,7 +369,7 @@ def measures(systems: Sequence[System], names: Sequence[str], *, per_query: bool
     return Table("measures", columns, tuple(rows))
 
 
-def described(found: DatasetDescription) -> Table:
+def dataset_table(found: DatasetDescription) -> Table:
     """All that can be said of a dataset."""
     grades = ", ".join(f"{grade}: {count}" for grade, count in found.grades)
     rows = [
@@ -377,7 +383,7 @@ def described(found: DatasetDescription) -> Table:
         ("runs", ", ".join(found.runs) or "none"),
         ("fingerprint", found.fingerprint),
     ]
-    return _pairs("dataset", rows)
+    return _key_value_table("dataset", rows)
 
 
 def size_of(folder: Path) -> str:

@@ -15,7 +15,7 @@ from cerank.text.safe_text import counted, shown
 from cerank.text.table_data import TEXTS, Column, Table, fitting, rounded
 
 GAP = 2  # cells between two columns
-EASY = 20  # cells to which a text column is narrowed before another column goes
+PREFERRED_TEXT_WIDTH = 20  # cells to which a text column is narrowed before another column goes
 
 
 class Style(msgspec.Struct, frozen=True):
@@ -27,7 +27,7 @@ class Style(msgspec.Struct, frozen=True):
     more: str = "a wider terminal or --format tsv"  # shows the columns that are left out
 
 
-def drawn(table: Table, style: Style) -> str:
+def table_as_text(table: Table, style: Style) -> str:
     """Return the table with its title above and its notes below, each line at most as wide as the screen.
 
     Only a single word, figure or id that is itself wider than the screen makes a longer line.
@@ -39,7 +39,7 @@ def drawn(table: Table, style: Style) -> str:
     ]
     sizes = [_sizes([row[place] for row in rows], heads[place], column) for place, column in enumerate(table.columns)]
     easy = [
-        min(full, max(least, EASY)) if column.kind == "text" else least
+        min(full, max(least, PREFERRED_TEXT_WIDTH)) if column.kind == "text" else least
         for (least, full), column in zip(sizes, table.columns, strict=True)
     ]
     kept = fitting(table.columns, easy, style.width, GAP)
@@ -50,21 +50,21 @@ def drawn(table: Table, style: Style) -> str:
         lines.append(f"\x1b[1m{title}\x1b[0m" if style.is_terminal else title)
     if widths:
         columns = [table.columns[place] for place in kept]
-        lines += _grid(columns, [[row[place] for place in kept] for row in [heads, *rows]], widths, style)
+        lines += _drawn_rows(columns, [[row[place] for place in kept] for row in [heads, *rows]], widths, style)
     else:
         lines += _blocks(heads, rows, style.width)
     if widths and len(kept) < len(heads):
         gone = [heads[place] or table.columns[place].key for place in range(len(heads)) if place not in kept]
         them = "them" if len(gone) > 1 else "it"
-        said = f"+{counted(len(gone), 'column')}: {', '.join(gone)}; {style.more} shows {them}"
-        lines += wrapped(said, style.width)
+        note = f"+{counted(len(gone), 'column')}: {', '.join(gone)}; {style.more} shows {them}"
+        lines += wrapped(note, style.width)
     for note in table.notes:
         lines += wrapped(shown(note), style.width)
     return "".join(line.rstrip() + "\n" for line in lines)
 
 
 def _sizes(cells: Sequence[str], heading: str, column: Column) -> tuple[int, int]:
-    """The least width at which nothing of a column is cut, and the width at which nothing of it wraps."""
+    """Return the least width at which nothing of a column is cut, and the width at which nothing of it wraps."""
     from rich.cells import cell_len
 
     whole = max((cell_len(cell) for cell in cells), default=0)
@@ -79,7 +79,7 @@ def _longest_word(text: str) -> int:
 
 
 def _widths(sizes: Sequence[tuple[int, int]], width: int) -> list[int]:
-    """A width for each column, the widest narrowed first; none where even the least do not fit."""
+    """Return a width for each column, the widest narrowed first; none where even the least do not fit."""
     room = width - GAP * (len(sizes) - 1)
     if not sizes or sum(least for least, _ in sizes) > room:
         return []
@@ -96,8 +96,10 @@ def _widths(sizes: Sequence[tuple[int, int]], width: int) -> list[int]:
     return widths
 
 
-def _grid(columns: Sequence[Column], rows: Sequence[Sequence[str]], widths: Sequence[int], style: Style) -> list[str]:
-    """The heading (the first row), a rule and the other rows, as rich draws them at these widths."""
+def _drawn_rows(
+    columns: Sequence[Column], rows: Sequence[Sequence[str]], widths: Sequence[int], style: Style
+) -> list[str]:
+    """Return the heading (the first row), a rule and the other rows, as rich draws them at these widths."""
     from rich.box import Box
     from rich.console import Console
     from rich.table import Table as Drawing
@@ -126,7 +128,7 @@ def _grid(columns: Sequence[Column], rows: Sequence[Sequence[str]], widths: Sequ
 
 
 def _blocks(heads: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> list[str]:
-    """A block for each row, "heading: value" on a line of its own; of two columns the first is the heading."""
+    """Return a block for each row, "heading: value" on a line of its own; of two columns the first is the heading."""
     if len(heads) == 2:
         return [line for key, value in rows for line in wrapped(f"{key}: {value}", width, "  ")]
     lines: list[str] = []

@@ -1,4 +1,4 @@
-"""All commands in one place, by the rooms they live in."""
+"""Register every command with Typer, in the order in which `cerank --help` lists them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ from cerank.cli.commands import (
     start_run,
     watch_runs,
 )
-from cerank.cli.output import put
+from cerank.cli.output import write_output
+from cerank.cli.renamed_options import CommandWithRenamedOptions
 
 app = typer.Typer(
     name="cerank",
@@ -30,11 +31,11 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Exit codes: 0 done, 1 a run failed, 2 a mistake in the request, 3 missing data or model, "
-    "4 held by another worker, 75 paused at a checkpoint, 130 interrupted.",
+    epilog="Exit codes: 0 done, 1 a run failed, 2 the request is wrong, 3 data or a model is missing, "
+    "4 another process runs it, 75 paused at a checkpoint, 130 interrupted.",
 )
 
-_RUNS, _MEASURING, _CATALOGUE = "Runs", "Measuring", "What there is"
+_RUNS, _MEASURING, _CATALOGUE = "Runs", "Measuring", "Catalog and settings"
 
 app.command(rich_help_panel=_RUNS)(dashboard.tui)
 app.command(rich_help_panel=_RUNS)(start_run.run)
@@ -47,12 +48,12 @@ app.command(rich_help_panel=_RUNS)(start_run.rm)
 app.command(rich_help_panel=_RUNS)(check.verify)
 app.command(rich_help_panel=_RUNS)(check.doctor)
 app.add_typer(manage_queue.queue_app, name="queue", rich_help_panel=_RUNS)
-app.command(rich_help_panel=_MEASURING)(measure.compare)
-app.command(rich_help_panel=_MEASURING)(report_command.report)
+app.command(rich_help_panel=_MEASURING, cls=CommandWithRenamedOptions)(measure.compare)
+app.command(rich_help_panel=_MEASURING, cls=CommandWithRenamedOptions)(report_command.report)
 app.command(rich_help_panel=_MEASURING)(estimate_power.power)
-app.command(rich_help_panel=_MEASURING)(measure.rerank)
+app.command(rich_help_panel=_MEASURING, cls=CommandWithRenamedOptions)(measure.rerank)
 app.command(rich_help_panel=_MEASURING)(measure.evaluate)
-app.command(rich_help_panel=_MEASURING)(bench.bench)
+app.command(rich_help_panel=_MEASURING, cls=CommandWithRenamedOptions)(bench.bench)
 app.add_typer(catalog.recipes_app, name="recipes", rich_help_panel=_CATALOGUE)
 app.command(rich_help_panel=_CATALOGUE)(show_guide.guide)
 app.command(rich_help_panel=_CATALOGUE)(catalog.datasets)
@@ -65,14 +66,14 @@ app.add_typer(catalog.config_app, name="config", rich_help_panel=_CATALOGUE)
 
 def _version(asked: bool) -> None:
     if asked:
-        put(f"cerank {cerank.__version__}\n")
+        write_output(f"cerank {cerank.__version__}\n")
         raise typer.Exit
 
 
 @app.callback()
 def _root(
     version: Annotated[
-        bool, typer.Option("--version", help="Print the version and leave.", callback=_version, is_eager=True)
+        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
     ] = False,
 ) -> None:
     """A benchmark for fine-tuning cross-encoder re-rankers: contrastive, distillation, or both in stages."""

@@ -1,6 +1,6 @@
-"""Tables of outside text (TOML, overrides) to frozen structs; every mistake is found at once, with its key path.
+"""Decodes tables of outside text (TOML, overrides) into frozen structs; finds all errors at once, with their key paths.
 
-Invariant: no file is read here, and whatever text comes in, only cerank's own errors go out.
+Invariant: this module reads no file, and raises only cerank's own errors, whatever the text.
 """
 
 from __future__ import annotations
@@ -23,30 +23,30 @@ S = TypeVar("S", bound=msgspec.Struct)
 
 _LEAVE_IT_OUT = "leave it out; the hub's client reads HF_TOKEN, or what `hf auth login` kept"
 LARGEST_TOML = 1 << 20  # bytes; a recipe or settings file is some 5 KB, more is a wrong file
-MOST_MISTAKES = 100  # that are told one by one; nobody reads more, and each costs a search
+MOST_ERRORS = 100  # errors listed one by one; nobody reads more, and each costs a search
 _MOST_DOTS = 64  # in a line, outside its texts and comment
 _STRING = re.compile(r'"[^"]*"|\'[^\']*\'')
 DEEPEST_TABLE = 16  # levels; keeps every later recursion shallow
 
 
-def says(text: str) -> msgspec.Meta:
-    """The one-line explanation of a field, shown by `cerank recipes show --full`; stands in `Annotated`."""
+def help_text(text: str) -> msgspec.Meta:
+    """Return the one-line explanation of a field for its `Annotated` type; `cerank recipes show --full` prints it."""
     return msgspec.Meta(description=text)
 
 
-def explanation(hint: object) -> str:
-    """What `says` put on a field's type; "" where nothing was said."""
+def help_text_of(hint: object) -> str:
+    """Return the explanation in a field's type; "" if it has none."""
     texts = [meta.description for meta in getattr(hint, "__metadata__", ()) if isinstance(meta, msgspec.Meta)]
     return next((text for text in reversed(texts) if text), "")
 
 
 def _plain(hint: Any) -> Any:
-    """The type inside `Annotated`."""
+    """Return the type inside `Annotated`."""
     return hint.__origin__ if hasattr(hint, "__metadata__") else hint
 
 
 def struct_in(hint: object) -> type[msgspec.Struct] | None:
-    """The struct a field holds, if it holds one."""
+    """Return the struct a field holds, if it holds one."""
     hint = _plain(hint)
     if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
         return hint
@@ -58,7 +58,7 @@ def struct_in(hint: object) -> type[msgspec.Struct] | None:
 def _value(hint: Any, value: object, path: str, mistakes: list[str]) -> object:
     inner = struct_in(hint)
     if inner is not None and isinstance(value, Mapping):
-        return table(inner, value, path, mistakes)
+        return decode_table(inner, value, path, mistakes)
     if typing.get_origin(_plain(hint)) is dict and isinstance(value, Mapping):
         item = typing.get_args(_plain(hint))[1]
         return {str(key): _value(item, entry, f"{path}.{key}", mistakes) for key, entry in value.items()}
@@ -80,48 +80,48 @@ def _value(hint: Any, value: object, path: str, mistakes: list[str]) -> object:
 
 @functools.cache
 def hints_of(kind: type) -> Mapping[str, Any]:
-    """Return the type of each field, with what `says` put on it; evaluated once, for that is slow."""
+    """Return the type of each field with its explanation; cached, because evaluating types is slow."""
     return types.MappingProxyType(typing.get_type_hints(kind, include_extras=True))
 
 
 @functools.cache
 def fields_of(kind: type[msgspec.Struct]) -> tuple[msgspec.structs.FieldInfo, ...]:
-    """Return the fields of a struct; looked up once, for msgspec evaluates their types each time."""
+    """Return the fields of a struct; cached, because msgspec evaluates their types each time."""
     return msgspec.structs.fields(kind)
 
 
-def table(kind: type[S], values: Mapping[str, object], path: str, mistakes: list[str]) -> S | None:
-    """`values` as a `kind`, or None; each mistake is appended to `mistakes` as `key.path: what is wrong`."""
+def decode_table(kind: type[S], values: Mapping[str, object], path: str, mistakes: list[str]) -> S | None:
+    """Return `values` as a `kind`, or None; each error is appended to `mistakes` as `key.path: what is wrong`."""
     hints = hints_of(kind)
     before = len(mistakes)
-    given: dict[str, object] = {}
+    fields: dict[str, object] = {}
     more = 0
     for key, value in values.items():
         where = f"{path}.{key}" if path else str(key)
         if key in hints:
-            given[key] = _value(hints[key], value, where, mistakes)
-        elif len(mistakes) < MOST_MISTAKES:
+            fields[key] = _value(hints[key], value, where, mistakes)
+        elif len(mistakes) < MOST_ERRORS:
             mistakes.append(f"{shown(where, 200)}: unknown key; {nearest(str(key), hints)}")
         else:
             more += 1
     if more:
         mistakes.append(f"{path or 'the file'}: {more} more unknown keys")
-    missing = [field.name for field in fields_of(kind) if field.required and field.name not in given]
+    missing = [field.name for field in fields_of(kind) if field.required and field.name not in fields]
     mistakes.extend(f"{path + '.' if path else ''}{name}: missing" for name in missing)
-    return kind(**given) if len(mistakes) == before else None
+    return kind(**fields) if len(mistakes) == before else None
 
 
-def merged(base: Mapping[str, object], over: Mapping[str, object]) -> dict[str, object]:
-    """`base` with `over` laid on it, tables merged key by key and everything else replaced."""
+def merge_tables(base: Mapping[str, object], over: Mapping[str, object]) -> dict[str, object]:
+    """Return `base` updated with `over`: tables are merged key by key, everything else is replaced."""
     out = dict(base)
     for key, value in over.items():
         old = out.get(key)
-        out[key] = merged(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+        out[key] = merge_tables(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
     return out
 
 
 def _is_deeper(value: object, levels: int) -> bool:
-    """Whether tables and lists nest more than `levels` deep; walks level by level, so depth costs no stack."""
+    """Return whether tables and lists nest more than `levels` deep; works level by level, without recursion."""
     layer = [value]
     for _ in range(levels + 1):
         layer = [
@@ -136,7 +136,7 @@ def _is_deeper(value: object, levels: int) -> bool:
 
 
 def toml_table(source: bytes, where: str) -> dict[str, Any]:
-    """The table in a TOML text.
+    """Return the table in a TOML text.
 
     Args:
         source: the text, UTF-8.
@@ -147,7 +147,7 @@ def toml_table(source: bytes, where: str) -> dict[str, Any]:
             token); `where` is file:line.
     """
     if len(source) > LARGEST_TOML:
-        raise FormatError(f"{len(source)} bytes are too many for a TOML file of cerank's", where=where)
+        raise FormatError(f"{len(source)} bytes are too many for a TOML file", where=where)
     try:
         text = source.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -156,7 +156,7 @@ def toml_table(source: bytes, where: str) -> dict[str, Any]:
     if (spot := token_at(text)) >= 0:
         number = text.count("\n", 0, spot) + 1
         raise FormatError("holds an access token, which no run may keep", where=f"{where}:{number}", hint=_LEAVE_IT_OUT)
-    _refuse_long_keys(text, where)
+    _check_key_lengths(text, where)
     try:
         values = tomllib.loads(text)
     except RecursionError:
@@ -169,15 +169,15 @@ def toml_table(source: bytes, where: str) -> dict[str, Any]:
     return values
 
 
-def _refuse_long_keys(text: str, where: str) -> None:
-    """Refuses keys of very many parts, a.b.c and so on: tomllib takes time by their square, 30 s for 200 KB."""
+def _check_key_lengths(text: str, where: str) -> None:
+    """Reject keys of very many parts (a.b.c...): tomllib takes quadratic time for them, 30 s for 200 KB."""
     for number, line in enumerate(text.split("\n"), 1):
         if line.count(".") > _MOST_DOTS and _STRING.sub("", line).partition("#")[0].count(".") > _MOST_DOTS:
             raise FormatError("values are nested too deep", where=f"{where}:{number}")
 
 
 def _toml_mistake(message: str, text: str) -> tuple[str, str]:
-    """tomllib's message as (what, line); the line is "" where it names none."""
+    """Split tomllib's message into (what, line); the line is "" if the message names none."""
     found = re.fullmatch(r"(.*) \(at (?:line (\d+), column \d+|end of document)\)", message, re.DOTALL)
     what = found.group(1) if found else message
     line = (found.group(2) or str(text.rstrip("\n").count("\n") + 1)) if found else ""
@@ -185,7 +185,7 @@ def _toml_mistake(message: str, text: str) -> tuple[str, str]:
 
 
 def line_of(source: bytes, keys: tuple[str, ...]) -> tuple[int, int]:
-    """(line, how many of `keys` it matches) for the line that comes nearest to naming `keys`; (0, 0) for none.
+    """Return (line, number of matching `keys`) of the line that comes closest to naming `keys`; (0, 0) if none does.
 
     A scan of headers and keys, not a parser: inside a multi-line string it may be led astray, and costs only the line.
     """

@@ -6,16 +6,16 @@ import msgspec
 
 
 class Position(msgspec.Struct, frozen=True, order=True):
-    """All of "where we are": the index of the stage in the chain, and the steps done in it."""
+    """A position in a run: the index of the stage in the chain, and the steps done in it."""
 
     stage: int
     step: int
 
 
-class Reading(msgspec.Struct, frozen=True, tag="step"):
-    """One point of a training curve, written after the step it names.
+class StepMetrics(msgspec.Struct, frozen=True, tag="step"):
+    """The metrics of one training step, written after it as a line of readings.jsonl.
 
-    Everything but `seconds` and `attempt` is a function of the plan: a step done again must show the same bits.
+    Everything but `seconds` and `attempt` is a function of the plan: a repeated step must give bit-identical values.
     """
 
     stage: int
@@ -60,7 +60,7 @@ class Event(msgspec.Struct, frozen=True):
 
 
 class Progress(msgspec.Struct, frozen=True):
-    """What a worker last said of itself, rewritten every 2 seconds; advice for people, never evidence."""
+    """What a worker last reported, rewritten every 2 seconds; a hint for display, never a result."""
 
     phase: str  # "start", "wait", "candidates", "teacher", "train", "validate", "re-rank", "measure"
     detail: str = ""  # the stage or dataset at work

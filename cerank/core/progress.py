@@ -1,6 +1,6 @@
 """How far a run is and how long it still takes, from the expected seconds of its parts, corrected by what they took.
 
-Invariant: the time left that is shown rises by at most 2 % from one look to the next, and is 0 once all is done.
+Invariant: the time left that is shown rises by at most 2 % from one call to the next, and is 0 once everything is done.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from collections.abc import Sequence
 
 import msgspec
 
-RISE = 1.02  # the most that the time left may grow from one look to the next
+RISE = 1.02  # the largest factor by which the time left may grow between two calls
 _SMOOTHING = 12.0  # seconds in which the shown time comes two thirds nearer to the expected one
 _TRUST = 0.05  # of a kind's expected seconds: so much must be observed until half of the expectation is replaced
 
 
-class Part(msgspec.Struct, frozen=True):
+class ProgressPart(msgspec.Struct, frozen=True):
     """A part of a run that takes time."""
 
     phase: str  # as `Progress.phase`
@@ -26,15 +26,15 @@ class Part(msgspec.Struct, frozen=True):
     times: int = 1  # that its phase is entered
 
 
-class Course:
+class ProgressEstimator:
     """The parts of a run, how far each is, and what they took.
 
     Args:
-        parts: in any order.
-        now: the clock's seconds at the start.
+        parts: the parts of the run, in any order.
+        now: the time at the start, in seconds of a monotonic clock.
     """
 
-    def __init__(self, parts: Sequence[Part], now: float) -> None:
+    def __init__(self, parts: Sequence[ProgressPart], now: float) -> None:
         self._parts = {(part.phase, part.detail): part for part in parts}
         self._done = dict.fromkeys(self._parts, 0.0)  # shares, 0 to 1
         self._expected: dict[str, float] = {}  # seconds of what was observed
@@ -43,7 +43,7 @@ class Course:
         self._total = 0  # units of the phase at work
         self._since = now  # when the newest unit ended
         self._shown: float | None = None
-        self._looked = now
+        self._last_check = now
         self._share = 0.0
 
     @property
@@ -56,14 +56,14 @@ class Course:
         """Seconds of what is not done yet, as expected."""
         return sum(part.seconds * (1.0 - self._done[key]) for key, part in self._parts.items())
 
-    def skip(self, *names: str) -> None:
-        """Parts that were done before, each named by its phase and detail."""
+    def mark_done(self, *names: str) -> None:
+        """Mark parts as done before this attempt, each named by its phase and detail."""
         for phase, detail in self._done:
             if f"{phase} {detail}" in names:
                 self._done[phase, detail] = 1.0
 
     def enter(self, phase: str, detail: str, total: int, done: int, now: float) -> None:
-        """A phase begins: of `total` units, `done` were done before."""
+        """Begin a phase of `total` units, of which `done` were done before."""
         key = (phase, detail)
         self._at, self._total, self._since = (key if key in self._parts else None), total, now
         if self._at is None:
@@ -74,13 +74,13 @@ class Course:
                 self._done[other.phase, other.detail] = 1.0
         if total and part.times == 1:
             self._done[key] = max(self._done[key], done / total)
-        for other in self._parts.values():  # validations go along with the training of their stage
+        for other in self._parts.values():  # validations run during the training of their stage
             if other.order == part.order and other.times > 1 and phase != other.phase and total:
                 over = math.floor(done / total * other.times) / other.times
                 self._done[other.phase, other.detail] = max(self._done[other.phase, other.detail], over)
 
     def advance(self, units: int, now: float) -> None:
-        """`units` more of the phase are done."""
+        """Count `units` more of the current phase as done."""
         if self._at is None or not self._total:
             return
         part = self._parts[self._at]
@@ -91,12 +91,12 @@ class Course:
         self._since = now
 
     def complete(self) -> None:
-        """All is done."""
+        """Mark the whole run as done."""
         self._done = dict.fromkeys(self._parts, 1.0)
         self._shown, self._share = 0.0, 1.0
 
-    def look(self, now: float) -> tuple[float, float]:
-        """(share of the run that is done, seconds left), smoothed since the last look."""
+    def estimate(self, now: float) -> tuple[float, float]:
+        """Return (fraction of the run that is done, seconds left), smoothed since the last call."""
         factors = {part.kind: self._factor(part.kind) for part in self._parts.values()}
         spent = sum(part.seconds * factors[part.kind] * self._done[key] for key, part in self._parts.items())
         left = sum(part.seconds * factors[part.kind] * (1.0 - self._done[key]) for key, part in self._parts.items())
@@ -105,7 +105,7 @@ class Course:
             share = min(1.0 - self._done[self._at], 1.0 / self._total / part.times)
             under_way = min(max(0.0, now - self._since), 0.95 * share * part.seconds * factors[part.kind])
             spent, left = spent + under_way, left - under_way
-        passed, self._looked = max(0.0, now - self._looked), now
+        passed, self._last_check = max(0.0, now - self._last_check), now
         if self._shown is None:
             self._shown = left
         else:
@@ -119,7 +119,7 @@ class Course:
         return self._share, self._shown
 
     def _factor(self, kind: str) -> float:
-        """What parts of a kind really take over what was expected of them."""
+        """Return the actual time of parts of a kind divided by their expected time."""
         whole = sum(part.seconds for part in self._parts.values() if part.kind == kind)
         prior = max(1.0, _TRUST * whole)
         return (self._observed.get(kind, 0.0) + prior) / (self._expected.get(kind, 0.0) + prior)

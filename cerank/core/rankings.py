@@ -6,10 +6,12 @@ that reaches them gives measures that contradict each other.
 
 from __future__ import annotations
 
+import abc
 import itertools
 import math
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Self
 
 
 class Ranking(Mapping[str, tuple[str, ...]]):
@@ -19,7 +21,7 @@ class Ranking(Mapping[str, tuple[str, ...]]):
     """
 
     def __init__(self, documents: Mapping[str, Sequence[str]], scores: Mapping[str, Sequence[float]]) -> None:
-        """Takes lists that are already in strict order; use `ordered` for raw scores.
+        """Wrap lists that are already in strict order; use `ordered` for raw scores.
 
         Raises:
             ValueError: lengths differ, a score is not finite, or scores do not strictly decrease.
@@ -44,24 +46,57 @@ class Ranking(Mapping[str, tuple[str, ...]]):
         return len(self._documents)
 
     def scores(self, query_id: str) -> tuple[float, ...]:
-        """The scores of `self[query_id]`, strictly decreasing."""
+        """Return the scores of `self[query_id]`, strictly decreasing."""
         return self._scores[query_id]
 
     def top(self, depth: int) -> Ranking:
-        """The first `depth` documents of each query."""
+        """Return the first `depth` documents of each query."""
         return Ranking(
             {query: ids[:depth] for query, ids in self._documents.items()},
             {query: values[:depth] for query, values in self._scores.items()},
         )
 
     def only(self, query_ids: Sequence[str]) -> Ranking:
-        """The given queries, in the given order; those without documents here are left out."""
+        """Return the given queries in the given order, without those that have no documents here."""
         kept = [query for query in query_ids if query in self._documents]
         return Ranking({q: self._documents[q] for q in kept}, {q: self._scores[q] for q in kept})
 
 
+class LazyRanking(Ranking):
+    """A ranking whose lists are read when they are needed; `top` and `only` copy nothing.
+
+    Args:
+        places: query id -> the query's number in the storage, in the order of iteration.
+        depth: the number of documents to read for each query; None reads all.
+    """
+
+    def __init__(self, places: Mapping[str, int], depth: int | None) -> None:
+        self._places, self.depth = places, depth
+
+    @abc.abstractmethod
+    def _view(self, places: Mapping[str, int], depth: int | None) -> Self:
+        """Return a ranking of the same storage with other queries or another depth."""
+
+    def __contains__(self, query_id: object) -> bool:
+        return query_id in self._places
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def top(self, depth: int) -> Self:
+        """Return the first `depth` documents of each query."""
+        return self._view(self._places, depth if self.depth is None else min(depth, self.depth))
+
+    def only(self, query_ids: Sequence[str]) -> Self:
+        """Return the given queries in the given order, without those that have no documents here."""
+        return self._view({query: self._places[query] for query in query_ids if query in self._places}, self.depth)
+
+
 def float32(value: float) -> float:
-    """`value` rounded to float32, the precision in which trec_eval compares scores.
+    """Return `value` rounded to float32, the precision in which trec_eval compares scores.
 
     Raises:
         ValueError: it lies beyond the largest float32, some 3.4e38.
@@ -73,7 +108,7 @@ def float32(value: float) -> float:
 
 
 def float32_below(value: float) -> float:
-    """The next smaller float32 than the float32 `value`; below the lowest one, and below that, stands -inf."""
+    """Return the next float32 below the float32 `value`; below the lowest one it is -inf."""
     if value == 0.0:
         return -float(struct.unpack("<f", struct.pack("<i", 1))[0])
     if value == -math.inf:
@@ -83,7 +118,9 @@ def float32_below(value: float) -> float:
 
 
 def tied_share(ranking: Mapping[str, Sequence[str]], scores: Callable[[str], Sequence[float]]) -> float:
-    """The share of documents whose score lies one float32 from a neighbour's: those that were moved apart from a tie.
+    """Return the fraction of documents whose score is one float32 from a neighbor's, as moving ties apart leaves them.
+
+    Those that were moved apart from a tie.
 
     Scores that happen to be so near by themselves count, too; a tie of theirs was one rounding away.
     """
@@ -97,7 +134,7 @@ def tied_share(ranking: Mapping[str, Sequence[str]], scores: Callable[[str], Seq
 
 
 def strictly_decreasing(scores: Sequence[float]) -> list[float]:
-    """Non-increasing scores as float32, each moved just below the one before where they tie.
+    """Return non-increasing scores as float32, each moved just below the one before where they tie.
 
     Ties at the lowest float32 run into -inf, which `Ranking` refuses.
 
@@ -114,7 +151,7 @@ def strictly_decreasing(scores: Sequence[float]) -> list[float]:
 
 
 def ordered(scores: Mapping[str, Mapping[str, float]], before: Mapping[str, Sequence[str]] | None = None) -> Ranking:
-    """The ranking by score descending; ties keep the order of `before` (the first stage's), then document id.
+    """Return the ranking by score descending; ties keep the order of `before` (the first stage's), then document id.
 
     Args:
         scores: query id -> document id -> score, all finite.

@@ -9,10 +9,11 @@ ScheduleName = Literal["constant", "linear", "cosine"]
 
 
 def learning_rate(schedule: ScheduleName, step: int, *, steps: int, peak: float, warmup: float) -> float:
-    """The learning rate for `step` in 1..`steps`.
+    """Return the learning rate for `step` in 1..`steps`.
 
     It rises linearly to `peak` over the first `warmup` (a share of all steps, in [0, 1)), then stays, falls linearly
-    to nearly 0, or follows half a cosine. The last step of a falling schedule is small, never 0: each step counts.
+    to nearly 0, or follows half a cosine. The last step of a falling schedule is small, never 0: every step changes the
+    weights.
     """
     rising = round(warmup * steps)
     if step <= rising:

@@ -1,4 +1,4 @@
-"""Datasets and first stages by short name: what each stands for, what is measured on it, where its files are expected.
+"""Short names of datasets and first stages: what each stands for, its measures, and where its files are expected.
 
 Invariant: a table and pure functions of it; nothing here opens a dataset or asks a network.
 """
@@ -21,7 +21,7 @@ BEIR = ("nDCG@10",)
 AUTO = "auto"  # in evaluate.measures: each test dataset's own
 
 
-class Named(msgspec.Struct, frozen=True):
+class DatasetAlias(msgspec.Struct, frozen=True):
     """A dataset known by a short name."""
 
     name: str
@@ -30,7 +30,7 @@ class Named(msgspec.Struct, frozen=True):
     description: str
 
 
-class FirstStage(msgspec.Struct, frozen=True):
+class FirstStageAlias(msgspec.Struct, frozen=True):
     """A first stage known by name; its runs come from elsewhere."""
 
     name: str
@@ -39,39 +39,49 @@ class FirstStage(msgspec.Struct, frozen=True):
 
 
 _MS = "msmarco-passage"
-NAMED: dict[str, Named] = {
+ALIASES: dict[str, DatasetAlias] = {
     entry.name: entry
     for entry in (
-        Named("dl19", f"{_MS}/trec-dl-2019/judged", DL, "TREC Deep Learning 2019, passages, the 43 judged queries"),
-        Named("dl20", f"{_MS}/trec-dl-2020/judged", DL, "TREC Deep Learning 2020, passages, the 54 judged queries"),
-        Named("dl-hard", f"{_MS}/trec-dl-hard", DL, "DL-HARD: 50 hard queries of both years"),
-        Named("dev-small", f"{_MS}/dev/small", DEV, "MS MARCO passages, the 6,980 queries of dev/small"),
-        Named("msmarco-train", f"{_MS}/train/judged", DEV, "MS MARCO passages, the 502,939 judged training queries"),
-        Named("climate-fever", "beir/climate-fever", BEIR, "BEIR's Climate-FEVER"),
-        Named("dbpedia", "beir/dbpedia-entity/test", BEIR, "BEIR's DBpedia-Entity, test queries"),
-        Named("nq", "beir/nq", BEIR, "BEIR's Natural Questions"),
-        Named("quora", "beir/quora/test", BEIR, "BEIR's Quora, test queries"),
-        Named("scidocs", "beir/scidocs", BEIR, "BEIR's SCIDOCS"),
-        Named("trec-covid", "beir/trec-covid", BEIR, "BEIR's TREC-COVID"),
-        Named("arguana", "beir/arguana", BEIR, "BEIR's ArguAna"),
+        DatasetAlias(
+            "dl19", f"{_MS}/trec-dl-2019/judged", DL, "TREC Deep Learning 2019, passages, the 43 judged queries"
+        ),
+        DatasetAlias(
+            "dl20", f"{_MS}/trec-dl-2020/judged", DL, "TREC Deep Learning 2020, passages, the 54 judged queries"
+        ),
+        DatasetAlias("dl-hard", f"{_MS}/trec-dl-hard", DL, "DL-HARD: 50 hard queries of both years"),
+        DatasetAlias("dev-small", f"{_MS}/dev/small", DEV, "MS MARCO passages, the 6,980 queries of dev/small"),
+        DatasetAlias(
+            "msmarco-train", f"{_MS}/train/judged", DEV, "MS MARCO passages, the 502,939 judged training queries"
+        ),
+        DatasetAlias("climate-fever", "beir/climate-fever", BEIR, "BEIR's Climate-FEVER"),
+        DatasetAlias("dbpedia", "beir/dbpedia-entity/test", BEIR, "BEIR's DBpedia-Entity, test queries"),
+        DatasetAlias("nq", "beir/nq", BEIR, "BEIR's Natural Questions"),
+        DatasetAlias("quora", "beir/quora/test", BEIR, "BEIR's Quora, test queries"),
+        DatasetAlias("scidocs", "beir/scidocs", BEIR, "BEIR's SCIDOCS"),
+        DatasetAlias("trec-covid", "beir/trec-covid", BEIR, "BEIR's TREC-COVID"),
+        DatasetAlias("arguana", "beir/arguana", BEIR, "BEIR's ArguAna"),
     )
 }
-_BY_ID = {entry.id: entry for entry in NAMED.values()}
+_BY_ID = {entry.id: entry for entry in ALIASES.values()}
 
 _TRAIN = "msmarco-train"
-FIRST_STAGES: dict[str, FirstStage] = {
+FIRST_STAGES: dict[str, FirstStageAlias] = {
     entry.name: entry
     for entry in (
-        FirstStage("bm25", "BM25 with k1 = 0.9 and b = 0.4", "any BM25 run, such as Pyserini's LuceneSearcher gives"),
-        FirstStage("colbertv2", "ColBERTv2, late interaction", "a search with colbert-ir/colbertv2.0"),
-        FirstStage(
+        FirstStageAlias(
+            "bm25", "BM25 with k1 = 0.9 and b = 0.4", "any BM25 run, such as Pyserini's LuceneSearcher gives"
+        ),
+        FirstStageAlias("colbertv2", "ColBERTv2, late interaction", "a search with colbert-ir/colbertv2.0"),
+        FirstStageAlias(
             "tas-b",
             "TAS-B, a dense bi-encoder",
             "a search with sebastian-hofstaetter/distilbert-dot-tas_b-b256-msmarco",
         ),
-        FirstStage("contriever", "Contriever, a dense bi-encoder", "a search with facebook/contriever-msmarco"),
-        FirstStage("rankgpt", "a teacher: RankGPT-3.5 over BM25's top 20", "an import of RankGPT's own training data"),
-        FirstStage("rankzephyr", "a teacher: RankZephyr over ColBERTv2's top 100", "Rank-DistiLLM"),
+        FirstStageAlias("contriever", "Contriever, a dense bi-encoder", "a search with facebook/contriever-msmarco"),
+        FirstStageAlias(
+            "rankgpt", "a teacher: RankGPT-3.5 over BM25's top 20", "an import of RankGPT's own training data"
+        ),
+        FirstStageAlias("rankzephyr", "a teacher: RankZephyr over ColBERTv2's top 100", "Rank-DistiLLM"),
     )
 }
 _PUBLISHED = {  # of runs for the training queries, which are published
@@ -86,12 +96,12 @@ _PUBLISHED = {  # of runs for the training queries, which are published
 
 
 def id_of(name: str) -> str:
-    """The ir_datasets id that a short name stands for; any other name is returned as it is."""
-    return NAMED[name].id if name in NAMED else name
+    """Return the ir_datasets id that a short name stands for; any other name is returned as it is."""
+    return ALIASES[name].id if name in ALIASES else name
 
 
 def missing_run(dataset: str, place: str, name: str) -> MissingError | None:
-    """What to say where a known first stage or teacher has no run yet; None for a name that is not known.
+    """Return the error for a known first stage or teacher that has no run yet; None for an unknown name.
 
     Args:
         dataset: whose run it is; its name, a part may follow.
@@ -109,7 +119,7 @@ def missing_run(dataset: str, place: str, name: str) -> MissingError | None:
 
 
 def declared_measures(name: str, largest_grade: int) -> tuple[str, ...]:
-    """What is measured on a dataset where nothing is asked for.
+    """Return the measures of a dataset for a recipe that says "auto".
 
     Args:
         name: short, an ir_datasets id, or any other; a part such as `[:60%]` may follow.
@@ -117,21 +127,21 @@ def declared_measures(name: str, largest_grade: int) -> tuple[str, ...]:
             gives them, a document counts as relevant from 2, else from 1.
     """
     whole = name.partition("[")[0]
-    known = NAMED.get(whole) or _BY_ID.get(whole)
+    known = ALIASES.get(whole) or _BY_ID.get(whole)
     if known is not None:
         return known.measures
     return DL if largest_grade >= 3 else DEV
 
 
 def run_folders(name: str, cache: Path) -> tuple[Path, ...]:
-    """Where runs of a dataset of the catalogue are looked for: by its short name first, then by its id."""
+    """Return the folders that may hold runs of a catalog dataset: that of its short name, then that of its id."""
     short = _BY_ID[name].name if name in _BY_ID else name
     both = dict.fromkeys((short, id_of(name)))
-    return tuple(cache / RUNS / Path(*one.split("/")) for one in both)
+    return tuple(cache / RUNS / Path(*name_or_id.split("/")) for name_or_id in both)
 
 
 def placed_runs(name: str, cache: Path) -> Mapping[str, Path]:
-    """First stage -> file, of the runs that a person placed for a dataset of the catalogue."""
+    """Return first stage -> file for the runs that the user placed for a catalog dataset."""
     found: dict[str, Path] = {}
     for folder in run_folders(name, cache):
         for ending in (".run", ".run.gz"):

@@ -1,6 +1,6 @@
-"""What a dataset is: judged queries, their qrels, documents by id, and the runs it brings.
+"""What a dataset is: judged queries, their qrels, documents by id, and the runs that come with it.
 
-Invariant: whatever it came from, a dataset's ids can stand in a TREC file, and its fingerprint changes whenever a
+Invariant: whatever it came from, a dataset's ids are valid in a TREC file, and its fingerprint changes whenever a
 number that is measured on it could.
 """
 
@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Protocol
 
 from cerank.errors import MissingError, UsageError
+from cerank.files.hashing import sha256_text
 from cerank.registry import nearest
 from cerank.text.safe_text import counted, shown
 from cerank.trec.rows import RunFile
 
-CATALOGUE = "ir_datasets"  # the location of what is not in a folder of one's own
+CATALOG = "ir_datasets"  # the location of datasets that are not in a local folder
 _BOUND = re.compile(r"(\d{1,9})(%?)")
 _PART_HINT = "parts are written [:60%], [60%:80%], [80%:] or [:100]"
 
@@ -27,14 +28,14 @@ class Documents(Protocol):
     """The documents of a dataset: title and text joined by one space, found by id, iterated in a stable order."""
 
     def text(self, doc_id: str) -> str:
-        """The text of one document.
+        """Return the text of one document.
 
         Raises:
             MissingError: there is none of that id.
         """
 
     def texts(self, doc_ids: Sequence[str]) -> list[str]:
-        """The texts of `doc_ids`, in their order; raises as `text`."""
+        """Return the texts of `doc_ids`, in their order; raises as `text`."""
 
     def __contains__(self, doc_id: object) -> bool: ...
 
@@ -43,11 +44,11 @@ class Documents(Protocol):
     def __iter__(self) -> Iterator[tuple[str, str]]: ...
 
     def fingerprint(self) -> str:
-        """SHA-256, 64 hex digits, that changes when a document does."""
+        """Return the SHA-256, 64 hex digits, that changes when a document does."""
 
 
 def no_document(doc_id: str, dataset: str) -> MissingError:
-    """The error for a document id, in a run or a group, that the dataset has no text for."""
+    """Return the error for a document id, in a run or a group, for which the dataset has no text."""
     return MissingError(f"no document '{shown(doc_id, 80)}' in dataset {dataset}", hint="is the run from this dataset?")
 
 
@@ -55,41 +56,45 @@ def no_document(doc_id: str, dataset: str) -> MissingError:
 class Dataset:
     """Queries with their qrels, and the documents they are searched in.
 
-    Where there are qrels, `queries` are the judged ones only, in the dataset's order; grades stand as given, negative
-    ones too. Documents named in qrels may be absent, as a pool is larger than a sample: see `judged_without_text`.
+    Where there are qrels, `queries` are the judged ones only, in the dataset's order; grades are kept as given,
+    negative ones too. Documents named in qrels may be absent, as a pool is larger than a sample: see
+    `judged_without_text`.
     """
 
     name: str
-    location: str  # a folder, or CATALOGUE
+    location: str  # a folder, or CATALOG
     description: str
     queries: dict[str, str]
     qrels: dict[str, dict[str, int]]
     documents: Documents
-    runs: tuple[str, ...]  # names of the first stages it brings
-    identity: str  # SHA-256 over the content of the whole, whatever part is taken of it
+    runs: tuple[str, ...]  # names of the first stages that come with it
+    identity: str  # SHA-256 of the whole dataset's content, whatever part of it is used
     reader: Callable[[str], RunFile]
     part: str = ""  # "[:60%]"
-    cache: Path | None = None  # folder of caches, where large files become maps; None reads them into memory
-    place: str = ""  # folder in which further runs of it may be placed; "" where it takes none
+    cache: Path | None = None  # folder for memory-mapped copies of large files; None reads them into memory
+    place: str = ""  # folder in which the user may place further runs; "" if there is none
 
     def fingerprint(self) -> str:
-        """SHA-256 over what a number measured here depends on: documents, queries, qrels, the part; 64 hex digits."""
-        return hashlib.sha256(f"{self.identity}\n{self.part}".encode()).hexdigest()
+        """Return the SHA-256 of everything that a measure here depends on: documents, queries, qrels, the part.
+
+        64 hex digits.
+        """
+        return sha256_text(f"{self.identity}\n{self.part}")
 
     def run(self, name: str) -> RunFile:
-        """A run that the dataset brings.
+        """Return a run that comes with the dataset.
 
         Raises:
             UsageError: it brings none of that name; the hint names the nearest.
             FormatError: the run's file is malformed.
         """
         if name not in self.runs:
-            hint = nearest(name, self.runs) if self.runs else "it brings none"
-            raise UsageError(f"dataset {self.name} brings no run '{shown(name, 80)}'", hint=hint)
+            hint = nearest(name, self.runs) if self.runs else "it has no runs"
+            raise UsageError(f"dataset {self.name} has no run '{shown(name, 80)}'", hint=hint)
         return self.reader(name)
 
     def judged_without_text(self) -> int:
-        """How many different documents in the qrels have no text; asks the documents for each."""
+        """Count the different documents in the qrels that have no text; looks up each of them."""
         judged = {document for row in self.qrels.values() for document in row}
         return sum(document not in self.documents for document in judged)
 
@@ -109,7 +114,7 @@ def _bound(text: str, count: int, missing: int, where: str) -> int:
 
 
 def part_size(part: str, count: int) -> int:
-    """How many of `count` queries a part ("[60%:80%]", or "" for all) picks; raises as `part_of` for no numbers."""
+    """Return the number of queries that a part ("[60%:80%]", or "" for all) takes from `count` queries."""
     if not part:
         return count
     low, _, high = part[1:-1].partition(":")
@@ -117,7 +122,7 @@ def part_size(part: str, count: int) -> int:
 
 
 def part_of(dataset: Dataset, part: str) -> Dataset:
-    """The queries of `dataset` that `part` ("[60%:80%]") picks, with their qrels; all documents and runs stay.
+    """Return the part of `dataset` that `part` ("[60%:80%]") selects: fewer queries, all documents and runs.
 
     Queries are lined up by the SHA-256 of their id, so that parts are the same on every machine, do not follow any
     order in the file, and are disjoint where their bounds are. The queries keep the dataset's order.
@@ -128,8 +133,8 @@ def part_of(dataset: Dataset, part: str) -> Dataset:
     where = f"{dataset.name}{part}"
     low, _, high = part[1:-1].partition(":")
     count = len(dataset.queries)
-    line = sorted(dataset.queries, key=lambda query: hashlib.sha256(query.encode()).digest())
-    picked = set(line[_bound(low, count, 0, where) : _bound(high, count, count, where)])
+    ordered = sorted(dataset.queries, key=lambda query: hashlib.sha256(query.encode()).digest())
+    picked = set(ordered[_bound(low, count, 0, where) : _bound(high, count, count, where)])
     if not picked:
         raise UsageError(f"holds none of the {counted(count, 'query')}", where=where, hint=_PART_HINT)
     return replace(
@@ -142,5 +147,5 @@ def part_of(dataset: Dataset, part: str) -> Dataset:
 
 
 def judged_only(queries: Mapping[str, str], qrels: Mapping[str, Mapping[str, int]]) -> dict[str, str]:
-    """The queries that have qrels; all of them where there are no qrels at all."""
+    """Return the queries that have relevance judgments, or all queries if there are no judgments at all."""
     return {query: text for query, text in queries.items() if query in qrels or not qrels}

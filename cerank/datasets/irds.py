@@ -1,4 +1,4 @@
-"""Datasets of the ir_datasets catalogue: its texts through its own docstores, its faults as errors for a person.
+"""Datasets of the ir_datasets catalog: texts come from its own docstores, and its errors become cerank's.
 
 Invariant: ir_datasets is imported only when it is asked for, and then writes nothing to the terminal and reads
 nothing from it.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
 import logging
 import pickle
 import tarfile
@@ -21,8 +20,9 @@ from typing import Any
 
 import msgspec
 
-from cerank.datasets.dataset import CATALOGUE, Dataset, judged_only, no_document
+from cerank.datasets.dataset import CATALOG, Dataset, judged_only, no_document
 from cerank.errors import MissingError, UsageError
+from cerank.files.hashing import sha256_json
 from cerank.files.line_reader import checked_id
 from cerank.registry import nearest
 from cerank.text.safe_text import shown
@@ -30,7 +30,7 @@ from cerank.trec.rows import RunFile
 from cerank.trec.text_io import run_of
 
 # What its downloads, archives and parsers raise, collected from its code: OSError is also requests' and its checksums'.
-_FAULTS = (
+_ERRORS = (
     OSError,
     RuntimeError,
     ValueError,
@@ -49,8 +49,8 @@ LARGE_RUN = 1_000_000  # rows from which a run that a dataset brings is read fro
 _is_offline: ContextVar[bool] = ContextVar("cerank_ir_datasets_offline", default=False)
 
 
-class CatalogueFacts(msgspec.Struct, frozen=True):
-    """What the catalogue says of a dataset without any file of it."""
+class CatalogMetadata(msgspec.Struct, frozen=True):
+    """What the catalog says about a dataset without any file of it."""
 
     queries: int  # with a judged subset, the judged ones
     documents: int
@@ -58,8 +58,8 @@ class CatalogueFacts(msgspec.Struct, frozen=True):
     judgements: int
 
 
-class _Asked(msgspec.Struct, frozen=True):
-    """Stands for a request that was not made, where `requests` errors carry theirs."""
+class _BlockedRequest(msgspec.Struct, frozen=True):
+    """Takes the place of a request that was not made; errors of `requests` carry theirs."""
 
     url: str
 
@@ -68,12 +68,12 @@ class _OfflineError(ConnectionError):
     """A download that `offline` kept from starting."""
 
     def __init__(self, url: str) -> None:
-        super().__init__("downloads are not asked for now")
-        self.request = _Asked(url)
+        super().__init__("downloads are switched off")
+        self.request = _BlockedRequest(url)
 
 
 def _guard_downloads(download: Any) -> None:
-    """Makes every download of the package look at `offline` before it starts."""
+    """Make every download of the package check `offline` before it starts."""
     for kind, method in ((download.RequestsDownload, "__iter__"), (download.GoogleDriveDownload, "stream")):
         begin = getattr(kind, method)
 
@@ -87,7 +87,7 @@ def _guard_downloads(download: Any) -> None:
 
 @contextlib.contextmanager
 def offline() -> Iterator[None]:
-    """Within it nothing is downloaded: what is not on this disk is a MissingError that says where it comes from."""
+    """Download nothing during the `with` block: a file that is not here raises a MissingError that names its source."""
     token = _is_offline.set(True)
     try:
         yield
@@ -95,13 +95,13 @@ def offline() -> Iterator[None]:
         _is_offline.reset(token)
 
 
-def _refuse_input(prompt: str = "") -> str:
+def _no_password_prompt(prompt: str = "") -> str:
     raise RuntimeError(f"needs a user name and password: {prompt}")
 
 
 @functools.cache
 def _package() -> Any:
-    """The imported package, made quiet: its logger, its progress bars and its question for a password."""
+    """Import ir_datasets and silence its logger, its progress bars and its question for a password."""
     import ir_datasets
     from ir_datasets.indices import lz4_pickle
     from ir_datasets.util import download
@@ -112,7 +112,7 @@ def _package() -> Any:
     bar, raw = log.pbar, log.pbar_raw
     log.pbar = lambda self, it, *args, **kwargs: bar(self, it, *args, **{**kwargs, "disable": True, "quiet": True})
     log.pbar_raw = lambda self, *args, **kwargs: raw(self, *args, **{**kwargs, "disable": True, "quiet": True})
-    download.input = _refuse_input  # a worker has no terminal; a prompt would hang it
+    download.input = _no_password_prompt  # a worker has no terminal; a prompt would hang it
     _guard_downloads(download)
     # In 0.6.3 it asks for a length, which imports numpy: at interpreter exit that prints a traceback. The files that it
     # would close are closed by their own finalizers.
@@ -121,46 +121,46 @@ def _package() -> Any:
 
 
 def _where_to_put(name: str, error: BaseException) -> str:
-    address = next((url for one in _chained(error) if (url := getattr(getattr(one, "request", None), "url", ""))), "")
+    address = next((url for item in _chained(error) if (url := getattr(getattr(item, "request", None), "url", ""))), "")
     source = f"it comes from {address}; " if address else ""
     folder = _package().util.home_path() / name.partition("/")[0]
     return f"{source}load it once where there is a network and copy {folder}, or set IR_DATASETS_HOME"
 
 
 def _chained(error: BaseException) -> Iterator[BaseException]:
-    """The error and those it was raised from, or that stand in its arguments, as its downloads wrap them."""
+    """Yield the error, its causes, and the errors in its arguments, where the package wraps those of downloads."""
     seen: list[BaseException] = []
     waiting: list[object] = [error]
     while waiting:
-        one = waiting.pop(0)
-        if isinstance(one, list | tuple):
-            waiting += one
-        elif isinstance(one, BaseException) and one not in seen:
-            seen.append(one)
-            waiting += [*one.args, one.__cause__, one.__context__]
+        item = waiting.pop(0)
+        if isinstance(item, list | tuple):
+            waiting += item
+        elif isinstance(item, BaseException) and item not in seen:
+            seen.append(item)
+            waiting += [*item.args, item.__cause__, item.__context__]
     yield from seen
 
 
 @contextlib.contextmanager
-def _mapped(name: str) -> Iterator[None]:
-    """Faults of ir_datasets inside become MissingError: its data is not here and could not be fetched or read."""
+def _translate_errors(name: str) -> Iterator[None]:
+    """Turn errors of ir_datasets into MissingError: its data is not here and could not be fetched or read."""
     try:
         yield
-    except _FAULTS as error:
+    except _ERRORS as error:
         reason = shown(f"{type(error).__name__}: {error}", 200)
         what = "not here" if _is_offline.get() else f"not here, and could not be fetched: {reason}"
         raise MissingError(what, where=name, hint=_where_to_put(name, error)) from error
 
 
 def _text(record: Any) -> str:
-    """ir_datasets' own choice of a record's text, or all its text fields but the id, joined by one space."""
+    """Return ir_datasets' default text of a record, or all its text fields except the id, joined by one space."""
     if hasattr(record, "default_text"):
         return str(record.default_text())
     return " ".join(value for value in record[1:] if isinstance(value, str) and value)
 
 
-class CatalogueDocuments:
-    """Documents in ir_datasets' docstore, on disk; built by it at first use, never held in memory whole."""
+class CatalogDocuments:
+    """Documents in ir_datasets' docstore on disk; the package builds it at first use."""
 
     def __init__(self, source: Any, name: str, identity: str) -> None:
         self._source = source
@@ -169,18 +169,18 @@ class CatalogueDocuments:
         self._store: Any = None
 
     def _found(self, doc_ids: Sequence[str]) -> Mapping[str, Any]:
-        with _mapped(self._name):
+        with _translate_errors(self._name):
             if self._store is None:
                 self._store = self._source.docs_store()
             found: Mapping[str, Any] = self._store.get_many(doc_ids)
         return found
 
     def text(self, doc_id: str) -> str:
-        """The text of one document; MissingError where there is none."""
+        """Return the text of one document; MissingError where there is none."""
         return self.texts([doc_id])[0]
 
     def texts(self, doc_ids: Sequence[str]) -> list[str]:
-        """The texts of `doc_ids`, in their order."""
+        """Return the texts of `doc_ids`, in their order."""
         found = self._found(doc_ids)
         for doc_id in doc_ids:
             if doc_id not in found:
@@ -191,23 +191,23 @@ class CatalogueDocuments:
         return isinstance(doc_id, str) and doc_id in self._found([doc_id])
 
     def __len__(self) -> int:
-        with _mapped(self._name):
+        with _translate_errors(self._name):
             count = self._source.metadata().get("docs", {}).get("count") or self._source.docs_count()
             return int(count if count is not None else sum(1 for _ in self._source.docs_iter()))
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
-        with _mapped(self._name):
+        with _translate_errors(self._name):
             for record in self._source.docs_iter():
                 yield checked_id(record.doc_id, "document", self._name), _text(record)
 
     def fingerprint(self) -> str:
-        """SHA-256 over the id of the collection, the package's record of it, and its number of documents."""
+        """Return the SHA-256 over the id of the collection, the package's record of it, and its number of documents."""
         return self._identity
 
 
 def _loaded(name: str) -> Any:
     package = _package()
-    with _mapped(name):
+    with _translate_errors(name):
         try:
             return package.load(name)
         except KeyError:
@@ -222,7 +222,7 @@ def _loaded(name: str) -> Any:
 def _qrels(source: Any, name: str) -> dict[str, dict[str, int]]:
     qrels: dict[str, dict[str, int]] = {}
     if source.has_qrels():
-        with _mapped(name):
+        with _translate_errors(name):
             for row in source.qrels_iter():
                 document = checked_id(row.doc_id, "document", name)
                 qrels.setdefault(checked_id(row.query_id, "query", name), {})[document] = int(row.relevance)
@@ -230,23 +230,23 @@ def _qrels(source: Any, name: str) -> dict[str, dict[str, int]]:
 
 
 def _scored(source: Any, name: str) -> Iterator[tuple[str, str, float]]:
-    with _mapped(name):
+    with _translate_errors(name):
         for row in source.scoreddocs_iter():
             yield row.query_id, row.doc_id, float(row.score)
 
 
 def _hash(*parts: object) -> str:
-    return hashlib.sha256(msgspec.json.encode(parts, order="deterministic")).hexdigest()
+    return sha256_json(parts)
 
 
-def open_catalogued(name: str, cache: Path | None = None) -> Dataset:
-    """The dataset of an ir_datasets id, its queries and qrels in memory and its documents on disk.
+def open_catalog_dataset(name: str, cache: Path | None = None) -> Dataset:
+    """Return the dataset of an ir_datasets id, its queries and qrels in memory and its documents on disk.
 
-    Judged queries whose text the catalogue does not have are left out with their qrels.
+    Judged queries without a text in the catalog are dropped with their qrels.
 
     Args:
         name: the id.
-        cache: folder in which a run of a million rows and more becomes a map; None reads it into memory.
+        cache: folder for a memory-mapped copy of a run of a million rows or more; None reads it into memory.
 
     Raises:
         UsageError: no such id, or one without documents and queries.
@@ -255,13 +255,13 @@ def open_catalogued(name: str, cache: Path | None = None) -> Dataset:
     source = _loaded(name)
     if not (source.has_docs() and source.has_queries()):
         raise UsageError(f"dataset {name} has no documents and queries to rank", hint="a subset of it may")
-    with _mapped(name):
+    with _translate_errors(name):
         queries = {checked_id(row.query_id, "query", name): _text(row) for row in source.queries_iter()}
         record = source.metadata()
         collection = _package().docs_parent_id(name)
     qrels = {query: row for query, row in _qrels(source, name).items() if query in queries}
     queries = judged_only(queries, qrels)
-    documents = CatalogueDocuments(source, name, _hash("ir_datasets", collection, record.get("docs")))
+    documents = CatalogDocuments(source, name, _hash("ir_datasets", collection, record.get("docs")))
 
     identity = _hash("ir_datasets", name, record, queries, qrels)
 
@@ -269,15 +269,15 @@ def open_catalogued(name: str, cache: Path | None = None) -> Dataset:
         rows, where = _scored(source, name), f"{name} scoreddocs"
         if cache is None or int(record.get("scoreddocs", {}).get("count") or 0) < LARGE_RUN:
             return run_of(rows, "scoreddocs", where)
-        from cerank.trec.generated_runs import of_rows
+        from cerank.trec.generated_runs import ranking_of_rows
 
-        ranking = of_rows(rows, "scoreddocs", where, identity=_hash("scoreddocs", identity), cache=cache)
+        ranking = ranking_of_rows(rows, "scoreddocs", where, identity=_hash("scoreddocs", identity), cache=cache)
         return RunFile(ranking=ranking, tag="scoreddocs", ties=ranking.store.contents.ties)
 
     return Dataset(
         name=name,
-        location=CATALOGUE,
-        description="from the ir_datasets catalogue",
+        location=CATALOG,
+        description="from the ir_datasets catalog",
         queries=queries,
         qrels=qrels,
         documents=documents,
@@ -287,15 +287,15 @@ def open_catalogued(name: str, cache: Path | None = None) -> Dataset:
     )
 
 
-def facts(name: str) -> CatalogueFacts:
-    """What the catalogue itself says of a dataset; no file of it is needed.
+def catalog_metadata(name: str) -> CatalogMetadata:
+    """Return what the catalog itself says about a dataset; needs no file of the dataset.
 
     Raises:
         UsageError: no such id.
     """
     record = _loaded(name).metadata()
     grades = record.get("qrels", {}).get("fields", {}).get("relevance", {}).get("counts_by_value", {})
-    return CatalogueFacts(
+    return CatalogMetadata(
         queries=int(record.get("queries", {}).get("count") or 0),
         documents=int(record.get("docs", {}).get("count") or 0),
         largest_grade=max((int(grade) for grade in grades), default=0),
@@ -303,22 +303,25 @@ def facts(name: str) -> CatalogueFacts:
     )
 
 
-def look_at_documents(name: str) -> None:
-    """Returns if the dataset's documents are on this disk; builds and fetches nothing.
+def check_documents_are_local(name: str) -> None:
+    """Check that the dataset's documents are on this disk, without building or fetching anything.
 
     Raises:
         MissingError: they are not.
     """
     source = _loaded(name)
-    with offline(), _mapped(name):
+    with offline(), _translate_errors(name):
         path = Path(source.docs_path(force=False)) if hasattr(source, "docs_path") else None
         if path is not None and (path.exists() or path.with_name("docs.pklz4").exists()):
             return
         next(iter(source.docs_iter()), None)
 
 
-def search_catalogue(text: str) -> list[tuple[str, str]]:
-    """(id, what it has) of the catalogue's datasets with every word of `text` in the id; those one can rank with."""
+def search_catalog(text: str) -> list[tuple[str, str]]:
+    """Return (id, contents) of each dataset whose id contains every word of `text` and that can be ranked.
+
+    Those one can rank with.
+    """
     registry = _package().registry
     words = text.lower().split()
     found = []

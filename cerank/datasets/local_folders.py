@@ -4,14 +4,13 @@ Own layout: docs.jsonl (doc_id, optional title, text) or docs.tsv, queries.tsv o
 qrels (TREC) and runs/*.run. BEIR's: corpus.jsonl (_id, title, text), queries.jsonl (_id, text), qrels/test.tsv.
 A folder with collection.toml takes from another dataset (an ir_datasets id or a folder) what it does not hold itself:
 documents, queries, qrels; query-ids.txt, an id a line, says which of the other's queries are its own.
-Invariant: files are read strictly and whole when the folder is opened, so that a mistake shows before any work; a
+Invariant: all files are checked completely when the folder is opened, so that errors appear before any work; a
 large file that was read before and has not changed since is not read again.
 """
 
 from __future__ import annotations
 
 import functools
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -19,22 +18,22 @@ import msgspec
 
 from cerank.core import decode
 from cerank.datasets.dataset import Dataset, Documents, judged_only, no_document
-from cerank.errors import CerankError, FormatError, MissingError, UsageError
+from cerank.errors import CerankError, FormatError, MissingError, UsageError, os_error
+from cerank.files.hashing import sha256_file, sha256_text
 from cerank.files.line_reader import (
     Opener,
     at,
     checked_id,
-    io_mistake,
+    duplicate_error,
     json_lines,
     line_blocks,
     local_path,
-    sha256_of,
     tab_lines,
 )
 from cerank.files.safe_open import read_file
 from cerank.registry import nearest
 from cerank.text.safe_text import counted, shown
-from cerank.trec.open_run import is_large, run_at
+from cerank.trec.open_run import is_large, open_run_file
 from cerank.trec.rows import RunFile
 from cerank.trec.text_io import read_qrels
 
@@ -73,14 +72,14 @@ class FolderDocuments:
         self._dataset = dataset
 
     def text(self, doc_id: str) -> str:
-        """The text of one document; MissingError where there is none."""
+        """Return the text of one document; MissingError where there is none."""
         try:
             return self._texts[doc_id]
         except KeyError:
             raise no_document(doc_id, self._dataset) from None
 
     def texts(self, doc_ids: Sequence[str]) -> list[str]:
-        """The texts of `doc_ids`, in their order."""
+        """Return the texts of `doc_ids`, in their order."""
         return [self.text(doc_id) for doc_id in doc_ids]
 
     def __contains__(self, doc_id: object) -> bool:
@@ -93,7 +92,7 @@ class FolderDocuments:
         return iter(self._texts.items())
 
     def fingerprint(self) -> str:
-        """SHA-256 of the documents' file."""
+        """Return the SHA-256 of the documents' file."""
         return self._sha256
 
 
@@ -101,19 +100,19 @@ def _existing(folder: Path, names: Sequence[str]) -> list[Path]:
     return [path for name in names for path in (folder / name, folder / f"{name}.gz") if path.is_file()]
 
 
-def _the_one(folder: Path, names: Sequence[str], what: str) -> Path:
-    """The only file of these names, plain or gzip; none and several are both refused."""
+def _find_one(folder: Path, names: Sequence[str], what: str) -> Path:
+    """Return the only file with one of these names, plain or gzip; none or several are errors."""
     found = _existing(folder, names)
     if not found:
         raise MissingError(f"no {what} ({', '.join(names)}; plain or .gz)", where=str(folder), hint=_LAYOUT)
     if len(found) > 1:
         both = " and ".join(path.name for path in found)
-        raise UsageError(f"both {both} are here", where=str(folder), hint="leave one of them")
+        raise UsageError(f"both {both} are here", where=str(folder), hint="remove one of them")
     return found[0]
 
 
 def _document_rows(path: Path, opener: Opener | None = None) -> Iterator[tuple[int, str, str]]:
-    """(line, id, text) with title and text joined by one space."""
+    """Yield (line, id, text) with title and text joined by one space."""
     if ".tsv" in path.suffixes:
         for number, parts in tab_lines(path, (2, 3), opener):
             yield number, parts[0], " ".join(filter(None, parts[1:]))
@@ -126,16 +125,16 @@ def _document_rows(path: Path, opener: Opener | None = None) -> Iterator[tuple[i
 
 @functools.lru_cache(maxsize=2)
 def _documents(path: Path, stamp: tuple[int, int]) -> tuple[dict[str, str], str]:  # noqa: ARG001  the stamp is a cache key
-    """Texts by id and the file's SHA-256; kept, for train, validation and test are often parts of one folder."""
+    """Return the texts by id and the file's SHA-256; cached, because train and test often share a folder."""
     texts: dict[str, str] = {}
     for number, doc_id, text in _document_rows(path):
         where = at(path, number)
         if checked_id(doc_id, "document", where) in texts:
-            raise FormatError(f"document '{shown(doc_id, 80)}' stands twice", where=where)
+            raise duplicate_error("document", doc_id, where)
         texts[doc_id] = text
     if not texts:
-        raise FormatError("holds no document", where=str(path))
-    return texts, sha256_of(path)
+        raise FormatError("the file holds no document", where=str(path))
+    return texts, sha256_file(path)
 
 
 def _query_rows(path: Path) -> Iterator[tuple[int, str, str]]:
@@ -152,17 +151,17 @@ def _queries(path: Path) -> dict[str, str]:
     for number, query_id, text in _query_rows(path):
         where = at(path, number)
         if checked_id(query_id, "query", where) in texts:
-            raise FormatError(f"query '{shown(query_id, 80)}' stands twice", where=where)
+            raise duplicate_error("query", query_id, where)
         if not text.strip():
             raise FormatError(f"query '{shown(query_id, 80)}' has no text", where=where)
         texts[query_id] = text
     if not texts:
-        raise FormatError("holds no query", where=str(path))
+        raise FormatError("the file holds no query", where=str(path))
     return texts
 
 
 def _stem(path: Path) -> str:
-    """`dev` for qrels/dev.tsv.gz, `bm25` for bm25.run."""
+    """Return `dev` for qrels/dev.tsv.gz, `bm25` for bm25.run."""
     name = path.name.removesuffix(".gz")
     for suffix in (".tsv", ".run", ".qrels", ".txt"):
         name = name.removesuffix(suffix)
@@ -170,11 +169,11 @@ def _stem(path: Path) -> str:
 
 
 def _qrels_files(folder: Path) -> dict[str, Path]:
-    """Name of a split -> its qrels; "" is the file `qrels` itself."""
+    """Return the qrels file of each split; "" stands for the file `qrels` itself."""
     plain = _existing(folder, ("qrels", "qrels.tsv"))
     if len(plain) > 1:
         both = " and ".join(path.name for path in plain)
-        raise UsageError(f"both {both} are here", where=str(folder), hint="leave one of them")
+        raise UsageError(f"both {both} are here", where=str(folder), hint="remove one of them")
     found = {"": plain[0]} if plain else {}
     for path in sorted(folder.glob("qrels.*")):
         split = path.name.removesuffix(".gz").removeprefix("qrels").removeprefix(".")
@@ -186,7 +185,7 @@ def _qrels_files(folder: Path) -> dict[str, Path]:
 
 
 def _qrels_file(folder: Path, split: str) -> Path | None:
-    """The qrels of a split: of "test" or the only ones where none is asked for; None for a folder without any.
+    """Return the qrels file of a split; without a split, that of "test" or the only one; None if there is none.
 
     Raises:
         UsageError: the folder has no such split, or several and none called test.
@@ -214,7 +213,7 @@ def _stamp(path: Path) -> tuple[int, int]:
 
 
 def collection_toml(name: str) -> bytes:
-    """The collection.toml of a folder whose texts are those of `name`: an ir_datasets id, or a folder's path.
+    """Return the collection.toml of a folder that takes its texts from `name`, an ir_datasets id or a folder.
 
     Raises:
         UsageError: a folder that is none.
@@ -223,33 +222,33 @@ def collection_toml(name: str) -> bytes:
     if name.startswith(("./", "../", "~", "/")) or Path(name).is_absolute():
         path, _, split = name.partition("#")
         if not local_path(path).is_dir():
-            raise UsageError("is no folder", where=shown(name, 200), hint="an ir_datasets id is written without ./")
+            raise UsageError(
+                "there is no such folder", where=shown(name, 200), hint="an ir_datasets id is written without ./"
+            )
         key, value = "folder", f"{local_path(path).resolve()}{'#' + split if split else ''}"
     text = msgspec.json.encode(value).decode()  # a JSON string is a TOML string
-    return (
-        f"# What this folder does not hold itself (texts, perhaps qrels) is this dataset's.\n{key} = {text}\n".encode()
-    )
+    return f"# Texts (and qrels) that this folder does not have come from this dataset.\n{key} = {text}\n".encode()
 
 
-def _shared(folder: Path, cache: Path | None) -> Dataset | None:
-    """The dataset that the folder's collection.toml names; None for a folder without one."""
+def _open_collection(folder: Path, cache: Path | None) -> Dataset | None:
+    """Return the dataset that the folder's collection.toml names; None for a folder without that file."""
     path = folder / COLLECTION
     if not path.is_file():
         return None
     try:
         values = decode.toml_table(read_file(path, decode.LARGEST_TOML + 1), str(path))
     except OSError as error:
-        raise io_mistake(path, error) from error
+        raise os_error(error, path) from error
     mistakes: list[str] = []
-    named = decode.table(_Collection, values, "", mistakes)
+    named = decode.decode_table(_Collection, values, "", mistakes)
     if named is None or bool(named.ir_datasets) == bool(named.folder):
         what = "\n".join(mistakes) or "names not exactly one of ir_datasets and folder"
         raise FormatError(what, where=str(path), hint='such as ir_datasets = "msmarco-passage/train/judged"')
     if named.ir_datasets:
-        from cerank.datasets.irds import open_catalogued
+        from cerank.datasets.irds import open_catalog_dataset
 
         try:
-            return open_catalogued(named.ir_datasets, cache)
+            return open_catalog_dataset(named.ir_datasets, cache)
         except CerankError as error:
             raise type(error)(error.what, where=error.where or str(path), hint=error.hint) from error
     other, _, split = named.folder.partition("#")
@@ -259,8 +258,8 @@ def _shared(folder: Path, cache: Path | None) -> Dataset | None:
     return open_folder(there, split, named.folder, cache=cache)
 
 
-def _shared_queries(folder: Path, shared: Dataset) -> tuple[dict[str, str], str]:
-    """The queries of `shared` that query-ids.txt names, or all of them; and the file's SHA-256."""
+def _queries_of_collection(folder: Path, shared: Dataset) -> tuple[dict[str, str], str]:
+    """Return the queries of `shared` that query-ids.txt lists, or all, and the SHA-256 of that file."""
     path = folder / QUERY_IDS
     if not path.is_file():
         return dict(shared.queries), ""
@@ -268,34 +267,34 @@ def _shared_queries(folder: Path, shared: Dataset) -> tuple[dict[str, str], str]
     absent = [query for query in ids if query not in shared.queries]
     if absent:
         what = f"{len(absent)} of {counted(len(ids), 'query')} are none of {shared.name}'s judged ones, such as"
-        raise FormatError(f"{what} '{shown(absent[0], 80)}'", where=str(path), hint=f"mend {COLLECTION}")
-    return {query: shared.queries[query] for query in ids}, sha256_of(path)
+        raise FormatError(f"{what} '{shown(absent[0], 80)}'", where=str(path), hint=f"fix {COLLECTION}")
+    return {query: shared.queries[query] for query in ids}, sha256_file(path)
 
 
-def _found_documents(folder: Path, shared: Dataset | None, name: str, cache: Path | None) -> tuple[Documents, str]:
-    """The documents, and what identifies them; those of a large file stay on disk."""
+def _open_documents(folder: Path, shared: Dataset | None, name: str, cache: Path | None) -> tuple[Documents, str]:
+    """Return the documents and their hash; those of a large file stay on disk."""
     if shared is not None and not _existing(folder, _DOCUMENTS):
         return shared.documents, shared.identity
-    path = _the_one(folder, _DOCUMENTS, "documents")
+    path = _find_one(folder, _DOCUMENTS, "documents")
     if cache is not None and is_large(path):
         from cerank.datasets import mapped_documents
 
-        found = mapped_documents.opened(path, cache, name, _document_rows)
+        found = mapped_documents.open_mapped_documents(path, cache, name, _document_rows)
         return found, found.fingerprint()
     texts, sha256 = _documents(path, _stamp(path))
     return FolderDocuments(texts, sha256, name), sha256
 
 
-def _found_queries(folder: Path, shared: Dataset | None) -> tuple[dict[str, str], str, Path]:
-    """The queries, what identifies them beside the collection, and the file that an error about them names."""
+def _open_queries(folder: Path, shared: Dataset | None) -> tuple[dict[str, str], str, Path]:
+    """Return the queries, their hash, and the file that errors about them should name."""
     if shared is not None and not _existing(folder, _QUERIES):
-        return *_shared_queries(folder, shared), folder / COLLECTION
-    path = _the_one(folder, _QUERIES, "queries")
-    return _queries(path), sha256_of(path), path
+        return *_queries_of_collection(folder, shared), folder / COLLECTION
+    path = _find_one(folder, _QUERIES, "queries")
+    return _queries(path), sha256_file(path), path
 
 
 def open_folder(folder: Path, split: str, name: str, description: str = "", *, cache: Path | None = None) -> Dataset:
-    """The dataset in `folder`.
+    """Return the dataset in `folder`.
 
     Args:
         folder: cerank's layout or BEIR's.
@@ -311,9 +310,9 @@ def open_folder(folder: Path, split: str, name: str, description: str = "", *, c
     """
     if not folder.is_dir():
         raise MissingError("no such folder", where=str(folder))
-    shared = _shared(folder, cache)
-    documents, documents_hash = _found_documents(folder, shared, name, cache)
-    queries, queries_hash, named_in = _found_queries(folder, shared)
+    shared = _open_collection(folder, cache)
+    documents, documents_hash = _open_documents(folder, shared, name, cache)
+    queries, queries_hash, named_in = _open_queries(folder, shared)
     qrels_file = _qrels_file(folder, split)
     qrels = read_qrels(qrels_file) if qrels_file else {}
     if shared is not None and not qrels_file:
@@ -322,10 +321,10 @@ def open_folder(folder: Path, split: str, name: str, description: str = "", *, c
         if query not in queries:
             raise FormatError(f"judged query '{shown(query, 80)}' has no text", where=str(named_in))
     own = _runs(folder)
-    hashes = [documents_hash, queries_hash, sha256_of(qrels_file) if qrels_file else ""]
+    hashes = [documents_hash, queries_hash, sha256_file(qrels_file) if qrels_file else ""]
 
     def read(run: str) -> RunFile:
-        return shared.run(run) if shared is not None and run not in own else run_at(own[run], cache)
+        return shared.run(run) if shared is not None and run not in own else open_run_file(own[run], cache)
 
     return Dataset(
         name=name,
@@ -335,6 +334,6 @@ def open_folder(folder: Path, split: str, name: str, description: str = "", *, c
         qrels=qrels,
         documents=documents,
         runs=tuple(dict.fromkeys((*own, *(shared.runs if shared is not None else ())))),
-        identity=hashlib.sha256("\n".join(hashes).encode()).hexdigest(),
+        identity=sha256_text("\n".join(hashes)),
         reader=read,
     )

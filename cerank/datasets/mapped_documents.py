@@ -1,10 +1,10 @@
-"""The documents of a large file as a map in the cache: found by id, with none of them in memory.
+"""The documents of a large file as a memory-mapped copy in the cache: found by id, none of them kept in memory.
 
-Invariant: ids and texts are those that `local_folders` reads from the file, which is checked as strictly, once.
+Invariant: ids and texts equal those that `local_folders` reads from the file; the file is checked as strictly, once.
 
 `CACHE/documents/SHA256 of the file` holds `texts.bin`, one record after the other: id, space, text; `offsets.bin`,
 uint64, where each starts and the last ends; the files of `id_index`; and COMPLETE.json, written last. The texts are
-copied, for packed files cannot be read from the middle, and a file that is edited while a run goes on does no harm.
+copied because packed files cannot be read from the middle, and so that editing the file during a run does no harm.
 """
 
 from __future__ import annotations
@@ -20,12 +20,19 @@ import numpy as np
 from cerank.datasets.dataset import no_document
 from cerank.errors import FormatError, UsageError
 from cerank.files import disk, file_cache, line_reader, manifests
-from cerank.files.id_index import Collected, Keys, mapped
-from cerank.files.line_reader import Digested, Source, at, checked_id, reading, unpacked
+from cerank.files.id_index import IdIndex, IdIndexBuilder, map_array
+from cerank.files.line_reader import (
+    ByteStream,
+    HashingReader,
+    at,
+    checked_id,
+    decompress,
+    duplicate_error,
+    translate_read_errors,
+)
 from cerank.files.safe_open import open_file
-from cerank.text.safe_text import shown
 
-Rows = Callable[[Path, Callable[[Path], Source]], Iterator[tuple[int, str, str]]]  # (line, id, text) of a file
+Rows = Callable[[Path, Callable[[Path], ByteStream]], Iterator[tuple[int, str, str]]]  # (line, id, text) of a file
 _FORMAT = 1
 _PIECE = 1 << 22  # bytes of texts written at once
 
@@ -42,13 +49,13 @@ class _Contents(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MappedDocuments:
-    """Documents of a map in the cache; see `cerank.datasets.dataset.Documents`."""
+    """Documents in a memory-mapped copy in the cache; implements `cerank.datasets.dataset.Documents`."""
 
     def __init__(self, folder: Path, contents: _Contents, dataset: str) -> None:
         self._contents, self._dataset = contents, dataset
-        self._texts = mapped(folder / "texts.bin", "u1")
-        self._offsets = mapped(folder / "offsets.bin", "<u8")
-        self._keys = Keys(folder, contents.rows, is_numbered=contents.is_numbered)
+        self._texts = map_array(folder / "texts.bin", "u1")
+        self._offsets = map_array(folder / "offsets.bin", "<u8")
+        self._keys = IdIndex(folder, contents.rows, is_numbered=contents.is_numbered)
 
     def _record(self, row: int) -> tuple[str, str]:
         record = self._texts[int(self._offsets[row]) : int(self._offsets[row + 1])].tobytes().decode("utf-8")
@@ -62,11 +69,11 @@ class MappedDocuments:
         return text if known == doc_id else None
 
     def text(self, doc_id: str) -> str:
-        """The text of one document; MissingError where there is none."""
+        """Return the text of one document; MissingError where there is none."""
         return self.texts([doc_id])[0]
 
     def texts(self, doc_ids: Sequence[str]) -> list[str]:
-        """The texts of `doc_ids`, in their order."""
+        """Return the texts of `doc_ids`, in their order."""
         found = []
         for doc_id, row in zip(doc_ids, self._keys.rows(doc_ids).tolist(), strict=True):
             text = self._found(doc_id, row)
@@ -85,12 +92,12 @@ class MappedDocuments:
         return (self._record(row) for row in range(len(self)))
 
     def fingerprint(self) -> str:
-        """SHA-256 of the documents' file."""
+        """Return the SHA-256 of the documents' file."""
         return self._contents.sha256
 
 
-def opened(path: Path, cache: Path, dataset: str, rows: Rows) -> MappedDocuments:
-    """The documents of the file `path`, from `cache` or made there; several processes may ask at once.
+def open_mapped_documents(path: Path, cache: Path, dataset: str, rows: Rows) -> MappedDocuments:
+    """Return the documents of the file `path`, building their copy in `cache` if it is missing.
 
     Args:
         path: plain or packed.
@@ -102,18 +109,18 @@ def opened(path: Path, cache: Path, dataset: str, rows: Rows) -> MappedDocuments
         FormatError, MissingError, UsageError: the file is malformed or not there.
         RunFailedError: the cache cannot be written.
     """
-    room = cache / "documents"
-    found = _known(path, room, dataset)
+    folder = cache / "documents"
+    found = _open_known(path, folder, dataset)
     if found is not None:
         return found
-    with file_cache.turn(path, room):
-        found = _known(path, room, dataset)
-        return _made(path, room, dataset, rows) if found is None else found
+    with file_cache.exclusive_lock(path, folder):
+        found = _open_known(path, folder, dataset)
+        return _build_locked(path, folder, dataset, rows) if found is None else found
 
 
-def _known(path: Path, room: Path, dataset: str) -> MappedDocuments | None:
-    sha256 = file_cache.known_sha256(path, room)
-    return _read(room / sha256, dataset) if sha256 else None
+def _open_known(path: Path, folder: Path, dataset: str) -> MappedDocuments | None:
+    sha256 = file_cache.known_sha256(path, folder)
+    return _read(folder / sha256, dataset) if sha256 else None
 
 
 def _read(folder: Path, dataset: str) -> MappedDocuments | None:
@@ -125,49 +132,51 @@ def _read(folder: Path, dataset: str) -> MappedDocuments | None:
     return MappedDocuments(folder, contents, dataset) if is_whole and contents.format == _FORMAT else None
 
 
-def _made(path: Path, room: Path, dataset: str, rows: Rows) -> MappedDocuments:
-    before, part = file_cache.stamp_of(path), room / f"{file_cache.named(path)}.part"
+def _build_locked(path: Path, folder: Path, dataset: str, rows: Rows) -> MappedDocuments:
+    before, part = file_cache.stamp_of(path), folder / f"{file_cache.cache_name(path)}.part"
     disk.remove_tree(part)
     disk.make_folder(part)
     try:
-        sha256 = _written(path, part, rows)
+        sha256 = _write_copy(path, part, rows)
         if file_cache.stamp_of(path) != before:
             raise UsageError(
-                "the file changed while it was read", where=str(path), hint="ask again once it is complete"
+                "the file changed while it was read",
+                where=str(path),
+                hint="repeat the command once the file is complete",
             )
-        disk.remove_tree(room / sha256)  # a damaged one
-        disk.rename(part, room / sha256)
+        disk.remove_tree(folder / sha256)  # a damaged one
+        disk.rename(part, folder / sha256)
     finally:
         disk.remove_tree(part)
-    file_cache.keep(path, room, msgspec.structs.replace(before, sha256=sha256))
-    found = _read(room / sha256, dataset)
+    file_cache.remember(path, folder, msgspec.structs.replace(before, sha256=sha256))
+    found = _read(folder / sha256, dataset)
     if found is None:
-        raise UsageError("the documents read back otherwise than written", where=str(room), hint="check the disk")
+        raise UsageError("checksum mismatch after writing the documents", where=str(folder), hint="check the disk")
     return found
 
 
-def _written(path: Path, part: Path, rows: Rows) -> str:
-    """Fills `part`; the SHA-256 of the file."""
-    digested: list[Digested] = []
+def _write_copy(path: Path, part: Path, rows: Rows) -> str:
+    """Write all files of the copy into `part`, and return the SHA-256 of the source file."""
+    digested: list[HashingReader] = []
 
-    def hashing(file: Path) -> Source:
-        with reading(file):
+    def hashing(file: Path) -> ByteStream:
+        with translate_read_errors(file):
             raw = open_file(file)
         start = raw.read(4)
         raw.seek(0)
-        digested.append(Digested(raw))
-        return unpacked(file, digested[0], start)
+        digested.append(HashingReader(raw))
+        return decompress(file, digested[0], start)
 
-    keys, offsets, offset = Collected(), array("Q", [0]), 0
+    keys, offsets, offset = IdIndexBuilder(), array("Q", [0]), 0
     texts = disk.open_append(part / "texts.bin")
-    with contextlib.closing(_Piece(texts)) as piece:
+    with contextlib.closing(_BufferedAppender(texts)) as piece:
         for number, doc_id, text in rows(path, hashing):
             keys.add([checked_id(doc_id, "document", at(path, number))])
             offset += piece.add(f"{doc_id} {text}".encode())
             offsets.append(offset)
     if not len(keys):
-        raise FormatError("holds no document", where=str(path))
-    _refuse_twice(path, keys, rows)
+        raise FormatError("the file holds no document", where=str(path))
+    _check_unique_ids(path, keys, rows)
     disk.write(part / "offsets.bin", np.frombuffer(offsets, dtype=np.uint64).astype("<u8").tobytes())
     sha256 = digested[0].digest.hexdigest()
     is_numbered = keys.write(part)
@@ -179,8 +188,8 @@ def _written(path: Path, part: Path, rows: Rows) -> str:
     return sha256
 
 
-class _Piece:
-    """Gathers records and writes them some megabytes at a time."""
+class _BufferedAppender:
+    """Collects records and appends them to a file some megabytes at a time."""
 
     def __init__(self, handle: disk.Handle) -> None:
         self._handle, self._records, self._size = handle, list[bytes](), 0
@@ -204,12 +213,12 @@ class _Piece:
             disk.close(self._handle)
 
 
-def _refuse_twice(path: Path, keys: Collected, rows: Rows) -> None:
-    if keys.twice() is None:
+def _check_unique_ids(path: Path, keys: IdIndexBuilder, rows: Rows) -> None:
+    if keys.find_duplicate() is None:
         return
     seen: set[str] = set()
-    for number, doc_id, _ in rows(path, line_reader.opened):
+    for number, doc_id, _ in rows(path, line_reader.open_stream):
         if doc_id in seen:
-            raise FormatError(f"document '{shown(doc_id, 80)}' stands twice", where=at(path, number))
+            raise duplicate_error("document", doc_id, at(path, number))
         seen.add(doc_id)
-    raise FormatError("two of its ids cannot be told apart by their hashes", where=str(path))
+    raise FormatError("two document ids have the same 64-bit hash", where=str(path))

@@ -14,14 +14,14 @@ from pathlib import Path
 import msgspec
 
 from cerank.datasets import aliases
-from cerank.datasets.dataset import CATALOGUE, Dataset, part_of
+from cerank.datasets.dataset import CATALOG, Dataset, part_of
 from cerank.datasets.local_folders import open_folder
-from cerank.datasets.pydocs import SPLITS, materialise
-from cerank.errors import UsageError
-from cerank.files.line_reader import io_mistake, local_path
+from cerank.datasets.pydocs import SPLITS, materialize
+from cerank.errors import UsageError, os_error
+from cerank.files.line_reader import local_path
 from cerank.registry import nearest
 from cerank.text.safe_text import shown
-from cerank.trec.open_run import run_at
+from cerank.trec.open_run import open_run_file
 from cerank.trec.rows import RunFile
 
 _PART = re.compile(r"(?P<name>.*?)(?P<part>\[[^\[\]]*:[^\[\]]*\])?", re.DOTALL)
@@ -40,7 +40,7 @@ class DatasetEntry(msgspec.Struct, frozen=True):
 
 
 class DatasetDescription(msgspec.Struct, frozen=True, kw_only=True):
-    """All that can be said of a dataset without ranking anything."""
+    """What is known about a dataset before anything is ranked."""
 
     name: str
     description: str
@@ -48,7 +48,7 @@ class DatasetDescription(msgspec.Struct, frozen=True, kw_only=True):
     documents: int
     queries: int
     judgements: int  # rows of the qrels
-    grades: tuple[tuple[int, int], ...]  # (grade, rows), ascending
+    grades: tuple[tuple[int, int], ...]  # (grade, number of rows), ascending
     judged_without_text: int | None  # different documents in the qrels that have no text; None: not counted
     runs: tuple[str, ...]
     fingerprint: str
@@ -67,7 +67,7 @@ def _open_pydocs(name: str, cache: Path) -> Dataset:
         raise UsageError(
             f"no dataset is called '{shown(name, 120)}'", hint=nearest(name, [f"pydocs/{s}" for s in SPLITS])
         )
-    return open_folder(materialise(cache) / split, "", name, _PYDOCS_IS, cache=cache)
+    return open_folder(materialize(cache) / split, "", name, _PYDOCS_IS, cache=cache)
 
 
 def _open_folder(name: str, cache: Path) -> Dataset:
@@ -78,7 +78,7 @@ def _open_folder(name: str, cache: Path) -> Dataset:
     try:
         return open_folder(path, split, name, cache=cache)
     except OSError as error:
-        raise io_mistake(path, error) from error
+        raise os_error(error, path) from error
 
 
 def _open_whole(name: str, cache: Path) -> Dataset:
@@ -88,39 +88,39 @@ def _open_whole(name: str, cache: Path) -> Dataset:
         return _open_pydocs(name, cache)
     if _is_path(name):
         return _open_folder(name, cache)
-    from cerank.datasets.irds import open_catalogued
+    from cerank.datasets.irds import open_catalog_dataset
 
-    found = open_catalogued(aliases.id_of(name), cache)
-    return _with_placed(replace(found, name=name), cache)
+    found = open_catalog_dataset(aliases.id_of(name), cache)
+    return _with_placed_runs(replace(found, name=name), cache)
 
 
-def _with_placed(dataset: Dataset, cache: Path) -> Dataset:
-    """The dataset with the runs that a person placed for it; those it brings itself go before them."""
+def _with_placed_runs(dataset: Dataset, cache: Path) -> Dataset:
+    """Return the dataset with the runs that the user placed for it; its own runs take precedence."""
     placed = aliases.placed_runs(dataset.name, cache)
     brought, reader = dataset.runs, dataset.reader
 
     def read(run: str) -> RunFile:
-        return reader(run) if run in brought else run_at(placed[run], cache)
+        return reader(run) if run in brought else open_run_file(placed[run], cache)
 
     runs = (*brought, *(run for run in placed if run not in brought))
     return replace(dataset, runs=runs, reader=read, place=str(aliases.run_folders(dataset.name, cache)[0]))
 
 
 def whole_and_part(name: str) -> tuple[str, str]:
-    """A dataset's name without its part, and the part: "x[:60%]" is ("x", "[:60%]"); "" where it has none."""
+    """Split a dataset's name into name and part: "x[:60%]" gives ("x", "[:60%]"); the part may be ""."""
     match = _PART.fullmatch(name)
     return (match["name"], match["part"] or "") if match else (name, "")
 
 
 def open_dataset(name: str, cache: Path) -> Dataset:
-    """The dataset called `name`.
+    """Return the dataset called `name`.
 
     Args:
         name: `pydocs/train`, `pydocs/validation` or `pydocs/test`; a folder (starts with `./`, `../`, `~` or `/`, or
             holds a separator and exists), `FOLDER#SPLIT` for its other qrels; a short name such as `dl19`; else an
             ir_datasets id. Any of them may end in a part of its judged queries: `[:60%]`, `[60%:80%]`, `[80%:]`,
             `[:100]`.
-        cache: folder where built datasets are kept, and where runs are placed for datasets of the catalogue.
+        cache: folder where built datasets are kept, and where the user places runs for datasets of the catalog.
 
     Raises:
         UsageError: no such dataset, split or part.
@@ -132,32 +132,32 @@ def open_dataset(name: str, cache: Path) -> Dataset:
     return part_of(dataset, part) if part else dataset
 
 
-def catalogue() -> list[DatasetEntry]:
-    """The datasets that come with cerank or have a short name; `search` looks through ir_datasets' too."""
+def catalog() -> list[DatasetEntry]:
+    """Return the datasets that cerank ships or knows by a short name; `search` covers all of ir_datasets."""
     own = [DatasetEntry(f"pydocs/{split}", f"{split} queries of pydocs: {_PYDOCS_IS}") for split in SPLITS]
     return own + [
         DatasetEntry(one.name, f"{one.description}; {', '.join(one.measures)}; {one.id}")
-        for one in aliases.NAMED.values()
+        for one in aliases.ALIASES.values()
     ]
 
 
 def measures_of(dataset: Dataset) -> tuple[str, ...]:
-    """What is measured on the dataset where a recipe says "auto"."""
+    """Return the measures of the dataset for a recipe that says "auto"."""
     grades = (grade for row in dataset.qrels.values() for grade in row.values())
     return aliases.declared_measures(dataset.name, max(grades, default=0))
 
 
 def search(text: str) -> list[DatasetEntry]:
-    """The ir_datasets ids with every word of `text` in them, and what each brings; imports ir_datasets."""
-    from cerank.datasets.irds import search_catalogue
+    """Return the ir_datasets ids that contain every word of `text`, with what each has; imports ir_datasets."""
+    from cerank.datasets.irds import search_catalog
 
-    return [DatasetEntry(name, kinds) for name, kinds in search_catalogue(text)]
+    return [DatasetEntry(name, kinds) for name, kinds in search_catalog(text)]
 
 
 def describe(name: str, cache: Path) -> DatasetDescription:
-    """Counts and fingerprint of a dataset; opens it, and raises as `open_dataset`.
+    """Open a dataset and return its counts and its fingerprint; raises as `open_dataset`.
 
-    Judged documents without text are counted in folders only: in the catalogue it would fetch whole collections.
+    Judged documents without text are counted in folders only: for catalog datasets it would fetch whole collections.
     """
     dataset = open_dataset(name, cache)
     grades = Counter(grade for row in dataset.qrels.values() for grade in row.values())
@@ -169,7 +169,7 @@ def describe(name: str, cache: Path) -> DatasetDescription:
         queries=len(dataset.queries),
         judgements=sum(grades.values()),
         grades=tuple(sorted(grades.items())),
-        judged_without_text=None if dataset.location == CATALOGUE else dataset.judged_without_text(),
+        judged_without_text=None if dataset.location == CATALOG else dataset.judged_without_text(),
         runs=dataset.runs,
         fingerprint=dataset.fingerprint(),
     )

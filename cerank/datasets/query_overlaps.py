@@ -1,4 +1,4 @@
-"""Queries that stand in two parts of a recipe: a stage's training, its validation, another stage's, a test set.
+"""Finds queries that two parts of a recipe share: training, validation and test sets.
 
 Invariant: nothing is taken out here; what is shared is counted and named, and training on test queries is refused.
 """
@@ -20,11 +20,11 @@ TRAINING, VALIDATION, TEST = "training", "validation", "test"
 _NAMED = 3  # shared queries that are written out
 
 # Two collections of short texts share a few by chance ("args: address: a string"): up to this share of a test set is
-# told and not refused. A test query by its own id in its own collection is no chance.
+# reported, not rejected. The same query id in the same collection is always rejected.
 BY_CHANCE = 0.01
 
 
-class Part(msgspec.Struct, frozen=True):
+class QuerySet(msgspec.Struct, frozen=True):
     """One use of a dataset's queries."""
 
     role: str  # TRAINING, VALIDATION or TEST
@@ -38,8 +38,8 @@ class Part(msgspec.Struct, frozen=True):
 class Overlap(msgspec.Struct, frozen=True):
     """Two parts of a recipe that share queries."""
 
-    left: Part
-    right: Part
+    left: QuerySet
+    right: QuerySet
     shared: int  # queries of the right part that the left part has, by either way
     of: int  # queries of the right part
     by_id: int  # the same id in the same collection of documents
@@ -48,9 +48,9 @@ class Overlap(msgspec.Struct, frozen=True):
 
     @property
     def is_refused(self) -> bool:
-        """Whether test queries are learnt from, or choose checkpoints, beyond a few texts that are alike by chance."""
-        is_told = self.by_id == 0 and self.shared <= BY_CHANCE * self.of
-        return self.right.role == TEST and self.left.role != TEST and not is_told
+        """Whether test queries are trained on or select checkpoints, beyond a few texts that are equal by chance."""
+        is_chance = self.by_id == 0 and self.shared <= BY_CHANCE * self.of
+        return self.right.role == TEST and self.left.role != TEST and not is_chance
 
     def __str__(self) -> str:
         return (
@@ -60,31 +60,31 @@ class Overlap(msgspec.Struct, frozen=True):
         )
 
 
-def normalised(text: str) -> str:
-    """The text in one case, without punctuation, words one space apart: what makes two queries the same query."""
+def normalized(text: str) -> str:
+    """Return the text in lower case without punctuation, words separated by one space; equal results mean one query."""
     return " ".join(re.findall(r"\w+", unicodedata.normalize("NFKC", text).casefold()))
 
 
-def parts(recipe: Recipe) -> tuple[Part, ...]:
-    """The uses of queries in a recipe; stages that learn from one dataset are one part."""
+def query_sets(recipe: Recipe) -> tuple[QuerySet, ...]:
+    """Return the sets of queries that a recipe uses; stages that train on one dataset share one set."""
     training: dict[str, list[str]] = {}
     for name, stage in recipe.chained():
         training.setdefault(stage.dataset or recipe.data.train, []).append(name)
-    found = [Part(TRAINING, dataset, tuple(stages)) for dataset, stages in training.items()]
-    return (*found, Part(VALIDATION, recipe.data.validation), *(Part(TEST, test) for test in recipe.data.test))
+    found = [QuerySet(TRAINING, dataset, tuple(stages)) for dataset, stages in training.items()]
+    return (*found, QuerySet(VALIDATION, recipe.data.validation), *(QuerySet(TEST, test) for test in recipe.data.test))
 
 
 def overlaps(recipe: Recipe, datasets: Mapping[str, Dataset]) -> tuple[Overlap, ...]:
-    """Every two parts that share queries, in the order of the recipe.
+    """Return every pair of query sets that share queries, in the order of the recipe.
 
-    Two test sets may share what they like, and stages that learn from one dataset share it by design: neither is told.
+    Overlaps of two test sets, and of stages that train on one dataset, are intended and not reported.
 
     Args:
         recipe: complete.
         datasets: its datasets by name.
     """
-    queries = {part.dataset: _Queries(datasets[part.dataset]) for part in parts(recipe)}
-    every = parts(recipe)
+    queries = {part.dataset: _Queries(datasets[part.dataset]) for part in query_sets(recipe)}
+    every = query_sets(recipe)
     found = []
     for at, left in enumerate(every):
         for right in every[at + 1 :]:
@@ -95,15 +95,15 @@ def overlaps(recipe: Recipe, datasets: Mapping[str, Dataset]) -> tuple[Overlap, 
     return tuple(found)
 
 
-def refuse(found: tuple[Overlap, ...], recipe: Recipe) -> None:
-    """Refuses a recipe that learns from test queries or chooses by them, unless it is forced.
+def check_test_queries(found: tuple[Overlap, ...], recipe: Recipe) -> None:
+    """Reject a recipe that trains on test queries or selects checkpoints by them, unless it allows that.
 
     Raises:
         RecipeError: naming each such overlap.
     """
     bad = [str(overlap) for overlap in found if overlap.is_refused]
     if bad and "shared_queries" not in recipe.force:
-        hint = 'use other parts, such as [:80%] and [80%:], or let it pass with force = ["shared_queries"]'
+        hint = 'use other parts, such as [:80%] and [80%:], or allow it with force = ["shared_queries"]'
         raise RecipeError("\n".join(bad), where=f"recipe {recipe.name}", hint=hint)
 
 
@@ -113,11 +113,11 @@ class _Queries:
     def __init__(self, dataset: Dataset) -> None:
         self.texts = dataset.queries
         self.collection = dataset.documents.fingerprint()
-        self.plain = {query: normalised(text) for query, text in dataset.queries.items()}
+        self.plain = {query: normalized(text) for query, text in dataset.queries.items()}
         self.known = set(self.plain.values()) - {""}
 
 
-def _overlap(left: Part, right: Part, ours: _Queries, theirs: _Queries) -> Overlap | None:
+def _overlap(left: QuerySet, right: QuerySet, ours: _Queries, theirs: _Queries) -> Overlap | None:
     by_id = {query for query in theirs.texts if query in ours.texts} if ours.collection == theirs.collection else set()
     by_text = {query for query, text in theirs.plain.items() if text in ours.known}
     shared = [query for query in theirs.texts if query in by_id or query in by_text]
@@ -127,7 +127,7 @@ def _overlap(left: Part, right: Part, ours: _Queries, theirs: _Queries) -> Overl
     return Overlap(left, right, len(shared), len(theirs.texts), len(by_id), len(by_text), examples)
 
 
-class Shared(msgspec.Struct, frozen=True):
-    """What a run found shared when it started, as its record."""
+class SharedQueries(msgspec.Struct, frozen=True):
+    """The shared queries that a run found when it started, as its record in the run's folder."""
 
     overlaps: tuple[Overlap, ...]

@@ -1,4 +1,4 @@
-"""Every byte cerank writes goes to disk here, in an order that survives a kill or a power cut.
+"""Every byte that cerank writes goes to disk here, in an order that survives a kill or a power cut.
 
 Invariant: a file or new folder has its final name only once all of its content is on the disk; and every change
 to the disk passes through `_operation`, the one seam where a test can break it.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import os
 import re
 import shutil
@@ -18,7 +17,7 @@ from typing import ClassVar, ParamSpec, TypeVar
 
 import msgspec
 
-from cerank.errors import ExitCode, FormatError, MissingError, RunFailedError
+from cerank.errors import ExitCode, FormatError, RunFailedError, os_reason
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -58,7 +57,7 @@ class Handle(msgspec.Struct, frozen=True):
 
 @contextlib.contextmanager
 def observe(observer: Observer) -> Iterator[None]:
-    """For tests: `observer(name, path)` is called before each change to the disk, and may raise to stand for a crash.
+    """For tests: `observer(name, path)` is called before each change to the disk, and may raise to simulate a crash.
 
     While it watches, each write is done in two halves with the operation "half" between them. A crash is best a
     BaseException that is raised again at every later operation, for a dead process cleans nothing up.
@@ -82,23 +81,26 @@ def _operation(name: str, path: Path, act: Callable[P, T], *args: P.args, **kwar
     try:
         return act(*args, **kwargs)
     except OSError as error:
-        raise _refusal(path, error) from error
+        raise _write_error(path, error) from error
 
 
-def _refusal(path: Path, error: OSError) -> RunFailedError:
+def _write_error(path: Path, error: OSError) -> RunFailedError:
     if error.errno in _FORBIDDEN:
         what, hint = _FORBIDDEN[error.errno]
         return NotWritableError(what, where=str(path), hint=hint)
     if error.errno in _NO_SPACE:
-        hint = "free some space and go on; what was complete before is intact"
+        hint = "free some space and resume; all complete files are intact"
         return RunFailedError("no space left to write this file", where=str(path), hint=hint)
     if error.errno == errno.ENOENT:
         return RunFailedError("its folder is gone", where=str(path), hint="was the run moved or removed while in use?")
-    return RunFailedError(f"cannot write: {(error.strerror or str(error)).lower()}", where=str(path))
+    return RunFailedError(f"cannot write the file: {os_reason(error)}", where=str(path))
 
 
-def _system_error(error: BaseException) -> OSError | None:
-    """The system's refusal behind an error of a library that writes by itself, such as safetensors; None without."""
+def _underlying_os_error(error: BaseException) -> OSError | None:
+    """Return the system error behind an error of a library that writes by itself, such as safetensors; else None.
+
+    None without.
+    """
     if isinstance(error, OSError):
         return error
     found = _RUST_ERROR.search(str(error)) if not isinstance(error, RunFailedError) else None
@@ -118,8 +120,8 @@ def _write_all(descriptor: int, data: bytes | memoryview) -> None:
         left = left[os.write(descriptor, left) :]
 
 
-def _put(descriptor: int, path: Path, data: bytes) -> None:
-    """Write all of `data`; an observer sees it torn in the middle, as a crash may leave it."""
+def _write_observed(descriptor: int, path: Path, data: bytes) -> None:
+    """Write all of `data`, in two halves if an observer is installed, as a crash may tear it."""
     if _observer is None:
         _operation("write", path, _write_all, descriptor, data)
         return
@@ -140,12 +142,12 @@ def _sync_path(path: Path) -> None:
 
 
 def _temporary(path: Path) -> Path:
-    # one name for each target: what a kill leaves behind is replaced by the next writer, never piled up
+    # one name for each target: the next writer replaces the leftover of a killed one
     return path.with_name(f".{path.name}.tmp")
 
 
 def write(path: Path, data: bytes) -> None:
-    """Make `path` hold `data`: after a crash at any point it holds the old content or the new, never a mix.
+    """Write `data` to `path`: after a crash at any point it has the old content or the new, never a mix.
 
     One writer at a time for each path. The folder must exist: a run that was removed is not brought back by a write.
 
@@ -155,10 +157,10 @@ def write(path: Path, data: bytes) -> None:
     temporary = _temporary(path)
     descriptor = _operation("create", temporary, _open, temporary, os.O_WRONLY | os.O_TRUNC)
     try:
-        _put(descriptor, temporary, data)
+        _write_observed(descriptor, temporary, data)
         _operation("sync", temporary, os.fsync, descriptor)
     except RunFailedError:
-        with contextlib.suppress(RunFailedError):  # a full disk is not made fuller by what did not fit
+        with contextlib.suppress(RunFailedError):  # on a full disk, remove the part that was written
             remove(temporary)
         raise
     finally:
@@ -181,7 +183,7 @@ def remove(path: Path) -> None:
 
 
 def link(source: Path, target: Path) -> None:
-    """Make `target` a file of the same content: a hard link, or a copy where the file system has none.
+    """Make `target` a file with the same content: a hard link, or a copy if the file system has none.
 
     For files that nobody changes in place, as all that cerank writes whole; the folder of `target` exists.
 
@@ -194,24 +196,11 @@ def link(source: Path, target: Path) -> None:
         _operation("copy", target, shutil.copyfile, source, target)
 
 
-def sha256_file(path: Path) -> str:
-    """SHA-256 of the file's content, 64 hex digits.
-
-    Raises:
-        MissingError: there is no such file, or it cannot be read.
-    """
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise MissingError(f"cannot read it: {(error.strerror or '').lower()}", where=str(path)) from error
-
-
 # appending
 
 
 def open_append(path: Path) -> Handle:
-    """`path` open for appending, made if absent. Close it with `close`."""
+    """Open `path` for appending, creating it if absent. Close it with `close`."""
     is_new = not path.exists()
     handle = Handle(path, _operation("create", path, _open, path, os.O_RDWR | os.O_APPEND))
     if is_new:
@@ -220,8 +209,8 @@ def open_append(path: Path) -> Handle:
 
 
 def append(handle: Handle, data: bytes) -> None:
-    """Add `data` at the end; a crash may leave any first part of it."""
-    _put(handle.descriptor, handle.path, data)
+    """Append `data`; a crash may leave any prefix of it."""
+    _write_observed(handle.descriptor, handle.path, data)
 
 
 def sync(handle: Handle) -> None:
@@ -258,7 +247,7 @@ def _children(folder: Path) -> list[Path]:
 
 
 def remove_tree(path: Path) -> None:
-    """Remove a folder with all it holds, where it exists; links in it are removed, not followed."""
+    """Remove a folder and everything in it, if it exists; links in it are removed, not followed."""
     if not path.is_dir() or path.is_symlink():
         remove(path)
         return
@@ -274,14 +263,14 @@ DISCARDED = ".removed"  # the end of the hidden name of what is being removed
 
 
 def discard(path: Path) -> None:
-    """As `remove_tree`, whole or not at all for who looks: a kill leaves a hidden folder that the next one removes."""
+    """Remove a folder so that it disappears at once: a kill leaves a hidden folder that the next call removes."""
     if not path.exists():
         return
-    grave = path.with_name(f".{path.name}{DISCARDED}")
-    remove_tree(grave)
-    rename(path, grave)
-    remove_tree(grave)
-    # else a power cut brings the hidden folder back, which nobody removes from a run that is over
+    trash = path.with_name(f".{path.name}{DISCARDED}")
+    remove_tree(trash)
+    rename(path, trash)
+    remove_tree(trash)
+    # else a power cut could bring the hidden folder back, and nobody would remove it from a finished run
     _operation("sync-folder", path.parent, _sync_path, path.parent)
 
 
@@ -295,8 +284,8 @@ def rename(path: Path, target: Path) -> None:
     _operation("sync-folder", target.parent, _sync_path, target.parent)
 
 
-def set_aside(path: Path) -> Path:
-    """Rename `path` to its name with `.bad` (`.bad2`, `.bad3` ...) added; the new path."""
+def quarantine(path: Path) -> Path:
+    """Rename `path` to its name with `.bad` (`.bad2`, `.bad3` ...) appended; return the new path."""
     number = 1
     while True:
         target = path.with_name(f"{path.name}.bad{number if number > 1 else ''}")
@@ -306,8 +295,8 @@ def set_aside(path: Path) -> Path:
         number += 1
 
 
-def content(folder: Path) -> tuple[list[Path], list[Path]]:
-    """Files (and links) and folders under `folder`, itself excluded, in the order of their paths."""
+def list_content(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Return the files (with links) and the folders under `folder`, in the order of their paths."""
     files: list[Path] = []
     folders: list[Path] = []
     for path in sorted(folder.rglob("*")):
@@ -317,7 +306,7 @@ def content(folder: Path) -> tuple[list[Path], list[Path]]:
 
 @contextlib.contextmanager
 def new_folder(final: Path) -> Iterator[Path]:
-    """A temporary folder beside `final`, to be filled; renamed to `final` once all of it is on the disk.
+    """Create a temporary folder beside `final` to fill; rename it to `final` once everything in it is on the disk.
 
     An exception inside removes the temporary folder; a kill leaves it, and the next one for `final` replaces it.
 
@@ -325,23 +314,23 @@ def new_folder(final: Path) -> Iterator[Path]:
         RunFailedError: `final` exists already, or the disk refuses.
     """
     if final.exists():
-        raise RunFailedError("it exists already", where=str(final), hint="set it aside first")
+        raise RunFailedError("the folder exists already", where=str(final), hint="rename or remove it first")
     temporary = _temporary(final)
     make_folder(final.parent)
     remove_tree(temporary)
     _operation("make-folder", temporary, temporary.mkdir)
     try:
         yield temporary
-        files, folders = content(temporary)
+        files, folders = list_content(temporary)
         for file in files:
             _operation("sync", file, _sync_path, file)
         for folder in [*reversed(folders), temporary]:
             _operation("sync-folder", folder, _sync_path, folder)
         rename(temporary, final)
     except BaseException as error:
-        with contextlib.suppress(RunFailedError):  # the first error says more than a failed clean-up
+        with contextlib.suppress(RunFailedError):  # the first error is more useful than one of the clean-up
             remove_tree(temporary)
-        refused = _system_error(error)
-        if refused is not None:
-            raise _refusal(final, refused) from error
+        system_error = _underlying_os_error(error)
+        if system_error is not None:
+            raise _write_error(final, system_error) from error
         raise

@@ -1,4 +1,4 @@
-"""Which large files were made into maps, known again by size and time, so that gigabytes are not hashed at every start.
+"""Remembers the SHA-256 of large files by size and modification time, so that they are not hashed at every start.
 
 Invariant: a file that was written to since, by anything that leaves its time to the system, is not known.
 """
@@ -15,14 +15,13 @@ from pathlib import Path
 
 import msgspec
 
-from cerank.errors import HeldError
+from cerank.errors import HeldError, os_error
 from cerank.files import disk
 from cerank.files.lease import Lease
-from cerank.files.line_reader import io_mistake
 
 
-class Stamp(msgspec.Struct, frozen=True):
-    """A file as it was when its content was taken; one that still has this stamp is not hashed again."""
+class FileStamp(msgspec.Struct, frozen=True):
+    """Size, time and inode of a file when it was hashed; a file that still has them is not hashed again."""
 
     path: str
     size: int
@@ -31,45 +30,45 @@ class Stamp(msgspec.Struct, frozen=True):
     sha256: str = ""
 
 
-def stamp_of(path: Path) -> Stamp:
-    """The file's stamp, its hash left open.
+def stamp_of(path: Path) -> FileStamp:
+    """Return the file's stamp, without a hash.
 
     Raises:
-        MissingError, UsageError: it is not there, or cannot be looked at.
+        MissingError, UsageError: the file does not exist or cannot be read.
     """
     try:
         status = path.stat()
     except OSError as error:
-        raise io_mistake(path, error) from error
-    return Stamp(os.path.realpath(path), status.st_size, status.st_mtime_ns, status.st_ino)
+        raise os_error(error, path) from error
+    return FileStamp(os.path.realpath(path), status.st_size, status.st_mtime_ns, status.st_ino)
 
 
-def named(path: Path) -> str:
-    """A name for what belongs to the file at this place."""
+def cache_name(path: Path) -> str:
+    """Return the name of cache files that belong to the file at this path."""
     return hashlib.sha256(os.fsencode(os.path.realpath(path))).hexdigest()[:32]
 
 
-def known_sha256(path: Path, room: Path) -> str:
-    """The hash of a file that was kept in `room` and has not changed since, by its size and time; else ""."""
+def known_sha256(path: Path, folder: Path) -> str:
+    """Return the remembered SHA-256 of a file that has not changed since, by size and time; else ""."""
     try:
-        found = msgspec.json.decode((room / f"{named(path)}.stamp").read_bytes(), type=Stamp)
+        found = msgspec.json.decode((folder / f"{cache_name(path)}.stamp").read_bytes(), type=FileStamp)
     except (OSError, ValueError):
         return ""
     return found.sha256 if msgspec.structs.replace(found, sha256="") == stamp_of(path) else ""
 
 
-def keep(path: Path, room: Path, stamp: Stamp) -> None:
-    """Notes that the file with this stamp was made into something in `room`."""
-    disk.write(room / f"{named(path)}.stamp", msgspec.json.encode(stamp))
+def remember(path: Path, folder: Path, stamp: FileStamp) -> None:
+    """Remember that the file with this stamp was processed."""
+    disk.write(folder / f"{cache_name(path)}.stamp", msgspec.json.encode(stamp))
 
 
 @contextlib.contextmanager
-def turn(path: Path, room: Path) -> Iterator[None]:
-    """Waits until no other process is at the same file in `room`; the lock dies with its holder."""
-    disk.make_folder(room)
+def exclusive_lock(path: Path, folder: Path) -> Iterator[None]:
+    """Wait until no other process processes the same file; the lock ends with its holder."""
+    disk.make_folder(folder)
     while True:
         try:
-            lease = Lease.take(room / f"{named(path)}.lock", datetime.now(UTC))
+            lease = Lease.take(folder / f"{cache_name(path)}.lock", datetime.now(UTC))
         except HeldError:
             time.sleep(0.5)
             continue

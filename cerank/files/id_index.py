@@ -1,4 +1,4 @@
-"""From the keys of millions of rows (document ids) to their places, on disk.
+"""An on-disk index from the ids of millions of rows to their row numbers.
 
 Invariant: the same keys give the same files on every machine.
 
@@ -21,19 +21,19 @@ from numpy.typing import NDArray
 from cerank.files import disk
 
 
-def mapped(path: Path, kind: str) -> NDArray[Any]:
-    """The numbers in a file, read when they are asked for."""
+def map_array(path: Path, kind: str) -> NDArray[Any]:
+    """Return the numbers in a file as a memory map."""
     return np.memmap(path, dtype=kind, mode="r") if path.stat().st_size else np.empty(0, dtype=kind)
 
 
-def hashed(keys: Sequence[str]) -> NDArray[np.uint64]:
-    """(keys,): BLAKE2b-64 of each: the same on every machine and in every version."""
+def hash_ids(keys: Sequence[str]) -> NDArray[np.uint64]:
+    """Return the BLAKE2b-64 hash of each id, shape (ids,); the same on every machine and in every version."""
     packed = b"".join(hashlib.blake2b(key.encode(), digest_size=8).digest() for key in keys)
     return np.frombuffer(packed, dtype="<u8")
 
 
-class Collected:
-    """The keys of rows 0, 1, 2 ... while they are gathered: 8 bytes each."""
+class IdIndexBuilder:
+    """Collects the ids of rows 0, 1, 2 ...; 8 bytes each."""
 
     def __init__(self) -> None:
         self._hashes = array("Q")
@@ -43,20 +43,20 @@ class Collected:
         return len(self._hashes)
 
     def add(self, keys: Sequence[str]) -> None:
-        """The keys of the next rows."""
+        """Add the ids of the next rows."""
         if self._is_numbered:
             self._is_numbered = all(key == str(row) for row, key in enumerate(keys, len(self)))
-        self._hashes.frombytes(hashed(keys).astype(np.uint64).tobytes())
+        self._hashes.frombytes(hash_ids(keys).astype(np.uint64).tobytes())
 
-    def twice(self) -> tuple[int, int] | None:
-        """Two rows whose keys have one hash: the same key, unless a wonder happened; None where all differ."""
+    def find_duplicate(self) -> tuple[int, int] | None:
+        """Return two rows whose ids have the same hash, so almost certainly the same id; None if all differ."""
         values = np.frombuffer(self._hashes, dtype=np.uint64)
         order = np.argsort(values, kind="stable")
         same = np.flatnonzero(values[order][1:] == values[order][:-1])
         return (int(order[same[0]]), int(order[same[0] + 1])) if len(same) else None
 
     def write(self, folder: Path) -> bool:
-        """Writes the two files into `folder`, or none; whether the keys are 0, 1, 2 ..."""
+        """Write the two files into `folder` and return False; if the ids are 0, 1, 2 ..., return True instead."""
         if not self._is_numbered:
             values = np.frombuffer(self._hashes, dtype=np.uint64)
             order = np.argsort(values, kind="stable")
@@ -65,11 +65,11 @@ class Collected:
         return self._is_numbered
 
 
-class Keys:
-    """Finds rows by key.
+class IdIndex:
+    """Finds rows by id.
 
     Args:
-        folder: where `Collected.write` wrote.
+        folder: where `IdIndexBuilder.write` wrote.
         rows: how many there are.
         is_numbered: what it returned.
     """
@@ -79,24 +79,24 @@ class Keys:
 
     @cached_property
     def _hashes(self) -> NDArray[np.uint64]:
-        return mapped(self._folder / "hashes.bin", "<u8")
+        return map_array(self._folder / "hashes.bin", "<u8")
 
     @cached_property
     def _rows(self) -> NDArray[np.uint32]:
-        return mapped(self._folder / "rows.bin", "<u4")
+        return map_array(self._folder / "rows.bin", "<u4")
 
     def rows(self, keys: Sequence[str]) -> NDArray[np.int64]:
-        """(keys,): the row of each key; -1 where there is none, but for one absent key in some 10**12."""
+        """Return the row of each id, shape (ids,); -1 for an unknown id, except for one in about 10**12."""
         if self._is_numbered:
-            return np.fromiter((_number(key, self._count) for key in keys), dtype=np.int64, count=len(keys))
+            return np.fromiter((_parse_number(key, self._count) for key in keys), dtype=np.int64, count=len(keys))
         if not keys or not self._count:
             return np.full(len(keys), -1, dtype=np.int64)
-        wanted = hashed(keys)
-        places = np.minimum(np.searchsorted(self._hashes, wanted), self._count - 1)
-        return np.where(self._hashes[places] == wanted, self._rows[places].astype(np.int64), -1)
+        hashes = hash_ids(keys)
+        places = np.minimum(np.searchsorted(self._hashes, hashes), self._count - 1)
+        return np.where(self._hashes[places] == hashes, self._rows[places].astype(np.int64), -1)
 
 
-def _number(key: str, rows: int) -> int:
+def _parse_number(key: str, rows: int) -> int:
     if key.isascii() and key.isdigit() and len(key) < 11 and (key[0] != "0" or key == "0"):
         number = int(key)
         return number if number < rows else -1

@@ -1,4 +1,4 @@
-"""Append-only files of one JSON record a line: written by one worker, read by anyone at any time.
+"""Append-only files with one JSON record per line: one worker writes, anyone may read at any time.
 
 Invariant: a record that was read once stays where it is; the writer cuts only a last line that was never finished.
 """
@@ -15,9 +15,18 @@ from typing import Generic, TypeVar
 
 import msgspec
 
+from cerank.errors import os_error
 from cerank.files import disk
 from cerank.files.disk import DamagedError
-from cerank.files.json_records import CHANGED, UNREADABLE, decoder_of, encoded, is_sound, reason, stamped
+from cerank.files.json_records import (
+    CRC_DIFFERS,
+    DECODE_ERRORS,
+    crc_matches,
+    decode_reason,
+    decoder_of,
+    encode_record,
+    with_crc,
+)
 from cerank.files.safe_open import open_file, read_file
 
 R = TypeVar("R")
@@ -29,13 +38,13 @@ _DUE = 2.5  # seconds after which `sync_if_due` syncs: asked every 2, nothing wa
 def _is_json(line: bytes) -> bool:
     try:
         msgspec.json.decode(line)
-    except UNREADABLE:
+    except DECODE_ERRORS:
         return False
     return True
 
 
-def _whole(data: bytes | mmap.mmap, end: int) -> int:
-    """The length of `data[:end]` up to its last line that was finished.
+def _complete_length(data: bytes | mmap.mmap, end: int) -> int:
+    """Return the length of `data[:end]` up to the end of its last complete line.
 
     A line without its line feed was not, nor was a last line that is no JSON at all: a power cut may leave a block
     of zeros. A last line of JSON that is merely another record is kept, for cutting it would lose what was written.
@@ -49,19 +58,19 @@ def _whole(data: bytes | mmap.mmap, end: int) -> int:
     return end
 
 
-def _whole_size(path: Path) -> int:
+def _complete_file_size(path: Path) -> int:
     size = path.stat().st_size
     if not size:
         return 0
     with open_file(path) as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        return _whole(data, size)
+        return _complete_length(data, size)
 
 
 class Journal(Generic[R]):
     """The one writer of a journal, in one thread; open it only while holding the run's lease."""
 
     def __init__(self, path: Path, kind: type[R] | UnionType, *, clock: Callable[[], float] = time.monotonic) -> None:
-        """Opens `path`, made if absent, and cuts an unfinished last line.
+        """Open `path`, made if absent, and cuts an unfinished last line.
 
         Args:
             path: the file; its folder exists.
@@ -71,13 +80,13 @@ class Journal(Generic[R]):
         self._decoder = decoder_of(kind)
         self._clock = clock
         self._handle = disk.open_append(path)
-        self._size = _whole_size(path)
+        self._size = _complete_file_size(path)
         self._is_torn = self._size != path.stat().st_size
-        self._mend()
+        self._cut_unfinished_row()
         self._synced = clock()
         self._is_waiting = False
 
-    def _mend(self) -> None:
+    def _cut_unfinished_row(self) -> None:
         if self._is_torn:
             disk.truncate(self._handle, self._size)
             self._is_torn = False
@@ -89,8 +98,8 @@ class Journal(Generic[R]):
             RunFailedError: the record holds NaN or an infinity, or the disk is full. The journal stays whole: a row
                 that went in half is cut before the next one.
         """
-        row = stamped(encoded(record, self._decoder, str(self._handle.path))) + b"\n"
-        self._mend()
+        row = with_crc(encode_record(record, self._decoder, str(self._handle.path))) + b"\n"
+        self._cut_unfinished_row()
         self._is_torn = True
         disk.append(self._handle, row)
         self._is_torn = False
@@ -133,56 +142,56 @@ def _bytes(path: Path) -> bytes:
     except FileNotFoundError:
         return b""
     except OSError as error:
-        raise DamagedError(f"cannot read it: {(error.strerror or '').lower()}", where=str(path)) from error
+        raise os_error(error, path, DamagedError) from error
 
 
-def _decoded(
+def _decode_lines(
     data: bytes, decoder: msgspec.json.Decoder[R], path: Path, first: int = 1
 ) -> tuple[list[R], list[DamagedError]]:
-    """The records in whole lines, and an error for each line that holds none; lines count from `first`."""
+    """Return the records in complete lines, and an error for each line without one; lines count from `first`."""
     lines = data.split(b"\n")[:-1]
     try:
-        good = decoder.decode_lines(data) if all(map(is_sound, lines)) else []
-    except UNREADABLE:
-        good = []
-    if len(good) == len(lines):
-        return good, []
-    good = []  # line by line it takes a few times as long, and finds the bad ones
-    bad = []
+        records = decoder.decode_lines(data) if all(map(crc_matches, lines)) else []
+    except DECODE_ERRORS:
+        records = []
+    if len(records) == len(lines):
+        return records, []
+    records = []  # line by line it takes a few times as long, and finds the bad ones
+    errors = []
     for number, line in enumerate(lines, start=first):
         if not line.strip():
             continue
         try:
-            if not is_sound(line):
-                raise ValueError(CHANGED)
-            good.append(decoder.decode(line))
-        except UNREADABLE as error:
-            bad.append(DamagedError(f"not a readable row: {reason(error)}", where=f"{path}:{number}"))
-    return good, bad
+            if not crc_matches(line):
+                raise ValueError(CRC_DIFFERS)
+            records.append(decoder.decode(line))
+        except DECODE_ERRORS as error:
+            errors.append(DamagedError(f"not a readable row: {decode_reason(error)}", where=f"{path}:{number}"))
+    return records, errors
 
 
 def _read(path: Path, kind: type[R] | UnionType) -> tuple[list[R], list[DamagedError]]:
     data = _bytes(path)
     decoder: msgspec.json.Decoder[R] = decoder_of(kind)
-    return _decoded(data[: _whole(data, len(data))], decoder, path)
+    return _decode_lines(data[: _complete_length(data, len(data))], decoder, path)
 
 
 def read(path: Path, kind: type[R] | UnionType) -> list[R]:
-    """Every finished row; none where there is no file.
+    """Return every complete row; an absent file has none.
 
     Raises:
         DamagedError: a row before the last is broken; `where` is file:line.
     """
-    good, bad = _read(path, kind)
-    if bad:
-        raise bad[0]
-    return good
+    records, errors = _read(path, kind)
+    if errors:
+        raise errors[0]
+    return records
 
 
-def rows(path: Path, kind: type[R] | UnionType) -> tuple[list[R], list[str]]:
-    """Every readable row, and a message for each broken one."""
-    good, bad = _read(path, kind)
-    return good, [str(error) for error in bad]
+def read_valid_rows(path: Path, kind: type[R] | UnionType) -> tuple[list[R], list[str]]:
+    """Return every readable row, and a message for each damaged one."""
+    records, errors = _read(path, kind)
+    return records, [str(error) for error in errors]
 
 
 class Tail(Generic[R]):
@@ -203,7 +212,7 @@ class Tail(Generic[R]):
         self.damage: list[str] = []
 
     def new(self, at_most: int = -1) -> list[R]:
-        """The rows finished since the last call; all of them, after `restarts` went up.
+        """Return the rows completed since the last call, or all rows after `restarts` went up.
 
         With `at_most`, those in the next so many bytes, which must be more than a row has.
         """
@@ -219,12 +228,12 @@ class Tail(Generic[R]):
             if self._offset:
                 self._start_over()
             return []
-        data = data[: _whole(data, len(data))]
-        good, bad = _decoded(data, self._decoder, self._path, self._line)
+        data = data[: _complete_length(data, len(data))]
+        records, errors = _decode_lines(data, self._decoder, self._path, self._line)
         self._offset += len(data)
         self._line += data.count(b"\n")
-        self.damage += [str(error) for error in bad]
-        return good
+        self.damage += [str(error) for error in errors]
+        return records
 
     def _start_over(self) -> None:
         self._offset, self._line = 0, 1

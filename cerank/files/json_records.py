@@ -1,8 +1,8 @@
-"""Frozen records to JSON and back.
+"""Writes frozen records as JSON and reads them back.
 
-Invariant: what is written can be read back as the same record; a number that JSON cannot say is refused, not nulled.
-A record carries the CRC-32 of its own bytes, so that a changed bit is seen where the JSON is still JSON; one without
-it (an older release's, or made by hand) is believed.
+Invariant: what is written can be read back as the same record; a number that JSON cannot express is an error, never
+null. A record carries the CRC-32 of its own bytes, so that a changed bit is seen where the JSON is still JSON; one
+without it (from an older release, or written by hand) is accepted.
 """
 
 from __future__ import annotations
@@ -15,38 +15,41 @@ from typing import TypeVar
 
 import msgspec
 
-from cerank.errors import RunFailedError
+from cerank.errors import RunFailedError, os_error
 from cerank.files import disk
 from cerank.files.disk import DamagedError
 from cerank.files.safe_open import read_file
 
 R = TypeVar("R")
 S = TypeVar("S", bound=msgspec.Struct)
-UNREADABLE = (ValueError, RecursionError)  # all that msgspec raises for bytes that are not the record asked for
+DECODE_ERRORS = (ValueError, RecursionError)  # all that msgspec raises for bytes that are not the record asked for
 
 
 def timestamp(now: datetime) -> str:
-    """`now` in UTC as ISO 8601 with seconds, such as 2026-11-23T10:43:31+00:00.
+    """Return `now` in UTC as ISO 8601 with seconds, such as 2026-11-23T10:43:31+00:00.
 
     Raises:
-        ValueError: `now` has no time zone; a fault of the program.
+        ValueError: `now` has no time zone, which is an internal error.
     """
     if now.tzinfo is None:
         raise ValueError("a time without its zone")
     return now.astimezone(UTC).isoformat(timespec="seconds")
 
 
-def _sayable(value: object) -> object:
-    """`value` with half characters (undecodable bytes in file names) written out, such as \\udcff; UTF-8 has none."""
+def _without_surrogates(value: object) -> object:
+    """Return `value` with undecodable bytes of file names escaped, such as \\udcff; UTF-8 cannot encode them.
+
+    UTF-8 has none.
+    """
     if isinstance(value, str):
         return value.encode("utf-8", "backslashreplace").decode()
     if isinstance(value, dict):
-        return {_sayable(key): _sayable(item) for key, item in value.items()}
-    return [_sayable(item) for item in value] if isinstance(value, list | tuple) else value
+        return {_without_surrogates(key): _without_surrogates(item) for key, item in value.items()}
+    return [_without_surrogates(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-def encoded(record: R, decoder: msgspec.json.Decoder[R], where: str) -> bytes:
-    """`record` as one line of JSON without its line feed.
+def encode_record(record: R, decoder: msgspec.json.Decoder[R], where: str) -> bytes:
+    """Return `record` as one line of JSON without its line feed.
 
     Raises:
         RunFailedError: it holds NaN or an infinity, or is not of the decoder's kind.
@@ -54,55 +57,55 @@ def encoded(record: R, decoder: msgspec.json.Decoder[R], where: str) -> bytes:
     try:
         data = _ENCODER.encode(record)
     except UnicodeEncodeError:
-        record = msgspec.convert(_sayable(msgspec.to_builtins(record)), decoder.type)
+        record = msgspec.convert(_without_surrogates(msgspec.to_builtins(record)), decoder.type)
         data = _ENCODER.encode(record)
     try:
         is_same = decoder.decode(data) == record
-    except UNREADABLE:
+    except DECODE_ERRORS:
         is_same = False
-    if not is_same:  # msgspec writes NaN and infinities as null, without a word
-        raise RunFailedError(f"a {type(record).__name__} holds a number that is not finite", where=where)
+    if not is_same:  # msgspec silently writes NaN and infinities as null
+        raise RunFailedError(f"a number in a {type(record).__name__} record is not finite (nan or inf)", where=where)
     return data
 
 
 _ENCODER = msgspec.json.Encoder()
-_MARK = b',"crc":"'
-_TAIL = len(_MARK) + 8 + 2  # bytes that `stamped` adds before the last bracket, and that bracket
+_CRC_MEMBER = b',"crc":"'
+_CRC_LENGTH = len(_CRC_MEMBER) + 8 + 2  # bytes that `stamped` adds before the last bracket, and that bracket
 
 
-def stamped(data: bytes) -> bytes:
-    """One JSON object with a last member "crc": the CRC-32 of the bytes before it, 8 hex digits."""
+def with_crc(data: bytes) -> bytes:
+    """Return a JSON object with a last member "crc": the CRC-32 of the bytes before it, 8 hex digits."""
     body = data[:-1]
-    return body + _MARK + b'%08x"}' % zlib.crc32(body) if body != b"{" else data
+    return body + _CRC_MEMBER + b'%08x"}' % zlib.crc32(body) if body != b"{" else data
 
 
-def is_sound(line: bytes) -> bool:
-    """Whether a line, without its line feed, holds the bytes that were stamped; True for one without a stamp."""
-    return line[-_TAIL:-10] != _MARK or line[-10:-2] == b"%08x" % zlib.crc32(line[:-_TAIL])
+def crc_matches(line: bytes) -> bool:
+    """Return whether the CRC of a line, without its line feed, matches; True for a line without a CRC."""
+    return line[-_CRC_LENGTH:-10] != _CRC_MEMBER or line[-10:-2] == b"%08x" % zlib.crc32(line[:-_CRC_LENGTH])
 
 
-def is_stamped(line: bytes) -> bool:
-    """Whether a line carries a stamp that fits."""
-    return line[-_TAIL:-10] == _MARK and is_sound(line)
+def has_matching_crc(line: bytes) -> bool:
+    """Return whether a line has a CRC that matches."""
+    return line[-_CRC_LENGTH:-10] == _CRC_MEMBER and crc_matches(line)
 
 
-def _unstamped(data: bytes) -> bytes:
-    """The object without its stamp.
+def _without_crc(data: bytes) -> bytes:
+    """Return the JSON object without its CRC.
 
     Raises:
         ValueError: a stamp that does not fit.
     """
     line = data.rstrip()
-    if not is_sound(line):
-        raise ValueError(CHANGED)
-    return line[:-_TAIL] + b"}" if line[-_TAIL:-10] == _MARK else data
+    if not crc_matches(line):
+        raise ValueError(CRC_DIFFERS)
+    return line[:-_CRC_LENGTH] + b"}" if line[-_CRC_LENGTH:-10] == _CRC_MEMBER else data
 
 
-CHANGED = "its content is not what was written (crc differs)"
+CRC_DIFFERS = "its content is not what was written (crc differs)"
 
 
 def save(path: Path, record: msgspec.Struct) -> None:
-    """Make `path` hold `record`, atomically.
+    """Write `record` to `path`, atomically.
 
     Raises:
         RunFailedError: the disk refuses, or the record holds NaN or an infinity.
@@ -111,16 +114,16 @@ def save(path: Path, record: msgspec.Struct) -> None:
 
 
 def bytes_of(record: msgspec.Struct, where: str) -> bytes:
-    """What `save` writes.
+    """Return the bytes that `save` writes.
 
     Raises:
         RunFailedError: the record holds NaN or an infinity.
     """
-    return stamped(encoded(record, msgspec.json.Decoder(type(record)), where)) + b"\n"
+    return with_crc(encode_record(record, msgspec.json.Decoder(type(record)), where)) + b"\n"
 
 
 def load(path: Path, kind: type[S]) -> S:
-    """The record in `path`.
+    """Return the record in `path`.
 
     Raises:
         DamagedError: it is absent, unreadable, or not a `kind`.
@@ -132,27 +135,29 @@ def load(path: Path, kind: type[S]) -> S:
 
 
 def load_if_there(path: Path, kind: type[S]) -> S | None:
-    """The record in `path`, or None where there is no such file.
+    """Return the record in `path`, or None where there is no such file.
 
     Raises:
         DamagedError: it is unreadable, or not a `kind`.
     """
     try:
-        return msgspec.json.decode(_unstamped(read_file(path)), type=kind)
+        return msgspec.json.decode(_without_crc(read_file(path)), type=kind)
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise DamagedError(f"cannot read it: {(error.strerror or '').lower()}", where=str(path)) from error
-    except UNREADABLE as error:
-        raise DamagedError(f"not a readable {kind.__name__.lower()}: {reason(error)}", where=str(path)) from error
+        raise os_error(error, path, DamagedError) from error
+    except DECODE_ERRORS as error:
+        raise DamagedError(
+            f"not a readable {kind.__name__.lower()}: {decode_reason(error)}", where=str(path)
+        ) from error
 
 
-def reason(error: Exception) -> str:
-    """What msgspec complains of, in the house's quotes."""
+def decode_reason(error: Exception) -> str:
+    """Return msgspec's message with plain quotes and a small first letter."""
     text = str(error).replace("`", "'")
     return text[:1].lower() + text[1:]
 
 
 def decoder_of(kind: type[R] | UnionType) -> msgspec.json.Decoder[R]:
-    """A decoder of one record; `kind` may be a union of tagged structs."""
+    """Return a decoder of one record; `kind` may be a union of tagged structs."""
     return msgspec.json.Decoder(kind)

@@ -1,8 +1,8 @@
-"""Who may write to a run: one worker at a time, by a lock that dies with it.
+"""Leases: one worker at a time may write to a run, by a lock that ends with its process.
 
 Invariant: the flock is the truth; where the file system has none, or none that keeps others out, as each taking finds
-out, a claim is (`lease_files`). The owner written inside the file is advice, believed only where process id, start time
-and boot all agree.
+out, a numbered lock file is (`lease_files`). The owner written inside the file is a hint, trusted only if process id,
+start time and boot all match.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from types import TracebackType
 
 import msgspec
 
-from cerank.errors import HeldError, RunFailedError
+from cerank.errors import HeldError, RunFailedError, os_error
 from cerank.files import disk, lease_files
-from cerank.files.json_records import UNREADABLE, timestamp
+from cerank.files.json_records import DECODE_ERRORS, timestamp
 from cerank.files.safe_open import read_file
 
-NO_FLOCK = "CERANK_NO_FLOCK"  # environment: any text there stands for a file system without locks, for tests
+NO_FLOCK = "CERANK_NO_FLOCK"  # environment variable for tests: if set, the file system counts as one without locks
 
 _TRIES, _PAUSE = 10, 0.005  # seconds; a reader's `is_held` shares the lock for some microseconds
 _BUSY = {errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES}
@@ -43,15 +43,15 @@ class Owner(msgspec.Struct, frozen=True):
     time: str = ""  # UTC, ISO 8601
 
 
-def _boot() -> str:
+def _boot_id() -> str:
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
         return ""
 
 
-def _ticks(pid: int) -> int:
-    """When the process started, in clock ticks since boot; 0 where there is none or the system does not tell."""
+def _start_ticks(pid: int) -> int:
+    """Return when the process started, in clock ticks since boot; 0 if it is gone or the system does not tell."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
         return int(stat.rpartition(")")[2].split()[19])  # the name before ")" may itself hold spaces and brackets
@@ -60,30 +60,30 @@ def _ticks(pid: int) -> int:
 
 
 def this_process(now: datetime | None = None) -> Owner:
-    """The owner record of the process that asks."""
+    """Return the owner record of this process."""
     pid = os.getpid()
-    return Owner(pid, _ticks(pid), _boot(), socket.gethostname(), timestamp(now) if now else "")
+    return Owner(pid, _start_ticks(pid), _boot_id(), socket.gethostname(), timestamp(now) if now else "")
 
 
 def is_same_process(owner: Owner) -> bool:
-    """Whether the process that wrote `owner` still lives here; False where the system cannot tell."""
+    """Return whether the process that wrote `owner` is still alive on this host; False if that is unknown."""
     known = bool(owner.ticks and owner.boot and owner.pid > 0)
-    is_here = owner.host == socket.gethostname() and owner.boot == _boot()
-    return known and is_here and owner.ticks == _ticks(owner.pid)
+    is_here = owner.host == socket.gethostname() and owner.boot == _boot_id()
+    return known and is_here and owner.ticks == _start_ticks(owner.pid)
 
 
 def signal_owner(owner: Owner, signum: int) -> bool:
-    """Send a signal to the owner if it is certainly that process; whether it was sent."""
+    """Send a signal to the owner if it is certainly that process; return whether it was sent."""
     if not is_same_process(owner):
         return False
     if not hasattr(os, "pidfd_open"):
-        return False  # without it the id may pass to another process between the look and the signal
+        return False  # without it the process id may be reused between the check and the signal
     try:
         descriptor = os.pidfd_open(owner.pid)
     except OSError:
         return False
     try:
-        if not is_same_process(owner):  # looked at again, now that the descriptor pins the process
+        if not is_same_process(owner):  # check again, now that the descriptor pins the process
             return False
         signal.pidfd_send_signal(descriptor, signum)
     except OSError:
@@ -96,54 +96,54 @@ def signal_owner(owner: Owner, signum: int) -> bool:
 class Lease:
     """The right to write to a run, held until `release`, the end of a `with`, or the death of the process."""
 
-    def __init__(self, handle: disk.Handle, claim: lease_files.Claim | None = None) -> None:
+    def __init__(self, handle: disk.Handle, lock_file: lease_files.LockFile | None = None) -> None:
         self._handle: disk.Handle | None = handle
-        self._claim = claim
+        self._lock_file = lock_file
         _close_in_children()
         _leases.add(self)
 
     @classmethod
     def take(cls, path: Path, now: datetime | None = None) -> Lease:
-        """The lease in the file `path`, made if absent.
+        """Take the lease on the file `path`, which is created if absent.
 
         Raises:
             HeldError: another process, or another part of this one, holds it.
             RunFailedError: the folder is gone or not writable, or its file system has no locks.
         """
         handle = disk.open_append(path)
-        claim = None
+        lock_file = None
         try:
             if not _lock(handle):
-                claim = lease_files.take(path, this_process(now), _is_alive)
-                if claim is None:
-                    raise _held(path)
-            _refuse_if_gone(handle)
+                lock_file = lease_files.take(path, this_process(now), _is_alive)
+                if lock_file is None:
+                    raise _held_error(path)
+            _check_file_exists(handle)
             with contextlib.suppress(RunFailedError):  # advice; a full disk must not bar the way to freeing it
                 disk.truncate(handle, 0)
                 disk.append(handle, msgspec.json.encode(this_process(now)) + b"\n")
         except BaseException:
-            if claim is not None:
-                claim.release()
+            if lock_file is not None:
+                lock_file.release()
             disk.close(handle)
             raise
-        return cls(handle, claim)
+        return cls(handle, lock_file)
 
     @classmethod
-    def adopt(cls, path: Path, descriptor: int, now: datetime | None = None) -> Lease:
-        """The lease in the file `path` that the parent process took and handed over as an open descriptor."""
+    def from_descriptor(cls, path: Path, descriptor: int, now: datetime | None = None) -> Lease:
+        """Return the lease on the file `path` that the parent process took and handed over as an open descriptor."""
         os.set_inheritable(descriptor, False)
         handle = disk.Handle(path, descriptor)
         with contextlib.suppress(RunFailedError):
             disk.truncate(handle, 0)
             disk.append(handle, msgspec.json.encode(this_process(now)) + b"\n")
-        return cls(handle, lease_files.adopt(path, this_process(now)))
+        return cls(handle, lease_files.take_from_parent(path, this_process(now)))
 
     @property
     def descriptor(self) -> int:
         """The open file that holds the lock, for a child process to inherit.
 
         Raises:
-            ValueError: it was released; a fault of the program.
+            ValueError: the lease was released, which is an internal error.
         """
         if self._handle is None:
             raise ValueError("the lease was released")
@@ -153,26 +153,26 @@ class Lease:
         """Close this process's copy without unlocking: the lock lives on in the child that was given `descriptor`.
 
         Args:
-            child: its process id, in whose name a claim goes on; without one, a claim ends.
+            child: the child's process id, which a lock file then names; with 0, the lock file is released.
         """
-        if self._claim is not None and child:
-            self._claim.give(Owner(child, _ticks(child), _boot(), socket.gethostname()))
-        elif self._claim is not None:
-            self._claim.release()
+        if self._lock_file is not None and child:
+            self._lock_file.give(Owner(child, _start_ticks(child), _boot_id(), socket.gethostname()))
+        elif self._lock_file is not None:
+            self._lock_file.release()
         self._forget()
 
     def release(self) -> None:
-        """Give the lease back; a second time does nothing."""
+        """Release the lease; a second call does nothing."""
         if self._handle is not None:
             handle, self._handle = self._handle, None
-            if self._claim is not None:
-                self._claim.release()
+            if self._lock_file is not None:
+                self._lock_file.release()
             with contextlib.suppress(OSError):
                 fcntl.flock(handle.descriptor, fcntl.LOCK_UN)  # also frees it from under a copy in a forked child
             disk.close(handle)
 
     def _forget(self) -> None:
-        """Drop this process's copy of the descriptor, and with it the lock, without unlocking another process's."""
+        """Close this process's copy of the descriptor without unlocking the lock of another process."""
         if self._handle is not None:
             handle, self._handle = self._handle, None
             with contextlib.suppress(OSError):
@@ -198,7 +198,7 @@ def _close_in_children() -> None:
 
 
 def has_locks(folder: Path) -> bool:
-    """Whether the file system of a folder has locks that hold: a second opening of a locked file is refused.
+    """Return whether the file system of a folder has locks that exclude a second opening of a locked file.
 
     Raises:
         RunFailedError: nothing can be written there.
@@ -212,12 +212,12 @@ def has_locks(folder: Path) -> bool:
         disk.remove(probe)
 
 
-def _is_pretended() -> bool:
+def _locks_are_disabled() -> bool:
     return bool(os.environ.get(NO_FLOCK))
 
 
-def _holds(handle: disk.Handle) -> bool:
-    """Whether the lock that was just taken keeps others out; some network file systems grant it to everyone."""
+def _excludes_others(handle: disk.Handle) -> bool:
+    """Return whether the lock just taken keeps others out; some network file systems grant it to everyone."""
     try:
         other = os.open(handle.path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
@@ -234,10 +234,10 @@ def _holds(handle: disk.Handle) -> bool:
 
 
 def _is_alive(data: bytes) -> bool | None:
-    """Whether the process that a claim names lives; None where it is on another host, or nothing can be read."""
+    """Return whether the process that a lock file names is alive; None if it is on another host or unreadable."""
     try:
         found = msgspec.json.decode(data, type=Owner)
-    except UNREADABLE:
+    except DECODE_ERRORS:
         return None
     if found.host != socket.gethostname() or not (found.ticks and found.boot):
         return None
@@ -245,17 +245,20 @@ def _is_alive(data: bytes) -> bool | None:
 
 
 def _lock(handle: disk.Handle) -> bool:
-    """Takes the lock; False where the file system has none that holds."""
-    if _is_pretended():
+    """Take the lock; return False if the file system has none that excludes others."""
+    if _locks_are_disabled():
         return False
-    taken = taken_lock(handle.descriptor)
+    taken = try_lock(handle.descriptor)
     if taken is False:
-        raise _held(handle.path)
-    return taken is True and _holds(handle)
+        raise _held_error(handle.path)
+    return taken is True and _excludes_others(handle)
 
 
-def taken_lock(descriptor: int) -> bool | None:
-    """Whether the file's lock was taken; False where another process has it, None where the file system has none."""
+def try_lock(descriptor: int) -> bool | None:
+    """Return True if the file's lock was taken, False if another process has it, None if there are no locks.
+
+    False where another process has it, None where the file system has none.
+    """
     for attempt in range(_TRIES):
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -269,15 +272,15 @@ def taken_lock(descriptor: int) -> bool | None:
     return False
 
 
-def _held(path: Path) -> HeldError:
+def _held_error(path: Path) -> HeldError:
     holder = owner(path)
     who = f"pid {holder.pid} on {holder.host}" if holder else "another process"
     hint = f"`cerank stop {path.parent.name}` asks it to stop"
     return HeldError(f"held by {who}", where=path.parent.name, hint=hint)
 
 
-def _refuse_if_gone(handle: disk.Handle) -> None:
-    """A lock on a file that was removed meanwhile guards nothing: the next one would lock a new file."""
+def _check_file_exists(handle: disk.Handle) -> None:
+    """Check that the locked file was not removed meanwhile: the next process would lock a new file."""
     try:
         is_same = os.path.samestat(os.fstat(handle.descriptor), handle.path.stat())
     except OSError:
@@ -287,7 +290,7 @@ def _refuse_if_gone(handle: disk.Handle) -> None:
 
 
 def is_held(path: Path) -> bool:
-    """Whether a live process holds the lease in `path`.
+    """Return whether a live process holds the lease on `path`.
 
     It asks by sharing the lock for a moment, which `take` sits out.
 
@@ -299,7 +302,7 @@ def is_held(path: Path) -> bool:
     except (FileNotFoundError, NotADirectoryError):
         return False
     except OSError as error:
-        raise RunFailedError(f"cannot read it: {(error.strerror or '').lower()}", where=str(path)) from error
+        raise os_error(error, path, RunFailedError) from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError as error:
@@ -311,8 +314,8 @@ def is_held(path: Path) -> bool:
 
 
 def owner(path: Path) -> Owner | None:
-    """Who took the lease last; advice only. None where the file says nothing readable."""
+    """Return who took the lease last; a hint only. None if the file is unreadable."""
     try:
         return msgspec.json.decode(read_file(path), type=Owner)
-    except (OSError, *UNREADABLE):
+    except (OSError, *DECODE_ERRORS):
         return None

@@ -1,8 +1,9 @@
-"""A lease where the file system has no locks: numbered files, each made by one process alone, and a beat.
+"""Leases for file systems without locks: numbered lock files with a heartbeat.
 
 Invariant: the highest number holds. It is made with O_EXCL, so one process gets it, and only after the one before was
-released or is dead; nobody removes the highest, so a slow process that looked before cannot get an older number.
-Who dies on this host frees its claim at once; on another one, when its beat is a minute old by the file server's clock.
+released or is dead; nobody removes the highest, so a slow process that listed the files earlier cannot get an older
+number. A process that dies on this host frees its lock file at once; one on another host when its heartbeat is a minute
+old by the file server's clock.
 """
 
 from __future__ import annotations
@@ -17,52 +18,52 @@ from pathlib import Path
 
 import msgspec
 
-from cerank.errors import RunFailedError
+from cerank.errors import RunFailedError, os_error
 from cerank.files import disk
 from cerank.files.safe_open import read_file
 
-BEAT = 10.0  # seconds
-STALE = 60.0  # seconds without a beat after which a claim from another host is over
+HEARTBEAT_SECONDS = 10.0  # seconds
+STALE_SECONDS = 60.0  # seconds without a heartbeat after which a lock file from another host is stale
 _NAME = re.compile(r"[0-9]{8}")
-_FREE = b"released"
+_RELEASED = b"released"
 
 
 def folder_of(path: Path) -> Path:
-    """Where the claims on the lease file `path` are."""
+    """Return the folder of the lock files for the lease file `path`."""
     return path.with_name(f"{path.name}.claims")
 
 
-class Claim:
+class LockFile:
     """The right to write, held until `release` or the death of the process."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._over = threading.Event()
-        threading.Thread(target=self._beat, name="claim", daemon=True).start()
+        threading.Thread(target=self._send_heartbeats, name="heartbeat", daemon=True).start()
 
-    def _beat(self) -> None:
-        while not self._over.wait(BEAT):
+    def _send_heartbeats(self) -> None:
+        while not self._over.wait(HEARTBEAT_SECONDS):
             with contextlib.suppress(OSError):
                 os.utime(self._path)
 
     def give(self, owner: msgspec.Struct) -> None:
-        """Names another owner, such as the child process that goes on with it; this one beats no more."""
+        """Write another owner, such as the child process that keeps the lock file; this process's heartbeat ends."""
         self._over.set()
         disk.write(self._path, msgspec.json.encode(owner) + b"\n")
 
     def release(self) -> None:
-        """Gives it back."""
+        """Release the lock file."""
         self._over.set()
-        with contextlib.suppress(RunFailedError):  # the folder is gone, and the claim with it
-            disk.write(self._path, _FREE)
+        with contextlib.suppress(RunFailedError):  # the folder is gone, and the lock file with it
+            disk.write(self._path, _RELEASED)
 
     def forget(self) -> None:
-        """Ends this process's beat and leaves the claim as it is: another process has it."""
+        """End this process's heartbeat and leave the lock file to another process."""
         self._over.set()
 
 
-def take(path: Path, owner: msgspec.Struct, is_alive: Callable[[bytes], bool | None]) -> Claim | None:
-    """The claim on the lease file `path`; None where another process holds it.
+def take(path: Path, owner: msgspec.Struct, is_alive: Callable[[bytes], bool | None]) -> LockFile | None:
+    """Take the lease by a new lock file; return None if another process holds it.
 
     Args:
         path: the lease file.
@@ -72,54 +73,54 @@ def take(path: Path, owner: msgspec.Struct, is_alive: Callable[[bytes], bool | N
     Raises:
         RunFailedError: the disk refuses.
     """
-    where = folder_of(path)
-    disk.make_folder(where)
-    newest = _numbers(where)[-1:]
-    if newest and _is_live(where / newest[0], is_alive):
+    folder = folder_of(path)
+    disk.make_folder(folder)
+    newest = _numbers(folder)[-1:]
+    if newest and _is_live(folder / newest[0], is_alive):
         return None
     name = f"{int(newest[0]) + 1 if newest else 1:08d}"
-    if not _made(where / name, msgspec.json.encode(owner) + b"\n"):
+    if not _create_exclusively(folder / name, msgspec.json.encode(owner) + b"\n"):
         return None
-    numbers = _numbers(where)
+    numbers = _numbers(folder)
     if numbers[-1] != name:  # made with an old number, after its holder had cleaned up behind itself
-        disk.remove(where / name)
+        disk.remove(folder / name)
         return None
     for older in numbers[:-1]:
-        disk.remove(where / older)
-    return Claim(where / name)
+        disk.remove(folder / older)
+    return LockFile(folder / name)
 
 
-def adopt(path: Path, owner: msgspec.Struct) -> Claim | None:
-    """The claim that the parent process took; None where there is none."""
+def take_from_parent(path: Path, owner: msgspec.Struct) -> LockFile | None:
+    """Return the lock file that the parent process took; None if there is none."""
     newest = _numbers(folder_of(path))[-1:]
     if not newest:
         return None
-    claim = folder_of(path) / newest[0]
-    disk.write(claim, msgspec.json.encode(owner) + b"\n")
-    return Claim(claim)
+    lock_file = folder_of(path) / newest[0]
+    disk.write(lock_file, msgspec.json.encode(owner) + b"\n")
+    return LockFile(lock_file)
 
 
 def is_held(path: Path, is_alive: Callable[[bytes], bool | None]) -> bool:
-    """Whether a live process holds the claim."""
-    where = folder_of(path)
-    newest = _numbers(where)[-1:]
-    return bool(newest) and _is_live(where / newest[0], is_alive)
+    """Return whether a live process holds the lease."""
+    folder = folder_of(path)
+    newest = _numbers(folder)[-1:]
+    return bool(newest) and _is_live(folder / newest[0], is_alive)
 
 
-def _numbers(where: Path) -> list[str]:
+def _numbers(folder: Path) -> list[str]:
     try:
-        return sorted(name for name in os.listdir(where) if _NAME.fullmatch(name))  # noqa: PTH208 - names are wanted
+        return sorted(name for name in os.listdir(folder) if _NAME.fullmatch(name))  # noqa: PTH208 - names are wanted
     except OSError:
         return []
 
 
-def _made(path: Path, data: bytes) -> bool:
+def _create_exclusively(path: Path, data: bytes) -> bool:
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     except FileExistsError:
         return False
     except OSError as error:
-        raise RunFailedError(f"cannot write: {(error.strerror or '').lower()}", where=str(path)) from error
+        raise os_error(error, path, RunFailedError, doing="cannot write the file") from error
     try:
         os.write(descriptor, data)
     finally:
@@ -132,14 +133,14 @@ def _is_live(path: Path, is_alive: Callable[[bytes], bool | None]) -> bool:
         data = read_file(path)
     except OSError:
         return True  # replaced this moment by a newer one
-    if data == _FREE:
+    if data == _RELEASED:
         return False
     known = is_alive(data)  # half-written just now: nobody can tell, so its age does
-    return _age(path) < STALE if known is None else known
+    return _age(path) < STALE_SECONDS if known is None else known
 
 
 def _age(path: Path) -> float:
-    """Seconds since the claim's last beat, by the clock of the file server, which gave both times."""
+    """Return the seconds since the last heartbeat, by the file server's clock, which set both times."""
     probe = path.with_name(f".now-{os.getpid()}")
     try:
         try:

@@ -1,7 +1,7 @@
 """Strict, streaming reading of text files from outside: plain, gzip or Zstandard, UTF-8, one record a line.
 
 Invariant: whatever a file holds, what leaves here is a CerankError with file:line or a list of clean lines; at most
-one block and one line of a file is in memory at a time, and a packed file gives at most `RATIO` times its size.
+one block and one line of a file is in memory at a time, and a packed file gives at most `LARGEST_RATIO` times its size.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from typing import IO, Any, Protocol, TypeVar, cast
 
 import msgspec
 
-from cerank.errors import CerankError, FormatError, MissingError, UsageError
+from cerank.errors import FormatError, UsageError, os_error
 from cerank.files.safe_open import open_file
 from cerank.text.safe_text import shown
 
 S = TypeVar("S", bound=msgspec.Struct)
-Opener = Callable[[Path], "Source"]  # opens what a path names, unpacked; see data/importing/archives.py
+Opener = Callable[[Path], "ByteStream"]  # opens what a path names, unpacked; see importing/archives.py
 
 _BLOCK = 1 << 20
 _LONGEST_LINE = 1 << 26  # 64 MiB: far beyond any document, and a bound on what a file without line ends can take
 _GZIP = b"\x1f\x8b"
 _ZST = b"\x28\xb5\x2f\xfd"
-_ZST_PIECE = 1 << 10  # compressed bytes unpacked at once; four of them may stand for 128 KiB
-RATIO = 200  # honest text packs 3 to 60 times; deflate reaches 1,032 and Zstandard 32,000
-FREE = 64 << 20  # bytes of which no ratio is asked
-_MARKS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")  # UTF-8, UTF-16 LE and BE
+_ZST_PIECE = 1 << 10  # compressed bytes unpacked at once; four of them may unpack to 128 KiB
+LARGEST_RATIO = 200  # real text packs 3 to 60 times; deflate reaches 1,032 and Zstandard 32,000
+UNCHECKED_BYTES = 64 << 20  # bytes that a packed file may always unpack to
+_BYTE_ORDER_MARKS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")  # UTF-8, UTF-16 LE and BE
 # What str.split() splits at and C's isspace() does not: an id with one of these is two ids to half of the tools.
 _WIDE_SPACE = re.compile("[\x1c-\x1f\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]")
 _SEPARATORS = (b"\x1c", b"\x1d", b"\x1e", b"\x1f")
@@ -39,36 +39,15 @@ _SPACE_OR_NUL = re.compile(r"[\s\x1c-\x1f\x00]")
 
 
 def at(path: Path, line: int) -> str:
-    """`file:line`, as every error about a file names its place."""
+    """Return `file:line`, the form in which errors name a place in a file."""
     return f"{path}:{line}"
 
 
-def io_mistake(path: Path, error: OSError) -> CerankError:
-    """The error for a person when `path` cannot be opened or read."""
-    if isinstance(error, FileNotFoundError):
-        return MissingError("no such file", where=str(path))
-    reason = error.strerror or str(error)
-    return UsageError(f"cannot be read: {reason[:1].lower()}{reason[1:]}", where=str(path))
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of the file's bytes as they lie on disk, 64 hex digits.
-
-    Raises:
-        MissingError, UsageError: it is not there, or cannot be read.
-    """
-    try:
-        with open_file(path) as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise io_mistake(path, error) from error
-
-
 def local_path(name: str) -> Path:
-    """The path that a person wrote, `~` expanded; it need not exist.
+    """Return the path that the user wrote, with `~` expanded; it need not exist.
 
     Raises:
-        UsageError: no path can be called so: NUL, too long, an unknown user, a folder that may not be looked into.
+        UsageError: the text is no valid path: NUL, too long, an unknown user, a folder without permission.
     """
     try:
         path = Path(name).expanduser()
@@ -79,38 +58,38 @@ def local_path(name: str) -> Path:
     return path
 
 
-class Source(Protocol):
-    """Bytes to be read in order."""
+class ByteStream(Protocol):
+    """Bytes that are read in order."""
 
     def read(self, size: int, /) -> bytes:
-        """The next bytes, about `size` of them; none at the end."""
+        """Return the next bytes, about `size` of them; none at the end."""
 
     def close(self) -> None:
-        """Closes the file behind it."""
+        """Close the file behind it."""
 
 
-class Digested:
-    """A file whose bytes are hashed as they are read: the hash of what was read costs no second reading."""
+class HashingReader:
+    """A file whose bytes are hashed while they are read, which saves a second reading."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
         self.digest = hashlib.sha256()
 
     def read(self, size: int = -1, /) -> bytes:
-        """At most `size` bytes; all that are left where it is negative."""
+        """Return At most `size` bytes; all that are left where it is negative."""
         data = self._file.read(size)
         self.digest.update(data)
         return data
 
     def close(self) -> None:
-        """Closes the file."""
+        """Close the file."""
         self._file.close()
 
 
-class _Gunzipped(gzip.GzipFile):
+class _GzipStream(gzip.GzipFile):
     """The content of a gzip file, which closes that file with itself."""
 
-    def __init__(self, file: Source) -> None:
+    def __init__(self, file: ByteStream) -> None:
         super().__init__(fileobj=cast("IO[bytes]", file), mode="rb")
         self._packed = file
 
@@ -123,10 +102,10 @@ class _ZstandardError(EOFError):
     """Zstandard that cannot be unpacked."""
 
 
-class _Unpacked:
+class _ZstandardStream:
     """The content of a Zstandard file; zstandard's own reader takes one that was cut short for a whole one."""
 
-    def __init__(self, file: Source) -> None:
+    def __init__(self, file: ByteStream) -> None:
         import zstandard
 
         self._zstandard: Any = zstandard
@@ -134,7 +113,7 @@ class _Unpacked:
         self._rest, self._ready, self._is_open = b"", memoryview(b""), False
 
     def read(self, size: int, /) -> bytes:
-        """`size` bytes, or what is left of the content."""
+        """Return `size` bytes, or what is left of the content."""
         found, count = [], 0
         while count < size and (piece := self._ready or self._next()):
             found.append(piece[: size - count])
@@ -143,7 +122,7 @@ class _Unpacked:
         return b"".join(found)
 
     def _next(self) -> memoryview:
-        """What the next packed bytes hold; nothing at the end."""
+        """Return what the next packed bytes hold; nothing at the end."""
         while data := self._rest or self._file.read(_ZST_PIECE):
             if out := self._unpack(data):
                 return memoryview(out)
@@ -166,62 +145,64 @@ class _Unpacked:
         self._file.close()
 
 
-class _Bounded:
-    """Bytes out of `source`, and no more of them than an honest file of that size unpacks to."""
+class _BoundedStream:
+    """Bytes of `source`, at most as many as a harmless packed file of that size holds."""
 
-    def __init__(self, path: Path, source: Source) -> None:
+    def __init__(self, path: Path, source: ByteStream) -> None:
         self._path, self._source = path, source
-        self._left = max(FREE, RATIO * path.stat().st_size)
+        self._left = max(UNCHECKED_BYTES, LARGEST_RATIO * path.stat().st_size)
 
     def read(self, size: int, /) -> bytes:
         """As the source's."""
         data = self._source.read(size)
         self._left -= len(data)
         if self._left < 0:
-            raise exploding(self._path)
+            raise decompression_bomb(self._path)
         return data
 
     def close(self) -> None:
         self._source.close()
 
 
-def exploding(path: Path) -> FormatError:
-    """The error for a packed file that holds far more than its size."""
-    what = f"unpacks to more than {RATIO} times its size, as no honest file does"
-    return FormatError(what, where=str(path), hint="unpack it yourself if you trust it, and name that")
+def decompression_bomb(path: Path) -> FormatError:
+    """Return the error for a packed file that unpacks to far more than its size."""
+    what = f"unpacks to more than {LARGEST_RATIO} times its size, which is not a normal file"
+    return FormatError(
+        what, where=str(path), hint="if you trust the file, unpack it yourself and give the unpacked one"
+    )
 
 
-def unpacked(path: Path, file: Source, start: bytes) -> Source:
-    """The content of `file`, whose first bytes are `start`: plain, or packed as those say.
+def decompress(path: Path, file: ByteStream, start: bytes) -> ByteStream:
+    """Return the content of `file`, whose first bytes are `start`, unpacked if they say so.
 
     Raises:
-        FormatError: its name says otherwise; later, while it is read, that it unpacks to more than `RATIO` times its
-            size beyond the first `FREE` bytes.
+        FormatError: its name says otherwise; or later, while it is read, beyond the first `UNCHECKED_BYTES` it unpacks
+            to more than `LARGEST_RATIO` times its size.
     """
     is_gzip, is_zst = start.startswith(_GZIP), start.startswith(_ZST)
     if path.suffix == ".gz" and not is_gzip:
-        raise FormatError("is called .gz and is not gzip", where=str(path))
+        raise FormatError("the name ends in .gz but the content is not gzip", where=str(path))
     if path.suffix == ".zst" and not is_zst:
-        raise FormatError("is called .zst and is not Zstandard", where=str(path))
+        raise FormatError("the name ends in .zst but the content is not Zstandard", where=str(path))
     if is_gzip:
-        return _Bounded(path, _Gunzipped(file))
-    return _Bounded(path, _Unpacked(file)) if is_zst else file
+        return _BoundedStream(path, _GzipStream(file))
+    return _BoundedStream(path, _ZstandardStream(file)) if is_zst else file
 
 
-def opened(path: Path) -> Source:
-    """The content of a file, unpacked where it is gzip or Zstandard; to be closed.
+def open_stream(path: Path) -> ByteStream:
+    """Open a file for reading, unpacked if it is gzip or Zstandard; the caller closes it.
 
     Raises:
-        FormatError: its name says otherwise than its first bytes.
-        OSError: it cannot be opened; `reading` makes an error for a person of it.
+        FormatError: the file's ending does not match its first bytes.
+        OSError: the file cannot be opened; `translate_read_errors` turns that into cerank's error.
     """
     with open_file(path) as file:
         start = file.read(4)
-    return unpacked(path, open_file(path), start)
+    return decompress(path, open_file(path), start)
 
 
-def _checked(path: Path, block: bytes, first: int) -> None:
-    """Refuses NUL and bytes that are not UTF-8, naming the line; `block` ends at a line's end."""
+def _check_utf8(path: Path, block: bytes, first: int) -> None:
+    """Reject NUL and bytes that are not UTF-8, naming the line; `block` ends with a complete line."""
     nul = block.find(b"\0")
     if nul >= 0:
         raise FormatError("holds a NUL byte", where=at(path, first + block.count(b"\n", 0, nul)))
@@ -234,8 +215,8 @@ def _checked(path: Path, block: bytes, first: int) -> None:
         raise FormatError(f"holds bytes that are not UTF-8 ({error.reason})", where=at(path, line)) from None
 
 
-def _plainly_spaced(path: Path, block: bytes, first: int) -> None:
-    """Refuses white space at which only some tools split columns: they would see different ids."""
+def _check_white_space(path: Path, block: bytes, first: int) -> None:
+    """Reject white space at which only some tools split columns: they would read different ids."""
     if block.isascii() and not any(mark in block for mark in _SEPARATORS):
         return
     text = block.decode("utf-8")
@@ -245,15 +226,15 @@ def _plainly_spaced(path: Path, block: bytes, first: int) -> None:
         raise FormatError(what, where=at(path, first + text.count("\n", 0, found.start())))
 
 
-def blocks(path: Path, file: Source, size: int = _BLOCK) -> Iterator[tuple[int, bytes]]:
-    """(number of the first line, bytes up to a line's end), in order, not looked into but for a byte order mark.
+def blocks(path: Path, file: ByteStream, size: int = _BLOCK) -> Iterator[tuple[int, bytes]]:
+    """Yield (number of the first line, bytes of complete lines) in order; only a byte order mark is checked.
 
     Raises:
         FormatError: a byte order mark, or a line of more than 64 MiB.
     """
     first, rest = 1, b""
     while block := file.read(size):
-        if first == 1 and not rest and block.startswith(_MARKS):
+        if first == 1 and not rest and block.startswith(_BYTE_ORDER_MARKS):
             raise FormatError("starts with a byte order mark", where=at(path, 1), hint="save it as UTF-8 without BOM")
         block = rest + block
         end = block.rfind(b"\n") + 1
@@ -268,18 +249,18 @@ def blocks(path: Path, file: Source, size: int = _BLOCK) -> Iterator[tuple[int, 
 
 
 def check_columns(path: Path, block: bytes, first: int) -> None:
-    """Returns if every tool finds the same columns and characters in `block`, which starts with line `first`.
+    """Check that every tool reads the same columns and characters in `block`, which starts with line `first`.
 
     Raises:
         FormatError: NUL, not UTF-8, odd white space; `where` names the line.
     """
-    _checked(path, block, first)
-    _plainly_spaced(path, block, first)
+    _check_utf8(path, block, first)
+    _check_white_space(path, block, first)
 
 
 @contextlib.contextmanager
-def reading(path: Path) -> Iterator[None]:
-    """Faults of the file that show while it is read become errors for a person.
+def translate_read_errors(path: Path) -> Iterator[None]:
+    """Turn errors that appear while a file is read into cerank's errors.
 
     Raises:
         FormatError: damaged gzip or Zstandard.
@@ -291,13 +272,15 @@ def reading(path: Path) -> Iterator[None]:
         kind = "Zstandard" if isinstance(error, _ZstandardError) else "gzip"
         raise FormatError(f"is damaged {kind}: {error}", where=str(path)) from error
     except OSError as error:
-        raise io_mistake(path, error) from error
+        raise os_error(error, path) from error
 
 
 def line_blocks(
     path: Path, *, columns: bool = False, opener: Opener | None = None
 ) -> Iterator[tuple[int, list[bytes]]]:
-    """Blocks of lines: (number of the first one, from 1; the lines without line feeds), gzip or Zstandard unpacked.
+    """Yield blocks of lines: (number of the first line, lines without line feeds), unpacked.
+
+    The lines without line feeds), gzip or Zstandard unpacked.
 
     A carriage return at a line's end stays for the caller, whose splitting or stripping drops it. What is packed is
     known by its first bytes. With `columns`, the caller splits at ASCII's white space, and every other kind is refused.
@@ -306,19 +289,32 @@ def line_blocks(
         FormatError: bad gzip, byte order mark, NUL, not UTF-8, a line of more than 64 MiB, odd white space.
         MissingError, UsageError: the file is not there, or cannot be read.
     """
-    with reading(path), contextlib.closing((opener or opened)(path)) as file:
+    with translate_read_errors(path), contextlib.closing((opener or open_stream)(path)) as file:
         for first, block in blocks(path, file):
-            _checked(path, block, first)
+            _check_utf8(path, block, first)
             if columns:
-                _plainly_spaced(path, block, first)
+                _check_white_space(path, block, first)
             lines = block.split(b"\n")
             if not lines[-1]:
                 lines.pop()
             yield first, lines
 
 
+def duplicate_error(kind: str, name: str, where: str, *, query: str = "") -> FormatError:
+    """Return the error for an id that appears twice in a file, or twice for one query.
+
+    Args:
+        kind: what the id names, such as "document".
+        name: the id; "" if it is not known.
+        where: the file, if possible with the line of the second appearance.
+        query: the id of the query whose list has the document twice; "" for a file of documents or queries.
+    """
+    subject = f"{kind} '{shown(name, 80)}'" if name else f"a {kind}"
+    return FormatError(f"{subject} appears twice" + (f" for query '{shown(query, 80)}'" if query else ""), where=where)
+
+
 def checked_id(text: str, kind: str, where: str) -> str:
-    """`text`, if it can be an id: not empty, no white space, no NUL; so that every TREC file can carry it.
+    """Return `text` if it can be an id in a TREC file: not empty, no white space, no NUL.
 
     Raises:
         FormatError: it cannot.
@@ -331,7 +327,7 @@ def checked_id(text: str, kind: str, where: str) -> str:
 
 
 def json_lines(path: Path, kind: type[S], opener: Opener | None = None) -> Iterator[tuple[int, S]]:
-    """(line number, record) of a JSONL file; blank lines are skipped, unknown keys ignored.
+    """Yield (line number, record) of a JSONL file; blank lines are skipped, unknown keys ignored.
 
     Raises:
         FormatError: a line that is not JSON, or not a `kind`; and all that `line_blocks` raises.
@@ -348,7 +344,7 @@ def json_lines(path: Path, kind: type[S], opener: Opener | None = None) -> Itera
 
 
 def tab_lines(path: Path, columns: tuple[int, ...], opener: Opener | None = None) -> Iterator[tuple[int, list[str]]]:
-    """(line number, columns) of a tab-separated file; blank lines are skipped.
+    """Yield (line number, columns) of a tab-separated file; blank lines are skipped.
 
     Raises:
         FormatError: a line whose number of columns is not in `columns`; and all that `line_blocks` raises.

@@ -1,4 +1,4 @@
-"""Folders that say themselves what they hold, so that a wrong byte is found: models, checkpoints, parts of rankings.
+"""Folders with a manifest of their files' checksums: models, checkpoints, parts of rankings.
 
 Invariant: the list is written last, so a folder with one held all of its content on the disk.
 """
@@ -11,16 +11,17 @@ from pathlib import Path
 
 import msgspec
 
-from cerank.errors import MissingError
+from cerank.errors import CerankError
 from cerank.files import disk
 from cerank.files.disk import DamagedError
+from cerank.files.hashing import sha256_file
 from cerank.text.safe_text import counted
 
 MANIFEST = "COMPLETE.json"
 
 
-class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One file of a sealed folder; `path` is relative, with forward slashes."""
+class ManifestEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One file of a folder; `path` is relative, with forward slashes."""
 
     path: str
     size: int  # bytes
@@ -28,18 +29,18 @@ class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a sealed folder holds: every file but the manifest itself, in the order of their paths."""
+    """The list of a folder's files, except the manifest itself, in the order of their paths."""
 
-    files: tuple[Entry, ...]
+    files: tuple[ManifestEntry, ...]
 
 
 @contextlib.contextmanager
-def sealed_folder(final: Path) -> Iterator[Path]:
-    """As `disk.new_folder`, with COMPLETE.json (size and sha256 of each file) written last, for `verify_sealed`."""
+def checksummed_folder(final: Path) -> Iterator[Path]:
+    """Create a folder as `disk.new_folder` does, and write its manifest COMPLETE.json last."""
     with disk.new_folder(final) as temporary:
         yield temporary
-        files, _ = disk.content(temporary)
-        entries = [Entry(_relative(file, temporary), file.stat().st_size, disk.sha256_file(file)) for file in files]
+        files, _ = disk.list_content(temporary)
+        entries = [ManifestEntry(_relative(file, temporary), file.stat().st_size, sha256_file(file)) for file in files]
         disk.write(temporary / MANIFEST, msgspec.json.encode(Manifest(tuple(entries))))
 
 
@@ -47,8 +48,8 @@ def _relative(path: Path, folder: Path) -> str:
     return path.relative_to(folder).as_posix()
 
 
-def verify_sealed(folder: Path) -> None:
-    """Return if the sealed folder holds exactly what it was sealed with, byte for byte.
+def verify_folder(folder: Path) -> None:
+    """Check that the folder holds exactly the files of its manifest, byte for byte.
 
     Raises:
         DamagedError: it does not; `where` is the first wrong file.
@@ -62,15 +63,15 @@ def verify_sealed(folder: Path) -> None:
         raise DamagedError("the folder is not complete", where=str(manifest)) from error
     except (ValueError, RecursionError) as error:
         raise DamagedError(f"the list of files is unreadable: {error}", where=str(manifest)) from error
-    present = {_relative(path, folder): path for path in disk.content(folder)[0] if path != manifest}
+    present = {_relative(path, folder): path for path in disk.list_content(folder)[0] if path != manifest}
     for name in sorted(listed.keys() | present.keys()):
-        wrong = _wrong(listed.get(name), present.get(name))
+        wrong = _find_problem(listed.get(name), present.get(name))
         if wrong:
             raise DamagedError(wrong, where=str(folder / name))
 
 
-def _wrong(entry: Entry | None, path: Path | None) -> str:
-    """What is wrong with one file of a sealed folder; "" where nothing is."""
+def _find_problem(entry: ManifestEntry | None, path: Path | None) -> str:
+    """Return what is wrong with one file of the folder; "" if nothing is."""
     if path is None:
         return "the file is missing"
     if entry is None:
@@ -80,7 +81,7 @@ def _wrong(entry: Entry | None, path: Path | None) -> str:
     if path.stat().st_size != entry.size:
         return f"{counted(path.stat().st_size, 'byte')}, {entry.size} when it was written"
     try:
-        is_same = disk.sha256_file(path) == entry.sha256
-    except MissingError as error:
+        is_same = sha256_file(path) == entry.sha256
+    except CerankError as error:
         return error.what
     return "" if is_same else "its content is not what was written (sha256 differs)"

@@ -1,4 +1,4 @@
-"""Opens a file that somebody else may have put there.
+"""Opens files that somebody else may have put there.
 
 Invariant: opening never waits, and what is opened has an end: a FIFO, a device or a socket in the place of a file is
 refused as the system would refuse a folder.
@@ -14,7 +14,7 @@ from pathlib import Path
 
 
 def open_file(path: Path) -> io.BufferedReader:
-    """The regular file that `path` leads to, to be read and closed.
+    """Open the regular file at `path` for reading; the caller closes it.
 
     Raises:
         OSError: it is not there, may not be read, or is no regular file.
@@ -34,7 +34,7 @@ def open_file(path: Path) -> io.BufferedReader:
 
 
 def read_file(path: Path, most: int = -1) -> bytes:
-    """The bytes of a regular file, at most `most` of them where it is not negative.
+    """Return the bytes of a regular file, at most `most` of them unless it is negative.
 
     Raises:
         OSError, ValueError: as `open_file`.

@@ -8,7 +8,13 @@ from pathlib import Path
 import cerank
 
 COMPUTATION = "cerank computation"  # what an attempt calls the hash over these among its versions
-COMPUTING = ("inference", "kernels", "models", "tokenization", "training")  # packages whose code decides a stage's bits
+COMPUTING_PACKAGES = (
+    "inference",
+    "kernels",
+    "models",
+    "tokenization",
+    "training",
+)  # packages whose code decides a stage's bits
 
 
 def code_sha256(*packages: str) -> str:

@@ -1,7 +1,7 @@
-"""Files as their publishers pack them: plain, gzip, zip or tar (also .tar.gz), each read as one stream of bytes.
+"""Opens files as publishers pack them (plain, gzip, zip, tar, also .tar.gz), each as one stream of bytes.
 
-Invariant: nothing is unpacked to disk, no name inside an archive is used as a path, no pickle is opened, and no more
-than `line_reader.RATIO` times a packed file's size is ever taken from it (beyond the first `FREE` bytes).
+Invariant: nothing is unpacked to disk, no name inside an archive is used as a path, no pickle is opened, and beyond the
+first `line_reader.UNCHECKED_BYTES` a packed file gives at most `line_reader.LARGEST_RATIO` times its size.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _GZIP, _TAR = b"\x1f\x8b", b"ustar"
 _ZSTANDARD = b"\x28\xb5\x2f\xfd"
 _ZIP = (b"PK\x03\x04", b"PK\x05\x06")  # the second is an empty one's
 _PICKLE = tuple(bytes((0x80, protocol)) for protocol in range(6))
-_FAULTS = (EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile, tarfile.TarError, NotImplementedError)
+_ARCHIVE_ERRORS = (EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile, tarfile.TarError, NotImplementedError)
 _PICKLE_HINT = (
     "if you trust its source, turn it into a TREC run where you can watch it, then `cerank data import run`: "
     "python -c \"import gzip,pickle,sys; [print(q,'Q0',d,0,s,'ce') for q,row in "
@@ -32,8 +32,8 @@ _PICKLE_HINT = (
 )
 
 
-class _Stream(io.RawIOBase):
-    """Bytes out of `source`; faults of packing become errors for a person, and a bomb stops at `limit` bytes."""
+class _BoundedStream(io.RawIOBase):
+    """Bytes of `source`; archive errors become cerank's errors, and reading stops at `limit` bytes."""
 
     def __init__(self, path: Path, source: IO[bytes], limit: int, at_end: Callable[[], None] | None = None) -> None:
         super().__init__()
@@ -58,13 +58,13 @@ class _Stream(io.RawIOBase):
             self._is_over = not data and size > 0
             if self._is_over and self._at_end is not None:
                 self._at_end()  # moves a tar on, after which its member cannot be asked again
-        except _FAULTS as error:
+        except _ARCHIVE_ERRORS as error:
             raise FormatError(f"is a damaged archive: {shown(error, 200)}", where=str(self._path)) from error
         except RuntimeError as error:  # zipfile's way of asking for a password
             raise FormatError(f"cannot be unpacked: {shown(error, 200)}", where=str(self._path)) from error
         self._left -= len(data)
         if self._left < 0:
-            raise line_reader.exploding(self._path)
+            raise line_reader.decompression_bomb(self._path)
         return data
 
     def close(self) -> None:
@@ -74,37 +74,37 @@ class _Stream(io.RawIOBase):
 
 
 def _buffered(path: Path, source: IO[bytes], limit: int, at_end: Callable[[], None] | None = None) -> IO[bytes]:
-    return cast("IO[bytes]", io.BufferedReader(_Stream(path, source, limit, at_end), 1 << 16))
+    return cast("IO[bytes]", io.BufferedReader(_BoundedStream(path, source, limit, at_end), 1 << 16))
 
 
 def _zip_member(path: Path) -> IO[bytes]:
     try:
         archive = zipfile.ZipFile(path)
-        names = [entry for entry in archive.infolist() if not entry.is_dir() and not _is_litter(entry.filename)]
+        names = [entry for entry in archive.infolist() if not entry.is_dir() and not _is_macos_metadata(entry.filename)]
         if len(names) != 1:
             archive.close()
             raise FormatError(
                 f"holds {counted(len(names), 'file')}, not one", where=str(path), hint="unpack it, and name the file"
             )
         return archive.open(names[0])
-    except (*_FAULTS, ValueError, OverflowError) as error:
+    except (*_ARCHIVE_ERRORS, ValueError, OverflowError) as error:
         raise FormatError(f"is a damaged zip: {shown(error, 200)}", where=str(path)) from error
     except RuntimeError as error:
         raise FormatError(f"cannot be unpacked: {shown(error, 200)}", where=str(path)) from error
 
 
-def _is_litter(name: str) -> bool:
-    """Whether a member is what macOS adds beside the real ones."""
+def _is_macos_metadata(name: str) -> bool:
+    """Return whether a member is metadata that macOS adds."""
     return name.startswith("__MACOSX/") or name.rpartition("/")[2].startswith(".")
 
 
 def _tar_member(path: Path, stream: IO[bytes]) -> tuple[IO[bytes], Callable[[], None]]:
-    """The one regular file of a tar, and what checks at its end that there is no other."""
+    """Return the only regular file of a tar, and a function that checks at its end that there is no other."""
     try:
         archive = tarfile.open(fileobj=stream, mode="r|")  # noqa: SIM115 - it lives as long as the stream that is returned
         entry = _next_file(archive)
         source = archive.extractfile(entry) if entry is not None else None
-    except (*_FAULTS, ValueError, OverflowError) as error:
+    except (*_ARCHIVE_ERRORS, ValueError, OverflowError) as error:
         raise FormatError(f"is a damaged tar: {shown(error, 200)}", where=str(path)) from error
     if source is None:
         raise FormatError("holds no file", where=str(path))
@@ -117,18 +117,20 @@ def _tar_member(path: Path, stream: IO[bytes]) -> tuple[IO[bytes], Callable[[], 
 
 
 def _next_file(archive: tarfile.TarFile) -> tarfile.TarInfo | None:
-    """The next regular file; iterating would start from the first one again."""
-    return next((entry for entry in iter(archive.next, None) if entry.isreg() and not _is_litter(entry.name)), None)
+    """Return the next regular file; iterating would start from the first one again."""
+    return next(
+        (entry for entry in iter(archive.next, None) if entry.isreg() and not _is_macos_metadata(entry.name)), None
+    )
 
 
-def opened(path: Path) -> IO[bytes]:
-    """The bytes of a file from elsewhere, unpacked; what it is, is told by its first bytes.
+def open_archive(path: Path) -> IO[bytes]:
+    """Open a downloaded file, unpacked; its first bytes decide the format.
 
     Raises:
         FormatError: a damaged, encrypted or exploding archive, one of several files, or a pickle.
         OSError: the file cannot be opened.
     """
-    limit = max(line_reader.FREE, line_reader.RATIO * path.stat().st_size)
+    limit = max(line_reader.UNCHECKED_BYTES, line_reader.LARGEST_RATIO * path.stat().st_size)
     with open_file(path) as file:
         first = file.read(4)
     if first.startswith(_ZIP):
@@ -136,9 +138,9 @@ def opened(path: Path) -> IO[bytes]:
     elif first.startswith(_GZIP):
         stream = _buffered(path, cast("IO[bytes]", gzip.GzipFile(path)), limit)
     elif first == _ZSTANDARD:
-        stream = _buffered(path, cast("IO[bytes]", line_reader.opened(path)), limit)
+        stream = _buffered(path, cast("IO[bytes]", line_reader.open_stream(path)), limit)
     elif path.suffix == ".gz":
-        raise FormatError("is called .gz and is not gzip", where=str(path))
+        raise FormatError("the name ends in .gz but the content is not gzip", where=str(path))
     else:
         stream = open_file(path)
     head = cast("io.BufferedReader", stream).peek(512)[:512]
@@ -157,7 +159,7 @@ def opened(path: Path) -> IO[bytes]:
 
 
 def checked_file(path: Path) -> Path:
-    """`path`, if it is a file.
+    """Return `path` if it is a file.
 
     Raises:
         MissingError, UsageError: it is not there, or is something else.

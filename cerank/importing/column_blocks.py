@@ -1,7 +1,7 @@
-"""Blocks of tab-separated ids and scores as columns, millions of lines a second.
+"""Parses blocks of tab-separated ids and scores into columns, millions of lines a second.
 
 Invariant: a block is parsed fast only where that cannot differ from parsing it line by line; with any doubt it is None,
-and the caller goes line by line, which finds faults and names their lines.
+and the caller parses line by line, which finds errors and names their lines.
 """
 
 from __future__ import annotations
@@ -18,12 +18,15 @@ _NO_ID = r"[\s\x00-\x1f\x{80}-\x{a0}]|^$|[^\x00-\x{fff}]"  # more than an id may
 
 
 def are_ids(column: polars.Series) -> bool:
-    """Whether all are there, not empty and without white space."""
+    """Return whether all values are present, not empty and without white space."""
     return column.null_count() == 0 and not column.str.contains(_NO_ID).any()
 
 
 def columns_of(lines: Sequence[bytes], scores: Sequence[str], ids: Sequence[str]) -> polars.DataFrame | None:
-    """The columns `scores` (float64) and then `ids` of tab-separated lines; None where a line needs a closer look."""
+    """Return the columns `scores` (float64) and then `ids` of the lines; None if a line needs the strict parser.
+
+    None where a line needs a closer look.
+    """
     import polars
 
     block = b"\n".join(lines)

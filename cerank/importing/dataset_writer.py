@@ -1,7 +1,7 @@
-"""Where a reader puts what it finds: queries, documents, judgements, candidates and teacher scores, in any order.
+"""Collects what a reader finds (queries, documents, judgments, candidates, scores), and writes a dataset folder.
 
-Invariant: what `finish` leaves is a dataset folder that `open_dataset` reads: ids once, judgements once, runs strictly
-ordered. Whatever was dropped, mended or merged on the way is counted by kind; nothing is lost without a count.
+Invariant: what `finish` leaves is a dataset folder that `open_dataset` reads: ids once, judgments once, runs strictly
+ordered. Everything that is dropped, repaired or merged is counted by kind.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ import msgspec
 from cerank.errors import FormatError, UsageError
 from cerank.files import disk
 from cerank.files.line_reader import checked_id
-from cerank.importing.deduplicate import candidates, judgements
-from cerank.importing.external_sort import Spill
+from cerank.importing.deduplicate import candidates, judgments
+from cerank.importing.external_sort import SpillBuffer
 from cerank.text.safe_text import shown
 
 if TYPE_CHECKING:
     import polars
 
-QRELS = 0  # the table of judgements in the spill; runs are numbered from 1
+QRELS = 0  # the table of judgments among the collected rows; runs are numbered from 1
 _BUFFER = 1 << 20  # bytes written at once
 LARGEST = 3.4e38  # just within float32: such a score written in nine digits still reads back
 _NAME = re.compile(r"[^A-Za-z0-9._-]+")
 
 
-class Contents(msgspec.Struct, frozen=True):
+class ImportCounts(msgspec.Struct, frozen=True):
     """What an import wrote, counted."""
 
     records: int  # rows or objects of the files
@@ -38,10 +38,10 @@ class Contents(msgspec.Struct, frozen=True):
     documents: int  # with a text of their own; 0 where the collection has the texts
     judgements: int
     runs: tuple[tuple[str, int], ...]  # (name, rows)
-    counts: tuple[tuple[str, int], ...]  # (what was dropped, mended or merged, how often)
+    counts: tuple[tuple[str, int], ...]  # (what was dropped, repaired or merged, how often)
 
 
-class _File:
+class _BufferedFile:
     """A file that grows at its end, written a block at a time."""
 
     def __init__(self, path: Path) -> None:
@@ -58,10 +58,10 @@ class _File:
 
     def close(self) -> None:
         self._flush()
-        self.let_go()
+        self.close_without_flush()
 
-    def let_go(self) -> None:
-        """Closes the file without what waits; does nothing where it is closed."""
+    def close_without_flush(self) -> None:
+        """Close the file and drop what waits; does nothing if it is closed."""
         if not self._is_closed:
             disk.close(self._handle)
         self._is_closed = True
@@ -74,7 +74,9 @@ class _File:
 
 
 def run_name(text: str) -> str:
-    """`text` as the name of a run: letters, digits, '.', '_' and '-', so that no name from a file leaves its folder.
+    """Return `text` as the name of a run: only letters, digits, '.', '_' and '-', so that no name leaves its folder.
+
+    Letters, digits, '.', '_' and '-', so that no name from a file leaves its folder.
 
     Raises:
         UsageError: nothing is left of it.
@@ -86,19 +88,22 @@ def run_name(text: str) -> str:
 
 
 def text_id(text: str) -> str:
-    """The id of a text that comes without one: the first 80 bits of its SHA-256, so equal texts are one document."""
+    """Return an id for a text without one: the first 80 bits of its SHA-256, so equal texts are one document.
+
+    The first 80 bits of its SHA-256, so equal texts are one document.
+    """
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:20]
 
 
-class Sink:
-    """A dataset folder that is being filled.
+class DatasetWriter:
+    """A dataset folder that is being written.
 
     Args:
         folder: an empty folder.
         keeps_texts: False where a collection has the texts of queries and documents; those of the files are left out.
         depth: how many candidates of a query each run keeps, best first; 0 keeps all.
         only: the runs to keep, by name; empty keeps all.
-        room: rows that may wait in memory.
+        rows_in_memory: the largest number of rows that wait in memory; None takes the default.
     """
 
     def __init__(
@@ -108,12 +113,14 @@ class Sink:
         keeps_texts: bool,
         depth: int = 0,
         only: frozenset[str] = frozenset(),
-        room: int | None = None,
+        rows_in_memory: int | None = None,
     ) -> None:
         self._folder, self.keeps_texts, self._depth, self._only = folder, keeps_texts, depth, only
-        self._spilled = folder / ".rows"
-        disk.make_folder(self._spilled)
-        self._spill = Spill(self._spilled) if room is None else Spill(self._spilled, room)
+        self._rows_folder = folder / ".rows"
+        disk.make_folder(self._rows_folder)
+        self._rows = (
+            SpillBuffer(self._rows_folder) if rows_in_memory is None else SpillBuffer(self._rows_folder, rows_in_memory)
+        )
         self._documents: dict[str, int] = {}
         self._queries: dict[str, int] = {}
         self._runs: dict[str, int] = {}
@@ -122,21 +129,23 @@ class Sink:
         self.counts: Counter[str] = Counter()
         self.offered: set[str] = set()  # runs that came, kept or not
         self.records = 0
-        self._texts = _File(folder / "docs.jsonl") if keeps_texts else None
-        self._asked = _File(folder / ("queries.jsonl" if keeps_texts else "query-ids.txt"))
+        self._document_file = _BufferedFile(folder / "docs.jsonl") if keeps_texts else None
+        self._query_file = _BufferedFile(folder / ("queries.jsonl" if keeps_texts else "query-ids.txt"))
 
     def count(self, kind: str, number: int = 1) -> None:
-        """Something that was dropped, mended or merged, in words for the report."""
+        """Count something that was dropped, repaired or merged, in words for the report."""
         if number:
             self.counts[kind] += number
 
     def wants(self, run: str) -> bool:
-        """Whether the run is to be kept."""
+        """Return whether the run should be kept."""
         self.offered.add(run)
         return not self._only or run_name(run) in self._only
 
     def query(self, query_id: str, text: str, where: str) -> bool:
-        """A query, as often as it comes; False where its text is empty and it is dropped with all that hangs on it.
+        """Add a query, which may come repeatedly; return False if its text is empty and it is dropped.
+
+        False where its text is empty and it is dropped with all that hangs on it.
 
         Raises:
             FormatError: an id with white space, or another text under an id that has one.
@@ -150,20 +159,20 @@ class Sink:
         if known is None:
             checked_id(query_id, "query", where)
             self._queries[query_id] = hash(text)
-            self._asked.write(_line({"query_id": query_id, "text": text}, where))
+            self._query_file.write(_line({"query_id": query_id, "text": text}, where))
         elif known != hash(text):
             raise FormatError(f"query '{shown(query_id, 80)}' has another text than before", where=where)
         return True
 
     def document(self, doc_id: str, text: str, where: str) -> bool:
-        """A document, as often as it comes; False where its text is empty and it is dropped.
+        """Add a document, which may come repeatedly; return False if its text is empty and it is dropped.
 
         The first of several texts under one id is kept, and the others are counted.
 
         Raises:
             FormatError: an id with white space.
         """
-        if self._texts is None:
+        if self._document_file is None:
             return True
         if not text.strip():
             self.count("documents without text, dropped")
@@ -172,17 +181,17 @@ class Sink:
         if known is None:
             checked_id(doc_id, "document", where)
             self._documents[doc_id] = hash(text)
-            self._texts.write(_line({"doc_id": doc_id, "text": text}, where))
+            self._document_file.write(_line({"doc_id": doc_id, "text": text}, where))
         elif known != hash(text):
             self.count("documents that come again with another text; the first is kept")
         return True
 
     def judged(self, query_id: str, doc_id: str, grade: int, where: str) -> None:
-        """A judgement; the highest grade counts where a pair comes with several."""
-        self._spill.add(QRELS, self._name(query_id, where), checked_id(doc_id, "document", where), float(grade))
+        """Add a relevance judgment; the highest grade counts if a pair comes with several."""
+        self._rows.add(QRELS, self._checked_query(query_id, where), checked_id(doc_id, "document", where), float(grade))
 
     def scored(self, run: str, query_id: str, doc_id: str, score: float, where: str, *, rank: int = 0) -> None:
-        """A candidate of a query in a run; the first score counts where a pair comes with several.
+        """Add a candidate of a query to a run; the first score counts if a pair comes with several.
 
         Args:
             run: any name.
@@ -199,10 +208,12 @@ class Sink:
             return
         if not -LARGEST <= score <= LARGEST:
             raise FormatError(f"score {score} is not a finite number within float32", where=where)
-        self._spill.add(self._table(run), self._name(query_id, where), self._checked(doc_id, where), score, rank)
+        self._rows.add(
+            self._table(run), self._checked_query(query_id, where), self._checked_document(doc_id, where), score, rank
+        )
 
     def listed(self, run: str, query_id: str, doc_id: str, where: str, *, rank: int = 0) -> None:
-        """A candidate of a query in a run that has no scores: the last of n gets 1, the first n.
+        """Add a candidate of a query to a run without scores: the last of n gets 1, the first n.
 
         Small ranks come first, and among equal ones what came first; a pair that comes again keeps its first place.
 
@@ -213,7 +224,7 @@ class Sink:
             return
         table = self._table(run)
         self._listed.add(table)
-        self._spill.add(table, self._name(query_id, where), self._checked(doc_id, where), 0.0, rank)
+        self._rows.add(table, self._checked_query(query_id, where), self._checked_document(doc_id, where), 0.0, rank)
 
     def _table(self, run: str) -> int:
         number = self._runs.get(run)
@@ -223,14 +234,14 @@ class Sink:
             self._runs[run] = number
         return number
 
-    def _checked(self, doc_id: str, where: str) -> str:
-        """The id; checked once where several runs take it one after the other."""
+    def _checked_document(self, doc_id: str, where: str) -> str:
+        """Return the id; checked once if several runs add it one after the other."""
         if doc_id != self._last:
             self._last = checked_id(doc_id, "document", where)
         return doc_id
 
     def ranked(self, run: str, rows: polars.DataFrame, *, is_listed: bool = False) -> None:
-        """Many candidates at once, as `scored` takes them (or `listed`).
+        """Add many candidates at once, as `scored` or `listed` does.
 
         Args:
             run: any name.
@@ -244,26 +255,26 @@ class Sink:
             self._extend(table, rows)
 
     def graded(self, rows: polars.DataFrame) -> None:
-        """Many judgements at once: columns query, document, value (the grade), rank."""
+        """Add many judgments at once: columns query, document, value (the grade), rank."""
         self._extend(QRELS, rows)
 
     def _extend(self, table: int, rows: polars.DataFrame) -> None:
         import polars
 
-        self._spill.extend(rows.with_columns(polars.lit(table).alias("table")))
+        self._rows.extend(rows.with_columns(polars.lit(table).alias("table")))
 
-    def finish(self) -> Contents:
-        """Writes what waited, and closes everything.
+    def finish(self) -> ImportCounts:
+        """Write everything that waits, and close all files.
 
         Raises:
             FormatError: nothing came at all; `where` is for the caller to fill.
         """
-        if self._texts is not None:
-            self._texts.close()
-        rows, named = self._settled()
-        self._asked.close()
-        disk.remove_tree(self._spilled)
-        return Contents(
+        if self._document_file is not None:
+            self._document_file.close()
+        rows, named = self._write_tables()
+        self._query_file.close()
+        disk.remove_tree(self._rows_folder)
+        return ImportCounts(
             records=self.records,
             queries=len(self._queries) if self.keeps_texts else named,
             documents=len(self._documents),
@@ -273,42 +284,42 @@ class Sink:
         )
 
     def close(self) -> None:
-        """Lets files go, where the work ended before `finish`; the folder is the caller's to remove."""
-        self._spill.close()
-        for file in (self._asked, self._texts):
+        """Close the files if the work ended before `finish`; the caller removes the folder."""
+        self._rows.close()
+        for file in (self._query_file, self._document_file):
             if file is not None:
-                file.let_go()
+                file.close_without_flush()
 
-    def _name(self, query_id: str, where: str) -> str:
-        """The id, checked once where it comes several times in a row."""
+    def _checked_query(self, query_id: str, where: str) -> str:
+        """Return the id; checked once if it comes several times in a row."""
         if self.keeps_texts and query_id not in self._queries:
             raise FormatError(f"query '{shown(query_id, 80)}' has no text", where=where)
         if query_id != self._query:
             self._query = checked_id(query_id, "query", where)
         return query_id
 
-    def _settled(self) -> tuple[Counter[str], int]:
-        """Writes qrels and runs, and the ids of the collection's queries; rows by name, qrels under "", and ids."""
+    def _write_tables(self) -> tuple[Counter[str], int]:
+        """Write qrels, runs and query ids; return rows by name (qrels under "") and the number of ids."""
         rows: Counter[str] = Counter()
         named = 0
         names = {number: run_name(name) for name, number in self._runs.items()}
-        files: dict[int, _File] = {}
+        files: dict[int, _BufferedFile] = {}
         if names:
             disk.make_folder(self._folder / "runs")
-        for bucket in self._spill.buckets():
+        for bucket in self._rows.buckets():
             if not self.keeps_texts:
                 ids = bucket["query"].unique(maintain_order=True)
-                self._asked.write("".join(f"{query_id}\n" for query_id in ids).encode())
+                self._query_file.write("".join(f"{query_id}\n" for query_id in ids).encode())
                 named += len(ids)
             for (table,), part in bucket.partition_by("table", as_dict=True, maintain_order=True).items():
                 name = names.get(int(table), "")
                 if table not in files:
-                    files[table] = _File(self._folder / (f"runs/{name}.run" if name else "qrels"))
+                    files[table] = _BufferedFile(self._folder / (f"runs/{name}.run" if name else "qrels"))
                 if name:
                     is_listed = table in self._listed
                     text, kept = candidates(part, name, self.counts, is_listed=is_listed, depth=self._depth)
                 else:
-                    text, kept = judgements(part, self.counts)
+                    text, kept = judgments(part, self.counts)
                 files[table].write(text)
                 rows[name] += kept
         for file in files.values():

@@ -1,4 +1,4 @@
-"""What of gathered rows stands in a file: each pair once, in strict order, everything else counted.
+"""Removes duplicates from collected rows and orders them strictly; counts everything that it drops.
 
 Invariant: pure; rows of one table in, rows and counts out, every row of a query at once.
 """
@@ -9,9 +9,7 @@ import io
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from cerank.errors import FormatError
-from cerank.text.safe_text import shown
-from cerank.trec.rows import LARGEST
+from cerank.trec.rows import LARGEST, too_many_ties
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,17 +17,17 @@ if TYPE_CHECKING:
 
     Ints = np.ndarray[tuple[int], np.dtype[np.int64]]
 
-_TWICE = "pairs that come again, dropped"
+_TWICE = "duplicate pairs, dropped"
 _SCORES = "scores that contradict another of the same pair; the first is kept"
-_GRADES = "judgements that contradict another; the higher grade is kept"
+_GRADES = "judgments that contradict another; the higher grade is kept"
 _RANKS = "queries whose ranks contradict their scores; scores decide"
-_TIES = "scores that tied, moved apart by a hair"
+_TIES = "tied scores, separated by the smallest float32 step"
 _DEPTH = "candidates beyond the depth, dropped"
 _SIGN = 0x7FFFFFFF
 
 
-def judgements(rows: polars.DataFrame, counts: Counter[str]) -> tuple[bytes, int]:
-    """Lines of qrels, and how many: each pair once, with its highest grade, queries in order of appearance."""
+def judgments(rows: polars.DataFrame, counts: Counter[str]) -> tuple[bytes, int]:
+    """Return lines of qrels and their number: each pair once with its highest grade, in order of appearance."""
     import polars
 
     pair = ["query", "document"]
@@ -45,7 +43,7 @@ def judgements(rows: polars.DataFrame, counts: Counter[str]) -> tuple[bytes, int
 def candidates(
     rows: polars.DataFrame, run: str, counts: Counter[str], *, is_listed: bool, depth: int
 ) -> tuple[bytes, int]:
-    """Lines of a TREC run, and how many.
+    """Return lines of a TREC run and their number.
 
     Args:
         rows: of one run, in the order they came.
@@ -59,8 +57,8 @@ def candidates(
     """
     import polars
 
-    kept = _once(rows, counts)
-    ordered = _listed(kept) if is_listed else _scored(kept, counts)
+    kept = _drop_duplicates(rows, counts)
+    ordered = _score_by_rank(kept) if is_listed else _order_by_score(kept, counts)
     if depth:
         top = ordered.filter(polars.col("place") < depth)
         counts[_DEPTH] += ordered.height - top.height
@@ -82,15 +80,15 @@ def _text(rows: polars.DataFrame, columns: tuple[str | polars.Expr, ...]) -> byt
 
 
 def _by_query(rows: polars.DataFrame) -> polars.DataFrame:
-    """The rows with `first`, the place of their query's first row."""
+    """Return the rows with `first`, the place of their query's first row."""
     import polars
 
     numbered = rows.with_row_index("row")
     return numbered.with_columns(polars.col("row").min().over("query").alias("first")).drop("row")
 
 
-def _once(rows: polars.DataFrame, counts: Counter[str]) -> polars.DataFrame:
-    """The first row of each pair, in order, with `first`."""
+def _drop_duplicates(rows: polars.DataFrame, counts: Counter[str]) -> polars.DataFrame:
+    """Return the first row of each pair, in order, with `first`."""
     import polars
 
     pair = ["query", "document"]
@@ -103,7 +101,7 @@ def _once(rows: polars.DataFrame, counts: Counter[str]) -> polars.DataFrame:
 
 
 def _places(first: polars.Series) -> tuple[Ints, Ints]:
-    """For rows sorted by `first`: the number of their query, and their place in it; both from 0."""
+    """Return the number of each row's query and its place in it, both from 0; rows are sorted by `first`."""
     import numpy as np
 
     numbers = first.to_numpy()
@@ -112,7 +110,7 @@ def _places(first: polars.Series) -> tuple[Ints, Ints]:
     return query, np.arange(len(numbers)) - starts[query]
 
 
-def _listed(rows: polars.DataFrame) -> polars.DataFrame:
+def _score_by_rank(rows: polars.DataFrame) -> polars.DataFrame:
     import numpy as np
     import polars
 
@@ -122,8 +120,8 @@ def _listed(rows: polars.DataFrame) -> polars.DataFrame:
     return ordered.with_columns(polars.Series("place", place), polars.Series("score", score))
 
 
-def _scored(rows: polars.DataFrame, counts: Counter[str]) -> polars.DataFrame:
-    """Ordered by score as it was read, scores that tie as float32 moved apart, each just below the one before.
+def _order_by_score(rows: polars.DataFrame, counts: Counter[str]) -> polars.DataFrame:
+    """Order rows by score; scores that tie as float32 are separated, each just below the one before.
 
     Two scores that differ only beyond float32's digits keep their order; so do two that are nearly zero.
     Float32 as whole numbers in its own order, 0 for both zeros, makes "just below" a subtraction of 1: the score at
@@ -133,25 +131,25 @@ def _scored(rows: polars.DataFrame, counts: Counter[str]) -> polars.DataFrame:
     import polars
 
     exact = polars.col("value") + 0.0  # -0.0 ties with 0.0
-    ordered = rows.with_columns(_as_whole(rows["value"])).sort(
+    ordered = rows.with_columns(_float32_to_ordered_int(rows["value"])).sort(
         "first", exact, "rank", descending=[False, True, False], maintain_order=True
     )
     query, place = _places(ordered["first"])
     whole, rank = ordered["whole"].to_numpy(), ordered["rank"].to_numpy()
     far = query * np.int64(1 << 34)  # keeps the least of one query out of the next: no whole number comes near it
-    apart = np.minimum.accumulate(whole + place - far) - place + far
+    separated = np.minimum.accumulate(whole + place - far) - place + far
     falls = (rank[1:] < rank[:-1]) & (query[1:] == query[:-1])
     counts[_RANKS] += len(np.unique(query[1:][falls]))
-    counts[_TIES] += int((apart != whole).sum())
-    ordered = ordered.with_columns(polars.Series("place", place), _as_float(apart))
+    counts[_TIES] += int((separated != whole).sum())
+    ordered = ordered.with_columns(polars.Series("place", place), _ordered_int_to_float32(separated))
     beyond = ordered.filter(~(polars.col("score") >= -LARGEST))
     if beyond.height:
-        raise FormatError(f"scores of query '{shown(beyond['query'][0], 80)}' tie at the end of float32")
+        raise too_many_ties(beyond["query"][0], "")
     return ordered
 
 
-def _as_whole(values: polars.Series) -> polars.Series:
-    """Float32 values as whole numbers in the same order, neighbours one apart."""
+def _float32_to_ordered_int(values: polars.Series) -> polars.Series:
+    """Return float32 values as integers in the same order; neighboring floats differ by one."""
     import numpy as np
     import polars
 
@@ -159,8 +157,8 @@ def _as_whole(values: polars.Series) -> polars.Series:
     return polars.Series("whole", np.where(bits < 0, -(bits & _SIGN), bits))
 
 
-def _as_float(numbers: Ints) -> polars.Series:
-    """What `_as_whole` was made of."""
+def _ordered_int_to_float32(numbers: Ints) -> polars.Series:
+    """Invert `_float32_to_ordered_int`."""
     import numpy as np
     import polars
 

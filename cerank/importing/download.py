@@ -1,4 +1,4 @@
-"""Downloads of published files: resumed where they broke off, checked when they end, and never half under their name.
+"""Downloads published files: resumes where a download broke off, and renames a file only after its checks.
 
 Invariant: a file has its name only after its size and checksum, as far as they are known, agreed; until then it is
 `NAME.part` beside it. Only http and https are spoken, and what cannot be had fails at once, saying what to place where.
@@ -20,20 +20,19 @@ from urllib.parse import urlsplit
 import msgspec
 
 import cerank
-from cerank.errors import CerankError, FormatError, HeldError, MissingError
+from cerank.errors import CerankError, FormatError, HeldError, MissingError, os_error
 from cerank.files import disk
-from cerank.files.line_reader import io_mistake
-from cerank.importing.published_files import Source
+from cerank.importing.published_files import PublishedFile
 from cerank.text.safe_text import shown
 
-PATIENCE = 10.0  # seconds without an answer or a byte
+TIMEOUT = 10.0  # seconds without an answer or a byte
 _CHUNK = 1 << 20
 _RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
-Told = Callable[[int, int], None]  # (bytes here, bytes in all or 0)
+Progress = Callable[[int, int], None]  # (bytes here, bytes in all or 0)
 
 
-class Fetched(msgspec.Struct, frozen=True):
-    """A published file that is here."""
+class FetchedFile(msgspec.Struct, frozen=True):
+    """A published file on this machine."""
 
     path: str
     size: int  # bytes
@@ -41,117 +40,119 @@ class Fetched(msgspec.Struct, frozen=True):
     checked: str  # "md5", "size", or "nothing" where the publisher states neither
 
 
-class _Note(msgspec.Struct, frozen=True):
+class _PartialDownload(msgspec.Struct, frozen=True):
     """What a `.part` is the first bytes of; beside it as `.part.json`."""
 
     url: str
     validator: str = ""  # the answer's ETag or date, sent back so that a file that changed starts anew
 
 
-def place_of(source: Source, folder: Path) -> Path:
-    """Where the file lies, or is to be placed by hand."""
+def place_of(source: PublishedFile, folder: Path) -> Path:
+    """Return where the file is, or where the user should place it."""
     return folder / source.name / source.file
 
 
-def fetch(source: Source, folder: Path, told: Told = lambda _done, _total: None) -> Fetched:
-    """The published file, fetched unless it is here.
+def fetch(source: PublishedFile, folder: Path, progress: Progress = lambda _done, _total: None) -> FetchedFile:
+    """Return the published file, downloading it unless it is here.
 
     Args:
-        source: of `SOURCES`.
+        source: of `PUBLISHED_FILES`.
         folder: files lie in it as NAME/FILE.
-        told: called now and then with the bytes that are here, and of how many.
+        progress: called now and then with the bytes downloaded so far and the total, 0 if it is unknown.
 
     Raises:
         MissingError: it must be fetched by hand, cannot be reached, broke off, or came other than published; the hint
-            says what to place where, or that the next call goes on where this one stopped.
+            says which file to place where, or that the next call resumes the download.
         FormatError: a file that was here before is damaged.
         HeldError: another process fetches it.
         RunFailedError: the disk refuses.
     """
     path = place_of(source, folder)
     if path.exists():
-        return _known(source, path, "was here")
+        return _check_file(source, path, "was here")
     if source.by_hand:
-        raise MissingError(f"is to be fetched by hand: {source.by_hand}", where=source.url, hint=_placing(source, path))
+        raise MissingError(
+            f"must be downloaded by hand: {source.by_hand}", where=source.url, hint=_how_to_place(source, path)
+        )
     disk.make_folder(path.parent)
     part = path.with_name(f"{path.name}.part")
-    with _held(part) as handle:
-        had = part.stat().st_size
-        _download(source, part, handle, told)
+    with _lock_part(part) as handle:
+        present = part.stat().st_size
+        _download(source, part, handle, progress)
         disk.sync(handle)
         try:
-            found = _known(source, part, "resumed" if had else "fetched")
+            found = _check_file(source, part, "resumed" if present else "fetched")
         except FormatError as error:
             disk.truncate(handle, 0)
-            what = f"came other than its publisher states: {error.what}"
-            raise MissingError(what, where=source.url, hint=_placing(source, path)) from error
-        disk.remove(_note_of(part))
+            what = f"the downloaded file differs from the published one: {error.what}"
+            raise MissingError(what, where=source.url, hint=_how_to_place(source, path)) from error
+        disk.remove(_note_path(part))
         disk.rename(part, path)
     return msgspec.structs.replace(found, path=str(path))
 
 
-def _placing(source: Source, path: Path) -> str:
+def _how_to_place(source: PublishedFile, path: Path) -> str:
     known = f"; its md5 is {' or '.join(source.md5)}" if source.md5 else ""
     return f"fetch {source.url} on any machine and save it as {path}{known}"
 
 
 @contextlib.contextmanager
-def _held(part: Path) -> Iterator[disk.Handle]:
-    """The part, open for appending and locked."""
+def _lock_part(part: Path) -> Iterator[disk.Handle]:
+    """Open the partial file for appending and lock it."""
     handle = disk.open_append(part)
     try:
         try:
             fcntl.flock(handle.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise HeldError("another process fetches it", where=str(part)) from None
+            raise HeldError("another process is downloading this file", where=str(part)) from None
         yield handle
     finally:
         disk.close(handle)
 
 
-def _note_of(part: Path) -> Path:
+def _note_path(part: Path) -> Path:
     return part.with_name(f"{part.name}.json")
 
 
-def _noted(part: Path) -> _Note | None:
+def _load_note(part: Path) -> _PartialDownload | None:
     try:
-        return msgspec.json.decode(_note_of(part).read_bytes(), type=_Note)
-    except (OSError, ValueError):  # no note, or half of one: the part cannot be gone on with
+        return msgspec.json.decode(_note_path(part).read_bytes(), type=_PartialDownload)
+    except (OSError, ValueError):  # without this record the download cannot be resumed
         return None
 
 
-def _download(source: Source, part: Path, handle: disk.Handle, told: Told) -> None:
-    """Appends to the part what it lacks; what it holds then is all, if not yet checked."""
-    had = part.stat().st_size
-    note = _noted(part)
-    if had and (note is None or note.url != source.url or not (note.validator or source.md5)):
+def _download(source: PublishedFile, part: Path, handle: disk.Handle, progress: Progress) -> None:
+    """Append what the partial file lacks; its content is checked later."""
+    present = part.stat().st_size
+    note = _load_note(part)
+    if present and (note is None or note.url != source.url or not (note.validator or source.md5)):
         disk.truncate(handle, 0)
-        had, note = 0, None
-    if had and had == source.size:
+        present, note = 0, None
+    if present and present == source.size:
         return
-    with _reached(source, part):
+    with _translate_network_errors(source, part):
         try:
-            answer = _asked(source.url, had, note.validator if note else "")
+            answer = _send_request(source.url, present, note.validator if note else "")
         except urllib.error.HTTPError as error:
-            if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and had:
+            if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and present:
                 return  # nothing is left to fetch; the checksum decides
             raise
         with answer:
-            total = _begun(source, answer, had, handle, part)
-            _copied(answer, handle, part, total or source.size, told)
+            total = _begin(source, answer, present, handle, part)
+            _copy(answer, handle, part, total or source.size, progress)
     size = part.stat().st_size
-    wanted = total or source.size
-    if wanted and size < wanted:
-        hint = "ask again: it goes on where it stopped"
-        raise MissingError(f"broke off after {size:,} of {wanted:,} bytes", where=source.url, hint=hint)
+    expected = total or source.size
+    if expected and size < expected:
+        hint = "repeat the command to resume the download"
+        raise MissingError(f"broke off after {size:,} of {expected:,} bytes", where=source.url, hint=hint)
 
 
-def _asked(url: str, had: int, validator: str) -> http.client.HTTPResponse:
+def _send_request(url: str, present: int, validator: str) -> http.client.HTTPResponse:
     if urlsplit(url).scheme not in {"http", "https"}:
-        raise MissingError("is no web address", where=shown(url, 200))
+        raise MissingError("not an http or https address", where=shown(url, 200))
     headers = {"User-Agent": f"cerank/{cerank.__version__}", "Accept-Encoding": "identity"}
-    if had:
-        headers["Range"] = f"bytes={had}-"
+    if present:
+        headers["Range"] = f"bytes={present}-"
         if validator:
             headers["If-Range"] = validator
     opener = urllib.request.OpenerDirector()  # without the handlers for file:, ftp: and data:
@@ -166,12 +167,12 @@ def _asked(url: str, had: int, validator: str) -> http.client.HTTPResponse:
     ):
         opener.add_handler(kind())
     request = urllib.request.Request(url, headers=headers)  # noqa: S310 - the scheme is checked above
-    return opener.open(request, timeout=PATIENCE)  # type: ignore[no-any-return]  # typeshed cannot know the handler
+    return opener.open(request, timeout=TIMEOUT)  # type: ignore[no-any-return]  # typeshed cannot know the handler
 
 
 @contextlib.contextmanager
-def _reached(source: Source, part: Path) -> Iterator[None]:
-    """What the network does inside becomes MissingError."""
+def _translate_network_errors(source: PublishedFile, part: Path) -> Iterator[None]:
+    """Turn network errors into MissingError."""
     path = part.with_name(source.file)
     try:
         yield
@@ -179,53 +180,57 @@ def _reached(source: Source, part: Path) -> Iterator[None]:
         raise
     except urllib.error.HTTPError as error:
         what = f"its server answers {error.code} {shown(error.reason, 80)}"
-        raise MissingError(what, where=source.url, hint=_placing(source, path)) from error
+        raise MissingError(what, where=source.url, hint=_how_to_place(source, path)) from error
     except (OSError, http.client.HTTPException, ValueError) as error:
         reason = shown(getattr(error, "reason", "") or error or type(error).__name__, 200)
-        raise MissingError(f"cannot be reached: {reason}", where=source.url, hint=_placing(source, path)) from error
+        raise MissingError(
+            f"cannot be reached: {reason}", where=source.url, hint=_how_to_place(source, path)
+        ) from error
 
 
-def _begun(source: Source, answer: http.client.HTTPResponse, had: int, handle: disk.Handle, part: Path) -> int:
-    """Makes the part and its note agree with the answer's head; the size of the whole file, 0 if it does not say."""
+def _begin(
+    source: PublishedFile, answer: http.client.HTTPResponse, present: int, handle: disk.Handle, part: Path
+) -> int:
+    """Prepare the partial file by the response's headers; return the size of the whole file, 0 if unknown."""
     total = 0
     span = (
         _RANGE.fullmatch(answer.headers.get("Content-Range", ""))
         if answer.status == http.HTTPStatus.PARTIAL_CONTENT
         else None
     )
-    if span is not None and int(span[1]) == had:
+    if span is not None and int(span[1]) == present:
         total = int(span[2]) if span[2] != "*" else 0
     elif answer.status == http.HTTPStatus.PARTIAL_CONTENT:
-        raise MissingError("its server sends another part than was asked for", where=source.url)
+        raise MissingError("the server returned an unexpected byte range", where=source.url)
     else:
-        if had:
+        if present:
             disk.truncate(handle, 0)
         length = answer.headers.get("Content-Length", "")
         total = int(length) if length.isdecimal() and len(length) < 18 else 0
     etag = answer.headers.get("ETag", "")
     strong = "" if etag.startswith("W/") else etag  # a weak one says nothing about bytes
-    note = _Note(source.url, strong or answer.headers.get("Last-Modified", ""))
-    disk.write(_note_of(part), msgspec.json.encode(note))
+    note = _PartialDownload(source.url, strong or answer.headers.get("Last-Modified", ""))
+    disk.write(_note_path(part), msgspec.json.encode(note))
     if source.size and total and total != source.size:
-        what = f"its server has a file of {total:,} bytes, where {source.size:,} are known"
-        raise MissingError(what, where=source.url, hint="it may have been replaced; fetch it by hand and look at it")
+        what = f"the server has a file of {total:,} bytes; the published one has {source.size:,}"
+        raise MissingError(what, where=source.url, hint="it may have been replaced; download it yourself and check it")
     return total
 
 
-def _copied(answer: http.client.HTTPResponse, handle: disk.Handle, part: Path, total: int, told: Told) -> None:
+def _copy(answer: http.client.HTTPResponse, handle: disk.Handle, part: Path, total: int, progress: Progress) -> None:
     done = part.stat().st_size
-    told(done, total)
+    progress(done, total)
     while chunk := answer.read(_CHUNK):
         done += len(chunk)
         if total and done > total:
             disk.truncate(handle, 0)
-            raise MissingError(f"sends more than the {total:,} bytes it has", where=str(part))
+            raise MissingError(f"the server sent more than the announced {total:,} bytes", where=str(part))
         disk.append(handle, chunk)
-        told(done, total)
+        progress(done, total)
 
 
-def _known(source: Source, path: Path, how: str) -> Fetched:
-    """The file, its size and checksum compared with what is known.
+def _check_file(source: PublishedFile, path: Path, how: str) -> FetchedFile:
+    """Return the file after comparing its size and checksum with the published ones.
 
     Raises:
         FormatError: they differ.
@@ -242,5 +247,5 @@ def _known(source: Source, path: Path, how: str) -> Fetched:
                 what = f"has the md5 {found}, not {' or '.join(source.md5)}"
                 raise FormatError(what, where=str(path), hint="remove it, and fetch it again")
     except OSError as error:
-        raise io_mistake(path, error) from error
-    return Fetched(str(path), size, how, "md5" if source.md5 else "size" if source.size else "nothing")
+        raise os_error(error, path) from error
+    return FetchedFile(str(path), size, how, "md5" if source.md5 else "size" if source.size else "nothing")

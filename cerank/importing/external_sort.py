@@ -1,7 +1,7 @@
-"""Rows of (table, query, document, value, rank) in any order and any number, handed back table by table, in columns.
+"""Collects rows of (table, query, document, value, rank) in any order and returns them query by query.
 
-Invariant: at most `ROOM` rows wait in memory; beyond that they lie in `BUCKETS` files by a hash of the query, of which
-one at a time is read back. What comes out is a function of the rows and their order alone.
+Invariant: at most `ROWS_IN_MEMORY` rows wait in memory; beyond that they lie in `BUCKETS` files by a hash of the query,
+of which one at a time is read back. The output is a function of the rows and their order alone.
 """
 
 from __future__ import annotations
@@ -17,29 +17,29 @@ from cerank.files import disk
 if TYPE_CHECKING:
     import polars
 
-ROOM = 1_000_000  # rows; some 150 bytes each
+ROWS_IN_MEMORY = 1_000_000  # rows; some 150 bytes each
 BUCKETS = 128  # files open at once, under the 256 that some systems allow; 100M rows are 0.8M in each
 COLUMNS = ("table", "query", "document", "value", "rank")
 _Lists = tuple[list[int], list[str], list[str], list[float], list[int]]
 
 
-class Spill:
+class SpillBuffer:
     """Gathers rows; add all of them, then take `buckets` once.
 
     Args:
         folder: an existing folder for the buckets, made and removed in it.
-        room: rows that may wait in memory.
+        rows_in_memory: the largest number of rows that wait in memory.
     """
 
-    def __init__(self, folder: Path, room: int = ROOM) -> None:
-        self._folder, self._room = folder, room
+    def __init__(self, folder: Path, rows_in_memory: int = ROWS_IN_MEMORY) -> None:
+        self._folder, self._rows_in_memory = folder, rows_in_memory
         self._waiting: _Lists = ([], [], [], [], [])
         self._frames: list[polars.DataFrame] = []
         self._rows = 0
         self._files: dict[int, disk.Handle] = {}
 
     def add(self, table: int, query_id: str, doc_id: str, value: float, rank: int = 0) -> None:
-        """One row; ids hold no white space; `rank` 0 stands for none."""
+        """Add a row; ids hold no white space; rank 0 stands for no rank."""
         tables, queries, documents, values, ranks = self._waiting
         tables.append(table)
         queries.append(query_id)
@@ -47,28 +47,28 @@ class Spill:
         values.append(value)
         ranks.append(rank)
         self._rows += 1
-        if self._rows >= self._room:
+        if self._rows >= self._rows_in_memory:
             self._flush()
 
     def extend(self, frame: polars.DataFrame) -> None:
-        """Rows in the columns `COLUMNS`, after all that came before."""
+        """Add rows in the columns `COLUMNS`, after all that came before."""
         import polars
 
-        self._gather()
+        self._rows_to_frame()
         self._frames.append(frame.select(COLUMNS).cast(polars.Schema(self._schema())))
         self._rows += frame.height
-        if self._rows >= self._room:
+        if self._rows >= self._rows_in_memory:
             self._flush()
 
     def buckets(self) -> Iterator[polars.DataFrame]:
-        """Frames of `COLUMNS`, rows in the order they came; all rows of a query are in one of them.
+        """Yield frames of `COLUMNS` with rows in the order they came; each query is in one frame only.
 
         Where all rows fitted in memory there is one frame. The files are gone after it.
         """
         import polars
 
         if not self._files:
-            self._gather()
+            self._rows_to_frame()
             if self._frames:
                 yield polars.concat(self._frames)
             self._frames.clear()
@@ -83,7 +83,7 @@ class Spill:
             disk.remove(handle.path)
 
     def close(self) -> None:
-        """Lets the bucket files go, where `buckets` was not taken to its end."""
+        """Close the bucket files if `buckets` was not exhausted."""
         while self._files:
             disk.close(self._files.popitem()[1])
 
@@ -94,8 +94,8 @@ class Spill:
         kinds = (polars.Int32(), polars.String(), polars.String(), polars.Float64(), polars.Int64())
         return dict(zip(COLUMNS, kinds, strict=True))
 
-    def _gather(self) -> None:
-        """Makes a frame of the rows that came one by one."""
+    def _rows_to_frame(self) -> None:
+        """Turn the rows that came one by one into a frame."""
         import polars
 
         if self._waiting[0]:
@@ -106,7 +106,7 @@ class Spill:
     def _flush(self) -> None:
         import polars
 
-        self._gather()
+        self._rows_to_frame()
         if not self._frames:
             return
         rows = polars.concat(self._frames)

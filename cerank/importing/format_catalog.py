@@ -11,16 +11,16 @@ from pathlib import Path
 
 import msgspec
 
-from cerank.importing.dataset_writer import Sink
+from cerank.importing.dataset_writer import DatasetWriter
 from cerank.importing.formats import hard_negatives, listwise, ranked_runs, rankgpt, triples
 from cerank.registry import Registry
 
-Reader = Callable[[Sequence[Path], Sink, str], None]
+Reader = Callable[[Sequence[Path], DatasetWriter, str], None]
 MSMARCO = "msmarco-passage/train/judged"
 
 
 class Format(msgspec.Struct, frozen=True, kw_only=True):
-    """One format: what it is called, what it looks like, and who reads it."""
+    """One format: its name, its content, and its reader."""
 
     name: str
     description: str  # what a row holds
@@ -34,7 +34,7 @@ _ALL = (
     Format(
         name="rankgpt",
         description="JSONL of queries with BM25's top 20 and their texts, and a JSON list of permutations",
-        gives="documents, queries, judgements, runs bm25 and rankgpt",
+        gives="documents, queries, judgments, runs bm25 and rankgpt",
         read=rankgpt.read,
         run="rankgpt",
     ),
@@ -48,7 +48,7 @@ _ALL = (
     Format(
         name="rank-distillm",
         description="Rank-DistiLLM's teachers over ColBERTv2's or BM25's top 100: TREC runs or parquet",
-        gives="a run a file, such as rankzephyr-colbert-10000-sampled-100; judgements are the collection's",
+        gives="a run a file, such as rankzephyr-colbert-10000-sampled-100; judgments are the collection's",
         read=ranked_runs.read,
         collection=MSMARCO,
     ),
@@ -56,7 +56,7 @@ _ALL = (
         name="colbertv2-run",
         description="ColBERTv2's top 500 of 502,939 training queries: a TREC run or parquet of 251,469,500 rows; see "
         "--depth, and `cerank data ingest` for all of it",
-        gives="the run colbertv2; judgements are the collection's",
+        gives="the run colbertv2; judgments are the collection's",
         read=ranked_runs.read,
         run="colbertv2",
         collection=MSMARCO,
@@ -64,7 +64,7 @@ _ALL = (
     Format(
         name="sbert-hard-negatives",
         description="JSONL of qid, pos, and neg by system (bm25 and 12 dense ones), with or without ce-score",
-        gives="judgements, a run a system, and cross-encoder where there are scores",
+        gives="judgments, a run a system, and cross-encoder where there are scores",
         read=hard_negatives.read_mined,
         run=hard_negatives.CROSS_ENCODER,
         collection=MSMARCO,
@@ -86,21 +86,21 @@ _ALL = (
     Format(
         name="flag-embedding",
         description="JSONL of query, pos, neg, and perhaps pos_scores and neg_scores",
-        gives="documents, queries, judgements, run negatives, and teacher where there are scores",
+        gives="documents, queries, judgments, run negatives, and teacher where there are scores",
         read=hard_negatives.read_flag,
         run=hard_negatives.TEACHER,
     ),
     Format(
         name="tevatron",
         description="JSONL of query_id, query, positive_passages and negative_passages with docid, title, text",
-        gives="documents, queries, judgements, run negatives",
+        gives="documents, queries, judgments, run negatives",
         read=hard_negatives.read_tevatron,
         run=hard_negatives.NEGATIVES,
     ),
     Format(
         name="msmarco-id-triples",
         description="TSV of qid, positive pid, negative pid",
-        gives="judgements, run negatives",
+        gives="judgments, run negatives",
         read=triples.read_ids,
         run=hard_negatives.NEGATIVES,
         collection=MSMARCO,
@@ -108,21 +108,21 @@ _ALL = (
     Format(
         name="msmarco-text-triples",
         description="TSV of query, positive text, negative text",
-        gives="documents, queries, judgements, run negatives",
+        gives="documents, queries, judgments, run negatives",
         read=triples.read_texts,
         run=hard_negatives.NEGATIVES,
     ),
     Format(
         name="openmatch-triples",
         description="JSONL of query, doc_pos, doc_neg, all of them texts",
-        gives="documents, queries, judgements, run negatives",
+        gives="documents, queries, judgments, run negatives",
         read=triples.read_openmatch,
         run=hard_negatives.NEGATIVES,
     ),
     Format(
         name="ensemble-scores",
         description="Hofstätter's TSV of positive score, negative score, qid, positive pid, negative pid",
-        gives="judgements, run ensemble with the teacher's scores",
+        gives="judgments, run ensemble with the teacher's scores",
         read=triples.read_scores,
         run="ensemble",
         collection=MSMARCO,
@@ -130,7 +130,7 @@ _ALL = (
     Format(
         name="ensemble-scores-text",
         description="the same with the texts of query, positive and negative in place of their ids",
-        gives="documents, queries, judgements, run ensemble with the teacher's scores",
+        gives="documents, queries, judgments, run ensemble with the teacher's scores",
         read=triples.read_scored_texts,
         run="ensemble",
     ),

@@ -1,4 +1,4 @@
-"""One import from beginning to end: files in, a dataset folder out, whole or not at all.
+"""One import from beginning to end: files in, a dataset folder out, completely or not at all.
 
 Invariant: the folder has its name only once everything in it is written and on the disk; an error or a kill leaves no
 folder of that name, and a second attempt starts clean.
@@ -13,11 +13,11 @@ import msgspec
 
 import cerank
 from cerank.datasets.local_folders import COLLECTION, collection_toml
-from cerank.errors import FormatError, UsageError
+from cerank.errors import FormatError, UsageError, os_error
 from cerank.files import disk
-from cerank.files.line_reader import io_mistake, sha256_of
+from cerank.files.hashing import sha256_file
 from cerank.importing.archives import checked_file
-from cerank.importing.dataset_writer import Contents, Sink, run_name
+from cerank.importing.dataset_writer import DatasetWriter, ImportCounts, run_name
 from cerank.importing.format_catalog import FORMATS, Format
 
 RECORD = "import.json"
@@ -32,18 +32,18 @@ class ImportedFile(msgspec.Struct, frozen=True):
 
 
 class Imported(msgspec.Struct, frozen=True):
-    """What an import did; in the folder as import.json."""
+    """What an import did; stored in the folder as import.json."""
 
     format: str
     folder: str
     files: tuple[ImportedFile, ...]
     collection: str  # dataset that has the texts; "" where the folder has them
-    contents: Contents
+    contents: ImportCounts
     cerank: str  # version
 
 
-class Choices(msgspec.Struct, frozen=True):
-    """What a person may choose of an import."""
+class ImportOptions(msgspec.Struct, frozen=True):
+    """What the user may choose about an import."""
 
     name: str = ""  # of the run; "" takes the format's
     collection: str = ""  # ir_datasets id or folder with the texts; "" takes the format's
@@ -51,8 +51,8 @@ class Choices(msgspec.Struct, frozen=True):
     only: tuple[str, ...] = ()  # runs to keep; none keeps all
 
 
-def import_files(name: str, files: Sequence[Path], into: Path, choices: Choices | None = None) -> Imported:
-    """Turns files of a format into a dataset folder.
+def import_files(name: str, files: Sequence[Path], into: Path, choices: ImportOptions | None = None) -> Imported:
+    """Turn files of a format into a dataset folder.
 
     Args:
         name: of a format, as `FORMATS` lists them.
@@ -66,16 +66,16 @@ def import_files(name: str, files: Sequence[Path], into: Path, choices: Choices 
         MissingError: a file is not there.
         RunFailedError: the disk refuses.
     """
-    entry, choices = FORMATS.find(name), choices or Choices()
+    entry, choices = FORMATS.find(name), choices or ImportOptions()
     if not files:
-        raise UsageError("names no file", where=entry.name, hint=entry.description)
+        raise UsageError("no file was given", where=entry.name, hint=entry.description)
     if into.exists() or into.is_symlink():
-        raise UsageError("it exists already", where=str(into), hint="name a folder that is to be made")
-    known = tuple(_known(path) for path in files)
+        raise UsageError("it exists already", where=str(into), hint="give the name of a new folder")
+    known = tuple(_hash_file(path) for path in files)
     collection = choices.collection or entry.collection
     named = collection_toml(collection) if collection else b""
     with disk.new_folder(into) as folder:
-        contents = _filled(entry, files, folder, choices, collection)
+        contents = _fill(entry, files, folder, choices, collection)
         found = Imported(entry.name, str(into), known, collection, contents, cerank.__version__)
         if named:
             disk.write(folder / COLLECTION, named)
@@ -83,26 +83,26 @@ def import_files(name: str, files: Sequence[Path], into: Path, choices: Choices 
     return found
 
 
-def _known(path: Path) -> ImportedFile:
+def _hash_file(path: Path) -> ImportedFile:
     try:
-        return ImportedFile(checked_file(path).name, path.stat().st_size, sha256_of(path))
+        return ImportedFile(checked_file(path).name, path.stat().st_size, sha256_file(path))
     except OSError as error:
-        raise io_mistake(path, error) from error
+        raise os_error(error, path) from error
 
 
-def _filled(entry: Format, files: Sequence[Path], folder: Path, choices: Choices, collection: str) -> Contents:
+def _fill(entry: Format, files: Sequence[Path], folder: Path, choices: ImportOptions, collection: str) -> ImportCounts:
     only = frozenset(run_name(run) for run in choices.only)
-    sink = Sink(folder, keeps_texts=not collection, depth=choices.depth, only=only)
+    writer = DatasetWriter(folder, keeps_texts=not collection, depth=choices.depth, only=only)
     try:
-        entry.read(files, sink, run_name(choices.name) if choices.name else entry.run)
-        if not sink.records:
+        entry.read(files, writer, run_name(choices.name) if choices.name else entry.run)
+        if not writer.records:
             raise FormatError("holds no record", where=str(files[0]), hint=f"{entry.name}: {entry.description}")
-        contents = sink.finish()
+        contents = writer.finish()
     finally:
-        sink.close()
+        writer.close()
     lost = sorted(only - {run for run, _ in contents.runs})
     if lost:
-        given = ", ".join(sorted(sink.offered)) or "none"
+        given = ", ".join(sorted(writer.offered)) or "none"
         raise UsageError(f"no run is called {', '.join(lost)}", where=str(files[0]), hint=f"the runs: {given}")
     if not contents.queries or not (collection or contents.documents):
         what = "documents" if contents.queries else "queries"

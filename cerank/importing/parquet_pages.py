@@ -1,8 +1,7 @@
-"""How much a parquet file unpacks to, told by its page headers before a page is unpacked.
+"""Computes how much a parquet file unpacks to from its page headers, before any page is unpacked.
 
-Invariant: no page is unpacked here; a file whose pages hold more than `line_reader.RATIO` times its size is refused, as
-any other packed file is. Headers are read one by one, for the totals in the footer are only what the writer says of
-them.
+Invariant: no page is unpacked here; a file whose pages hold more than `line_reader.LARGEST_RATIO` times its size is
+refused, as any other packed file is. Headers are read one by one, because a writer may put any totals in the footer.
 
 The format: https://parquet.apache.org/docs/file-format/, its records in Thrift's compact protocol.
 """
@@ -43,7 +42,7 @@ class _Cursor:
         return self._data[self.at - 1]
 
     def _number(self) -> int:
-        """An unsigned number of at most 64 bits."""
+        """Return an unsigned number of at most 64 bits."""
         value = 0
         for shift in range(0, 70, 7):
             byte = self._byte()
@@ -57,7 +56,7 @@ class _Cursor:
         return (value >> 1) ^ -(value & 1)
 
     def record(self, depth: int = 0) -> Record:
-        """The record that starts here."""
+        """Return the record that starts here."""
         found: Record = {}
         field = 0
         while (head := self._byte()) != _STOP:
@@ -93,7 +92,7 @@ class _Cursor:
         return None
 
     def _fitting(self, count: int) -> int:
-        """`count`, if so many values can stand in what is left."""
+        """Return `count`, if so many values can stand in what is left."""
         if count > self._end - self.at:
             raise ValueError("a list goes beyond its end")
         return count
@@ -119,7 +118,7 @@ def _within(record: Record, field: int) -> Record:
 
 
 def _sizes(data: mmap.mmap) -> Iterator[int]:
-    """Bytes of each page once it is unpacked, and of the values that the footer counts."""
+    """Yield the unpacked size of each page in bytes, and of the values that the footer counts."""
     end = len(data) - 8
     footer = end - int(struct.unpack("<I", data[end : end + 4])[0])
     if footer < len(_MAGIC) or data[end + 4 :] != _MAGIC:
@@ -142,14 +141,14 @@ def _sizes(data: mmap.mmap) -> Iterator[int]:
 
 
 def check_size(path: Path) -> None:
-    """Returns if the file's pages unpack to at most `line_reader.RATIO` times its size, or `line_reader.FREE` bytes.
+    """Check that the file's pages unpack to at most `LARGEST_RATIO` times its size, or to few bytes.
 
     Raises:
         FormatError: they hold more, or are none that can be found.
         OSError: it cannot be read.
     """
     size = path.stat().st_size
-    left = max(line_reader.FREE, line_reader.RATIO * size)
+    left = max(line_reader.UNCHECKED_BYTES, line_reader.LARGEST_RATIO * size)
     with open_file(path) as file:
         try:
             if size < 12:
@@ -158,6 +157,6 @@ def check_size(path: Path) -> None:
                 for page in _sizes(data):
                     left -= page
                     if left < 0:
-                        raise line_reader.exploding(path)
+                        raise line_reader.decompression_bomb(path)
         except (ValueError, KeyError, IndexError, struct.error) as error:
-            raise FormatError(f"is no parquet that can be read: {error}", where=str(path)) from error
+            raise FormatError(f"not a readable parquet file: {error}", where=str(path)) from error

@@ -1,4 +1,4 @@
-"""Rankings in a parquet file, row by row.
+"""Reads rankings from a parquet file, row by row.
 
 Invariant: a file is decoded here only after another process has decoded all of it: a damaged page can make the library
 ask for more memory than there is, which ends its process at once, and no exception tells of it.
@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from cerank.errors import FormatError
-from cerank.files.line_reader import FREE, at, exploding
+from cerank.files.line_reader import UNCHECKED_BYTES, at, decompression_bomb
 from cerank.importing.parquet_pages import check_size
 from cerank.text.safe_text import shown
 
 _SLICE = 500_000  # rows of a file in memory at once
 _QUERY, _DOCUMENT = ("query_id", "qid"), ("doc_id", "docno")
-_OTHER = """
+_DECODING_PROGRAM = """
 import json, sys
 from pathlib import Path
 from cerank.importing.parquet_rows import decode
@@ -35,16 +35,16 @@ for line in sys.stdin:
 
 
 def rows(path: Path) -> Iterator[tuple[str, str, float | None, int]]:
-    """(query, document, score or None, rank or 0) of each row, a slice of the file in memory at a time.
+    """Yield (query, document, score or None, rank or 0) of each row, with one slice of the file in memory.
 
     Raises:
         FormatError: it is no parquet file of rankings, or a row of it is not whole.
     """
     check_size(path)
-    _rehearse(path)
+    _decode_in_other_process(path)
     for start, part, has_scores in _slices(path):
-        if sum(int(part.to_series(column).str.len_bytes().sum()) for column in (0, 1)) > 4 * FREE:
-            raise exploding(path)  # a text that a dictionary has once and every row names
+        if sum(int(part.to_series(column).str.len_bytes().sum()) for column in (0, 1)) > 4 * UNCHECKED_BYTES:
+            raise decompression_bomb(path)  # a text that a dictionary has once and every row names
         for number, row in enumerate(part.rows(), start + 1):
             if row[0] is None or row[1] is None or row[3] is None or (has_scores and row[2] is None):
                 raise FormatError("a row without query, document, score or rank", where=at(path, number))
@@ -54,14 +54,14 @@ def rows(path: Path) -> Iterator[tuple[str, str, float | None, int]]:
 
 
 def decode(path: Path) -> None:
-    """Decodes all that `rows` does, in the process that may end by it; what it cannot read `rows` will say."""
+    """Decode everything that `rows` will, in a process that may die of it; `rows` reports unreadable files."""
     with contextlib.suppress(FormatError):
         for _ in _slices(path):
             pass
 
 
-def _rehearse(path: Path) -> None:
-    other = _process(os.getpid())
+def _decode_in_other_process(path: Path) -> None:
+    other = _decoding_process(os.getpid())
     assert other.stdin is not None  # noqa: S101 - a pipe
     assert other.stdout is not None  # noqa: S101 - a pipe
     try:
@@ -71,17 +71,19 @@ def _rehearse(path: Path) -> None:
     except OSError:  # it had ended before
         answer = ""
     if not answer:
-        _process.cache_clear()
+        _decoding_process.cache_clear()
         other.kill()
         code = other.wait()
-        raise _damaged(path, f"decoding it ended with signal {-code}" if code < 0 else f"decoding it ended with {code}")
+        raise _damaged_error(
+            path, f"decoding it ended with signal {-code}" if code < 0 else f"decoding it ended with {code}"
+        )
 
 
 @functools.lru_cache(maxsize=1)
-def _process(_: int) -> subprocess.Popen[str]:
-    """What decodes files first, until this process, which the number is of, ends."""
+def _decoding_process(_: int) -> subprocess.Popen[str]:
+    """Return the process that decodes files first; it ends with this process, whose id is the argument."""
     return subprocess.Popen(
-        [sys.executable, "-P", "-c", _OTHER],
+        [sys.executable, "-P", "-c", _DECODING_PROGRAM],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -91,7 +93,7 @@ def _process(_: int) -> subprocess.Popen[str]:
 
 
 def _slices(path: Path) -> Iterator[tuple[int, Any, bool]]:
-    """Rows before a slice, the slice's columns query, document, score and rank, and whether there are scores."""
+    """Yield the rows before a slice, its columns query, document, score and rank, and whether there are scores."""
     import polars
 
     frame, query, document, score, rank = _frame(path)
@@ -102,19 +104,19 @@ def _slices(path: Path) -> Iterator[tuple[int, Any, bool]]:
         try:
             part = frame.select(columns).slice(start, _SLICE).collect()
         except (polars.exceptions.PolarsError, polars.exceptions.PanicException, OSError, ValueError) as error:
-            raise _damaged(path, error) from error
+            raise _damaged_error(path, error) from error
         yield start, part, bool(score)
 
 
 def _frame(path: Path) -> tuple[Any, str, str, str, str]:
-    """The file, scanned, and its columns for query, document, score and rank; "" for one that is absent."""
+    """Return the file, scanned, and its columns for query, document, score and rank; "" for one that is absent."""
     import polars
 
     try:
         frame = polars.scan_parquet(path, glob=False)
         schema = frame.collect_schema()
     except (polars.exceptions.PolarsError, polars.exceptions.PanicException, OSError, ValueError) as error:
-        raise _damaged(path, error) from error
+        raise _damaged_error(path, error) from error
     names = schema.names()
     query, document = _column(names, _QUERY, path), _column(names, _DOCUMENT, path)
     score, rank = ("score" if "score" in names else ""), ("rank" if "rank" in names else "")
@@ -146,8 +148,8 @@ def _length(path: Path, frame: Any) -> int:
     try:
         return int(frame.select(polars.len()).collect().item())
     except (polars.exceptions.PolarsError, polars.exceptions.PanicException, OSError, ValueError) as error:
-        raise _damaged(path, error) from error
+        raise _damaged_error(path, error) from error
 
 
-def _damaged(path: Path, error: BaseException | str) -> FormatError:
-    return FormatError(f"is no parquet that can be read: {shown(error, 200)}", where=str(path))
+def _damaged_error(path: Path, error: BaseException | str) -> FormatError:
+    return FormatError(f"not a readable parquet file: {shown(error, 200)}", where=str(path))

@@ -1,4 +1,4 @@
-"""The published files that cerank imports: their exact names, where they lie, checksums, sizes, licences.
+"""The published files that cerank can import: names, addresses, checksums, sizes, licenses.
 
 Checksums are md5 where their publisher or the field's tools state one; sizes are bytes. What is not stated is left
 open, never guessed. Invariant: nothing here is fetched; `download` does that, and checks what it got.
@@ -15,11 +15,11 @@ _MSMARCO = "https://msmarco.z22.web.core.windows.net/msmarcoranking"
 _RD_HUB = f"{_HUB}/webis/rank-distillm/resolve/main"
 _RD_ZENODO = "https://zenodo.org/records/15131907/files"
 _RD_ZENODO_OLD = "https://zenodo.org/records/12528410/files"
-_MS_LICENCE = "MS MARCO: non-commercial research (Microsoft's terms)"
-_DRIVE = "Google Drive asks a person; open the address in a browser"
+_MS_LICENSE = "MS MARCO: non-commercial research (Microsoft's terms)"
+_DRIVE = "Google Drive asks for a confirmation; open the address in a browser"
 
 
-class Source(msgspec.Struct, frozen=True, kw_only=True):
+class PublishedFile(msgspec.Struct, frozen=True, kw_only=True):
     """One published file."""
 
     name: str
@@ -33,24 +33,24 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     note: str = ""
 
 
-def _rank_distillm(name: str, file: str, md5: tuple[str, ...], **more: str) -> Source:
+def _rank_distillm(name: str, file: str, md5: tuple[str, ...], **more: str) -> PublishedFile:
     note = more.get("note", "")
     url = f"{more.get('base', _RD_HUB)}/{file}"
     kind = more.get("format", "rank-distillm")
-    return Source(name=name, format=kind, file=file, url=url, md5=md5, licence=_MS_LICENCE, note=note)
+    return PublishedFile(name=name, format=kind, file=file, url=url, md5=md5, licence=_MS_LICENSE, note=note)
 
 
 _ALL = (
-    Source(
+    PublishedFile(
         name="rankgpt-100k",
         format="rankgpt",
         file="marco-train-100k.jsonl",
         url="https://drive.google.com/file/d/1OgF4rj89FWSr7pl1c7Hu4x0oQYIMwhik/view",
-        licence=_MS_LICENCE,
+        licence=_MS_LICENSE,
         by_hand=_DRIVE,
         note="100,000 queries with BM25's top 20; import it with rankgpt-100k-permutations",
     ),
-    Source(
+    PublishedFile(
         name="rankgpt-100k-permutations",
         format="rankgpt",
         file="marco-train-100k-gpt3.5.json",
@@ -58,15 +58,15 @@ _ALL = (
         by_hand=_DRIVE,
         note="GPT-3.5's permutations of them, 9,301 of which are none",
     ),
-    Source(
+    PublishedFile(
         name="rankgpt-10k",
         format="rankgpt",
         file="marco-train-10k.jsonl",
         url="https://drive.google.com/file/d/1G3MpQ5a4KgUS13JJZFE9aQvCbQfgSQzj/view",
-        licence=_MS_LICENCE,
+        licence=_MS_LICENSE,
         by_hand=_DRIVE,
     ),
-    Source(
+    PublishedFile(
         name="rankgpt-10k-permutations",
         format="rankgpt",
         file="marco-train-10k-gpt3.5.json",
@@ -135,91 +135,91 @@ _ALL = (
         format="run",
         note="BM25's top 500 of all queries (Zenodo 12528410)",
     ),
-    Source(
+    PublishedFile(
         name="sbert-hard-negatives",
         format="sbert-hard-negatives",
         file="msmarco-hard-negatives.jsonl.gz",
         url="https://sbert.net/datasets/msmarco-hard-negatives.jsonl.gz",
         md5=("ecf8cafb10197fd7adf4f68aabd15d84",),
-        licence=_MS_LICENCE,
+        licence=_MS_LICENSE,
         note="with cross-encoder scores",
     ),
-    Source(
+    PublishedFile(
         name="sbert-hard-negatives-ids",
         format="sbert-hard-negatives",
         file="msmarco-hard-negatives.jsonl.gz",
         url=f"{_HUB}/sentence-transformers/msmarco-hard-negatives/resolve/main/msmarco-hard-negatives.jsonl.gz",
-        licence=_MS_LICENCE,
+        licence=_MS_LICENSE,
         note="ids only",
     ),
-    Source(
+    PublishedFile(
         name="sbert-scores",
         format="",
         file="cross-encoder-ms-marco-MiniLM-L-6-v2-scores.pkl.gz",
         url=f"{_HUB}/sentence-transformers/msmarco-hard-negatives/resolve/main/"
         "cross-encoder-ms-marco-MiniLM-L-6-v2-scores.pkl.gz",
-        licence=_MS_LICENCE,
+        licence=_MS_LICENSE,
         by_hand="it is a Python pickle, which can run any program when it is read; cerank opens none. "
         "sbert-hard-negatives has scores of the same model in JSON",
         note="`cerank data import run FILE` says how to turn it into a TREC run",
     ),
-    Source(
+    PublishedFile(
         name="msmarco-id-triples",
         format="msmarco-id-triples",
         file="qidpidtriples.train.full.2.tsv.gz",
         url=f"{_MSMARCO}/qidpidtriples.train.full.2.tsv.gz",
         md5=("219083e80a0a751c08b968c2f31a4e0b",),
         size=1_841_693_309,
-        licence=_MS_LICENCE,
+        licence=_MS_LICENSE,
         note="397,768,673 triples",
     ),
-    Source(
+    PublishedFile(
         name="msmarco-id-triples-1",
         format="msmarco-id-triples",
         file="qidpidtriples.train.full.tsv.gz",
         url=f"{_MSMARCO}/qidpidtriples.train.full.tsv.gz",
         md5=("215a5204288820672f5e9451d9e202c5",),
         size=2_633_557_579,
-        licence=_MS_LICENCE,
+        licence=_MS_LICENSE,
         note="their first version",
     ),
-    Source(
+    PublishedFile(
         name="msmarco-text-triples",
         format="msmarco-text-triples",
         file="triples.train.small.tar.gz",
         url=f"{_MSMARCO}/triples.train.small.tar.gz",
         md5=("c13bf99ff23ca691105ad12eab837f84",),
         size=7_930_881_353,
-        licence=_MS_LICENCE,
+        licence=_MS_LICENSE,
         note="39,780,811 triples, 27 GB of text",
     ),
-    Source(
+    PublishedFile(
         name="ensemble-scores",
         format="ensemble-scores",
         file="bert_cat_ensemble_msmarcopassage_train_scores_ids.tsv",
         url="https://zenodo.org/record/4068216/files/bert_cat_ensemble_msmarcopassage_train_scores_ids.tsv",
         md5=("4d99696386f96a7f1631076bcc53ac3c",),
-        licence=_MS_LICENCE,
+        licence=_MS_LICENSE,
         note="the mean of three teachers (T2) over the small triples",
     ),
-    Source(
+    PublishedFile(
         name="bert-scores",
         format="ensemble-scores",
         file="bertbase_cat_msmarcopassage_train_scores_ids.tsv",
         url="https://zenodo.org/record/4068216/files/bertbase_cat_msmarcopassage_train_scores_ids.tsv",
         md5=("a2575af08a19b47c2041e67c9efcd917",),
-        licence=_MS_LICENCE,
+        licence=_MS_LICENSE,
         note="BERT-base alone (T1) over the small triples",
     ),
-    Source(
+    PublishedFile(
         name="tevatron-msmarco",
         format="tevatron",
         file="train.jsonl.gz",
         url=f"{_HUB}/Tevatron/msmarco-passage/resolve/main/train.jsonl.gz",
-        licence=_MS_LICENCE,
+        licence=_MS_LICENSE,
     ),
 )
 
-SOURCES: Registry[Source] = Registry("published file")
+PUBLISHED_FILES: Registry[PublishedFile] = Registry("published file")
 for _entry in _ALL:
-    SOURCES.add(_entry.name)(_entry)
+    PUBLISHED_FILES.add(_entry.name)(_entry)

@@ -1,1 +1,1 @@
-"""Re-ranking with a cross-encoder, and the cache of scores."""
+"""Score candidates with a cross-encoder, and cache the scores."""

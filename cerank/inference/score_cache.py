@@ -1,71 +1,183 @@
-"""Scoring that asks the kept scores first, and keeps what it computes.
+"""Keep the scores of pairs between runs, and score only what is not in the cache.
 
-Invariant: a score is the same, bit for bit, whether it was kept or computed: candidates are cut into blocks by rank,
-a block is scored in batches of its own, and only a whole block is ever taken from the kept ones. So a deeper
-re-ranking, or one with a further first stage behind the ones before, computes only the blocks that are new.
+Invariant: a score is the same, bit for bit, whether it was cached or computed. Candidates are cut into blocks by rank,
+each block is scored in batches of its own, and only a whole block is ever taken from the cache. So a deeper re-ranking,
+or one with one more first stage behind the others, computes only the new blocks.
+
+Why whole blocks, and not single pairs: a score changes in its last bits (by up to 4e-8) with the pairs that share its
+batch, and the same plan must give the same bits whether or not somebody re-ranked before.
+
+A block is found only where all that its bits depend on is the same, down to the order of its pairs, and only if its
+hash still fits. A file comes whole, by a rename, so that any number of processes may read and write and be killed; the
+folder may be emptied at any time.
 """
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import os
+import secrets
+from array import array
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import Protocol
 
-from cerank.files.source_hash import COMPUTING, code_sha256
-from cerank.inference.rerank import Texts
-from cerank.inference.score_files import KeptScores
-from cerank.kernels.determinism import device_name
+from cerank.errors import RunFailedError
+from cerank.files import disk
+from cerank.files.source_hash import COMPUTING_PACKAGES, code_sha256
+from cerank.inference.rerank import TextLookup
+from cerank.kernels.determinism import hardware_name
 
-BLOCK = 100  # candidates of a query scored together: the depth that most first stages are re-ranked to
+BLOCK_DEPTH = 100  # candidates of a query scored together: the depth that most first stages are re-ranked to
+SIZE_LIMIT = 512 << 20  # bytes of all cached scores: some 130 million of them
+_TRIMMED_SHARE = 0.8  # of the limit, left after old scores were removed
+_DIGEST = 32  # bytes of SHA-256 before the scores
+_FOLDER = "scores"
+
+Candidates = Mapping[str, Sequence[str]]  # query id -> document ids
+Scores = dict[str, dict[str, float]]  # query id -> document id -> score
 
 
-class Chunks(Protocol):
-    """What scores a chunk of queries: a `Scorer`."""
+class CandidateScorer(Protocol):
+    """Scores the candidates of some queries; a `Scorer` does."""
 
-    def chunk(
-        self, wanted: Mapping[str, Sequence[str]], queries: Texts, documents: Texts
-    ) -> dict[str, dict[str, float]]:
-        """Query id -> document id -> score."""
+    def score_candidates(self, candidates: Candidates, queries: TextLookup, documents: TextLookup) -> Scores:
+        """Return query id -> document id -> score."""
 
 
-def scored(
-    scorer: Chunks, wanted: Mapping[str, Sequence[str]], queries: Texts, documents: Texts, kept: KeptScores | None
-) -> dict[str, dict[str, float]]:
-    """Query id -> document id -> score of a chunk of queries; as `Scorer.chunk`, block by block.
+def score_with_cache(
+    scorer: CandidateScorer,
+    candidates: Candidates,
+    queries: TextLookup,
+    documents: TextLookup,
+    cache: ScoreCache | None,
+) -> Scores:
+    """Return query id -> document id -> score, from the cache where a block of candidates is in it.
 
     Args:
-        scorer: computes what is not kept.
-        wanted: query id -> document ids, best first.
-        queries: texts of query ids, in order.
-        documents: texts of document ids, in order.
-        kept: where scores are looked for and kept; None computes all.
+        scorer: computes what is not cached.
+        candidates: query id -> document ids, best first.
+        queries: returns the texts of query ids, in order.
+        documents: returns the texts of document ids, in order.
+        cache: where scores are looked up and kept; None computes all of them.
 
     Raises:
-        RunFailedError: as `Scorer.chunk`.
+        RunFailedError: a score is not finite.
     """
-    out: dict[str, dict[str, float]] = {query: {} for query in wanted}
-    for start in range(0, max(map(len, wanted.values()), default=0), BLOCK):
-        block = {query: docs[start : start + BLOCK] for query, docs in wanted.items() if len(docs) > start}
-        texts = list(queries(list(block))) if kept else []
-        found = kept.find(block, texts) if kept else None
-        if found is None:
-            found = scorer.chunk(block, queries, documents)
-            if kept:
-                kept.keep(block, texts, found)
-        for query, row in found.items():
-            out[query].update(row)
-    return out
+    scores: Scores = {query: {} for query in candidates}
+    for start in range(0, max(map(len, candidates.values()), default=0), BLOCK_DEPTH):
+        block = {query: docs[start : start + BLOCK_DEPTH] for query, docs in candidates.items() if len(docs) > start}
+        texts = list(queries(list(block))) if cache else []
+        of_block = cache.get(block, texts) if cache else None
+        if of_block is None:
+            of_block = scorer.score_candidates(block, queries, documents)
+            if cache:
+                cache.put(block, texts, of_block)
+        for query, of_query in of_block.items():
+            scores[query].update(of_query)
+    return scores
 
 
-def identity(model: str, documents: str, *, device: str, threads: int, precision: str) -> tuple[str, ...]:
-    """All that a score's bits depend on beside its chunk.
+def score_cache_key(model: str, documents: str, *, device: str, threads: int, precision: str) -> tuple[str, ...]:
+    """Return all that the bits of a score depend on beside the pairs of its block.
 
     Args:
-        model: the checkpoint's fingerprint, tokenizer and lengths included.
-        documents: the fingerprint of the collection that document ids belong to.
-        device: where it is computed; its name counts, for another processor adds up in another order.
-        threads: of the CPU.
+        model: fingerprint of the checkpoint, tokenizer and lengths included.
+        documents: fingerprint of the collection that the document ids belong to.
+        device: where scores are computed; the name of the hardware counts, as another processor sums in another order.
+        threads: number of CPU threads.
         precision: "fp32" or "bf16".
     """
     packages = [f"{name} {version(name)}" for name in ("torch", "transformers", "tokenizers")]
-    return (model, documents, device_name(device), str(threads), precision, *packages, code_sha256(*COMPUTING))
+    return (
+        model,
+        documents,
+        hardware_name(device),
+        str(threads),
+        precision,
+        *packages,
+        code_sha256(*COMPUTING_PACKAGES),
+    )
+
+
+class ScoreCache:
+    """The cached scores of one checkpoint on one dataset.
+
+    Args:
+        cache: the folder of caches.
+        key: all that scores depend on beside the pairs; see `score_cache_key`.
+        limit: largest size in bytes of all cached scores; the least recently used are removed first.
+    """
+
+    def __init__(self, cache: Path, key: Sequence[str], limit: int = SIZE_LIMIT) -> None:
+        self._root, self._limit = cache / _FOLDER, limit
+        self._key = hashlib.sha256("\0".join(key).encode("utf-8", "surrogatepass")).hexdigest()
+        self._folder = self._root / self._key[:16]
+        self._can_write = True
+
+    def get(self, block: Candidates, texts: Sequence[str]) -> Scores | None:
+        """Return the scores of exactly this block; None where it is not cached. A damaged file is renamed to *.bad.
+
+        Args:
+            block: query id -> document ids, in order.
+            texts: texts of the block's queries, in order; tomorrow an id may stand for another text.
+        """
+        path = self._path(block, texts)
+        try:
+            data = path.read_bytes()
+        except OSError:
+            return None
+        payload = data[_DIGEST:]
+        count = sum(map(len, block.values()))
+        if hashlib.sha256(payload).digest() != data[:_DIGEST] or len(payload) != 4 * count:
+            with contextlib.suppress(RunFailedError):  # another process did so, or this one may not write here
+                disk.quarantine(path)
+            return None
+        with contextlib.suppress(OSError):
+            os.utime(path)  # used now, so not the next to be removed
+        floats = array("f")
+        floats.frombytes(payload)
+        values = iter(floats)
+        return {query: {doc: next(values) for doc in docs} for query, docs in block.items()}
+
+    def put(self, block: Candidates, texts: Sequence[str], scores: Mapping[str, Mapping[str, float]]) -> None:
+        """Cache the scores of a block as float32; where the cache cannot be written to, do nothing."""
+        if not self._can_write:
+            return
+        payload = array("f", [scores[query][doc] for query, docs in block.items() for doc in docs]).tobytes()
+        path = self._path(block, texts)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
+        try:
+            disk.make_folder(path.parent)
+            disk.write(temporary, hashlib.sha256(payload).digest() + payload)
+            disk.rename(temporary, path)
+        except RunFailedError:
+            self._can_write = False  # a full disk, or no permission: scores are computed again next time
+            with contextlib.suppress(RunFailedError):
+                disk.remove(temporary)
+
+    def trim(self) -> None:
+        """Remove the least recently used files, and temporary files of killed processes, until the size is right."""
+        files = []
+        for path in self._root.glob("*/*"):
+            with contextlib.suppress(OSError):  # removed by another process meanwhile
+                state = path.stat()
+                files.append((state.st_mtime_ns, state.st_size, path))
+        total = sum(size for _, size, _ in files)
+        if total <= self._limit:
+            return
+        for _, size, path in sorted(files):
+            with contextlib.suppress(RunFailedError):
+                disk.remove(path)
+            total -= size
+            if total <= _TRIMMED_SHARE * self._limit:
+                return
+
+    def _path(self, block: Candidates, texts: Sequence[str]) -> Path:
+        digest = hashlib.sha256(self._key.encode())
+        for (query, docs), text in zip(block.items(), texts, strict=True):
+            row = "\0".join((query, text, *docs)).encode("utf-8", "surrogatepass")
+            digest.update(len(row).to_bytes(8, "little") + len(docs).to_bytes(8, "little") + row)
+        return self._folder / digest.hexdigest()[:40]

@@ -1,1 +1,1 @@
-"""Encoders over packed pairs, their attention, dropout and matrix products, and what makes them reproducible."""
+"""Run encoders fast and reproducibly: packed pairs, attention, dropout, linear layers, threads, determinism."""

@@ -1,29 +1,28 @@
-"""What makes the same plan give the same bits, and how far that promise goes on a device."""
+"""Make the same plan give the same bits, and say how far that promise goes on a device."""
 
 from __future__ import annotations
 
-import contextlib
 import platform
-from pathlib import Path
 
 import torch
 
 from cerank.errors import UsageError
-from cerank.kernels.allocator import keep_freed
+from cerank.kernels.allocator import keep_freed_memory
+from cerank.machine.devices import cpu_model
 
 
-def prepare(device: str, threads: int) -> str:
-    """Pins threads, algorithms and memory for the process; returns the promise in words, for the attempt's record.
+def make_deterministic(device: str, threads: int) -> str:
+    """Pin threads, algorithms and memory of the process; return the promise in words, for the attempt's record.
 
     Raises:
         UsageError: the device is not on this machine.
     """
     torch.set_num_threads(threads)
-    # as use_deterministic_algorithms(True, warn_only=True), which imports all of torch's compiler: a second of CPU
+    # use_deterministic_algorithms(True, warn_only=True) does the same, but imports torch's compiler: a second of CPU
     torch.set_deterministic_debug_mode("warn")
-    # with it torch also fills all memory it takes, so that reading it unwritten would show: a tenth of the time in bf16
+    # that mode also fills new memory, to show reads of unwritten memory: a tenth of the time in bf16
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a property of a module
-    keep_freed()
+    keep_freed_memory()
     kind = device.split(":", maxsplit=1)[0]
     if kind == "cuda":
         if not torch.cuda.is_available():
@@ -42,19 +41,11 @@ def prepare(device: str, threads: int) -> str:
     return f"same bits on this kind of CPU with {threads} threads and the same torch"
 
 
-def automatic() -> str:
-    """The device to use where none is named: a CUDA device, else MPS, else the CPU."""
-    if torch.cuda.is_available():
-        return "cuda:0"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
-
-
-def device_name(device: str) -> str:
-    """What computes: the GPU's name, or the processor's."""
+def hardware_name(device: str) -> str:
+    """Return the name of what computes: the GPU's, or the processor's with its instructions."""
     if device.startswith("cuda"):
         return str(torch.cuda.get_device_name(device))
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
-            if line.startswith("model name"):
-                return f"{line.partition(':')[2].strip()} ({torch.backends.cpu.get_cpu_capability()})"
-    return platform.processor() or platform.machine()
+    model = cpu_model()
+    if not model:
+        return platform.processor() or platform.machine()
+    return f"{model} ({torch.backends.cpu.get_cpu_capability()})"

@@ -1,6 +1,6 @@
-"""Dropout, drawn on a CPU by sixteen bits a value: a third of the time of torch's own.
+"""Sample dropout on a CPU from sixteen bits a value, in a third of the time of torch's own.
 
-Invariant: what is drawn depends on the thread's generator, or else on torch's, and on the number of values alone.
+Invariant: a sample depends only on the thread's generator, or else on torch's, and on the number of values.
 """
 
 from __future__ import annotations
@@ -13,56 +13,58 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import dropout
 
-_STEPS = 1 << 16  # that a rate is rounded to
+_RATE_STEPS = 1 << 16  # a rate is rounded to a multiple of 1 / this
 
 
-class _Own(threading.local):
-    """What this thread draws from; None is torch's own generator, which all threads share."""
+class _ThreadGenerator(threading.local):
+    """The generator of this thread; None is torch's own, which all threads share."""
 
     generator: torch.Generator | None = None
 
 
-_own = _Own()
+_thread_generator = _ThreadGenerator()
 
 
 @contextlib.contextmanager
-def drawing(seed: int) -> Iterator[None]:
-    """Within, this thread draws from a generator of its own, on a CPU."""
-    before = _own.generator
-    _own.generator = torch.Generator().manual_seed(seed)
+def dropout_seed(seed: int) -> Iterator[None]:
+    """Sample the dropout of this thread from a generator of its own within this context, on a CPU."""
+    before = _thread_generator.generator
+    _thread_generator.generator = torch.Generator().manual_seed(seed)
     try:
         yield
     finally:
-        _own.generator = before
+        _thread_generator.generator = before
 
 
-class Dropout(nn.Dropout):
-    """A model's own dropout, drawn as `dropped` draws."""
+class FastDropout(nn.Dropout):
+    """A dropout module that samples as `apply_dropout` does."""
 
     def forward(self, values: Tensor) -> Tensor:
-        """`values`, as they are where the model is not in training."""
-        return dropped(values, self.p) if self.training and self.p else values
+        """Return `values` with dropout, or as they are where the model is not in training."""
+        return apply_dropout(values, self.p) if self.training and self.p else values
 
 
-def replace(model: nn.Module) -> None:
-    """Has every dropout in the model drawn as `dropped` draws."""
+def replace_dropout(model: nn.Module) -> None:
+    """Replace every dropout module of the model by one that samples as `apply_dropout` does."""
     for module in list(model.modules()):
         for name, child in module.named_children():
             if type(child) is nn.Dropout:
-                setattr(module, name, Dropout(child.p))
+                setattr(module, name, FastDropout(child.p))
 
 
-def dropped(values: Tensor, rate: float) -> Tensor:
-    """`values`, each zero with probability `rate` (0 to 1), the others larger so that the mean stays."""
-    if values.device.type != "cpu" or not 0 < rate < 1 - 1 / _STEPS:
+def apply_dropout(values: Tensor, rate: float) -> Tensor:
+    """Return `values`, each zero with probability `rate` (0 to 1), the others scaled so that the mean stays."""
+    if values.device.type != "cpu" or not 0 < rate < 1 - 1 / _RATE_STEPS:
         return dropout(values, rate, training=True)
-    return values * _kept(values, rate)
+    return values * _sample_mask(values, rate)
 
 
-def _kept(values: Tensor, rate: float) -> Tensor:
-    """Of the shape and type of `values`: 0, or what keeps the mean."""
-    count, edge = values.numel(), max(1, round(rate * _STEPS))
-    drawn = torch.empty((count + 3) // 4, dtype=torch.int64).random_(-(2**63), None, generator=_own.generator)
+def _sample_mask(values: Tensor, rate: float) -> Tensor:
+    """Return a mask of the shape and type of `values`: 0, or the factor that keeps the mean."""
+    count, edge = values.numel(), max(1, round(rate * _RATE_STEPS))
+    random_words = torch.empty((count + 3) // 4, dtype=torch.int64).random_(
+        -(2**63), None, generator=_thread_generator.generator
+    )
     # compared as float32, which holds them exactly: four times as fast as on integers
-    kept = drawn.view(torch.int16)[:count].view(values.shape).float().ge_(float(edge - _STEPS // 2))
-    return kept.mul_(_STEPS / (_STEPS - edge)).to(values.dtype)
+    mask = random_words.view(torch.int16)[:count].view(values.shape).float().ge_(float(edge - _RATE_STEPS // 2))
+    return mask.mul_(_RATE_STEPS / (_RATE_STEPS - edge)).to(values.dtype)

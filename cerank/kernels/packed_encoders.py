@@ -1,7 +1,8 @@
-"""Encoders over packs: last hidden states of pairs that lie end to end, equal to those of each pair alone.
+"""Run encoders over packed pairs; the last hidden states equal those of each pair alone.
 
-BERT's family goes layer by layer through its own parameters, with query, key and value in one product and the last
-layer for the pooled token alone. What else asks transformers' registry for its attention runs unmodified as one row.
+Encoders of BERT's family run layer by layer on the model's own parameters, with query, key and value in one matrix
+product, and the last layer for the pooled token alone. Other encoders that take their attention from transformers'
+registry run unmodified, on one row.
 
 Invariant: no parameter is copied for good; gradients reach the model's own.
 """
@@ -17,124 +18,125 @@ import msgspec
 import torch
 from torch import Tensor, nn
 
-from cerank.kernels.attention import ARGUMENT, attend, packed
-from cerank.kernels.dropout import dropped
-from cerank.kernels.packed_linear import Product, product_of
+from cerank.kernels.attention import ARGUMENT, attend, use_packed_attention
+from cerank.kernels.dropout import apply_dropout
+from cerank.kernels.packed_linear import LinearLayer, linear_layer
 from cerank.kernels.packing import Pack
-from cerank.kernels.varlen_attention import How
+from cerank.kernels.varlen_attention import AttentionOptions
 
-_LIKE_BERT = {"bert", "electra", "roberta", "xlm-roberta", "camembert"}
-_BY_INTERFACE = {"modernbert", "distilbert"}
-_COUNT_FROM_PADDING = {"roberta", "xlm-roberta", "camembert"}  # whose first position is the one after padding's
+_BERT_LIKE = {"bert", "electra", "roberta", "xlm-roberta", "camembert"}
+_WITH_ATTENTION_INTERFACE = {"modernbert", "distilbert"}
+_POSITIONS_FROM_PADDING = {"roberta", "xlm-roberta", "camembert"}  # the first position comes after padding's
 
 
-class Encoder(Protocol):
-    """An encoder that takes packs."""
+class PackedEncoder(Protocol):
+    """An encoder that reads packed pairs."""
 
     def prepared(self, dtype: torch.dtype) -> AbstractContextManager[Any]:
-        """Within, the weights as `states` wants them, products in `dtype`; good until the model's change."""
+        """Yield the weights in the form that `states` takes, products in `dtype`; valid until the model changes."""
 
     def states(self, pack: Pack, weights: Any, *, firsts: bool) -> Tensor:
-        """Last hidden states in float32: (pairs, size) of first tokens alone, else (tokens, size)."""
+        """Return last hidden states in float32: (pairs, size) of first tokens alone, else (tokens, size)."""
 
 
-def encoder_of(base: Any) -> Encoder | None:
-    """The encoder of a base model of transformers (no head on it); None for those that only take padded batches."""
+def packed_encoder(base: Any) -> PackedEncoder | None:
+    """Return the packed encoder of a transformers base model without a head; None if it only takes padded batches."""
     kind = base.config.model_type
-    if kind in _LIKE_BERT and not base.config.is_decoder and hasattr(base, "encoder"):
-        return LikeBert(base)
-    return ByInterface(base) if kind in _BY_INTERFACE else None
+    if kind in _BERT_LIKE and not base.config.is_decoder and hasattr(base, "encoder"):
+        return BertLikeEncoder(base)
+    return AttentionInterfaceEncoder(base) if kind in _WITH_ATTENTION_INTERFACE else None
 
 
-class _Rest(msgspec.Struct, frozen=True):
-    """A layer's products after attention, and the type they are in."""
+class _OutputLayers(msgspec.Struct, frozen=True):
+    """The linear layers after attention in one layer, and their type."""
 
     dtype: torch.dtype
-    out: Product
-    up: Product
-    down: Product
-    is_gelu: bool  # the exact one, between up and down
+    out: LinearLayer
+    up: LinearLayer
+    down: LinearLayer
+    is_gelu: bool  # whether the exact GELU is between up and down
 
     @classmethod
-    def of(cls, layer: Any, dtype: torch.dtype, *, is_gelu: bool, of_few: bool = False) -> _Rest:
-        """Of a layer of BERT's family."""
+    def of(cls, layer: Any, dtype: torch.dtype, *, is_gelu: bool, for_few_rows: bool = False) -> _OutputLayers:
+        """Return those of a layer of BERT's family."""
         modules = (layer.attention.output.dense, layer.intermediate.dense, layer.output.dense)
-        out, up, down = (product_of(module, dtype=dtype, of_few=of_few) for module in modules)
+        out, up, down = (linear_layer(module, dtype=dtype, for_few_rows=for_few_rows) for module in modules)
         return cls(dtype, out, up, down, is_gelu)
 
 
-class _Layer(msgspec.Struct, frozen=True):
-    """A layer's products; `inner` holds query, key and value above one another, or without `query` key and value."""
+class _LayerWeights(msgspec.Struct, frozen=True):
+    """The linear layers of one layer; `inner` stacks query, key and value, or key and value beside `query`."""
 
-    query: Product | None  # by itself where only some tokens ask
-    inner: Product
-    rest: _Rest
+    query: LinearLayer | None  # apart in the last layer, where only first tokens query
+    inner: LinearLayer
+    rest: _OutputLayers
 
 
-class _Folded(msgspec.Struct, frozen=True):
-    """The last layer's keys and values where only first tokens ask, and no gradient is wanted.
+class _FoldedLastLayer(msgspec.Struct, frozen=True):
+    """The last layer's keys and values, where only first tokens query them and no gradient is needed.
 
-    A query's products with all keys are the products of its image under the keys' weights with all states, and its
-    mean of values is the values' image of its mean of states. So neither keys nor values are computed: a thirtieth of
-    the work of six layers. The keys' bias moves all products of a query alike, which leaves its weights as they are.
-    What follows is in float32 on a CPU: there is one row a pair, and bf16 would cost it a kernel for each such number.
+    Attention is linear in keys and values before and after its softmax: q (W_k x) = (W_k^T q) x, and a weighted mean of
+    W_v x is W_v of the weighted mean of x. So neither keys nor values of all tokens are computed, which saves a
+    thirtieth of the work of six layers. The keys' bias shifts all products of a query alike, which the softmax cancels.
+    The layers after it are in float32 on a CPU: there is one row a pair, and in bf16 oneDNN would build a kernel for
+    each new number of rows.
     """
 
-    query: Product
-    rest: _Rest
+    query: LinearLayer
+    rest: _OutputLayers
     keys: Tensor  # (heads, size, hidden), with the scale of the products
     values: Tensor  # (heads, hidden, size)
     bias: Tensor  # (heads, 1, size) of the values
 
     @classmethod
-    def of(cls, layer: Any, dtype: torch.dtype, *, is_gelu: bool) -> _Folded:
-        """Of a layer of BERT's family, whose other products are in `dtype`."""
+    def of(cls, layer: Any, dtype: torch.dtype, *, is_gelu: bool) -> _FoldedLastLayer:
+        """Return that of a layer of BERT's family, whose other linear layers are in `dtype`."""
         own = layer.attention.self
         heads, size = own.num_attention_heads, own.attention_head_size
         values = own.value.weight.view(heads, size, -1).transpose(1, 2).contiguous()
         keys = own.key.weight.view(heads, size, -1) * own.scaling
-        query = product_of(own.query, dtype=torch.float32, of_few=True)
+        query = linear_layer(own.query, dtype=torch.float32, for_few_rows=True)
         after = torch.float32 if own.value.weight.device.type == "cpu" else dtype
-        rest = _Rest.of(layer, after, is_gelu=is_gelu, of_few=True)
+        rest = _OutputLayers.of(layer, after, is_gelu=is_gelu, for_few_rows=True)
         return cls(query, rest, keys, values, own.value.bias.view(heads, 1, size))
 
     def mixed(self, firsts: Tensor, hidden: Tensor, pack: Pack) -> Tensor:
-        """What first tokens (pairs, hidden) draw from the states (tokens, hidden) of their pair; (pairs, all heads)."""
+        """Return (pairs, all heads): attention of first tokens (pairs, hidden) over all states (tokens, hidden)."""
         heads, size, _ = self.keys.shape
-        asked = torch.bmm(self.query(firsts).view(-1, heads, size).transpose(0, 1), self.keys).transpose(0, 1)
+        projected = torch.bmm(self.query(firsts).view(-1, heads, size).transpose(0, 1), self.keys).transpose(0, 1)
         means = []
-        for span, one, states in zip(pack.spans, pack.split_firsts(asked), pack.split(hidden), strict=True):
+        for span, queries, states in zip(pack.spans, pack.split_firsts(projected), pack.split(hidden), strict=True):
             own = states.view(span.pairs, span.length, -1)
-            means.append(torch.bmm(torch.bmm(one, own.transpose(1, 2)).softmax(dim=-1), own))
-        drawn = torch.baddbmm(self.bias, torch.cat(means).transpose(0, 1), self.values)
-        return drawn.transpose(0, 1).flatten(1)
+            means.append(torch.bmm(torch.bmm(queries, own.transpose(1, 2)).softmax(dim=-1), own))
+        mixed = torch.baddbmm(self.bias, torch.cat(means).transpose(0, 1), self.values)
+        return mixed.transpose(0, 1).flatten(1)
 
 
-class _Weights(msgspec.Struct, frozen=True):
-    """All layers' products, and the type they are in."""
+class _EncoderWeights(msgspec.Struct, frozen=True):
+    """The linear layers of all layers, and their type."""
 
     dtype: torch.dtype
-    layers: tuple[_Layer, ...]
-    last: _Folded | None  # the last layer's keys and values, where they may be folded
+    layers: tuple[_LayerWeights, ...]
+    last: _FoldedLastLayer | None  # the last layer's keys and values, where they may be folded
 
 
-class LikeBert:
-    """BERT, MiniLM, ELECTRA, RoBERTa and XLM-RoBERTa: post-norm layers whose modules bear the same names."""
+class BertLikeEncoder:
+    """An encoder of BERT's family: post-norm layers with the module names of BERT, ELECTRA and RoBERTa."""
 
     def __init__(self, base: Any) -> None:
         self._base = base
         self._layers = list(base.encoder.layer)
 
     @contextlib.contextmanager
-    def prepared(self, dtype: torch.dtype) -> Iterator[_Weights]:
-        """Within, each layer's products in `dtype`; gradients pass through to parameters unless in inference mode."""
+    def prepared(self, dtype: torch.dtype) -> Iterator[_EncoderWeights]:
+        """Yield each layer's linear layers in `dtype`; gradients reach the parameters unless in inference mode."""
         yield self.prepare(dtype)
 
-    def prepare(self, dtype: torch.dtype) -> _Weights:
-        """The same for good."""
+    def prepare(self, dtype: torch.dtype) -> _EncoderWeights:
+        """Return each layer's linear layers in `dtype`, with the weights as they are now."""
 
-        def product(*modules: nn.Linear) -> Product:
-            return product_of(*modules, dtype=dtype)
+        def product(*modules: nn.Linear) -> LinearLayer:
+            return linear_layer(*modules, dtype=dtype)
 
         is_gelu = self._base.config.hidden_act == "gelu"
         out = []
@@ -142,13 +144,13 @@ class LikeBert:
             own = layer.attention.self
             is_last = layer is self._layers[-1]
             inner = product(own.key, own.value) if is_last else product(own.query, own.key, own.value)
-            rest = _Rest.of(layer, dtype, is_gelu=is_gelu)
-            out.append(_Layer(product(own.query) if is_last else None, inner, rest))
+            rest = _OutputLayers.of(layer, dtype, is_gelu=is_gelu)
+            out.append(_LayerWeights(product(own.query) if is_last else None, inner, rest))
         folds = torch.is_inference_mode_enabled() and not own.training
-        return _Weights(dtype, tuple(out), _Folded.of(layer, dtype, is_gelu=is_gelu) if folds else None)
+        return _EncoderWeights(dtype, tuple(out), _FoldedLastLayer.of(layer, dtype, is_gelu=is_gelu) if folds else None)
 
-    def states(self, pack: Pack, weights: _Weights, *, firsts: bool) -> Tensor:
-        """See `Encoder`."""
+    def states(self, pack: Pack, weights: _EncoderWeights, *, firsts: bool) -> Tensor:
+        """Return the last hidden states; see `PackedEncoder`."""
         hidden = self._embedded(pack)
         for layer, products in zip(self._layers, weights.layers, strict=True):
             wants_firsts = firsts and products is weights.layers[-1]
@@ -158,14 +160,14 @@ class LikeBert:
                 mixed = last.mixed(firsts_alone, hidden, pack).to(last.rest.dtype)
                 hidden = _after_attention(layer, last.rest, mixed, firsts_alone)
             else:
-                hidden = _through(layer, products, hidden, pack, weights.dtype, firsts=wants_firsts)
+                hidden = _apply_layer(layer, products, hidden, pack, weights.dtype, firsts=wants_firsts)
         return hidden
 
     def _embedded(self, pack: Pack) -> Tensor:
-        """(tokens, size)"""
+        """Return the embeddings (tokens, size)."""
         places = pack.places
-        if self._base.config.model_type in _COUNT_FROM_PADDING:
-            places = _from_padding(pack, self._base.embeddings.padding_idx)
+        if self._base.config.model_type in _POSITIONS_FROM_PADDING:
+            places = _positions_from_padding(pack, self._base.embeddings.padding_idx)
         types = pack.segments if pack.has_types else torch.zeros_like(pack.segments)
         row = (part.unsqueeze(0) for part in (pack.ids, types, places))
         hidden = self._base.embeddings(**dict(zip(("input_ids", "token_type_ids", "position_ids"), row, strict=True)))
@@ -175,8 +177,8 @@ class LikeBert:
         return embedded
 
 
-def _from_padding(pack: Pack, padding: int) -> Tensor:
-    """RoBERTa's positions: counted from padding's own on, which any padding token within a text keeps."""
+def _positions_from_padding(pack: Pack, padding: int) -> Tensor:
+    """Return RoBERTa's positions: counted from padding's own on, which any padding token within a text keeps."""
     real = (pack.ids != padding).long()
     seen = real.cumsum(0)
     sizes = pack.edges.diff().long()
@@ -184,60 +186,62 @@ def _from_padding(pack: Pack, padding: int) -> Tensor:
     return (seen - before) * real + padding
 
 
-def _through(layer: Any, weight: _Layer, hidden: Tensor, pack: Pack, dtype: torch.dtype, *, firsts: bool) -> Tensor:
-    """One layer: (tokens, size) to (tokens, size), or to (pairs, size) of the first tokens.
+def _apply_layer(
+    layer: Any, weight: _LayerWeights, hidden: Tensor, pack: Pack, dtype: torch.dtype, *, firsts: bool
+) -> Tensor:
+    """Apply one layer: (tokens, size) to (tokens, size), or to (pairs, size) of the first tokens.
 
-    The sums that run past the layers stay float32; only products and what stands between them are in `dtype`.
+    The residual sums stay float32; only matrix products and what lies between them are in `dtype`.
     """
-    own, narrow = layer.attention.self, hidden.to(dtype)
+    own, inputs = layer.attention.self, hidden.to(dtype)
     if weight.query is None:
-        query, key, value = weight.inner(narrow).chunk(3, dim=-1)
+        query, key, value = weight.inner(inputs).chunk(3, dim=-1)
     else:
-        key, value = weight.inner(narrow).chunk(2, dim=-1)
+        key, value = weight.inner(inputs).chunk(2, dim=-1)
         if firsts:
-            hidden, narrow = hidden[pack.starts], narrow[pack.starts]
-        query = weight.query(narrow)
+            hidden, inputs = hidden[pack.starts], inputs[pack.starts]
+        query = weight.query(inputs)
     query, key, value = (part.view(len(part), own.num_attention_heads, -1) for part in (query, key, value))
-    how = How(own.scaling, own.dropout.p if own.training else 0.0)
-    mixed = attend(query, key, value, pack, how)
+    options = AttentionOptions(own.scaling, own.dropout.p if own.training else 0.0)
+    mixed = attend(query, key, value, pack, options)
     return _after_attention(layer, weight.rest, mixed.flatten(1), hidden)
 
 
-def _after_attention(layer: Any, rest: _Rest, mixed: Tensor, hidden: Tensor) -> Tensor:
-    """The rest of a layer, of what attention mixed and of the states it began with; both (tokens, size)."""
-    hidden = _closed(layer.attention.output, rest.out, mixed, hidden)
-    narrow = hidden.to(rest.dtype)
-    risen = rest.up.gelu(narrow) if rest.is_gelu else layer.intermediate.intermediate_act_fn(rest.up(narrow))
-    return _closed(layer.output, rest.down, risen, hidden)
+def _after_attention(layer: Any, rest: _OutputLayers, mixed: Tensor, hidden: Tensor) -> Tensor:
+    """Apply the rest of a layer to the output of attention and the states it began with; both (tokens, size)."""
+    hidden = _add_and_norm(layer.attention.output, rest.out, mixed, hidden)
+    inputs = hidden.to(rest.dtype)
+    inner = rest.up.gelu(inputs) if rest.is_gelu else layer.intermediate.intermediate_act_fn(rest.up(inputs))
+    return _add_and_norm(layer.output, rest.down, inner, hidden)
 
 
-def _closed(part: Any, product: Product, states: Tensor, hidden: Tensor) -> Tensor:
-    """The end of half a layer: product, dropout, sum, norm; what `hidden` held may be lost."""
+def _add_and_norm(part: Any, product: LinearLayer, states: Tensor, hidden: Tensor) -> Tensor:
+    """Apply the end of half a layer: linear layer, dropout, sum, norm; `hidden` may be overwritten."""
     if part.training and part.dropout.p:
-        summed = hidden + dropped(product(states), part.dropout.p)
+        summed = hidden + apply_dropout(product(states), part.dropout.p)
     else:
-        summed = product.plus(states, hidden)
+        summed = product.add_to(states, hidden)
     normed: Tensor = part.LayerNorm(summed)
     return normed
 
 
-class ByInterface:
-    """Any other encoder that looks its attention up in transformers' registry; it runs as it is, on one row."""
+class AttentionInterfaceEncoder:
+    """An encoder that takes its attention from transformers' registry; it runs unmodified on one row."""
 
     def __init__(self, base: Any) -> None:
         self._base = base
 
     @contextlib.contextmanager
     def prepared(self, dtype: torch.dtype) -> Iterator[torch.dtype]:
-        """Within, the type of its products: autocast keeps the weights it casts as long as the caller's lasts."""
-        with packed(self._base):
+        """Yield the type of its products; autocast keeps the weights it casts until the caller's autocast ends."""
+        with use_packed_attention(self._base):
             yield dtype
 
     def states(self, pack: Pack, weights: torch.dtype, *, firsts: bool) -> Tensor:
-        """See `Encoder`."""
-        narrow = weights != torch.float32
+        """Return the last hidden states; see `PackedEncoder`."""
+        is_bf16 = weights != torch.float32
         ids, places = pack.ids.unsqueeze(0), pack.places.unsqueeze(0)
-        with torch.autocast(pack.ids.device.type, torch.bfloat16, enabled=narrow):
+        with torch.autocast(pack.ids.device.type, torch.bfloat16, enabled=is_bf16):
             out = self._base(input_ids=ids, position_ids=places, **{ARGUMENT: pack})
         hidden: Tensor = out.last_hidden_state[0].float()
         return hidden[pack.starts] if firsts else hidden
@@ -247,7 +251,7 @@ Head = Callable[[Any, Tensor], Tensor]
 
 
 def classifier_head(model: Any) -> Head | None:
-    """What transformers' classifier does with first states (pairs, size), as logits (pairs, 1); None where unknown."""
+    """Return the function from first states (pairs, size) to logits (pairs, 1) of a classifier; None if not known."""
     return _HEADS.get(model.config.model_type)
 
 

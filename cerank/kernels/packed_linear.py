@@ -1,6 +1,6 @@
-"""Products of states with weights: as torch has them, or with the weights laid out beforehand for the CPU's kernels.
+"""Apply linear layers with torch, or with weights pre-packed for the CPU's kernels.
 
-Invariant: only who can want no gradient gets weights laid out beforehand; those kernels have no backward pass.
+Invariant: weights are pre-packed only in inference mode, because those kernels have no backward pass.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-_ROWS = 2048  # for which weights are laid out; fewer or more rows give the same product
+_PREPACK_ROWS = 2048  # rows that weights are pre-packed for; other numbers of rows give the same product
 
 
-class Product(Protocol):
-    """A linear layer of fixed weights."""
+class LinearLayer(Protocol):
+    """A linear layer with fixed weights."""
 
     def __call__(self, states: Tensor) -> Tensor:
-        """(rows, out) of `states` (rows, in), in the type of the weights."""
+        """Return (rows, out) of `states` (rows, in), in the type of the weights."""
 
     def gelu(self, states: Tensor) -> Tensor:
-        """The same through the exact GELU."""
+        """Return the same through the exact GELU."""
 
-    def plus(self, states: Tensor, others: Tensor) -> Tensor:
-        """The same and `others` (rows, out) in float32, in float32; what `others` held may be lost."""
+    def add_to(self, states: Tensor, others: Tensor) -> Tensor:
+        """Return the sum with `others` (rows, out) in float32; `others` may be overwritten."""
 
 
-class _Plain(msgspec.Struct, frozen=True):
-    """The product as torch computes it, with gradients."""
+class _PlainLinear(msgspec.Struct, frozen=True):
+    """A linear layer as torch computes it, with gradients."""
 
     weight: Tensor
     bias: Tensor
@@ -42,12 +42,12 @@ class _Plain(msgspec.Struct, frozen=True):
     def gelu(self, states: Tensor) -> Tensor:
         return nn.functional.gelu(self(states))
 
-    def plus(self, states: Tensor, others: Tensor) -> Tensor:
+    def add_to(self, states: Tensor, others: Tensor) -> Tensor:
         return others + self(states)
 
 
-class _LaidOut(msgspec.Struct, frozen=True):
-    """The product by oneDNN on weights in its own layout, the bias added within it."""
+class _PrepackedLinear(msgspec.Struct, frozen=True):
+    """A linear layer by oneDNN on weights in its own layout, with the bias added within it."""
 
     weight: Tensor
     bias: Tensor
@@ -58,9 +58,9 @@ class _LaidOut(msgspec.Struct, frozen=True):
     def gelu(self, states: Tensor) -> Tensor:
         if states.dtype is torch.float32:
             return self._by("gelu", states)
-        return nn.functional.gelu(self(states))  # within the product it costs more than the product itself
+        return nn.functional.gelu(self(states))  # fused with the product it costs more than the product itself
 
-    def plus(self, states: Tensor, others: Tensor) -> Tensor:
+    def add_to(self, states: Tensor, others: Tensor) -> Tensor:
         if states.dtype is not torch.float32:
             return others.add_(self(states))
         out: Tensor = torch.ops.mkldnn._linear_pointwise.binary(states, others, self.weight, self.bias, "add")
@@ -71,29 +71,31 @@ class _LaidOut(msgspec.Struct, frozen=True):
         return out
 
 
-def product_of(*modules: nn.Linear, dtype: torch.dtype, of_few: bool = False) -> Product:
-    """The product with the weights of `modules` above one another in `dtype`, as they are now.
+def linear_layer(*modules: nn.Linear, dtype: torch.dtype, for_few_rows: bool = False) -> LinearLayer:
+    """Return a linear layer with the weights of `modules` stacked, in `dtype`, as they are now.
 
-    Laid out, it costs milliseconds and half a megabyte for every new number of rows: `of_few` is for who asks it with
-    few rows, and any number of them.
+    Pre-packed weights cost milliseconds and half a megabyte for every new number of rows: pass `for_few_rows` where
+    there are few rows, and often another number of them.
     """
     weights, biases = ([getattr(module, name).to(dtype) for module in modules] for name in ("weight", "bias"))
     weight, bias = (torch.cat(parts) if len(parts) > 1 else parts[0] for parts in (weights, biases))
-    is_for_layout = weight.device.type == "cpu" and torch.is_inference_mode_enabled() and not of_few
-    if is_for_layout and _lays_out(dtype):
-        return _LaidOut(torch.ops.mkldnn._reorder_linear_weight(weight, _ROWS), bias)
-    return _Plain(weight, bias)
+    may_prepack = weight.device.type == "cpu" and torch.is_inference_mode_enabled() and not for_few_rows
+    if may_prepack and _can_prepack(dtype):
+        return _PrepackedLinear(torch.ops.mkldnn._reorder_linear_weight(weight, _PREPACK_ROWS), bias)
+    return _PlainLinear(weight, bias)
 
 
 @functools.cache
-def _lays_out(dtype: torch.dtype) -> bool:
-    """Whether this machine and this torch can."""
-    if platform.machine() not in {"x86_64", "AMD64"}:  # others were not measured
+def _can_prepack(dtype: torch.dtype) -> bool:
+    """Return whether this machine and this torch have the operations for pre-packed weights."""
+    if platform.machine() not in {"x86_64", "AMD64"}:  # other processors were not measured
         return False
     try:
-        weight = torch.ops.mkldnn._reorder_linear_weight(torch.eye(32, dtype=dtype), _ROWS)
+        weight = torch.ops.mkldnn._reorder_linear_weight(torch.eye(32, dtype=dtype), _PREPACK_ROWS)
         states = torch.arange(64, dtype=dtype).view(2, 32)
-        product = _LaidOut(weight, torch.zeros(32, dtype=dtype))
-        return torch.equal(product(states), states) and torch.equal(product.plus(states, states.float()), 2.0 * states)
+        product = _PrepackedLinear(weight, torch.zeros(32, dtype=dtype))
+        return torch.equal(product(states), states) and torch.equal(
+            product.add_to(states, states.float()), 2.0 * states
+        )
     except (AttributeError, RuntimeError):  # a torch without oneDNN or these operations, a processor without bf16
         return False

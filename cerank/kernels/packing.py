@@ -1,6 +1,6 @@
-"""Pairs laid end to end as one row of tokens, so that no layer computes padding.
+"""Lay pairs end to end as one row of tokens, so that no layer computes padding.
 
-Invariant: pairs of one length stand next to each other where the caller sorted them so, and a span never mixes lengths.
+Invariant: pairs keep the caller's order, and all pairs of a span have the same length.
 """
 
 from __future__ import annotations
@@ -16,53 +16,53 @@ from cerank.tokenization.tokens import Pair
 
 
 class Span(msgspec.Struct, frozen=True):
-    """`pairs` neighbours in a row that are all `length` tokens long."""
+    """A number of `pairs` next to each other in a row that are all `length` tokens long."""
 
     pairs: int
     length: int
 
     @property
     def tokens(self) -> int:
-        """Tokens of the span."""
+        """Return the number of tokens of the span."""
         return self.pairs * self.length
 
 
 class Pack(msgspec.Struct, frozen=True):
-    """Pairs end to end; every tensor (tokens,) but `starts` (pairs,) and `edges` (pairs + 1,)."""
+    """Pairs end to end; every tensor is (tokens,) but `starts` (pairs,) and `edges` (pairs + 1,)."""
 
     ids: Tensor
     segments: Tensor  # 0 on the query, 1 on the document
-    places: Tensor  # of a token in its pair, from 0
-    starts: Tensor  # of each pair in the row: where its [CLS] stands
-    edges: Tensor  # int32, as varlen kernels want it: 0, then where each pair ends
-    spans: tuple[Span, ...]  # that the row falls into, in order
+    places: Tensor  # position of each token in its pair, from 0
+    starts: Tensor  # place of each pair's first token in the row
+    edges: Tensor  # int32, for varlen kernels: 0, then the end of each pair
+    spans: tuple[Span, ...]  # parts of the row with pairs of one length, in order
     has_types: bool  # whether the base takes the segments as token types
 
     @property
     def longest(self) -> int:
-        """Tokens of the longest pair."""
+        """Return the number of tokens of the longest pair."""
         return max(span.length for span in self.spans)
 
     def split(self, values: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
-        """One part of `values` for each span; `dim` is the one of tokens."""
+        """Return one part of `values` for each span; `dim` is the dimension of tokens."""
         return torch.split(values, [span.tokens for span in self.spans], dim)
 
     def split_firsts(self, values: Tensor) -> tuple[Tensor, ...]:
-        """One part of `values` (pairs, ...) for each span."""
+        """Return one part of `values` (pairs, ...) for each span."""
         return torch.split(values, [span.pairs for span in self.spans])
 
 
-def filled(pairs: Sequence[Pair], step: int) -> Sequence[Pair]:
-    """The pairs, and where that makes their tokens a multiple of `step`, one more that nobody reads."""
+def pad_row(pairs: Sequence[Pair], step: int) -> Sequence[Pair]:
+    """Return the pairs, with one more that nobody reads if that makes their tokens a multiple of `step`."""
     lengths = [len(pair.ids) for pair in pairs]
     missing = -sum(lengths) % step
-    if not 0 < missing <= max(lengths):  # longer than all, it might be longer than what the model can read
+    if not 0 < missing <= max(lengths):  # a pair longer than all others might be longer than the model can read
         return pairs
     return [*pairs, Pair(pairs[0].ids[:1] * missing, missing)]
 
 
 def pack(pairs: Sequence[Pair], has_types: bool, device: torch.device) -> Pack:
-    """The pairs as one row, in the order given; sorted by length they make the fewest spans."""
+    """Return the pairs as one row, in the order given; sorted by length they make the fewest spans."""
     lengths = [len(pair.ids) for pair in pairs]
     ends = list(accumulate(lengths))
     sizes = torch.tensor(lengths)

@@ -1,6 +1,6 @@
-"""Attention within each pair, one span of pairs of a length after another: wherever no varlen kernel fits.
+"""Compute attention within each pair, one span of equally long pairs after another, where no varlen kernel fits.
 
-Invariant: all ways give the same numbers but for rounding, and what a pair draws depends on its own span alone.
+Invariant: all ways give the same numbers but for rounding, and a pair's result depends on its own span alone.
 """
 
 from __future__ import annotations
@@ -12,101 +12,109 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from cerank.kernels.dropout import dropped
+from cerank.kernels.dropout import apply_dropout
 from cerank.kernels.packing import Pack, Span
 
-_STEP = 16  # tokens; for any other number of keys than its multiples torch's kernel takes up to twice as long (2.13)
-_SINGLE = range(36, 257)  # tokens of pairs that are faster one by one than together by torch's kernel (2.13, MKL)
-_CACHED = 1 << 20  # bytes of products that stay in a core's own cache until they are used
-_SAFE = 1e-30, 1e30  # sums of exponentials that have lost nothing to the edges of float32
+_KEY_MULTIPLE = 16  # for other numbers of keys than its multiples torch's kernel takes up to twice as long (2.13)
+_PAIR_BY_PAIR_LENGTHS = range(36, 257)  # in tokens: faster pair by pair than by torch's kernel (2.13, MKL)
+_CACHE_BYTES = 1 << 20  # size of products that stay in a core's own cache until they are used
+_SAFE_SUMS = 1e-30, 1e30  # sums of exponentials within which float32 lost nothing
 
 
-class How(msgspec.Struct, frozen=True):
-    """How tokens attend."""
+class AttentionOptions(msgspec.Struct, frozen=True):
+    """Scale, dropout and window of an attention layer."""
 
-    scale: float  # of the products
-    dropout: float = 0.0  # of the weights
-    window: int = 0  # how many tokens away a token may look to either side; 0 is any
-
-
-def attend_by_spans(query: Tensor, key: Tensor, value: Tensor, pack: Pack, how: How) -> Tensor:
-    """See `attention.attend`."""
-    if query.is_cuda or how.dropout or torch.is_grad_enabled():
-        return _with_gradients(query, key, value, pack, how)
-    return _without(query, key, value, pack, how)
+    scale: float  # factor of the products of queries and keys
+    dropout: float = 0.0  # dropout rate of the attention weights
+    window: int = 0  # number of tokens to either side that a token attends to; 0: all
 
 
-def _with_gradients(query: Tensor, key: Tensor, value: Tensor, pack: Pack, how: How) -> Tensor:
-    """Each span by itself; also without gradients, where dropout is drawn or on CUDA."""
-    narrow = query.dtype
-    if narrow is not torch.float32 and not query.is_cuda and torch.is_grad_enabled():
+def attend_by_spans(query: Tensor, key: Tensor, value: Tensor, pack: Pack, options: AttentionOptions) -> Tensor:
+    """Return what `attention.attend` returns, span by span."""
+    if query.is_cuda or options.dropout or torch.is_grad_enabled():
+        return _attend_with_gradients(query, key, value, pack, options)
+    return _attend_without_gradients(query, key, value, pack, options)
+
+
+def _attend_with_gradients(query: Tensor, key: Tensor, value: Tensor, pack: Pack, options: AttentionOptions) -> Tensor:
+    """Attend span by span with gradients; also without gradients, where dropout is sampled or on CUDA."""
+    dtype = query.dtype
+    if dtype is not torch.float32 and not query.is_cuda and torch.is_grad_enabled():
         # torch's backward pass of it on a CPU takes twelve times as long in bf16 (2.13, pairs of 64 tokens)
         query, key, value = query.float(), key.float(), value.float()
     # split, not sliced: the gradient of each slice would be as long as the row
-    asking = pack.split_firsts(query) if _asks_firsts(query, key, pack) else pack.split(query)
+    queries = pack.split_firsts(query) if _has_first_queries_only(query, key, pack) else pack.split(query)
     out = []
-    for span, *own in zip(pack.spans, asking, pack.split(key), pack.split(value), strict=True):
+    for span, *own in zip(pack.spans, queries, pack.split(key), pack.split(value), strict=True):
         q, k, v = (part.view(span.pairs, -1, *part.shape[1:]).transpose(1, 2) for part in own)
-        mask = _mask(q.shape[2], _Part(0, 0, span.pairs, span.length), how.window, q)
-        if how.dropout and not q.is_cuda:
-            mixed = _dropping(q, k, v, mask, how)
+        mask = _attention_mask(q.shape[2], _Part(0, 0, span.pairs, span.length), options.window, q)
+        if options.dropout and not q.is_cuda:
+            mixed = _attend_with_dropout(q, k, v, mask, options)
         else:
-            mixed = scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=how.dropout, scale=how.scale)
+            mixed = scaled_dot_product_attention(
+                q, k, v, attn_mask=mask, dropout_p=options.dropout, scale=options.scale
+            )
         out.append(mixed.transpose(1, 2).flatten(0, 1))
-    return (torch.cat(out) if len(out) > 1 else out[0]).to(narrow)
+    return (torch.cat(out) if len(out) > 1 else out[0]).to(dtype)
 
 
-def _asks_firsts(query: Tensor, key: Tensor, pack: Pack) -> bool:
-    """Whether only the first token of each pair asks."""
+def _has_first_queries_only(query: Tensor, key: Tensor, pack: Pack) -> bool:
+    """Return whether there is one query a pair: that of its first token."""
     return len(query) == len(pack.starts) != len(key)
 
 
-def _dropping(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, how: How) -> Tensor:
-    """Attention with dropout, which torch does not fuse on a CPU; (pairs, heads, tokens, size) in and out."""
+def _attend_with_dropout(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, options: AttentionOptions
+) -> Tensor:
+    """Attend with dropout, which torch does not fuse on a CPU; (pairs, heads, tokens, size) in and out."""
     q, k, v = (part.flatten(0, 1) for part in (query, key, value))
-    products = torch.baddbmm(q.new_zeros(1), q, k.transpose(1, 2), beta=0, alpha=how.scale)
+    products = torch.baddbmm(q.new_zeros(1), q, k.transpose(1, 2), beta=0, alpha=options.scale)
     if mask is not None:
         products = products + mask
-    return torch.bmm(dropped(products.softmax(dim=-1), how.dropout), v).view(query.shape)
+    return torch.bmm(apply_dropout(products.softmax(dim=-1), options.dropout), v).view(query.shape)
 
 
-def _without(query: Tensor, key: Tensor, value: Tensor, pack: Pack, how: How) -> Tensor:
-    """Without gradients and dropout, anywhere but on CUDA."""
+def _attend_without_gradients(
+    query: Tensor, key: Tensor, value: Tensor, pack: Pack, options: AttentionOptions
+) -> Tensor:
+    """Attend without gradients and dropout, anywhere but on CUDA."""
     out = query.new_empty(query.shape)
-    asks_firsts = _asks_firsts(query, key, pack)
+    has_first_queries = _has_first_queries_only(query, key, pack)
     start = first = 0
     for span in pack.spans:
         own = slice(start, start + span.tokens)
-        is_single = not asks_firsts and _is_single(query, span, how)
-        if not is_single or not _singly(query[own], key[own], value[own], out[own], span, scale=how.scale):
-            for part in _parts(start, first, span, len(key)):
-                places = part.firsts if asks_firsts else part.tokens
+        is_single = not has_first_queries and _is_faster_pair_by_pair(query, span, options)
+        if not is_single or not _attend_pair_by_pair(
+            query[own], key[own], value[own], out[own], span, scale=options.scale
+        ):
+            for part in _aligned_parts(start, first, span, len(key)):
+                places = part.firsts if has_first_queries else part.tokens
                 q = query[places].view(part.pairs, -1, *query.shape[1:]).transpose(1, 2)
-                k, v = (_windows(values, part).transpose(1, 2) for values in (key, value))
-                mask = _mask(q.shape[2], part, how.window, q)
-                mixed = scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=how.scale)
+                k, v = (_overlapping_windows(values, part).transpose(1, 2) for values in (key, value))
+                mask = _attention_mask(q.shape[2], part, options.window, q)
+                mixed = scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=options.scale)
                 out[places] = mixed.transpose(1, 2).flatten(0, 1)
         start, first = start + span.tokens, first + span.pairs
     return out
 
 
-def _is_single(query: Tensor, span: Span, how: How) -> bool:
-    """Whether pairs of the span are faster one by one."""
-    is_banded = how.window and span.length > how.window + 1
+def _is_faster_pair_by_pair(query: Tensor, span: Span, options: AttentionOptions) -> bool:
+    """Return whether pairs of the span are faster one by one."""
+    is_banded = options.window and span.length > options.window + 1
     is_float32 = query.dtype is torch.float32 and query.device.type == "cpu"
     has_mkl = torch.backends.mkl.is_available()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-    return bool(is_float32 and has_mkl and not is_banded and span.length in _SINGLE)
+    return bool(is_float32 and has_mkl and not is_banded and span.length in _PAIR_BY_PAIR_LENGTHS)
 
 
-def _singly(query: Tensor, key: Tensor, value: Tensor, out: Tensor, span: Span, *, scale: float) -> bool:
-    """Fills `out` (tokens, heads, size) of a span, pair by pair; False where the products are too large for it.
+def _attend_pair_by_pair(query: Tensor, key: Tensor, value: Tensor, out: Tensor, span: Span, *, scale: float) -> bool:
+    """Fill `out` (tokens, heads, size) of a span, pair by pair; return False where the products are too large for it.
 
-    A softmax usually takes the largest product from all, so that no exponential is too large. That is a third of what
-    attention costs at these lengths, and products of a model that means something are far from float32's edges: so
-    the sums of exponentials are looked at instead, afterwards.
+    A softmax usually subtracts the largest product from all, so that no exponential overflows. That is a third of the
+    cost of attention at these lengths, and the products of a trained model are far from float32's limits: so this
+    checks the sums of exponentials afterwards instead.
     """
     length, heads = span.length, query.shape[1]
-    step = max(1, min(heads, _CACHED // (4 * length * length)))
+    step = max(1, min(heads, _CACHE_BYTES // (4 * length * length)))
     products, zero = query.new_empty(step, length, length), query.new_zeros(1)
     sums = query.new_empty(span.pairs, heads, length, 1)
     q, k, v, o = (part.view(span.pairs, length, heads, -1).transpose(1, 2) for part in (query, key, value, out))
@@ -114,19 +122,19 @@ def _singly(query: Tensor, key: Tensor, value: Tensor, out: Tensor, span: Span, 
     for at in range(0, heads, step):
         few = slice(at, at + step)
         cuts = (part[:, few].unbind() for part in (q, k, v, sums, o))
-        for asking, asked, given, total, mixed in zip(*cuts, strict=True):
-            weights = torch.baddbmm(zero, asking, asked, beta=0, alpha=scale, out=products[: len(asking)]).exp_()
+        for queries, keys, values, total, mixed in zip(*cuts, strict=True):
+            weights = torch.baddbmm(zero, queries, keys, beta=0, alpha=scale, out=products[: len(queries)]).exp_()
             torch.sum(weights, -1, keepdim=True, out=total)
-            torch.div(torch.bmm(weights, given), total, out=mixed)
+            torch.div(torch.bmm(weights, values), total, out=mixed)
     least, most = sums.aminmax()
-    return bool(least > _SAFE[0]) and bool(most < _SAFE[1])
+    return bool(least > _SAFE_SUMS[0]) and bool(most < _SAFE_SUMS[1])
 
 
 class _Part(msgspec.Struct, frozen=True):
-    """Neighbours of one length, and how many tokens of other pairs are read along with each, to be masked."""
+    """Pairs of one length next to each other, and how many tokens of other pairs are read with each and masked."""
 
-    start: int  # of its first token in the row
-    first: int  # of its pairs
+    start: int  # place of its first token in the row
+    first: int  # number of its first pair
     pairs: int
     length: int
     before: int = 0
@@ -134,33 +142,33 @@ class _Part(msgspec.Struct, frozen=True):
 
     @property
     def tokens(self) -> slice:
-        """Where its tokens stand."""
+        """Return the places of its tokens in the row."""
         return slice(self.start, self.start + self.pairs * self.length)
 
     @property
     def firsts(self) -> slice:
-        """Where its pairs stand among all."""
+        """Return the places of its pairs among all."""
         return slice(self.first, self.first + self.pairs)
 
 
-def _parts(start: int, first: int, span: Span, total: int) -> Iterator[_Part]:
-    """A span, so cut that each pair reads as many tokens as the kernel likes, where the row of `total` has them."""
-    extra = -span.length % _STEP
+def _aligned_parts(start: int, first: int, span: Span, total: int) -> Iterator[_Part]:
+    """Yield the parts of a span, cut so that each pair reads a multiple of tokens that suits torch's kernel."""
+    extra = -span.length % _KEY_MULTIPLE
     end = start + span.tokens
     last = end - span.length
     if end + extra <= total:
         yield _Part(start, first, span.pairs, span.length, after=extra)
     elif start >= extra:
         yield _Part(start, first, span.pairs, span.length, before=extra)
-    elif last >= extra and last + extra <= end:  # nothing else is in the row: the last pair looks back on the others
+    elif last >= extra and last + extra <= end:  # the only span: its last pair reads tokens of those before
         yield _Part(start, first, span.pairs - 1, span.length, after=extra)
         yield _Part(last, first + span.pairs - 1, 1, span.length, before=extra)
     else:
         yield _Part(start, first, span.pairs, span.length)
 
 
-def _windows(values: Tensor, part: _Part) -> Tensor:
-    """(pairs, tokens read, heads, size) of `values` (tokens, heads, size), overlapping where other pairs' are read."""
+def _overlapping_windows(values: Tensor, part: _Part) -> Tensor:
+    """Return views (pairs, tokens read, heads, size) of `values` (tokens, heads, size); they overlap."""
     if not part.before + part.after:
         return values[part.tokens].view(part.pairs, part.length, *values.shape[1:])
     token, *rest = values.stride()
@@ -171,8 +179,8 @@ def _windows(values: Tensor, part: _Part) -> Tensor:
     )
 
 
-def _mask(rows: int, part: _Part, window: int, like: Tensor) -> Tensor | None:
-    """(rows or 1, tokens read), to be added: -inf where a token may not look; None where it may look anywhere."""
+def _attention_mask(rows: int, part: _Part, window: int, like: Tensor) -> Tensor | None:
+    """Return (rows or 1, tokens read) to be added: -inf where a token must not attend; None without such."""
     is_banded = bool(window) and part.length > window + 1
     if not is_banded and not part.before + part.after:
         return None

@@ -1,4 +1,4 @@
-"""What this machine can run on, found without torch: each GPU, the CPU, and which of them a plan fits.
+"""Find what this machine can run on, without torch: each GPU, the CPU, and which of them a plan may use.
 
 Invariant: nothing here needs a GPU or its libraries; where none answers, there is the CPU.
 """
@@ -17,36 +17,36 @@ import msgspec
 
 
 class Device(msgspec.Struct, frozen=True):
-    """Something one run at a time may use."""
+    """A device that one run at a time may use."""
 
     name: str  # "cpu", "mps", "cuda:0": N counts what this process may see
-    uuid: str = ""  # of a GPU, as CUDA_VISIBLE_DEVICES takes it; "" for others
-    model: str = ""  # "NVIDIA H100 80GB HBM3"
+    uuid: str = ""  # UUID of a GPU, as CUDA_VISIBLE_DEVICES takes it; "" for others
+    model: str = ""  # such as "NVIDIA H100 80GB HBM3"
 
     @property
     def kind(self) -> str:
-        """Its name without a number."""
+        """Return its name without a number."""
         return self.name.partition(":")[0]
 
     @property
     def key(self) -> str:
-        """What stays the same however many devices a process sees."""
+        """Return what stays the same however many devices a process sees: the UUID, or the name without one."""
         return self.uuid or self.name
 
 
-def found(environ: Mapping[str, str]) -> tuple[Device, ...]:
-    """The GPUs that CUDA_VISIBLE_DEVICES leaves, MPS on Apple's processors, and always the CPU, last."""
-    own = [Device("mps")] if platform.system() == "Darwin" and platform.machine() == "arm64" else []
-    return (*visible(gpus(), environ.get("CUDA_VISIBLE_DEVICES")), *own, Device("cpu"))
+def detect_devices(environ: Mapping[str, str]) -> tuple[Device, ...]:
+    """Return the GPUs that CUDA_VISIBLE_DEVICES allows, MPS on Apple's processors, and always the CPU, last."""
+    apple = [Device("mps")] if platform.system() == "Darwin" and platform.machine() == "arm64" else []
+    return (*visible_gpus(detect_gpus(), environ.get("CUDA_VISIBLE_DEVICES")), *apple, Device("cpu"))
 
 
-def gpus() -> list[Device]:
-    """Every NVIDIA GPU of the machine in the order of nvidia-smi; none where no driver answers."""
+def detect_gpus() -> list[Device]:
+    """Return every NVIDIA GPU of the machine in the order of nvidia-smi; none where no driver answers."""
     return _gpus_by_library() or _gpus_by_tool()
 
 
 def _gpus_by_library() -> list[Device]:
-    """By nvidia-ml-py, where it is installed: some milliseconds."""
+    """Ask nvidia-ml-py, if it is installed: takes some milliseconds."""
     try:
         nvml = importlib.import_module("pynvml")
     except ImportError:
@@ -62,65 +62,68 @@ def _gpus_by_library() -> list[Device]:
 
 
 def _gpus_by_tool() -> list[Device]:
-    """By nvidia-smi: up to a second."""
+    """Ask nvidia-smi: takes up to a second."""
     tool = shutil.which("nvidia-smi")
     if tool is None:
         return []
     command = [tool, "--query-gpu=uuid,name", "--format=csv,noheader"]
     try:
-        told = subprocess.run(command, capture_output=True, errors="replace", timeout=20, check=True).stdout
+        output = subprocess.run(command, capture_output=True, errors="replace", timeout=20, check=True).stdout
     except (OSError, subprocess.SubprocessError):
         return []
-    return parsed(told)
+    return parse_nvidia_smi(output)
 
 
-def parsed(told: str) -> list[Device]:
-    """The devices in what nvidia-smi prints for uuid and name; a line that names no GPU is left out."""
-    rows = [line.partition(",") for line in told.splitlines() if line.startswith(("GPU-", "MIG-"))]
+def parse_nvidia_smi(output: str) -> list[Device]:
+    """Return the devices in what nvidia-smi prints for uuid and name; lines that name no GPU are skipped."""
+    rows = [line.partition(",") for line in output.splitlines() if line.startswith(("GPU-", "MIG-"))]
     return [Device(f"cuda:{index}", uuid.strip(), model.strip()) for index, (uuid, _, model) in enumerate(rows)]
 
 
-def visible(all_gpus: Sequence[Device], allowed: str | None) -> list[Device]:
-    """The GPUs that CUDA_VISIBLE_DEVICES = `allowed` leaves, numbered as CUDA then does; None allows all.
+def visible_gpus(all_gpus: Sequence[Device], allowed: str | None) -> list[Device]:
+    """Return the GPUs that CUDA_VISIBLE_DEVICES = `allowed` leaves, numbered as CUDA then does; None allows all.
 
     As CUDA reads it: numbers or first parts of UUIDs, and what follows an entry that names nothing is ignored.
     """
     if allowed is None:
         return list(all_gpus)
-    kept: list[Device] = []
+    visible: list[Device] = []
     for word in (part.strip() for part in allowed.split(",")):
-        fitting = [gpu for gpu in all_gpus if word and (gpu.name == f"cuda:{word}" or gpu.uuid.startswith(word))]
-        if len(fitting) != 1:
+        matching = [gpu for gpu in all_gpus if word and (gpu.name == f"cuda:{word}" or gpu.uuid.startswith(word))]
+        if len(matching) != 1:
             break
-        kept.append(msgspec.structs.replace(fitting[0], name=f"cuda:{len(kept)}"))
-    return kept
+        visible.append(msgspec.structs.replace(matching[0], name=f"cuda:{len(visible)}"))
+    return visible
 
 
-def fits(asked: str, device: Device) -> bool:
-    """Whether a plan's device may be this one: "cuda" takes any GPU, every other name only its own."""
-    return asked in {device.name, device.kind}
+def fits(name: str, device: Device) -> bool:
+    """Return whether a plan's device may be this one: "cuda" takes any GPU, every other name only its own."""
+    return name in {device.name, device.kind}
 
 
-def environment(asked: str, device: Device, all_devices: Sequence[Device]) -> dict[str, str]:
-    """What makes a worker whose plan asks for `asked` use `device`.
+def device_environment(name: str, device: Device, all_devices: Sequence[Device]) -> dict[str, str]:
+    """Return the environment in which a worker whose plan names `name` uses `device`.
 
     A plan for any GPU sees its GPU alone. A plan for "cuda:N" counts, so it sees all in the order counted here.
     """
     if device.kind != "cuda":
         return {}
-    shown = [device] if asked == "cuda" else [gpu for gpu in all_devices if gpu.kind == "cuda"]
-    if not all(gpu.uuid for gpu in shown):
+    gpus = [device] if name == "cuda" else [gpu for gpu in all_devices if gpu.kind == "cuda"]
+    if not all(gpu.uuid for gpu in gpus):
         return {}
-    return {"CUDA_VISIBLE_DEVICES": ",".join(gpu.uuid for gpu in shown)}
+    return {"CUDA_VISIBLE_DEVICES": ",".join(gpu.uuid for gpu in gpus)}
 
 
-def device_named(name: str) -> str:
-    """The device a setting means; "auto" is "cuda" where the system shows such a device, else the CPU.
+def resolve_device(name: str) -> str:
+    """Return the device that a setting means; "auto" is "cuda" where the system shows such a device, else the CPU.
 
-    "cuda" stays as it is: a worker that was started at once takes the first GPU it sees, one from the queue is shown
-    the GPU that was free. Only "cuda:N" asks for a certain one.
+    "auto" never takes "mps": no test has compared results on Apple's GPUs with those on a CPU. It has to be asked for.
 
-    It looks for the driver's files and tools, for asking torch would cost seconds at the front.
+    "cuda" stays as it is: a worker that is started at once takes the first GPU it sees, and one from the queue sees
+    only the GPU that was free. Only "cuda:N" names a certain one. "auto" never means "mps": on Apple's GPUs the same
+    plan does not promise the same bits, so they are used only where they are named.
+
+    It looks for the driver's files and tools, because asking torch would cost the commands seconds.
     """
     if name != "auto":
         return name
@@ -130,7 +133,7 @@ def device_named(name: str) -> str:
 
 
 def physical_cores() -> int:
-    """Physical cores this process may run on; logical ones share their arithmetic units and add nothing to it."""
+    """Return the number of physical cores this process may run on; logical ones share their units and add nothing."""
     if not hasattr(os, "sched_getaffinity"):
         return os.cpu_count() or 1
     mine = os.sched_getaffinity(0)
@@ -142,3 +145,12 @@ def physical_cores() -> int:
         except OSError:
             return len(mine)
     return max(1, len(cores))
+
+
+def cpu_model() -> str:
+    """Return the name of the processor's model, as Linux tells it; "" where it does not."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
+    except OSError:
+        return ""
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")

@@ -1,11 +1,11 @@
-"""The environment of the processes that cerank starts: what is passed on, and what is pinned."""
+"""Build the environment of the processes that cerank starts: what they inherit, and what is pinned."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
 
-_PASSED = (
+_INHERITED = (
     "PATH",
     "HOME",
     "USER",
@@ -26,26 +26,27 @@ _PASSED = (
     "SLURM_JOB_ID",
     "CERANK_NO_FLOCK",
     "CERANK_DEVICES",
-    # which instructions torch and NumPy may use: other ones give other last digits
+    # instructions that torch and NumPy may use: other instructions give other last digits
     "ATEN_CPU_CAPABILITY",
     "NPY_DISABLE_CPU_FEATURES",
     "NPY_ENABLE_CPU_FEATURES",
 )
 # no NVIDIA_ or SLURM_ here: NVIDIA_API_KEY and SLURM_JWT are tokens
-_PASSED_PREFIXES = ("LC_", "MKL_", "OPENBLAS_", "KMP_", "ONEDNN_", "DNNL_")
-_PASSED_DATA = ("IR_DATASETS_HOME", "IR_DATASETS_TMP", "HF_HOME", "HF_HUB_CACHE")
+_INHERITED_PREFIXES = ("LC_", "MKL_", "OPENBLAS_", "KMP_", "ONEDNN_", "DNNL_")
+_INHERITED_FOLDERS = ("IR_DATASETS_HOME", "IR_DATASETS_TMP", "HF_HOME", "HF_HUB_CACHE")
 
 
-def passed(given: Mapping[str, str]) -> dict[str, str]:
-    """What a background process may see of the environment: a list of names, so that no token reaches it."""
-    names = {*_PASSED, *_PASSED_DATA}
-    kept = {key: value for key, value in given.items() if key in names or key.startswith(_PASSED_PREFIXES)}
-    # a worker runs in its run's folder, where a relative path would mean another place
-    return kept | {key: str(Path(kept[key]).expanduser().resolve()) for key in _PASSED_DATA if kept.get(key)}
+def inherited_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return what a background process inherits of the environment: a list of names, so that no token reaches it."""
+    names = {*_INHERITED, *_INHERITED_FOLDERS}
+    inherited = {key: value for key, value in environ.items() if key in names or key.startswith(_INHERITED_PREFIXES)}
+    # a worker runs in its run's folder, where a relative path would name another place
+    folders = [key for key in _INHERITED_FOLDERS if inherited.get(key)]
+    return inherited | {key: str(Path(inherited[key]).expanduser().resolve()) for key in folders}
 
 
-def pinned(threads: int) -> dict[str, str]:
-    """What is set for a worker, whatever stood in the environment."""
+def pinned_environment(threads: int) -> dict[str, str]:
+    """Return what is set for a worker, whatever the environment held."""
     return {
         "OMP_NUM_THREADS": str(threads),
         # threads that wait sleep: two trainings on two cores did 40 pairs/s each so, and 22 spinning; alone 72 and 77

@@ -1,1 +1,1 @@
-"""Base models and the cross-encoder: finding, checking, loading, saving, and scoring a batch."""
+"""Find, check, load and save base models and cross-encoders, and score a batch."""

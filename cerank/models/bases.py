@@ -1,6 +1,6 @@
-"""Bases: pretrained models by short name, hub id or folder; where their files are, and what pooling they need.
+"""Find base models: pretrained encoders by short name, hub id or folder, and the pooling that each needs.
 
-Invariant: nothing here loads a model or runs code that came with one; weights are safetensors or refused.
+Invariant: nothing here loads a model or runs code that came with one; weights are safetensors or rejected.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Pooling = Literal["product", "mean", "classifier"]
 
 
 class Base(msgspec.Struct, frozen=True):
-    """A pretrained model known by a short name.
+    """A pretrained model that has a short name.
 
     `pooling` says how its last hidden states become a score. "classifier" is the head that transformers' Auto class
     for sequence classification puts on it. "mean" averages the states of the pair and applies one linear layer, for
@@ -38,18 +38,18 @@ class Base(msgspec.Struct, frozen=True):
     parameters: str
     license: str
     package: str = ""  # an installed Python package that carries the files
-    folder: str = ""  # where in the package
-    sha256: str = ""  # of model.safetensors in the package
-    layers: tuple[int, ...] = ()  # of the files' layers, those it consists of, from the bottom; () takes all
-    equal_token_types: bool = False  # the second token type starts as the first: see `BaseFiles`
+    folder: str = ""  # folder in the package that holds the files
+    sha256: str = ""  # SHA-256 of model.safetensors in the package
+    layers: tuple[int, ...] = ()  # layers of the files that are used, counted from the bottom; () for all
+    equal_token_types: bool = False  # whether the second token type starts as the first: see `BaseFiles`
 
 
-MARK = "cerank.json"  # what a checkpoint of cerank says of itself
-_LARGEST_JSON = 1 << 24  # bytes that are read of a small file of settings
-HEAD = Path("2_Dense") / "model.safetensors"  # the linear head, where sentence-transformers looks for it, too
+CHECKPOINT_CONFIG = "cerank.json"  # pooling and lengths of a checkpoint of cerank
+_LARGEST_JSON = 1 << 24  # largest size in bytes of a file of settings
+HEAD_WEIGHTS = Path("2_Dense") / "model.safetensors"  # the linear head, where sentence-transformers looks for it, too
 
 
-class _Mark(msgspec.Struct, frozen=True):
+class _PoolingOnly(msgspec.Struct, frozen=True):
     pooling: Pooling
 
 
@@ -68,7 +68,7 @@ BASES: dict[str, Base] = {
         ),
         # Two thirds of minilm's time. These four of its six layers lose least: before any training, nDCG@10 over BM25's
         # first 10 for 250 training queries of pydocs is .372, with all six .342; of 20 choices of three or four layers
-        # that were tried this one and its neighbours (0,1,4,5 and 0,3,4,5) came first.
+        # that were tried this one and its neighbors (0,1,4,5 and 0,3,4,5) came first.
         Base(
             name="minilm-4",
             hub_id="sentence-transformers/all-MiniLM-L6-v2",
@@ -91,7 +91,7 @@ BASES: dict[str, Base] = {
 
 
 class BaseFiles(msgspec.Struct, frozen=True):
-    """A base's files on this machine, and what of them makes the base.
+    """The files of a base on this machine, and which of their weights it uses.
 
     With `equal_token_types` the embedding of the second token type starts as a copy of the first's: a sentence embedder
     read one text at a time, so that its own second one was never trained as what it will mean here, "of the document".
@@ -100,25 +100,25 @@ class BaseFiles(msgspec.Struct, frozen=True):
     name: str
     folder: Path
     pooling: Pooling
-    sha256: str  # of config.json, the weights and what is made of them together
-    layers: tuple[int, ...] = ()  # those that are kept, from the bottom; () keeps all
+    sha256: str  # SHA-256 over config.json, the weights and which of them are used
+    layers: tuple[int, ...] = ()  # layers that are used, counted from the bottom; () for all
     equal_token_types: bool = False
 
 
 def locate(name: str, *, fetch: bool = True) -> BaseFiles:
-    """The files of a base given by short name, folder or hub id, fetched from the hub where they are not here.
+    """Return the files of a base given by short name, folder or hub id; fetch them from the hub if they are not here.
 
     Args:
-        name: what the recipe calls it.
-        fetch: whether the hub may be asked.
+        name: short name, hub id or folder, as in a recipe.
+        fetch: whether the files may be downloaded from the hub.
 
     Raises:
-        MissingError: not on this machine, and not to be fetched.
-        UsageError: neither a known name, nor a folder with a model, nor a hub id.
+        MissingError: the files are not on this machine and may not or cannot be fetched.
+        UsageError: the name is neither a known name, nor a folder with a model, nor a hub id.
     """
     known = BASES.get(name)
     if known is not None:
-        folder = _packaged(known) or _from_hub(known.hub_id, fetch=fetch)
+        folder = _package_folder(known) or _hub_folder(known.hub_id, fetch=fetch)
         sha256 = fingerprint(folder)
         if known.layers or known.equal_token_types:
             made = f"{sha256} layers {known.layers} equal token types {known.equal_token_types}"
@@ -128,15 +128,15 @@ def locate(name: str, *, fetch: bool = True) -> BaseFiles:
     if folder.is_dir():
         folder = folder.resolve()
     elif name.count("/") == 1 and not name.startswith((".", "~", "/")):
-        folder = _from_hub(name, fetch=fetch)
+        folder = _hub_folder(name, fetch=fetch)
     else:
         hint = f"{nearest(name, BASES)}; or give a hub id (owner/name) or a folder with config.json"
         raise UsageError(f"no base is called '{name}'", where="base", hint=hint)
     return BaseFiles(name, folder, declared_pooling(folder), fingerprint(folder))
 
 
-def is_here(base: Base) -> bool:
-    """Whether its files are on this machine, by its package or in the hub's cache; nothing is read or fetched."""
+def is_on_this_machine(base: Base) -> bool:
+    """Return whether the base's files are in an installed package or the hub's cache, without fetching them."""
     if base.package and importlib.util.find_spec(base.package) is not None:
         return True
     from huggingface_hub import try_to_load_from_cache
@@ -145,42 +145,42 @@ def is_here(base: Base) -> bool:
 
 
 def declared_pooling(folder: Path) -> Pooling:
-    """What a model folder says of its own pooling.
+    """Return the pooling that a model folder declares.
 
     A checkpoint of cerank names it. A model of sentence-transformers that averages is "mean" with a head of its own (a
     cross-encoder), and "product" without one (a sentence embedder). Anything else is a "classifier".
     """
-    mark = folder / MARK
+    mark = folder / CHECKPOINT_CONFIG
     pooling = folder / "1_Pooling" / "config.json"
     if mark.is_file():
-        return marked_pooling(mark)
+        return checkpoint_pooling(mark)
     if not pooling.is_file():
         return "classifier"
     values = model_folders.json_object(pooling)
     means = values.get("pooling_mode") == "mean" or values.get("pooling_mode_mean_tokens") is True
     if not means:
         raise UsageError("only mean pooling is supported", where=str(pooling), hint='set pooling = "classifier"')
-    return "mean" if (folder / HEAD).is_file() else "product"
+    return "mean" if (folder / HEAD_WEIGHTS).is_file() else "product"
 
 
-def marked_pooling(mark: Path) -> Pooling:
-    """The pooling that a checkpoint's cerank.json names.
+def checkpoint_pooling(mark: Path) -> Pooling:
+    """Return the pooling that a checkpoint's cerank.json names.
 
     Raises:
         UsageError: it names none.
     """
     try:
-        return msgspec.json.decode(read_file(mark, _LARGEST_JSON), type=_Mark).pooling
+        return msgspec.json.decode(read_file(mark, _LARGEST_JSON), type=_PoolingOnly).pooling
     except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"names no pooling: {error}", where=str(mark)) from error
 
 
 def fingerprint(folder: Path) -> str:
-    """SHA-256 over the model's and tokenizer's files, by name; 64 hex digits.
+    """Return the SHA-256 over the model's and tokenizer's files, by name, as 64 hex digits.
 
     Raises:
         MissingError: no config.json, or no safetensors weights.
-        UsageError: the folder holds what `model_folders.check` refuses.
+        UsageError: the folder holds what `model_folders.check` rejects.
     """
     if not (folder / "config.json").is_file():
         raise MissingError("no config.json, so this is no model", where=str(folder))
@@ -191,7 +191,7 @@ def fingerprint(folder: Path) -> str:
     model_folders.check(folder)
     names = ["config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt", "merges.txt", "spm.model"]
     files = [folder / name for name in names if (folder / name).is_file()] + weights
-    head = folder / HEAD
+    head = folder / HEAD_WEIGHTS
     digest = hashlib.sha256()
     for path in [*files, *([head] if head.is_file() else [])]:
         digest.update(path.name.encode() + b"\0" + bytes.fromhex(_sha256(path)))
@@ -199,47 +199,46 @@ def fingerprint(folder: Path) -> str:
 
 
 def _sha256(path: Path) -> str:
-    """SHA-256 of a file, read once a process for as long as the file is the same: a start asks for a base's five times.
+    """Return the SHA-256 of a file, read once a process as long as the file is the same: a start asks five times.
 
     The time of its last change of state tells a rewrite even where size and modification time were put back.
     """
     state = path.stat()
-    return _hashed(path, (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns))
+    return _cached_sha256(path, (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns))
 
 
 @functools.lru_cache(maxsize=64)
-def _hashed(path: Path, _state: tuple[int, ...]) -> str:
+def _cached_sha256(path: Path, _state: tuple[int, ...]) -> str:
     with open_file(path) as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
-def _packaged(base: Base) -> Path | None:
-    """The folder in the installed package that carries the base, checked; None where it is not installed."""
-    spec = (
-        importlib.util.find_spec(base.package) if base.package else None
-    )  # finds a top-level package, imports nothing
+def _package_folder(base: Base) -> Path | None:
+    """Return the folder in the installed package that carries the base, verified; None if it is not installed."""
+    # finds a top-level package without importing it
+    spec = importlib.util.find_spec(base.package) if base.package else None
     if spec is None or spec.origin is None:
         return None
     folder = Path(spec.origin).parent / base.folder
-    found = _sha256(folder / "model.safetensors")
-    if found != base.sha256:
+    sha256 = _sha256(folder / "model.safetensors")
+    if sha256 != base.sha256:
         hint = f"reinstall the package {base.package.replace('_', '-')}"
-        raise UsageError(f"weights have sha256 {found}, expected {base.sha256}", where=str(folder), hint=hint)
+        raise UsageError(f"weights have sha256 {sha256}, expected {base.sha256}", where=str(folder), hint=hint)
     return folder
 
 
-def _from_hub(hub_id: str, *, fetch: bool) -> Path:
+def _hub_folder(hub_id: str, *, fetch: bool) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    wanted = ["*.json", "*.safetensors", "*.txt", "*.model"]
+    patterns = ["*.json", "*.safetensors", "*.txt", "*.model"]
     try:
-        return Path(snapshot_download(hub_id, allow_patterns=wanted, local_files_only=True))
+        return Path(snapshot_download(hub_id, allow_patterns=patterns, local_files_only=True))
     except (LocalEntryNotFoundError, HFValidationError):
         pass
     try:
         if fetch:
-            return Path(snapshot_download(hub_id, allow_patterns=wanted))
+            return Path(snapshot_download(hub_id, allow_patterns=patterns))
     except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError, OSError) as error:
         reason = str(error).splitlines()[0][:200]
         hint = "check the name and the network, or give a folder that holds the model"

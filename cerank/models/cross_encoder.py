@@ -1,4 +1,4 @@
-"""The cross-encoder: a pretrained encoder, a pooling, a linear head; loaded and saved without running foreign code."""
+"""Load and save the cross-encoder, a pretrained encoder with pooling and a linear head; runs no foreign code."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from cerank.errors import MissingError, UsageError
 from cerank.files.safe_open import read_file
 from cerank.kernels import dropout
 from cerank.models import model_folders
-from cerank.models.bases import HEAD, MARK, BaseFiles, Pooling
+from cerank.models.bases import CHECKPOINT_CONFIG, HEAD_WEIGHTS, BaseFiles, Pooling
 from cerank.text.safe_text import shown
-from cerank.tokenization.tokens import Batch
+from cerank.tokenization.tokens import PaddedBatch, TokenLimits
 
 
 class CrossEncoder(nn.Module):
-    """Scores pairs. With pooling "mean" or "product" the head is `head`; with "classifier" it is in the encoder."""
+    """A cross-encoder. With pooling "mean" or "product" its head is `head`; with "classifier" it is in the encoder."""
 
     def __init__(self, encoder: nn.Module, pooling: Pooling, head: nn.Linear | None) -> None:
         super().__init__()
         self.encoder, self.pooling, self.head = encoder, pooling, head
 
-    def forward(self, batch: Batch) -> Tensor:
-        """Scores (pairs,) in float32, whatever precision the encoder ran in."""
+    def forward(self, batch: PaddedBatch) -> Tensor:
+        """Return scores (pairs,) in float32, whatever precision the encoder ran in."""
         inputs = {"input_ids": batch.ids, "attention_mask": batch.mask}
         if batch.has_types:
             inputs["token_type_ids"] = batch.segments
@@ -40,11 +40,11 @@ class CrossEncoder(nn.Module):
         if self.head is None:
             return out.logits.float().squeeze(-1)  # type: ignore[no-any-return]  # transformers' outputs are untyped
         hidden = out.last_hidden_state.float()
-        with torch.autocast(hidden.device.type, enabled=False):  # bf16 scores tie: 8 % of 100 documents
+        with torch.autocast(hidden.device.type, enabled=False):  # in bf16 scores tie: those of 8 % of 100 documents
             return self.head(self._pooled(hidden, batch)).squeeze(-1)  # type: ignore[no-any-return]
 
-    def _pooled(self, hidden: Tensor, batch: Batch) -> Tensor:
-        """(pairs, hidden size), from (pairs, longest, hidden size)."""
+    def _pooled(self, hidden: Tensor, batch: PaddedBatch) -> Tensor:
+        """Return (pairs, hidden size), from the last hidden states (pairs, longest, hidden size)."""
         if self.pooling == "mean":
             return _mean(hidden, batch.mask)
         query = normalize(_mean(hidden, batch.mask - batch.segments), dim=1)
@@ -52,16 +52,26 @@ class CrossEncoder(nn.Module):
 
 
 def _mean(hidden: Tensor, mask: Tensor) -> Tensor:
-    """The mean of the states where `mask` is 1."""
+    """Return (pairs, hidden size): the mean of the states where `mask` (pairs, longest) is 1."""
     weights = mask.unsqueeze(-1).float()
     return (hidden * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
 
 
 def load(files: BaseFiles, pooling: str, seed: int) -> CrossEncoder:
-    """The base with a head; what is not in its weights (a new head) is drawn from `seed`.
+    """Return the base with a head, as a cross-encoder; weights that its files do not hold are sampled from `seed`.
+
+    Args:
+        files: files of the base, as `bases.locate` finds them.
+        pooling: "product", "mean" or "classifier"; "auto" takes the base's own.
+        seed: seed of a new head's weights.
 
     Raises:
         UsageError: the folder holds no encoder that transformers' Auto classes know.
+
+    Example:
+        >>> model = load(locate("minilm"), "auto", seed=1)  # doctest: +SKIP
+        >>> model.pooling  # doctest: +SKIP
+        'product'
     """
     from transformers import AutoModel, AutoModelForSequenceClassification
     from transformers.utils import logging
@@ -74,40 +84,40 @@ def load(files: BaseFiles, pooling: str, seed: int) -> CrossEncoder:
     try:
         if chosen == "classifier":
             model = AutoModelForSequenceClassification.from_pretrained(files.folder, num_labels=1, **safe)
-            dropout.replace(model)
+            dropout.replace_dropout(model)
             return CrossEncoder(model, chosen, None)
         encoder = AutoModel.from_pretrained(files.folder, **safe)
         if files.layers:
-            _keep_layers(encoder, files.layers)
+            _select_layers(encoder, files.layers)
         if files.equal_token_types:
-            _equalise_token_types(encoder)
+            _equalize_token_types(encoder)
         size = int(encoder.config.hidden_size)
         head = _head(files.folder, chosen, size)
-    except Exception as error:  # a foreign library on foreign files raises whatever it meets in them
+    except Exception as error:  # the library may raise anything on files from elsewhere
         what = f"transformers cannot load it as an encoder: {_reason(error)}"
         raise UsageError(what, where=str(files.folder)) from error
-    dropout.replace(encoder)
-    if getattr(encoder, "pooler", None) is not None:  # it reads [CLS], which the means do not
+    dropout.replace_dropout(encoder)
+    if getattr(encoder, "pooler", None) is not None:  # the pooler reads [CLS], which a mean does not use
         encoder.pooler.requires_grad_(False)
     return CrossEncoder(encoder, chosen, head)
 
 
-def _keep_layers(encoder: Any, layers: Sequence[int]) -> None:
-    """Drop all layers of an encoder of BERT's family but those at `layers`, in that order."""
+def _select_layers(encoder: Any, layers: Sequence[int]) -> None:
+    """Keep only the layers at `layers`, in that order, of an encoder of BERT's family."""
     stack = encoder.encoder
     stack.layer = nn.ModuleList([stack.layer[number] for number in layers])
     encoder.config.num_hidden_layers = len(layers)
 
 
 @torch.no_grad()
-def _equalise_token_types(encoder: Any) -> None:
+def _equalize_token_types(encoder: Any) -> None:
     """Copy the embedding of token type 0 over all others."""
     table = encoder.embeddings.token_type_embeddings.weight
     table[1:] = table[0]
 
 
 def _reason(error: Exception) -> str:
-    """The first line of what a library says, with the kind of its complaint where it says nothing."""
+    """Return the first line of a library's message, or the kind of its error where it has no message."""
     return shown(next(iter(str(error).splitlines()), ""), 300) or type(error).__name__
 
 
@@ -115,9 +125,9 @@ COSINE_SCALE = 20.0  # scores of a new product head: 20 times the cosine, the sp
 
 
 def _head(folder: Path, pooling: Pooling, size: int) -> nn.Linear:
-    """The linear head: the saved one, or a new one; of small random weights for a mean, the cosine for a product."""
+    """Return the linear head: the saved one, or a new one with small random weights (mean) or the cosine (product)."""
     head = nn.Linear(size, 1)
-    saved = folder / HEAD
+    saved = folder / HEAD_WEIGHTS
     if saved.is_file():
         weights = load_file(saved)
         head.load_state_dict({name.removeprefix("linear."): value for name, value in weights.items()})
@@ -130,8 +140,8 @@ def _head(folder: Path, pooling: Pooling, size: int) -> nn.Linear:
     return head
 
 
-def tokenizer_of(folder: Path) -> Any:
-    """The fast tokenizer of a model folder.
+def load_tokenizer(folder: Path) -> Any:
+    """Return the fast tokenizer of a model folder.
 
     Raises:
         UsageError: there is none that transformers can load.
@@ -141,12 +151,12 @@ def tokenizer_of(folder: Path) -> Any:
     model_folders.check(folder)
     try:
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    except Exception as error:  # as for a model
+    except Exception as error:  # the library may raise anything on files from elsewhere
         raise UsageError(f"no tokenizer: {_reason(error)}", where=str(folder)) from error
 
 
 def set_dropout(model: CrossEncoder, rate: float | None) -> None:
-    """Sets every dropout of the model to `rate`; None leaves the base's own."""
+    """Set every dropout of the model to `rate`; None leaves the base's own."""
     if rate is None:
         return
     for module in model.modules():
@@ -164,9 +174,9 @@ def freeze(model: CrossEncoder, what: str, layers: int = 0) -> None:
     that is trained need no backward pass, which is two thirds of their time.
 
     Args:
-        model: whose encoder it is.
+        model: the cross-encoder.
         what: "positions" (their embeddings), all "embeddings", or "nothing".
-        layers: how many layers, counted from the bottom.
+        layers: number of layers to freeze, counted from the bottom.
 
     Raises:
         UsageError: the encoder has fewer layers.
@@ -176,7 +186,7 @@ def freeze(model: CrossEncoder, what: str, layers: int = 0) -> None:
         is_embedding = ".embeddings." in f".{name}"
         if is_embedding and (what == "embeddings" or (what == "positions" and "position" in name)):
             parameter.requires_grad_(False)
-        place = _LAYER.search(f".{name}")
+        place = _LAYER_NUMBER.search(f".{name}")
         if place is not None:
             highest = max(highest, int(place[1]))
             if int(place[1]) < layers:
@@ -186,50 +196,51 @@ def freeze(model: CrossEncoder, what: str, layers: int = 0) -> None:
         raise UsageError(what, hint="give fewer; 0 trains them all")
 
 
-_LAYER = re.compile(r"\.(?:layer|layers)\.([0-9]+)\.")  # what encoders of transformers call them
+_LAYER_NUMBER = re.compile(r"\.(?:layer|layers)\.([0-9]+)\.")  # names of layers in transformers' encoders
 
 
-def save(
-    model: CrossEncoder,
-    tokenizer: Any,
-    folder: Path,
-    max_length: int,
-    max_query_length: int,
-    *,
-    max_document_length: int = 0,
-    truncation: str = "document",
-) -> None:
-    """Writes a model folder that transformers and sentence-transformers load.
+def save(model: CrossEncoder, tokenizer: Any, folder: Path, limits: TokenLimits) -> None:
+    """Write a model folder that transformers and sentence-transformers load.
 
     A classifier loads with AutoModelForSequenceClassification; it and "mean" load as sentence-transformers'
     CrossEncoder with equal scores, wherever the query needs no cut. A "product" no other library can express: its
-    encoder loads with AutoModel, and its README says the rest. `cerank.json` holds what those formats have no word for.
+    encoder loads with AutoModel, and its README says the rest. `cerank.json` holds what those formats cannot express.
+
+    Args:
+        model: the cross-encoder, on any device.
+        tokenizer: the base's tokenizer, as transformers loads it.
+        folder: where to write; it is made if it does not exist.
+        limits: lengths in tokens that the model was trained with.
     """
     folder.mkdir(parents=True, exist_ok=True)
     encoder: Any = model.encoder
     if model.head is None:
         encoder.config.sentence_transformers = {"activation_fn": "torch.nn.modules.linear.Identity"}
     encoder.save_pretrained(folder)
-    tokenizer.model_max_length = max_length
-    tokenizer.backend_tokenizer.no_truncation()  # it keeps its last call's, which a resumed attempt may not have made
+    tokenizer.model_max_length = limits.max_length
+    tokenizer.backend_tokenizer.no_truncation()  # it keeps the last call's, which a resumed attempt may not have made
     tokenizer.save_pretrained(folder)
-    mark: dict[str, object] = {"pooling": model.pooling, "max_length": max_length, "max_query_length": max_query_length}
-    if (max_document_length, truncation) != (0, "document"):
-        mark |= {"max_document_length": max_document_length, "truncation": truncation}
-    _write_json(folder / MARK, mark)
+    config: dict[str, object] = {
+        "pooling": model.pooling,
+        "max_length": limits.max_length,
+        "max_query_length": limits.max_query_length,
+    }
+    if (limits.max_document_length, limits.truncation) != (0, "document"):
+        config |= {"max_document_length": limits.max_document_length, "truncation": limits.truncation}
+    _write_json(folder / CHECKPOINT_CONFIG, config)
     if model.head is not None:
         weights = {
             f"linear.{name}": value.detach().cpu().contiguous() for name, value in model.head.state_dict().items()
         }
-        (folder / HEAD).parent.mkdir(exist_ok=True)
-        save_file(weights, folder / HEAD)
+        (folder / HEAD_WEIGHTS).parent.mkdir(exist_ok=True)
+        save_file(weights, folder / HEAD_WEIGHTS)
     if model.head is not None and model.pooling == "mean":
         _write_sentence_transformers(model.head.in_features, folder)
-    (folder / "README.md").write_text(_card(model.pooling), encoding="utf8")
+    (folder / "README.md").write_text(_model_card(model.pooling), encoding="utf8")
 
 
 def _write_sentence_transformers(size: int, folder: Path) -> None:
-    """The files by which sentence-transformers >= 5.4 builds encoder, mean pooling and head as a CrossEncoder."""
+    """Write the files from which sentence-transformers >= 5.4 builds a CrossEncoder with mean pooling and head."""
     modules = [
         ("", "sentence_transformers.base.modules.transformer.Transformer"),
         ("1_Pooling", "sentence_transformers.sentence_transformer.modules.pooling.Pooling"),
@@ -264,7 +275,7 @@ def _write_json(path: Path, values: object) -> None:
     path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf8")
 
 
-_LOADS: dict[Pooling, str] = {
+_LOADING_NOTES: dict[Pooling, str] = {
     "classifier": """\
 It loads with transformers' AutoModelForSequenceClassification, with sentence-transformers, or with cerank:
 """,
@@ -280,13 +291,13 @@ Three lines of cerank load all of it:
 }
 
 
-def _card(pooling: Pooling) -> str:
-    """The model folder's README: how to load it, and what cannot."""
+def _model_card(pooling: Pooling) -> str:
+    """Return the text of the model folder's README: how to load it, and what cannot."""
     elsewhere = "\n    from sentence_transformers import CrossEncoder\n"
     elsewhere += '    CrossEncoder("this folder").predict([("a query", "a passage")])\n'
     return (
         "# A cross-encoder fine-tuned with cerank\n\n"
-        + _LOADS[pooling]
+        + _LOADING_NOTES[pooling]
         + (elsewhere if pooling != "product" else "")
         + "\n    from cerank.inference.rerank import Scorer\n"
         + '    scorer = Scorer.load("this folder")\n'
@@ -294,22 +305,31 @@ def _card(pooling: Pooling) -> str:
     )
 
 
-class Mark:
-    """What `cerank.json` in a checkpoint says: pooling and lengths."""
+class CheckpointConfig(msgspec.Struct, frozen=True):
+    """What `cerank.json` in a checkpoint holds: pooling and lengths."""
 
-    def __init__(self, folder: Path) -> None:
-        """Reads it.
+    pooling: Pooling
+    limits: TokenLimits
+
+    @classmethod
+    def read(cls, folder: Path) -> CheckpointConfig:
+        """Return the configuration of a checkpoint.
 
         Raises:
             MissingError: the folder is no checkpoint of cerank.
+            UsageError: its `cerank.json` cannot be read.
         """
         try:
-            values = json.loads(read_file(folder / MARK))
-            self.pooling: Pooling = msgspec.convert(values["pooling"], Pooling)
-            self.max_length, self.max_query_length = int(values["max_length"]), int(values["max_query_length"])
-            self.max_document_length = int(values.get("max_document_length", 0))
-            self.truncation = str(values.get("truncation", "document"))
+            values = json.loads(read_file(folder / CHECKPOINT_CONFIG))
+            limits = TokenLimits(
+                int(values["max_length"]),
+                int(values["max_query_length"]),
+                int(values.get("max_document_length", 0)),
+                str(values.get("truncation", "document")),
+            )
+            return cls(msgspec.convert(values["pooling"], Pooling), limits)
         except FileNotFoundError as error:
-            raise MissingError(f"no {MARK}, so this is no checkpoint of cerank", where=str(folder)) from error
+            what = f"no {CHECKPOINT_CONFIG}, so this is no checkpoint of cerank"
+            raise MissingError(what, where=str(folder)) from error
         except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-            raise UsageError("unreadable", where=str(folder / MARK)) from error
+            raise UsageError("unreadable", where=str(folder / CHECKPOINT_CONFIG)) from error

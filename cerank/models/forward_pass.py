@@ -1,4 +1,4 @@
-"""From pairs to scores by the fastest way that is exact for a model: packed where it can be, padded elsewhere.
+"""Compute scores of pairs by the fastest exact way: packed if the model allows it, padded if not.
 
 Invariant: packing is used only after it gave, on pairs of several lengths, the scores that padding gives.
 """
@@ -14,135 +14,139 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from cerank.kernels.packed_encoders import Encoder, Head, LikeBert, classifier_head, encoder_of
-from cerank.kernels.packing import Pack, filled, pack
-from cerank.kernels.processor import bf16_pays
+from cerank.kernels.packed_encoders import BertLikeEncoder, Head, PackedEncoder, classifier_head, packed_encoder
+from cerank.kernels.packing import Pack, pack, pad_row
+from cerank.kernels.processor import bf16_is_faster
 from cerank.models.cross_encoder import CrossEncoder
-from cerank.tokenization.tokens import Pair, Tokens
+from cerank.tokenization.tokens import Pair, PairTokenizer
 
 Score = Callable[[Sequence[Pair]], Tensor]
 
-CPU_BUDGET = 2048  # tokens a batch on a CPU: small enough to stay in cache
-GPU_BUDGET = 65_536
-# tokens; rows for oneDNN are multiples, as it builds a kernel for each number of rows it meets: 5 ms and half a
-# megabyte in bf16, a tenth of that in float32
-_STEPS = {"fp32": 8, "bf16": 32}
-_CHECKED = (3, 11, 11, 40, 150)  # tokens of the pairs that packing is tried on; the longest exceeds ModernBERT's window
-_TOLERANCE = {"fp32": 1e-4, "bf16": 5e-2}  # of the largest score, or of 1
+CPU_TOKEN_BUDGET = 2048  # tokens a batch on a CPU: small enough to stay in cache
+GPU_TOKEN_BUDGET = 65_536
+# oneDNN builds a kernel for each number of rows it meets (5 ms and half a megabyte in bf16, a tenth of that in
+# float32), so the number of tokens is rounded up to a multiple of this
+_ROW_MULTIPLE = {"fp32": 8, "bf16": 32}
+_CHECKED_LENGTHS = (3, 11, 11, 40, 150)  # tokens of pairs that packing is tried on; 150 exceeds ModernBERT's window
+_TOLERANCE = {"fp32": 1e-4, "bf16": 5e-2}  # largest difference, relative to the largest score, or to 1
 
 
-def budget_of(device: torch.device) -> int:
-    """Tokens that go through a model at once where no gradient is wanted."""
-    return CPU_BUDGET if device.type == "cpu" else GPU_BUDGET
+def token_budget(device: torch.device) -> int:
+    """Return how many tokens go through a model at once where no gradient is needed."""
+    return CPU_TOKEN_BUDGET if device.type == "cpu" else GPU_TOKEN_BUDGET
 
 
-def resolved(precision: str, device: torch.device) -> str:
-    """ "fp32" or "bf16": as asked for, or for "auto" bf16 where the device multiplies it faster than float32."""
+def resolve_precision(precision: str, device: torch.device) -> str:
+    """Return "fp32" or "bf16": as asked for, or for "auto" bf16 where the device multiplies it faster than float32."""
     if precision != "auto":
         return precision
     if device.type == "cuda":
         return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp32"
-    return "bf16" if device.type == "cpu" and bf16_pays() else "fp32"
+    return "bf16" if device.type == "cpu" and bf16_is_faster() else "fp32"
 
 
-class Forward:
-    """Scores pairs with a model as it is at the time, with gradients where torch is asked for them.
+class ForwardPass:
+    """Scores pairs with the weights a model has at the time, with gradients where torch is asked for them.
 
     Args:
-        model: its mode decides on dropout.
-        tokens: that the pairs come from.
-        device: where the model is.
-        precision: "fp32"; "bf16" for products in bf16, with the sums past the layers, norms and head in float32; or
-            "auto" (see `resolved`).
+        model: the cross-encoder; in training mode it applies dropout.
+        tokens: the tokenizer that the pairs come from.
+        device: device that the model is on.
+        precision: "fp32"; "bf16" for matrix products in bf16, with residual sums, norms and head in float32; or
+            "auto" (see `resolve_precision`).
     """
 
-    def __init__(self, model: CrossEncoder, tokens: Tokens, device: torch.device, precision: str) -> None:
+    def __init__(self, model: CrossEncoder, tokens: PairTokenizer, device: torch.device, precision: str) -> None:
         self._model, self._tokens, self._device = model, tokens, device
-        self.precision = resolved(precision, device)
+        self.precision = resolve_precision(precision, device)
         self._tried = False
-        self._packed: _Packed | None = None
+        self._packed: _PackedModel | None = None
 
     @property
-    def packs(self) -> bool:
-        """Whether pairs are packed; found out at the first use."""
+    def is_packed(self) -> bool:
+        """Return whether pairs are packed; the first call tries it."""
         if not self._tried:
             self._tried = True
-            found = _packed_of(self._model)
-            self._packed = found if found is not None and self._agrees(found) else None
+            packed = _packed_model(self._model)
+            self._packed = packed if packed is not None and self._agrees(packed) else None
         return self._packed is not None
 
     @property
-    def takes_lanes(self) -> bool:
-        """Whether several batches may go through at once, each by a thread of its own."""
+    def supports_threads(self) -> bool:
+        """Return whether several batches may go through at once, each in a thread of its own."""
         return self._device.type == "cpu"
 
     @property
-    def has_own_graphs(self) -> bool:
-        """Whether threads may each go there and back through the model, in graphs that share nothing but weights."""
-        return self.takes_lanes and self.packs and isinstance(self._packed and self._packed.encoder, LikeBert)
+    def supports_threaded_backward(self) -> bool:
+        """Return whether threads may run forward and backward at once, in graphs that share nothing but weights."""
+        return (
+            self.supports_threads
+            and self.is_packed
+            and isinstance(self._packed and self._packed.encoder, BertLikeEncoder)
+        )
 
     @property
-    def trained(self) -> list[Tensor]:
-        """The weights that want gradients."""
+    def trained_weights(self) -> list[Tensor]:
+        """Return the weights that are trained."""
         return [parameter for parameter in self._model.parameters() if parameter.requires_grad]
 
     @contextlib.contextmanager
     def scoring(self) -> Iterator[Score]:
-        """Within, the model's weights are taken as they are now; scores are (pairs,) in float32.
+        """Yield a function from pairs to scores (pairs,) in float32, with the weights as they are on entry.
 
         The pairs of a call should be sorted by length, and be all that is to go through the model at once.
         """
-        narrow = self.precision == "bf16"
-        if self.packs and self._packed is not None:
-            # the outer autocast keeps what those within cast, to its end
+        is_bf16 = self.precision == "bf16"
+        if self.is_packed and self._packed is not None:
+            # one outer autocast: the weights that are cast within it are kept until it ends
             with torch.autocast(self._device.type, enabled=False), self._scorer(self._packed) as score:
                 yield score
             return
 
         def padded(pairs: Sequence[Pair]) -> Tensor:
-            with torch.autocast(self._device.type, torch.bfloat16, enabled=narrow):
+            with torch.autocast(self._device.type, torch.bfloat16, enabled=is_bf16):
                 return self._model(self._tokens.batch(pairs, self._device))  # type: ignore[no-any-return]
 
         yield padded
 
-    def rehearse(self, tokens: int, longest: int) -> None:
-        """Takes `tokens` tokens there and back, in pairs of `longest`: what a part of a step may come to at most."""
+    def probe_memory(self, tokens: int, longest: int) -> None:
+        """Run `tokens` tokens forward and backward, in pairs of `longest`: the most that a microbatch may need."""
         settings: Any = self._model.encoder.config
         pair = self._example(min(longest, settings.max_position_embeddings - 4))
         with self.scoring() as score:
             score([pair] * max(1, tokens // len(pair.ids))).sum().backward()  # type: ignore[no-untyped-call]
 
     @contextlib.contextmanager
-    def _scorer(self, packed: _Packed) -> Iterator[Score]:
-        # other products on a CPU are MKL's, which builds none
-        meets_onednn = self.takes_lanes and (self.precision == "bf16" or torch.is_inference_mode_enabled())
-        step = _STEPS[self.precision] if meets_onednn else 1
+    def _scorer(self, packed: _PackedModel) -> Iterator[Score]:
+        # other products on a CPU are MKL's, which builds no such kernels
+        uses_onednn = self.supports_threads and (self.precision == "bf16" or torch.is_inference_mode_enabled())
+        step = _ROW_MULTIPLE[self.precision] if uses_onednn else 1
 
         def score(pairs: Sequence[Pair]) -> Tensor:
-            row = pack(filled(pairs, step), self._tokens.has_types, self._device)
+            row = pack(pad_row(pairs, step), self._tokens.has_types, self._device)
             return packed.scores(row, weights)[: len(pairs)]
 
         with packed.encoder.prepared(torch.bfloat16 if self.precision == "bf16" else torch.float32) as weights:
             yield score
 
     @torch.inference_mode()
-    def _agrees(self, packed: _Packed) -> bool:
-        """Whether packed scores are those of padded pairs; says so where they are not, or where packing fails."""
-        pairs = [self._example(length) for length in _CHECKED]
+    def _agrees(self, packed: _PackedModel) -> bool:
+        """Return whether packed scores are those of padded pairs; warn where they are not, or where packing fails."""
+        pairs = [self._example(length) for length in _CHECKED_LENGTHS]
         modes = {module: module.training for module in self._model.modules()}
         self._model.eval()
         try:
             with torch.autocast(self._device.type, torch.bfloat16, enabled=self.precision == "bf16"):
                 expected = self._model(self._tokens.batch(pairs, self._device))
             with torch.autocast(self._device.type, enabled=False), self._scorer(packed) as score:
-                found = score(pairs)
-            apart = float((found - expected).abs().max())
+                scores = score(pairs)
+            difference = float((scores - expected).abs().max())
             allowed = _TOLERANCE[self.precision] * max(1.0, float(expected.abs().max()))
-            # a model whose weights are broken gives no score to compare; whoever asks for scores hears of it
-            if apart <= allowed or not bool(expected.isfinite().all()):
+            # broken weights give no score to compare; the caller that asks for scores gets an error
+            if difference <= allowed or not bool(expected.isfinite().all()):
                 return True
-            reason = f"packed scores are {apart:.2g} off"
-        except (RuntimeError, AttributeError, TypeError, KeyError, ValueError) as error:  # another version's modules
+            reason = f"packed scores are {difference:.2g} off"
+        except (RuntimeError, AttributeError, TypeError, KeyError, ValueError) as error:  # of another transformers
             reason = f"{type(error).__name__}: {str(error)[:200]}"
         finally:
             for module, training in modes.items():
@@ -151,71 +155,71 @@ class Forward:
         return False
 
     def _example(self, length: int) -> Pair:
-        """A pair of `length` tokens at most that the model can read, of any ids but padding's."""
+        """Return a pair of at most `length` tokens that the model can read, of any ids but padding's."""
         settings: Any = self._model.encoder.config
         longest = min(length, settings.max_position_embeddings - 4)
         ids = [1 + (17 * at + length) % (settings.vocab_size - 1) for at in range(longest)]
         return Pair(tuple(id_ if id_ != settings.pad_token_id else 0 for id_ in ids), min(longest, 1 + length // 3))
 
 
-class _Packed:
-    """A cross-encoder over packs: its encoder, and its pooling and head done pair by pair."""
+class _PackedModel:
+    """A cross-encoder over packed pairs: its encoder, with pooling and head applied pair by pair."""
 
-    def __init__(self, model: CrossEncoder, encoder: Encoder, head: Head | None) -> None:
+    def __init__(self, model: CrossEncoder, encoder: PackedEncoder, head: Head | None) -> None:
         self._model, self.encoder, self._head = model, encoder, head
 
     def scores(self, row: Pack, weights: Any) -> Tensor:
-        """Scores (pairs,) in float32."""
+        """Return scores (pairs,) in float32."""
         model: Any = self._model
         if self._head is None:
             return model.head(self._pooled(row, weights)).squeeze(-1)  # type: ignore[no-any-return]
         if getattr(model.encoder.config, "classifier_pooling", "cls") == "mean":  # ModernBERT's choice
             states = self.encoder.states(row, weights, firsts=False)
-            pooled = _means(row, states, torch.ones_like(row.segments))
+            pooled = _span_means(row, states, torch.ones_like(row.segments))
         else:
             pooled = self.encoder.states(row, weights, firsts=True)
         return self._head(model.encoder, pooled).squeeze(-1)
 
     def _pooled(self, row: Pack, weights: Any) -> Tensor:
-        """(pairs, size), as the model's pooling has it."""
+        """Return (pairs, hidden size), pooled as the model's pooling says."""
         states = self.encoder.states(row, weights, firsts=False)
         if self._model.pooling == "mean":
-            return _means(row, states, torch.ones_like(row.segments))
-        query = normalize(_means(row, states, 1 - row.segments), dim=1)
-        return query * normalize(_means(row, states, row.segments), dim=1)
+            return _span_means(row, states, torch.ones_like(row.segments))
+        query = normalize(_span_means(row, states, 1 - row.segments), dim=1)
+        return query * normalize(_span_means(row, states, row.segments), dim=1)
 
 
-def _means(row: Pack, states: Tensor, wanted: Tensor) -> Tensor:
-    """(pairs, size): the mean of each pair's states (tokens, size) where `wanted` (tokens,) is 1."""
+def _span_means(row: Pack, states: Tensor, mask: Tensor) -> Tensor:
+    """Return (pairs, size): the mean of each pair's states (tokens, size) where `mask` (tokens,) is 1."""
     out = []
-    for span, part, chosen in zip(row.spans, row.split(states), row.split(wanted), strict=True):
+    for span, part, chosen in zip(row.spans, row.split(states), row.split(mask), strict=True):
         weights = chosen.view(span.pairs, span.length, 1).to(states.dtype)
         total = (part.view(span.pairs, span.length, -1) * weights).sum(dim=1)
         out.append(total / weights.sum(dim=1).clamp(min=1))
     return torch.cat(out)
 
 
-def means_by(base: Any) -> Callable[[Sequence[Pair]], Tensor]:
-    """What gives (texts, size): the means of the last hidden states of texts that an encoder of BERT's family reads.
+def mean_pooler(base: Any) -> Callable[[Sequence[Pair]], Tensor]:
+    """Return a function from texts to the means (texts, size) of their last hidden states.
 
     It has the weights as they are now.
     """
-    encoder = LikeBert(base)
+    encoder = BertLikeEncoder(base)
     weights = encoder.prepare(torch.float32)
 
     def means(texts: Sequence[Pair]) -> Tensor:
-        row = pack(filled(texts, _STEPS["fp32"]), has_types=False, device=base.device)
-        return _means(row, encoder.states(row, weights, firsts=False), torch.ones_like(row.segments))[: len(texts)]
+        row = pack(pad_row(texts, _ROW_MULTIPLE["fp32"]), has_types=False, device=base.device)
+        return _span_means(row, encoder.states(row, weights, firsts=False), torch.ones_like(row.segments))[: len(texts)]
 
     return means
 
 
-def _packed_of(model: CrossEncoder) -> _Packed | None:
-    """The model over packs; None where its architecture is not known to allow it."""
-    whole: Any = model.encoder
+def _packed_model(model: CrossEncoder) -> _PackedModel | None:
+    """Return the model over packed pairs; None where its architecture is not known to allow it."""
+    full: Any = model.encoder
     if model.head is not None:
-        encoder = encoder_of(whole)
-        return _Packed(model, encoder, None) if encoder is not None else None
-    head, base = classifier_head(whole), getattr(whole, whole.base_model_prefix, None)
-    encoder = encoder_of(base) if base is not None else None
-    return _Packed(model, encoder, head) if encoder is not None and head is not None else None
+        encoder = packed_encoder(full)
+        return _PackedModel(model, encoder, None) if encoder is not None else None
+    head, base = classifier_head(full), getattr(full, full.base_model_prefix, None)
+    encoder = packed_encoder(base) if base is not None else None
+    return _PackedModel(model, encoder, head) if encoder is not None and head is not None else None

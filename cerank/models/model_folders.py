@@ -1,4 +1,4 @@
-"""What a model folder from elsewhere may hold, checked before anything in it reaches transformers.
+"""Check a model folder from elsewhere before anything in it reaches transformers.
 
 Invariant: a folder that passes names no code, no other folder and no other model: all that is read of it lies in it (or
 where the hub's own cache keeps its files), and nothing of it runs.
@@ -11,8 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from cerank.errors import UsageError
-from cerank.files.line_reader import io_mistake
+from cerank.errors import UsageError, os_error
 from cerank.files.safe_open import read_file
 from cerank.text.safe_text import shown, token_at
 
@@ -25,13 +24,13 @@ _DEEPEST = 3  # folders of sentence-transformers lie one deep
 
 
 def check(folder: Path) -> None:
-    """Returns if the folder may be given to transformers.
+    """Return if the folder may be given to transformers.
 
     Raises:
         UsageError: settings that are no JSON object, name code (auto_map), a kernel, a quantization or an adapter, or
             hold an access token; weights listed outside the folder; a link that leads out of it; a pipe or device.
     """
-    _refuse_escapes(folder)
+    _reject_escapes(folder)
     for name in _SETTINGS:
         if (folder / name).is_file():
             _check_settings(folder / name)
@@ -43,23 +42,23 @@ def check(folder: Path) -> None:
 
 
 def json_object(path: Path) -> dict[str, Any]:
-    """The JSON object in a small file of a model folder.
+    """Return the JSON object in a small file of a model folder.
 
     Raises:
-        UsageError: it is none, or is too large for one.
+        UsageError: the file holds no JSON object, or is too large for settings.
     """
     try:
         data = read_file(path, _LARGEST + 1)
         if len(data) > _LARGEST:
             raise UsageError(f"has more than {_LARGEST >> 20} MiB, as no file of settings has", where=str(path))
-        found = json.loads(data)
+        values = json.loads(data)
     except OSError as error:
-        raise io_mistake(path, error) from error
+        raise os_error(error, path) from error
     except (ValueError, RecursionError) as error:
         raise UsageError(f"not JSON: {shown(error, 120)}", where=str(path)) from error
-    if not isinstance(found, dict):
+    if not isinstance(values, dict):
         raise UsageError("not a JSON object", where=str(path))
-    return found
+    return values
 
 
 def _check_settings(path: Path) -> None:
@@ -78,7 +77,7 @@ def _check_settings(path: Path) -> None:
 
 
 def _strings(value: object) -> Iterator[tuple[str, str]]:
-    """(the nearest key, text) of each text in a JSON value, level by level, so that depth costs no stack."""
+    """Yield (nearest key, text) of each text in a JSON value, level by level, so that depth needs no recursion."""
     layer: list[tuple[str, object]] = [("", value)]
     while layer:
         deeper: list[tuple[str, object]] = []
@@ -94,7 +93,7 @@ def _strings(value: object) -> Iterator[tuple[str, str]]:
 
 
 def _check_index(path: Path) -> None:
-    """Weights in several files: each must be named as a file beside the index."""
+    """Check the index of weights in several files: each must be named as a file beside the index."""
     named = json_object(path).get("weight_map")
     if not isinstance(named, dict):
         raise UsageError("has no weight_map", where=str(path))
@@ -104,8 +103,8 @@ def _check_index(path: Path) -> None:
             raise UsageError(what, where=str(path))
 
 
-def _refuse_escapes(folder: Path) -> None:
-    """Refuses what is neither a file nor a folder, and links that lead out of the folder."""
+def _reject_escapes(folder: Path) -> None:
+    """Reject what is neither a file nor a folder, and links that lead out of the folder."""
     home = folder.resolve()
     blobs = home.parent.parent / "blobs" if home.parent.name == "snapshots" else home
     layer = [home]
@@ -126,7 +125,7 @@ def _entries(folder: Path) -> list[Path]:
     try:
         return list(folder.iterdir())
     except OSError as error:
-        raise io_mistake(folder, error) from error
+        raise os_error(error, folder) from error
 
 
 def _leads_into(path: Path, home: Path, blobs: Path) -> bool:

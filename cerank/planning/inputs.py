@@ -1,4 +1,4 @@
-"""Everything a recipe reads, found and hashed: when a plan is made, and again before its worker trusts it."""
+"""Finds and hashes everything that a recipe reads: when a plan is made, and again when its worker starts."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _LONGEST_EMBEDDED = 128  # tokens: nine docstrings of ten are shorter; the embed
 _COUNTED = 2000  # queries whose candidates are counted at most
 
 
-class Use(msgspec.Struct, frozen=True, order=True):
+class FirstStageUse(msgspec.Struct, frozen=True, order=True):
     """One dataset ranked by one first stage, to a depth."""
 
     dataset: str
@@ -35,36 +35,36 @@ class Use(msgspec.Struct, frozen=True, order=True):
 
 
 def training_dataset(recipe: Recipe, stage: Stage) -> str:
-    """The dataset a stage learns from."""
+    """Return the name of the dataset on which a stage trains."""
     return stage.dataset or recipe.data.train
 
 
 def training_first_stage(recipe: Recipe, stage: Stage) -> str:
-    """The first stage whose candidates a stage draws from."""
+    """Return the first stage from whose candidates a stage samples."""
     return stage.first_stage or recipe.data.first_stages[0]
 
 
 def validation_first_stage(recipe: Recipe) -> str:
-    """The first stage whose candidates are re-ranked in validation."""
+    """Return the first stage whose candidates are re-ranked in validation."""
     return recipe.data.validation_first_stage or recipe.data.first_stages[0]
 
 
-def uses(recipe: Recipe) -> tuple[Use, ...]:
-    """Each dataset and first stage the recipe ranks by, once, to the greatest depth any part of it asks for."""
+def first_stage_uses(recipe: Recipe) -> tuple[FirstStageUse, ...]:
+    """Return each pair of dataset and first stage that the recipe uses, with the greatest depth that it needs."""
     data = recipe.data
-    wanted = [Use(test, first, data.depth) for test in data.test for first in data.first_stages]
+    all_uses = [FirstStageUse(test, first, data.depth) for test in data.test for first in data.first_stages]
     for _, stage in recipe.chained():
-        wanted.append(Use(data.validation, validation_first_stage(recipe), stage.validation_depth))
+        all_uses.append(FirstStageUse(data.validation, validation_first_stage(recipe), stage.validation_depth))
         if stage.validates_by_loss and (stage.source == "labels" or stage.teacher == EMBEDDING):
-            wanted.append(Use(data.validation, validation_first_stage(recipe), stage.window[1]))
+            all_uses.append(FirstStageUse(data.validation, validation_first_stage(recipe), stage.window[1]))
         if stage.source == "labels" or stage.teacher == EMBEDDING:
             dataset = training_dataset(recipe, stage)
-            wanted.append(Use(dataset, training_first_stage(recipe, stage), stage.window[1]))
+            all_uses.append(FirstStageUse(dataset, training_first_stage(recipe, stage), stage.window[1]))
     deepest: dict[tuple[str, str], int] = {}
-    for use in wanted:
+    for use in all_uses:
         key = (use.dataset, use.first_stage)
         deepest[key] = max(use.depth, deepest.get(key, 0))
-    return tuple(Use(dataset, first, depth) for (dataset, first), depth in deepest.items())
+    return tuple(FirstStageUse(dataset, first, depth) for (dataset, first), depth in deepest.items())
 
 
 def embedding_length(stage: Stage) -> int:
@@ -73,7 +73,7 @@ def embedding_length(stage: Stage) -> int:
 
 
 def texts_to_embed(recipe: Recipe, datasets: Mapping[str, Dataset], cache: Path) -> dict[str, int]:
-    """Return stage -> about how many texts its embedding teacher encodes: drawn queries and candidates, each once.
+    """Return stage -> the approximate number of texts that its embedding teacher encodes.
 
     Counted on as many queries as the stage draws, though not the same ones, and on 2,000 at most; from there in
     proportion.
@@ -84,29 +84,29 @@ def texts_to_embed(recipe: Recipe, datasets: Mapping[str, Dataset], cache: Path)
             continue
         dataset = datasets[training_dataset(recipe, stage)]
         queries = list(dataset.queries)
-        wanted = stage.steps * stage.groups_per_step or math.ceil(stage.epochs * len(queries))
-        drawn = min(len(queries), wanted)
-        looked = random.Random(0).sample(queries, min(drawn, _COUNTED))
+        all_uses = stage.steps * stage.groups_per_step or math.ceil(stage.epochs * len(queries))
+        queries_used = min(len(queries), all_uses)
+        sampled = random.Random(0).sample(queries, min(queries_used, _COUNTED))
         first = training_first_stage(recipe, stage)
-        ranking = first_stage.candidates(dataset, first, stage.window[1], cache, looked)
+        ranking = first_stage.candidates(dataset, first, stage.window[1], cache, sampled)
         documents = len({doc for query in ranking for doc in ranking[query]})
-        found[name] = drawn + min(len(dataset.documents), round(documents * drawn / len(looked)))
+        found[name] = queries_used + min(len(dataset.documents), round(documents * queries_used / len(sampled)))
     return found
 
 
 def dataset_names(recipe: Recipe) -> tuple[str, ...]:
-    """Every dataset the recipe reads, once, in the order of use."""
+    """Return every dataset the recipe reads, once, in the order of use."""
     training = [training_dataset(recipe, stage) for _, stage in recipe.chained()]
     return tuple(dict.fromkeys([*training, recipe.data.validation, *recipe.data.test]))
 
 
-def opened(recipe: Recipe, cache: Path) -> dict[str, Dataset]:
-    """The recipe's datasets by name; raises as `open_dataset`."""
+def open_datasets(recipe: Recipe, cache: Path) -> dict[str, Dataset]:
+    """Open the recipe's datasets, by name; raises as `open_dataset`."""
     return {name: open_dataset(name, cache) for name in dataset_names(recipe)}
 
 
-def inputs_of(recipe: Recipe, datasets: dict[str, Dataset], *, fetch: bool) -> tuple[Input, ...]:
-    """What the recipe reads, with its hashes, in a stable order.
+def hash_inputs(recipe: Recipe, datasets: dict[str, Dataset], *, fetch: bool) -> tuple[Input, ...]:
+    """Return everything that the recipe reads with its SHA-256, in a stable order.
 
     Args:
         recipe: complete.
@@ -119,7 +119,7 @@ def inputs_of(recipe: Recipe, datasets: dict[str, Dataset], *, fetch: bool) -> t
     base = bases.locate(recipe.base, fetch=fetch)
     found = [Input("base", recipe.base, base.sha256, str(base.folder))]
     found += [Input("dataset", name, data.fingerprint(), data.location) for name, data in datasets.items()]
-    for use in uses(recipe):
+    for use in first_stage_uses(recipe):
         name = f"{use.first_stage} on {use.dataset}"
         found.append(Input("first_stage", name, first_stage.fingerprint(datasets[use.dataset], use.first_stage)))
     for name, stage in recipe.chained():
@@ -128,8 +128,8 @@ def inputs_of(recipe: Recipe, datasets: dict[str, Dataset], *, fetch: bool) -> t
     return tuple(found)
 
 
-def _refuse_untaught(name: str, training: Dataset, validation: Dataset, teacher: Ranking) -> None:
-    """Refuses a validation loss where the teacher says nothing of the validation queries.
+def _check_teacher_ranks_validation(name: str, training: Dataset, validation: Dataset, teacher: Ranking) -> None:
+    """Check that the teacher ranks the validation queries, as a validation loss requires.
 
     Raises:
         UsageError: it ranks other documents, or none of the queries.
@@ -152,5 +152,5 @@ def _teacher(name: str, stage: Stage, recipe: Recipe, datasets: dict[str, Datase
     dataset = datasets[training_dataset(recipe, stage)]
     teacher = read_teacher(stage.teacher, dataset)
     if stage.validates_by_loss:
-        _refuse_untaught(name, dataset, datasets[recipe.data.validation], teacher.ranking)
+        _check_teacher_ranks_validation(name, dataset, datasets[recipe.data.validation], teacher.ranking)
     return Input("teacher", f"{stage.teacher} for {name}", teacher.sha256, stage.teacher)

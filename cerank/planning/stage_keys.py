@@ -1,51 +1,53 @@
-"""When two stages of two runs are one training: the same start, settings, inputs and seed, and so the same weights.
+"""Keys that are equal if and only if two stages are the same training: same start, settings, inputs and seed.
 
 Invariant: pure functions of plans and recipes; no file is opened.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from functools import partial
 
 import msgspec
 
+from cerank.files.hashing import sha256_json
 from cerank.planning import inputs
-from cerank.recipes.plan import Plan, telling
+from cerank.recipes.plan import Plan, without_defaults
 from cerank.recipes.schema import Recipe, Stage
 
-Pinned = Callable[[str, str], str]  # (role, name) of an input -> what stands for its content
+ContentOf = Callable[[str, str], str]  # (role, name) of an input -> the hash of its content
 
 
-def identity(plan: Plan, index: int) -> str:
-    """What decides the weights that the stage at `index` hands on, itself and all stages before it; 64 hex digits.
+def stage_key(plan: Plan, index: int) -> str:
+    """Return the key of the stage at `index`: a hash of everything that decides the weights it produces.
+
+    64 hex digits.
 
     Equal identities mean equal weights, bit for bit, on one machine with one set of versions. Like a plan's
     fingerprint it counts only settings that differ from the defaults; unlike it, neither test sets nor measures.
     """
-    return _hashed(plan.recipe, index, lambda role, name: plan.input(role, name).sha256, plan.device, plan.threads)
+    return _hash_stages(plan.recipe, index, lambda role, name: plan.input(role, name).sha256, plan.device, plan.threads)
 
 
-def identities(plan: Plan) -> tuple[str, ...]:
-    """The identity of each stage of the chain, in order."""
-    return tuple(identity(plan, index) for index in range(len(plan.recipe.chain)))
+def stage_keys(plan: Plan) -> tuple[str, ...]:
+    """Return the key of each stage of the plan, in order."""
+    return tuple(stage_key(plan, index) for index in range(len(plan.recipe.chain)))
 
 
-def expected(recipe: Recipe, index: int) -> str:
-    """As `identity`, before any input was looked at: names stand for contents."""
-    return _hashed(recipe, index, lambda role, name: f"{role} {name}", "", 0)
+def stage_key_by_names(recipe: Recipe, index: int) -> str:
+    """Return a stage's key before its inputs are hashed: their names stand for their contents."""
+    return _hash_stages(recipe, index, lambda role, name: f"{role} {name}", "", 0)
 
 
-def _hashed(recipe: Recipe, index: int, pinned: Pinned, device: str, threads: int) -> str:
-    parts = [_stage(recipe, name, stage, pinned) for name, stage in recipe.chained()[: index + 1]]
+def _hash_stages(recipe: Recipe, index: int, pinned: ContentOf, device: str, threads: int) -> str:
+    parts = [_stage_parts(recipe, name, stage, pinned) for name, stage in recipe.chained()[: index + 1]]
     start = (pinned("base", recipe.base), recipe.pooling, recipe.seed, device.partition(":")[0], threads)
-    return hashlib.sha256(msgspec.json.encode((start, parts), order="deterministic")).hexdigest()
+    return sha256_json((start, parts))
 
 
-def _stage(recipe: Recipe, name: str, stage: Stage, pinned: Pinned) -> list[object]:
-    """One stage's part: its name (seeds hold it), its settings without names of inputs, and what these hold."""
-    settings = telling(msgspec.structs.replace(stage, dataset="", first_stage="", teacher=""))
+def _stage_parts(recipe: Recipe, name: str, stage: Stage, pinned: ContentOf) -> list[object]:
+    """Return one stage's part of the key: its name (seeds depend on it), its settings, and its inputs' hashes."""
+    settings = without_defaults(msgspec.structs.replace(stage, dataset="", first_stage="", teacher=""))
     dataset, validation = inputs.training_dataset(recipe, stage), recipe.data.validation
     ranked = partial("{1} on {0}".format)
     found: list[object] = [name, settings, pinned("dataset", dataset), pinned("dataset", validation)]

@@ -1,4 +1,4 @@
-"""The work of a recipe, counted in pairs through the model, and its time in words."""
+"""The work of a recipe, counted in query-document pairs, and estimates of its time."""
 
 from __future__ import annotations
 
@@ -10,46 +10,46 @@ import msgspec
 from cerank.recipes.schema import Recipe, Stage
 
 
-class Work(msgspec.Struct, frozen=True):
+class WorkItem(msgspec.Struct, frozen=True):
     """A part of a run's work, counted in pairs through the model before anything is started."""
 
     part: str  # "train contrastive", "validate contrastive", "re-rank pydocs/test by contrastive"
     units: int  # steps, validations, queries, texts
     pairs: int  # 0 for an embedding teacher, which reads texts one by one
     stage: str = ""  # whose work it is; "" for a sum over several
-    minutes: float | None = None  # as far as it can be told: see `app.estimates`
+    minutes: float | None = None  # None if unknown; see `app.estimates`
 
 
-def counted(recipe: Recipe, queries: Mapping[str, int]) -> tuple[Work, ...]:
-    """A recipe's work, part by part, stages in order.
+def count_work(recipe: Recipe, queries: Mapping[str, int]) -> tuple[WorkItem, ...]:
+    """Return a recipe's work, part by part, with the stages in order.
 
     Args:
         recipe: complete.
         queries: how many each of its datasets has.
     """
-    asked = queries[recipe.data.validation]
-    found = []
+    validation_queries = queries[recipe.data.validation]
+    items = []
     for name, stage in recipe.chained():
         steps = _steps(stage, queries[stage.dataset or recipe.data.train])
         size = stage.group_size + stage.in_batch
-        found.append(Work(f"train {name}", steps, steps * stage.groups_per_step * size, name))
+        items.append(WorkItem(f"train {name}", steps, steps * stage.groups_per_step * size, name))
         times = -(-steps // (stage.validate_every or steps))
-        looked = min(asked, stage.validation_queries or asked)
+        per_validation = min(validation_queries, stage.validation_queries or validation_queries)
         each = stage.validation_depth + (stage.group_size if stage.validates_by_loss else 0)
-        found.append(Work(f"validate {name}", times, times * looked * each, name))
+        items.append(WorkItem(f"validate {name}", times, times * per_validation * each, name))
         for test in recipe.data.test:
             pairs = queries[test] * recipe.data.depth * len(recipe.data.first_stages)
-            found.append(Work(f"re-rank {test} by {name}", queries[test], pairs, name))
-    return tuple(found)
+            items.append(WorkItem(f"re-rank {test} by {name}", queries[test], pairs, name))
+    return tuple(items)
 
 
 def _steps(stage: Stage, queries: int) -> int:
-    """Steps of a stage if every query can be learnt from."""
+    """Return the steps of a stage if every query is usable for training."""
     return stage.steps or max(1, int(-(-stage.epochs * queries // stage.groups_per_step)))
 
 
-def in_words(minutes: float | None) -> str:
-    """A time for a person: "40 s", "12 min", "3 h 20 min", "2 d 4 h", or "unknown"."""
+def format_minutes(minutes: float | None) -> str:
+    """Return a duration for display: "40 s", "12 min", "3 h 20 min", "2 d 4 h", or "unknown"."""
     if minutes is None:
         return "unknown"
     if minutes < 1.5:
@@ -61,7 +61,7 @@ def in_words(minutes: float | None) -> str:
     return f"{hours} h {rest} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
 
 
-class Speed(Protocol):
+class StageSpeed(Protocol):
     """How fast a stage was measured to be, in units a second."""
 
     @property
@@ -81,32 +81,32 @@ class Speed(Protocol):
         """Texts through the embedding teacher; 0 where there is none."""
 
 
-_BESIDE = 0.75  # seconds of a stage's training and of its re-ranking: checkpoints, hashes, measures
+_OVERHEAD_SECONDS = 0.75  # seconds of a stage's training and of its re-ranking: checkpoints, hashes, measures
 
 
-def expected(
-    work: Sequence[Work],
-    found: Mapping[str, Speed],
+def estimate_minutes(
+    work: Sequence[WorkItem],
+    items: Mapping[str, StageSpeed],
     texts: Mapping[str, int],
-) -> tuple[Work, ...]:
-    """The work with the minutes of each part by measured speeds, and a part for each embedding teacher.
+) -> tuple[WorkItem, ...]:
+    """Return the work with the expected minutes of each part, and a part for each embedding teacher.
 
     Args:
         work: as `counted`.
         found: stage -> its speed; parts of other stages get no time.
         texts: stage -> how many its embedding teacher encodes, where it has one.
     """
-    out: list[Work] = []
+    out: list[WorkItem] = []
     for part in work:
-        speed = found.get(part.stage)
+        speed = items.get(part.stage)
         if speed is None:
             out.append(part)
             continue
         if part.part.startswith("train ") and speed.embed and part.stage in texts:
             count = texts[part.stage]
             minutes = (count / speed.embed + speed.load) / 60
-            out.append(Work(f"teacher {part.stage}", count, 0, part.stage, minutes))
+            out.append(WorkItem(f"teacher {part.stage}", count, 0, part.stage, minutes))
         rate = speed.train if part.part.startswith("train ") else speed.score
-        beside = 0.0 if part.part.startswith("validate ") else speed.load + _BESIDE
+        beside = 0.0 if part.part.startswith("validate ") else speed.load + _OVERHEAD_SECONDS
         out.append(msgspec.structs.replace(part, minutes=(part.pairs / rate + beside) / 60))
     return tuple(out)

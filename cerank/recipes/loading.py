@@ -1,4 +1,4 @@
-"""From a name or a path to a recipe: reads the file, those it extends, and lays the command line's words over them.
+"""Loads a recipe by name or path: reads the file and those it extends, and applies the command line's overrides.
 
 Invariant: files are only read, at most a mebibyte each and eight in a row, and every mistake is reported at once.
 """
@@ -13,15 +13,15 @@ from pathlib import Path
 
 import msgspec
 
-from cerank.core.decode import LARGEST_TOML, MOST_MISTAKES, line_of, merged, toml_table
-from cerank.errors import FormatError, RecipeError, UsageError
+from cerank.core.decode import LARGEST_TOML, MOST_ERRORS, line_of, merge_tables, toml_table
+from cerank.errors import FormatError, RecipeError, UsageError, os_reason
 from cerank.files.safe_open import read_file
-from cerank.recipes.paths import placed
+from cerank.recipes.paths import with_absolute_paths
 from cerank.recipes.schema import Recipe, recipe_from
 from cerank.registry import nearest
 
 SHIPPED = Path(__file__).parent
-LONGEST_CHAIN = 8  # files that extend one another; a person loses track long before
+LONGEST_CHAIN = 8  # files that extend one another; more would be unreadable
 
 
 class LoadedRecipe(msgspec.Struct, frozen=True):
@@ -42,7 +42,7 @@ class _File(msgspec.Struct, frozen=True):
 
 
 def shipped() -> list[str]:
-    """The names of the recipes that come with cerank, sorted."""
+    """Return the names of the recipes that come with cerank, sorted."""
     return sorted(path.stem for path in SHIPPED.glob("*.toml"))
 
 
@@ -53,7 +53,7 @@ def load(
     *,
     given: str = "on the command line",
 ) -> LoadedRecipe:
-    """The recipe under a shipped name or in a `.toml` file, complete with defaults.
+    """Return the recipe under a shipped name or in a `.toml` file, complete with defaults.
 
     Args:
         name_or_path: a shipped name; anything that ends in `.toml` or holds a separator is a path.
@@ -65,29 +65,29 @@ def load(
     Raises:
         UsageError: no such recipe, an unreadable file, or a malformed override.
         FormatError: a file that is not TOML.
-        RecipeError: wrong keys or values, all of them, with file and line where they stand in a file.
+        RecipeError: wrong keys or values, all of them, with file and line for those in a file.
     """
-    files = _chain(name_or_path)
+    files = _extended_files(name_or_path)
     values: dict[str, object] = {}
     for file in reversed(files):
-        values = merged(values, {key: value for key, value in file.table.items() if key != "extends"})
+        values = merge_tables(values, {key: value for key, value in file.table.items() if key != "extends"})
     asked: dict[str, object] = dict(changes or {})
     for override in overrides:
-        asked = merged(asked, _override(override))
+        asked = merge_tables(asked, _override(override))
     mistakes = _unknown_stages(values, asked)
-    values = merged(values, asked)
+    values = merge_tables(values, asked)
     try:
         recipe = recipe_from(values, name_or_path)
     except RecipeError as error:
         mistakes += error.what.split("\n")
-        raise _placed(mistakes, files, asked, given, error.hint) from None
+        raise _error_with_places(mistakes, files, asked, given, error.hint) from None
     if mistakes:
-        raise _placed(mistakes, files, asked, given, "`cerank recipes show NAME` lists the stages")
+        raise _error_with_places(mistakes, files, asked, given, "`cerank recipes show NAME` lists the stages")
     return LoadedRecipe(recipe, files[0].source, name_or_path, values)
 
 
 def _path_of(name: str, folder: Path | None, where: str) -> tuple[Path, str]:
-    """The file that `name` means, and what to call it in errors."""
+    """Return the file that `name` means, and its name for errors."""
     if not name.endswith(".toml") and not re.search(r"[/\\]", name):
         if name not in shipped():
             hint = f"{nearest(name, shipped())}; a recipe of your own is given by its path, which ends in .toml"
@@ -102,13 +102,13 @@ def _read(path: Path, name: str, where: str) -> bytes:
     try:
         return read_file(path, LARGEST_TOML + 1)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        reason = os_reason(error) if isinstance(error, OSError) else str(error)
         hint = f"shipped recipes: {', '.join(shipped())}"
-        raise UsageError(f"cannot read the recipe '{name}': {reason.lower()}", where=where, hint=hint) from None
+        raise UsageError(f"cannot read the recipe '{name}': {reason}", where=where, hint=hint) from None
 
 
-def _chain(name: str) -> list[_File]:
-    """The file and those it extends, nearest first."""
+def _extended_files(name: str) -> list[_File]:
+    """Return the file and those it extends, nearest first."""
     files: list[_File] = []
     seen: list[Path] = []
     folder: Path | None = None
@@ -121,7 +121,7 @@ def _chain(name: str) -> list[_File]:
         if len(files) == LONGEST_CHAIN:
             raise UsageError(f"more than {LONGEST_CHAIN} recipes extend one another", where=where)
         seen.append(path.resolve())
-        table = placed(toml_table(source, called), path.parent)
+        table = with_absolute_paths(toml_table(source, called), path.parent)
         files.append(_File(called, source, table))
         if "extends" not in table:
             return files
@@ -133,7 +133,7 @@ def _chain(name: str) -> list[_File]:
 
 
 def _override(text: str) -> dict[str, object]:
-    """`a.b.c=VALUE` as a table."""
+    """Return `a.b.c=VALUE` as a table."""
     path, equals, raw = text.partition("=")
     keys = [key.strip() for key in path.split(".")]
     if not equals or not all(keys):
@@ -149,7 +149,7 @@ def _override(text: str) -> dict[str, object]:
 
 
 def _override_value(raw: str) -> object:
-    """VALUE as TOML, or as the bare string it is; a date is a string too, for no key holds one."""
+    """Return VALUE as TOML, or as the plain string it is; a date is a string too, because no key holds a date."""
     try:
         values = tomllib.loads(f"value = {raw}")
     except (ValueError, RecursionError):
@@ -159,7 +159,7 @@ def _override_value(raw: str) -> object:
 
 
 def _unknown_stages(values: Mapping[str, object], asked: Mapping[str, object]) -> list[str]:
-    """Stages that an option names and neither file nor chain knows: a slip that would otherwise pass unseen."""
+    """Return an error for each stage that an option names and neither the file nor its chain has."""
     stages, wanted = values.get("stages"), asked.get("stages")
     if not isinstance(stages, Mapping) or not isinstance(wanted, Mapping):
         return []
@@ -168,26 +168,29 @@ def _unknown_stages(values: Mapping[str, object], asked: Mapping[str, object]) -
     return [f"stages.{name}: no stage has this name; {nearest(name, stages)}" for name in wanted if name not in known]
 
 
-def _placed(
+def _error_with_places(
     mistakes: Sequence[str], files: Sequence[_File], asked: Mapping[str, object], given: str, hint: str
 ) -> RecipeError:
-    """The error for `mistakes` (each `key.path: what`), with the place of each in front."""
+    """Return the error for `mistakes` (each `key.path: what`), with the place of each in front."""
     lines = []
     first = ""
-    for mistake in mistakes[:MOST_MISTAKES]:
+    for mistake in mistakes[:MOST_ERRORS]:
         keys = tuple(re.sub(r"\[.*", "", mistake.partition(": ")[0]).split("."))
         place, file, number = _place_of(keys, files, asked, given)
         first = first or (f"{file.where}:{number}" if file and number else "")
         lines.append(f"{place}{mistake}" if len(mistakes) > 1 or not number else mistake)
-    if len(mistakes) > MOST_MISTAKES:
-        lines.append(f"and {len(mistakes) - MOST_MISTAKES} more")
+    if len(mistakes) > MOST_ERRORS:
+        lines.append(f"and {len(mistakes) - MOST_ERRORS} more")
     return RecipeError("\n".join(lines), where=first or files[0].where, hint=hint)
 
 
 def _place_of(
     keys: tuple[str, ...], files: Sequence[_File], asked: Mapping[str, object], given: str
 ) -> tuple[str, _File | None, int]:
-    """Where the value under `keys` was given: (words for it, the file, its line), or the nearest table around it."""
+    """Return where the value under `keys` was given, or the nearest table around it.
+
+    (words for it, the file, its line), or the nearest table around it.
+    """
     node: object = asked
     for key in keys:
         node = node.get(key) if isinstance(node, Mapping) else None

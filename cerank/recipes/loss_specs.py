@@ -1,6 +1,6 @@
-"""What the losses are called and what they need, known without torch, so that a plan is refused before it is launched.
+"""The losses' names and requirements, known without torch, so that a plan is rejected before it is launched.
 
-The losses themselves are in learn/losses; a test holds the two to the same names.
+The losses themselves are in training/losses; a test checks that both have the same names.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ LOSSES: dict[str, LossNeeds] = {
 
 
 def target_of(stage: Stage) -> Target:
-    """What a stage's labels say; of a stage that `loss_mistakes` refuses, what its source gives first."""
+    """Return the kind of target that a stage's labels hold; for an invalid stage, its source's first kind."""
     if stage.source == "teacher" and stage.targets != "auto":
         return stage.targets
     wanted = TEACHER if stage.source == "teacher" else LABELS
@@ -111,7 +111,7 @@ def target_of(stage: Stage) -> Target:
 
 
 def loss_mistakes(recipe: Recipe) -> list[str]:
-    """Stages whose loss is unknown or cannot learn from what they give it, each as `key.path: what is wrong`."""
+    """Return an error for each stage whose loss is unknown or does not fit its targets, as `key.path: what`."""
     mistakes = []
     for name, stage in recipe.chained():
         needs = LOSSES.get(stage.loss)

@@ -1,4 +1,4 @@
-"""From a name or a path to a matrix: the shipped ones, or a person's own `.toml` file.
+"""Loads a matrix by name or path: a shipped one, or the user's own `.toml` file.
 
 Invariant: as for recipes, a file is only read, and every mistake in it is reported at once.
 """
@@ -11,10 +11,10 @@ from pathlib import Path
 import msgspec
 
 from cerank.core.decode import LARGEST_TOML, toml_table
-from cerank.errors import UsageError
+from cerank.errors import UsageError, os_reason
 from cerank.files.safe_open import read_file
 from cerank.recipes.matrix_schema import Matrix, matrix_from
-from cerank.recipes.paths import beside
+from cerank.recipes.paths import resolve_beside
 from cerank.registry import nearest
 
 SHIPPED = Path(__file__).parent / "matrices"
@@ -29,12 +29,12 @@ class LoadedMatrix(msgspec.Struct, frozen=True):
 
 
 def shipped_matrices() -> list[str]:
-    """The names of the matrices that come with cerank, sorted."""
+    """Return the names of the matrices that come with cerank, sorted."""
     return sorted(path.stem for path in SHIPPED.glob("*.toml"))
 
 
 def load_matrix(name_or_path: str, changes: Mapping[str, object] | None = None) -> LoadedMatrix:
-    """The matrix under a shipped name or in a `.toml` file.
+    """Return the matrix under a shipped name or in a `.toml` file.
 
     Args:
         name_or_path: a shipped name; what ends in `.toml` is a path. Paths in a file are from its folder.
@@ -54,21 +54,21 @@ def load_matrix(name_or_path: str, changes: Mapping[str, object] | None = None) 
     try:
         source = read_file(path, LARGEST_TOML + 1)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        reason = os_reason(error) if isinstance(error, OSError) else str(error)
         hint = f"shipped matrices: {', '.join(shipped_matrices())}"
-        raise UsageError(f"cannot read the matrix '{name_or_path}': {reason.lower()}", hint=hint) from None
-    table = _placed(toml_table(source, name_or_path), path.parent)
-    matrix = matrix_from({**table, **_baseline_kept(table, changes or {})}, name_or_path)
+        raise UsageError(f"cannot read the matrix '{name_or_path}': {reason}", hint=hint) from None
+    table = _with_absolute_paths(toml_table(source, name_or_path), path.parent)
+    matrix = matrix_from({**table, **_changes_with_baseline(table, changes or {})}, name_or_path)
     return LoadedMatrix(matrix, path.parent, source)
 
 
-def _placed(table: Mapping[str, object], folder: Path) -> dict[str, object]:
-    """The table with the paths of its lists made absolute; shipped names and ids stay."""
+def _with_absolute_paths(table: Mapping[str, object], folder: Path) -> dict[str, object]:
+    """Return the table with the paths of its lists made absolute; shipped names and ids stay."""
 
     def here(value: object) -> object:
         if isinstance(value, list):
             return [here(entry) for entry in value]
-        return beside(value, folder) if isinstance(value, str) else value
+        return resolve_beside(value, folder) if isinstance(value, str) else value
 
     keys = ("recipes", "bases", "test", "first_stages", "baseline")
     changed = {key: here(value) if key in keys else value for key, value in table.items()}
@@ -77,8 +77,8 @@ def _placed(table: Mapping[str, object], folder: Path) -> dict[str, object]:
     return changed
 
 
-def _baseline_kept(table: Mapping[str, object], changes: Mapping[str, object]) -> dict[str, object]:
-    """The changes; where they leave the baseline's recipe out, the first of theirs is the baseline."""
+def _changes_with_baseline(table: Mapping[str, object], changes: Mapping[str, object]) -> dict[str, object]:
+    """Return the changes; if they drop the baseline's recipe, their first recipe becomes the baseline."""
     found = dict(changes)
     wanted = found.get("recipes")
     if isinstance(wanted, list) and "baseline" not in found and table.get("baseline") not in wanted:

@@ -1,6 +1,6 @@
 """A matrix: bases x recipes x seeds on the same test sets and first stages; what was declared, and its runs.
 
-Invariant: the declared family (baseline, measures, test sets, first stages) stands in the record before any run starts.
+Invariant: the declared family (baseline, measures, test sets, first stages) is recorded before any run starts.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Annotated
 import msgspec
 
 from cerank.core import decode
-from cerank.core.decode import says
+from cerank.core.decode import help_text
 from cerank.errors import RecipeError
 from cerank.recipes.schema import Positive, Rate, Seed
 
@@ -20,20 +20,22 @@ MATRIX_FORMAT = 1
 
 
 class Matrix(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a person declares; what is left out is each recipe's own."""
+    """What the user declares of a matrix; keys that are not given are each recipe's own."""
 
-    name: Annotated[str, says("what the lab and the report call it")]
-    description: Annotated[str, says("one sentence for `cerank recipes matrices`")] = ""
-    recipes: Annotated[tuple[str, ...], says("shipped names, or .toml files from this file's folder")]
-    bases: Annotated[tuple[str, ...], says("names from `cerank bases`, hub ids or folders")] = ()
-    seeds: Annotated[tuple[Seed, ...], says("a run for each")] = ()
-    baseline: Annotated[str, says('the recipe that every other is held against; "" takes the first')] = ""
-    test: Annotated[tuple[str, ...], says("test datasets of every run")] = ()
-    first_stages: Annotated[tuple[str, ...], says("re-ranked by every run")] = ()
-    depth: Annotated[Positive | None, says("candidates re-ranked for each query")] = None
-    measures: Annotated[tuple[str, ...], says('"auto" takes those that each test dataset declares')] = ()
-    margins: Annotated[dict[str, Rate], says("the largest difference of a measure that does not matter")] = {}
-    settings: Annotated[dict[str, object], says("key path -> value, laid over each recipe that has the place")] = {}
+    name: Annotated[str, help_text("name of the matrix in the lab and in reports")]
+    description: Annotated[str, help_text("one sentence for `cerank recipes matrices`")] = ""
+    recipes: Annotated[tuple[str, ...], help_text("shipped names, or .toml files from this file's folder")]
+    bases: Annotated[tuple[str, ...], help_text("names from `cerank bases`, hub ids or folders")] = ()
+    seeds: Annotated[tuple[Seed, ...], help_text("a run for each")] = ()
+    baseline: Annotated[str, help_text('the recipe that every other is compared with; "" takes the first')] = ""
+    test: Annotated[tuple[str, ...], help_text("test datasets of every run")] = ()
+    first_stages: Annotated[tuple[str, ...], help_text("re-ranked by every run")] = ()
+    depth: Annotated[Positive | None, help_text("candidates re-ranked for each query")] = None
+    measures: Annotated[tuple[str, ...], help_text('"auto" takes those that each test dataset declares')] = ()
+    margins: Annotated[dict[str, Rate], help_text("the largest difference of a measure that does not matter")] = {}
+    settings: Annotated[
+        dict[str, object], help_text("key path -> value, laid over each recipe that has the place")
+    ] = {}
 
 
 class MatrixCell(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,7 +56,7 @@ class MatrixRecord(msgspec.Struct, frozen=True, kw_only=True):
     description: str = ""
     created: str = ""  # UTC, ISO 8601
     changed: str = ""  # when runs were last added to it
-    baseline: str  # `MatrixCell.recipe` that every other recipe of the same base is held against
+    baseline: str  # `MatrixCell.recipe` that every other recipe of the same base is compared with
     tests: tuple[str, ...]  # as in `plan.recipe.data.test`
     first_stages: tuple[str, ...]
     depth: int
@@ -64,13 +66,13 @@ class MatrixRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def matrix_from(values: Mapping[str, object], where: str) -> Matrix:
-    """The matrix in a table, as TOML gives it.
+    """Return the matrix in a table, as TOML gives it.
 
     Raises:
         RecipeError: with all mistakes at once, each with its key path.
     """
     mistakes: list[str] = []
-    matrix = decode.table(Matrix, values, "", mistakes)
+    matrix = decode.decode_table(Matrix, values, "", mistakes)
     if matrix is not None:
         mistakes += _mistakes(matrix)
     if matrix is None or mistakes:
@@ -81,9 +83,9 @@ def matrix_from(values: Mapping[str, object], where: str) -> Matrix:
 
 
 def _mistakes(matrix: Matrix) -> list[str]:
-    found = [] if matrix.recipes else ["recipes: empty; name at least one"]
+    mistakes = [] if matrix.recipes else ["recipes: empty; name at least one"]
     if not matrix.name.strip():
-        found.append("name: empty; the lab keeps the matrix under it")
+        mistakes.append("name: empty; the lab keeps the matrix under it")
     lists: dict[str, tuple[object, ...]] = {
         "recipes": matrix.recipes,
         "bases": matrix.bases,
@@ -94,7 +96,7 @@ def _mistakes(matrix: Matrix) -> list[str]:
     }
     for key, entries in lists.items():
         counts = Counter(entries)
-        found += [f"{key}: '{entry}' stands twice" for entry, count in counts.items() if count > 1]
+        mistakes += [f"{key}: '{entry}' appears twice" for entry, count in counts.items() if count > 1]
     if matrix.baseline and matrix.baseline not in matrix.recipes:
-        found.append(f"baseline: '{matrix.baseline}' is not one of the recipes")
-    return found
+        mistakes.append(f"baseline: '{matrix.baseline}' is not one of the recipes")
+    return mistakes

@@ -1,4 +1,4 @@
-"""Paths in a recipe's or matrix's file: they mean what lies beside that file, wherever cerank is started.
+"""Resolves the paths in a recipe's or matrix's file relative to that file, wherever cerank is started.
 
 Invariant: a name that is no path is left alone, and nothing is opened.
 """
@@ -13,11 +13,13 @@ _DATA = ("train", "validation", "validation_first_stage", "test", "first_stages"
 _STAGE = ("dataset", "first_stage", "teacher")
 
 
-def beside(name: str, folder: Path) -> str:
-    """`name` as an absolute path if it is one from `folder`: it starts with `./` or `../`, or something is there.
+def resolve_beside(name: str, folder: Path) -> str:
+    """Return `name` as an absolute path if it is a path relative to `folder`; else return it unchanged.
 
-    What is there counts if the name holds a separator, or an ending such as .run and is a file: a file called `bm25`
-    does not stand in for BM25. A part (`[:60%]`) or split (`#test`) at its end stays.
+    It starts with `./` or `../`, or something is there.
+
+    An existing file counts if the name holds a separator, or an ending such as .run and is a file: a file called `bm25`
+    does not replace BM25. A part (`[:60%]`) or split (`#test`) at its end stays.
     """
     head, mark, rest = name.partition("[")
     path, sharp, split = head.partition("#")
@@ -32,13 +34,16 @@ def beside(name: str, folder: Path) -> str:
     return name
 
 
-def placed(table: Mapping[str, object], folder: Path) -> dict[str, object]:
-    """A recipe's table with the paths in it made absolute; what is of another type is left for the checks to come."""
+def with_absolute_paths(table: Mapping[str, object], folder: Path) -> dict[str, object]:
+    """Return a recipe's table with the paths in it made absolute.
+
+    What is of another type is left for the checks to come.
+    """
 
     def here(value: object) -> object:
         if isinstance(value, list):
             return [here(entry) for entry in value]
-        return beside(value, folder) if isinstance(value, str) else value
+        return resolve_beside(value, folder) if isinstance(value, str) else value
 
     def stages(value: object) -> object:
         if not isinstance(value, Mapping):

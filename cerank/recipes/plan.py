@@ -1,13 +1,13 @@
-"""A plan: the recipe complete, every path resolved, every input hashed. Its fingerprint is the identity of a run."""
+"""A plan: the complete recipe with every path resolved and every input hashed; its fingerprint identifies the run."""
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 
 import msgspec
 
 from cerank.core.decode import fields_of
+from cerank.files.hashing import sha256_json
 from cerank.recipes.schema import Recipe
 
 PLAN_FORMAT = 1
@@ -31,18 +31,18 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     device: str  # "cpu", "cuda" for any GPU, "cuda:0" for a certain one, "mps"
     threads: int  # CPU threads of the model; part of the identity, for they move scores by some 1e-8
     cache: str  # folder of indexes and built datasets; may be emptied at any time
-    label: str = ""  # a person's word for it; text, never a path
+    label: str = ""  # the user's label; text, never a path
     created: str = ""  # UTC, ISO 8601
     versions: dict[str, str] = {}
     measures: dict[str, tuple[str, ...]] = {}  # test -> its own measures, where the recipe says "auto"
-    shares: bool = False  # a stage that another run of the lab finished is taken over; part of a matrix
+    shares: bool = False  # a stage that another run of the lab finished is reused; set for runs of a matrix
 
     def measures_on(self, test: str) -> tuple[str, ...]:
-        """What is measured on a test dataset."""
+        """Return the measures of a test dataset."""
         return self.measures.get(test, self.recipe.evaluate.measures)
 
     @property
-    def asked(self) -> Recipe:
+    def requested_recipe(self) -> Recipe:
         """The recipe whose plan is this one: with "auto" where the plan has each test's own measures in its place.
 
         What all tests begin with goes before "auto", what else they share behind it, so that each has its own order.
@@ -62,21 +62,21 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         Of the recipe only what differs from the defaults counts, so that a release which adds a setting leaves the
         identity of earlier runs as it was. Margins are in, so that none can be slipped in later.
         """
-        identity = (
+        parts = (
             self.format,
-            telling(msgspec.structs.replace(self.recipe, name="", description="")),
+            without_defaults(msgspec.structs.replace(self.recipe, name="", description="")),
             sorted((entry.role, entry.name, entry.sha256) for entry in self.inputs),
             self.device.split(":")[0],
             self.threads,
             *([self.measures] if self.measures else []),
         )
-        return hashlib.sha256(msgspec.json.encode(identity, order="deterministic")).hexdigest()
+        return sha256_json(parts)
 
     def input(self, role: str, name: str) -> Input:
-        """The pinned input of that role and name.
+        """Return the hashed input of that role and name.
 
         Raises:
-            KeyError: the plan has none; a fault of the program, not of a person.
+            KeyError: the plan has no such input, which is an internal error.
         """
         for entry in self.inputs:
             if (entry.role, entry.name) == (role, name):
@@ -84,13 +84,13 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         raise KeyError((role, name))
 
 
-def telling(value: object) -> object:
-    """`value` without the fields of structs that hold their defaults, so that a release's new fields change nothing."""
+def without_defaults(value: object) -> object:
+    """Return `value` without fields that hold their defaults, so that new fields of a release change no hash."""
     if isinstance(value, msgspec.Struct):
         given = {field.name: (getattr(value, field.name), _default(field)) for field in fields_of(type(value))}
-        return {name: telling(item) for name, (item, default) in given.items() if item != default}
+        return {name: without_defaults(item) for name, (item, default) in given.items() if item != default}
     if isinstance(value, dict):
-        return {key: telling(item) for key, item in value.items()}
+        return {key: without_defaults(item) for key, item in value.items()}
     return value
 
 

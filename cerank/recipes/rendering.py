@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from cerank.core.decode import explanation, fields_of, hints_of, struct_in
+from cerank.core.decode import fields_of, help_text_of, hints_of, struct_in
 from cerank.recipes.schema import Recipe
 
 _NAMED = {"b": "\b", "t": "\t", "n": "\n", "f": "\f", "r": "\r", '"': '"', "\\": "\\"}
@@ -18,14 +18,14 @@ _ESCAPES = {char: f"\\{letter}" for letter, char in _NAMED.items()}
 
 
 def render(recipe: Recipe, full: bool = False) -> str:
-    """`recipe` as TOML; `full` writes the defaults too, and beside each key what it means."""
+    """Return `recipe` as TOML; `full` writes the defaults too, and beside each key what it means."""
     return "\n".join(_table(recipe, "", full)).strip("\n") + "\n"
 
 
 def template(name: str) -> str:
-    """The start of a person's own recipe called `name`, for `cerank recipes new`; it loads as it stands."""
+    """Return the start of the user's own recipe called `name`, for `cerank recipes new`; it loads as it is."""
     return f"""\
-# Everything that is not said here is taken from the recipe this one extends.
+# Everything that is not set here comes from the recipe that this one extends.
 # `cerank recipes show contrastive-then-distill --full` lists every key with its meaning and default;
 # `cerank recipes check THIS_FILE` names every mistake.
 extends = "contrastive-then-distill"  # a shipped recipe, or a path from here
@@ -43,7 +43,7 @@ description = ""
 # first_stages = ["bm25"]  # or TREC run files
 
 [evaluate]
-# margins = {{ "nDCG@10" = 0.02 }}  # the largest difference that does not matter; say it before the run
+# margins = {{ "nDCG@10" = 0.02 }}  # the largest difference that does not matter; declare it before the run
 
 [stages.contrastive]
 # learning_rate = 1e-4
@@ -77,13 +77,13 @@ def _key(name: str) -> str:
 
 
 def _table(values: msgspec.Struct, path: str, full: bool) -> Iterator[str]:
-    """The lines of one table: its own keys first, as TOML asks, then the tables in it."""
+    """Yield the lines of one table: its own keys first, as TOML asks, then the tables in it."""
     hints = hints_of(type(values))
     tables: list[tuple[str, msgspec.Struct, str]] = []
     keys: list[str] = []
     for field in fields_of(type(values)):
         value = getattr(values, field.name)
-        text = explanation(hints[field.name])
+        text = help_text_of(hints[field.name])
         if isinstance(value, dict) and any(isinstance(entry, msgspec.Struct) for entry in value.values()):
             tables += [(f"{field.name}.{_key(name)}", entry, "") for name, entry in value.items()]
         elif struct_in(hints[field.name]):
@@ -103,12 +103,12 @@ def _table(values: msgspec.Struct, path: str, full: bool) -> Iterator[str]:
 
 
 def _default(field: msgspec.structs.FieldInfo) -> object:
-    """What a field holds where nothing was said; a table's default is made anew each time."""
+    """Return the default of a field; a table's default is created anew each time."""
     has_factory = field.default_factory is not msgspec.NODEFAULT
     return field.default_factory() if has_factory else field.default
 
 
 def _explained(name: str, value: object, text: str) -> str:
-    """A key with its explanation; TOML has no null, so a value that is left out stands behind a `#`."""
+    """Return a key with its explanation; TOML has no null, so an absent value is commented out."""
     line = f"# {name} =" if value is None else f"{name} = {_literal(value)}"
     return f"{line}  # {text}" if text else line

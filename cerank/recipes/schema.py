@@ -1,4 +1,4 @@
-"""What a person asks for: a base model, a chain of stages, datasets, a seed. Every default stands here."""
+"""What the user asks for: a base model, a chain of stages, datasets, a seed. Every default is defined here."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from cerank.core import decode
-from cerank.core.decode import says
+from cerank.core.decode import help_text
 from cerank.core.schedule import ScheduleName
 from cerank.errors import RecipeError
 from cerank.registry import nearest
@@ -27,117 +27,125 @@ VALIDATION_LOSS = "loss"  # among validation measures: the stage's own loss on v
 
 
 class Stage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One stage of fine-tuning: which groups it sees, what loss it takes, how it steps, when it looks up."""
+    """One stage of fine-tuning: its training groups, its loss, its optimizer, and when it validates."""
 
-    # what it learns from
-    loss: Annotated[str, says("see `cerank recipes losses`")] = "lce"
+    # what it trains on
+    loss: Annotated[str, help_text("see `cerank recipes losses`")] = "lce"
     mean_over: Annotated[
         Literal["queries", "pairs"],
-        says("a step's loss is the mean over its queries, or over all their pairs pooled: long lists weigh more"),
+        help_text("a step's loss is the mean over its queries, or over all their pairs pooled: long lists weigh more"),
     ] = "queries"
-    source: Annotated[Literal["labels", "teacher"], says("where a group's targets come from")] = "labels"
+    source: Annotated[Literal["labels", "teacher"], help_text("where a group's targets come from")] = "labels"
     targets: Annotated[
-        Literal["auto", "ranks", "scores"], says("what of a teacher is learnt; auto: what the loss takes first")
+        Literal["auto", "ranks", "scores"],
+        help_text("which of a teacher's outputs is the target; auto: the one that the loss prefers"),
     ] = "auto"
-    dataset: Annotated[str, says('training dataset of this stage; "" takes data.train')] = ""
+    dataset: Annotated[str, help_text('training dataset of this stage; "" takes data.train')] = ""
     first_stage: Annotated[
-        str, says('candidates for negatives and teacher; "" takes the first of data.first_stages')
+        str, help_text('candidates for negatives and teacher; "" takes the first of data.first_stages')
     ] = ""
-    teacher: Annotated[str, says('"embedding", a TREC run file, or RankGPT permutations (.json beside its .jsonl)')] = (
-        ""
-    )
-    relevance: Annotated[Positive, says("smallest grade that counts as a positive")] = 1
+    teacher: Annotated[
+        str, help_text('"embedding", a TREC run file, or RankGPT permutations (.json beside its .jsonl)')
+    ] = ""
+    relevance: Annotated[Positive, help_text("smallest grade that counts as a positive")] = 1
 
-    # how groups are drawn
-    group_size: Annotated[int, msgspec.Meta(ge=2, le=10**6), says("candidates a query: 1 positive + 7 negatives")] = 8
+    # how groups are sampled
+    group_size: Annotated[
+        int, msgspec.Meta(ge=2, le=10**6), help_text("candidates a query: 1 positive + 7 negatives")
+    ] = 8
     groups_per_step: Annotated[
-        Positive, says("queries a step takes the mean over; the paper's batch times its accumulation")
+        Positive, help_text("queries per optimizer step (= batch size x gradient accumulation)")
     ] = 4
-    positives: Annotated[Positive, says("positives in a group, as far as the query has them")] = 1
+    positives: Annotated[Positive, help_text("positives in a group, as far as the query has them")] = 1
     positives_by: Annotated[
-        Literal["random", "top"], says("which positives: any, or those the first stage ranks first")
+        Literal["random", "top"], help_text("which positives: any, or those the first stage ranks first")
     ] = "random"
     unretrieved: Annotated[
         Literal["positives", "judged", "none"],
-        says("judged documents outside the window that are taken all the same; the paper's code takes none"),
+        help_text("judged documents that were not retrieved: positives only, negatives too, or none (the paper's)"),
     ] = "positives"
     negatives: Annotated[
         Literal["random", "top", "log-random"],
-        says("of the window: uniformly, the first ones, or by 1/rank (of a teacher's list: all its candidates)"),
+        help_text("of the window: uniformly, the first ones, or by 1/rank (of a teacher's list: all its candidates)"),
     ] = "random"
     negatives_from: Annotated[
         Literal["all", "judged", "unjudged"],
-        says("negatives may be any candidates, only those judged not relevant, or only those not judged"),
+        help_text("negatives may be any candidates, only those judged not relevant, or only those not judged"),
     ] = "all"
     below_positives: Annotated[
         Literal["no", "yes", "fill"],
-        says("negatives only from below the lowest positive; fill: then upwards from it, if there are too few"),
+        help_text("negatives only from below the lowest positive; fill: then upwards from it, if there are too few"),
     ] = "no"
     in_batch: Annotated[
-        Count, says("documents of the step's other queries added to each group as negatives; 0 adds none")
+        Count, help_text("documents of the step's other queries added to each group as negatives; 0 adds none")
     ] = 0
     window: Annotated[
-        tuple[Positive, Positive], says("ranks of the first stage (or teacher) to draw from, both included")
+        tuple[Positive, Positive], help_text("ranks of the first stage (or teacher) to sample from, both included")
     ] = (1, 100)
     without_pair: Annotated[
-        Literal["skip", "refuse"], says("a query without anything to learn from: count it, or stop")
+        Literal["skip", "refuse"],
+        help_text("a query without usable positives or negatives: skip it, or stop with an error"),
     ] = "skip"
 
     # how long, how fast
-    steps: Annotated[Count, says("exactly one of steps and epochs is above 0")] = 0
-    epochs: Annotated[Amount, says("passes over the queries with something to learn from")] = 0.0
-    learning_rate: Annotated[Rate, says("peak of the schedule")] = 1e-5
-    schedule: Annotated[ScheduleName, says("after the warm-up: constant, linear to 0, or half a cosine")] = "linear"
-    warmup: Annotated[Share, says("share of the steps in which the rate rises from 0")] = 0.1
-    weight_decay: Annotated[Amount, says("decoupled, as AdamW does it")] = 0.01
-    betas: Annotated[tuple[Share, Share], says("AdamW's")] = (0.9, 0.999)
-    epsilon: Annotated[Rate, says("AdamW's")] = 1e-8
-    clip: Annotated[Amount, says("largest gradient norm; 0 leaves gradients alone")] = 1.0
-    dropout: Annotated[Share | None, says("left out: the base's own")] = None
+    steps: Annotated[Count, help_text("exactly one of steps and epochs is above 0")] = 0
+    epochs: Annotated[Amount, help_text("passes over the usable queries")] = 0.0
+    learning_rate: Annotated[Rate, help_text("peak of the schedule")] = 1e-5
+    schedule: Annotated[ScheduleName, help_text("after the warm-up: constant, linear to 0, or half a cosine")] = (
+        "linear"
+    )
+    warmup: Annotated[Share, help_text("share of the steps in which the rate rises from 0")] = 0.1
+    weight_decay: Annotated[Amount, help_text("decoupled, as AdamW does it")] = 0.01
+    betas: Annotated[tuple[Share, Share], help_text("AdamW's")] = (0.9, 0.999)
+    epsilon: Annotated[Rate, help_text("AdamW's")] = 1e-8
+    clip: Annotated[Amount, help_text("largest gradient norm; 0 leaves gradients alone")] = 1.0
+    dropout: Annotated[Share | None, help_text("default: the base's own")] = None
     freeze: Annotated[
         Literal["nothing", "positions", "embeddings"],
-        says("embeddings that keep the base's weights; positions, or all"),
+        help_text("embeddings that are not trained: position embeddings, or all embeddings"),
     ] = "nothing"
     freeze_layers: Annotated[
         Count,
-        says("layers that keep the base's weights, counted from the bottom; freeze the embeddings, too"),
+        help_text("layers that are not trained, counted from the bottom; freeze the embeddings, too"),
     ] = 0
 
     # what the model reads
     max_length: Annotated[
-        int, msgspec.Meta(ge=8, le=10**6), says("tokens of query and document together, with special tokens")
+        int, msgspec.Meta(ge=8, le=10**6), help_text("tokens of query and document together, with special tokens")
     ] = 256
-    max_query_length: Annotated[Positive, says("tokens of the query; the document gets the rest")] = 64
-    max_document_length: Annotated[Count, says("tokens of the document; 0: as many as max_length leaves")] = 0
+    max_query_length: Annotated[Positive, help_text("tokens of the query; the document gets the rest")] = 64
+    max_document_length: Annotated[Count, help_text("tokens of the document; 0: as many as max_length leaves")] = 0
     truncation: Annotated[
         Literal["document", "longest_first"],
-        says("what a pair above max_length loses: the end of the document, or the end of the longer of the two"),
+        help_text("what a pair above max_length loses: the end of the document, or the end of the longer of the two"),
     ] = "document"
     precision: Annotated[
         Literal["fp32", "bf16", "auto"],
-        says("bf16: products alone, all else stays float32; auto: bf16 where the device has instructions for it"),
+        help_text("bf16: only matrix multiplications in bf16; auto: bf16 where the device has instructions for it"),
     ] = "fp32"
-    microbatch: Annotated[Positive, says("tokens, padding included, through the model at once; memory, not groups")] = (
-        8192
-    )
+    microbatch: Annotated[
+        Positive, help_text("tokens, padding included, per forward pass; changes memory, not results")
+    ] = 8192
 
-    # when it looks up
-    validate_every: Annotated[Count, says("steps between validations; 0 validates at the end only")] = 0
+    # when it validates
+    validate_every: Annotated[Count, help_text("steps between validations; 0 validates at the end only")] = 0
     validation_measure: Annotated[
-        str, says('decides which checkpoint is best: a measure, or "loss", of which less is better')
+        str, help_text('decides which checkpoint is best: a measure, or "loss", of which less is better')
     ] = "nDCG@10"
     validation_loss: Annotated[
-        Literal["no", "yes"], says("whether validations show the stage's own loss on validation queries, too")
+        Literal["no", "yes"], help_text("whether validations show the stage's own loss on validation queries, too")
     ] = "no"
-    validation_queries: Annotated[Count, says("first ones of the validation dataset; 0 takes all")] = 0
-    validation_depth: Annotated[Positive, says("candidates re-ranked for each validation query")] = 20
-    patience: Annotated[Count, says("stop after this many validations without a better one; 0 never stops early")] = 0
-    keep: Annotated[Literal["best", "last"], says("which checkpoint the stage hands on")] = "best"
-    checkpoint_every: Annotated[Count, says("steps between checkpoints; 0: at each validation")] = 0
+    validation_queries: Annotated[Count, help_text("first ones of the validation dataset; 0 takes all")] = 0
+    validation_depth: Annotated[Positive, help_text("candidates re-ranked for each validation query")] = 20
+    patience: Annotated[
+        Count, help_text("stop after this many validations without a better one; 0 never stops early")
+    ] = 0
+    keep: Annotated[Literal["best", "last"], help_text("which checkpoint the stage hands on")] = "best"
+    checkpoint_every: Annotated[Count, help_text("steps between checkpoints; 0: at each validation")] = 0
     on_nonfinite: Annotated[
         str,
         msgspec.Meta(pattern=r"^(stop|skip:[1-9]\d*)\Z"),
-        says('at an inf or NaN: "stop", or "skip:3" to leave out up to three steps'),
+        help_text('at an inf or NaN: "stop", or "skip:3" to leave out up to three steps'),
     ] = "stop"
 
     @property
@@ -149,53 +157,53 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 class Data(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where queries, documents and labels come from; a name, an ir_datasets id, or a folder; `[:80%]` takes a part."""
 
-    train: Annotated[str, says("queries, documents and labels the stages learn from")] = "pydocs/train"
-    validation: Annotated[str, says("queries that choose checkpoints; never measured in a comparison")] = (
+    train: Annotated[str, help_text("queries, documents and labels the stages train on")] = "pydocs/train"
+    validation: Annotated[str, help_text("queries that choose checkpoints; never measured in a comparison")] = (
         "pydocs/validation"
     )
-    test: Annotated[tuple[str, ...], says("what is re-ranked and measured at the end")] = ("pydocs/test",)
+    test: Annotated[tuple[str, ...], help_text("what is re-ranked and measured at the end")] = ("pydocs/test",)
     first_stages: Annotated[
-        tuple[str, ...], says('"bm25", "scoreddocs", a run of the dataset by name, or a TREC run file')
+        tuple[str, ...], help_text('"bm25", "scoreddocs", a run of the dataset by name, or a TREC run file')
     ] = ("bm25",)
     validation_first_stage: Annotated[
-        str, says('candidates re-ranked in validation; "" takes the first of first_stages')
+        str, help_text('candidates re-ranked in validation; "" takes the first of first_stages')
     ] = ""
-    depth: Annotated[Positive, says("candidates re-ranked for each test query")] = 100
+    depth: Annotated[Positive, help_text("candidates re-ranked for each test query")] = 100
 
 
 class Evaluate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What is measured on the test datasets."""
 
-    measures: Annotated[tuple[str, ...], says("in the field's notation: nDCG@10, RR@10, AP(rel=2), ...")] = (
+    measures: Annotated[tuple[str, ...], help_text("in the field's notation: nDCG@10, RR@10, AP(rel=2), ...")] = (
         "nDCG@10",
         "RR@10",
     )
     margins: Annotated[
-        dict[str, Rate], says("the largest difference of a measure that does not matter; declared before the run")
+        dict[str, Rate], help_text("the largest difference of a measure that does not matter; declared before the run")
     ] = {}
 
 
 class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A complete request. `stages` holds settings by name, `chain` says which of them run, in order."""
 
-    name: Annotated[str, says("what tables call it; free text")]
-    description: Annotated[str, says("one sentence for `cerank recipes list`")] = ""
-    base: Annotated[str, says("pretrained model: a name from `cerank bases`, a hub id, or a folder")] = "minilm"
+    name: Annotated[str, help_text("what tables call it; free text")]
+    description: Annotated[str, help_text("one sentence for `cerank recipes list`")] = ""
+    base: Annotated[str, help_text("pretrained model: a name from `cerank bases`, a hub id, or a folder")] = "minilm"
     pooling: Annotated[
-        Literal["auto", "product", "mean", "classifier"], says("how states become a score; auto: the base's own")
+        Literal["auto", "product", "mean", "classifier"], help_text("how states become a score; auto: the base's own")
     ] = "auto"
-    seed: Annotated[Seed, says("decides everything random")] = 42
-    chain: Annotated[tuple[str, ...], says("the stages that run, in order")]
+    seed: Annotated[Seed, help_text("decides everything random")] = 42
+    chain: Annotated[tuple[str, ...], help_text("the stages that run, in order")]
     force: Annotated[
         tuple[Literal["learning_rate", "shared_queries"], ...],
-        says("refusals to let pass: a rate too small to move weights, queries that training and test share"),
+        help_text("checks to ignore: a learning rate too small to move weights, queries shared by training and test"),
     ] = ()
-    data: Annotated[Data, says("where queries, documents and labels come from")] = Data()
-    evaluate: Annotated[Evaluate, says("what is measured on the test datasets")] = Evaluate()
-    stages: Annotated[dict[str, Stage], says("settings of each stage, by its name")] = {}
+    data: Annotated[Data, help_text("where queries, documents and labels come from")] = Data()
+    evaluate: Annotated[Evaluate, help_text("what is measured on the test datasets")] = Evaluate()
+    stages: Annotated[dict[str, Stage], help_text("settings of each stage, by its name")] = {}
 
     def chained(self) -> tuple[tuple[str, Stage], ...]:
-        """The stages that run, in order, with their names."""
+        """Return the stages that run, in order, with their names."""
         return tuple((name, self.stages[name]) for name in self.chain)
 
 
@@ -218,7 +226,7 @@ def _stage_mistakes(name: str, stage: Stage) -> list[str]:
 
 
 def _group_mistakes(at: str, stage: Stage) -> list[str]:
-    """What cannot be drawn together."""
+    """Return the settings of a stage's groups that contradict each other."""
     mistakes = []
     if stage.source == "teacher":
         only = {
@@ -240,18 +248,18 @@ def _group_mistakes(at: str, stage: Stage) -> list[str]:
 
 
 # A step of AdamW moves a weight by the learning rate at most (some 3 times it after a jump of the gradient). A float32
-# of 0.02, a weight's usual size in BERT and its kin, has neighbours 1.9e-9 apart: what is less than half of that is
-# rounded away. Measured in field notes: 6e-12 moves 0.5 % of the weights, by 7e-9 at most, in 1,000 steps.
+# of 0.02, a weight's usual size in models such as BERT, has neighbors 1.9e-9 apart: what is less than half of that is
+# rounded away. Measured: a rate of 6e-12 moves 0.5 % of the weights, by 7e-9 at most, in 1,000 steps.
 SMALLEST_RATE = 2.0**-30
 
 
 def rate_mistakes(recipe: Recipe) -> list[str]:
-    """Stages whose learning rate cannot move float32 weights, each as `key.path: what is wrong`."""
+    """Return an error for each stage whose learning rate cannot move float32 weights, as `key.path: what`."""
     if "learning_rate" in recipe.force:
         return []
     return [
         f"stages.{name}.learning_rate: {stage.learning_rate:g} cannot move float32 weights: a step of AdamW is at most "
-        f"the rate, a weight of 0.02 has its neighbours 1.9e-09 away, and less than half of that ({SMALLEST_RATE:.1e}) "
+        f"the rate, a weight of 0.02 has neighbors 1.9e-09 away, and less than half of that ({SMALLEST_RATE:.1e}) "
         'is rounded away; give more, or force = ["learning_rate"]'
         for name, stage in recipe.chained()
         if stage.learning_rate < SMALLEST_RATE
@@ -266,7 +274,7 @@ def _chain_mistakes(recipe: Recipe) -> list[str]:
         if name not in recipe.stages:
             mistakes.append(f"chain: no stage is called '{name}'; {nearest(name, recipe.stages)}")
     if len(set(recipe.chain)) != len(recipe.chain):
-        mistakes.append("chain: a stage stands twice; give the second its own name and settings")
+        mistakes.append("chain: a stage appears twice; give the second its own name and settings")
     return mistakes
 
 
@@ -278,7 +286,7 @@ def _recipe_mistakes(recipe: Recipe) -> list[str]:
         if name == "first-stage":
             mistakes.append(f"stages.{name}: what is re-ranked is called that; give the stage another name")
     if not recipe.name.strip():
-        mistakes.append("name: empty; tables need a word for the recipe")
+        mistakes.append("name: empty; tables need a name for the recipe")
     lists = {
         "data.test": recipe.data.test,
         "data.first_stages": recipe.data.first_stages,
@@ -288,7 +296,7 @@ def _recipe_mistakes(recipe: Recipe) -> list[str]:
         if not entries:
             mistakes.append(f"{name}: empty; name at least one")
         twice = [entry for entry, count in Counter(entries).items() if count > 1]
-        mistakes += [f"{name}: '{entry}' stands twice" for entry in twice]
+        mistakes += [f"{name}: '{entry}' appears twice" for entry in twice]
     for name in recipe.chain:
         if name in recipe.stages:
             mistakes += _stage_mistakes(name, recipe.stages[name])
@@ -296,7 +304,7 @@ def _recipe_mistakes(recipe: Recipe) -> list[str]:
 
 
 def recipe_from(values: Mapping[str, object], where: str) -> Recipe:
-    """The recipe in a merged table (no `extends` left), complete with defaults.
+    """Return the recipe in a merged table (no `extends` left), complete with defaults.
 
     Args:
         values: the table, as TOML gives it.
@@ -306,7 +314,7 @@ def recipe_from(values: Mapping[str, object], where: str) -> Recipe:
         RecipeError: with all mistakes at once, each with its key path.
     """
     mistakes: list[str] = []
-    recipe = decode.table(Recipe, values, "", mistakes)
+    recipe = decode.decode_table(Recipe, values, "", mistakes)
     if recipe is not None:
         mistakes += _recipe_mistakes(recipe)
     if recipe is None or mistakes:

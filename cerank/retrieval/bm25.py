@@ -12,7 +12,6 @@ S .418, Porter .438).
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import importlib.metadata
 import re
 import tempfile
@@ -25,8 +24,8 @@ import msgspec
 
 from cerank.core.rankings import Ranking, strictly_decreasing
 from cerank.datasets.dataset import Documents
-from cerank.errors import CerankError, UsageError
-from cerank.files.line_reader import sha256_of
+from cerank.errors import CerankError, UsageError, os_error
+from cerank.files.hashing import sha256_file, sha256_json
 from cerank.text.safe_text import counted
 
 if TYPE_CHECKING:
@@ -38,7 +37,7 @@ _FORMAT = 1  # of the files and the tokenizer; another number makes every old in
 # What an index takes to build, measured on documents of 56 words: bm25s keeps all postings several times at once.
 BYTES_EACH = 1_700
 _SECONDS_EACH = 75e-6
-LARGE = 2_000_000  # documents from which this is worth a word
+LARGE = 2_000_000  # documents from which the cost is announced
 _WORD = re.compile(r"[^\W_]+")
 # Lucene's EnglishAnalyzer.ENGLISH_STOP_WORDS_SET, which Anserini uses
 _STOP_WORDS = frozenset(
@@ -49,14 +48,14 @@ _STOP_WORDS = frozenset(
 )
 
 
-class _Contents(msgspec.Struct, frozen=True):
+class _IndexContents(msgspec.Struct, frozen=True):
     """The last file of an index to be written: SHA-256 of each other one."""
 
     files: dict[str, str]
 
 
 def stemmed(word: str) -> str:
-    """`word` with an English plural folded: the S stemmer."""
+    """Return `word` without its English plural ending, by the S stemmer."""
     if len(word) < 4 or not word.endswith("s"):
         return word
     if word.endswith("ies") and not word.endswith(("eies", "aies")):
@@ -67,17 +66,17 @@ def stemmed(word: str) -> str:
 
 
 def words(text: str) -> list[str]:
-    """The words of a document or query that BM25 counts, in order."""
+    """Return the words of a document or query that BM25 counts, in order."""
     return [stemmed(word) for word in _WORD.findall(text.lower()) if word not in _STOP_WORDS]
 
 
-def key(documents: Documents) -> str:
-    """SHA-256 over the documents and every setting; the name of the index in the cache."""
+def index_key(documents: Documents) -> str:
+    """Return the SHA-256 of the documents and every setting, which names the index in the cache."""
     settings = ("lucene", K1, B, _FORMAT, importlib.metadata.version("bm25s"), documents.fingerprint())
-    return hashlib.sha256(msgspec.json.encode(settings)).hexdigest()
+    return sha256_json(settings)
 
 
-class Index:
+class BM25Index:
     """Postings by word: for word i, `documents[starts[i]:starts[i + 1]]` and the score that each adds, `gains`."""
 
     def __init__(
@@ -93,7 +92,7 @@ class Index:
         self._starts, self._documents, self._gains = starts, documents, gains
 
     def _scores(self, text: str) -> np.ndarray:
-        """Score of every document, float32, words added in the query's order."""
+        """Return the float32 score of every document; words are added in the query's order."""
         import numpy as np
 
         scores = np.zeros(len(self._doc_ids), dtype=np.float32)
@@ -116,20 +115,22 @@ class Index:
         return [doc_id for _, doc_id in pairs], strictly_decreasing([-score for score, _ in pairs])
 
     def ranking(self, queries: Mapping[str, str], depth: int) -> Ranking:
-        """Up to `depth` documents for each query that share a word with it; queries without one are absent."""
-        found = {query: self._top(text, depth) for query, text in queries.items()}
-        found = {query: top for query, top in found.items() if top[0]}
-        return Ranking({q: ids for q, (ids, _) in found.items()}, {q: scores for q, (_, scores) in found.items()})
+        """Return up to `depth` documents that share a word with each query; queries without any are absent."""
+        hits_by_query = {query: self._top(text, depth) for query, text in queries.items()}
+        hits_by_query = {query: top for query, top in hits_by_query.items() if top[0]}
+        return Ranking(
+            {q: ids for q, (ids, _) in hits_by_query.items()}, {q: scores for q, (_, scores) in hits_by_query.items()}
+        )
 
 
-class _Numbers(Sequence["array[int]"]):
+class _WordNumbers(Sequence["array[int]"]):
     """The words of each document as numbers: 4 bytes a word, where lists of Python's take 8 and more."""
 
     def __init__(self) -> None:
         self._all, self._starts = array("I"), array("Q", [0])
 
     def append(self, numbers: Iterable[int]) -> None:
-        """The words of the next document."""
+        """Add the words of the next document."""
         self._all.extend(numbers)
         self._starts.append(len(self._all))
 
@@ -150,18 +151,18 @@ class _Numbers(Sequence["array[int]"]):
         return self._all[self._starts[place] : self._starts[place + 1]]
 
 
-class _Corpus(msgspec.Struct, frozen=True):
+class _BM25SCorpus(msgspec.Struct, frozen=True):
     """What bm25s takes in place of lists."""
 
-    ids: _Numbers
+    ids: _WordNumbers
     vocab: dict[str, int]
 
 
-def _numbered(documents: Iterable[tuple[str, str]]) -> tuple[list[str], list[str], _Numbers]:
-    """Document ids, vocabulary in order of appearance, and each document's words as numbers in it."""
+def _numbered(documents: Iterable[tuple[str, str]]) -> tuple[list[str], list[str], _WordNumbers]:
+    """Return the document ids, the vocabulary in order of appearance, and each document's words as numbers."""
     doc_ids: list[str] = []
     places: dict[str, int] = {}
-    numbers = _Numbers()
+    numbers = _WordNumbers()
     for doc_id, text in documents:
         doc_ids.append(doc_id)
         numbers.append(places.setdefault(word, len(places)) for word in words(text))
@@ -169,7 +170,7 @@ def _numbered(documents: Iterable[tuple[str, str]]) -> tuple[list[str], list[str
 
 
 def _build(documents: Documents, folder: Path) -> None:
-    """Writes the index of `documents` into the empty `folder`."""
+    """Write the index of `documents` into the empty `folder`."""
     import bm25s
     import numpy as np
 
@@ -178,22 +179,22 @@ def _build(documents: Documents, folder: Path) -> None:
         raise UsageError("no document holds a word that BM25 could find", hint="give a TREC run as the first stage")
     retriever = bm25s.BM25(k1=K1, b=B, method="lucene", backend="numpy", csc_backend="numpy")
     vocabulary_places = {word: place for place, word in enumerate(vocabulary)}
-    retriever.index(_Corpus(numbers, vocabulary_places), create_empty_token=False, show_progress=False)
+    retriever.index(_BM25SCorpus(numbers, vocabulary_places), create_empty_token=False, show_progress=False)
     for name in ("indptr", "indices", "data"):
         np.save(folder / f"{name}.npy", retriever.scores[name], allow_pickle=False)
     (folder / "documents.json").write_bytes(msgspec.json.encode(doc_ids))
     (folder / "words.json").write_bytes(msgspec.json.encode(vocabulary))
-    files = {path.name: sha256_of(path) for path in sorted(folder.iterdir())}
-    (folder / "COMPLETE.json").write_bytes(msgspec.json.encode(_Contents(files)))
+    files = {path.name: sha256_file(path) for path in sorted(folder.iterdir())}
+    (folder / "COMPLETE.json").write_bytes(msgspec.json.encode(_IndexContents(files)))
 
 
-def _read(folder: Path) -> Index | None:
-    """The index in `folder`, or None where it is absent or not what was written."""
+def _read(folder: Path) -> BM25Index | None:
+    """Return the index in `folder`; None if it is missing or damaged."""
     import numpy as np
 
     try:
-        contents = msgspec.json.decode((folder / "COMPLETE.json").read_bytes(), type=_Contents)
-        if any(sha256_of(folder / name) != sha256 for name, sha256 in contents.files.items()):
+        contents = msgspec.json.decode((folder / "COMPLETE.json").read_bytes(), type=_IndexContents)
+        if any(sha256_file(folder / name) != sha256 for name, sha256 in contents.files.items()):
             return None
         names = ("indptr", "indices", "data")
         starts, documents, gains = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in names)
@@ -201,41 +202,41 @@ def _read(folder: Path) -> Index | None:
         vocabulary = msgspec.json.decode((folder / "words.json").read_bytes(), type=list[str])
     except (OSError, ValueError, CerankError):
         return None
-    return Index(doc_ids, vocabulary, starts, documents, gains)
+    return BM25Index(doc_ids, vocabulary, starts, documents, gains)
 
 
-def _moved_in(fresh: Path, folder: Path, room: Path) -> None:
-    """Gives `fresh` its name, and a damaged index of that name up; another worker's, just moved in, may stay."""
+def _move_in(fresh: Path, folder: Path, workspace: Path) -> None:
+    """Rename `fresh` to its final name, replacing a damaged index; an index that another worker just built may stay."""
     with contextlib.suppress(FileNotFoundError):
-        folder.rename(room / "before")
+        folder.rename(workspace / "before")
     with contextlib.suppress(FileExistsError):
         fresh.rename(folder)
 
 
 def cost(documents: Documents, cache: Path) -> str:
-    """What building the index will take, for a large collection that has none in `cache` yet; else ""."""
-    if len(documents) < LARGE or (cache / "bm25" / key(documents)).is_dir():
+    """Return what building the index will take, for a large collection without one in `cache`; else ""."""
+    if len(documents) < LARGE or (cache / "bm25" / index_key(documents)).is_dir():
         return ""
     count = len(documents)
     needs = f"some {count * BYTES_EACH / 1e9:.0f} GB of memory and {count * _SECONDS_EACH / 60:.0f} minutes of one core"
     return f"BM25 over {counted(count, 'document')} takes {needs}, once"
 
 
-def _refuse_beyond_memory(documents: Documents) -> None:
-    """Says that memory will not do before an hour is spent on finding out."""
+def _check_memory(documents: Documents) -> None:
+    """Raise an error now if memory will not suffice, instead of after an hour of building."""
     import psutil
 
-    needed, there = len(documents) * BYTES_EACH, psutil.virtual_memory().available
-    if needed > there:
+    needed, available = len(documents) * BYTES_EACH, psutil.virtual_memory().available
+    if needed > available:
         what = f"BM25 over {counted(len(documents), 'document')} needs some {needed / 1e9:.1f} GB of memory"
         hint = (
             "give a TREC run as the first stage, such as `python -m pyserini.search.lucene --bm25 --hits 1000` writes"
         )
-        raise UsageError(f"{what}, and {there / 1e9:.1f} GB are free", hint=hint)
+        raise UsageError(f"{what}, and {available / 1e9:.1f} GB are free", hint=hint)
 
 
-def opened(documents: Documents, cache: Path) -> Index:
-    """The index of `documents`, from `cache` or built there.
+def open_index(documents: Documents, cache: Path) -> BM25Index:
+    """Return the index of `documents`, from `cache` or built there.
 
     Built in a folder of its own and moved to its name when complete, so that a kill leaves no half an index and two
     workers may build at once: what they build is equal.
@@ -243,21 +244,23 @@ def opened(documents: Documents, cache: Path) -> Index:
     Raises:
         UsageError: the documents hold no word, memory will not do, or the cache cannot be written.
     """
-    folder = cache / "bm25" / key(documents)
+    folder = cache / "bm25" / index_key(documents)
     index = _read(folder)
     if index is not None:
         return index
-    _refuse_beyond_memory(documents)
+    _check_memory(documents)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix="building-", ignore_cleanup_errors=True) as room:
-            fresh = Path(room) / "index"
+        with tempfile.TemporaryDirectory(
+            dir=folder.parent, prefix="building-", ignore_cleanup_errors=True
+        ) as workspace:
+            fresh = Path(workspace) / "index"
             fresh.mkdir()
             _build(documents, fresh)
             index = _read(fresh)
-            _moved_in(fresh, folder, Path(room))
+            _move_in(fresh, folder, Path(workspace))
     except OSError as error:
-        raise UsageError(f"the BM25 index cannot be written: {error.strerror or error}", where=str(cache)) from error
+        raise os_error(error, cache, UsageError, doing="cannot write the BM25 index") from error
     if index is None:
-        raise UsageError("the BM25 index reads back otherwise than written", where=str(cache), hint="check the disk")
+        raise UsageError("checksum mismatch after writing the BM25 index", where=str(cache), hint="check the disk")
     return index

@@ -6,7 +6,6 @@ built anew; ties fall to the smaller document id.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,11 +13,12 @@ from cerank.core.rankings import Ranking
 from cerank.datasets.aliases import missing_run
 from cerank.datasets.dataset import Dataset
 from cerank.errors import CerankError, UsageError
+from cerank.files.hashing import sha256_text
 from cerank.files.line_reader import local_path
 from cerank.registry import nearest
 from cerank.retrieval import bm25
 from cerank.text.safe_text import counted, shown
-from cerank.trec.open_run import run_at, sha256_at
+from cerank.trec.open_run import open_run_file, run_file_sha256
 from cerank.trec.rows import RunFile
 
 BM25 = "bm25"
@@ -32,57 +32,61 @@ def _unknown(dataset: Dataset, first_stage: str) -> CerankError:
     return UsageError(f"no first stage '{shown(first_stage, 120)}' for dataset {dataset.name}", hint=hint)
 
 
-def builds(dataset: Dataset, first_stage: str) -> bool:
-    """Whether BM25 is to be computed: a run that the dataset brings under that name goes before it.
+def is_built_in_bm25(dataset: Dataset, first_stage: str) -> bool:
+    """Return whether BM25 must be computed; a run of that name that comes with the dataset takes precedence.
 
     Folders with the pooled candidates of a large collection bring bm25.run; BM25 over the pool would be another thing.
     """
     return first_stage == BM25 and BM25 not in dataset.runs
 
 
-def _file(dataset: Dataset, first_stage: str) -> Path:
+def _run_file(dataset: Dataset, first_stage: str) -> Path:
     path = local_path(first_stage)
     if not path.is_file():
         raise _unknown(dataset, first_stage)
     return path
 
 
-def _given(dataset: Dataset, first_stage: str) -> RunFile:
-    """A run that the dataset brings, or a file; a large one is ingested."""
+def _open_given_run(dataset: Dataset, first_stage: str) -> RunFile:
+    """Return a run that comes with the dataset, or the run in a file."""
     return (
-        dataset.run(first_stage) if first_stage in dataset.runs else run_at(_file(dataset, first_stage), dataset.cache)
+        dataset.run(first_stage)
+        if first_stage in dataset.runs
+        else open_run_file(_run_file(dataset, first_stage), dataset.cache)
     )
 
 
-def look(dataset: Dataset, first_stage: str) -> None:
-    """Returns if there is such a first stage for the dataset; reads no run and builds no index.
+def check_exists(dataset: Dataset, first_stage: str) -> None:
+    """Check that the dataset has this first stage, without reading a run or building an index.
 
     Raises:
         UsageError, MissingError: as `fingerprint`.
     """
-    if first_stage not in dataset.runs and not builds(dataset, first_stage):
-        _file(dataset, first_stage)
+    if first_stage not in dataset.runs and not is_built_in_bm25(dataset, first_stage):
+        _run_file(dataset, first_stage)
 
 
 def fingerprint(dataset: Dataset, first_stage: str) -> str:
-    """SHA-256 over what the candidates depend on beside the queries: BM25's settings and documents, or the run's bytes.
+    """Return the SHA-256 of everything that the candidates depend on apart from the queries.
+
+    BM25's settings and documents, or the run's bytes.
 
     Raises:
         UsageError: no such first stage; MissingError: a known one whose run was not placed yet; and all that reading a
             run raises.
     """
-    if builds(dataset, first_stage):
-        return bm25.key(dataset.documents)
+    if is_built_in_bm25(dataset, first_stage):
+        return bm25.index_key(dataset.documents)
     if first_stage not in dataset.runs:
-        return sha256_at(_file(dataset, first_stage), dataset.cache)
+        return run_file_sha256(_run_file(dataset, first_stage), dataset.cache)
     run = dataset.run(first_stage)
-    return run.sha256 or hashlib.sha256(f"{dataset.identity}\n{first_stage}".encode()).hexdigest()
+    return run.sha256 or sha256_text(f"{dataset.identity}\n{first_stage}")
 
 
 def candidates(
     dataset: Dataset, first_stage: str, depth: int, cache: Path, query_ids: Sequence[str] | None = None
 ) -> Ranking:
-    """The first `depth` documents of each query; queries without any are absent.
+    """Return the first `depth` documents of each query; queries without any are absent.
 
     Args:
         dataset: whose queries are ranked.
@@ -97,11 +101,11 @@ def candidates(
         FormatError: a malformed run.
     """
     wanted = list(dataset.queries) if query_ids is None else list(query_ids)
-    if builds(dataset, first_stage):
-        index = bm25.opened(dataset.documents, cache)
+    if is_built_in_bm25(dataset, first_stage):
+        index = bm25.open_index(dataset.documents, cache)
         ranking = index.ranking({query: dataset.queries[query] for query in wanted}, depth)
     else:
-        ranking = _given(dataset, first_stage).ranking.only(wanted).top(depth)
+        ranking = _open_given_run(dataset, first_stage).ranking.only(wanted).top(depth)
     if wanted and not ranking:
         some = ", ".join(shown(query, 40) for query in wanted[:3])
         of = f"the {counted(len(wanted), 'query')} of {dataset.name}"

@@ -1,13 +1,13 @@
-"""Teachers from files: TREC runs, and RankGPT's permutations, which are often not permutations.
+"""Teachers from files: TREC runs and RankGPT's permutations, which are often not permutations.
 
-Invariant: every list that leaves here is a permutation of its query's candidates; what had to be mended is counted.
+Invariant: every list that leaves here is a permutation of its query's candidates; all repairs are counted.
 """
 
 from __future__ import annotations
 
-import hashlib
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -15,27 +15,28 @@ import msgspec
 from cerank.core.rankings import Ranking
 from cerank.datasets.aliases import missing_run
 from cerank.datasets.dataset import Dataset
-from cerank.errors import FormatError, MissingError, UsageError
-from cerank.files.line_reader import at, checked_id, io_mistake, json_lines, local_path, sha256_of
+from cerank.errors import FormatError, MissingError, UsageError, os_error
+from cerank.files.hashing import sha256_file, sha256_text
+from cerank.files.line_reader import Opener, at, checked_id, duplicate_error, json_lines, local_path
 from cerank.files.safe_open import read_file
 from cerank.text.safe_text import counted, shown
-from cerank.trec.open_run import run_at
+from cerank.trec.open_run import open_run_file
 
 _NUMBER = re.compile("[0-9]+")  # ASCII digits only: an answer may hold any others
 
 
 class Repairs(msgspec.Struct, frozen=True):
-    """What was wrong with permutations; counts of numbers, but for `mended`."""
+    """What was wrong with a teacher's permutations, counted."""
 
-    mended: int = 0  # permutations with at least one fault
+    repaired: int = msgspec.field(default=0, name="mended")  # permutations with at least one fault
     missing: int = 0  # candidates that were not named, appended in their first-stage order
-    repeated: int = 0  # numbers that came again, dropped
+    repeated: int = 0  # numbers that appeared again, dropped
     out_of_range: int = 0  # numbers that name no candidate, dropped
 
     def plus(self, other: Repairs) -> Repairs:
-        """Both counted together."""
+        """Return the sum of both."""
         return Repairs(
-            self.mended + other.mended,
+            self.repaired + other.repaired,
             self.missing + other.missing,
             self.repeated + other.repeated,
             self.out_of_range + other.out_of_range,
@@ -50,18 +51,31 @@ class Teacher(msgspec.Struct, frozen=True):
     repairs: Repairs = Repairs()
 
 
-class _Passage(msgspec.Struct):
-    docid: str = ""
-    doc_id: str = ""
+class Passage(msgspec.Struct):
+    """A candidate of a query in RankGPT's JSONL; some files call its id doc_id."""
+
+    docid: str | int = ""
+    doc_id: str | int = ""
+    text: str = ""
+    title: str = ""
+
+    @property
+    def id(self) -> str:
+        """The document's id."""
+        return str(self.docid if self.docid != "" else self.doc_id)
 
 
-class _Row(msgspec.Struct):
-    query_id: str
-    retrieved_passages: list[_Passage]
+class RankedQuery(msgspec.Struct):
+    """A line of RankGPT's JSONL: a query and its candidates, in the order that the permutations number them."""
+
+    query_id: str | int
+    retrieved_passages: list[Passage]
+    positive_passages: list[Passage] = []
+    query: str | None = None
 
 
 def repair(text: str, size: int) -> tuple[tuple[int, ...], Repairs]:
-    """The permutation of 0..size-1 that an answer such as "[5] > [18] > [2]" means, and what was mended in it.
+    """Return the permutation of 0..size-1 that an answer such as "[5] > [18] > [2]" means, and what was repaired.
 
     As RankGPT's own reader does (Sun et al. 2023, arXiv 2304.09542): digits only, the first mention counts, numbers out
     of 1..size are dropped, and candidates that were not named follow in their original order.
@@ -81,24 +95,49 @@ def repair(text: str, size: int) -> tuple[tuple[int, ...], Repairs]:
     return (*order, *missing), Repairs(int(is_mended), len(missing), repeated, out_of_range)
 
 
-def _answers(path: Path) -> list[str]:
+def decode_permutations(data: bytes, path: Path) -> list[str]:
+    """Return the permutations in the JSON array `data`, one text such as "[2] > [1]" for each query.
+
+    Raises:
+        FormatError: the data is no JSON array of texts; `where` is `path`.
+    """
     try:
-        return msgspec.json.decode(read_file(path), type=list[str])
+        return msgspec.json.decode(data, type=list[str])
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         hint = 'permutations are a JSON array of texts such as "[2] > [1] > [3]"'
         raise FormatError(f"not a list of permutations: {shown(error, 200)}", where=str(path), hint=hint) from error
-    except OSError as error:
-        raise io_mistake(path, error) from error
 
 
-def _candidates(row: _Row, where: str) -> list[str]:
-    """The document ids that the answer's numbers stand for: 1 is the first of them."""
-    ids = [checked_id(passage.docid or passage.doc_id, "document", where) for passage in row.retrieved_passages]
-    if not ids:
-        raise FormatError(f"query '{shown(row.query_id, 80)}' has no retrieved passages", where=where)
-    if len(set(ids)) != len(ids):
-        raise FormatError(f"a document stands twice for query '{shown(row.query_id, 80)}'", where=where)
-    return ids
+def queries_with_permutations(
+    rows: Path, permutations: Sequence[str] | None, path: Path | None = None, opener: Opener | None = None
+) -> Iterator[tuple[str, RankedQuery, str | None]]:
+    """Yield (file:line, query, permutation) for each line of RankGPT's JSONL; None where there are no permutations.
+
+    Args:
+        rows: the JSONL file.
+        permutations: one for each line of the file; None if the queries come alone.
+        path: the file of the permutations, for errors.
+        opener: opens the JSONL file, unpacked.
+
+    Raises:
+        FormatError: a query appears twice, a document appears twice for a query, or the two files differ in length.
+    """
+    seen: set[str] = set()
+    for number, row in json_lines(rows, RankedQuery, opener):
+        where, query_id = at(rows, number), str(row.query_id)
+        if permutations is not None and len(seen) >= len(permutations):
+            raise FormatError(f"has more queries than there are permutations, {len(permutations)}", where=where)
+        if checked_id(query_id, "query", where) in seen:
+            raise duplicate_error("query", query_id, where)
+        ids = Counter(checked_id(passage.id, "document", where) for passage in row.retrieved_passages)
+        repeated = next((doc_id for doc_id, count in ids.items() if count > 1), "")
+        if repeated:
+            raise duplicate_error("document", repeated, where, query=query_id)
+        yield where, row, None if permutations is None else permutations[len(seen)]
+        seen.add(query_id)
+    if permutations is not None and len(seen) < len(permutations):
+        what = f"has {counted(len(permutations), 'permutation')} for the {counted(len(seen), 'query')} of {rows.name}"
+        raise FormatError(what, where=str(path))
 
 
 def _rows_file(path: Path) -> Path:
@@ -110,7 +149,7 @@ def _rows_file(path: Path) -> Path:
 
 
 def read_permutations(path: Path, rows: Path) -> Teacher:
-    """RankGPT's permutations: a JSON array of texts in `path`, aligned with the lines of the JSONL file `rows`.
+    """Return RankGPT's teacher: a JSON array of texts in `path`, one for each line of the JSONL file `rows`.
 
     A document's score is `size - rank + 1`, so the best of 20 has 20.
 
@@ -118,32 +157,26 @@ def read_permutations(path: Path, rows: Path) -> Teacher:
         FormatError: either file malformed, a query or document twice, or more lines in one than in the other.
         MissingError, UsageError: a file is not there, or cannot be read.
     """
-    answers = _answers(path)
+    try:
+        permutations = decode_permutations(read_file(path), path)
+    except OSError as error:
+        raise os_error(error, path) from error
     documents: dict[str, Sequence[str]] = {}
-    repairs, count = Repairs(), 0
-    for number, row in json_lines(rows, _Row):
-        where = at(rows, number)
-        if count >= len(answers):
-            raise FormatError(f"has more queries than {path.name} has permutations, {len(answers)}", where=where)
-        if checked_id(row.query_id, "query", where) in documents:
-            raise FormatError(f"query '{shown(row.query_id, 80)}' stands twice", where=where)
-        ids = _candidates(row, where)
-        order, mended = repair(answers[count], len(ids))
-        documents[row.query_id] = [ids[place] for place in order]
-        repairs = repairs.plus(mended)
-        count += 1
-    if count < len(answers):
-        raise FormatError(
-            f"has {counted(len(answers), 'permutation')} for the {counted(count, 'query')} of {rows.name}",
-            where=str(path),
-        )
+    repairs = Repairs()
+    for where, row, permutation in queries_with_permutations(rows, permutations, path):
+        ids = [passage.id for passage in row.retrieved_passages]
+        if not ids:
+            raise FormatError(f"query '{shown(row.query_id, 80)}' has no retrieved passages", where=where)
+        order, repaired = repair(permutation or "", len(ids))
+        documents[str(row.query_id)] = [ids[place] for place in order]
+        repairs = repairs.plus(repaired)
     scores = {query: [float(len(ids) - rank) for rank in range(len(ids))] for query, ids in documents.items()}
-    hashes = [sha256_of(path), sha256_of(rows)]
-    return Teacher(Ranking(documents, scores), hashlib.sha256("\n".join(hashes).encode()).hexdigest(), repairs)
+    hashes = [sha256_file(path), sha256_file(rows)]
+    return Teacher(Ranking(documents, scores), sha256_text("\n".join(hashes)), repairs)
 
 
 def read_teacher(spec: str, dataset: Dataset | None = None) -> Teacher:
-    """The teacher that a recipe names.
+    """Return the teacher that a recipe names.
 
     Args:
         spec: a TREC run file; RankGPT permutations (`NAME.json` beside `NAME.jsonl`); or, with a dataset, the name of a
@@ -164,5 +197,5 @@ def read_teacher(spec: str, dataset: Dataset | None = None) -> Teacher:
         raise missing
     if path.suffix == ".json":
         return read_permutations(path, _rows_file(path))
-    run = run_at(path, dataset.cache if dataset else None)
+    run = open_run_file(path, dataset.cache if dataset else None)
     return Teacher(run.ranking, run.sha256)

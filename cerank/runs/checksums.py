@@ -1,7 +1,7 @@
-"""The hashes of a run's whole files, written before the files themselves, and what to do where one does not fit.
+"""The checksums of a run's files, each written before the file itself, and the report on damaged files.
 
-Invariant: a file that the worker wrote whole has a seal, for the seal is on the disk first; a later seal of the same
-file holds. Sealed folders (models, checkpoints, parts of a re-ranking) carry their own list and have none here.
+Invariant: the checksum is on the disk before the file, so every file that the worker wrote at once has one; the newest
+checksum of a file counts. Folders with a manifest (models, checkpoints, parts of a re-ranking) are not listed here.
 """
 
 from __future__ import annotations
@@ -12,25 +12,32 @@ from pathlib import Path
 
 import msgspec
 
-from cerank.errors import MissingError
+from cerank.errors import CerankError
 from cerank.files import disk, journal, json_records
 from cerank.files.disk import DamagedError
+from cerank.files.hashing import sha256_file
 from cerank.files.journal import Journal
 from cerank.runs.layout import RunFolder
 from cerank.text.safe_text import counted
 
-WHOLE = ("candidates", "teachers", "qrels", "rankings", "measures")  # folders of files that the worker writes whole
+CHECKSUMMED_FOLDERS = (
+    "candidates",
+    "teachers",
+    "qrels",
+    "rankings",
+    "measures",
+)  # folders of files that the worker writes whole
 
 
-class Seal(msgspec.Struct, frozen=True):
-    """One file as it was written."""
+class FileChecksum(msgspec.Struct, frozen=True):
+    """The checksum of one file as it was written."""
 
     path: str  # relative to the run, with forward slashes
     size: int  # bytes
     sha256: str
 
 
-class Mark(msgspec.Struct, frozen=True):
+class DamageReport(msgspec.Struct, frozen=True):
     """What a check found wrong in a run."""
 
     problems: tuple[str, ...]
@@ -38,106 +45,106 @@ class Mark(msgspec.Struct, frozen=True):
 
 
 def write(folder: RunFolder, path: Path, data: bytes) -> None:
-    """Seals `data` and makes `path`, a file of the run, hold it.
+    """Record the checksum of `data` and write it to `path`, a file of the run.
 
     Raises:
         RunFailedError: the disk refuses; the file is as it was.
     """
-    _append(folder, [Seal(_name(folder, path), len(data), hashlib.sha256(data).hexdigest())])
+    _append(folder, [FileChecksum(_relative_name(folder, path), len(data), hashlib.sha256(data).hexdigest())])
     disk.write(path, data)
 
 
 def save(folder: RunFolder, path: Path, record: msgspec.Struct) -> None:
-    """As `records.save`, sealed."""
+    """Write a record as `json_records.save` does, with its checksum."""
     write(folder, path, json_records.bytes_of(record, str(path)))
 
 
-def seal(folder: RunFolder, paths: Iterable[Path]) -> None:
-    """Seals files as they are, or, for one that is to become a link to another's, as the other is."""
-    _append(folder, [of(folder, path, path) for path in paths])
+def record(folder: RunFolder, paths: Iterable[Path]) -> None:
+    """Record the checksums of files as they are on disk."""
+    _append(folder, [checksum_of(folder, path, path) for path in paths])
 
 
-def of(folder: RunFolder, path: Path, content: Path) -> Seal:
-    """The seal of `path` with the bytes that `content` holds.
+def checksum_of(folder: RunFolder, path: Path, content: Path) -> FileChecksum:
+    """Return the checksum of `path`, whose bytes are or will be those of `content`.
 
     Raises:
         MissingError: it cannot be read.
     """
-    return Seal(_name(folder, path), content.stat().st_size, disk.sha256_file(content))
+    return FileChecksum(_relative_name(folder, path), content.stat().st_size, sha256_file(content))
 
 
 def link(folder: RunFolder, source: Path, target: Path) -> None:
-    """Seals `source`'s content and makes `target`, a file of the run, a link to it."""
-    _append(folder, [of(folder, target, source)])
+    """Record the checksum of `source` and make `target`, a file of the run, a link to it."""
+    _append(folder, [checksum_of(folder, target, source)])
     disk.link(source, target)
 
 
-def _append(folder: RunFolder, found: Iterable[Seal]) -> None:
-    with Journal(folder.seals, Seal) as out:  # its end syncs
-        for one in found:
-            out.append(one)
+def _append(folder: RunFolder, found: Iterable[FileChecksum]) -> None:
+    with Journal(folder.checksums, FileChecksum) as out:  # its end syncs
+        for checksum in found:
+            out.append(checksum)
 
 
-def _name(folder: RunFolder, path: Path) -> str:
+def _relative_name(folder: RunFolder, path: Path) -> str:
     return path.relative_to(folder.path).as_posix()
 
 
-def of_run(folder: RunFolder) -> dict[str, Seal]:
-    """Path -> its newest seal; empty for a run of a release without them.
+def load_all(folder: RunFolder) -> dict[str, FileChecksum]:
+    """Return path -> its newest checksum; empty for a run of a release without them.
 
     Raises:
         DamagedError: the list itself is damaged.
     """
-    return {one.path: one for one in journal.read(folder.seals, Seal)}
+    return {checksum.path: checksum for checksum in journal.read(folder.checksums, FileChecksum)}
 
 
-def problem(folder: RunFolder, one: Seal) -> str:
-    """What is wrong with a sealed file, by its hash; "" where nothing is."""
-    path = folder.path / one.path
-    wrong = _odd(path, one)
+def find_problem(folder: RunFolder, checksum: FileChecksum) -> str:
+    """Return what is wrong with a file by its SHA-256; "" if nothing is."""
+    path = folder.path / checksum.path
+    wrong = _size_problem(path, checksum)
     if wrong:
         return wrong
     try:
-        is_same = disk.sha256_file(path) == one.sha256
-    except MissingError as error:
+        is_same = sha256_file(path) == checksum.sha256
+    except CerankError as error:
         return error.what
     return "" if is_same else "its content is not what was written (sha256 differs)"
 
 
-def _odd(path: Path, one: Seal) -> str:
-    """What is wrong with a sealed file, by its size alone."""
+def _size_problem(path: Path, checksum: FileChecksum) -> str:
+    """Return what is wrong with a file by its size alone; "" if nothing is."""
     try:
         size = path.stat(follow_symlinks=False).st_size
     except OSError:
         return "the file is missing"
     if path.is_symlink():
         return "not a plain file"
-    return "" if size == one.size else f"{counted(size, 'byte')}, {one.size:,} when it was written"
+    return "" if size == checksum.size else f"{counted(size, 'byte')}, {checksum.size:,} when it was written"
 
 
-def missing(folder: RunFolder) -> str:
-    """The first file of a finished run that is gone or has another size, in a sentence; "" where none is. Cheap."""
+def first_missing(folder: RunFolder) -> str:
+    """Return a sentence about the first file that is gone or has another size; "" if there is none. Cheap."""
     try:
-        found = of_run(folder)
+        found = load_all(folder)
     except DamagedError as error:
         return str(error)
-    wrong = ((one, _odd(folder.path / one.path, one)) for one in found.values())
-    return next((f"{folder.path / one.path}: {what}" for one, what in wrong if what), "")
+    wrong = ((checksum, _size_problem(folder.path / checksum.path, checksum)) for checksum in found.values())
+    return next((f"{folder.path / checksum.path}: {what}" for checksum, what in wrong if what), "")
 
 
-def changed(folder: RunFolder, path: Path) -> str:
-    """Return what is wrong with a file by its checksum; "" where nothing is, or where it never had one."""
-    one = of_run(folder).get(_name(folder, path))
-    return problem(folder, one) if one else ""
+def find_change(folder: RunFolder, path: Path) -> str:
+    """Return what is wrong with a file by its checksum; "" if nothing is, or if it has no checksum."""
+    checksum = load_all(folder).get(_relative_name(folder, path))
+    return find_problem(folder, checksum) if checksum else ""
 
 
 # the mark on a damaged run
 
 
-def mark_on(folder: RunFolder) -> str:
-    """What the last check found wrong, in a sentence; "" where it found nothing, or there was none."""
+def damage_of(folder: RunFolder) -> str:
+    """Return what the last check found wrong, in a sentence; "" if nothing, or if there was no check."""
     try:
-        found = json_records.load_if_there(folder.damage, Mark)
+        found = json_records.load_if_there(folder.damage, DamageReport)
     except DamagedError as error:
         return str(error)
     if found is None or not found.problems:
@@ -146,14 +153,14 @@ def mark_on(folder: RunFolder) -> str:
     return found.problems[0] + more
 
 
-def mark(folder: RunFolder, problems: Iterable[str], time: str) -> None:
-    """Marks the run as damaged, or takes the mark away where nothing is wrong.
+def record_damage(folder: RunFolder, problems: Iterable[str], time: str) -> None:
+    """Record what a check found wrong in the run; without problems, remove the record of an earlier check.
 
     Raises:
         RunFailedError: the disk refuses.
     """
     found = tuple(problems)
     if found:
-        json_records.save(folder.damage, Mark(found, time))
+        json_records.save(folder.damage, DamageReport(found, time))
     else:
         disk.remove(folder.damage)

@@ -1,4 +1,4 @@
-"""The matrices of a lab, a file each in LAB/matrices: which runs belong together, and what was declared of them.
+"""The matrices of a lab, one file each in LAB/matrices: which runs belong together and what was declared.
 
 Invariant: a file is replaced whole; a record that cannot be read hides no other.
 """
@@ -16,17 +16,17 @@ from cerank.runs.layout import slug
 
 
 def folder_of(lab: Path) -> Path:
-    """Where a lab keeps its matrices."""
+    """Return the folder of a lab's matrices."""
     return lab / "matrices"
 
 
 def path_of(lab: Path, name: str) -> Path:
-    """The file of the matrix called `name`, whether it is there or not."""
+    """Return the file of the matrix called `name`, whether it is there or not."""
     return folder_of(lab) / f"{slug(name)}.json"
 
 
 def save(lab: Path, record: MatrixRecord) -> None:
-    """Keeps the record in the lab, in the place of an earlier one of that name.
+    """Write the record to the lab, replacing an earlier one of that name.
 
     Raises:
         RunFailedError: the lab cannot be written to.
@@ -36,7 +36,7 @@ def save(lab: Path, record: MatrixRecord) -> None:
 
 
 def load_if_there(lab: Path, name: str) -> MatrixRecord | None:
-    """The matrix called `name`; None where the lab has none.
+    """Return the matrix called `name`; None where the lab has none.
 
     Raises:
         DamagedError: its file is unreadable, or of a later release.
@@ -49,7 +49,7 @@ def load_if_there(lab: Path, name: str) -> MatrixRecord | None:
 
 
 def load(lab: Path, name: str) -> MatrixRecord:
-    """The matrix called `name`.
+    """Return the matrix called `name`.
 
     Raises:
         UsageError: the lab has none of that name; the hint names the nearest.
@@ -64,7 +64,7 @@ def load(lab: Path, name: str) -> MatrixRecord:
 
 
 def names(lab: Path) -> tuple[str, ...]:
-    """The names of the lab's matrices, sorted; unreadable ones are left out."""
+    """Return the names of the lab's matrices, sorted, without unreadable ones."""
     found = []
     for path in folder_of(lab).glob("*.json"):
         try:

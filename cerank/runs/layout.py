@@ -12,34 +12,36 @@ from typing import TypeAlias
 
 import msgspec
 
-from cerank.core.metrics import Reading, Validation
+from cerank.core.metrics import StepMetrics, Validation
 
-ReadingRow: TypeAlias = Reading | Validation  # a row of readings.jsonl
+ReadingRow: TypeAlias = StepMetrics | Validation  # a row of readings.jsonl
 
 _CLIP = 60  # characters; two slugs and an ending stay below the 255 bytes a name may have
 _STEP_NAME = re.compile(r"step-([0-9]{6,})")
 _ATTEMPT_NAME = re.compile(r"([0-9]+)\.json")
 
 
-def plain(text: str, limit: int = _CLIP) -> str:
-    """`text` as lower-case ASCII letters, digits, `-` and `_`, never empty; different texts may become the same."""
+def plain_name(text: str, limit: int = _CLIP) -> str:
+    """Return `text` as lower-case ASCII letters, digits, `-` and `_`; different texts may give the same name."""
     kept = re.sub(r"[^a-z0-9_]+", "-", text.lower()).strip("-")
     return kept[:limit].strip("-") or "x"
 
 
 def slug(text: str) -> str:
-    """A file name for any text, the same text itself where it is one already; different texts never share a name.
+    """Return a file name for any text: the text itself if it already is one; different texts never share a name.
+
+    Different texts never share a name.
 
     Lower case, for some file systems do not tell "A" from "a", and without dots, which part two slugs in a name.
     """
-    kept = plain(text)
+    kept = plain_name(text)
     if kept == text and not re.search(r"-[0-9a-f]{8}$", text):  # what looks like a suffix of ours gets one too
         return text
     return f"{kept}-{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
 
 
 def runs_folder(lab: Path) -> Path:
-    """Where a lab keeps its runs, a folder each."""
+    """Return where a lab keeps its runs, a folder each."""
     return lab / "runs"
 
 
@@ -74,11 +76,11 @@ class QueueFolder(msgspec.Struct, frozen=True):
         return self.path / "log.txt"
 
     def slot(self, key: str) -> Path:
-        """The file whose lock a worker holds as long as it uses a device."""
+        """Return the file whose lock a worker holds as long as it uses a device."""
         return self.path / "slots" / f"{slug(key)}.lock"
 
-    def given(self, key: str) -> Path:
-        """`queue.Given`: the run that a device was last given to."""
+    def assignment(self, key: str) -> Path:
+        """Return `queue.DeviceAssignment`: the run that a device was last given to."""
         return self.path / "slots" / f"{slug(key)}.json"
 
 
@@ -117,11 +119,11 @@ class RunFolder(msgspec.Struct, frozen=True):
         return self.path / "attempts"
 
     def attempt(self, number: int) -> Path:
-        """`records.Attempt` of the attempt, from 1."""
+        """Return `records.Attempt` of the attempt, from 1."""
         return self.attempts / f"{number}.json"
 
     def attempt_numbers(self) -> list[int]:
-        """The attempts that were started, ascending."""
+        """Return the attempts that were started, ascending."""
         names = [path.name for path in self.attempts.iterdir()] if self.attempts.is_dir() else []
         return sorted(int(found[1]) for entry in names if (found := _ATTEMPT_NAME.fullmatch(entry)))
 
@@ -132,7 +134,7 @@ class RunFolder(msgspec.Struct, frozen=True):
 
     @property
     def progress(self) -> Path:
-        """`core.metrics.Progress`, rewritten every 2 seconds: the beat."""
+        """`core.metrics.Progress`, rewritten every 2 seconds as a heartbeat."""
         return self.path / "progress.json"
 
     @property
@@ -152,7 +154,7 @@ class RunFolder(msgspec.Struct, frozen=True):
 
     @property
     def overlaps(self) -> Path:
-        """`query_overlaps.Shared`: queries that parts of the recipe share; written once, when inputs are checked."""
+        """`query_overlaps.SharedQueries`: the queries that two parts of the recipe share; written once."""
         return self.path / "overlaps.json"
 
     @property
@@ -161,13 +163,13 @@ class RunFolder(msgspec.Struct, frozen=True):
         return self.path / "precisions.json"
 
     @property
-    def seals(self) -> Path:
-        """Journal of `checksums.Seal`: size and hash of each file that was written whole."""
+    def checksums(self) -> Path:
+        """Journal of `checksums.FileChecksum`: size and hash of each file that was written whole."""
         return self.path / "seals.jsonl"
 
     @property
     def damage(self) -> Path:
-        """`checksums.Mark`: what a check found wrong, until it is mended; absent otherwise."""
+        """`checksums.DamageReport`: what a check found wrong, until it is repaired; absent otherwise."""
         return self.path / "damage.json"
 
     @property
@@ -181,8 +183,8 @@ class RunFolder(msgspec.Struct, frozen=True):
         return self.path / "stop"
 
     @property
-    def notes(self) -> Path:
-        """`user_labels.Notes`: a person's label and tags."""
+    def user_labels(self) -> Path:
+        """`user_labels.UserLabels`: the user's label and tags."""
         return self.path / "notes.json"
 
     @property
@@ -201,63 +203,63 @@ class RunFolder(msgspec.Struct, frozen=True):
         return self.path / "failure.json"
 
     def stage(self, index: int, name: str) -> Path:
-        """The folder of a stage."""
-        return self.path / "stages" / f"{index + 1}-{plain(name)}"
+        """Return the folder of a stage."""
+        return self.path / "stages" / f"{index + 1}-{plain_name(name)}"
 
     def checkpoints(self, index: int, name: str) -> Path:
-        """The folder of a stage's checkpoints."""
+        """Return the folder of a stage's checkpoints."""
         return self.stage(index, name) / "checkpoints"
 
     def checkpoint(self, index: int, name: str, step: int) -> Path:
-        """The sealed folder of the checkpoint after `step` steps."""
+        """Return the folder of the checkpoint after `step` steps."""
         return self.checkpoints(index, name) / f"step-{step:06d}"
 
     def checkpoint_steps(self, index: int, name: str) -> list[int]:
-        """The steps of the checkpoints that are there, ascending; those set aside are left out."""
+        """Return the steps of the checkpoints, ascending, without quarantined ones."""
         folder = self.checkpoints(index, name)
         names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
         return sorted(int(found[1]) for entry in names if (found := _STEP_NAME.fullmatch(entry)))
 
     def final(self, index: int, name: str) -> Path:
-        """The sealed folder of the model that a stage hands on."""
+        """Return the folder of the model that a stage produces."""
         return self.stage(index, name) / "final"
 
-    def adopted(self, index: int, name: str) -> Path:
-        """`records.Adopted`: from which run a stage was taken over; absent where it was trained here."""
+    def reused_stage(self, index: int, name: str) -> Path:
+        """Return the path of `records.ReusedStage`: the run a stage was copied from; absent if it was trained here."""
         return self.stage(index, name) / "adopted.json"
 
     def candidates(self, dataset: str, first_stage: str) -> Path:
-        """The first stage's ranking that is re-ranked."""
-        return self.path / "candidates" / f"{_pair(dataset, first_stage)}.run.gz"
+        """Return the first stage's ranking that is re-ranked."""
+        return self.path / "candidates" / f"{_dataset_and_first_stage(dataset, first_stage)}.run.gz"
 
     def teacher(self, stage: str) -> Path:
-        """The teacher's ranking for a stage."""
+        """Return the teacher's ranking for a stage."""
         return self.path / "teachers" / f"{slug(stage)}.run.gz"
 
     def scores(self, system: str, dataset: str, first_stage: str) -> Path:
-        """The folder of the sealed parts of a re-ranking that is under way."""
-        return self.path / "scores" / slug(system) / _pair(dataset, first_stage)
+        """Return the folder of the finished parts of a re-ranking in progress."""
+        return self.path / "scores" / slug(system) / _dataset_and_first_stage(dataset, first_stage)
 
     def scores_part(self, system: str, dataset: str, first_stage: str, number: int) -> Path:
-        """The sealed folder of one part, from 0."""
+        """Return the folder of one part, from 0."""
         return self.scores(system, dataset, first_stage) / f"part-{number:06d}"
 
     def ranking(self, system: str, dataset: str, first_stage: str) -> Path:
-        """The TREC run of a re-ranking."""
-        return self.path / "rankings" / slug(system) / f"{_pair(dataset, first_stage)}.run.gz"
+        """Return the TREC run of a re-ranking."""
+        return self.path / "rankings" / slug(system) / f"{_dataset_and_first_stage(dataset, first_stage)}.run.gz"
 
     def ranking_facts(self, system: str, dataset: str, first_stage: str) -> Path:
-        """`stage_summary.RankingFacts` of `ranking`."""
-        return self.path / "rankings" / slug(system) / f"{_pair(dataset, first_stage)}.facts.json"
+        """Return `stage_summary.RankingFacts` of `ranking`."""
+        return self.path / "rankings" / slug(system) / f"{_dataset_and_first_stage(dataset, first_stage)}.facts.json"
 
     def measures(self, system: str, dataset: str, first_stage: str) -> Path:
-        """The per-query measures of `ranking`."""
-        return self.path / "measures" / slug(system) / f"{_pair(dataset, first_stage)}.jsonl"
+        """Return the per-query measures of `ranking`."""
+        return self.path / "measures" / slug(system) / f"{_dataset_and_first_stage(dataset, first_stage)}.jsonl"
 
     def qrels(self, dataset: str) -> Path:
-        """The relevance judgements that were measured against."""
+        """Return the relevance judgments that were measured against."""
         return self.path / "qrels" / f"{slug(dataset)}.qrels.gz"
 
 
-def _pair(dataset: str, first_stage: str) -> str:
+def _dataset_and_first_stage(dataset: str, first_stage: str) -> str:
     return f"{slug(dataset)}.{slug(first_stage)}"

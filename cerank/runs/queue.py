@@ -1,7 +1,7 @@
-"""The queue of a lab: which runs start next, in what order, and which run each device was given to.
+"""The queue of a lab: which runs start next, in what order, and which run each device was assigned to.
 
-Invariant: each change is made under one lock and lands whole. An entry is a wish, never a state: it is spent once its
-run was started after it was queued, whoever started it, so that no entry starts a run twice.
+Invariant: each change is made under one lock and lands whole. An entry is a request, never a state: it is consumed once
+its run was started after it was queued, whoever started it, so that no entry starts a run twice.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from cerank.runs.layout import QueueFolder, RunFolder
 _PATIENCE = 10.0  # seconds; a change takes milliseconds, so a lock held for longer belongs to a process that hangs
 
 
-class Entry(msgspec.Struct, frozen=True):
+class QueueEntry(msgspec.Struct, frozen=True):
     """A run that waits for a device."""
 
     run: str  # its name
@@ -35,20 +35,20 @@ class Entry(msgspec.Struct, frozen=True):
 class Queue(msgspec.Struct, frozen=True):
     """What queue.json holds, the first to start first."""
 
-    entries: tuple[Entry, ...] = ()
+    entries: tuple[QueueEntry, ...] = ()
 
 
-class Given(msgspec.Struct, frozen=True):
+class DeviceAssignment(msgspec.Struct, frozen=True):
     """The run that a device was given to; true as long as the slot's lock is held."""
 
     run: str
 
 
-# looking
+# query
 
 
-def entries(lab: Path) -> tuple[Entry, ...]:
-    """The entries in order, spent ones included.
+def entries(lab: Path) -> tuple[QueueEntry, ...]:
+    """Return the entries in order, including consumed ones.
 
     Raises:
         DamagedError: the file is unreadable.
@@ -62,8 +62,8 @@ def entries(lab: Path) -> tuple[Entry, ...]:
     return found.entries if found else ()
 
 
-def entries_or_none(lab: Path) -> tuple[Entry, ...]:
-    """The entries in order; none where they cannot be read, which those who change the queue are told."""
+def entries_or_none(lab: Path) -> tuple[QueueEntry, ...]:
+    """Return the entries in order; none if the file is unreadable, which those who change the queue report."""
     try:
         return entries(lab)
     except DamagedError:
@@ -71,25 +71,25 @@ def entries_or_none(lab: Path) -> tuple[Entry, ...]:
 
 
 def starts_in(events: Sequence[Event]) -> int:
-    """How often a run was started, as its events tell."""
+    """Count how often a run was started, according to its events."""
     return sum(event.kind == "started" for event in events)
 
 
-def is_spent(entry: Entry, events: Sequence[Event]) -> bool:
-    """Whether the run was started since it was queued."""
+def is_consumed(entry: QueueEntry, events: Sequence[Event]) -> bool:
+    """Return whether the run was started after it was queued."""
     return starts_in(events) > entry.starts
 
 
 def _starts(folder: RunFolder) -> int:
-    return starts_in(journal.rows(folder.events, Event)[0])
+    return starts_in(journal.read_valid_rows(folder.events, Event)[0])
 
 
-# changing
+# update
 
 
 @contextlib.contextmanager
-def changing(lab: Path) -> Iterator[None]:
-    """Within it nobody else changes the queue; what is read and written there belongs together.
+def locked(lab: Path) -> Iterator[None]:
+    """Hold the queue's lock: what is read and written during the `with` block belongs together.
 
     Raises:
         HeldError: another process has been changing it for 10 seconds.
@@ -109,11 +109,11 @@ def _lock(path: Path) -> Lease:
         except HeldError as error:
             if time.monotonic() > deadline:
                 what = f"another process is changing the queue: {error.what}"
-                raise HeldError(what, where=str(path), hint="it seems to hang; look at that process") from error
+                raise HeldError(what, where=str(path), hint="it seems to hang; check that process") from error
 
 
-def _save(lab: Path, kept: Sequence[Entry]) -> None:
-    json_records.save(QueueFolder(lab).entries, Queue(tuple(kept)))
+def _save(lab: Path, remaining: Sequence[QueueEntry]) -> None:
+    json_records.save(QueueFolder(lab).entries, Queue(tuple(remaining)))
 
 
 def add(folder: RunFolder, now: datetime) -> None:
@@ -122,13 +122,13 @@ def add(folder: RunFolder, now: datetime) -> None:
     Raises:
         DamagedError, HeldError, RunFailedError: the queue cannot be read, or not be changed.
     """
-    with changing(folder.lab):
+    with locked(folder.lab):
         before = entries(folder.lab)
         starts = _starts(folder)
         if any(entry.run == folder.name and entry.starts == starts for entry in before):
             return
-        kept = [entry for entry in before if entry.run != folder.name]
-        _save(folder.lab, [*kept, Entry(folder.name, starts, json_records.timestamp(now))])
+        remaining = [entry for entry in before if entry.run != folder.name]
+        _save(folder.lab, [*remaining, QueueEntry(folder.name, starts, json_records.timestamp(now))])
 
 
 def move(folder: RunFolder, place: int) -> None:
@@ -138,18 +138,18 @@ def move(folder: RunFolder, place: int) -> None:
         UsageError: it is not in the queue.
         DamagedError, HeldError, RunFailedError: the queue cannot be read, or not be changed.
     """
-    with changing(folder.lab):
+    with locked(folder.lab):
         before = list(entries(folder.lab))
         own = [entry for entry in before if entry.run == folder.name]
         if not own:
             raise UsageError("it is not in the queue", where=folder.name, hint="`cerank queue` lists what is")
-        kept = [entry for entry in before if entry.run != folder.name]
-        kept.insert(max(0, place - 1), own[0])
-        if kept != before:
-            _save(folder.lab, kept)
+        remaining = [entry for entry in before if entry.run != folder.name]
+        remaining.insert(max(0, place - 1), own[0])
+        if remaining != before:
+            _save(folder.lab, remaining)
 
 
-def drop(lab: Path, runs: Sequence[str]) -> None:
+def remove(lab: Path, runs: Sequence[str]) -> None:
     """Take the runs of these names out of the queue, as far as they are in it.
 
     Raises:
@@ -157,21 +157,21 @@ def drop(lab: Path, runs: Sequence[str]) -> None:
     """
     if not QueueFolder(lab).entries.exists():
         return
-    with changing(lab):
-        keep(lab, [entry for entry in entries(lab) if entry.run not in runs])
+    with locked(lab):
+        replace_entries(lab, [entry for entry in entries(lab) if entry.run not in runs])
 
 
-def keep(lab: Path, kept: Sequence[Entry]) -> None:
-    """Make `kept` the queue; only within `changing`, and of what was read there."""
-    if tuple(kept) != entries(lab):
-        _save(lab, kept)
+def replace_entries(lab: Path, remaining: Sequence[QueueEntry]) -> None:
+    """Replace the queue's entries; call it only within `locked`, with entries that were read there."""
+    if tuple(remaining) != entries(lab):
+        _save(lab, remaining)
 
 
 # slots: which device is in use
 
 
-def take_slot(lab: Path, key: str, run: str) -> Lease | None:
-    """The lock of the device's slot, with the run noted beside it; None where a live worker holds it.
+def take_device(lab: Path, key: str, run: str) -> Lease | None:
+    """Take the lock of a device for a run, and record the run beside it; None if a live worker holds it.
 
     The lock is meant to be inherited by the worker: then it ends with the worker, whatever becomes of its launcher.
     """
@@ -182,20 +182,20 @@ def take_slot(lab: Path, key: str, run: str) -> Lease | None:
     except HeldError:
         return None
     try:
-        json_records.save(files.given(key), Given(run))
+        json_records.save(files.assignment(key), DeviceAssignment(run))
     except BaseException:
         slot.release()
         raise
     return slot
 
 
-def run_in_slot(lab: Path, key: str) -> str:
-    """The name of the run whose worker holds the device's slot; "" where it is free."""
+def run_on_device(lab: Path, key: str) -> str:
+    """Return the name of the run whose worker holds the device's lock; "" if it is free."""
     files = QueueFolder(lab)
     if not lease.is_held(files.slot(key)):
         return ""
     try:
-        given = json_records.load_if_there(files.given(key), Given)
+        assignment = json_records.load_if_there(files.assignment(key), DeviceAssignment)
     except DamagedError:
-        given = None
-    return given.run if given else "?"
+        assignment = None
+    return assignment.run if assignment else "?"

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 
 import msgspec
 
-from cerank.files.json_records import decoder_of, encoded
+from cerank.files.json_records import decoder_of, encode_record
 from cerank.recipes.plan import Plan
 
 
@@ -21,8 +22,8 @@ class StoredPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @classmethod
     def of(cls, plan: Plan) -> StoredPlan:
-        """The plan as plan.json holds it."""
-        data = encoded(plan, decoder_of(Plan), "plan.json")
+        """Return the plan as plan.json holds it."""
+        data = encode_record(plan, decoder_of(Plan), "plan.json")
         return cls(plan.fingerprint, hashlib.sha256(data).hexdigest(), msgspec.Raw(data))
 
 
@@ -47,15 +48,39 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     code: str = ""  # hash of cerank's own source
 
 
-class Adopted(msgspec.Struct, frozen=True, kw_only=True):
+class ReusedStage(msgspec.Struct, frozen=True, kw_only=True):
     """A stage that was not trained here: another run of the lab had trained the very same."""
 
     run: str  # its name
     plan: str  # its plan's fingerprint
-    identity: str  # of the stage, in both runs: `planning.stage_keys.identity`
-    sha256: str  # of the sealed model's list of files with their hashes, equal in both runs
+    identity: str  # of the stage, in both runs: `planning.stage_keys.stage_key`
+    sha256: str  # of the model folder's manifest, equal in both runs
     time: str  # UTC, ISO 8601
     attempt: int = 0
+
+
+class QueryMeasures(msgspec.Struct, frozen=True):
+    """A line of a measures file: the values of one query."""
+
+    query_id: str
+    measures: dict[str, float]
+
+
+def encode_measures(values: Mapping[str, Mapping[str, float]]) -> bytes:
+    """Return measure -> query -> value as the bytes of a measures file, one line for each query."""
+    encoder = msgspec.json.Encoder()
+    queries = next(iter(values.values()), {})
+    rows = [QueryMeasures(query, {name: values[name][query] for name in values}) for query in queries]
+    return b"".join(encoder.encode(row) + b"\n" for row in rows)
+
+
+def decode_measures(data: bytes) -> list[QueryMeasures]:
+    """Return the lines of a measures file.
+
+    Raises:
+        ValueError, RecursionError: a line is no `QueryMeasures`.
+    """
+    return msgspec.json.Decoder(QueryMeasures).decode_lines(data)
 
 
 class Done(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,13 +89,13 @@ class Done(msgspec.Struct, frozen=True, kw_only=True):
     time: str  # UTC, ISO 8601
     attempt: int = 0
     seconds: float = 0.0  # of steps and validations, as far as they count
-    seals: str = ""  # sha256 of the run's list of hashes; "" for a run of an older release
+    seals: str = ""  # sha256 of the run's list of checksums; "" for a run of an older release
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True):
     """Why a run stopped for good; what, where and hint as in `CerankError`."""
 
-    kind: str  # the error's class, such as "RunFailedError", or "crash" for a fault of the program
+    kind: str  # the error's class, such as "RunFailedError", or "crash" for an internal error
     what: str
     where: str = ""
     hint: str = ""

@@ -1,4 +1,4 @@
-"""Short names of runs, two words that a person can say and type, such as brisk-otter.
+"""Short names of runs, two words that are easy to say and type, such as brisk-otter.
 
 Invariant: a run's name follows from its id alone unless another run of the lab has that name already; it is kept in the
 run's directory when the run is created and never changes. It is no part of the plan.
@@ -37,35 +37,35 @@ ANIMALS = tuple(
     sparrow stork swan tapir tern tiger toucan trout turtle walrus wombat wren yak zebra
     """.split()  # noqa: SIM905 - the same
 )
-_TRIES = 50  # pairs of words for one run, before a number is appended
+_TRIES = 50  # pairs of words tried for one run before a number is appended
 _NAME = re.compile(r"[a-z]+-[a-z]+(-[1-9][0-9]*)?")
-_kept: dict[Path, str] = {}  # names read from run directories; they never change
+_cached_names: dict[Path, str] = {}  # names read from run directories; they never change
 
 
 class ShortName(msgspec.Struct, frozen=True, kw_only=True):
-    """What a run's directory keeps of its short name."""
+    """The record of a run's short name in its folder."""
 
     name: str
 
 
-def candidates(run_id: str) -> Iterator[str]:
+def name_candidates(run_id: str) -> Iterator[str]:
     """Yield the names that a run may have, the first that is free being its own; they never end."""
     start = int.from_bytes(hashlib.sha256(run_id.encode("utf-8", "surrogateescape")).digest()[:8], "big")
     for turn in range(_TRIES):
         first, second = divmod(start + turn * 7919, len(ANIMALS))  # a prime, so that both words change
         yield f"{ADJECTIVES[first % len(ADJECTIVES)]}-{ANIMALS[second]}"
-    base, number = next(candidates(run_id)), 2
+    base, number = next(name_candidates(run_id)), 2
     while True:
         yield f"{base}-{number}"
         number += 1
 
 
-def chosen(run_id: str, taken: Collection[str]) -> str:
-    """Return the name of a run where those in `taken` belong to others."""
-    return next(name for name in candidates(run_id) if name not in taken)
+def choose(run_id: str, taken: Collection[str]) -> str:
+    """Return the name of a run, given the names that other runs have."""
+    return next(name for name in name_candidates(run_id) if name not in taken)
 
 
-def keep(folder: RunFolder, name: str) -> None:
+def save(folder: RunFolder, name: str) -> None:
     """Write a run's short name into its directory.
 
     Raises:
@@ -92,19 +92,19 @@ def of_runs(folders: Sequence[RunFolder]) -> dict[str, str]:
             taken.add(name)
     for run_id in own:
         if run_id not in named:
-            named[run_id] = chosen(run_id, taken)
+            named[run_id] = choose(run_id, taken)
             taken.add(named[run_id])
     return named
 
 
 def _read(folder: RunFolder) -> str:
-    """The name that the directory keeps; "" where it keeps none that is readable."""
-    if folder.path not in _kept:
+    """Return the name recorded in the folder; "" if there is none that is readable."""
+    if folder.path not in _cached_names:
         try:
             found = json_records.load_if_there(folder.short_name, ShortName)
         except (DamagedError, OSError):
             return ""
         if found is None or not _NAME.fullmatch(found.name):
             return ""
-        _kept[folder.path] = found.name
-    return _kept[folder.path]
+        _cached_names[folder.path] = found.name
+    return _cached_names[folder.path]

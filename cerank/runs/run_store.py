@@ -1,4 +1,4 @@
-"""Runs of a lab: made whole or not at all, found by name, and their state computed from their files alone.
+"""Runs of a lab: created completely or not at all, found by name, their state computed from their files alone.
 
 Invariant: nothing here keeps a state of its own, and no broken run hides the others.
 """
@@ -16,70 +16,72 @@ from typing import Literal
 import msgspec
 
 from cerank.core.metrics import Event, Progress
-from cerank.errors import CerankError, RunFailedError, UsageError
+from cerank.errors import CerankError, RunFailedError, UsageError, os_error
 from cerank.files import disk, journal, json_records, lease
 from cerank.files.disk import DamagedError
 from cerank.recipes.plan import Plan
 from cerank.registry import nearest
 from cerank.runs import checksums, queue, run_names, user_labels
-from cerank.runs.layout import RunFolder, plain, runs_folder
-from cerank.runs.queue import Entry
+from cerank.runs.layout import RunFolder, plain_name, runs_folder
+from cerank.runs.queue import QueueEntry
 from cerank.runs.records import Done, Failure, StoredPlan
 from cerank.text.safe_text import token_at
 
 State = Literal["waiting", "queued", "running", "stopping", "paused", "finished", "failed", "lost", "damaged"]
 
-_FRESH = 30.0  # seconds; 15 beats
+_ALIVE_SECONDS = 30.0  # seconds; 15 heartbeats
 _REMOVED = ".removed"
 _MOST_NAMED = 8  # runs that a hint names
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
-    """How a run stands, as its files tell.
+    """The state of a run, computed from its files.
 
-    waiting: never started. queued: it starts, or goes on, when its turn comes. lost: started, and its worker is gone
-    without a word. damaged: its files cannot be believed; `damage` says which. paused, lost and failed runs can go on.
+    waiting: never started. queued: the scheduler will start or resume it. lost: it was started, and its worker died
+    without reporting. damaged: files are not as they were written; `damage` says which. Paused, lost and failed runs
+    can be resumed.
     """
 
     state: State
     attempts: int = 0
     progress: Progress | None = None
-    quiet: float = 0.0  # seconds since the worker last said something; 0 where it never did
+    seconds_since_heartbeat: float = 0.0  # 0 if there never was a heartbeat
     done: Done | None = None
     failure: Failure | None = None
     damage: str = ""
 
     @property
     def text(self) -> str:
-        """Why it stands so, in a sentence; "" where the state says it all."""
+        """The reason for the state, in a sentence; "" if the state says enough."""
         if self.damage or self.failure is None or self.state == "queued":
             return self.damage
         place = f"{self.failure.where}: " if self.failure.where else ""
         return place + self.failure.what + (f" ({self.failure.hint})" if self.failure.hint else "")
 
 
-class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """A run in a listing; `plan` is None where it is unreadable."""
+class RunRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A run in a listing; `plan` is None if it is unreadable."""
 
     folder: RunFolder
     plan: Plan | None
     status: Status
-    label: str = ""  # a person's word for it
-    short_name: str = ""  # as `short_name` has it; "" where one run was looked at without its lab
+    label: str = ""  # the user's label
+    short_name: str = ""  # as `short_name` has it; "" for a row that was read without its lab
 
 
-# making
+# create
 
 
 def _name(plan: Plan, now: datetime, salt: int) -> str:
     base = plan.recipe.base.rstrip("/").rpartition("/")[2]
     seed = f"{plan.fingerprint} {now.isoformat()} {os.getpid()} {salt}"
     stamp = now.astimezone(UTC).strftime("%Y-%m-%d-%H%M%S")
-    return f"{stamp}-{plain(plan.recipe.name, 40)}-{plain(base, 24)}-{hashlib.sha256(seed.encode()).hexdigest()[:4]}"
+    suffix = hashlib.sha256(seed.encode()).hexdigest()[:4]
+    return f"{stamp}-{plain_name(plan.recipe.name, 40)}-{plain_name(base, 24)}-{suffix}"
 
 
-def refuse_token(text: str, what: str, hint: str = "take it out, and revoke it") -> None:
-    """Returns if `text`, which is `what`, may be kept in a run and shown.
+def check_no_token(text: str, what: str, hint: str = "take it out, and revoke it") -> None:
+    """Check that `text` holds no access token before it is stored in a run and shown.
 
     Raises:
         UsageError: it holds an access token.
@@ -89,15 +91,15 @@ def refuse_token(text: str, what: str, hint: str = "take it out, and revoke it")
 
 
 def create(lab: Path, plan: Plan, recipe_toml: bytes, now: datetime) -> RunFolder:
-    """A new run that waits for a worker. It appears in the lab whole, or not at all.
+    """Create a run that waits for a worker. It appears in the lab completely, or not at all.
 
     Raises:
         RunFailedError: the disk is full, or (`disk.NotWritableError`) the lab may not be written to.
         UsageError: the plan or the recipe holds an access token.
     """
     data = msgspec.json.encode(StoredPlan.of(plan))
-    refuse_token(data.decode(), "the plan", "look at the label, the recipe and the names of its data")
-    refuse_token(recipe_toml.decode("utf-8", "replace"), "the recipe")
+    check_no_token(data.decode(), "the plan", "check the label, the recipe and the names of its data")
+    check_no_token(recipe_toml.decode("utf-8", "replace"), "the recipe")
     where = runs_folder(lab)
     salt = 0
     while (folder := RunFolder(where / _name(plan, now, salt))).path.exists():
@@ -105,15 +107,15 @@ def create(lab: Path, plan: Plan, recipe_toml: bytes, now: datetime) -> RunFolde
     taken = set(short_names(lab).values())
     with disk.new_folder(folder.path) as temporary:
         made = RunFolder(temporary)
-        run_names.keep(made, run_names.chosen(folder.name, taken))
+        run_names.save(made, run_names.choose(folder.name, taken))
         disk.make_folder(made.attempts)
         checksums.write(made, made.recipe, recipe_toml)
-        disk.write(made.plan, json_records.stamped(data) + b"\n")
+        disk.write(made.plan, json_records.with_crc(data) + b"\n")
     return folder
 
 
 def load_plan(folder: RunFolder) -> Plan:
-    """The run's plan.
+    """Return the run's plan.
 
     Raises:
         DamagedError: plan.json is absent, unreadable, or was changed since it was made.
@@ -128,15 +130,17 @@ def load_plan(folder: RunFolder) -> Plan:
         raise DamagedError("the plan is not the one that was made (sha256 differs)", where=str(folder.plan), hint=hint)
     try:
         return msgspec.json.decode(data, type=Plan)
-    except json_records.UNREADABLE as error:
-        raise DamagedError(f"not a readable plan: {json_records.reason(error)}", where=str(folder.plan)) from error
+    except json_records.DECODE_ERRORS as error:
+        raise DamagedError(
+            f"not a readable plan: {json_records.decode_reason(error)}", where=str(folder.plan)
+        ) from error
 
 
-# looking
+# query
 
 
 def folders(lab: Path) -> list[RunFolder]:
-    """The run directories of a lab by name, so the oldest first; links and hidden folders are not runs."""
+    """Return the run folders of a lab by name, so the oldest first; links and hidden folders are no runs."""
     where = runs_folder(lab)
     try:
         with os.scandir(where) as entries:  # tells folders from links without a stat for each
@@ -144,12 +148,12 @@ def folders(lab: Path) -> list[RunFolder]:
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise UsageError(f"cannot read the lab: {(error.strerror or '').lower()}", where=str(where)) from error
+        raise os_error(error, where, UsageError, doing="cannot read the lab") from error
     return [RunFolder(where / name) for name in sorted(names) if not name.startswith(".")]
 
 
-def listed(lab: Path, now: datetime) -> list[Row]:
-    """A row for each run, the oldest first; a broken one has state "damaged" and says why."""
+def list_runs(lab: Path, now: datetime) -> list[RunRow]:
+    """Return a row for each run, the oldest first; a damaged run has the state "damaged" and a reason."""
     waiting = {entry.run: entry for entry in queue.entries_or_none(lab)}
     named = short_names(lab)
     return [
@@ -172,65 +176,67 @@ def short_name(folder: RunFolder) -> str:
         return folder.name
 
 
-def refuse_damaged(folder: RunFolder, path: Path) -> None:
-    """Returns if the file is what was sealed, or never was sealed.
+def check_undamaged(folder: RunFolder, path: Path) -> None:
+    """Check that the file matches its checksum, if it has one.
 
     Raises:
         DamagedError: it is not; `where` is the file.
     """
-    wrong = checksums.changed(folder, path)
+    wrong = checksums.find_change(folder, path)
     if wrong:
-        raise DamagedError(wrong, where=str(path), hint=f"`cerank verify {short_name(folder)}` looks at the whole run")
+        raise DamagedError(wrong, where=str(path), hint=f"`cerank verify {short_name(folder)}` checks the whole run")
 
 
 def title(folder: RunFolder) -> str:
     """Return a run's short name, with its label beside it where it has one: "brisk-otter (first try)"."""
-    return _told(short_name(folder), _label(folder))
+    return _title(short_name(folder), _label(folder))
 
 
-def row(folder: RunFolder, now: datetime) -> Row:
-    """The run with its plan and status; never an error."""
+def row(folder: RunFolder, now: datetime) -> RunRow:
+    """Return the run with its plan and status; never raises an error."""
     waiting = [entry for entry in queue.entries_or_none(folder.lab) if entry.run == folder.name]
     return _row(folder, now, waiting[0] if waiting else None)
 
 
-def _row(folder: RunFolder, now: datetime, entry: Entry | None) -> Row:
+def _row(folder: RunFolder, now: datetime, entry: QueueEntry | None) -> RunRow:
     plan = None
     try:
         plan = load_plan(folder)
-        return Row(folder=folder, plan=plan, status=_status(folder, now, entry), label=label_of(folder, plan))
+        return RunRow(folder=folder, plan=plan, status=_status(folder, now, entry), label=label_of(folder, plan))
     except (CerankError, OSError) as error:
-        return Row(folder=folder, plan=plan, status=Status(state="damaged", damage=str(error)))
+        return RunRow(folder=folder, plan=plan, status=Status(state="damaged", damage=str(error)))
 
 
 def status(folder: RunFolder, now: datetime) -> Status:
-    """How the run stands. It reads files and asks for the lock; `now` gives only ages, never the state on this host.
+    """Return the state of a run from its files and its lock; `now` decides ages only, never the state on this host.
 
-    It looks into plan, events and outcome, at the sizes of what a finished run sealed, and at the mark that a check
-    left. The bytes of readings, models and rankings are judged by those who read them, and by `cerank verify`.
+    `now` gives only ages, never the state on this host.
+
+    It reads the plan, the events, the outcome, the sizes of a finished run's files, and the report of the last check.
+    The bytes of metrics, models and rankings are checked by those who read them, and by `cerank verify`.
     """
     return row(folder, now).status
 
 
-def _status(folder: RunFolder, now: datetime, entry: Entry | None) -> Status:
+def _status(folder: RunFolder, now: datetime, entry: QueueEntry | None) -> Status:
     done = json_records.load_if_there(folder.done, Done)
-    mark = checksums.mark_on(folder)
+    mark = checksums.damage_of(folder)
     failure = None if done else json_records.load_if_there(folder.failure, Failure)
-    events, damage = journal.rows(folder.events, Event)
+    events, damage = journal.read_valid_rows(folder.events, Event)
     attempts = len(folder.attempt_numbers())
-    quiet = _quiet(folder, now)
-    missing = checksums.missing(folder) if done else ""
+    seconds_since_heartbeat = _seconds_since_heartbeat(folder, now)
+    missing = checksums.first_missing(folder) if done else ""
     is_held = lease.is_held(folder.lease)
     damage = [*damage, *([mark] if mark else []), *([missing] if missing else [])]
     if done and (damage and not is_held):
         state: State = "damaged"
     elif done:
         state = "finished"
-    elif entry and not queue.is_spent(entry, events) and not is_held:
+    elif entry and not queue.is_consumed(entry, events) and not is_held:
         state = "queued"
     elif failure:
         state = "failed"
-    elif is_held or (attempts and _is_beating_elsewhere(folder, events, quiet)):
+    elif is_held or (attempts and _is_alive_elsewhere(folder, events, seconds_since_heartbeat)):
         state = "stopping" if folder.stop.exists() else "running"
     elif damage:
         state = "damaged"
@@ -242,7 +248,7 @@ def _status(folder: RunFolder, now: datetime, entry: Entry | None) -> Status:
         state=state,
         attempts=attempts,
         progress=_progress(folder),
-        quiet=quiet,
+        seconds_since_heartbeat=seconds_since_heartbeat,
         done=done,
         failure=failure,
         damage=damage[0] if damage else "",
@@ -253,29 +259,32 @@ def _progress(folder: RunFolder) -> Progress | None:
     try:
         return json_records.load_if_there(folder.progress, Progress)
     except DamagedError:
-        return None  # advice only, and written again in 2 seconds
+        return None  # a hint only, and written again within 2 seconds
 
 
-def _quiet(folder: RunFolder, now: datetime) -> float:
+def _seconds_since_heartbeat(folder: RunFolder, now: datetime) -> float:
     try:
         return max(0.0, now.timestamp() - folder.progress.stat().st_mtime)
     except OSError:
         return 0.0
 
 
-def _is_beating_elsewhere(folder: RunFolder, events: list[Event], quiet: float) -> bool:
-    """Whether another machine's worker seems alive: some network file systems do not carry its lock to this host."""
+def _is_alive_elsewhere(folder: RunFolder, events: list[Event], seconds_since_heartbeat: float) -> bool:
+    """Return whether a worker on another machine seems alive; some network file systems do not share locks.
+
+    Some network file systems do not carry its lock to this host.
+    """
     holder = lease.owner(folder.lease)
     if holder is None or holder.host == socket.gethostname() or not folder.progress.exists():
         return False
-    return quiet < _FRESH and not (events and events[-1].kind == "paused")
+    return seconds_since_heartbeat < _ALIVE_SECONDS and not (events and events[-1].kind == "paused")
 
 
 def find(lab: Path, text: str) -> RunFolder:
     """Return the run that `text` names.
 
     That is the run whose id it is; else the one whose short name or label it is; else the one whose id or short name
-    it is a part of. `text` is looked up in the listing and never becomes a path.
+    it is a part of. `text` is searched in the listing and never becomes a path.
 
     Raises:
         UsageError: it fits none, or several; the hint names the nearest, or those.
@@ -291,10 +300,10 @@ def find(lab: Path, text: str) -> RunFolder:
         return known[fitting[0]]
     if fitting:
         more = f" and {len(fitting) - 5} more" if len(fitting) > 5 else ""
-        told = [_told(short[name], labels[name]) for name in fitting[:5]]
+        titles = [_title(short[name], labels[name]) for name in fitting[:5]]
         if text in {short[name] for name in fitting}:  # one run's short name, another's label: only ids tell them apart
-            told = [f"{name}, {one}" for name, one in zip(fitting, told, strict=False)]
-        raise UsageError(f"'{text}' fits {len(fitting)} runs", hint="; ".join(told) + more)
+            titles = [f"{name}, {one}" for name, one in zip(fitting, titles, strict=False)]
+        raise UsageError(f"'{text}' fits {len(fitting)} runs", hint="; ".join(titles) + more)
     words = [*short.values(), *(label for label in labels.values() if label), *known]
     hint = nearest(text, words) if words else f"there are no runs in {lab} yet"
     if len(known) > _MOST_NAMED and hint.startswith("known:"):
@@ -302,8 +311,8 @@ def find(lab: Path, text: str) -> RunFolder:
     raise UsageError(f"no run is called '{text}'", hint=hint)
 
 
-def _told(short: str, label: str) -> str:
-    """A run in words: its short name, and its label where it has one."""
+def _title(short: str, label: str) -> str:
+    """Return a run in words: its short name, and its label where it has one."""
     return f"{short} ({label})" if label else short
 
 
@@ -315,18 +324,18 @@ def _label(folder: RunFolder) -> str:
 
 
 def label_of(folder: RunFolder, plan: Plan) -> str:
-    """A person's word for the run: the one noted later, else the one it was started with; "" without either."""
+    """Return the user's label of the run: the one set later, else the one given at the start; "" without either."""
     try:
         return user_labels.load(folder).label or plan.label
     except DamagedError:
         return plan.label
 
 
-# changing
+# update
 
 
 def remove(folder: RunFolder) -> None:
-    """Remove the run with all it holds. It leaves the listing at once, and nobody can start it meanwhile.
+    """Remove the run with everything in it. It leaves the listing at once, and nobody can start it meanwhile.
 
     What an earlier removal left behind, killed half-way, goes too. It works on a full disk.
 
@@ -337,13 +346,13 @@ def remove(folder: RunFolder) -> None:
     with lease.Lease.take(folder.lease):
         for left in sorted(folder.path.parent.glob(f".*{_REMOVED}")):
             disk.remove_tree(left)
-        grave = folder.path.with_name(f".{folder.name}{_REMOVED}")
-        disk.rename(folder.path, grave)
-        disk.remove_tree(grave)
+        trash = folder.path.with_name(f".{folder.name}{_REMOVED}")
+        disk.rename(folder.path, trash)
+        disk.remove_tree(trash)
 
 
 def request_stop(folder: RunFolder) -> bool:
-    """Ask the run's worker to stop at the next step; whether it was also woken by a signal.
+    """Ask the run's worker to stop at the next step; return whether a signal woke it, too.
 
     The file reaches a worker on any host; the signal goes only to the very process that holds the lease on this one.
 
@@ -364,10 +373,10 @@ def request_stop(folder: RunFolder) -> bool:
 
 
 def clear_stop(folder: RunFolder) -> None:
-    """Take back a request to stop; a worker does so when it starts."""
+    """Withdraw a request to stop; a worker does so when it starts."""
     disk.remove(folder.stop)
 
 
 def clear_failure(folder: RunFolder) -> None:
-    """Forget the failure before going on; a worker does so when it starts, under the lease."""
+    """Delete the failure before resuming; a worker does so when it starts, under the lease."""
     disk.remove(folder.failure)

@@ -1,4 +1,4 @@
-"""Looks at many runs that cost little: what changed, the newest validation, the final means.
+"""Cheap summaries of many runs: what changed, the newest validation, the final means.
 
 Invariant: nothing here reads a whole journal; a file that cannot be read counts as one that is not there.
 """
@@ -12,28 +12,22 @@ import msgspec
 
 from cerank.core.metrics import Validation
 from cerank.files.disk import DamagedError
-from cerank.files.json_records import UNREADABLE, is_sound
+from cerank.files.json_records import DECODE_ERRORS, crc_matches
 from cerank.files.safe_open import open_file, read_file
 from cerank.recipes.plan import Plan
 from cerank.runs import run_store
 from cerank.runs.layout import RunFolder, runs_folder
+from cerank.runs.records import decode_measures
 
 _BLOCK = 1 << 20  # bytes; found in about a millisecond
 _OVERLAP = 1 << 14  # bytes; more than a row of a journal has
-_MARK = b'"type":"validation"'
+_VALIDATION_TAG = b'"type":"validation"'
 
 
-class _QueryMeasures(msgspec.Struct, frozen=True):
-    """A row of a measures file."""
+def change_times(lab: Path) -> dict[str, int]:
+    """Return run -> the time in ns at which an entry of its folder last changed; sorted by name.
 
-    query_id: str
-    measures: dict[str, float]
-
-
-def marks(lab: Path) -> dict[str, int]:
-    """Run -> the time in ns when an entry of its directory was last made, renamed or removed; sorted by name.
-
-    Whatever a worker writes whole (its beat, every 2 seconds, and the outcome) moves the mark of a run.
+    Every file that a worker replaces (progress.json every 2 seconds, and the outcome) changes this time.
     """
     found = {}
     try:
@@ -46,26 +40,26 @@ def marks(lab: Path) -> dict[str, int]:
     return dict(sorted(found.items()))
 
 
-class ValidationGlance:
-    """The newest validation of a run; each look searches only what was added."""
+class LatestValidation:
+    """The newest validation of a run; each refresh reads only what was added."""
 
     def __init__(self, folder: RunFolder) -> None:
         self._path = folder.readings
         self._searched = 0
         self._found: Validation | None = None
 
-    def look(self) -> Validation | None:
-        """The newest row, or None where there is none yet."""
+    def refresh(self) -> Validation | None:
+        """Return the newest validation, or None before the first one."""
         try:
             with open_file(self._path) as file:
                 size = file.seek(0, os.SEEK_END)
-                if size < self._searched:  # cut or replaced
+                if size < self._searched:  # the file was truncated or replaced
                     self._searched, self._found = 0, None
                 end = size
                 while end > self._searched:
                     start = max(self._searched, end - _BLOCK)
                     file.seek(max(0, start - _OVERLAP))
-                    found = _newest(file.read(end - file.tell()))
+                    found = _last_validation(file.read(end - file.tell()))
                     if found is not None:
                         self._found = found
                         break
@@ -76,38 +70,38 @@ class ValidationGlance:
         return self._found
 
 
-def _newest(data: bytes) -> Validation | None:
-    """The last whole validation row in a piece of a journal."""
+def _last_validation(data: bytes) -> Validation | None:
+    """Return the last complete validation row in a piece of a journal."""
     end = data.rfind(b"\n") + 1
-    while (place := data.rfind(_MARK, 0, end)) >= 0:
+    while (place := data.rfind(_VALIDATION_TAG, 0, end)) >= 0:
         start = data.rfind(b"\n", 0, place) + 1
         line = data[start : data.find(b"\n", place)]
         try:
-            if is_sound(line):
+            if crc_matches(line):
                 return msgspec.json.decode(line, type=Validation)
-        except UNREADABLE:
+        except DECODE_ERRORS:
             pass  # the one before may be whole
         end = start
     return None
 
 
 def final_means(folder: RunFolder, plan: Plan) -> dict[str, float]:
-    """Measure -> mean over queries of the last stage on the first test dataset and first stage; empty before that."""
+    """Return measure -> mean of the last stage on the first test dataset and first stage; empty before that."""
     data = plan.recipe.data
     if not (plan.recipe.chain and data.test and data.first_stages):
         return {}
     path = folder.measures(plan.recipe.chain[-1], data.test[0], data.first_stages[0])
     try:
-        run_store.refuse_damaged(folder, path)
-        rows = msgspec.json.Decoder(_QueryMeasures).decode_lines(read_file(path))
-    except (OSError, DamagedError, *UNREADABLE):
+        run_store.check_undamaged(folder, path)
+        rows = decode_measures(read_file(path))
+    except (OSError, DamagedError, *DECODE_ERRORS):
         return {}
     names = rows[0].measures if rows else {}
     return {name: sum(row.measures.get(name, 0.0) for row in rows) / len(rows) for name in names}
 
 
-class TextTail:
-    """Follows a text file from its last megabyte on; bytes that are no UTF-8 come as marks."""
+class LogTail:
+    """Follows a text file from its last megabyte on; bytes that are not UTF-8 become replacement characters."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -115,7 +109,7 @@ class TextTail:
         self._rest = b""
 
     def new(self) -> list[str]:
-        """The lines finished since the last call; an unfinished one of a megabyte counts as finished."""
+        """Return the lines completed since the last call; an incomplete line of a megabyte counts as complete."""
         try:
             with open_file(self._path) as file:
                 size = file.seek(0, os.SEEK_END)
@@ -133,12 +127,12 @@ class TextTail:
         return [line.decode("utf-8", "replace") for line in whole.split(b"\n")] if whole else []
 
 
-def per_query(folder: RunFolder, system: str, dataset: str, first_stage: str) -> dict[str, dict[str, float]]:
-    """Query -> measure -> value of a ranking; empty where it was not measured yet."""
+def load_measures(folder: RunFolder, system: str, dataset: str, first_stage: str) -> dict[str, dict[str, float]]:
+    """Return query -> measure -> value of a ranking; empty if it was not measured yet."""
     path = folder.measures(system, dataset, first_stage)
     try:
-        run_store.refuse_damaged(folder, path)
+        run_store.check_undamaged(folder, path)
         data = read_file(path)
-        return {row.query_id: row.measures for row in msgspec.json.Decoder(_QueryMeasures).decode_lines(data)}
-    except (OSError, DamagedError, *UNREADABLE):
+        return {row.query_id: row.measures for row in decode_measures(data)}
+    except (OSError, DamagedError, *DECODE_ERRORS):
         return {}

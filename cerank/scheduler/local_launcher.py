@@ -1,4 +1,4 @@
-"""Starts a worker on this machine as a process of its own session: it outlives the terminal that asked for it."""
+"""Starts a worker on this machine as a process in its own session, so that it outlives the terminal."""
 
 from __future__ import annotations
 
@@ -7,39 +7,41 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 
-from cerank.errors import RunFailedError
+from cerank.errors import RunFailedError, os_error
 from cerank.files import disk
 from cerank.machine import device_locks, devices
-from cerank.machine.process_environment import passed, pinned
+from cerank.machine.process_environment import inherited_environment, pinned_environment
 from cerank.recipes.plan import Plan
 from cerank.runs import run_store
 from cerank.runs.layout import RunFolder
 
 Process = subprocess.Popen[bytes]
 
-# -P: the folder a process is started in is not searched for modules, or a file there could stand in for one of Python's
+# -P: do not search the working folder for modules, where a file could shadow one of Python's own
 WORKER = (sys.executable, "-P", "-m", "cerank.worker")
 
 
 def environment(plan: Plan, given: Mapping[str, str]) -> dict[str, str]:
-    """What a worker sees of the environment: what is `passed`, and what pins its numbers.
+    """Return the environment of a worker: selected variables, and those that make its numbers reproducible.
 
     The worker never asks the network: what it reads was found and hashed when the plan was made.
     """
-    return passed(given) | pinned(plan.threads)
+    return inherited_environment(given) | pinned_environment(plan.threads)
 
 
-def key_of(plan: Plan, given: Mapping[str, str]) -> str:
-    """The key of the device that a worker with this environment would use; asks the driver only for a GPU's."""
+def device_key(plan: Plan, given: Mapping[str, str]) -> str:
+    """Return the key of the device that a worker with this environment would use; asks the driver only for GPUs."""
     if not plan.device.startswith("cuda"):
         return plan.device
     asked = "cuda:0" if plan.device == "cuda" else plan.device
-    known = next((one.key for one in devices.found(given) if one.name == asked), "")
-    return known or _as_shown(asked, given.get("CUDA_VISIBLE_DEVICES", ""))
+    known = next((one.key for one in devices.detect_devices(given) if one.name == asked), "")
+    return known or _key_from_environment(asked, given.get("CUDA_VISIBLE_DEVICES", ""))
 
 
-def _as_shown(asked: str, allowed: str) -> str:
-    """The key of a GPU that no driver tells of, or of a part of one (MIG): what CUDA_VISIBLE_DEVICES calls "cuda:N".
+def _key_from_environment(asked: str, allowed: str) -> str:
+    """Return the key of a GPU that the driver does not list, from CUDA_VISIBLE_DEVICES.
+
+    What CUDA_VISIBLE_DEVICES calls "cuda:N".
 
     Two runs that are each shown one GPU both call it "cuda:0".
     """
@@ -57,24 +59,24 @@ def start(
     inherited: Sequence[int] = (),
     key: str = "",
 ) -> Process:
-    """Starts a worker on the run and returns at once; its output goes to the run's log.
+    """Start a worker on the run and return at once; its output goes to the run's log.
 
     Whoever started it may end: the worker is in a session of its own, so that closing the terminal does not reach it.
 
     Args:
-        plan: the run's own.
-        folder: the run; its path becomes the command's last argument.
-        command: what carries the run out.
-        given: the environment to choose from; this process's own where it is left out.
-        inherited: open descriptors that the worker keeps open as long as it lives, such as a slot's lock.
-        key: of the device that it is given, by which labs of a machine know it; found where it is left out.
+        plan: the plan of the run.
+        folder: the folder of the run; its path becomes the command's last argument.
+        command: the program that carries out the run, with its arguments.
+        given: the environment to select variables from; default: this process's own.
+        inherited: open descriptors that the worker keeps open as long as it lives, such as a device's lock.
+        key: the machine-wide key of the device that the worker gets; default: found from the plan.
 
     Raises:
         RunFailedError: the run's folder is gone or full, or the system takes no more processes.
     """
     given = os.environ if given is None else given
-    key = key or key_of(plan, given)
-    run_store.clear_stop(folder)  # an old request; one made from now on is the new worker's, however early it comes
+    key = key or device_key(plan, given)
+    run_store.clear_stop(folder)  # an old request; a request from now on is meant for the new worker
     log = disk.open_append(folder.log)
     try:
         return subprocess.Popen(
@@ -88,6 +90,6 @@ def start(
             pass_fds=tuple(inherited),
         )
     except OSError as error:
-        raise RunFailedError(f"cannot start a worker: {(error.strerror or '').lower()}", where=folder.name) from error
+        raise os_error(error, folder.name, RunFailedError, doing="cannot start a worker process") from error
     finally:
         disk.close(log)

@@ -1,4 +1,4 @@
-"""How a lab's queue stands: whether something serves it, how many wait, and which run is on which device.
+"""The state of a lab's queue: whether a scheduler runs, how many runs wait, and which run uses which device.
 
 Invariant: all of it is read from locks and files, so that every process sees the same.
 """
@@ -21,8 +21,8 @@ from cerank.runs import queue, run_store
 from cerank.runs.layout import QueueFolder, RunFolder, runs_folder
 
 
-class Slot(msgspec.Struct, frozen=True):
-    """A device with room for one run."""
+class DeviceState(msgspec.Struct, frozen=True):
+    """A device that can carry one run at a time."""
 
     device: str  # "cpu", "cuda:0"
     run: str = ""  # name of the run whose worker uses it; "" where it is free
@@ -32,33 +32,33 @@ class Slot(msgspec.Struct, frozen=True):
 class QueueState(msgspec.Struct, frozen=True):
     """The queue as a whole."""
 
-    running: bool  # a supervisor starts what waits
+    running: bool  # a scheduler starts the waiting runs
     waiting: int  # queued runs
-    slots: tuple[Slot, ...]
+    slots: tuple[DeviceState, ...]
     damage: str = ""  # why the queue cannot be read; "" where it can
 
     @property
     def state(self) -> Literal["idle", "running", "stopped"]:
-        """In a word; stopped: runs wait and nothing will start them before a person asks for it."""
+        """The state in a word; stopped: runs wait, and nothing starts them until the user starts the queue."""
         if self.running:
             return "running"
         return "stopped" if self.waiting else "idle"
 
 
 def state_of(lab: Path, devices: Sequence[Device], now: datetime) -> QueueState:
-    """How the queue of `lab` stands; never an error for what stands in its files."""
+    """Return the state of the queue of `lab`; damaged files never raise an error here."""
     damage = ""
     try:
         waiting = len(queued(lab, now))
     except CerankError as error:
         waiting, damage = 0, str(error)
     runs_on = on_devices(lab, devices)
-    slots = tuple(Slot(device.name, name, device.model) for device, name in zip(devices, runs_on, strict=True))
+    slots = tuple(DeviceState(device.name, name, device.model) for device, name in zip(devices, runs_on, strict=True))
     return QueueState(lease.is_held(QueueFolder(lab).lease), waiting, slots, damage)
 
 
 def queued(lab: Path, now: datetime) -> list[RunFolder]:
-    """The queued runs in order; entries that are spent, or whose run is gone, are left out.
+    """Return the queued runs in order, without consumed entries and removed runs.
 
     Raises:
         DamagedError: the queue cannot be read.
@@ -69,36 +69,36 @@ def queued(lab: Path, now: datetime) -> list[RunFolder]:
 
 
 def on_devices(lab: Path, devices: Sequence[Device]) -> list[str]:
-    """For each device the run that uses it, "" where none does, in the order of `devices`.
+    """Return the run that uses each device, "" if none does, in the order of `devices`.
 
     A run from the queue holds its slot's lock; one of another lab the machine's, and is "RUN in LAB" here. One that was
     started otherwise holds only its own lease, so its plan
     tells the device: "cuda" there is CUDA's first, as for torch.
     """
-    found = [queue.run_in_slot(lab, device.key) for device in devices]
-    found = [run or elsewhere(lab, device) for run, device in zip(found, devices, strict=True)]
-    if all(found):
-        return found
+    runs_on = [queue.run_on_device(lab, device.key) for device in devices]
+    runs_on = [run or run_of_other_lab(lab, device) for run, device in zip(runs_on, devices, strict=True)]
+    if all(runs_on):
+        return runs_on
     for folder in run_store.folders(lab):
-        if folder.name in found or not _is_held_here(folder):
+        if folder.name in runs_on or not _is_held_here(folder):
             continue
         try:
-            asked = run_store.load_plan(folder).device
+            device_name = run_store.load_plan(folder).device
         except CerankError:
             continue
         for index, device in enumerate(devices):
-            if not found[index] and fits("cuda:0" if asked == "cuda" else asked, device):
-                found[index] = folder.name
-    return found
+            if not runs_on[index] and fits("cuda:0" if device_name == "cuda" else device_name, device):
+                runs_on[index] = folder.name
+    return runs_on
 
 
-def elsewhere(lab: Path, device: Device) -> str:
-    """Which run of another lab uses the device; "" where none does."""
-    other = device_locks.holder(device.key)
+def run_of_other_lab(lab: Path, device: Device) -> str:
+    """Return which run of another lab uses the device; "" if none does."""
+    other = device_locks.current_owner(device.key)
     if other is None or other.is_of(lab):
         return ""
     named = run_store.short_name(RunFolder(runs_folder(Path(other.lab)) / other.run)) if other.run else ""
-    return str(device_locks.Holder(other.lab, named))
+    return str(device_locks.LockOwner(other.lab, named))
 
 
 def _is_held_here(folder: RunFolder) -> bool:

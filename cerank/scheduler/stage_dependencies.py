@@ -1,7 +1,7 @@
-"""Which queued runs wait for another one to train a stage that they share, rather than train it a second time.
+"""Decides which queued runs wait for another run to train a stage that both share.
 
-Invariant: a run waits only for runs that are under way or stand before it in the queue, so no two wait for each other;
-and only as long as these may still hand the stage on.
+Invariant: a run waits only for runs that are running or come before it in the queue, so no two wait for each other; and
+only as long as these runs may still finish the stage.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from cerank.runs import run_store
 from cerank.runs.layout import RunFolder, runs_folder
 
 
-class Line:
-    """The stages that runs ahead are going to finish.
+class StageDependencies:
+    """The stages that earlier runs are going to finish.
 
     Args:
         lab: the folder of runs.
@@ -26,30 +26,33 @@ class Line:
         self._lab = lab
         self._coming: set[str] = set()
         for run in under_way:
-            self.joined(run)
+            self.add(run)
 
-    def lets_start(self, run: str) -> bool:
-        """Whether the run need not wait: nobody ahead is going to finish a stage that it lacks.
+    def can_start(self, run: str) -> bool:
+        """Return whether no earlier run is going to train a stage that this run could reuse.
 
-        A stage's identity holds those before it, so who comes to a later one of its stages comes to the first ones too.
+        A stage's key includes its predecessors, so checking the keys is enough.
         """
-        lacking, shares = self._lacking(run)
+        lacking, shares = self._missing_stages(run)
         return not shares or self._coming.isdisjoint(lacking)
 
-    def joined(self, run: str) -> None:
-        """The run stands ahead of those that are asked about from now on."""
-        self._coming |= set(self._lacking(run)[0])
+    def add(self, run: str) -> None:
+        """Add a run that comes before those asked about from now on."""
+        self._coming |= set(self._missing_stages(run)[0])
 
-    def _lacking(self, run: str) -> tuple[list[str], bool]:
-        """The identities of the stages that the run has not finished, in order; and whether it takes stages over."""
+    def _missing_stages(self, run: str) -> tuple[list[str], bool]:
+        """Return the keys of the stages that the run has not finished, and whether it may reuse stages.
+
+        And whether it takes stages over.
+        """
         from cerank.planning.stage_keys import (
-            identities,  # the front starts supervisors too, and needs no data room for that
+            stage_keys,  # the command line imports this module and needs no datasets
         )
 
         folder = RunFolder(runs_folder(self._lab) / run)
         try:
             plan = run_store.load_plan(folder)
-            found = zip(identities(plan), plan.recipe.chain, strict=True)
-            return [one for at, (one, name) in enumerate(found) if not folder.final(at, name).is_dir()], plan.shares
+            keys = zip(stage_keys(plan), plan.recipe.chain, strict=True)
+            return [one for at, (one, name) in enumerate(keys) if not folder.final(at, name).is_dir()], plan.shares
         except (CerankError, KeyError):
-            return [], False  # whoever starts it finds out what is wrong with it
+            return [], False  # the attempt to start the run will report the error

@@ -27,106 +27,106 @@ from cerank.machine.devices import Device
 from cerank.recipes.plan import Plan
 from cerank.runs import queue, run_store
 from cerank.runs.layout import QueueFolder, RunFolder, runs_folder
-from cerank.runs.queue import Entry
+from cerank.runs.queue import QueueEntry
 from cerank.scheduler import local_launcher, queue_status
-from cerank.scheduler.stage_dependencies import Line
+from cerank.scheduler.stage_dependencies import StageDependencies
 
-POLL = 0.5  # seconds between looks at the workers and the queue's file
-LOOK = 2.0  # seconds between looks at all runs, some 30 us each
+POLL_SECONDS = 0.5  # seconds between checks of the workers and the queue's file
+REFRESH_SECONDS = 2.0  # seconds between checks of all runs, some 30 us each
 _LONGEST_LOG = 1 << 20  # bytes
 
 
-class Child(msgspec.Struct, frozen=True):
+class WorkerProcess(msgspec.Struct, frozen=True):
     """A worker that this process started, and what for."""
 
-    entry: Entry
+    entry: QueueEntry
     device: Device
     process: local_launcher.Process
 
 
 class Supervisor:
-    """Serves one lab's queue.
+    """The scheduler of one lab's queue.
 
     Args:
         lab: the folder.
-        found: the devices there are, a slot each.
-        command: what carries a run out.
-        environ: the environment that workers get their part of.
+        found: the devices to use, each for one run at a time.
+        command: the program that carries out a run, with its arguments.
+        environ: the environment from which workers get selected variables.
     """
 
     def __init__(self, lab: Path, found: Sequence[Device], command: Sequence[str], environ: Mapping[str, str]) -> None:
         self.lab, self.devices, self.command, self.environ = lab, tuple(found), tuple(command), dict(environ)
-        self.children: list[Child] = []
+        self.children: list[WorkerProcess] = []
         self._devices_asked: dict[str, str] = {}  # run -> its plan's device
-        self._told: set[str] = set()
+        self._logged: set[str] = set()
         self._seen = (-1, -1)
         self._look_at = 0.0
 
     def serve(self, own: Lease) -> None:
-        """Returns once nothing is left that could be started or waited for; `own` is released in the same moment."""
-        while not self._is_over(own):
+        """Start runs until none is left to start or to wait for; `own` is released in the same moment."""
+        while not self._finish_if_idle(own):
             self.step()
-            time.sleep(POLL)
+            time.sleep(POLL_SECONDS)
 
-    def _is_over(self, own: Lease) -> bool:
-        """Whether all is done. Looked at under the queue's lock: who adds an entry then finds nobody serving."""
+    def _finish_if_idle(self, own: Lease) -> bool:
+        """Release the lease if nothing is left to do; under the queue's lock, so that no new entry is overlooked."""
         if self.children or self._startable():
             return False
-        with queue.changing(self.lab):
+        with queue.locked(self.lab):
             if self._startable():
                 return False
             own.release()
             return True
 
-    def _startable(self) -> list[Entry]:
-        """The entries that a device here could take, now or later."""
-        found = [(entry, self._asked(entry)) for entry in queue.entries(self.lab)]
-        return [entry for entry, asked in found if not asked or self._fits_somewhere(entry)]
+    def _startable(self) -> list[QueueEntry]:
+        """Return the entries that a device here could carry out, now or later."""
+        found = [(entry, self._requested_device(entry)) for entry in queue.entries(self.lab)]
+        return [entry for entry, arguments in found if not arguments or self._fits_somewhere(entry)]
 
     def step(self) -> None:
-        """Sees which workers ended, drops the entries that are spent, and starts what fits on a free device.
+        """Collect workers that ended, drop consumed entries, and start what fits on a free device.
 
-        Where no worker of ours ended and nobody changed the queue, it looks at the runs only every 2 seconds: one that
+        If no worker ended and nobody changed the queue, it checks the runs only every 2 seconds: a run that
         was started otherwise may have left its device.
         """
-        ended = self._reaped()
+        ended = self._reap_workers()
         version = self._version()
         if not ended and version == self._seen and time.monotonic() < self._look_at:
             return
-        with queue.changing(self.lab):
-            kept = [entry for entry in queue.entries(self.lab) if entry not in ended and not self._is_spent(entry)]
-            queue.keep(self.lab, kept)
+        with queue.locked(self.lab):
+            kept = [entry for entry in queue.entries(self.lab) if entry not in ended and not self._is_consumed(entry)]
+            queue.replace_entries(self.lab, kept)
             has_started = self._start_from(kept)
         self._seen = version
-        self._look_at = time.monotonic() + (0.0 if has_started else LOOK)
+        self._look_at = time.monotonic() + (0.0 if has_started else REFRESH_SECONDS)
 
     def _version(self) -> tuple[int, int]:
-        """What differs whenever the queue's file does; each change makes a new file."""
+        """Return a value that changes whenever the queue's file does; each change makes a new file."""
         try:
             found = QueueFolder(self.lab).entries.stat()
         except FileNotFoundError:
             return (0, 0)
         return (found.st_ino, found.st_mtime_ns)
 
-    def _reaped(self) -> list[Entry]:
-        """The entries whose workers, started here, have ended."""
+    def _reap_workers(self) -> list[QueueEntry]:
+        """Return the entries whose workers, started here, have ended."""
         over = [child for child in self.children if child.process.poll() is not None]
         for child in over:
-            say(f"{child.entry.run} on {child.device.name} ended with {child.process.returncode}")
+            log_line(f"{child.entry.run} on {child.device.name} ended with {child.process.returncode}")
         self.children = [child for child in self.children if child not in over]
         return [child.entry for child in over]
 
-    def _is_spent(self, entry: Entry) -> bool:
+    def _is_consumed(self, entry: QueueEntry) -> bool:
         folder = self._folder(entry)
         if not folder.path.is_dir() or folder.done.exists():
             return True
-        return queue.is_spent(entry, journal.rows(folder.events, Event)[0])
+        return queue.is_consumed(entry, journal.read_valid_rows(folder.events, Event)[0])
 
-    def _folder(self, entry: Entry) -> RunFolder:
+    def _folder(self, entry: QueueEntry) -> RunFolder:
         return RunFolder(runs_folder(self.lab) / entry.run)
 
-    def _asked(self, entry: Entry) -> str:
-        """The device of the entry's plan, which never changes; "" where the plan cannot be read."""
+    def _requested_device(self, entry: QueueEntry) -> str:
+        """Return the device of the entry's plan, which never changes; "" if the plan is unreadable."""
         if entry.run not in self._devices_asked:
             try:
                 self._devices_asked[entry.run] = run_store.load_plan(self._folder(entry)).device
@@ -134,42 +134,42 @@ class Supervisor:
                 return ""
         return self._devices_asked[entry.run]
 
-    def _start_from(self, entries: Sequence[Entry]) -> bool:
-        """Starts, in order, each entry for which a device is free; whether there was one."""
+    def _start_from(self, entries: Sequence[QueueEntry]) -> bool:
+        """Start each entry, in order, for which a device is free; return whether any was started."""
         in_use = queue_status.on_devices(self.lab, self.devices)
         under_way = {*in_use, *(child.entry.run for child in self.children)}
         waiting = [entry for entry in entries if entry.run not in under_way]
-        self._say_who_is_ahead(waiting)
+        self._log_other_labs(waiting)
         # a plan for any GPU leaves those that others ask for by number to them, as far as it has the choice
-        named = {self._asked(entry) for entry in waiting}
+        named = {self._requested_device(entry) for entry in waiting}
         free = [device for device, run in zip(self.devices, in_use, strict=True) if not run]
         free.sort(key=lambda device: device.name in named)
         count = len(free)
-        line = Line(self.lab, [run for run in under_way if run])
+        dependencies = StageDependencies(self.lab, [run for run in under_way if run])
         for entry in waiting:
             if not free:
                 break
-            if line.lets_start(entry.run) and (taken := self._start(entry, free)):
+            if dependencies.can_start(entry.run) and (taken := self._start(entry, free)):
                 free = [device for device in free if device != taken]
             if self._fits_somewhere(entry):
-                line.joined(entry.run)
+                dependencies.add(entry.run)
         return len(free) < count
 
-    def _say_who_is_ahead(self, waiting: Sequence[Entry]) -> None:
-        """A line, once, for each device that a run of another lab keeps from those that wait."""
+    def _log_other_labs(self, waiting: Sequence[QueueEntry]) -> None:
+        """Log once for each device that a run of another lab blocks it."""
         for device in self.devices:
-            other = queue_status.elsewhere(self.lab, device) if waiting else ""
+            other = queue_status.run_of_other_lab(self.lab, device) if waiting else ""
             text = f"waiting for {device.name}, which {other} uses"
-            if other and text not in self._told:
-                self._told.add(text)
-                say(text)
+            if other and text not in self._logged:
+                self._logged.add(text)
+                log_line(text)
 
-    def _fits_somewhere(self, entry: Entry) -> bool:
-        asked = self._asked(entry)
-        return any(devices.fits(asked, device) for device in self.devices)
+    def _fits_somewhere(self, entry: QueueEntry) -> bool:
+        arguments = self._requested_device(entry)
+        return any(devices.fits(arguments, device) for device in self.devices)
 
-    def _start(self, entry: Entry, free: Sequence[Device]) -> Device | None:
-        """Starts the entry's run on the first device that fits; the device, or None where it has to wait.
+    def _start(self, entry: QueueEntry, free: Sequence[Device]) -> Device | None:
+        """Start the entry's run on the first free device that fits; return the device, or None if it must wait.
 
         Raises:
             RunFailedError: the disk or the system refuses. The entry stays, and the queue stops: the next would meet
@@ -179,37 +179,37 @@ class Supervisor:
         try:
             plan = run_store.load_plan(folder)
             for device in free:
-                slot = queue.take_slot(self.lab, device.key, entry.run) if devices.fits(plan.device, device) else None
+                slot = queue.take_device(self.lab, device.key, entry.run) if devices.fits(plan.device, device) else None
                 if slot is not None and self._start_on(entry, plan, device, slot):
                     return device
         except CerankError as error:
             if folder.path.is_dir() and not isinstance(error, DamagedError):
                 raise
-            say(f"{entry.run} cannot be started: {error}")
-            queue.keep(self.lab, [other for other in queue.entries(self.lab) if other != entry])
+            log_line(f"{entry.run} cannot be started: {error}")
+            queue.replace_entries(self.lab, [other for other in queue.entries(self.lab) if other != entry])
         return None
 
-    def _start_on(self, entry: Entry, plan: Plan, device: Device, slot: Lease) -> bool:
-        """Starts the entry's run with the locks of slot and device, which from then on are the worker's alone.
+    def _start_on(self, entry: QueueEntry, plan: Plan, device: Device, slot: Lease) -> bool:
+        """Start the entry's run, handing the locks of queue and device over to the worker.
 
         False where a run of another lab has the device.
         """
-        given = self.environ | devices.environment(plan.device, device, self.devices)
+        environment = self.environ | devices.device_environment(plan.device, device, self.devices)
         folder = self._folder(entry)
         try:
-            whole = device_locks.take(device.key, self.lab, entry.run)
+            device_lock = device_locks.acquire(device.key, self.lab, entry.run)
         except BaseException:
             slot.release()
             raise
-        if isinstance(whole, device_locks.Holder) and not whole.is_of(self.lab):
+        if isinstance(device_lock, device_locks.LockOwner) and not device_lock.is_of(self.lab):
             slot.release()
-            say(f"{entry.run} waits for {device.name}, which {whole} uses")
+            log_line(f"{entry.run} waits for {device.name}, which {device_lock} uses")
             return False
-        own = whole if isinstance(whole, device_locks.Hold) else None
+        own = device_lock if isinstance(device_lock, device_locks.DeviceLock) else None
         descriptors = (slot.descriptor, *([own.descriptor] if own else []))
         try:
             process = local_launcher.start(
-                plan, folder, command=self.command, given=given, inherited=descriptors, key=device.key
+                plan, folder, command=self.command, given=environment, inherited=descriptors, key=device.key
             )
         except BaseException:
             slot.hand_over()
@@ -218,30 +218,30 @@ class Supervisor:
             if own:
                 own.hand_over()
         slot.hand_over(process.pid)
-        self.children.append(Child(entry, device, process))
-        say(f"{entry.run} started on {device.name} as pid {process.pid}")
+        self.children.append(WorkerProcess(entry, device, process))
+        log_line(f"{entry.run} started on {device.name} as pid {process.pid}")
         return True
 
 
-def say(text: str) -> None:
-    """A line for the queue's log, where the launcher points the supervisor's output."""
+def log_line(text: str) -> None:
+    """Write a line to standard output, which the launcher redirects to the queue's log."""
     print(f"{json_records.timestamp(datetime.now(UTC))} {text}", flush=True)  # noqa: T201 - its stdout is its log
 
 
 def is_running(lab: Path) -> bool:
-    """Whether a supervisor serves the lab."""
+    """Return whether a scheduler is running for the lab."""
     return lease.is_held(QueueFolder(lab).lease)
 
 
 def start(
     lab: Path, worker: Sequence[str] = local_launcher.WORKER, slots_given: Sequence[Device] = ()
 ) -> local_launcher.Process | None:
-    """Starts a supervisor in a session of its own, unless one is there; it holds its lease before this returns.
+    """Start a scheduler in its own session unless one is running; it holds its lease before this returns.
 
     Args:
         lab: the folder.
-        worker: what carries a run out.
-        slots_given: the devices to serve; those found where there are none.
+        worker: the program that carries out a run, with its arguments.
+        slots_given: the devices to use; without any, those that are found.
 
     Raises:
         RunFailedError: the lab cannot be written to.
@@ -267,7 +267,7 @@ def start(
             stdin=subprocess.DEVNULL,
             stdout=log.descriptor,
             stderr=subprocess.STDOUT,
-            env=process_environment.passed(os.environ),
+            env=process_environment.inherited_environment(os.environ),
             cwd=files.path,
             start_new_session=True,
             pass_fds=(own.descriptor,),
@@ -279,27 +279,29 @@ def start(
 
 
 def main() -> int:
-    """Serves the queue of the lab that the arguments name."""
+    """Run the scheduler for the lab that the arguments name."""
     parser = argparse.ArgumentParser(prog="python -m cerank.scheduler.supervisor")
     parser.add_argument("lab", type=Path)
     parser.add_argument("--lease", type=int, help="descriptor of the lease, taken by the process that starts this one")
     parser.add_argument("--device", action="append", metavar="NAME[=UUID]", help="a slot, instead of those found")
     parser.add_argument("--worker", help="JSON list of words: what carries a run out, instead of cerank's worker")
-    asked = parser.parse_args()
-    lab = asked.lab.resolve()
+    arguments = parser.parse_args()
+    lab = arguments.lab.resolve()
     path = QueueFolder(lab).lease
     try:
-        own = Lease.take(path) if asked.lease is None else Lease.adopt(path, asked.lease)
-        named = [Device(*text.split("=", 1)) for text in asked.device or []]
-        command = msgspec.json.decode(asked.worker, type=tuple[str, ...]) if asked.worker else local_launcher.WORKER
-        supervisor = Supervisor(lab, named or devices.found(os.environ), command, os.environ)
-        say(f"serving as pid {os.getpid()}: {', '.join(device.name for device in supervisor.devices)}")
+        own = Lease.take(path) if arguments.lease is None else Lease.from_descriptor(path, arguments.lease)
+        named = [Device(*text.split("=", 1)) for text in arguments.device or []]
+        command = (
+            msgspec.json.decode(arguments.worker, type=tuple[str, ...]) if arguments.worker else local_launcher.WORKER
+        )
+        supervisor = Supervisor(lab, named or devices.detect_devices(os.environ), command, os.environ)
+        log_line(f"serving as pid {os.getpid()}: {', '.join(device.name for device in supervisor.devices)}")
         supervisor.serve(own)
     except CerankError as error:
-        say(str(error))
+        log_line(str(error))
         return error.exit_code
     left = len(queue.entries(lab))
-    say(f"waiting for devices that are not here: {left}" if left else "nothing left to start")
+    log_line(f"waiting for devices that are not here: {left}" if left else "nothing left to start")
     return ExitCode.OK
 
 

@@ -31,7 +31,7 @@ _LATEX = {
 
 
 def tsv(text: str) -> str:
-    """`text` as one field: a tab or line feed in it becomes a visible mark, as every control character does.
+    """Return `text` as one field: a tab or line feed in it becomes a visible mark, as every control character does.
 
     Nothing is quoted. A field that starts with `=` or `@` stays as it is: a TSV reader computes nothing, and a
     spreadsheet that would must be told to take the column as text.
@@ -40,7 +40,7 @@ def tsv(text: str) -> str:
 
 
 def csv(text: str) -> str:
-    """`text` as one quoted field; what a spreadsheet would take for a formula gets an apostrophe in front.
+    """Return `text` as one quoted field; what a spreadsheet would take for a formula gets an apostrophe in front.
 
     A formula starts with `=`, `+`, `-` or `@`, full-width or not, after any blanks (OWASP, CSV injection).
     """
@@ -51,17 +51,17 @@ def csv(text: str) -> str:
 
 
 def latex(text: str) -> str:
-    """`text` as LaTeX that typesets it, on one line."""
+    """Return `text` as LaTeX that typesets it, on one line."""
     return "".join(_LATEX.get(char, char) for char in shown(text))
 
 
 def markdown(text: str) -> str:
-    """`text` as the literal content of a cell in a GitHub table, on one line."""
+    """Return `text` as the literal content of a cell in a GitHub table, on one line."""
     return re.sub(r"([\\`*_\[\]<>|&~$])", r"\\\1", shown(text))
 
 
 def html(text: str) -> str:
-    """`text` as the literal content of an element or a quoted attribute of HTML or SVG."""
+    """Return `text` as the literal content of an element or a quoted attribute of HTML or SVG."""
     for char, entity in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ('"', "&quot;"), ("'", "&#39;")):
         text = text.replace(char, entity)
     return shown(text, sys.maxsize)

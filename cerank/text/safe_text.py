@@ -1,6 +1,6 @@
 """The one place where text from outside (queries, ids, file names, errors) is made safe to show and to keep.
 
-Invariant: what `shown` returns holds no character that a terminal acts upon, and no access token.
+Invariant: what `shown` returns holds no control characters, and no access token.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _SHORTEST = 16  # characters of a variable's value that is taken for a token; sh
 _LONGEST = 4096  # characters of a token
 _SECRET_NAME = re.compile(r"(?:TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|ACCESS_?KEY|JWT|CREDENTIALS?)$", re.IGNORECASE)
 _SHAPES = re.compile(
-    r"hf_[A-Za-z0-9]{20,}"  # Hugging Face: a person's
+    r"hf_[A-Za-z0-9]{20,}"  # Hugging Face: the user's
     r"|api_org_[A-Za-z0-9]{20,}"  # and an organisation's
     r"|gh[pousr]_[A-Za-z0-9]{30,}|github_pat_\w{30,}"
     r"|glpat-[\w-]{20,}"
@@ -33,13 +33,13 @@ _SHAPES = re.compile(
 
 @functools.lru_cache(maxsize=1)
 def _values() -> tuple[str, ...]:
-    """The tokens that this process was given in its environment, the longest first."""
+    """Return the tokens that this process was given in its environment, the longest first."""
     found = {value for name, value in os.environ.items() if _SECRET_NAME.search(name) and len(value) >= _SHORTEST}
     return tuple(sorted(found, key=len, reverse=True))
 
 
 def redacted(text: str) -> str:
-    """`text` with each access token in it as `[token]`.
+    """Return `text` with each access token in it as `[token]`.
 
     A token is the value of a variable of the environment whose name ends like a token's (HF_TOKEN, WANDB_API_KEY), or
     text of a known token's shape. Others cannot be told from honest text.
@@ -50,7 +50,7 @@ def redacted(text: str) -> str:
 
 
 def token_at(text: str) -> int:
-    """Where the first access token in `text` starts; -1 where there is none."""
+    """Return where the first access token in `text` starts; -1 where there is none."""
     places = [text.find(value) for value in _values()]
     found = _SHAPES.search(text)
     return min((place for place in (*places, found.start() if found else -1) if place >= 0), default=-1)

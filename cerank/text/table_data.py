@@ -50,7 +50,7 @@ class Table(msgspec.Struct, frozen=True):
 
 
 def written(tables: Sequence[Table], form: str) -> str:
-    """The tables as text in "csv", "tsv", "json", "jsonl", "latex" or "markdown".
+    """Return the tables as text in "csv", "tsv", "json", "jsonl", "latex" or "markdown".
 
     csv, tsv, latex and markdown put a blank line between tables, json makes one object of row lists by table name (one
     table is a plain list of rows), jsonl adds the key "table" to each row of several.
@@ -72,7 +72,7 @@ def written(tables: Sequence[Table], form: str) -> str:
 
 
 def _exact(value: Value) -> Value:
-    """A value as JSON can hold it."""
+    """Return a value as JSON can hold it."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -94,7 +94,7 @@ def _jsonl(tables: Sequence[Table]) -> str:
 
 
 def _tsv(table: Table) -> str:
-    """Tab-separated, without any quoting: a spreadsheet should be told to take every column as text."""
+    """Return tab-separated, without any quoting: a spreadsheet should be told to take every column as text."""
     lines = [[column.key for column in table.columns]]
     lines += [[escapes.tsv("" if value is None else str(value)) for value in row] for row in table.rows]
     return "".join("\t".join(line) + "\n" for line in lines)
@@ -133,7 +133,7 @@ def fitting(columns: Sequence[Column], sizes: Sequence[int], width: int, gap: in
 
 
 def rounded(value: Value, column: Column) -> str:
-    """`value` as a person reads it; "" for None."""
+    """Return `value` as the user reads it; "" for None."""
     if value is None:
         return ""
     if isinstance(value, bool):
@@ -150,7 +150,7 @@ def _whole(value: int, column: Column) -> str:
 
 
 def _number(value: float, column: Column) -> str:
-    """Fixed decimals, or two digits and a power where those would show a small number as nothing."""
+    """Return fixed decimals, or two digits and a power where those would show a small number as nothing."""
     sign = "+" if column.kind == "signed" else ""
     if value and abs(value) < 0.5 * 10.0**-column.digits:
         return f"{value:{sign}.1e}"
@@ -192,9 +192,9 @@ _SHOWN: dict[Kind, Callable[[float, Column], str]] = {
 
 
 def _latex(table: Table) -> str:
-    """A booktabs tabular; one with notes is a whole float, so that no paper loses them.
+    """Return a booktabs tabular; one with notes is a whole float, so that no paper loses them.
 
-    It needs `\\usepackage{booktabs}`, with notes `\\usepackage{threeparttable}`, too.
+    The document needs `\\usepackage{booktabs}`, with notes `\\usepackage{threeparttable}`, too.
     """
     layout = "".join("l" if column.kind in TEXTS else "r" for column in table.columns)
     head = [_latex_heading(column.heading) for column in table.columns]

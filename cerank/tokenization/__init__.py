@@ -1,1 +1,1 @@
-"""Texts as token ids, once each, in memory or on disk."""
+"""Tokenize each text once, in memory or on disk, and join queries and documents as pairs."""

@@ -1,4 +1,4 @@
-"""Texts as token ids, once each, and pairs assembled from them as the tokenizer itself would.
+"""Tokenize each text once, and join queries and documents as the tokenizer itself would.
 
 Invariant: the ids of a pair do not depend on which other pairs are scored with it.
 """
@@ -14,13 +14,16 @@ import torch
 from torch import Tensor
 
 from cerank.errors import UsageError
+from cerank.recipes.schema import Stage
 from cerank.tokenization.token_store import TokenStore
 
-REMEMBERED = 2_000_000  # texts kept tokenized, some gigabyte of passages; beyond, they are forgotten and read again
+MAX_REMEMBERED_TEXTS = 2_000_000  # tokenized texts in memory, about a gigabyte; then they are forgotten and read again
+_MIN_BATCHES = 4  # least number of batches of a chunk that is large enough
+_MIN_BATCH_TOKENS = 512  # for smaller batches, an even load is not worth one batch more
 
 
-class Batch(msgspec.Struct, frozen=True):
-    """Padded pairs, each tensor (pairs, longest): `segments` is 0 on the query and padding, 1 on the document."""
+class PaddedBatch(msgspec.Struct, frozen=True):
+    """Padded pairs as tensors (pairs, longest); `segments` is 0 on the query and padding, 1 on the document."""
 
     ids: Tensor
     mask: Tensor
@@ -29,14 +32,14 @@ class Batch(msgspec.Struct, frozen=True):
 
 
 class Pair(msgspec.Struct, frozen=True):
-    """One query-document pair: ids with special tokens; `split` is where the document's segment starts."""
+    """Token ids of one query-document pair with special tokens; `split` is where the document's segment starts."""
 
     ids: tuple[int, ...]
     split: int
 
 
 class PairTemplate(msgspec.Struct, frozen=True):
-    """The special tokens around a query and a document, read off the tokenizer by example."""
+    """The special tokens around a query and a document, found from an example."""
 
     head: tuple[int, ...]
     middle: tuple[int, ...]
@@ -47,12 +50,12 @@ class PairTemplate(msgspec.Struct, frozen=True):
 
     @property
     def length(self) -> int:
-        """Special tokens of a pair."""
+        """Return the number of special tokens of a pair."""
         return len(self.head) + len(self.middle) + len(self.tail)
 
 
-def template(tokenizer: Any) -> PairTemplate:
-    """What `tokenizer(query, document)` puts around the two, found by looking at one pair.
+def read_template(tokenizer: Any) -> PairTemplate:
+    """Return what `tokenizer(query, document)` puts around the two, found from one pair.
 
     Raises:
         UsageError: the tokenizer does not simply join the two.
@@ -79,86 +82,107 @@ def template(tokenizer: Any) -> PairTemplate:
     )
 
 
-class Tokens:
-    """Token ids of texts by key, each text tokenized once; pairs cut to length and joined.
+class TokenLimits(msgspec.Struct, frozen=True):
+    """How many tokens of a query-document pair the model reads, and which of them are cut off.
 
     Args:
-        tokenizer: of the base.
         max_length: tokens of a pair, special tokens included.
-        max_query_length: tokens a query keeps; the document keeps what is left.
-        max_document_length: tokens a document keeps; 0 sets no bound of its own.
-        truncation: what a pair that is still too long loses: the end of the "document", or "longest_first", the end of
-            the longer of the two, as transformers' tokenizers have it.
+        max_query_length: tokens that a query keeps; the document keeps what is left.
+        max_document_length: tokens that a document keeps; 0 sets no limit beside `max_length`.
+        truncation: what a pair that is still too long loses: the end of the "document", or with "longest_first" the end
+            of the longer of the two, as in transformers' tokenizers.
     """
 
-    def __init__(
-        self,
-        tokenizer: Any,
-        max_length: int,
-        max_query_length: int,
-        max_document_length: int = 0,
-        truncation: str = "document",
-    ) -> None:
+    max_length: int
+    max_query_length: int
+    max_document_length: int = 0
+    truncation: str = "document"
+
+    @classmethod
+    def of_stage(cls, stage: Stage) -> TokenLimits:
+        """Return the limits that a stage's settings name."""
+        return cls(stage.max_length, stage.max_query_length, stage.max_document_length, stage.truncation)
+
+
+class PairTokenizer:
+    """Tokenizes each text once, cuts queries and documents to their limits, and joins them as pairs.
+
+    Args:
+        tokenizer: the base's tokenizer, as transformers loads it.
+        limits: lengths in tokens, and what is cut.
+
+    Example:
+        >>> tokens = PairTokenizer(load_tokenizer(folder), TokenLimits(256, 64))  # doctest: +SKIP
+        >>> tokens.add("query", ["q1"], lambda ids: ["what is a cross-encoder"])  # doctest: +SKIP
+        >>> tokens.add("document", ["d7"], lambda ids: ["A cross-encoder reads both texts."])  # doctest: +SKIP
+        >>> tokens.pair("q1", "d7").ids  # doctest: +SKIP
+        (101, 2054, 2003, 1037, ...)
+    """
+
+    def __init__(self, tokenizer: Any, limits: TokenLimits) -> None:
         self.tokenizer = tokenizer
-        self._template = template(tokenizer)
-        self._max_length, self._max_query = max_length, max_query_length
-        self._max_document, self._truncation = max_document_length or max_length, truncation
+        self._template = read_template(tokenizer)
+        self._limits = limits
         self._known: dict[tuple[str, str], array[int]] = {}  # 4 bytes a token; a tuple of ints takes 36
         self._store: TokenStore | None = None
 
     def add(self, kind: str, keys: Sequence[str], texts: Callable[[Sequence[str]], Sequence[str]]) -> None:
-        """Tokenizes what is new among `keys` of a kind ("query" or "document"); `texts` gives texts in order.
+        """Tokenize what is new among the `keys` of a kind ("query" or "document"); `texts` returns texts in order.
 
-        Queries come before their documents: where too many texts are remembered, those before a query are dropped.
+        Add queries before their documents: where too many texts are remembered, all are forgotten before queries.
         """
-        if kind == "query" and len(self._known) > REMEMBERED:
-            self.forget()
+        if kind == "query" and len(self._known) > MAX_REMEMBERED_TEXTS:
+            self.clear()
         new = [key for key in dict.fromkeys(keys) if (kind, key) not in self._known]
         if self._store is not None:
-            stored = self._store.many(kind, new, self._max_length)
-            found = {key: ids for key, ids in zip(new, stored, strict=True) if ids is not None}
-            self._known.update({(kind, key): array("I", ids.tolist()) for key, ids in found.items()})
-            new = [key for key in new if key not in found]
+            stored = self._store.ids_of_many(kind, new, self._limits.max_length)
+            ids_of = {key: ids for key, ids in zip(new, stored, strict=True) if ids is not None}
+            self._known.update({(kind, key): array("I", ids.tolist()) for key, ids in ids_of.items()})
+            new = [key for key in new if key not in ids_of]
         if not new:
             return
-        # a word has at least one character, so this many suffice; it keeps a megabyte passage from costing a second
+        # cut here as well: else a passage of a megabyte costs a second
         encoded = self.tokenizer(
-            list(texts(new)), add_special_tokens=False, truncation=True, max_length=self._max_length, verbose=False
+            list(texts(new)),
+            add_special_tokens=False,
+            truncation=True,
+            max_length=self._limits.max_length,
+            verbose=False,
         )["input_ids"]
         self._known.update({(kind, key): array("I", ids) for key, ids in zip(new, encoded, strict=True)})
 
     @property
     def has_types(self) -> bool:
-        """Whether the base takes the segments as token types."""
+        """Return whether the base takes the segments as token types."""
         return self._template.has_types
 
     def __len__(self) -> int:
         return len(self._known)
 
-    def forget(self) -> None:
-        """Drops all texts, to bound memory; those needed again are tokenized again, to the same ids."""
+    def clear(self) -> None:
+        """Forget all texts, to bound memory; those needed again are tokenized again, to the same ids."""
         self._known.clear()
 
-    def read_from(self, store: TokenStore | None) -> None:
-        """Drops all texts, and takes those to come from `store`: of the one dataset whose ids come from here on."""
-        self.forget()
+    def use_token_store(self, store: TokenStore | None) -> None:
+        """Forget all texts, and read those to come from `store`, which holds the dataset whose ids come from now on."""
+        self.clear()
         self._store = store
 
     def pair(self, query_id: str, doc_id: str) -> Pair:
-        """The pair's ids, each text cut to its own length, then both to the pair's."""
-        form = self._template
-        query = self._known["query", query_id][: self._max_query]
-        document = self._known["document", doc_id][: self._max_document]
-        room = max(0, self._max_length - form.length)
-        if self._truncation == "longest_first":
-            query, document = _longest_first(query, document, room)
+        """Return the pair's ids: each text cut to its own length, then both to the pair's."""
+        template, limits = self._template, self._limits
+        query = self._known["query", query_id][: limits.max_query_length]
+        document = self._known["document", doc_id][: limits.max_document_length or limits.max_length]
+        room = max(0, limits.max_length - template.length)
+        if limits.truncation == "longest_first":
+            query, document = _truncate_longest_first(query, document, room)
         else:
             document = document[: max(0, room - len(query))]
-        split = len(form.head) + len(query) + form.split
-        return Pair((*form.head, *query, *form.middle, *document, *form.tail), split)
+        split = len(template.head) + len(query) + template.split
+        return Pair((*template.head, *query, *template.middle, *document, *template.tail), split)
 
-    def batch(self, pairs: Sequence[Pair], device: torch.device) -> Batch:
-        """Pairs padded to the longest of them, on `device`."""
+    def batch(self, pairs: Sequence[Pair], device: torch.device) -> PaddedBatch:
+        """Return pairs padded to the longest of them, on `device`."""
         width = max(len(pair.ids) for pair in pairs)
         pad = self._template.pad
         ids = torch.tensor([pair.ids + (pad,) * (width - len(pair.ids)) for pair in pairs])
@@ -166,11 +190,11 @@ class Tokens:
         places = torch.arange(width).unsqueeze(0)
         mask = (places < lengths).long()
         segments = (places >= torch.tensor([pair.split for pair in pairs]).unsqueeze(1)).long() * mask
-        return Batch(ids.to(device), mask.to(device), segments.to(device), self._template.has_types)
+        return PaddedBatch(ids.to(device), mask.to(device), segments.to(device), self._template.has_types)
 
 
-def _longest_first(query: array[int], document: array[int], room: int) -> tuple[array[int], array[int]]:
-    """Both cut to `room` tokens in all: the shorter is whole up to half of it, and the longer gets an odd one."""
+def _truncate_longest_first(query: array[int], document: array[int], room: int) -> tuple[array[int], array[int]]:
+    """Return both cut to `room` tokens in all: the shorter is kept up to half of it, and the longer gets an odd one."""
     if len(query) + len(document) <= room:
         return query, document
     half = room // 2
@@ -182,37 +206,34 @@ def _longest_first(query: array[int], document: array[int], room: int) -> tuple[
 
 
 def batches_by_length(lengths: Sequence[int], budget: int) -> list[list[int]]:
-    """Indices of pairs, sorted by length then place, cut so that no batch holds more than `budget` padded tokens.
+    """Return batches of indices by length, then position; no batch holds more than `budget` padded tokens.
 
     The cut depends on the lengths alone, never on what is scored before or after.
     """
     order = sorted(range(len(lengths)), key=lambda index: (lengths[index], index))
-    out: list[list[int]] = []
+    batches: list[list[int]] = []
     for index in order:
-        if out and (len(out[-1]) + 1) * lengths[index] <= budget:
-            out[-1].append(index)
+        if batches and (len(batches[-1]) + 1) * lengths[index] <= budget:
+            batches[-1].append(index)
         else:
-            out.append([index])
-    return out
-
-
-_FEWEST, _SMALLEST = 4, 512  # batches of a chunk, and tokens below which sharing more evenly is not worth a batch
+            batches.append([index])
+    return batches
 
 
 def even_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
-    """Indices of pairs in batches of about the same number of tokens, no more than `budget` and a pair; longest first.
+    """Return batches of indices with about equal numbers of tokens, at most `budget` and a pair each; longest first.
 
-    There are as many as most numbers of threads share evenly: at least four where there is enough for them, and a
+    Their number divides evenly among most numbers of threads: at least four if there are enough tokens for them, and a
     multiple of the largest power of two within half their number. The cut depends on the lengths alone, never on the
     number of threads nor on what is scored before or after.
     """
     total = sum(lengths)
-    wanted = max(-(-total // budget), min(_FEWEST, total // _SMALLEST), 1)
-    step = 1 << max(0, (wanted // 2).bit_length() - 1)
-    wanted = -(-wanted // step) * step
-    out: list[list[int]] = [[] for _ in range(wanted)]
-    seen = 0
+    count = max(-(-total // budget), min(_MIN_BATCHES, total // _MIN_BATCH_TOKENS), 1)
+    multiple = 1 << max(0, (count // 2).bit_length() - 1)
+    count = -(-count // multiple) * multiple
+    batches: list[list[int]] = [[] for _ in range(count)]
+    tokens_before = 0
     for index in sorted(range(len(lengths)), key=lambda index: (lengths[index], index), reverse=True):
-        out[seen * wanted // max(1, total)].append(index)
-        seen += lengths[index]
-    return [batch[::-1] for batch in out if batch]
+        batches[tokens_before * count // max(1, total)].append(index)
+        tokens_before += lengths[index]
+    return [batch[::-1] for batch in batches if batch]

@@ -1,1 +1,1 @@
-"""The training loop, its losses, its sampler (step -> groups, a pure function) and its checkpoints."""
+"""Train a stage: the loop, its batches, losses, sampler of groups (a pure function of the step) and checkpoints."""

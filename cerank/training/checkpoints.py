@@ -1,4 +1,4 @@
-"""Checkpoints of a stage: weights, optimizer and position in a sealed folder; the newest sound one is taken up again.
+"""Save a stage's weights, optimizer and position, and resume from the newest checkpoint whose checksums fit.
 
 Invariant: no state of a random generator or a loader is saved; a position is two integers (see core/seeds.py).
 """
@@ -18,84 +18,85 @@ from cerank.errors import RunFailedError
 from cerank.files import disk, manifests
 from cerank.models.cross_encoder import CrossEncoder
 
-KEPT = 2  # newest checkpoints that stay beside the best: one to use, one in case it is damaged
+NEWEST_KEPT = 2  # newest checkpoints kept beside the best: one to use, one in case it is damaged
 
 
-class State(msgspec.Struct, frozen=True):
-    """Where a stage is, and what its validations said so far."""
+class TrainingState(msgspec.Struct, frozen=True):
+    """Where a stage is, and the outcome of its validations so far."""
 
     step: int = 0
     best_step: int = 0  # 0: no validation yet
     best_value: float = 0.0
     waited: int = 0  # validations since the best
-    skipped: int = 0  # steps whose update was left out because something was not finite
+    skipped: int = 0  # steps without an update, because a loss or gradient was not finite
     stopped_early: bool = False
-    microbatch: int = 0  # tokens through the model at once since memory was short; 0: as the stage says
+    microbatch: int = 0  # largest number of tokens at once since memory was short; 0: the stage's own
 
-    def after_validation(self, value: float, patience: int) -> State:
-        """The state once a validation at `step` gave `value`; larger is better, an equal one is no improvement."""
+    def after_validation(self, value: float, patience: int) -> TrainingState:
+        """Return the state after a validation gave `value`; larger is better, and an equal value is no improvement."""
         if self.best_step == 0 or value > self.best_value:
             return msgspec.structs.replace(self, best_step=self.step, best_value=value, waited=0)
         waited = self.waited + 1
         return msgspec.structs.replace(self, waited=waited, stopped_early=0 < patience <= waited)
 
 
-def name_of(step: int) -> str:
-    """The folder of the checkpoint at a step; sorts by step up to a million."""
+def folder_name(step: int) -> str:
+    """Return the name of a checkpoint's folder; names sort by step up to a million."""
     return f"step-{step:06d}"
 
 
-def save(folder: Path, model: CrossEncoder, optimizer: AdamW, state: State) -> None:
-    """Writes the checkpoint of `state.step` under `folder`, whole or not at all; removes those no longer needed."""
-    with manifests.sealed_folder(folder / name_of(state.step)) as inside:
-        save_file(
-            {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()},
-            inside / "model.safetensors",
-        )
-        save_file(_moments(model, optimizer), inside / "optimizer.safetensors")
-        (inside / "position.json").write_bytes(msgspec.json.encode(state))
-    newest = sorted(_steps(folder))[-KEPT:]
-    needed = {*newest, *(_best_of(folder / name_of(step)) for step in newest)}
+def save(folder: Path, model: CrossEncoder, optimizer: AdamW, state: TrainingState) -> None:
+    """Write the checkpoint of `state.step` under `folder`, whole or not at all, and remove those no longer needed."""
+    with manifests.checksummed_folder(folder / folder_name(state.step)) as new:
+        weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+        save_file(weights, new / "model.safetensors")
+        save_file(_optimizer_state(model, optimizer), new / "optimizer.safetensors")
+        (new / "position.json").write_bytes(msgspec.json.encode(state))
+    newest = sorted(_steps(folder))[-NEWEST_KEPT:]
+    needed = {*newest, *(_best_of(folder / folder_name(step)) for step in newest)}
     for step in set(_steps(folder)) - needed:
-        disk.discard(folder / name_of(step))
+        disk.discard(folder / folder_name(step))
 
 
-def resume(folder: Path, model: CrossEncoder, optimizer: AdamW, reject: Callable[[str], None]) -> State:
-    """Loads the newest sound checkpoint under `folder` into model and optimizer; `State()` where there is none.
+def resume(folder: Path, model: CrossEncoder, optimizer: AdamW, reject: Callable[[str], None]) -> TrainingState:
+    """Load the newest valid checkpoint under `folder` into model and optimizer; return the state that it holds.
 
-    A damaged one is moved aside and `reject` is told, then the one before is tried.
+    Return `TrainingState()` if there is none.
+
+    A damaged checkpoint is renamed to *.bad and `reject` is called with the reason; then the one before is tried.
     """
     for step in sorted(_steps(folder), reverse=True):
-        found = folder / name_of(step)
+        checkpoint = folder / folder_name(step)
         try:
-            state = _sound(folder, step)
+            state = _verified_state(folder, step)
         except disk.DamagedError as error:
-            disk.set_aside(found)
+            disk.quarantine(checkpoint)
             reject(str(error))
             continue
-        weights(found, model)  # not before it is certain that this one is taken: an earlier start needs other weights
-        _restore(load_file(found / "optimizer.safetensors"), model, optimizer)
+        # not before it is certain that this checkpoint is used: to start anew needs the weights that the model has
+        load_weights(checkpoint, model)
+        _restore(load_file(checkpoint / "optimizer.safetensors"), model, optimizer)
         return state
-    return State()
+    return TrainingState()
 
 
-def _sound(folder: Path, step: int) -> State:
-    """The state of a checkpoint that is what was sealed, and so is the best one it knows of; DamagedError otherwise."""
-    manifests.verify_sealed(folder / name_of(step))
-    state = _state(folder / name_of(step))
+def _verified_state(folder: Path, step: int) -> TrainingState:
+    """Return the state of a checkpoint if its files and those of the best checkpoint it names fit their checksums."""
+    manifests.verify_folder(folder / folder_name(step))
+    state = _state(folder / folder_name(step))
     if state.best_step not in {0, step}:
-        manifests.verify_sealed(folder / name_of(state.best_step))
+        manifests.verify_folder(folder / folder_name(state.best_step))
     return state
 
 
-def weights(folder: Path, model: CrossEncoder) -> None:
-    """Loads a sealed checkpoint's weights into `model`.
+def load_weights(folder: Path, model: CrossEncoder) -> None:
+    """Load the weights of a checkpoint into `model`.
 
     Raises:
-        DamagedError: a file is not what was sealed.
-        RunFailedError: they are another model's.
+        DamagedError: a file does not fit its checksum.
+        RunFailedError: the weights are those of another model.
     """
-    manifests.verify_sealed(folder)
+    manifests.verify_folder(folder)
     try:
         model.load_state_dict(load_file(folder / "model.safetensors"))
     except RuntimeError as error:
@@ -103,15 +104,15 @@ def weights(folder: Path, model: CrossEncoder) -> None:
 
 
 def _best_of(folder: Path) -> int:
-    """The best step a checkpoint knows of; its own damage is found when it is resumed from, not here."""
+    """Return the best step that a checkpoint names; damage to it is found when it is resumed from, not here."""
     try:
         return _state(folder).best_step
     except (OSError, ValueError):  # msgspec's errors are ValueErrors
         return 0
 
 
-def _state(folder: Path) -> State:
-    return msgspec.json.decode((folder / "position.json").read_bytes(), type=State)
+def _state(folder: Path) -> TrainingState:
+    return msgspec.json.decode((folder / "position.json").read_bytes(), type=TrainingState)
 
 
 def _steps(folder: Path) -> list[int]:
@@ -125,8 +126,8 @@ def _trained(model: CrossEncoder) -> dict[str, torch.nn.Parameter]:
     return {name: value for name, value in model.named_parameters() if value.requires_grad}
 
 
-def _moments(model: CrossEncoder, optimizer: AdamW) -> dict[str, Tensor]:
-    """The optimizer's state by parameter name, as safetensors keeps it."""
+def _optimizer_state(model: CrossEncoder, optimizer: AdamW) -> dict[str, Tensor]:
+    """Return the optimizer's state by parameter name, in the form that safetensors stores."""
     out = {}
     for name, parameter in _trained(model).items():
         for key, value in optimizer.state[parameter].items():
@@ -138,6 +139,6 @@ def _restore(saved: dict[str, Tensor], model: CrossEncoder, optimizer: AdamW) ->
     for key, value in saved.items():
         kind, name = key.split("/", 1)
         parameter = _trained(model)[name]
-        # Adam's own count stays where torch keeps it: on the CPU unless fused on a GPU, with its parameter there
-        place = parameter.device if kind != "step" or optimizer.defaults.get("fused") else torch.device("cpu")
-        optimizer.state[parameter][kind] = value.to(place)
+        # torch keeps Adam's own count on the CPU, unless it is fused on a GPU: then with its parameter
+        device = parameter.device if kind != "step" or optimizer.defaults.get("fused") else torch.device("cpu")
+        optimizer.state[parameter][kind] = value.to(device)

@@ -1,11 +1,17 @@
-"""The losses a stage may ask for; each maps the scores of a batch of groups to one number a group.
+"""Losses for training: each maps the scores of a batch of groups to one number a group.
 
 Shapes, everywhere: `scores`, `labels` and `mask` are (groups, size); `mask` is False on padding; the result is
 (groups,), 0 where a group holds no valid pair of a loss over pairs. Padding never reaches a loss's value or its
-gradient: it is told from documents by `mask`, not by a value that a score or label might have.
+gradient: `mask` marks it, not a value that a score or label might have.
 
-In the formulas s are scores, y labels, i and j documents of one group of n. What the labels of a stage say is decided
-by recipes/loss_specs.py; a step's mean over groups, or over pairs, is taken by the trainer.
+>>> scores = torch.tensor([[2.0, 1.0, 0.0]], requires_grad=True)  # one query with three candidates
+>>> labels = torch.tensor([[1.0, 0.0, 0.0]])
+>>> mask = torch.ones(1, 3, dtype=torch.bool)
+>>> LOSSES["lce"](scores, labels, mask)
+tensor([0.4076], grad_fn=<DivBackward0>)
+
+In the formulas s are scores, y labels, i and j documents of one group of n. recipes/loss_specs.py says what the labels
+of a stage are; the trainer takes the mean over the groups of a step, or over their pairs.
 """
 
 from __future__ import annotations
@@ -21,16 +27,16 @@ from cerank.registry import Registry
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 
-LOSSES: Registry[Loss] = Registry("loss")
+LOSSES: Registry[Loss] = Registry("loss")  # name in a recipe -> loss; another module may add its own with `LOSSES.add`
 
 LAMBDA_MU = 10.0  # weight of NDCG-Loss2 beside LambdaRank's, as in Wang et al., section 5
 
 
 @LOSSES.add("lce")
 def lce(scores: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
-    """Localized contrastive estimation: -log softmax of a positive against the group's negatives.
+    """Compute localized contrastive estimation: -log softmax of a positive against the group's negatives.
 
-    labels: above 0 is a positive, 0 a negative. With several positives each is held against the negatives alone,
+    labels: above 0 is a positive, 0 a negative. Several positives are each compared with the negatives alone,
     so that positives never push each other down, and the group's loss is their mean.
     A group without a positive or without a negative gives 0.
     Source: Gao, Dai and Callan, ECIR 2021 (arXiv 2101.08751), equation 4.
@@ -47,7 +53,7 @@ def lce(scores: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
 
 @LOSSES.add("ranknet")
 def ranknet(scores: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
-    """RankNet: the mean over the group's pairs with y_i > y_j of log(1 + exp(s_j - s_i)).
+    """Compute RankNet: the mean over the group's pairs with y_i > y_j of log(1 + exp(s_j - s_i)).
 
     labels: any numbers, larger is better; equal labels make no pair. A group without a pair gives 0.
     The mean is taken within each group, so that long lists do not outweigh short ones.
@@ -59,7 +65,7 @@ def ranknet(scores: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
 
 @LOSSES.add("weighted-ranknet")
 def weighted_ranknet(scores: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
-    """RankNet whose pairs weigh 1 / (r_i + r_j), r the ranks by the model's own scores, 1 the best.
+    """Compute RankNet whose pairs weigh 1 / (r_i + r_j), r the ranks by the model's own scores, 1 the best.
 
     The mean is over the number of pairs, not their weights, as in the code of Pezzuti et al. (ECIR 2025), whose class
     of this name ranks by the student. Equal scores are ranked in the group's order; no gradient runs through ranks.
@@ -70,7 +76,7 @@ def weighted_ranknet(scores: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
 
 @LOSSES.add("weighted-ranknet-teacher")
 def weighted_ranknet_teacher(scores: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
-    """RankNet whose pairs weigh 1 / (r_i + r_j), r the ranks by the teacher, 1 the best.
+    """Compute RankNet whose pairs weigh 1 / (r_i + r_j), r the ranks by the teacher, 1 the best.
 
     labels: `size - rank + 1` in the teacher's order; equal ones would share the better rank. A group without a pair
     gives 0. Ranks are counted within each group, also where several are scored together; padding counts in none.
@@ -81,30 +87,30 @@ def weighted_ranknet_teacher(scores: Tensor, labels: Tensor, mask: Tensor) -> Te
 
 @LOSSES.add("listnet")
 def listnet(scores: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
-    """ListNet, top one: the cross-entropy -sum_i softmax(y)_i log softmax(s)_i.
+    """Compute ListNet, top one: the cross-entropy -sum_i softmax(y)_i log softmax(s)_i.
 
     labels: grades or teacher ranks, larger is better. Its smallest value is the entropy of softmax(y), not 0.
     Padding has probability 0 in both.
     Source: Cao et al., ICML 2007.
     """
-    told = labels.masked_fill(~mask, float("-inf")).softmax(dim=1)
-    return -(told * _log_softmax(scores, mask)).sum(dim=1)
+    target = labels.masked_fill(~mask, float("-inf")).softmax(dim=1)
+    return -(target * _log_softmax(scores, mask)).sum(dim=1)
 
 
 @LOSSES.add("kl")
 def kl(scores: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
-    """Softmax KL: sum_i softmax(y)_i (log softmax(y)_i - log softmax(s)_i); 0 where both agree.
+    """Compute the softmax KL divergence: sum_i softmax(y)_i (log softmax(y)_i - log softmax(s)_i); 0 where both agree.
 
     labels: a teacher's scores; their scale decides how sharp its distribution is. Padding has probability 0 in both.
     Source: Hinton, Vinyals and Dean 2015 (arXiv 1503.02531), at temperature 1.
     """
-    told = _log_softmax(labels, mask)
-    return (told.exp() * (told - _log_softmax(scores, mask))).masked_fill(~mask, 0.0).sum(dim=1)
+    target = _log_softmax(labels, mask)
+    return (target.exp() * (target - _log_softmax(scores, mask))).masked_fill(~mask, 0.0).sum(dim=1)
 
 
 @LOSSES.add("lambdaloss")
 def lambdaloss(scores: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
-    """LambdaLoss with NDCG-Loss2++: the mean over pairs with y_i > y_j of -w_ij log2 sigmoid(s_i - s_j).
+    """Compute LambdaLoss with NDCG-Loss2++: the mean over pairs with y_i > y_j of -w_ij log2 sigmoid(s_i - s_j).
 
     w_ij = |G_i - G_j| (mu |1/D(d) - 1/D(d + 1)| + |1/D(r_i) - 1/D(r_j)|), with r the ranks by the model's own scores,
     d = |r_i - r_j|, D(r) = log2(1 + r), G_i = (2^y_i - 1) / ideal DCG, mu = 10. Weights carry no gradient.
@@ -122,7 +128,9 @@ def lambdaloss(scores: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
 
 @LOSSES.add("adr-mse")
 def adr_mse(scores: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
-    """ADR-MSE: the mean over documents of (r_i - a_i)^2 / log2(r_i + 1), a_i = 1 + sum_{j != i} sigmoid(s_j - s_i).
+    """Compute ADR-MSE: the mean over documents of (r_i - a_i)^2 / log2(r_i + 1).
+
+    a_i = 1 + sum_{j != i} sigmoid(s_j - s_i) approximates the rank of document i by the model's scores.
 
     r are the ranks by label, 1 the best; equal labels share their mean rank, which equal scores attain.
     labels: teacher ranks or grades, larger is better. Padding counts in neither rank.
@@ -131,7 +139,7 @@ def adr_mse(scores: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
     both = mask.unsqueeze(2) & mask.unsqueeze(1)
     behind = -_differences(labels)  # [g, i, j] = y_j - y_i
     above = ((behind > 0) & both).sum(dim=2)
-    same = ((behind == 0) & both).sum(dim=2)  # itself counts
+    same = ((behind == 0) & both).sum(dim=2)  # the document itself counts
     rank = (above + (same + 1) / 2).to(scores.dtype)
     others = both & ~torch.eye(scores.shape[1], dtype=torch.bool, device=scores.device)
     passed = torch.sigmoid(-_differences(scores.masked_fill(~mask, 0.0)))
@@ -141,7 +149,7 @@ def adr_mse(scores: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
 
 @LOSSES.add("margin-mse")
 def margin_mse(scores: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
-    """MarginMSE: the mean over the group's pairs with y_i > y_j of ((s_i - s_j) - (y_i - y_j))^2.
+    """Compute MarginMSE: the mean over the group's pairs with y_i > y_j of ((s_i - s_j) - (y_i - y_j))^2.
 
     labels: a teacher's scores, on the scale the model is to take. A group of two is the triple of the source; in a
     larger one each pair of its documents counts. A group without a pair gives 0.
@@ -154,9 +162,9 @@ def margin_mse(scores: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
 
 @LOSSES.add("mse")
 def mse(scores: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
-    """The mean over documents of (s_i - y_i)^2; each document by itself.
+    """Compute the mean squared error: the mean over documents of (s_i - y_i)^2; each document by itself.
 
-    labels: a teacher's scores, on the scale the model is to take. Padding is left out of the mean.
+    labels: a teacher's scores, on the scale the model is to take. Padding does not count in the mean.
     Source: Hinton, Vinyals and Dean 2015 (arXiv 1503.02531), section 2.1: matching logits.
     """
     return _mean((scores - labels).masked_fill(~mask, 0.0).pow(2), mask)
@@ -164,38 +172,38 @@ def mse(scores: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
 
 @LOSSES.add("bce")
 def bce(scores: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
-    """The mean over documents of -log sigmoid(s_i) for positives and -log(1 - sigmoid(s_i)) for the others.
+    """Compute binary cross-entropy: -log sigmoid(s_i) for positives, -log(1 - sigmoid(s_i)) for others, averaged.
 
-    labels: above 0 is a positive. Each document by itself; padding is left out of the mean.
+    labels: above 0 is a positive. Each document by itself; padding does not count in the mean.
     Source: Nogueira and Cho 2019 (arXiv 1901.04085), equation 1.
     """
-    kept = scores.masked_fill(~mask, 0.0)
-    return _mean(binary_cross_entropy_with_logits(kept, (labels > 0).to(kept.dtype), reduction="none"), mask)
+    logits = scores.masked_fill(~mask, 0.0)
+    return _mean(binary_cross_entropy_with_logits(logits, (labels > 0).to(logits.dtype), reduction="none"), mask)
 
 
 def _mean(values: Tensor, valid: Tensor) -> Tensor:
-    """The mean of each row's valid values, 0 for a row without any."""
+    """Return the mean of each row's valid values (groups,); 0 for a row without any."""
     return values.masked_fill(~valid, 0.0).sum(dim=1) / valid.sum(dim=1).clamp(min=1)
 
 
 def _differences(values: Tensor) -> Tensor:
-    """(groups, size, size): [g, i, j] = values[g, i] - values[g, j]."""
+    """Return (groups, size, size) with [g, i, j] = values[g, i] - values[g, j]."""
     return values.unsqueeze(2) - values.unsqueeze(1)
 
 
 def _better(labels: Tensor, mask: Tensor) -> Tensor:
-    """(groups, size, size): whether i and j are documents and y_i > y_j."""
+    """Return (groups, size, size): whether i and j are documents and y_i > y_j."""
     return (labels.unsqueeze(2) > labels.unsqueeze(1)) & mask.unsqueeze(2) & mask.unsqueeze(1)
 
 
 def _logistic(scores: Tensor, better: Tensor) -> Tensor:
-    """(groups, size, size): log(1 + exp(s_j - s_i)) where i is the better one, log 2 elsewhere."""
+    """Return (groups, size, size): log(1 + exp(s_j - s_i)) where i is the better one, log 2 elsewhere."""
     behind = scores.unsqueeze(1) - scores.unsqueeze(2)  # [g, i, j] = s_j - s_i
     return softplus(behind.masked_fill(~better, 0.0))
 
 
 def _ranks(values: Tensor, mask: Tensor) -> Tensor:
-    """(groups, size): the place of each value in its row, 1 the largest; equal ones in order, padding last."""
+    """Return (groups, size): the rank of each value in its row, 1 the largest; equal ones in order, padding last."""
     order = values.masked_fill(~mask, float("-inf")).argsort(dim=1, descending=True, stable=True)
     return order.argsort(dim=1, stable=True) + 1
 
@@ -207,25 +215,25 @@ def _rank_weighted(scores: Tensor, labels: Tensor, mask: Tensor, rank: Tensor) -
 
 
 def _log_softmax(values: Tensor, mask: Tensor) -> Tensor:
-    """The log of each row's softmax over its documents, 0 on padding."""
+    """Return the log of each row's softmax over its documents; 0 on padding."""
     return values.masked_fill(~mask, float("-inf")).log_softmax(dim=1).masked_fill(~mask, 0.0)
 
 
 def _discount_of_distance(rank: Tensor) -> Tensor:
-    """(groups, size, size): |1/D(d) - 1/D(d + 1)| for ranks d apart, 0 on the diagonal."""
+    """Return (groups, size, size): |1/D(d) - 1/D(d + 1)| for ranks d apart, 0 on the diagonal."""
     distance = _differences(rank).abs()
     near = 1.0 / torch.log2(1.0 + distance.clamp(min=1.0))
     return (near - 1.0 / torch.log2(2.0 + distance)).masked_fill(distance == 0, 0.0)
 
 
 def _gain_differences(labels: Tensor, mask: Tensor) -> Tensor:
-    """(groups, size, size): |G_i - G_j|, gains as shares of the row's ideal DCG.
+    """Return (groups, size, size): |G_i - G_j|, gains as fractions of the row's ideal DCG.
 
     All is divided by 2^max(y), so that a list of 200 teacher ranks stays within float32.
     """
-    kept = labels.masked_fill(~mask, 0.0).clamp(min=0.0)
-    top = kept.amax(dim=1, keepdim=True)
-    gains = torch.exp2(kept - top) - torch.exp2(-top)
+    grades = labels.masked_fill(~mask, 0.0).clamp(min=0.0)
+    top = grades.amax(dim=1, keepdim=True)
+    gains = torch.exp2(grades - top) - torch.exp2(-top)
     places = torch.arange(1, labels.shape[1] + 1, device=labels.device, dtype=labels.dtype)
     ideal = (gains.sort(dim=1, descending=True).values / torch.log2(1.0 + places)).sum(dim=1, keepdim=True)
     return _differences(gains / ideal.clamp(min=1e-10)).abs()

@@ -1,6 +1,6 @@
-"""What a stage came to, in numbers that outlive its log: what it drew from, what was mended, how far its weights moved.
+"""Summarize a finished stage in numbers: what it was sampled from, what was repaired, how far its weights moved.
 
-Invariant: a function of the plan alone, so that a stage which was cut and resumed leaves the same bytes.
+Invariant: a function of the plan alone, so that a stage which was stopped and resumed leaves the same bytes.
 """
 
 from __future__ import annotations
@@ -12,73 +12,75 @@ import msgspec
 from cerank.core.rankings import Ranking, tied_share
 from cerank.files import json_records
 from cerank.retrieval.teachers import Repairs
-from cerank.training.sampler import Supply
+from cerank.training.sampler import SamplingStats
 
-NAME = "facts.json"  # in the sealed folder of the model that a stage hands on
+FILE_NAME = "facts.json"  # beside the model that the stage hands on; the name is that of earlier releases
 
 # A stage that moved its weights by less than this share of their norm hardly changed a score: at a weight of 0.02 it is
-# a change of 2e-6, some thousand float32 neighbours. The stages of this program's own recipes move them by 1 to 20 %.
-STILL = 1e-4
+# a change of 2e-6, some thousand float32 neighbors. The stages of this program's own recipes move them by 1 to 20 %.
+NEGLIGIBLE_CHANGE = 1e-4
 
 
-class Drift(msgspec.Struct, frozen=True):
+class WeightChange(msgspec.Struct, frozen=True):
     """How far the weights moved in a stage, from the model it started with to the one it hands on."""
 
     norm: float  # |after - before| / |before| over all weights
-    changed: float  # share of the weights that are not the same float32 any more
+    changed: float  # fraction of the weights whose float32 value changed
 
     @property
-    def is_still(self) -> bool:
-        """Whether the stage hardly moved the model: a rate too small, or too few steps."""
-        return self.norm < STILL
+    def is_negligible(self) -> bool:
+        """Return whether the stage hardly changed the model: the learning rate is too small, or the steps too few."""
+        return self.norm < NEGLIGIBLE_CHANGE
 
 
-class StageFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """One stage of a run."""
+class StageSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """Summary of one stage of a run, stored with its model."""
 
     stage: str
-    steps: int  # done, early stop included
-    kept: int  # the step whose weights it hands on
-    measure: str  # that chose them
-    best: float  # its value at the best validation; a loss as it is
+    steps: int  # steps that were done, with or without an early stop
+    kept_step: int = msgspec.field(name="kept")  # step whose weights the stage hands on
+    measure: str  # measure that chose them
+    best: float  # value of the measure at the best validation; a loss is not negated
     best_step: int
-    learning_rate: float  # peak
-    supply: Supply
-    drift: Drift
-    validation: Supply | None = None  # what the validation loss was computed on
-    lists: int = 0  # of the teacher
+    learning_rate: float  # peak learning rate
+    sampling: SamplingStats = msgspec.field(name="supply")
+    weight_change: WeightChange = msgspec.field(name="drift")
+    validation: SamplingStats | None = None  # data of the validation loss
+    teacher_lists: int = msgspec.field(default=0, name="lists")  # number of the teacher's lists
     repairs: Repairs = Repairs()
 
 
-class RankingFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What a ranking is like that was measured: how deep, and how much of its order a tie left open."""
+class RankingStats(msgspec.Struct, frozen=True, kw_only=True):
+    """Statistics of a ranking that was measured: how deep it is, and how much of its order ties left open."""
 
     queries: int
-    shallowest: int  # documents of the query with fewest
-    deepest: int
-    tied: float  # share of documents whose score was a neighbour's; their order is the first stage's
+    min_depth: int = msgspec.field(name="shallowest")  # documents of the query with the fewest
+    max_depth: int = msgspec.field(name="deepest")
+    tied: (
+        float  # share of documents with the score of the document before or after; the first stage decides their order
+    )
 
 
-def ranking_facts(ranking: Ranking) -> RankingFacts:
-    """The facts of a ranking whose ties are broken."""
+def ranking_stats(ranking: Ranking) -> RankingStats:
+    """Return the statistics of a ranking whose ties are broken."""
     depths = [len(docs) for docs in ranking.values()]
-    return RankingFacts(
+    return RankingStats(
         queries=len(ranking),
-        shallowest=min(depths, default=0),
-        deepest=max(depths, default=0),
+        min_depth=min(depths, default=0),
+        max_depth=max(depths, default=0),
         tied=tied_share(ranking, ranking.scores),
     )
 
 
-def write(folder: Path, facts: StageFacts) -> None:
-    """Puts the facts into the folder of the stage's model."""
-    json_records.save(folder / NAME, facts)
+def write(folder: Path, summary: StageSummary) -> None:
+    """Write the summary to the folder of the stage's model."""
+    json_records.save(folder / FILE_NAME, summary)
 
 
-def read(folder: Path) -> StageFacts | None:
-    """The facts in the folder of a stage's model; None where it has none, as those of earlier releases.
+def read(folder: Path) -> StageSummary | None:
+    """Return the summary in the folder of a stage's model; None where it has none, as in earlier releases.
 
     Raises:
         DamagedError: unreadable.
     """
-    return json_records.load_if_there(folder / NAME, StageFacts)
+    return json_records.load_if_there(folder / FILE_NAME, StageSummary)

@@ -1,6 +1,6 @@
-"""A stage's own loss on queries it does not learn from, beside the measures of its validations.
+"""Compute a stage's own loss on validation queries, beside the measures of its validations.
 
-Invariant: the groups are drawn once, so that two validations differ in nothing but the model.
+Invariant: the groups are sampled once, so that two validations differ in nothing but the model.
 """
 
 from __future__ import annotations
@@ -11,31 +11,31 @@ import torch
 
 from cerank.recipes.schema import Stage
 from cerank.training.losses import LOSSES
-from cerank.training.sampler import Sampler, Supply
+from cerank.training.sampler import Sampler, SamplingStats
 
 
-class HeldOut:
-    """Groups of validation queries, one each.
+class ValidationLoss:
+    """The loss over groups of validation queries, one group a query.
 
     Args:
-        sampler: of the validation queries, one group a step.
-        stage: whose loss it is, and how it is averaged.
+        sampler: samples from the validation queries, one group a step.
+        stage: the stage that names the loss, and whether it is averaged over queries or pairs.
     """
 
     def __init__(self, sampler: Sampler, stage: Stage) -> None:
         self._stage = stage
-        self.supply: Supply = sampler.supply
-        self.groups = tuple(sampler.groups(step)[0] for step in range(1, self.supply.usable + 1))
+        self.sampling: SamplingStats = sampler.sampling
+        self.groups = tuple(sampler.groups(step)[0] for step in range(1, self.sampling.usable + 1))
 
-    def with_groups(self, wanted: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
-        """Query -> documents to score: those wanted, and after them those of its group that are not among them."""
-        asked = {query: dict.fromkeys(docs) for query, docs in wanted.items()}
+    def with_group_candidates(self, candidates: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+        """Return query -> documents to score: the candidates, then those of the query's group beside them."""
+        to_score = {query: dict.fromkeys(docs) for query, docs in candidates.items()}
         for group in self.groups:
-            asked.setdefault(group.query_id, {}).update(dict.fromkeys(group.doc_ids))
-        return {query: list(docs) for query, docs in asked.items()}
+            to_score.setdefault(group.query_id, {}).update(dict.fromkeys(group.doc_ids))
+        return {query: list(docs) for query, docs in to_score.items()}
 
     def loss(self, scores: Mapping[str, Mapping[str, float]]) -> float:
-        """The loss by query -> document -> score: the mean over queries, or over pairs as the stage has it."""
+        """Return the loss from query -> document -> score: the mean over queries, or over pairs as the stage has it."""
         loss = LOSSES[self._stage.loss]
         total = weights = 0.0
         for group in self.groups:

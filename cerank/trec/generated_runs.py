@@ -1,4 +1,4 @@
-"""Rows of a ranking that come from a program and not from a file, such as ir_datasets' scoreddocs, made into a map.
+"""Turns rows that a program generates, such as ir_datasets' scoreddocs, into a memory-mapped ranking.
 
 Invariant: the ranking is the one that `text_io.run_of` makes of the same rows.
 """
@@ -13,57 +13,57 @@ from cerank.errors import FormatError
 from cerank.files import disk, file_cache
 from cerank.files.line_reader import checked_id
 from cerank.trec import mapped_run
-from cerank.trec.ingest import ingested
-from cerank.trec.mapped_run import StoredRanking
-from cerank.trec.rows import LARGEST, room_of
+from cerank.trec.ingest import ingest_run
+from cerank.trec.mapped_run import MappedRanking
+from cerank.trec.rows import LARGEST, ingested_folder
 
 _PIECE = 100_000  # rows written at once
 
 
-def of_rows(
+def ranking_of_rows(
     rows: Iterable[tuple[str, str, float]], tag: str, where: str, *, identity: str, cache: Path
-) -> StoredRanking:
-    """The ranking of (query, document, score) rows, from `cache` or made there by way of a TREC run.
+) -> MappedRanking:
+    """Return the ranking of (query, document, score) rows; it is built once and kept in `cache`.
 
     Args:
-        rows: are not begun where the ranking stands.
-        tag: of the run.
-        where: for messages.
-        identity: names the rows: another one where any of them differs.
+        rows: (query, document, score) triples; not read if the ranking is in the cache.
+        tag: the last column of the run.
+        where: the rows' origin, for errors.
+        identity: a hash that differs whenever any row differs.
         cache: folder of caches.
 
     Raises:
         FormatError: as `text_io.run_of`.
         RunFailedError: the cache cannot be written.
     """
-    room = room_of(cache)
-    pointer, run = room / f"{identity}.rows", room / f"{identity}.run"
-    found = _pointed(pointer, room)
+    folder = ingested_folder(cache)
+    pointer, run = folder / f"{identity}.rows", folder / f"{identity}.run"
+    found = _open_known(pointer, folder)
     if found is not None:
         return found
-    with file_cache.turn(pointer, room):
-        found = _pointed(pointer, room)
+    with file_cache.exclusive_lock(pointer, folder):
+        found = _open_known(pointer, folder)
         if found is None:
             _write(rows, tag, where, run)
-            found = ingested(run, cache)
+            found = ingest_run(run, cache)
             disk.write(pointer, found.sha256.encode())
             disk.remove(run)
     return found
 
 
-def _pointed(pointer: Path, room: Path) -> StoredRanking | None:
+def _open_known(pointer: Path, folder: Path) -> MappedRanking | None:
     try:
         sha256 = pointer.read_text().strip()
     except OSError:
         return None
-    return mapped_run.opened(room / sha256) if sha256 else None
+    return mapped_run.open_mapped(folder / sha256) if sha256 else None
 
 
 def _write(rows: Iterable[tuple[str, str, float]], tag: str, where: str, run: Path) -> None:
-    """Writes the rows as a TREC run; what an earlier attempt left is overwritten."""
+    """Write the rows as a TREC run, replacing what an earlier attempt left."""
     disk.remove(run)
     file = disk.open_append(run)
-    checked = (_line(row, tag, where) for row in rows)
+    checked = (_run_line(row, tag, where) for row in rows)
     try:
         while piece := "".join(itertools.islice(checked, _PIECE)):
             disk.append(file, piece.encode())
@@ -71,7 +71,7 @@ def _write(rows: Iterable[tuple[str, str, float]], tag: str, where: str, run: Pa
         disk.close(file)
 
 
-def _line(row: tuple[str, str, float], tag: str, where: str) -> str:
+def _run_line(row: tuple[str, str, float], tag: str, where: str) -> str:
     query, document, score = row
     if not -LARGEST <= score <= LARGEST:
         raise FormatError(f"score {score} is not a finite number within float32", where=where)

@@ -1,4 +1,4 @@
-"""A TREC run of any size made into a `StoredRanking`, once, in bounded memory.
+"""Turns a TREC run of any size into a `MappedRanking`, once, in bounded memory.
 
 Invariant: a folder under its final name holds all of the run; the hash it is called by is that of the bytes that were
 read for it. One block of lines and the rows of one query are in memory at a time, or one bucket of some million rows.
@@ -16,35 +16,34 @@ import msgspec
 import numpy as np
 import polars as pl
 
-from cerank.errors import FormatError, UsageError
+from cerank.errors import UsageError
 from cerank.files import disk, file_cache, manifests
-from cerank.files.line_reader import Digested, blocks, reading, unpacked
+from cerank.files.line_reader import HashingReader, blocks, decompress, translate_read_errors
 from cerank.files.safe_open import open_file
-from cerank.text.safe_text import shown
 from cerank.trec import mapped_run
-from cerank.trec.mapped_run import StoredRanking
-from cerank.trec.mapped_run_writer import ScatteredError, TextualError, Writer, writer
-from cerank.trec.parse_blocks import parsed
-from cerank.trec.row_ordering import EndOfFloatsError, Repetition, TwiceError, ordered, starts_of
-from cerank.trec.rows import refuse_second, room_of
+from cerank.trec.mapped_run import MappedRanking
+from cerank.trec.mapped_run_writer import MappedRunWriter, NonNumericIdError, UngroupedQueriesError, open_writer
+from cerank.trec.parse_blocks import parse_block
+from cerank.trec.row_ordering import DuplicateCheck, DuplicateDocumentError, TooManyTiesError, order_rows, starts_of
+from cerank.trec.rows import ingested_folder, raise_duplicate, too_many_ties
 
 BLOCK = 1 << 24  # bytes parsed at once: some 400,000 rows
 BUCKET = 1 << 22  # rows sorted at once where queries are scattered
-Told = Callable[[int, int], None]  # bytes of the file read so far, and all of them
+Progress = Callable[[int, int], None]  # bytes of the file read so far, and all of them
 
 
-def _nothing(_done: int, _total: int) -> None:
+def _no_progress(_done: int, _total: int) -> None:
     return
 
 
-def found(path: Path, cache: Path) -> StoredRanking | None:
-    """The ranking that was made of `path` before; None where there is none, or the file changed since."""
-    sha256 = file_cache.known_sha256(path, room_of(cache))
-    return mapped_run.opened(room_of(cache) / sha256) if sha256 else None
+def find_ingested(path: Path, cache: Path) -> MappedRanking | None:
+    """Return the ranking that was built from `path` before; None if there is none or the file changed since."""
+    sha256 = file_cache.known_sha256(path, ingested_folder(cache))
+    return mapped_run.open_mapped(ingested_folder(cache) / sha256) if sha256 else None
 
 
-def ingested(path: Path, cache: Path, told: Told = _nothing) -> StoredRanking:
-    """The ranking in the TREC run `path`, from the cache or made there; equals `trec.read_run(path).ranking`.
+def ingest_run(path: Path, cache: Path, progress: Progress = _no_progress) -> MappedRanking:
+    """Return the ranking of the TREC run `path`, building it in the cache if needed; equals `read_run(path).ranking`.
 
     Several processes may ask at once: one makes it, the others wait.
 
@@ -52,90 +51,92 @@ def ingested(path: Path, cache: Path, told: Told = _nothing) -> StoredRanking:
         FormatError, MissingError, UsageError: as `text_io.read_run`.
         RunFailedError: the cache cannot be written.
     """
-    ranking = found(path, cache)
+    ranking = find_ingested(path, cache)
     if ranking is not None:
         return ranking
-    file_cache.stamp_of(path)  # a missing file is said before anything is made
-    with file_cache.turn(path, room_of(cache)):
-        ranking = found(path, cache)
-        return _made(path, cache, told) if ranking is None else ranking
+    file_cache.stamp_of(path)  # a missing file is reported before anything is created
+    with file_cache.exclusive_lock(path, ingested_folder(cache)):
+        ranking = find_ingested(path, cache)
+        return _ingest_locked(path, cache, progress) if ranking is None else ranking
 
 
-def _made(path: Path, cache: Path, told: Told) -> StoredRanking:
-    room, before = room_of(cache), file_cache.stamp_of(path)
-    part = room / f"{file_cache.named(path)}.part"
+def _ingest_locked(path: Path, cache: Path, progress: Progress) -> MappedRanking:
+    folder, before = ingested_folder(cache), file_cache.stamp_of(path)
+    part = folder / f"{file_cache.cache_name(path)}.part"
     try:
-        sha256 = _written(path, part, told)
-    except TwiceError as error:
-        query = shown(error.query, 80)
-        if isinstance(error, EndOfFloatsError):
-            raise FormatError(f"scores of query '{query}' tie at the end of float32", where=str(path)) from None
-        refuse_second(path, error.query)
-        raise FormatError(f"a document stands twice for query '{query}'", where=str(path)) from None
+        sha256 = _write_mapped(path, part, progress)
+    except DuplicateDocumentError as error:
+        if isinstance(error, TooManyTiesError):
+            raise too_many_ties(error.query, str(path)) from None
+        raise_duplicate(path, error.query)
     finally:
         if not (part / manifests.MANIFEST).exists():
             disk.remove_tree(part)
     if file_cache.stamp_of(path) != before:
         disk.remove_tree(part)
-        raise UsageError("the file changed while it was read", where=str(path), hint="ask again once it is complete")
-    final = room / sha256
+        raise UsageError(
+            "the file changed while it was read", where=str(path), hint="repeat the command once the file is complete"
+        )
+    final = folder / sha256
     if final.exists():  # the same bytes under another name; or a damaged one, which this one replaces
         disk.remove_tree(final)
     disk.rename(part, final)
-    file_cache.keep(path, room, msgspec.structs.replace(before, sha256=sha256))
-    ranking = mapped_run.opened(final)
+    file_cache.remember(path, folder, msgspec.structs.replace(before, sha256=sha256))
+    ranking = mapped_run.open_mapped(final)
     if ranking is None:
-        raise UsageError("the ingested run reads back otherwise than written", where=str(final), hint="check the disk")
+        raise UsageError("checksum mismatch after writing the ingested run", where=str(final), hint="check the disk")
     return ranking
 
 
-def _written(path: Path, part: Path, told: Told) -> str:
-    """Fills `part`; the hash of the file. What the first block shows decides how documents are kept."""
+def _write_mapped(path: Path, part: Path, progress: Progress) -> str:
+    """Write all files into `part` and return the run file's SHA-256; tries numeric ids and grouped queries first."""
     is_numbered = True
     while True:
         try:
-            with writer(part, is_numbered=is_numbered) as made:
-                return _straight(path, made, told)
-        except TextualError:
+            with open_writer(part, is_numbered=is_numbered) as writer:
+                return _write_in_one_pass(path, writer, progress)
+        except NonNumericIdError:
             is_numbered = False
-        except ScatteredError:
+        except UngroupedQueriesError:
             break
     while True:
         try:
-            with writer(part, is_numbered=is_numbered) as made:
-                return _by_buckets(path, part, made, told)
-        except TextualError:
+            with open_writer(part, is_numbered=is_numbered) as writer:
+                return _write_by_buckets(path, part, writer, progress)
+        except NonNumericIdError:
             is_numbered = False
 
 
-class _Ahead:
-    """Frames of a run's rows, in order, read and hashed by a thread of its own while the last one is worked on."""
+class _Prefetcher:
+    """Parses a run in order while a second thread reads, hashes and unpacks the next block."""
 
-    def __init__(self, path: Path, told: Told) -> None:
-        self._path, self._told = path, told
-        self._line: queue.Queue[tuple[int, bytes] | BaseException | None] = queue.Queue(maxsize=2)
+    def __init__(self, path: Path, progress: Progress) -> None:
+        self._path, self._progress = path, progress
+        self._queue: queue.Queue[tuple[int, bytes] | BaseException | None] = queue.Queue(maxsize=2)
         self._is_over = threading.Event()
         self.sha256 = ""  # once all is read
 
     def _put(self, item: tuple[int, bytes] | BaseException | None) -> None:
         while not self._is_over.is_set():
             with contextlib.suppress(queue.Full):
-                self._line.put(item, timeout=0.2)
+                self._queue.put(item, timeout=0.2)
                 return
 
     def _read(self) -> None:
         try:
-            with reading(self._path), open_file(self._path) as raw:
+            with translate_read_errors(self._path), open_file(self._path) as raw:
                 start, total = raw.read(4), self._path.stat().st_size
                 raw.seek(0)
-                file = Digested(raw)
-                content = unpacked(self._path, file, start)  # held: a packed one closes its file when it is let go
+                file = HashingReader(raw)
+                content = decompress(
+                    self._path, file, start
+                )  # a reference: a packed stream closes its file when it is collected
                 for item in blocks(self._path, content, BLOCK):
                     if self._is_over.is_set():
                         return
                     self._put(item)
-                    self._told(raw.tell(), total)
-                while file.read(BLOCK):  # what stands behind the end of what was packed
+                    self._progress(raw.tell(), total)
+                while file.read(BLOCK):  # trailing bytes after the packed content belong to the hash
                     continue
             self.sha256 = file.digest.hexdigest()
             self._put(None)
@@ -146,92 +147,97 @@ class _Ahead:
         thread = threading.Thread(target=self._read, name="read-ahead", daemon=True)
         thread.start()
         try:
-            while (item := self._line.get()) is not None:
+            while (item := self._queue.get()) is not None:
                 if isinstance(item, BaseException):
                     raise item
-                yield parsed(self._path, item[1], item[0])
+                yield parse_block(self._path, item[1], item[0])
         finally:
             self._is_over.set()
             thread.join()
 
 
-def _straight(path: Path, made: Writer, told: Told) -> str:
-    """One pass over a run in which the rows of each query stand together."""
-    ahead = _Ahead(path, told)
+def _write_in_one_pass(path: Path, writer: MappedRunWriter, progress: Progress) -> str:
+    """Write a run whose queries are grouped, in one pass over the file; return the file's SHA-256."""
+    prefetcher = _Prefetcher(path, progress)
     rest: pl.DataFrame | None = None
-    tag, repetition = "", Repetition(BUCKET)
-    with contextlib.closing(ahead.frames()) as frames:
+    tag, repetition = "", DuplicateCheck(BUCKET)
+    with contextlib.closing(prefetcher.frames()) as frames:
         for fresh in frames:
             frame = fresh if rest is None else pl.concat([rest, fresh])
             if not len(frame):
                 continue
             tag = tag or str(frame["tag"][0])
-            cut = int(starts_of(frame["query"])[-2])  # the last query may go on in the next block
-            repetition.look(frame.slice(cut))
+            cut = int(starts_of(frame["query"])[-2])  # the last query may continue in the next block
+            repetition.check(frame.slice(cut))
             if cut:
-                made.add(ordered(frame.slice(0, cut)))
+                writer.add(order_rows(frame.slice(0, cut)))
             rest = frame.slice(cut)
     if rest is not None:
-        made.add(ordered(rest))
-    made.finish(path, ahead.sha256, tag, is_scattered=False)
-    return ahead.sha256
+        writer.add(order_rows(rest))
+    writer.finish(path, prefetcher.sha256, tag, is_scattered=False)
+    return prefetcher.sha256
 
 
-def _by_buckets(path: Path, part: Path, made: Writer, told: Told) -> str:
-    """Three passes over a run whose queries are scattered: count, deal out by query, order each bucket by itself."""
-    counts, tag, sha256 = _counted(path, told)
-    room = part / "buckets"
-    disk.make_folder(room)
-    dealt = (np.cumsum(list(counts.values())) - 1) // BUCKET
-    table = pl.DataFrame({"query": list(counts), "place": np.arange(len(counts)), "bucket": dealt})
-    again = _deal(path, table, room, told)
-    if again != sha256:
-        raise UsageError("the file changed while it was read", where=str(path), hint="ask again once it is complete")
-    for bucket in dict.fromkeys(dealt.tolist()):
-        file = room / f"{bucket}.run"
-        frame = _bucket(file)
+def _write_by_buckets(path: Path, part: Path, writer: MappedRunWriter, progress: Progress) -> str:
+    """Write a run whose queries are scattered: count, distribute by query, then order each bucket.
+
+    Count, deal out by query, order each bucket by itself.
+    """
+    counts, tag, sha256 = _count_rows(path, progress)
+    folder = part / "buckets"
+    disk.make_folder(folder)
+    buckets = (np.cumsum(list(counts.values())) - 1) // BUCKET
+    table = pl.DataFrame({"query": list(counts), "place": np.arange(len(counts)), "bucket": buckets})
+    second_sha256 = _distribute(path, table, folder, progress)
+    if second_sha256 != sha256:
+        raise UsageError(
+            "the file changed while it was read", where=str(path), hint="repeat the command once the file is complete"
+        )
+    for bucket in dict.fromkeys(buckets.tolist()):
+        file = folder / f"{bucket}.run"
+        frame = _read_bucket(file)
         frame = frame.join(table, on="query", how="left", maintain_order="left")
-        made.add(ordered(frame.sort("place", maintain_order=True)))
+        writer.add(order_rows(frame.sort("place", maintain_order=True)))
         disk.remove(file)
-    disk.remove_tree(room)
-    made.finish(path, sha256, tag, is_scattered=True)
+    disk.remove_tree(folder)
+    writer.finish(path, sha256, tag, is_scattered=True)
     return sha256
 
 
-def _bucket(file: Path) -> pl.DataFrame:
-    """All rows of a bucket: some more than `BUCKET` of them, or one query's."""
-    repetition, frames = Repetition(2 * BUCKET), list[pl.DataFrame]()
-    with contextlib.closing(_Ahead(file, _nothing).frames()) as found:
+def _read_bucket(file: Path) -> pl.DataFrame:
+    """Return all rows of a bucket: about `BUCKET` rows, or all rows of one large query."""
+    repetition, frames = DuplicateCheck(2 * BUCKET), list[pl.DataFrame]()
+    with contextlib.closing(_Prefetcher(file, _no_progress).frames()) as found:
         for frame in found:
             frames.append(frame)
-            repetition.look(pl.concat(frames))
+            repetition.check(pl.concat(frames))
     return pl.concat(frames)
 
 
-def _counted(path: Path, told: Told) -> tuple[dict[str, int], str, str]:
-    """Rows of each query, in order of appearance; the first tag; the file's hash."""
-    ahead = _Ahead(path, told)
+def _count_rows(path: Path, progress: Progress) -> tuple[dict[str, int], str, str]:
+    """Return the number of rows of each query in order of appearance, the first tag, and the file's SHA-256."""
+    prefetcher = _Prefetcher(path, progress)
     counts: dict[str, int] = {}
     tag = ""
-    for frame in ahead.frames():
+    for frame in prefetcher.frames():
         tag = tag or (str(frame["tag"][0]) if len(frame) else "")
         for query, count in frame.group_by("query", maintain_order=True).len().iter_rows():
             counts[query] = counts.get(query, 0) + count
-    return counts, tag, ahead.sha256
+    return counts, tag, prefetcher.sha256
 
 
-def _deal(path: Path, table: pl.DataFrame, room: Path, told: Told) -> str:
-    """Appends every row to the file of its query's bucket, in the order of the run; the run's hash."""
-    ahead = _Ahead(path, told)
+def _distribute(path: Path, table: pl.DataFrame, folder: Path, progress: Progress) -> str:
+    """Append every row to the file of its query's bucket in the order of the run; return the run's SHA-256."""
+    prefetcher = _Prefetcher(path, progress)
     columns = ["query", pl.lit("Q0").alias("q0"), "document", "rank", "score", "tag"]
     with contextlib.ExitStack() as stack:
         files: dict[int, disk.Handle] = {}
-        for frame in ahead.frames():
+        for frame in prefetcher.frames():
             joined = frame.join(table, on="query", how="left", maintain_order="left")
             for (bucket,), piece in joined.partition_by("bucket", as_dict=True, maintain_order=True).items():
                 if bucket not in files:
-                    files[bucket] = disk.open_append(room / f"{bucket}.run")
+                    files[bucket] = disk.open_append(folder / f"{bucket}.run")
                     stack.callback(disk.close, files[bucket])
                 text = piece.select(columns).write_csv(include_header=False, separator=" ", quote_style="never")
                 disk.append(files[bucket], text.encode())
-    return ahead.sha256
+    return prefetcher.sha256

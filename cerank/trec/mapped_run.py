@@ -1,4 +1,4 @@
-"""A ranking on disk that is read through a memory map: nothing of it is in memory but its queries' names.
+"""A ranking on disk that is read through a memory map: only its query ids are in memory.
 
 Invariant: it is a `Ranking` with the same documents and scores as `text_io.read_run` gives for the file it was made of.
 
@@ -16,40 +16,41 @@ A folder `CACHE/rankings/SHA256 of the run file` holds, numbers little-endian:
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from cerank.core.rankings import Ranking
-from cerank.files import disk, manifests
+from cerank.core.rankings import LazyRanking
+from cerank.files import manifests
+from cerank.files.hashing import sha256_file
 
 FORMAT = 1  # of the files; another number makes every old one unknown
 
 
-class Contents(msgspec.Struct, frozen=True, kw_only=True):
+class MappedRunContents(msgspec.Struct, frozen=True, kw_only=True):
     """COMPLETE.json of an ingested run."""
 
     format: int
-    source: str  # the file it was made of, for people
+    source: str  # the source file, for display
     sha256: str  # of that file's bytes
     queries: int
     rows: int
     tag: str  # of the first row
-    ties: int  # rows whose float32 score equals a neighbour's
+    ties: int  # rows whose float32 score equals a neighbor's
     misranked: int  # queries whose rank column orders documents against their scores
-    is_scattered: bool  # whether the rows of some query did not stand together
+    is_scattered: bool  # whether the rows of some query were not adjacent
     is_numbered: bool  # whether documents are kept as numbers
-    files: tuple[manifests.Entry, ...]
+    files: tuple[manifests.ManifestEntry, ...]
 
 
-class Store:
+class MappedRun:
     """The files of an ingested run, mapped."""
 
-    def __init__(self, folder: Path, contents: Contents) -> None:
+    def __init__(self, folder: Path, contents: MappedRunContents) -> None:
         self.folder, self.contents = folder, contents
         self.starts = self._mapped("starts.bin", "<u8")
         self._scores = self._mapped("scores.bin", "<f4")
@@ -63,14 +64,14 @@ class Store:
         return np.memmap(path, dtype=kind, mode="r") if path.stat().st_size else np.empty(0, dtype=kind)
 
     def documents(self, place: int, depth: int | None) -> tuple[str, ...]:
-        """The first documents of the query at `place`."""
+        """Return the first `depth` document ids of the query number `place`."""
         if self.contents.is_numbered:
             return tuple(map(str, self._documents[self._span(place, depth)].tolist()))
         packed = self._documents[int(self._bytes[place]) : int(self._bytes[place + 1])].tobytes()
         return tuple(packed.decode("utf-8").split(" ")[:depth])
 
     def scores(self, place: int, depth: int | None) -> tuple[float, ...]:
-        """Their scores."""
+        """Return the first `depth` scores of the query number `place`."""
         return tuple(self._scores[self._span(place, depth)].tolist())
 
     def _span(self, place: int, depth: int | None) -> slice:
@@ -78,19 +79,18 @@ class Store:
         return slice(start, end if depth is None else min(end, start + depth))
 
 
-class StoredRanking(Ranking):
-    """A ranking whose lists are read when they are asked for; `top` and `only` copy nothing.
+class MappedRanking(LazyRanking):
+    """A ranking that is read from the files of an ingested run.
 
     Args:
-        store: the files.
-        places: query id -> place in the store, in the order of iteration; None takes all queries.
-        depth: how many documents of each query; None takes all.
+        store: the mapped files.
+        places: query id -> the query's number in the files, in the order of iteration; None takes all queries.
+        depth: the number of documents to read for each query; None reads all.
     """
 
-    def __init__(self, store: Store, places: Mapping[str, int] | None = None, depth: int | None = None) -> None:
+    def __init__(self, store: MappedRun, places: Mapping[str, int] | None = None, depth: int | None = None) -> None:
+        super().__init__(store.places if places is None else places, depth)
         self.store = store
-        self._places = store.places if places is None else places
-        self.depth = depth
         self._last: tuple[str, tuple[str, ...]] = ("", ())  # a sampler asks for one query several times in a row
 
     @property
@@ -104,33 +104,18 @@ class StoredRanking(Ranking):
             self._last = (query_id, self.store.documents(place, self.depth))
         return self._last[1]
 
-    def __contains__(self, query_id: object) -> bool:
-        return query_id in self._places
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._places)
-
-    def __len__(self) -> int:
-        return len(self._places)
-
     def scores(self, query_id: str) -> tuple[float, ...]:
-        """The scores of `self[query_id]`, strictly decreasing."""
+        """Return the scores of `self[query_id]`, strictly decreasing."""
         return self.store.scores(self._places[query_id], self.depth)
 
-    def top(self, depth: int) -> StoredRanking:
-        """The first `depth` documents of each query."""
-        return StoredRanking(self.store, self._places, depth if self.depth is None else min(depth, self.depth))
-
-    def only(self, query_ids: Sequence[str]) -> StoredRanking:
-        """The given queries, in the given order; those without documents here are left out."""
-        kept = {query: self._places[query] for query in query_ids if query in self._places}
-        return StoredRanking(self.store, kept, self.depth)
+    def _view(self, places: Mapping[str, int], depth: int | None) -> Self:
+        return type(self)(self.store, places, depth)
 
 
-def contents_of(folder: Path) -> Contents | None:
-    """What the folder holds; None where it is no ingested run, or a file is not as long as it was written."""
+def contents_of(folder: Path) -> MappedRunContents | None:
+    """Return the contents record of a folder; None if it is no ingested run or a file has another size."""
     try:
-        contents = msgspec.json.decode((folder / manifests.MANIFEST).read_bytes(), type=Contents)
+        contents = msgspec.json.decode((folder / manifests.MANIFEST).read_bytes(), type=MappedRunContents)
         is_whole = all((folder / entry.path).stat().st_size == entry.size for entry in contents.files)
     except (OSError, ValueError):
         return None
@@ -138,25 +123,23 @@ def contents_of(folder: Path) -> Contents | None:
 
 
 @functools.lru_cache(maxsize=8)
-def _mapped(folder: Path, contents: Contents, _stamps: tuple[tuple[int, int], ...]) -> Store:
-    return Store(folder, contents)
+def _mapped(folder: Path, contents: MappedRunContents, _stamps: tuple[tuple[int, int], ...]) -> MappedRun:
+    return MappedRun(folder, contents)
 
 
-def opened(folder: Path) -> StoredRanking | None:
-    """The ranking in `folder`; None where there is none that is whole.
+def open_mapped(folder: Path) -> MappedRanking | None:
+    """Return the ranking in `folder`; None if there is none or it is incomplete.
 
-    Sizes are looked at, hashes are not: they would cost a reading of all of it. `verify` does.
+    Only sizes are checked, because checking hashes would read every file; `verify` checks hashes.
     """
     contents = contents_of(folder)
     if contents is None:
         return None
     states = [(folder / entry.path).stat() for entry in contents.files]  # equal files made anew are other files
-    return StoredRanking(_mapped(folder, contents, tuple((state.st_ino, state.st_mtime_ns) for state in states)))
+    return MappedRanking(_mapped(folder, contents, tuple((state.st_ino, state.st_mtime_ns) for state in states)))
 
 
 def verify(folder: Path) -> bool:
-    """Whether every file is, by its hash, the one that was written; reads all of them."""
+    """Return whether every file still has the SHA-256 with which it was written; reads all of them."""
     contents = contents_of(folder)
-    return contents is not None and all(
-        disk.sha256_file(folder / entry.path) == entry.sha256 for entry in contents.files
-    )
+    return contents is not None and all(sha256_file(folder / entry.path) == entry.sha256 for entry in contents.files)

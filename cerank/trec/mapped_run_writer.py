@@ -1,4 +1,4 @@
-"""The files of an ingested run, written query by query in one pass over its rows.
+"""Writes the files of an ingested run query by query, in one pass over its rows.
 
 Invariant: nothing is read back; sizes and hashes are those of the bytes as they were written.
 """
@@ -15,19 +15,19 @@ import msgspec
 import numpy as np
 
 from cerank.files import disk, manifests
-from cerank.trec.mapped_run import FORMAT, Contents
-from cerank.trec.row_ordering import Rows, plain_numbers
+from cerank.trec.mapped_run import FORMAT, MappedRunContents
+from cerank.trec.row_ordering import OrderedRows, plain_numbers
 
 
-class ScatteredError(Exception):
-    """A query comes again after another one: its rows do not stand together."""
+class UngroupedQueriesError(Exception):
+    """A query appears again after another one: its rows are not adjacent."""
 
 
-class TextualError(Exception):
-    """A document id that is no plain number, in a run whose ids were plain numbers so far."""
+class NonNumericIdError(Exception):
+    """A document id that is not a plain number, in a run whose ids were plain numbers so far."""
 
 
-class _File:
+class _HashedFile:
     """A file that grows, and the entry for its manifest."""
 
     def __init__(self, path: Path) -> None:
@@ -39,14 +39,14 @@ class _File:
         self._digest.update(data)
         self._size += len(data)
 
-    def closed(self) -> manifests.Entry:
+    def closed(self) -> manifests.ManifestEntry:
         disk.sync(self._handle)
         disk.close(self._handle)
-        return manifests.Entry(self._handle.path.name, self._size, self._digest.hexdigest())
+        return manifests.ManifestEntry(self._handle.path.name, self._size, self._digest.hexdigest())
 
 
-class Writer:
-    """Takes whole queries in order; `finish` seals the folder.
+class MappedRunWriter:
+    """Writes whole queries in order; `finish` completes the folder.
 
     Args:
         folder: empty.
@@ -56,21 +56,21 @@ class Writer:
     def __init__(self, folder: Path, *, is_numbered: bool) -> None:
         self._folder, self._is_numbered = folder, is_numbered
         names = ("queries.txt", "starts.bin", "scores.bin", "documents.bin", *(() if is_numbered else ("bytes.bin",)))
-        self._files = {name: _File(folder / name) for name in names}
+        self._files = {name: _HashedFile(folder / name) for name in names}
         self._seen: set[str] = set()
         self._rows = self._bytes = self._ties = self._misranked = 0
 
-    def add(self, rows: Rows) -> None:
-        """Writes some queries.
+    def add(self, rows: OrderedRows) -> None:
+        """Write some queries.
 
         Raises:
             ScatteredError: one of them was written before.
             TextualError: documents are kept as numbers, and one of these is none.
         """
         if len(self._seen) + len(rows.queries) != len(self._seen | set(rows.queries)):
-            raise ScatteredError
+            raise UngroupedQueriesError
         self._seen.update(rows.queries)
-        self._put_documents(rows)
+        self._write_documents(rows)
         self._files["queries.txt"].add("".join(f"{query}\n" for query in rows.queries).encode())
         self._files["starts.bin"].add((rows.starts[:-1] + self._rows).astype("<u8").tobytes())
         self._files["scores.bin"].add(rows.scores.astype("<f4").tobytes())
@@ -78,11 +78,11 @@ class Writer:
         self._ties += rows.ties
         self._misranked += rows.misranked
 
-    def _put_documents(self, rows: Rows) -> None:
+    def _write_documents(self, rows: OrderedRows) -> None:
         if self._is_numbered:
             numbers = plain_numbers(rows.documents)
             if numbers is None:
-                raise TextualError
+                raise NonNumericIdError
             self._files["documents.bin"].add(numbers.astype("<u4").tobytes())
             return
         ids = rows.documents.to_list()
@@ -94,11 +94,11 @@ class Writer:
         self._bytes += int(sizes.sum())
 
     def finish(self, source: Path, sha256: str, tag: str, *, is_scattered: bool) -> None:
-        """Writes what is left, COMPLETE.json last."""
+        """Write what is left, COMPLETE.json last."""
         self._files["starts.bin"].add(np.array([self._rows], dtype="<u8").tobytes())
         if not self._is_numbered:
             self._files["bytes.bin"].add(np.array([self._bytes], dtype="<u8").tobytes())
-        contents = Contents(
+        contents = MappedRunContents(
             format=FORMAT,
             source=str(source),
             sha256=sha256,
@@ -115,18 +115,18 @@ class Writer:
         disk.write(self._folder / manifests.MANIFEST, msgspec.json.encode(contents))
 
     def close(self) -> None:
-        """Lets the files go, finished or not."""
+        """Close the files, whether or not the folder is complete."""
         for file in self._files.values():
             file.closed()
         self._files = {}
 
 
 @contextlib.contextmanager
-def writer(folder: Path, *, is_numbered: bool) -> Iterator[Writer]:
-    """A writer for `folder`, which is emptied first."""
+def open_writer(folder: Path, *, is_numbered: bool) -> Iterator[MappedRunWriter]:
+    """Open a writer for `folder`, emptied first, and close its files at the end of the `with` block."""
     disk.remove_tree(folder)
     disk.make_folder(folder)
-    made = Writer(folder, is_numbered=is_numbered)
+    made = MappedRunWriter(folder, is_numbered=is_numbered)
     try:
         yield made
     finally:

@@ -1,7 +1,7 @@
-"""TREC runs as candidates and teachers: small ones in memory, large ones made once into a ranking on disk.
+"""Opens TREC runs: small ones in memory, large ones as a memory-mapped ranking that is built once.
 
-Invariant: which way a run was read shows nowhere but in time and memory. numpy and polars are imported only for a large
-run.
+Invariant: both ways of reading give the same ranking and differ only in time and memory. numpy and polars are imported
+only for a large run.
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from cerank.errors import os_error
 from cerank.files import file_cache
-from cerank.files.line_reader import io_mistake, sha256_of
-from cerank.trec.rows import RunFile, room_of
+from cerank.files.hashing import sha256_file
+from cerank.trec.rows import RunFile, ingested_folder
 from cerank.trec.text_io import read_run
 
 LARGE = 64 << 20  # bytes from which a run is ingested: some 1.5 million rows
@@ -19,39 +20,41 @@ LARGE_PACKED = 16 << 20  # likewise, where it is packed
 
 
 def is_large(path: Path) -> bool:
-    """Whether the run is read through a memory map.
+    """Return whether the run is read through a memory map.
 
     Raises:
-        MissingError, UsageError: it is not there, or cannot be looked at.
+        MissingError, UsageError: the file does not exist or cannot be read.
     """
     try:
         return path.stat().st_size >= (LARGE_PACKED if path.suffix in {".gz", ".zst"} else LARGE)
     except OSError as error:
-        raise io_mistake(path, error) from error
+        raise os_error(error, path) from error
 
 
-def run_at(path: Path, cache: Path | None, told: Callable[[int, int], None] | None = None) -> RunFile:
-    """The run in `path`; a large one, or one that `cerank data ingest` was given, from `cache`, made there if need be.
+def open_run_file(path: Path, cache: Path | None, progress: Callable[[int, int], None] | None = None) -> RunFile:
+    """Return the run in `path`.
+
+    A large one, or one that `cerank data ingest` was given, from `cache`, made there if need be.
 
     Args:
         path: a TREC run, plain or packed.
         cache: folder of caches; None reads all of it into memory.
-        told: is called with the bytes read so far and all of them while a large one is made.
+        progress: called with the bytes read so far and the total while a large run is ingested.
 
     Raises:
         FormatError, MissingError, UsageError: as `text_io.read_run`.
     """
-    if cache is None or not (is_large(path) or file_cache.known_sha256(path, room_of(cache))):
+    if cache is None or not (is_large(path) or file_cache.known_sha256(path, ingested_folder(cache))):
         return read_run(path)
     from cerank.trec import ingest
 
-    ranking = ingest.ingested(path, cache, told) if told else ingest.ingested(path, cache)
+    ranking = ingest.ingest_run(path, cache, progress) if progress else ingest.ingest_run(path, cache)
     contents = ranking.store.contents
     return RunFile(ranking=ranking, tag=contents.tag, ties=contents.ties, sha256=contents.sha256)
 
 
-def sha256_at(path: Path, cache: Path | None) -> str:
-    """SHA-256 of the run's bytes; a large one is ingested on the way, for both need one reading of it.
+def run_file_sha256(path: Path, cache: Path | None) -> str:
+    """Return the SHA-256 of the run's bytes; a large run is ingested in the same pass over the file.
 
     Of a run that was ingested before and has its size and time still, the hash of then is believed.
 
@@ -59,5 +62,5 @@ def sha256_at(path: Path, cache: Path | None) -> str:
         FormatError, MissingError, UsageError: as `run_at`.
     """
     if cache is None or not is_large(path):
-        return sha256_of(path)
-    return run_at(path, cache).sha256
+        return sha256_file(path)
+    return open_run_file(path, cache).sha256

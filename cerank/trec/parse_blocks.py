@@ -1,7 +1,7 @@
-"""Blocks of a TREC run as columns, millions of lines a second, as strictly as `text_io.read_run` reads them.
+"""Parses blocks of a TREC run into columns, millions of lines a second, as strictly as `text_io.read_run`.
 
-Invariant: a block is parsed fast only where that cannot differ from parsing it line by line; any doubt takes the slow
-way, which is the one that finds faults and names their lines.
+Invariant: a block is parsed fast only if that cannot differ from parsing it line by line; otherwise the strict parser
+takes it, which finds errors and names their lines.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ _COLUMNS = pl.Schema(
         "tag": pl.String,
     }
 )
-_KEPT = ("query", "document", "rank", "score", "tag")
+_COLUMNS_KEPT = ("query", "document", "rank", "score", "tag")
 _BLANK = (b"\t", b"\r", b"\v", b"\f")
 _BLANKS = bytes.maketrans(b"".join(_BLANK), b"    ")
 Scores = np.ndarray[tuple[int], np.dtype[np.float64]]
 
 
-def _tidied(block: bytes) -> bytes:
-    """`block` with one space between columns, none around lines, and no blank lines."""
+def _normalize_spaces(block: bytes) -> bytes:
+    """Return `block` with one space between columns, none around lines, and no blank lines."""
     block = block.translate(_BLANKS)
     while b"  " in block:
         block = block.replace(b"  ", b" ")
@@ -43,15 +43,15 @@ def _tidied(block: bytes) -> bytes:
     return block.strip(b" \n")
 
 
-def _is_tidy(block: bytes) -> bool:
-    """Whether `block` is as `_tidied` would leave it, but for the last line feed."""
+def _has_normal_spaces(block: bytes) -> bool:
+    """Return whether `_normalize_spaces` would leave `block` unchanged, except for the last line feed."""
     spaces = np.frombuffer(block, dtype=np.uint8) <= 32
     return not (spaces[0] or bool((spaces[1:] & spaces[:-1]).any()) or any(blank in block for blank in _BLANK))
 
 
-def _fast(block: bytes) -> pl.DataFrame | None:
-    """The columns, or None where anything in the block asks for a closer look."""
-    tidy = block if block and _is_tidy(block) else _tidied(block)
+def _parse_fast(block: bytes) -> pl.DataFrame | None:
+    """Return the columns; None if the block needs the strict parser."""
+    tidy = block if block and _has_normal_spaces(block) else _normalize_spaces(block)
     if not tidy:
         return _frame([])
     try:
@@ -65,21 +65,21 @@ def _fast(block: bytes) -> pl.DataFrame | None:
     scores = found["score"].to_numpy()
     if not bool((np.abs(scores) <= LARGEST).all()):  # false for NaN as well
         return None
-    return found.select(_KEPT)
+    return found.select(_COLUMNS_KEPT)
 
 
 def _frame(rows: Iterable[tuple[str, str, str, float, str]]) -> pl.DataFrame:
-    schema: dict[str, Any] = {name: _COLUMNS[name] for name in _KEPT}
+    schema: dict[str, Any] = {name: _COLUMNS[name] for name in _COLUMNS_KEPT}
     return pl.DataFrame(list(rows), schema=schema, orient="row")
 
 
-def _slow(path: Path, block: bytes, first: int) -> pl.DataFrame:
+def _parse_slowly(path: Path, block: bytes, first: int) -> pl.DataFrame:
     rows = (run_row(line, path, number) for number, line in enumerate(block.split(b"\n"), first))
     return _frame(row for row in rows if row is not None)
 
 
-def parsed(path: Path, block: bytes, first: int) -> pl.DataFrame:
-    """The rows of `block`, which ends at a line's end: query, document, rank (as written), score (float64), tag.
+def parse_block(path: Path, block: bytes, first: int) -> pl.DataFrame:
+    """Return the rows of `block`: query, document, rank (as written), score (float64), tag.
 
     Args:
         path: for messages.
@@ -90,5 +90,5 @@ def parsed(path: Path, block: bytes, first: int) -> pl.DataFrame:
         FormatError: as `text_io.read_run`, but for a document twice, which only the whole query shows.
     """
     check_columns(path, block, first)
-    found = _fast(block)
-    return _slow(path, block, first) if found is None else found
+    found = _parse_fast(block)
+    return _parse_slowly(path, block, first) if found is None else found

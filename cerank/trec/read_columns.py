@@ -1,4 +1,4 @@
-"""Runs of some hundred thousand rows, read into memory as columns: a tenth of a second where line by line takes one.
+"""Reads runs of some hundred thousand rows as columns in memory, ten times as fast as line by line.
 
 Invariant: the ranking, ties, tag and hash are those of `text_io.read_run` read line by line, and so are the refusals.
 """
@@ -6,129 +6,115 @@ Invariant: the ranking, ties, tag and hash are those of `text_io.read_run` read 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NoReturn
+from typing import Self
 
 import polars as pl
 
-from cerank.core.rankings import Ranking
-from cerank.errors import FormatError
-from cerank.files.line_reader import FREE, blocks, opened, reading, sha256_of
-from cerank.text.safe_text import shown
-from cerank.trec.parse_blocks import parsed
-from cerank.trec.row_ordering import EndOfFloatsError, Rows, TwiceError, ordered, refuse_repetition, starts_of
-from cerank.trec.rows import RunFile, refuse_second
+from cerank.core.rankings import LazyRanking
+from cerank.files.hashing import sha256_file
+from cerank.files.line_reader import UNCHECKED_BYTES, blocks, open_stream, translate_read_errors
+from cerank.trec.parse_blocks import parse_block
+from cerank.trec.row_ordering import (
+    DuplicateDocumentError,
+    OrderedRows,
+    TooManyTiesError,
+    check_no_duplicates,
+    order_rows,
+    starts_of,
+)
+from cerank.trec.rows import RunFile, raise_duplicate, too_many_ties
 
 _BLOCK = 32 << 20  # bytes parsed at once, by all cores
-_DENSE = 16  # times its size that a packed run holds before repetition is looked for; honest ones pack 3 to 10 times
+_DENSE = (
+    16  # a packed run that unpacks to more than so many times its size is checked for duplicates; real ones: 3 to 10
+)
 _KEPT = ("query", "document", "score")
 
 
-class ColumnRanking(Ranking):
-    """A ranking whose lists are cut out of columns when they are asked for; `top` and `only` copy nothing.
+class ColumnRanking(LazyRanking):
+    """A ranking that is cut out of columns in memory.
 
     Args:
-        rows: in their final order.
-        places: query id -> place in `rows`, in the order of iteration; None takes all queries.
-        depth: how many documents of each query; None takes all.
-        documents: all ids in one list, where another ranking of the same rows has it already.
+        rows: the rows of all queries in their final order.
+        places: query id -> the query's number in `rows`, in the order of iteration; None takes all queries.
+        depth: the number of documents to read for each query; None reads all.
+        documents: the document ids of all rows, if another ranking of the same rows has the list already.
     """
 
     def __init__(
         self,
-        rows: Rows,
+        rows: OrderedRows,
         places: Mapping[str, int] | None = None,
         depth: int | None = None,
         documents: list[str] | None = None,
     ) -> None:
-        self._rows, self._depth = rows, depth
+        super().__init__({query: at for at, query in enumerate(rows.queries)} if places is None else places, depth)
+        self._rows = rows
         self._ids: list[str] = rows.documents.to_list() if documents is None else documents
         self._starts: list[int] = rows.starts.tolist()
-        self._places = {query: at for at, query in enumerate(rows.queries)} if places is None else places
 
     def _span(self, query_id: str) -> slice:
         place = self._places[query_id]
         start, end = self._starts[place], self._starts[place + 1]
-        return slice(start, end if self._depth is None else min(end, start + self._depth))
+        return slice(start, end if self.depth is None else min(end, start + self.depth))
 
     def __getitem__(self, query_id: str) -> tuple[str, ...]:
         return tuple(self._ids[self._span(query_id)])
 
-    def __contains__(self, query_id: object) -> bool:
-        return query_id in self._places
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._places)
-
-    def __len__(self) -> int:
-        return len(self._places)
-
     def scores(self, query_id: str) -> tuple[float, ...]:
-        """The scores of `self[query_id]`, strictly decreasing."""
+        """Return the scores of `self[query_id]`, strictly decreasing."""
         return tuple(self._rows.scores[self._span(query_id)].tolist())
 
-    def top(self, depth: int) -> ColumnRanking:
-        """The first `depth` documents of each query."""
-        least = depth if self._depth is None else min(depth, self._depth)
-        return ColumnRanking(self._rows, self._places, least, self._ids)
-
-    def only(self, query_ids: Sequence[str]) -> ColumnRanking:
-        """The given queries, in the given order; those without documents here are left out."""
-        kept = {query: self._places[query] for query in query_ids if query in self._places}
-        return ColumnRanking(self._rows, kept, self._depth, self._ids)
+    def _view(self, places: Mapping[str, int], depth: int | None) -> Self:
+        return type(self)(self._rows, places, depth, self._ids)
 
 
 def read_columns(path: Path) -> RunFile:
-    """As `text_io.read_run`, which asks for it where a file is large enough to pay for polars' import.
+    """Read a run as `text_io.read_run` does, which calls this for files large enough to justify importing polars.
 
     Raises:
         FormatError, MissingError, UsageError: as `text_io.read_run`.
     """
     try:
         frame, tag = _read(path)
-        rows = ordered(frame)
-    except EndOfFloatsError as error:
-        what = f"scores of query '{shown(error.query, 80)}' tie at the end of float32"
-        raise FormatError(what, where=str(path)) from None
-    except TwiceError as error:
-        _refuse_twice(path, error.query)
+        rows = order_rows(frame)
+    except TooManyTiesError as error:
+        raise too_many_ties(error.query, str(path)) from None
+    except DuplicateDocumentError as error:
+        raise_duplicate(path, error.query)
     del frame  # before every id becomes a text of Python's
-    return RunFile(ranking=ColumnRanking(rows), tag=tag, ties=rows.ties, sha256=sha256_of(path))
+    return RunFile(ranking=ColumnRanking(rows), tag=tag, ties=rows.ties, sha256=sha256_file(path))
 
 
 def _read(path: Path) -> tuple[pl.DataFrame, str]:
-    """The rows, those of each query together, and the first row's tag.
+    """Return the rows, those of each query together, and the first row's tag.
 
     Raises:
         TwiceError: a packed file repeats rows so often that they would fill memory.
     """
     frames: list[pl.DataFrame] = []
-    tag, content, looked_at = "", 0, max(FREE, _DENSE * _size(path))
-    with reading(path), contextlib.closing(opened(path)) as file:
+    tag, content, looked_at = "", 0, max(UNCHECKED_BYTES, _DENSE * _size(path))
+    with translate_read_errors(path), contextlib.closing(open_stream(path)) as file:
         for first, block in blocks(path, file, _BLOCK):
-            frame = parsed(path, block, first)
+            frame = parse_block(path, block, first)
             tag = tag or (str(frame["tag"][0]) if len(frame) else "")
             frames.append(frame.select(_KEPT))
             content += len(block)
             if content > looked_at:
                 looked_at = 2 * content
-                refuse_repetition(pl.concat(frames))
-    return _together(pl.concat(frames or [parsed(path, b"", 1).select(_KEPT)])), tag
+                check_no_duplicates(pl.concat(frames))
+    return _group_by_query(pl.concat(frames or [parse_block(path, b"", 1).select(_KEPT)])), tag
 
 
 def _size(path: Path) -> int:
-    with reading(path):
+    with translate_read_errors(path):
         return path.stat().st_size
 
 
-def _refuse_twice(path: Path, query: str) -> NoReturn:
-    refuse_second(path, query)
-    raise FormatError(f"a document stands twice for query '{shown(query, 80)}'", where=str(path))
-
-
-def _together(frame: pl.DataFrame) -> pl.DataFrame:
-    """The rows with those of each query together, queries in order of appearance and rows as they were."""
+def _group_by_query(frame: pl.DataFrame) -> pl.DataFrame:
+    """Return the rows grouped by query: queries in order of appearance, rows of a query in their order."""
     starts = starts_of(frame["query"])
     if frame["query"].gather(starts[:-1]).is_unique().all():
         return frame

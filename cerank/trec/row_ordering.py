@@ -1,8 +1,9 @@
-"""Rows of many queries in trec_eval's order, ties moved apart: what `text_io.read_run` does, on columns.
+"""Orders the rows of many queries as trec_eval does and separates ties, on columns.
 
 Invariant: documents and scores are those that `text_io.read_run` gives for the same rows, bit for bit.
 
-Queries are numbered by appearance and stand together; `starts` holds the first row of each and the number of rows.
+Queries are numbered by appearance and their rows are adjacent; `starts` holds the first row of each and the number of
+rows.
 """
 
 from __future__ import annotations
@@ -19,31 +20,31 @@ _LOWEST = -0x7F7FFFFF  # the key of the lowest float32
 _APART = 1 << 34  # more than all keys of a query span, so that one running minimum serves all queries
 
 
-class Rows(msgspec.Struct, frozen=True):
+class OrderedRows(msgspec.Struct, frozen=True):
     """Whole queries in their final order."""
 
     starts: Ints  # (queries + 1,)
     queries: list[str]
     documents: pl.Series  # String
     scores: NDArray[np.float32]  # strictly decreasing within a query
-    ties: int  # rows whose float32 score equals a neighbour's
+    ties: int  # rows whose float32 score equals a neighbor's
     misranked: int  # queries whose rank column orders documents against their scores
 
 
-class TwiceError(Exception):
-    """A query that has a document again; for whoever knows the file and can name the line."""
+class DuplicateDocumentError(Exception):
+    """A query that has a document twice; the caller knows the file and can find the line."""
 
     def __init__(self, query: str) -> None:
         super().__init__(query)
         self.query = query
 
 
-class EndOfFloatsError(TwiceError):
-    """A query whose ties run below the lowest float32."""
+class TooManyTiesError(DuplicateDocumentError):
+    """A query whose ties cannot be separated above the lowest float32."""
 
 
 def starts_of(queries: pl.Series) -> Ints:
-    """(runs + 1,): where each run of equal neighbours starts, and the length of all."""
+    """Return where each run of equal neighbors starts, and the number of rows; shape (queries + 1,)."""
     if not len(queries):
         return np.zeros(1, dtype=np.int64)
     changes = (queries != queries.shift(1)).fill_null(value=True)
@@ -51,7 +52,7 @@ def starts_of(queries: pl.Series) -> Ints:
 
 
 def plain_numbers(documents: pl.Series) -> NDArray[np.uint32] | None:
-    """The ids as uint32 where each is such a number as Python would write it; else None."""
+    """Return the ids as uint32 if each is written as Python writes a number; else None."""
     numbers = documents.cast(pl.UInt32, strict=False)
     if numbers.null_count():
         return None
@@ -62,8 +63,10 @@ def plain_numbers(documents: pl.Series) -> NDArray[np.uint32] | None:
     return values if bool((documents.str.len_bytes().to_numpy() == digits).all()) else None
 
 
-def ordered(frame: pl.DataFrame) -> Rows:
-    """The rows of `frame`, in which the rows of each query stand together; without a column `rank` none is misranked.
+def order_rows(frame: pl.DataFrame) -> OrderedRows:
+    """Return the rows of `frame` in their final order; the rows of each query must be adjacent.
+
+    Without a column `rank` none is misranked.
 
     Raises:
         TwiceError: a query has a document twice.
@@ -73,7 +76,7 @@ def ordered(frame: pl.DataFrame) -> Rows:
     counts = np.diff(starts)
     place = np.repeat(np.arange(len(counts), dtype=np.int64), counts)  # of each row's query
     names = frame["query"].gather(starts[:-1]).to_list()
-    _refuse_twice(frame, place, names)
+    _check_duplicates_by_hash(frame, place, names)
     scores = frame["score"].to_numpy().astype(np.float32)
     misranked = _misranked(frame["rank"], scores, starts, place) if "rank" in frame.columns else 0
     documents = frame["document"]
@@ -82,40 +85,40 @@ def ordered(frame: pl.DataFrame) -> Rows:
     falls[starts[1:] - 1] = True
     ties = 0
     if not falls.all():
-        documents, scores = _sorted(documents, scores, place, np.unique(place[~falls]))
-        scores, ties = _moved_apart(scores, starts, place, names)
-    return Rows(starts, names, documents, scores, ties, misranked)
+        documents, scores = _sort_queries(documents, scores, place, np.unique(place[~falls]))
+        scores, ties = _break_ties(scores, starts, place, names)
+    return OrderedRows(starts, names, documents, scores, ties, misranked)
 
 
-def refuse_repetition(frame: pl.DataFrame) -> None:
-    """Returns if no query of `frame` has a document twice; exact, and slower than what `ordered` does.
+def check_no_duplicates(frame: pl.DataFrame) -> None:
+    """Check that no query of `frame` has a document twice; exact, and slower than the check in `order_rows`.
 
     Raises:
         TwiceError: one has.
     """
     again = frame.select("query", "document").is_duplicated()
     if again.any():
-        raise TwiceError(str(frame["query"].filter(again)[0]))
+        raise DuplicateDocumentError(str(frame["query"].filter(again)[0]))
 
 
-class Repetition:
-    """Looks for it whenever the rows at hand have doubled, before such as say one thing for ever fill memory.
+class DuplicateCheck:
+    """Looks for duplicates whenever the number of rows has doubled, before a repetitive file fills the memory.
 
     Args:
-        least: rows of which nothing is asked.
+        least: the number of rows below which nothing is checked.
     """
 
     def __init__(self, least: int) -> None:
         self._least = least
 
-    def look(self, frame: pl.DataFrame) -> None:
-        """Returns if there are few rows in `frame`, or different ones; raises as `refuse_repetition`."""
+    def check(self, frame: pl.DataFrame) -> None:
+        """Check `frame` if it has doubled since the last check; raises as `check_no_duplicates`."""
         if len(frame) > self._least:
             self._least = 2 * len(frame)
-            refuse_repetition(frame)
+            check_no_duplicates(frame)
 
 
-def _refuse_twice(frame: pl.DataFrame, place: Ints, names: list[str]) -> None:
+def _check_duplicates_by_hash(frame: pl.DataFrame, place: Ints, names: list[str]) -> None:
     marks = frame["document"].hash(seed=0).to_numpy() ^ (place.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15))
     line = np.sort(marks)
     same = line[1:][line[1:] == line[:-1]]
@@ -123,11 +126,11 @@ def _refuse_twice(frame: pl.DataFrame, place: Ints, names: list[str]) -> None:
         return
     for query in np.unique(place[np.isin(marks, same)]).tolist():  # few: a hash may meet another's by chance
         if bool(frame["document"].filter(pl.Series(place == query)).is_duplicated().any()):
-            raise TwiceError(names[query])
+            raise DuplicateDocumentError(names[query])
 
 
 def _misranked(ranks: pl.Series, scores: NDArray[np.float32], starts: Ints, place: Ints) -> int:
-    """How many queries have ranks that are no numbers, or that put a lower score before a higher one."""
+    """Count the queries whose ranks are not numbers or put a lower score before a higher one."""
     numbers = ranks.cast(pl.Int64, strict=False)
     values = numbers.fill_null(0).to_numpy()
     is_fine = np.ones(len(values), dtype=bool)
@@ -148,13 +151,13 @@ def _misranked(ranks: pl.Series, scores: NDArray[np.float32], starts: Ints, plac
     return len(wrong)
 
 
-def _sorted(
+def _sort_queries(
     documents: pl.Series, scores: NDArray[np.float32], place: Ints, asked: Ints
 ) -> tuple[pl.Series, NDArray[np.float32]]:
-    """The rows with the queries `asked` sorted: score descending, then document id descending as UTF-8 bytes."""
+    """Return the rows with the queries `asked` sorted: score descending, then document id descending as UTF-8 bytes."""
     rows = np.flatnonzero(np.isin(place, asked))
     numbers = plain_numbers(documents.gather(rows))
-    key: Any = documents.gather(rows) if numbers is None else pl.Series(_as_text(numbers))
+    key: Any = documents.gather(rows) if numbers is None else pl.Series(_decimal_sort_keys(numbers))
     columns = {"place": place[rows], "score": scores[rows] + np.float32(0), "key": key, "row": rows}  # no -0.0
     order = pl.DataFrame(columns).sort("place", "score", "key", descending=[False, True, True])["row"].to_numpy()
     whole = np.arange(len(scores), dtype=np.int64)
@@ -162,8 +165,8 @@ def _sorted(
     return documents.gather(whole), scores[whole]
 
 
-def _as_text(numbers: NDArray[np.uint32]) -> NDArray[np.uint64]:
-    """Keys that sort as the numbers' decimal texts do: digits from the left, then the shorter before the longer."""
+def _decimal_sort_keys(numbers: NDArray[np.uint32]) -> NDArray[np.uint64]:
+    """Return keys that sort as the numbers' decimal texts: digits from the left, shorter before longer."""
     values = numbers.astype(np.uint64)
     digits = np.ones(len(values), dtype=np.uint64)
     for power in range(1, 10):
@@ -172,10 +175,10 @@ def _as_text(numbers: NDArray[np.uint32]) -> NDArray[np.uint64]:
     return keys
 
 
-def _moved_apart(
+def _break_ties(
     scores: NDArray[np.float32], starts: Ints, place: Ints, names: list[str]
 ) -> tuple[NDArray[np.float32], int]:
-    """Non-increasing scores, each tied one just below the one before, and the number of tied rows.
+    """Return non-increasing scores, each tied one just below the one before, and the number of tied rows.
 
     As `rankings.strictly_decreasing`: with float32 as whole numbers that keep their order, the value of row i is the
     least of key + (rows since) over all rows before, so a running minimum of key + i finds it.
@@ -190,6 +193,6 @@ def _moved_apart(
     apart = line - place * _APART
     keys = np.minimum.accumulate(raw + apart) - apart
     if len(keys) and int(keys.min()) < _LOWEST:
-        raise EndOfFloatsError(names[int(place[int(keys.argmin())])])
+        raise TooManyTiesError(names[int(place[int(keys.argmin())])])
     moved = np.where(keys >= 0, keys, -keys | -0x80000000).astype(np.int64).astype(np.int32).view(np.float32)
     return np.where(keys == raw, scores, moved), ties

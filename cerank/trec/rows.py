@@ -1,16 +1,17 @@
-"""Rows of a TREC run, and what a run is once it was read: shared by the readers line by line and by columns."""
+"""The row of a TREC run and the result of reading one; shared by the readers by lines and by columns."""
 
 from __future__ import annotations
 
 import contextlib
 import math
 from pathlib import Path
+from typing import NoReturn
 
 import msgspec
 
 from cerank.core.rankings import Ranking
 from cerank.errors import FormatError
-from cerank.files.line_reader import at, blocks, opened, reading
+from cerank.files.line_reader import at, blocks, duplicate_error, open_stream, translate_read_errors
 from cerank.text.safe_text import counted, shown
 
 LARGEST = 3.4028234663852886e38  # float32; trec_eval keeps scores as C floats
@@ -22,12 +23,12 @@ class RunFile(msgspec.Struct, frozen=True):
 
     ranking: Ranking
     tag: str  # of the first row; "" for an empty file
-    ties: int = 0  # entries whose float32 score equals a neighbour's
+    ties: int = 0  # entries whose float32 score equals a neighbor's
     sha256: str = ""  # of the file's bytes; "" for a ranking that was never a file
 
 
 def score_of(text: bytes, path: Path, line: int) -> float:
-    """A score as C's atof reads it; `float` also takes 1_0, where C stops at the underscore and reads 1."""
+    """Return a score as C's atof reads it; Python's `float` also accepts 1_0, where C stops at the underscore."""
     try:
         value = float(text)
     except ValueError:
@@ -39,7 +40,7 @@ def score_of(text: bytes, path: Path, line: int) -> float:
 
 
 def run_row(row: bytes, path: Path, line: int) -> tuple[str, str, str, float, str] | None:
-    """(query, document, rank as written, score, tag) of a row of a run; None for a blank line.
+    """Return (query, document, rank as written, score, tag) of a row of a run; None for a blank line.
 
     Raises:
         FormatError: not six columns, or a score that is not a decimal number within float32; `line` names the place.
@@ -53,23 +54,33 @@ def run_row(row: bytes, path: Path, line: int) -> tuple[str, str, str, float, st
     return query.decode(), document.decode(), rank.decode(), score_of(score, path, line), tag.decode()
 
 
-def refuse_second(path: Path, query: str) -> None:
-    """Names the line where a query has a document again; a second pass, so that a good file keeps no line numbers.
+def raise_duplicate(path: Path, query: str) -> NoReturn:
+    """Read the file again to find the line on which a document appears a second time for a query.
+
+    A second reading, so that reading a correct file need not keep line numbers.
 
     Raises:
-        FormatError: always where there is such a line.
+        FormatError: `where` names that line, or the file if the line cannot be found any more.
     """
-    seen: dict[bytes, int] = {}
+    seen: set[bytes] = set()
     key = query.encode()
-    with reading(path), contextlib.closing(opened(path)) as file:
+    with translate_read_errors(path), contextlib.closing(open_stream(path)) as file:
         for first, block in blocks(path, file):
             for number, line in enumerate(block.split(b"\n") if key in block else (), first):
                 parts = line.split()
-                if parts and parts[0] == key and seen.setdefault(parts[2], number) != number:
-                    pair = f"document '{shown(parts[2].decode(), 80)}' stands twice for query '{shown(query, 80)}'"
-                    raise FormatError(f"{pair}, first on line {seen[parts[2]]}", where=at(path, number))
+                if not parts or parts[0] != key:
+                    continue
+                if parts[2] in seen:
+                    raise duplicate_error("document", parts[2].decode(), at(path, number), query=query)
+                seen.add(parts[2])
+    raise duplicate_error("document", "", str(path), query=query)
 
 
-def room_of(cache: Path) -> Path:
-    """The folder of ingested runs."""
+def too_many_ties(query: str, where: str) -> FormatError:
+    """Return the error for a query whose tied scores cannot be moved apart within the range of float32."""
+    return FormatError(f"query '{shown(query, 80)}': too many tied scores to separate within float32", where=where)
+
+
+def ingested_folder(cache: Path) -> Path:
+    """Return the folder of ingested runs."""
     return cache / "rankings"

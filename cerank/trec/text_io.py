@@ -1,7 +1,7 @@
 """TREC runs and qrels: strict, streaming readers and byte-exact writers. Runs of many millions: see `open_run`.
 
-Invariant: a file that is read here gives the same measures as trec_eval gives on it; one that trec_eval and its kin
-would read differently, or half read, is refused with file:line. Nothing here writes to disk.
+Invariant: a file that is read here gives the same measures as trec_eval gives on it; a file that evaluators
+read differently from one another, or only in part, is rejected with file:line. Nothing here writes to disk.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from pathlib import Path
 
 from cerank.core.rankings import Ranking, strictly_decreasing
 from cerank.errors import FormatError
-from cerank.files.line_reader import at, checked_id, line_blocks, sha256_of
+from cerank.files.hashing import sha256_file
+from cerank.files.line_reader import at, checked_id, duplicate_error, line_blocks
 from cerank.text.safe_text import counted, shown
-from cerank.trec.rows import LARGEST, RUN_HINT, RunFile, refuse_second, score_of
+from cerank.trec.rows import LARGEST, RUN_HINT, RunFile, raise_duplicate, score_of, too_many_ties
 
 COLUMNS = 8 << 20  # bytes from which a run is read by columns: some 200,000 rows, 0.2 s line by line
 COLUMNS_PACKED = 1 << 20  # likewise, where it is packed
@@ -27,21 +28,21 @@ _GRADE_NAMES = {b"score", b"relevance", b"rel", b"label", b"grade"}  # third col
 _QRELS_HINT = "qrels have 4: query 0 document grade; or 3 under the header query-id corpus-id score"
 
 
-class _Rows:
+class _QueryRows:
     """The documents and float32 scores of one query, in file order; 12 bytes a row beside the ids themselves."""
 
-    __slots__ = ("ids", "looked_at", "scores")
+    __slots__ = ("ids", "next_check", "scores")
 
     def __init__(self) -> None:
-        self.looked_at = 1 << 16  # rows, after which repetition is looked for
+        self.next_check = 1 << 16  # rows after which duplicates are looked for
         self.ids: list[str] = []
         self.scores = array("f")
 
 
-def _gathered(path: Path) -> tuple[dict[bytes, _Rows], str]:
-    """The rows of each query, queries in order of appearance, and the first row's tag."""
-    queries: dict[bytes, _Rows] = {}
-    tag, query, rows = "", b"", _Rows()
+def _gather_rows(path: Path) -> tuple[dict[bytes, _QueryRows], str]:
+    """Return the rows of each query, queries in order of appearance, and the first row's tag."""
+    queries: dict[bytes, _QueryRows] = {}
+    tag, query, rows = "", b"", _QueryRows()
     for first, lines in line_blocks(path, columns=True):
         for number, line in enumerate(lines, first):
             parts = line.split()
@@ -51,19 +52,19 @@ def _gathered(path: Path) -> tuple[dict[bytes, _Rows], str]:
                 raise FormatError(counted(len(parts), "column"), where=at(path, number), hint=RUN_HINT)
             if parts[0] != query:
                 query = parts[0]
-                rows = queries.setdefault(query, _Rows())
+                rows = queries.setdefault(query, _QueryRows())
                 tag = tag or parts[5].decode()
             rows.ids.append(parts[2].decode())
-            if len(rows.ids) == rows.looked_at:  # or rows that say one thing for ever would fill memory first
-                rows.looked_at *= 2
+            if len(rows.ids) == rows.next_check:  # else a file of repeated rows would fill the memory first
+                rows.next_check *= 2
                 if len(set(rows.ids)) != len(rows.ids):
-                    refuse_second(path, query.decode())
+                    raise_duplicate(path, query.decode())
             rows.scores.append(score_of(parts[4], path, number))
     return queries, tag
 
 
-def _in_order(rows: _Rows) -> tuple[Sequence[str], list[float], int]:
-    """Ids and strictly decreasing scores in trec_eval's order, and the number of tied entries."""
+def _order_rows(rows: _QueryRows) -> tuple[Sequence[str], list[float], int]:
+    """Return ids and strictly decreasing scores in trec_eval's order, and the number of tied entries."""
     ids, scores = rows.ids, rows.scores.tolist()
     if all(left > right for left, right in itertools.pairwise(scores)):
         return ids, scores, 0
@@ -75,28 +76,30 @@ def _in_order(rows: _Rows) -> tuple[Sequence[str], list[float], int]:
     return [document for _, document in pairs], strictly_decreasing(scores) if ties else scores, ties
 
 
-def _ranked(queries: dict[bytes, _Rows], source: Path | str) -> tuple[Ranking, int]:
-    """The ranking and its number of ties; empties `queries`, so that a big run never stands in memory twice."""
+def _rank_queries(queries: dict[bytes, _QueryRows], source: Path | str) -> tuple[Ranking, int]:
+    """Return the ranking and its number of ties; empties `queries` on the way, to hold a big run in memory once."""
     documents: dict[str, Sequence[str]] = {}
     scores: dict[str, Sequence[float]] = {}
     ties = 0
     for key in list(queries):
         rows = queries.pop(key)
-        query = shown(key.decode(), 80)
         if len(set(rows.ids)) != len(rows.ids):
             if isinstance(source, Path):
-                refuse_second(source, key.decode())
-            raise FormatError(f"a document stands twice for query '{query}'", where=str(source))
-        ids, values, tied = _in_order(rows)
+                raise_duplicate(source, key.decode())
+            raise duplicate_error("document", "", str(source), query=key.decode())
+        ids, values, tied = _order_rows(rows)
         if not math.isfinite(values[-1]):
-            raise FormatError(f"scores of query '{query}' tie at the end of float32", where=str(source))
+            raise too_many_ties(key.decode(), str(source))
         documents[key.decode()], scores[key.decode()] = tuple(ids), tuple(values)
         ties += tied
     return Ranking(documents, scores), ties
 
 
-def _pays(path: Path) -> bool:
-    """Whether reading by columns is faster by more than polars takes to be imported; a missing file is not large."""
+def _is_worth_columns(path: Path) -> bool:
+    """Return whether reading by columns saves more time than importing polars costs.
+
+    A missing file is not large.
+    """
     try:
         size = path.stat().st_size
     except (OSError, ValueError):
@@ -105,9 +108,9 @@ def _pays(path: Path) -> bool:
 
 
 def read_run(path: Path) -> RunFile:
-    """The TREC run in `path`: six columns at any white space, plain or gzip; blank lines are skipped.
+    """Return the TREC run in `path`: six columns at any white space, plain or gzip; blank lines are skipped.
 
-    Queries keep the order of their first rows and need not stand together. Documents are ordered as trec_eval orders
+    Queries keep the order of their first rows, which need not be adjacent. Documents are ordered as trec_eval orders
     them, which ignores the rank column: score descending as float32, then document id *descending*. So measures of a
     run from elsewhere equal trec_eval's. Tied scores are then moved apart, each just below the one before.
 
@@ -116,31 +119,31 @@ def read_run(path: Path) -> RunFile:
             for a query; byte order mark, NUL, bad UTF-8 or gzip.
         MissingError, UsageError: the file is not there, or cannot be read.
     """
-    if _pays(path):
+    if _is_worth_columns(path):
         from cerank.trec.read_columns import read_columns
 
         return read_columns(path)
-    queries, tag = _gathered(path)
-    ranking, ties = _ranked(queries, path)
-    return RunFile(ranking=ranking, tag=tag, ties=ties, sha256=sha256_of(path))
+    queries, tag = _gather_rows(path)
+    ranking, ties = _rank_queries(queries, path)
+    return RunFile(ranking=ranking, tag=tag, ties=ties, sha256=sha256_file(path))
 
 
 def run_of(rows: Iterable[tuple[str, str, float]], tag: str, where: str) -> RunFile:
-    """The run that (query, document, score) rows from elsewhere make, ordered and checked as a file's.
+    """Return the run of (query, document, score) rows, ordered and checked as a file's.
 
     Raises:
         FormatError: a score beyond float32, an id with white space, or a document twice for a query; `where` names it.
     """
-    queries: dict[bytes, _Rows] = {}
+    queries: dict[bytes, _QueryRows] = {}
     for query, document, score in rows:
         if not -LARGEST <= score <= LARGEST:
             raise FormatError(f"score {score} is not a finite number within float32", where=where)
         key = checked_id(query, "query", where).encode()
         if key not in queries:
-            queries[key] = _Rows()
+            queries[key] = _QueryRows()
         queries[key].ids.append(checked_id(document, "document", where))
         queries[key].scores.append(score)
-    ranking, ties = _ranked(queries, where)
+    ranking, ties = _rank_queries(queries, where)
     return RunFile(ranking=ranking, tag=tag, ties=ties)
 
 
@@ -149,10 +152,10 @@ def _is_header(parts: Sequence[bytes]) -> bool:
 
 
 def read_qrels(path: Path) -> dict[str, dict[str, int]]:
-    """Query id -> document id -> grade, from TREC qrels (four columns) or BEIR's TSV (three, under a header).
+    """Return query id -> document id -> grade, from TREC qrels (four columns) or BEIR's TSV (three, under a header).
 
-    Plain or gzip; blank lines are skipped. A pair that stands twice with the same grade is taken once, for published
-    qrels hold such rows; with two grades it is refused, for tools keep the first or the last of them.
+    Plain or gzip; blank lines are skipped. A pair that appears twice with the same grade counts once, because published
+    qrels hold such rows; with two grades it is rejected, because tools disagree on which of them counts.
 
     Raises:
         FormatError: wrong number of columns; a grade that is not a whole number below a thousand million; a pair with
@@ -184,24 +187,24 @@ def read_qrels(path: Path) -> dict[str, dict[str, int]]:
     return qrels
 
 
-class _Packer:
-    """Gzip without a clock in it, so that equal content gives equal bytes; takes lines as they come."""
+class _GzipWriter:
+    """Gzip without a timestamp, so that equal content gives equal bytes."""
 
     def __init__(self) -> None:
         self._gzip = zlib.compressobj(6, zlib.DEFLATED, 31)  # 31: the widest window, and gzip's header with no time
         self._parts: list[bytes] = []
 
     def add(self, lines: Iterable[str]) -> None:
-        """The next lines, each with its end."""
+        """Compress the next lines, each with its line feed."""
         self._parts.append(self._gzip.compress("".join(lines).encode("utf-8")))
 
     def packed(self) -> bytes:
-        """All of them."""
+        """Return all compressed bytes."""
         return b"".join([*self._parts, self._gzip.flush()])
 
 
 def write_run(ranking: Ranking, tag: str) -> bytes:
-    """The ranking as gzip bytes of a TREC run; a function of its arguments alone.
+    """Return the ranking as gzip bytes of a TREC run; a function of its arguments alone.
 
     Scores have nine significant digits, with which every float32 reads back as itself.
 
@@ -209,7 +212,7 @@ def write_run(ranking: Ranking, tag: str) -> bytes:
         FormatError: a query, document or tag that is empty or holds white space; scores that tie as float32.
     """
     checked_id(tag, "tag", "the run to write")
-    packer = _Packer()
+    packer = _GzipWriter()
     for query, documents in ranking.items():
         checked_id(query, "query", "the run to write")
         rows = enumerate(zip(documents, ranking.scores(query), strict=True), 1)
@@ -221,12 +224,12 @@ def write_run(ranking: Ranking, tag: str) -> bytes:
 
 
 def write_qrels(qrels: Mapping[str, Mapping[str, int]]) -> bytes:
-    """TREC qrels as gzip bytes; a function of the argument alone.
+    """Return TREC qrels as gzip bytes; a function of the argument alone.
 
     Raises:
         FormatError: a query or document id that is empty or holds white space.
     """
-    packer = _Packer()
+    packer = _GzipWriter()
     for query, row in qrels.items():
         checked_id(query, "query", "the qrels to write")
         packer.add(

@@ -1,6 +1,6 @@
-"""The program: one lab, a stack of screens, one look at the files a second.
+"""The dashboard's app: one lab and a stack of screens, which reads the lab's files once a second.
 
-Invariant: every run goes on when this process ends; nothing here is its parent in more than name.
+Invariant: every run continues when this process ends.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from textual.worker import Worker, get_current_worker
 from cerank.app import Lab
 from cerank.app.run_views import system_usage
 from cerank.app.run_views.display import GLYPHS, short
-from cerank.app.run_views.run_monitor import Change, Entry, Watch, changes, tally
+from cerank.app.run_views.run_monitor import LabMonitor, RunEntry, StateChange, state_changes, state_counts
 from cerank.errors import CerankError
 from cerank.recipes.schema import Recipe
 from cerank.tui import theme
@@ -32,7 +32,7 @@ from cerank.tui.runs.run_list_screen import RunsScreen
 
 T = TypeVar("T")
 
-LOOK_EVERY = 1.0  # seconds
+POLL_SECONDS = 1.0  # seconds
 
 
 class CerankApp(App[str], inherit_bindings=False):
@@ -45,11 +45,18 @@ class CerankApp(App[str], inherit_bindings=False):
 
     TITLE = "cerank"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("question_mark", "help", "help", key_display="?", id="app.help", tooltip="What the keys do here"),
-        Binding("q", "quit", "quit", id="app.quit", tooltip="Leave the dashboard; jobs go on"),
-        # before the widget in focus hears of it, or letters typed at once after it would still go there
+        Binding(
+            "question_mark",
+            "help",
+            "help",
+            key_display="?",
+            id="app.help",
+            tooltip="Show what the keys do on this screen",
+        ),
+        Binding("q", "quit", "quit", id="app.quit", tooltip="Leave the dashboard; runs continue"),
+        # handled before the focused widget, or letters typed right after it would still go there
         Binding("tab", "focus_next", "next field", show=False, priority=True, id="app.next"),
-        Binding("shift+tab", "focus_previous", "field before", show=False, priority=True, id="app.before"),
+        Binding("shift+tab", "focus_previous", "previous field", show=False, priority=True, id="app.before"),
         Binding("ctrl+c", "quit", show=False, priority=True, id="app.interrupt"),
     ]
     CSS = """
@@ -65,93 +72,97 @@ class CerankApp(App[str], inherit_bindings=False):
     DataTable > .datatable--cursor { background: $primary 25%; color: $foreground; text-style: none; }
     """
 
-    def __init__(self, lab: Lab, *, look_every: float = LOOK_EVERY, open_at: str = "") -> None:
+    def __init__(self, lab: Lab, *, poll_seconds: float = POLL_SECONDS, open_at: str = "") -> None:
         super().__init__(ansi_color=True if "NO_COLOR" in os.environ else None)  # else Textual draws in greys
         self.lab = lab
-        self.entries: tuple[Entry, ...] = ()
+        self.entries: tuple[RunEntry, ...] = ()
         self.marked: list[str] = []
-        self.has_looked = False
+        self.has_loaded = False
         self.devices = ""  # what the bar says of them
         self.files = Path.cwd()  # where exports go
         self._open_at = open_at  # a run's id; "" opens the list
         self._again: set[str] = set()
-        self._watch = Watch(lab.folder)
+        self._monitor = LabMonitor(lab.folder)
         self._machine = system_usage.Machine(lab.folder)
-        self._look_every = look_every
-        self._is_looking = self._is_warm = False
+        self._poll_seconds = poll_seconds
+        self._is_polling = self._is_warm = False
         self._at_work: set[Worker[None]] = set()
         self._filters.append(SafeLines())  # the last gate; Textual itself passes escape sequences on
 
     def on_mount(self) -> None:
-        """Shows the runs, empty at first; the files are read in a thread."""
+        """Show the runs, empty at first; the files are read in a thread."""
         self.register_theme(theme.DARK)
         self.register_theme(theme.LIGHT)
         self.theme = theme.WITHOUT_COLOR if self.no_color else theme.DARK.name
         self.push_screen(RunsScreen())
-        self.look()
-        if self._look_every:
-            self.set_interval(self._look_every, self.look)
+        self.poll()
+        if self._poll_seconds:
+            self.set_interval(self._poll_seconds, self.poll)
 
     # looking
 
-    def look(self, *again: str) -> None:
-        """Looks at the lab once, in a thread; `again` names runs that were just acted upon."""
+    def poll(self, *again: str) -> None:
+        """Look at the lab once, in a thread; `again` names runs that were just acted upon."""
         self._again |= set(again)
-        if self._is_looking:
+        if self._is_polling:
             return
-        self._is_looking = True
+        self._is_polling = True
         named, self._again = self._again, set()
 
-        def job() -> tuple[tuple[Entry, ...], str]:
-            return self._watch.look(named), system_usage.briefly(self._machine.gpus())
+        def job() -> tuple[tuple[RunEntry, ...], str]:
+            return self._monitor.poll(named), system_usage.briefly(self._machine.gpus())
 
-        self.do(job, lambda found: self._see(*found), group="look", last=self._looked)
+        self.run_in_thread(job, lambda found: self._see(*found), group="look", last=self._polled)
 
-    def _looked(self) -> None:
-        self._is_looking = False
+    def _polled(self) -> None:
+        self._is_polling = False
         if not self._is_warm:
             self._is_warm = True
-            self.do(_warm_up, group="warm")
+            self.run_in_thread(_warm_up, group="warm")
         if self._again:
-            self.look()
+            self.poll()
 
-    def _see(self, entries: tuple[Entry, ...], devices: str = "") -> None:
+    def _see(self, entries: tuple[RunEntry, ...], devices: str = "") -> None:
         is_told = devices == self.devices
         self.devices = devices
         before, self.entries = self.entries, entries
-        is_first, self.has_looked = not self.has_looked, True
+        is_first, self.has_loaded = not self.has_loaded, True
         same = len(before) == len(entries) and all(one is other for one, other in zip(before, entries, strict=True))
         if not same:
             names = {entry.name for entry in entries}
             self.marked = [name for name in self.marked if name in names]
-            for change in changes(before, entries):
+            for change in state_changes(before, entries):
                 self._toast(change)
         if is_first and self._open_at in {entry.name for entry in entries}:
             from cerank.tui.runs.run_screen import RunScreen
 
             if isinstance(self.screen, LabScreen):
-                self.screen.see(entries)  # the list below, for the way back
+                self.screen.show_runs(entries)  # the list below, shown again when this run is closed
             self.push_screen(RunScreen(self._open_at))
             return
-        if isinstance(self.screen, LabScreen) and (is_first or not same or not is_told or self.screen.wants_every_look):
-            self.screen.see(entries)
+        if isinstance(self.screen, LabScreen) and (
+            is_first or not same or not is_told or self.screen.updates_every_poll
+        ):
+            self.screen.show_runs(entries)
 
-    def _toast(self, change: Change) -> None:
-        """Says what happened to a run."""
+    def _toast(self, change: StateChange) -> None:
+        """Show what happened to a run."""
         entry, glyph = change.entry, GLYPHS[change.now]
         if change.now == "finished":
             figures = "  ".join(f"{name} {short(value)}" for name, value in list(entry.finals.items())[:3])
-            self.say(f"{glyph} {entry.title} finished  {figures}")
+            self.show_message(f"{glyph} {entry.title} finished  {figures}")
         elif change.now in {"failed", "damaged"}:
-            self.say(f"{glyph} {entry.title} {change.now}: {entry.status.text}", "error")
+            self.show_message(f"{glyph} {entry.title} {change.now}: {entry.status.text}", "error")
         elif change.now == "lost":
-            self.say(f"{glyph} {entry.title} is lost: its worker is gone without a word; r resumes it", "warning")
+            self.show_message(
+                f"{glyph} {entry.title} is lost: its worker died without reporting. Press r to resume.", "warning"
+            )
         elif change.now == "paused":
-            self.say(f"{glyph} {entry.title} is paused at a checkpoint; r resumes it")
+            self.show_message(f"{glyph} {entry.title} is paused at a checkpoint. Press r to resume.")
 
     # doing
 
-    def do(
+    def run_in_thread(
         self,
         job: Callable[[], T],
         done: Callable[[T], None] | None = None,
@@ -160,13 +171,13 @@ class CerankApp(App[str], inherit_bindings=False):
         node: DOMNode | None = None,
         last: Callable[[], None] | None = None,
     ) -> None:
-        """Does `job` in a thread, then `done` with what it returned; a refusal becomes a toast.
+        """Do `job` in a thread, then `done` with what it returned; an error is shown as a toast.
 
-        This is the dashboard's boundary: an unforeseen fault goes to a file and is told, and the screen stays.
+        An unexpected exception is written to a file and shown, and the screen stays open.
 
         Args:
             job: reads or changes files; touches no widget.
-            done: hears the outcome, in the dashboard's own thread; not called once `node` has gone.
+            done: called with the result, in the dashboard's own thread; not called once `node` has gone.
             group: a later job of the same group and node takes the place of an earlier one.
             node: the screen or widget that asked.
             last: called in the end, whatever happened.
@@ -183,7 +194,7 @@ class CerankApp(App[str], inherit_bindings=False):
             try:
                 self.call_from_thread(heard, job(), worker)
             except CerankError as error:
-                self.call_from_thread(self.refuse, error)
+                self.call_from_thread(self.show_error, error)
             except Exception as error:  # noqa: BLE001 - the boundary named above
                 self.call_from_thread(self._fault, error)
             finally:
@@ -198,28 +209,28 @@ class CerankApp(App[str], inherit_bindings=False):
         """Whether a thread is at a job; one that was given up ends when its job does."""
         return bool(self._at_work) or not all(worker.is_finished for worker in self.workers)
 
-    def refuse(self, error: CerankError) -> None:
-        """Shows why something was not done."""
-        self.say(str(error), "error")
+    def show_error(self, error: CerankError) -> None:
+        """Show why something was not done."""
+        self.show_message(str(error), "error")
 
     def _fault(self, error: Exception) -> None:
         with tempfile.NamedTemporaryFile("w", prefix="cerank-", suffix=".txt", delete=False, encoding="utf8") as file:
             traceback.print_exception(error, file=file)
-        self.say(f"a fault of cerank: {type(error).__name__}: {error}; the traceback is in {file.name}", "error")
+        self.show_message(f"Internal error: {type(error).__name__}: {error}. The traceback is in {file.name}", "error")
 
-    def say(self, text: str, severity: SeverityLevel = "information") -> None:
+    def show_message(self, text: str, severity: SeverityLevel = "information") -> None:
         """A toast."""
         self.notify(words(text), severity=severity, markup=False, timeout=10 if severity == "error" else 6)
 
-    def keep(self, text: str, name: str) -> None:
-        """Copies text to the clipboard; terminals that do not do so stay silent, so a file is offered."""
+    def copy_text(self, text: str, name: str) -> None:
+        """Copy text to the clipboard; terminals that do not do so stay silent, so a file is offered."""
         self.copy_to_clipboard(words(text, 100_000))
-        self.say(f"copied {name}; if your terminal does not do that, e writes a file")
+        self.show_message(f"Copied {name}. If your terminal does not support this, press e to export.")
 
     # marks
 
-    def mark(self, name: str) -> None:
-        """Marks a run, or takes its mark away."""
+    def toggle_mark(self, name: str) -> None:
+        """Mark a run, or takes its mark away."""
         if name in self.marked:
             self.marked.remove(name)
         else:
@@ -228,41 +239,41 @@ class CerankApp(App[str], inherit_bindings=False):
     # actions
 
     def open_compare(self, targets: list[str]) -> None:
-        """Opens the comparison of what the names stand for."""
+        """Open the comparison of what the names stand for."""
         from cerank.tui.comparison.compare_screen import CompareScreen
 
         short = {entry.name: entry.short_name for entry in self.entries}
         self.push_screen(CompareScreen(self.lab, [short.get(target) or target for target in targets]))
 
     def open_new(self, recipe: Recipe | None = None) -> None:
-        """Opens the form of a new run, filled in from a recipe where one is given."""
+        """Open the form of a new run, filled in from a recipe where one is given."""
         from cerank.tui.new_run.new_run_screen import NewRunScreen
 
         self.push_screen(NewRunScreen(self.lab, recipe=recipe))
 
     def action_help(self) -> None:
-        """Shows what the keys do on the screen in front."""
+        """Show what the keys do on the screen in front."""
         from cerank.tui.common.help_screen import HelpScreen
 
         if not isinstance(self.screen, HelpScreen):
             self.push_screen(HelpScreen(self.screen))
 
     async def action_quit(self) -> None:
-        """Leaves; asks only where something would be lost."""
+        """Leave; ask only where something would be lost."""
         from cerank.tui.cells import joined
-        from cerank.tui.common.confirm_dialog import Confirm
+        from cerank.tui.common.confirm_dialog import ConfirmDialog
 
         lost = next(
-            (text for one in self.screen_stack if isinstance(one, LabScreen) and (text := one.would_lose())), ""
+            (text for one in self.screen_stack if isinstance(one, LabScreen) and (text := one.unsaved_work())), ""
         )
         if not lost:
             self.exit(self.farewell())
             return
-        question = joined(lost, (" Leave all the same?", "bold"))
-        self.push_screen(Confirm(question, "Leave"), lambda yes: self.exit(self.farewell()) if yes else None)
+        question = joined(lost, (" Leave anyway?", "bold"))
+        self.push_screen(ConfirmDialog(question, "Leave"), lambda yes: self.exit(self.farewell()) if yes else None)
 
     def farewell(self) -> str:
-        """How many jobs keep running; "" for none."""
+        """Return how many jobs keep running; "" for none."""
         live = sum(entry.is_live for entry in self.entries)
         queued = sum(entry.state == "queued" for entry in self.entries)
         parts = [f"{live} job{'s' * (live != 1)} keep{'s' * (live == 1)} running"] if live else []
@@ -270,7 +281,7 @@ class CerankApp(App[str], inherit_bindings=False):
         return ", ".join(parts)
 
     def get_system_commands(self, screen: Screen[Any]) -> Any:
-        """The palette: every key of the screen in front, then Textual's own commands."""
+        """Return the palette: every key of the screen in front, then Textual's own commands."""
         from cerank.tui.common.help_screen import commands_of
 
         for title, text, run in commands_of(screen):
@@ -279,16 +290,20 @@ class CerankApp(App[str], inherit_bindings=False):
         yield from (command for command in super().get_system_commands(screen) if command.title in kept)
 
     @property
-    def tally(self) -> str:
+    def state_counts(self) -> str:
         """How many runs are in which state."""
-        return tally(self.entries)
+        return state_counts(self.entries)
 
 
 def _warm_up() -> None:
-    """Imports what the next screen needs (NumPy takes 0.1 s) in a thread, so that opening it does not halt a frame."""
+    """Import what the next screen needs (NumPy takes 0.1 s) in a thread, so that opening it does not halt a frame."""
     import cerank.tui.runs.run_screen  # noqa: F401 - for its side effect
 
 
 def run(lab: Lab, name: str = "") -> str:
-    """Run the dashboard, open at the run of that id if one is given, until a person leaves; return what to say then."""
+    """Run the dashboard until the user leaves; return the message to print then.
+
+    Args:
+        name: id of a run to open at once; "" opens the list of runs.
+    """
     return CerankApp(lab, open_at=name).run() or ""

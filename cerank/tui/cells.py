@@ -1,6 +1,6 @@
 """The one place where text becomes something a widget may show.
 
-Invariant: what leaves here holds neither a character that a terminal acts upon nor markup that a widget would read.
+Invariant: what leaves here holds neither a control character nor markup that a widget would read.
 Textual passes both through: escape sequences reach the terminal from cells, and `[/x]` in a str ends the program.
 """
 
@@ -21,7 +21,7 @@ CELL = 300  # characters; no cell of a table is wider
 
 
 def cell(text: object, style: str = "", limit: int = CELL, *, is_right: bool = False) -> Text:
-    """A cell of a table: one line, as it is."""
+    """Return a cell of a table: one line, as it is."""
     return Text(
         shown(text, limit), style=style, no_wrap=True, overflow="ellipsis", justify="right" if is_right else None
     )
@@ -45,13 +45,13 @@ def _add_column(table: DataTable[Text], heading: Text, width: int) -> None:
 
 
 def content(text: object, style: str = "", limit: int = 2000, *, lines: bool = False) -> Content:
-    """Anything that a Static, a Label or an option shows; with `lines`, line feeds are kept."""
+    """Return anything that a Static, a Label or an option shows; with `lines`, line feeds are kept."""
     safe = shown(text, limit, lines=lines)
     return Content.styled(safe, style) if style else Content(safe)
 
 
 def joined(*parts: tuple[object, str] | str, limit: int = 2000, lines: bool = False) -> Content:
-    """Pieces side by side, each with its style."""
+    """Return pieces side by side, each with its style."""
     made = [content(part, "", limit, lines=lines) if isinstance(part, str) else _styled(part, limit) for part in parts]
     return Content("").join(made)
 
@@ -61,7 +61,7 @@ def _styled(part: tuple[object, str], limit: int) -> Content:
 
 
 def stacked(*rows: Content) -> Content:
-    """Pieces one above the other."""
+    """Return pieces one above the other."""
     return Content("\n").join(rows)
 
 
@@ -71,13 +71,13 @@ def words(text: object, limit: int = CELL) -> str:
 
 
 class SafeLines(LineFilter):
-    """The last gate before the terminal: drops what should never have come so far.
+    """A last filter before the terminal that drops control characters.
 
-    Such characters take no column, so nothing moves. It costs a look at each segment that is drawn anew.
+    Such characters take no column, so nothing moves. Each segment that is drawn again is checked.
     """
 
     def apply(self, segments: list[Segment], background: Color) -> list[Segment]:  # noqa: ARG002 - the base's signature
-        """The segments without characters that a terminal acts upon."""
+        """Return the segments without control characters."""
         return [
             segment if segment.control or segment.text.isprintable() else _without_controls(segment)
             for segment in segments

@@ -1,4 +1,4 @@
-"""What screens and widgets may ask of the app: they know this, and not the app itself, which imports them all."""
+"""The interface of the app that screens and widgets use, because the app itself imports all of them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from textual.notifications import SeverityLevel
 
     from cerank.app import Lab
-    from cerank.app.run_views.run_monitor import Entry
+    from cerank.app.run_views.run_monitor import RunEntry
     from cerank.errors import CerankError
     from cerank.recipes.schema import Recipe
 
@@ -22,16 +22,16 @@ class LabApp(Protocol):
     """The dashboard's app over a lab; `CerankApp` is one."""
 
     lab: Lab
-    entries: tuple[Entry, ...]
+    entries: tuple[RunEntry, ...]
     marked: list[str]
     devices: str
     files: Path
-    has_looked: bool
+    has_loaded: bool
 
-    def look(self, *again: str) -> None:
+    def poll(self, *again: str) -> None:
         """Look at the lab's files once more, at the named runs in any case."""
 
-    def do(
+    def run_in_thread(
         self,
         job: Callable[[], T],
         done: Callable[[T], None] | None = None,
@@ -42,20 +42,20 @@ class LabApp(Protocol):
     ) -> None:
         """Do `job` in a thread and give `done` what it returned."""
 
-    def say(self, text: str, severity: SeverityLevel = "information") -> None:
+    def show_message(self, text: str, severity: SeverityLevel = "information") -> None:
         """Show a short message."""
 
-    def refuse(self, error: CerankError) -> None:
+    def show_error(self, error: CerankError) -> None:
         """Show why something was not done."""
 
-    def keep(self, text: str, name: str) -> None:
+    def copy_text(self, text: str, name: str) -> None:
         """Copy text to the clipboard."""
 
-    def mark(self, name: str) -> None:
+    def toggle_mark(self, name: str) -> None:
         """Mark a run, or take its mark away."""
 
     @property
-    def tally(self) -> str:
+    def state_counts(self) -> str:
         """Return how many runs are in which state."""
 
     def open_compare(self, targets: list[str]) -> None:

@@ -57,12 +57,12 @@ _STATES = {
 
 
 def palette(*, is_dark: bool) -> tuple[str, ...]:
-    """Colours of curves, the first for the run in focus."""
+    """Return colours of curves, the first for the run in focus."""
     return ON_DARK if is_dark else ON_LIGHT
 
 
 def state_color(state: str, *, is_dark: bool) -> str:
-    """The colour of a state's sign and word, as hex."""
+    """Return the colour of a state's sign and word, as hex."""
     theme = DARK if is_dark else LIGHT
     named = {"$primary": theme.primary, "$accent": theme.accent, "$warning": theme.warning, "$success": theme.success}
     named |= {"$error": theme.error, "$text-muted": "#8A94A0" if is_dark else "#5A6470"}

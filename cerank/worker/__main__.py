@@ -1,4 +1,4 @@
-"""`python -m cerank.worker RUN_DIR`: one attempt at a run, from taking its lease to saying how it ended."""
+"""`python -m cerank.worker RUN_DIR`: one attempt at a run, from taking its lease to recording how it ended."""
 
 from __future__ import annotations
 
@@ -16,19 +16,21 @@ from pathlib import Path
 import msgspec
 
 import cerank
-from cerank.errors import CerankError, ExitCode, HeldError, RunFailedError
-from cerank.files import disk, journal, json_records, manifests
+from cerank.errors import CerankError, ExitCode, HeldError, RunFailedError, os_reason
+from cerank.files import journal, json_records, manifests
 from cerank.files.disk import DamagedError
+from cerank.files.hashing import sha256_file
 from cerank.files.lease import Lease
-from cerank.files.source_hash import COMPUTATION, COMPUTING, code_sha256
-from cerank.recipes.plan import Plan
+from cerank.files.source_hash import COMPUTATION, COMPUTING_PACKAGES, code_sha256
+from cerank.machine.devices import cpu_model
 from cerank.runs import checksums, run_store
 from cerank.runs.layout import ReadingRow, RunFolder
 from cerank.runs.records import Attempt, Done, Failure
 from cerank.text.safe_text import redacted
 from cerank.worker import captured_output, device_claim, repair
-from cerank.worker.heartbeat import Beat
-from cerank.worker.run_log import Notes
+from cerank.worker.heartbeat import Heartbeat
+from cerank.worker.run_context import RunContext
+from cerank.worker.run_log import RunLog
 from cerank.worker.stop_request import StopFlag
 
 _PACKAGES = (
@@ -45,48 +47,39 @@ _PACKAGES = (
 
 
 def now() -> datetime:
-    """The one clock of the worker."""
+    """Return the current time; every timestamp of the worker comes from here."""
     return datetime.now(UTC)
 
 
 def versions() -> dict[str, str]:
-    """What the numbers may depend on: Python, cerank, how it computes, and the packages it computes with."""
+    """Return the versions that results may depend on: Python, cerank, its code, and its packages."""
     found = {"python": platform.python_version(), "cerank": cerank.__version__}
-    found[COMPUTATION] = code_sha256(*COMPUTING)[:12]
+    found[COMPUTATION] = code_sha256(*COMPUTING_PACKAGES)[:12]
     for name in _PACKAGES:
         with contextlib.suppress(PackageNotFoundError):
             found[name] = version(name)
     return found
 
 
-def cpu_name() -> str:
-    """The processor's name, as the system tells it."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
-
-
 def main() -> int:
-    """Carries out the run named by the only argument; the exit code says how it ended."""
+    """Carry out the run that the only argument names; the exit code says how it ended."""
     if len(sys.argv) != 2:
         print("usage: python -m cerank.worker RUN_DIR", file=sys.stderr)  # noqa: T201 - no run, so no log to write to
         return ExitCode.USAGE
     folder = RunFolder(Path(sys.argv[1]).resolve())
     stop = StopFlag(folder.stop)
     stop.install()  # before anything slow, so that an early signal is heard
-    with captured_output.guarded():
-        return _ended(folder, stop)
+    with captured_output.redact_output():
+        return _run_attempt(folder, stop)
 
 
-def _ended(folder: RunFolder, stop: StopFlag) -> ExitCode:
-    """How the attempt ended."""
+def _run_attempt(folder: RunFolder, stop: StopFlag) -> ExitCode:
+    """Run one attempt under the run's lease and return how it ended."""
     try:
-        with Lease.take(folder.lease, now()), _fault_told(folder):
+        with Lease.take(folder.lease, now()), _startup_errors_recorded(folder):
             return _attempt(folder, stop)
     except HeldError as error:
-        if sys.stdout.isatty():  # otherwise stdout may be the log of the run, which belongs to the holder
+        if sys.stdout.isatty():  # otherwise stdout may be the run's log, which belongs to the other worker
             _log(str(error))
         return ExitCode.HELD
     except CerankError as error:
@@ -95,17 +88,17 @@ def _ended(folder: RunFolder, stop: StopFlag) -> ExitCode:
 
 
 @contextlib.contextmanager
-def _fault_told(folder: RunFolder) -> Iterator[None]:
-    """Before an attempt has its events: a file that the system will not read is named, any other fault is recorded."""
+def _startup_errors_recorded(folder: RunFolder) -> Iterator[None]:
+    """Record an error that comes before the attempt has its event log; name a file that cannot be read."""
     try:
         yield
     except OSError as error:
         _log(traceback.format_exc())
-        what = f"cannot be read: {(error.strerror or type(error).__name__).lower()}"
-        raise DamagedError(what, where=str(error.filename or folder.path), hint="cerank doctor looks at it") from error
+        what = f"cannot read the file: {os_reason(error)}"
+        raise DamagedError(what, where=str(error.filename or folder.path), hint="`cerank doctor` checks it") from error
     except CerankError:
         raise
-    except Exception as error:  # the top of the worker: whatever it was, the run must say so
+    except Exception as error:  # the top level of the worker must record every error
         _log(traceback.format_exc())
         failure = _crash(error)
         with contextlib.suppress(CerankError):
@@ -115,86 +108,78 @@ def _fault_told(folder: RunFolder) -> Iterator[None]:
 
 def _attempt(folder: RunFolder, stop: StopFlag) -> ExitCode:
     plan = run_store.load_plan(folder)
-    mended = repair.mend(folder)
+    repaired = repair.repair_run(folder)
     if folder.done.exists():
-        _log("the run is finished already")
+        _log("the run is already finished")
         return ExitCode.OK
-    repair.tidy(folder, plan)
+    repair.remove_leftovers(folder, plan)
     run_store.clear_failure(folder)
     number = max(folder.attempt_numbers(), default=0) + 1
-    notes = Notes(folder, number, now)
-    notes.event("started", f"attempt {number} by pid {os.getpid()} on {socket.gethostname()}")
-    for problem in mended:
-        notes.event("rejected", problem)
-    beat = Beat(folder.progress, number, now, also=notes.sync_if_due)
-    beat.start()
+    log = RunLog(folder, number, now)
+    log.event("started", f"attempt {number} by pid {os.getpid()} on {socket.gethostname()}")
+    for problem in repaired:
+        log.event("rejected", problem)
+    heartbeat = Heartbeat(folder.progress, number, now, also=log.sync_if_due)
+    heartbeat.start()
     ended = ExitCode.FAILED
     try:
-        with _failure_recorded(folder, number, notes):
-            ended = _carried_out(plan, folder, number, notes=notes, beat=beat, stop=stop)
+        with _failure_recorded(folder, number, log):
+            ended = _carry_out(RunContext(plan, folder, log, heartbeat, stop), number)
     finally:
-        beat.stop()
-        notes.close()
+        heartbeat.stop()
+        log.close()
     return ended
 
 
-def _carried_out(plan: Plan, folder: RunFolder, number: int, *, notes: Notes, beat: Beat, stop: StopFlag) -> ExitCode:
+def _carry_out(context: RunContext, number: int) -> ExitCode:
+    """Carry out the run, and record how it ended unless it failed."""
     from cerank.kernels import determinism
     from cerank.training.trainer import PausedError
     from cerank.worker.pipeline import carry_out
 
-    beat.enter("start", "", total=0)
+    plan, folder, log = context.plan, context.folder, context.log
+    context.heartbeat.enter("start", "", total=0)
     attempt = Attempt(
         number=number,
         started=json_records.timestamp(now()),
         versions=versions(),
         hostname=socket.gethostname(),
-        cpu=cpu_name(),
+        cpu=cpu_model() or platform.processor() or platform.machine(),
         threads=plan.threads,
         device=plan.device,
-        determinism=determinism.prepare(plan.device, plan.threads),
+        determinism=determinism.make_deterministic(plan.device, plan.threads),
         plan=plan.fingerprint,
         code=code_sha256(),
     )
     checksums.save(folder, folder.attempt(number), attempt)
-    _note_changes(folder, attempt, notes)
-
-    def heed() -> None:
-        if stop.reason:
-            raise PausedError(0)
-
-    def wait(why: str) -> None:
-        beat.enter("wait", why, total=0)
-        notes.event("waits for a device", why)
+    _note_changes(folder, attempt, log)
 
     try:
-        with device_claim.held(plan, folder, wait, heed):
-            carry_out(plan, folder, notes=notes, beat=beat, stop=stop)
+        with device_claim.hold_device(context):
+            carry_out(context)
     except PausedError as pause:
         where = f" after step {pause.step}" if pause.step else ""
-        notes.event("paused", f"by {stop.reason}{where}")
-        run_store.clear_stop(folder)  # it is carried out
-        _log(f"paused by {stop.reason}{where}")
+        log.event("paused", f"by {context.stop.reason}{where}")
+        run_store.clear_stop(folder)  # the request is fulfilled
+        _log(f"paused by {context.stop.reason}{where}")
         return ExitCode.PAUSED
     rows: list[ReadingRow] = journal.read(folder.readings, ReadingRow)
     seconds = sum(row.seconds for row in rows)
-    notes.event(
-        "finished", f"attempt {number}; {notes.replayed} steps replayed, {notes.mismatches} of them differently"
-    )
-    notes.sync()
-    checksums.mark(folder, repair.gaps(folder, plan), json_records.timestamp(now()))
+    log.event("finished", f"attempt {number}; {log.replayed} steps replayed, {log.mismatches} of them differently")
+    log.sync()
+    checksums.record_damage(folder, repair.find_missing_metrics(folder, plan), json_records.timestamp(now()))
     lists = sorted(folder.path.glob(f"stages/*/final/{manifests.MANIFEST}"))
-    checksums.seal(folder, [folder.readings, folder.events, *lists])
+    checksums.record(folder, [folder.readings, folder.events, *lists])
     done = Done(
-        time=json_records.timestamp(now()), attempt=number, seconds=seconds, seals=disk.sha256_file(folder.seals)
+        time=json_records.timestamp(now()), attempt=number, seconds=seconds, seals=sha256_file(folder.checksums)
     )
     json_records.save(folder.done, done)
     _log("finished")
     return ExitCode.OK
 
 
-def _note_changes(folder: RunFolder, attempt: Attempt, notes: Notes) -> None:
-    """An event where this attempt runs on something else than the one before: bits may differ from here on."""
+def _note_changes(folder: RunFolder, attempt: Attempt, log: RunLog) -> None:
+    """Log an event if this attempt runs in another environment than the one before: results may differ in bits."""
     earlier = [number for number in folder.attempt_numbers() if number < attempt.number]
     if not earlier:
         return
@@ -204,39 +189,39 @@ def _note_changes(folder: RunFolder, attempt: Attempt, notes: Notes) -> None:
     pairs += [("cerank's code", before.code[:12], attempt.code[:12])]
     changed = [f"{key} {old} -> {new}" for key, old, new in pairs if old != new]
     if changed:
-        notes.event("environment changed", "; ".join(changed))
+        log.event("environment changed", "; ".join(changed))
 
 
 @contextlib.contextmanager
-def _failure_recorded(folder: RunFolder, number: int, notes: Notes) -> Iterator[None]:
-    """Turns an error into failure.json; the traceback of a fault of the program goes to the log."""
+def _failure_recorded(folder: RunFolder, number: int, log: RunLog) -> Iterator[None]:
+    """Record an error as failure.json; the traceback of an internal error goes to the log."""
     try:
         yield
     except CerankError as error:
         what, where, hint = map(redacted, (error.what, error.where, error.hint))
         failure = Failure(kind=type(error).__name__, what=what, where=where, hint=hint)
-        _record_failure(folder, number, notes, failure)
+        _record_failure(folder, number, log, failure)
     except Exception as error:  # noqa: BLE001 - the top of the worker: whatever it was, the run must say so
         _log(traceback.format_exc())
-        _record_failure(folder, number, notes, _crash(error))
+        _record_failure(folder, number, log, _crash(error))
 
 
 def _crash(error: Exception) -> Failure:
     what = redacted(f"{type(error).__name__}: {error}")[:2000]
-    hint = "a fault of cerank or of what it calls; log.txt has the traceback"
+    hint = "an internal error of cerank or of a library; log.txt has the traceback"
     return Failure(kind="crash", what=what, hint=hint, traceback="log.txt")
 
 
-def _record_failure(folder: RunFolder, number: int, notes: Notes, failure: Failure) -> None:
+def _record_failure(folder: RunFolder, number: int, log: RunLog, failure: Failure) -> None:
     _log(f"failed: {failure.where + ': ' if failure.where else ''}{failure.what}")
-    with contextlib.suppress(CerankError):  # on a full disk the log is all that is left
-        notes.event("failed", failure.what)
+    with contextlib.suppress(CerankError):  # on a full disk only the log remains
+        log.event("failed", failure.what)
         stamped = msgspec.structs.replace(failure, time=json_records.timestamp(now()), attempt=number)
         json_records.save(folder.failure, stamped)
 
 
 def _log(text: str) -> None:
-    """A line for log.txt, where the launcher points the worker's output."""
+    """Write a line to standard output, which the launcher redirects to log.txt."""
     line = (f"{json_records.timestamp(now())} {redacted(text)}") + "\n"
     with contextlib.suppress(OSError):  # a full disk: the failure's record, or nothing, says why
         os.write(1, line.encode("utf-8", "backslashreplace"))  # unbuffered: no second try at the exit, which would fail

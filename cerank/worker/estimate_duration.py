@@ -1,6 +1,6 @@
-"""Says how long a run will take before it begins, from a measurement of this machine of a second or two.
+"""Estimates how long a run will take, from a measurement of this machine of a second or two.
 
-Invariant: advice only: where nothing can be measured the run goes on, and no bit of it depends on what was.
+Invariant: the estimate is a hint: if nothing can be measured the run continues, and no result depends on it.
 """
 
 from __future__ import annotations
@@ -13,101 +13,108 @@ from pathlib import Path
 
 import msgspec
 
-from cerank.bench.text_samples import Sample, of_dataset
-from cerank.core.progress import Course, Part
+from cerank.bench.text_samples import TextSample, dataset_sample
+from cerank.core.progress import ProgressEstimator, ProgressPart
 from cerank.datasets.dataset import Dataset
 from cerank.errors import CerankError
 from cerank.files import json_records
 from cerank.machine import measured_speed
-from cerank.machine.measured_speed import Pace
+from cerank.machine.measured_speed import MeasuredSpeed
 from cerank.models.bases import locate
 from cerank.planning import inputs
-from cerank.planning.workload import Work, counted, expected, in_words
+from cerank.planning.workload import WorkItem, count_work, estimate_minutes, format_minutes
 from cerank.recipes.plan import Plan
 from cerank.recipes.schema import Stage
-from cerank.runs.layout import RunFolder
-from cerank.worker.heartbeat import Beat
-from cerank.worker.run_log import Notes
+from cerank.worker.run_context import RunContext
 
 _SCORED = 48  # pairs that scoring is timed with; so many that batches are full
 
 
-def announce(plan: Plan, folder: RunFolder, datasets: Mapping[str, Dataset], *, notes: Notes, beat: Beat) -> None:
-    """Measures, writes the event "estimated", and has the progress tell of the whole run from here on."""
+def announce_estimate(context: RunContext, datasets: Mapping[str, Dataset]) -> None:
+    """Measure this machine, write the event "estimated", and let the progress cover the whole run from here on."""
+    plan, folder = context.plan, context.folder
     try:
-        found = measured(plan, datasets)
+        found = measure_speeds(plan, datasets)
     except (CerankError, RuntimeError, ValueError, OSError) as error:
-        notes.event("not estimated", f"how long the run takes: {error}")
+        context.log.event("not estimated", f"how long the run takes: {error}")
         return
-    work = timed(plan, datasets, found)
-    course = Course(list(_parts(work)), time.monotonic())
+    work = estimate_work(plan, datasets, found)
+    course = ProgressEstimator(list(_parts(work)), time.monotonic())
     for index, name in enumerate(plan.recipe.chain):
         if folder.final(index, name).is_dir():
-            course.skip(f"train {name}", f"validate {name}", f"teacher {name}")
+            course.mark_done(f"train {name}", f"validate {name}", f"teacher {name}")
         for test in plan.recipe.data.test:
             if all(folder.measures(name, test, first).exists() for first in plan.recipe.data.first_stages):
-                course.skip(f"re-rank {name} on {test}")
-    beat.follow(course)
+                course.mark_done(f"re-rank {name} on {test}")
+    context.heartbeat.estimate_with(course)
     one = next(iter(found.values()))
-    parts = ", ".join(f"{part.part} {in_words(part.minutes)}" for part in work if part.minutes)
-    notes.event(
+    parts = ", ".join(f"{part.part} {format_minutes(part.minutes)}" for part in work if part.minutes)
+    context.log.event(
         "estimated",
-        f"about {in_words(course.left / 60)} from here on; {parts}; measured now: {one.train:.0f} pairs/s learnt from, "
-        f"{one.score:.0f} scored, in {one.precision} with {plan.threads} threads",
+        f"about {format_minutes(course.left / 60)} from here on; {parts}; measured now: {one.train:.0f} pairs/s "
+        f"trained, {one.score:.0f} scored, in {one.precision} with {plan.threads} threads",
     )
 
 
-def measured(plan: Plan, datasets: Mapping[str, Dataset]) -> dict[str, Pace]:
-    """Stage -> how fast it is here; stages of the same settings are measured once. Kept in the cache."""
+def measure_speeds(plan: Plan, datasets: Mapping[str, Dataset]) -> dict[str, MeasuredSpeed]:
+    """Return stage -> its measured speed; stages with equal settings are measured once, and results are cached."""
     from cerank.bench import stage_speed
 
     recipe = plan.recipe
     files = locate(recipe.base, fetch=False)
     if recipe.pooling != "auto":
         files = msgspec.structs.replace(files, pooling=recipe.pooling)
-    known: dict[str, Pace] = {}
-    out: dict[str, Pace] = {}
+    known: dict[str, MeasuredSpeed] = {}
+    out: dict[str, MeasuredSpeed] = {}
     for name, stage in recipe.chained():
-        key = measured_speed.key_of(plan, stage)
+        key = measured_speed.speed_key(plan, stage)
         if key not in known:
             train = inputs.training_dataset(recipe, stage)
             first = inputs.training_first_stage(recipe, stage)
             size = stage.groups_per_step * (stage.group_size + stage.in_batch)
-            learnt = _sample(plan, datasets[train], first, max(size, 40), max(stage.window[1], stage.group_size))
+            training_sample = _sample(
+                plan, datasets[train], first, max(size, 40), max(stage.window[1], stage.group_size)
+            )
             test = recipe.data.test[0]
             scored = _sample(plan, datasets[test], recipe.data.first_stages[0], _SCORED, recipe.data.depth)
-            found = _alike(plan, stage, known) or stage_speed.measured(files, stage, learnt, scored, plan.device)
+            found = _measured_alike(plan, stage, known) or stage_speed.measure_stage_speed(
+                files, stage, training_sample, scored, plan.device
+            )
             if stage.source == "teacher" and stage.teacher == inputs.EMBEDDING:
                 teacher = locate(inputs.EMBEDDING_BASE, fetch=False)
-                rate = stage_speed.embedding(teacher, learnt, inputs.embedding_length(stage), plan.device)
+                rate = stage_speed.measure_embedding_speed(
+                    teacher, training_sample, inputs.embedding_length(stage), plan.device
+                )
                 found = msgspec.structs.replace(found, embed=rate)
             found = msgspec.structs.replace(found, time=json_records.timestamp(datetime.now(UTC)))
             known[key] = found
-            measured_speed.keep(Path(plan.cache), key, found)
+            measured_speed.save_speed(Path(plan.cache), key, found)
         out[name] = known[key]
     return out
 
 
-def _alike(plan: Plan, stage: Stage, known: Mapping[str, Pace]) -> Pace | None:
-    """What was measured just now with the same settings but for the teacher, which a step costs nothing."""
-    labels = measured_speed.key_of(plan, msgspec.structs.replace(stage, source="labels"))
+def _measured_alike(plan: Plan, stage: Stage, known: Mapping[str, MeasuredSpeed]) -> MeasuredSpeed | None:
+    """Return a measurement of the same settings without the teacher, which does not affect a step's speed."""
+    labels = measured_speed.speed_key(plan, msgspec.structs.replace(stage, source="labels"))
     return known.get(labels)
 
 
-def _sample(plan: Plan, dataset: Dataset, first: str, pairs: int, depth: int) -> Sample:
-    return of_dataset(dataset, first, pairs=pairs, depth=depth, cache=Path(plan.cache))
+def _sample(plan: Plan, dataset: Dataset, first: str, pairs: int, depth: int) -> TextSample:
+    return dataset_sample(dataset, first, pairs=pairs, depth=depth, cache=Path(plan.cache))
 
 
-def timed(plan: Plan, datasets: Mapping[str, Dataset], found: Mapping[str, Pace]) -> tuple[Work, ...]:
-    """The plan's work with the minutes of each part."""
+def estimate_work(
+    plan: Plan, datasets: Mapping[str, Dataset], found: Mapping[str, MeasuredSpeed]
+) -> tuple[WorkItem, ...]:
+    """Return the plan's work with the expected minutes of each part."""
     queries = {name: len(dataset.queries) for name, dataset in datasets.items()}
     texts = inputs.texts_to_embed(plan.recipe, datasets, Path(plan.cache))
-    return expected(counted(plan.recipe, queries), found, texts)
+    return estimate_minutes(count_work(plan.recipe, queries), found, texts)
 
 
-def _parts(work: tuple[Work, ...]) -> list[Part]:
-    """The parts as the progress names them, in the order in which they come; validations go along with training."""
-    out: list[Part] = []
+def _parts(work: tuple[WorkItem, ...]) -> list[ProgressPart]:
+    """Return the work as parts of the progress in the order they come; validations run during training."""
+    out: list[ProgressPart] = []
     for part in work:
         verb, _, rest = part.part.partition(" ")
         order, detail = len(out), part.stage
@@ -117,17 +124,17 @@ def _parts(work: tuple[Work, ...]) -> list[Part]:
         elif verb == "re-rank":
             detail = f"{part.stage} on {rest.removesuffix(f' by {part.stage}')}"
         times = part.units if verb == "validate" else 1
-        out.append(Part(verb, detail, order, kind, 60 * (part.minutes or 0.0), times))
+        out.append(ProgressPart(verb, detail, order, kind, 60 * (part.minutes or 0.0), times))
     return out
 
 
 def main() -> int:
-    """Reads a plan as JSON, measures this machine with its settings, and keeps what it finds in the plan's cache."""
+    """Read a plan as JSON, measure this machine with its settings, and store the result in the plan's cache."""
     from cerank.kernels import determinism
 
     plan = msgspec.json.decode(sys.stdin.buffer.read(), type=Plan)
-    determinism.prepare(plan.device, plan.threads)
-    measured(plan, inputs.opened(plan.recipe, Path(plan.cache)))
+    determinism.make_deterministic(plan.device, plan.threads)
+    measure_speeds(plan, inputs.open_datasets(plan.recipe, Path(plan.cache)))
     return 0
 
 

@@ -1,4 +1,4 @@
-"""The worker's sign of life: where it is, how fast, how long still, rewritten every 2 seconds from a thread."""
+"""The worker's heartbeat: a thread rewrites progress.json with the worker's position and speed every 2 seconds."""
 
 from __future__ import annotations
 
@@ -11,64 +11,64 @@ from pathlib import Path
 import msgspec
 
 from cerank.core.metrics import Progress
-from cerank.core.progress import Course
+from cerank.core.progress import ProgressEstimator
 from cerank.errors import RunFailedError
 from cerank.files import json_records
 
-EVERY = 2.0  # seconds
+INTERVAL = 2.0  # seconds
 
 
-class Beat:
+class Heartbeat:
     """Writes the newest `Progress` until it is stopped.
 
     Args:
-        path: of progress.json.
-        attempt: number of the attempt.
-        now: the clock.
-        also: what else is to be done at each beat; a full disk is no reason to stop it.
+        path: the path of progress.json.
+        attempt: the number of the attempt, from 1.
+        now: returns the current time.
+        also: called at each heartbeat; an error of the disk does not stop the heartbeat.
     """
 
     def __init__(
         self, path: Path, attempt: int, now: Callable[[], datetime], also: Callable[[], None] = lambda: None
     ) -> None:
-        self._path, self._attempt, self._now, self._also = path, attempt, now, also
+        self._path, self._attempt, self._now, self._every_beat = path, attempt, now, also
         self._progress = Progress(phase="start", attempt=attempt)
         self._began, self._before, self._pairs = time.monotonic(), 0, 0
-        self._course: Course | None = None
-        self._lock = threading.Lock()  # work is told of by several threads, and looked at by another
+        self._estimator: ProgressEstimator | None = None
+        self._lock = threading.Lock()  # several threads report work, and another one reads it
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="beat", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
 
     def start(self) -> None:
-        """Begins to beat."""
+        """Start the thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Beats a last time and ends."""
+        """Write the progress a last time and stop the thread."""
         self._over.set()
         self._thread.join()
 
     def enter(self, phase: str, detail: str, total: int, done: int = 0) -> None:
-        """A phase begins: of `total` units, `done` were done before."""
+        """Begin a phase of `total` units, of which `done` were done before."""
         self._began, self._before, self._pairs = time.monotonic(), done, 0
         self._progress = Progress(phase=phase, detail=detail, done=done, total=total, attempt=self._attempt)
 
-        if self._course is not None:
+        if self._estimator is not None:
             with self._lock:
-                self._course.enter(phase, detail, total, done, self._began)
+                self._estimator.enter(phase, detail, total, done, self._began)
 
-    def follow(self, course: Course) -> None:
-        """From here on the progress tells of the whole run, too."""
-        self._course = course
+    def estimate_with(self, course: ProgressEstimator) -> None:
+        """Report the progress of the whole run, too, from here on."""
+        self._estimator = course
 
     def complete(self) -> None:
-        """The whole run is done."""
-        if self._course is not None:
+        """Report the whole run as done."""
+        if self._estimator is not None:
             with self._lock:
-                self._course.complete()
+                self._estimator.complete()
 
     def advance(self, units: int = 1, pairs: int = 0) -> None:
-        """`units` more of the phase are done, which took `pairs` pairs through the model; any thread may say so."""
+        """Count `units` more as done, for which `pairs` pairs went through the model; any thread may call this."""
         with self._lock:
             before, now = self._progress, time.monotonic()
             self._pairs += pairs
@@ -76,25 +76,25 @@ class Beat:
             done = before.done + units
             left = seconds / max(1, done - self._before) * max(0, before.total - done)
             rate = self._pairs / seconds
-            if self._course is not None:
-                self._course.advance(units, now)
+            if self._estimator is not None:
+                self._estimator.advance(units, now)
             self._progress = msgspec.structs.replace(before, done=done, pairs_per_second=rate, seconds_left=left)
 
     def _run(self) -> None:
         over = False
         while not over:
-            over = self._over.wait(EVERY)
+            over = self._over.wait(INTERVAL)
             try:
-                self._also()
-                json_records.save(self._path, self._stamped())
+                self._every_beat()
+                json_records.save(self._path, self._current())
             except RunFailedError:
-                # advice only: a full disk or a folder that is gone will meet the worker itself, which says so
+                # a hint only: the worker itself will report a full disk or a missing folder
                 continue
 
-    def _stamped(self) -> Progress:
+    def _current(self) -> Progress:
         found = msgspec.structs.replace(self._progress, time=json_records.timestamp(self._now()))
-        if self._course is None:
+        if self._estimator is None:
             return found
         with self._lock:
-            share, left = self._course.look(time.monotonic())
+            share, left = self._estimator.estimate(time.monotonic())
         return msgspec.structs.replace(found, run_share=share, run_seconds_left=left)

@@ -1,64 +1,54 @@
-"""What a run does, in order: check the inputs, measure the first stages, then train, re-rank and measure each stage.
+"""The steps of a run: check the inputs, measure the first stages, then train, re-rank and measure each stage.
 
-Invariant: every part leaves a file that says it is done, so going on means starting again from the top.
+Invariant: every step leaves a file that says it is done, so a resumed run simply starts again from the top.
 """
 
 from __future__ import annotations
 
+from functools import partial
+
 from cerank.datasets import query_overlaps
 from cerank.inference.rerank import Scorer
-from cerank.planning import inputs
-from cerank.recipes.plan import Plan
+from cerank.planning.inputs import first_stage_uses
 from cerank.runs import checksums
-from cerank.runs.layout import RunFolder
-from cerank.training.trainer import PausedError
-from cerank.worker import estimate_duration, precisions, stage_reuse
-from cerank.worker.heartbeat import Beat
-from cerank.worker.run_inputs import Sources
-from cerank.worker.run_log import Notes
-from cerank.worker.stage_evaluation import Evaluation
-from cerank.worker.stop_request import StopFlag
-from cerank.worker.train_stage import Desk, StageWork
+from cerank.worker.estimate_duration import announce_estimate
+from cerank.worker.precisions import choose_precisions
+from cerank.worker.run_context import RunContext
+from cerank.worker.run_inputs import RunInputs
+from cerank.worker.stage_evaluation import StageEvaluation
+from cerank.worker.stage_reuse import reuse_rankings, reuse_stage
+from cerank.worker.train_stage import StageWork
 
 
-def carry_out(plan: Plan, folder: RunFolder, *, notes: Notes, beat: Beat, stop: StopFlag) -> None:
-    """Does all of the run that is not done yet; the caller holds the lease.
+def carry_out(context: RunContext) -> None:
+    """Do everything in the run that is not done yet; the caller holds the lease.
 
     Raises:
-        PausedError: somebody asked to stop; what was done is saved.
-        CerankError: it cannot go on.
+        PausedError: somebody asked the worker to stop; all finished work is saved.
+        CerankError: the run cannot continue.
     """
-
-    def pause() -> None:
-        if stop.reason:
-            raise PausedError(0)
-
-    beat.enter("inputs", "", total=len(plan.inputs))
-    sources = Sources(plan, folder, notes, beat)
+    plan, folder = context.plan, context.folder
+    context.heartbeat.enter("inputs", "", total=len(plan.inputs))
+    inputs = RunInputs(context)
     if not folder.overlaps.exists():
-        shared = query_overlaps.Shared(query_overlaps.overlaps(plan.recipe, sources.datasets))
+        shared = query_overlaps.SharedQueries(query_overlaps.overlaps(plan.recipe, inputs.datasets))
         for overlap in shared.overlaps:
-            notes.event("queries shared", str(overlap))
+            context.log.event("queries shared", str(overlap))
         checksums.save(folder, folder.overlaps, shared)
-    for use in inputs.uses(plan.recipe):
-        pause()
-        beat.enter("candidates", f"{use.first_stage} on {use.dataset}", total=1)
-        sources.candidates(use.dataset, use.first_stage)
-    chosen = precisions.chosen(plan, folder, notes)
-    pause()
-    beat.enter("estimate", "", total=1)
-    estimate_duration.announce(plan, folder, sources.datasets, notes=notes, beat=beat)
-    evaluation = Evaluation(plan, folder, sources, notes, beat)
+    for use in first_stage_uses(plan.recipe):
+        context.raise_if_stopped()
+        context.heartbeat.enter("candidates", f"{use.first_stage} on {use.dataset}", total=1)
+        inputs.candidates(use.dataset, use.first_stage)
+    precisions = choose_precisions(context)
+    context.raise_if_stopped()
+    context.heartbeat.enter("estimate", "", total=1)
+    announce_estimate(context, inputs.datasets)
+    evaluation = StageEvaluation(context, inputs)
     evaluation.prepare()
-    desk = Desk(plan, folder, sources, notes, beat, stop, chosen)
     for index, name in enumerate(plan.recipe.chain):
-        work = StageWork(desk, index)
-        if not work.is_finished() and not stage_reuse.adopted(desk, index):
-            work.train()
-        stage_reuse.adopt_rankings(desk, index)
-
-        def scorer(final: object = work.final, kind: str = chosen[name]) -> Scorer:
-            return Scorer.load(str(final), plan.device, kind)
-
-        evaluation.rerank(name, scorer, pause)
-    beat.complete()
+        stage = StageWork(context, inputs, index, precisions[name])
+        if not stage.is_finished() and not reuse_stage(context, index, precisions):
+            stage.train()
+        reuse_rankings(context, index)
+        evaluation.rerank(name, partial(Scorer.load, str(stage.final), plan.device, precisions[name]))
+    context.heartbeat.complete()

@@ -1,7 +1,7 @@
-"""What is damaged in a run, file by file; and the mending that needs no person: what can be made again is moved aside.
+"""Finds the damaged files of a run, and renames those that the worker can regenerate.
 
-Invariant: nothing is deleted: a damaged file stays beside with `.bad` in its name. Models and checkpoints are moved
-aside by those who take them up, for they know which one comes before.
+Invariant: nothing is deleted: a damaged file keeps its content under a name with `.bad`. Models and checkpoints are
+renamed by the code that loads them, which knows which one comes before.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from typing import Any
 
 import msgspec
 
-from cerank.core.metrics import Event, Reading, Validation
+from cerank.core.metrics import Event, StepMetrics, Validation
 from cerank.errors import CerankError
 from cerank.files import disk, journal, json_records, manifests
 from cerank.files.disk import DamagedError
 from cerank.recipes.plan import Plan
 from cerank.runs import checksums, run_store
-from cerank.runs.checksums import Seal
+from cerank.runs.checksums import FileChecksum
 from cerank.runs.layout import ReadingRow, RunFolder
-from cerank.runs.records import Adopted, Attempt, Done, Failure
-from cerank.runs.user_labels import Notes
+from cerank.runs.records import Attempt, Done, Failure, ReusedStage
+from cerank.runs.user_labels import UserLabels
 
 
 class Problem(msgspec.Struct, frozen=True):
-    """Something in a run that is not as it was written."""
+    """A file of a run that is not as it was written."""
 
     path: Path
     what: str
@@ -37,20 +37,30 @@ class Problem(msgspec.Struct, frozen=True):
         return f"{self.path}: {self.what}"
 
 
-_JOURNALS: dict[str, type[Any] | UnionType] = {"readings.jsonl": ReadingRow, "events.jsonl": Event, "seals.jsonl": Seal}
+_JOURNALS: dict[str, type[Any] | UnionType] = {
+    "readings.jsonl": ReadingRow,
+    "events.jsonl": Event,
+    "seals.jsonl": FileChecksum,
+}
 
 
-_UNSEALED = "the file has no seal, so nobody knows whether it is what was written"
+_WITHOUT_CHECKSUM = "the file has no checksum, so it cannot be verified"
 
 
-def problems(folder: RunFolder, *, wants_seals: bool = False) -> list[Problem]:
-    """All that is damaged, by looking at every byte that has a hash or a check; the order of the files' worth.
+def find_problems(folder: RunFolder, *, expects_checksums: bool = False) -> list[Problem]:
+    """Return everything that is damaged, checking every byte that has a checksum; the most important file first.
 
     Args:
         folder: the run.
-        wants_seals: an unfinished run without any seal is one whose list was lost, rather than an older release's.
+        expects_checksums: whether an unfinished run without checksums has lost its list; else it has an older release.
     """
-    found = [*_plan(folder), *_journals(folder), *_records(folder), *_files(folder, wants_seals), *_folders(folder)]
+    found = [
+        *_plan(folder),
+        *_journals(folder),
+        *_records(folder),
+        *_files(folder, expects_checksums),
+        *_folders(folder),
+    ]
     return list({problem.path: problem for problem in reversed(found)}.values())[::-1]
 
 
@@ -75,8 +85,13 @@ def _records(folder: RunFolder) -> Iterator[Problem]:
     kinds: list[tuple[Path, type[msgspec.Struct]]] = [
         (path, Attempt) for path in sorted(folder.attempts.glob("*.json"))
     ]
-    kinds += [(path, Adopted) for path in sorted(folder.path.glob("stages/*/adopted.json"))]
-    kinds += [(folder.notes, Notes), (folder.done, Done), (folder.failure, Failure), (folder.damage, checksums.Mark)]
+    kinds += [(path, ReusedStage) for path in sorted(folder.path.glob("stages/*/adopted.json"))]
+    kinds += [
+        (folder.user_labels, UserLabels),
+        (folder.done, Done),
+        (folder.failure, Failure),
+        (folder.damage, checksums.DamageReport),
+    ]
     for path, kind in kinds:
         try:
             json_records.load_if_there(path, kind)
@@ -84,37 +99,37 @@ def _records(folder: RunFolder) -> Iterator[Problem]:
             yield Problem(path, error.what)
 
 
-def _files(folder: RunFolder, wants_seals: bool) -> Iterator[Problem]:
-    """Files that differ from their seals, and those that have none where others have."""
+def _files(folder: RunFolder, expects_checksums: bool) -> Iterator[Problem]:
+    """Yield files that differ from their checksums, and files without one in a run that has checksums."""
     try:
-        found, done = checksums.of_run(folder), json_records.load_if_there(folder.done, Done)
+        found, done = checksums.load_all(folder), json_records.load_if_there(folder.done, Done)
     except DamagedError:
-        return  # named above; without the list, or its own hash, nothing is told
+        return  # reported above; without the list nothing more can be checked
     if done and done.seals:
-        wrong = checksums.problem(folder, Seal(folder.seals.name, _size(folder.seals), done.seals))
+        wrong = checksums.find_problem(folder, FileChecksum(folder.checksums.name, _size(folder.checksums), done.seals))
         if wrong:
-            yield Problem(folder.seals, wrong)
+            yield Problem(folder.checksums, wrong)
     for one in found.values():
         path = folder.path / one.path
-        # a seal comes before its file, and a file set aside is made again; but a ranking comes before its measures
-        is_begun = done is None and not path.exists() and not _is_needed(folder, path)
+        # a checksum is written before its file, so an unfinished run may lack the file, unless later files exist
+        is_begun = done is None and not path.exists() and not _would_not_be_rewritten(folder, path)
         is_growing = done is None and (one.path in _JOURNALS or path.name == manifests.MANIFEST)
-        wrong = "" if is_begun or is_growing else checksums.problem(folder, one)
+        wrong = "" if is_begun or is_growing else checksums.find_problem(folder, one)
         if wrong:
             yield Problem(path, wrong)
     # a run of an older release has none, and the recipe's alone is left of a list that was cut
-    if len(found) > 1 or (wants_seals and done is None):
-        whole = (path for name in checksums.WHOLE for path in sorted((folder.path / name).rglob("*")))
+    if len(found) > 1 or (expects_checksums and done is None):
+        whole = (path for name in checksums.CHECKSUMMED_FOLDERS for path in sorted((folder.path / name).rglob("*")))
         for path in whole:
             is_ours = path.is_file() and not path.name.startswith(".") and ".bad" not in path.name
             if is_ours and path.relative_to(folder.path).as_posix() not in found:
-                yield Problem(path, _UNSEALED)
+                yield Problem(path, _WITHOUT_CHECKSUM)
 
 
-def _is_needed(folder: RunFolder, path: Path) -> bool:
-    """Whether what is made after it, in one go, stands: then nobody would make it again."""
+def _would_not_be_rewritten(folder: RunFolder, path: Path) -> bool:
+    """Return whether a later file of the same write exists, so that the worker would not write this one again."""
     is_early = path.parent.parent.name == "rankings" or path.name.endswith(".repairs.json")
-    return is_early and _made_together(folder, path)[-1].exists()
+    return is_early and _files_written_together(folder, path)[-1].exists()
 
 
 def _size(path: Path) -> int:
@@ -125,74 +140,74 @@ def _size(path: Path) -> int:
 
 
 def _folders(folder: RunFolder) -> Iterator[Problem]:
-    """Sealed folders that are not what was sealed; a half-made one has a hidden name, and one set aside another."""
+    """Yield checksummed folders whose content changed; temporary and quarantined folders have other names."""
     patterns = ("stages/*/final", "stages/*/checkpoints/step-*", "scores/*/*/part-*")
     for path in sorted(path for pattern in patterns for path in folder.path.glob(pattern)):
         if path.is_dir() and ".bad" not in path.name:
             try:
-                manifests.verify_sealed(path)
+                manifests.verify_folder(path)
             except DamagedError as error:
                 yield Problem(Path(error.where), error.what)
 
 
 def is_fatal(folder: RunFolder, problem: Problem) -> bool:
-    """Whether the run cannot go on with it: only the plan cannot be made again."""
+    """Return whether the run cannot continue with this problem: only the plan cannot be regenerated."""
     return problem.path == folder.plan
 
 
-def mend(folder: RunFolder) -> list[str]:
-    """Moves aside what is damaged and can be made again; what was done, a sentence each. Only under the lease.
+def repair_run(folder: RunFolder) -> list[str]:
+    """Rename damaged files that can be regenerated to *.bad; return one sentence per problem. Needs the lease.
 
-    A journal keeps its readable rows. A run that was finished is so no more, until a worker has gone over it again.
+    A journal keeps its readable rows. A finished run is no longer finished until a worker has carried it out again.
 
     Raises:
         DamagedError: the plan is damaged.
         RunFailedError: the disk refuses.
     """
-    told: dict[str, None] = {}
-    for _ in range(3):  # without its seal, lost with a row of their list, a file is found in the second round
-        told |= dict.fromkeys(_mended(folder))
-    return list(told)
+    messages: dict[str, None] = {}
+    for _ in range(3):  # the second round finds files whose checksum was lost with a row of the list
+        messages |= dict.fromkeys(_repair_once(folder))
+    return list(messages)
 
 
-def _mended(folder: RunFolder) -> list[str]:
-    found = problems(folder, wants_seals=True)  # from here on it has all of them, whatever release made it
+def _repair_once(folder: RunFolder) -> list[str]:
+    found = find_problems(folder, expects_checksums=True)  # from here on it has all of them, whatever release made it
     for problem in found:
         if is_fatal(folder, problem):
             run_store.load_plan(folder)
     for problem in found:
         if problem.path.name in _JOURNALS and problem.path.parent == folder.path:
-            _without_bad_rows(problem.path)
+            _rewrite_journal(problem.path)
         elif _is_record(folder, problem.path):
-            _aside(problem.path)
-        elif problem.what == _UNSEALED and _vouches_for_itself(problem.path):
-            checksums.seal(folder, [problem.path])
+            _quarantine(problem.path)
+        elif problem.what == _WITHOUT_CHECKSUM and _has_valid_own_checksum(problem.path):
+            checksums.record(folder, [problem.path])
         elif checkpoint := next((one for one in problem.path.parents if one.parent.name == "checkpoints"), None):
-            _aside(checkpoint)
+            _quarantine(checkpoint)
         else:
-            for path in _made_together(folder, problem.path):
-                _aside(path)
+            for path in _files_written_together(folder, problem.path):
+                _quarantine(path)
     if found:
-        _aside(folder.done)
+        _quarantine(folder.done)
         disk.remove(folder.damage)
     return [str(problem) for problem in found]
 
 
-def _vouches_for_itself(path: Path) -> bool:
-    """Whether the file has a check of its own, and is as that says: gzip's, or a record's."""
+def _has_valid_own_checksum(path: Path) -> bool:
+    """Return whether the file has a checksum of its own, gzip's or a record's, that matches."""
     try:
         if path.suffix == ".gz":
             with gzip.open(path) as file:
                 while file.read(1 << 20):
                     pass
             return True
-        return path.suffix == ".json" and json_records.is_stamped(path.read_bytes().rstrip())
+        return path.suffix == ".json" and json_records.has_matching_crc(path.read_bytes().rstrip())
     except (OSError, EOFError, zlib.error):
         return False
 
 
-def tidy(folder: RunFolder, plan: Plan) -> None:
-    """Removes what a killed worker or a power cut left half-made or half-removed. Only under the lease.
+def remove_leftovers(folder: RunFolder, plan: Plan) -> None:
+    """Remove temporary files that a killed worker or a power cut left. Needs the lease.
 
     Raises:
         RunFailedError: the disk refuses.
@@ -207,42 +222,48 @@ def tidy(folder: RunFolder, plan: Plan) -> None:
 
 
 def _is_record(folder: RunFolder, path: Path) -> bool:
-    """Whether it is a record of its own; the recipe is not: the plan has all of it, and nobody could write it again."""
+    """Return whether the file is a record that stands alone; not the recipe, which nobody could write again.
+
+    The plan has all of it, and nobody could write it again.
+    """
     is_top = path.parent in {folder.path, folder.attempts} and path != folder.recipe
     return is_top or path.name == "adopted.json"
 
 
-def _aside(path: Path) -> None:
+def _quarantine(path: Path) -> None:
     if path.exists() or path.is_symlink():
-        disk.set_aside(path)
+        disk.quarantine(path)
 
 
-def _without_bad_rows(path: Path) -> None:
-    """The damaged journal stays beside; the new one has its readable rows."""
+def _rewrite_journal(path: Path) -> None:
+    """Rename the damaged journal and write a new one with its readable rows."""
     good = (
         [line + b"\n" for line in path.read_bytes().split(b"\n")[:-1] if _is_readable(line, path)]
         if path.exists()
         else []
     )
-    _aside(path)
+    _quarantine(path)
     disk.write(path, b"".join(good))
 
 
 def _is_readable(line: bytes, path: Path) -> bool:
     try:
         json_records.decoder_of(_JOURNALS[path.name]).decode(line)
-    except json_records.UNREADABLE:
+    except json_records.DECODE_ERRORS:
         return False
-    return json_records.is_sound(line)
+    return json_records.crc_matches(line)
 
 
-def _made_together(folder: RunFolder, path: Path) -> list[Path]:
-    """The file, with those made in one go with it: a ranking is made again only where its measures are gone, too."""
+def _files_written_together(folder: RunFolder, path: Path) -> list[Path]:
+    """Return the file and those that are written in one go with it.
+
+    A ranking is made again only where its measures are gone, too.
+    """
     relative = path.relative_to(folder.path)
     if path.name.endswith(".repairs.json"):
         return [path, path.with_name(path.name.replace(".run.repairs.json", ".run.gz"))]
     if relative.parts[0] not in {"rankings", "measures"}:
-        return [path] if relative.parts[0] in checksums.WHOLE else []
+        return [path] if relative.parts[0] in checksums.CHECKSUMMED_FOLDERS else []
     stem = path.name.removesuffix(".run.gz").removesuffix(".facts.json").removesuffix(".jsonl")
     system = relative.parts[1]
     ranked = folder.path / "rankings" / system
@@ -253,15 +274,15 @@ def _made_together(folder: RunFolder, path: Path) -> list[Path]:
     ]
 
 
-def gaps(folder: RunFolder, plan: Plan) -> list[str]:
-    """Steps and validations of finished stages that have no reading, a sentence for each stage.
+def find_missing_metrics(folder: RunFolder, plan: Plan) -> list[str]:
+    """Return one sentence for each finished stage that lacks metrics of steps or validations.
 
     Steps whose update was left out have none, and an event each instead.
     """
     from cerank.training import stage_summary
 
-    rows: list[ReadingRow] = journal.rows(folder.readings, ReadingRow)[0]
-    events, _ = journal.rows(folder.events, Event)
+    rows: list[ReadingRow] = journal.read_valid_rows(folder.readings, ReadingRow)[0]
+    events, _ = journal.read_valid_rows(folder.events, Event)
     left_out = sum(event.kind == "rejected" and event.text.startswith("update left out") for event in events)
     found = []
     for index, (name, stage) in enumerate(plan.recipe.chained()):
@@ -271,7 +292,7 @@ def gaps(folder: RunFolder, plan: Plan) -> list[str]:
             continue
         if made is None:
             continue
-        steps = {row.step for row in rows if isinstance(row, Reading) and row.stage == index}
+        steps = {row.step for row in rows if isinstance(row, StepMetrics) and row.stage == index}
         checks = {row.step for row in rows if isinstance(row, Validation) and row.stage == index}
         asked = {step for step in range(1, made.steps + 1) if stage.validate_every and step % stage.validate_every == 0}
         lost = len({*range(1, made.steps + 1)} - steps)

@@ -1,6 +1,6 @@
 """What a run reads: datasets, candidates and teachers; the latter two are kept in the run as TREC runs.
 
-An ingested run of millions of rows is not copied: the plan has its hash, and a small file says what it is made of."""
+An ingested run of millions of rows is not copied: the plan has its hash, and a small record names the file."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ import msgspec
 from cerank.core.rankings import Ranking, ordered
 from cerank.errors import RunFailedError
 from cerank.files import disk, json_records
+from cerank.files.hashing import sha256_text
 from cerank.models.bases import BaseFiles, locate
 from cerank.planning import inputs
-from cerank.recipes.plan import Plan
 from cerank.recipes.schema import Stage
 from cerank.retrieval import bm25, first_stage
 from cerank.retrieval.teachers import Repairs, read_teacher
@@ -25,84 +25,87 @@ from cerank.runs import checksums
 from cerank.runs.layout import RunFolder
 from cerank.tokenization import token_store
 from cerank.tokenization.token_store import TokenStore
-from cerank.trec.mapped_run import StoredRanking
-from cerank.trec.open_run import run_at
+from cerank.trec.mapped_run import MappedRanking
+from cerank.trec.open_run import open_run_file
 from cerank.trec.text_io import write_run
-from cerank.worker.heartbeat import Beat
-from cerank.worker.run_log import Notes
+from cerank.worker.run_context import RunContext
 
-REMEMBERED = 4  # candidates kept in memory: training's, validation's and two of a test; each is asked for many times
+MOST_CACHED = 4  # candidates kept in memory: training's, validation's and two of a test; each is asked for many times
 
 
-class Sources:
+class RunInputs:
     """A plan's inputs, checked against their hashes.
 
     Raises:
         RunFailedError: an input is not what it was when the plan was made.
     """
 
-    def __init__(self, plan: Plan, folder: RunFolder, notes: Notes, beat: Beat) -> None:
-        self._plan, self._folder, self._notes, self._beat = plan, folder, notes, beat
+    def __init__(self, context: RunContext) -> None:
+        plan = context.plan
+        self._context, self._plan, self._folder = context, plan, context.folder
         self._cache = Path(plan.cache)
         self._candidates: dict[tuple[str, str], Ranking] = {}
-        self._depths = {(use.dataset, use.first_stage): use.depth for use in inputs.uses(plan.recipe)}
-        self.datasets = inputs.opened(plan.recipe, self._cache)
-        for found in inputs.inputs_of(plan.recipe, self.datasets, fetch=False):
+        self._depths = {(use.dataset, use.first_stage): use.depth for use in inputs.first_stage_uses(plan.recipe)}
+        self.datasets = inputs.open_datasets(plan.recipe, self._cache)
+        for found in inputs.hash_inputs(plan.recipe, self.datasets, fetch=False):
             planned = plan.input(found.role, found.name)
             if planned.sha256 != found.sha256:
                 raise RunFailedError(
                     f"the {found.role} changed since the plan was made: "
                     f"sha256 {found.sha256[:12]}, planned {planned.sha256[:12]}",
                     where=found.location or found.name,
-                    hint="put it back, or start a new run",
+                    hint="restore it, or start a new run",
                 )
 
     def base(self) -> BaseFiles:
-        """The base's files."""
+        """Return the base's files."""
         return locate(self._plan.recipe.base, fetch=False)
 
     def documents(self, dataset: str, doc_ids: Sequence[str]) -> list[str]:
-        """Texts of documents, in order."""
+        """Return the texts of documents, in order."""
         return self.datasets[dataset].documents.texts(doc_ids)
 
     def queries(self, dataset: str, query_ids: Sequence[str]) -> list[str]:
-        """Texts of queries, in order."""
+        """Return the texts of queries, in order."""
         found = self.datasets[dataset].queries
         return [found[query] for query in query_ids]
 
     def token_store(self, dataset: str, tokenizer: Any) -> TokenStore | None:
-        """What `cerank data tokenize` kept of a dataset's texts for this tokenizer; None: they are read as text."""
-        return token_store.opened(tokenizer, self.datasets[dataset], self._cache)
+        """Return the stored tokens of a dataset's texts for this tokenizer; None if there are none."""
+        return token_store.open_token_store(tokenizer, self.datasets[dataset], self._cache)
 
     def candidates(self, dataset: str, first: str) -> Ranking:
-        """The first stage's ranking of a dataset, to the depth the plan needs; written to the run the first time."""
+        """Return the first stage's ranking of a dataset to the depth that the plan needs.
+
+        Written to the run the first time.
+        """
         if (dataset, first) not in self._candidates:
-            if len(self._candidates) >= REMEMBERED:
+            if len(self._candidates) >= MOST_CACHED:
                 self._candidates.pop(next(iter(self._candidates)))
-            self._candidates[dataset, first] = self._candidates_read(dataset, first)
+            self._candidates[dataset, first] = self._read_candidates(dataset, first)
         return self._candidates[dataset, first]
 
-    def _candidates_read(self, dataset: str, first: str) -> Ranking:
+    def _read_candidates(self, dataset: str, first: str) -> Ranking:
         path = self._folder.candidates(dataset, first)
         if not path.exists():
-            self._tell_cost(dataset, first)
+            self._log_index_cost(dataset, first)
             ranking = first_stage.candidates(self.datasets[dataset], first, self._depths[dataset, first], self._cache)
             disk.make_folder(path.parent)
-            if isinstance(ranking, StoredRanking):
-                return _referred(self._folder, path, ranking)
+            if isinstance(ranking, MappedRanking):
+                return _write_reference(self._folder, path, ranking)
             checksums.write(self._folder, path, write_run(ranking, first_stage_tag(first)))
-        return run_at(path, self._cache).ranking
+        return open_run_file(path, self._cache).ranking
 
-    def _tell_cost(self, dataset: str, first: str) -> None:
-        """An event where an index is built that takes minutes and gigabytes."""
+    def _log_index_cost(self, dataset: str, first: str) -> None:
+        """Log an event if an index must be built that takes minutes and gigabytes."""
         opened = self.datasets[dataset]
-        if first_stage.builds(opened, first):
+        if first_stage.is_built_in_bm25(opened, first):
             cost = bm25.cost(opened.documents, self._cache)
             if cost:
-                self._notes.event("index", f"{cost}; a TREC run as the first stage needs none")
+                self._context.log.event("index", f"{cost}; a TREC run as the first stage needs none")
 
     def teacher(self, name: str, stage: Stage, queries: Sequence[str], *, in_validation: bool = False) -> Ranking:
-        """The ranking a stage is to mimic, or that of the validation queries; written to the run the first time.
+        """Return the teacher's ranking for a stage or for its validation queries; written to the run the first time.
 
         Args:
             name: the stage's.
@@ -117,32 +120,32 @@ class Sources:
             if is_computed:
                 checksums.write(self._folder, path, self._embedding(name, stage, queries, in_validation))
             else:
-                given = self._given(name, stage)
-                if isinstance(given, StoredRanking):
-                    return _referred(self._folder, path, given)
+                given = self._read_teacher(name, stage)
+                if isinstance(given, MappedRanking):
+                    return _write_reference(self._folder, path, given)
                 checksums.write(self._folder, path, write_run(given, "teacher"))
-        return run_at(path, self._cache).ranking
+        return open_run_file(path, self._cache).ranking
 
     def repairs(self, name: str) -> Repairs:
-        """What had to be mended in the teacher of a stage, once `teacher` was asked for."""
+        """Return what was repaired in a stage's teacher, after `teacher` was called for it."""
         return json_records.load_if_there(self._folder.teacher(name).with_suffix(".repairs.json"), Repairs) or Repairs()
 
-    def _given(self, name: str, stage: Stage) -> Ranking:
+    def _read_teacher(self, name: str, stage: Stage) -> Ranking:
         teacher = read_teacher(stage.teacher, self.datasets[inputs.training_dataset(self._plan.recipe, stage)])
         repairs = teacher.repairs
         checksums.save(self._folder, self._folder.teacher(name).with_suffix(".repairs.json"), repairs)
-        if repairs.mended:
-            self._notes.event(
+        if repairs.repaired:
+            self._context.log.event(
                 "teacher repaired",
-                f"{name}: {repairs.mended} of {len(teacher.ranking)} lists; {repairs.missing} candidates appended, "
+                f"{name}: {repairs.repaired} of {len(teacher.ranking)} lists; {repairs.missing} candidates appended, "
                 f"{repairs.repeated} repeats and {repairs.out_of_range} numbers out of range dropped",
             )
         return teacher.ranking
 
     def _embedding(self, stage_name: str, stage: Stage, queries: Sequence[str], in_validation: bool) -> bytes:
-        """The embedding teacher's TREC run; from the cache where the same one was computed before."""
+        """Return the embedding teacher's TREC run, from the cache if the same one was computed before."""
         from cerank.inference import score_cache as keeping
-        from cerank.inference.rerank import Embedder, documents_in, similarity
+        from cerank.inference.rerank import Embedder, distinct_documents, embedding_similarity
 
         recipe = self._plan.recipe
         name, first = inputs.training_dataset(recipe, stage), inputs.training_first_stage(recipe, stage)
@@ -152,33 +155,35 @@ class Sources:
         files = locate(inputs.EMBEDDING_BASE, fetch=False)
         documents = self.datasets[name].documents.fingerprint()
         identity = (
-            *keeping.identity(
+            *keeping.score_cache_key(
                 files.sha256, documents, device=self._plan.device, threads=self._plan.threads, precision="fp32"
             ),
             inputs.embedding_length(stage),
             hashlib.sha256(write_run(candidates, "candidates")).hexdigest(),
         )
-        kept = self._cache / "teachers" / f"{hashlib.sha256(repr(identity).encode()).hexdigest()}.run.gz"
+        kept = self._cache / "teachers" / f"{sha256_text(repr(identity))}.run.gz"
         if kept.is_file():
             return kept.read_bytes()
-        self._beat.enter("teacher", stage_name, total=len(candidates) + len(documents_in(candidates)))
-        scores = similarity(
+        self._context.heartbeat.enter(
+            "teacher", stage_name, total=len(candidates) + len(distinct_documents(candidates))
+        )
+        scores = embedding_similarity(
             Embedder(files, max_length=inputs.embedding_length(stage), device=self._plan.device),
             candidates,
             lambda ids: self.queries(name, ids),
             lambda ids: self.documents(name, ids),
-            self._beat.advance,
+            self._context.heartbeat.advance,
         )
         data = write_run(ordered(scores, candidates), "embedding")
         disk.make_folder(kept.parent)
-        own = kept.with_name(f"{kept.name}.{os.getpid()}")  # another run may be at the same file
+        own = kept.with_name(f"{kept.name}.{os.getpid()}")  # another run may write the same file
         disk.write(own, data)
         disk.rename(own, kept)
         return data
 
 
-class Reference(msgspec.Struct, frozen=True):
-    """Stands in a run for a ranking that is read from an ingested TREC run."""
+class RunReference(msgspec.Struct, frozen=True):
+    """Recorded in a run in place of a copy of a ranking that is read from an ingested TREC run."""
 
     source: str  # the file
     sha256: str  # of its bytes, as the plan has it
@@ -186,16 +191,16 @@ class Reference(msgspec.Struct, frozen=True):
     depth: int  # documents a query that it reads at most; 0 for all
 
 
-def _referred(folder: RunFolder, path: Path, ranking: StoredRanking) -> StoredRanking:
-    """The ranking as it is; what it is made of stands in the run at `path`, with .json for .run.gz."""
+def _write_reference(folder: RunFolder, path: Path, ranking: MappedRanking) -> MappedRanking:
+    """Record in the run, at `path` with .json for .run.gz, which file the ranking comes from; return the ranking."""
     beside = path.with_name(path.name.removesuffix(".run.gz") + ".json")
     if not beside.exists():
         contents = ranking.store.contents
-        reference = Reference(contents.source, contents.sha256, len(ranking), ranking.depth or 0)
+        reference = RunReference(contents.source, contents.sha256, len(ranking), ranking.depth or 0)
         checksums.save(folder, beside, reference)
     return ranking
 
 
 def first_stage_tag(first: str) -> str:
-    """The tag of a candidates' TREC run: the first stage's name without folders or blanks."""
+    """Return the tag of a candidates' TREC run: the first stage's name without folders or blanks."""
     return "_".join(Path(first).name.split()) or "first-stage"

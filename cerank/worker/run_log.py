@@ -1,4 +1,4 @@
-"""The run's journals, with the replay audit: a step done again must show the bits it showed before."""
+"""The run's journals, and the audit that repeated steps are bit-identical."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def _key(row: ReadingRow) -> _Key:
     return (type(row).__name__, row.stage, row.step)
 
 
-def _bits(row: ReadingRow) -> ReadingRow:
-    """The row without what may differ from one attempt to the next."""
+def _reproducible_part(row: ReadingRow) -> ReadingRow:
+    """Return the row without the fields that may differ between attempts."""
     return msgspec.structs.replace(row, seconds=0.0, attempt=0)
 
 
-class Notes:
-    """Writes events and readings of one attempt; open it only while holding the run's lease."""
+class RunLog:
+    """Writes the events and metrics of one attempt; open it only while holding the run's lease."""
 
     def __init__(self, folder: RunFolder, attempt: int, now: Callable[[], datetime]) -> None:
         self.attempt, self._now = attempt, now
@@ -39,43 +39,43 @@ class Notes:
         self.mismatches = 0
 
     def time(self) -> str:
-        """The attempt's clock, as records hold it."""
+        """Return the current time as records hold it."""
         return json_records.timestamp(self._now())
 
     def event(self, kind: str, text: str, position: Position | None = None) -> None:
-        """Something happened; it survives a power cut at once."""
+        """Append an event; it survives a power cut at once."""
         text = redacted(text)
         self._events.append(Event(kind=kind, text=text, time=self.time(), attempt=self.attempt, position=position))
         self._events.sync()
 
-    def reading(self, row: ReadingRow) -> None:
-        """A new row, or, after a resume, one that must equal the row already there; a difference is an event."""
+    def write_metrics(self, row: ReadingRow) -> None:
+        """Append a row of metrics, or compare it with the row of an earlier attempt; a difference becomes an event."""
         row = msgspec.structs.replace(row, attempt=self.attempt)
         old = self._before.pop(_key(row), None)
         if old is None:
             self._readings.append(row)
             return
         self.replayed += 1
-        if _bits(old) != _bits(row):
+        if _reproducible_part(old) != _reproducible_part(row):
             self.mismatches += 1
             self._readings.append(row)
-            what = f"step {row.step} gave {_bits(row)} and before {_bits(old)}"
+            what = f"step {row.step} gave {_reproducible_part(row)} and before {_reproducible_part(old)}"
             self.event("replay mismatch", what, Position(row.stage, row.step))
 
-    def scoring(self, row: Scoring) -> None:
+    def write_scoring(self, row: Scoring) -> None:
         """Add what re-ranking a chunk of queries took."""
         self._scorings.append(msgspec.structs.replace(row, attempt=self.attempt))
 
     def sync(self) -> None:
-        """Returns once all readings survive a power cut."""
+        """Return once all readings survive a power cut."""
         self._readings.sync()
 
     def sync_if_due(self) -> None:
-        """As `sync`, where the newest readings have waited for it; from any thread, every 2 seconds."""
+        """Sync if the newest rows have waited long enough; any thread may call this every 2 seconds."""
         self._readings.sync_if_due()
 
     def close(self) -> None:
-        """Syncs and closes both journals."""
+        """Sync and close all journals."""
         self._readings.close()
         self._scorings.close()
         self._events.close()

@@ -1,4 +1,4 @@
-"""Re-ranking a test dataset and measuring it, so that a run cut anywhere goes on to the same bytes."""
+"""Re-ranks the test datasets and measures the rankings; an interrupted run produces the same bytes."""
 
 from __future__ import annotations
 
@@ -13,80 +13,73 @@ from cerank.core.metrics import Scoring
 from cerank.core.rankings import Ranking, ordered
 from cerank.evaluation.measures import check, per_query
 from cerank.files import disk, manifests
-from cerank.inference.rerank import Scorer, Texts
-from cerank.inference.score_cache import identity, scored
-from cerank.inference.score_files import KeptScores
-from cerank.recipes.plan import Plan
+from cerank.inference.rerank import Scorer, TextLookup
+from cerank.inference.score_cache import ScoreCache, score_cache_key, score_with_cache
 from cerank.runs import checksums
-from cerank.runs.layout import RunFolder
-from cerank.training.stage_summary import ranking_facts
+from cerank.runs.records import encode_measures
+from cerank.training.stage_summary import ranking_stats
 from cerank.trec.text_io import write_qrels, write_run
-from cerank.worker.heartbeat import Beat
-from cerank.worker.run_inputs import Sources
-from cerank.worker.run_log import Notes
+from cerank.worker.run_context import RunContext
+from cerank.worker.run_inputs import RunInputs
 
-CHUNK = 32  # queries scored between two looks at the stop flag; the unit of resuming
+CHUNK = 32  # queries scored between two checks for a stop request; the unit of resuming
 
-FIRST_STAGE = "first-stage"  # the system every other is held against
-
-
-class QueryMeasures(msgspec.Struct, frozen=True):
-    """A row of a measures file."""
-
-    query_id: str
-    measures: dict[str, float]
+FIRST_STAGE = "first-stage"  # the system that every other is compared with
 
 
 def chunks(query_ids: Sequence[str]) -> list[list[str]]:
-    """Queries by id, cut in the one canonical way."""
+    """Split the queries, sorted by id, into chunks; always in the same way."""
     line = sorted(query_ids)
     return [line[start : start + CHUNK] for start in range(0, len(line), CHUNK)]
 
 
-def union(rankings: Sequence[Ranking], query: str) -> list[str]:
-    """The query's candidates over all rankings, each once, in the order found: what must be scored."""
+def candidate_union(rankings: Sequence[Ranking], query: str) -> list[str]:
+    """Return the query's candidates over all rankings, each once, in order of appearance."""
     return list(dict.fromkeys(doc for ranking in rankings for doc in ranking.get(query, ())))
 
 
-class _Timed:
-    """A scorer that keeps count of the pairs it scored and the time they took."""
+class _TimedScorer:
+    """A scorer that counts the pairs it scored and the time they took."""
 
     def __init__(self, scorer: Scorer) -> None:
         self._scorer = scorer
         self.pairs, self.seconds = 0, 0.0
 
-    def chunk(
-        self, wanted: Mapping[str, Sequence[str]], queries: Texts, documents: Texts
+    def score_candidates(
+        self, candidates: Mapping[str, Sequence[str]], queries: TextLookup, documents: TextLookup
     ) -> dict[str, dict[str, float]]:
-        """As `Scorer.chunk`."""
+        """As `Scorer.score_candidates`."""
         began = time.monotonic()
-        found = self._scorer.chunk(wanted, queries, documents)
+        found = self._scorer.score_candidates(candidates, queries, documents)
         self.seconds += time.monotonic() - began
-        self.pairs += sum(map(len, wanted.values()))
+        self.pairs += sum(map(len, candidates.values()))
         return found
 
 
-class Evaluation:
+class StageEvaluation:
     """Re-ranks and measures the systems of one run on its test datasets."""
 
-    def __init__(self, plan: Plan, folder: RunFolder, sources: Sources, notes: Notes, beat: Beat) -> None:
-        self._plan, self._folder, self._sources, self._beat = plan, folder, sources, beat
-        self._notes = notes
+    def __init__(self, context: RunContext, inputs: RunInputs) -> None:
+        self._context, self._inputs = context, inputs
+        self._plan, self._folder = context.plan, context.folder
 
     def prepare(self) -> None:
-        """Keeps each test dataset's qrels, and measures the first stages at the depth that is re-ranked."""
+        """Store each test dataset's qrels, and measure the first stages at the depth that is re-ranked."""
         for test in self._plan.recipe.data.test:
             path = self._folder.qrels(test)
             if not path.exists():
                 disk.make_folder(path.parent)
-                checksums.write(self._folder, path, write_qrels(self._sources.datasets[test].qrels))
+                checksums.write(self._folder, path, write_qrels(self._inputs.datasets[test].qrels))
             for first in self._plan.recipe.data.first_stages:
-                self._record(FIRST_STAGE, test, first, self._candidates(test, first))
+                self._write_ranking(FIRST_STAGE, test, first, self._candidates(test, first))
 
-    def rerank(self, system: str, load: Callable[[], Scorer], pause: Callable[[], None]) -> None:
-        """Re-ranks every test dataset by one system; `load` is called only where something is left to score.
+    def rerank(self, system: str, load: Callable[[], Scorer]) -> None:
+        """Re-rank every test dataset with one system; `load` is called only if something is left to score.
 
-        Candidates that several first stages share are scored once. `pause` is called between chunks and may raise.
+        Candidates that several first stages share are scored once.
+
+        Raises:
+            PausedError: somebody asked the worker to stop; it is raised between two chunks of queries.
         """
         data = self._plan.recipe.data
         scorer: Scorer | None = None
@@ -94,105 +87,103 @@ class Evaluation:
             if all(self._folder.measures(system, test, first).exists() for first in data.first_stages):
                 continue
             scorer = scorer or load()
-            scorer.read_from(self._sources.token_store(test, scorer.tokenizer))  # "1" is another text in the next one
-            scores = self._scores(system, test, scorer, pause)
+            # each dataset has its own texts: in the next one the id "1" may be another text
+            scorer.use_token_store(self._inputs.token_store(test, scorer.tokenizer))
+            scores = self._scores(system, test, scorer)
             rankings = self._all_candidates(test)
             for first, before in zip(data.first_stages, rankings, strict=True):
-                self._record(system, test, first, _reranked(before, rankings, scores))
+                self._write_ranking(system, test, first, _reranked(before, rankings, scores))
             disk.remove_tree(self._folder.scores(system, test, "all"))
 
     def _candidates(self, test: str, first: str) -> Ranking:
-        return self._sources.candidates(test, first).top(self._plan.recipe.data.depth)
+        return self._inputs.candidates(test, first).top(self._plan.recipe.data.depth)
 
     def _all_candidates(self, test: str) -> list[Ranking]:
         return [self._candidates(test, first) for first in self._plan.recipe.data.first_stages]
 
-    def _scores(self, system: str, test: str, scorer: Scorer, pause: Callable[[], None]) -> dict[str, array[float]]:
-        """Query -> scores of its `union`, in order; each chunk is kept as a sealed part until the ranking stands.
+    def _scores(self, system: str, test: str, scorer: Scorer) -> dict[str, array[float]]:
+        """Return query -> the scores of its `candidate_union`, in order.
+
+        Each chunk is stored as a finished part until the ranking is written.
 
         Of millions of candidates only the scores are held, 8 bytes each, and the documents of one chunk.
         """
         rankings = self._all_candidates(test)
-        asked = list(dict.fromkeys(query for ranking in rankings for query in ranking))
-        kept = self._kept_scores(scorer, test)
-        self._beat.enter("re-rank", f"{system} on {test}", total=len(asked))
+        query_ids = list(dict.fromkeys(query for ranking in rankings for query in ranking))
+        kept = self._score_cache(scorer, test)
+        self._context.heartbeat.enter("re-rank", f"{system} on {test}", total=len(query_ids))
         out: dict[str, array[float]] = {}
-        for number, queries in enumerate(chunks(asked)):
-            pause()
-            wanted = {query: union(rankings, query) for query in queries}
+        for number, queries in enumerate(chunks(query_ids)):
+            self._context.raise_if_stopped()
+            candidates = {query: candidate_union(rankings, query) for query in queries}
             part = self._folder.scores_part(system, test, "all", number)
-            found = _kept(part)
+            found = _load_part(part)
             if found is None:
-                timed = _Timed(scorer)
-                found = scored(
+                timed = _TimedScorer(scorer)
+                found = score_with_cache(
                     timed,
-                    wanted,
-                    lambda ids: self._sources.queries(test, ids),
-                    lambda ids: self._sources.documents(test, ids),
+                    candidates,
+                    lambda ids: self._inputs.queries(test, ids),
+                    lambda ids: self._inputs.documents(test, ids),
                     kept,
                 )
-                with manifests.sealed_folder(part) as inside:
+                with manifests.checksummed_folder(part) as inside:
                     disk.write(inside / "scores.json", msgspec.json.encode(found))
                 if timed.pairs:
-                    self._notes.scoring(Scoring(system, test, timed.pairs, timed.seconds))
-            out |= {query: array("d", [found[query][doc] for doc in docs]) for query, docs in wanted.items()}
-            self._beat.advance(len(queries), sum(map(len, wanted.values())))
+                    self._context.log.write_scoring(Scoring(system, test, timed.pairs, timed.seconds))
+            out |= {query: array("d", [found[query][doc] for doc in docs]) for query, docs in candidates.items()}
+            self._context.heartbeat.advance(len(queries), sum(map(len, candidates.values())))
         kept.trim()
         return out
 
-    def _kept_scores(self, scorer: Scorer, test: str) -> KeptScores:
-        """The scores that this checkpoint gave on this dataset before, in this run or another."""
+    def _score_cache(self, scorer: Scorer, test: str) -> ScoreCache:
+        """Return the cache of scores that this checkpoint gave on this dataset, in this run or another."""
         plan = self._plan
-        documents = self._sources.datasets[test].documents.fingerprint()
-        facts = identity(
+        documents = self._inputs.datasets[test].documents.fingerprint()
+        facts = score_cache_key(
             scorer.checkpoint, documents, device=plan.device, threads=plan.threads, precision=scorer.precision
         )
-        return KeptScores(Path(plan.cache), facts)
+        return ScoreCache(Path(plan.cache), facts)
 
-    def _record(self, system: str, test: str, first: str, ranking: Ranking) -> None:
-        """Writes the ranking, then its measures: where the measures stand, the ranking does."""
+    def _write_ranking(self, system: str, test: str, first: str, ranking: Ranking) -> None:
+        """Write a ranking, then its measures: if the measures exist, so does the ranking."""
         ranking_path, measures_path = (
             self._folder.ranking(system, test, first),
             self._folder.measures(system, test, first),
         )
         if measures_path.exists():
             return
-        self._beat.enter("measure", f"{system} on {test}", total=1)
+        self._context.heartbeat.enter("measure", f"{system} on {test}", total=1)
         disk.make_folder(ranking_path.parent)
         checksums.write(self._folder, ranking_path, write_run(ranking, system))
-        checksums.save(self._folder, self._folder.ranking_facts(system, test, first), ranking_facts(ranking))
-        qrels = self._sources.datasets[test].qrels
+        checksums.save(self._folder, self._folder.ranking_facts(system, test, first), ranking_stats(ranking))
+        qrels = self._inputs.datasets[test].qrels
         names = check(self._plan.measures_on(test), qrels, "evaluate.measures")
         disk.make_folder(measures_path.parent)
-        checksums.write(self._folder, measures_path, measure_rows(per_query(names, qrels, ranking)))
+        checksums.write(self._folder, measures_path, encode_measures(per_query(names, qrels, ranking)))
 
 
 def _reranked(before: Ranking, rankings: Sequence[Ranking], scores: Mapping[str, Sequence[float]]) -> Ranking:
-    """One first stage's candidates by their scores, query by query: millions of scores by name would take gigabytes."""
+    """Return one first stage's candidates by their scores, query by query.
+
+    Millions of scores by name would take gigabytes.
+    """
     documents: dict[str, tuple[str, ...]] = {}
     values: dict[str, tuple[float, ...]] = {}
     for query, docs in before.items():
-        known = dict(zip(union(rankings, query), scores[query], strict=True))
-        one = ordered({query: {doc: known[doc] for doc in docs}}, {query: docs})
-        documents[query], values[query] = one[query], one.scores(query)
+        known = dict(zip(candidate_union(rankings, query), scores[query], strict=True))
+        ordered_query = ordered({query: {doc: known[doc] for doc in docs}}, {query: docs})
+        documents[query], values[query] = ordered_query[query], ordered_query.scores(query)
     return Ranking(documents, values)
 
 
-def measure_rows(values: Mapping[str, Mapping[str, float]]) -> bytes:
-    """Measure -> query -> value as a row for each query."""
-    encoder = msgspec.json.Encoder()
-    queries = next(iter(values.values()), {})
-    rows = [QueryMeasures(query, {name: values[name][query] for name in values}) for query in queries]
-    return b"".join(encoder.encode(row) + b"\n" for row in rows)
-
-
-def _kept(part: Path) -> dict[str, dict[str, float]] | None:
-    """The scores of a part that an earlier attempt finished; a damaged one is moved aside and scored again."""
+def _load_part(part: Path) -> dict[str, dict[str, float]] | None:
+    """Return the scores of a part that an earlier attempt finished; a damaged part is quarantined and scored again."""
     if not part.is_dir():
         return None
     try:
-        manifests.verify_sealed(part)
+        manifests.verify_folder(part)
     except disk.DamagedError:
-        disk.set_aside(part)
+        disk.quarantine(part)
         return None
     return msgspec.json.decode((part / "scores.json").read_bytes(), type=dict[str, dict[str, float]])

@@ -1,12 +1,12 @@
-"""Taking over a stage that another run of the lab has trained: its model, its curve, its events, its rankings.
+"""Reuses a stage that another run of the lab has trained: its model, metrics, events and rankings.
 
-Invariant: nothing of the other run is changed, every model is checked against its hashes on both sides, and what was
-taken over says so in a file and in an event. Without a sound donor of the same versions the stage is trained here.
+Invariant: the other run is never changed, every model is verified on both sides, and a reused stage is recorded in a
+file and in an event. Without an undamaged stage from the same versions, the stage is trained here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import msgspec
@@ -14,25 +14,35 @@ import msgspec
 from cerank.core.metrics import Event, Position
 from cerank.errors import CerankError
 from cerank.files import disk, journal, json_records, manifests
+from cerank.files.hashing import sha256_file
 from cerank.files.source_hash import COMPUTATION
-from cerank.planning.stage_keys import identities
+from cerank.planning.stage_keys import stage_keys
 from cerank.recipes.plan import Plan
 from cerank.runs import checksums, run_store
 from cerank.runs.layout import ReadingRow, RunFolder
-from cerank.runs.records import Adopted, Attempt, Precisions
-from cerank.worker.train_stage import Desk
+from cerank.runs.records import Attempt, Precisions, ReusedStage
+from cerank.worker.run_context import RunContext
 
-_DECIDING = (
+_COMPARED_VERSIONS = (
     "torch",
     "transformers",
     "tokenizers",
     "cerank",
     COMPUTATION,
 )  # another version of these may give other bits
-_OWN = {"started", "paused", "finished", "failed", "checkpoint saved", "rejected", "replay mismatch", "stage adopted"}
+_EVENTS_NOT_COPIED = {
+    "started",
+    "paused",
+    "finished",
+    "failed",
+    "checkpoint saved",
+    "rejected",
+    "replay mismatch",
+    "stage adopted",
+}
 
 
-class Donor(msgspec.Struct, frozen=True):
+class ReusableStage(msgspec.Struct, frozen=True):
     """A run that has finished the stage."""
 
     folder: RunFolder
@@ -40,49 +50,51 @@ class Donor(msgspec.Struct, frozen=True):
     attempt: Attempt  # its last
 
 
-def adopted(desk: Desk, index: int) -> bool:
-    """Whether the stage at `index` was taken over from another run; False where it has to be trained.
+def reuse_stage(context: RunContext, index: int, precisions: Mapping[str, str]) -> bool:
+    """Return whether the stage at `index` was copied from another run; if not, it must be trained here.
 
-    A stage that was begun here goes on here.
+    A stage that has checkpoints here is continued here.
     """
-    folder, name = desk.folder, desk.plan.recipe.chain[index]
-    if not desk.plan.shares or folder.checkpoint_steps(index, name):
+    folder, name = context.folder, context.plan.recipe.chain[index]
+    if not context.plan.shares or folder.checkpoint_steps(index, name):
         return False
-    for donor in _donors(desk.folder, desk.plan, index):
-        refusal = _refusal(desk, donor, index)
-        if not refusal:
-            _take(desk, donor, index)
+    for origin in _find_reusable(context.folder, context.plan, index):
+        reason = _why_not_reusable(context, origin, index, precisions)
+        if not reason:
+            _copy_stage(context, origin, index)
             return True
-        desk.notes.event("stage not adopted", f"{name}: from {donor.folder.name}: {refusal}")
+        context.log.event("stage not adopted", f"{name}: from {origin.folder.name}: {reason}")
     return False
 
 
-def adopt_rankings(desk: Desk, index: int) -> None:
-    """Takes over the rankings and measures by an adopted stage, of each test dataset that was tested alike."""
-    name, data = desk.plan.recipe.chain[index], desk.plan.recipe.data
-    adoption = json_records.load_if_there(desk.folder.adopted(index, name), Adopted)
-    if adoption is None:
+def reuse_rankings(context: RunContext, index: int) -> None:
+    """Link the rankings and measures of a reused stage, for each test dataset that both runs evaluate alike."""
+    name, data = context.plan.recipe.chain[index], context.plan.recipe.data
+    record = json_records.load_if_there(context.folder.reused_stage(index, name), ReusedStage)
+    if record is None:
         return
-    donor = RunFolder(desk.folder.path.parent / adoption.run)
+    origin = RunFolder(context.folder.path.parent / record.run)
     try:
-        plan = run_store.load_plan(donor)
+        plan = run_store.load_plan(origin)
     except CerankError:
-        return  # it was removed meanwhile; what is missing is computed
+        return  # it was removed meanwhile; missing rankings are computed here
     for test in data.test:
-        if not _is_tested_alike(desk.plan, plan, test):
+        if not _is_evaluated_alike(context.plan, plan, test):
             continue
-        files = [pair for first in data.first_stages for pair in _results(desk.folder, donor, (name, test, first))]
-        if all(_is_sound(donor, source) for source, _ in files):
+        files = [
+            pair for first in data.first_stages for pair in _result_files(context.folder, origin, (name, test, first))
+        ]
+        if all(_is_undamaged(origin, source) for source, _ in files):
             for source, target in files:  # rankings before their measures, as a run writes them
                 if not target.exists():
                     disk.make_folder(target.parent)
-                    checksums.link(desk.folder, source, target)
-            desk.notes.event("rankings adopted", f"{name}: on {test} from {donor.name}")
+                    checksums.link(context.folder, source, target)
+            context.log.event("rankings adopted", f"{name}: on {test} from {origin.name}")
 
 
-def _donors(folder: RunFolder, plan: Plan, index: int) -> Iterator[Donor]:
-    """The runs of the lab that have finished the very stage, the oldest first."""
-    wanted = identities(plan)[index]
+def _find_reusable(folder: RunFolder, plan: Plan, index: int) -> Iterator[ReusableStage]:
+    """Yield the runs of the lab that have finished exactly this stage, the oldest first."""
+    wanted = stage_keys(plan)[index]
     for other in run_store.folders(folder.lab):
         if other.name == folder.name:
             continue
@@ -91,57 +103,57 @@ def _donors(folder: RunFolder, plan: Plan, index: int) -> Iterator[Donor]:
             chain = found.recipe.chain
             if len(chain) <= index or not other.final(index, chain[index]).is_dir():
                 continue
-            if identities(found)[index] != wanted:
+            if stage_keys(found)[index] != wanted:
                 continue
             numbers = other.attempt_numbers()
-            yield Donor(other, found, json_records.load(other.attempt(numbers[-1] if numbers else 1), Attempt))
+            yield ReusableStage(other, found, json_records.load(other.attempt(numbers[-1] if numbers else 1), Attempt))
         except (CerankError, KeyError):
-            continue  # a damaged run, or a plan of an older form, has nothing to give
+            continue  # a damaged run, or a plan of an older format
 
 
-def _refusal(desk: Desk, donor: Donor, index: int) -> str:
-    """Why the donor's stage cannot stand for training it here; "" where it can."""
-    own = json_records.load(desk.folder.attempt(max(desk.folder.attempt_numbers())), Attempt)
-    pairs = [(key, donor.attempt.versions.get(key, "-"), own.versions.get(key, "-")) for key in _DECIDING]
-    pairs.append(("processor", donor.attempt.cpu, own.cpu))
-    kept = json_records.load_if_there(donor.folder.precisions, Precisions)
-    for name, stage in desk.plan.recipe.chained()[: index + 1]:
-        if stage.precision == "auto":  # one processor may be told to do without its bf16
-            theirs = kept.chosen.get(name, "-") if kept else "-"
-            pairs.append((f"precision of {name}", theirs, desk.precisions.get(name, "-")))
+def _why_not_reusable(context: RunContext, origin: ReusableStage, index: int, precisions: Mapping[str, str]) -> str:
+    """Return why the other run's stage cannot replace training it here; "" if it can."""
+    own = json_records.load(context.folder.attempt(max(context.folder.attempt_numbers())), Attempt)
+    pairs = [(key, origin.attempt.versions.get(key, "-"), own.versions.get(key, "-")) for key in _COMPARED_VERSIONS]
+    pairs.append(("processor", origin.attempt.cpu, own.cpu))
+    their_precisions = json_records.load_if_there(origin.folder.precisions, Precisions)
+    for name, stage in context.plan.recipe.chained()[: index + 1]:
+        if stage.precision == "auto":  # bf16 may be switched off on one machine
+            theirs = their_precisions.chosen.get(name, "-") if their_precisions else "-"
+            pairs.append((f"precision of {name}", theirs, precisions.get(name, "-")))
     changed = [f"{key} {theirs}, here {ours}" for key, theirs, ours in pairs if theirs != ours]
     if changed:
         return "; ".join(changed)
     try:
-        manifests.verify_sealed(donor.folder.final(index, donor.plan.recipe.chain[index]))
+        manifests.verify_folder(origin.folder.final(index, origin.plan.recipe.chain[index]))
     except CerankError as error:
         return str(error)
     return ""
 
 
-def _take(desk: Desk, donor: Donor, index: int) -> None:
-    """Curve and events first, then the provenance, then the model, whose folder says that the stage is done."""
-    name = desk.plan.recipe.chain[index]
-    found: list[ReadingRow] = journal.read(donor.folder.readings, ReadingRow)
+def _copy_stage(context: RunContext, origin: ReusableStage, index: int) -> None:
+    """Copy metrics and events, then the record of origin, then the model, whose folder marks the stage as done."""
+    name = context.plan.recipe.chain[index]
+    found: list[ReadingRow] = journal.read(origin.folder.readings, ReadingRow)
     for row in found:
         if row.stage == index:
-            desk.notes.reading(row)
-    desk.notes.sync()
-    model = donor.folder.final(index, name)
-    seal = disk.sha256_file(model / manifests.MANIFEST)
-    _repeat_events(desk, donor, index)
-    identity = identities(desk.plan)[index]
-    disk.make_folder(desk.folder.stage(index, name))
-    adoption = Adopted(
-        run=donor.folder.name,
-        plan=donor.plan.fingerprint,
+            context.log.write_metrics(row)
+    context.log.sync()
+    model = origin.folder.final(index, name)
+    manifest_sha256 = sha256_file(model / manifests.MANIFEST)
+    _copy_events(context, origin, index)
+    identity = stage_keys(context.plan)[index]
+    disk.make_folder(context.folder.stage(index, name))
+    record = ReusedStage(
+        run=origin.folder.name,
+        plan=origin.plan.fingerprint,
         identity=identity,
-        sha256=seal,
-        time=desk.notes.time(),
-        attempt=desk.notes.attempt,
+        sha256=manifest_sha256,
+        time=context.log.time(),
+        attempt=context.log.attempt,
     )
-    checksums.save(desk.folder, desk.folder.adopted(index, name), adoption)
-    final = desk.folder.final(index, name)
+    checksums.save(context.folder, context.folder.reused_stage(index, name), record)
+    final = context.folder.final(index, name)
     with disk.new_folder(final) as inside:
         for source in sorted(model.rglob("*")):
             target = inside / source.relative_to(model)
@@ -149,27 +161,30 @@ def _take(desk: Desk, donor: Donor, index: int) -> None:
                 disk.make_folder(target)
             else:
                 disk.link(source, target)
-    manifests.verify_sealed(final)
-    what = f"{name}: trained by {donor.folder.name}, the same start, settings, inputs and seed; seal {seal[:12]}"
-    desk.notes.event("stage adopted", what, Position(index, 0))
+    manifests.verify_folder(final)
+    reason = "the same start, settings, inputs and seed"
+    what = f"{name}: trained by {origin.folder.name}, {reason}; manifest {manifest_sha256[:12]}"
+    context.log.event("stage adopted", what, Position(index, 0))
 
 
-def _repeat_events(desk: Desk, donor: Donor, index: int) -> None:
-    """What the donor said of the stage (groups counted, lists repaired, weights moved) is said here, too, once."""
-    name = desk.plan.recipe.chain[index]
-    own, _ = journal.rows(desk.folder.events, Event)
-    said = {(event.kind, event.text) for event in own}
-    theirs, _ = journal.rows(donor.folder.events, Event)
+def _copy_events(context: RunContext, origin: ReusableStage, index: int) -> None:
+    """Copy the other run's events about this stage, without duplicates."""
+    name = context.plan.recipe.chain[index]
+    own, _ = journal.read_valid_rows(context.folder.events, Event)
+    logged = {(event.kind, event.text) for event in own}
+    theirs, _ = journal.read_valid_rows(origin.folder.events, Event)
     for event in theirs:
         is_ours = event.text.startswith((f"{name}: ", f"validation of {name}: ")) or (
             event.position is not None and event.position.stage == index
         )
-        if is_ours and event.kind not in _OWN and (event.kind, event.text) not in said:
-            desk.notes.event(event.kind, event.text, event.position)
+        if is_ours and event.kind not in _EVENTS_NOT_COPIED and (event.kind, event.text) not in logged:
+            context.log.event(event.kind, event.text, event.position)
 
 
-def _is_tested_alike(plan: Plan, other: Plan, test: str) -> bool:
-    """Whether both re-rank and measure the dataset in the same way: the same candidates at once, to the same depth.
+def _is_evaluated_alike(plan: Plan, other: Plan, test: str) -> bool:
+    """Return whether both re-rank and measure the dataset in the same way.
+
+    The same candidates at once, to the same depth.
 
     All first stages count, for candidates of all of them go through the model together.
     """
@@ -182,17 +197,17 @@ def _is_tested_alike(plan: Plan, other: Plan, test: str) -> bool:
     return all(plan.input(*one).sha256 == other.input(*one).sha256 for one in inputs)
 
 
-def _is_sound(donor: RunFolder, path: Path) -> bool:
-    """Whether the donor has the file, as it was sealed."""
+def _is_undamaged(origin: RunFolder, path: Path) -> bool:
+    """Return whether the other run has the file as its checksum says."""
     try:
-        run_store.refuse_damaged(donor, path)
+        run_store.check_undamaged(origin, path)
     except CerankError:
         return False
     return path.is_file()
 
 
-def _results(own: RunFolder, other: RunFolder, key: tuple[str, str, str]) -> list[tuple[Path, Path]]:
-    """(theirs, ours) of the files of one re-ranking."""
+def _result_files(own: RunFolder, other: RunFolder, key: tuple[str, str, str]) -> list[tuple[Path, Path]]:
+    """Return (theirs, ours) of the files of one re-ranking."""
     return [
         (other.ranking(*key), own.ranking(*key)),
         (other.ranking_facts(*key), own.ranking_facts(*key)),

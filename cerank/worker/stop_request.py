@@ -1,4 +1,4 @@
-"""A request to stop, from a signal or from the run's stop file; looked at between steps, never acted on elsewhere."""
+"""A request to stop, from a signal or from the run's stop file; the worker checks it between steps."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from types import FrameType
 from cerank.errors import ExitCode
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)  # Slurm warns by USR1 or USR2
-_LOOK_EVERY = 0.5  # seconds between looks at the file
+_CHECK_SECONDS = 0.5  # seconds between checks of the file
 
 
 class StopFlag:
@@ -20,15 +20,15 @@ class StopFlag:
     def __init__(self, file: Path) -> None:
         self._file = file
         self._signal = 0
-        self._is_asked = False
-        self._looked = 0.0
+        self._is_requested = False
+        self._last_check = 0.0
 
     def install(self) -> None:
-        """Takes over the signals. A second SIGINT ends the process at once; the last checkpoint stays."""
+        """Handle the signals that ask to stop. A second SIGINT ends the process at once; its last checkpoint stays."""
         for number in _SIGNALS:
-            signal.signal(number, self._heard)
+            signal.signal(number, self._on_signal)
 
-    def _heard(self, number: int, _frame: FrameType | None) -> None:
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         if number == signal.SIGINT and self._signal == signal.SIGINT:
             os._exit(ExitCode.INTERRUPTED)
         self._signal = number
@@ -39,7 +39,7 @@ class StopFlag:
         if self._signal:
             return signal.Signals(self._signal).name
         now = time.monotonic()
-        if now - self._looked >= _LOOK_EVERY:
-            self._looked = now
-            self._is_asked = self._is_asked or self._file.exists()
-        return "a stop request" if self._is_asked else ""
+        if now - self._last_check >= _CHECK_SECONDS:
+            self._last_check = now
+            self._is_requested = self._is_requested or self._file.exists()
+        return "a stop request" if self._is_requested else ""

@@ -1,4 +1,4 @@
-"""One stage of a run: its groups, its start, its training, its validation, and the sealed model it hands on."""
+"""One stage of a run: its groups, its start, its training, its validation, and the model that it produces."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import torch
 
-from cerank.core.metrics import Position, Reading, Validation
+from cerank.core.metrics import Position, StepMetrics, Validation
 from cerank.core.rankings import Ranking, ordered
 from cerank.errors import UsageError
 from cerank.evaluation.measures import check, per_query
@@ -21,324 +21,306 @@ from cerank.models import cross_encoder
 from cerank.models.bases import BaseFiles, fingerprint
 from cerank.models.cross_encoder import CrossEncoder
 from cerank.planning import inputs
-from cerank.recipes.plan import Plan
 from cerank.recipes.schema import VALIDATION_LOSS
 from cerank.retrieval.teachers import Repairs
-from cerank.runs.layout import RunFolder
-from cerank.tokenization.tokens import Tokens
+from cerank.tokenization.tokens import PairTokenizer, TokenLimits
 from cerank.training import checkpoints, stage_summary
-from cerank.training.checkpoints import State
-from cerank.training.sampler import Sampler, Supply
-from cerank.training.stage_summary import Drift, StageFacts
-from cerank.training.trainer import Material, Trainer
-from cerank.training.validation_loss import HeldOut
-from cerank.worker.heartbeat import Beat
-from cerank.worker.run_inputs import Sources
-from cerank.worker.run_log import Notes
+from cerank.training.batches import TrainingData
+from cerank.training.checkpoints import TrainingState
+from cerank.training.sampler import Sampler, SamplingStats, TrainingPool
+from cerank.training.stage_summary import StageSummary, WeightChange
+from cerank.training.trainer import Trainer
+from cerank.training.validation_loss import ValidationLoss
+from cerank.worker.run_context import RunContext
+from cerank.worker.run_inputs import RunInputs
 from cerank.worker.stage_evaluation import chunks
-from cerank.worker.stop_request import StopFlag
-
-
-class Desk(msgspec.Struct, frozen=True):
-    """What every part of an attempt works with."""
-
-    plan: Plan
-    folder: RunFolder
-    sources: Sources
-    notes: Notes
-    beat: Beat
-    stop: StopFlag
-    precisions: dict[str, str] = {}  # stage -> what "auto" came to, or what the recipe says
 
 
 class StageWork:
-    """Carries out the stage at a place in the chain; it is also the `Watch` of its own training."""
+    """Carries out one stage of the run; also receives the callbacks of its trainer."""
 
-    def __init__(self, desk: Desk, index: int) -> None:
-        recipe = desk.plan.recipe
-        self._desk, self._index = desk, index
+    def __init__(self, context: RunContext, run_inputs: RunInputs, index: int, precision: str = "") -> None:
+        recipe = context.plan.recipe
+        self._context, self._inputs, self._index = context, run_inputs, index
         self._name, asked = recipe.chained()[index]
-        chosen = desk.precisions.get(self._name, asked.precision)
-        self._stage = msgspec.structs.replace(asked, precision="bf16" if chosen == "bf16" else "fp32")
+        is_bf16 = (precision or asked.precision) == "bf16"
+        self._stage = msgspec.structs.replace(asked, precision="bf16" if is_bf16 else "fp32")
         self._training = inputs.training_dataset(recipe, self._stage)
-        self.final = desk.folder.final(index, self._name)
+        self.final = context.folder.final(index, self._name)
         self._steps = 0
         self._lists = 0  # of its teacher
-        self._at = -1  # steps done, as the progress was last told; -1 while something else is at work
-        self._held_out: HeldOut | None = None
+        self._at = -1  # steps done, as last reported to the heartbeat; -1 during another phase
+        self._validation_loss: ValidationLoss | None = None
 
     def is_finished(self) -> bool:
-        """Whether its final model stands and is what was sealed; a damaged one is moved aside."""
+        """Return whether the final model exists and matches its checksums; a damaged one is quarantined."""
         if not self.final.is_dir():
             return False
         try:
-            manifests.verify_sealed(self.final)
+            manifests.verify_folder(self.final)
         except disk.DamagedError as error:
-            self._desk.notes.event("rejected", str(error))
-            disk.set_aside(self.final)
+            self._context.log.event("rejected", str(error))
+            disk.quarantine(self.final)
             return False
         return True
 
     def train(self) -> None:
-        """Trains from the newest checkpoint to the end and seals the model the stage keeps.
+        """Train from the newest checkpoint to the end and save the model that the stage keeps.
 
         Raises:
             PausedError: somebody asked to stop; a checkpoint is saved.
-            CerankError: it cannot go on.
+            CerankError: the stage cannot continue.
         """
-        desk, stage, recipe = self._desk, self._stage, self._desk.plan.recipe
+        context, stage, recipe = self._context, self._stage, self._context.plan.recipe
         sampler = self._sampler()
         if stage.validates_by_loss:
-            self._held_out = self._validation_groups()
+            self._validation_loss = self._validation_groups()
         self._steps = sampler.steps
-        desk.beat.enter("train", self._name, self._steps)
+        context.heartbeat.enter("train", self._name, self._steps)
         files = self._start()
         pooling = recipe.pooling if self._index == 0 else files.pooling
-        encoder = cross_encoder.load(files, pooling, recipe.seed).to(desk.plan.device)
+        encoder = cross_encoder.load(files, pooling, recipe.seed).to(context.plan.device)
         before = {key: value.detach().clone() for key, value in encoder.state_dict().items()}
-        tokenizer = cross_encoder.tokenizer_of(files.folder)
-        # its own tokens: ids of two datasets may be the same and their texts not, as in train and validation of pydocs
-        apart = self._tokens(tokenizer, recipe.data.validation)
-        self._scorer = Scorer(encoder, apart, desk.plan.device, stage.precision)
-        material = Material(
+        tokenizer = cross_encoder.load_tokenizer(files.folder)
+        # a separate token cache: train and validation may use the same ids for different texts, as pydocs does
+        apart = self._make_tokens(tokenizer, recipe.data.validation)
+        self._scorer = Scorer(encoder, apart, context.plan.device, stage.precision)
+        data = TrainingData(
             sampler,
-            self._tokens(tokenizer, self._training),
-            lambda ids: desk.sources.queries(self._training, ids),
-            lambda ids: desk.sources.documents(self._training, ids),
+            self._make_tokens(tokenizer, self._training),
+            lambda ids: self._inputs.queries(self._training, ids),
+            lambda ids: self._inputs.documents(self._training, ids),
         )
-        folder = desk.folder.checkpoints(self._index, self._name)
-        trainer = Trainer(self._index, self._name, stage, seed=recipe.seed, folder=folder, device=desk.plan.device)
-        desk.beat.enter("train", self._name, self._steps)  # again: loading says nothing of how long a step takes
+        folder = context.folder.checkpoints(self._index, self._name)
+        trainer = Trainer(self._index, self._name, stage, seed=recipe.seed, folder=folder, device=context.plan.device)
+        context.heartbeat.enter(
+            "train", self._name, self._steps
+        )  # begin the phase again, so that loading does not count as training time
         self._at = 0
-        state = trainer.train(encoder, material, self)
+        state = trainer.train(encoder, data, self)
         kept = state.best_step if stage.keep == "best" else state.step
         if kept != state.step:
-            checkpoints.weights(folder / checkpoints.name_of(kept), encoder)
-        found = self._facts(state, kept, sampler.supply, drift(before, encoder))
-        self._seal(encoder, tokenizer, found)
-        self._close(found)
+            checkpoints.load_weights(folder / checkpoints.folder_name(kept), encoder)
+        found = self._summary(state, kept, sampler.sampling, weight_change(before, encoder))
+        self._save_model(encoder, tokenizer, found)
+        self._finish(found)
 
-    def _tokens(self, tokenizer: Any, dataset: str) -> Tokens:
-        """What makes pairs of a dataset's texts, by its token store where there is one."""
-        stage = self._stage
-        made = Tokens(tokenizer, stage.max_length, stage.max_query_length, stage.max_document_length, stage.truncation)
-        made.read_from(self._desk.sources.token_store(dataset, tokenizer))
+    def _make_tokens(self, tokenizer: Any, dataset: str) -> PairTokenizer:
+        """Return a tokenizer of a dataset's pairs that uses the dataset's token store if there is one."""
+        made = PairTokenizer(tokenizer, TokenLimits.of_stage(self._stage))
+        made.use_token_store(self._inputs.token_store(dataset, tokenizer))
         return made
 
-    def _seal(self, encoder: CrossEncoder, tokenizer: Any, found: StageFacts) -> None:
-        """Writes the model that the stage hands on, whole or not at all."""
-        stage = self._stage
-        with manifests.sealed_folder(self.final) as inside:
-            cross_encoder.save(
-                encoder,
-                tokenizer,
-                inside,
-                stage.max_length,
-                stage.max_query_length,
-                max_document_length=stage.max_document_length,
-                truncation=stage.truncation,
-            )
+    def _save_model(self, encoder: CrossEncoder, tokenizer: Any, found: StageSummary) -> None:
+        """Write the model that the stage produces, completely or not at all."""
+        with manifests.checksummed_folder(self.final) as inside:
+            cross_encoder.save(encoder, tokenizer, inside, TokenLimits.of_stage(self._stage))
             stage_summary.write(inside, found)
 
-    def _facts(self, state: State, kept: int, supply: Supply, moved: Drift) -> StageFacts:
-        """The stage in numbers."""
-        sources, stage = self._desk.sources, self._stage
+    def _summary(self, state: TrainingState, kept: int, supply: SamplingStats, moved: WeightChange) -> StageSummary:
+        """Return the summary of the stage in numbers."""
+        sources, stage = self._inputs, self._stage
         is_taught = stage.source == "teacher"
         by_loss = stage.validation_measure == VALIDATION_LOSS
-        return StageFacts(
+        return StageSummary(
             stage=self._name,
             steps=state.step,
-            kept=kept,
+            kept_step=kept,
             measure=stage.validation_measure,
             best=-state.best_value if by_loss else state.best_value,
             best_step=state.best_step,
             learning_rate=stage.learning_rate,
-            supply=supply,
-            drift=moved,
-            validation=self._held_out.supply if self._held_out else None,
-            lists=self._lists,
+            sampling=supply,
+            weight_change=moved,
+            validation=self._validation_loss.sampling if self._validation_loss else None,
+            teacher_lists=self._lists,
             repairs=sources.repairs(self._name) if is_taught else Repairs(),
         )
 
-    def _close(self, found: StageFacts) -> None:
-        """Says what the stage came to, and removes its checkpoints but the newest, which keeps the optimizer."""
+    def _finish(self, found: StageSummary) -> None:
+        """Log the summary, and remove all checkpoints but the newest, which keeps the optimizer state."""
         step = found.steps
         position = Position(self._index, step)
-        self._desk.notes.event(
+        self._context.log.event(
             "stage finished",
-            f"{self._name}: keeps step {found.kept} of {step}; best {found.measure} on validation {found.best:.4f} "
-            f"at step {found.best_step}; the weights moved by {found.drift.norm:.2%} of their norm",
+            f"{self._name}: keeps step {found.kept_step} of {step}; "
+            f"best {found.measure} on validation {found.best:.4f} "
+            f"at step {found.best_step}; the weights moved by {found.weight_change.norm:.2%} of their norm",
             position,
         )
-        if found.drift.is_still:
-            self._desk.notes.event(
+        if found.weight_change.is_negligible:
+            self._context.log.event(
                 "stage moved nothing",
-                f"{self._name}: the weights moved by {found.drift.norm:.1e} of their norm, less than "
-                f"{stage_summary.STILL:g}, and {found.drift.changed:.1%} of them at all; "
-                f"a learning rate of {found.learning_rate:g} over {step} steps taught the model next to nothing",
+                f"{self._name}: the weights moved by {found.weight_change.norm:.1e} of their norm, less than "
+                f"{stage_summary.NEGLIGIBLE_CHANGE:g}, and {found.weight_change.changed:.1%} of them at all; "
+                f"a learning rate of {found.learning_rate:g} over {step} steps hardly changed the model",
                 position,
             )
-        folder = self._desk.folder.checkpoints(self._index, self._name)
-        for older in self._desk.folder.checkpoint_steps(self._index, self._name):
+        folder = self._context.folder.checkpoints(self._index, self._name)
+        for older in self._context.folder.checkpoint_steps(self._index, self._name):
             if older != step:
-                disk.discard(folder / checkpoints.name_of(older))
+                disk.discard(folder / checkpoints.folder_name(older))
 
     def _start(self) -> BaseFiles:
-        """Where the stage's first weights come from: the stage before, or the base."""
+        """Return the files of the stage's first weights: the previous stage's model, or the base."""
         if self._index == 0:
-            return self._desk.sources.base()
-        name = self._desk.plan.recipe.chain[self._index - 1]
-        folder = self._desk.folder.final(self._index - 1, name)
-        return BaseFiles(name, folder, cross_encoder.Mark(folder).pooling, fingerprint(folder))
+            return self._inputs.base()
+        name = self._context.plan.recipe.chain[self._index - 1]
+        folder = self._context.folder.final(self._index - 1, name)
+        return BaseFiles(name, folder, cross_encoder.CheckpointConfig.read(folder).pooling, fingerprint(folder))
 
     def _sampler(self) -> Sampler:
-        desk, stage, recipe = self._desk, self._stage, self._desk.plan.recipe
-        dataset = desk.sources.datasets[self._training]
-        desk.beat.enter("groups", self._name, total=1)
+        context, stage, recipe = self._context, self._stage, self._context.plan.recipe
+        dataset = self._inputs.datasets[self._training]
+        context.heartbeat.enter("groups", self._name, total=1)
         is_embedded = stage.source == "teacher" and stage.teacher == inputs.EMBEDDING
         ranking: Ranking
         if stage.source == "teacher" and not is_embedded:
-            ranking = desk.sources.teacher(self._name, stage, list(dataset.queries))
+            ranking = self._inputs.teacher(self._name, stage, list(dataset.queries))
         else:
-            # another part of the recipe may look deeper; what is learnt here is this stage's own to say
-            ranking = desk.sources.candidates(self._training, inputs.training_first_stage(recipe, stage))
+            # candidates may be stored deeper than this stage's window, so cut them to it
+            ranking = self._inputs.candidates(self._training, inputs.training_first_stage(recipe, stage))
             ranking = ranking.top(stage.window[1])
         sampler = Sampler(
             self._name,
             stage,
             recipe.seed,
-            query_ids=list(dataset.queries),
-            qrels=dataset.qrels,
-            ranking=ranking,
-            has_text=dataset.documents.__contains__,
-            scores=None if is_embedded else ranking.scores,
+            TrainingPool(
+                query_ids=list(dataset.queries),
+                qrels=dataset.qrels,
+                ranking=ranking,
+                has_text=dataset.documents.__contains__,
+                scores=None if is_embedded else ranking.scores,
+            ),
         )
-        if is_embedded:  # it orders the same candidates, so it need only be asked for queries that are drawn
-            taught = desk.sources.teacher(self._name, stage, sampler.drawn)
-            sampler = sampler.taught(taught, taught.scores)
+        if is_embedded:  # it ranks the same candidates, so only the sampled queries need it
+            taught = self._inputs.teacher(self._name, stage, sampler.sampled_queries)
+            sampler = sampler.with_teacher(taught, taught.scores)
             self._lists = len(taught)
         elif stage.source == "teacher":
             self._lists = len(ranking)
-        desk.notes.event("groups counted", f"{self._name}: {counted(sampler.supply)}")
+        context.log.event("groups counted", f"{self._name}: {describe_supply(sampler.sampling)}")
         return sampler
 
-    def _validation_groups(self) -> HeldOut:
-        """One group of each validation query, drawn once as the stage's own are, for its loss to be computed on."""
-        desk, stage, recipe = self._desk, self._stage, self._desk.plan.recipe
+    def _validation_groups(self) -> ValidationLoss:
+        """Return one group for each validation query, sampled once, on which the validation loss is computed."""
+        context, stage, recipe = self._context, self._stage, self._context.plan.recipe
         name = recipe.data.validation
-        dataset = desk.sources.datasets[name]
+        dataset = self._inputs.datasets[name]
         if stage.source == "labels":
-            ranking = desk.sources.candidates(name, inputs.validation_first_stage(recipe)).top(stage.window[1])
+            ranking = self._inputs.candidates(name, inputs.validation_first_stage(recipe)).top(stage.window[1])
         else:
-            ranking = desk.sources.teacher(self._name, stage, self._validation_queries(), in_validation=True)
+            ranking = self._inputs.teacher(self._name, stage, self._validation_queries(), in_validation=True)
         sampler = Sampler(
             f"{self._name} in validation",
             msgspec.structs.replace(stage, groups_per_step=1, in_batch=0, without_pair="skip"),
             recipe.seed,
-            query_ids=self._validation_queries(),
-            qrels=dataset.qrels,
-            ranking=ranking,
-            has_text=dataset.documents.__contains__,
-            scores=ranking.scores,
+            TrainingPool(
+                query_ids=self._validation_queries(),
+                qrels=dataset.qrels,
+                ranking=ranking,
+                has_text=dataset.documents.__contains__,
+                scores=ranking.scores,
+            ),
         )
-        desk.notes.event("groups counted", f"validation of {self._name}: {counted(sampler.supply)}")
-        return HeldOut(sampler, stage)
+        context.log.event("groups counted", f"validation of {self._name}: {describe_supply(sampler.sampling)}")
+        return ValidationLoss(sampler, stage)
 
     def _validation_queries(self) -> list[str]:
-        dataset = self._desk.sources.datasets[self._desk.plan.recipe.data.validation]
+        dataset = self._inputs.datasets[self._context.plan.recipe.data.validation]
         return list(dataset.queries)[: self._stage.validation_queries or None]
 
-    # what the trainer asks of a watch
+    # callbacks of the trainer
 
-    def read(self, reading: Reading) -> None:
-        """Writes the reading; after a resume, holds it against the one before."""
-        if self._at != reading.step - 1:  # after a resume the first step done here tells where training went on
-            self._desk.beat.enter("train", self._name, self._steps, done=reading.step - 1)
-        self._at = reading.step
-        self._desk.notes.reading(reading)
-        self._desk.beat.advance(1, reading.pairs)
+    def on_step(self, metrics: StepMetrics) -> None:
+        """Record the metrics of a step; after a resume, compare them with those of the earlier attempt."""
+        if self._at != metrics.step - 1:  # after a resume, the first step shows where training continued
+            self._context.heartbeat.enter("train", self._name, self._steps, done=metrics.step - 1)
+        self._at = metrics.step
+        self._context.log.write_metrics(metrics)
+        self._context.heartbeat.advance(1, metrics.pairs)
 
     def validate(self, step: int) -> float:
-        """Re-ranks the validation queries with the model as it is, and writes the means."""
+        """Re-rank the validation queries with the current model, record the means, and return the deciding one."""
         began = time.perf_counter()
-        desk, stage, recipe = self._desk, self._stage, self._desk.plan.recipe
+        context, stage, recipe = self._context, self._stage, self._context.plan.recipe
         name = recipe.data.validation
-        dataset = desk.sources.datasets[name]
+        dataset = self._inputs.datasets[name]
         queries = self._validation_queries()
         qrels = {query: dataset.qrels.get(query, {}) for query in queries}
         measures = self._measures(qrels)
         first = inputs.validation_first_stage(recipe)
-        wanted = desk.sources.candidates(name, first).only(queries).top(stage.validation_depth)
-        asked = self._held_out.with_groups(wanted) if self._held_out else wanted
-        desk.beat.enter("validate", self._name, total=len(asked))
+        wanted = self._inputs.candidates(name, first).only(queries).top(stage.validation_depth)
+        asked = self._validation_loss.with_group_candidates(wanted) if self._validation_loss else wanted
+        context.heartbeat.enter("validate", self._name, total=len(asked))
         scores: dict[str, dict[str, float]] = {}
         for part in chunks(list(asked)):
             docs = {query: asked[query] for query in part}
-            scores |= self._scorer.chunk(
-                docs, lambda ids: desk.sources.queries(name, ids), lambda ids: desk.sources.documents(name, ids)
+            scores |= self._scorer.score_candidates(
+                docs, lambda ids: self._inputs.queries(name, ids), lambda ids: self._inputs.documents(name, ids)
             )
-            desk.beat.advance(len(part), sum(map(len, docs.values())))
+            context.heartbeat.advance(len(part), sum(map(len, docs.values())))
         ranked = {query: {doc: scores[query][doc] for doc in docs} for query, docs in wanted.items()}
         values = per_query(measures, qrels, ordered(ranked, wanted)) if measures else {}
         means = {measure: math.fsum(row.values()) / len(row) for measure, row in values.items()}
-        if self._held_out:
-            means[VALIDATION_LOSS] = self._held_out.loss(scores)
+        if self._validation_loss:
+            means[VALIDATION_LOSS] = self._validation_loss.loss(scores)
         seconds = time.perf_counter() - began
-        desk.notes.reading(Validation(stage=self._index, step=step, measures=means, seconds=seconds))
-        desk.beat.enter("train", self._name, self._steps, done=step)
+        context.log.write_metrics(Validation(stage=self._index, step=step, measures=means, seconds=seconds))
+        context.heartbeat.enter("train", self._name, self._steps, done=step)
         self._at = step
         chosen = means[self._chosen(measures)]
         return -chosen if stage.validation_measure == VALIDATION_LOSS else chosen
 
     def _chosen(self, measures: Sequence[str]) -> str:
-        """The measure that decides, by its canonical name."""
+        """Return the measure that decides, by its canonical name."""
         return VALIDATION_LOSS if self._stage.validation_measure == VALIDATION_LOSS else measures[0]
 
     def _measures(self, qrels: dict[str, dict[str, int]]) -> tuple[str, ...]:
-        """The stage's own measure, and those of the test that can differ from 0 on the validation queries."""
+        """Return the stage's own measure and those test measures that the validation qrels can distinguish."""
         where = f"stages.{self._name}"
         asked = self._stage.validation_measure
         found = check([asked], qrels, where) if asked != VALIDATION_LOSS else ()
-        for measure in self._desk.plan.recipe.evaluate.measures:
-            with contextlib.suppress(UsageError):  # rel=2 on grades 0 and 1: fine for the test, nothing to see here
+        for measure in self._context.plan.recipe.evaluate.measures:
+            with contextlib.suppress(UsageError):  # rel=2 on grades 0 and 1 is fine for the test set but always 0 here
                 found = (*found, *check([measure], qrels, where))
         return tuple(dict.fromkeys(found))
 
-    def saving(self) -> None:
-        """Puts the readings on the disk: a checkpoint that outlived them would leave a gap that no replay fills."""
-        self._desk.notes.sync()
+    def before_save(self) -> None:
+        """Write the metrics to disk first: a checkpoint that outlived them would leave a gap that no replay fills."""
+        self._context.log.sync()
 
-    def saved(self, state: State) -> None:
-        """Notes the checkpoint."""
+    def after_save(self, state: TrainingState) -> None:
+        """Log the checkpoint."""
         position = Position(self._index, state.step)
-        self._desk.notes.event("checkpoint saved", f"{self._name} step {state.step}", position)
+        self._context.log.event("checkpoint saved", f"{self._name} step {state.step}", position)
 
-    def rejected(self, reason: str) -> None:
-        """Notes what was damaged or left out."""
-        self._desk.notes.event("rejected", reason)
+    def on_rejected(self, reason: str) -> None:
+        """Log what was damaged or skipped."""
+        self._context.log.event("rejected", reason)
 
-    def out_of_memory(self, what: str) -> None:
-        """Notes that less goes through the model at once from here on."""
-        self._desk.notes.event("out of memory", f"{self._name}: {what}")
+    def on_out_of_memory(self, what: str) -> None:
+        """Log that fewer tokens go through the model at once from here on."""
+        self._context.log.event("out of memory", f"{self._name}: {what}")
 
-    def wants_to_stop(self) -> bool:
-        """Whether a signal or a stop request came."""
-        return bool(self._desk.stop.reason)
+    def should_stop(self) -> bool:
+        """Return whether a signal or a stop request came."""
+        return bool(self._context.stop.reason)
 
 
-def counted(supply: Supply) -> str:
-    """What a stage's data can give, in a sentence."""
-    dropped = f" and left out: {supply.dropped_positives}" if supply.dropped_positives else ""
+def describe_supply(sampling: SamplingStats) -> str:
+    """Return a sentence about the groups that a stage's data can give."""
+    dropped = f", of which {sampling.dropped_positives} are dropped" if sampling.dropped_positives else ""
     return (
-        f"{supply.usable} of {supply.queries} queries can be learnt from; "
-        f"{supply.without_candidates} have no candidates, {supply.without_positive} no positive, "
-        f"{supply.without_negative} nothing to compare; {supply.short} fill less than a group; "
-        f"{supply.unretrieved_positives} positives were not retrieved{dropped}"
+        f"{sampling.usable} of {sampling.queries} queries are usable for training; "
+        f"{sampling.without_candidates} have no candidates, {sampling.without_positive} no positive, "
+        f"{sampling.without_negative} no negative; {sampling.undersized} have less than a full group; "
+        f"{sampling.unretrieved_positives} positives were not retrieved{dropped}"
     )
 
 
-def drift(before: dict[str, torch.Tensor], encoder: CrossEncoder) -> Drift:
-    """How far the weights moved, as a share of their norm: a stage that moved nothing taught nothing."""
+def weight_change(before: dict[str, torch.Tensor], encoder: CrossEncoder) -> WeightChange:
+    """Return how far the weights moved, as a fraction of their norm."""
     moved = total = 0.0
     changed = count = 0
     for key, value in encoder.state_dict().items():
@@ -347,9 +329,9 @@ def drift(before: dict[str, torch.Tensor], encoder: CrossEncoder) -> Drift:
             total += _squares(before[key])
             changed += int((value != before[key]).sum())
             count += value.numel()
-    return Drift(math.sqrt(moved / total) if total else 0.0, changed / count if count else 0.0)
+    return WeightChange(math.sqrt(moved / total) if total else 0.0, changed / count if count else 0.0)
 
 
 def _squares(values: torch.Tensor) -> float:
-    """The sum of squares as float64, which Apple's GPUs do not have."""
+    """Return the sum of squares as float64, which Apple's GPUs do not have."""
     return float((values.cpu() if values.device.type == "mps" else values).double().pow(2).sum())

@@ -8,11 +8,11 @@ import msgspec
 import pytest
 
 from cerank.app import estimates
-from cerank.app.plans import Work, work_of
-from cerank.core.metrics import Reading, Validation
+from cerank.app.plans import WorkItem, work_of
+from cerank.core.metrics import StepMetrics, Validation
 from cerank.files.journal import Journal
-from cerank.machine.measured_speed import Pace
-from cerank.planning.workload import expected
+from cerank.machine.measured_speed import MeasuredSpeed
+from cerank.planning.workload import estimate_minutes
 from cerank.runs import run_store
 from cerank.runs.layout import ReadingRow
 from tests.worker.small import small_plan
@@ -24,7 +24,7 @@ def timed_run(plan, settings, second, seconds=1.0):
     rows: Journal[ReadingRow] = Journal(folder.readings, ReadingRow)
     for stage in range(len(plan.recipe.chain)):
         for step in range(1, 4):
-            rows.append(Reading(stage, step, 0.5, 1e-3, 1.0, 2, 8, seconds * (stage + 1)))
+            rows.append(StepMetrics(stage, step, 0.5, 1e-3, 1.0, 2, 8, seconds * (stage + 1)))
         rows.append(Validation(stage, 3, {"nDCG@10": 0.5}, 2.5))
     rows.close()
     return folder
@@ -87,7 +87,7 @@ def test_where_no_validation_was_timed_scoring_is_three_times_as_fast_as_learnin
     plan, settings = made
     folder = run_store.create(settings.lab, plan, b"", datetime(2026, 1, 1, tzinfo=UTC))
     rows: Journal[ReadingRow] = Journal(folder.readings, ReadingRow)
-    rows.append(Reading(0, 1, 0.5, 1e-3, 1.0, 2, 8, 2.0))
+    rows.append(StepMetrics(0, 1, 0.5, 1e-3, 1.0, 2, 8, 2.0))
     rows.close()
     assert rates_of(plan, settings) == {"contrastive": estimates.Rate(4.0, 12.0)}
     assert estimates.told(plan.recipe, 4.0)["distill"] == estimates.Rate(4.0, 12.0)
@@ -98,20 +98,20 @@ def test_where_no_validation_was_timed_scoring_is_three_times_as_fast_as_learnin
     [(None, "unknown"), (0.5, "30 s"), (12.2, "12 min"), (200.0, "3 h 20 min"), (3120.0, "2 d 4 h")],
 )
 def test_times_are_said_as_people_say_them(minutes, words):
-    assert estimates.in_words(minutes) == words
+    assert estimates.format_minutes(minutes) == words
 
 
 def test_a_part_without_a_stage_of_its_own_is_a_sum(made):
-    assert estimates.timed([Work("train a", 1, 8)], {"a": estimates.Rate(1.0, 1.0)})[0].minutes is None
+    assert estimates.timed([WorkItem("train a", 1, 8)], {"a": estimates.Rate(1.0, 1.0)})[0].minutes is None
 
 
 def test_an_embedding_teacher_is_a_part_of_its_own_before_its_stage_trains(made):
     plan, _ = made
-    speeds = {name: Pace(train=10.0, score=20.0, load=0.0, embed=5.0) for name in plan.recipe.chain}
-    parts = [part.part for part in expected(work_of(plan), speeds, {"distill": 300})]
+    speeds = {name: MeasuredSpeed(train=10.0, score=20.0, load=0.0, embed=5.0) for name in plan.recipe.chain}
+    parts = [part.part for part in estimate_minutes(work_of(plan), speeds, {"distill": 300})]
     assert parts.index("teacher distill") == parts.index("train distill") - 1
     assert parts.index("teacher distill") > max(parts.index(part) for part in parts if part.endswith("contrastive"))
-    timed = {part.part: part for part in expected(work_of(plan), speeds, {"distill": 300})}
+    timed = {part.part: part for part in estimate_minutes(work_of(plan), speeds, {"distill": 300})}
     assert timed["teacher distill"].minutes == pytest.approx(1.0)
     assert timed["train distill"].minutes > timed["train distill"].pairs / 10 / 60
     assert "teacher contrastive" not in timed

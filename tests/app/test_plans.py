@@ -88,7 +88,7 @@ def test_one_dataset_stands_for_three_disjoint_parts_or_its_own_splits():
     ("asked", "expected"), [("cpu", "cpu"), ("cuda", "cuda:0"), ("cuda:3", "cuda:3"), ("mps", "mps")]
 )
 def test_a_device_that_is_named_is_taken_as_it_is(asked, expected):
-    assert devices.device_named(asked).startswith(expected.split(":", maxsplit=1)[0])
+    assert devices.resolve_device(asked).startswith(expected.split(":", maxsplit=1)[0])
 
 
 @pytest.mark.parametrize("measures", [("auto",), ("P@5", "auto"), ("auto", "AP", "P@5"), ("nDCG@10", "RR@10")])

@@ -17,16 +17,23 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from cerank.bench.baselines import can_rerank, can_train
-from cerank.bench.interleaved_rounds import Task
-from cerank.bench.own_workloads import MAX_LENGTH, MAX_QUERY_LENGTH, Timed, groups_of, synchronized
-from cerank.bench.text_samples import Sample
+from cerank.bench.interleaved_rounds import TaskKind
+from cerank.bench.own_workloads import (
+    LIMITS,
+    Timing,
+    benchmark_groups,
+    benchmark_sampler,
+    packing_seconds,
+    synchronize,
+)
+from cerank.bench.text_samples import TextSample
 from cerank.models import cross_encoder
 from cerank.models.bases import BaseFiles
-from cerank.models.forward_pass import Forward
 from cerank.recipes.schema import Stage
-from cerank.tokenization.tokens import Tokens
-from cerank.training.gradients import Gradients, rows_of
+from cerank.tokenization.tokens import PairTokenizer, TokenLimits
+from cerank.training.batches import encode_groups
 from cerank.training.losses import LOSSES
+from cerank.training.trainer import Trainer
 
 PLAIN_BATCH = 32
 PAPER_BATCH = 400  # pairs the paper's code pads together when it re-ranks
@@ -41,7 +48,7 @@ class Plain:
         self._model = AutoModelForSequenceClassification.from_pretrained(files.folder, dtype=kind).to(device).eval()
         self._device, self._batch, self._autocast = device, batch, False
 
-    def score(self, sample: Sample) -> list[float]:
+    def score(self, sample: TextSample) -> list[float]:
         texts, out = sample.texts(), []
         for start in range(0, len(texts), self._batch):
             queries, documents = zip(*texts[start : start + self._batch], strict=True)
@@ -50,7 +57,7 @@ class Plain:
                 list(documents),
                 padding=True,
                 truncation=True,
-                max_length=MAX_LENGTH,
+                max_length=LIMITS.max_length,
                 return_tensors="pt",
             ).to(self._device)
             with torch.no_grad(), torch.autocast(self._device.partition(":")[0], torch.bfloat16, self._autocast):
@@ -69,7 +76,7 @@ class Paper(Plain):
 class PaperTraining:
     """The style of the paper's code: pandas asked for each item, padding to a step's longest, bf16 autocast."""
 
-    def __init__(self, files: BaseFiles, sample: Sample, stage: Stage, device: str) -> None:
+    def __init__(self, files: BaseFiles, sample: TextSample, stage: Stage, device: str) -> None:
         import pandas
 
         self._tokenizer = AutoTokenizer.from_pretrained(files.folder)
@@ -87,16 +94,16 @@ class PaperTraining:
         text = self._queries.loc[self._queries["query_id"] == query, "text"].item()
         return text, [self._documents.loc[self._documents["doc_id"] == doc, "text"].item() for doc in ids]
 
-    def train(self, steps: int) -> Timed:
+    def train(self, steps: int) -> Timing:
         stage, model, times = self._stage, self._model.train(), []
         optimizer = torch.optim.AdamW(model.parameters(), lr=stage.learning_rate)
-        groups = groups_of(self._sample, stage, steps + 1)
+        groups = benchmark_groups(self._sample, stage, steps + 1)
         for step in range(steps + 1):
             part = groups[step * stage.groups_per_step : (step + 1) * stage.groups_per_step]
             pairs = [(text, doc) for group in part for text, docs in [self._item(group.query_id, step)] for doc in docs]
             queries, documents = map(list, zip(*pairs, strict=True))
             inputs = self._tokenizer(
-                queries, documents, padding=True, truncation=True, max_length=MAX_LENGTH, return_tensors="pt"
+                queries, documents, padding=True, truncation=True, max_length=LIMITS.max_length, return_tensors="pt"
             ).to(self._device)
             with torch.autocast(self._device.partition(":")[0], torch.bfloat16):
                 scores = model(**inputs).logits.view(len(part), -1)
@@ -105,34 +112,37 @@ class PaperTraining:
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             optimizer.zero_grad()
-            synchronized(self._device)
+            synchronize(self._device)
             times.append(time.perf_counter())
-        return Timed(steps * stage.groups_per_step * stage.group_size, times[-1] - times[0])
+        return Timing(steps * stage.groups_per_step * stage.group_size, times[-1] - times[0])
 
 
-def gradient_error(files: BaseFiles, sample: Sample, stage: Stage, device: str) -> float:
+def gradient_error(files: BaseFiles, sample: TextSample, stage: Stage, device: str) -> float:
     """How far cerank's gradient of a step is from that of transformers' model on padded pairs, without dropout.
 
     Relative, by the norm over all parameters; the loss is the stage's on both sides. Dropout is a module's probability
     in both models, so it is set to 0 there.
     """
-    groups = groups_of(sample, stage, 1)
+    groups = benchmark_groups(sample, stage, 1)
     own = cross_encoder.load(files, files.pooling, 0).to(device).train()
     cross_encoder.set_dropout(own, 0.0)
-    tokens = Tokens(cross_encoder.tokenizer_of(files.folder), MAX_LENGTH, MAX_QUERY_LENGTH)
+    tokens = PairTokenizer(cross_encoder.load_tokenizer(files.folder), LIMITS)
     tokens.add("query", list(sample.queries), lambda ids: [sample.queries[i] for i in ids])
     tokens.add("document", list(sample.documents), lambda ids: [sample.documents[i] for i in ids])
-    loss, place = LOSSES.find(stage.loss, "loss"), torch.device(device)
-    Gradients("bench", stage, 0, loss, place).add(
-        Forward(own, tokens, place, stage.precision), rows_of(tokens, groups), 1
-    )
+    loss = LOSSES.find(stage.loss, "loss")
+    trainer = Trainer(0, "bench", stage, seed=0, folder=files.folder, device=device)
+    trainer.forward_backward(trainer.passes(own, tokens), encode_groups(tokens, groups), 1)
     found = {name.removeprefix("encoder."): value.grad for name, value in own.named_parameters()}
 
     theirs = AutoModelForSequenceClassification.from_pretrained(files.folder, dtype=torch.float32).to(device).eval()
     tokenizer = AutoTokenizer.from_pretrained(files.folder)
     texts = [(sample.queries[one.query_id], sample.documents[doc]) for one in groups for doc in one.doc_ids]
     inputs = tokenizer(
-        *map(list, zip(*texts, strict=True)), padding=True, truncation=True, max_length=MAX_LENGTH, return_tensors="pt"
+        *map(list, zip(*texts, strict=True)),
+        padding=True,
+        truncation=True,
+        max_length=LIMITS.max_length,
+        return_tensors="pt",
     ).to(device)
     scores = theirs(**inputs).logits.view(len(groups), -1)
     labels = torch.tensor([group.labels for group in groups], device=device)
@@ -149,6 +159,20 @@ def _apart(found: dict[str, torch.Tensor | None], expected: dict[str, torch.Tens
             apart += float((gradient if own is None else own - gradient).double().pow(2).sum())
             whole += float(gradient.double().pow(2).sum())
     return float((apart / whole) ** 0.5)
+
+
+def assembly_rate(files: BaseFiles, sample: TextSample, stage: Stage, device: str, steps: int = 64) -> float:
+    """Pairs a second that are laid end to end as tensors where all texts are tokenized already, as from a store."""
+    tokens = PairTokenizer(cross_encoder.load_tokenizer(files.folder), TokenLimits.of_stage(stage))
+    tokens.add("query", list(sample.queries), lambda ids: [sample.queries[i] for i in ids])
+    tokens.add("document", list(sample.documents), lambda ids: [sample.documents[i] for i in ids])
+    sampler = benchmark_sampler(sample, stage)
+    started, count = time.perf_counter(), 0
+    for step in range(1, steps + 1):
+        pairs = [tokens.pair(group.query_id, doc) for group in sampler.groups(step) for doc in group.doc_ids]
+        packing_seconds(pairs, stage, device)
+        count += len(pairs)
+    return count / (time.perf_counter() - started)
 
 
 class Entrant(msgspec.Struct, frozen=True):
@@ -169,7 +193,7 @@ OWN, PEER, PLAIN, PAPER, LIGHTNING = (
 _HERE = (sys.executable, "-m", "cerank.bench.bench_worker")
 
 
-def entrants(task: Task, precision: str, lightning: str) -> dict[str, Entrant]:
+def entrants(task: TaskKind, precision: str, lightning: str) -> dict[str, Entrant]:
     """Name -> entrant of all that are installed, cerank first.
 
     Args:
@@ -179,7 +203,10 @@ def entrants(task: Task, precision: str, lightning: str) -> dict[str, Entrant]:
     """
     found = {
         OWN: Entrant(
-            "cerank.bench.own_workloads:Own" if task == "score" else "cerank.bench.own_workloads:OwnTraining", True
+            "cerank.bench.own_workloads:CerankReranker"
+            if task == "score"
+            else "cerank.bench.own_workloads:CerankTraining",
+            True,
         )
     }
     if can_rerank() if task == "score" else can_train():

@@ -54,10 +54,10 @@ def write(path: Path, lines: int, kind: str) -> None:
 
 def ingest(path: Path, cache: Path) -> None:
     """Ingests, and prints the seconds and the peak memory of this process."""
-    from cerank.trec.ingest import ingested
+    from cerank.trec.ingest import ingest_run
 
     began = time.perf_counter()
-    ranking = ingested(path, cache)
+    ranking = ingest_run(path, cache)
     seconds = time.perf_counter() - began
     rows = ranking.store.contents.rows
     size = sum(entry.size for entry in ranking.store.contents.files)
@@ -71,11 +71,11 @@ def ingest(path: Path, cache: Path) -> None:
 def sample(path: Path, cache: Path, groups: int) -> None:
     """Opens the ranking and draws groups of 8 from ranks 1 to 200, as a stage does."""
     from cerank.recipes.schema import Stage
-    from cerank.training.sampler import Sampler
-    from cerank.trec.ingest import ingested
+    from cerank.training.sampler import Sampler, TrainingPool
+    from cerank.trec.ingest import ingest_run
 
     began = time.perf_counter()
-    ranking = ingested(path, cache)
+    ranking = ingest_run(path, cache)
     print(f"opened in {time.perf_counter() - began:.2f} s")
     began = time.perf_counter()
     queries = list(ranking)
@@ -84,7 +84,10 @@ def sample(path: Path, cache: Path, groups: int) -> None:
     stage = Stage(steps=groups // 16, groups_per_step=16, window=(1, 200))
     began = time.perf_counter()
     sampler = Sampler(
-        "s", stage, 1, query_ids=list(qrels), qrels=qrels, ranking=ranking.top(200), has_text=lambda _: True
+        "s",
+        stage,
+        1,
+        TrainingPool(query_ids=list(qrels), qrels=qrels, ranking=ranking.top(200), has_text=lambda _: True),
     )
     counted = time.perf_counter()
     drawn = sum(len(sampler.groups(step)) for step in range(1, sampler.steps + 1))

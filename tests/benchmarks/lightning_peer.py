@@ -26,13 +26,13 @@ def main():
     held = {}
     for line in sys.stdin:
         ask = json.loads(line)
-        if ask.get("ready"):
+        if ask.get("prepare"):
             work = SimpleNamespace(device="cpu", precision="fp32", steps=4, groups=4, group_size=8)
-            work.__dict__.update(ask["ready"])
+            work.__dict__.update(ask["prepare"])
             held[work.name] = (_training if work.task == "train" else _scoring)(work)
             answer = {}
         else:
-            answer = held[ask["go"]](ask)
+            answer = held[ask["run"]](ask)
         answers.write(json.dumps({**answer, "memory": _most_memory()}) + "\n")
         answers.flush()
 

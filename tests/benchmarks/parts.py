@@ -10,8 +10,8 @@ from contextlib import ExitStack
 
 from scipy.stats import kendalltau
 
-from cerank.bench.interleaved_rounds import Answer, Contender, Turn, take_turns
-from cerank.bench.text_samples import Sample
+from cerank.bench.interleaved_rounds import BenchProcess, BenchResponse, RoundEntry, run_interleaved
+from cerank.bench.text_samples import TextSample
 from tests.benchmarks.arena import PEAK, Arena, first_lists, grown
 from tests.benchmarks.contenders import LIGHTNING, OWN, PAPER, PEER, Entrant, entrants
 from tests.benchmarks.table import Row, rates, ratio, spread
@@ -34,9 +34,9 @@ def _rerank(arena: Arena, stack: ExitStack, precision: str, heard: Callable[[str
     every = entrants("score", precision, options.lightning_ir)
     goals = {who: arena.seated(stack, who, every[who], "score", precision) for who in (OWN, PEER) if who in every}
     peak = arena.seated(stack, _PEAK, PEAK, "peak", precision)
-    turns = {_PEAK: Turn(peak, "peak")}
-    turns |= {who: Turn(one, "score", scores=_scores(arena, precision, who)) for who, one in goals.items()}
-    found = take_turns(turns, options.repeats, options.within, heard)
+    turns = {_PEAK: RoundEntry(peak, "peak")}
+    turns |= {who: RoundEntry(one, "score", scores=_scores(arena, precision, who)) for who, one in goals.items()}
+    found = run_interleaved(turns, options.repeats, options.within, heard)
     own, peer = found[OWN], found.get(PEER, [])
     for who, one in goals.items():
         yield Row(f"re-ranking {precision}, {who}", "", _said(one, found[who]))
@@ -51,7 +51,7 @@ def _rerank(arena: Arena, stack: ExitStack, precision: str, heard: Callable[[str
 
 
 def _others(
-    arena: Arena, stack: ExitStack, precision: str, own: Contender, heard: Callable[[str], None]
+    arena: Arena, stack: ExitStack, precision: str, own: BenchProcess, heard: Callable[[str], None]
 ) -> Iterator[Row]:
     """Those that no goal names: fewer turns, on the first lists alone, which cerank then scores as well."""
     options = arena.options
@@ -63,11 +63,11 @@ def _others(
         for who in (every if options.others_turns else ())
         if who not in {OWN, PEER}
     }
-    turns = {OWN: Turn(own, "score", sample=file)} | {who: Turn(one, "score") for who, one in rest.items()}
-    found = take_turns(turns, options.others_turns, options.within, heard)
+    turns = {OWN: RoundEntry(own, "score", sample=file)} | {who: RoundEntry(one, "score") for who, one in rest.items()}
+    found = run_interleaved(turns, options.others_turns, options.within, heard)
     for who, one in rest.items():
         yield Row(f"re-ranking {precision}, {who}, {part.pairs} pairs", "", _said(one, found[who]))
-        yield ratio(f"re-ranking {precision} / {who}, {part.pairs} pairs", found[OWN], found[who], 0, one.lost)
+        yield ratio(f"re-ranking {precision} / {who}, {part.pairs} pairs", found[OWN], found[who], 0, one.failure)
     if not options.lightning_ir:
         yield _without_lightning()
 
@@ -76,18 +76,18 @@ def _without_lightning() -> Row:
     return Row(LIGHTNING, "", "left out: --lightning-ir names no Python that has it (it needs transformers 4)")
 
 
-def _said(one: Contender, found: Sequence[Answer]) -> str:
+def _said(one: BenchProcess, found: Sequence[BenchResponse]) -> str:
     """The rates of a contender and the most that its process held, or why there are none."""
-    if one.lost or not found:
-        return f"left out: {one.lost or 'no turn'}"
+    if one.failure or not found:
+        return f"left out: {one.failure or 'no turn'}"
     return f"{rates(found)}; {found[-1].memory / _MIB:.0f} MiB at most"
 
 
-def _why(one: Contender | None, who: str) -> str:
-    return f"{who} is not installed" if one is None else one.lost
+def _why(one: BenchProcess | None, who: str) -> str:
+    return f"{who} is not installed" if one is None else one.failure
 
 
-def _share(arena: Arena, precision: str, own: Sequence[Answer], peaks: Sequence[Answer]) -> Row:
+def _share(arena: Arena, precision: str, own: Sequence[BenchResponse], peaks: Sequence[BenchResponse]) -> Row:
     rate = arena.needed(arena.sample) / arena.sample.pairs
     best = [100 * one.rate * rate / peak.value for one, peak in zip(own, peaks, strict=True)]
     lasting = [100 * one.rate * rate / peak.sustained for one, peak in zip(own, peaks, strict=True)]
@@ -166,8 +166,8 @@ def train(arena: Arena, heard: Callable[[str], None]) -> Iterator[Row]:
         every = entrants("train", precision, options.lightning_ir)
         with ExitStack() as stack:
             seats = {who: arena.seated(stack, who, one, "train", precision) for who, one in every.items()}
-            turns = {who: Turn(one, "train") for who, one in seats.items()}
-            found = take_turns(turns, options.repeats, options.within, heard)
+            turns = {who: RoundEntry(one, "train") for who, one in seats.items()}
+            found = run_interleaved(turns, options.repeats, options.within, heard)
         for who, one in seats.items():
             yield Row(f"training {precision}, {who}", "", _said(one, found[who]))
         own = found[OWN]
@@ -190,9 +190,9 @@ def _gradients(arena: Arena, precision: str) -> Row:
     goal = "<= 1e-5" if precision == "fp32" else ""
     with ExitStack() as stack:
         one = arena.seated(stack, OWN, _figure_of("gradient_error"), "figure", precision)
-        found = one.go("figure", arena.options.within)
+        found = one.run("figure", arena.options.within)
     if found is None:
-        return Row(what, goal, f"not measured: {one.lost}")
+        return Row(what, goal, f"not measured: {one.failure}")
     return Row(what, goal, f"{found.value:.1e}", found.value <= 1e-5 if goal else None)
 
 
@@ -205,11 +205,13 @@ def data(arena: Arena, heard: Callable[[str], None]) -> Iterator[Row]:
     """How fast pairs of tokenized texts are laid end to end for training, against what a GPU would take."""
     heard("assembly")
     with ExitStack() as stack:
-        one = arena.seated(stack, OWN, Entrant("cerank.bench.own_workloads:assembly", is_own=True), "figure", "fp32")
-        found = [one.go("figure", arena.options.within) for _ in range(arena.options.repeats)]
+        one = arena.seated(
+            stack, OWN, Entrant("tests.benchmarks.contenders:assembly_rate", is_own=True), "figure", "fp32"
+        )
+        found = [one.run("figure", arena.options.within) for _ in range(arena.options.repeats)]
     values = [answer.value for answer in found if answer is not None]
     if not values:
-        yield Row("assembly of tokenized pairs", "", f"not measured: {one.lost}")
+        yield Row("assembly of tokenized pairs", "", f"not measured: {one.failure}")
         return
     share = _GPU_RATE / statistics.median(values)
     figure = f"{spread(values, ',.0f')} pairs/s; {share:.0%} of a step at {_GPU_RATE:,.0f} pairs/s on a GPU"
@@ -231,7 +233,7 @@ def lists(arena: Arena, heard: Callable[[str], None]) -> Iterator[Row]:
     yield from _costs(arena, samples, heard)
 
 
-def _costs(arena: Arena, samples: dict[str, Sample], heard: Callable[[str], None]) -> Iterator[Row]:
+def _costs(arena: Arena, samples: dict[str, TextSample], heard: Callable[[str], None]) -> Iterator[Row]:
     """The first sample is scored before and after each other, so that a machine that drifts is none's advantage."""
     options = arena.options
     precision = options.precision.split(",")[-1]
@@ -239,13 +241,13 @@ def _costs(arena: Arena, samples: dict[str, Sample], heard: Callable[[str], None
     files = {name: arena.written(sample, name) for name, sample in samples.items()}
     per_pair = {name: arena.needed(sample) / sample.pairs for name, sample in samples.items()}
     costs: dict[str, list[float]] = {name: [] for name in larger}
-    found: dict[str, list[Answer]] = {name: [] for name in samples}
+    found: dict[str, list[BenchResponse]] = {name: [] for name in samples}
     with ExitStack() as stack:
         one = arena.seated(stack, OWN, entrants("score", precision, "")[OWN], "score", precision, files[first])
 
         def cost(name: str) -> float:
             heard(name)
-            answer = one.go("score", options.within, sample=files[name])
+            answer = one.run("score", options.within, sample=files[name])
             if answer is None:
                 return float("nan")
             found[name].append(answer)
@@ -264,8 +266,8 @@ def _costs(arena: Arena, samples: dict[str, Sample], heard: Callable[[str], None
     for name in larger:
         what = f"re-ranking {precision}, cost of a pair: {name} / {first}"
         middle = statistics.median(costs[name])
-        if one.lost:
-            yield Row(what, "1 within 10 %", one.lost)
+        if one.failure:
+            yield Row(what, "1 within 10 %", one.failure)
         else:
             yield Row(what, "1 within 10 %", spread(costs[name], ".3f"), abs(middle - 1) <= 0.1)
 

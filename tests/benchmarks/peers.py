@@ -1,6 +1,6 @@
 """cerank beside its peers on one machine, in one run: speed, equality of scores, memory, and how cost grows.
 
-    pip install 'cerank[peers]'
+    pip install 'cerank[bench]'
     python -m tests.benchmarks.peers --dataset ./trec-dl-2020-top100 --threads 2 --only rerank,train,data
 
 Each contender sits in a process of its own, set up as its user's would be: cerank as its launcher and worker do it,
@@ -106,7 +106,7 @@ def _head(arena: Arena, load: float) -> str:
         [
             f"{sample.pairs} pairs of {sample.name}, {len(sample.lists)} lists, "
             f"{statistics.fmean(arena.lengths):.0f} tokens a pair (longest {max(arena.lengths)}); {arena.model_is}",
-            f"{determinism.device_name(options.device)}, {options.threads} threads each, the others' {waits}",
+            f"{determinism.hardware_name(options.device)}, {options.threads} threads each, the others' {waits}",
             versions,
             f"{options.repeats} turns; load of the machine before the start: {load:.1f}",
             "",

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 
-from cerank.bench.interleaved_rounds import Answer
-from cerank.bench.text_samples import generated
+from cerank.bench.interleaved_rounds import BenchResponse
+from cerank.bench.text_samples import generated_sample
 from tests.benchmarks.arena import first_lists, grown
 from tests.benchmarks.parts import agreement, equal
 from tests.benchmarks.table import Row, printed, ratio
 
 
-def answers(*seconds: float) -> list[Answer]:
-    return [Answer(pairs=60, seconds=one) for one in seconds]
+def answers(*seconds: float) -> list[BenchResponse]:
+    return [BenchResponse(pairs=60, seconds=one) for one in seconds]
 
 
 def test_a_ratio_is_the_median_of_those_within_a_turn() -> None:
@@ -42,21 +42,21 @@ def test_agreement_is_the_mean_over_lists_and_not_over_all_pairs_at_once() -> No
 
 
 def test_sizes_of_work_have_the_same_mix_of_texts() -> None:
-    sample = generated(50, 10)
+    sample = generated_sample(50, 10)
     small, large = grown(sample, 40, 10, 40), grown(sample, 200, 10, 40)
     assert (small.pairs, large.pairs, len(large.documents)) == (40, 200, 200)
     assert Counter(large.texts()) == {text: 5 * count for text, count in Counter(small.texts()).items()}
 
 
 def test_lists_of_any_length_read_the_same_passages() -> None:
-    sample = generated(20, 10)
+    sample = generated_sample(20, 10)
     short, long = grown(sample, 40, 4, 40), grown(sample, 40, 40, 40)
     assert [len(docs) for docs in long.lists.values()] == [40]
     assert sorted(short.documents.values()) == sorted(long.documents.values())
 
 
 def test_first_lists_stay_whole() -> None:
-    assert [len(docs) for docs in first_lists(generated(50, 10), 15).lists.values()] == [10, 10]
+    assert [len(docs) for docs in first_lists(generated_sample(50, 10), 15).lists.values()] == [10, 10]
 
 
 def test_goals_stand_in_a_table_of_their_own_with_a_verdict() -> None:

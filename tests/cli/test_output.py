@@ -12,7 +12,7 @@ import sys
 
 import pytest
 
-from cerank.cli.output import Column, Kind, Table, emit, put, report_error, rounded, say
+from cerank.cli.output import Column, Kind, Table, emit, info, report_error, rounded, write_output
 from cerank.errors import RecipeError, UsageError
 from cerank.settings import FORMATS
 
@@ -175,8 +175,8 @@ def test_a_value_reads_as_its_kind(value: str | float | None, kind: Kind, seen: 
 
 
 def test_words_go_to_stderr_and_data_to_stdout(capsys: pytest.CaptureFixture[str]) -> None:
-    say("saved\x1b[31m in\nlab")
-    put("line\x07\n")
+    info("saved\x1b[31m in\nlab")
+    write_output("line\x07\n")
     seen = capsys.readouterr()
     assert seen.err == "saved⟨001b⟩[31m in\nlab\n"
     assert seen.out == "line⟨0007⟩\n"
@@ -198,7 +198,7 @@ def test_a_character_that_the_stream_cannot_write_becomes_an_escape() -> None:
     raw = io.BytesIO()
     stream = io.TextIOWrapper(raw, encoding="ascii")
     emit(Table("t", (Column("a", "Größe"),), (("Δ",),)), "table", stream)
-    say("→", stream)
+    info("→", stream)
     assert b"Gr\\xf6\\xdfe" in raw.getvalue()
     assert b"\\u0394" in raw.getvalue()
     assert raw.getvalue().endswith(b"\\u2192\n")

@@ -80,7 +80,7 @@ def drawn_tables(tmp_path_factory: pytest.TempPathFactory) -> list[Table]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr(terminal_table, "drawn", noted)
+        patch.setattr(terminal_table, "table_as_text", noted)
         for key, value in (("LAB", given_settings.lab), ("CACHE", given_settings.cache), ("FORMAT", "table")):
             patch.setenv(f"CERANK_{key}", str(value))
         for words in COMMANDS:
@@ -121,7 +121,7 @@ def said(text: str) -> Counter[str]:
 
 
 def check(table: Table, width: int) -> str:
-    text = terminal_table.drawn(table, Style(width, more="--wide"))
+    text = terminal_table.table_as_text(table, Style(width, more="--wide"))
     lines = text.splitlines()
     gone = hidden(text, table)
     words = said(text)
@@ -193,7 +193,7 @@ def _line_of(table: Table, told: Mapping[str, Value]) -> list[str]:
 def test_a_table_too_narrow_for_its_columns_is_a_block_a_row() -> None:
     columns = (Column("a", "A", "name"), Column("b", "B", "number"), Column("c", "", "text"))
     table = Table("t", columns, (("x" * 30, 1, ""), ("y", None, "two words")))
-    assert terminal_table.drawn(table, Style(30)) == f"A:\n  {'x' * 30}\nB: 1\n\nA: y\ntwo words\n"
+    assert terminal_table.table_as_text(table, Style(30)) == f"A:\n  {'x' * 30}\nB: 1\n\nA: y\ntwo words\n"
 
 
 def test_wide_draws_every_column_and_the_line_below_says_how_to_see_the_others() -> None:
@@ -234,7 +234,7 @@ def tables() -> Iterator[st.SearchStrategy[Table]]:
 @given(st.one_of(*tables()), st.integers(1, 120))
 @settings(deadline=None)
 def test_no_word_of_any_table_is_cut_at_any_width(table: Table, width: int) -> None:
-    text = terminal_table.drawn(table, Style(width, more="M"))
+    text = terminal_table.table_as_text(table, Style(width, more="M"))
     drawn_words = said(text)
     found = (
         re.search(r"\+\d+ columns?:", " ".join(text.split()))

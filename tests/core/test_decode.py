@@ -16,26 +16,26 @@ from cerank.recipes.schema import Recipe
 
 
 class Inner(msgspec.Struct, frozen=True):
-    size: Annotated[int, msgspec.Meta(ge=1), decode.says("how large")] = 1
+    size: Annotated[int, msgspec.Meta(ge=1), decode.help_text("how large")] = 1
     share: float | None = None
 
 
 class Outer(msgspec.Struct, frozen=True):
     name: str
-    inner: Annotated[Inner, decode.says("one of them")] = Inner()
+    inner: Annotated[Inner, decode.help_text("one of them")] = Inner()
     many: dict[str, Inner] = {}
     pair: tuple[int, int] = (0, 0)
 
 
 def mistakes_in(values: dict[str, Any]) -> list[str]:
     mistakes: list[str] = []
-    assert (decode.table(Outer, values, "", mistakes) is None) == bool(mistakes)
+    assert (decode.decode_table(Outer, values, "", mistakes) is None) == bool(mistakes)
     return mistakes
 
 
 def test_a_table_without_mistakes_becomes_a_struct_with_defaults() -> None:
     mistakes: list[str] = []
-    got = decode.table(Outer, {"name": "x", "many": {"a": {"size": 3}}, "pair": [1, 2]}, "", mistakes)
+    got = decode.decode_table(Outer, {"name": "x", "many": {"a": {"size": 3}}, "pair": [1, 2]}, "", mistakes)
     assert got == Outer(name="x", many={"a": Inner(size=3)}, pair=(1, 2))
     assert mistakes == []
 
@@ -69,7 +69,7 @@ KEYS = st.sampled_from(["name", "chain", "stages", "data", "base", "evaluate", "
 @given(st.dictionaries(KEYS, JUNK | st.dictionaries(st.sampled_from(["a", "train", "loss", "window"]), JUNK)))
 def test_any_table_gives_a_recipe_or_mistakes_and_nothing_else(values: dict[str, Any]) -> None:
     mistakes: list[str] = []
-    assert (decode.table(Recipe, values, "", mistakes) is None) == bool(mistakes)
+    assert (decode.decode_table(Recipe, values, "", mistakes) is None) == bool(mistakes)
 
 
 TABLES = st.recursive(
@@ -79,8 +79,8 @@ TABLES = st.recursive(
 
 @given(TABLES, TABLES, TABLES)
 def test_laying_tables_over_one_another_does_not_depend_on_the_grouping(a: Any, b: Any, c: Any) -> None:
-    together = decode.merged(a, decode.merged(b, c))
-    one_by_one = decode.merged(decode.merged(a, b), c)
+    together = decode.merge_tables(a, decode.merge_tables(b, c))
+    one_by_one = decode.merge_tables(decode.merge_tables(a, b), c)
     if not _changes_kind(a, b) and not _changes_kind(b, c) and not _changes_kind(a, c):
         assert together == one_by_one
 
@@ -94,12 +94,14 @@ def _changes_kind(left: object, right: object) -> bool:
 
 @given(TABLES)
 def test_an_empty_table_changes_nothing_and_neither_do_a_tables_own_values(table: Any) -> None:
-    assert decode.merged(table, {}) == decode.merged({}, table) == decode.merged(table, table) == table
+    assert (
+        decode.merge_tables(table, {}) == decode.merge_tables({}, table) == decode.merge_tables(table, table) == table
+    )
 
 
 def test_merging_leaves_what_it_merges_alone() -> None:
     base = {"a": {"b": 1}}
-    decode.merged(base, {"a": {"b": 2}})
+    decode.merge_tables(base, {"a": {"b": 2}})
     assert base == {"a": {"b": 1}}
 
 
@@ -142,6 +144,6 @@ def test_the_line_of_a_key_is_found_under_its_header_or_dotted() -> None:
 
 
 def test_a_field_says_what_it_means() -> None:
-    hints = {"size": Annotated[int, msgspec.Meta(ge=1), decode.says("how large")], "bare": int}
-    assert decode.explanation(hints["size"]) == "how large"
-    assert decode.explanation(hints["bare"]) == ""
+    hints = {"size": Annotated[int, msgspec.Meta(ge=1), decode.help_text("how large")], "bare": int}
+    assert decode.help_text_of(hints["size"]) == "how large"
+    assert decode.help_text_of(hints["bare"]) == ""

@@ -9,29 +9,31 @@ from pathlib import Path
 import pytest
 
 from cerank.datasets import irds
-from cerank.datasets.aliases import BEIR, DEV, DL, NAMED, declared_measures, placed_runs, run_folders
-from cerank.datasets.open_datasets import catalogue, measures_of, open_dataset
+from cerank.datasets.aliases import ALIASES, BEIR, DEV, DL, declared_measures, placed_runs, run_folders
+from cerank.datasets.open_datasets import catalog, measures_of, open_dataset
 from cerank.errors import MissingError
 from cerank.evaluation.measures import check
 from cerank.retrieval.first_stage import candidates, fingerprint
 
 
 def test_every_short_name_stands_for_an_id_of_the_catalogue_with_queries_and_qrels() -> None:
-    for entry in NAMED.values():
-        found = irds.facts(entry.id)
+    for entry in ALIASES.values():
+        found = irds.catalog_metadata(entry.id)
         assert found.queries > 0
         assert found.documents > 0
         assert found.judgements > 0, entry.name
 
 
 def test_the_papers_sets_have_the_papers_numbers_of_queries() -> None:
-    counts = {name: irds.facts(NAMED[name].id).queries for name in ("dl19", "dl20", "dl-hard", "dev-small")}
+    counts = {
+        name: irds.catalog_metadata(ALIASES[name].id).queries for name in ("dl19", "dl20", "dl-hard", "dev-small")
+    }
     assert counts == {"dl19": 43, "dl20": 54, "dl-hard": 50, "dev-small": 6980}
 
 
 def test_no_declared_measure_is_zero_for_every_ranking() -> None:
-    for entry in NAMED.values():
-        grade = irds.facts(entry.id).largest_grade
+    for entry in ALIASES.values():
+        grade = irds.catalog_metadata(entry.id).largest_grade
         assert check(entry.measures, {"q": {"d": grade}}, entry.name) == entry.measures
 
 
@@ -45,7 +47,7 @@ def test_measures_follow_the_dataset_and_for_unknown_ones_its_grades() -> None:
 
 
 def test_short_names_are_in_the_list_of_datasets() -> None:
-    assert set(NAMED) < {entry.name for entry in catalogue()}
+    assert set(ALIASES) < {entry.name for entry in catalog()}
 
 
 def test_a_placed_run_is_found_by_short_name_and_by_id_and_plain_before_packed(tmp_path: Path) -> None:
@@ -71,8 +73,8 @@ print(candidates(dataset, "colbertv2", 2, cache)[next(iter(dataset.queries))], l
 for work in (
     lambda: candidates(dataset, "tas-b", 2, cache),
     lambda: open_dataset("dl19", cache),
-    lambda: irds.look_at_documents("msmarco-passage/trec-dl-2020/judged"),
-    lambda: irds.look_at_documents("vaswani"),
+    lambda: irds.check_documents_are_local("msmarco-passage/trec-dl-2020/judged"),
+    lambda: irds.check_documents_are_local("vaswani"),
 ):
     try:
         with irds.offline():

@@ -16,7 +16,7 @@ from cerank.datasets.local_folders import open_folder
 from cerank.datasets.mapped_documents import MappedDocuments
 from cerank.datasets.open_datasets import open_dataset
 from cerank.errors import FormatError, MissingError
-from cerank.files.id_index import Collected, Keys
+from cerank.files.id_index import IdIndex, IdIndexBuilder
 from cerank.trec import open_run
 
 
@@ -66,10 +66,10 @@ def test_real_folders_are_the_same_either_way(shared: Path, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("docs", "where", "what"),
     [
-        (b"a\tx\nb\ty\na\tz\n", ":3", "stands twice"),
+        (b"a\tx\nb\ty\na\tz\n", ":3", "appears twice"),
         (b"a\tx\nb y\n", ":2", "columns"),
         (b"a b\tx\n", ":1", "white space"),
-        (b"", "", "holds no document"),
+        (b"", "", "the file holds no document"),
         (b"a\tx\nb\t\xff\n", ":2", "UTF-8"),
     ],
 )
@@ -101,15 +101,15 @@ def test_keys_find_their_rows_and_no_others(
     tmp_path_factory: pytest.TempPathFactory, keys: list[str], other: str
 ) -> None:
     folder = tmp_path_factory.mktemp("keys")
-    collected = Collected()
+    collected = IdIndexBuilder()
     collected.add(keys[: len(keys) // 2])
     collected.add(keys[len(keys) // 2 :])
-    found = Keys(folder, len(keys), is_numbered=collected.write(folder))
-    assert collected.twice() is None
+    found = IdIndex(folder, len(keys), is_numbered=collected.write(folder))
+    assert collected.find_duplicate() is None
     assert found.rows(keys).tolist() == list(range(len(keys)))
     assert found.rows([other]).tolist() == [keys.index(other) if other in keys else -1]
     collected.add(keys[:1])
-    assert collected.twice() == (0, len(keys))
+    assert collected.find_duplicate() == (0, len(keys))
 
 
 def test_a_small_folder_imports_no_numpy(tmp_path: Path) -> None:

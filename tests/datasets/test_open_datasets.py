@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cerank.datasets.open_datasets import catalogue, describe, open_dataset
+from cerank.datasets.open_datasets import catalog, describe, open_dataset
 from cerank.errors import CerankError, FormatError, MissingError, UsageError
 
 DOCS = '{"doc_id": "d1", "title": "One", "text": "first"}\n{"doc_id": "d2", "text": "second"}\n'
@@ -176,7 +176,7 @@ def test_what_is_no_dataset_is_refused(tmp_path: Path, name: str) -> None:
 
 
 def test_the_catalogue_lists_pydocs_and_says_what_it_is_not() -> None:
-    own = [entry for entry in catalogue() if entry.name.startswith("pydocs")]
+    own = [entry for entry in catalog() if entry.name.startswith("pydocs")]
     assert [entry.name for entry in own] == ["pydocs/train", "pydocs/validation", "pydocs/test"]
     assert all("not a test collection" in entry.description for entry in own)
 

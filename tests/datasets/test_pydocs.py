@@ -19,7 +19,7 @@ from cerank.errors import MissingError
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cache")
-    pydocs.materialise(folder)
+    pydocs.materialize(folder)
     return folder
 
 
@@ -83,7 +83,7 @@ def test_a_python_without_docstrings_is_refused_with_the_reason(tmp_path, monkey
     bare.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(bare))
     with pytest.raises(MissingError, match="3 test queries are too few"):
-        pydocs.materialise(tmp_path / "cache")
+        pydocs.materialize(tmp_path / "cache")
     assert not list((tmp_path / "cache" / "pydocs").glob("v*"))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cerank.datasets.open_datasets import open_dataset
-from cerank.datasets.query_overlaps import normalised, overlaps, refuse
+from cerank.datasets.query_overlaps import check_test_queries, normalized, overlaps
 from cerank.errors import RecipeError
 from cerank.recipes.schema import recipe_from
 
@@ -32,7 +32,7 @@ def found_in(tmp_path, train, validation, test, **recipe):
     [("What is  BM25?", "what is bm25"), ("Ｗｈａｔ", "what"), ("straße", "STRASSE"), ("a-b, c", "a b c")],
 )
 def test_queries_alike_but_for_case_punctuation_and_white_space_are_the_same(one, other):
-    assert normalised(one) == normalised(other)
+    assert normalized(one) == normalized(other)
 
 
 def test_queries_without_any_word_are_not_alike(tmp_path):
@@ -58,7 +58,7 @@ def test_a_text_counts_in_any_collection(tmp_path):
     assert (row.shared, row.of, row.by_id, row.by_text, row.examples) == (1, 2, 0, 1, ("what is it",))
     assert row.left.stages == ("one", "two")
     with pytest.raises(RecipeError, match="1 of the 2 queries of test on"):
-        refuse((row,), recipe)
+        check_test_queries((row,), recipe)
 
 
 def test_a_few_texts_alike_by_chance_are_told_and_not_refused(tmp_path):
@@ -67,7 +67,7 @@ def test_a_few_texts_alike_by_chance_are_told_and_not_refused(tmp_path):
     validation = write(tmp_path / "validation", {"7": "nothing shared"})
     recipe, (row,) = found_in(tmp_path, one, validation, test)
     assert (row.shared, row.is_refused) == (1, False)
-    refuse((row,), recipe)
+    check_test_queries((row,), recipe)
 
 
 def test_stages_that_learn_from_two_datasets_are_held_against_each_other(tmp_path):

@@ -89,7 +89,7 @@ def test_compare_of_run_files_alone_needs_qrels_and_says_so(place, first):
 
 def test_rerank_and_evaluate_agree_with_the_run_that_made_the_checkpoint(place, first):
     data = place / "data"
-    arguments = ["--run", "bm25", "--dataset", f"{data}[70%:]", "--depth", 8, "-o", "again.run.gz"]
+    arguments = ["--first-stage", "bm25", "--dataset", f"{data}[70%:]", "--depth", 8, "-o", "again.run.gz"]
     assert cerank(place, "rerank", "first", *arguments).stdout.strip() == "again.run.gz"
     out = cerank(place, "evaluate", "again.run.gz", "--dataset", f"{data}[70%:]", "-m", "nDCG@10", "--json")
     (row,) = json.loads(out.stdout)
@@ -117,7 +117,7 @@ def test_a_detached_run_is_stopped_paused_resumed_and_removed(place):
     )
     assert any("validation at step" in line for line in resumed.stderr)  # it follows what the new worker does
     cerank(place, "stop", name, "--wait")
-    assert "go on with `cerank resume" in resumed.communicate(timeout=300)[1]
+    assert "Resume it with `cerank resume" in resumed.communicate(timeout=300)[1]
     assert resumed.returncode == 75
     cerank(place, "rm", name, "--yes")
     assert not folder.exists()

@@ -151,7 +151,7 @@ def test_files_hold_no_seed_that_could_speak_of_a_recipe(dl20, tmp_path):
 
 
 def test_secondary_tests_and_condensed_measures_come_when_asked_for(dl20, tmp_path):
-    out = cerank(tmp_path, "compare", *dl20[:2], *dl20[-2:], "-m", "nDCG@10", "--condensed", "--secondary", "--json")
+    out = cerank(tmp_path, "compare", *dl20[:2], *dl20[-2:], "-m", "nDCG@10", "--judged-only", "--secondary", "--json")
     found = json.loads(out.stdout)
     assert [row["measure"] for row in found["secondary"]] == ["nDCG@10", "nDCG(judged_only=True)@10"]
     assert all(0 < row["randomization"] <= 1 for row in found["secondary"])

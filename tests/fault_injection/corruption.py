@@ -105,7 +105,7 @@ def _found(run: RunFolder, other: RunFolder, lab: Path, name: str, kind: str) ->
     folder = Path(name).parent.as_posix()
     if not any(name in problem or (folder != "." and folder in problem) for problem in problems):
         return f"not found: {problems}"
-    states = {row.folder.name: row.status for row in run_store.listed(lab, datetime.now(UTC))}
+    states = {row.folder.name: row.status for row in run_store.list_runs(lab, datetime.now(UTC))}
     if states[run.name].state != "damaged" or not states[run.name].text:
         return f"not marked: {states[run.name]}"
     return "" if states[other.name].state == "finished" else "another run is disturbed"
@@ -158,13 +158,13 @@ def _went_on(run: RunFolder, code: int, name: str, kind: str, wanted: dict[str, 
         return f"exit {code}: {log_of(run)}"
     wrong = difference(run, _makeable(run, wanted, name))
     if wrong and name.startswith("teachers/") and "teachers/" in wrong:  # its stage is trained: moved aside, and said
-        told = [event.text for event in journal.rows(run.events, Event)[0] if event.kind == "rejected"]
+        told = [event.text for event in journal.read_valid_rows(run.events, Event)[0] if event.kind == "rejected"]
         return "" if told or kind == "delete" else wrong
     if wrong and name == "readings.jsonl":  # rows before the checkpoint are lost for good: said, not hidden
         return "" if status.state == "damaged" and "have no reading" in status.text else f"{wrong}; {status}"
     if wrong:
         return wrong
-    told = [event.text for event in journal.rows(run.events, Event)[0] if event.kind == "rejected"]
+    told = [event.text for event in journal.read_valid_rows(run.events, Event)[0] if event.kind == "rejected"]
     is_seen = kind == "delete" or told or _is_cut_at_a_line(name, kind)
     return "" if is_seen else "nothing was said of it"
 
@@ -183,7 +183,7 @@ def hash_lists(folder: str, count: int, seed: int = 0) -> dict[str, Any]:
     for number in range(count):
         shutil.copytree(begun[number % len(begun)].path, spoil.path)
         kind = (*KINDS, "zeros", "empty", "garbage")[number % 7]
-        fill(spoil.seals, kind, draw)
+        fill(spoil.checksums, kind, draw)
         children = [worker(spoil), worker(spoil)]
         codes = sorted(ended(child) for child in children)
         if codes[0] != 0 or codes[1] not in {0, 4}:
@@ -234,9 +234,9 @@ def mendings(folder: str, count: int, seed: int = 0) -> dict[str, Any]:
 def _mended(run: RunFolder, plan: Any) -> str:
     run_store.row(run, datetime.now(UTC))
     try:
-        repair.mend(run)
-        repair.tidy(run, plan)
-        left = [one for one in repair.problems(run) if one.path.relative_to(run.path).parts[0] not in TAKEN_UP]
+        repair.repair_run(run)
+        repair.remove_leftovers(run, plan)
+        left = [one for one in repair.find_problems(run) if one.path.relative_to(run.path).parts[0] not in TAKEN_UP]
     except CerankError as error:
         return "" if run.plan.name in error.where else f"no plan is named: {error}"
     # a recipe's text cannot be made again

@@ -140,7 +140,7 @@ def lost_folder(folder: str, count: int = 6) -> dict[str, Any]:
             else:
                 subprocess.run(["mount", "-o", "remount,ro", str(lab)], capture_output=True, check=False)
             code = ended(child)
-            states = [row.status.state for row in run_store.listed(lab, datetime.now(UTC))]
+            states = [row.status.state for row in run_store.list_runs(lab, datetime.now(UTC))]
             if code not in {0, 1, 2, 3} or (kind == "deleted" and run.plan.exists()):
                 bad.append(f"{kind}: exit {code}, {states}")
             if kind == "moved":
@@ -150,4 +150,4 @@ def lost_folder(folder: str, count: int = 6) -> dict[str, Any]:
 
 
 def _rows(run: RunFolder) -> list[ReadingRow]:
-    return journal.rows(run.readings, ReadingRow)[0]
+    return journal.read_valid_rows(run.readings, ReadingRow)[0]

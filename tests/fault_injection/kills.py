@@ -36,7 +36,7 @@ def prepared(folder: str, *, adopts: bool = False) -> tuple[Any, Any, RunFolder,
         plan = msgspec.structs.replace(plan, recipe=recipe, shares=True)
         calm = small_run(Path(folder), plan, settings, 1)
         assert finish(calm) == 0, log_of(calm)
-        assert calm.adopted(0, "contrastive").exists()
+        assert calm.reused_stage(0, "contrastive").exists()
     return plan, settings, calm, all_bits(calm)
 
 
@@ -67,13 +67,13 @@ def random_kills(folder: str, count: int, seed: int = 0) -> dict[str, Any]:
 
 def in_a_step(folder: str, count: int, seed: int = 0) -> dict[str, Any]:
     """Kills in the middle of a step, its gradients computed and its update not made, as the system's killer does."""
-    from cerank.training.gradients import Gradients
+    from cerank.training.trainer import Trainer
 
     plan, settings, _, wanted = prepared(folder)
     draw, bad = random.Random(seed), []
 
     def dies(at: int) -> None:
-        real, left = Gradients.add, [at]
+        real, left = Trainer.forward_backward, [at]
 
         def add(self: Any, *given: Any) -> Any:
             found = real(self, *given)
@@ -83,7 +83,7 @@ def in_a_step(folder: str, count: int, seed: int = 0) -> dict[str, Any]:
                 time.sleep(60)
             return found
 
-        mock.patch.object(Gradients, "add", add).start()
+        mock.patch.object(Trainer, "forward_backward", add).start()
 
     for number in range(count):
         run = small_run(Path(folder), plan, settings, 2 + number % 50)

@@ -12,7 +12,7 @@ from unittest import mock
 
 import msgspec
 
-from cerank.core.metrics import Event, Reading
+from cerank.core.metrics import Event, StepMetrics
 from cerank.files import journal, json_records
 from cerank.runs.layout import RunFolder
 from cerank.runs.records import Attempt
@@ -23,15 +23,15 @@ from .kills import prepared, result
 
 def _bad_at(step: int, value: float) -> None:
     """From here on, the loss of that step of any stage is `value`."""
-    from cerank.training.gradients import Gradients
+    from cerank.training.trainer import Trainer
 
-    real = Gradients.add
+    real = Trainer.forward_backward
 
-    def add(self: Any, forward: Any, rows: Any, at: int) -> float:
-        loss = real(self, forward, rows, at)
+    def add(self: Any, passes: Any, batch: Any, at: int) -> float:
+        loss = real(self, passes, batch, at)
         return value if at == step else loss
 
-    mock.patch.object(Gradients, "add", add).start()
+    mock.patch.object(Trainer, "forward_backward", add).start()
 
 
 def non_finite(folder: str, steps: Sequence[int] = (1, 2, 3, 4)) -> dict[str, Any]:
@@ -48,7 +48,7 @@ def non_finite(folder: str, steps: Sequence[int] = (1, 2, 3, 4)) -> dict[str, An
             tried += 1
             code = ended(worker(run, lambda step=step, value=value: _bad_at(step, value)))
             failure = json.loads(run.failure.read_bytes()) if run.failure.exists() else {}
-            rows = [row.step for row in journal.read(run.readings, _rows_kind()) if isinstance(row, Reading)]
+            rows = [row.step for row in journal.read(run.readings, _rows_kind()) if isinstance(row, StepMetrics)]
             saved = run.checkpoint_steps(0, "contrastive")
             if code != 1 or "not finite" not in failure.get("what", "") or rows != list(range(1, step)):
                 bad.append(f"step {step}, {value}: exit {code}, {failure}, {rows}")
@@ -102,15 +102,15 @@ def _holds(step: int, limit: int) -> None:
     """From that step on, the device holds so many tokens."""
     import torch
 
-    from cerank.models.forward_pass import Forward
-    from cerank.training.gradients import Gradients
+    from cerank.models.forward_pass import ForwardPass
+    from cerank.training.trainer import Trainer
 
-    real, whole, now = Gradients.add, Forward.scoring, [0]
+    real, whole, now = Trainer.forward_backward, ForwardPass.scoring, [0]
 
-    def add(self: Any, forward: Any, rows: Any, at: int) -> float:
+    def add(self: Any, passes: Any, batch: Any, at: int) -> float:
         now[0] = at
         try:
-            return real(self, forward, rows, at)
+            return real(self, passes, batch, at)
         finally:
             now[0] = 0  # re-ranking has a bound of its own
 
@@ -125,12 +125,12 @@ def _holds(step: int, limit: int) -> None:
 
             yield guarded
 
-    mock.patch.object(Gradients, "add", add).start()
-    mock.patch.object(Forward, "scoring", scoring).start()
+    mock.patch.object(Trainer, "forward_backward", add).start()
+    mock.patch.object(ForwardPass, "scoring", scoring).start()
 
 
-def _steps(run: RunFolder) -> list[Reading]:
-    return [row for row in journal.read(run.readings, _rows_kind()) if isinstance(row, Reading)]
+def _steps(run: RunFolder) -> list[StepMetrics]:
+    return [row for row in journal.read(run.readings, _rows_kind()) if isinstance(row, StepMetrics)]
 
 
 def resumed_elsewhere(folder: str) -> dict[str, Any]:
@@ -140,19 +140,19 @@ def resumed_elsewhere(folder: str) -> dict[str, Any]:
     run = _begun(Path(folder), plan, settings, 2)
     before = json_records.load(run.attempt(1), Attempt)
     json_records.save(run.attempt(1), msgspec.structs.replace(before, versions={**before.versions, "torch": "1.0"}))
-    run.seals.unlink()
+    run.checksums.unlink()
     finish(run)
     if not any("torch 1.0 -> " in event.text for event in _events(run, "environment changed")):
         bad.append("another torch is not told of")
     run = _begun(Path(folder), plan, settings, 3)
     rows = run.readings.read_bytes().splitlines()
     changed = msgspec.structs.replace(msgspec.json.decode(rows[-1], type=_rows_kind()), seconds=7.0)
-    if isinstance(changed, Reading):
+    if isinstance(changed, StepMetrics):
         changed = msgspec.structs.replace(changed, loss=changed.loss + 1e-7)
         with journal.Journal(run.readings, _rows_kind()) as out:
             out.append(changed)
     finish(run)
-    if isinstance(changed, Reading) and changed.step > max(run.checkpoint_steps(0, "contrastive") or [0]):
+    if isinstance(changed, StepMetrics) and changed.step > max(run.checkpoint_steps(0, "contrastive") or [0]):
         bad += [] if _events(run, "replay mismatch") else ["a replay that differs is not told of"]
     run = _begun(Path(folder), plan, settings, 4)
     with (Path(folder) / "data" / "docs.tsv").open("a") as file:

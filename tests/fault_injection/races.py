@@ -139,7 +139,7 @@ def two_labs(folder: str, races: int = 20, workers: int = 8) -> dict[str, Any]:
             pairs = [line for line in lines if line[0] != "k"]
             if pairs != [line for line in pairs[::2] for _ in "ab"]:
                 bad.append(f"race {race}: two used {device} at once: {lines}")
-            if device_locks.holder(device, environ):
+            if device_locks.current_owner(device, environ):
                 bad.append(f"race {race}: {device} is held after all ended")
     return result(races, bad, starts=races * workers)
 
@@ -150,7 +150,9 @@ def _user(place: Path, device: str, lab: Path, environ: dict[str, str], *, is_ki
         code = 70
         try:
             deadline = time.monotonic() + 120
-            while not isinstance(hold := device_locks.take(device, lab, f"{os.getpid()}", environ), device_locks.Hold):
+            while not isinstance(
+                hold := device_locks.acquire(device, lab, f"{os.getpid()}", environ), device_locks.DeviceLock
+            ):
                 assert hold is not None
                 assert time.monotonic() < deadline
             with (place / device).open("a") as file:
@@ -201,6 +203,8 @@ def clocks(folder: str) -> dict[str, Any]:
             held = run_store.status(run, now)
         left = run_store.status(run, now)
         tried += 1
-        if (held.state, left.state) != ("running", "lost") or min(held.quiet, left.quiet) < 0:
-            bad.append(f"{days} days: {held.state}, {left.state}, {held.quiet}")
+        if (held.state, left.state) != ("running", "lost") or min(
+            held.seconds_since_heartbeat, left.seconds_since_heartbeat
+        ) < 0:
+            bad.append(f"{days} days: {held.state}, {left.state}, {held.seconds_since_heartbeat}")
     return result(tried, bad)

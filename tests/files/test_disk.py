@@ -9,6 +9,7 @@ import pytest
 
 from cerank.errors import ExitCode, MissingError, RunFailedError
 from cerank.files import disk, manifests
+from cerank.files.hashing import sha256_file
 from tests.files.crashes import Crash, crash_points
 
 
@@ -51,11 +52,11 @@ def test_a_crash_in_mid_write_leaves_half_of_the_data_in_the_temporary_file_only
 def test_what_is_set_aside_never_takes_a_name_in_use(tmp_path: Path) -> None:
     names = []
     for _ in range(3):
-        with manifests.sealed_folder(tmp_path / "step-000500"):
+        with manifests.checksummed_folder(tmp_path / "step-000500"):
             pass
-        names.append(disk.set_aside(tmp_path / "step-000500").name)
+        names.append(disk.quarantine(tmp_path / "step-000500").name)
     assert names == ["step-000500.bad", "step-000500.bad2", "step-000500.bad3"]
-    with manifests.sealed_folder(tmp_path / "step-000500"):  # the name is free again
+    with manifests.checksummed_folder(tmp_path / "step-000500"):  # the name is free again
         pass
 
 
@@ -101,7 +102,7 @@ try:
 except RunFailedError as error:
     print(error.what, error.where, error.hint, error.exit_code, sep="|")
 try:
-    with manifests.sealed_folder(folder / "sealed") as temporary:
+    with manifests.checksummed_folder(folder / "sealed") as temporary:
         disk.write(temporary / "big", b"x" * 5000)
 except RunFailedError as error:
     print(error.what)
@@ -147,5 +148,5 @@ def test_a_place_that_may_not_be_written_to_is_a_usage_error(tmp_path: Path) -> 
 
 def test_the_hash_of_a_missing_file_is_a_missing_error(tmp_path: Path) -> None:
     with pytest.raises(MissingError) as caught:
-        disk.sha256_file(tmp_path / "nothing")
+        sha256_file(tmp_path / "nothing")
     assert caught.value.where == str(tmp_path / "nothing")

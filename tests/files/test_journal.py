@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cerank.core.metrics import Event, Reading, Validation
+from cerank.core.metrics import Event, StepMetrics, Validation
 from cerank.errors import RunFailedError
 from cerank.files import disk, journal
 from cerank.files.disk import DamagedError
@@ -19,8 +19,10 @@ from tests.files.crashes import crash_points
 from tests.work import steps_of
 
 
-def reading(step: int, loss: float = 0.5) -> Reading:
-    return Reading(stage=0, step=step, loss=loss, learning_rate=1e-5, grad_norm=1.25, groups=4, pairs=32, seconds=0.1)
+def reading(step: int, loss: float = 0.5) -> StepMetrics:
+    return StepMetrics(
+        stage=0, step=step, loss=loss, learning_rate=1e-5, grad_norm=1.25, groups=4, pairs=32, seconds=0.1
+    )
 
 
 def event(text: str) -> Event:
@@ -46,7 +48,7 @@ def test_rows_of_both_kinds_come_back_as_they_went_in(tmp_path: Path) -> None:
 
 def test_a_journal_that_was_never_begun_has_no_rows(tmp_path: Path) -> None:
     assert read(tmp_path / "nothing.jsonl") == []
-    assert journal.rows(tmp_path / "nothing.jsonl", Reading) == ([], [])
+    assert journal.read_valid_rows(tmp_path / "nothing.jsonl", StepMetrics) == ([], [])
 
 
 @given(st.data())
@@ -91,7 +93,7 @@ def test_a_broken_row_in_the_middle_is_named_by_its_line_and_hides_no_other(tmp_
     with pytest.raises(DamagedError) as caught:
         read(path)
     assert caught.value.where == f"{path}:2"
-    good, damage = journal.rows(path, Reading)
+    good, damage = journal.read_valid_rows(path, StepMetrics)
     assert good == [reading(1), reading(3)]
     assert len(damage) == 1
     assert damage[0].startswith(f"{path}:2: ")

@@ -218,8 +218,8 @@ def test_an_unreadable_owner_is_no_owner_and_does_not_bar_the_lease(path: Path, 
 
 
 def test_a_lease_works_where_the_system_tells_no_start_times(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lease, "_ticks", lambda pid: 0)
-    monkeypatch.setattr(lease, "_boot", lambda: "")
+    monkeypatch.setattr(lease, "_start_ticks", lambda pid: 0)
+    monkeypatch.setattr(lease, "_boot_id", lambda: "")
     with Lease.take(path):
         owner = lease.owner(path)
         assert owner is not None

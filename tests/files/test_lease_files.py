@@ -51,10 +51,10 @@ def test_a_claim_of_a_dead_process_a_reused_pid_or_an_earlier_boot_is_not_believ
 
 def test_a_claim_from_another_host_holds_while_it_beats(path: Path) -> None:
     other = Owner(5, 5, "b", "another.host")
-    claimed_by(path, other, age=lease_files.STALE / 2)
+    claimed_by(path, other, age=lease_files.STALE_SECONDS / 2)
     with pytest.raises(HeldError):
         Lease.take(path)
-    claimed_by(path, other, age=lease_files.STALE * 2)
+    claimed_by(path, other, age=lease_files.STALE_SECONDS * 2)
     Lease.take(path).release()
 
 

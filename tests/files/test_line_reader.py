@@ -99,7 +99,7 @@ def test_permutations_are_read_or_refused(rows: bytes, answers: bytes) -> None:
 def test_any_text_becomes_a_permutation(text: str, size: int) -> None:
     order, repairs = repair(text, size)
     assert sorted(order) == list(range(size))
-    assert (repairs.mended == 0) == (repairs.missing == repairs.repeated == repairs.out_of_range == 0)
+    assert (repairs.repaired == 0) == (repairs.missing == repairs.repeated == repairs.out_of_range == 0)
 
 
 @_QUICK

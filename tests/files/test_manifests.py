@@ -19,7 +19,7 @@ def fill(folder: Path) -> None:
 
 
 def seal(final: Path) -> None:
-    with manifests.sealed_folder(final) as folder:
+    with manifests.checksummed_folder(final) as folder:
         fill(folder)
 
 
@@ -29,7 +29,7 @@ def test_a_sealed_folder_cut_at_any_operation_is_absent_or_whole(tmp_path: Path)
     for _ in crash_points(lambda: seal(final), lambda: disk.remove_tree(final.parent)):
         outcomes.add(final.exists())
         if final.exists():
-            manifests.verify_sealed(final)
+            manifests.verify_folder(final)
     assert outcomes == {True, False}
 
 
@@ -38,7 +38,7 @@ def test_a_leftover_of_a_killed_seal_is_replaced(tmp_path: Path) -> None:
     for _ in crash_points(lambda: seal(final)):
         if final.exists():
             disk.remove_tree(final)
-    manifests.verify_sealed(final)
+    manifests.verify_folder(final)
     assert list(tmp_path.iterdir()) == [final]
 
 
@@ -56,7 +56,7 @@ def test_every_file_and_folder_is_synced_before_the_seal_gets_its_name(tmp_path:
 
 
 def seal_and_fail(final: Path) -> None:
-    with manifests.sealed_folder(final) as folder:
+    with manifests.checksummed_folder(final) as folder:
         fill(folder)
         raise ZeroDivisionError
 
@@ -71,13 +71,13 @@ def test_a_sealed_folder_does_not_replace_one_that_is_there(tmp_path: Path) -> N
     seal(tmp_path / "final")
     with pytest.raises(RunFailedError, match="exists already"):
         seal(tmp_path / "final")
-    manifests.verify_sealed(tmp_path / "final")
+    manifests.verify_folder(tmp_path / "final")
 
 
 def test_a_sealed_folder_of_no_files_verifies(tmp_path: Path) -> None:
-    with manifests.sealed_folder(tmp_path / "final"):
+    with manifests.checksummed_folder(tmp_path / "final"):
         pass
-    manifests.verify_sealed(tmp_path / "final")
+    manifests.verify_folder(tmp_path / "final")
 
 
 def flip(path: Path) -> None:
@@ -107,7 +107,7 @@ def test_a_harmed_file_of_a_sealed_folder_is_named(tmp_path: Path, harm: Callabl
     seal(final)
     harm(final / name)
     with pytest.raises(DamagedError) as caught:
-        manifests.verify_sealed(final)
+        manifests.verify_folder(final)
     if (harm, name) != (flip, "COMPLETE.json"):  # a flipped bit of the list accuses the file whose entry it is in
         assert caught.value.where == str(final / name)
 
@@ -121,12 +121,12 @@ def test_a_flipped_bit_in_any_byte_of_the_list_of_files_is_noticed(tmp_path: Pat
         bad[place] ^= 1 << (place % 8)
         (final / "COMPLETE.json").write_bytes(bad)
         with pytest.raises(DamagedError):
-            manifests.verify_sealed(final)
+            manifests.verify_folder(final)
 
 
 def test_an_extra_file_in_a_sealed_folder_is_named(tmp_path: Path) -> None:
     seal(tmp_path / "final")
     (tmp_path / "final" / "more" / "extra").write_text("x")
     with pytest.raises(DamagedError, match="does not belong") as caught:
-        manifests.verify_sealed(tmp_path / "final")
+        manifests.verify_folder(tmp_path / "final")
     assert caught.value.where.endswith("more/extra")

@@ -43,9 +43,9 @@ def _run(path: Path) -> object:
 
 
 def _run_cached(path: Path) -> object:
-    from cerank.trec.open_run import run_at
+    from cerank.trec.open_run import open_run_file
 
-    return len(run_at(path, path.parent / "cache").ranking)
+    return len(open_run_file(path, path.parent / "cache").ranking)
 
 
 def _qrels(path: Path) -> object:
@@ -69,12 +69,14 @@ def _folder(path: Path) -> object:
 def _imported(name: str) -> Callable[[Path], object]:
     def act(path: Path) -> object:
         from cerank.importing.format_catalog import FORMATS
-        from cerank.importing.import_files import Choices, import_files
+        from cerank.importing.import_files import ImportOptions, import_files
 
         collection = path.parent / "collection"
         collection.mkdir()
         needs = FORMATS.find(name).collection
-        return import_files(name, [path], path.parent / "out", Choices(collection=str(collection) if needs else ""))
+        return import_files(
+            name, [path], path.parent / "out", ImportOptions(collection=str(collection) if needs else "")
+        )
 
     return act
 
@@ -91,7 +93,7 @@ def _readings_whole(path: Path) -> object:
     from cerank.files import journal
     from cerank.runs.layout import ReadingRow
 
-    return len(journal.rows(path, ReadingRow)[0])
+    return len(journal.read_valid_rows(path, ReadingRow)[0])
 
 
 def _events(path: Path) -> object:
@@ -103,9 +105,9 @@ def _events(path: Path) -> object:
 
 def _glance(path: Path) -> object:
     from cerank.runs.layout import RunFolder
-    from cerank.runs.run_summaries import ValidationGlance
+    from cerank.runs.run_summaries import LatestValidation
 
-    return ValidationGlance(RunFolder(path.parent)).look()
+    return LatestValidation(RunFolder(path.parent)).refresh()
 
 
 _TREC = "{1} Q0 {2} {0} {3} tag"

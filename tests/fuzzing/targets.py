@@ -15,7 +15,7 @@ from cerank.datasets.open_datasets import open_dataset
 from cerank.errors import CerankError
 from cerank.files import journal, json_records
 from cerank.importing.format_catalog import FORMATS
-from cerank.importing.import_files import Choices, import_files
+from cerank.importing.import_files import ImportOptions, import_files
 from cerank.models.bases import locate
 from cerank.recipes.loading import load
 from cerank.recipes.matrix_loading import load_matrix
@@ -25,7 +25,7 @@ from cerank.runs import queue, run_store, run_summaries, user_labels
 from cerank.runs.layout import ReadingRow, RunFolder
 from cerank.settings import Flags, resolve
 from cerank.text.safe_text import shown
-from cerank.trec.ingest import ingested
+from cerank.trec.ingest import ingest_run
 from cerank.trec.read_columns import read_columns
 from cerank.trec.text_io import read_qrels, read_run, write_qrels, write_run
 
@@ -75,7 +75,7 @@ def _columns(path: Path) -> None:
 
 
 def _ingested(path: Path) -> None:
-    found = ingested(path, path.parent / "cache")
+    found = ingest_run(path, path.parent / "cache")
     assert all(len(found[query]) == len(found.scores(query)) for query in found)
 
 
@@ -127,7 +127,9 @@ def _imported(name: str) -> Act:
             (collection / "queries.tsv").write_bytes(QUERIES + b"1\tone\n")
             (collection / "qrels").write_bytes(QRELS + b"1 0 1 1\n")
         try:
-            import_files(name, [path], into, Choices(collection=str(collection) if FORMATS[name].collection else ""))
+            import_files(
+                name, [path], into, ImportOptions(collection=str(collection) if FORMATS[name].collection else "")
+            )
         except CerankError:
             assert not into.exists(), "a refused import left a folder"
             raise
@@ -147,7 +149,7 @@ def _lab_file(relative: str, look: Callable[[Path, RunFolder], object]) -> Act:
         folder.path.mkdir(parents=True, exist_ok=True)
         if not target.exists():
             os.link(path, target)
-        run_store.listed(lab, records_now())
+        run_store.list_runs(lab, records_now())
         look(lab, folder)
 
     return act
@@ -171,8 +173,8 @@ def _plan_inside(path: Path) -> None:
 def _tailed(folder: RunFolder) -> None:
     tail: journal.Tail[ReadingRow] = journal.Tail(folder.readings, ReadingRow)
     tail.new()
-    journal.rows(folder.readings, ReadingRow)
-    run_summaries.ValidationGlance(folder).look()
+    journal.read_valid_rows(folder.readings, ReadingRow)
+    run_summaries.LatestValidation(folder).refresh()
     journal.read(folder.readings, ReadingRow)
 
 

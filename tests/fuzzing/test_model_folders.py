@@ -103,7 +103,7 @@ def test_a_folder_that_reaches_out_is_refused_and_nothing_of_it_runs(
     for load in (
         lambda: locate(str(folder), fetch=False),
         lambda: cross_encoder.load(files, "mean", 1),
-        lambda: cross_encoder.tokenizer_of(folder),
+        lambda: cross_encoder.load_tokenizer(folder),
     ):
         with pytest.raises(CerankError) as caught:
             load()
@@ -133,7 +133,7 @@ def _place(folder: Path) -> str:
     """Where the folder is refused, or the folder where it loads; any error but cerank's goes out."""
     try:
         cross_encoder.load(locate(str(folder), fetch=False), "mean", 1)
-        cross_encoder.tokenizer_of(folder)
+        cross_encoder.load_tokenizer(folder)
     except CerankError as error:
         return error.where
     return str(folder)

@@ -16,7 +16,7 @@ import zstandard
 from cerank.errors import FormatError
 from cerank.files.line_reader import line_blocks
 from cerank.importing import parquet_rows
-from cerank.importing.import_files import Choices, import_files
+from cerank.importing.import_files import ImportOptions, import_files
 from cerank.importing.parquet_pages import check_size
 from cerank.trec import ingest, read_columns
 from cerank.trec.text_io import read_run
@@ -24,11 +24,11 @@ from cerank.trec.text_io import read_run
 _READ = """
 import sys
 from pathlib import Path
-from cerank.trec.open_run import run_at
+from cerank.trec.open_run import open_run_file
 from cerank.errors import FormatError
 path = Path(sys.argv[1])
 try:
-    run_at(path, path.parent / "cache" if len(sys.argv) > 2 else None)
+    open_run_file(path, path.parent / "cache" if len(sys.argv) > 2 else None)
 except FormatError as error:
     print(error)
 peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
@@ -54,7 +54,7 @@ def test_rows_that_a_dense_file_repeats_fill_no_memory(tmp_path: Path) -> None:
     block = b"".join(b"q1 Q0 d%d 1 1 t\n" % number for number in range(50_000)) * 40
     _repeated(path, block, 12)  # 1.2 MB hold 460 MB, of which each row would take 60 bytes of memory
     said, peak = _said(str(path))
-    assert "stands twice" in said
+    assert "appears twice" in said
     assert peak < 900
 
 
@@ -62,11 +62,11 @@ def test_a_query_without_end_is_refused_while_it_is_ingested(tmp_path: Path, mon
     monkeypatch.setattr(ingest, "BUCKET", 1_000)
     monkeypatch.setattr(ingest, "BLOCK", 1 << 14)
     asked: list[int] = []
-    monkeypatch.setattr(ingest, "ordered", lambda frame: asked.append(len(frame)))
+    monkeypatch.setattr(ingest, "order_rows", lambda frame: asked.append(len(frame)))
     path = tmp_path / "a.run"
     path.write_bytes(b"".join(b"q1 Q0 d%d 1 1 t\n" % (number % 900) for number in range(20_000)))
-    with pytest.raises(FormatError, match="stands twice") as caught:
-        ingest.ingested(path, tmp_path / "cache")
+    with pytest.raises(FormatError, match="appears twice") as caught:
+        ingest.ingest_run(path, tmp_path / "cache")
     assert caught.value.where.endswith(":901")
     assert not asked, "rows were held until the query ended"
 
@@ -75,8 +75,8 @@ def test_an_honest_run_is_not_looked_at_twice(tmp_path: Path, monkeypatch: pytes
     def no(_: object) -> None:
         raise AssertionError("an honest file was looked at for repetition")
 
-    monkeypatch.setattr(read_columns, "refuse_repetition", no)
-    monkeypatch.setattr(read_columns, "FREE", 1 << 10)
+    monkeypatch.setattr(read_columns, "check_no_duplicates", no)
+    monkeypatch.setattr(read_columns, "UNCHECKED_BYTES", 1 << 10)
     path = tmp_path / "a.run.gz"
     rows = (b"q%d Q0 d%d 1 %f t\n" % (row // 100, row * 7919 % 99991, 1 - row / 1e6) for row in range(30_000))
     path.write_bytes(gzip.compress(b"".join(rows)))
@@ -96,7 +96,7 @@ def test_what_is_damaged_is_called_by_what_it_is(name: str, tmp_path: Path) -> N
 
 def _imported(path: Path) -> None:
     (path.parent / "collection").mkdir(exist_ok=True)
-    import_files("run", [path], path.parent / "out", Choices(collection=str(path.parent / "collection")))
+    import_files("run", [path], path.parent / "out", ImportOptions(collection=str(path.parent / "collection")))
 
 
 def _refused(path: Path, what: str) -> None:
@@ -128,7 +128,7 @@ def test_a_parquet_file_of_very_many_equal_rows_is_refused(tmp_path: Path) -> No
 def test_a_long_text_that_every_row_of_a_parquet_file_names_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parquet_rows, "FREE", 1 << 20)
+    monkeypatch.setattr(parquet_rows, "UNCHECKED_BYTES", 1 << 20)
     path = tmp_path / "a.parquet"
     ids = pl.repeat("q" * 2_000, 3_000, eager=True)
     pl.DataFrame({"query_id": ids, "doc_id": pl.int_range(3_000, eager=True), "rank": 1}).write_parquet(path)
@@ -164,5 +164,5 @@ def test_a_parquet_of_lists_within_lists_is_refused_before_they_are_followed(tmp
     footer = b"\x19" * 5001
     path = tmp_path / "deep.parquet"
     path.write_bytes(b"PAR1" + footer + struct.pack("<I", len(footer)) + b"PAR1")
-    with pytest.raises(FormatError, match="no parquet that can be read"):
+    with pytest.raises(FormatError, match="not a readable parquet file"):
         check_size(path)

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from cerank.core.decode import toml_table
 from cerank.errors import CerankError, FormatError
 from cerank.files import line_reader
-from cerank.files.line_reader import line_blocks, sha256_of
+from cerank.files.hashing import sha256_file
+from cerank.files.line_reader import line_blocks
 from cerank.models.bases import locate
 from cerank.settings import Flags, resolve
 from cerank.trec.text_io import read_run
@@ -185,7 +186,7 @@ def test_a_zstandard_bomb_is_stopped_before_it_takes_memory(tmp_path: Path) -> N
 
 
 def test_a_gzip_bomb_of_empty_lines_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(line_reader, "FREE", 1 << 20)
+    monkeypatch.setattr(line_reader, "UNCHECKED_BYTES", 1 << 20)
     path = tmp_path / "a.run.gz"
     path.write_bytes(gzip.compress(b"\n" * (8 << 20)))
     with pytest.raises(FormatError, match="more than 200 times its size"):
@@ -196,7 +197,7 @@ def test_a_row_that_a_packed_file_repeats_for_ever_is_refused_early(tmp_path: Pa
     path = tmp_path / "a.run.gz"
     path.write_bytes(gzip.compress(b"q1 Q0 d1 1 1 t\n" * 400_000))
     before = _peak()
-    with pytest.raises(FormatError, match="stands twice") as caught:
+    with pytest.raises(FormatError, match="appears twice") as caught:
         read_run(path)
     assert caught.value.where.endswith(":2")
     assert _peak() - before < 64 << 20
@@ -256,7 +257,7 @@ def test_dots_in_texts_and_comments_are_no_keys() -> None:
 
 def test_hashing_a_device_is_refused() -> None:
     with pytest.raises(CerankError, match="pipe, a device or a socket"):
-        sha256_of(Path("/dev/zero"))
+        sha256_file(Path("/dev/zero"))
 
 
 def test_a_base_whose_config_is_a_pipe_is_refused(tmp_path: Path) -> None:

@@ -127,7 +127,7 @@ def test_a_curve_with_hostile_labels_is_a_picture_without_a_word_of_code() -> No
 
 
 def test_names_of_files_made_of_hostile_words_stay_in_their_folder() -> None:
-    from cerank.runs.layout import plain, slug
+    from cerank.runs.layout import plain_name, slug
 
     words = [
         "../../etc/passwd",
@@ -145,7 +145,7 @@ def test_names_of_files_made_of_hostile_words_stay_in_their_folder() -> None:
         "x" * 5000,
         "é" * 300,
     ]
-    for make in (plain, slug):
+    for make in (plain_name, slug):
         for word in words:
             made = make(word)
             assert made

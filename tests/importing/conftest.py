@@ -10,7 +10,7 @@ import pytest
 
 from cerank.datasets.dataset import Dataset
 from cerank.datasets.open_datasets import open_dataset
-from cerank.importing.import_files import Choices, Imported, import_files
+from cerank.importing.import_files import Imported, ImportOptions, import_files
 
 
 def jsonl(rows: Sequence[object]) -> str:
@@ -42,7 +42,7 @@ def imported(tmp_path: Path) -> Callable[..., tuple[Imported, Dataset]]:
         path = tmp_path / file
         path.write_bytes(content.encode() if isinstance(content, str) else content)
         into = tmp_path / "out" / name
-        found = import_files(name, [path], into, Choices(**choices))  # type: ignore[arg-type]
+        found = import_files(name, [path], into, ImportOptions(**choices))  # type: ignore[arg-type]
         return found, open_dataset(str(into), tmp_path)
 
     return act

@@ -12,7 +12,7 @@ import pytest
 from cerank.datasets.local_folders import collection_toml
 from cerank.datasets.open_datasets import open_dataset
 from cerank.errors import FormatError, MissingError, UsageError
-from cerank.importing.import_files import Choices, import_files
+from cerank.importing.import_files import ImportOptions, import_files
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ def test_an_import_may_refer_to_a_collection_of_ir_datasets(shared: Path, tmp_pa
     for path in (home, *home.rglob("*")):  # the copy of folders that may only be read can be read only, too
         path.chmod(0o755 if path.is_dir() else 0o644)
     (tmp_path / "a.tsv").write_text("1\t10\t3\n2\t11\t4\n")
-    import_files("msmarco-id-triples", [tmp_path / "a.tsv"], tmp_path / "out", Choices(collection="vaswani"))
+    import_files("msmarco-id-triples", [tmp_path / "a.tsv"], tmp_path / "out", ImportOptions(collection="vaswani"))
     program = (
         "import sys; from pathlib import Path; from cerank.datasets.open_datasets import open_dataset\n"
         "found = open_dataset(sys.argv[1], Path(sys.argv[2]))\n"

@@ -13,7 +13,7 @@ from cerank.errors import ExitCode, FormatError, HeldError, MissingError
 from cerank.importing import download
 from cerank.importing.download import fetch, place_of
 from cerank.importing.format_catalog import FORMATS
-from cerank.importing.published_files import SOURCES, Source
+from cerank.importing.published_files import PUBLISHED_FILES, PublishedFile
 
 DATA = bytes(range(256)) * 9000
 MD5 = hashlib.md5(DATA).hexdigest()
@@ -73,9 +73,9 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Publisher]]:
     thread.join()
 
 
-def _source(server: type[Publisher], **changes: object) -> Source:
+def _source(server: type[Publisher], **changes: object) -> PublishedFile:
     fields = {"name": "it", "format": "run", "file": "file.tsv", "url": server.url, "md5": (MD5,), "size": len(DATA)}  # type: ignore[attr-defined]
-    return Source(**{**fields, **changes})  # type: ignore[arg-type]
+    return PublishedFile(**{**fields, **changes})  # type: ignore[arg-type]
 
 
 def _left(folder: Path) -> list[str]:
@@ -101,7 +101,7 @@ def test_a_download_that_broke_off_goes_on_where_it_stopped(
     server.cut = 1_500_000
     with pytest.raises(MissingError, match=r"broke off after 1,500,000 of 2,304,000 bytes") as caught:
         fetch(_source(server, **known), tmp_path)
-    assert caught.value.hint == "ask again: it goes on where it stopped"
+    assert caught.value.hint == "repeat the command to resume the download"
     assert _left(tmp_path) == ["file.tsv.part", "file.tsv.part.json"]
     server.cut = 0
     found = fetch(_source(server, **known), tmp_path)
@@ -150,7 +150,7 @@ def test_a_part_that_is_all_of_it_only_needs_its_checksum(server: type[Publisher
 def test_what_comes_other_than_published_never_gets_its_name(server: type[Publisher], tmp_path: Path) -> None:
     server.data = DATA[:-1] + b"x"
     for _ in range(2):
-        with pytest.raises(MissingError, match="came other than its publisher states: has the md5") as caught:
+        with pytest.raises(MissingError, match="differs from the published one: has the md5") as caught:
             fetch(_source(server), tmp_path)
         assert f"save it as {place_of(_source(server), tmp_path)}" in caught.value.hint
         assert "file.tsv" not in _left(tmp_path)
@@ -159,7 +159,7 @@ def test_what_comes_other_than_published_never_gets_its_name(server: type[Publis
 
 
 def test_another_size_is_noticed_before_anything_is_fetched(server: type[Publisher], tmp_path: Path) -> None:
-    with pytest.raises(MissingError, match=r"has a file of 2,304,000 bytes, where 5 are known"):
+    with pytest.raises(MissingError, match=r"has a file of 2,304,000 bytes; the published one has 5"):
         fetch(_source(server, size=5), tmp_path)
     assert (tmp_path / "it" / "file.tsv.part").stat().st_size == 0
 
@@ -184,7 +184,7 @@ def test_a_file_placed_by_hand_is_taken_if_its_checksum_agrees(server: type[Publ
 
 
 def test_without_a_network_it_fails_at_once_and_says_what_to_place_where(tmp_path: Path) -> None:
-    source = Source(name="it", format="run", file="f.run", url="http://127.0.0.1:9/f.run", md5=("0" * 32,))
+    source = PublishedFile(name="it", format="run", file="f.run", url="http://127.0.0.1:9/f.run", md5=("0" * 32,))
     with pytest.raises(MissingError, match="cannot be reached") as caught:
         fetch(source, tmp_path)
     assert caught.value.exit_code == ExitCode.MISSING
@@ -210,16 +210,16 @@ def test_only_web_addresses_are_opened_also_after_a_redirect(server: type[Publis
 
 def test_two_processes_do_not_fetch_the_same_file_at_once(server: type[Publisher], tmp_path: Path) -> None:
     (tmp_path / "it").mkdir()
-    with download._held(tmp_path / "it" / "file.tsv.part"), pytest.raises(HeldError):
+    with download._lock_part(tmp_path / "it" / "file.tsv.part"), pytest.raises(HeldError):
         fetch(_source(server), tmp_path)
     assert fetch(_source(server), tmp_path).how == "fetched"
 
 
 def test_every_published_file_says_what_a_person_needs() -> None:
-    for source in SOURCES.values():
+    for source in PUBLISHED_FILES.values():
         assert not source.format or source.format in FORMATS
         assert source.url.startswith("https://")
         assert all(re.fullmatch("[0-9a-f]{32}", md5) for md5 in source.md5)
         assert source.file in source.url or source.by_hand, source.name
         assert Path(source.file).name == source.file
-    assert sum(not source.by_hand for source in SOURCES.values()) >= 15
+    assert sum(not source.by_hand for source in PUBLISHED_FILES.values()) >= 15

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from cerank.datasets.open_datasets import open_dataset
 from cerank.errors import CerankError
 from cerank.importing.format_catalog import FORMATS
-from cerank.importing.import_files import Choices, import_files
+from cerank.importing.import_files import ImportOptions, import_files
 
 _QUICK = settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 _IDS = st.sampled_from(["1", "2", "3", "é", "a b", "", "\x85", "../x"]) | st.text(
@@ -97,7 +97,7 @@ def _imported(name: str, content: bytes, file: str) -> None:
         (folder / file).write_bytes(content)
         collection = str(_collection(folder / "c")) if FORMATS[name].collection else ""
         try:
-            import_files(name, [folder / file], folder / "out", Choices(collection=collection))
+            import_files(name, [folder / file], folder / "out", ImportOptions(collection=collection))
         except CerankError:
             assert not (folder / "out").exists()
             return

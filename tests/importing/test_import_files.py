@@ -16,10 +16,10 @@ from cerank.core.rankings import float32, strictly_decreasing
 from cerank.datasets.open_datasets import open_dataset
 from cerank.errors import FormatError, UsageError
 from cerank.files import disk
-from cerank.importing.dataset_writer import Sink
+from cerank.importing.dataset_writer import DatasetWriter
 from cerank.importing.deduplicate import candidates
-from cerank.importing.external_sort import BUCKETS, Spill
-from cerank.importing.import_files import Choices, import_files
+from cerank.importing.external_sort import BUCKETS, SpillBuffer
+from cerank.importing.import_files import ImportOptions, import_files
 from tests.importing.conftest import jsonl
 
 ROW = {"query": "q", "pos": ["a"], "neg": ["b"], "pos_scores": [2], "neg_scores": [1]}
@@ -66,10 +66,10 @@ def test_a_killed_import_leaves_no_folder_of_that_name(tmp_path: Path) -> None:
     program = (
         "import sys; from pathlib import Path; from cerank.importing import import_files as imports, archives\n"
         "archives.checked_file = imports.checked_file = lambda path: path\n"
-        "imports.sha256_of = lambda path: ''\n"
-        "from cerank.importing import dataset_writer as sink; real = sink.Sink.__init__\n"
+        "imports.sha256_file = lambda path: ''\n"
+        "from cerank.importing import dataset_writer as module; real = module.DatasetWriter.__init__\n"
         "def told(self, *a, **k): real(self, *a, **k); print('begun', flush=True)\n"
-        "sink.Sink.__init__ = told\n"
+        "module.DatasetWriter.__init__ = told\n"
         "imports.import_files('run', [Path(sys.argv[1])], Path(sys.argv[2]))"
     )
     process = subprocess.Popen(
@@ -89,16 +89,16 @@ def test_a_folder_that_exists_is_never_touched(tmp_path: Path, file: Path) -> No
         import_files("flag-embedding", [file], tmp_path / "out")
     with pytest.raises(UsageError, match=r"did you mean 'flag-embedding'"):
         import_files("flag-embeding", [file], tmp_path / "other")
-    with pytest.raises(UsageError, match="names no file"):
+    with pytest.raises(UsageError, match="no file was given"):
         import_files("flag-embedding", [], tmp_path / "other")
-    with pytest.raises(UsageError, match="is no folder"):
-        import_files("run", [file], tmp_path / "other", Choices(collection="./no-such-folder"))
+    with pytest.raises(UsageError, match="no such folder"):
+        import_files("run", [file], tmp_path / "other", ImportOptions(collection="./no-such-folder"))
     assert not (tmp_path / "other").exists()
 
 
 @pytest.mark.parametrize("room", [1 << 20, 90])
 def test_rows_come_back_query_by_query_whether_or_not_they_fitted_in_memory(tmp_path: Path, room: int) -> None:
-    spill = Spill(tmp_path, room)
+    spill = SpillBuffer(tmp_path, room)
     for number in range(1000):
         spill.add(number % 2, f"q{number % 70}", f"d{number}", number / 3, number)
     found: dict[str, list[tuple[object, ...]]] = {}
@@ -117,7 +117,7 @@ def test_what_spilled_and_what_did_not_make_the_same_runs(tmp_path: Path) -> Non
     made = []
     for name, room in (("small", 100), ("large", 1 << 20)):
         (tmp_path / name).mkdir()
-        sink = Sink(tmp_path / name, keeps_texts=False, room=room)
+        sink = DatasetWriter(tmp_path / name, keeps_texts=False, rows_in_memory=room)
         for number in range(3 * BUCKETS):
             sink.scored("r", f"q{number % 90}", f"d{number % 7}", float(number % 5), "a:1")
             sink.judged(f"q{number % 90}", f"d{number % 3}", number % 2, "a:1")
@@ -126,7 +126,7 @@ def test_what_spilled_and_what_did_not_make_the_same_runs(tmp_path: Path) -> Non
 
 
 def test_memory_is_bounded_by_the_room_and_not_by_the_rows(tmp_path: Path) -> None:
-    spill = Spill(tmp_path, room=500)
+    spill = SpillBuffer(tmp_path, rows_in_memory=500)
     for number in range(5_000):
         spill.add(1, f"q{number % 1000}", f"d{number}", 1.0)
         assert len(spill._waiting[0]) + sum(frame.height for frame in spill._frames) <= 500
@@ -174,7 +174,7 @@ def test_rows_settle_as_a_plain_reading_of_the_rules_says(
 def test_ties_that_would_leave_float32_are_refused() -> None:
     rows = [("q", document, -3.4028234663852886e38, 0) for document in "ab"]
     frame = polars.DataFrame(rows, schema=["query", "document", "value", "rank"], orient="row")
-    with pytest.raises(FormatError, match="tie at the end of float32"):
+    with pytest.raises(FormatError, match="too many tied scores"):
         candidates(frame, "r", Counter(), is_listed=False, depth=0)
 
 
@@ -191,7 +191,7 @@ def test_lines_that_need_a_closer_look_are_read_as_their_neat_neighbours_are(
     for number, text in enumerate((neat, neat.replace("\n", "\r\n"), neat.replace("\n", "\n\n"))):
         (tmp_path / "a.run").write_text(text, newline="")
         into = tmp_path / f"out{number}"
-        held = import_files(name, [tmp_path / "a.run"], into, Choices(collection=str(collection))).contents
+        held = import_files(name, [tmp_path / "a.run"], into, ImportOptions(collection=str(collection))).contents
         files = {
             path.name: path.read_text() for path in into.rglob("*") if path.name in {"qrels", f"{held.runs[0][0]}.run"}
         }

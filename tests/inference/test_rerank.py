@@ -6,22 +6,24 @@ import pytest
 import torch
 
 from cerank.errors import MissingError, RunFailedError
-from cerank.inference.rerank import Embedder, Scorer, similarity
-from cerank.models.cross_encoder import load, tokenizer_of
-from cerank.tokenization.tokens import Tokens
+from cerank.inference.rerank import Embedder, Scorer, embedding_similarity
+from cerank.models.cross_encoder import load, load_tokenizer
+from cerank.tokenization.tokens import PairTokenizer, TokenLimits
 from tests.model_fixtures import WORDS
-from tests.training.test_gradients import hold
+from tests.training.test_forward_backward import hold
 
 QUERIES = {f"q{i}": f"{WORDS[i]} {WORDS[-i]}" for i in range(8)}
 DOCUMENTS = {f"d{i}": " ".join(WORDS[i : i + 1 + i % 5]) for i in range(16)}
 
 
 def scorer_of(files):
-    return Scorer(load(files, "auto", seed=0), Tokens(tokenizer_of(files.folder), 24, 8))
+    return Scorer(load(files, "auto", seed=0), PairTokenizer(load_tokenizer(files.folder), TokenLimits(24, 8)))
 
 
 def scored(scorer, wanted):
-    return scorer.chunk(wanted, lambda ids: [QUERIES[i] for i in ids], lambda ids: [DOCUMENTS[i] for i in ids])
+    return scorer.score_candidates(
+        wanted, lambda ids: [QUERIES[i] for i in ids], lambda ids: [DOCUMENTS[i] for i in ids]
+    )
 
 
 def test_a_chunk_gives_the_same_bits_whatever_was_scored_before_it(tiny):
@@ -33,7 +35,7 @@ def test_a_chunk_gives_the_same_bits_whatever_was_scored_before_it(tiny):
 
 def test_a_scorer_leaves_the_model_in_the_mode_it_found(tiny):
     model = load(tiny, "auto", seed=0).train()
-    Scorer(model, Tokens(tokenizer_of(tiny.folder), 24, 8)).score([("alpha", "beta")])
+    Scorer(model, PairTokenizer(load_tokenizer(tiny.folder), TokenLimits(24, 8))).score([("alpha", "beta")])
     assert model.training
 
 
@@ -52,7 +54,7 @@ def test_scores_that_are_not_finite_are_refused(tiny):
     with torch.no_grad():
         model.head.bias.fill_(float("nan"))
     with pytest.raises(RunFailedError, match="not finite"):
-        Scorer(model, Tokens(tokenizer_of(tiny.folder), 24, 8)).score([("alpha", "beta")])
+        Scorer(model, PairTokenizer(load_tokenizer(tiny.folder), TokenLimits(24, 8))).score([("alpha", "beta")])
 
 
 def test_a_folder_that_is_no_checkpoint_of_cerank_is_refused(tiny):
@@ -65,7 +67,7 @@ def test_the_embedding_teacher_is_the_cosine_that_sentence_transformers_gives(mi
     queries = {"a": "how to sort a list", "b": "what is the capital of France"}
     documents = {"x": "list.sort sorts in place", "y": "Paris is the capital of France", "z": "word " * 100}
     encoded = []
-    found = similarity(
+    found = embedding_similarity(
         Embedder(minilm, max_length=64),
         {query: list(documents) for query in queries},
         lambda ids: [queries[i] for i in ids],

@@ -6,10 +6,9 @@ import pytest
 
 from cerank.inference import score_cache as kept_module
 from cerank.inference.rerank import Scorer
-from cerank.inference.score_cache import identity, scored
-from cerank.inference.score_files import KeptScores
-from cerank.models.cross_encoder import load, tokenizer_of
-from cerank.tokenization.tokens import Tokens
+from cerank.inference.score_cache import ScoreCache, score_cache_key, score_with_cache
+from cerank.models.cross_encoder import load, load_tokenizer
+from cerank.tokenization.tokens import PairTokenizer, TokenLimits
 from tests.model_fixtures import WORDS
 
 DOCUMENTS = {f"d{n}": " ".join(WORDS[(n * 7 + j) % 20] for j in range(1 + n % 9)) for n in range(40)}
@@ -20,12 +19,12 @@ class Counting:
     """A scorer that counts the pairs it computes."""
 
     def __init__(self, files):
-        self.scorer = Scorer(load(files, "auto", 3), Tokens(tokenizer_of(files.folder), 24, 8))
+        self.scorer = Scorer(load(files, "auto", 3), PairTokenizer(load_tokenizer(files.folder), TokenLimits(24, 8)))
         self.pairs = 0
 
-    def chunk(self, wanted, queries, documents):
+    def score_candidates(self, wanted, queries, documents):
         self.pairs += sum(map(len, wanted.values()))
-        return self.scorer.chunk(wanted, queries, documents)
+        return self.scorer.score_candidates(wanted, queries, documents)
 
 
 @pytest.fixture
@@ -34,7 +33,9 @@ def scorer(tiny):
 
 
 def run(scorer, wanted, kept):
-    return scored(scorer, wanted, lambda ids: [QUERIES[i] for i in ids], lambda ids: [DOCUMENTS[i] for i in ids], kept)
+    return score_with_cache(
+        scorer, wanted, lambda ids: [QUERIES[i] for i in ids], lambda ids: [DOCUMENTS[i] for i in ids], kept
+    )
 
 
 def lists(depth, start=0):
@@ -43,11 +44,11 @@ def lists(depth, start=0):
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
-    monkeypatch.setattr(kept_module, "BLOCK", 8)
+    monkeypatch.setattr(kept_module, "BLOCK_DEPTH", 8)
 
 
 def test_scores_are_the_same_bits_whether_kept_or_computed(scorer, tmp_path):
-    kept = KeptScores(tmp_path, ["m"])
+    kept = ScoreCache(tmp_path, ["m"])
     wanted = lists(20)
     fresh = run(scorer, wanted, None)
     assert run(scorer, wanted, kept) == fresh
@@ -58,7 +59,7 @@ def test_scores_are_the_same_bits_whether_kept_or_computed(scorer, tmp_path):
 
 
 def test_a_deeper_list_computes_only_its_new_blocks_and_gives_the_bits_of_computing_all(scorer, tmp_path):
-    kept = KeptScores(tmp_path, ["m"])
+    kept = ScoreCache(tmp_path, ["m"])
     run(scorer, lists(8), kept)
     assert scorer.pairs == 40
     deeper = run(scorer, lists(24), kept)
@@ -67,7 +68,7 @@ def test_a_deeper_list_computes_only_its_new_blocks_and_gives_the_bits_of_comput
 
 
 def test_a_further_first_stage_behind_the_ones_before_computes_only_what_it_brings(scorer, tmp_path):
-    kept = KeptScores(tmp_path, ["m"])
+    kept = ScoreCache(tmp_path, ["m"])
     before = lists(8)
     run(scorer, before, kept)
     both = {query: list(dict.fromkeys([*docs, *lists(8, start=5)[query]])) for query, docs in before.items()}
@@ -78,17 +79,17 @@ def test_a_further_first_stage_behind_the_ones_before_computes_only_what_it_brin
 
 def test_lists_of_unlike_lengths_and_empty_ones_are_scored_whole(scorer, tmp_path):
     wanted = {"q0": ["d1"], "q1": [f"d{n}" for n in range(19)], "q2": []}
-    found = run(scorer, wanted, KeptScores(tmp_path, ["m"]))
+    found = run(scorer, wanted, ScoreCache(tmp_path, ["m"]))
     assert {query: list(row) for query, row in found.items()} == wanted
-    assert found == run(scorer, wanted, KeptScores(tmp_path, ["m"]))
+    assert found == run(scorer, wanted, ScoreCache(tmp_path, ["m"]))
 
 
 def test_whatever_moves_a_bit_is_part_of_the_identity():
     base = {"device": "cpu", "threads": 2, "precision": "fp32"}
-    known = {identity("m", "t", **base)}
-    known.add(identity("n", "t", **base))
-    known.add(identity("m", "u", **base))
-    known.add(identity("m", "t", **{**base, "threads": 1}))
-    known.add(identity("m", "t", **{**base, "precision": "bf16"}))
+    known = {score_cache_key("m", "t", **base)}
+    known.add(score_cache_key("n", "t", **base))
+    known.add(score_cache_key("m", "u", **base))
+    known.add(score_cache_key("m", "t", **{**base, "threads": 1}))
+    known.add(score_cache_key("m", "t", **{**base, "precision": "bf16"}))
     assert len(known) == 5
-    assert identity("m", "t", **base) in known
+    assert score_cache_key("m", "t", **base) in known

@@ -10,7 +10,7 @@ import pytest
 
 PROGRAM = """
 import resource, sys, torch
-from cerank.kernels.allocator import keep_freed
+from cerank.kernels.allocator import keep_freed_memory
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -20,7 +20,7 @@ def faults():
         del first, second
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
-assert keep_freed()
+assert keep_freed_memory()
 faults()
 print(faults())
 """

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from cerank.kernels import attention
-from cerank.kernels.packed_encoders import LikeBert
+from cerank.kernels.packed_encoders import BertLikeEncoder
 from cerank.kernels.packing import Span, pack
-from cerank.models.cross_encoder import CrossEncoder, load, tokenizer_of
-from cerank.models.forward_pass import Forward, resolved
-from cerank.tokenization.tokens import Pair, Tokens, batches_by_length
+from cerank.models.cross_encoder import CrossEncoder, load, load_tokenizer
+from cerank.models.forward_pass import ForwardPass, resolve_precision
+from cerank.tokenization.tokens import Pair, PairTokenizer, TokenLimits, batches_by_length
 
 CPU = torch.device("cpu")
 SIZES = {"vocab_size": 60, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4}
@@ -22,13 +22,13 @@ PACKED = ["bert", "electra", "roberta", "xlm-roberta", "camembert", "modernbert"
 
 
 class Ids:
-    """As much of `Tokens` as a forward pass needs."""
+    """As much of `PairTokenizer` as a forward pass needs."""
 
     def __init__(self, has_types):
         self.has_types = has_types
 
     def batch(self, pairs, device):
-        tokens = Tokens.__new__(Tokens)
+        tokens = PairTokenizer.__new__(PairTokenizer)
         tokens._template = type("Form", (), {"pad": 1, "has_types": self.has_types})()
         return tokens.batch(pairs, device)
 
@@ -83,7 +83,7 @@ def pairs_of(lengths=LENGTHS):
 
 def forward_of(model, precision="fp32"):
     kind = model.encoder.config.model_type
-    return Forward(model, Ids(kind in {"bert", "electra", "deberta-v2"}), CPU, precision)
+    return ForwardPass(model, Ids(kind in {"bert", "electra", "deberta-v2"}), CPU, precision)
 
 
 def scored(forward, pairs):
@@ -104,7 +104,7 @@ def test_scores_are_those_of_each_pair_alone(kind):
     forward = forward_of(model_of(kind))
     with torch.inference_mode():
         found, expected = scored(forward, pairs_of()), alone(forward, pairs_of())
-    assert forward.packs == (kind != "deberta-v2")
+    assert forward.is_packed == (kind != "deberta-v2")
     assert float(expected.std()) > 1e-3  # else any neighbour would do
     close(found, expected)
 
@@ -115,7 +115,7 @@ def test_pooled_scores_are_those_of_each_pair_alone(kind, pooling):
     forward = forward_of(model_of(kind, pooling))
     with torch.inference_mode():
         close(scored(forward, pairs_of()), alone(forward, pairs_of()))
-    assert forward.packs
+    assert forward.is_packed
 
 
 def test_modernbert_may_pool_by_the_mean():
@@ -127,7 +127,7 @@ def test_modernbert_may_pool_by_the_mean():
 def test_roberta_counts_no_position_for_a_padding_token_within_a_text():
     forward = forward_of(model_of("roberta"))
     pairs = [Pair((2, 1, 5, 9, 1, 7), 3), Pair((4, 5, 6, 7, 8, 9), 3)]
-    assert forward.packs
+    assert forward.is_packed
     with torch.inference_mode():
         close(scored(forward, pairs), alone(forward, pairs))
 
@@ -169,7 +169,7 @@ def test_bf16_gradients_reach_the_float32_parameters():
 def test_dropout_is_drawn_in_training_and_not_otherwise(kind):
     model = model_of(kind)
     forward = forward_of(model)
-    assert forward.packs
+    assert forward.is_packed
     pairs = pairs_of((9, 9))
     assert torch.equal(scored(forward, pairs), scored(forward, pairs))
     model.train()
@@ -182,26 +182,26 @@ def test_dropout_is_drawn_in_training_and_not_otherwise(kind):
 
 
 def test_packing_that_gives_other_scores_is_refused_and_padding_taken(monkeypatch):
-    monkeypatch.setattr(LikeBert, "_embedded", lambda self, row: self._base.embeddings(row.ids.unsqueeze(0))[0])
+    monkeypatch.setattr(BertLikeEncoder, "_embedded", lambda self, row: self._base.embeddings(row.ids.unsqueeze(0))[0])
     forward = forward_of(model_of("bert"))  # positions now run on from pair to pair
     with torch.inference_mode(), pytest.warns(UserWarning, match="padded, which is slower"):
         found = scored(forward, pairs_of())
-    assert not forward.packs
+    assert not forward.is_packed
     close(found, alone(forward, pairs_of()).detach())
 
 
 def test_packing_that_fails_is_refused_and_padding_taken(monkeypatch):
-    monkeypatch.setattr(LikeBert, "prepared", lambda self, dtype: self._base.no_such_part)
+    monkeypatch.setattr(BertLikeEncoder, "prepared", lambda self, dtype: self._base.no_such_part)
     forward = forward_of(model_of("bert"))
     with pytest.warns(UserWarning, match="AttributeError"):
-        assert not forward.packs
+        assert not forward.is_packed
 
 
 def test_the_check_leaves_modes_and_random_numbers_as_they_were():
     model = model_of("bert").train()
     model.encoder.bert.embeddings.eval()
     state = torch.get_rng_state()
-    assert forward_of(model).packs
+    assert forward_of(model).is_packed
     assert model.training
     assert not model.encoder.bert.embeddings.training
     assert torch.equal(torch.get_rng_state(), state)
@@ -248,10 +248,10 @@ def test_varlen_kernels_are_asked_for_what_spans_compute(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "flash_attn", type("M", (), {"flash_attn_varlen_func": kernel}))
     for queries in (query, query[row.starts]):
         for window in (0, 3) if len(queries) == 28 else (0,):
-            how = attention.How(0.3, window=window)
+            how = attention.AttentionOptions(0.3, window=window)
             expected = attention.attend(queries, key, value, row, how)
-            close(attention._torch_varlen(queries, key, value, row, how), expected)
-            close(attention._flash(queries, key, value, row, how), expected)
+            close(attention._torch_attention(queries, key, value, row, how), expected)
+            close(attention._flash_attention(queries, key, value, row, how), expected)
 
 
 QUERIES = ["what is lce", "x", "word " * 90, ""]
@@ -264,22 +264,22 @@ def test_the_real_minilm_scores_packed_as_padded_with_long_short_and_empty_texts
         with warnings.catch_warnings():
             warnings.simplefilter("error", UserWarning)
             model = load(minilm, pooling, seed=0).eval()
-        tokens = Tokens(tokenizer_of(minilm.folder), 96, 24)
+        tokens = PairTokenizer(load_tokenizer(minilm.folder), TokenLimits(96, 24))
         tokens.add("query", QUERIES, lambda texts: texts)
         tokens.add("document", PASSAGES, lambda texts: texts)
         rows = [tokens.pair(*pair) for pair in pairs]
-        forward = Forward(model, tokens, CPU, "fp32")
+        forward = ForwardPass(model, tokens, CPU, "fp32")
         with torch.inference_mode():
             for cut in batches_by_length([len(row.ids) for row in rows], 300):
                 part = [rows[at] for at in cut]
                 close(scored(forward, part), alone(forward, part))
-        assert forward.packs
+        assert forward.is_packed
 
 
 def test_auto_is_decided_by_the_device_and_anything_else_stands():
-    assert resolved("auto", CPU) in {"fp32", "bf16"}
-    assert resolved("auto", torch.device("mps")) == "fp32"
-    assert [resolved(asked, CPU) for asked in ("fp32", "bf16")] == ["fp32", "bf16"]
+    assert resolve_precision("auto", CPU) in {"fp32", "bf16"}
+    assert resolve_precision("auto", torch.device("mps")) == "fp32"
+    assert [resolve_precision(asked, CPU) for asked in ("fp32", "bf16")] == ["fp32", "bf16"]
 
 
 @pytest.mark.parametrize(("precision", "step"), [("fp32", 8), ("bf16", 32)])
@@ -287,7 +287,7 @@ def test_rows_that_products_meet_without_gradients_are_multiples(precision, step
     model = model_of("bert").eval()
     rows = []
     model.encoder.bert.embeddings.register_forward_hook(lambda *given: rows.append(given[-1].shape[1]))
-    with torch.inference_mode(), Forward(model, Ids(True), CPU, precision).scoring() as score:
+    with torch.inference_mode(), ForwardPass(model, Ids(True), CPU, precision).scoring() as score:
         for lengths in ((40, 41), (64,), (100, 33, 7)):
             rows.clear()
             assert len(score(pairs_of(lengths))) == len(lengths)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from cerank.inference.rerank import Scorer
-from cerank.kernels.parallel import side_by_side
+from cerank.kernels.parallel import run_in_threads
 from cerank.tokenization.tokens import even_batches
 
 from .test_packing import Ids, alone, close, forward_of, model_of, pairs_of, scored
@@ -45,12 +45,12 @@ def test_every_item_is_done_once_in_the_callers_modes_with_kernels_of_one_thread
         seen.add((torch.get_num_threads(), torch.is_inference_mode_enabled(), torch.is_autocast_enabled("cpu")))
 
     with torch.inference_mode():
-        side_by_side(work, range(50))
+        run_in_threads(work, range(50))
     assert sorted(done) == list(range(50))
     assert seen == {(1, True, False)}
     assert torch.get_num_threads() == 3
     with torch.no_grad():
-        side_by_side(lambda _: seen.add(torch.is_grad_enabled()), range(2))
+        run_in_threads(lambda _: seen.add(torch.is_grad_enabled()), range(2))
     assert True not in seen
 
 
@@ -64,7 +64,7 @@ def test_kernels_use_the_threads_asked_for_whichever_lane_came_first(threads):
         seen.append(torch.get_num_threads())
         both.wait()
 
-    side_by_side(work, range(2), 3)
+    run_in_threads(work, range(2), 3)
     assert seen == [3, 3]
     assert torch.get_num_threads() == 6
 
@@ -80,14 +80,14 @@ def test_an_exception_of_one_item_is_raised_and_ends_the_rest(number, threads):
             raise torch.OutOfMemoryError("full")
 
     with pytest.raises(torch.OutOfMemoryError, match="full"):
-        side_by_side(work, range(10_000))
+        run_in_threads(work, range(10_000))
     assert len(done) < 10_000
     assert torch.get_num_threads() == number
 
 
 def test_threads_that_start_later_have_their_kernels_threads_again(threads):
     threads(2)
-    side_by_side(lambda _: None, range(4))
+    run_in_threads(lambda _: None, range(4))
     seen = []
     thread = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
     thread.start()

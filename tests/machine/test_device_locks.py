@@ -11,7 +11,7 @@ import pytest
 
 from cerank.files import lease
 from cerank.machine import device_locks
-from cerank.machine.device_locks import Hold, Holder
+from cerank.machine.device_locks import DeviceLock, LockOwner
 
 
 @pytest.fixture
@@ -19,21 +19,21 @@ def environ(tmp_path: Path) -> dict[str, str]:
     return {device_locks.FOLDER: str(tmp_path / "devices")}
 
 
-def held(key: str, lab: Path, environ: dict[str, str]) -> Hold:
-    found = device_locks.take(key, lab, "run", environ)
-    assert isinstance(found, Hold)
+def held(key: str, lab: Path, environ: dict[str, str]) -> DeviceLock:
+    found = device_locks.acquire(key, lab, "run", environ)
+    assert isinstance(found, DeviceLock)
     return found
 
 
 def test_a_device_is_held_by_one_run_of_one_lab_and_says_by_which(tmp_path: Path, environ: dict[str, str]) -> None:
     with_it = held("GPU-1", tmp_path / "a", environ)
-    other = device_locks.take("GPU-1", tmp_path / "b", "two", environ)
-    assert other == Holder(str(tmp_path / "a"), "run")
+    other = device_locks.acquire("GPU-1", tmp_path / "b", "two", environ)
+    assert other == LockOwner(str(tmp_path / "a"), "run")
     assert str(other) == f"run in {tmp_path}/a"
-    assert device_locks.holder("GPU-1", environ) == other
-    assert isinstance(device_locks.take("GPU-2", tmp_path / "b", "two", environ), Hold)
+    assert device_locks.current_owner("GPU-1", environ) == other
+    assert isinstance(device_locks.acquire("GPU-2", tmp_path / "b", "two", environ), DeviceLock)
     with_it.release()
-    assert device_locks.holder("GPU-1", environ) is None
+    assert device_locks.current_owner("GPU-1", environ) is None
     held("GPU-1", tmp_path / "b", environ).release()
 
 
@@ -41,20 +41,20 @@ def test_the_lock_dies_with_its_process_and_passes_to_who_inherits_it(tmp_path: 
     out, into = os.pipe()
     child = os.fork()
     if child == 0:
-        kept = device_locks.take("cpu", tmp_path, "dies", environ)
+        kept = device_locks.acquire("cpu", tmp_path, "dies", environ)
         os.write(into, b"x")
         time.sleep(60)
         os._exit(kept is None)
     os.read(out, 1)
-    assert isinstance(device_locks.take("cpu", tmp_path, "two", environ), Holder)
+    assert isinstance(device_locks.acquire("cpu", tmp_path, "two", environ), LockOwner)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     found = held("cpu", tmp_path, environ)
     copy = os.dup(found.descriptor)
     found.hand_over()
-    assert device_locks.holder("cpu", environ) is not None
+    assert device_locks.current_owner("cpu", environ) is not None
     os.close(copy)
-    assert device_locks.holder("cpu", environ) is None
+    assert device_locks.current_owner("cpu", environ) is None
 
 
 def test_names_of_devices_become_plain_distinct_files(tmp_path: Path, environ: dict[str, str]) -> None:
@@ -81,15 +81,15 @@ def test_without_a_safe_folder_or_locks_nothing_is_shared_out_and_nothing_waits(
         environ = {device_locks.FOLDER: "devices"}
     else:
         environ |= {lease.NO_FLOCK: "1"}
-    assert device_locks.take("cpu", tmp_path, "run", environ) is None
-    assert device_locks.holder("cpu", environ) is None
+    assert device_locks.acquire("cpu", tmp_path, "run", environ) is None
+    assert device_locks.current_owner("cpu", environ) is None
     if kind != "no locks":
-        assert str(environ[device_locks.FOLDER]) in device_locks.trouble(environ)
+        assert str(environ[device_locks.FOLDER]) in device_locks.lock_problem(environ)
     if kind == "link":
         assert not list((tmp_path / "elsewhere").iterdir())
 
 
 def test_the_folder_is_the_users_own_and_depends_on_no_session() -> None:
-    usual = device_locks.folder_named({})
+    usual = device_locks.lock_folder({})
     assert str(os.getuid()) in usual.name
-    assert device_locks.folder_named({"XDG_RUNTIME_DIR": "/run/x", "TMPDIR": "/y"}) == usual
+    assert device_locks.lock_folder({"XDG_RUNTIME_DIR": "/run/x", "TMPDIR": "/y"}) == usual

@@ -15,9 +15,12 @@ CPU = Device("cpu")
 
 def test_what_nvidia_smi_prints_becomes_devices_and_its_complaints_do_not() -> None:
     told = "GPU-aa11, NVIDIA H100 80GB HBM3\nGPU-bb22, NVIDIA H100 80GB HBM3\n"
-    assert devices.parsed(told) == [A, B]
-    assert devices.parsed("NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver.\n") == []
-    assert devices.parsed("") == []
+    assert devices.parse_nvidia_smi(told) == [A, B]
+    assert (
+        devices.parse_nvidia_smi("NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver.\n")
+        == []
+    )
+    assert devices.parse_nvidia_smi("") == []
 
 
 @pytest.mark.parametrize(
@@ -36,14 +39,14 @@ def test_what_nvidia_smi_prints_becomes_devices_and_its_complaints_do_not() -> N
     ],
 )
 def test_cuda_visible_devices_is_read_as_cuda_reads_it(allowed: str | None, expected: list[str]) -> None:
-    found = devices.visible([A, B], allowed)
+    found = devices.visible_gpus([A, B], allowed)
     assert [gpu.uuid for gpu in found] == expected
     assert [gpu.name for gpu in found] == [f"cuda:{number}" for number in range(len(expected))]
 
 
 def test_a_machine_without_a_driver_has_its_cpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert Device("cpu") in devices.found({"CUDA_VISIBLE_DEVICES": ""})
+    assert Device("cpu") in devices.detect_devices({"CUDA_VISIBLE_DEVICES": ""})
     assert devices._gpus_by_tool() == []
 
 
@@ -68,10 +71,10 @@ def test_a_plan_for_cuda_fits_any_gpu_and_one_for_a_number_only_that(asked: str,
 
 def test_a_worker_sees_its_gpu_alone_or_all_in_the_order_its_plan_counts() -> None:
     everything = (A, B, CPU)
-    assert devices.environment("cuda", B, everything) == {"CUDA_VISIBLE_DEVICES": "GPU-bb22"}
-    assert devices.environment("cuda:1", B, everything) == {"CUDA_VISIBLE_DEVICES": "GPU-aa11,GPU-bb22"}
-    assert devices.environment("cpu", CPU, everything) == {}
+    assert devices.device_environment("cuda", B, everything) == {"CUDA_VISIBLE_DEVICES": "GPU-bb22"}
+    assert devices.device_environment("cuda:1", B, everything) == {"CUDA_VISIBLE_DEVICES": "GPU-aa11,GPU-bb22"}
+    assert devices.device_environment("cpu", CPU, everything) == {}
 
 
 def test_a_gpu_without_uuid_is_left_to_the_given_environment() -> None:
-    assert devices.environment("cuda", Device("cuda:0"), (Device("cuda:0"), CPU)) == {}
+    assert devices.device_environment("cuda", Device("cuda:0"), (Device("cuda:0"), CPU)) == {}

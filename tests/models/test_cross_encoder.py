@@ -8,17 +8,17 @@ import torch
 from cerank.errors import CerankError, UsageError
 from cerank.inference.rerank import Scorer
 from cerank.models.bases import BaseFiles, fingerprint
-from cerank.models.cross_encoder import load, save, tokenizer_of
-from cerank.tokenization.tokens import Tokens
+from cerank.models.cross_encoder import load, load_tokenizer, save
+from cerank.tokenization.tokens import PairTokenizer, TokenLimits
 
 PAIRS = [("alpha beta", "gamma delta epsilon"), ("alpha", ""), ("mu nu", "xi " * 20), ("pi", "pi pi pi")]
 
 
 def saved(files, folder, max_length=32, pooling="auto"):
     model = load(files, pooling, seed=3)
-    tokenizer = tokenizer_of(files.folder)
-    scores = Scorer(model, Tokens(tokenizer, max_length, 12)).score(PAIRS)
-    save(model, tokenizer, folder, max_length, 12)
+    tokenizer = load_tokenizer(files.folder)
+    scores = Scorer(model, PairTokenizer(tokenizer, TokenLimits(max_length, 12))).score(PAIRS)
+    save(model, tokenizer, folder, TokenLimits(max_length, 12))
     return scores
 
 
@@ -58,9 +58,9 @@ def test_a_product_starts_as_the_cosine_of_the_mean_states_of_query_and_document
     from transformers import AutoModel
 
     assert minilm.pooling == "product"
-    scorer = Scorer(load(minilm, "auto", seed=0), Tokens(tokenizer_of(minilm.folder), 64, 32))
+    scorer = Scorer(load(minilm, "auto", seed=0), PairTokenizer(load_tokenizer(minilm.folder), TokenLimits(64, 32)))
     query, document = "how to sort a list", "list.sort sorts the items in place"
-    tokenizer = tokenizer_of(minilm.folder)
+    tokenizer = load_tokenizer(minilm.folder)
     inputs = tokenizer([query], [document], return_tensors="pt")
     with torch.inference_mode():
         states = AutoModel.from_pretrained(minilm.folder).eval()(**inputs).last_hidden_state[0]
@@ -85,7 +85,7 @@ def test_a_product_says_that_no_other_library_loads_all_of_it_and_how_cerank_doe
 
 def test_token_types_are_passed_where_the_base_has_them(tiny):
     model = load(tiny, "auto", seed=0).eval()
-    tokens = Tokens(tokenizer_of(tiny.folder), 16, 8)
+    tokens = PairTokenizer(load_tokenizer(tiny.folder), TokenLimits(16, 8))
     tokens.add("query", ["q"], lambda keys: ["alpha"])
     tokens.add("document", ["d"], lambda keys: ["beta"])
     batch = tokens.batch([tokens.pair("q", "d")], torch.device("cpu"))
@@ -101,7 +101,7 @@ def test_the_head_is_a_function_of_the_seed(tiny):
 
 
 def test_a_score_does_not_depend_on_what_else_is_in_its_batch_beyond_rounding(tiny):
-    scorer = Scorer(load(tiny, "auto", seed=0), Tokens(tokenizer_of(tiny.folder), 32, 12))
+    scorer = Scorer(load(tiny, "auto", seed=0), PairTokenizer(load_tokenizer(tiny.folder), TokenLimits(32, 12)))
     together = scorer.score(PAIRS)
     assert [scorer.score([pair])[0] for pair in PAIRS] == pytest.approx(together, abs=1e-6)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cerank import recipes
-from cerank.datasets.aliases import FIRST_STAGES, NAMED
+from cerank.datasets.aliases import ALIASES, FIRST_STAGES
 from cerank.errors import CerankError, RecipeError, UsageError
 from cerank.recipes.schema import Stage
 
@@ -20,7 +20,7 @@ def test_the_shipped_matrices_name_shipped_recipes_and_known_datasets() -> None:
         assert matrix.description
         assert set(matrix.recipes) <= set(recipes.shipped())
         assert matrix.baseline in matrix.recipes
-        assert set(matrix.test) <= set(NAMED)
+        assert set(matrix.test) <= set(ALIASES)
         assert set(matrix.first_stages) <= set(FIRST_STAGES)
 
 

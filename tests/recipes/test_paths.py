@@ -9,7 +9,7 @@ import pytest
 from cerank import recipes
 from cerank.app import plans
 from cerank.errors import RecipeError
-from cerank.recipes.paths import beside
+from cerank.recipes.paths import resolve_beside
 
 TOML = """
 name = "mine"
@@ -77,7 +77,7 @@ def test_a_file_that_is_extended_keeps_its_own_folder(file: Path, tmp_path: Path
 @pytest.mark.parametrize("name", ["bm25", "minilm", "", "pydocs/train", "beir/nq", "/abs", "~/x", "a\0b", "x" * 5000])
 def test_what_is_no_path_stays_a_name(tmp_path: Path, name: str) -> None:
     (tmp_path / "bm25").write_bytes(b"")
-    assert beside(name, tmp_path) == name
+    assert resolve_beside(name, tmp_path) == name
 
 
 def test_wrong_types_are_left_to_the_checks(tmp_path: Path) -> None:

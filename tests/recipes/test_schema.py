@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from cerank.core.decode import explanation
+from cerank.core.decode import help_text_of
 from cerank.errors import RecipeError
 from cerank.recipes.plan import Input, Plan
 from cerank.recipes.schema import Data, Evaluate, Recipe, Stage, recipe_from
@@ -36,7 +36,7 @@ def test_what_is_left_out_has_its_default() -> None:
 @pytest.mark.parametrize("kind", [Recipe, Stage, Data, Evaluate])
 def test_every_key_is_explained_in_one_line(kind: type[msgspec.Struct]) -> None:
     for name, hint in typing.get_type_hints(kind, include_extras=True).items():
-        text = explanation(hint)
+        text = help_text_of(hint)
         assert text, f"{kind.__name__}.{name} says nothing"
         assert "\n" not in text
         assert len(text) <= 100
@@ -77,7 +77,7 @@ def test_a_stage_that_cannot_run_is_refused(stage: dict[str, Any], mistake: str)
     [
         ({"chain": []}, "chain: empty"),
         ({"chain": ["on"]}, "chain: no stage is called 'on'; did you mean 'one'?"),
-        ({"chain": ["one", "one"]}, "chain: a stage stands twice"),
+        ({"chain": ["one", "one"]}, "chain: a stage appears twice"),
         ({"seed": -1}, "seed: expected 'int' >= 0"),
         ({"seed": 2**63}, "seed: expected 'int' <= 9223372036854775807"),
         ({"name": " "}, "name: empty"),
@@ -86,9 +86,9 @@ def test_a_stage_that_cannot_run_is_refused(stage: dict[str, Any], mistake: str)
         ({"evaluate": {"measures": []}}, "evaluate.measures: empty"),
         ({"stages": {"one": {"steps": 1}, "../up": {}}}, "stages.../up: a stage's name holds letters"),
         ({"stages": {"one": {"steps": 1}, "": {}}}, "stages.: a stage's name holds letters"),
-        ({"data": {"test": ["a", "a"]}}, "data.test: 'a' stands twice"),
-        ({"data": {"first_stages": ["bm25", "bm25"]}}, "data.first_stages: 'bm25' stands twice"),
-        ({"evaluate": {"measures": ["RR", "RR"]}}, "evaluate.measures: 'RR' stands twice"),
+        ({"data": {"test": ["a", "a"]}}, "data.test: 'a' appears twice"),
+        ({"data": {"first_stages": ["bm25", "bm25"]}}, "data.first_stages: 'bm25' appears twice"),
+        ({"evaluate": {"measures": ["RR", "RR"]}}, "evaluate.measures: 'RR' appears twice"),
     ],
 )
 def test_a_recipe_that_cannot_run_is_refused(change: dict[str, Any], mistake: str) -> None:

@@ -16,7 +16,7 @@ from cerank.app import missing_inputs, plans
 from cerank.app.matrix import matrix_runs
 from cerank.core import decode
 from cerank.datasets import irds
-from cerank.datasets.aliases import DEV, DL, FIRST_STAGES, NAMED, declared_measures, run_folders
+from cerank.datasets.aliases import ALIASES, DEV, DL, FIRST_STAGES, declared_measures, run_folders
 from cerank.errors import UsageError
 from cerank.evaluation.measures import check
 from cerank.recipes.schema import Recipe, Stage
@@ -63,7 +63,7 @@ def test_trap_11_every_choice_that_a_setting_offers_is_taken() -> None:
     assert len(choices()) > 15
     for key, value in choices():
         mistakes: list[str] = []
-        assert getattr(decode.table(Stage, {key: value}, "", mistakes), key) == value
+        assert getattr(decode.decode_table(Stage, {key: value}, "", mistakes), key) == value
         assert mistakes == []
 
 
@@ -71,8 +71,8 @@ def test_trap_11_every_choice_that_a_setting_offers_is_taken() -> None:
 def test_trap_11_a_run_that_lies_where_the_program_says_is_the_run_that_its_recipes_read(
     name: str, tmp_path: Path
 ) -> None:
-    cells = matrix_runs.grid(recipes.load_matrix(name)).cells
-    found = missing_inputs.look([cell.recipe for cell in cells], tmp_path)
+    cells = matrix_runs.load_runs(recipes.load_matrix(name)).cells
+    found = missing_inputs.check_inputs([cell.recipe for cell in cells], tmp_path)
     told = [need for need in found.needs if need.kind in {"first stage", "teacher"}]
     assert told
     for need in told:
@@ -81,7 +81,7 @@ def test_trap_11_a_run_that_lies_where_the_program_says_is_the_run_that_its_reci
         path = Path(place[1])
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("1 Q0 2 1 1.0 x\n")
-    again = missing_inputs.look([cell.recipe for cell in cells], tmp_path)
+    again = missing_inputs.check_inputs([cell.recipe for cell in cells], tmp_path)
     assert not [need for need in again.needs if need.kind in {"first stage", "teacher"}]
 
 
@@ -92,7 +92,7 @@ def test_trap_14_each_test_set_is_measured_by_thresholds_that_its_labels_can_mee
     for name in recipes.shipped_matrices():
         matrix = recipes.load_matrix(name).matrix
         for test in matrix.test:
-            grade = irds.facts(NAMED[test].id).largest_grade
+            grade = irds.catalog_metadata(ALIASES[test].id).largest_grade
             asked = declared_measures(test, grade) if matrix.measures == ("auto",) else matrix.measures
             assert check(asked, {"q": {"d": grade}}, test) == asked
 
@@ -148,17 +148,17 @@ def test_trap_17_every_command_that_recipes_and_hints_name_exists_with_its_optio
 def test_trap_17_every_published_file_that_a_hint_names_is_one_that_can_be_asked_for() -> None:
     from cerank.datasets.aliases import missing_run
     from cerank.importing.format_catalog import FORMATS
-    from cerank.importing.published_files import SOURCES
+    from cerank.importing.published_files import PUBLISHED_FILES
 
     told = " ".join(str(missing_run("msmarco-train", "/place", name)) for name in FIRST_STAGES)
-    assert set(re.findall(r"cerank data fetch ([\w-]+)", told)) <= set(SOURCES)
+    assert set(re.findall(r"cerank data fetch ([\w-]+)", told)) <= set(PUBLISHED_FILES)
     assert set(re.findall(r"cerank data import ([\w-]+)", told)) <= set(FORMATS)
-    assert set(re.findall(r"marco-train[\w.-]+\.jsonl?", told)) <= {one.file for one in SOURCES.values()}
+    assert set(re.findall(r"marco-train[\w.-]+\.jsonl?", told)) <= {one.file for one in PUBLISHED_FILES.values()}
 
 
 def test_trap_20_the_papers_matrix_has_several_seeds_and_one_family_of_all_its_comparisons(tmp_path: Path) -> None:
     settings = Settings(lab=tmp_path / "lab", cache=tmp_path, device="cpu", threads=1, format="")
-    grid = matrix_runs.grid(recipes.load_matrix("ecir2025"))
+    grid = matrix_runs.load_runs(recipes.load_matrix("ecir2025"))
     assert len({cell.recipe.seed for cell in grid.cells}) >= 3
     assert matrix_runs.outline(grid, settings).comparisons == 216  # the paper's own count, uncorrected there
     recipe: Recipe = grid.cells[0].recipe

@@ -32,15 +32,15 @@ from cerank.datasets import query_overlaps
 from cerank.errors import CerankError, RecipeError, UsageError
 from cerank.evaluation.measures import check, per_query
 from cerank.inference.rerank import Scorer
-from cerank.models.cross_encoder import load, tokenizer_of
+from cerank.models.cross_encoder import load, load_tokenizer
 from cerank.recipes.schema import Stage, recipe_from
 from cerank.retrieval.teachers import repair
-from cerank.tokenization.tokens import Tokens
+from cerank.tokenization.tokens import PairTokenizer, TokenLimits
 from cerank.training.losses import LOSSES
-from cerank.training.sampler import Sampler
-from cerank.training.stage_summary import Drift, ranking_facts
-from cerank.training.validation_loss import HeldOut
-from cerank.worker.train_stage import drift
+from cerank.training.sampler import Sampler, TrainingPool
+from cerank.training.stage_summary import WeightChange, ranking_stats
+from cerank.training.validation_loss import ValidationLoss
+from cerank.worker.train_stage import weight_change
 from tests.model_fixtures import WORDS, write_tiny
 from tests.worker.small import small_plan, write_dataset
 
@@ -54,7 +54,10 @@ def recipe_with(**stage):
 
 def sampler(stage, qrels, ranking, **more):
     return Sampler(
-        "s", stage, 1, query_ids=list(ranking), qrels=qrels, ranking=ranking, has_text=lambda _: True, **more
+        "s",
+        stage,
+        1,
+        TrainingPool(query_ids=list(ranking), qrels=qrels, ranking=ranking, has_text=lambda _: True, **more),
     )
 
 
@@ -80,10 +83,10 @@ class TestTrap2ARateThatMovesNothing:
             model(torch.randn(8, 100)).sum().backward()
             optimizer.step()
             optimizer.zero_grad()
-        moved = drift(before, model)
-        assert moved.is_still == is_still
+        moved = weight_change(before, model)
+        assert moved.is_negligible == is_still
         assert (moved.changed < 0.02) == is_still
-        assert isinstance(moved, Drift)
+        assert isinstance(moved, WeightChange)
 
 
 RANKING = {f"q{i}": [f"d{j}" for j in range(300)] for i in range(4)}
@@ -99,7 +102,7 @@ class TestTrap3PositivesOutsideTheDepth:
     def test_a_query_without_a_positive_never_gets_a_random_one(self):
         qrels = {"q0": {"d5": 1}, "q1": {"d6": 0}, "q2": {}, "q3": {"d7": 1}}
         drawn = sampler(Stage(steps=1), qrels, RANKING)
-        assert drawn.supply.without_positive == 2
+        assert drawn.sampling.without_positive == 2
         groups = [group for step in range(1, 9) for group in drawn.groups(step)]
         assert {group.query_id for group in groups} == {"q0", "q3"}
         assert all(qrels[group.query_id][group.doc_ids[0]] == 1 for group in groups)
@@ -126,7 +129,7 @@ class TestTrap4SeveralPositives:
 def test_trap_5_the_validation_of_a_distillation_is_by_the_teacher_and_not_by_labels():
     stage = Stage(steps=1, loss="ranknet", source="teacher", teacher="t", group_size=3, groups_per_step=1)
     teacher = {"q": ["c", "a", "b"]}
-    held = HeldOut(sampler(stage, {"q": {"b": 1}}, teacher), stage)
+    held = ValidationLoss(sampler(stage, {"q": {"b": 1}}, teacher), stage)
     agreeing = held.loss({"q": {"c": 3.0, "a": 2.0, "b": 1.0}})
     by_label = held.loss({"q": {"b": 3.0, "a": 2.0, "c": 1.0}})
     assert agreeing < 0.3 < by_label
@@ -136,18 +139,18 @@ class TestTrap6GroupsWithoutAPair:
     def test_a_list_of_one_document_is_counted_and_left_out_and_never_costs_0(self):
         stage = Stage(steps=1, loss="ranknet", source="teacher", teacher="t", groups_per_step=2)
         drawn = sampler(stage, {}, {"q0": ["a", "b", "c"], "q1": ["a"]})
-        assert (drawn.supply.usable, drawn.supply.without_negative) == (1, 1)
+        assert (drawn.sampling.usable, drawn.sampling.without_negative) == (1, 1)
         assert all(group.pairs == 3 for step in range(1, 9) for group in drawn.groups(step))
 
     def test_data_without_a_single_pair_is_refused(self):
         stage = Stage(steps=1, loss="ranknet", source="teacher", teacher="t")
-        with pytest.raises(CerankError, match="none of the 1 training queries can be learnt from"):
+        with pytest.raises(CerankError, match="none of the 1 training queries can be used"):
             sampler(stage, {}, {"q1": ["a"]})
 
 
 def test_trap_8_a_base_with_token_types_sees_query_and_document_in_two_segments(tmp_path):
     files = write_tiny(tmp_path / "tiny", "electra")
-    tokens = Tokens(tokenizer_of(files.folder), 16, 8)
+    tokens = PairTokenizer(load_tokenizer(files.folder), TokenLimits(16, 8))
     tokens.add("query", ["q"], lambda _: ["alpha beta"])
     tokens.add("document", ["d"], lambda _: ["gamma delta"])
     batch = tokens.batch([tokens.pair("q", "d")], torch.device("cpu"))
@@ -165,7 +168,7 @@ def test_trap_8_a_base_with_token_types_sees_query_and_document_in_two_segments(
 def test_trap_12_a_malformed_permutation_is_mended_and_counted_neither_dropped_nor_kept_wrong(answer, order):
     found, repairs = repair(answer, 3)
     assert found == order
-    assert repairs.mended == 1
+    assert repairs.repaired == 1
 
 
 class TestTrap13QueriesOfTwoSplits:
@@ -209,7 +212,9 @@ def test_trap_14_a_threshold_that_labels_of_0_and_1_cannot_meet_is_refused_when_
 class TestTrap15Ties:
     def test_scores_leave_the_model_in_float32_under_bf16_too(self, tmp_path):
         files = write_tiny(tmp_path / "tiny")
-        scorer = Scorer(load(files, "mean", 0), Tokens(tokenizer_of(files.folder), 24, 8), "cpu", "bf16")
+        scorer = Scorer(
+            load(files, "mean", 0), PairTokenizer(load_tokenizer(files.folder), TokenLimits(24, 8)), "cpu", "bf16"
+        )
         pairs = [(WORDS[i % 20], f"{WORDS[(i * 7) % 20]} {WORDS[(i * 3) % 20]}") for i in range(100)]
         scores = torch.tensor(scorer.score(pairs))
         assert (scores != scores.bfloat16().float()).float().mean() > 0.9
@@ -218,7 +223,7 @@ class TestTrap15Ties:
         before = {"q": ["z", "a", "m", "b"]}
         ranking = ordered({"q": {"a": 1.0, "b": 0.5, "m": 1.0, "z": 1.0}}, before)
         assert ranking["q"] == ("z", "a", "m", "b")  # by document id it would be a or z by the evaluator's taste
-        assert ranking_facts(ranking).tied == 0.75
+        assert ranking_stats(ranking).tied == 0.75
         qrels = {"q": {"z": 1}}
         assert per_query(("RR@10", "P@1"), qrels, ranking) == {"RR@10": {"q": 1.0}, "P@1": {"q": 1.0}}
 

@@ -121,7 +121,7 @@ def test_other_documents_or_settings_never_meet_an_old_index(tmp_path: Path, mon
 def test_a_cache_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     dataset = _dataset(tmp_path / "set", {"q": "cats"})
     (tmp_path / "file").write_text("")
-    with pytest.raises(UsageError, match="cannot be written"):
+    with pytest.raises(UsageError, match="cannot write the BM25 index"):
         candidates(dataset, "bm25", 10, tmp_path / "file")
 
 

@@ -52,7 +52,7 @@ def test_every_real_malformed_answer_becomes_a_permutation(shared: Path) -> None
         assert sorted(order) == list(range(20))
         total = total.plus(repairs)
     # Three of them are whole, only written otherwise ("[No. 1] > ...", "[1] [2]", a full stop at the end).
-    assert total == Repairs(mended=9298, missing=12_366, repeated=202, out_of_range=0)
+    assert total == Repairs(repaired=9298, missing=12_366, repeated=202, out_of_range=0)
 
 
 def test_permutations_become_a_ranking_with_the_best_of_n_at_n(tmp_path: Path) -> None:
@@ -68,7 +68,7 @@ def test_misaligned_and_malformed_permutations_are_refused(tmp_path: Path) -> No
     for answers, rows, what in (
         (["[1]"], _rows(2), "more queries"),
         (["[1]", "[2]"], _rows(1), "2 permutations for the 1"),
-        (["[1]", "[2]"], twice, "stands twice"),
+        (["[1]", "[2]"], twice, "appears twice"),
         ({"a": 1}, _rows(1), "not a list"),
         ([1], _rows(1), "not a list"),
         (["[1]"], "{}\n", ":1: not a valid record"),

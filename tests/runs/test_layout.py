@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from cerank.runs.layout import RunFolder, plain, slug
+from cerank.runs.layout import RunFolder, plain_name, slug
 
 names = st.text(max_size=300) | st.text("aA-./_0", max_size=6) | st.text(st.characters(codec="utf-8"), max_size=20)
 
@@ -80,5 +80,5 @@ def test_attempts_are_counted_by_their_records(tmp_path: Path) -> None:
 
 
 def test_plain_text_is_never_empty() -> None:
-    assert plain("/") == "x"
-    assert plain("My Recipe!") == "my-recipe"
+    assert plain_name("/") == "x"
+    assert plain_name("My Recipe!") == "my-recipe"

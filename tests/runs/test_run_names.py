@@ -16,7 +16,7 @@ from cerank.errors import UsageError
 from cerank.recipes.plan import Plan
 from cerank.runs import run_names, run_store, user_labels
 from cerank.runs.layout import RunFolder
-from cerank.runs.user_labels import Notes
+from cerank.runs.user_labels import UserLabels
 
 
 def made(lab: Path, plan: Plan, now: datetime, count: int, **changed: str) -> list[RunFolder]:
@@ -32,8 +32,8 @@ def test_the_lists_hold_a_hundred_different_plain_words_each() -> None:
 
 @given(st.text())
 def test_a_name_follows_from_the_id_alone_and_a_pair_is_never_offered_twice(run_id: str) -> None:
-    first = list(islice(run_names.candidates(run_id), 60))
-    assert first == list(islice(run_names.candidates(run_id), 60))
+    first = list(islice(run_names.name_candidates(run_id), 60))
+    assert first == list(islice(run_names.name_candidates(run_id), 60))
     assert len(set(first)) == 60
     assert all(re.fullmatch(r"[a-z]+-[a-z]+", name) for name in first[:50])
     assert first[50:52] == [f"{first[0]}-2", f"{first[0]}-3"]
@@ -41,7 +41,7 @@ def test_a_name_follows_from_the_id_alone_and_a_pair_is_never_offered_twice(run_
 
 def test_where_every_pair_is_taken_a_number_is_appended() -> None:
     every = {f"{one}-{other}" for one in run_names.ADJECTIVES for other in run_names.ANIMALS}
-    assert re.fullmatch(r"[a-z]+-[a-z]+-2", run_names.chosen("a run", every))
+    assert re.fullmatch(r"[a-z]+-[a-z]+-2", run_names.choose("a run", every))
 
 
 def test_runs_of_a_lab_have_different_names_that_are_kept_beside_the_plan(
@@ -74,14 +74,14 @@ def test_a_run_without_a_readable_name_gets_one_that_no_other_run_has(
 ) -> None:
     monkeypatch.setattr(run_names, "ADJECTIVES", ("brisk",))
     monkeypatch.setattr(run_names, "ANIMALS", ("otter", "heron"))
-    monkeypatch.setattr(run_names, "_kept", {})
+    monkeypatch.setattr(run_names, "_cached_names", {})
     folders = made(tmp_path, plan, now, 4)
     for folder in folders[::2]:
         if content is None:
             folder.short_name.unlink()
         else:
             folder.short_name.write_bytes(content)
-    monkeypatch.setattr(run_names, "_kept", {})
+    monkeypatch.setattr(run_names, "_cached_names", {})
     short = run_store.short_names(tmp_path)
     assert len(set(short.values())) == 4
     assert all(re.fullmatch(r"brisk-(otter|heron)(-\d)?", name) for name in short.values())
@@ -91,7 +91,7 @@ def test_a_run_without_a_readable_name_gets_one_that_no_other_run_has(
 
 def test_of_two_directories_that_keep_one_name_the_older_has_it(tmp_path: Path, plan: Plan, now: datetime) -> None:
     old, new = made(tmp_path, plan, now, 2)
-    run_names._kept.clear()
+    run_names._cached_names.clear()
     new.short_name.write_bytes(old.short_name.read_bytes())
     kept = run_store.short_name(old)
     assert b'"' + kept.encode() + b'"' in old.short_name.read_bytes()
@@ -115,9 +115,9 @@ def test_the_whole_label_or_name_of_one_run_wins_over_a_part_of_anothers(
 ) -> None:
     one, other = made(tmp_path, plan, now, 2)
     part = run_store.short_name(one).partition("-")[0]
-    user_labels.save(other, Notes(label=part))
+    user_labels.save(other, UserLabels(label=part))
     assert run_store.find(tmp_path, part) == other
-    user_labels.save(other, Notes(label=one.name))
+    user_labels.save(other, UserLabels(label=one.name))
     assert run_store.find(tmp_path, one.name) == one
 
 
@@ -126,7 +126,7 @@ def test_one_runs_name_that_is_anothers_label_is_refused_with_both_ids(
 ) -> None:
     one, other, third = made(tmp_path, plan, now, 3)
     name = run_store.short_name(one)
-    user_labels.save(other, Notes(label=name))
+    user_labels.save(other, UserLabels(label=name))
     with pytest.raises(UsageError, match="fits 2 runs") as caught:
         run_store.find(tmp_path, name)
     assert one.name in caught.value.hint

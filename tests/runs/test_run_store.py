@@ -70,7 +70,7 @@ def test_a_run_cut_at_any_disk_operation_of_its_making_is_whole_or_not_listed(
     lab = tmp_path / "lab"
     counts = set()
     for _ in crash_points(lambda: run_store.create(lab, plan, RECIPE, now), lambda: disk.remove_tree(lab)):
-        rows = run_store.listed(lab, now)
+        rows = run_store.list_runs(lab, now)
         assert all(row.status.state == "waiting" and row.plan == plan for row in rows)
         counts.add(len(rows))
     assert counts == {0, 1}
@@ -85,7 +85,7 @@ def test_a_run_cut_at_any_disk_operation_of_its_removal_is_whole_or_not_listed(
     for _ in crash_points(
         lambda: run_store.remove(made[-1]), lambda: made.append(run_store.create(lab, plan, RECIPE, now))
     ):
-        rows = [row for row in run_store.listed(lab, now) if row.folder == made[-1]]
+        rows = [row for row in run_store.list_runs(lab, now) if row.folder == made[-1]]
         assert all(row.status.state == "waiting" for row in rows)
         counts.add(len(rows))
         disk.remove_tree(lab)
@@ -143,7 +143,7 @@ def test_a_broken_run_is_one_damaged_row_beside_the_others(tmp_path: Path, plan:
     bad[4].plan.mkdir()
     (tmp_path / "runs" / "a-file").write_text("not a run")
     (tmp_path / "runs" / "a-link").symlink_to(good.path)
-    rows = {row.folder: row.status for row in run_store.listed(tmp_path, now)}
+    rows = {row.folder: row.status for row in run_store.list_runs(tmp_path, now)}
     assert set(rows) == {good, *bad}
     assert rows.pop(good).state == "waiting"
     for status in rows.values():
@@ -152,7 +152,7 @@ def test_a_broken_run_is_one_damaged_row_beside_the_others(tmp_path: Path, plan:
 
 
 def test_an_absent_lab_has_no_runs(tmp_path: Path, now: datetime) -> None:
-    assert run_store.listed(tmp_path / "nothing", now) == []
+    assert run_store.list_runs(tmp_path / "nothing", now) == []
 
 
 def test_a_run_that_was_never_started_waits(run: RunFolder, now: datetime) -> None:
@@ -229,7 +229,7 @@ def test_a_clock_that_jumps_changes_no_state_and_gives_no_negative_age(run: RunF
         with Lease.take(run.lease):
             status = run_store.status(run, now + timedelta(days=days))
             assert status.state == "running"
-            assert status.quiet >= 0
+            assert status.seconds_since_heartbeat >= 0
         assert run_store.status(run, now + timedelta(days=days)).state == "lost"
 
 
@@ -364,6 +364,6 @@ def test_a_label_noted_later_finds_the_run_and_one_with_half_characters_does_not
 ) -> None:
     run = run_store.create(tmp_path, msgspec.structs.replace(plan, label="bad \udcff"), RECIPE, now)
     assert "udcff" in run_store.row(run, now).label
-    user_labels.save(run, user_labels.Notes(label="the good one"))
+    user_labels.save(run, user_labels.UserLabels(label="the good one"))
     assert run_store.find(tmp_path, "the good one") == run
     assert run_store.row(run, now).label == "the good one"

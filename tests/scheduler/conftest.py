@@ -67,7 +67,7 @@ class Bench:
         return folder.attempt(1).exists() and self.state(folder) == "running"
 
     def starts(self, folder: RunFolder) -> list[Event]:
-        return [event for event in journal.rows(folder.events, Event)[0] if event.kind == "started"]
+        return [event for event in journal.read_valid_rows(folder.events, Event)[0] if event.kind == "started"]
 
     def release(self) -> None:
         self.folder.mkdir(exist_ok=True)
@@ -85,7 +85,7 @@ class Bench:
         """A queue as a machine that lost its power leaves it."""
         QueueFolder(self.folder).path.mkdir(parents=True, exist_ok=True)
         time_now = datetime.now(UTC).isoformat()
-        stored = queue.Queue(tuple(queue.Entry(name, 0, time_now) for name in entries))
+        stored = queue.Queue(tuple(queue.QueueEntry(name, 0, time_now) for name in entries))
         QueueFolder(self.folder).entries.write_bytes(msgspec.json.encode(stored))
 
 

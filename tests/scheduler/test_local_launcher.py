@@ -63,9 +63,9 @@ def test_the_environment_of_a_worker_is_a_list_of_names_and_tokens_are_not_on_it
 def test_a_gpu_that_no_driver_tells_of_goes_by_what_the_environment_calls_it(
     allowed: str | None, asked: str, key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(devices, "gpus", list)
+    monkeypatch.setattr(devices, "detect_gpus", list)
     given = {} if allowed is None else {"CUDA_VISIBLE_DEVICES": allowed}
-    assert local_launcher.key_of(msgspec.structs.replace(plan_for(), device=asked), given) == key
+    assert local_launcher.device_key(msgspec.structs.replace(plan_for(), device=asked), given) == key
 
 
 def test_no_token_reaches_supervisor_or_worker_by_way_of_the_system(

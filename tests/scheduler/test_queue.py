@@ -76,7 +76,7 @@ def test_a_run_that_is_deleted_behind_our_back_neither_shows_nor_stops_the_other
 
 
 def test_queueing_a_queued_run_again_is_refused_and_keeps_its_place(bench: Bench, waiting: list[RunFolder]) -> None:
-    with pytest.raises(UsageError, match="it is queued"):
+    with pytest.raises(UsageError, match="the run is queued"):
         bench.lab.resume_queued(waiting[0])
     queue.add(waiting[0], datetime.now(UTC))
     assert bench.lab.queued() == waiting
@@ -122,7 +122,7 @@ for number in range(20):
     if number % 3 == 0:
         queue.move(RunFolder(lab / "runs" / f"{who}-{number:02d}"), 1)
     if number % 4 == 3:
-        queue.drop(lab, [f"{who}-{number - 1:02d}"])
+        queue.remove(lab, [f"{who}-{number - 1:02d}"])
 """
 
 
@@ -189,7 +189,7 @@ def test_an_adopted_lease_names_its_new_owner_and_is_not_inherited_any_further(t
     descriptor = os.dup(given.descriptor)
     os.set_inheritable(descriptor, True)
     path.write_bytes(b"")
-    adopted = Lease.adopt(path, descriptor)
+    adopted = Lease.from_descriptor(path, descriptor)
     given.hand_over()
     owner = lease.owner(path)
     assert owner is not None

@@ -11,7 +11,7 @@ from cerank.recipes.plan import Input, Plan
 from cerank.recipes.schema import recipe_from
 from cerank.runs import run_store
 from cerank.runs.layout import RunFolder
-from cerank.scheduler.stage_dependencies import Line
+from cerank.scheduler.stage_dependencies import StageDependencies
 from tests.scheduler.conftest import GPUS, TOML, Bench, eventually
 
 STAGES = {"cl": {"steps": 1}, "kd": {"steps": 2}}
@@ -49,31 +49,31 @@ def finish(folder: RunFolder, index: int, name: str) -> None:
 def test_a_run_waits_for_the_one_ahead_that_trains_its_first_stage_and_for_no_other(tmp_path: Path) -> None:
     first = made(tmp_path, "cl")
     both, other, alone = made(tmp_path, "cl", "kd"), made(tmp_path, "kd"), made(tmp_path, "cl", shares=False)
-    line = Line(tmp_path, [first.name])
-    assert not line.lets_start(both.name)
-    assert line.lets_start(other.name)
-    assert line.lets_start(alone.name)
-    line.joined(other.name)
-    assert not line.lets_start(made(tmp_path, "kd", "cl").name)
+    line = StageDependencies(tmp_path, [first.name])
+    assert not line.can_start(both.name)
+    assert line.can_start(other.name)
+    assert line.can_start(alone.name)
+    line.add(other.name)
+    assert not line.can_start(made(tmp_path, "kd", "cl").name)
 
 
 def test_once_the_stages_that_are_on_their_way_stand_the_run_starts(tmp_path: Path) -> None:
     first, both = made(tmp_path, "cl", "kd"), made(tmp_path, "cl", "kd")
     turned = made(tmp_path, "cl")
     finish(first, 0, "cl")
-    line = Line(tmp_path, [first.name])
-    assert line.lets_start(turned.name)
-    assert not line.lets_start(both.name)  # it lacks kd as well, which is on its way
+    line = StageDependencies(tmp_path, [first.name])
+    assert line.can_start(turned.name)
+    assert not line.can_start(both.name)  # it lacks kd as well, which is on its way
     finish(first, 1, "kd")
-    assert Line(tmp_path, [first.name]).lets_start(both.name)
+    assert StageDependencies(tmp_path, [first.name]).can_start(both.name)
 
 
 def test_a_run_that_cannot_be_read_keeps_nobody_waiting(tmp_path: Path) -> None:
     first, both = made(tmp_path, "cl"), made(tmp_path, "cl", "kd")
     first.plan.write_text("{")
-    line = Line(tmp_path, [first.name, "gone"])
-    assert line.lets_start(both.name)
-    assert line.lets_start(first.name)
+    line = StageDependencies(tmp_path, [first.name, "gone"])
+    assert line.can_start(both.name)
+    assert line.can_start(first.name)
 
 
 def test_with_two_free_devices_a_shared_stage_is_trained_on_one_and_the_next_run_goes_ahead(bench: Bench) -> None:

@@ -49,10 +49,10 @@ def test_the_supervisor_gives_its_lease_back_under_the_lock_that_adds_entries(be
     own = Lease.take(QueueFolder(bench.folder).lease)
     serving = supervisor.Supervisor(bench.folder, (CPU,), STANDIN, {})
     bench.written("a")
-    assert not serving._is_over(own)
+    assert not serving._finish_if_idle(own)
     assert supervisor.is_running(bench.folder)
     bench.written()
-    assert serving._is_over(own)
+    assert serving._finish_if_idle(own)
     assert not supervisor.is_running(bench.folder)
 
 
@@ -98,7 +98,7 @@ def test_ten_kills_of_the_supervisor_start_no_run_twice_and_lose_none(bench: Ben
         bench.lab.start_queue()
         before = bench.lab.queue_state().slots[0].run
         if kill % 2:  # between the start of a worker and its first word
-            eventually(lambda before=before: queue.run_in_slot(bench.folder, "cpu") not in {"", before})
+            eventually(lambda before=before: queue.run_on_device(bench.folder, "cpu") not in {"", before})
         else:
             deadline = time.monotonic() + chance.uniform(0.0, 0.6)
             eventually(lambda deadline=deadline: time.monotonic() > deadline)
@@ -138,7 +138,7 @@ def test_paused_and_failed_runs_can_be_queued_again_and_finished_ones_not(bench:
     eventually(lambda: is_over(bench))
     assert bench.states([paused, failed]) == ["finished", "failed"]
     assert [len(bench.starts(folder)) for folder in (paused, failed)] == [2, 2]
-    with pytest.raises(UsageError, match="it is finished"):
+    with pytest.raises(UsageError, match="the run is finished"):
         bench.lab.resume_queued(finished)
 
 
@@ -217,7 +217,7 @@ def test_runs_for_devices_that_went_away_wait_and_keep_nobody_busy(bench: Bench)
 
 def test_stopping_a_run_whose_worker_is_just_being_started_stops_it(bench: Bench) -> None:
     (folder,) = bench.enqueued("hold")
-    eventually(lambda: queue.run_in_slot(bench.folder, "cpu") == folder.name)
+    eventually(lambda: queue.run_on_device(bench.folder, "cpu") == folder.name)
     bench.lab.stop(folder)
     eventually(lambda: is_over(bench))
     assert bench.state(folder) == "paused"
@@ -253,14 +253,14 @@ def test_an_entry_is_spent_by_any_start_after_it_was_queued(bench: Bench) -> Non
 
 
 def test_a_slot_whose_note_is_damaged_is_still_taken(bench: Bench) -> None:
-    slot = queue.take_slot(bench.folder, "cpu", "some-run")
+    slot = queue.take_device(bench.folder, "cpu", "some-run")
     assert slot is not None
-    assert queue.run_in_slot(bench.folder, "cpu") == "some-run"
-    QueueFolder(bench.folder).given("cpu").write_text("{")
-    assert queue.run_in_slot(bench.folder, "cpu") == "?"
-    assert queue.take_slot(bench.folder, "cpu", "another") is None
+    assert queue.run_on_device(bench.folder, "cpu") == "some-run"
+    QueueFolder(bench.folder).assignment("cpu").write_text("{")
+    assert queue.run_on_device(bench.folder, "cpu") == "?"
+    assert queue.take_device(bench.folder, "cpu", "another") is None
     slot.release()
-    assert queue.run_in_slot(bench.folder, "cpu") == ""
+    assert queue.run_on_device(bench.folder, "cpu") == ""
 
 
 def test_runs_of_an_unreadable_kind_use_no_device(bench: Bench) -> None:
@@ -275,7 +275,7 @@ def test_a_queue_that_cannot_start_a_worker_stops_and_keeps_its_entries(bench: B
     (folder,) = bench.enqueued("quick")
     eventually(lambda: bench.lab.queue_state().state == "stopped")
     assert bench.lab.queued() == [folder]
-    assert "cannot start a worker: no such file" in QueueFolder(bench.folder).log.read_text()
+    assert "cannot start a worker process: no such file" in QueueFolder(bench.folder).log.read_text()
     bench.lab = bench.opened((CPU,))
     bench.lab.start_queue()
     eventually(lambda: bench.state(folder) == "finished")
@@ -285,7 +285,7 @@ def test_a_queue_that_cannot_start_a_worker_stops_and_keeps_its_entries(bench: B
 def test_a_supervisor_cut_at_any_disk_operation_starts_the_run_once_all_the_same(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(supervisor, "LOOK", 0.0)
+    monkeypatch.setattr(supervisor, "REFRESH_SECONDS", 0.0)
     made: list[RunFolder] = []
 
     def before() -> None:

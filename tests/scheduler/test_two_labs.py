@@ -53,7 +53,7 @@ def test_runs_queued_in_two_labs_at_once_never_overlap(bench: Bench, other: Benc
     folders = [(lab, *lab.enqueued("quick")) for _ in range(2) for lab in (bench, other)]
     eventually(lambda: all(lab.state(folder) == "finished" for lab, folder in folders))
     assert not (tmp_path / "devices" / "overlap").exists()
-    eventually(lambda: device_locks.holder("cpu") is None)
+    eventually(lambda: device_locks.current_owner("cpu") is None)
 
 
 def test_where_locks_cannot_be_kept_each_lab_goes_its_own_way(
@@ -68,8 +68,8 @@ def test_where_locks_cannot_be_kept_each_lab_goes_its_own_way(
 
 
 def test_the_log_of_a_queue_says_what_it_waits_for_where_two_come_at_once(bench: Bench, other: Bench) -> None:
-    with_it = device_locks.take("cpu", bench.folder, "theirs", os.environ)
-    assert isinstance(with_it, device_locks.Hold)
+    with_it = device_locks.acquire("cpu", bench.folder, "theirs", os.environ)
+    assert isinstance(with_it, device_locks.DeviceLock)
     (run,) = other.enqueued("quick")
     assert other.lab.queue_state().slots[0].run == f"theirs in {bench.folder}"
     eventually(lambda: f"waiting for cpu, which theirs in {bench.folder} uses" in _log(other))

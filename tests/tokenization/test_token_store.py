@@ -11,10 +11,10 @@ import pytest
 from cerank.datasets.open_datasets import open_dataset
 from cerank.errors import UsageError
 from cerank.files import disk
-from cerank.models.cross_encoder import tokenizer_of
+from cerank.models.cross_encoder import load_tokenizer
 from cerank.tokenization import token_store, tokenize_collection, tokens
-from cerank.tokenization.token_store import opened, opened_shelf, tokenizer_sha256
-from cerank.tokenization.tokens import Tokens
+from cerank.tokenization.token_store import open_shard, open_token_store, tokenizer_sha256
+from cerank.tokenization.tokens import PairTokenizer, TokenLimits
 
 TEXTS = ["alpha beta", "", "gamma " * 900, "東京 naïve alpha", "beta\tbeta", "kappa"] + [
     f"mu nu xi {i}" for i in range(40)
@@ -32,10 +32,10 @@ def dataset_of(folder: Path, cache: Path, ids=None):
 
 @pytest.fixture(autouse=True)
 def small_pieces(monkeypatch):
-    monkeypatch.setattr(tokenize_collection, "PIECE", 7)
+    monkeypatch.setattr(tokenize_collection, "PIECE_TEXTS", 7)
 
 
-def pairs_of(tokens: Tokens, dataset, keys):
+def pairs_of(tokens: PairTokenizer, dataset, keys):
     tokens.add("query", list(dataset.queries), lambda ids: [dataset.queries[key] for key in ids])
     tokens.add("document", keys, dataset.documents.texts)
     return [tokens.pair(query, key) for query in dataset.queries for key in keys]
@@ -50,48 +50,48 @@ def refused(_ids):
 def test_pairs_from_the_store_equal_those_tokenized_on_the_fly(minilm, tmp_path, named, length):
     ids = [named.format(place) for place in range(len(TEXTS))]
     dataset = dataset_of(tmp_path / "set", tmp_path / "cache", ids)
-    tokenizer = tokenizer_of(minilm.folder)
-    plain = Tokens(tokenizer, length, 32)
+    tokenizer = load_tokenizer(minilm.folder)
+    plain = PairTokenizer(tokenizer, TokenLimits(length, 32))
     expected = pairs_of(plain, dataset, ids)
     for kind in ("document", "query"):
         shelf = tokenize_collection.build(tokenizer, kind, dataset, tmp_path / "cache")
         assert tokenize_collection.verify(shelf)
-    store = opened(tokenizer, dataset, tmp_path / "cache")
-    read = Tokens(tokenizer, length, 32)
-    read.read_from(store)
-    if length <= token_store.LIMIT:
+    store = open_token_store(tokenizer, dataset, tmp_path / "cache")
+    read = PairTokenizer(tokenizer, TokenLimits(length, 32))
+    read.use_token_store(store)
+    if length <= token_store.MAX_STORED_TOKENS:
         read.add("query", list(dataset.queries), refused)
         read.add("document", ids, refused)
     assert pairs_of(read, dataset, ids) == expected
-    shelf = store.shelf("document")
+    shelf = store.shard("document")
     assert store.lengths("document", [*ids, "nowhere"]).tolist() == [
         *(len(shelf.ids(row)) for row in range(len(ids))),
         -1,
     ]
     assert shelf.tokens.dtype == np.uint16
-    assert store.many("document", ["nowhere", ids[0]], 8)[0] is None
+    assert store.ids_of_many("document", ["nowhere", ids[0]], 8)[0] is None
     assert store.ids("document", ids[2], 9).tolist() == shelf.ids(2).tolist()[:9]
 
 
 def test_a_text_longer_than_is_kept_is_tokenized_by_whoever_wants_more_of_it(tiny, tmp_path):
     dataset = dataset_of(tmp_path / "set", tmp_path / "cache")
-    tokenizer = tokenizer_of(tiny.folder)
+    tokenizer = load_tokenizer(tiny.folder)
     tokenize_collection.build(tokenizer, "document", dataset, tmp_path / "cache")
-    store = opened(tokenizer, dataset, tmp_path / "cache")
-    assert len(store.ids("document", "2", token_store.LIMIT)) == token_store.LIMIT
-    assert store.ids("document", "2", token_store.LIMIT + 1) is None
-    assert store.ids("document", "1", token_store.LIMIT + 1).tolist() == []
+    store = open_token_store(tokenizer, dataset, tmp_path / "cache")
+    assert len(store.ids("document", "2", token_store.MAX_STORED_TOKENS)) == token_store.MAX_STORED_TOKENS
+    assert store.ids("document", "2", token_store.MAX_STORED_TOKENS + 1) is None
+    assert store.ids("document", "1", token_store.MAX_STORED_TOKENS + 1).tolist() == []
     assert store.ids("query", "q1", 9) is None  # queries were not asked for
 
 
 def test_the_real_collection_is_kept_as_it_is_tokenized(minilm, shared, tmp_path, monkeypatch):
-    monkeypatch.setattr(tokenize_collection, "PIECE", 300)
+    monkeypatch.setattr(tokenize_collection, "PIECE_TEXTS", 300)
     dataset = open_dataset(str(shared / "med"), tmp_path)
-    tokenizer = tokenizer_of(minilm.folder)
+    tokenizer = load_tokenizer(minilm.folder)
     tokenize_collection.build(tokenizer, "document", dataset, tmp_path)
     tokenize_collection.build(tokenizer, "query", dataset, tmp_path)
-    read, plain = Tokens(tokenizer, 200, 32), Tokens(tokenizer, 200, 32)
-    read.read_from(opened(tokenizer, open_dataset(f"{shared / 'med'}[:50%]", tmp_path), tmp_path))
+    read, plain = PairTokenizer(tokenizer, TokenLimits(200, 32)), PairTokenizer(tokenizer, TokenLimits(200, 32))
+    read.use_token_store(open_token_store(tokenizer, open_dataset(f"{shared / 'med'}[:50%]", tmp_path), tmp_path))
     keys = [key for key, _ in itertools.islice(dataset.documents, 200)]
     part = open_dataset(f"{shared / 'med'}[:50%]", tmp_path)
     read.add("query", list(part.queries), refused)
@@ -106,7 +106,7 @@ def test_it_goes_on_after_a_crash_at_any_write_to_the_same_bytes(tiny, tmp_path)
         pass
 
     dataset = dataset_of(tmp_path / "set", tmp_path / "cache", [f"d{place}" for place in range(len(TEXTS))])
-    tokenizer = tokenizer_of(tiny.folder)
+    tokenizer = load_tokenizer(tiny.folder)
     whole = tokenize_collection.build(tokenizer, "document", dataset, tmp_path / "whole")
     for last in itertools.count(1, 11):
         count = itertools.count(1)
@@ -131,7 +131,7 @@ def test_it_goes_on_after_a_crash_at_any_write_to_the_same_bytes(tiny, tmp_path)
 
 def test_what_was_done_before_a_kill_is_not_done_again(tiny, tmp_path):
     dataset = dataset_of(tmp_path / "set", tmp_path / "cache")
-    tokenizer = tokenizer_of(tiny.folder)
+    tokenizer = load_tokenizer(tiny.folder)
 
     def stop(rows, _tokens):
         if rows == 21:
@@ -147,26 +147,26 @@ def test_what_was_done_before_a_kill_is_not_done_again(tiny, tmp_path):
 
 def test_a_store_is_found_by_what_a_tokenizer_does_and_by_the_collection(tiny, minilm, tmp_path):
     dataset = dataset_of(tmp_path / "set", tmp_path)
-    tokenizer = tokenizer_of(tiny.folder)
-    assert opened(tokenizer, dataset, tmp_path) is None
+    tokenizer = load_tokenizer(tiny.folder)
+    assert open_token_store(tokenizer, dataset, tmp_path) is None
     shelf = tokenize_collection.build(tokenizer, "document", dataset, tmp_path)
     tokenizer(["alpha beta"], truncation=True, max_length=8, padding=True)
     tokenizer.save_pretrained(tmp_path / "elsewhere")
-    again = tokenizer_of(tmp_path / "elsewhere")
+    again = load_tokenizer(tmp_path / "elsewhere")
     assert tokenizer_sha256(again) == tokenizer_sha256(tokenizer)
-    assert opened(again, dataset, tmp_path) is not None
-    assert opened(tokenizer_of(minilm.folder), dataset, tmp_path) is None
+    assert open_token_store(again, dataset, tmp_path) is not None
+    assert open_token_store(load_tokenizer(minilm.folder), dataset, tmp_path) is None
     (tmp_path / "set" / "docs.tsv").write_text("1\tother\n")
-    assert opened(tokenizer, open_dataset(str(tmp_path / "set"), tmp_path), tmp_path) is None
+    assert open_token_store(tokenizer, open_dataset(str(tmp_path / "set"), tmp_path), tmp_path) is None
     (shelf.folder / "ids.bin").write_bytes(b"")
-    assert opened_shelf(shelf.folder) is None
+    assert open_shard(shelf.folder) is None
     with pytest.raises(UsageError, match="a part has no store"):
         tokenize_collection.build(tokenizer, "query", open_dataset(f"{tmp_path / 'set'}[:1]", tmp_path), tmp_path)
 
 
 def test_texts_beyond_what_is_remembered_are_dropped_and_read_again(tiny, monkeypatch):
-    monkeypatch.setattr(tokens, "REMEMBERED", 5)
-    made = Tokens(tokenizer_of(tiny.folder), 16, 8)
+    monkeypatch.setattr(tokens, "MAX_REMEMBERED_TEXTS", 5)
+    made = PairTokenizer(load_tokenizer(tiny.folder), TokenLimits(16, 8))
     for step in range(6):
         made.add("query", [f"q{step}"], lambda ids: ["alpha"])
         made.add("document", [f"{step}-{i}" for i in range(4)], lambda ids: ["beta"] * len(ids))

@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cerank.models import cross_encoder
-from cerank.models.cross_encoder import tokenizer_of
-from cerank.tokenization.tokens import Tokens, batches_by_length
+from cerank.models.cross_encoder import load_tokenizer
+from cerank.tokenization.tokens import PairTokenizer, TokenLimits, batches_by_length
 from tests.model_fixtures import WORDS
 
 
 def pair_of(tokens, query, document):
-    tokens.forget()
+    tokens.clear()
     tokens.add("query", ["q"], lambda keys: [query])
     tokens.add("document", ["d"], lambda keys: [document])
     return tokens.pair("q", "d")
@@ -33,8 +33,8 @@ def pair_of(tokens, query, document):
     ],
 )
 def test_a_pair_equals_what_the_real_tokenizer_gives(minilm, query, document):
-    tokenizer = tokenizer_of(minilm.folder)
-    tokens = Tokens(tokenizer, 64, 32)
+    tokenizer = load_tokenizer(minilm.folder)
+    tokens = PairTokenizer(tokenizer, TokenLimits(64, 32))
     pair = pair_of(tokens, query, document)
     # as a batch of one: alone, transformers takes an empty document for no document
     expected = tokenizer([query], [document], truncation="only_second", max_length=64)
@@ -44,14 +44,14 @@ def test_a_pair_equals_what_the_real_tokenizer_gives(minilm, query, document):
 
 
 def test_a_long_query_is_cut_to_its_share_and_the_document_keeps_the_rest(tiny):
-    tokens = Tokens(tokenizer_of(tiny.folder), 16, 5)
+    tokens = PairTokenizer(load_tokenizer(tiny.folder), TokenLimits(16, 5))
     pair = pair_of(tokens, "alpha " * 30, "beta " * 30)
     assert len(pair.ids) == 16
     assert pair.split == 1 + 5 + 1
 
 
 def test_a_batch_is_padded_to_its_longest_and_masked(tiny):
-    tokens = Tokens(tokenizer_of(tiny.folder), 16, 8)
+    tokens = PairTokenizer(load_tokenizer(tiny.folder), TokenLimits(16, 8))
     pairs = [pair_of(tokens, "alpha", "beta"), pair_of(tokens, "alpha", "beta gamma delta")]
     batch = tokens.batch(pairs, torch.device("cpu"))
     assert batch.ids.shape == (2, 7)
@@ -72,12 +72,12 @@ def test_batches_hold_every_pair_once_sorted_by_length_within_the_budget(lengths
 
 @pytest.mark.parametrize("room", range(8, 26))
 def test_longest_first_cuts_a_pair_as_the_tokenizer_itself_does(tiny, room):
-    tokenizer = tokenizer_of(tiny.folder)
+    tokenizer = load_tokenizer(tiny.folder)
     for query_size, document_size in itertools.product((1, 5, 9, 10, 11, 20), repeat=2):
         if min(query_size, document_size) >= room:  # which of two endless texts is longer is not known here
             continue
         query, document = " ".join(WORDS[:query_size]), " ".join(reversed(WORDS[:document_size]))
-        tokens = Tokens(tokenizer, room, room, truncation="longest_first")
+        tokens = PairTokenizer(tokenizer, TokenLimits(room, room, truncation="longest_first"))
         tokens.add("query", ["q"], lambda _, text=query: [text])
         tokens.add("document", ["d"], lambda _, text=document: [text])
         expected = tokenizer(query, document, truncation="longest_first", max_length=room)["input_ids"]
@@ -85,8 +85,8 @@ def test_longest_first_cuts_a_pair_as_the_tokenizer_itself_does(tiny, room):
 
 
 def test_a_document_keeps_no_more_than_its_own_length(tiny):
-    tokenizer = tokenizer_of(tiny.folder)
-    tokens = Tokens(tokenizer, 32, 8, max_document_length=3)
+    tokenizer = load_tokenizer(tiny.folder)
+    tokens = PairTokenizer(tokenizer, TokenLimits(32, 8, max_document_length=3))
     tokens.add("query", ["q"], lambda _: ["alpha beta"])
     tokens.add("document", ["d"], lambda _: [" ".join(WORDS)])
     assert list(tokens.pair("q", "d").ids) == tokenizer("alpha beta", " ".join(WORDS[:3]))["input_ids"]
@@ -95,14 +95,11 @@ def test_a_document_keeps_no_more_than_its_own_length(tiny):
 def test_a_checkpoint_remembers_how_its_pairs_were_cut(tiny, tmp_path):
     cross_encoder.save(
         cross_encoder.load(tiny, "mean", 0),
-        tokenizer_of(tiny.folder),
+        load_tokenizer(tiny.folder),
         tmp_path / "one",
-        16,
-        8,
-        max_document_length=5,
-        truncation="longest_first",
+        TokenLimits(16, 8, max_document_length=5, truncation="longest_first"),
     )
-    mark = cross_encoder.Mark(tmp_path / "one")
+    mark = cross_encoder.CheckpointConfig.read(tmp_path / "one").limits
     assert (mark.max_length, mark.max_query_length, mark.max_document_length, mark.truncation) == (
         16,
         8,

@@ -167,19 +167,20 @@ def test_pooled_ranknet_of_a_step_is_the_mean_over_all_its_pairs(tiny, tmp_path)
     """The trainer's mean over pairs, cut into parts by its microbatch, is that over the whole step."""
     from cerank.core.groups import Group
     from cerank.inference.rerank import Scorer
-    from cerank.models.cross_encoder import load, tokenizer_of
+    from cerank.models.cross_encoder import load, load_tokenizer
     from cerank.recipes.schema import Stage
-    from cerank.tokenization.tokens import Tokens
-    from cerank.training.trainer import Material, Trainer
+    from cerank.tokenization.tokens import PairTokenizer, TokenLimits
+    from cerank.training.batches import TrainingData
+    from cerank.training.trainer import Trainer
     from tests.model_fixtures import WORDS
 
-    model, tokenizer = load(tiny, "mean", 0), tokenizer_of(tiny.folder)
+    model, tokenizer = load(tiny, "mean", 0), load_tokenizer(tiny.folder)
     groups = [
         Group("0", ("1", "2", "3", "4", "5"), (5.0, 4.0, 3.0, 2.0, 1.0)),
         Group("6", ("7", "8"), (1.0, 0.0)),
         Group("9", ("10", "11", "12"), (1.0, 0.0, 0.0)),
     ]
-    scorer = Scorer(model, Tokens(tokenizer, 16, 8))
+    scorer = Scorer(model, PairTokenizer(tokenizer, TokenLimits(16, 8)))
     scores = [scorer.score([(WORDS[int(g.query_id)], WORDS[int(doc)]) for doc in g.doc_ids]) for g in groups]
     expected = pooled(scores, [g.labels for g in groups])
     per_query = sum(pooled([s], [g.labels]) for s, g in zip(scores, groups, strict=True)) / 3
@@ -189,7 +190,8 @@ def test_pooled_ranknet_of_a_step_is_the_mean_over_all_its_pairs(tiny, tmp_path)
             stage = Stage(steps=1, loss="ranknet", mean_over=mean_over, dropout=0.0, microbatch=microbatch)
             trainer = Trainer(0, "s", stage, seed=1, folder=tmp_path, device="cpu")
             texts = lambda ids: [WORDS[int(key)] for key in ids]  # noqa: E731 - a text by its id
-            material = Material(SimpleNamespace(), Tokens(tokenizer, 16, 8), texts, texts)
+            data = TrainingData(SimpleNamespace(), PairTokenizer(tokenizer, TokenLimits(16, 8)), texts, texts)
             model.eval()
-            loss, _ = trainer.gradients(model, material, groups, 1)
+            passes = trainer.passes(model, data.tokens)
+            loss = trainer.forward_backward(passes, data.encode(groups), 1)
             assert loss == pytest.approx(wanted, rel=1e-4)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from cerank.errors import RunFailedError
 from cerank.recipes.schema import Stage
-from cerank.training.sampler import Sampler
+from cerank.training.sampler import Sampler, TrainingPool
 
 STAGE = Stage(steps=10, group_size=4, groups_per_step=2, window=(1, 6))
 RANKING = {f"q{i}": [f"d{(i + j) % 12}" for j in range(10)] for i in range(6)}
@@ -19,7 +19,7 @@ QRELS = {f"q{i}": {f"d{i}": 1, f"d{(i + 3) % 12}": 0} for i in range(6)}
 def sampler(stage=STAGE, qrels=QRELS, ranking=RANKING, queries=None, seed=1, texts=None):
     has_text = (lambda doc: True) if texts is None else texts.__contains__
     ids = list(ranking) if queries is None else queries
-    return Sampler("s", stage, seed, query_ids=ids, qrels=qrels, ranking=ranking, has_text=has_text)
+    return Sampler("s", stage, seed, TrainingPool(query_ids=ids, qrels=qrels, ranking=ranking, has_text=has_text))
 
 
 def changed(**values):
@@ -58,20 +58,20 @@ def test_another_seed_draws_other_groups():
 def test_a_positive_that_the_first_stage_did_not_find_is_used_and_counted():
     qrels = {query: {"d99": 2} for query in RANKING}
     drawn = sampler(qrels=qrels)
-    assert drawn.supply.unretrieved_positives == 6
+    assert drawn.sampling.unretrieved_positives == 6
     assert all(group.doc_ids[0] == "d99" and group.labels[0] == 2.0 for group in drawn.groups(1))
 
 
 def test_a_positive_without_a_text_is_no_positive():
     drawn = sampler(texts={f"d{i}" for i in range(1, 12)})
-    assert (drawn.supply.without_positive, drawn.supply.usable) == (1, 5)
+    assert (drawn.sampling.without_positive, drawn.sampling.usable) == (1, 5)
 
 
 def test_queries_that_lack_something_are_counted_by_what_they_lack_and_left_out():
     qrels = {**QRELS, "q0": {}, "q1": dict.fromkeys(RANKING["q1"], 1)}
     ranking = {query: docs for query, docs in RANKING.items() if query != "q2"}
     drawn = sampler(qrels=qrels, ranking=ranking, queries=sorted(RANKING))
-    supply = drawn.supply
+    supply = drawn.sampling
     assert (supply.queries, supply.usable) == (6, 3)
     assert (supply.without_candidates, supply.without_positive, supply.without_negative) == (1, 1, 1)
     assert {g.query_id for step in range(1, 30) for g in drawn.groups(step)} == {"q3", "q4", "q5"}
@@ -83,7 +83,7 @@ def test_it_refuses_such_queries_where_the_recipe_says_so():
 
 
 def test_it_refuses_data_without_any_usable_query_and_says_what_is_missing():
-    with pytest.raises(RunFailedError, match=r"none of the 6 training queries.*6 no document of grade 3"):
+    with pytest.raises(RunFailedError, match=r"none of the 6 training queries.*6 without a positive"):
         sampler(changed(relevance=3))
 
 
@@ -122,7 +122,7 @@ def test_short_lists_give_smaller_groups_and_are_counted():
     drawn = sampler(
         changed(source="teacher", teacher="t"), ranking={"q0": ["a", "b", "c"], "q1": ["a"], "q2": list("abcdef")}
     )
-    assert (drawn.supply.usable, drawn.supply.short, drawn.supply.without_negative) == (2, 1, 1)
+    assert (drawn.sampling.usable, drawn.sampling.undersized, drawn.sampling.without_negative) == (2, 1, 1)
     assert {len(group) for step in range(1, 9) for group in drawn.groups(step)} == {3, 4}
 
 
@@ -163,14 +163,14 @@ def test_top_positives_are_those_the_first_stage_ranks_first_and_unretrieved_one
 def test_unretrieved_positives_may_be_left_out_as_the_papers_code_does_and_are_counted():
     qrels = {**QRELS, "q0": {"d99": 1}, "q1": {"d1": 1, "d98": 1}}
     drawn = sampler(changed(unretrieved="none"), qrels=qrels)
-    assert (drawn.supply.without_positive, drawn.supply.dropped_positives) == (1, 2)
-    assert drawn.supply.unretrieved_positives == 0
+    assert (drawn.sampling.without_positive, drawn.sampling.dropped_positives) == (1, 2)
+    assert drawn.sampling.unretrieved_positives == 0
     assert not {"d98", "d99"} & {doc for step in range(1, 30) for g in drawn.groups(step) for doc in g.doc_ids}
 
 
 def test_a_positive_below_the_window_counts_as_not_retrieved():
     ranking = {"q": [f"d{i}" for i in range(10)]}
-    with pytest.raises(RunFailedError, match="1 no document of grade 1"):
+    with pytest.raises(RunFailedError, match="1 without a positive"):
         sampler(changed(unretrieved="none", window=(1, 6)), qrels={"q": {"d7": 1}}, ranking=ranking)
 
 
@@ -197,7 +197,7 @@ def test_negatives_may_be_taken_from_below_the_lowest_positive_only():
     for group in several(stage, qrels=qrels, ranking=ranking):
         assert set(group.doc_ids[1:]) == {"d7", "d8", "d9"}
     unretrieved = {"q": {"d1": 1, "d99": 1}}  # all that was retrieved stands above it
-    with pytest.raises(RunFailedError, match="1 nothing to compare"):
+    with pytest.raises(RunFailedError, match="1 without a negative"):
         sampler(stage, qrels=unretrieved, ranking=ranking)
 
 
@@ -263,11 +263,9 @@ def test_a_loss_on_scores_gets_the_teachers_own():
         "s",
         stage,
         1,
-        query_ids=list(RANKING),
-        qrels={},
-        ranking=RANKING,
-        has_text=lambda _: True,
-        scores=scores.__getitem__,
+        TrainingPool(
+            query_ids=list(RANKING), qrels={}, ranking=RANKING, has_text=lambda _: True, scores=scores.__getitem__
+        ),
     )
     for group in drawn.groups(1):
         places = [RANKING[group.query_id].index(doc) for doc in group.doc_ids]
@@ -282,11 +280,13 @@ def test_scores_that_are_ranks_in_disguise_are_refused():
             "s",
             stage,
             1,
-            query_ids=list(RANKING),
-            qrels={},
-            ranking=RANKING,
-            has_text=lambda _: True,
-            scores=lambda query: [float(10 - place) for place in range(10)],
+            TrainingPool(
+                query_ids=list(RANKING),
+                qrels={},
+                ranking=RANKING,
+                has_text=lambda _: True,
+                scores=lambda query: [float(10 - place) for place in range(10)],
+            ),
         )
 
 
@@ -295,9 +295,11 @@ def test_a_teacher_that_ranks_only_the_drawn_queries_gives_the_groups_of_one_tha
     stage = changed(steps=steps, source="teacher", loss="ranknet", teacher="t")
     taught = {query: sorted(docs[:6]) for query, docs in RANKING.items()}
     first = sampler(stage, ranking={query: docs[:6] for query, docs in RANKING.items()})
-    assert len(first.drawn) == count
-    assert set(first.drawn) == {group.query_id for step in range(1, steps + 1) for group in first.groups(step)}
-    some = first.taught({query: taught[query] for query in first.drawn}, lambda query: [])
+    assert len(first.sampled_queries) == count
+    assert set(first.sampled_queries) == {
+        group.query_id for step in range(1, steps + 1) for group in first.groups(step)
+    }
+    some = first.with_teacher({query: taught[query] for query in first.sampled_queries}, lambda query: [])
     every = sampler(stage, ranking=taught)
     assert [some.groups(step) for step in range(1, steps + 1)] == [every.groups(step) for step in range(1, steps + 1)]
-    assert some.supply == every.supply
+    assert some.sampling == every.sampling

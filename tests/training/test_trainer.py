@@ -11,12 +11,13 @@ import pytest
 import torch
 
 from cerank.errors import RunFailedError
-from cerank.models.cross_encoder import load, tokenizer_of
+from cerank.models.cross_encoder import load, load_tokenizer
 from cerank.recipes.schema import Stage
-from cerank.tokenization.tokens import Tokens
+from cerank.tokenization.tokens import PairTokenizer, TokenLimits
 from cerank.training import checkpoints
-from cerank.training.sampler import Sampler
-from cerank.training.trainer import Material, PausedError, Trainer
+from cerank.training.batches import TrainingData
+from cerank.training.sampler import Sampler, TrainingPool
+from cerank.training.trainer import PausedError, Trainer
 from tests.model_fixtures import WORDS
 
 STAGE = Stage(
@@ -35,56 +36,59 @@ QRELS = {f"q{i}": {f"d{i}": 1} for i in range(20)}
 RANKING = {query: sorted(DOCUMENTS) for query in QUERIES}
 
 
-class Notes:
-    """A watch that remembers."""
+class Recorder:
+    """A callback that remembers."""
 
     def __init__(self, stop_after=None, values=()):
         self.readings, self.saves, self.rejections, self.validations = [], [], [], []
         self.stop_after, self.values = stop_after, list(values)
 
-    def read(self, reading):
+    def on_step(self, reading):
         self.readings.append(msgspec.structs.replace(reading, seconds=0.0))
 
     def validate(self, step):
         self.validations.append(step)
         return self.values.pop(0) if self.values else float(step)
 
-    def saving(self):
+    def before_save(self):
         self.before_saves = len(self.readings)
 
-    def saved(self, state):
+    def after_save(self, state):
         self.saves.append(state.step)
 
-    def rejected(self, reason):
+    def on_rejected(self, reason):
         self.rejections.append(reason)
 
-    def wants_to_stop(self):
+    def should_stop(self):
         return self.stop_after is not None and len(self.readings) >= self.stop_after
 
 
-def trained(files, folder, stage=STAGE, watch=None, seed=5):
-    watch = watch or Notes()
+def trained(files, folder, stage=STAGE, callback=None, seed=5):
+    callback = callback or Recorder()
     model = load(files, "auto", seed)
     sampler = Sampler(
-        "s", stage, seed, query_ids=list(QUERIES), qrels=QRELS, ranking=RANKING, has_text=DOCUMENTS.__contains__
+        "s",
+        stage,
+        seed,
+        TrainingPool(query_ids=list(QUERIES), qrels=QRELS, ranking=RANKING, has_text=DOCUMENTS.__contains__),
     )
-    tokens = Tokens(tokenizer_of(files.folder), stage.max_length, stage.max_query_length)
-    material = Material(
+    tokens = PairTokenizer(load_tokenizer(files.folder), TokenLimits.of_stage(stage))
+    data = TrainingData(
         sampler, tokens, lambda keys: [QUERIES[k] for k in keys], lambda keys: [DOCUMENTS[k] for k in keys]
     )
     trainer = Trainer(0, "s", stage, seed=seed, folder=folder, device="cpu")
-    state = trainer.train(model, material, watch)
-    return model, state, watch
+    state = trainer.train(model, data, callback)
+    return model, state, callback
 
 
 def same_weights(left, right):
     return all(torch.equal(a, b) for a, b in zip(left.state_dict().values(), right.state_dict().values(), strict=True))
 
 
-def test_the_loss_falls_on_groups_that_can_be_learnt(tiny, tmp_path, monkeypatch):
+def test_the_loss_falls_on_groups_that_can_be_learned(tiny, tmp_path, monkeypatch):
     monkeypatch.setitem(globals(), "QRELS", {query: {"d0": 1} for query in QUERIES})
-    _, _, watch = trained(tiny, tmp_path, msgspec.structs.replace(STAGE, steps=80, validate_every=0, dropout=0.0))
-    losses = [reading.loss for reading in watch.readings]
+    _, _, callback = trained(tiny, tmp_path, msgspec.structs.replace(STAGE, steps=80, validate_every=0, dropout=0.0))
+    losses = [reading.loss for reading in callback.readings]
     assert sum(losses[-10:]) < 0.5 * sum(losses[:10])
 
 
@@ -98,53 +102,53 @@ def test_the_same_plan_gives_the_same_bits_and_another_seed_others(tiny, tmp_pat
 
 
 @pytest.mark.parametrize("stop_after", [1, 4, 7, 11])
-def test_a_stage_stopped_anywhere_goes_on_to_the_same_bits(tiny, tmp_path, stop_after):
+def test_a_stage_stopped_anywhere_resumes_to_the_same_bits(tiny, tmp_path, stop_after):
     whole, _, expected = trained(tiny, tmp_path / "whole")
     with pytest.raises(PausedError):
-        trained(tiny, tmp_path / "cut", watch=Notes(stop_after=stop_after))
+        trained(tiny, tmp_path / "cut", callback=Recorder(stop_after=stop_after))
     model, _, rest = trained(tiny, tmp_path / "cut")
     assert same_weights(whole, model)
     assert rest.readings == expected.readings[stop_after:]
     names = ["model.safetensors", "optimizer.safetensors", "position.json"]
-    last = checkpoints.name_of(STAGE.steps)
+    last = checkpoints.folder_name(STAGE.steps)
     assert all(
         (tmp_path / "cut" / last / n).read_bytes() == (tmp_path / "whole" / last / n).read_bytes() for n in names
     )
 
 
-def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_taken(tiny, tmp_path):
+def test_a_damaged_checkpoint_is_renamed_and_the_one_before_used(tiny, tmp_path):
     whole, _, expected = trained(tiny, tmp_path)
-    with (tmp_path / checkpoints.name_of(12) / "optimizer.safetensors").open("r+b") as file:
+    with (tmp_path / checkpoints.folder_name(12) / "optimizer.safetensors").open("r+b") as file:
         file.seek(5000)
         file.write(b"\xff\x00\xff")
-    model, _, watch = trained(tiny, tmp_path)
-    assert "optimizer.safetensors" in watch.rejections[0]
-    assert [reading.step for reading in watch.readings] == [9, 10, 11, 12]
-    assert watch.readings == expected.readings[8:]
+    model, _, callback = trained(tiny, tmp_path)
+    assert "optimizer.safetensors" in callback.rejections[0]
+    assert [reading.step for reading in callback.readings] == [9, 10, 11, 12]
+    assert callback.readings == expected.readings[8:]
     assert same_weights(whole, model)
-    assert (tmp_path / f"{checkpoints.name_of(12)}.bad").is_dir()
+    assert (tmp_path / f"{checkpoints.folder_name(12)}.bad").is_dir()
 
 
 def test_a_damaged_best_checkpoint_takes_those_that_rest_on_it_with_it(tiny, tmp_path):
     whole, _, expected = trained(tiny, tmp_path / "whole")
     with pytest.raises(PausedError):
-        trained(tiny, tmp_path / "cut", watch=Notes(stop_after=9))
-    (tmp_path / "cut" / checkpoints.name_of(8) / "position.json").write_bytes(b"{")
-    model, _, watch = trained(tiny, tmp_path / "cut")
-    assert len(watch.rejections) == 2
-    assert watch.readings == expected.readings  # nothing older was kept
+        trained(tiny, tmp_path / "cut", callback=Recorder(stop_after=9))
+    (tmp_path / "cut" / checkpoints.folder_name(8) / "position.json").write_bytes(b"{")
+    model, _, callback = trained(tiny, tmp_path / "cut")
+    assert len(callback.rejections) == 2
+    assert callback.readings == expected.readings  # nothing older was kept
     assert same_weights(whole, model)
 
 
 def test_without_its_best_checkpoint_a_stage_starts_again_from_its_own_start(tiny, tmp_path):
     whole, _, expected = trained(tiny, tmp_path / "whole")
     folder = tmp_path / "cut"
-    trained(tiny, folder, watch=Notes(values=[0.9, 0.1, 0.2]))
+    trained(tiny, folder, callback=Recorder(values=[0.9, 0.1, 0.2]))
     for step in (4, 8):
-        shutil.rmtree(folder / checkpoints.name_of(step))
-    model, _, watch = trained(tiny, folder)
-    assert watch.rejections
-    assert watch.readings == expected.readings
+        shutil.rmtree(folder / checkpoints.folder_name(step))
+    model, _, callback = trained(tiny, folder)
+    assert callback.rejections
+    assert callback.readings == expected.readings
     assert same_weights(whole, model)
 
 
@@ -158,71 +162,73 @@ def test_microbatches_change_the_loss_by_rounding_alone(tiny, tmp_path):
 
 def test_it_stops_early_once_patience_is_spent_and_keeps_the_best_checkpoint(tiny, tmp_path):
     stage = msgspec.structs.replace(STAGE, steps=40, patience=2)
-    _, state, watch = trained(tiny, tmp_path, stage, Notes(values=[0.1, 0.5, 0.4, 0.5, 0.9]))
-    assert watch.validations == [4, 8, 12, 16]
+    _, state, callback = trained(tiny, tmp_path, stage, Recorder(values=[0.1, 0.5, 0.4, 0.5, 0.9]))
+    assert callback.validations == [4, 8, 12, 16]
     assert (state.step, state.best_step, state.stopped_early) == (16, 8, True)
-    assert {path.name for path in tmp_path.iterdir()} == {checkpoints.name_of(step) for step in (8, 12, 16)}
+    assert {path.name for path in tmp_path.iterdir()} == {checkpoints.folder_name(step) for step in (8, 12, 16)}
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_with_the_weights_of_the_step_before(tiny, tmp_path):
     stage = msgspec.structs.replace(STAGE, learning_rate=1e38, validate_every=0, clip=0.0)
-    watch = Notes()
+    callback = Recorder()
     with pytest.raises(RunFailedError, match="not finite"):
-        trained(tiny, tmp_path, stage, watch)
-    assert watch.readings
+        trained(tiny, tmp_path, stage, callback)
+    assert callback.readings
 
 
-def test_steps_that_are_not_finite_are_left_out_as_often_as_the_recipe_allows(tiny, tmp_path):
+def test_steps_that_are_not_finite_are_skipped_as_often_as_the_recipe_allows(tiny, tmp_path):
     stage = msgspec.structs.replace(STAGE, learning_rate=1e38, validate_every=0, on_nonfinite="skip:3")
-    watch = Notes()
+    callback = Recorder()
     with pytest.raises(RunFailedError):
-        trained(tiny, tmp_path, stage, watch)
-    assert len(watch.rejections) == 3
+        trained(tiny, tmp_path, stage, callback)
+    assert len(callback.rejections) == 3
 
 
 def test_a_ranknet_stage_learns_its_teachers_order(tiny, tmp_path):
     stage = msgspec.structs.replace(
         STAGE, loss="ranknet", source="teacher", teacher="x", steps=60, dropout=0.0, validate_every=0
     )
-    _, _, watch = trained(tiny, tmp_path, stage)
-    losses = [reading.loss for reading in watch.readings]
+    _, _, callback = trained(tiny, tmp_path, stage)
+    losses = [reading.loss for reading in callback.readings]
     assert sum(losses[-5:]) < 0.9 * sum(losses[:5])
 
 
-def test_a_steps_data_is_made_while_the_one_before_computes_and_its_fault_is_its_own(tiny, tmp_path, monkeypatch):
+def test_a_batch_is_made_while_the_step_before_computes_and_its_error_is_raised_in_its_step(
+    tiny, tmp_path, monkeypatch
+):
     asked, made_by = [], set()
-    of = Material.of
+    of = TrainingData.encode
 
-    def failing(material, groups):
+    def failing(data, groups):
         made_by.add(threading.current_thread().name)
         asked.append(len(asked) + 1)
         if asked[-1] == 4:
             raise RunFailedError("a text is gone", where="the test")
-        return of(material, groups)
+        return of(data, groups)
 
-    monkeypatch.setattr(Material, "of", failing)
-    watch = Notes()
+    monkeypatch.setattr(TrainingData, "encode", failing)
+    callback = Recorder()
     with pytest.raises(RunFailedError, match="a text is gone"):
-        trained(tiny, tmp_path, watch=watch)
-    assert [reading.step for reading in watch.readings] == [1, 2, 3]
-    assert all(name.startswith("ahead") for name in made_by)
+        trained(tiny, tmp_path, callback=callback)
+    assert [reading.step for reading in callback.readings] == [1, 2, 3]
+    assert all(name.startswith("prefetch") for name in made_by)
 
 
 def test_no_data_is_made_while_a_validation_reads_texts(tiny, tmp_path, monkeypatch):
     under_way, overlaps, begun, begun_then = [], [], [], []
-    of = Material.of
+    of = TrainingData.encode
 
-    def slow(material, groups):
+    def slow(data, groups):
         under_way.append(1)
         begun.append(1)
         time.sleep(0.02)
         under_way.pop()
-        return of(material, groups)
+        return of(data, groups)
 
-    monkeypatch.setattr(Material, "of", slow)
-    watch = Notes()
-    validate = watch.validate
-    watch.validate = lambda step: (overlaps.append(len(under_way)), begun_then.append(len(begun)), validate(step))[2]
-    trained(tiny, tmp_path, watch=watch)
+    monkeypatch.setattr(TrainingData, "encode", slow)
+    callback = Recorder()
+    validate = callback.validate
+    callback.validate = lambda step: (overlaps.append(len(under_way)), begun_then.append(len(begun)), validate(step))[2]
+    trained(tiny, tmp_path, callback=callback)
     assert overlaps == [0, 0, 0]
     assert begun_then == [5, 9, 12]  # one step ahead, but not beyond the last

@@ -9,7 +9,7 @@ import pytest
 
 from cerank.errors import FormatError
 from cerank.trec import generated_runs as made
-from cerank.trec.generated_runs import of_rows
+from cerank.trec.generated_runs import ranking_of_rows
 from cerank.trec.text_io import run_of
 
 
@@ -19,7 +19,7 @@ def test_rows_equal_the_run_in_memory_and_are_asked_for_once(tmp_path: Path, mon
     rows = [(f"q{query}", f"é{doc}", draw.choice([1.0, 0.1, -1e-7, 3e38])) for query in range(9) for doc in range(6)]
     draw.shuffle(rows)
     expected = run_of(rows, "t", "there")
-    found = of_rows(iter(rows), "t", "there", identity="a", cache=tmp_path)
+    found = ranking_of_rows(iter(rows), "t", "there", identity="a", cache=tmp_path)
     assert list(found) == list(expected.ranking)
     assert all(found[query] == expected.ranking[query] for query in found)
     assert all(found.scores(query) == expected.ranking.scores(query) for query in found)
@@ -29,9 +29,9 @@ def test_rows_equal_the_run_in_memory_and_are_asked_for_once(tmp_path: Path, mon
         pytest.fail("asked again")
         yield
 
-    again = of_rows(never(), "t", "there", identity="a", cache=tmp_path)
+    again = ranking_of_rows(never(), "t", "there", identity="a", cache=tmp_path)
     assert dict(again) == dict(found)
-    assert dict(of_rows([("q", "d", 1.0)], "t", "there", identity="b", cache=tmp_path)) == {"q": ("d",)}
+    assert dict(ranking_of_rows([("q", "d", 1.0)], "t", "there", identity="b", cache=tmp_path)) == {"q": ("d",)}
     assert not list((tmp_path / "rankings").glob("*.run"))
 
 
@@ -42,5 +42,5 @@ def test_rows_that_make_no_run_are_refused(tmp_path: Path, rows: list[tuple[str,
     with pytest.raises(FormatError):
         run_of(rows, "t", "there")
     with pytest.raises(FormatError):
-        of_rows(rows, "t", "there", identity="a", cache=tmp_path)
-    assert dict(of_rows([("q", "d", 1.0)], "t", "there", identity="a", cache=tmp_path)) == {"q": ("d",)}
+        ranking_of_rows(rows, "t", "there", identity="a", cache=tmp_path)
+    assert dict(ranking_of_rows([("q", "d", 1.0)], "t", "there", identity="a", cache=tmp_path)) == {"q": ("d",)}

@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 from cerank.core.rankings import Ranking
 from cerank.errors import CerankError, FormatError, MissingError, UsageError
 from cerank.trec import ingest, mapped_run, open_run, parse_blocks
-from cerank.trec.ingest import ingested
-from cerank.trec.mapped_run import StoredRanking
-from cerank.trec.open_run import run_at, sha256_at
+from cerank.trec.ingest import ingest_run
+from cerank.trec.mapped_run import MappedRanking
+from cerank.trec.open_run import open_run_file, run_file_sha256
 from cerank.trec.text_io import read_run
 from tests.trec.test_text_io import MALFORMED
 
@@ -39,9 +39,9 @@ def _same(left: Ranking, right: Ranking) -> bool:
     )
 
 
-def _holds(path: Path, cache: Path) -> StoredRanking:
+def _holds(path: Path, cache: Path) -> MappedRanking:
     """Ingests and holds the result against the plain reader's."""
-    ranking, plain = ingested(path, cache), read_run(path)
+    ranking, plain = ingest_run(path, cache), read_run(path)
     assert _same(ranking, plain.ranking)
     contents = ranking.store.contents
     assert (contents.ties, contents.tag, contents.sha256) == (plain.ties, plain.tag, plain.sha256)
@@ -101,10 +101,10 @@ def test_whatever_a_file_holds_both_readers_find_the_same_or_the_same_fault(
     except CerankError as error:
         fault = error
     else:
-        assert _same(ingested(path, folder), expected.ranking)
+        assert _same(ingest_run(path, folder), expected.ranking)
         return
     with pytest.raises(type(fault)) as caught:
-        ingested(path, folder)
+        ingest_run(path, folder)
     assert (caught.value.what, caught.value.where) == (fault.what, fault.where)
     assert not list(folder.glob("rankings/*.part"))
 
@@ -113,10 +113,10 @@ def test_whatever_a_file_holds_both_readers_find_the_same_or_the_same_fault(
 @given(st.text(alphabet="0123456789.+-eE_naif ", max_size=12))
 def test_a_score_is_the_number_that_the_plain_reader_takes_it_for(text: str) -> None:
     row = f"q Q0 d 1 {text} t\n".encode()
-    fast = parse_blocks._fast(row)
+    fast = parse_blocks._parse_fast(row)
     if fast is None or not len(fast):
         return
-    found = parse_blocks._slow(Path("a"), row, 1)
+    found = parse_blocks._parse_slowly(Path("a"), row, 1)
     assert fast.equals(found)
 
 
@@ -127,7 +127,7 @@ def test_a_malformed_row_is_refused_with_its_file_and_line(tmp_path: Path, bad: 
     lines = b"".join(b"9%d Q0 d1 1 3.0 t\n" % number for number in range(before))
     path.write_bytes(lines + b"1 Q0 d0 1 3.0 t\n" + bad + b"9 Q0 d9 1 3.0 t\n")
     with pytest.raises(FormatError) as caught:
-        ingested(path, tmp_path)
+        ingest_run(path, tmp_path)
     assert caught.value.where == f"{path}:{before + 2}"
     assert [entry.suffix for entry in (tmp_path / "rankings").iterdir()] == [".lock"]
 
@@ -148,7 +148,7 @@ def test_packed_runs_are_read_and_known_by_the_hash_of_what_lies_on_disk(tmp_pat
         _holds(path, tmp_path)
         for cut in (len(packed) // 2, len(packed) - 3):
             (tmp_path / f"cut-{name}").write_bytes(packed[:cut])
-            for read in (lambda p: ingested(p, tmp_path), read_run):
+            for read in (lambda p: ingest_run(p, tmp_path), read_run):
                 with pytest.raises(FormatError, match=r"is damaged (gzip|Zstandard)"):
                     read(tmp_path / f"cut-{name}")
     two = tmp_path / "two.run.zst"
@@ -157,7 +157,7 @@ def test_packed_runs_are_read_and_known_by_the_hash_of_what_lies_on_disk(tmp_pat
     wrong = tmp_path / "b.run.zst"
     wrong.write_bytes(content)
     with pytest.raises(FormatError, match="is not Zstandard"):
-        ingested(wrong, tmp_path)
+        ingest_run(wrong, tmp_path)
 
 
 def test_queries_whose_ranks_contradict_their_scores_are_counted(tmp_path: Path) -> None:
@@ -168,20 +168,20 @@ def test_queries_whose_ranks_contradict_their_scores_are_counted(tmp_path: Path)
         "c Q0 x 1 1 t\nc Q0 y 2 2 t\n"
         "d Q0 x first 1 t\n"
     )
-    assert ingested(path, tmp_path).store.contents.misranked == 2
+    assert ingest_run(path, tmp_path).store.contents.misranked == 2
 
 
 def test_an_empty_run_has_no_queries(tmp_path: Path) -> None:
     path = tmp_path / "a.run"
     for content in (b"", b"\n \n"):
         path.write_bytes(content)
-        assert len(ingested(path, tmp_path)) == 0
+        assert len(ingest_run(path, tmp_path)) == 0
 
 
 def test_a_stored_ranking_is_cut_and_picked_from_as_any_other(tmp_path: Path) -> None:
     path = tmp_path / "a.run"
     path.write_text("".join(_rows(6, 12, 3, "d{}")))
-    ranking, plain = ingested(path, tmp_path), read_run(path).ranking
+    ranking, plain = ingest_run(path, tmp_path), read_run(path).ranking
     queries = ["q4", "nowhere", "q1"]
     assert _same(ranking.top(5).only(queries), plain.top(5).only(queries))
     assert _same(ranking.only(queries).top(7).top(30), plain.only(queries).top(7))
@@ -198,21 +198,21 @@ def test_a_stored_ranking_is_cut_and_picked_from_as_any_other(tmp_path: Path) ->
 def test_a_run_is_made_once_and_known_until_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.run"
     path.write_text("".join(_rows(2, 5, 2)))
-    ingested(path, tmp_path)
+    ingest_run(path, tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr(ingest, "_written", lambda *_: pytest.fail("made again"))
-        ingested(path, tmp_path)
+        patch.setattr(ingest, "_write_mapped", lambda *_: pytest.fail("made again"))
+        ingest_run(path, tmp_path)
     path.write_text("q Q0 d 1 1 t\n")
-    assert dict(ingested(path, tmp_path)) == {"q": ("d",)}
+    assert dict(ingest_run(path, tmp_path)) == {"q": ("d",)}
 
 
 def test_damage_and_leftovers_in_the_cache_are_replaced(tmp_path: Path) -> None:
     path = tmp_path / "a.run"
     path.write_text("".join(_rows(2, 5, 2)))
-    folder = ingested(path, tmp_path).store.folder
+    folder = ingest_run(path, tmp_path).store.folder
     scores = folder / "scores.bin"
     scores.write_bytes(scores.read_bytes()[:-1])
-    assert mapped_run.opened(folder) is None
+    assert mapped_run.open_mapped(folder) is None
     _holds(path, tmp_path)
     scores.write_bytes(bytes(scores.stat().st_size))
     assert not mapped_run.verify(folder)
@@ -241,7 +241,7 @@ def test_a_crash_at_any_write_leaves_nothing_that_is_believed(tmp_path: Path) ->
 
         try:
             with disk.observe(watch):
-                ingested(path, cache)
+                ingest_run(path, cache)
         except Crash:
             _holds(path, cache)
             continue
@@ -252,8 +252,8 @@ def test_a_crash_at_any_write_leaves_nothing_that_is_believed(tmp_path: Path) ->
 def test_two_that_ask_at_once_both_get_it(tmp_path: Path) -> None:
     path = tmp_path / "a.run"
     path.write_text("".join(_rows(3, 9, 1)))
-    code = "import sys; from pathlib import Path; from cerank.trec.ingest import ingested; "
-    code += "print(len(ingested(Path(sys.argv[1]), Path(sys.argv[2]))))"
+    code = "import sys; from pathlib import Path; from cerank.trec.ingest import ingest_run; "
+    code += "print(len(ingest_run(Path(sys.argv[1]), Path(sys.argv[2]))))"
     words = [sys.executable, "-c", code, str(path), str(tmp_path)]
     both = [subprocess.Popen(words, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     assert [one.communicate(timeout=300)[0] for one in both] == ["3\n", "3\n"]
@@ -267,7 +267,7 @@ def test_a_file_that_grows_while_it_is_read_is_refused(tmp_path: Path) -> None:
         os.utime(path, ns=(1, 1))
 
     with pytest.raises(UsageError, match="changed while it was read"):
-        ingested(path, tmp_path, grow)
+        ingest_run(path, tmp_path, grow)
     assert not list((tmp_path / "rankings").glob("*.part"))
 
 
@@ -276,7 +276,7 @@ def test_no_thread_is_left_behind_by_a_run_that_was_refused(tmp_path: Path) -> N
     path.write_text("broken\n" + "".join(_rows(30, 30, 1)))
     before = threading.active_count()
     with pytest.raises(FormatError):
-        ingested(path, tmp_path)
+        ingest_run(path, tmp_path)
     assert threading.active_count() == before
 
 
@@ -286,15 +286,15 @@ def test_size_decides_and_a_run_that_was_ingested_by_hand_is_used(
     path, cache = tmp_path / "a.run", tmp_path / "cache"
     path.write_text("".join(_rows(3, 9, 1)))
     plain = read_run(path)
-    assert not isinstance(run_at(path, cache).ranking, StoredRanking)
+    assert not isinstance(open_run_file(path, cache).ranking, MappedRanking)
     assert not cache.exists()
     monkeypatch.setattr(open_run, "LARGE", 10)
-    assert not isinstance(run_at(path, None).ranking, StoredRanking)
-    assert sha256_at(path, cache) == plain.sha256 == sha256_at(path, None)
-    found = run_at(path, cache)
-    assert isinstance(found.ranking, StoredRanking)
+    assert not isinstance(open_run_file(path, None).ranking, MappedRanking)
+    assert run_file_sha256(path, cache) == plain.sha256 == run_file_sha256(path, None)
+    found = open_run_file(path, cache)
+    assert isinstance(found.ranking, MappedRanking)
     assert (found.tag, found.ties, found.sha256) == (plain.tag, plain.ties, plain.sha256)
     monkeypatch.undo()
-    assert isinstance(run_at(path, cache).ranking, StoredRanking)
+    assert isinstance(open_run_file(path, cache).ranking, MappedRanking)
     with pytest.raises(MissingError):
-        run_at(tmp_path / "no.run", cache)
+        open_run_file(tmp_path / "no.run", cache)

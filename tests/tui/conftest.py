@@ -40,7 +40,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LabFolde
 @pytest.fixture
 def app(folder: LabFolder) -> CerankApp:
     """The dashboard, which looks at the lab only when told."""
-    return CerankApp(folder.lab, look_every=0)
+    return CerankApp(folder.lab, poll_seconds=0)
 
 
 async def settle(pilot: Pilot[str]) -> None:
@@ -76,7 +76,7 @@ def drawn(app: App[str]) -> Screenful:
 async def look(pilot: Pilot[str]) -> None:
     """Lets the dashboard look at the lab, and waits until it shows what it saw."""
     assert isinstance(pilot.app, CerankApp)
-    pilot.app.look()
+    pilot.app.poll()
     await settle(pilot)
 
 

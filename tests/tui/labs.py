@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from cerank.app import Lab
-from cerank.core.metrics import Event, Progress, Reading, Validation
+from cerank.core.metrics import Event, Progress, StepMetrics, Validation
 from cerank.core.rankings import ordered
 from cerank.files import journal, json_records, lease
 from cerank.recipes.plan import Plan
@@ -128,6 +128,6 @@ class LabFolder:
             held.release()
 
 
-def reading(stage: int, step: int, loss: float, *, attempt: int = 1) -> Reading:
+def reading(stage: int, step: int, loss: float, *, attempt: int = 1) -> StepMetrics:
     """A row of a curve."""
-    return Reading(stage, step, loss, 1e-4 / step, 1.5, 4, 32, 0.1, attempt)
+    return StepMetrics(stage, step, loss, 1e-4 / step, 1.5, 4, 32, 0.1, attempt)

@@ -71,7 +71,9 @@ def hostile_lab(folder: LabFolder, text: str) -> None:
     made.log.write_bytes(
         text.encode("utf-8", "surrogatepass") + b"\n" + text.encode("utf-16", "surrogatepass") + b"\nend\n"
     )
-    made.notes.write_text(json.dumps({"label": short, "tags": [short]}), encoding="utf-8", errors="surrogateescape")
+    made.user_labels.write_text(
+        json.dumps({"label": short, "tags": [short]}), encoding="utf-8", errors="surrogateescape"
+    )
 
 
 def _is_name(text: str) -> bool:

@@ -77,7 +77,7 @@ def _terminal(home: Path) -> Tmux:
 def _choose(terminal: Tmux, recipe: str) -> None:
     """Chooses one recipe alone: the shipped one, or the short one of the same name from its file."""
     terminal.press("n")
-    terminal.until("Pretrained models")
+    terminal.until("Base models")
     terminal.press("2")
     seen = terminal.until("[x] contrastive-then-distill")
     marks = [line for line in seen.splitlines() if re.search(r"\[[x ]\] ", line)]

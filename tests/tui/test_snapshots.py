@@ -11,7 +11,7 @@ import textual
 from textual.pilot import Pilot
 from textual.widgets import Input
 
-from cerank.app.run_views.system_usage import Gpu, Machine, Sample, Work
+from cerank.app.run_views.system_usage import Gpu, Machine, UsageSample, Work
 from cerank.tui.app import CerankApp
 from tests.tui.conftest import press, settle
 from tests.tui.labs import LabFolder
@@ -80,7 +80,7 @@ def test_a_screen_with_content(
     folder: LabFolder, snap_compare: Compare, tmp_path: Path, size: tuple[int, int], name: str
 ) -> None:
     _full(folder, tmp_path)
-    app = CerankApp(folder.lab, look_every=0)
+    app = CerankApp(folder.lab, poll_seconds=0)
     assert snap_compare(app, terminal_size=size, run_before=_keys(*CONTENT[name]))
 
 
@@ -90,11 +90,11 @@ def test_a_tab_of_a_broken_run(
     folder: LabFolder, snap_compare: Compare, tmp_path: Path, size: tuple[int, int], tab: str
 ) -> None:
     folder.damaged(folder.run("broken"))
-    app = CerankApp(folder.lab, look_every=0)
+    app = CerankApp(folder.lab, poll_seconds=0)
     assert snap_compare(app, terminal_size=size, run_before=_keys("enter", tab))
 
 
-MACHINE = Sample(
+MACHINE = UsageSample(
     cpu=0.62,
     cores=16,
     load=9.5,
@@ -116,20 +116,20 @@ def test_the_machine(
     if not color:
         monkeypatch.setenv("NO_COLOR", "1")
     folder.finished(folder.started(folder.run("one"), 10))
-    app = CerankApp(folder.lab, look_every=0)
+    app = CerankApp(folder.lab, poll_seconds=0)
     assert snap_compare(app, terminal_size=size, run_before=_keys("enter", "6"))
 
 
 @at_both_sizes
 def test_an_empty_lab(folder: LabFolder, snap_compare: Compare, size: tuple[int, int]) -> None:
-    assert snap_compare(CerankApp(folder.lab, look_every=0), terminal_size=size, run_before=_keys())
+    assert snap_compare(CerankApp(folder.lab, poll_seconds=0), terminal_size=size, run_before=_keys())
 
 
 @at_the_small_size_where_time_is_left
 @pytest.mark.parametrize("tab", ["1", "3", "4", "5"])
 def test_a_run_that_has_nothing_yet(folder: LabFolder, snap_compare: Compare, size: tuple[int, int], tab: str) -> None:
     folder.run("new")
-    app = CerankApp(folder.lab, look_every=0)
+    app = CerankApp(folder.lab, poll_seconds=0)
     assert snap_compare(app, terminal_size=size, run_before=_keys("enter", tab))
 
 
@@ -160,7 +160,7 @@ def test_without_colour(
 ) -> None:
     _full(folder, tmp_path)
     monkeypatch.setenv("NO_COLOR", "1")
-    app = CerankApp(folder.lab, look_every=0)
+    app = CerankApp(folder.lab, poll_seconds=0)
     assert snap_compare(app, terminal_size=size, run_before=_keys(*WITHOUT[name]))
 
 

@@ -30,9 +30,9 @@ from cerank.tui import app as dashboard
 dashboard._warm_up = lambda: None
 async def main():
     where = Path(sys.argv[1])
-    app = dashboard.CerankApp(Lab(Settings(lab=where, cache=where, device="cpu", threads=1, format="")), look_every=0)
+    app = dashboard.CerankApp(Lab(Settings(lab=where, cache=where, device="cpu", threads=1, format="")), poll_seconds=0)
     async with app.run_test(size=(120, 36)) as pilot:
-        while app.is_at_work or not app.has_looked:
+        while app.is_at_work or not app.has_loaded:
             await pilot.pause()
 asyncio.run(main())
 print("\\n" + json.dumps(sorted({name.partition(".")[0] for name in sys.modules})))

@@ -62,7 +62,7 @@ def test_a_fault_before_the_first_event_is_a_failure_of_the_run_with_its_traceba
     for raised, word in (("KeyError('x')", "KeyError: 'x'"), ("OSError(5, 'Input/output error', 'seals.jsonl')", "")):
         program = (
             "import sys\nimport cerank.worker.__main__ as worker\n"
-            f"def broken(folder):\n    raise {raised}\nworker.repair.mend = broken\n"
+            f"def broken(folder):\n    raise {raised}\nworker.repair.repair_run = broken\n"
             f"sys.argv = ['worker', {str(run.path)!r}]\nsys.exit(worker.main())\n"
         )
         done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
@@ -71,5 +71,5 @@ def test_a_fault_before_the_first_event_is_a_failure_of_the_run_with_its_traceba
             assert word in run.failure.read_text()
         else:
             assert done.returncode == 2
-            assert "seals.jsonl: cannot be read: input/output error" in done.stdout
+            assert "seals.jsonl: cannot read the file: input/output error" in done.stdout
         assert "Traceback" in done.stdout

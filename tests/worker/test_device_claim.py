@@ -12,45 +12,57 @@ from cerank.worker import device_claim
 from tests.scheduler.conftest import plan_for
 
 
+class Context:
+    """The part of a run's context that waiting for a device uses; it collects the events."""
+
+    def __init__(self, device: str, folder: RunFolder, *, may_wait: bool = True) -> None:
+        self.plan, self.folder, self.may_wait = plan_for(device), folder, may_wait
+        self.heartbeat = self.log = self
+        self.told: list[str] = []
+
+    def enter(self, *_: object, **__: object) -> None:
+        assert self.may_wait
+
+    def event(self, _: str, text: str) -> None:
+        self.told.append(text)
+
+    def raise_if_stopped(self) -> None:
+        raise InterruptedError
+
+
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
     monkeypatch.setenv(device_locks.FOLDER, str(tmp_path / "devices"))
     monkeypatch.setenv(device_locks.DEVICE, "GPU-1")
-    monkeypatch.setattr(device_claim, "_LOOK_EVERY", 0.0)
+    monkeypatch.setattr(device_claim, "_CHECK_SECONDS", 0.0)
     return RunFolder(tmp_path / "lab" / "runs" / "own")
 
 
 def test_a_run_waits_for_a_gpu_of_another_lab_and_holds_it_then(run: RunFolder, tmp_path: Path) -> None:
-    other = device_locks.take("GPU-1", tmp_path / "other", "theirs")
-    assert isinstance(other, device_locks.Hold)
-    told: list[str] = []
-    with device_claim.held(plan_for("cuda"), run, told.append, other.release):
-        assert str(device_locks.holder("GPU-1")) == f"own in {run.lab}"
-    assert told == [f"cuda is used by theirs in {tmp_path}/other"]
-    assert device_locks.holder("GPU-1") is None
+    other = device_locks.acquire("GPU-1", tmp_path / "other", "theirs")
+    assert isinstance(other, device_locks.DeviceLock)
+    context = Context("cuda", run)
+    context.raise_if_stopped = other.release
+    with device_claim.hold_device(context):
+        assert str(device_locks.current_owner("GPU-1")) == f"own in {run.lab}"
+    assert context.told == [f"cuda is used by theirs in {tmp_path}/other"]
+    assert device_locks.current_owner("GPU-1") is None
 
 
 def test_a_stop_request_is_heard_while_it_waits(run: RunFolder, tmp_path: Path) -> None:
-    other = device_locks.take("GPU-1", tmp_path / "other", "theirs")
-    assert isinstance(other, device_locks.Hold)
+    other = device_locks.acquire("GPU-1", tmp_path / "other", "theirs")
+    assert isinstance(other, device_locks.DeviceLock)
 
-    def pause() -> None:
-        raise InterruptedError
-
-    with pytest.raises(InterruptedError), device_claim.held(plan_for("cuda"), run, lambda _: None, pause):
+    with pytest.raises(InterruptedError), device_claim.hold_device(Context("cuda", run)):
         raise AssertionError
     other.release()
 
 
 @pytest.mark.parametrize(("kind", "lab"), [("cuda", "lab"), ("cpu", "other")])
 def test_it_does_not_wait_within_its_lab_nor_for_a_cpu(kind: str, lab: str, run: RunFolder, tmp_path: Path) -> None:
-    other = device_locks.take("GPU-1", tmp_path / lab, "theirs")
-    assert isinstance(other, device_locks.Hold)
-    with device_claim.held(plan_for(kind), run, _never, _never):
+    other = device_locks.acquire("GPU-1", tmp_path / lab, "theirs")
+    assert isinstance(other, device_locks.DeviceLock)
+    with device_claim.hold_device(Context(kind, run, may_wait=False)):
         pass
-    assert str(device_locks.holder("GPU-1")) == f"theirs in {tmp_path / lab}"
+    assert str(device_locks.current_owner("GPU-1")) == f"theirs in {tmp_path / lab}"
     other.release()
-
-
-def _never(*_: object) -> None:
-    raise AssertionError

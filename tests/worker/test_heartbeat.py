@@ -6,13 +6,13 @@ from datetime import UTC, datetime
 
 from cerank.core.metrics import Progress
 from cerank.files import json_records
-from cerank.worker.heartbeat import Beat
+from cerank.worker.heartbeat import Heartbeat
 
 
 def test_the_time_left_counts_only_what_this_attempt_did(tmp_path, monkeypatch):
     clock = [100.0]
     monkeypatch.setattr("cerank.worker.heartbeat.time.monotonic", lambda: clock[0])
-    beat = Beat(tmp_path / "progress.json", 1, lambda: datetime(2026, 1, 1, tzinfo=UTC))
+    beat = Heartbeat(tmp_path / "progress.json", 1, lambda: datetime(2026, 1, 1, tzinfo=UTC))
     beat.enter("train", "distill", total=200, done=100)
     for _ in range(10):
         clock[0] += 1.0
@@ -26,7 +26,7 @@ def test_the_time_left_counts_only_what_this_attempt_did(tmp_path, monkeypatch):
 
 
 def test_it_outlives_a_folder_that_is_gone(tmp_path):
-    beat = Beat(tmp_path / "gone" / "progress.json", 1, lambda: datetime(2026, 1, 1, tzinfo=UTC))
+    beat = Heartbeat(tmp_path / "gone" / "progress.json", 1, lambda: datetime(2026, 1, 1, tzinfo=UTC))
     beat.start()
     beat.stop()
     assert not (tmp_path / "gone").exists()

@@ -8,10 +8,11 @@ import msgspec
 import torch
 
 from cerank.kernels import processor
-from cerank.planning.inputs import opened
-from cerank.planning.workload import counted
+from cerank.planning.inputs import open_datasets
+from cerank.planning.workload import count_work
 from cerank.worker import estimate_duration, precisions
-from cerank.worker.run_log import Notes
+from cerank.worker.run_context import RunContext
+from cerank.worker.run_log import RunLog
 from tests.worker.small import small_plan, small_run
 
 
@@ -24,21 +25,22 @@ def automatic(tmp_path):
 
 def test_a_resumed_run_keeps_the_precision_it_began_in(tmp_path, monkeypatch):
     plan, run = automatic(tmp_path)
-    notes = Notes(run, 1, lambda: datetime(2026, 1, 1, tzinfo=UTC))
-    monkeypatch.setattr("cerank.models.forward_pass.bf16_pays", lambda: True)
-    assert set(precisions.chosen(plan, run, notes).values()) == {"bf16"}
-    monkeypatch.setattr("cerank.models.forward_pass.bf16_pays", lambda: False)
+    notes = RunLog(run, 1, lambda: datetime(2026, 1, 1, tzinfo=UTC))
+    context = RunContext(plan, run, notes, None, None)
+    monkeypatch.setattr("cerank.models.forward_pass.bf16_is_faster", lambda: True)
+    assert set(precisions.choose_precisions(context).values()) == {"bf16"}
+    monkeypatch.setattr("cerank.models.forward_pass.bf16_is_faster", lambda: False)
     monkeypatch.setattr(processor, "multiplies_bf16", lambda: False)
-    assert set(precisions.chosen(plan, run, notes).values()) == {"bf16"}
+    assert set(precisions.choose_precisions(context).values()) == {"bf16"}
     notes.close()
     events = run.events.read_text()
     assert events.count("precision chosen") == 2
-    assert "imitates bf16" in events
+    assert "emulates bf16" in events
 
 
 def test_what_comes_later_in_a_run_is_not_taken_for_done_when_something_before_it_begins(tmp_path):
     plan, _ = automatic(tmp_path)
-    work = counted(plan.recipe, dict.fromkeys(opened(plan.recipe, tmp_path / "cache"), 10))
+    work = count_work(plan.recipe, dict.fromkeys(open_datasets(plan.recipe, tmp_path / "cache"), 10))
     parts = estimate_duration._parts(tuple(msgspec.structs.replace(part, minutes=1.0) for part in work))
     assert [part.order for part in parts] == sorted(part.order for part in parts)
     (last,) = [part for part in parts if part.phase == "re-rank" and part.detail.startswith("contrastive")]
@@ -50,7 +52,7 @@ def test_measuring_the_machine_leaves_random_states_as_they_were(tmp_path):
     plan, _ = automatic(tmp_path)
     torch.manual_seed(3)
     before = torch.random.get_rng_state()
-    found = estimate_duration.measured(plan, opened(plan.recipe, tmp_path / "cache"))
+    found = estimate_duration.measure_speeds(plan, open_datasets(plan.recipe, tmp_path / "cache"))
     assert torch.equal(before, torch.random.get_rng_state())
     assert set(found) == {"contrastive", "distill"}
     assert all(pace.train > 0 and pace.score > 0 for pace in found.values())

@@ -8,9 +8,10 @@ import msgspec
 import pytest
 
 from cerank.core.metrics import Event
-from cerank.files import disk, journal, json_records, manifests
-from cerank.planning.stage_keys import expected, identities
-from cerank.runs.records import Adopted, Attempt, Precisions
+from cerank.files import journal, json_records, manifests
+from cerank.files.hashing import sha256_file
+from cerank.planning.stage_keys import stage_key_by_names, stage_keys
+from cerank.runs.records import Attempt, Precisions, ReusedStage
 from tests.worker.test_whole_runs import forked, rows_of
 
 from .small import bits_of, small_plan, small_run
@@ -31,29 +32,33 @@ def lab(tmp_path_factory):
 
 
 def events_of(run):
-    return journal.rows(run.events, Event)[0]
+    return journal.read_valid_rows(run.events, Event)[0]
 
 
 def test_stages_are_one_training_where_what_came_before_is_the_same(lab):
     _, alone, _ = lab
     whole = replaced(alone, chain=("contrastive", "distill"))
     turned = replaced(alone, chain=("distill", "contrastive"))
-    assert identities(alone)[0] == identities(whole)[0]
-    assert len({*identities(whole), *identities(turned)}) == 4
-    assert identities(replaced(alone, seed=1))[0] != identities(alone)[0]
+    assert stage_keys(alone)[0] == stage_keys(whole)[0]
+    assert len({*stage_keys(whole), *stage_keys(turned)}) == 4
+    assert stage_keys(replaced(alone, seed=1))[0] != stage_keys(alone)[0]
     other = msgspec.structs.replace(alone.recipe.stages["contrastive"], learning_rate=2e-3)
-    assert identities(replaced(alone, stages={"contrastive": other}))[0] != identities(alone)[0]
-    assert expected(alone.recipe, 0) == expected(whole.recipe, 0) != expected(whole.recipe, 1)
+    assert stage_keys(replaced(alone, stages={"contrastive": other}))[0] != stage_keys(alone)[0]
+    assert (
+        stage_key_by_names(alone.recipe, 0)
+        == stage_key_by_names(whole.recipe, 0)
+        != stage_key_by_names(whole.recipe, 1)
+    )
 
 
 def test_tests_and_measures_do_not_tell_trainings_apart_and_inputs_do(lab):
     _, alone, _ = lab
     data = msgspec.structs.replace(alone.recipe.data, depth=3)
-    assert identities(replaced(alone, data=data)) == identities(alone)
+    assert stage_keys(replaced(alone, data=data)) == stage_keys(alone)
     changed = tuple(
         msgspec.structs.replace(one, sha256="0" * 64) if one.role == "base" else one for one in alone.inputs
     )
-    assert identities(msgspec.structs.replace(alone, inputs=changed)) != identities(alone)
+    assert stage_keys(msgspec.structs.replace(alone, inputs=changed)) != stage_keys(alone)
 
 
 def test_a_shared_stage_is_taken_over_with_the_bits_that_training_would_have_given(lab):
@@ -70,12 +75,12 @@ def test_a_shared_stage_is_taken_over_with_the_bits_that_training_would_have_giv
 
     assert wanted(taken) == wanted(apart)
     assert rows_of(taken) == rows_of(apart)
-    adoption = json_records.load(taken.adopted(0, "contrastive"), Adopted)
+    adoption = json_records.load(taken.reused_stage(0, "contrastive"), ReusedStage)
     assert adoption.run == donor.name
-    assert adoption.identity == identities(alone)[0]
-    assert adoption.sha256 == disk.sha256_file(taken.final(0, "contrastive") / manifests.MANIFEST)
-    manifests.verify_sealed(taken.final(0, "contrastive"))
-    assert not apart.adopted(0, "contrastive").exists()
+    assert adoption.identity == stage_keys(alone)[0]
+    assert adoption.sha256 == sha256_file(taken.final(0, "contrastive") / manifests.MANIFEST)
+    manifests.verify_folder(taken.final(0, "contrastive"))
+    assert not apart.reused_stage(0, "contrastive").exists()
     kinds = [event.kind for event in events_of(taken)]
     assert {"stage adopted", "rankings adopted", "groups counted", "stage finished"} <= set(kinds)
     assert not taken.checkpoint_steps(0, "contrastive")
@@ -92,7 +97,7 @@ def test_a_run_that_does_not_share_trains_for_itself_and_a_damaged_model_is_no_d
     weights.write_bytes(bytes(data))
     run = small_run(elsewhere.lab, alone, elsewhere)
     assert forked(run) == (1, 0), run.log.read_text()
-    assert not run.adopted(0, "contrastive").exists()
+    assert not run.reused_stage(0, "contrastive").exists()
     assert [event.text for event in events_of(run) if event.kind == "stage not adopted"]
     assert run.checkpoint_steps(0, "contrastive")
 
@@ -106,7 +111,7 @@ def test_a_model_of_another_torch_is_no_donor(lab, tmp_path):
     json_records.save(copy.attempt(1), msgspec.structs.replace(attempt, versions={**attempt.versions, "torch": "1.0"}))
     run = small_run(elsewhere.lab, alone, elsewhere)
     assert forked(run) == (1, 0), run.log.read_text()
-    assert not run.adopted(0, "contrastive").exists()
+    assert not run.reused_stage(0, "contrastive").exists()
     assert any("torch 1.0, here" in event.text for event in events_of(run))
 
 
@@ -115,7 +120,7 @@ def test_a_kill_during_the_taking_over_changes_nothing(lab):
     run = small_run(settings.lab, alone, settings, second=20)
     attempts, code = forked(run, seed=3, kills=6, longest=0.6)
     assert code == 0, run.log.read_text()
-    assert json_records.load(run.adopted(0, "contrastive"), Adopted).identity == identities(alone)[0]
+    assert json_records.load(run.reused_stage(0, "contrastive"), ReusedStage).identity == stage_keys(alone)[0]
     calm = small_run(settings.lab, alone, settings, second=21)
     assert forked(calm) == (1, 0)
     assert rows_of(run) == rows_of(calm)
@@ -133,10 +138,10 @@ def test_a_model_that_auto_computed_in_another_precision_is_no_donor(lab, tmp_pa
     kept = json_records.load(first.precisions, Precisions).chosen["contrastive"]
     again = small_run(elsewhere.lab, plan, elsewhere, second=10)
     assert forked(again) == (1, 0), again.log.read_text()
-    assert json_records.load(again.adopted(0, "contrastive"), Adopted).run == first.name
+    assert json_records.load(again.reused_stage(0, "contrastive"), ReusedStage).run == first.name
     shutil.rmtree(again.path)
     json_records.save(first.precisions, Precisions({"contrastive": "bf16" if kept == "fp32" else "fp32"}))
     other = small_run(elsewhere.lab, plan, elsewhere, second=20)
     assert forked(other) == (1, 0), other.log.read_text()
-    assert not other.adopted(0, "contrastive").exists()
+    assert not other.reused_stage(0, "contrastive").exists()
     assert any("precision of contrastive" in event.text for event in events_of(other))

@@ -11,18 +11,19 @@ import pytest
 from cerank.app import plans
 from cerank.cli import table_columns
 from cerank.core.metrics import Event, Validation
-from cerank.datasets.query_overlaps import Shared
+from cerank.datasets.query_overlaps import SharedQueries
 from cerank.errors import UsageError
 from cerank.files import journal, json_records
 from cerank.inference.rerank import Scorer
 from cerank.training import stage_summary
-from cerank.training.stage_summary import RankingFacts
+from cerank.training.stage_summary import RankingStats
 from cerank.trec.text_io import read_run
-from cerank.worker.heartbeat import Beat
-from cerank.worker.run_inputs import Sources
-from cerank.worker.run_log import Notes
+from cerank.worker.heartbeat import Heartbeat
+from cerank.worker.run_context import RunContext
+from cerank.worker.run_inputs import RunInputs
+from cerank.worker.run_log import RunLog
 from cerank.worker.stop_request import StopFlag
-from cerank.worker.train_stage import Desk, StageWork
+from cerank.worker.train_stage import StageWork
 from tests.worker.test_whole_runs import forked, rows_of
 
 from .small import STAGE, small_plan, small_run
@@ -63,11 +64,11 @@ def test_what_a_stage_draws_from_ends_at_its_window_however_deep_another_part_of
     for name, stages in (("one", {"contrastive": contrastive}), ("two", {"contrastive": contrastive, "more": deeper})):
         plan, settings = small_plan(tmp_path / name, chain=list(stages), stages=stages)
         run = small_run(settings.lab, plan, settings)
-        with contextlib.closing(Notes(run, 1, lambda: NOW)) as notes:
-            beat = Beat(tmp_path / "beat.json", 1, lambda: NOW)
-            desk = Desk(plan, run, Sources(plan, run, notes, beat), notes, beat, StopFlag(run.stop))
-            sampler = StageWork(desk, 0)._sampler()
-        supplies.append(sampler.supply)
+        with contextlib.closing(RunLog(run, 1, lambda: NOW)) as notes:
+            beat = Heartbeat(tmp_path / "beat.json", 1, lambda: NOW)
+            context = RunContext(plan, run, notes, beat, StopFlag(run.stop))
+            sampler = StageWork(context, RunInputs(context), 0)._sampler()
+        supplies.append(sampler.sampling)
         seen.append([sampler.groups(step) for step in range(1, 6)])
     assert supplies[0].unretrieved_positives > 0
     assert supplies[0] == supplies[1]
@@ -79,7 +80,7 @@ def test_the_checkpoint_of_the_smallest_validation_loss_is_the_best(finished):
     losses = {row.step: row.measures["loss"] for row in rows_of(run) if isinstance(row, Validation) and row.stage == 1}
     found = stage_summary.read(run.final(1, "distill"))
     assert (found.measure, found.best, found.best_step) == ("loss", min(losses.values()), min(losses, key=losses.get))
-    assert (found.kept, found.steps) == (20, 20)  # keep = "last"
+    assert (found.kept_step, found.steps) == (20, 20)  # keep = "last"
 
 
 def test_the_validation_loss_of_a_distillation_is_by_the_teachers_order_over_all_pairs(finished):
@@ -107,17 +108,17 @@ def test_a_stages_facts_are_its_supply_its_repairs_and_how_far_its_weights_moved
     first, second = (
         stage_summary.read(run.final(index, name)) for index, name in enumerate(("contrastive", "distill"))
     )
-    assert (first.supply.queries, first.supply.usable, first.lists) == (20, 20, 0)
-    assert (second.lists, second.repairs.mended, second.validation.usable) == (40, 0, 8)
+    assert (first.sampling.queries, first.sampling.usable, first.teacher_lists) == (20, 20, 0)
+    assert (second.teacher_lists, second.repairs.repaired, second.validation.usable) == (40, 0, 8)
     for found in (first, second):
-        assert 1e-3 < found.drift.norm < 1
-        assert 0.5 < found.drift.changed <= 1
-        assert not found.drift.is_still
+        assert 1e-3 < found.weight_change.norm < 1
+        assert 0.5 < found.weight_change.changed <= 1
+        assert not found.weight_change.is_negligible
 
 
 def test_what_parts_share_is_told_once_and_kept(finished):
     run, _ = finished
-    shared = json_records.load(run.overlaps, Shared).overlaps
+    shared = json_records.load(run.overlaps, SharedQueries).overlaps
     told = [event.text for event in journal.read(run.events, Event) if event.kind == "queries shared"]
     assert told == [str(overlap) for overlap in shared]
     assert all(overlap.by_id == 0 for overlap in shared)
@@ -128,27 +129,33 @@ def test_first_stage_and_models_are_measured_at_one_depth_and_ties_are_on_record
     (test,) = plan.recipe.data.test
     for first in plan.recipe.data.first_stages:
         found = [
-            json_records.load(run.ranking_facts(system, test, first), RankingFacts)
+            json_records.load(run.ranking_facts(system, test, first), RankingStats)
             for system in ("first-stage", "contrastive", "distill")
         ]
-        assert len({(one.queries, one.shallowest, one.deepest) for one in found}) == 1
-        assert found[0].deepest <= plan.recipe.data.depth
+        assert len({(one.queries, one.min_depth, one.max_depth) for one in found}) == 1
+        assert found[0].max_depth <= plan.recipe.data.depth
         assert all(0 <= one.tied <= 1 for one in found)
 
 
 def test_show_tells_stages_rankings_and_shared_queries(finished):
     run, plan = finished
-    assert [row[0] for row in table_columns.stages(run, plan).rows] == ["contrastive", "distill"]
-    assert len(table_columns.rankings(run, plan).rows) == 6
-    assert table_columns.shared(json_records.load(run.overlaps, Shared).overlaps).name == "shared_queries"
+    assert [row[0] for row in table_columns.stage_table(run, plan).rows] == ["contrastive", "distill"]
+    assert len(table_columns.ranking_table(run, plan).rows) == 6
+    assert (
+        table_columns.shared_query_table(json_records.load(run.overlaps, SharedQueries).overlaps).name
+        == "shared_queries"
+    )
 
 
 def test_a_checkpoint_scores_with_the_lengths_its_stage_had(finished):
     run, _ = finished
-    from cerank.models.cross_encoder import Mark
+    from cerank.models.cross_encoder import CheckpointConfig
 
-    marks = [Mark(run.final(0, "contrastive")), Mark(run.final(1, "distill"))]
-    assert [(mark.truncation, mark.max_document_length) for mark in marks] == [("longest_first", 0), ("document", 12)]
+    limits = [
+        CheckpointConfig.read(run.final(0, "contrastive")).limits,
+        CheckpointConfig.read(run.final(1, "distill")).limits,
+    ]
+    assert [(one.truncation, one.max_document_length) for one in limits] == [("longest_first", 0), ("document", 12)]
 
 
 @pytest.fixture(scope="module")
@@ -171,8 +178,8 @@ def test_a_stage_that_moved_nothing_is_warned_of_and_shown(still):
     (text,) = [event.text for event in journal.read(run.events, Event) if event.kind == "stage moved nothing"]
     assert text.startswith("contrastive: the weights moved by ")
     assert "a learning rate of 6e-12 over 3 steps" in text
-    assert stage_summary.read(run.final(0, "contrastive")).drift.is_still
-    assert "hardly moved the model: contrastive" in table_columns.stages(run, plan).notes
+    assert stage_summary.read(run.final(0, "contrastive")).weight_change.is_negligible
+    assert "weights hardly changed in: contrastive" in table_columns.stage_table(run, plan).notes
 
 
 def test_a_validation_loss_that_a_teacher_cannot_give_is_refused_when_a_run_is_planned(tmp_path):

@@ -15,11 +15,11 @@ import pytest
 
 from cerank.app.comparison import comparisons, stage_costs
 from cerank.app.lab import Lab
-from cerank.core.metrics import Event, Reading, Validation
+from cerank.core.metrics import Event, StepMetrics, Validation
 from cerank.datasets.open_datasets import open_dataset
 from cerank.files import journal
 from cerank.inference.rerank import Scorer
-from cerank.machine.process_environment import pinned
+from cerank.machine.process_environment import pinned_environment
 from cerank.runs import run_store
 from cerank.runs.layout import ReadingRow
 from cerank.trec.text_io import read_qrels, read_run
@@ -32,7 +32,7 @@ KILLS = int(os.environ.get("CERANK_KILLS", "30"))  # the long form: CERANK_KILLS
 
 def attempt(run, seconds=None):
     """One worker on the run, killed after `seconds`; its exit code, or minus the signal."""
-    environ = os.environ | pinned(1)
+    environ = os.environ | pinned_environment(1)
     return started(
         "cerank.worker", [run.path], cwd=run.path, environ=environ, output=run.log, seconds=seconds
     ).returncode
@@ -82,7 +82,7 @@ def test_it_ends_with_checkpoints_rankings_and_measures_for_every_first_stage(fi
 def test_its_readings_cover_every_step_of_both_stages_and_its_validations(finished):
     run, _, _ = finished
     rows = rows_of(run)
-    steps = [(row.stage, row.step) for row in rows if isinstance(row, Reading)]
+    steps = [(row.stage, row.step) for row in rows if isinstance(row, StepMetrics)]
     assert steps == [(stage, step) for stage in (0, 1) for step in range(1, 31)]
     checks = [(row.stage, row.step) for row in rows if isinstance(row, Validation)]
     assert checks == [(stage, step) for stage in (0, 1) for step in (10, 20, 30)]

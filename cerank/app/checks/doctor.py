@@ -1,7 +1,7 @@
 """What is wrong with a lab, its cache, its runs and this machine, and what to do about each.
 
 Invariant: without `fix` nothing is changed but the marks on damaged runs; with it, nothing but leftovers of killed
-processes is deleted: what is damaged is moved aside.
+processes is deleted: damaged files are renamed to *.bad.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from cerank.files import disk, json_records, lease
 from cerank.files.disk import DamagedError
 from cerank.files.lease import Lease
 from cerank.machine import device_locks, devices, process_environment
-from cerank.models.bases import BASES, is_here
+from cerank.models.bases import BASES, is_on_this_machine
 from cerank.runs import queue, run_store
 from cerank.runs.layout import QueueFolder, RunFolder, runs_folder
 from cerank.runs.records import Attempt
@@ -61,37 +61,37 @@ class _Processor(msgspec.Struct, frozen=True):
 def examine(
     settings: Settings, *, fix: bool = False, with_speed: bool = False, now: datetime | None = None
 ) -> list[Finding]:
-    """Looks at everything; the worst is "wrong", which stays so until a person or `fix` has done something.
+    """Check everything; the worst state is "wrong", which stays so until the user or `fix` has done something.
 
     Args:
         settings: which lab and cache.
-        fix: move aside what is damaged and can be made again, and remove what killed processes left over.
+        fix: rename damaged files that can be regenerated, and delete temporary files of killed processes.
         with_speed: measure the processor and the speed of the main job, which takes some seconds and leaves the
             embedded dataset, its index and the measurement in the cache.
         now: the clock.
     """
     now = now or datetime.now(UTC)
-    found = [*_place(settings.lab, "lab"), *_place(settings.cache, "cache"), *_packages(), *_devices()]
-    found += [*_processor(), *_main_job(settings, now)] if with_speed else []
-    found += [*_queue(settings.lab, fix), *_leftovers(settings.lab, fix)]
+    findings = [*_place(settings.lab, "lab"), *_place(settings.cache, "cache"), *_packages(), *_devices()]
+    findings += [*_processor(), *_main_job(settings, now)] if with_speed else []
+    findings += [*_queue(settings.lab, fix), *_leftovers(settings.lab, fix)]
     try:
         folders = run_store.folders(settings.lab)
     except CerankError as error:
-        return [*found, Finding("wrong", str(settings.lab), str(error))]
+        return [*findings, Finding("wrong", str(settings.lab), str(error))]
     for folder in folders:
-        found += _run(folder, fix, now)
-    return found
+        findings += _run(folder, fix, now)
+    return findings
 
 
-def is_well(found: list[Finding]) -> bool:
-    """Whether nothing is wrong."""
-    return all(one.state != "wrong" for one in found)
+def is_well(findings: list[Finding]) -> bool:
+    """Return whether nothing is wrong."""
+    return all(one.state != "wrong" for one in findings)
 
 
 def _place(path: Path, what: str) -> Iterator[Finding]:
-    """Whether a folder can be written to, has room, and has locks."""
+    """Yield whether a folder can be written to, has room, and has locks."""
     if not path.exists():
-        yield Finding("note", str(path), f"there is no {what} yet", "it is made when it is first needed")
+        yield Finding("note", str(path), f"there is no {what} yet", "it is created when it is first needed")
         return
     probe = path / f".doctor-{os.getpid()}"
     try:
@@ -102,19 +102,19 @@ def _place(path: Path, what: str) -> Iterator[Finding]:
         return
     yield Finding("good", str(path), f"the {what} can be written to")
     free = shutil.disk_usage(path).free
-    hint = "free some space: a run stops when it cannot save, and goes on when it can"
+    hint = "free some space; a run that cannot save a checkpoint fails and can be resumed"
     state: State = "good" if free >= LEAST else "wrong"
     yield Finding(state, str(path), f"{free / 1e9:.1f} GB free", "" if free >= LEAST else hint)
     if what == "lab":
         if lease.has_locks(path):
             yield Finding("good", str(path), "its file system has locks")
         else:
-            text = "its file system has no locks that hold: leases are files with a beat instead"
-            yield Finding("note", str(path), text, "a worker that dies on another host frees its run only after 60 s")
+            text = "its file system does not support locks, so cerank uses lock files with heartbeats"
+            yield Finding("note", str(path), text, "if a worker dies on another host, its run is free only after 60 s")
 
 
 def _packages() -> Iterator[Finding]:
-    """The packages that cerank asks for, at the versions it asks for."""
+    """Yield the packages that cerank asks for, at the versions it asks for."""
     from packaging.requirements import Requirement
 
     wrong = 0
@@ -132,60 +132,65 @@ def _packages() -> Iterator[Finding]:
             wrong += 1
             yield Finding("wrong", asked.name, f"is {have}, asked for is {asked.specifier}", f"pip install '{asked}'")
     if not wrong:
-        yield Finding("good", "packages", "all are here, at the versions asked for")
+        yield Finding("good", "packages", "all are installed in supported versions")
 
 
 def _devices() -> Iterator[Finding]:
-    found = devices.found(os.environ)
+    found = devices.detect_devices(os.environ)
     yield Finding("good", "devices", ", ".join(f"{one.name} {one.model}".strip() for one in found))
-    wrong = device_locks.trouble()
+    wrong = device_locks.lock_problem()
     if wrong:
-        text = f"devices are not shared out with your other labs on this machine: {wrong}"
-        hint = f"set {device_locks.FOLDER} to a folder of your own on a disk with locks"
+        text = f"device locks do not cover your other labs on this machine: {wrong}"
+        hint = f"set {device_locks.FOLDER} to a folder of yours on a disk that supports locks"
         yield Finding("note", "devices", text, hint)
         return
-    in_use = [(one.name, user) for one in found if (user := device_locks.holder(one.key))]
-    text = "; ".join(f"{name} is used by {user}" for name, user in in_use) or "none is in use by a run"
-    yield Finding("good", "devices", f"shared out among your labs here: {text}")
+    in_use = [(one.name, user) for one in found if (user := device_locks.current_owner(one.key))]
+    text = "; ".join(f"{name} is used by {user}" for name, user in in_use) or "no run is using one"
+    yield Finding("good", "devices", f"device locks cover all your labs on this machine: {text}")
 
 
 def _processor() -> Iterator[Finding]:
-    """What the processor multiplies fast, measured in a process of its own, as torch takes seconds to import."""
+    """Yield what the processor multiplies fast, measured in a process of its own, as torch takes seconds to import."""
     threads = devices.physical_cores()
     command = [sys.executable, "-P", "-m", "cerank.kernels.processor", str(threads)]
-    environment = process_environment.passed(os.environ) | process_environment.pinned(threads)
+    environment = process_environment.inherited_environment(os.environ) | process_environment.pinned_environment(
+        threads
+    )
     try:
         done = subprocess.run(command, env=environment, capture_output=True, timeout=_PATIENCE, check=True)
-        found = msgspec.json.decode(done.stdout, type=_Processor)
+        processor = msgspec.json.decode(done.stdout, type=_Processor)
     except (OSError, subprocess.SubprocessError, msgspec.DecodeError) as error:
-        yield Finding("note", "processor", f"how fast it is was not measured: {type(error).__name__}")
+        yield Finding("note", "processor", f"its speed could not be measured: {type(error).__name__}")
         return
-    by = "by hardware" if found.bf16 else "imitated, so float32 is used"
-    text = f"{found.instructions}; bf16 {by}; {found.fp32 / 1e9:.0f} GFLOP/s of float32 products"
-    text += f", {found.bf16_rate / 1e9:.0f} of bf16" if found.bf16 else ""
+    by = "by hardware" if processor.bf16 else "emulated, so float32 is used"
+    text = f"{processor.instructions}; bf16 {by}; {processor.fp32 / 1e9:.0f} GFLOP/s of float32 products"
+    text += f", {processor.bf16_rate / 1e9:.0f} of bf16" if processor.bf16 else ""
     yield Finding("good", "processor", f"{text}, with {counted(threads, 'thread')}", is_told=True)
 
 
 def _main_job(settings: Settings, now: datetime) -> Iterator[Finding]:
-    """How long the recipe that a newcomer runs first takes here: from what was measured before, or measured now."""
+    """Yield how long the recipe of the first-run guide takes on this machine.
+
+    From what was measured before, or measured now.
+    """
     where = f"recipe {MAIN_JOB}"
     try:
         recipe = recipes.load(MAIN_JOB).recipe
         known = BASES.get(recipe.base)
-        if known is None or not is_here(known):
-            text = f"how long it takes is not known before its base {recipe.base} is here"
+        if known is None or not is_on_this_machine(known):
+            text = f"the time is unknown until its base model {recipe.base} is on this machine"
             yield Finding("note", where, text, f"cerank run --recipe {MAIN_JOB} fetches it")
             return
         plan = plans.plan_of(recipe, settings, now=now)
         found, source = estimates.measured(plan)
         minutes = estimates.total(estimates.of_plan(plan, found)) if found else None
     except CerankError as error:
-        yield Finding("note", where, f"how long it takes was not found out: {error.what}", error.hint)
+        yield Finding("note", where, f"the time could not be estimated: {error.what}", error.hint)
         return
     if minutes is None:
-        yield Finding("note", where, f"how long it takes was not found out: {source}")
+        yield Finding("note", where, f"the time could not be estimated: {source}")
         return
-    text = f"takes about {estimates.in_words(minutes)} on {plan.device} ({source})"
+    text = f"takes about {estimates.format_minutes(minutes)} on {plan.device} ({source})"
     yield Finding("good", where, text, f"cerank run --recipe {MAIN_JOB}", is_told=True)
 
 
@@ -197,28 +202,28 @@ def _queue(lab: Path, fix: bool) -> Iterator[Finding]:
         if not fix:
             yield Finding("wrong", error.where, error.what, f"{error.hint}, or cerank doctor --fix")
             return
-        disk.set_aside(files.entries)
+        disk.quarantine(files.entries)
         yield Finding(
-            "fixed", error.where, f"{error.what}; moved aside", "queue again what waited: cerank queue add RUN"
+            "fixed", error.where, f"{error.what}; renamed to *.bad", "add the waiting runs again: cerank queue add RUN"
         )
         return
     names = {folder.name for folder in run_store.folders(lab)}
     gone = [entry.run for entry in waiting if entry.run not in names]
     if gone and fix:
-        queue.drop(lab, gone)
+        queue.remove(lab, gone)
     if gone:
         state: State = "fixed" if fix else "note"
-        yield Finding(state, str(files.entries), f"runs that are gone stand in the queue: {', '.join(gone[:5])}")
+        yield Finding(state, str(files.entries), f"the queue contains deleted runs: {', '.join(gone[:5])}")
 
 
 def _leftovers(lab: Path, fix: bool) -> Iterator[Finding]:
-    """Half-made runs and half-removed ones, of processes that were killed."""
+    """Yield half-made runs and half-removed ones, of processes that were killed."""
     where = runs_folder(lab)
     if not where.is_dir():
         return
     for path in sorted(where.glob(".*")):
         if path.name.endswith((".tmp", ".removed")):
-            yield from _left(path, fix, "a killed process left it over")
+            yield from _left(path, fix, "left behind by a killed process")
 
 
 def _left(path: Path, fix: bool, what: str) -> Iterator[Finding]:
@@ -234,11 +239,11 @@ def _left(path: Path, fix: bool, what: str) -> Iterator[Finding]:
 
 
 def _run(folder: RunFolder, fix: bool, now: datetime) -> Iterator[Finding]:
-    """One run: its bytes, how it stands, and whether it could go on here."""
+    """Yield one run: its bytes, its state, and whether it could be resumed on this machine."""
     from cerank.app.checks.verify_run import verify
 
     if lease.is_held(folder.lease):
-        yield Finding("good", folder.name, "a worker holds it; it is looked at when that has ended")
+        yield Finding("good", folder.name, "a worker is running it; it is checked after that has ended")
         return
     problems = verify(folder, now).problems
     status = run_store.status(folder, now)
@@ -248,24 +253,24 @@ def _run(folder: RunFolder, fix: bool, now: datetime) -> Iterator[Finding]:
         text = f"it is {status.state}" + (f": {status.text}" if status.text else "")
         yield Finding("note", folder.name, text, f"cerank resume {run_store.short_name(folder)}")
     else:
-        yield Finding("good", folder.name, f"it is {status.state}, and every hash and measure is right")
+        yield Finding("good", folder.name, f"it is {status.state}, and every checksum and measure is correct")
     if not folder.done.exists():
         yield from _can_go_on(folder)
     for path in sorted(folder.path.rglob(".*.tmp")):
-        yield from _left(path, fix, "a killed worker left it over")
+        yield from _left(path, fix, "left behind by a killed worker")
 
 
 def _damaged(folder: RunFolder, problems: list[str], fix: bool, now: datetime) -> Iterator[Finding]:
     from cerank.worker import repair
 
-    hint = f"cerank resume {run_store.short_name(folder)} makes it again, or cerank doctor --fix and later"
+    hint = f"cerank resume {run_store.short_name(folder)} regenerates it, or cerank doctor --fix now and resume later"
     if not fix:
         for problem in problems:
             yield Finding("wrong", folder.name, problem, hint)
         return
     try:
         with Lease.take(folder.lease, now):
-            mended = repair.mend(folder)
+            mended = repair.repair_run(folder)
     except HeldError as error:
         yield Finding("wrong", folder.name, error.what, error.hint)
         return
@@ -275,20 +280,20 @@ def _damaged(folder: RunFolder, problems: list[str], fix: bool, now: datetime) -
     for problem in problems:
         is_mended = problem in mended and not problem.startswith(str(folder.recipe))
         hint = (
-            f"cerank resume {run_store.short_name(folder)} makes it again"
+            f"cerank resume {run_store.short_name(folder)} regenerates it"
             if is_mended
-            else "it cannot be made again; the rest stands"
+            else "it cannot be regenerated; the rest is intact"
         )
         yield Finding("fixed" if is_mended else "wrong", folder.name, problem, hint)
 
 
 def _can_go_on(folder: RunFolder) -> Iterator[Finding]:
-    """Whether an unfinished run has its device and its versions here."""
+    """Yield whether this machine has the device and versions of an unfinished run."""
     with contextlib.suppress(CerankError):
         plan = run_store.load_plan(folder)
-        have = devices.found(os.environ)
+        have = devices.detect_devices(os.environ)
         if not any(devices.fits(plan.device, one) for one in have):
-            yield Finding("note", folder.name, f"it needs the device {plan.device}, which is not here")
+            yield Finding("note", folder.name, f"it needs the device {plan.device}, which this machine does not have")
         numbers = folder.attempt_numbers()
         if not numbers:
             return
@@ -299,7 +304,7 @@ def _can_go_on(folder: RunFolder) -> Iterator[Finding]:
                 if name != "python" and version(name) != old:
                     changed.append(f"{name} {old} -> {version(name)}")
         if changed:
-            hint = "it can go on, is marked so, and its bits are not promised any more"
+            hint = "it can be resumed, but the result may not be bit-identical; the run records this"
             yield Finding(
-                "note", run_store.short_name(folder), f"it was begun with other versions: {'; '.join(changed)}", hint
+                "note", run_store.short_name(folder), f"it was started with other versions: {'; '.join(changed)}", hint
             )

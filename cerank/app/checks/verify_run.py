@@ -20,16 +20,12 @@ from cerank.files.manifests import MANIFEST
 from cerank.recipes.plan import Plan
 from cerank.runs import checksums, run_store
 from cerank.runs.layout import RunFolder
+from cerank.runs.records import QueryMeasures, decode_measures
 
 SAME = 1e-12  # a measure computed again differs by less
 
 
-class _Row(msgspec.Struct, frozen=True):
-    query_id: str
-    measures: dict[str, float]
-
-
-class Verified(msgspec.Struct, frozen=True):
+class VerificationResult(msgspec.Struct, frozen=True):
     """What was looked at in a run, and what is wrong with it."""
 
     files: int  # with a hash of their own
@@ -40,25 +36,25 @@ class Verified(msgspec.Struct, frozen=True):
     problems: tuple[str, ...]
 
 
-def verify(folder: RunFolder, now: datetime) -> Verified:
-    """Looks at every byte of a run that has a hash, and measures its rankings again.
+def verify(folder: RunFolder, now: datetime) -> VerificationResult:
+    """Compare every file of a run with its checksum, and measure its rankings again.
 
     What is wrong is left as a mark on the run, so that lists show it; the mark goes where nothing is. A run that a
     worker holds is looked at and not marked.
     """
     from cerank.worker import repair
 
-    problems = [str(one) for one in repair.problems(folder) if one.path != folder.damage]
+    problems = [str(one) for one in repair.find_problems(folder) if one.path != folder.damage]
     damaged = set(problems)
     files, rankings, values, largest = 0, 0, 0, 0.0
     with contextlib.suppress(CerankError):
-        files = len(checksums.of_run(folder))
+        files = len(checksums.load_all(folder))
     try:
         plan = run_store.load_plan(folder)
     except CerankError:
         plan = None
     if plan is not None:
-        problems += [one for one in repair.gaps(folder, plan) if one not in damaged]
+        problems += [one for one in repair.find_missing_metrics(folder, plan) if one not in damaged]
         for key in _measured(folder, plan):
             try:
                 count, worst = _again(folder, key)
@@ -73,17 +69,17 @@ def verify(folder: RunFolder, now: datetime) -> Verified:
     problems = list(dict.fromkeys(problems))
     _leave_mark(folder, problems, now)
     models = sum(1 for path in folder.path.glob(f"stages/**/{MANIFEST}") if ".bad" not in str(path))
-    return Verified(files, models, rankings, values, largest, tuple(problems))
+    return VerificationResult(files, models, rankings, values, largest, tuple(problems))
 
 
 _DOUBTS = {
-    "replay mismatch": "a step done again after a resume gave other bits: its numbers do not repeat to the last one",
-    "environment changed": "it went on with other versions or on another machine",
+    "replay mismatch": "a step that was repeated after a resume gave different numbers",
+    "environment changed": "the run was resumed with other versions or on another machine",
 }
 
 
-def doubts(lab: Path, texts: Sequence[str]) -> list[str]:
-    """What a comparison of these runs has to be told of them, a sentence each; files have nothing to tell."""
+def warnings_about(lab: Path, texts: Sequence[str]) -> list[str]:
+    """Return a warning for each named run that is damaged or was resumed elsewhere; run files have none."""
     from cerank.app.comparison import comparisons
 
     found = []
@@ -91,7 +87,7 @@ def doubts(lab: Path, texts: Sequence[str]) -> list[str]:
         members = one.members if isinstance(one, comparisons.SeedsTarget) else (one,)
         for member in members:
             if isinstance(member, comparisons.RunTarget):
-                kinds = {event.kind for event in journal.rows(member.folder.events, Event)[0]}
+                kinds = {event.kind for event in journal.read_valid_rows(member.folder.events, Event)[0]}
                 found += [
                     f"{run_store.title(member.folder)}: {text}" for kind, text in _DOUBTS.items() if kind in kinds
                 ]
@@ -100,11 +96,11 @@ def doubts(lab: Path, texts: Sequence[str]) -> list[str]:
 
 def _leave_mark(folder: RunFolder, problems: list[str], now: datetime) -> None:
     with contextlib.suppress(CerankError), Lease.take(folder.lease, now):  # held, or a disk that cannot be written to
-        checksums.mark(folder, problems, json_records.timestamp(now))
+        checksums.record_damage(folder, problems, json_records.timestamp(now))
 
 
 def _measured(folder: RunFolder, plan: Plan) -> Iterator[tuple[str, str, str]]:
-    """The (system, dataset, first stage) that have measures."""
+    """Yield the (system, dataset, first stage) that have measures."""
     data = plan.recipe.data
     for system in ("first-stage", *plan.recipe.chain):
         for test in data.test:
@@ -114,7 +110,7 @@ def _measured(folder: RunFolder, plan: Plan) -> Iterator[tuple[str, str, str]]:
 
 
 def _again(folder: RunFolder, key: tuple[str, str, str]) -> tuple[int, float]:
-    """How many values the measures file of a ranking has, and the largest difference from those computed now."""
+    """Return how many values the measures file of a ranking has, and the largest difference from those computed now."""
     from cerank.evaluation.measures import per_query
     from cerank.trec.text_io import read_qrels, read_run
 
@@ -133,8 +129,10 @@ def _again(folder: RunFolder, key: tuple[str, str, str]) -> tuple[int, float]:
     return count, float("inf") if len(kept) != len(qrels) else worst
 
 
-def _rows(path: Path) -> list[_Row]:
+def _rows(path: Path) -> list[QueryMeasures]:
     try:
-        return msgspec.json.Decoder(_Row).decode_lines(path.read_bytes())
-    except (OSError, *json_records.UNREADABLE) as error:
-        raise RunFailedError(f"not a readable measures file: {json_records.reason(error)}", where=str(path)) from error
+        return decode_measures(path.read_bytes())
+    except (OSError, *json_records.DECODE_ERRORS) as error:
+        raise RunFailedError(
+            f"not a readable measures file: {json_records.decode_reason(error)}", where=str(path)
+        ) from error

@@ -1,4 +1,4 @@
-"""What a person named, measured once: compared again with another baseline or other terms, and query by query.
+"""Rankings that the user named, measured once: compared again with another baseline or other terms, and query by query.
 
 Invariant: a comparison made here is the one that `comparisons.compare` makes of the same names in the same order.
 """
@@ -38,8 +38,8 @@ CLAIMS = ("checkpoints", "recipes")
 SOURCE = "dashboard"  # where a margin was chosen
 
 
-class Named(msgspec.Struct, frozen=True):
-    """What is compared, and on what; text as a person gave it."""
+class RankingSelection(msgspec.Struct, frozen=True):
+    """The rankings to compare and the data to measure them on, as the user typed them."""
 
     targets: tuple[str, ...] = ()  # the first is the baseline
     measures: tuple[str, ...] = ()
@@ -47,7 +47,7 @@ class Named(msgspec.Struct, frozen=True):
     qrels: str = ""
 
 
-class Difference(msgspec.Struct, frozen=True):
+class QueryDifference(msgspec.Struct, frozen=True):
     """One query of a row."""
 
     query: str
@@ -76,10 +76,10 @@ class View(msgspec.Struct, frozen=True):
     note: str = ""  # why there are no texts
 
 
-class Bench:
+class ComparisonSession:
     """Systems measured once. Making one reads every ranking and measures it: a thread's work."""
 
-    def __init__(self, settings: Settings, named: Named) -> None:
+    def __init__(self, settings: Settings, named: RankingSelection) -> None:
         """Measures what is named.
 
         Raises:
@@ -119,14 +119,14 @@ class Bench:
         chosen = msgspec.structs.replace(terms, margins=margins)
         return compare([system for system, _ in both], self.measures, terms=chosen)
 
-    def pair(self, left: str, right: str, condition: Condition) -> Pair:
+    def pair(self, left: str, right: str, condition: Condition) -> RankingPair:
         """Two systems by label in one condition, to look at query by query; reads their rankings again."""
         found = dict(zip(self.labels, self._targets, strict=True))
         rankings = self._ranking(found[left], condition), self._ranking(found[right], condition)
         dataset, note = self._dataset(condition)
         of_seeds = [label for label in (left, right) if isinstance(found[label], SeedsTarget)]
         note = "; ".join([*(f"{label}: its first seed's ranking" for label in of_seeds), *([note] if note else [])])
-        return Pair(rankings, self._qrels(condition), dataset, note)
+        return RankingPair(rankings, self._qrels(condition), dataset, note)
 
     def _ranking(self, found: Target, condition: Condition) -> Ranking:
         """The ranking of a system; of several seeds the first one's, for their mean has none."""
@@ -169,7 +169,7 @@ class Bench:
             return None, f"no texts: {error}"
 
 
-class Pair:
+class RankingPair:
     """Two rankings of the same queries, with judgements and texts where there are some."""
 
     def __init__(self, rankings: tuple[Ranking, Ranking], qrels: Qrels, dataset: Dataset | None, note: str) -> None:
@@ -216,7 +216,7 @@ def _names(found: RunTarget, condition: Condition) -> tuple[str, str]:
     raise UsageError(f"run {run_store.title(found.folder)} was not tested on {condition}")
 
 
-def target_mistake(lab: Path, text: str, others: Sequence[str]) -> str:
+def target_error(lab: Path, text: str, others: Sequence[str]) -> str:
     """What keeps `text` from being compared beside `others`, as far as its name tells; "" for nothing."""
     if not text:
         return "name a TREC run file, a run, or RUN:STAGE"
@@ -229,7 +229,7 @@ def target_mistake(lab: Path, text: str, others: Sequence[str]) -> str:
     return ""
 
 
-def differences(found: Comparison, row: Row) -> tuple[Difference, ...]:
+def differences(found: Comparison, row: Row) -> tuple[QueryDifference, ...]:
     """The queries of a row, the largest gain first; ties by query id."""
     from cerank.evaluation.significance import NOISE
 
@@ -243,7 +243,7 @@ def differences(found: Comparison, row: Row) -> tuple[Difference, ...]:
     out = []
     for query, value in left.items():
         difference = right[query] - value
-        out.append(Difference(query, value, right[query], difference if abs(difference) >= NOISE else 0.0))
+        out.append(QueryDifference(query, value, right[query], difference if abs(difference) >= NOISE else 0.0))
     return tuple(sorted(out, key=lambda one: (-one.difference, one.query)))
 
 
@@ -258,13 +258,13 @@ def terms_of(texts: Mapping[str, str], measures: Sequence[str]) -> tuple[Terms, 
     wrong: dict[str, str] = {}
     confidence = _share(texts.get("confidence", "") or "0.95")
     if confidence is None:
-        wrong["confidence"] = "wants a number between 0 and 1, such as 0.95"
+        wrong["confidence"] = "must be a number between 0 and 1, such as 0.95"
     values, mistake = _margins(texts.get("margin", ""), measures)
     if mistake:
         wrong["margin"] = mistake
     for key, known in (("correction", CORRECTIONS), ("pairs", PAIRS), ("claim", CLAIMS)):
         if texts.get(key, known[0]) not in known:
-            wrong[key] = f"wants one of {', '.join(known)}"
+            wrong[key] = f"must be one of {', '.join(known)}"
     if wrong:
         return Terms(), wrong
     margins = {name: Margin(value=value, source=SOURCE) for name, value in values.items()}

@@ -1,4 +1,4 @@
-"""From what a person names (runs, stages of runs, TREC run files) to systems that can be compared.
+"""From what the user names (runs, stages of runs, TREC run files) to systems that can be compared.
 
 Invariant: everything is measured again from the rankings and qrels themselves, so that a number on screen has files.
 """
@@ -136,7 +136,7 @@ def _seeds(label: str, members: Sequence[RunTarget | FileTarget], how: str) -> S
         if but_for_seed(member) != but_for_seed(first):
             raise _no_seeds(label, first, member)
         if seed in seeds:
-            raise UsageError(f"'{label}': seed {seed} stands twice", hint="the same run again adds nothing")
+            raise UsageError(f"'{label}': seed {seed} is given twice", hint="name each run only once")
         seeds.add(seed)
     return SeedsTarget(label, tuple(found))
 
@@ -331,14 +331,16 @@ def _conditions(found: Sequence[RunTarget], only: str) -> list[tuple[str, str]]:
 
 
 def judgements(settings: Settings, dataset: str, qrels: str) -> tuple[str, Qrels]:
-    """What they are called, and the judgements that a person names."""
+    """Return the names of the files, and the judgments that the user names."""
     from cerank.datasets.open_datasets import open_dataset
     from cerank.trec.text_io import read_qrels
 
     if dataset and qrels:
         raise UsageError("give --dataset or --qrels, not both")
     if not (dataset or qrels):
-        raise UsageError("TREC run files need to be told what is relevant", hint="give --dataset NAME or --qrels FILE")
+        raise UsageError(
+            "there are no relevance judgments to evaluate run files", hint="give --dataset NAME or --qrels FILE"
+        )
     if qrels:
         return Path(qrels).name, read_qrels(Path(qrels).expanduser())
     found = open_dataset(dataset, settings.cache)
@@ -360,7 +362,7 @@ def _run_qrels(folder: RunFolder, test: str) -> Qrels:
     if not path.exists():
         hint = f"cerank show {run_store.short_name(folder)}"
         raise MissingError("it has not come to measuring yet", where=run_store.title(folder), hint=hint)
-    run_store.refuse_damaged(folder, path)
+    run_store.check_undamaged(folder, path)
     return read_qrels(path)
 
 
@@ -381,7 +383,7 @@ def _of_run(found: RunTarget, names: Sequence[str], only: str = "") -> System:
             raise MissingError(
                 f"it has no ranking by {found.system} yet", where=run_store.title(found.folder), hint=hint
             )
-        run_store.refuse_damaged(found.folder, path)
+        run_store.check_undamaged(found.folder, path)
         qrels = _run_qrels(found.folder, test)
         condition = Condition(short_name(test), short_name(first))
         rows.append(measured(names, condition, qrels, identity(qrels), read_run(path).ranking))

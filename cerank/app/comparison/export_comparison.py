@@ -15,7 +15,7 @@ import msgspec
 from cerank.errors import UsageError
 from cerank.files import disk
 from cerank.registry import nearest
-from cerank.runs.layout import plain
+from cerank.runs.layout import plain_name
 from cerank.text import escapes
 from cerank.text.safe_text import counted
 from cerank.text.table_data import Column, Table, records, written
@@ -32,7 +32,7 @@ ENDINGS: dict[Form, str] = {"latex": ".tex", "markdown": ".md", "csv": ".csv", "
 _SAME = 1e-12  # intervals closer than this are one, computed twice
 
 
-def whole(found: Comparison, *, with_reasons: bool = False, costs: Mapping[str, Cost] | None = None) -> Table:
+def full_table(found: Comparison, *, with_reasons: bool = False, costs: Mapping[str, Cost] | None = None) -> Table:
     """Every field of every row in full precision, for machines, with the family and method it was judged by.
 
     The column "answer" has each verdict in words; `costs`, by the label of a stage, stand in it.
@@ -61,7 +61,7 @@ def whole(found: Comparison, *, with_reasons: bool = False, costs: Mapping[str, 
 def document(found: Comparison, *, with_reasons: bool = False) -> str:
     """A comparison as JSON of one shape: {meta, rows, secondary, notes}; `secondary` is empty unless it was asked for.
 
-    `rows` are those of `whole`, `meta` what they rest on: method, family, margins, and the hashes of what was ranked
+    `rows` are those of `full_table`, `meta` what they rest on: method, family, margins, and the hashes of what was ranked
     and judged.
     """
     from cerank import __version__
@@ -97,7 +97,7 @@ def document(found: Comparison, *, with_reasons: bool = False) -> str:
     }
     text = {
         "meta": meta,
-        "rows": records(whole(found, with_reasons=with_reasons)),
+        "rows": records(full_table(found, with_reasons=with_reasons)),
         "secondary": records(secondary(found)) if terms.with_secondary else [],
         "notes": list(_footnotes(found)),
     }
@@ -144,8 +144,8 @@ def secondary(found: Comparison) -> Table:
     return Table("secondary", tuple(columns), tuple(body), "Secondary tests", tuple(notes))
 
 
-def readable(found: Comparison, *, with_reasons: bool = False) -> Table:
-    """The columns a person reads, with the footnotes; what is the same in every row stands in the title.
+def short_table(found: Comparison, *, with_reasons: bool = False) -> Table:
+    """Return the columns for people, with footnotes; what is equal in every row goes into the title.
 
     Where a verdict rests on another interval than the one shown (after correction, or for equivalence), a column says
     which.
@@ -365,14 +365,14 @@ def as_text(found: Comparison, form: Form, *, with_reasons: bool = False) -> str
     if form == "json":
         return document(found, with_reasons=with_reasons)
     if form not in {"latex", "markdown"}:
-        return written([whole(found, with_reasons=with_reasons)], form)
-    table = readable(found, with_reasons=with_reasons)
+        return written([full_table(found, with_reasons=with_reasons)], form)
+    table = short_table(found, with_reasons=with_reasons)
     text = written([table], form)
     return text if form == "latex" else f"{escapes.markdown(table.title)}\n\n{text}"
 
 
 def form_named(name: str) -> Form:
-    """The form a person means by its name or by the ending of a file.
+    """Return the form of that name, or of files with that ending.
 
     Raises:
         UsageError: there is none.
@@ -383,7 +383,7 @@ def form_named(name: str) -> Form:
     raise UsageError(f"no form is called '{name}'", hint=nearest(name, [*FORMS, *ENDINGS.values()]))
 
 
-def ending_mistake(path: Path) -> str:
+def ending_error(path: Path) -> str:
     """What keeps a file's ending from saying the form; "" for nothing."""
     try:
         form_named(path.suffix)
@@ -395,10 +395,10 @@ def ending_mistake(path: Path) -> str:
 def suggested(found: Comparison, form: Form) -> str:
     """A file name for the comparison: what was compared, in plain characters."""
     others = [system.label for system in found.systems if system.label != found.baseline]
-    return f"{plain(f'{others[0]}-against-{found.baseline}', 60)}{ENDINGS[form]}"
+    return f"{plain_name(f'{others[0]}-against-{found.baseline}', 60)}{ENDINGS[form]}"
 
 
-def place_mistake(path: Path, *, replace: bool = False) -> str:
+def path_error(path: Path, *, replace: bool = False) -> str:
     """What keeps a file from being written there, as far as can be seen; "" for nothing."""
     if "\0" in str(path) or not path.name:
         return "not the name of a file"
@@ -417,7 +417,7 @@ def save(text: str, path: Path, *, replace: bool = False) -> Path:
         UsageError: its folder is not there, or (without `replace`) it exists.
         RunFailedError: the disk refuses.
     """
-    if mistake := place_mistake(path, replace=replace):
+    if mistake := path_error(path, replace=replace):
         raise UsageError(mistake, where=str(path))
     target = path.expanduser().absolute()
     disk.write(target, text.encode())

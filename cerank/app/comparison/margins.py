@@ -85,7 +85,7 @@ def typed(texts: Sequence[str]) -> dict[str, float]:
     """`nDCG@10=.02` each, as measure -> margin, in the names that were typed; the last `=` ends the name.
 
     Raises:
-        UsageError: a text is not MEASURE=NUMBER with a number above 0, or a measure stands twice.
+        UsageError: a text is not MEASURE=NUMBER with a number above 0, or a measure is given twice.
     """
     found: dict[str, float] = {}
     for text in texts:

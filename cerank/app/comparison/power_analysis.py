@@ -48,8 +48,8 @@ Kind = Literal["stage against stage", "stage against first stage"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
-class Asked(msgspec.Struct, frozen=True, kw_only=True):
-    """What a person wants to see, and how surely."""
+class PowerRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """The difference and margin to plan for, with power and significance level."""
 
     difference: float | None = None  # a true one one hopes to see
     margin: float | None = None
@@ -58,7 +58,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     tests: int = 1  # corrected together; each is given alpha / tests
 
 
-class Case(msgspec.Struct, frozen=True, kw_only=True):
+class PowerCase(msgspec.Struct, frozen=True, kw_only=True):
     """What a number of queries can show of one measure."""
 
     measure: str
@@ -100,7 +100,7 @@ def assumed_sd(measure: str) -> float | None:
     return ASSUMED.get(measure.partition("@")[0].partition("(")[0].strip())
 
 
-def of_numbers(queries: int, sd: float | None, asked: Asked, measure: str = "nDCG@10") -> Case:
+def of_numbers(queries: int, sd: float | None, asked: PowerRequest, measure: str = "nDCG@10") -> PowerCase:
     """The outlook on so many queries; without an sd the measure's assumed one.
 
     Raises:
@@ -113,7 +113,7 @@ def of_numbers(queries: int, sd: float | None, asked: Asked, measure: str = "nDC
     if spread is None:
         hint = f"give --sd, or take it from rankings with `cerank power A B`; assumed for {', '.join(ASSUMED)} only"
         raise UsageError(f"the spread of {name} is not known", where="--sd", hint=hint)
-    return Case(
+    return PowerCase(
         measure=name, spread="assumed" if sd is None else "given", outlook=_outlook(queries, spread, asked, name)
     )
 
@@ -121,13 +121,13 @@ def of_numbers(queries: int, sd: float | None, asked: Asked, measure: str = "nDC
 def of_rankings(
     settings: Settings,
     texts: Sequence[str],
-    asked: Asked,
+    asked: PowerRequest,
     *,
     measures: Sequence[str] = (),
     dataset: str = "",
     qrels: str = "",
     queries: int | None = None,
-) -> tuple[Case, ...]:
+) -> tuple[PowerCase, ...]:
     """The outlook by the spread between what `texts` name: each against the first, by condition and measure.
 
     Args:
@@ -153,7 +153,7 @@ def of_rankings(
                     where = f"{systems[0].label} and {other.label}, {name} on {entry.condition}"
                     raise UsageError(error.what, where=where, hint="give --queries and --sd") from None
                 cases.append(
-                    Case(
+                    PowerCase(
                         measure=name,
                         spread="measured",
                         outlook=_outlook(queries or len(left), sd, asked, name),
@@ -197,7 +197,7 @@ def of_plan(plan: Plan, lab: Path) -> tuple[Expected, ...]:
                     spreads, source = _assumed_range(measure, kind), "assumed"
                 if not spreads:
                     continue
-                asked = Asked(margin=recipe.evaluate.margins.get(measure), tests=tests)
+                asked = PowerRequest(margin=recipe.evaluate.margins.get(measure), tests=tests)
                 low, high = (_outlook(queries, sd, asked, measure) for sd in (min(spreads), max(spreads)))
                 found.append(
                     Expected(
@@ -245,7 +245,7 @@ def _content(plan: Plan, test: str) -> list[str]:
 def _spreads_in(folder: RunFolder, plan: Plan, test: str, first: str) -> Iterator[tuple[Kind, str, float]]:
     """The sd of each comparison of a run's own table on one test dataset over one first stage."""
     systems = [comparisons.FIRST_STAGE, *plan.recipe.chain]
-    values = [run_summaries.per_query(folder, system, test, first) for system in systems]
+    values = [run_summaries.load_measures(folder, system, test, first) for system in systems]
     for place in range(1, len(systems)):
         for before in dict.fromkeys((place - 1, 0)):
             kind: Kind = "stage against stage" if before else "stage against first stage"
@@ -332,7 +332,7 @@ def _percent(low: float, high: float) -> str:
     return f"{first} %" if first == second else f"{first} to {second} %"
 
 
-def sentences(cases: Sequence[Case]) -> tuple[str, ...]:
+def sentences(cases: Sequence[PowerCase]) -> tuple[str, ...]:
     """What the cases come to, a sentence each, for those with a margin; and where an assumed spread comes from."""
     lines = []
     for case in cases:
@@ -357,7 +357,7 @@ def sentences(cases: Sequence[Case]) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def _beyond(case: Case) -> list[str]:
+def _beyond(case: PowerCase) -> list[str]:
     """Where the smallest difference that would be seen is more than the measure allows, or than is left to gain."""
     size, width = case.outlook.smallest_difference, width_of(case.measure)
     if width is not None and size >= width:
@@ -382,7 +382,7 @@ def width_of(measure: str) -> float | None:
     return None if known is None else known[1] - known[0]
 
 
-def _refuse_impossible(queries: int, sd: float, asked: Asked, measure: str) -> None:
+def _refuse_impossible(queries: int, sd: float, asked: PowerRequest, measure: str) -> None:
     """Refuse what no two systems could show: differences and spreads beyond the measure's range."""
     width = width_of(measure)
     if width is None:
@@ -401,7 +401,7 @@ def _refuse_impossible(queries: int, sd: float, asked: Asked, measure: str) -> N
         raise UsageError(what, where="--sd")
 
 
-def _outlook(queries: int, sd: float, asked: Asked, measure: str) -> Outlook:
+def _outlook(queries: int, sd: float, asked: PowerRequest, measure: str) -> Outlook:
     from cerank.evaluation.power import outlook
 
     for name, value in (("--delta", asked.difference), ("--margin", asked.margin)):

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from cerank.evaluation.compare import Comparison
 
 
-class Told(msgspec.Struct, frozen=True, kw_only=True):
+class RunAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """A run's comparison with the costs of its stages."""
 
     found: Comparison
@@ -45,20 +45,20 @@ class Told(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def paragraphs(self) -> tuple[str, ...]:
-        """What a person reads."""
+        """The answers as sentences."""
         from cerank.evaluation.answers import paragraphs
 
         return paragraphs(self.found, self.by_stage)
 
 
-def of_run(folder: RunFolder) -> Told:
+def of_run(folder: RunFolder) -> RunAnswer:
     """Return a run's comparison with the costs of its stages.
 
     Raises:
         MissingError: no stage of it has been measured yet.
     """
     plan, found = run_store.load_plan(folder), comparisons.of_run(folder)
-    return Told(found=found, costs=stage_costs.of_run(folder, plan), spreads=_spreads(folder, plan, found))
+    return RunAnswer(found=found, costs=stage_costs.of_run(folder, plan), spreads=_spreads(folder, plan, found))
 
 
 def _spreads(folder: RunFolder, plan: Plan, found: Comparison) -> tuple[str, ...]:
@@ -71,7 +71,7 @@ def _spreads(folder: RunFolder, plan: Plan, found: Comparison) -> tuple[str, ...
         return ()
 
 
-def table(told: Told) -> Table:
+def table(told: RunAnswer) -> Table:
     """Return the answers as a table for machines."""
     names = ("dataset", "first_stage", "measure", "left", "right", "verdict", "is_main", "question", "text")
     rows = tuple(tuple(getattr(one, name) for name in names) for one in told.answers)

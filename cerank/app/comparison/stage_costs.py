@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import msgspec
 
-from cerank.core.metrics import Reading, Scoring
+from cerank.core.metrics import Scoring, StepMetrics
 from cerank.files import journal, json_records
 from cerank.files.disk import DamagedError
 from cerank.recipes.plan import Plan
 from cerank.runs import run_store
 from cerank.runs.layout import ReadingRow, RunFolder
-from cerank.runs.records import Adopted
+from cerank.runs.records import ReusedStage
 from cerank.text.table_data import Column, Table
 
 NOTE = (
@@ -44,15 +44,15 @@ class StageCost(msgspec.Struct, frozen=True, kw_only=True):
 def of_run(folder: RunFolder, plan: Plan) -> tuple[StageCost, ...]:
     """Return the cost of each stage of which something was done, in the chain's order."""
     rows: list[ReadingRow]
-    rows, _ = journal.rows(folder.readings, ReadingRow)
+    rows, _ = journal.read_valid_rows(folder.readings, ReadingRow)
     first: dict[tuple[bool, int, int], ReadingRow] = {}
     for row in rows:
-        first.setdefault((isinstance(row, Reading), row.stage, row.step), row)
+        first.setdefault((isinstance(row, StepMetrics), row.stage, row.step), row)
     scored = _scorings(folder)
     out = []
     for index, name in enumerate(plan.recipe.chain):
         own = [row for row in first.values() if row.stage == index]
-        steps = [row for row in own if isinstance(row, Reading)]
+        steps = [row for row in own if isinstance(row, StepMetrics)]
         donor = _donor(folder, index, name)
         pieces = [row for row in scored if row.system == name]
         if donor is not None and not pieces:
@@ -77,14 +77,14 @@ def of_run(folder: RunFolder, plan: Plan) -> tuple[StageCost, ...]:
 def _scorings(folder: RunFolder) -> list[Scoring]:
     """What re-rankings took; empty for a run of a release that did not write it down."""
     found: list[Scoring]
-    found, _ = journal.rows(folder.scorings, Scoring)
+    found, _ = journal.read_valid_rows(folder.scorings, Scoring)
     return found
 
 
 def _donor(folder: RunFolder, index: int, name: str) -> RunFolder | None:
     """The run that a stage was taken over from."""
     try:
-        found = json_records.load_if_there(folder.adopted(index, name), Adopted)
+        found = json_records.load_if_there(folder.reused_stage(index, name), ReusedStage)
     except DamagedError:
         return None
     return RunFolder(folder.path.parent / found.run) if found is not None else None

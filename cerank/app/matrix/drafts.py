@@ -1,7 +1,7 @@
 """A draft of a run, or of a matrix of bases x recipes x seeds: what was chosen, as text, and what is wrong with it.
 
-Invariant: the same draft gives the same mistakes, runs and commands wherever it is typed; no file is written here but
-the recipe that a person asks for.
+Invariant: the same draft gives the same errors, runs and commands wherever it is typed; no file is written here but
+the recipe that the user asks for.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from cerank import recipes
 from cerank.app import plans
 from cerank.app.matrix import recipe_form
 from cerank.core import decode
-from cerank.datasets.open_datasets import DatasetEntry, catalogue, search
+from cerank.datasets.open_datasets import DatasetEntry, catalog, search
 from cerank.errors import CerankError, RecipeError
 from cerank.models.bases import BASES
 from cerank.recipes.schema import Recipe, recipe_from
 from cerank.registry import nearest
-from cerank.runs.layout import plain
+from cerank.runs.layout import plain_name
 from cerank.settings import Flags, device_mistake, resolve
 
 MOST_RUNS = 500  # a matrix of more is a slip of the keyboard
@@ -30,7 +30,7 @@ MOST_SEEDS = 100
 MOST_FOLDERS = 50  # listed for a path
 
 
-class Origin(msgspec.Struct, frozen=True):
+class RecipeSource(msgspec.Struct, frozen=True):
     """Where a recipe of the draft comes from."""
 
     name: str  # what tables call it
@@ -41,9 +41,9 @@ class Origin(msgspec.Struct, frozen=True):
 
 
 class Draft(msgspec.Struct, frozen=True, kw_only=True):
-    """What a person has chosen and typed so far; `settings` hold only what differs from the recipes' own."""
+    """What the user has chosen and typed so far; `settings` hold only what differs from the recipes' own."""
 
-    origins: tuple[Origin, ...] = ()
+    sources: tuple[RecipeSource, ...] = ()
     bases: tuple[str, ...] = ()  # empty takes each recipe's own
     seeds: str = ""  # "42, 43" or "1-5"; "" takes each recipe's own
     settings: dict[str, str] = {}  # key path -> text; a stage's go to every recipe that has a stage of that name
@@ -52,14 +52,14 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
     lab: str = ""  # for --lab; "" where the command would find the lab by itself
 
 
-class Mistake(msgspec.Struct, frozen=True):
-    """What is wrong, and the field it stands beside: a key path, or "recipes", "base", "seeds", "device", "label"."""
+class FieldError(msgspec.Struct, frozen=True):
+    """What is wrong, and in which field: a key path, or "recipes", "base", "seeds", "device", "label"."""
 
     path: str
     text: str
 
 
-class Cell(msgspec.Struct, frozen=True):
+class DraftRun(msgspec.Struct, frozen=True):
     """One run of the matrix."""
 
     recipe: Recipe
@@ -73,127 +73,133 @@ class Cell(msgspec.Struct, frozen=True):
         return self.given or recipes.render(self.recipe).encode()
 
 
-class Checked(msgspec.Struct, frozen=True):
+class CheckedDraft(msgspec.Struct, frozen=True):
     """A draft looked at: the runs it stands for, or what is wrong with it (never both)."""
 
-    cells: tuple[Cell, ...] = ()
-    mistakes: tuple[Mistake, ...] = ()
+    cells: tuple[DraftRun, ...] = ()
+    errors: tuple[FieldError, ...] = ()
 
 
-class _Choice(msgspec.Struct, frozen=True):
+class _ChosenRecipe(msgspec.Struct, frozen=True):
     """One recipe of the draft with the draft's settings laid over it."""
 
-    origin: Origin
+    source: RecipeSource
     overrides: tuple[tuple[str, object], ...]  # (key path, value), those that this recipe has a place for
     recipe: Recipe
 
 
-def origin(name_or_path: str) -> Origin:
-    """A shipped recipe, or one in a `.toml` file; raises as `recipes.load`."""
+def recipe_source(name_or_path: str) -> RecipeSource:
+    """Return a shipped recipe, or one in a `.toml` file; raises as `recipes.load`."""
     loaded = recipes.load(name_or_path)
-    return Origin(loaded.recipe.name, loaded.merged, loaded.toml, name_or_path, loaded.recipe)
+    return RecipeSource(loaded.recipe.name, loaded.merged, loaded.toml, name_or_path, loaded.recipe)
 
 
-def origin_of(recipe: Recipe) -> Origin:
-    """A recipe that no file holds, such as that of a run; it has to be saved before a command can name it."""
+def unsaved_recipe_source(recipe: Recipe) -> RecipeSource:
+    """Return a recipe that no file holds, such as that of a run; it has to be saved before a command can name it."""
     toml = recipes.render(recipe).encode()
-    return Origin(recipe.name, decode.toml_table(toml, recipe.name), toml, "", recipe)
+    return RecipeSource(recipe.name, decode.toml_table(toml, recipe.name), toml, "", recipe)
 
 
-def first(recipe: Recipe | str, instead: str) -> tuple[Draft, CerankError | None]:
-    """The draft that a form opens with: of a recipe, a name or a path; of `instead`, and why, if it cannot be."""
+def first_draft(recipe: Recipe | str, instead: str) -> tuple[Draft, CerankError | None]:
+    """Return the draft that a form opens with: of a recipe, a name or a path.
+
+    Of `instead`, and why, if it cannot be.
+    """
     try:
         if isinstance(recipe, Recipe):
             return draft_of(recipe), None
-        start, why = origin(recipe), None
+        start, why = recipe_source(recipe), None
     except CerankError as error:
-        start, why = origin(instead), error
-    return Draft(origins=(start,), bases=(start.recipe.base,)), why
+        start, why = recipe_source(instead), error
+    return Draft(sources=(start,), bases=(start.recipe.base,)), why
 
 
 def draft_of(recipe: Recipe) -> Draft:
-    """The draft that asks for exactly `recipe`: the nearest shipped recipe and what differs, else the recipe itself."""
+    """Return the draft that asks for exactly `recipe`.
+
+    The nearest shipped recipe and what differs, else the recipe itself.
+    """
     best: Draft | None = None
     for name in recipes.shipped():
-        found = _as_changes(origin(name), recipe)
-        if found and (best is None or len(found.settings) < len(best.settings)):
-            best = found
+        draft = _as_changes(recipe_source(name), recipe)
+        if draft and (best is None or len(draft.settings) < len(best.settings)):
+            best = draft
     if best:
         return best
-    return Draft(origins=(origin_of(recipe),), bases=(recipe.base,), seeds=str(recipe.seed))
+    return Draft(sources=(unsaved_recipe_source(recipe),), bases=(recipe.base,), seeds=str(recipe.seed))
 
 
-def _as_changes(start: Origin, recipe: Recipe) -> Draft | None:
-    """`recipe` as changes to `start`; None where it is no such thing."""
+def _as_changes(start: RecipeSource, recipe: Recipe) -> Draft | None:
+    """Return `recipe` as changes to `start`; None where it is no such thing."""
     own, wanted = recipe_form.texts(start.recipe), recipe_form.texts(recipe)
     if own.keys() != wanted.keys():
         return None
     settings = {path: text for path, text in wanted.items() if text != own[path]}
-    draft = Draft(origins=(start,), bases=(recipe.base,), seeds=str(recipe.seed), settings=settings)
-    cells = checked(draft).cells
+    draft = Draft(sources=(start,), bases=(recipe.base,), seeds=str(recipe.seed), settings=settings)
+    cells = check_draft(draft).cells
     return draft if len(cells) == 1 and cells[0].recipe == recipe else None
 
 
 # --- what is wrong
 
 
-def checked(draft: Draft) -> Checked:
+def check_draft(draft: Draft) -> CheckedDraft:
     """The runs that the draft stands for, or every mistake in it that can be seen without opening a dataset or model.
 
     Quick enough for every key typed: some milliseconds a recipe.
     """
-    mistakes = [] if draft.origins else [Mistake("recipes", "choose at least one recipe")]
+    errors = [] if draft.sources else [FieldError("recipes", "choose at least one recipe")]
     values: dict[str, object] = {}
     for path, text in draft.settings.items():
         try:
             values[path] = recipe_form.value(path, text)
         except ValueError as error:
-            mistakes.append(Mistake(path, str(error)))
-    choices = [found for one in draft.origins if (found := _chosen(one, values, mistakes))]
-    mistakes += [Mistake("base", text) for base in draft.bases if (text := base_mistake(base))]
+            errors.append(FieldError(path, str(error)))
+    choices = [found for source in draft.sources if (found := _chosen(source, values, errors))]
+    errors += [FieldError("base", text) for base in draft.bases if (text := base_error(base))]
     seeds, wrong = seeds_in(draft.seeds)
-    mistakes += [Mistake("seeds", wrong)] if wrong else []
-    mistakes += [Mistake("device", text)] if draft.device and (text := device_mistake(draft.device)) else []
-    mistakes += _twice(draft)
-    count = max(len(draft.bases), 1) * len(draft.origins) * max(len(seeds), 1)
+    errors += [FieldError("seeds", wrong)] if wrong else []
+    errors += [FieldError("device", text)] if draft.device and (text := device_mistake(draft.device)) else []
+    errors += _duplicates(draft)
+    count = max(len(draft.bases), 1) * len(draft.sources) * max(len(seeds), 1)
     if count > MOST_RUNS:
-        mistakes.append(Mistake("seeds", f"{count:,} runs; a matrix has {MOST_RUNS} at most"))
-    if mistakes:
-        return Checked(mistakes=tuple(dict.fromkeys(mistakes)))
-    return Checked(cells=tuple(_cells(draft, choices, seeds)))
+        errors.append(FieldError("seeds", f"{count:,} runs; a matrix has {MOST_RUNS} at most"))
+    if errors:
+        return CheckedDraft(errors=tuple(dict.fromkeys(errors)))
+    return CheckedDraft(cells=tuple(_runs(draft, choices, seeds)))
 
 
-def _twice(draft: Draft) -> list[Mistake]:
-    sources = [one.source or one.name for one in draft.origins]
+def _duplicates(draft: Draft) -> list[FieldError]:
+    sources = [source.source or source.name for source in draft.sources]
     given = (("recipes", sources), ("base", list(draft.bases)))
     return [
-        Mistake(path, f"'{name}' stands twice")
+        FieldError(path, f"'{name}' is chosen twice")
         for path, names in given
         for at, name in enumerate(names)
         if name in names[:at]
     ]
 
 
-def base_mistake(name: str) -> str:
-    """What is wrong with a base's name as far as can be seen without the hub; "" for nothing."""
+def base_error(name: str) -> str:
+    """Return what is wrong with a base's name as far as can be seen without the hub; "" for nothing."""
     is_hub_id = re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not name.startswith((".", "~", "/"))
     if name in BASES or is_hub_id:
         return ""
     if "\0" in name or not name.strip():
-        return "not the name of a base"
+        return "not the name of a base model"
     if "/" in name or name.startswith((".", "~")):
         folder = Path(name).expanduser()
-        return "" if (folder / "config.json").is_file() else "no folder with a config.json in it"
-    return f"no base is called '{name}'; {nearest(name, BASES)}"
+        return "" if (folder / "config.json").is_file() else "this folder has no config.json"
+    return f"no base model is called '{name}'; {nearest(name, BASES)}"
 
 
 def seeds_in(text: str) -> tuple[tuple[int, ...], str]:
-    """The seeds in "42, 43, 50-54", and what is wrong with it ("" for nothing)."""
+    """Return the seeds in "42, 43, 50-54", and what is wrong with it ("" for nothing)."""
     found: list[int] = []
     for part in re.split(r"[,\s]+", text.strip()) if text.strip() else []:
         match = re.fullmatch(r"([0-9]{1,19})(?:-([0-9]{1,19}))?", part)
         if not match:
-            return (), f"'{part:.40}' is no seed; give whole numbers such as 42, 43 or 1-5"
+            return (), f"'{part:.40}' is not a seed; give whole numbers such as 42, 43 or 1-5"
         low, high = int(match[1]), int(match[2] or match[1])
         if high < low:
             return (), f"'{part}' ends before it starts"
@@ -203,29 +209,29 @@ def seeds_in(text: str) -> tuple[tuple[int, ...], str]:
             return (), f"more than {MOST_SEEDS} seeds"
         found += range(low, high + 1)
     twice = next((seed for at, seed in enumerate(found) if seed in found[:at]), None)
-    return ((), f"{twice} stands twice") if twice is not None else (tuple(found), "")
+    return ((), f"{twice} is given twice") if twice is not None else (tuple(found), "")
 
 
-def _chosen(start: Origin, values: Mapping[str, object], mistakes: list[Mistake]) -> _Choice | None:
-    """The recipe with the values it has a place for; None, and its mistakes appended, where it cannot be."""
+def _chosen(start: RecipeSource, values: Mapping[str, object], errors: list[FieldError]) -> _ChosenRecipe | None:
+    """Return the recipe with the values it has a place for; None, and its errors appended, where it cannot be."""
     stages = start.table.get("stages", {})
     known = stages if isinstance(stages, Mapping) else {}
     fitting = {path: value for path, value in values.items() if _stage_in(path) is None or _stage_in(path) in known}
     table = start.table
     for path, value in fitting.items():
-        own = _at(start.table, path)
+        own = _value_at(start.table, path)
         if isinstance(value, Mapping) and isinstance(own, Mapping) and (gone := own.keys() - value.keys()):
-            mistakes.append(
-                Mistake(path, f"{', '.join(sorted(gone))} is the recipe's own and cannot be taken away here")
+            errors.append(
+                FieldError(path, f"{', '.join(sorted(gone))} belongs to the recipe and cannot be removed here")
             )
             return None
-        table = decode.merged(table, _nested(path, value))
+        table = decode.merge_tables(table, _nested(path, value))
     try:
         recipe = plans.checked(recipe_from(table, start.name))
     except RecipeError as error:
-        mistakes += [_placed(line) for line in error.what.split("\n")]
+        errors += [_field_error(line) for line in error.what.split("\n")]
         return None
-    return _Choice(start, tuple(fitting.items()), recipe)
+    return _ChosenRecipe(start, tuple(fitting.items()), recipe)
 
 
 def _stage_in(path: str) -> str | None:
@@ -238,56 +244,56 @@ def _nested(path: str, value: object) -> dict[str, object]:
     return {head: _nested(rest, value) if rest else value}
 
 
-def _at(table: Mapping[str, object], path: str) -> object:
-    """What stands in a table at a key path; None for nothing."""
+def _value_at(table: Mapping[str, object], path: str) -> object:
+    """Return the value at a key path of a table; None if there is none."""
     found: object = table
     for key in path.split("."):
         found = found.get(key) if isinstance(found, Mapping) else None
     return found
 
 
-def _placed(line: str) -> Mistake:
-    """A line `key.path: what` beside the field it is about."""
+def _field_error(line: str) -> FieldError:
+    """Return a line `key.path: what` beside the field it is about."""
     path, _, text = line.partition(": ")
     path = re.sub(r"\[.*", "", path)
     if path.startswith("evaluate.margins."):  # one of several in a field
         name, path = path.removeprefix("evaluate.margins."), "evaluate.margins"
         text = f"{name}: {text}"
     if re.fullmatch(r"stages\.[^.]+", path):
-        return Mistake(f"{path}.steps", text)
+        return FieldError(f"{path}.steps", text)
     if text.startswith("invalid enum value") and (choices := recipe_form.choices_at(path)):
-        return Mistake(path, f"wants one of {', '.join(choices)}")
-    if text.startswith("expected ") and (wanted := recipe_form.wanted_at(path)):  # msgspec's word for a bound
-        return Mistake(path, f"wants {wanted}")
-    return Mistake(path if "." in path or path in recipe_form.SCALARS else "recipes", text)
+        return FieldError(path, f"must be one of {', '.join(choices)}")
+    if text.startswith("expected ") and (wanted := recipe_form.expected_at(path)):  # msgspec's word for a bound
+        return FieldError(path, f"must be {wanted}")
+    return FieldError(path if "." in path or path in recipe_form.SCALARS else "recipes", text)
 
 
 # --- what it stands for
 
 
-def _cells(draft: Draft, choices: Sequence[_Choice], seeds: Sequence[int]) -> list[Cell]:
+def _runs(draft: Draft, choices: Sequence[_ChosenRecipe], seeds: Sequence[int]) -> list[DraftRun]:
     out = []
     for choice in choices:
         for base in draft.bases or (choice.recipe.base,):
             for seed in seeds or (choice.recipe.seed,):
                 recipe = msgspec.structs.replace(choice.recipe, base=base, seed=seed)
-                given = choice.origin.toml if recipe == choice.origin.recipe else b""
+                given = choice.source.toml if recipe == choice.source.recipe else b""
                 label = _label(draft, recipe, many=(len(choices), len(draft.bases), len(seeds)))
-                out.append(Cell(recipe, given, label, _command(draft, choice, recipe, label)))
+                out.append(DraftRun(recipe, given, label, _command(draft, choice, recipe, label)))
     return out
 
 
 def _label(draft: Draft, recipe: Recipe, many: tuple[int, int, int]) -> str:
-    """A person's label, followed by what tells the runs of the matrix apart."""
+    """Return the user's label, followed by what tells the runs of the matrix apart."""
     if not draft.label.strip():
         return ""
     parts = zip(many, (recipe.name, recipe.base.rpartition("/")[2], f"s{recipe.seed}"), strict=True)
     return " ".join([draft.label.strip(), *(part for count, part in parts if count > 1)])
 
 
-def _command(draft: Draft, choice: _Choice, recipe: Recipe, label: str) -> str:
-    own = choice.origin.recipe
-    words = ["cerank", "run", "--recipe", choice.origin.source or recipe_file(choice.origin.name)]
+def _command(draft: Draft, choice: _ChosenRecipe, recipe: Recipe, label: str) -> str:
+    own = choice.source.recipe
+    words = ["cerank", "run", "--recipe", choice.source.source or recipe_file(choice.source.name)]
     words += ["--base", recipe.base] if recipe.base != own.base else []
     words += ["--seed", str(recipe.seed)] if recipe.seed != own.seed else []
     overrides = dict(choice.overrides)
@@ -309,26 +315,26 @@ def _command(draft: Draft, choice: _Choice, recipe: Recipe, label: str) -> str:
 
 
 def _whole_datasets(train: str) -> list[str]:
-    """What --dataset might have been for this training part."""
+    """Return what --dataset might have been for this training part."""
     if train == "pydocs/train":
         return ["pydocs"]
     return [train.removesuffix("[:60%]")] if train.endswith("[:60%]") else []
 
 
 def data_from(dataset: str) -> dict[str, str]:
-    """The settings that take train, validation and test from the parts of one dataset."""
+    """Return the settings that take train, validation and test from the parts of one dataset."""
     whole = "pydocs" if dataset.startswith("pydocs/") else dataset  # it comes in three parts
     train, validation, tests = plans.parts_of(whole)
     return {"data.train": train, "data.validation": validation, "data.test": ", ".join(tests)}
 
 
 def datasets_like(text: str) -> tuple[DatasetEntry, ...]:
-    """Datasets whose name holds every word of `text`, cerank's own first; a folder and those in it for a path.
+    """Return datasets whose name holds every word of `text`, cerank's own first; a folder and those in it for a path.
 
     Imports ir_datasets where `text` is a word.
     """
     words = text.lower().split()
-    own = [entry for entry in catalogue() if all(word in entry.name for word in words)]
+    own = [entry for entry in catalog() if all(word in entry.name for word in words)]
     if not words:
         return tuple(own)
     folder = Path(text.strip()).expanduser() if "\0" not in text else Path()
@@ -341,15 +347,15 @@ def datasets_like(text: str) -> tuple[DatasetEntry, ...]:
 
 
 def lab_option(lab: Path, environ: Mapping[str, str], cwd: Path) -> str:
-    """What --lab has to say for a command typed in `cwd` to use this lab; "" where it finds it by itself."""
+    """Return what --lab has to say for a command typed in `cwd` to use this lab; "" where it finds it by itself."""
     return "" if resolve(Flags(), environ, cwd).settings.lab.resolve() == lab.resolve() else str(lab.resolve())
 
 
 def recipe_file(name: str) -> str:
-    """The file name suggested for a recipe of that name."""
-    return f"{plain(name)}.toml"
+    """Return the file name suggested for a recipe of that name."""
+    return f"{plain_name(name)}.toml"
 
 
-def file_mistake(path: Path) -> str:
-    """What keeps a file of that name from being a recipe; "" for nothing."""
-    return "" if path.suffix == ".toml" else "a recipe's file ends in .toml"
+def file_error(path: Path) -> str:
+    """Return why a file of that name cannot be a recipe; "" for nothing."""
+    return "" if path.suffix == ".toml" else "the name of a recipe file must end in .toml"

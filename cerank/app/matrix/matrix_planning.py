@@ -14,8 +14,8 @@ import msgspec
 
 from cerank.app import estimates, plans
 from cerank.app.lab import Lab
-from cerank.app.matrix.drafts import Cell, Draft, Mistake
-from cerank.app.plans import Work
+from cerank.app.matrix.drafts import Draft, DraftRun, FieldError
+from cerank.app.plans import WorkItem
 from cerank.errors import CerankError, RunFailedError
 from cerank.recipes.plan import Plan
 from cerank.recipes.schema import Recipe
@@ -24,17 +24,17 @@ from cerank.runs.layout import RunFolder
 from cerank.settings import Settings
 from cerank.text.safe_text import counted
 
-Say = Callable[[str], None]
+ReportProgress = Callable[[str], None]
 
 
-class Matrix(msgspec.Struct, frozen=True):
-    """The runs of a draft, planned; or the mistakes that planning found."""
+class PlannedMatrix(msgspec.Struct, frozen=True):
+    """The runs of a draft, planned; or the errors that planning found."""
 
-    cells: tuple[Cell, ...] = ()
+    cells: tuple[DraftRun, ...] = ()
     plans: tuple[Plan, ...] = ()  # one a cell
-    work: tuple[Work, ...] = ()  # of all cells together, part by part; what several share counts once
-    shared: tuple[Work, ...] = ()  # what is not done again, for another run of the matrix does it
-    mistakes: tuple[Mistake, ...] = ()
+    work: tuple[WorkItem, ...] = ()  # of all cells together, part by part; what several share counts once
+    shared: tuple[WorkItem, ...] = ()  # what is not done again, for another run of the matrix does it
+    errors: tuple[FieldError, ...] = ()
 
     @property
     def pairs(self) -> int:
@@ -47,63 +47,67 @@ class Matrix(msgspec.Struct, frozen=True):
         return estimates.total(self.work)
 
 
-def planned(cells: Sequence[Cell], draft: Draft, settings: Settings, now: datetime, say: Say) -> Matrix:
-    """Opens and hashes what the cells read. Cells that differ in the seed alone are planned once.
+def plan_runs(
+    cells: Sequence[DraftRun], draft: Draft, settings: Settings, now: datetime, say: ReportProgress
+) -> PlannedMatrix:
+    """Open and hash what the cells read. Cells that differ in the seed alone are planned once.
 
     Args:
-        say: hears what is being looked at.
+        say: called with a text for each step.
     """
     from cerank.planning import stage_keys
 
     chosen = msgspec.structs.replace(settings, device=draft.device) if draft.device else settings
     made: dict[bytes, Plan] = {}
-    work: dict[bytes, tuple[Work, ...]] = {}
-    mistakes: list[Mistake] = []
+    work: dict[bytes, tuple[WorkItem, ...]] = {}
+    errors: list[FieldError] = []
     found: list[Plan] = []
     for cell in cells:
-        same = _same(msgspec.structs.replace(cell.recipe, seed=0))
-        anywhere = _same(msgspec.structs.replace(cell.recipe, seed=0, base=""))
+        same = _recipe_key(msgspec.structs.replace(cell.recipe, seed=0))
+        anywhere = _recipe_key(msgspec.structs.replace(cell.recipe, seed=0, base=""))
         if same not in made:
             say(f"{cell.recipe.name} on {cell.recipe.base}: opening and hashing what it reads")
             try:
                 made[same] = plans.plan_of(cell.recipe, chosen, now=now)
                 work[anywhere] = work.get(anywhere) or plans.work_of(made[same])
             except CerankError as error:
-                mistakes.append(Mistake(blamed(cell.recipe, chosen, error), in_a_line(error)))
+                errors.append(FieldError(field_of_error(cell.recipe, chosen, error), one_line(error)))
                 continue
         plan = made[same]
         recipe = msgspec.structs.replace(plan.recipe, seed=cell.recipe.seed)
         found.append(msgspec.structs.replace(plan, recipe=recipe, label=cell.label, shares=len(cells) > 1))
-    if mistakes:
-        return Matrix(mistakes=tuple(dict.fromkeys(mistakes)))
-    tally = Tally()
+    if errors:
+        return PlannedMatrix(errors=tuple(dict.fromkeys(errors)))
+    totals = WorkTotals()
     for cell, plan in zip(cells, found, strict=True):
-        parts = work[_same(msgspec.structs.replace(cell.recipe, seed=0, base=""))]
+        parts = work[_recipe_key(msgspec.structs.replace(cell.recipe, seed=0, base=""))]
         known = estimates.rates(settings.lab, plan.recipe, plan.device, plan.threads)
-        tally.add(plan.recipe, stage_keys.identities(plan), estimates.timed(parts, known))
-    return Matrix(tuple(cells), tuple(found), tally.done, tally.shared)
+        totals.add(plan.recipe, stage_keys.stage_keys(plan), estimates.timed(parts, known))
+    return PlannedMatrix(tuple(cells), tuple(found), totals.done, totals.shared)
 
 
-class Tally:
+class WorkTotals:
     """Sums the work of several runs, part by part, where equal stages are trained, and so re-ranked by, once."""
 
     def __init__(self) -> None:
         self._seen: set[str] = set()
-        self._done: dict[str, Work] = {}
-        self._shared: dict[str, Work] = {}
+        self._done: dict[str, WorkItem] = {}
+        self._shared: dict[str, WorkItem] = {}
 
     @property
-    def done(self) -> tuple[Work, ...]:
+    def done(self) -> tuple[WorkItem, ...]:
         """What has to be done."""
         return tuple(self._done.values())
 
     @property
-    def shared(self) -> tuple[Work, ...]:
+    def shared(self) -> tuple[WorkItem, ...]:
         """What has not, for it is done for another of the runs."""
         return tuple(self._shared.values())
 
-    def add(self, recipe: Recipe, identities: Sequence[str], work: Sequence[Work], given: Container[str] = ()) -> None:
-        """Enters a run's work.
+    def add(
+        self, recipe: Recipe, identities: Sequence[str], work: Sequence[WorkItem], given: Container[str] = ()
+    ) -> None:
+        """Enter a run's work.
 
         Args:
             recipe: its recipe.
@@ -120,19 +124,19 @@ class Tally:
             sums = self._shared if key in self._seen or stage in given else self._done
             self._seen.add(key)
             before = sums.get(part.part)
-            sums[part.part] = plus(before, part) if before else part
+            sums[part.part] = sum_of_work(before, part) if before else part
 
 
-def plus(one: Work, other: Work) -> Work:
-    """Two parts of one name together; their time is unknown where one's is."""
-    is_known = one.minutes is not None and other.minutes is not None
-    minutes = (one.minutes or 0.0) + (other.minutes or 0.0) if is_known else None
-    stage = one.stage if one.stage == other.stage else ""
-    return Work(one.part, one.units + other.units, one.pairs + other.pairs, stage, minutes)
+def sum_of_work(work: WorkItem, other: WorkItem) -> WorkItem:
+    """Return two parts of one name together; their time is unknown where one's is."""
+    is_known = work.minutes is not None and other.minutes is not None
+    minutes = (work.minutes or 0.0) + (other.minutes or 0.0) if is_known else None
+    stage = work.stage if work.stage == other.stage else ""
+    return WorkItem(work.part, work.units + other.units, work.pairs + other.pairs, stage, minutes)
 
 
-def launched(lab: Lab, matrix: Matrix) -> tuple[RunFolder, ...]:
-    """Puts every run of the matrix in the queue, in order.
+def launch(lab: Lab, matrix: PlannedMatrix) -> tuple[RunFolder, ...]:
+    """Put every run of the matrix in the queue, in order.
 
     Raises:
         CerankError: one was refused; the hint says how many were queued before it.
@@ -144,19 +148,19 @@ def launched(lab: Lab, matrix: Matrix) -> tuple[RunFolder, ...]:
         except CerankError as error:
             if not folders:
                 raise
-            those = ", ".join(run_store.short_name(one) for one in folders)
+            those = ", ".join(run_store.short_name(folder) for folder in folders)
             hint = f"{len(folders)} of {counted(len(matrix.cells), 'run')} queued: {those}"
             raise RunFailedError(error.what, where=error.where, hint=hint) from error
     return tuple(folders)
 
 
-def in_a_line(error: CerankError) -> str:
-    """An error as one line beside a field."""
+def one_line(error: CerankError) -> str:
+    """Return an error as one line, to be shown beside a field."""
     return " · ".join([*error.what.split("\n"), *([error.hint] if error.hint else [])])
 
 
-def blamed(recipe: Recipe, settings: Settings, error: CerankError) -> str:
-    """The key path that an error of planning is about: the first input that cannot be opened by itself.
+def field_of_error(recipe: Recipe, settings: Settings, error: CerankError) -> str:
+    """Return the key path that an error of planning is about: the first input that cannot be opened by itself.
 
     Planning names datasets and files, a form has fields; only what went wrong is opened a second time.
     """
@@ -171,7 +175,7 @@ def blamed(recipe: Recipe, settings: Settings, error: CerankError) -> str:
 
 
 def _inputs(recipe: Recipe, cache: Path) -> Iterator[tuple[str, Callable[[], object]]]:
-    """Each thing the recipe reads, as the key path that names it and a look at it."""
+    """Yield each thing the recipe reads, as the key path that names it and a look at it."""
     from cerank.datasets.open_datasets import open_dataset
     from cerank.models import bases
     from cerank.planning.inputs import EMBEDDING, training_dataset, training_first_stage, validation_first_stage
@@ -209,6 +213,6 @@ def _teacher(teacher: str, dataset: str, cache: Path) -> object:
     return read_teacher(teacher, open_dataset(dataset, cache))
 
 
-def _same(recipe: Recipe) -> bytes:
-    """A key that is the same for recipes that are."""
+def _recipe_key(recipe: Recipe) -> bytes:
+    """Return a key that is equal for equal recipes."""
     return msgspec.json.encode(recipe)

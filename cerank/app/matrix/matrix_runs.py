@@ -16,10 +16,10 @@ from cerank import recipes
 from cerank.app import estimates, plans
 from cerank.app.lab import Lab
 from cerank.app.matrix import matrix_planning
-from cerank.app.matrix.drafts import MOST_RUNS, Cell, Draft, Mistake
-from cerank.app.matrix.matrix_planning import Say, Tally
-from cerank.app.missing_inputs import Need, look
-from cerank.app.plans import Work
+from cerank.app.matrix.drafts import MOST_RUNS, Draft, DraftRun, FieldError
+from cerank.app.matrix.matrix_planning import ReportProgress, WorkTotals
+from cerank.app.missing_inputs import MissingInput, check_inputs
+from cerank.app.plans import WorkItem
 from cerank.errors import CerankError, MissingError, RecipeError, UsageError
 from cerank.files import json_records
 from cerank.files.disk import DamagedError
@@ -35,18 +35,18 @@ from cerank.runs.layout import RunFolder, runs_folder
 from cerank.runs.records import StoredPlan
 from cerank.settings import Settings
 
-_GOES_ON = {"finished", "running", "stopping", "queued"}
+_NOT_TO_QUEUE = {"finished", "running", "stopping", "queued"}
 
 
-class Grid(msgspec.Struct, frozen=True):
+class MatrixRuns(msgspec.Struct, frozen=True):
     """A matrix with its recipes loaded: a cell for each run, in the order in which they are queued."""
 
     matrix: Matrix
-    cells: tuple[Cell, ...]
+    cells: tuple[DraftRun, ...]
     baseline: str  # the name that the baseline's recipe gives itself
 
 
-class OutlineRow(msgspec.Struct, frozen=True):
+class MatrixOutlineRow(msgspec.Struct, frozen=True):
     """One run of a matrix, before it is planned."""
 
     recipe: str
@@ -58,17 +58,17 @@ class OutlineRow(msgspec.Struct, frozen=True):
     state: str = ""
 
 
-class Outline(msgspec.Struct, frozen=True, kw_only=True):
+class MatrixOutline(msgspec.Struct, frozen=True, kw_only=True):
     """What a matrix comes to: nothing was started, built or fetched to find out."""
 
-    rows: tuple[OutlineRow, ...]
-    work: tuple[Work, ...]
-    shared: tuple[Work, ...]
-    needs: tuple[Need, ...]
+    rows: tuple[MatrixOutlineRow, ...]
+    work: tuple[WorkItem, ...]
+    shared: tuple[WorkItem, ...]
+    needs: tuple[MissingInput, ...]
     comparisons: int  # tests of the family: every other recipe against the baseline, by each measure in each condition
 
 
-class Queued(msgspec.Struct, frozen=True):
+class QueuedMatrix(msgspec.Struct, frozen=True):
     """What became of a matrix that was asked for."""
 
     record: MatrixRecord
@@ -79,8 +79,8 @@ class Queued(msgspec.Struct, frozen=True):
 # --- from the declaration to recipes
 
 
-def grid(loaded: recipes.LoadedMatrix, overrides: Sequence[str] = ()) -> Grid:
-    """The runs that a matrix stands for.
+def load_runs(loaded: recipes.LoadedMatrix, overrides: Sequence[str] = ()) -> MatrixRuns:
+    """Return the runs that a matrix stands for.
 
     Args:
         loaded: the matrix.
@@ -95,15 +95,15 @@ def grid(loaded: recipes.LoadedMatrix, overrides: Sequence[str] = ()) -> Grid:
     names = [one.recipe.name for one in plain]
     twice = next((name for at, name in enumerate(names) if name in names[:at]), None)
     if twice is not None:
-        raise UsageError(f"two of its recipes are called '{twice}'", where=f"matrix {matrix.name}")
+        raise UsageError(f"two recipes of the matrix are called '{twice}'", where=f"matrix {matrix.name}")
     stages = [set(one.recipe.stages) for one in plain]
-    _refuse_unplaced([*matrix.settings, *(text.partition("=")[0] for text in overrides)], set().union(*stages))
-    over = _laid_over(matrix)
-    found: list[Cell] = []
+    _check_stages_exist([*matrix.settings, *(text.partition("=")[0] for text in overrides)], set().union(*stages))
+    over = _matrix_tables(matrix)
+    draft_runs: list[DraftRun] = []
     count = len(matrix.recipes) * max(len(matrix.bases), 1) * max(len(matrix.seeds), 1)
     if count > MOST_RUNS:
         raise UsageError(f"{count:,} runs; a matrix has {MOST_RUNS} at most", where=f"matrix {matrix.name}")
-    made = [
+    loaded_recipes = [
         recipes.load(
             name,
             [text for text in overrides if _fits(text, known)],
@@ -114,17 +114,17 @@ def grid(loaded: recipes.LoadedMatrix, overrides: Sequence[str] = ()) -> Grid:
     ]
     for base in matrix.bases or ("",):
         for seed in matrix.seeds or (None,):
-            for one in made:
-                recipe = plans.absolute(plans.checked(_with(one.recipe, base, seed)))
+            for loaded_recipe in loaded_recipes:
+                recipe = plans.absolute(plans.checked(_with(loaded_recipe.recipe, base, seed)))
                 label = f"{recipe.name} {recipe.base.rpartition('/')[2]} s{recipe.seed}"
-                found.append(Cell(recipe, recipes.render(recipe).encode(), label, ""))
-    _refuse_several_families(found)
+                draft_runs.append(DraftRun(recipe, recipes.render(recipe).encode(), label, ""))
+    _check_one_family(draft_runs)
     at = matrix.recipes.index(matrix.baseline) if matrix.baseline else 0
-    return Grid(matrix, tuple(found), names[at])
+    return MatrixRuns(matrix, tuple(draft_runs), names[at])
 
 
-def _refuse_several_families(cells: Sequence[Cell]) -> None:
-    """Refuses recipes that are not tested alike, for nothing could be corrected over them together."""
+def _check_one_family(cells: Sequence[DraftRun]) -> None:
+    """Reject recipes with different tests, because their tests could not be corrected together."""
     first = cells[0].recipe
     for cell in cells:
         data, evaluate = cell.recipe.data, cell.recipe.evaluate
@@ -138,7 +138,7 @@ def _refuse_several_families(cells: Sequence[Cell]) -> None:
         for key, own, theirs in pairs:
             if own != theirs:
                 what = f"recipes {first.name} and {cell.recipe.name} differ in {key}"
-                raise UsageError(what, hint=f"a matrix gives {key} for all of its recipes")
+                raise UsageError(what, hint=f"set {key} in the matrix, for all of its recipes")
 
 
 def _with(recipe: Recipe, base: str, seed: int | None) -> Recipe:
@@ -146,8 +146,8 @@ def _with(recipe: Recipe, base: str, seed: int | None) -> Recipe:
     return msgspec.structs.replace(chosen, seed=seed) if seed is not None else chosen
 
 
-def _laid_over(matrix: Matrix) -> dict[str, dict[str, object]]:
-    """The tables that the matrix lays over each recipe's."""
+def _matrix_tables(matrix: Matrix) -> dict[str, dict[str, object]]:
+    """Return the tables that the matrix lays over each recipe's."""
     data: dict[str, object] = {}
     evaluate: dict[str, object] = {}
     given = (
@@ -164,8 +164,8 @@ def _laid_over(matrix: Matrix) -> dict[str, dict[str, object]]:
 
 
 def _changes(over: Mapping[str, object], settings: Mapping[str, object], stages: set[str]) -> dict[str, object]:
-    """What the matrix lays over a recipe that has these stages."""
-    from cerank.core.decode import merged
+    """Return what the matrix lays over a recipe that has these stages."""
+    from cerank.core.decode import merge_tables
 
     table: dict[str, object] = dict(over)
     for path, value in settings.items():
@@ -174,7 +174,7 @@ def _changes(over: Mapping[str, object], settings: Mapping[str, object], stages:
             for key in reversed(path.split(".")):
                 nested = {key: nested}
             if isinstance(nested, dict):
-                table = merged(table, nested)
+                table = merge_tables(table, nested)
     return table
 
 
@@ -187,61 +187,62 @@ def _fits(path: str, stages: set[str]) -> bool:
     return not _stage_of(path) or _stage_of(path) in stages
 
 
-def _refuse_unplaced(paths: Sequence[str], stages: set[str]) -> None:
+def _check_stages_exist(paths: Sequence[str], stages: set[str]) -> None:
     for path in paths:
         if not _fits(path, stages):
             name = _stage_of(path)
             raise RecipeError(
-                f"stages.{name}: no recipe of the matrix has a stage of this name", hint=nearest(name, stages)
+                f"stages.{name}: unknown stage; the recipes have: {', '.join(sorted(stages))}",
+                hint=nearest(name, stages),
             )
 
 
 # --- what it comes to
 
 
-def outline(grid_: Grid, settings: Settings, pairs_per_second: float = 0.0) -> Outline:
+def outline(grid_: MatrixRuns, settings: Settings, pairs_per_second: float = 0.0) -> MatrixOutline:
     """What the matrix comes to: runs, work with its time, and everything that is missing. It never stops at the first.
 
     Args:
         grid_: the matrix.
         settings: its lab is looked into for runs that are there, and for how fast such work went.
-        pairs_per_second: of training, where a person knows better; scoring is taken to be three times as fast.
+        pairs_per_second: of training, where the user knows better; scoring is taken to be three times as fast.
     """
-    found = look([cell.recipe for cell in grid_.cells], settings.cache)
-    device, threads = devices.device_named(settings.device), settings.threads or devices.physical_cores()
+    input_check = check_inputs([cell.recipe for cell in grid_.cells], settings.cache)
+    device, threads = devices.resolve_device(settings.device), settings.threads or devices.physical_cores()
     record = kept.load_if_there(settings.lab, grid_.matrix.name)
     there = {(cell.recipe, cell.base, cell.seed): cell.run for cell in record.cells} if record else {}
-    lab, tally, rows = Lab(settings), Tally(), []
+    lab, totals, rows = Lab(settings), WorkTotals(), []
     coming: set[str] = set()
     for cell in grid_.cells:
         recipe = cell.recipe
         known = estimates.rates(settings.lab, recipe, device, threads)
         if pairs_per_second:
             known = estimates.told(recipe, pairs_per_second)
-        identities = [stage_keys.expected(recipe, index) for index in range(len(recipe.chain))]
+        identities = [stage_keys.stage_key_by_names(recipe, index) for index in range(len(recipe.chain))]
         taken = tuple(name for name, one in zip(recipe.chain, identities, strict=True) if one in coming)
-        run, state = _there(lab, there.get((recipe.name, recipe.base, recipe.seed), ""))
+        run, state = _run_and_state(lab, there.get((recipe.name, recipe.base, recipe.seed), ""))
         coming.update(identities)
         given = identities if state == "finished" else ()
-        tally.add(recipe, identities, estimates.timed(plans.counted(recipe, found.queries), known), given)
-        rows.append(OutlineRow(recipe.name, recipe.base, recipe.seed, recipe.chain, taken, run, state))
-    return Outline(
+        totals.add(recipe, identities, estimates.timed(plans.count_work(recipe, input_check.queries), known), given)
+        rows.append(MatrixOutlineRow(recipe.name, recipe.base, recipe.seed, recipe.chain, taken, run, state))
+    return MatrixOutline(
         rows=tuple(rows),
-        work=tally.done,
-        shared=tally.shared,
-        needs=found.needs,
+        work=totals.done,
+        shared=totals.shared,
+        needs=input_check.needs,
         comparisons=_comparisons(grid_),
     )
 
 
-def _there(lab: Lab, name: str) -> tuple[str, str]:
-    """A run's name and state; "" for one that is not there."""
+def _run_and_state(lab: Lab, name: str) -> tuple[str, str]:
+    """Return a run's name and state; "" for one that is not there."""
     folder = RunFolder(runs_folder(lab.folder) / name)
     return (name, lab.status(folder).state) if name and folder.path.is_dir() else ("", "")
 
 
-def _comparisons(grid_: Grid) -> int:
-    """How many tests the declared family has; see field notes on multiplicity: the paper's grid has 216."""
+def _comparisons(grid_: MatrixRuns) -> int:
+    """Return how many tests the declared family has; see field notes on multiplicity: the paper's grid has 216."""
     from cerank.datasets import aliases, irds
     from cerank.datasets.open_datasets import whole_and_part
 
@@ -254,7 +255,7 @@ def _comparisons(grid_: Grid) -> int:
                 continue
             whole, _ = whole_and_part(test)
             try:
-                grade = irds.facts(aliases.id_of(whole)).largest_grade
+                grade = irds.catalog_metadata(aliases.id_of(whole)).largest_grade
             except CerankError:
                 grade = 0  # a folder: three measures whatever its grades are
             measures += len(aliases.declared_measures(whole, grade))
@@ -266,49 +267,49 @@ def _comparisons(grid_: Grid) -> int:
 # --- into the queue
 
 
-def queued(lab: Lab, grid_: Grid, now: datetime, say: Say) -> Queued:
-    """Plans every run of the matrix, records it, and queues what is neither finished nor on its way.
+def queue_missing_runs(lab: Lab, grid_: MatrixRuns, now: datetime, say: ReportProgress) -> QueuedMatrix:
+    """Plan every run of the matrix, record the matrix, and queue the runs that are not finished, running or queued.
 
     Args:
         lab: where it goes.
         grid_: the matrix.
         now: with its zone.
-        say: hears what is being looked at.
+        say: called with a text for each step.
 
     Raises:
         CerankError: something is missing or wrong (all of it is said); the lab has another matrix of this name.
     """
-    planned = matrix_planning.planned(grid_.cells, Draft(), lab.settings, now, say)
-    if planned.mistakes:
-        raise _refusal(grid_, planned.mistakes, lab.settings)
+    planned = matrix_planning.plan_runs(grid_.cells, Draft(), lab.settings, now, say)
+    if planned.errors:
+        raise _planning_error(grid_, planned.errors, lab.settings)
     shared = [msgspec.structs.replace(plan, shares=True) for plan in planned.plans]
     found = _by_plan(lab)
     before = kept.load_if_there(lab.folder, grid_.matrix.name)
-    _refuse_another(before, _record(grid_, shared, [""] * len(shared), before, now))
+    _check_same_declaration(before, _record(grid_, shared, [""] * len(shared), before, now))
     folders: list[RunFolder] = []
     for cell, plan in zip(grid_.cells, shared, strict=True):
         folders.append(found.get((plan.recipe.name, plan.fingerprint)) or lab.create(plan, cell.toml))
     record = _record(grid_, shared, [folder.name for folder in folders], before, now)
     kept.save(lab.folder, record)
-    waiting = [folder for folder in folders if lab.status(folder).state not in _GOES_ON]
+    waiting = [folder for folder in folders if lab.status(folder).state not in _NOT_TO_QUEUE]
     for folder in waiting:
         lab.resume_queued(folder)
     there = tuple(folder for folder in folders if folder not in waiting)
-    return Queued(record, tuple(waiting), there)
+    return QueuedMatrix(record, tuple(waiting), there)
 
 
-def _refusal(grid_: Grid, mistakes: Sequence[Mistake], settings: Settings) -> CerankError:
-    """Why the matrix cannot be planned: everything that is missing, else what planning stumbled over."""
+def _planning_error(grid_: MatrixRuns, errors: Sequence[FieldError], settings: Settings) -> CerankError:
+    """Return why the matrix cannot be planned: everything that is missing, else what planning stumbled over."""
     where = f"matrix {grid_.matrix.name}"
-    needs = look([cell.recipe for cell in grid_.cells], settings.cache).needs
+    needs = check_inputs([cell.recipe for cell in grid_.cells], settings.cache).needs
     if not needs:
-        return RecipeError("\n".join(f"{one.path}: {one.text}" for one in mistakes), where=where)
-    hint = "the same command with --dry-run says how to get each"
+        return RecipeError("\n".join(f"{one.path}: {one.text}" for one in errors), where=where)
+    hint = "add --dry-run to see how to get each of them"
     return MissingError("\n".join(f"{one.kind} {one.name}: {one.text}" for one in needs), where=where, hint=hint)
 
 
 def _by_plan(lab: Lab) -> dict[tuple[str, str], RunFolder]:
-    """The lab's runs by their recipes' names, by which a report finds them, and their plans' fingerprints.
+    """Return the lab's runs by their recipes' names, by which a report finds them, and their plans' fingerprints.
 
     Of several, the one that came furthest, then the newest.
     """
@@ -327,9 +328,9 @@ def _by_plan(lab: Lab) -> dict[tuple[str, str], RunFolder]:
 
 
 def _record(
-    grid_: Grid, planned: Sequence[Plan], names: Sequence[str], before: MatrixRecord | None, now: datetime
+    grid_: MatrixRuns, planned: Sequence[Plan], names: Sequence[str], before: MatrixRecord | None, now: datetime
 ) -> MatrixRecord:
-    """The record of the matrix, with the runs that an earlier asking added to it."""
+    """Return the record of the matrix, with the runs that an earlier asking added to it."""
     first = planned[0]
     data, time = first.recipe.data, json_records.timestamp(now)
     cells = {
@@ -364,11 +365,11 @@ def _declared(planned: Sequence[Plan]) -> str:
     return hashlib.sha256(msgspec.json.encode(shared, order="deterministic")).hexdigest()
 
 
-def _refuse_another(before: MatrixRecord | None, asked: MatrixRecord) -> None:
-    """Refuses to mix two families under one name: what is added later may be recipes, bases and seeds."""
-    if before is None or (before.sha256, before.baseline) == (asked.sha256, asked.baseline):
+def _check_same_declaration(before: MatrixRecord | None, matrix_record: MatrixRecord) -> None:
+    """Reject a second family of tests under the same name; only recipes, base models and seeds may be added later."""
+    if before is None or (before.sha256, before.baseline) == (matrix_record.sha256, matrix_record.baseline):
         return
     keys = ("baseline", "tests", "first_stages", "depth", "measures", "margins")
-    differing = [key.replace("_", " ") for key in keys if getattr(before, key) != getattr(asked, key)]
-    what = f"the lab has a matrix '{before.name}' already, with other {', '.join(differing) or 'data'}"
-    raise UsageError(what, hint="give this one a name of its own with --name")
+    differing = [key.replace("_", " ") for key in keys if getattr(before, key) != getattr(matrix_record, key)]
+    what = f"the lab already has a matrix '{before.name}' with different {', '.join(differing) or 'data'}"
+    raise UsageError(what, hint="give the new matrix another name with --name")

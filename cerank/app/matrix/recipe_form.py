@@ -23,38 +23,41 @@ from cerank.recipes.schema import Data, Evaluate, Recipe, Stage
 SCALARS = ("name", "description", "chain", "pooling")  # a recipe's own keys; base and seed are chosen elsewhere
 
 
-class Row(msgspec.Struct, frozen=True):
+class FieldSpec(msgspec.Struct, frozen=True):
     """One setting."""
 
     path: str  # "stages.distill.learning_rate"
     key: str
     text: str  # the recipe's own value
     meaning: str
-    wanted: str  # "a whole number, 1 or more"
+    expected: str  # "a whole number, 1 or more"
     choices: tuple[str, ...] = ()  # what may stand there; empty for free text
 
 
-class Group(msgspec.Struct, frozen=True):
+class FieldGroup(msgspec.Struct, frozen=True):
     """The settings of one table of the recipe."""
 
     title: str
     path: str  # "data", "evaluate", "stages.distill", or "" for the recipe's own
-    rows: tuple[Row, ...]
+    rows: tuple[FieldSpec, ...]
 
 
-def groups(recipe: Recipe) -> tuple[Group, ...]:
-    """The recipe's settings: its own, its data, what is measured, and each stage of the chain in order."""
+def groups(recipe: Recipe) -> tuple[FieldGroup, ...]:
+    """Return the recipe's settings: its own, its data, what is measured, and each stage of the chain in order."""
     out = [
-        Group("recipe", "", _rows(recipe, "", SCALARS)),
-        Group("data", "data", _rows(recipe.data, "data")),
-        Group("evaluate", "evaluate", _rows(recipe.evaluate, "evaluate")),
+        FieldGroup("recipe", "", _rows(recipe, "", SCALARS)),
+        FieldGroup("data", "data", _rows(recipe.data, "data")),
+        FieldGroup("evaluate", "evaluate", _rows(recipe.evaluate, "evaluate")),
     ]
-    return (*out, *(Group(name, f"stages.{name}", _rows(stage, f"stages.{name}")) for name, stage in recipe.chained()))
+    return (
+        *out,
+        *(FieldGroup(name, f"stages.{name}", _rows(stage, f"stages.{name}")) for name, stage in recipe.chained()),
+    )
 
 
-def groups_of(several: Sequence[Recipe]) -> tuple[Group, ...]:
-    """The settings of several recipes, each table once, as the first recipe that has it says them."""
-    found: dict[str, Group] = {}
+def groups_of(several: Sequence[Recipe]) -> tuple[FieldGroup, ...]:
+    """Return the settings of several recipes, each table once, as the first recipe that has it says them."""
+    found: dict[str, FieldGroup] = {}
     for recipe in several:
         for group in groups(recipe):
             found.setdefault(group.path, group)
@@ -68,13 +71,13 @@ def texts(recipe: Recipe) -> dict[str, str]:
     return {row.path: row.text for rows in parts for row in rows}
 
 
-def _rows(values: msgspec.Struct, path: str, only: tuple[str, ...] = ()) -> tuple[Row, ...]:
+def _rows(values: msgspec.Struct, path: str, only: tuple[str, ...] = ()) -> tuple[FieldSpec, ...]:
     rows = []
     for key in only or values.__struct_fields__:
         hint = decode.hints_of(type(values))[key]
         where = f"{path}.{key}" if path else key
         shown = text(getattr(values, key))
-        rows.append(Row(where, key, shown, decode.explanation(hint), wanted(hint), _choices(key, hint)))
+        rows.append(FieldSpec(where, key, shown, decode.help_text_of(hint), wanted(hint), _choices(key, hint)))
     return tuple(rows)
 
 
@@ -86,7 +89,7 @@ def _choices(key: str, hint: object) -> tuple[str, ...]:
 
 
 def _bare(hint: Any) -> Any:
-    """The type inside `Annotated` and `| None`."""
+    """Return the type inside `Annotated` and `| None`."""
     while hasattr(hint, "__metadata__"):
         hint = hint.__origin__
     if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
@@ -96,7 +99,7 @@ def _bare(hint: Any) -> Any:
 
 
 def _bounds(hint: Any) -> str:
-    """The first bounds in a type's annotations, in words."""
+    """Return the first bounds in a type's annotations, in words."""
     if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
         return next((found for part in typing.get_args(hint) if (found := _bounds(part))), "")
     metas = [meta for meta in getattr(hint, "__metadata__", ()) if isinstance(meta, msgspec.Meta)]
@@ -110,7 +113,7 @@ def _bounds(hint: Any) -> str:
 
 
 def wanted(hint: Any) -> str:
-    """What may be typed for a value of this type, in words."""
+    """Return what may be typed for a value of this type, in words."""
     bare = _bare(hint)
     if typing.get_origin(bare) is tuple:
         item, *others = typing.get_args(bare)
@@ -124,7 +127,7 @@ def wanted(hint: Any) -> str:
 
 
 def text(value: object) -> str:
-    """A value as a person types it; "" for None."""
+    """Return a value as the user types it; "" for None."""
     if value is None:
         return ""
     if isinstance(value, tuple):
@@ -135,7 +138,7 @@ def text(value: object) -> str:
 
 
 def value(path: str, typed: str) -> object:
-    """What was typed for the setting at `path`, as the value a recipe's table holds.
+    """Return what was typed for the setting at `path`, as the value a recipe's table holds.
 
     Raises:
         ValueError: it cannot be one; the message is for the person who types.
@@ -143,14 +146,14 @@ def value(path: str, typed: str) -> object:
     return _value(_hint_at(path), typed.strip())
 
 
-def wanted_at(path: str) -> str:
-    """What may be typed for the setting at `path`; "" where there is no such setting."""
+def expected_at(path: str) -> str:
+    """Return what may be typed for the setting at `path`; "" where there is no such setting."""
     hint = _hint_at(path)
     return wanted(hint) if hint is not None else ""
 
 
 def choices_at(path: str) -> tuple[str, ...]:
-    """What may stand at `path` where only some words may."""
+    """Return the words allowed at `path`, where only certain words are."""
     hint = _hint_at(path)
     return _choices(path.rpartition(".")[2], hint) if hint is not None else ()
 
@@ -169,13 +172,13 @@ def _value(hint: Any, typed: str) -> object:
         parts = re.split(r"\s*,\s*|(?<=\d)\s*-\s*(?=\d)" if is_pair else r"\s*,\s*", typed)
         kept = [part for part in parts if part]
         if is_pair and len(kept) != len(items):
-            raise ValueError(f"wants {wanted(hint)}")
+            raise ValueError(f"must be {wanted(hint)}")
         return [_value(items[0], part) for part in kept]
     if typing.get_origin(bare) is dict:
         return _table(hint, typed)
     if bare is int:
         if not re.fullmatch(r"[+-]?[0-9]{1,19}", typed):
-            raise ValueError(f"wants {wanted(hint)}")
+            raise ValueError(f"must be {wanted(hint)}")
         return int(typed)
     if bare is float:
         try:
@@ -183,25 +186,25 @@ def _value(hint: Any, typed: str) -> object:
         except ValueError:
             number = math.nan
         if not math.isfinite(number):
-            raise ValueError(f"wants {wanted(hint)}")
+            raise ValueError(f"must be {wanted(hint)}")
         return number
     return typed
 
 
 def _table(hint: Any, typed: str) -> dict[str, object]:
-    """`nDCG@10=0.01, AP(rel=2)=0.02` as a table; the last `=` of a part stands before its number."""
+    """Return `nDCG@10=0.01, AP(rel=2)=0.02` as a table; the last `=` of a part stands before its number."""
     item = typing.get_args(_bare(hint))[1]
     out: dict[str, object] = {}
     for part in (part.strip() for part in typed.split(",") if part.strip()):
         key, _, number = part.rpartition("=")
         if not key.strip():
-            raise ValueError(f"wants {wanted(hint)}")
+            raise ValueError(f"must be {wanted(hint)}")
         out[key.strip()] = _value(item, number.strip())
     return out
 
 
 def toml_value(found: object) -> str:
-    """`found` as VALUE of `--set KEY=VALUE`: bare where that reads back as the same text, else as TOML."""
+    """Return `found` as VALUE of `--set KEY=VALUE`: bare where that reads back as the same text, else as TOML."""
     if isinstance(found, list | tuple):
         return "[" + ", ".join(_quoted(item) if isinstance(item, str) else str(item) for item in found) + "]"
     if isinstance(found, dict):

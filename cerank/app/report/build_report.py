@@ -1,4 +1,4 @@
-"""From what a person names to a whole report, ready to be written in any form.
+"""From what the user names to a whole report, ready to be written in any form.
 
 Invariant: reading only; nothing is written and no run is touched.
 """
@@ -11,20 +11,20 @@ import msgspec
 
 import cerank
 from cerank.app.report import footnotes, provenance, results_tables
-from cerank.app.report.measured_rows import gathered
-from cerank.app.report.report_data import Curve, Facing, Report
-from cerank.app.report.report_scope import Declared, declared
-from cerank.app.report.results_tables import Judged
+from cerank.app.report.measured_rows import measure_rows
+from cerank.app.report.report_data import Curve, PublishedComparison, Report
+from cerank.app.report.report_scope import ReportScope, report_scope
+from cerank.app.report.results_tables import TestResults
 from cerank.evaluation import published
 from cerank.evaluation.multiple_testing import Correction
 from cerank.settings import Settings
 
 
-class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """What a person asked to see."""
+class ReportRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """What the user asked to see."""
 
     names: tuple[str, ...]  # a matrix, or runs
-    baseline: str = ""  # see `report_scope.declared`
+    baseline: str = ""  # see `report_scope.report_scope`
     correction: Correction = "holm"
     measures: tuple[str, ...] = ()  # in place of those declared
     every_stage: bool = False
@@ -33,25 +33,25 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     created: str = ""  # UTC, ISO 8601
 
 
-def report(settings: Settings, request: Request, say: Callable[[str], None] = lambda _: None) -> Report:
+def build_report(settings: Settings, request: ReportRequest, say: Callable[[str], None] = lambda _: None) -> Report:
     """The report of a matrix or of runs.
 
     Args:
-        say: hears what is being done; measuring a large test set takes its time.
+        say: called with a text for each step; measuring a large test set takes its time.
 
     Raises:
         UsageError: nothing is called so, no row is the baseline, a measure is unknown or 0 for every ranking.
         DamagedError: a file of a run cannot be read.
     """
-    found = declared(settings.lab, request.names, baseline=request.baseline, every_stage=request.every_stage)
-    data = gathered(settings, found, request.measures, say)
+    found = report_scope(settings.lab, request.names, baseline=request.baseline, every_stage=request.every_stage)
+    data = measure_rows(settings, found, request.measures, say)
     columns = results_tables.places(found, data)
-    verdicts = results_tables.judged(found, data, columns, correction=request.correction, asked=request.measures)
+    verdicts = results_tables.test_rows(found, data, columns, correction=request.correction, asked=request.measures)
     tables = tuple(
         msgspec.structs.replace(table, caption=footnotes.caption(table, found, verdicts))
-        for table in results_tables.grids(found, data, columns, verdicts)
+        for table in results_tables.results_tables(found, data, columns, verdicts)
     )
-    facing = results_tables.facing(tables)
+    facing = results_tables.published_comparisons(tables)
     curves: tuple[Curve, ...] = ()
     if request.has_curves:
         from cerank.app.report.curve_figures import pictures
@@ -71,7 +71,7 @@ def report(settings: Settings, request: Request, say: Callable[[str], None] = la
         facing=facing,
         papers=_papers(facing),
         places=results_tables.place_facts(found, data, columns),
-        runs=provenance.audited(found),
+        runs=provenance.run_facts(found),
         notes=(*data.notes, *_notes(found, verdicts)),
         missing=(*(f"run {name} is not in the lab" for name in found.absent), *data.missing),
         sources=data.sources,
@@ -81,7 +81,7 @@ def report(settings: Settings, request: Request, say: Callable[[str], None] = la
     )
 
 
-def _answers(verdicts: Judged) -> tuple[str, ...]:
+def _answers(verdicts: TestResults) -> tuple[str, ...]:
     """Every verdict in words, where it is about, after its measure."""
     from cerank.evaluation.answers import answers
 
@@ -93,13 +93,13 @@ def _answers(verdicts: Judged) -> tuple[str, ...]:
     )
 
 
-def _declared(found: Declared) -> str:
+def _declared(found: ReportScope) -> str:
     if found.record is None:
         return ""
     return f"matrix {found.record.name}, declared {found.record.created}, sha256 {found.record.sha256}"
 
 
-def _notes(found: Declared, verdicts: Judged) -> tuple[str, ...]:
+def _notes(found: ReportScope, verdicts: TestResults) -> tuple[str, ...]:
     lines = list(footnotes.notes_of(verdicts.comparison))
     without = [row.model.label for row in found.rows if row.model.label not in verdicts.pairs]
     untested = [label for label in without if label not in verdicts.pairs.values()]
@@ -108,7 +108,7 @@ def _notes(found: Declared, verdicts: Judged) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def _papers(facing: Sequence[Facing]) -> tuple[tuple[str, str], ...]:
+def _papers(facing: Sequence[PublishedComparison]) -> tuple[tuple[str, str], ...]:
     """Those whose figures are shown, with source and notes."""
     known = {figure.paper for figure in facing}
     return tuple(

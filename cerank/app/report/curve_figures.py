@@ -12,11 +12,11 @@ import numpy as np
 
 from cerank.app.report import svg_plot
 from cerank.app.report.report_data import Curve
-from cerank.app.report.report_scope import Declared
+from cerank.app.report.report_scope import ReportScope
 from cerank.app.report.svg_plot import Panel, Series
 from cerank.app.run_views import curves
 from cerank.app.run_views.curves import Columns, Curves, Floats
-from cerank.runs.layout import RunFolder, plain
+from cerank.runs.layout import RunFolder, plain_name
 
 _TOGETHER = len(svg_plot.COLOURS)  # runs in one picture
 _POINTS = 600  # of a line, at most
@@ -34,10 +34,10 @@ class _Drawn:
         self.columns: Columns = reading.columns
 
 
-def pictures(found: Declared) -> tuple[Curve, ...]:
+def pictures(report_scope: ReportScope) -> tuple[Curve, ...]:
     """A picture for each base (or each part of one, where its runs are many); none where nothing was trained yet."""
     groups: dict[str, dict[str, _Drawn]] = {}
-    for row in found.rows:
+    for row in report_scope.rows:
         for member in row.members:
             seed = f", seed {member.plan.recipe.seed}" if len(row.members) > 1 else ""
             drawn = _Drawn(row.model.label + seed, member.folder, member.plan.recipe.chain)
@@ -49,7 +49,7 @@ def pictures(found: Declared) -> tuple[Curve, ...]:
         for start in range(0, len(several), _TOGETHER):
             part = several[start : start + _TOGETHER]
             number = f"-{start // _TOGETHER + 1}" if len(several) > _TOGETHER else ""
-            name = f"curves-{plain(base, 40)}{number}"
+            name = f"curves-{plain_name(base, 40)}{number}"
             out.append(Curve(name=name, title=f"Training of {base}", svg=svg_plot.svg(_panels(base, part))))
     return tuple(out)
 
@@ -72,7 +72,9 @@ def _weight(steps: int) -> float:
 def _loss(run: _Drawn, weight: float) -> Series:
     """The run's loss, each stage a line of its own, for another loss has another scale."""
     steps, values = run.columns.steps, run.columns.values["loss"]
-    edges = sorted({0, len(steps), *(int(np.searchsorted(steps, one.at, "right")) for one in run.columns.boundaries)})
+    edges = sorted(
+        {0, len(steps), *(int(np.searchsorted(steps, boundary.at, "right")) for boundary in run.columns.boundaries)}
+    )
     smooth = values
     if weight:
         last = np.maximum.accumulate(np.where(np.isfinite(values), np.arange(len(values)), 0))

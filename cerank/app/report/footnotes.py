@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cerank.app.comparison.comparisons import FIRST_STAGE
-from cerank.app.report.report_data import FIRST, Cell, Grid, Place, Sign
-from cerank.app.report.report_scope import Declared
-from cerank.app.report.results_tables import Judged
+from cerank.app.report.report_data import FIRST, Place, ResultCell, ResultsTable, Sign
+from cerank.app.report.report_scope import ReportScope
+from cerank.app.report.results_tables import TestResults
 from cerank.evaluation.compare import Comparison
 from cerank.evaluation.comparison_rows import METHODS
 
@@ -24,12 +24,12 @@ GLYPHS: dict[Sign, str] = {
 }
 
 
-def marks(cell: Cell) -> str:
+def marks(cell: ResultCell) -> str:
     """The sign of a cell, with † where its margin was chosen after the results."""
     return GLYPHS[cell.sign] + ("†" if cell.is_late else "")
 
 
-def caption(grid: Grid, found: Declared, verdicts: Judged) -> tuple[str, ...]:
+def caption(grid: ResultsTable, found: ReportScope, verdicts: TestResults) -> tuple[str, ...]:
     """The sentences of one table."""
     return (
         _measure(grid),
@@ -41,7 +41,7 @@ def caption(grid: Grid, found: Declared, verdicts: Judged) -> tuple[str, ...]:
     )
 
 
-def _measure(grid: Grid) -> str:
+def _measure(grid: ResultsTable) -> str:
     """The measure, and how it is called where its relevance threshold differs."""
     names: dict[str, list[str]] = {}
     for place, cell in zip(grid.places, grid.lines[0].cells, strict=True):
@@ -62,15 +62,15 @@ def _data(places: Sequence[Place]) -> str:
     return f"Queries: {', '.join(queries)}. The first {depth:,} of each first stage are re-ranked and measured."
 
 
-def baseline_text(found: Declared, verdicts: Judged) -> str:
-    """What every other row is held against, in words."""
+def baseline_text(found: ReportScope, verdicts: TestResults) -> str:
+    """Return the baseline with which every other row is compared, in words."""
     lefts = list(dict.fromkeys(verdicts.pairs.values()))
     if lefts == [FIRST] or found.baseline == FIRST_STAGE:
         return "the first stage"
     return lefts[0] if len(lefts) == 1 else f"{found.baseline} of the same base"
 
 
-def _signs(grid: Grid, found: Declared, verdicts: Judged) -> list[str]:
+def _signs(grid: ResultsTable, found: ReportScope, verdicts: TestResults) -> list[str]:
     """What the signs mean, those only that a table of this comparison may hold."""
     if verdicts.comparison is None:
         return []
@@ -88,7 +88,7 @@ def _signs(grid: Grid, found: Declared, verdicts: Judged) -> list[str]:
     return lines
 
 
-def _tests(found: Declared, verdicts: Judged) -> list[str]:
+def _tests(found: ReportScope, verdicts: TestResults) -> list[str]:
     comparison = verdicts.comparison
     if comparison is None:
         return []
@@ -110,12 +110,12 @@ def _tests(found: Declared, verdicts: Judged) -> list[str]:
     return lines
 
 
-def _declared(found: Declared, verdicts: Judged) -> int:
+def _declared(found: ReportScope, verdicts: TestResults) -> int:
     """Tests of the measures that were declared."""
     return verdicts.models * len(found.first_stages) * sum(len(names) for names in found.measures.values())
 
 
-def _product(found: Declared, verdicts: Judged) -> str:
+def _product(found: ReportScope, verdicts: TestResults) -> str:
     models = verdicts.models
     tests, firsts = len(found.tests), len(found.first_stages)
     is_even = len({len(names) for names in found.measures.values()}) == 1
@@ -129,7 +129,7 @@ def _count(number: int, what: str) -> str:
     return f"{number:,} {what}" + ("" if number == 1 else "s")
 
 
-def _seeds(found: Declared) -> str:
+def _seeds(found: ReportScope) -> str:
     seeds = {row.model.seeds for row in found.rows}
     if len(seeds) == 1 and len(next(iter(seeds))) == 1:
         return f"One seed ({next(iter(seeds))[0]}): verdicts are about these checkpoints, not about recipes."

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from cerank.app.report import latex, supplementary_tables
 from cerank.app.report.footnotes import GLYPHS, marks
-from cerank.app.report.report_data import Cell, Grid, Line, Place, Report
+from cerank.app.report.report_data import Place, Report, ResultCell, ResultLine, ResultsTable
 from cerank.app.report.table_layout import blocks, first_spans, groups, row_name, value_text
 from cerank.evaluation.verdicts import explain
 from cerank.text.escapes import html
@@ -57,7 +57,9 @@ def document(report: Report) -> str:
     parts += [_grid(grid, reasons) for grid in report.grids]
     if report.curves:
         parts.append("<h2>Curves</h2>")
-        parts += [f"<figure>{one.svg}<figcaption>{html(one.title)}</figcaption></figure>" for one in report.curves]
+        parts += [
+            f"<figure>{curve.svg}<figcaption>{html(curve.title)}</figcaption></figure>" for curve in report.curves
+        ]
     parts += [_side(side) for side in (*supplementary_tables.sides(report), supplementary_tables.sources(report))]
     parts += [_list("Answers", report.answers), _list("Notes", report.notes), _list("Not measured yet", report.missing)]
     return "\n".join([*(part for part in parts if part), "</body></html>"]) + "\n"
@@ -74,7 +76,7 @@ def _reasons(report: Report) -> _Reasons:
     return {(row.right, row.measure, str(row.condition)): explain(row.judgment, row.limits) for row in rows}
 
 
-def _grid(grid: Grid, reasons: _Reasons) -> str:
+def _grid(grid: ResultsTable, reasons: _Reasons) -> str:
     bodies = []
     for columns in blocks(grid.places):
         rows = [_heads([grid.places[at] for at in columns])]
@@ -93,7 +95,7 @@ def _heads(places: Sequence[Place]) -> str:
     return f"<thead><tr><th></th>{spans}</tr><tr><th>model</th>{tests}</tr></thead>"
 
 
-def _row(grid: Grid, line: Line, columns: Sequence[int], reasons: _Reasons) -> str:
+def _row(grid: ResultsTable, line: ResultLine, columns: Sequence[int], reasons: _Reasons) -> str:
     name = html(row_name(line.model))
     mark = ' <span class="soft">(baseline)</span>' if line.is_baseline else ""
     cells = []
@@ -103,7 +105,7 @@ def _row(grid: Grid, line: Line, columns: Sequence[int], reasons: _Reasons) -> s
     return f'<tr><td class="{"in" if line.model.base else ""}">{name}{mark}</td>{"".join(cells)}</tr>'
 
 
-def _cell(cell: Cell, reason: str) -> str:
+def _cell(cell: ResultCell, reason: str) -> str:
     text = html(value_text(cell))
     glyph = GLYPHS[cell.sign]
     shown = f"<b>{text}</b>" if cell.is_best else text

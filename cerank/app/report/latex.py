@@ -10,9 +10,9 @@ from collections.abc import Sequence
 
 from cerank.app.report import supplementary_tables
 from cerank.app.report.footnotes import marks as marks_of
-from cerank.app.report.report_data import Cell, Grid, Line, Place, Report
+from cerank.app.report.report_data import Place, Report, ResultCell, ResultLine, ResultsTable
 from cerank.app.report.table_layout import blocks, first_spans, groups, row_name, value_text
-from cerank.runs.layout import plain
+from cerank.runs.layout import plain_name
 from cerank.text import escapes
 from cerank.text.table_data import TEXTS, Column, Table, rounded
 
@@ -74,22 +74,22 @@ def _ascii(char: str) -> str:
 # --- the tables of the paper
 
 
-def file_name(grid: Grid) -> str:
+def file_name(grid: ResultsTable) -> str:
     """The name of a table's own file."""
-    return f"table-{plain(grid.measure, 40)}.tex"
+    return f"table-{plain_name(grid.measure, 40)}.tex"
 
 
-def table(grid: Grid, *, is_star: bool = False) -> str:
+def table(grid: ResultsTable, *, is_star: bool = False) -> str:
     """A floating table to include, with booktabs; too many columns for a page become tables below each other."""
     kind = "table*" if is_star else "table"
     lines = ["% needs \\usepackage{booktabs}", f"\\begin{{{kind}}}[htbp]", "\\centering", "\\footnotesize"]
     lines += ["\\setlength{\\tabcolsep}{5pt}", f"\\caption{{{' '.join(map(escaped, grid.caption))}}}", "\\smallskip"]
-    lines += [f"\\label{{tab:{plain(grid.measure, 40)}}}"]
+    lines += [f"\\label{{tab:{plain_name(grid.measure, 40)}}}"]
     parts = [_tabular(grid, columns) for columns in blocks(grid.places)]
     return "\n".join([*lines, "\n\n\\medskip\n".join(parts), f"\\end{{{kind}}}"]) + "\n"
 
 
-def _tabular(grid: Grid, columns: Sequence[int]) -> str:
+def _tabular(grid: ResultsTable, columns: Sequence[int]) -> str:
     places = [grid.places[at] for at in columns]
     lines = [f"\\begin{{tabular}}{{l{'r' * len(columns)}}}", "\\toprule", *_heads(places), "\\midrule"]
     for number, (base, group) in enumerate(groups(grid)):
@@ -112,7 +112,7 @@ def _heads(places: Sequence[Place]) -> list[str]:
     return [f" & {' & '.join(head)} \\\\", " ".join(rules), f" & {' & '.join(tests)} \\\\"]
 
 
-def _row(line: Line, columns: Sequence[int]) -> str:
+def _row(line: ResultLine, columns: Sequence[int]) -> str:
     name = escaped(row_name(line.model))
     if line.is_baseline:
         name += r" {\scriptsize (baseline)}"
@@ -120,7 +120,7 @@ def _row(line: Line, columns: Sequence[int]) -> str:
     return f"{indent}{name} & {' & '.join(_cell(line.cells[at]) for at in columns)} \\\\"
 
 
-def _cell(cell: Cell) -> str:
+def _cell(cell: ResultCell) -> str:
     text = escaped(value_text(cell))
     shown = f"\\textbf{{{text}}}" if cell.is_best else text
     marks = "".join(_SIGNS[glyph][1:-1] for glyph in marks_of(cell))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from cerank.app.report import latex, supplementary_tables
 from cerank.app.report.footnotes import marks
-from cerank.app.report.report_data import Cell, Grid, Report
+from cerank.app.report.report_data import Report, ResultCell, ResultsTable
 from cerank.app.report.table_layout import blocks, groups, row_name, value_text
 from cerank.text import escapes
 from cerank.text.table_data import written
@@ -22,7 +22,9 @@ def document(report: Report, *, has_files: bool = False) -> str:
     parts = [f"# {escapes.markdown(report.title)}\n", *(f"{escapes.markdown(text)}\n" for text in latex.head(report))]
     parts += [_grid(grid) for grid in report.grids]
     if has_files:
-        parts += [f"## Curves\n\n![{escapes.markdown(one.title)}](curves/{one.name}.svg)\n" for one in report.curves]
+        parts += [
+            f"## Curves\n\n![{escapes.markdown(curve.title)}](curves/{curve.name}.svg)\n" for curve in report.curves
+        ]
     for side in supplementary_tables.sides(report):
         parts.append(f"## {escapes.markdown(side.title)}\n\n{written([side], 'markdown')}")
     for title, lines in (("Answers", report.answers), ("Notes", report.notes), ("Not measured yet", report.missing)):
@@ -31,7 +33,7 @@ def document(report: Report, *, has_files: bool = False) -> str:
     return "\n".join(parts)
 
 
-def _grid(grid: Grid) -> str:
+def _grid(grid: ResultsTable) -> str:
     parts = [f"## {escapes.markdown(grid.measure)}\n"]
     for columns in blocks(grid.places):
         places = [grid.places[at] for at in columns]
@@ -47,6 +49,6 @@ def _grid(grid: Grid) -> str:
     return "\n".join(parts)
 
 
-def _cell(cell: Cell) -> str:
+def _cell(cell: ResultCell) -> str:
     text = value_text(cell)
     return (f"**{text}**" if cell.is_best else text) + marks(cell)

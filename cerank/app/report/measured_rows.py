@@ -13,11 +13,13 @@ import msgspec
 
 from cerank.app.comparison import comparisons
 from cerank.app.comparison.comparisons import FIRST_STAGE, RunTarget, SeedsTarget, Target, short_name
-from cerank.app.report.report_data import FIRST, Source
-from cerank.app.report.report_scope import Declared, Row
+from cerank.app.report.report_data import FIRST, SourceFile
+from cerank.app.report.report_scope import ReportRow, ReportScope
 from cerank.evaluation.systems import Condition, Measured, System
 from cerank.files import disk, json_records
+from cerank.files.hashing import sha256_file
 from cerank.runs import run_store
+from cerank.runs.records import decode_measures
 from cerank.settings import Settings
 from cerank.text.safe_text import counted
 from cerank.training import stage_summary
@@ -26,17 +28,17 @@ Say = Callable[[str], None]
 _SAME = 1e-9  # a measure computed twice
 
 
-class Gathered(msgspec.Struct, frozen=True, kw_only=True):
+class Measurements(msgspec.Struct, frozen=True, kw_only=True):
     """Everything measured, by label, and the canonical measures of each test set."""
 
     systems: dict[str, System]
     measures: dict[str, tuple[str, ...]]  # test -> canonical names
     missing: tuple[str, ...]
-    sources: tuple[Source, ...]
+    sources: tuple[SourceFile, ...]
     notes: tuple[str, ...]
 
 
-def gathered(settings: Settings, found: Declared, measures: Sequence[str], say: Say) -> Gathered:
+def measure_rows(settings: Settings, report_scope: ReportScope, measures: Sequence[str], say: Say) -> Measurements:
     """Measures every row that is there, at every declared place.
 
     Args:
@@ -49,28 +51,28 @@ def gathered(settings: Settings, found: Declared, measures: Sequence[str], say: 
     systems: dict[str, System] = {}
     names: dict[str, tuple[str, ...]] = {}
     missing: list[str] = []
-    for test in found.tests:
-        rows = [row for row in found.rows if _is_there(row, test, found.first_stages)]
-        missing += _missing(found, rows, test)
+    for test in report_scope.tests:
+        rows = [row for row in report_scope.rows if _is_there(row, test, report_scope.first_stages)]
+        missing += _missing(report_scope, rows, test)
         targets = [*_first_stages(rows, test), *(_target(row) for row in rows)]
         if not targets:
             continue
         say(f"measuring {counted(len(targets), 'ranking')} of {test}")
-        wanted = tuple(measures) or found.measures.get(test, ())
+        wanted = tuple(measures) or report_scope.measures.get(test, ())
         measured, names[test] = comparisons.measured_systems(settings, targets, measures=wanted, dataset=test)
         for system in measured:
             systems[system.label] = _joined(systems.get(system.label), system)
-    sources = _sources(settings.lab, found)
-    return Gathered(
+    sources = _sources(settings.lab, report_scope)
+    return Measurements(
         systems=systems,
         measures=names,
         missing=tuple(missing),
         sources=sources,
-        notes=(*_other_first_stages(found), *_disagreements(found, systems)),
+        notes=(*_other_first_stages(report_scope), *_disagreements(report_scope, systems)),
     )
 
 
-def _is_there(row: Row, test: str, first_stages: Sequence[str]) -> bool:
+def _is_there(row: ReportRow, test: str, first_stages: Sequence[str]) -> bool:
     """Whether every seed of the row has its ranking of the test set over each of its first stages."""
     for member in row.members:
         data = member.plan.recipe.data
@@ -83,12 +85,12 @@ def _is_there(row: Row, test: str, first_stages: Sequence[str]) -> bool:
     return True
 
 
-def _missing(found: Declared, rows: Sequence[Row], test: str) -> list[str]:
+def _missing(report_scope: ReportScope, rows: Sequence[ReportRow], test: str) -> list[str]:
     there = {row.model.label for row in rows}
-    return [f"{row.model.label} on {short_name(test)}" for row in found.rows if row.model.label not in there]
+    return [f"{row.model.label} on {short_name(test)}" for row in report_scope.rows if row.model.label not in there]
 
 
-def _first_stages(rows: Sequence[Row], test: str) -> list[RunTarget]:
+def _first_stages(rows: Sequence[ReportRow], test: str) -> list[RunTarget]:
     """The first runs that hold the first stages' own rankings; each first stage once."""
     seen: set[str] = set()
     out = []
@@ -101,21 +103,23 @@ def _first_stages(rows: Sequence[Row], test: str) -> list[RunTarget]:
     return out
 
 
-def _target(row: Row) -> Target:
+def _target(row: ReportRow) -> Target:
     label = row.model.label
     if len(row.members) == 1:
         return msgspec.structs.replace(row.members[0], label=label)
     return SeedsTarget(label, row.members)
 
 
-def _joined(one: System | None, other: System) -> System:
+def _joined(system: System | None, other: System) -> System:
     """One system with what both were measured on; a condition counts once."""
-    if one is None:
+    if system is None:
         return other
-    known = {entry.condition for entry in one.measured}
-    measured = (*one.measured, *(entry for entry in other.measured if entry.condition not in known))
-    members = tuple(_joined(*pair) for pair in zip(one.members, other.members, strict=True)) if one.members else ()
-    return msgspec.structs.replace(one, measured=measured, members=members)
+    known = {entry.condition for entry in system.measured}
+    measured = (*system.measured, *(entry for entry in other.measured if entry.condition not in known))
+    members = (
+        tuple(_joined(*pair) for pair in zip(system.members, other.members, strict=True)) if system.members else ()
+    )
+    return msgspec.structs.replace(system, measured=measured, members=members)
 
 
 def at(system: System, condition: Condition) -> Measured | None:
@@ -126,43 +130,36 @@ def at(system: System, condition: Condition) -> Measured | None:
 # --- files
 
 
-def _sources(lab: Path, found: Declared) -> tuple[Source, ...]:
+def _sources(lab: Path, report_scope: ReportScope) -> tuple[SourceFile, ...]:
     """Each file that is read, hashed, by run and role."""
     files: dict[tuple[str, str, Path], None] = {}
-    for member in (member for row in found.rows for member in row.members):
+    for member in (member for row in report_scope.rows for member in row.members):
         folder, data = member.folder, member.plan.recipe.data
         files[folder.name, "plan", folder.plan] = None
         for index, name in enumerate(member.plan.recipe.chain):
-            files[folder.name, "stage", folder.final(index, name) / stage_summary.NAME] = None
+            files[folder.name, "stage", folder.final(index, name) / stage_summary.FILE_NAME] = None
         for test in data.test:
             files[folder.name, "qrels", folder.qrels(test)] = None
             for first in data.first_stages:
                 for system in (FIRST_STAGE, member.system):
                     files[folder.name, "ranking", folder.ranking(system, test, first)] = None
                     files[folder.name, "measures", folder.measures(system, test, first)] = None
-    if found.record is not None:
+    if report_scope.record is not None:
         from cerank.runs import declared_matrices
 
-        files["", "matrix", declared_matrices.path_of(lab, found.record.name)] = None
+        files["", "matrix", declared_matrices.path_of(lab, report_scope.record.name)] = None
     rows = [
-        Source(run=run, role=role, path=str(path.relative_to(lab)), sha256=disk.sha256_file(path))
+        SourceFile(run=run, role=role, path=str(path.relative_to(lab)), sha256=sha256_file(path))
         for run, role, path in files
         if path.is_file()
     ]
     return tuple(sorted(rows))
 
 
-class _QueryMeasures(msgspec.Struct, frozen=True):
-    """A line of a measures file."""
-
-    query_id: str
-    measures: dict[str, float]
-
-
-def _disagreements(found: Declared, systems: dict[str, System]) -> tuple[str, ...]:
+def _disagreements(report_scope: ReportScope, systems: dict[str, System]) -> tuple[str, ...]:
     """Measures files whose values are not those of their rankings, measured again."""
     out = []
-    for row in found.rows:
+    for row in report_scope.rows:
         system = systems.get(row.model.label)
         if system is None:
             continue
@@ -186,11 +183,10 @@ def _pairs(member: RunTarget) -> Iterable[tuple[str, str]]:
 
 def _differing(path: Path, entry: Measured) -> int:
     """Values of the file that differ from those of the ranking, by the measures that both have."""
-    decoder = json_records.decoder_of(_QueryMeasures)
     try:
-        rows = [decoder.decode(line) for line in path.read_bytes().splitlines()]
-    except json_records.UNREADABLE as error:
-        raise disk.DamagedError(f"not a measures file: {json_records.reason(error)}", where=str(path)) from error
+        rows = decode_measures(path.read_bytes())
+    except json_records.DECODE_ERRORS as error:
+        raise disk.DamagedError(f"not a measures file: {json_records.decode_reason(error)}", where=str(path)) from error
     return sum(
         abs(value - entry.values[name].get(row.query_id, float("inf"))) > _SAME
         for row in rows
@@ -199,10 +195,10 @@ def _differing(path: Path, entry: Measured) -> int:
     )
 
 
-def _other_first_stages(found: Declared) -> tuple[str, ...]:
+def _other_first_stages(report_scope: ReportScope) -> tuple[str, ...]:
     """First stages that are not the same list for every run, or not to the same depth."""
     seen: dict[tuple[str, str], dict[tuple[str, int], list[str]]] = {}
-    for member in (member for row in found.rows for member in row.members):
+    for member in (member for row in report_scope.rows for member in row.members):
         for test, first in _pairs(member):
             pinned = next(
                 (entry.sha256 for entry in member.plan.inputs if entry.name == f"{first} on {test}"),

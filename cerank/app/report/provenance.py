@@ -12,26 +12,26 @@ from collections.abc import Sequence
 from cerank import recipes
 from cerank.app.comparison.comparisons import RunTarget
 from cerank.app.report.report_data import RunFacts, StageRecord
-from cerank.app.report.report_scope import Declared
+from cerank.app.report.report_scope import ReportScope
 from cerank.core.metrics import Event
-from cerank.datasets.query_overlaps import Shared
+from cerank.datasets.query_overlaps import SharedQueries
 from cerank.files import journal, json_records
 from cerank.runs import records, run_store
-from cerank.runs.layout import RunFolder, plain
+from cerank.runs.layout import RunFolder, plain_name
 from cerank.training import stage_summary
 
 _OF_STAGE = ("groups counted", "stage finished")
 _PASSING = {"started", "checkpoint saved", "finished", "paused", *_OF_STAGE}
 
 
-def audited(found: Declared) -> tuple[RunFacts, ...]:
+def run_facts(report_scope: ReportScope) -> tuple[RunFacts, ...]:
     """The facts of every run behind the tables, each run once.
 
     Raises:
         DamagedError: a journal cannot be read.
     """
     out: dict[str, RunFacts] = {}
-    for row in found.rows:
+    for row in report_scope.rows:
         for member in row.members:
             if member.folder.name not in out:
                 out[member.folder.name] = _facts(member, row.model.label)
@@ -41,19 +41,19 @@ def audited(found: Declared) -> tuple[RunFacts, ...]:
 def tied(members: Sequence[RunTarget], system: str, test: str, first_stage: str) -> float | None:
     """The mean share of tied documents that the runs recorded of one ranking; None where none did."""
     paths = [member.folder.ranking_facts(system, test, first_stage) for member in members]
-    found = [one.tied for path in paths if (one := json_records.load_if_there(path, stage_summary.RankingFacts))]
+    found = [one.tied for path in paths if (one := json_records.load_if_there(path, stage_summary.RankingStats))]
     return statistics.fmean(found) if found else None
 
 
 def recipe_file(run: str) -> str:
     """Where in a report's folder a run's whole recipe stands."""
-    return f"recipes/{plain(run, 100)}.toml"
+    return f"recipes/{plain_name(run, 100)}.toml"
 
 
 def _facts(member: RunTarget, model: str) -> RunFacts:
     folder, plan = member.folder, member.plan
     events = journal.read(folder.events, Event)
-    shared = json_records.load_if_there(folder.overlaps, Shared)
+    shared = json_records.load_if_there(folder.overlaps, SharedQueries)
     passing = {*_PASSING, *(["queries shared"] if shared else [])}
     return RunFacts(
         run=folder.name,
@@ -64,7 +64,7 @@ def _facts(member: RunTarget, model: str) -> RunFacts:
         state=_state(folder),
         fingerprint=plan.fingerprint,
         command=_command(folder.name, plan.device, plan.threads),
-        recipe_toml=recipes.render(plan.asked),
+        recipe_toml=recipes.render(plan.requested_recipe),
         inputs=tuple((entry.role, entry.name, entry.sha256) for entry in plan.inputs),
         versions=_versions(folder, plan.versions),
         stages=tuple(_stage(folder, index, name, events) for index, name in enumerate(plan.recipe.chain)),
@@ -94,8 +94,8 @@ def _versions(folder: RunFolder, planned: dict[str, str]) -> tuple[tuple[str, st
 
 def _stage(folder: RunFolder, index: int, name: str, events: list[Event]) -> StageRecord:
     """A stage's facts, else the last event of each kind that names it."""
-    found = stage_summary.read(folder.final(index, name))
-    if found is not None:
-        return StageRecord(stage=name, facts=found)
+    stage_facts = stage_summary.read(folder.final(index, name))
+    if stage_facts is not None:
+        return StageRecord(stage=name, facts=stage_facts)
     said = {event.kind: event.text.removeprefix(f"{name}: ") for event in events if event.text.startswith(f"{name}: ")}
     return StageRecord(stage=name, facts=None, said=tuple((kind, said[kind]) for kind in _OF_STAGE if kind in said))

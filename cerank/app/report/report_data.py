@@ -12,7 +12,7 @@ import msgspec
 from cerank.datasets.query_overlaps import Overlap
 from cerank.evaluation.compare import Comparison
 from cerank.evaluation.systems import Condition
-from cerank.training.stage_summary import StageFacts
+from cerank.training.stage_summary import StageSummary
 
 FIRST = "first stage"  # the row that is re-ranked
 
@@ -43,7 +43,7 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     depth: int = 0
 
 
-class Cell(msgspec.Struct, frozen=True, kw_only=True):
+class ResultCell(msgspec.Struct, frozen=True, kw_only=True):
     """A model at a place, by one measure."""
 
     measure: str  # canonical, with its relevance threshold
@@ -53,24 +53,24 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
     is_best: bool = False  # of its column, as far as four decimals tell
 
 
-class Line(msgspec.Struct, frozen=True, kw_only=True):
+class ResultLine(msgspec.Struct, frozen=True, kw_only=True):
     """A row of a grid."""
 
     model: Model
     is_baseline: bool
-    cells: tuple[Cell, ...]  # one a place
+    cells: tuple[ResultCell, ...]  # one a place
 
 
-class Grid(msgspec.Struct, frozen=True, kw_only=True):
+class ResultsTable(msgspec.Struct, frozen=True, kw_only=True):
     """One table of the paper: a measure, a row a model, a column a place."""
 
     measure: str  # without relevance threshold, where that tells the tables apart
     places: tuple[Place, ...]
-    lines: tuple[Line, ...]
+    lines: tuple[ResultLine, ...]
     caption: tuple[str, ...]  # sentences
 
 
-class Facing(msgspec.Struct, frozen=True, kw_only=True):
+class PublishedComparison(msgspec.Struct, frozen=True, kw_only=True):
     """A mean of this report beside a published one."""
 
     paper: str
@@ -89,7 +89,7 @@ class Facing(msgspec.Struct, frozen=True, kw_only=True):
         return self.ours - self.theirs
 
 
-class Source(msgspec.Struct, frozen=True, kw_only=True, order=True):
+class SourceFile(msgspec.Struct, frozen=True, kw_only=True, order=True):
     """A file that a figure of the report comes from."""
 
     run: str  # "" for what is no run's
@@ -102,7 +102,7 @@ class StageRecord(msgspec.Struct, frozen=True, kw_only=True):
     """What one stage of a run recorded of itself."""
 
     stage: str
-    facts: StageFacts | None  # None for a stage of an earlier release, or one that is not finished
+    facts: StageSummary | None  # None for a stage of an earlier release, or one that is not finished
     said: tuple[tuple[str, str], ...] = ()  # kind and text of its events, where there are no facts
 
 
@@ -159,14 +159,14 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     family: int
     baseline: str
     models: tuple[Model, ...]
-    grids: tuple[Grid, ...]
-    facing: tuple[Facing, ...]
+    grids: tuple[ResultsTable, ...]
+    facing: tuple[PublishedComparison, ...]
     papers: tuple[tuple[str, str], ...]  # key, citation with its notes
     places: tuple[PlaceFacts, ...]
     runs: tuple[RunFacts, ...]
     notes: tuple[str, ...]
     missing: tuple[str, ...]  # cells of the declared tables that are not measured yet
-    sources: tuple[Source, ...]
+    sources: tuple[SourceFile, ...]
     comparison: Comparison | None  # None where there is nothing to compare
     curves: tuple[Curve, ...] = ()
     answers: tuple[str, ...] = ()  # the verdicts in plain English, with condition and measure in the comparison's order

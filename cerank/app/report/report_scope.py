@@ -21,18 +21,18 @@ from cerank.runs.layout import RunFolder, runs_folder
 from cerank.text.safe_text import counted
 
 
-class Row(msgspec.Struct, frozen=True, kw_only=True):
+class ReportRow(msgspec.Struct, frozen=True, kw_only=True):
     """A model and the runs that it is the mean of."""
 
     model: Model
     members: tuple[RunTarget, ...]
 
 
-class Declared(msgspec.Struct, frozen=True, kw_only=True):
+class ReportScope(msgspec.Struct, frozen=True, kw_only=True):
     """All that decides which numbers a report shows, and how many tests are corrected together."""
 
     title: str
-    rows: tuple[Row, ...]
+    rows: tuple[ReportRow, ...]
     tests: tuple[str, ...]
     first_stages: tuple[str, ...]
     measures: dict[str, tuple[str, ...]]  # test -> the measures declared for it
@@ -41,7 +41,7 @@ class Declared(msgspec.Struct, frozen=True, kw_only=True):
     absent: tuple[str, ...] = ()  # runs of the matrix that are not in the lab
 
 
-def declared(lab: Path, texts: Sequence[str], *, baseline: str = "", every_stage: bool = False) -> Declared:
+def report_scope(lab: Path, texts: Sequence[str], *, baseline: str = "", every_stage: bool = False) -> ReportScope:
     """What `texts` name: one matrix of the lab, or runs (each RUN or RUN:STAGE).
 
     Args:
@@ -50,7 +50,7 @@ def declared(lab: Path, texts: Sequence[str], *, baseline: str = "", every_stage
         every_stage: each stage of a run is a row, not only its last.
 
     Raises:
-        UsageError: no such matrix or run; the same seed of a recipe stands twice; a TREC run file is named.
+        UsageError: no such matrix or run; the same seed of a recipe is given twice; a TREC run file is named.
         DamagedError: a matrix' record or a plan cannot be read.
     """
     if not texts:
@@ -60,7 +60,7 @@ def declared(lab: Path, texts: Sequence[str], *, baseline: str = "", every_stage
     return msgspec.structs.replace(found, baseline=baseline or found.baseline)
 
 
-def _of_matrix(lab: Path, record: MatrixRecord, every_stage: bool) -> Declared:
+def _of_matrix(lab: Path, record: MatrixRecord, every_stage: bool) -> ReportScope:
     members: list[RunTarget] = []
     absent: list[str] = []
     for cell in record.cells:
@@ -71,7 +71,7 @@ def _of_matrix(lab: Path, record: MatrixRecord, every_stage: bool) -> Declared:
         members += _targets(folder, "", every_stage)
     if not members:
         raise UsageError(f"none of the runs of matrix '{record.name}' is in the lab", where=str(lab))
-    return Declared(
+    return ReportScope(
         title=record.name,
         rows=_rows(members),
         tests=record.tests,
@@ -83,18 +83,18 @@ def _of_matrix(lab: Path, record: MatrixRecord, every_stage: bool) -> Declared:
     )
 
 
-def _of_runs(lab: Path, texts: Sequence[str], every_stage: bool) -> Declared:
+def _of_runs(lab: Path, texts: Sequence[str], every_stage: bool) -> ReportScope:
     members: list[RunTarget] = []
     for text in texts:
         found = comparisons.target(lab, text)
         if isinstance(found, FileTarget):
-            hint = "a report is of runs; `cerank compare` takes TREC run files"
+            hint = "a report needs runs; use `cerank compare` for TREC run files"
             raise UsageError(f"{found.path.name} is a file", where=text, hint=hint)
         is_stage = found.label.endswith(f":{found.system}")
         members += [found] if is_stage else _targets(found.folder, found.label, every_stage)
     rows = _rows(members)
     data = [member.plan.recipe.data for member in members]
-    return Declared(
+    return ReportScope(
         title=" and ".join(texts) if len(texts) < 3 else counted(len(texts), "run"),
         rows=rows,
         tests=_once(test for each in data for test in each.test),
@@ -128,7 +128,7 @@ def _once(texts: Iterable[str]) -> tuple[str, ...]:
 # --- models
 
 
-def _rows(members: Sequence[RunTarget]) -> tuple[Row, ...]:
+def _rows(members: Sequence[RunTarget]) -> tuple[ReportRow, ...]:
     """A row for each system that differs in more than its seed, in the order given."""
     groups: dict[tuple[str, str], list[RunTarget]] = {}
     for member in members:
@@ -139,7 +139,7 @@ def _rows(members: Sequence[RunTarget]) -> tuple[Row, ...]:
     for label, group in named:
         _refuse_same_seed(label, group)
         twice = labels.count(label) > 1
-        rows.append(Row(model=_model(f"{label} ({group[0].label})" if twice else label, group), members=group))
+        rows.append(ReportRow(model=_model(f"{label} ({group[0].label})" if twice else label, group), members=group))
     return _refuse_same_label(rows)
 
 
@@ -180,11 +180,11 @@ def _refuse_same_seed(label: str, group: Sequence[RunTarget]) -> None:
     for seed in seeds:
         if seeds.count(seed) > 1:
             names = ", ".join(run_store.title(member.folder) for member in group if member.plan.recipe.seed == seed)
-            raise UsageError(f"'{label}': seed {seed} stands twice", where=names, hint="name one of these runs")
+            raise UsageError(f"'{label}': seed {seed} is given twice", where=names, hint="name one of these runs")
 
 
-def _refuse_same_label(rows: Sequence[Row]) -> tuple[Row, ...]:
-    """The rows; two of the same label (a person gave both runs one) carry their runs' names."""
+def _refuse_same_label(rows: Sequence[ReportRow]) -> tuple[ReportRow, ...]:
+    """The rows; two of the same label (the user gave both runs one) carry their runs' names."""
     labels = [row.model.label for row in rows]
     out = []
     for row in rows:
@@ -198,8 +198,8 @@ def _refuse_same_label(rows: Sequence[Row]) -> tuple[Row, ...]:
 # --- baseline
 
 
-def baselines(found: Declared) -> dict[str, str]:
-    """Label of each model that is tested -> label of the one it is held against.
+def baselines(found: ReportScope) -> dict[str, str]:
+    """Return the label of each tested model with the label of its baseline.
 
     Raises:
         UsageError: no model is meant by the baseline, or several of one base are.

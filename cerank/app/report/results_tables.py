@@ -13,10 +13,20 @@ import msgspec
 
 from cerank.app.comparison import margins as margins_of
 from cerank.app.comparison.comparisons import FIRST_STAGE, short_name
-from cerank.app.report.measured_rows import Gathered, at
+from cerank.app.report.measured_rows import Measurements, at
 from cerank.app.report.provenance import tied
-from cerank.app.report.report_data import FIRST, Cell, Facing, Grid, Line, Model, Place, PlaceFacts, Sign
-from cerank.app.report.report_scope import Declared, baselines, first_stage_model
+from cerank.app.report.report_data import (
+    FIRST,
+    Model,
+    Place,
+    PlaceFacts,
+    PublishedComparison,
+    ResultCell,
+    ResultLine,
+    ResultsTable,
+    Sign,
+)
+from cerank.app.report.report_scope import ReportScope, baselines, first_stage_model
 from cerank.evaluation import published
 from cerank.evaluation.multiple_testing import Correction
 from cerank.evaluation.systems import Condition, System
@@ -29,16 +39,16 @@ _DIGITS = 4  # decimals that a reader sees, and by which a value is the best of 
 _LONGEST = 24  # characters of a column's heading
 
 
-class Judged(msgspec.Struct, frozen=True, kw_only=True):
+class TestResults(msgspec.Struct, frozen=True, kw_only=True):
     """The comparison behind the signs, and the family it was corrected over."""
 
     comparison: Comparison | None
     family: int  # tests of the whole declared family, those not measured yet included
     pairs: dict[str, str]  # model -> its baseline
-    models: int  # held against a baseline, those not in the lab included
+    models: int  # compared with a baseline, including those that are not in the lab
 
 
-def places(found: Declared, data: Gathered) -> tuple[Place, ...]:
+def places(found: ReportScope, data: Measurements) -> tuple[Place, ...]:
     """The columns, by first stage and then by test set, as the field prints them."""
     out = []
     depths = [member.plan.recipe.data.depth for row in found.rows for member in row.members]
@@ -69,9 +79,9 @@ def _heading(test: str) -> str:
 # --- verdicts
 
 
-def judged(
-    found: Declared, data: Gathered, columns: Sequence[Place], *, correction: Correction, asked: Sequence[str]
-) -> Judged:
+def test_rows(
+    found: ReportScope, data: Measurements, columns: Sequence[Place], *, correction: Correction, asked: Sequence[str]
+) -> TestResults:
     """Every model against its baseline, by every measure at every place, corrected over the declared family.
 
     Args:
@@ -94,16 +104,16 @@ def judged(
     models = _models(found, pairs)
     family = max(models * _tests(found, asked), len(pairings))
     if not pairings:
-        return Judged(comparison=None, family=family, pairs=pairs, models=models)
+        return TestResults(comparison=None, family=family, pairs=pairs, models=models)
     names = tuple(dict.fromkeys(pairing.measure for pairing in pairings))
     terms = Terms(correction=correction, family=family, margins=_margins(found, names, pairs))
     order = list(dict.fromkeys([*(pairing.left for pairing in pairings), *data.systems]))
     comparison = compare([data.systems[label] for label in order], names, pairings=pairings, terms=terms)
-    return Judged(comparison=comparison, family=family, pairs=pairs, models=models)
+    return TestResults(comparison=comparison, family=family, pairs=pairs, models=models)
 
 
-def _models(found: Declared, pairs: dict[str, str]) -> int:
-    """Models declared that are held against a baseline, whether their runs are in the lab or not."""
+def _models(found: ReportScope, pairs: dict[str, str]) -> int:
+    """Return the declared models that are compared with a baseline, whether their runs are in the lab or not."""
     if found.record is None:
         return len(pairs)
     cells = found.record.cells
@@ -112,7 +122,7 @@ def _models(found: Declared, pairs: dict[str, str]) -> int:
     return len(pairs) + sum(recipe != found.baseline for recipe, _ in absent)
 
 
-def _tests(found: Declared, asked: Sequence[str]) -> int:
+def _tests(found: ReportScope, asked: Sequence[str]) -> int:
     """Tests of one model: places x measures, declared or asked for now."""
     from cerank.evaluation.measures import canonical
 
@@ -124,7 +134,7 @@ def _tests(found: Declared, asked: Sequence[str]) -> int:
     return len(found.first_stages) * size
 
 
-def _margins(found: Declared, names: Sequence[str], pairs: dict[str, str]) -> dict[str, Margin]:
+def _margins(found: ReportScope, names: Sequence[str], pairs: dict[str, str]) -> dict[str, Margin]:
     """The margins that the plans of the compared runs declare."""
     runs = {
         row.model.label: margins_of.sources([(member.folder, member.plan) for member in row.members])
@@ -136,7 +146,9 @@ def _margins(found: Declared, names: Sequence[str], pairs: dict[str, str]) -> di
 # --- tables
 
 
-def grids(found: Declared, data: Gathered, columns: Sequence[Place], verdicts: Judged) -> tuple[Grid, ...]:
+def results_tables(
+    found: ReportScope, data: Measurements, columns: Sequence[Place], verdicts: TestResults
+) -> tuple[ResultsTable, ...]:
     """A table for each measure; the captions are left to `footnotes`."""
     rows = {(row.condition, row.measure, row.right): row for row in _rows(verdicts)}
     lefts = set(verdicts.pairs.values())
@@ -145,51 +157,51 @@ def grids(found: Declared, data: Gathered, columns: Sequence[Place], verdicts: J
     out = []
     for key in _keys(data):
         lines = [
-            Line(
+            ResultLine(
                 model=model,
                 is_baseline=model.label in lefts,
                 cells=tuple(_cell(data, model, place, _named(data, place, key), rows) for place in columns),
             )
             for model in models
         ]
-        out.append(Grid(measure=key, places=tuple(columns), lines=_with_best(lines), caption=()))
+        out.append(ResultsTable(measure=key, places=tuple(columns), lines=_with_best(lines), caption=()))
     return tuple(out)
 
 
 def _order(models: Sequence[Model], model: Model) -> int:
-    """Models of one base stand together, bases and recipes in the order given."""
+    """Sort the models so that those of one base model are adjacent, bases and recipes in the order given."""
     return next(place for place, other in enumerate(models) if other.base == model.base)
 
 
-def _rows(verdicts: Judged) -> tuple[Row, ...]:
+def _rows(verdicts: TestResults) -> tuple[Row, ...]:
     return verdicts.comparison.rows if verdicts.comparison else ()
 
 
-def _keys(data: Gathered) -> list[str]:
+def _keys(data: Measurements) -> list[str]:
     """What tells the tables apart: RR@10 and RR(rel=2)@10 are one, unless a test set is measured by both."""
     called = _calling(data)
     return list(dict.fromkeys(called(name) for names in data.measures.values() for name in names))
 
 
-def _calling(data: Gathered) -> Callable[[str], str]:
+def _calling(data: Measurements) -> Callable[[str], str]:
     """What a measure's table is called: without its threshold, where that tells the measures of each test set apart."""
     plain = [[published.plain_measure(name) for name in names] for names in data.measures.values()]
     return published.plain_measure if all(len(set(names)) == len(names) for names in plain) else str
 
 
-def _named(data: Gathered, place: Place, key: str) -> str:
+def _named(data: Measurements, place: Place, key: str) -> str:
     """The measure of that table on the place's test set; "" where it has none."""
     called = _calling(data)
     return next((name for name in data.measures.get(place.test, ()) if called(name) == key), "")
 
 
 def _cell(
-    data: Gathered, model: Model, place: Place, measure: str, rows: dict[tuple[Condition, str, str], Row]
-) -> Cell:
+    data: Measurements, model: Model, place: Place, measure: str, rows: dict[tuple[Condition, str, str], Row]
+) -> ResultCell:
     mean = mean_at(data.systems.get(model.label), place.condition, measure)
     row = rows.get((place.condition, measure, model.label))
     is_late = row is not None and row.judgment.is_late
-    return Cell(measure=measure, value=mean, sign=_sign(row) if row else "", is_late=is_late)
+    return ResultCell(measure=measure, value=mean, sign=_sign(row) if row else "", is_late=is_late)
 
 
 def mean_at(system: System | None, condition: Condition, measure: str) -> float | None:
@@ -208,7 +220,7 @@ def _sign(row: Row) -> Sign:
     return cast("Sign", verdict)
 
 
-def _with_best(lines: Sequence[Line]) -> tuple[Line, ...]:
+def _with_best(lines: Sequence[ResultLine]) -> tuple[ResultLine, ...]:
     """The lines with the best of each column marked: all that read the same as the largest."""
     best = []
     for column in zip(*(line.cells for line in lines), strict=True):
@@ -227,7 +239,7 @@ def _with_best(lines: Sequence[Line]) -> tuple[Line, ...]:
 # --- beside the tables
 
 
-def facing(tables: Sequence[Grid]) -> tuple[Facing, ...]:
+def published_comparisons(tables: Sequence[ResultsTable]) -> tuple[PublishedComparison, ...]:
     """Every mean that a paper of the package has one of, too."""
     out = []
     for table in tables:
@@ -238,7 +250,7 @@ def facing(tables: Sequence[Grid]) -> tuple[Facing, ...]:
     return tuple(out)
 
 
-def _figures(model: Model, place: Place, measure: str, value: float) -> list[Facing]:
+def _figures(model: Model, place: Place, measure: str, value: float) -> list[PublishedComparison]:
     wanted = published.Wanted(
         test=place.test,
         first_stage=place.first_stage,
@@ -249,7 +261,7 @@ def _figures(model: Model, place: Place, measure: str, value: float) -> list[Fac
         recipe=model.recipe,
     )
     return [
-        Facing(
+        PublishedComparison(
             paper=figure.paper,
             model=model.label,
             published_as=figure.label,
@@ -264,7 +276,7 @@ def _figures(model: Model, place: Place, measure: str, value: float) -> list[Fac
     ]
 
 
-def place_facts(found: Declared, data: Gathered, columns: Sequence[Place]) -> tuple[PlaceFacts, ...]:
+def place_facts(found: ReportScope, data: Measurements, columns: Sequence[Place]) -> tuple[PlaceFacts, ...]:
     """What every ranking behind the tables is like."""
     out = []
     systems = [(FIRST, FIRST_STAGE, tuple(member for row in found.rows for member in row.members)[:1])]

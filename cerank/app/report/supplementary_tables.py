@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from cerank.app.report.report_data import Report
 from cerank.text.safe_text import counted
 from cerank.text.table_data import Column, Table, Value
-from cerank.training.stage_summary import StageFacts
+from cerank.training.stage_summary import StageSummary
 
 
 def published(report: Report) -> Table:
@@ -54,11 +54,21 @@ def stages(report: Report) -> Table:
     )
     rows, still = [], []
     for run, one in _facts(report):
-        moved = one.drift
+        moved = one.weight_change
         rows.append(
-            (run, one.stage, one.steps, one.kept, one.learning_rate, moved.norm, moved.changed, one.best, one.measure)
+            (
+                run,
+                one.stage,
+                one.steps,
+                one.kept_step,
+                one.learning_rate,
+                moved.norm,
+                moved.changed,
+                one.best,
+                one.measure,
+            )
         )
-        still += [f"{run}, {one.stage}: {moved.norm:.2g}"] if moved.is_still else []
+        still += [f"{run}, {one.stage}: {moved.norm:.2g}"] if moved.is_negligible else []
     notes = ["weights moved: the norm of their change over the stage, divided by their norm"] if rows else []
     notes += [f"stages that hardly moved the model: {'; '.join(still)}"] if still else []
     return Table("stages", columns, tuple(rows), "How far each stage moved the model", tuple(notes))
@@ -85,15 +95,15 @@ def groups(report: Report) -> Table:
     )
     rows = []
     for run, one in _facts(report):
-        had, mended = one.supply, one.repairs
-        lacked = (had.without_positive, had.without_candidates, had.without_negative, had.short)
+        had, mended = one.sampling, one.repairs
+        lacked = (had.without_positive, had.without_candidates, had.without_negative, had.undersized)
         outside = (had.unretrieved_positives, had.dropped_positives)
-        faults = (one.lists, mended.mended, mended.missing, mended.repeated, mended.out_of_range)
+        faults = (one.teacher_lists, mended.repaired, mended.missing, mended.repeated, mended.out_of_range)
         rows.append((run, one.stage, had.queries, had.usable, *lacked, *outside, *faults))
     return Table("groups", columns, tuple(rows), "What each stage drew its groups from")
 
 
-def _facts(report: Report) -> Iterator[tuple[str, StageFacts]]:
+def _facts(report: Report) -> Iterator[tuple[str, StageSummary]]:
     return ((run.short_name, stage.facts) for run in report.runs for stage in run.stages if stage.facts is not None)
 
 
@@ -158,8 +168,17 @@ def rankings(report: Report) -> Table:
         Column("missing", "queries missing", "number"),
     )
     rows = tuple(
-        (one.system, one.place, one.shallowest, one.deepest, one.ties, one.tied, one.judged, one.missing)
-        for one in report.places
+        (
+            place.system,
+            place.place,
+            place.shallowest,
+            place.deepest,
+            place.ties,
+            place.tied,
+            place.judged,
+            place.missing,
+        )
+        for place in report.places
     )
     note = (
         "every ranking is measured at the depth shown, the first stage included; ties are neighbours in the top 10 "
@@ -207,7 +226,7 @@ def runs(report: Report) -> Table:
 def sources(report: Report) -> Table:
     """The files that figures come from."""
     columns = (Column("run", "run", "name"), Column("role", "role"), Column("path", "path"), Column("sha256", "sha256"))
-    rows = tuple((one.run, one.role, one.path, one.sha256) for one in report.sources)
+    rows = tuple((source.run, source.role, source.path, source.sha256) for source in report.sources)
     return Table("sources", columns, rows, "The files behind the figures, from the lab's folder")
 
 
@@ -256,10 +275,10 @@ def _tested(report: Report, model: str, measure: str, condition: str) -> list[Va
     rows = report.comparison.rows if report.comparison else ()
     for row in rows:
         if (row.right, row.measure, str(row.condition)) == (model, measure, condition):
-            found, judgment = row.paired, row.judgment
+            paired, judgment = row.paired, row.judgment
             margin = judgment.margin.value if judgment.margin else None
-            figures: list[Value] = [row.left, found.difference, found.sd, row.low, row.high]
-            figures += [judgment.low, judgment.high, judgment.level, judgment.p, row.p_corrected, found.effect]
+            figures: list[Value] = [row.left, paired.difference, paired.sd, row.low, row.high]
+            figures += [judgment.low, judgment.high, judgment.level, judgment.p, row.p_corrected, paired.effect]
             figures += [judgment.p_equivalence, judgment.p_equivalence_corrected, margin]
             return [*figures, judgment.margin.before if judgment.margin else None, row.verdict]
     return [None] * 16

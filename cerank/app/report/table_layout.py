@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cerank.app.report.report_data import Cell, Grid, Line, Model, Place
+from cerank.app.report.report_data import Model, Place, ResultCell, ResultLine, ResultsTable
 
 WIDEST = 12  # columns of values beside each other, as in the paper
 
@@ -39,9 +39,9 @@ def first_spans(places: Sequence[Place]) -> list[tuple[str, int]]:
     return out
 
 
-def groups(grid: Grid) -> list[tuple[str, list[Line]]]:
+def groups(grid: ResultsTable) -> list[tuple[str, list[ResultLine]]]:
     """Each base with its rows; the first stage has none."""
-    out: list[tuple[str, list[Line]]] = []
+    out: list[tuple[str, list[ResultLine]]] = []
     for line in grid.lines:
         if out and out[-1][0] == line.model.base:
             out[-1][1].append(line)
@@ -55,6 +55,6 @@ def row_name(model: Model) -> str:
     return model.label.removeprefix(f"{model.base} ") if model.base else model.label
 
 
-def value_text(cell: Cell) -> str:
+def value_text(cell: ResultCell) -> str:
     """The mean to four decimals; a dash for what is not there."""
     return "–" if cell.value is None else f"{cell.value:.4f}"

@@ -25,7 +25,7 @@ MARK = "report.json"  # tells a folder of ours from any other
 
 
 def form_named(name: str) -> Form:
-    """The form a person means.
+    """The form the user means.
 
     Raises:
         UsageError: there is none.
@@ -33,7 +33,7 @@ def form_named(name: str) -> Form:
     for form in FORMS:
         if name.lower() == form:
             return form
-    raise UsageError(f"no form of a report is called '{name}'", where="--format", hint=nearest(name, FORMS))
+    raise UsageError(f"no report format is called '{name}'", where="--format", hint=nearest(name, FORMS))
 
 
 def as_text(report: Report, form: Form) -> str:
@@ -45,7 +45,7 @@ def as_text(report: Report, form: Form) -> str:
     return markdown.document(report) if form == "markdown" else written([supplementary_tables.cells(report)], "csv")
 
 
-def place_mistake(folder: Path, *, replace: bool = False) -> str:
+def folder_error(folder: Path, *, replace: bool = False) -> str:
     """What keeps a report from being written there; "" for nothing."""
     if "\0" in str(folder):
         return "not the name of a folder"
@@ -55,8 +55,8 @@ def place_mistake(folder: Path, *, replace: bool = False) -> str:
     if not target.exists():
         return ""
     if not target.is_dir() or not (target / MARK).is_file():
-        return "exists already, and is no report; give another name"
-    return "" if replace else "holds a report already; --replace writes it anew"
+        return "already exists and is not a report; give another name"
+    return "" if replace else "already holds a report; --replace overwrites it"
 
 
 def save(report: Report, folder: Path, forms: tuple[Form, ...] = FORMS, *, replace: bool = False) -> Path:
@@ -66,10 +66,10 @@ def save(report: Report, folder: Path, forms: tuple[Form, ...] = FORMS, *, repla
         UsageError: something stands there that is no report, or a report, without `replace`.
         RunFailedError: the disk refuses.
     """
-    if mistake := place_mistake(folder, replace=replace):
+    if mistake := folder_error(folder, replace=replace):
         raise UsageError(mistake, where=str(folder))
     target = folder.expanduser().absolute()
-    aside = disk.set_aside(target) if target.exists() else None
+    aside = disk.quarantine(target) if target.exists() else None
     with disk.new_folder(target) as inside:
         _fill(report, inside, forms)
     if aside is not None:
@@ -92,13 +92,13 @@ def _fill(report: Report, folder: Path, forms: tuple[Form, ...]) -> None:
             f"{side.name}.csv": written([side], "csv")
             for side in (*supplementary_tables.sides(report), supplementary_tables.sources(report))
         }
-    texts |= {f"curves/{one.name}.svg": one.svg for one in report.curves}
+    texts |= {f"curves/{curve.name}.svg": curve.svg for curve in report.curves}
     texts |= {provenance.recipe_file(run.run): run.recipe_toml for run in report.runs}
     for name, text in texts.items():
         _put(folder / name, text.encode("utf8", "backslashreplace"))
-    for one in report.curves:
-        if (png := png_of(one.svg)) is not None:
-            _put(folder / "curves" / f"{one.name}.png", png)
+    for curve in report.curves:
+        if (png := png_of(curve.svg)) is not None:
+            _put(folder / "curves" / f"{curve.name}.png", png)
     _put(folder / MARK, (escapes.json_text(_whole(report), indent=1) + "\n").encode())
 
 

@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from cerank.core.metrics import Reading, Validation
+from cerank.core.metrics import StepMetrics, Validation
 from cerank.files.journal import Tail
 from cerank.runs.layout import ReadingRow, RunFolder
 
@@ -58,7 +58,7 @@ class Curves:
         self._validations: dict[tuple[int, int], Validation] = {}
 
     def read(self, seconds: float = 0.25) -> bool:
-        """Takes in new rows for about so long; whether there may be more."""
+        """Take in new rows for about so long; whether there may be more."""
         until = time.monotonic() + seconds
         while time.monotonic() < until:
             rows = self._tail.new(PIECE)
@@ -78,7 +78,7 @@ class Curves:
 
     @property
     def columns(self) -> Columns:
-        """All that was read; a view that later reading does not change, unless steps are done again."""
+        """All that was read; later reads do not change it, unless steps are repeated."""
         table = self._table[:, : self._count]
         return Columns(
             steps=table[0],
@@ -92,7 +92,7 @@ class Curves:
         )
 
     def _take(self, rows: Sequence[ReadingRow]) -> None:
-        run: list[Reading] = []
+        run: list[StepMetrics] = []
         for row in rows:
             if isinstance(row, Validation):
                 self._flush(run)
@@ -106,8 +106,8 @@ class Curves:
             run.append(row)
         self._flush(run)
 
-    def _flush(self, run: list[Reading]) -> None:
-        """Adds readings of one stage with rising steps; drops what they replace."""
+    def _flush(self, run: list[StepMetrics]) -> None:
+        """Add readings of one stage with rising steps; drop what they replace."""
         if not run:
             return
         self._enter(run[0].stage)
@@ -129,13 +129,13 @@ class Curves:
         self._count = size
 
     def _enter(self, stage: int) -> None:
-        """Makes the axis go on where the stage before ended; a stage that left no reading has no length."""
+        """Continue the axis where the previous stage ended; a stage without metrics has no length."""
         while len(self._starts) <= stage:
             last = int(self._table[0, self._count - 1]) if self._count else 0
             self._starts.append(max(last, self._starts[-1]))
 
     def _cut(self, stage: int, first: int) -> None:
-        """Forgets all from `first` on, for it is done again from there."""
+        """Drop everything from step `first` on, because the run repeats it from there."""
         self._count = int(np.searchsorted(self._table[0, : self._count], first))
         self._table = self._table.copy()  # whoever draws keeps the columns it was given
         del self._starts[stage + 1 :]
@@ -161,7 +161,7 @@ def smoothed(values: Floats, weight: float, starts: Sequence[int] = ()) -> Float
 
 
 def _exponential_mean(values: Floats, weight: float) -> Floats:
-    """Blocks by one matrix product; only what passes from block to block is a loop."""
+    """Return blocks by one matrix product; only what passes from block to block is a loop."""
     count = len(values)
     blocks = -(-count // _BLOCK)
     padded = np.zeros(blocks * _BLOCK)
@@ -182,7 +182,7 @@ def _exponential_mean(values: Floats, weight: float) -> Floats:
 
 
 def thinned(steps: Floats, values: Floats, low: float, high: float, count: int) -> tuple[Floats, Floats]:
-    """The least and the largest value in each of `count` equal parts of [low, high]; NaN where nothing stands.
+    """Return the least and the largest value in each of `count` equal parts of [low, high]; NaN where nothing stands.
 
     Where points are farther apart than parts are wide, parts between two points lie on the line between them.
 

@@ -16,7 +16,7 @@ GLYPHS = {
 
 
 def clock(seconds: float) -> str:
-    """A duration such as 0:42, 12:07 or 3:12:07; "" below half a second."""
+    """Return a duration such as 0:42, 12:07 or 3:12:07; "" below half a second."""
     whole = round(seconds)
     if whole < 1:
         return ""
@@ -26,13 +26,13 @@ def clock(seconds: float) -> str:
 
 
 def short(value: float) -> str:
-    """A measure as tables show it: .641, 1.00, -.012."""
+    """Return a measure as tables show it: .641, 1.00, -.012."""
     text = f"{value:.3f}"
     return text.replace("0.", ".", 1) if text.startswith(("0.", "-0.")) else f"{value:.2f}"
 
 
 def count(value: float) -> str:
-    """A count or rate in at most five characters: 412, 61.2k, 1.3M."""
+    """Return a count or rate in at most five characters: 412, 61.2k, 1.3M."""
     if abs(value) < 1000:
         return f"{value:.0f}"
     size, unit = next((s, u) for s, u in ((1e9, "G"), (1e6, "M"), (1e3, "k")) if abs(value) >= s)

@@ -1,4 +1,4 @@
-"""A person's label and tags on runs."""
+"""The user's label and tags on runs."""
 
 from __future__ import annotations
 
@@ -7,30 +7,30 @@ import re
 from cerank.errors import UsageError
 from cerank.runs import user_labels
 from cerank.runs.layout import RunFolder
-from cerank.runs.user_labels import Notes
+from cerank.runs.user_labels import UserLabels
 from cerank.text.safe_text import shown
 
 LONGEST = 120  # characters of a label; a tag has a third
 
 
 def tags_in(text: str) -> tuple[str, ...]:
-    """The tags that a person typed, parted by blanks or commas, each once, without a leading #."""
+    """Return the tags that the user typed, separated by spaces or commas, each once, without a leading #."""
     found = (part.removeprefix("#") for part in re.split(r"[\s,]+", text))
     return tuple(dict.fromkeys(tag for tag in found if tag))
 
 
-def note(folder: RunFolder, label: str, tags: str) -> Notes:
-    """Keeps a label ("" leaves the plan's standing) and tags on a run; returns what was kept.
+def note(folder: RunFolder, label: str, tags: str) -> UserLabels:
+    """Keep a label ("" keeps the label of the plan) and tags on a run; return what was kept.
 
     Raises:
         UsageError: one of them is too long.
         RunFailedError: the disk refuses.
     """
-    kept = Notes(label=shown(label.strip(), 10 * LONGEST), tags=tags_in(shown(tags, 10 * LONGEST)))
-    if len(kept.label) > LONGEST:
+    notes = UserLabels(label=shown(label.strip(), 10 * LONGEST), tags=tags_in(shown(tags, 10 * LONGEST)))
+    if len(notes.label) > LONGEST:
         raise UsageError(f"a label has {LONGEST} characters at most", where="label")
-    for tag in kept.tags:
+    for tag in notes.tags:
         if len(tag) > LONGEST // 3:
             raise UsageError(f"a tag has {LONGEST // 3} characters at most", where=f"tag {tag[:20]}")
-    user_labels.save(folder, kept)
-    return kept
+    user_labels.save(folder, notes)
+    return notes

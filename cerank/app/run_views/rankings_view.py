@@ -20,7 +20,7 @@ from cerank.runs.layout import RunFolder
 from cerank.trec.text_io import read_qrels, read_run
 
 
-class Choice(NamedTuple):
+class RankingChoice(NamedTuple):
     """A re-ranking of a run."""
 
     system: str  # a stage
@@ -57,11 +57,11 @@ class Moved(NamedTuple):
         return None if self.before is None or self.after is None else self.before - self.after
 
 
-def choices(folder: RunFolder, plan: Plan) -> list[Choice]:
-    """The re-rankings that stand, the last stage first."""
+def choices(folder: RunFolder, plan: Plan) -> list[RankingChoice]:
+    """Return the finished re-rankings, the last stage first."""
     data = plan.recipe.data
     return [
-        Choice(system, test, first)
+        RankingChoice(system, test, first)
         for system in reversed(plan.recipe.chain)
         for test in data.test
         for first in data.first_stages
@@ -77,8 +77,8 @@ class Rankings:
         missing: why there are no texts; "" where there are.
     """
 
-    def __init__(self, folder: RunFolder, plan: Plan, choice: Choice) -> None:
-        """Reads the files; some 10 ms for a hundred queries, and as long as the dataset takes to open.
+    def __init__(self, folder: RunFolder, plan: Plan, choice: RankingChoice) -> None:
+        """Read the files; some 10 ms for a hundred queries, and as long as the dataset takes to open.
 
         Raises:
             MissingError: the rankings are not there.
@@ -92,7 +92,9 @@ class Rankings:
         self._after: Ranking = read_run(folder.ranking(choice.system, *where)).ranking
         qrels = folder.qrels(choice.dataset)
         self._qrels: Mapping[str, Mapping[str, int]] = read_qrels(qrels) if qrels.exists() else {}
-        self._values = tuple(run_summaries.per_query(folder, system, *where) for system in (FIRST_STAGE, choice.system))
+        self._values = tuple(
+            run_summaries.load_measures(folder, system, *where) for system in (FIRST_STAGE, choice.system)
+        )
         self.missing = ""
         self._dataset: Dataset | None = None
         try:
@@ -101,7 +103,7 @@ class Rankings:
             self.missing = str(error)
 
     def questions(self) -> tuple[Question, ...]:
-        """The queries, the one that gained most first."""
+        """Return the queries, the one that gained most first."""
         texts = self._dataset.queries if self._dataset else {}
         before, after = self._values
         found = [
@@ -116,7 +118,10 @@ class Rankings:
         return tuple(sorted(found, key=lambda question: -question.change))
 
     def moved(self, query_id: str, depth: int = 10) -> tuple[Moved, ...]:
-        """The documents in the first `depth` before or after, in the order after; what fell out of it comes last."""
+        """Return the documents in the first `depth` before or after, in the order after.
+
+        What fell out of it comes last.
+        """
         old, new = self._before.get(query_id, ()), self._after.get(query_id, ())
         ranks_old = {doc: rank for rank, doc in enumerate(old, 1)}
         ranks_new = {doc: rank for rank, doc in enumerate(new, 1)}

@@ -17,13 +17,13 @@ import re
 from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
-from cerank.app.run_views.run_monitor import Entry
+from cerank.app.run_views.run_monitor import RunEntry
 from cerank.errors import UsageError
 from cerank.registry import nearest
 
-Filter: TypeAlias = Callable[[Entry], bool]
+Filter: TypeAlias = Callable[[RunEntry], bool]
 
-_FIELDS: Mapping[str, Callable[[Entry], tuple[str, ...]]] = {
+_FIELDS: Mapping[str, Callable[[RunEntry], tuple[str, ...]]] = {
     "state": lambda entry: (entry.state,),
     "recipe": lambda entry: (entry.recipe,),
     "base": lambda entry: (entry.plan.recipe.base,) if entry.plan else (),
@@ -35,7 +35,7 @@ _FIELDS: Mapping[str, Callable[[Entry], tuple[str, ...]]] = {
     "dataset": lambda entry: (entry.plan.recipe.data.train, *entry.plan.recipe.data.test) if entry.plan else (),
     "device": lambda entry: (entry.plan.device,) if entry.plan else (),
 }
-_NUMBERS: Mapping[str, Callable[[Entry], float | None]] = {
+_NUMBERS: Mapping[str, Callable[[RunEntry], float | None]] = {
     "seed": lambda entry: entry.plan.recipe.seed if entry.plan else None,
     "percent": lambda entry: None if entry.share is None else 100 * entry.share,
     "left": lambda entry: entry.seconds_left or None,
@@ -60,7 +60,7 @@ FIELDS = tuple(_FIELDS)
 
 
 def parse(text: str) -> Filter:
-    """The filter that `text` writes; one that is empty lets everything through.
+    """Return the filter that `text` writes; one that is empty lets everything through.
 
     Raises:
         UsageError: what is wrong with it, and at which character.
@@ -82,7 +82,10 @@ def _mistake(what: str, place: int, hint: str = _HINT) -> UsageError:
 
 
 def _tokens(text: str) -> list[_Token]:
-    """Words, and parentheses that stand for themselves: those that a word like RR(rel=2)@10 opens belong to it."""
+    """Return words, and parentheses that stand for themselves.
+
+    Those that a word like RR(rel=2)@10 opens belong to it.
+    """
     out: list[_Token] = []
     place = 0
     while place < len(text):
@@ -148,7 +151,7 @@ class _Parser:
         if depth > _DEEPEST:
             raise _mistake("parentheses and NOTs are nested too deep", where)
         if token in {"", "AND", "OR", ")"}:
-            raise _mistake(f"something is missing before '{token}'" if token else "it stops in the middle", where)
+            raise _mistake(f"a condition is missing before '{token}'" if token else "the filter ends too early", where)
         self.place += 1
         if token == _NOT:
             inner = self.one(depth + 1)
@@ -173,7 +176,7 @@ def _term(token: str, where: int) -> Filter:
     if colon and field.isalpha() and not token.startswith('"'):
         raise _mistake(f"runs have no '{field}'", where, nearest(field, FIELDS))
     if re.search(r"[<>]", token) and not token.startswith('"'):
-        raise _mistake(f"'{token}' compares with no number", where)
+        raise _mistake(f"'{token}' has no number to compare with", where)
     word = _unquoted(token)
     return lambda entry: any(word in text.casefold() for text in _searched(entry))
 
@@ -182,8 +185,8 @@ def _unquoted(text: str) -> str:
     return text.replace('"', "").casefold()
 
 
-def _searched(entry: Entry) -> tuple[str, ...]:
-    """What a word alone is looked for in."""
+def _searched(entry: RunEntry) -> tuple[str, ...]:
+    """Return what a word alone is looked for in."""
     return (
         entry.name,
         entry.short_name,
@@ -197,13 +200,13 @@ def _searched(entry: Entry) -> tuple[str, ...]:
 
 
 def _comparison(name: str, sign: str, number: float) -> Filter:
-    def value(entry: Entry) -> float | None:
+    def value(entry: RunEntry) -> float | None:
         if name in _NUMBERS:
             return _NUMBERS[name](entry)
         measures = entry.finals or (entry.validation.measures if entry.validation else {})
         return next((found for measure, found in measures.items() if measure.casefold() == name.casefold()), None)
 
-    def meets(entry: Entry) -> bool:
+    def meets(entry: RunEntry) -> bool:
         found = value(entry)
         return found is not None and _SIGNS[sign](found, number)
 

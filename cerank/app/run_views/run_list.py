@@ -6,13 +6,13 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from cerank.app.run_views.display import count, short
-from cerank.app.run_views.run_monitor import Entry
+from cerank.app.run_views.run_monitor import RunEntry
 from cerank.text.safe_text import counted
 from cerank.text.table_data import Column, Table
 
 
-def table(entries: Iterable[Entry]) -> Table:
-    """The runs with all that lists show, a column for each final measure."""
+def table(entries: Iterable[RunEntry]) -> Table:
+    """Return the runs with all that lists show, a column for each final measure."""
     rows = list(entries)
     names = list(dict.fromkeys(name for entry in rows for name in entry.finals))
     keys = ("run", "short_name", "label", "tags", "state", "why", "recipe", "base", "seed", "at")
@@ -28,8 +28,8 @@ def table(entries: Iterable[Entry]) -> Table:
     return Table("runs", columns, body)
 
 
-def facts(entry: Entry) -> list[tuple[str, str]]:
-    """What there is to say of a run, as a word and its text; nothing twice, nothing empty."""
+def facts(entry: RunEntry) -> list[tuple[str, str]]:
+    """Return the details of a run, each as a heading and its text; none is empty."""
     found = [("run", entry.short_name or entry.name), ("state", entry.state), ("why", entry.why)]
     if entry.plan is not None:
         recipe, plan = entry.plan.recipe, entry.plan
@@ -55,8 +55,8 @@ def facts(entry: Entry) -> list[tuple[str, str]]:
     return [(word, text) for word, text in found if text]
 
 
-def goes_with(entry: Entry) -> str:
-    """What deleting a run takes with it: files, bytes, models."""
+def goes_with(entry: RunEntry) -> str:
+    """Return what deleting a run takes with it: files, bytes, models."""
     size = files = 0
     for path in entry.folder.path.rglob("*"):
         if path.is_file() and not path.is_symlink():
@@ -69,6 +69,6 @@ def goes_with(entry: Entry) -> str:
 
 
 def _named(text: str) -> str:
-    """A name, or the last part of a path."""
+    """Return a name, or the last part of a path."""
     path, mark, rest = text.partition("[")
     return Path(path).name + mark + rest if path.startswith("/") else text

@@ -18,20 +18,20 @@ from cerank.recipes.plan import Plan
 from cerank.runs import queue, run_store, run_summaries, user_labels
 from cerank.runs.layout import RunFolder, runs_folder
 from cerank.runs.run_store import Status
-from cerank.runs.run_summaries import ValidationGlance
-from cerank.runs.user_labels import Notes
+from cerank.runs.run_summaries import LatestValidation
+from cerank.runs.user_labels import UserLabels
 
-LIVE = ("running", "stopping")
-_ROUND = 60  # looks after which every run was read again, for an edit in place moves no mark
+LIVE_STATES = ("running", "stopping")
+_POLLS_PER_FULL_READ = 60  # polls after which every run was read again, for an edit in place moves no mark
 
 
-class Entry(msgspec.Struct, frozen=True, kw_only=True):
+class RunEntry(msgspec.Struct, frozen=True, kw_only=True):
     """A run as lists show it; `plan` is None where it is unreadable."""
 
     folder: RunFolder
     plan: Plan | None
     status: Status
-    notes: Notes = Notes()
+    notes: UserLabels = UserLabels()
     validation: Validation | None = None  # the newest
     finals: dict[str, float] = {}  # means of the last stage on the first test dataset
     short_name: str = ""  # as `run_store.short_names` has it
@@ -44,7 +44,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def label(self) -> str:
-        """A person's word for it; "" where there is none."""
+        """The user's word for it; "" where there is none."""
         return self.notes.label or (self.plan.label if self.plan else "")
 
     @property
@@ -65,7 +65,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def is_live(self) -> bool:
         """Whether a worker is at it."""
-        return self.status.state in LIVE
+        return self.status.state in LIVE_STATES
 
     @property
     def recipe(self) -> str:
@@ -84,7 +84,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def stage(self) -> str:
-        """Where it is: "2/2 distill", "2/2 validation", "re-rank distill", "queue #1"; "" where it stands still."""
+        """Where it is: "2/2 distill", "2/2 validation", "re-rank distill", "queue #1"; "" where nothing is running."""
         if self.state == "queued":
             return f"queue #{self.place}"
         if self.progress is None or self.plan is None:
@@ -144,79 +144,89 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
         return self.stage + (f" {100 * self.share:.0f}%" if self.share is not None and self.stage else "")
 
 
-class Change(msgspec.Struct, frozen=True):
+class StateChange(msgspec.Struct, frozen=True):
     """A run that came to another state while it was watched."""
 
-    entry: Entry
+    entry: RunEntry
     before: str
     now: str
 
 
-class _Kept:
-    """What is remembered of a run between two looks."""
+class _CachedEntry:
+    """What is remembered of a run between two polls."""
 
     def __init__(self, folder: RunFolder) -> None:
         self.mark = -1
-        self.glance = ValidationGlance(folder)
-        self.entry: Entry | None = None
+        self.latest_validation = LatestValidation(folder)
+        self.entry: RunEntry | None = None
 
 
-class Watch:
+class LabMonitor:
     """Watches the runs of a lab; used by one thread at a time."""
 
     def __init__(self, lab: Path) -> None:
         self._lab = lab
-        self._kept: dict[str, _Kept] = {}
+        self._kept: dict[str, _CachedEntry] = {}
         self._looks = 0
         self._queued: set[str] = set()
         self._short: dict[str, str] = {}
 
-    def look(self, again: Iterable[str] = ()) -> tuple[Entry, ...]:
-        """An entry for each run, the oldest first; one that did not change is the same object as before.
+    def poll(self, again: Iterable[str] = ()) -> tuple[RunEntry, ...]:
+        """Return an entry for each run, the oldest first; one that did not change is the same object as before.
 
         Args:
             again: names to look at again, whatever their marks say.
         """
-        marks = run_summaries.marks(self._lab)
+        marks = run_summaries.change_times(self._lab)
         queued = [entry.run for entry in queue.entries_or_none(self._lab)] if marks else []
         anew = set(again) | (set(queued) ^ self._queued)
         self._queued = set(queued)
         if set(marks) - set(self._short):
             self._short = run_store.short_names(self._lab)
-        self._kept = {name: self._kept.get(name) or _Kept(self._folder(name)) for name in marks}
+        self._kept = {name: self._kept.get(name) or _CachedEntry(self._folder(name)) for name in marks}
         out = [
-            self._looked(name, mark, is_due=name in anew or (self._looks > 0 and (index + self._looks) % _ROUND == 0))
+            self._looked(
+                name,
+                mark,
+                is_due=name in anew or (self._looks > 0 and (index + self._looks) % _POLLS_PER_FULL_READ == 0),
+            )
             for index, (name, mark) in enumerate(marks.items())
         ]
         self._looks += 1
-        return tuple(_placed(out, queued)) if queued else tuple(out)
+        return tuple(_with_queue_places(out, queued)) if queued else tuple(out)
 
-    def _looked(self, name: str, mark: int, *, is_due: bool) -> Entry:
-        kept = self._kept[name]
-        if kept.entry is None or is_due or mark != kept.mark or kept.entry.is_live or kept.entry.state == "queued":
-            kept.mark = mark
-            found = _entry(self._folder(name), kept.glance, self._short.get(name, name))
-            if kept.entry is None or not _is_same(found, kept.entry):
-                kept.entry = found
-        return kept.entry
+    def _looked(self, name: str, mark: int, *, is_due: bool) -> RunEntry:
+        cached_entry = self._kept[name]
+        if (
+            cached_entry.entry is None
+            or is_due
+            or mark != cached_entry.mark
+            or cached_entry.entry.is_live
+            or cached_entry.entry.state == "queued"
+        ):
+            cached_entry.mark = mark
+            entry = _entry(self._folder(name), cached_entry.latest_validation, self._short.get(name, name))
+            if cached_entry.entry is None or not _is_same(entry, cached_entry.entry):
+                cached_entry.entry = entry
+        return cached_entry.entry
 
     def _folder(self, name: str) -> RunFolder:
         return RunFolder(runs_folder(self._lab) / name)
 
 
-def _is_same(one: Entry, other: Entry) -> bool:
-    """Whether two entries show the same; how long a worker has been quiet is no difference."""
-    return msgspec.structs.replace(one, status=_timeless(one)) == msgspec.structs.replace(
-        other, status=_timeless(other)
+def _is_same(entry: RunEntry, other: RunEntry) -> bool:
+    """Return whether two entries show the same; how long a worker has been quiet is no difference."""
+    return msgspec.structs.replace(entry, status=_status_without_time(entry)) == msgspec.structs.replace(
+        other, status=_status_without_time(other)
     )
 
 
-def _timeless(entry: Entry) -> Status:
+def _status_without_time(entry: RunEntry) -> Status:
     return msgspec.structs.replace(entry.status, quiet=0.0)
 
 
-def _placed(entries: Iterable[Entry], queued: Iterable[str]) -> Iterable[Entry]:
-    """The entries, each queued one with its place."""
+def _with_queue_places(entries: Iterable[RunEntry], queued: Iterable[str]) -> Iterable[RunEntry]:
+    """Yield the entries, each queued one with its place."""
     found = list(entries)
     waiting = {entry.name for entry in found if entry.state == "queued"}
     places = {name: place for place, name in enumerate((name for name in queued if name in waiting), 1)}
@@ -225,35 +235,35 @@ def _placed(entries: Iterable[Entry], queued: Iterable[str]) -> Iterable[Entry]:
         yield entry if entry.place == place else msgspec.structs.replace(entry, place=place)
 
 
-def _entry(folder: RunFolder, glance: ValidationGlance, short_name: str) -> Entry:
+def _entry(folder: RunFolder, latest_validation: LatestValidation, short_name: str) -> RunEntry:
     row = run_store.row(folder, datetime.now(UTC))
     try:
         noted = user_labels.load(folder)
     except DamagedError:
-        noted = Notes()
-    return Entry(
+        noted = UserLabels()
+    return RunEntry(
         folder=folder,
         plan=row.plan,
         status=row.status,
         notes=noted,
         short_name=short_name,
-        validation=glance.look(),
+        validation=latest_validation.refresh(),
         finals=run_summaries.final_means(folder, row.plan) if row.plan and row.status.state == "finished" else {},
     )
 
 
-def changes(before: Iterable[Entry], now: Iterable[Entry]) -> tuple[Change, ...]:
-    """The runs whose state is another one now; new runs and runs that are gone are none."""
+def state_changes(before: Iterable[RunEntry], now: Iterable[RunEntry]) -> tuple[StateChange, ...]:
+    """Return the runs whose state is another one now; new runs and runs that are gone are none."""
     old = {entry.name: entry for entry in before}
     return tuple(
-        Change(entry, old[entry.name].state, entry.state)
+        StateChange(entry, old[entry.name].state, entry.state)
         for entry in now
         if entry.name in old and old[entry.name] is not entry and old[entry.name].state != entry.state
     )
 
 
-def tally(entries: Iterable[Entry]) -> str:
-    """How many runs are in which state, as signs: "2▶ 1○ 5✔"; "" for none."""
+def state_counts(entries: Iterable[RunEntry]) -> str:
+    """Return how many runs are in which state, as signs: "2▶ 1○ 5✔"; "" for none."""
     counts: dict[str, int] = {}
     for entry in entries:
         counts[entry.state] = counts.get(entry.state, 0) + 1

@@ -1,10 +1,10 @@
-"""Entries in the order a person asks for; what an entry does not have comes last, either way round."""
+"""Entries in the order the user asks for; what an entry does not have comes last, either way round."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from cerank.app.run_views.run_monitor import Entry
+from cerank.app.run_views.run_monitor import RunEntry
 from cerank.errors import UsageError
 from cerank.registry import nearest
 
@@ -12,7 +12,7 @@ _Value = str | float | None
 
 _STATES = ("running", "stopping", "queued", "waiting", "paused", "lost", "failed", "damaged", "finished")
 
-_KEYS: dict[str, Callable[[Entry], _Value]] = {
+_KEYS: dict[str, Callable[[RunEntry], _Value]] = {
     "created": lambda entry: entry.name,
     "state": lambda entry: float(_STATES.index(entry.state)) + entry.place / 1e6,
     "run": lambda entry: (entry.label or entry.title).lower(),
@@ -28,15 +28,15 @@ _KEYS: dict[str, Callable[[Entry], _Value]] = {
 KEYS = tuple(_KEYS)
 
 
-def ordered(entries: Iterable[Entry], key: str, *, is_falling: bool = False) -> list[Entry]:
-    """The entries by one of `KEYS`; equal ones stay in the order they came.
+def ordered(entries: Iterable[RunEntry], key: str, *, is_falling: bool = False) -> list[RunEntry]:
+    """Return the entries by one of `KEYS`; equal ones stay in the order they came.
 
     Raises:
         UsageError: nothing is sorted by that.
     """
     if key not in _KEYS:
-        raise UsageError(f"runs are not sorted by '{key}'", hint=nearest(key, KEYS))
-    there: list[tuple[str | float, Entry]] = []
+        raise UsageError(f"runs cannot be sorted by '{key}'", hint=nearest(key, KEYS))
+    there: list[tuple[str | float, RunEntry]] = []
     absent = []
     for entry in entries:
         value = _KEYS[key](entry)

@@ -1,4 +1,4 @@
-"""Watching a run from outside: what its files newly say, each look reading only what was added."""
+"""Watching a run from outside: what its files newly say, and each poll reads only what was added."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from cerank.core.metrics import Event, Reading, Validation
+from cerank.core.metrics import Event, StepMetrics, Validation
 from cerank.files.journal import Tail
 from cerank.runs import run_store
 from cerank.runs.layout import ReadingRow, RunFolder
 from cerank.runs.run_store import Status
 
 
-class News(msgspec.Struct, frozen=True):
-    """What happened in a run since the last look."""
+class RunUpdate(msgspec.Struct, frozen=True):
+    """What happened in a run since the last poll."""
 
     status: Status
-    readings: tuple[Reading, ...]
+    readings: tuple[StepMetrics, ...]
     validations: tuple[Validation, ...]
     events: tuple[Event, ...]
 
@@ -30,13 +30,16 @@ class Follower:
         self._readings: Tail[ReadingRow] = Tail(folder.readings, ReadingRow)
         self._events: Tail[Event] = Tail(folder.events, Event)
 
-    def look(self) -> News:
-        """The status now, and the rows since the last look. The status is read first, so none of its rows is missed."""
+    def poll(self) -> RunUpdate:
+        """Return the status now, and the rows since the last poll.
+
+        The status is read first, so none of its rows is missed.
+        """
         status = run_store.status(self.folder, datetime.now(UTC))
         rows = self._readings.new()
-        return News(
+        return RunUpdate(
             status=status,
-            readings=tuple(row for row in rows if isinstance(row, Reading)),
+            readings=tuple(row for row in rows if isinstance(row, StepMetrics)),
             validations=tuple(row for row in rows if isinstance(row, Validation)),
             events=tuple(self._events.new()),
         )

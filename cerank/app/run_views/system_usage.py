@@ -40,7 +40,7 @@ class Work(msgspec.Struct, frozen=True):
     memory: int  # bytes resident
 
 
-class Sample(msgspec.Struct, frozen=True, kw_only=True):
+class UsageSample(msgspec.Struct, frozen=True, kw_only=True):
     """The machine at one moment; None where it does not tell."""
 
     cpu: float | None = None  # share of all cores, since the sample before
@@ -63,8 +63,8 @@ class Machine:
         self._has_sampled = False
         self._processes: dict[int, Any] = {}
 
-    def sample(self, folder: RunFolder | None = None) -> Sample:
-        """The figures now, with those of the worker at a run, where it is on this machine."""
+    def sample(self, folder: RunFolder | None = None) -> UsageSample:
+        """Return the figures now, with those of the worker at a run, where it is on this machine."""
         gpus = self.gpus()
         free = None
         with contextlib.suppress(OSError):
@@ -73,9 +73,9 @@ class Machine:
         try:
             import psutil
         except ImportError:
-            return Sample(cores=os.cpu_count() or 0, load=load, disk_free=free, gpus=gpus)
+            return UsageSample(cores=os.cpu_count() or 0, load=load, disk_free=free, gpus=gpus)
         memory = psutil.virtual_memory()
-        made = Sample(
+        usage_sample = UsageSample(
             cpu=psutil.cpu_percent(None if self._has_sampled else _FIRST) / 100,
             cores=os.cpu_count() or 0,
             load=load,
@@ -86,7 +86,7 @@ class Machine:
             work=self._work(folder) if folder else None,
         )
         self._has_sampled = True
-        return made
+        return usage_sample
 
     def _work(self, folder: RunFolder) -> Work | None:
         import psutil
@@ -102,7 +102,7 @@ class Machine:
             return None
 
     def gpus(self) -> tuple[Gpu, ...]:
-        """The GPUs; none where there are none, or NVIDIA's library is not installed."""
+        """Return the GPUs; none where there are none, or NVIDIA's library is not installed."""
         if not self._is_nvml_tried:
             self._is_nvml_tried = True
             self._nvml = _nvml()
@@ -143,7 +143,7 @@ def _nvml() -> Any:
 
 
 def briefly(gpus: tuple[Gpu, ...]) -> str:
-    """The GPUs in a few characters each: "GPU0 92% 61/80G"."""
+    """Return the GPUs in a few characters each: "GPU0 92% 61/80G"."""
     return "  ".join(
         f"GPU{gpu.index} {100 * gpu.busy:.0f}% {gpu.memory / 2**30:.0f}/{gpu.memory_total / 2**30:.0f}G" for gpu in gpus
     )

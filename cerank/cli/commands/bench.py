@@ -7,10 +7,10 @@ from typing import Annotated
 import typer
 
 from cerank.bench import benchmark
-from cerank.bench.benchmark import Asked, Report
+from cerank.bench.benchmark import BenchReport, BenchRequest
 from cerank.cli import options
 from cerank.cli.commands.start_run import settings_of
-from cerank.cli.output import Column, Table, emit, say
+from cerank.cli.output import Column, Table, emit, info
 from cerank.text.safe_text import counted
 
 _SPEED = (
@@ -25,20 +25,45 @@ _SPEED = (
 )
 _MACHINE = (Column("key", "What"), Column("value", "Is"))
 
-Base = Annotated[str, typer.Option("--base", metavar="BASE", help="A name from `cerank bases`, hub id or folder.")]
-Dataset = Annotated[
-    str, typer.Option("--dataset", metavar="DATASET", help="Whose texts; left out: generated ones of usual length.")
+Base = Annotated[
+    str,
+    typer.Option(
+        "--base", metavar="BASE", help="Base model: a name from `cerank bases`, a Hugging Face id, or a folder."
+    ),
 ]
-First = Annotated[str, typer.Option("--first-stage", metavar="RUN", help="Its candidates.")]
-Pairs = Annotated[int, typer.Option("--pairs", min=8, max=10**7, metavar="N", help="Pairs re-ranked in a repeat.")]
-Repeats = Annotated[int, typer.Option("--repeats", min=1, max=1000, metavar="N", help="Turns that each takes.")]
+Dataset = Annotated[
+    str,
+    typer.Option(
+        "--dataset",
+        metavar="DATASET",
+        help="Dataset whose texts are scored. Default: generated texts of typical length.",
+    ),
+]
+First = Annotated[
+    str,
+    typer.Option("--first-stage", metavar="RUN", help="First stage of that dataset, whose candidates are re-ranked."),
+]
+Pairs = Annotated[
+    int, typer.Option("--pairs", min=8, max=10**7, metavar="N", help="Number of pairs to re-rank in each repetition.")
+]
+Repeats = Annotated[int, typer.Option("--repeats", min=1, max=1000, metavar="N", help="Number of repetitions.")]
 Steps = Annotated[
-    int, typer.Option("--steps", min=1, max=10**6, metavar="N", help="Training steps in a repeat, 32 pairs each.")
+    int,
+    typer.Option(
+        "--steps",
+        min=1,
+        max=10**6,
+        metavar="N",
+        help="Number of training steps in each repetition, with 32 pairs per step.",
+    ),
 ]
 Precision = Annotated[
-    list[str] | None, typer.Option("--precision", metavar="PRECISION", help="fp32 or bf16; may be repeated: both.")
+    list[str] | None,
+    typer.Option("--precision", metavar="PRECISION", help="fp32 or bf16. May be repeated. Default: both."),
 ]
-Alone = Annotated[bool, typer.Option("--alone", help="Leave sentence-transformers out, installed or not.")]
+CerankOnly = Annotated[
+    bool, typer.Option("--cerank-only", help="Do not measure sentence-transformers, even if it is installed.")
+]
 
 
 def bench(
@@ -49,21 +74,21 @@ def bench(
     repeats: Repeats = 3,
     steps: Steps = 2,
     precision: Precision = None,
-    alone: Alone = False,
+    cerank_only: CerankOnly = False,
     cache: options.Cache = None,
     device: options.Device = None,
     threads: options.Threads = None,
     form: options.Format = None,
     json: options.Json = False,
 ) -> None:
-    """Measure this machine: re-ranked and trained pairs a second, beside sentence-transformers where it is installed.
+    """Measure how many pairs this machine re-ranks and trains per second, with cerank and with sentence-transformers.
 
-    Takes a minute or two with the small base on a CPU. Each sits in a process of its own, set up as its user's would
-    be, and figures are medians over repeats that take turns. The machine should have nothing else to do: threads that
-    wait by spinning, the default of others, suffer most from company.
+    This takes a minute or two with the small base model on a CPU. Each library runs in its own process with its usual
+    settings. The two take turns, and the table shows medians over the repetitions. Nothing else should run on the
+    machine meanwhile. sentence-transformers is measured only where it is installed.
     """
     settings = settings_of(None, cache, device=device, threads=threads, form=form, json=json)
-    asked = Asked(
+    request = BenchRequest(
         base=base,
         dataset=dataset,
         first_stage=first_stage,
@@ -71,13 +96,13 @@ def bench(
         repeats=repeats,
         steps=steps,
         precisions=tuple(dict.fromkeys(precision or benchmark.PRECISIONS)),
-        with_peer=not alone,
+        with_peer=not cerank_only,
     )
-    report = benchmark.measure(settings, asked, lambda what: say(f"measuring: {what}"))
+    report = benchmark.measure(settings, request, lambda what: info(f"measuring: {what}"))
     emit((_machine(report), _speed(report)), settings.format)
 
 
-def _machine(report: Report) -> Table:
+def _machine(report: BenchReport) -> Table:
     rows = [
         ("device", report.device),
         ("threads", str(report.threads)),
@@ -90,9 +115,20 @@ def _machine(report: Report) -> Table:
     return Table("machine", _MACHINE, tuple(rows))
 
 
-def _speed(report: Report) -> Table:
+def _speed(report: BenchReport) -> Table:
     rows = tuple(
-        (one.work, one.precision, one.who, one.median, one.lowest, one.highest, one.of_peak, one.ratio)
-        for one in report.figures
+        (
+            figure.work,
+            figure.precision,
+            figure.who,
+            figure.median,
+            figure.lowest,
+            figure.highest,
+            figure.of_peak,
+            figure.ratio,
+        )
+        for figure in report.figures
     )
-    return Table("speed", _SPEED, rows, notes=("cerank is: so many times as fast", *report.notes))
+    return Table(
+        "speed", _SPEED, rows, notes=("cerank is: its speed divided by the speed of the other library", *report.notes)
+    )

@@ -1,4 +1,4 @@
-"""Commands that say what there is: recipes, losses, datasets, bases, settings."""
+"""Commands that list recipes, losses, datasets, base models and settings."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ import typer
 from cerank import recipes
 from cerank.cli import options, table_columns
 from cerank.cli.commands.start_run import settings_of
-from cerank.cli.output import Column, Table, emit, put, say
+from cerank.cli.output import Column, Table, emit, info, write_output
 from cerank.errors import UsageError
 from cerank.recipes.loss_specs import LOSSES
 from cerank.settings import resolve
 
-recipes_app = typer.Typer(no_args_is_help=True, help="Recipes: what is fine-tuned on what, in which stages.")
-config_app = typer.Typer(no_args_is_help=True, help="Settings, and where each comes from.")
+recipes_app = typer.Typer(
+    no_args_is_help=True, help="Recipes: TOML files that say what to fine-tune, on what data, in which stages."
+)
+config_app = typer.Typer(no_args_is_help=True, help="Settings: their values, and where each comes from.")
 
-_Name = Annotated[str, typer.Argument(metavar="RECIPE", help="A shipped name or a .toml file.")]
+_Name = Annotated[str, typer.Argument(metavar="RECIPE", help="Recipe: a shipped name or a .toml file.")]
 
 
 @recipes_app.command("list")
@@ -38,8 +40,11 @@ def list_recipes(form: options.Format = None, json: options.Json = False) -> Non
 
 @recipes_app.command("matrices")
 def list_matrices(form: options.Format = None, json: options.Json = False) -> None:
-    """List the matrices that come with cerank: bases x recipes x seeds, for `cerank run --matrix`."""
-    found = [recipes.load_matrix(name).matrix for name in recipes.shipped_matrices()]
+    """List the matrices that come with cerank, for `cerank run --matrix`.
+
+    A matrix is a set of runs: every recipe with every base model and every seed.
+    """
+    matrixes = [recipes.load_matrix(name).matrix for name in recipes.shipped_matrices()]
     keys = ("matrix", "recipes", "bases", "seeds", "test", "first_stages", "description")
     headings = ("matrix", "recipes", "bases", "seeds", "test", "first stages", "what")
     going = {"seeds": 1, "first_stages": 2, "test": 3, "bases": 4, "recipes": 5}
@@ -56,7 +61,7 @@ def list_matrices(form: options.Format = None, json: options.Json = False) -> No
             ", ".join(one.first_stages),
             one.description,
         )
-        for one in found
+        for one in matrixes
     )
     emit(Table("matrices", columns, rows), settings_of(form=form, json=json).format)
 
@@ -64,42 +69,42 @@ def list_matrices(form: options.Format = None, json: options.Json = False) -> No
 @recipes_app.command("show")
 def show_recipe(
     name: _Name,
-    full: Annotated[bool, typer.Option("--full", help="Every key, with what it means and its default.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="Show every key, with its meaning and its default.")] = False,
     set_: options.Set = None,
 ) -> None:
-    """Print a recipe as TOML, with everything it extends."""
-    put(recipes.render(recipes.load(name, set_ or ()).recipe, full=full))
+    """Print a recipe as TOML, including what it inherits by `extends`."""
+    write_output(recipes.render(recipes.load(name, set_ or ()).recipe, full=full))
 
 
 @recipes_app.command("check")
 def check_recipe(name: _Name, set_: options.Set = None) -> None:
-    """Say what is wrong with a recipe, all of it at once, without opening any data."""
+    """Check a recipe without opening any data, and list all its errors at once."""
     from cerank.app.plans import checked
 
     recipe = checked(recipes.load(name, set_ or ()).recipe)
-    say(f"{recipe.name}: sound; {' > '.join(recipe.chain)} on {recipe.base}")
+    info(f"{recipe.name}: valid; {' > '.join(recipe.chain)} on {recipe.base}")
 
 
 @recipes_app.command("new")
 def new_recipe(
-    path: Annotated[Path, typer.Argument(metavar="FILE.toml", help="Where to write it.")],
+    path: Annotated[Path, typer.Argument(metavar="FILE.toml", help="File to write; it must not exist yet.")],
 ) -> None:
-    """Write the start of a recipe of your own."""
+    """Write a new recipe file to start from."""
     if path.suffix != ".toml":
         raise UsageError("a recipe's name ends in .toml", where=str(path))
     try:
         with path.open("x", encoding="utf8") as file:
             file.write(recipes.template(path.stem))
     except FileExistsError:
-        raise UsageError("it exists already", where=str(path), hint="choose another name") from None
+        raise UsageError("the file already exists", where=str(path), hint="choose another name") from None
     except OSError as error:
-        raise UsageError(f"cannot write it: {(error.strerror or str(error)).lower()}", where=str(path)) from None
-    put(f"{path}\n")
+        raise UsageError(f"cannot write the file: {(error.strerror or str(error)).lower()}", where=str(path)) from None
+    write_output(f"{path}\n")
 
 
 @recipes_app.command("losses")
 def list_losses(form: options.Format = None, json: options.Json = False) -> None:
-    """List the losses a stage may take, and what each learns from."""
+    """List the losses a stage can use, and what each learns from."""
     columns = (
         Column("loss", "loss", "name"),
         Column("sources", "learns from"),
@@ -115,29 +120,38 @@ def list_losses(form: options.Format = None, json: options.Json = False) -> None
 
 
 def datasets(
-    name: Annotated[str, typer.Argument(metavar="[DATASET]", help="Describe this one, with its counts.")] = "",
-    search: Annotated[str, typer.Option("--search", metavar="WORDS", help="Look through ir_datasets' ids.")] = "",
+    name: Annotated[
+        str, typer.Argument(metavar="[DATASET]", help="Dataset to describe, with its counts. Default: list all.")
+    ] = "",
+    search: Annotated[
+        str, typer.Option("--search", metavar="WORDS", help="Find ir_datasets ids that contain these words.")
+    ] = "",
     cache: options.Cache = None,
     form: options.Format = None,
     json: options.Json = False,
 ) -> None:
-    """List datasets, search ir_datasets' ids, or describe one."""
+    """List datasets, search the ids of ir_datasets, or describe one dataset."""
     from cerank.datasets import open_datasets as known
 
     settings = settings_of(cache=cache, form=form, json=json)
     if name:
-        emit(table_columns.described(known.describe(name, settings.cache)), settings.format)
+        emit(table_columns.dataset_table(known.describe(name, settings.cache)), settings.format)
         return
-    found = known.search(search) if search else known.catalogue()
+    dataset_entries = known.search(search) if search else known.catalog()
     columns = (Column("dataset", "dataset"), Column("description", "what"))
-    emit(Table("datasets", columns, tuple((entry.name, entry.description) for entry in found)), settings.format)
+    emit(
+        Table("datasets", columns, tuple((entry.name, entry.description) for entry in dataset_entries)), settings.format
+    )
     if not search:
-        say("any ir_datasets id and any folder is a dataset, too: `cerank datasets --search msmarco`")
+        info("You can also use any ir_datasets id (`cerank datasets --search msmarco`) or a folder of your own.")
 
 
 def bases(form: options.Format = None, json: options.Json = False) -> None:
-    """List the bases known by a short name; a hub id or a folder is a base, too."""
-    from cerank.models.bases import BASES, is_here
+    """List the base models that have a short name.
+
+    Any Hugging Face id and any folder with a model can be used as a base model, too.
+    """
+    from cerank.models.bases import BASES, is_on_this_machine
 
     columns = (
         Column("base", "base"),
@@ -148,7 +162,14 @@ def bases(form: options.Format = None, json: options.Json = False) -> None:
         Column("here", "on this disk"),
     )
     rows = tuple(
-        (base.name, base.hub_id, base.parameters, base.pooling, base.license, "yes" if is_here(base) else "no")
+        (
+            base.name,
+            base.hub_id,
+            base.parameters,
+            base.pooling,
+            base.license,
+            "yes" if is_on_this_machine(base) else "no",
+        )
         for base in BASES.values()
     )
     emit(Table("bases", columns, rows), settings_of(form=form, json=json).format)
@@ -163,9 +184,9 @@ def show_config(
     form: options.Format = None,
     json: options.Json = False,
 ) -> None:
-    """Show each setting's value and where it comes from."""
-    given = options.flags(lab=lab, cache=cache, device=device, threads=threads, form=form, json=json)
-    found = resolve(given, os.environ, Path.cwd())
+    """Show the value of each setting and where it comes from."""
+    flags = options.flags(lab=lab, cache=cache, device=device, threads=threads, form=form, json=json)
+    resolved = resolve(flags, os.environ, Path.cwd())
     columns = (Column("setting", "setting"), Column("value", "value"), Column("source", "source"))
-    rows = tuple((entry.key, entry.value, entry.source) for entry in found.entries)
-    emit(Table("settings", columns, rows), found.settings.format)
+    rows = tuple((entry.key, entry.value, entry.source) for entry in resolved.entries)
+    emit(Table("settings", columns, rows), resolved.settings.format)

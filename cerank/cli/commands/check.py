@@ -1,4 +1,4 @@
-"""The commands that look for damage: one run, or the whole lab."""
+"""Commands that look for damage in one run or in the whole lab."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 
 from cerank.cli import options
 from cerank.cli.commands.start_run import settings_of
-from cerank.cli.output import Column, Table, emit, is_for_machines, say
+from cerank.cli.output import Column, Table, emit, info, is_for_machines
 from cerank.errors import ExitCode
 from cerank.runs import run_store
 from cerank.text.safe_text import counted
@@ -17,12 +17,17 @@ from cerank.text.safe_text import counted
 _VERIFIED = (Column("run", "Run"), Column("key", "What"), Column("value", "Is"))
 _FOUND = (Column("state", "State"), Column("where", "Where"), Column("what", "What"), Column("hint", "What to do"))
 
-Run = Annotated[list[str], typer.Argument(metavar="RUN...", help="A run's short name, label or id, or a part of one.")]
+Run = Annotated[
+    list[str], typer.Argument(metavar="RUN...", help="Run: its short name, label or id, or a part of one of these.")
+]
 Fix = Annotated[
     bool,
-    typer.Option("--fix", help="Move aside what is damaged and can be made again; remove killed work's leftovers."),
+    typer.Option(
+        "--fix",
+        help="Rename damaged files that can be regenerated to *.bad, and delete temporary files of killed runs.",
+    ),
 ]
-All = Annotated[bool, typer.Option("--all", help="Show what is in order, too.")]
+All = Annotated[bool, typer.Option("--all", help="Show every check, not only those that found a problem.")]
 
 
 def verify(
@@ -32,9 +37,10 @@ def verify(
     form: options.Format = None,
     json: options.Json = False,
 ) -> None:
-    """Compute every hash of a run again, and its measures from its rankings; exit 1 where something differs.
+    """Compute every checksum of a run and its measures again, and compare them with the stored ones.
 
-    A damaged run is marked so and shown so in lists, until `cerank resume` has made again what it can.
+    Exits with 1 if something differs. Lists then show the run as damaged until `cerank resume` has regenerated what
+    can be regenerated.
     """
     from cerank.app.checks.verify_run import verify
 
@@ -43,21 +49,21 @@ def verify(
     is_well = True
     for folder in [run_store.find(settings.lab, text) for text in run]:
         name = folder.name if is_for_machines(settings.format) else run_store.short_name(folder)
-        found = verify(folder, datetime.now(UTC))
-        is_well = is_well and not found.problems
+        verification_result = verify(folder, datetime.now(UTC))
+        is_well = is_well and not verification_result.problems
         rows += [
-            (name, "files with a hash", str(found.files)),
-            (name, "sealed models and checkpoints", str(found.models)),
-            (name, "rankings measured again", str(found.rankings)),
-            (name, "values compared", str(found.values)),
-            (name, "largest difference", f"{found.largest:.1e}" if found.largest else "0"),
-            (name, "verdict", "as it was written" if not found.problems else "damaged"),
-            *((name, "problem", problem) for problem in found.problems),
+            (name, "files with a checksum", str(verification_result.files)),
+            (name, "models and checkpoints verified", str(verification_result.models)),
+            (name, "rankings measured again", str(verification_result.rankings)),
+            (name, "values compared", str(verification_result.values)),
+            (name, "largest difference", f"{verification_result.largest:.1e}" if verification_result.largest else "0"),
+            (name, "verdict", "intact" if not verification_result.problems else "damaged"),
+            *((name, "problem", problem) for problem in verification_result.problems),
         ]
-        if found.problems:
-            say(
-                f"{run_store.title(folder)} is damaged: "
-                f"`cerank resume {run_store.short_name(folder)}` makes again what can be"
+        if verification_result.problems:
+            info(
+                f"{run_store.title(folder)} is damaged. "
+                f"`cerank resume {run_store.short_name(folder)}` regenerates what can be regenerated."
             )
     emit(Table("verified", _VERIFIED, tuple(rows)), settings.format)
     if not is_well:
@@ -72,19 +78,19 @@ def doctor(
     form: options.Format = None,
     json: options.Json = False,
 ) -> None:
-    """Look at the lab, its runs, the cache and this machine, and say what to do; exit 1 where something is wrong.
+    """Check the lab, its runs, the cache and this machine, and print what to do about each problem.
 
-    Looks at every byte of every run, so it takes some seconds a gigabyte.
+    Exits with 1 if something is wrong. It reads every byte of every run, which takes some seconds per gigabyte.
     """
     from cerank.app.checks import doctor as examining
 
     settings = settings_of(lab, cache, form=form, json=json)
-    found = examining.examine(settings, fix=fix, with_speed=True)
+    findings = examining.examine(settings, fix=fix, with_speed=True)
     short = {} if is_for_machines(settings.format) else run_store.short_names(settings.lab)
-    told = [one for one in found if all_ or one.is_told or one.state != "good"]
+    told = [one for one in findings if all_ or one.is_told or one.state != "good"]
     rows = tuple((one.state, short.get(one.where, one.where), one.what, one.hint) for one in told)
-    emit(Table("doctor", _FOUND, rows, empty="nothing is wrong"), settings.format)
-    wrong = sum(one.state == "wrong" for one in found)
-    say(f"{counted(len(found), 'thing')} looked at, {wrong} wrong")
+    emit(Table("doctor", _FOUND, rows, empty="No problem was found."), settings.format)
+    wrong = sum(one.state == "wrong" for one in findings)
+    info(f"{counted(len(findings), 'check')} done, {counted(wrong, 'problem')} found")
     if wrong:
         raise typer.Exit(ExitCode.FAILED)

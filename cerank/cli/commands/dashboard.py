@@ -10,10 +10,12 @@ import typer
 from cerank.app import Lab
 from cerank.cli import options
 from cerank.cli.commands.start_run import settings_of
-from cerank.cli.output import say
+from cerank.cli.output import info
 from cerank.errors import UsageError
 
-Name = Annotated[str, typer.Argument(metavar="[RUN]", help="Open this run: its name, its label, or a part of it.")]
+Name = Annotated[
+    str, typer.Argument(metavar="[RUN]", help="Run to open: its short name, label or id, or a part of one of these.")
+]
 
 
 def tui(
@@ -23,7 +25,10 @@ def tui(
     device: options.Device = None,
     threads: options.Threads = None,
 ) -> None:
-    """Open the dashboard: watch, launch, stop and compare runs on a terminal. Jobs go on when it closes."""
+    """Open the dashboard, to start, watch, stop and compare runs in a terminal.
+
+    Runs continue when the dashboard is closed.
+    """
     settings = settings_of(lab, cache, device, threads)
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise UsageError("the dashboard needs a terminal", hint="`cerank ps` and `cerank show` work without one")
@@ -33,4 +38,4 @@ def tui(
 
     said = run(home, at)
     if said:
-        say(said)
+        info(said)

@@ -1,4 +1,4 @@
-"""The command that says what a number of queries can show, before any GPU day is spent."""
+"""The command `cerank power`: what a number of queries can show, before any training."""
 
 from __future__ import annotations
 
@@ -12,20 +12,28 @@ from cerank.cli.commands.start_run import settings_of
 from cerank.cli.output import emit
 from cerank.errors import UsageError
 
-_ASKED = "What it should show"
+_ASKED = "What should be shown"
 
 
 def power(
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[A B ...]", help="Runs or TREC run files to take the spread from, each against A."),
+        typer.Argument(
+            metavar="[A B ...]",
+            help="Runs or TREC run files on which the standard deviation is measured, each compared with A.",
+        ),
     ] = None,
     queries: Annotated[
-        int | None, typer.Option("--queries", "-n", min=2, metavar="N", help="How many; left out: those of A and B.")
+        int | None,
+        typer.Option("--queries", "-n", min=2, metavar="N", help="Number of queries. Default: the queries of A and B."),
     ] = None,
     sd: Annotated[
         float | None,
-        typer.Option("--sd", metavar="SD", help="Of per-query differences; left out: of A and B, or the usual one."),
+        typer.Option(
+            "--sd",
+            metavar="SD",
+            help="Standard deviation of per-query differences. Default: measured on A and B, else a typical value.",
+        ),
     ] = None,
     delta: Annotated[
         float | None,
@@ -39,17 +47,23 @@ def power(
     margin: Annotated[
         float | None,
         typer.Option(
-            "--margin", metavar="M", help="How many queries show equivalence within it?", rich_help_panel=_ASKED
+            "--margin",
+            metavar="M",
+            help="Equivalence margin: how many queries does it take to show equivalence within it?",
+            rich_help_panel=_ASKED,
         ),
     ] = None,
     tests: Annotated[
-        int, typer.Option("--tests", min=1, metavar="N", help="Tests corrected together.", rich_help_panel=_ASKED)
+        int,
+        typer.Option(
+            "--tests", min=1, metavar="N", help="Number of tests that are corrected together.", rich_help_panel=_ASKED
+        ),
     ] = 1,
     wanted: Annotated[
-        float, typer.Option("--power", metavar="P", help="Chance of seeing what is there.", rich_help_panel=_ASKED)
+        float, typer.Option("--power", metavar="P", help="Statistical power (1 - beta).", rich_help_panel=_ASKED)
     ] = 0.8,
     alpha: Annotated[
-        float, typer.Option("--alpha", metavar="A", help="Of all tests together.", rich_help_panel=_ASKED)
+        float, typer.Option("--alpha", metavar="A", help="Family-wise significance level.", rich_help_panel=_ASKED)
     ] = 0.05,
     measure: options.Measure = None,
     dataset: Dataset = "",
@@ -59,25 +73,26 @@ def power(
     form: options.Format = None,
     json: options.Json = False,
 ) -> None:
-    """Say what queries can show: the smallest difference seen, the smallest margin shown, and how many it takes.
+    """Compute what a number of queries can show, before anything is trained.
 
-    Exact for the paired t-test and for TOST under normal differences; no re-ranking is done.
+    Prints the smallest difference that can be detected, the smallest margin within which equivalence can be shown, and
+    how many queries it takes. The numbers are exact for the paired t-test and for TOST if differences are normal.
     """
     from cerank.app.comparison import power_analysis
 
     settings = settings_of(lab, cache, form=form, json=json)
-    asked = power_analysis.Asked(difference=delta, margin=margin, power=wanted, alpha=alpha, tests=tests)
+    request = power_analysis.PowerRequest(difference=delta, margin=margin, power=wanted, alpha=alpha, tests=tests)
     if not names:
         if queries is None:
             hint = "such as `cerank power --queries 43 --sd .10`, or `cerank power A B --dataset NAME`"
-            raise UsageError("how many queries?", where="--queries", hint=hint)
+            raise UsageError("the number of queries is missing", where="--queries", hint=hint)
         if dataset or qrels:
-            raise UsageError("a dataset alone has no spread", hint="name two rankings, or give --sd")
-        cases = tuple(power_analysis.of_numbers(queries, sd, asked, name) for name in measure or ["nDCG@10"])
+            raise UsageError("a dataset alone gives no standard deviation", hint="name two rankings, or give --sd")
+        cases = tuple(power_analysis.of_numbers(queries, sd, request, name) for name in measure or ["nDCG@10"])
     elif sd is not None:
-        raise UsageError("--sd and rankings both say the spread", hint="give one of them")
+        raise UsageError("--sd and rankings both give the standard deviation", hint="give only one of them")
     else:
         cases = power_analysis.of_rankings(
-            settings, names, asked, measures=measure or (), dataset=dataset, qrels=qrels, queries=queries
+            settings, names, request, measures=measure or (), dataset=dataset, qrels=qrels, queries=queries
         )
-    emit(table_columns.outlooks(cases, settings.format), settings.format)
+    emit(table_columns.power_table(cases, settings.format), settings.format)

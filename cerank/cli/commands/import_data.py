@@ -14,17 +14,19 @@ import typer
 
 from cerank.cli import options
 from cerank.cli.commands.start_run import settings_of
-from cerank.cli.output import Column, Table, emit, form_of, put, say
+from cerank.cli.output import Column, Table, emit, format_of, info, write_output
+from cerank.cli.progress_messages import ProgressMessages
 from cerank.text.safe_text import counted
 
 if TYPE_CHECKING:
     from cerank.importing.import_files import Imported
-    from cerank.importing.published_files import Source
+    from cerank.importing.published_files import PublishedFile
 
-data_app = typer.Typer(no_args_is_help=True, help="Training data: formats of other tools, fetching, importing.")
+data_app = typer.Typer(
+    no_args_is_help=True, help="Training data: fetch it, import it from formats of other tools, prepare it for runs."
+)
 
 DOWNLOADS = "downloads"  # in the cache folder, unless --into says otherwise
-_STEPS = 20  # lines of progress over a whole download
 
 
 def _formats(incomplete: str) -> list[str]:
@@ -34,30 +36,44 @@ def _formats(incomplete: str) -> list[str]:
 
 
 def _sources(incomplete: str) -> list[str]:
-    from cerank.importing.published_files import SOURCES
+    from cerank.importing.published_files import PUBLISHED_FILES
 
-    return [name for name in SOURCES if name.startswith(incomplete)]
+    return [name for name in PUBLISHED_FILES if name.startswith(incomplete)]
 
 
 @data_app.command("import")
 def import_(
-    name: Annotated[str, typer.Argument(metavar="FORMAT", help="See below.", autocompletion=_formats)],
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Plain, .gz, .zip, .tar.gz or parquet.")],
-    into: Annotated[Path, typer.Option("--into", metavar="FOLDER", help="The dataset folder to make.")],
-    run: Annotated[str, typer.Option("--name", metavar="RUN", help="What the run is called in it.")] = "",
+    name: Annotated[
+        str, typer.Argument(metavar="FORMAT", help="Format of the files; see below.", autocompletion=_formats)
+    ],
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE...", help="Files to import: plain, .gz, .zip, .tar.gz or parquet.")
+    ],
+    into: Annotated[Path, typer.Option("--into", metavar="FOLDER", help="Dataset folder to create.")],
+    run: Annotated[
+        str,
+        typer.Option("--name", metavar="RUN", help="Name of the run in that folder. Default: from the file or format."),
+    ] = "",
     collection: Annotated[
-        str, typer.Option("--collection", metavar="DATASET", help="An ir_datasets id or a folder that has the texts.")
+        str,
+        typer.Option(
+            "--collection", metavar="DATASET", help="Dataset that has the texts: an ir_datasets id or a folder."
+        ),
     ] = "",
     depth: Annotated[
-        int, typer.Option("--depth", metavar="N", min=0, help="Candidates kept of each query; 0 keeps all.")
+        int,
+        typer.Option("--depth", metavar="N", min=0, help="Keep at most this many candidates per query; 0 keeps all."),
     ] = 0,
     only: Annotated[
-        list[str] | None, typer.Option("--only", metavar="RUN", help="Keep this run of several; may be repeated.")
+        list[str] | None,
+        typer.Option("--only", metavar="RUN", help="Import only this run, where there are several. May be repeated."),
     ] = None,
     form: options.Format = None,
     json: options.Json = False,
 ) -> None:
-    """Turn files of another tool into a dataset folder, whole or not at all, and count what was mended or dropped.
+    """Import files of another tool as a dataset folder, and count what was repaired or dropped.
+
+    If the import fails, no folder is created.
 
     With texts of their own: rankgpt, rank-llm, tirex, flag-embedding, tevatron, msmarco-text-triples,
     openmatch-triples, ensemble-scores-text.
@@ -67,90 +83,86 @@ def import_(
 
     `cerank data formats` describes each, and says where its files are published.
     """
-    from cerank.importing.import_files import Choices, import_files
+    from cerank.importing.import_files import ImportOptions, import_files
 
-    choices = Choices(name=run, collection=collection, depth=depth, only=tuple(only or ()))
-    found = import_files(name, files, into, choices)
-    emit(_report(found), settings_of(form=form, json=json).format)
-    texts = f"; its texts are those of {found.collection}" if found.collection else ""
-    say(f"{found.folder} is a dataset now{texts}: `cerank datasets {_as_dataset(into)}`")
+    choices = ImportOptions(name=run, collection=collection, depth=depth, only=tuple(only or ()))
+    imported = import_files(name, files, into, choices)
+    emit(_report(imported), settings_of(form=form, json=json).format)
+    texts = f" with the texts of {imported.collection}" if imported.collection else ""
+    info(f"{imported.folder} is now a dataset{texts}; see `cerank datasets {_as_dataset(into)}`")
 
 
 def _as_dataset(folder: Path) -> str:
     return str(folder) if folder.is_absolute() else f"./{folder}"
 
 
-def _report(found: Imported) -> Table:
-    held = found.contents
+def _report(imported: Imported) -> Table:
+    contents = imported.contents
     rows: list[tuple[str, int]] = [
-        ("records read", held.records),
-        ("queries", held.queries),
-        ("documents", held.documents),
-        ("judgements", held.judgements),
+        ("records read", contents.records),
+        ("queries", contents.queries),
+        ("documents", contents.documents),
+        ("judgements", contents.judgements),
     ]
-    rows += [(f"rows of run {name}", number) for name, number in held.runs]
-    rows += list(held.counts)
+    rows += [(f"rows of run {name}", number) for name, number in contents.runs]
+    rows += list(contents.counts)
     columns = (Column("what", "what"), Column("number", "number", "number", 0))
-    return Table("imported", columns, tuple(rows), f"Imported from {found.format}")
+    return Table("imported", columns, tuple(rows), f"Imported from {imported.format}")
 
 
 @data_app.command("fetch")
 def fetch(
     name: Annotated[
-        str, typer.Argument(metavar="NAME", help="As `cerank data formats` lists it.", autocompletion=_sources)
+        str,
+        typer.Argument(
+            metavar="NAME", help="Published file, as `cerank data formats` lists it.", autocompletion=_sources
+        ),
     ],
     into: Annotated[
         Path | None,
-        typer.Option("--into", metavar="FOLDER", help="Where files lie, as NAME/FILE; the cache's downloads."),
+        typer.Option(
+            "--into", metavar="FOLDER", help="Folder to download into, as NAME/FILE. Default: `downloads` in the cache."
+        ),
     ] = None,
     cache: options.Cache = None,
 ) -> None:
-    """Fetch a published file, going on where an earlier attempt broke off, and check it; print its path.
+    """Download a published file, verify its checksum, and print its path.
 
-    Without a network, or where only a person can fetch it, this ends at once with exit code 3 and says what to place
-    where.
+    An interrupted download continues where it stopped. Without a network, or for a file that only you can download,
+    the command ends at once with exit code 3 and says which file to place where.
     """
     from cerank.importing.download import fetch as fetched
-    from cerank.importing.published_files import SOURCES
+    from cerank.importing.published_files import PUBLISHED_FILES
 
-    source = SOURCES.find(name)
+    source = PUBLISHED_FILES.find(name)
     folder = into if into is not None else settings_of(cache=cache).cache / DOWNLOADS
-    found = fetched(source, folder, _Progress(name).tell)
+    messages = ProgressMessages()
+    found = fetched(source, folder, lambda done, total: messages.show_bytes(name, done, total))
     sure = (
-        "not checked, for its publisher states no checksum" if found.checked == "nothing" else f"{found.checked} agrees"
+        "not verified, because its publisher gives no checksum"
+        if found.checked == "nothing"
+        else f"{found.checked} verified"
     )
-    say(f"{found.how}: {counted(found.size, 'byte')}, {sure}; licence: {source.licence}")
-    put(f"{found.path}\n")
+    info(f"{found.how}: {counted(found.size, 'byte')}, {sure}; licence: {source.licence}")
+    write_output(f"{found.path}\n")
     if source.format:
-        say(f"go on with `cerank data import {source.format} {found.path} --into FOLDER`")
-
-
-class _Progress:
-    """Says how far a download is, a few times over all of it."""
-
-    def __init__(self, name: str) -> None:
-        self._name, self._last = name, -1
-
-    def tell(self, done: int, total: int) -> None:
-        step = done * _STEPS // total if total else done >> 28
-        if step > self._last and done:
-            self._last = step
-            of = f" of {total / 1e6:,.0f}" if total else ""
-            say(f"{self._name}: {done / 1e6:,.0f}{of} MB")
+        info(f"Next: `cerank data import {source.format} {found.path} --into FOLDER`")
 
 
 @data_app.command("formats")
 def formats(
     name: Annotated[
         str,
-        typer.Argument(metavar="[FORMAT]", help="This one only, with its published files.", autocompletion=_formats),
+        typer.Argument(
+            metavar="[FORMAT]", help="Show only this format, with its published files.", autocompletion=_formats
+        ),
     ] = "",
     form: options.Format = None,
     json: options.Json = False,
 ) -> None:
-    """List the formats that can be imported, and the published files: names, addresses, checksums, licences."""
+    """List the formats that can be imported, and published files with their addresses, checksums and licenses."""
     from cerank.importing.format_catalog import FORMATS
-    from cerank.importing.published_files import SOURCES
+    from cerank.importing.published_files import PUBLISHED_FILES
 
     chosen = [FORMATS.find(name)] if name else list(FORMATS.values())
     names = {entry.name for entry in chosen}
@@ -159,37 +171,41 @@ def formats(
         (
             Column("format", "format", "name"),
             Column("holds", "a file holds"),
-            Column("gives", "the folder gets", priority=1),
+            Column("gives", "the dataset gets", priority=1),
         ),
         tuple((entry.name, entry.description, entry.gives) for entry in chosen),
         "Formats",
     )
     given = settings_of(form=form, json=json).format
-    sources = [source for source in SOURCES.values() if not name or source.format in names]
-    if form_of(given) == "table":  # nine columns are for machines
+    sources = [source for source in PUBLISHED_FILES.values() if not name or source.format in names]
+    if format_of(given) == "table":  # nine columns are for machines
         published = _in_full(sources) if name else _in_short(sources)
     else:
         published = _for_machines(sources)
     emit((described, published), given)
 
 
-_NONE = "no published file of this format is known"
+_NONE = "No published file of this format is known."
 
 
-def _in_short(sources: Sequence[Source]) -> Table:
-    columns = (Column("name", "name", "name"), Column("format", "format", "name"), Column("fetch", "to be had", "name"))
+def _in_short(sources: Sequence[PublishedFile]) -> Table:
+    columns = (
+        Column("name", "name", "name"),
+        Column("format", "format", "name"),
+        Column("fetch", "how to get it", "name"),
+    )
     rows = tuple((source.name, source.format or "none", "by hand" if source.by_hand else "fetch") for source in sources)
-    notes = ("`cerank data formats FORMAT` has addresses, checksums and licences; --format tsv has all of them",)
+    notes = ("`cerank data formats FORMAT` shows addresses, checksums and licenses; --format tsv shows all of them",)
     return Table("files", columns, rows, "Published files", notes, empty=_NONE)
 
 
-def _in_full(sources: Sequence[Source]) -> Table:
+def _in_full(sources: Sequence[PublishedFile]) -> Table:
     rows: list[tuple[str, str, str]] = []
     for source in sources:
         facts = (
             ("file", source.file),
             ("address", source.url),
-            ("to be had", source.by_hand or f"cerank data fetch {source.name}"),
+            ("how to get it", source.by_hand or f"cerank data fetch {source.name}"),
             ("md5", " or ".join(source.md5) or "not stated"),
             ("licence", source.licence),
             ("note", source.note),
@@ -199,12 +215,12 @@ def _in_full(sources: Sequence[Source]) -> Table:
     return Table("files", columns, tuple(rows), "Published files", empty=_NONE)
 
 
-def _for_machines(sources: Sequence[Source]) -> Table:
+def _for_machines(sources: Sequence[PublishedFile]) -> Table:
     columns = (
         Column("name", "name", "name"),
         Column("format", "format", "name"),
         Column("file", "published as"),
-        Column("fetch", "to be had"),
+        Column("fetch", "how to get it"),
         Column("bytes", "size", "bytes"),
         Column("md5", "md5"),
         Column("licence", "licence"),

@@ -1,4 +1,4 @@
-"""Commands for the queue: look at it, serve it, change its order, put runs in and take them out."""
+"""Commands that show the queue, start it, change its order, and add and remove runs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 from cerank.app import Lab
 from cerank.cli import options, table_columns
 from cerank.cli.commands.start_run import RunName, settings_of
-from cerank.cli.output import Column, Table, emit, is_for_machines, say
+from cerank.cli.output import Column, Table, emit, info, is_for_machines
 from cerank.errors import UsageError
 from cerank.runs import run_store
 from cerank.scheduler.queue_status import QueueState
@@ -18,12 +18,12 @@ from cerank.settings import Settings
 from cerank.text.safe_text import counted
 
 queue_app = typer.Typer(
-    help="The queue: runs that start by themselves, in order, one on each free device.",
+    help="The queue: runs that start automatically, in order, one on each free device.",
     invoke_without_command=True,
     no_args_is_help=False,
 )
 
-_Place = Annotated[int, typer.Argument(metavar="PLACE", help="1 is the next to start.", min=1)]
+_Place = Annotated[int, typer.Argument(metavar="PLACE", help="New place; the run at place 1 starts next.", min=1)]
 
 
 @queue_app.callback()
@@ -33,18 +33,20 @@ def show_queue(
     form: options.Format = None,
     json: options.Json = False,
 ) -> None:
-    """Show which runs wait, in the order in which they start, and what each device is doing."""
+    """Show which runs wait, in the order in which they will start, and which run each device has."""
     if context.invoked_subcommand is not None:
         if lab is not None or form is not None or json:
-            raise UsageError("options come after the command", hint=f"cerank queue {context.invoked_subcommand} --lab")
+            raise UsageError(
+                "options must follow the subcommand", hint=f"cerank queue {context.invoked_subcommand} --lab"
+            )
         return
     settings = settings_of(lab, form=form, json=json)
     home = Lab(settings)
-    narrate(home.queue_state(), home.folder)
-    emit(_listing(home, settings), settings.format)
+    print_queue_state(home.queue_state(), home.folder)
+    emit(_queue_table(home, settings), settings.format)
 
 
-def _listing(home: Lab, settings: Settings) -> Table:
+def _queue_table(home: Lab, settings: Settings) -> Table:
     rows = {row.folder: row for row in home.listed()}
     queued = [rows[folder] for folder in home.queued() if folder in rows]
     columns: tuple[Column, ...] = (
@@ -58,68 +60,76 @@ def _listing(home: Lab, settings: Settings) -> Table:
     rows_shown: list[tuple[str | int, ...]] = []
     for place, row in enumerate(queued, 1):
         name = row.folder.name if is_exact else row.short_name
-        state, device = table_columns.stated(row.status.state, settings.format), row.plan.device if row.plan else ""
+        state, device = table_columns.state_text(row.status.state, settings.format), row.plan.device if row.plan else ""
         rows_shown.append((place, name, state, device, row.label, *([row.short_name] if is_exact else [])))
     if is_exact:
         columns = (*columns, Column("short_name", "short_name"))
     return Table(
-        "queue", columns, tuple(rows_shown), empty=f"no runs wait in {settings.lab}; `cerank run --queue` adds one"
+        "queue",
+        columns,
+        tuple(rows_shown),
+        empty=f"No run is waiting in {settings.lab}. `cerank run --queue` adds one.",
     )
 
 
-def narrate(state: QueueState, lab: Path) -> None:
-    """Says what the devices do, and how to go on with a queue that stands still."""
+def print_queue_state(state: QueueState, lab: Path) -> None:
+    """Print which run each device has, and how to start a queue that is stopped."""
     short = run_store.short_names(lab)
     for slot in state.slots:
-        say(f"{slot.device}: {short.get(slot.run, slot.run) or 'free'}")
+        info(f"{slot.device}: {short.get(slot.run, slot.run) or 'free'}")
     if state.damage:
-        say(f"the queue cannot be read: {state.damage}")
+        info(f"The queue cannot be read: {state.damage}")
     if state.state == "stopped":
         waits = "1 run waits" if state.waiting == 1 else f"{counted(state.waiting, 'run')} wait"
-        say(f"the queue is stopped and {waits}; `cerank queue start` goes on with it")
+        info(f"The queue is stopped, and {waits}. Start it with `cerank queue start`.")
 
 
 @queue_app.command("start")
 def start_queue(lab: options.Lab = None) -> None:
-    """Serve the queue in the background until it is empty; after a reboot it stands still until asked."""
+    """Start the queue in the background; it ends when it is empty.
+
+    It does not restart after a reboot.
+    """
     home = Lab(settings_of(lab))
     before = home.queue_state()
     if before.state == "idle":
-        say("no runs wait; there is nothing to start")
+        info("No run is waiting, so there is nothing to start.")
         return
     home.start_queue()
-    narrate(home.queue_state(), home.folder)
+    print_queue_state(home.queue_state(), home.folder)
 
 
 @queue_app.command("add")
 def add_to_queue(name: RunName, lab: options.Lab = None) -> None:
-    """Put a run that waits, or was paused, lost or failed, at the end of the queue."""
+    """Put a run that has not started, or is paused, lost or failed, at the end of the queue."""
     home = Lab(settings_of(lab))
     folder = home.find(name)
     home.resume_queued(folder)
-    say(f"run {run_store.title(folder)} is queued; `cerank queue` shows its place")
+    info(f"Run {run_store.title(folder)} is queued. `cerank queue` shows its place.")
 
 
 @queue_app.command("move")
 def move_in_queue(name: RunName, place: _Place, lab: options.Lab = None) -> None:
-    """Give a queued run another place."""
+    """Move a queued run to another place in the queue."""
     home = Lab(settings_of(lab))
     folder = home.find(name)
     home.move(folder, place)
     order = [queued.name for queued in home.queued()]
     if folder.name in order:
-        say(f"run {run_store.title(folder)} is at place {order.index(folder.name) + 1} of {len(order)}")
+        info(f"Run {run_store.title(folder)} is at place {order.index(folder.name) + 1} of {len(order)}")
 
 
 @queue_app.command("drop")
 def drop_from_queue(name: RunName, lab: options.Lab = None) -> None:
-    """Take a run out of the queue; the run itself stays."""
+    """Remove a run from the queue. The run itself is not deleted."""
     home = Lab(settings_of(lab))
     folder = home.find(name)
     if home.status(folder).state != "queued":
-        raise UsageError("it is not in the queue", where=run_store.title(folder), hint="`cerank queue` lists what is")
+        raise UsageError(
+            "the run is not in the queue", where=run_store.title(folder), hint="`cerank queue` lists queued runs"
+        )
     home.unqueue(folder)
-    say(
-        f"run {run_store.title(folder)} is out of the queue; "
-        f"`cerank queue add {run_store.short_name(folder)}` puts it back"
+    info(
+        f"Run {run_store.title(folder)} was removed from the queue. "
+        f"`cerank queue add {run_store.short_name(folder)}` puts it back."
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal
@@ -11,23 +10,24 @@ import typer
 
 from cerank.cli import options, table_columns
 from cerank.cli.commands.start_run import settings_of
-from cerank.cli.output import emit, put, say
+from cerank.cli.output import emit, info, write_output
 from cerank.errors import UsageError
 from cerank.text.safe_text import counted
 
-Dataset = Annotated[str, typer.Option("--dataset", metavar="DATASET", help="Whose queries and qrels.")]
-Qrels = Annotated[str, typer.Option("--qrels", metavar="FILE", help="A qrels file, in place of a dataset.")]
+Dataset = Annotated[str, typer.Option("--dataset", metavar="DATASET", help="Dataset that gives queries and qrels.")]
+Qrels = Annotated[str, typer.Option("--qrels", metavar="FILE", help="Qrels file, in place of a dataset.")]
 
 
-_JUDGED = "How it is judged"
-_PRECISION = "Of the encoder; auto: bf16 where the device multiplies it faster than float32."
-_MORE = "What is shown"
+_JUDGED = "Statistics"
+_PRECISION = "Precision of the model. auto takes bf16 if the device multiplies it faster than float32."
+_MORE = "What to show"
 
 Names = Annotated[
     list[str],
     typer.Argument(
         metavar="A B [C...]",
-        help="Runs (RUN or RUN:STAGE) or TREC run files, the baseline first; LABEL=RUN,RUN,... for seeds of a recipe.",
+        help="Runs (RUN or RUN:STAGE) or TREC run files, the baseline first. "
+        "LABEL=RUN,RUN,... groups the seeds of a recipe.",
     ),
 ]
 Margin = Annotated[
@@ -61,7 +61,7 @@ Family = Annotated[
 ]
 Pairs = Annotated[
     Literal["baseline", "all"],
-    typer.Option("--pairs", help="Each against the first, or every pair.", rich_help_panel=_JUDGED),
+    typer.Option("--pairs", help="Compare each ranking with the first one, or every pair.", rich_help_panel=_JUDGED),
 ]
 Claim = Annotated[
     Literal["checkpoints", "recipes"],
@@ -72,26 +72,24 @@ Claim = Annotated[
         rich_help_panel=_JUDGED,
     ),
 ]
-Seeds = Annotated[
-    Literal["mean", "stack"],
-    typer.Option("--seeds", help="Seeds of a recipe: their mean by query; stack is refused.", rich_help_panel=_JUDGED),
-]
 WithSecondary = Annotated[
     bool,
-    typer.Option("--secondary", help="Other tests beside the t-test, in a second table.", rich_help_panel=_MORE),
+    typer.Option("--secondary", help="Show other tests beside the t-test, in a second table.", rich_help_panel=_MORE),
 ]
-Condensed = Annotated[
+JudgedOnly = Annotated[
     bool,
-    typer.Option("--condensed", help="Each measure over judged documents only, too.", rich_help_panel=_MORE),
+    typer.Option(
+        "--judged-only",
+        help="Show each measure over judged documents only, too (condensed lists).",
+        rich_help_panel=_MORE,
+    ),
 ]
-Reasons = Annotated[
-    bool, typer.Option("--reasons", help="A sentence for each verdict, with what it rests on.", rich_help_panel=_MORE)
-]
+Reasons = Annotated[bool, typer.Option("--reasons", help="Explain each verdict in a sentence.", rich_help_panel=_MORE)]
 Full = Annotated[
     bool,
     typer.Option(
         "--full",
-        help="JSON of the whole comparison with every per-query value, to compute it again.",
+        help="Print the whole comparison as JSON, with every per-query value.",
         rich_help_panel=_MORE,
     ),
 ]
@@ -107,9 +105,8 @@ def compare(
     family: Family = 0,
     pairs: Pairs = "baseline",
     claim: Claim = "checkpoints",
-    seeds: Seeds = "mean",
     with_secondary: WithSecondary = False,
-    condensed: Condensed = False,
+    judged_only: JudgedOnly = False,
     reasons: Reasons = False,
     full: Full = False,
     wide: options.Wide = False,
@@ -118,21 +115,22 @@ def compare(
     form: options.Format = None,
     json: options.Json = False,
 ) -> None:
-    """Compare rankings query by query, to a verdict: better, worse, equivalent, different but negligible, cannot tell.
+    """Compare rankings query by query: better, worse, equivalent, different but negligible, or cannot tell.
 
-    Differences with intervals, paired tests adjusted over the whole table, effect sizes, equivalence by margin.
+    The table has differences with intervals, paired tests adjusted over the whole table, effect sizes, and equivalence
+    within a margin. `cerank guide verdicts` explains them.
     """
     from cerank.app.checks import verify_run
     from cerank.app.comparison import comparisons, export_comparison
-    from cerank.cli.live_status import tell
+    from cerank.cli.live_status import print_answers
     from cerank.evaluation.answers import paragraphs
     from cerank.evaluation.compare import Terms
 
     settings = settings_of(lab, cache, form=form, json=json)
     if len(names) < 2:
-        raise UsageError("a comparison needs at least two", hint="such as `cerank compare A B`")
+        raise UsageError("a comparison needs at least two rankings", hint="such as `cerank compare A B`")
     if full and settings.format not in {"", "json"}:
-        raise UsageError(f"--full is JSON, not {settings.format}", hint="leave --format away")
+        raise UsageError(f"--full prints JSON, not {settings.format}", hint="omit --format")
     found = comparisons.compare(
         settings,
         names,
@@ -142,21 +140,20 @@ def compare(
         terms=Terms(correction=correction, family=family, pairs=pairs, claim=claim, with_secondary=with_secondary),
         margins=margin or (),
         now=datetime.now(UTC).isoformat(timespec="seconds"),
-        condensed=condensed,
-        how=seeds,
+        condensed=judged_only,
     )
     if full:
-        put(export_comparison.complete(found), raw=True)
+        write_output(export_comparison.complete(found), raw=True)
         return
     if settings.format == "json":
-        put(export_comparison.document(found, with_reasons=reasons), raw=True)
+        write_output(export_comparison.document(found, with_reasons=reasons), raw=True)
     else:
-        shown = [table_columns.comparison(found, settings.format, with_reasons=reasons)]
+        shown = [table_columns.comparison_table(found, settings.format, with_reasons=reasons)]
         emit([*shown, export_comparison.secondary(found)] if with_secondary else shown, settings.format, wide=wide)
-    table_columns.narrate(found, settings.format)
-    tell(paragraphs(found))
-    for doubt in verify_run.doubts(settings.lab, names):
-        say(doubt)
+    table_columns.print_footnotes(found, settings.format)
+    print_answers(paragraphs(found))
+    for doubt in verify_run.warnings_about(settings.lab, names):
+        info(doubt)
 
 
 def evaluate(
@@ -164,12 +161,12 @@ def evaluate(
     measure: options.Measure = None,
     dataset: Dataset = "",
     qrels: Qrels = "",
-    per_query: Annotated[bool, typer.Option("--per-query", help="A row for each query.")] = False,
+    per_query: Annotated[bool, typer.Option("--per-query", help="Show a row for each query.")] = False,
     cache: options.Cache = None,
     form: options.Format = None,
     json: options.Json = False,
 ) -> None:
-    """Measure TREC runs on a dataset's qrels or a qrels file (as trec_eval -c: a query without results counts 0)."""
+    """Measure TREC runs with the qrels of a dataset or a file (as `trec_eval -c`: a query without results counts 0)."""
     from cerank.app.comparison import comparisons
 
     settings = settings_of(cache=cache, form=form, json=json)
@@ -177,31 +174,34 @@ def evaluate(
     systems, names = comparisons.measured_systems(
         settings, targets, measures=measure or (), dataset=dataset, qrels=qrels
     )
-    emit(table_columns.measures(systems, names, per_query=per_query), settings.format)
+    emit(table_columns.measure_table(systems, names, per_query=per_query), settings.format)
 
 
 def rerank(
-    checkpoint: Annotated[str, typer.Argument(metavar="CHECKPOINT", help="A model folder, a run, or RUN:STAGE.")],
-    run: Annotated[str, typer.Option("--run", metavar="RUN", help="bm25, a run of the dataset, or a TREC run file.")],
-    dataset: Annotated[str, typer.Option("--dataset", metavar="DATASET", help="Whose queries and documents.")],
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Where to write the TREC run.")],
-    depth: Annotated[int, typer.Option("--depth", min=1, metavar="N", help="Candidates a query.")] = 100,
-    precision: Annotated[str, typer.Option("--precision", metavar="fp32|bf16|auto", help=_PRECISION)] = "fp32",
+    checkpoint: Annotated[str, typer.Argument(metavar="CHECKPOINT", help="Model: a folder, a run, or RUN:STAGE.")],
+    first_stage: Annotated[
+        str, typer.Option("--first-stage", metavar="RUN", help="bm25, a run of the dataset, or a TREC run file.")
+    ],
+    dataset: Annotated[
+        str, typer.Option("--dataset", metavar="DATASET", help="Dataset that gives queries and documents.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="TREC run file to write.")],
+    depth: Annotated[
+        int, typer.Option("--depth", min=1, metavar="N", help="Number of candidates to re-rank for each query.")
+    ] = 100,
+    precision: Annotated[Literal["fp32", "bf16", "auto"], typer.Option("--precision", help=_PRECISION)] = "fp32",
     lab: options.Lab = None,
     cache: options.Cache = None,
     device: options.Device = None,
     threads: options.Threads = None,
 ) -> None:
-    """Re-rank a first stage's candidates by a checkpoint and write a TREC run with strictly decreasing scores."""
+    """Re-rank the candidates of a first stage with a model, and write a TREC run with strictly decreasing scores."""
     from cerank.app import rerank_dataset
 
     settings = settings_of(lab, cache, device, threads)
-    if precision not in {"fp32", "bf16", "auto"}:
-        raise UsageError(f"no precision is called '{precision}'", where="--precision", hint="fp32, bf16 or auto")
-    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # read once, when CUDA starts
-    wanted = rerank_dataset.Wanted(checkpoint, dataset, run, depth, precision)
-    count = rerank_dataset.rerank(
-        settings, wanted, output, lambda done, total: say(f"{done} of {counted(total, 'query')}")
+    request = rerank_dataset.RerankRequest(
+        checkpoint=checkpoint, dataset=dataset, first_stage=first_stage, depth=depth, precision=precision, output=output
     )
-    say(f"{counted(count, 'query')} re-ranked")
-    put(f"{output}\n")
+    count = rerank_dataset.rerank(settings, request, lambda done, total: info(f"{done} of {counted(total, 'query')}"))
+    info(f"{counted(count, 'query')} re-ranked")
+    write_output(f"{output}\n")

@@ -1,4 +1,4 @@
-"""The command that writes a report of a matrix or of runs."""
+"""The command `cerank report`."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ import typer
 
 from cerank.cli import options
 from cerank.cli.commands.start_run import settings_of
-from cerank.cli.output import put, say
+from cerank.cli.output import info, write_output
 from cerank.text.safe_text import counted
 
-_JUDGED = "How it is judged"
-_SHOWN = "What is shown"
+_JUDGED = "Statistics"
+_SHOWN = "What to show"
 
 Names = Annotated[
     list[str],
     typer.Argument(
-        metavar="MATRIX|RUN...", help="A matrix of the lab, or runs (RUN or RUN:STAGE), the baseline first."
+        metavar="MATRIX|RUN...", help="A matrix of the lab, or runs (RUN or RUN:STAGE) with the baseline first."
     ),
 ]
 Baseline = Annotated[
@@ -29,32 +29,32 @@ Baseline = Annotated[
     typer.Option(
         "--baseline",
         metavar="SYSTEM",
-        help="A recipe (each base's own), a row, a run, or first-stage; left out: the matrix's, or the first run.",
+        help="Baseline: a recipe, run, table row or `first-stage`. Default: the matrix's baseline, else the first run.",
         rich_help_panel=_JUDGED,
     ),
 ]
-Correct = Annotated[
+CorrectionName = Annotated[
     Literal["holm", "bh", "bonferroni", "max-t", "none"],
-    typer.Option("--correct", help="Over the whole declared family of tests.", rich_help_panel=_JUDGED),
+    typer.Option("--correction", help="Correction over the whole declared family of tests.", rich_help_panel=_JUDGED),
 ]
 Form = Annotated[
     str | None,
     typer.Option(
         "--format",
         metavar="FORMAT",
-        help="html, markdown, latex or csv; with --out, only that one instead of all.",
+        help="html, markdown, latex or csv. Default: markdown; with --out, all of them.",
         rich_help_panel=_SHOWN,
     ),
 ]
 Out = Annotated[
     Path | None,
-    typer.Option("--out", "-o", metavar="FOLDER", help="Write a folder: all forms, curves, sources."),
+    typer.Option("--out", "-o", metavar="FOLDER", help="Write the report into this folder, with curves and sources."),
 ]
-Replace = Annotated[bool, typer.Option("--replace", help="Write over the report that is in FOLDER.")]
+Replace = Annotated[bool, typer.Option("--replace", help="Overwrite the report in FOLDER.")]
 EveryStage = Annotated[
-    bool, typer.Option("--every-stage", help="A row for each stage of a run.", rich_help_panel=_SHOWN)
+    bool, typer.Option("--every-stage", help="Show a row for each stage of a run.", rich_help_panel=_SHOWN)
 ]
-NoCurves = Annotated[bool, typer.Option("--no-curves", help="Leave the curves out.", rich_help_panel=_SHOWN)]
+NoCurves = Annotated[bool, typer.Option("--no-curves", help="Do not draw loss curves.", rich_help_panel=_SHOWN)]
 
 
 def report(
@@ -63,47 +63,48 @@ def report(
     form: Form = None,
     out: Out = None,
     replace: Replace = False,
-    correct: Correct = "holm",
+    correction: CorrectionName = "holm",
     measure: options.Measure = None,
     every_stage: EveryStage = False,
     no_curves: NoCurves = False,
     lab: options.Lab = None,
     cache: options.Cache = None,
 ) -> None:
-    """Write the tables of a paper, with corrected signs, curves, published figures and all that they rest on.
+    """Write a paper's tables, with corrected significance marks, loss curves, published figures and sources.
 
-    A table a measure; rows are bases and recipes, columns first stages and test sets. Without --out, it is printed.
+    There is a table for each measure; rows are base models and recipes, columns are first stages and test sets.
+    Without --out the report is printed.
     """
     from cerank.app.report import build_report, write_report
     from cerank.errors import UsageError
 
     settings = settings_of(lab, cache)
     chosen = write_report.form_named(form) if form else None
-    if out is not None and (mistake := write_report.place_mistake(out, replace=replace)):
+    if out is not None and (mistake := write_report.folder_error(out, replace=replace)):
         raise UsageError(mistake, where=str(out))
     if replace and out is None:
         raise UsageError("--replace needs --out FOLDER")
-    request = build_report.Request(
+    request = build_report.ReportRequest(
         names=tuple(names),
         baseline=baseline,
-        correction=correct,
+        correction=correction,
         measures=tuple(measure or ()),
         every_stage=every_stage,
         has_curves=not no_curves and (out is not None or chosen == "html"),
         command=shlex.join(["cerank", *sys.argv[1:]]),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    found = build_report.report(settings, request, say)
+    found = build_report.build_report(settings, request, info)
     if out is None:
-        put(write_report.as_text(found, chosen or "markdown"), raw=True)
+        write_output(write_report.as_text(found, chosen or "markdown"), raw=True)
         return
     forms = (chosen,) if chosen else write_report.FORMS
     folder = write_report.save(found, out, forms, replace=replace)
-    say(
+    info(
         f"{counted(len(found.grids), 'table')} of {counted(len(found.models), 'model')}, "
         f"{counted(found.family, 'test')}, "
         f"{counted(len(found.curves), 'picture')}"
     )
     if found.missing:
-        say(f"not measured yet: {len(found.missing)} of the declared; the report names them")
-    put(f"{folder}\n")
+        info(f"Not measured yet: {counted(len(found.missing), 'declared part')}. The report names them.")
+    write_output(f"{folder}\n")

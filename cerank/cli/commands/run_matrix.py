@@ -1,142 +1,89 @@
-"""`cerank run --matrix`: a matrix shown whole, with what it costs and what is missing, or put into the queue."""
+"""`cerank run --matrix`: show a matrix with its cost and what is missing, or put its runs into the queue."""
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from pathlib import Path
 
-import msgspec
-
-from cerank import recipes
-from cerank.app import Lab, estimates
+from cerank.app import Lab, estimates, run_request
 from cerank.app.matrix import matrix_runs
-from cerank.app.matrix.drafts import seeds_in
-from cerank.app.matrix.matrix_runs import Grid, Outline
+from cerank.app.matrix.matrix_runs import MatrixOutline, MatrixRuns
+from cerank.app.run_request import RunRequest
 from cerank.cli import table_columns
-from cerank.cli.output import Column, Table, emit, is_for_machines, put, say
-from cerank.errors import UsageError
-from cerank.recipes.matrix_schema import matrix_from
+from cerank.cli.output import Column, Table, emit, info, is_for_machines, write_output
 from cerank.runs import run_store
 from cerank.settings import Settings
 from cerank.text.safe_text import counted
 from cerank.text.table_data import Kind
 
 
-class Asked(msgspec.Struct, frozen=True, kw_only=True):
-    """What the command line says of a matrix; it replaces what the matrix' own file says."""
-
-    matrix: str  # a shipped name or a file; "" for one that the command line declares
-    name: str
-    recipes: tuple[str, ...]
-    bases: tuple[str, ...]
-    seeds: str
-    baseline: str
-    data: Mapping[str, object]  # as `options.changes` gives it
-    overrides: tuple[str, ...]
-
-
-def run(settings: Settings, asked: Asked, *, dry_run: bool, pairs_per_second: float) -> None:
-    """Shows the matrix, or queues what of it is not there yet."""
-    grid = _grid(asked)
+def run(settings: Settings, request: RunRequest, *, dry_run: bool, pairs_per_second: float) -> None:
+    """Show the matrix, or queue those of its runs that are missing."""
+    grid = run_request.load_matrix(request)
     if dry_run:
-        _show(grid, matrix_runs.outline(grid, settings, pairs_per_second), settings)
+        _show_outline(grid, matrix_runs.outline(grid, settings, pairs_per_second), settings)
         return
     home = Lab(settings)
-    found = matrix_runs.queued(home, grid, datetime.now(UTC), say)
-    for folder in found.added:
-        put(folder.name + "\n")
-    name = found.record.name
-    say(f"matrix {name}: {counted(len(found.added), 'run')} queued, {len(found.there)} finished or on their way before")
-    say(f"`cerank queue` shows them; `cerank report {name}` makes its tables; asked again, it queues what is missing")
-
-
-def _grid(asked: Asked) -> Grid:
-    changes, overrides = _changes(asked)
-    if asked.matrix:
-        loaded = recipes.load_matrix(asked.matrix, changes)
-    else:
-        if not asked.recipes:
-            raise UsageError("a matrix needs recipes", hint="give --recipe, once or more, or --matrix")
-        called = asked.name or "-".join(Path(name).stem for name in asked.recipes)
-        matrix = matrix_from({**changes, "name": called}, "the command line")
-        loaded = recipes.LoadedMatrix(matrix, Path.cwd(), b"")
-    return matrix_runs.grid(loaded, overrides)
-
-
-def _changes(asked: Asked) -> tuple[dict[str, object], list[str]]:
-    """What replaces keys of the matrix, and what is laid over its recipes."""
-    changes: dict[str, object] = {}
-    seeds, wrong = seeds_in(asked.seeds)
-    if wrong:
-        raise UsageError(wrong, where="--seeds")
-    given = (
-        ("name", asked.name),
-        ("recipes", list(asked.recipes)),
-        ("bases", list(asked.bases)),
-        ("seeds", list(seeds)),
-        ("baseline", asked.baseline),
+    queued_matrix = matrix_runs.queue_missing_runs(home, grid, datetime.now(UTC), info)
+    for folder in queued_matrix.added:
+        write_output(folder.name + "\n")
+    name = queued_matrix.record.name
+    info(
+        f"Matrix {name}: {counted(len(queued_matrix.added), 'run')} queued; "
+        f"{len(queued_matrix.there)} were already finished, running or queued."
     )
-    changes |= {key: value for key, value in given if value}
-    overrides: list[str] = []
-    data = asked.data.get("data")
-    for key, value in (data if isinstance(data, Mapping) else {}).items():
-        if key in {"test", "first_stages", "depth"}:
-            changes[key] = value
-        else:
-            overrides.append(f"data.{key}={json.dumps(value)}")
-    return changes, [*overrides, *asked.overrides]
+    info(f"`cerank queue` shows them, and `cerank report {name}` writes the tables.")
 
 
-def _show(grid: Grid, found: Outline, settings: Settings) -> None:
+def _show_outline(grid: MatrixRuns, matrix_outline: MatrixOutline, settings: Settings) -> None:
     matrix = grid.matrix
     shown = [
-        _rows(found, {} if is_for_machines(settings.format) else run_store.short_names(settings.lab)),
-        *([table_columns.work(found.work)] if found.work else []),
-        *([_shared(found)] if found.shared else []),
-        _needs(found),
+        _run_table(matrix_outline, {} if is_for_machines(settings.format) else run_store.short_names(settings.lab)),
+        *([table_columns.work_table(matrix_outline.work)] if matrix_outline.work else []),
+        *([_shared_table(matrix_outline)] if matrix_outline.shared else []),
+        _missing_table(matrix_outline),
     ]
     emit(shown, settings.format)
-    trained = sum(len(row.chain) - len(row.taken) for row in found.rows)
-    stages = sum(len(row.chain) for row in found.rows)
-    pairs = sum(part.pairs for part in found.work if part.part.startswith("train "))
-    scored = sum(part.pairs for part in found.work) - pairs
-    say(
-        f"matrix {matrix.name}: {counted(len(found.rows), 'run')} of {counted(stages, 'stage')}: "
-        f"{trained} trained, the others shared"
+    trained = sum(len(row.chain) - len(row.taken) for row in matrix_outline.rows)
+    stages = sum(len(row.chain) for row in matrix_outline.rows)
+    pairs = sum(part.pairs for part in matrix_outline.work if part.part.startswith("train "))
+    scored = sum(part.pairs for part in matrix_outline.work) - pairs
+    info(
+        f"Matrix {matrix.name}: {counted(len(matrix_outline.rows), 'run')}, {counted(stages, 'stage')}: "
+        f"{trained} to train, {stages - trained} reused from another run."
     )
-    left = f"at most {pairs:,} pairs to learn from and {scored:,} to score; {_time(found)}"
-    say(left if found.work else "all of it is finished; there is nothing left to do")
+    left = f"At most {pairs:,} pairs to train on and {scored:,} to score; {_time_text(matrix_outline)}."
+    info(left if matrix_outline.work else "All runs are finished; there is nothing left to do.")
     recipe = grid.cells[0].recipe
     tests = len(recipe.data.test)
-    say(
-        f"family: every recipe against {grid.baseline}, {counted(tests, 'test set')} x "
-        f"{len(recipe.data.first_stages)} first stages, {found.comparisons} comparisons corrected together"
+    info(
+        f"Family of tests: every recipe against {grid.baseline} on {counted(tests, 'test set')} x "
+        f"{counted(len(recipe.data.first_stages), 'first stage')}; "
+        f"{matrix_outline.comparisons} comparisons are corrected together."
     )
-    if found.needs:
-        count = len(found.needs)
-        say(f"{count} {'piece is' if count == 1 else 'pieces are'} missing; nothing can start before they are here")
+    if matrix_outline.needs:
+        count = len(matrix_outline.needs)
+        info(f"{counted(count, 'input')} {'is' if count == 1 else 'are'} missing; no run can start without them.")
     else:
-        say("nothing is missing")
+        info("No input is missing.")
 
 
-def _time(found: Outline) -> str:
-    minutes = estimates.total(found.work)
+def _time_text(matrix_outline: MatrixOutline) -> str:
+    minutes = estimates.total(matrix_outline.work)
     if minutes is None:
-        return "how long is not known: nothing like it ran in this lab (or say --pairs-per-second)"
+        return "the time is unknown, because nothing like it ran in this lab (you can give --pairs-per-second)"
     ends = time.strftime("%Y-%m-%d %H:%M", time.localtime(time.time() + minutes * 60))
-    return f"at most some {estimates.in_words(minutes)} on one device, so until {ends} if it starts now"
+    return f"on one device at most about {estimates.format_minutes(minutes)}, until {ends} if it starts now"
 
 
-def _rows(found: Outline, short: Mapping[str, str]) -> Table:
+def _run_table(matrix_outline: MatrixOutline, short: Mapping[str, str]) -> Table:
     columns = (
         Column("recipe", "recipe"),
         Column("base", "base"),
         Column("seed", "seed", "number", 0),
         Column("trains", "trains", priority=1),
-        Column("takes_over", "takes over", priority=2),
+        Column("takes_over", "reuses", priority=2),
         Column("run", "run", "name"),
         Column("state", "state"),
     )
@@ -150,19 +97,19 @@ def _rows(found: Outline, short: Mapping[str, str]) -> Table:
             short.get(row.run, row.run),
             row.state,
         )
-        for row in found.rows
+        for row in matrix_outline.rows
     )
-    return Table("runs", columns, rows, "Runs, in the order in which they are queued")
+    return Table("runs", columns, rows, "Runs, in queue order")
 
 
-def _shared(found: Outline) -> Table:
+def _shared_table(matrix_outline: MatrixOutline) -> Table:
     number: Kind = "number"
     columns = (Column("part", "part"), Column("pairs", "pairs through the model", number, 0))
-    rows = tuple((part.part, part.pairs) for part in found.shared)
-    return Table("shared", columns, rows, "Not done again: another run does it, or has done it")
+    rows = tuple((part.part, part.pairs) for part in matrix_outline.shared)
+    return Table("shared", columns, rows, "Reused: work that another run does or has done")
 
 
-def _needs(found: Outline) -> Table:
+def _missing_table(matrix_outline: MatrixOutline) -> Table:
     columns = (Column("kind", "kind"), Column("name", "name"), Column("text", "what"), Column("how", "how to get it"))
-    rows = tuple((need.kind, need.name, need.text, need.how) for need in found.needs)
-    return Table("needs", columns, rows, "Missing", empty="nothing is missing")
+    rows = tuple((need.kind, need.name, need.text, need.how) for need in matrix_outline.needs)
+    return Table("needs", columns, rows, "Missing inputs", empty="No input is missing.")

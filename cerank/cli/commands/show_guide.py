@@ -11,7 +11,7 @@ import typer
 from cerank import guides
 from cerank.cli import options
 from cerank.cli.commands.start_run import settings_of
-from cerank.cli.output import Column, Table, emit, put, say
+from cerank.cli.output import Column, Table, emit, info, write_output
 from cerank.errors import UsageError
 
 LESS = "-FRX"  # leave at once if it fits one screen, show colours, keep the text on the terminal afterwards
@@ -23,7 +23,7 @@ def _names(incomplete: str) -> list[str]:
 
 def guide(
     name: Annotated[
-        str, typer.Argument(metavar="[GUIDE]", help="Which one. Default: list them.", autocompletion=_names)
+        str, typer.Argument(metavar="[GUIDE]", help="Guide to show. Default: list all guides.", autocompletion=_names)
     ] = "",
     form: options.Format = None,
     json: options.Json = False,
@@ -33,19 +33,21 @@ def guide(
     On a terminal a guide opens in your pager; in a pipe or file it is plain Markdown.
     """
     if name and (form or json):
-        raise UsageError("a guide is Markdown and has no other format", where="--format", hint="leave the option out")
+        raise UsageError(
+            "a guide is Markdown and has no other format", where="--format", hint="omit --format and --json"
+        )
     if name:
         _show(guides.find(name))
         return
     columns = (Column("guide", "guide", "name"), Column("summary", "what it explains"))
     rows = tuple((one.name, one.summary) for one in guides.guides())
     emit(Table("guides", columns, rows), settings_of(form=form, json=json).format)
-    say("`cerank guide NAME` shows one")
+    info("`cerank guide NAME` shows a guide.")
 
 
 def _show(chosen: guides.Guide) -> None:
     if not sys.stdout.isatty():
-        put(chosen.markdown)
+        write_output(chosen.markdown)
         return
     from rich.console import Console
     from rich.markdown import Markdown

@@ -1,4 +1,4 @@
-"""Commands that start, go on with, stop and delete runs."""
+"""Commands that start, resume, stop and delete runs."""
 
 from __future__ import annotations
 
@@ -11,16 +11,19 @@ from typing import Annotated
 import typer
 
 from cerank import recipes
-from cerank.app import Lab, estimates, plans
+from cerank.app import Lab, estimates, plans, run_request
+from cerank.app.run_request import RunRequest
 from cerank.cli import options, table_columns
-from cerank.cli.output import emit, put, say
+from cerank.cli.output import emit, info, write_output
 from cerank.errors import ExitCode, UsageError
 from cerank.recipes.plan import Plan
 from cerank.runs import run_store
 from cerank.settings import Settings, resolve
 from cerank.text.safe_text import counted
 
-RunName = Annotated[str, typer.Argument(metavar="RUN", help="Its short name, label or id, or a part of one.")]
+RunName = Annotated[
+    str, typer.Argument(metavar="RUN", help="Run: its short name, label or id, or a part of one of these.")
+]
 
 
 def settings_of(
@@ -31,9 +34,9 @@ def settings_of(
     form: str | None = None,
     json: bool = False,
 ) -> Settings:
-    """The settings in force for a command with these options."""
-    given = options.flags(lab=lab, cache=cache, device=device, threads=threads, form=form, json=json)
-    return resolve(given, os.environ, Path.cwd()).settings
+    """Return the settings in force for a command with these options."""
+    flags = options.flags(lab=lab, cache=cache, device=device, threads=threads, form=form, json=json)
+    return resolve(flags, os.environ, Path.cwd()).settings
 
 
 def run(
@@ -50,10 +53,14 @@ def run(
     seeds: options.Seeds = "",
     baseline: options.Baseline = "",
     pairs_per_second: options.Speed = 0.0,
-    label: Annotated[str, typer.Option("--label", metavar="TEXT", help="Your own word for the run.")] = "",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and its work, and start nothing.")] = False,
-    detach: Annotated[bool, typer.Option("--detach", "-d", help="Leave it in the background.")] = False,
-    queue: Annotated[bool, typer.Option("--queue", help="Start it when a device is free; see `cerank queue`.")] = False,
+    label: Annotated[str, typer.Option("--label", metavar="TEXT", help="Label for the run.")] = "",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what the run would read and do, without starting it.")
+    ] = False,
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Run in the background and return at once.")] = False,
+    queue: Annotated[
+        bool, typer.Option("--queue", help="Put the run into the queue; it starts when a device is free.")
+    ] = False,
     wide: options.Wide = False,
     lab: options.Lab = None,
     cache: options.Cache = None,
@@ -62,72 +69,79 @@ def run(
     form: options.Format = None,
     json: options.Json = False,
 ) -> None:
-    """Fine-tune and re-rank as a recipe says, and show the paired comparison.
+    """Fine-tune and re-rank as a recipe says, and show the paired comparison of the stages.
 
-    The work is done by a worker of its own, which a closed terminal does not reach. Ctrl-C stops it at a checkpoint.
+    A separate process does the work; it continues if the terminal is closed. Ctrl-C stops the run at a checkpoint.
 
-    A matrix (--matrix, or several recipes, bases or seeds) goes to the queue whole; asked for again, it queues what is
-    missing. Stages that its runs share are trained once.
+    A matrix (--matrix, or several recipes, base models or seeds) is put into the queue as a whole. If you give the same
+    command again, only missing runs are queued. Equal stages of several runs are trained once.
     """
     settings = settings_of(lab, cache, device, threads, form, json)
     if pairs_per_second and not dry_run:
-        raise UsageError("it tells the time of a plan that is shown", where="--pairs-per-second", hint="with --dry-run")
-    parts = plans.parts_of(dataset) if dataset else None
-    data = options.changes(data=parts, tests=test, first_stages=first_stage, depth=depth)
-    if matrix or name or seeds or baseline or len(recipe or ()) > 1 or len(base or ()) > 1:
+        raise UsageError(
+            "--pairs-per-second only works with --dry-run", where="--pairs-per-second", hint="add --dry-run"
+        )
+    request = RunRequest(
+        recipes=tuple(recipe or ()),
+        bases=tuple(base or ()),
+        seed=seed,
+        dataset=dataset or "",
+        tests=tuple(test or ()),
+        first_stages=tuple(first_stage or ()),
+        depth=depth,
+        overrides=tuple(set_ or ()),
+        matrix=matrix,
+        matrix_name=name,
+        seeds=seeds,
+        baseline=baseline,
+    )
+    if request.is_matrix:
         from cerank.cli.commands import run_matrix
 
-        _refuse_in_a_matrix(label, detach=detach, seed=seed, seeds=seeds)
-        asked = run_matrix.Asked(
-            matrix=matrix,
-            name=name,
-            recipes=tuple(recipe or ()),
-            bases=tuple(base or ()),
-            seeds=seeds or ("" if seed is None else str(seed)),
-            baseline=baseline,
-            data=data,
-            overrides=tuple(set_ or ()),
-        )
-        run_matrix.run(settings, asked, dry_run=dry_run, pairs_per_second=pairs_per_second)
+        _check_matrix_options(label, detach=detach)
+        run_matrix.run(settings, request, dry_run=dry_run, pairs_per_second=pairs_per_second)
         return
-    if not recipe:
-        raise UsageError("nothing to run", hint="give --recipe or --matrix; `cerank recipes list` and `matrices`")
-    (only,) = base or (None,)
-    loaded = recipes.load(recipe[0], set_ or (), {**options.changes(base=only, seed=seed), **data})
+    loaded = run_request.load_recipe(request)
     from cerank.cli import live_status
 
-    with live_status.preparing() as tell:
+    with live_status.status_line() as tell:
         plan = plans.plan_of(loaded.recipe, settings, now=datetime.now(UTC), label=label, tell=tell)
     if dry_run:
-        _show(plan, settings, pairs_per_second, wide=wide)
+        _show_plan(plan, settings, pairs_per_second, wide=wide)
     elif queue:
-        _line_up(settings, plan, loaded.toml)
+        _enqueue(settings, plan, loaded.toml)
     else:
         _start(settings, plan, loaded.toml, detach=detach, wide=wide)
 
 
-def _refuse_in_a_matrix(label: str, *, detach: bool, seed: int | None, seeds: str) -> None:
-    """Refuses what would do nothing for a matrix."""
-    if seeds and seed is not None:
-        raise UsageError("--seed and --seeds are both given", hint=f"--seeds {seed},... takes any number of seeds")
+def _check_matrix_options(label: str, *, detach: bool) -> None:
+    """Reject what would do nothing for a matrix."""
     if label:
-        raise UsageError("runs of a matrix have labels of their own", where="--label", hint="--name names it")
+        raise UsageError(
+            "--label cannot be given for a matrix, whose runs get labels automatically",
+            where="--label",
+            hint="name the matrix with --name",
+        )
     if detach:
-        raise UsageError("runs of a matrix go to the queue", where="--detach", hint="`cerank queue` shows them")
+        raise UsageError(
+            "--detach cannot be given for a matrix, whose runs go to the queue",
+            where="--detach",
+            hint="`cerank queue` shows them",
+        )
 
 
-def _line_up(settings: Settings, plan: Plan, toml: bytes) -> None:
+def _enqueue(settings: Settings, plan: Plan, toml: bytes) -> None:
     folder = Lab(settings).enqueue(plan, toml)
-    say(f"run {run_store.title(folder)} is queued; `cerank queue` shows its place")
-    put(folder.name + "\n")
+    info(f"Run {run_store.title(folder)} is queued. `cerank queue` shows its place.")
+    write_output(folder.name + "\n")
 
 
-def _show(plan: Plan, settings: Settings, pairs_per_second: float, *, wide: bool) -> None:
+def _show_plan(plan: Plan, settings: Settings, pairs_per_second: float, *, wide: bool) -> None:
     """What a run would read and do."""
     from cerank.app.comparison import power_analysis
 
     if (settings.format or "table") == "table" and sys.stdout.isatty():
-        put(recipes.render(plan.asked))
+        write_output(recipes.render(plan.requested_recipe))
     expected = power_analysis.of_plan(plan, settings.lab)
     if pairs_per_second:
         work = estimates.timed(plans.work_of(plan), estimates.told(plan.recipe, pairs_per_second))
@@ -135,17 +149,17 @@ def _show(plan: Plan, settings: Settings, pairs_per_second: float, *, wide: bool
     else:
         from cerank.cli import live_status
 
-        with live_status.preparing() as tell:
-            tell("measuring this machine's speed at these settings")
+        with live_status.status_line() as tell:
+            tell("measuring the speed of this machine with these settings")
             paces, source = estimates.measured(plan)
         known = {} if paces else estimates.rates(settings.lab, plan.recipe, plan.device, plan.threads)
         work = estimates.of_plan(plan, paces) if paces else estimates.timed(plans.work_of(plan), known)
         source = "by earlier runs of this lab" if known else source
     minutes = estimates.total(work)
-    say(f"about {estimates.in_words(minutes)}: {source}" if minutes is not None else f"time unknown: {source}")
+    info(f"about {estimates.format_minutes(minutes)}: {source}" if minutes is not None else f"time unknown: {source}")
     shared = plans.shared_queries(plan)
-    shown = [table_columns.inputs(plan), table_columns.work(work)]
-    shown += [table_columns.shared(shared)] if shared else []
+    shown = [table_columns.input_table(plan), table_columns.work_table(work)]
+    shown += [table_columns.shared_query_table(shared)] if shared else []
     emit([*shown, *([table_columns.expectations(expected)] if expected else [])], settings.format, wide=wide)
 
 
@@ -154,24 +168,27 @@ def _start(settings: Settings, plan: Plan, toml: bytes, *, detach: bool, wide: b
 
     folder, worker = Lab(settings).start(plan, toml)
     if detach:
-        say(
-            f"run {run_store.title(folder)} goes on in the background; "
-            f"`cerank logs -f {run_store.short_name(folder)}` follows it"
+        info(
+            f"Run {run_store.title(folder)} is running in the background. "
+            f"Follow it with `cerank logs -f {run_store.short_name(folder)}`."
         )
-        put(folder.name + "\n")
+        write_output(folder.name + "\n")
         return
-    say(f"run {run_store.title(folder)}")
+    info(f"Run {run_store.title(folder)}")
     raise typer.Exit(live_status.follow(Lab(settings), folder, worker, settings.format, wide=wide))
 
 
 def resume(
     name: RunName,
-    detach: Annotated[bool, typer.Option("--detach", "-d", help="Leave it in the background.")] = False,
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Run in the background and return at once.")] = False,
     wide: options.Wide = False,
     lab: options.Lab = None,
     form: options.Format = None,
 ) -> None:
-    """Go on with a run that was paused, lost or failed, from its newest checkpoint, to the same bits."""
+    """Resume a paused, lost or failed run from its latest checkpoint.
+
+    On a CPU the result is bit-identical to that of an uninterrupted run.
+    """
     from cerank.cli import live_status
 
     settings = settings_of(lab, form=form)
@@ -179,10 +196,10 @@ def resume(
     folder = home.find(name)
     worker = home.resume(folder)
     if detach:
-        live_status.wait_until_held(home, folder, worker)
-        say(
-            f"run {run_store.title(folder)} goes on in the background; "
-            f"`cerank logs -f {run_store.short_name(folder)}` follows it"
+        live_status.wait_until_running(home, folder, worker)
+        info(
+            f"Run {run_store.title(folder)} is running in the background. "
+            f"Follow it with `cerank logs -f {run_store.short_name(folder)}`."
         )
         return
     raise typer.Exit(live_status.follow(home, folder, worker, settings.format, wide=wide))
@@ -190,39 +207,41 @@ def resume(
 
 def stop(
     name: RunName,
-    wait: Annotated[bool, typer.Option("--wait", "-w", help="Return once it has stopped.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", "-w", help="Wait until the run has stopped.")] = False,
     lab: options.Lab = None,
 ) -> None:
-    """Stop a run at its next step, with a checkpoint; `cerank resume` goes on from there."""
+    """Stop a run after its current step, with a checkpoint; `cerank resume` continues from there."""
     from cerank.cli import live_status
 
     home = Lab(settings_of(lab))
     folder = home.find(name)
-    again = f"go on with `cerank resume {run_store.short_name(folder)}`"
+    resume_hint = f"Resume it with `cerank resume {run_store.short_name(folder)}`."
     home.stop(folder)
     if wait:
-        live_status.wait_until_still(home, folder)
-        say(f"run {run_store.title(folder)} is {home.status(folder).state}; {again}")
+        live_status.wait_until_stopped(home, folder)
+        info(f"Run {run_store.title(folder)} is {home.status(folder).state}. {resume_hint}")
     else:
-        say(f"run {run_store.title(folder)} stops at its next step; {again}")
+        info(f"Run {run_store.title(folder)} will stop after the current step. {resume_hint}")
 
 
 def rm(
-    names: Annotated[list[str], typer.Argument(metavar="RUN...", help="Short names, labels, ids, or parts of them.")],
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    names: Annotated[
+        list[str], typer.Argument(metavar="RUN...", help="Runs: short names, labels, ids, or parts of these.")
+    ],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Delete without asking.")] = False,
     lab: options.Lab = None,
 ) -> None:
     """Delete runs with their checkpoints, rankings and measures."""
     home = Lab(settings_of(lab))
     folders = list(dict.fromkeys(home.find(name) for name in names))
     for folder in folders:
-        say(f"{run_store.title(folder)}  {table_columns.size_of(folder.path)}")
+        info(f"{run_store.title(folder)}  {table_columns.size_of(folder.path)}")
     if not yes:
         if not sys.stdin.isatty():
-            raise UsageError("deleting needs a yes", hint="give --yes")
+            raise UsageError("deleting needs a confirmation", hint="give --yes")
         if not typer.confirm(f"Delete {counted(len(folders), 'run')}?", err=True):
             raise typer.Exit(ExitCode.USAGE)
     for folder in folders:
         title = run_store.title(folder)
         home.remove(folder)
-        say(f"deleted {title}")
+        info(f"deleted {title}")

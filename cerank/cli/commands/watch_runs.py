@@ -1,4 +1,4 @@
-"""Commands that look at runs and change nothing."""
+"""Commands that show runs and change nothing."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import typer
 from cerank.app import Lab
 from cerank.cli import options, table_columns
 from cerank.cli.commands.start_run import RunName, settings_of
-from cerank.cli.output import emit, put, say
+from cerank.cli.output import emit, info, write_output
 from cerank.errors import MissingError
 from cerank.files import json_records
 from cerank.files.safe_open import read_file
 
-_POLL = 0.5  # seconds between looks at a log that is followed
+_POLL = 0.5  # seconds between two reads of a log that is followed
 
 
 def ps(
@@ -28,9 +28,9 @@ def ps(
     settings = settings_of(lab, form=form, json=json)
     rows = Lab(settings).listed()
     if quiet:
-        put("".join(f"{row.folder.name}\n" for row in rows))
+        write_output("".join(f"{row.folder.name}\n" for row in rows))
         return
-    emit(table_columns.listing(rows, settings.lab, settings.format), settings.format)
+    emit(table_columns.run_table(rows, settings.lab, settings.format), settings.format)
 
 
 def show(
@@ -40,54 +40,54 @@ def show(
     form: options.Format = None,
     json: options.Json = False,
 ) -> None:
-    """Show one run: how it stands, its plan, its validations, its table, and where its files are."""
+    """Show one run: its state, plan, validations, result and files."""
     from cerank.app.comparison import run_answer
-    from cerank.cli.live_status import tell
-    from cerank.datasets.query_overlaps import Shared
+    from cerank.cli.live_status import print_answers
+    from cerank.datasets.query_overlaps import SharedQueries
 
     settings = settings_of(lab, form=form, json=json)
     home = Lab(settings)
     folder = home.find(name)
     row = next(entry for entry in home.listed() if entry.folder == folder)
     answers: tuple[str, ...] = ()
-    shown = [table_columns.state(row, settings.format)]
+    shown = [table_columns.state_table(row, settings.format)]
     if row.plan is not None:
         shown += [
-            table_columns.inputs(row.plan),
-            table_columns.stages(folder, row.plan),
-            table_columns.validations(folder, row.plan),
+            table_columns.input_table(row.plan),
+            table_columns.stage_table(folder, row.plan),
+            table_columns.validation_table(folder, row.plan),
         ]
-        overlaps = json_records.load_if_there(folder.overlaps, Shared)
-        shown += [table_columns.shared(overlaps.overlaps)] if overlaps and overlaps.overlaps else []
+        overlaps = json_records.load_if_there(folder.overlaps, SharedQueries)
+        shown += [table_columns.shared_query_table(overlaps.overlaps)] if overlaps and overlaps.overlaps else []
         try:
             told = run_answer.of_run(folder)
-            shown += table_columns.results(told, settings.format)
+            shown += table_columns.result_tables(told, settings.format)
             answers = told.paragraphs
         except MissingError as error:
-            say(error.what)
-        shown.append(table_columns.rankings(folder, row.plan))
-        shown.append(table_columns.places(folder, row.plan))
+            info(error.what)
+        shown.append(table_columns.ranking_table(folder, row.plan))
+        shown.append(table_columns.file_table(folder, row.plan))
     emit(shown, settings.format, wide=wide)
-    tell(answers)
+    print_answers(answers)
 
 
 def logs(
     name: RunName,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as the run does.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Follow the log as it grows.")] = False,
     lab: options.Lab = None,
 ) -> None:
-    """Print a run's events, and what its worker wrote."""
+    """Print the events of a run; if it failed, also the output of its worker."""
     from cerank.app.run_views.run_updates import Follower
 
     home = Lab(settings_of(lab))
     folder = home.find(name)
     follower = Follower(folder)
     while True:
-        news = follower.look()
-        for event in news.events:
-            put(f"{event.time} [{event.attempt}] {event.kind}: {event.text}\n")
-        if not follow or news.status.state not in {"running", "stopping", "waiting", "queued"}:
+        update = follower.poll()
+        for event in update.events:
+            write_output(f"{event.time} [{event.attempt}] {event.kind}: {event.text}\n")
+        if not follow or update.status.state not in {"running", "stopping", "waiting", "queued"}:
             break
         time.sleep(_POLL)
-    if news.status.state in {"failed", "lost", "waiting"} and folder.log.is_file():
-        put(read_file(folder.log).decode("utf-8", "replace"))
+    if update.status.state in {"failed", "lost", "waiting"} and folder.log.is_file():
+        write_output(read_file(folder.log).decode("utf-8", "replace"))

@@ -15,14 +15,14 @@ import tempfile
 from pathlib import Path
 
 import cerank
-from cerank.errors import MissingError, UsageError
+from cerank.errors import MissingError, UsageError, os_reason
 
 VERSION = 1  # of the rules by which it is built; another number is another dataset
 SPLITS = ("train", "validation", "test")
 
 
 @functools.cache
-def materialise(cache: Path) -> Path:
+def materialize(cache: Path) -> Path:
     """The folder that holds train/, validation/ and test/; built in a few seconds where it is not there yet.
 
     The rules that build it, and the Python it is built from, name the folder: another Python has another pydocs. It is
@@ -47,9 +47,8 @@ def materialise(cache: Path) -> Path:
                 if not folder.is_dir():  # somebody else's stands there: the same, for the rules are
                     raise
     except OSError as error:
-        reason = (error.strerror or "").lower()
         hint = "choose another with --cache"
-        raise UsageError(f"cannot write to the cache: {reason}", where=str(cache), hint=hint) from error
+        raise UsageError(f"cannot write to the cache: {os_reason(error)}", where=str(cache), hint=hint) from error
     return folder
 
 

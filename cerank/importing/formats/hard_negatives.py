@@ -3,10 +3,10 @@
 FlagEmbedding: {"query", "pos": [text], "neg": [text], "pos_scores": [..], "neg_scores": [..]}, scores where a teacher
 gave some; `prompt` and `type` are left alone. Texts have no ids: theirs are hashes, so equal texts are one document.
 Tevatron: {"query_id", "query", "positive_passages": [{"docid", "title", "text"}], "negative_passages": [...]}; the
-title "-" stands for none.
+title "-" means no title.
 sentence-transformers' msmarco-hard-negatives, ids of MS MARCO passages only: {"qid", "pos": [pid], "neg": {system:
 [pid]}} as on the hub, or with {"pid", "ce-score"} in place of each pid, as on sbert.net.
-Gives: judgements (grade 1 for positives); the run `negatives` in the file's order, or one for each system; and, where
+Gives: judgments (grade 1 for positives); the run `negatives` in the file's order, or one for each system; and, where
 there are scores, the run `teacher` (or `cross-encoder`) of positives and negatives together. The first two give
 documents and queries, too.
 """
@@ -20,8 +20,8 @@ import msgspec
 
 from cerank.errors import FormatError
 from cerank.files.line_reader import at, json_lines
-from cerank.importing.archives import opened
-from cerank.importing.dataset_writer import Sink, text_id
+from cerank.importing.archives import open_archive
+from cerank.importing.dataset_writer import DatasetWriter, text_id
 from cerank.text.safe_text import counted
 
 NEGATIVES, TEACHER, CROSS_ENCODER = "negatives", "teacher", "cross-encoder"
@@ -62,28 +62,32 @@ class _Mined(msgspec.Struct):
     neg: dict[str, list[int | str | _Scored]] = {}
 
 
-def _candidates(sink: Sink, run: str, query_id: str, ids: Sequence[str], positives: set[str], *, where: str) -> None:
-    """The negatives of a query as a run, in their order."""
+def _candidates(
+    writer: DatasetWriter, run: str, query_id: str, ids: Sequence[str], positives: set[str], *, where: str
+) -> None:
+    """Add the negatives of a query as a run, in their order."""
     kept: dict[str, None] = {}
     for doc_id in ids:
         if doc_id in positives:
-            sink.count(_BOTH)
+            writer.count(_BOTH)
         elif doc_id in kept:
-            sink.count(_TWICE)
+            writer.count(_TWICE)
         else:
             kept[doc_id] = None
     for doc_id in kept:
-        sink.listed(run, query_id, doc_id, where)
+        writer.listed(run, query_id, doc_id, where)
 
 
-def _with_text(sink: Sink, texts: Sequence[str], scores: Sequence[float | None], where: str) -> dict[str, float | None]:
-    """Ids of the texts that are not empty -> score, each once."""
+def _with_text(
+    writer: DatasetWriter, texts: Sequence[str], scores: Sequence[float | None], where: str
+) -> dict[str, float | None]:
+    """Return id -> score for the texts that are not empty, each once."""
     found: dict[str, float | None] = {}
     for text, score in zip(texts, scores, strict=True):
         doc_id = text_id(text)
         if doc_id in found:
-            sink.count(_AGAIN)
-        elif sink.document(doc_id, text, where):
+            writer.count(_AGAIN)
+        elif writer.document(doc_id, text, where):
             found[doc_id] = score
     return found
 
@@ -96,49 +100,49 @@ def _scores(texts: Sequence[str], scores: Sequence[float] | None, key: str, wher
     return scores
 
 
-def read_flag(files: Sequence[Path], sink: Sink, name: str) -> None:
-    """Reads FlagEmbedding's JSONL; `name` is the run of its scores."""
+def read_flag(files: Sequence[Path], writer: DatasetWriter, name: str) -> None:
+    """Read FlagEmbedding's JSONL; `name` is the run of its scores."""
     for path in files:
-        for number, row in json_lines(path, _Flag, opened):
+        for number, row in json_lines(path, _Flag, open_archive):
             where, query_id = at(path, number), text_id(row.query)
-            sink.records += 1
-            if not sink.query(query_id, row.query, where):
+            writer.records += 1
+            if not writer.query(query_id, row.query, where):
                 continue
-            positives = _with_text(sink, row.pos, _scores(row.pos, row.pos_scores, "pos", where), where)
-            negatives = _with_text(sink, row.neg, _scores(row.neg, row.neg_scores, "neg", where), where)
+            positives = _with_text(writer, row.pos, _scores(row.pos, row.pos_scores, "pos", where), where)
+            negatives = _with_text(writer, row.neg, _scores(row.neg, row.neg_scores, "neg", where), where)
             for doc_id in positives:
-                sink.judged(query_id, doc_id, 1, where)
-            _candidates(sink, NEGATIVES, query_id, list(negatives), set(positives), where=where)
+                writer.judged(query_id, doc_id, 1, where)
+            _candidates(writer, NEGATIVES, query_id, list(negatives), set(positives), where=where)
             for doc_id, score in (*positives.items(), *negatives.items()):
                 if score is not None:
-                    sink.scored(name, query_id, doc_id, score, where)
+                    writer.scored(name, query_id, doc_id, score, where)
 
 
 def _title(passage: _Passage) -> str:
     return "" if passage.title in {None, "-"} else str(passage.title)
 
 
-def read_tevatron(files: Sequence[Path], sink: Sink, name: str) -> None:
-    """Reads Tevatron's JSONL; `name` is the run of negatives."""
+def read_tevatron(files: Sequence[Path], writer: DatasetWriter, name: str) -> None:
+    """Read Tevatron's JSONL; `name` is the run of negatives."""
     for path in files:
-        for number, row in json_lines(path, _Tevatron, opened):
+        for number, row in json_lines(path, _Tevatron, open_archive):
             where, query_id = at(path, number), str(row.query_id)
-            sink.records += 1
-            if not sink.query(query_id, row.query, where):
+            writer.records += 1
+            if not writer.query(query_id, row.query, where):
                 continue
             kept: list[list[str]] = [[], []]
             for ids, passages in zip(kept, (row.positive_passages, row.negative_passages), strict=True):
                 for passage in passages:
                     text = " ".join(filter(None, (_title(passage), passage.text)))
-                    if sink.document(str(passage.docid), text, where):
+                    if writer.document(str(passage.docid), text, where):
                         ids.append(str(passage.docid))
             for doc_id in kept[0]:
-                sink.judged(query_id, doc_id, 1, where)
-            _candidates(sink, name, query_id, kept[1], set(kept[0]), where=where)
+                writer.judged(query_id, doc_id, 1, where)
+            _candidates(writer, name, query_id, kept[1], set(kept[0]), where=where)
 
 
 def _ids_and_scores(items: Sequence[int | str | _Scored]) -> dict[str, float | None]:
-    """Id -> score of the items, each id once."""
+    """Return id -> score of the items, each id once."""
     found: dict[str, float | None] = {}
     for item in items:
         pid, score = (item.pid, item.score) if isinstance(item, _Scored) else (item, None)
@@ -146,25 +150,25 @@ def _ids_and_scores(items: Sequence[int | str | _Scored]) -> dict[str, float | N
     return found
 
 
-def read_mined(files: Sequence[Path], sink: Sink, name: str) -> None:
-    """Reads msmarco-hard-negatives, a run a system; `name` is the run of cross-encoder scores."""
+def read_mined(files: Sequence[Path], writer: DatasetWriter, name: str) -> None:
+    """Read msmarco-hard-negatives, a run a system; `name` is the run of cross-encoder scores."""
     for path in files:
-        for number, row in json_lines(path, _Mined, opened):
+        for number, row in json_lines(path, _Mined, open_archive):
             where, query_id = at(path, number), str(row.qid)
-            sink.records += 1
-            sink.query(query_id, "", where)
+            writer.records += 1
+            writer.query(query_id, "", where)
             positives = _ids_and_scores(row.pos)
             scores = dict(positives)
             for doc_id in positives:
-                sink.judged(query_id, doc_id, 1, where)
+                writer.judged(query_id, doc_id, 1, where)
             if not positives:
-                sink.count("queries without a positive")
+                writer.count("queries without a positive")
             for system, items in row.neg.items():
                 negatives = _ids_and_scores(items)
-                sink.count(_TWICE, len(items) - len(negatives))
-                _candidates(sink, system, query_id, list(negatives), set(positives), where=where)
-                if sink.wants(system):
+                writer.count(_TWICE, len(items) - len(negatives))
+                _candidates(writer, system, query_id, list(negatives), set(positives), where=where)
+                if writer.wants(system):
                     scores |= {doc_id: score for doc_id, score in negatives.items() if doc_id not in scores}
             for doc_id, score in scores.items():
                 if score is not None:
-                    sink.scored(name, query_id, doc_id, score, where)
+                    writer.scored(name, query_id, doc_id, score, where)

@@ -5,7 +5,7 @@ is the first of doc's keys text, segment, contents, content, body and passage, w
 order is the ranking, and decides between equal scores.
 TIREx, a pair a line, plain or packed: {"qid", "query", "docno", "text", "rank", "score"}, with `original_query` and
 `original_document` left alone. Without score a document's is 1 / rank.
-Gives: documents, queries, and one run, named by --name, else `rank-llm` or `tirex`; no judgements, for neither has any.
+Gives: documents, queries, and one run, named by --name, else `rank-llm` or `tirex`; no judgments, for neither has any.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from pathlib import Path
 import msgspec
 
 from cerank.files.line_reader import at, json_lines
-from cerank.importing.archives import opened
-from cerank.importing.dataset_writer import Sink
+from cerank.importing.archives import open_archive
+from cerank.importing.dataset_writer import DatasetWriter
 
 
 class _Query(msgspec.Struct):
@@ -61,33 +61,33 @@ def _text(doc: _Doc) -> str:
     return " ".join(filter(None, (doc.title, text)))
 
 
-def read_rank_llm(files: Sequence[Path], sink: Sink, name: str) -> None:
-    """Reads rank_llm's JSONL into the run `name`."""
+def read_rank_llm(files: Sequence[Path], writer: DatasetWriter, name: str) -> None:
+    """Read rank_llm's JSONL into the run `name`."""
     for path in files:
-        for number, row in json_lines(path, _Request, opened):
+        for number, row in json_lines(path, _Request, open_archive):
             where, query_id = at(path, number), str(row.query.qid)
-            sink.records += 1
-            if not sink.query(query_id, row.query.text, where):
+            writer.records += 1
+            if not writer.query(query_id, row.query.text, where):
                 continue
             for rank, candidate in enumerate(row.candidates, 1):
                 doc_id = str(candidate.docid)
-                if sink.document(doc_id, _text(candidate.doc), where):
-                    sink.scored(name, query_id, doc_id, candidate.score, where, rank=rank)
+                if writer.document(doc_id, _text(candidate.doc), where):
+                    writer.scored(name, query_id, doc_id, candidate.score, where, rank=rank)
 
 
-def read_tirex(files: Sequence[Path], sink: Sink, name: str) -> None:
-    """Reads TIREx's JSONL into the run `name`."""
+def read_tirex(files: Sequence[Path], writer: DatasetWriter, name: str) -> None:
+    """Read TIREx's JSONL into the run `name`."""
     for path in files:
-        for number, row in json_lines(path, _Pair, opened):
+        for number, row in json_lines(path, _Pair, open_archive):
             where, query_id, doc_id = at(path, number), str(row.qid), str(row.docno)
-            sink.records += 1
-            if not (sink.query(query_id, row.query, where) and sink.document(doc_id, row.text, where)):
+            writer.records += 1
+            if not (writer.query(query_id, row.query, where) and writer.document(doc_id, row.text, where)):
                 continue
             rank = row.rank if row.rank is not None and 0 < row.rank < 10**9 else 0
             score = row.score
             if score is None:
                 if not rank:
-                    sink.count("pairs with neither score nor rank, dropped")
+                    writer.count("pairs with neither score nor rank, dropped")
                     continue
                 score = 1.0 / rank
-            sink.scored(name, query_id, doc_id, score, where, rank=rank)
+            writer.scored(name, query_id, doc_id, score, where, rank=rank)

@@ -16,9 +16,9 @@ from cerank.errors import FormatError, UsageError
 from cerank.files.line_reader import at, line_blocks
 from cerank.files.safe_open import open_file
 from cerank.importing import parquet_rows
-from cerank.importing.archives import opened
+from cerank.importing.archives import open_archive
 from cerank.importing.column_blocks import are_ids
-from cerank.importing.dataset_writer import LARGEST, Sink, run_name
+from cerank.importing.dataset_writer import LARGEST, DatasetWriter, run_name
 from cerank.text.safe_text import counted, shown
 
 _PARQUET = b"PAR1"
@@ -27,7 +27,7 @@ _HINT = "a TREC run has 6: query Q0 document rank score tag"
 
 
 def name_of(path: Path) -> str:
-    """The run's name in a file's: between lightning-ir's double underscores, or without the endings."""
+    """Return the run's name from a file name: between lightning-ir's double underscores, or without endings."""
     name = path.name
     for ending in _ENDINGS:
         name = name.removesuffix(ending)
@@ -36,19 +36,19 @@ def name_of(path: Path) -> str:
     return run_name(name)
 
 
-def read(files: Sequence[Path], sink: Sink, name: str) -> None:
-    """Reads runs; `name` is for a single one, "" takes each file's."""
+def read(files: Sequence[Path], writer: DatasetWriter, name: str) -> None:
+    """Read runs; `name` is for a single one, "" takes each file's name."""
     names = [name or name_of(path) for path in files]
     if len(set(names)) != len(names):
         raise UsageError("two of the files would be one run", hint="give them different names, or import one at a time")
     for path, run in zip(files, names, strict=True):
         with open_file(path) as file:
             is_parquet = file.read(4) == _PARQUET
-        (_parquet if is_parquet else _trec)(path, sink, run)
+        (_parquet if is_parquet else _trec)(path, writer, run)
 
 
 def number_of(text: bytes, where: str) -> float:
-    """A score as C's atof reads it; the sink refuses what is beyond float32.
+    """Return a score as C's atof reads it; the writer rejects what is beyond float32.
 
     Raises:
         FormatError: it is no decimal number.
@@ -62,29 +62,29 @@ def number_of(text: bytes, where: str) -> float:
     return value
 
 
-def _taken_whole(path: Path, lines: list[bytes], first: int, sink: Sink, run: str) -> bool:
-    """Whether the lines were taken as columns; if not, each is to be looked at."""
+def _taken_whole(path: Path, lines: list[bytes], first: int, writer: DatasetWriter, run: str) -> bool:
+    """Return whether the lines could be added as columns; if not, each must be parsed strictly."""
     import polars
 
-    from cerank.trec.parse_blocks import parsed
+    from cerank.trec.parse_blocks import parse_block
 
     try:
-        found = parsed(path, b"\n".join(lines), first)
+        found = parse_block(path, b"\n".join(lines), first)
     except FormatError:
-        return False  # line by line finds the same fault
+        return False  # parsing line by line finds the same error
     if not (are_ids(found["query"]) and are_ids(found["document"])) or (found["score"].abs() > LARGEST).any():
         return False
     plain = polars.col("rank").str.contains(r"^[0-9]{1,9}$")
     rank = polars.when(plain).then(polars.col("rank").cast(polars.Int64, strict=False)).otherwise(0)
     rows = found.select("query", "document", polars.col("score").alias("value"), rank.alias("rank"))
-    sink.records += found.height
-    sink.ranked(run, rows)
+    writer.records += found.height
+    writer.ranked(run, rows)
     return True
 
 
-def _trec(path: Path, sink: Sink, run: str) -> None:
-    for first, lines in line_blocks(path, columns=True, opener=opened):
-        if _taken_whole(path, lines, first, sink, run):
+def _trec(path: Path, writer: DatasetWriter, run: str) -> None:
+    for first, lines in line_blocks(path, columns=True, opener=open_archive):
+        if _taken_whole(path, lines, first, writer, run):
             continue
         for number, line in enumerate(lines, first):
             parts = line.split()
@@ -94,17 +94,17 @@ def _trec(path: Path, sink: Sink, run: str) -> None:
             if len(parts) != 6:
                 raise FormatError(counted(len(parts), "column"), where=where, hint=_HINT)
             rank = int(parts[3]) if parts[3].isdigit() and len(parts[3]) < 10 else 0
-            sink.records += 1
-            sink.scored(run, parts[0].decode(), parts[2].decode(), number_of(parts[4], where), where, rank=rank)
+            writer.records += 1
+            writer.scored(run, parts[0].decode(), parts[2].decode(), number_of(parts[4], where), where, rank=rank)
 
 
-def _parquet(path: Path, sink: Sink, run: str) -> None:
+def _parquet(path: Path, writer: DatasetWriter, run: str) -> None:
     unscored = 0
     for number, (query_id, doc_id, score, rank) in enumerate(parquet_rows.rows(path), 1):
-        sink.records += 1
+        writer.records += 1
         if score is None:
             unscored += 1
-            sink.listed(run, query_id, doc_id, at(path, number), rank=rank)
+            writer.listed(run, query_id, doc_id, at(path, number), rank=rank)
         else:
-            sink.scored(run, query_id, doc_id, score, at(path, number), rank=rank)
-    sink.count("rows ordered by their rank, for the file has no scores", unscored)
+            writer.scored(run, query_id, doc_id, score, at(path, number), rank=rank)
+    writer.count("rows ordered by their rank, for the file has no scores", unscored)

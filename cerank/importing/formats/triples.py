@@ -5,7 +5,7 @@ MS MARCO's by id (qidpidtriples.train.full.2.tsv.gz): qid TAB positive pid TAB n
 "doc_pos", "doc_neg"}. Hofstätter's ensemble scores (Hofstätter et al. 2020, arXiv 2010.02666) by id: positive score TAB
 negative score TAB qid TAB positive pid TAB negative pid; with texts in place of the ids, as the `teacher_id_to_text`
 script of their repository writes them, another format reads them.
-Gives: judgements (grade 1 for positives); the run `negatives` in the order of the file, or, with scores, the run
+Gives: judgments (grade 1 for positives); the run `negatives` in the order of the file, or, with scores, the run
 `ensemble` of positives and negatives together. Texts have no ids: theirs are hashes, so equal texts are one document.
 """
 
@@ -19,9 +19,9 @@ import msgspec
 
 from cerank.errors import FormatError
 from cerank.files.line_reader import at, json_lines, line_blocks, tab_lines
-from cerank.importing.archives import opened
+from cerank.importing.archives import open_archive
 from cerank.importing.column_blocks import columns_of
-from cerank.importing.dataset_writer import Sink, text_id
+from cerank.importing.dataset_writer import DatasetWriter, text_id
 from cerank.importing.formats.ranked_runs import number_of
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ Rows = Iterator[tuple[str, Triple]]  # with file:line
 
 
 def _triple(parts: Sequence[str], where: str) -> Triple:
-    """Three columns, or two scores before them."""
+    """Return three columns, or two scores before them."""
     query, positive, negative = parts[-3:]
     if len(parts) == 3:
         return Triple(query, positive, negative)
@@ -59,78 +59,78 @@ def _triple(parts: Sequence[str], where: str) -> Triple:
 
 def _lines(columns: int) -> Callable[[Path], Rows]:
     def rows(path: Path) -> Rows:
-        for number, parts in tab_lines(path, (columns,), opened):
+        for number, parts in tab_lines(path, (columns,), open_archive):
             yield at(path, number), _triple(parts, at(path, number))
 
     return rows
 
 
 def _json(path: Path) -> Rows:
-    for number, row in json_lines(path, _Texts, opened):
+    for number, row in json_lines(path, _Texts, open_archive):
         yield at(path, number), Triple(row.query, row.doc_pos, row.doc_neg)
 
 
-def _by_text(triple: Triple, sink: Sink, where: str) -> Triple | None:
-    """The triple with ids for its texts, which go to the sink; None where one of them is empty."""
+def _by_text(triple: Triple, writer: DatasetWriter, where: str) -> Triple | None:
+    """Return the triple with ids for its texts, which are added to the writer; None if one of them is empty."""
     found = Triple(text_id(triple.query), text_id(triple.positive), text_id(triple.negative), triple.scores)
     has_all = (
-        sink.query(found.query, triple.query, where)
-        and sink.document(found.positive, triple.positive, where)
-        and sink.document(found.negative, triple.negative, where)
+        writer.query(found.query, triple.query, where)
+        and writer.document(found.positive, triple.positive, where)
+        and writer.document(found.negative, triple.negative, where)
     )
     return found if has_all else None
 
 
-def _put(triple: Triple, sink: Sink, name: str, where: str) -> None:
+def _put(triple: Triple, writer: DatasetWriter, name: str, where: str) -> None:
     if triple.positive == triple.negative:
-        sink.count(_SAME)
+        writer.count(_SAME)
         return
-    sink.judged(triple.query, triple.positive, 1, where)
+    writer.judged(triple.query, triple.positive, 1, where)
     if triple.scores is None:
-        sink.listed(name, triple.query, triple.negative, where)
+        writer.listed(name, triple.query, triple.negative, where)
     else:
-        sink.scored(name, triple.query, triple.positive, triple.scores[0], where)
-        sink.scored(name, triple.query, triple.negative, triple.scores[1], where)
+        writer.scored(name, triple.query, triple.positive, triple.scores[0], where)
+        writer.scored(name, triple.query, triple.negative, triple.scores[1], where)
 
 
-def _read_texts(rows: Callable[[Path], Rows], files: Sequence[Path], sink: Sink, name: str) -> None:
+def _read_texts(rows: Callable[[Path], Rows], files: Sequence[Path], writer: DatasetWriter, name: str) -> None:
     for path in files:
         for where, given in rows(path):
-            sink.records += 1
-            triple = _by_text(given, sink, where)
+            writer.records += 1
+            triple = _by_text(given, writer, where)
             if triple is not None:
-                _put(triple, sink, name, where)
+                _put(triple, writer, name, where)
 
 
-def _read_ids(columns: int, files: Sequence[Path], sink: Sink, name: str) -> None:
-    """A block of lines at once where nothing in it is doubtful, else line by line."""
+def _read_ids(columns: int, files: Sequence[Path], writer: DatasetWriter, name: str) -> None:
+    """Read a block of lines at once if nothing in it needs the strict parser, else line by line."""
     scores = ("left", "right") if columns == 5 else ()
     for path in files:
-        for first, lines in line_blocks(path, opener=opened):
+        for first, lines in line_blocks(path, opener=open_archive):
             found = columns_of(lines, scores, ("query", "positive", "negative"))
             if found is not None:
-                _put_all(found, sink, name)
+                _put_all(found, writer, name)
                 continue
             for number, line in enumerate(lines, first):
                 if line.strip():
-                    _put_line(line, columns, sink, name, at(path, number))
+                    _put_line(line, columns, writer, name, at(path, number))
 
 
-def _put_line(line: bytes, columns: int, sink: Sink, name: str, where: str) -> None:
+def _put_line(line: bytes, columns: int, writer: DatasetWriter, name: str, where: str) -> None:
     parts = line.decode().removesuffix("\r").split("\t")
     if len(parts) != columns:
         raise FormatError(f"{len(parts)} tab-separated columns, not {columns}", where=where)
-    sink.records += 1
-    _put(_triple(parts, where), sink, name, where)
+    writer.records += 1
+    _put(_triple(parts, where), writer, name, where)
 
 
-def _put_all(rows: polars.DataFrame, sink: Sink, name: str) -> None:
-    """As `_put`, row by row; a row's positive goes before its negative."""
+def _put_all(rows: polars.DataFrame, writer: DatasetWriter, name: str) -> None:
+    """Add many triples as `_put` does row by row; a row's positive comes before its negative."""
     import polars
 
     kept = rows.filter(polars.col("positive") != polars.col("negative")).with_row_index("row")
-    sink.records += rows.height
-    sink.count(_SAME, rows.height - kept.height)
+    writer.records += rows.height
+    writer.count(_SAME, rows.height - kept.height)
     if not kept.height:
         return
 
@@ -139,34 +139,34 @@ def _put_all(rows: polars.DataFrame, sink: Sink, name: str) -> None:
             "row", "query", polars.col(which).alias("document"), value.alias("value"), rank=polars.lit(0)
         )
 
-    sink.graded(side("positive", polars.lit(1.0)))
+    writer.graded(side("positive", polars.lit(1.0)))
     if "left" not in rows.columns:
-        sink.ranked(name, side("negative", polars.lit(0.0)), is_listed=True)
+        writer.ranked(name, side("negative", polars.lit(0.0)), is_listed=True)
         return
     both = (side("positive", polars.col("left")), side("negative", polars.col("right")))
-    sink.ranked(name, polars.concat(both).sort("row", maintain_order=True))
+    writer.ranked(name, polars.concat(both).sort("row", maintain_order=True))
 
 
-def read_ids(files: Sequence[Path], sink: Sink, name: str) -> None:
-    """Reads MS MARCO's id triples into the run `name`."""
-    _read_ids(3, files, sink, name)
+def read_ids(files: Sequence[Path], writer: DatasetWriter, name: str) -> None:
+    """Read MS MARCO's id triples into the run `name`."""
+    _read_ids(3, files, writer, name)
 
 
-def read_scores(files: Sequence[Path], sink: Sink, name: str) -> None:
-    """Reads Hofstätter's scores by id into the run `name`."""
-    _read_ids(5, files, sink, name)
+def read_scores(files: Sequence[Path], writer: DatasetWriter, name: str) -> None:
+    """Read Hofstätter's scores by id into the run `name`."""
+    _read_ids(5, files, writer, name)
 
 
-def read_texts(files: Sequence[Path], sink: Sink, name: str) -> None:
-    """Reads MS MARCO's text triples into the run `name`."""
-    _read_texts(_lines(3), files, sink, name)
+def read_texts(files: Sequence[Path], writer: DatasetWriter, name: str) -> None:
+    """Read MS MARCO's text triples into the run `name`."""
+    _read_texts(_lines(3), files, writer, name)
 
 
-def read_scored_texts(files: Sequence[Path], sink: Sink, name: str) -> None:
-    """Reads Hofstätter's scores by text into the run `name`."""
-    _read_texts(_lines(5), files, sink, name)
+def read_scored_texts(files: Sequence[Path], writer: DatasetWriter, name: str) -> None:
+    """Read Hofstätter's scores by text into the run `name`."""
+    _read_texts(_lines(5), files, writer, name)
 
 
-def read_openmatch(files: Sequence[Path], sink: Sink, name: str) -> None:
-    """Reads OpenMatch's JSONL triples into the run `name`."""
-    _read_texts(_json, files, sink, name)
+def read_openmatch(files: Sequence[Path], writer: DatasetWriter, name: str) -> None:
+    """Read OpenMatch's JSONL triples into the run `name`."""
+    _read_texts(_json, files, writer, name)

@@ -1,4 +1,4 @@
-"""A question before what cannot be undone; the answer that changes nothing has the focus."""
+"""A confirmation dialog for what cannot be undone; `No` has the focus."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ from textual.widgets import Button, Label
 from cerank.tui.cells import content
 
 
-class Confirm(ModalScreen[bool]):
-    """Asks; dismissed with whether the answer was yes."""
+class ConfirmDialog(ModalScreen[bool]):
+    """A yes-or-no question; dismissed with True for yes."""
 
     CSS = """
-    Confirm { align: center middle; }
-    Confirm > Vertical { width: 72; max-width: 94%; height: auto; max-height: 90%; padding: 1 2; background: $panel;
+    ConfirmDialog { align: center middle; }
+    ConfirmDialog > Vertical { width: 72; max-width: 94%; height: auto; max-height: 90%; padding: 1 2;
+                               background: $panel;
                          border: round $warning; }
-    Confirm Label { width: 1fr; margin-bottom: 1; }
-    Confirm Horizontal { height: auto; align-horizontal: right; }
-    Confirm Button { margin-left: 2; min-width: 12; }
+    ConfirmDialog Label { width: 1fr; margin-bottom: 1; }
+    ConfirmDialog Horizontal { height: auto; align-horizontal: right; }
+    ConfirmDialog Button { margin-left: 2; min-width: 12; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("y", "answer(True)", "yes", id="confirm.yes"),
@@ -38,7 +39,7 @@ class Confirm(ModalScreen[bool]):
         self._yes = yes
 
     def compose(self) -> ComposeResult:
-        """The question and two buttons."""
+        """Lay out the question and two buttons."""
         with Vertical():
             yield Label(content("") + self._question)
             with Horizontal():
@@ -46,9 +47,9 @@ class Confirm(ModalScreen[bool]):
                 yield Button(content(self._yes), id="yes", variant="error", flat=True)
 
     def on_button_pressed(self, event: Button.Pressed) -> None:
-        """Answers."""
+        """Answer."""
         self.dismiss(event.button.id == "yes")
 
     def action_answer(self, is_yes: bool) -> None:
-        """Answers by key."""
+        """Answer by key."""
         self.dismiss(is_yes)

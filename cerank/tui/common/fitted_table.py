@@ -1,6 +1,6 @@
 """A table that is as high as its lines.
 
-Invariant: whenever its lines take another room, it is laid out by that room.
+Invariant: whenever its lines take more or less space, it is laid out again.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ class FittedTable(DataTable[Text]):
     """For tables whose CSS says `height: auto`; DEFAULT_CSS and type selectors of DataTable hold for it."""
 
     def watch_virtual_size(self) -> None:
-        """Has the box that was computed for the room of before forgotten.
+        """Forget the size that was computed for the lines of before.
 
         Textual (8.2) keeps a widget's box under a count of its layouts asked for, and does not count one that is asked
         for while another is pending. A table measures its lines when it is idle: where the screen was laid out between

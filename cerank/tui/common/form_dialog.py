@@ -16,32 +16,32 @@ from textual.screen import ModalScreen
 from textual.widgets import Static
 
 from cerank.app.comparison import export_comparison
-from cerank.app.matrix.recipe_form import Row
+from cerank.app.matrix.recipe_form import FieldSpec
 from cerank.text.safe_text import shown
 from cerank.tui.cells import content
-from cerank.tui.common.form_fields import Choice, FieldRow
+from cerank.tui.common.form_fields import ChoiceField, FieldRow
 from cerank.tui.common.lab_screen import LabScreen
 
 Check = Callable[[Mapping[str, str]], Mapping[str, str]]
 
 
-class AskScreen(ModalScreen[dict[str, str] | None]):
+class FormDialog(ModalScreen[dict[str, str] | None]):
     """A few fields over a screen; dismissed with their texts by path once nothing is wrong, or with None."""
 
     CSS = """
-    AskScreen { align: center middle; }
-    AskScreen > VerticalScroll { width: 84; max-width: 96%; height: auto; max-height: 90%; padding: 1 2;
+    FormDialog { align: center middle; }
+    FormDialog > VerticalScroll { width: 84; max-width: 96%; height: auto; max-height: 90%; padding: 1 2;
                                  background: $panel; border: round $primary; }
-    AskScreen .title { text-style: bold; margin-bottom: 1; }
-    AskScreen .meaning { display: none; }
-    AskScreen .hint { color: $text-muted; margin-top: 1; }
-    AskScreen LineInput { background: $surface; }
+    FormDialog .title { text-style: bold; margin-bottom: 1; }
+    FormDialog .meaning { display: none; }
+    FormDialog .hint { color: $text-muted; margin-top: 1; }
+    FormDialog LineInput { background: $surface; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape", "leave", "leave it", id="ask.leave"),
+        Binding("escape", "leave", "cancel", id="ask.leave"),
     ]
 
-    def __init__(self, title: str, rows: Sequence[Row], check: Check, hint: str = "") -> None:
+    def __init__(self, title: str, rows: Sequence[FieldSpec], check: Check, hint: str = "") -> None:
         super().__init__()
         self._title = title
         self._rows = tuple(rows)
@@ -49,12 +49,12 @@ class AskScreen(ModalScreen[dict[str, str] | None]):
         self._hint = hint
 
     def compose(self) -> ComposeResult:
-        """Title, fields, and what enter does."""
+        """Lay out title, fields, and what enter does."""
         with VerticalScroll():
             yield Static(content(self._title), classes="title")
             for row in self._rows:
                 yield FieldRow(row, placeholder=shown(row.meaning))
-            yield Static(content(f"{self._hint}{' · ' if self._hint else ''}enter keeps, esc leaves"), classes="hint")
+            yield Static(content(f"{self._hint}{' · ' if self._hint else ''}enter saves, esc cancels"), classes="hint")
 
     @property
     def texts(self) -> dict[str, str]:
@@ -62,42 +62,42 @@ class AskScreen(ModalScreen[dict[str, str] | None]):
         return {row.row.path: row.text for row in self.query(FieldRow)}
 
     def on_mount(self) -> None:
-        """Starts in the first field."""
-        self.query("LineInput, Choice").first().focus()
+        """Start in the first field."""
+        self.query("LineInput, ChoiceField").first().focus()
 
     def on_field_row_changed(self, _: FieldRow.Changed) -> None:
-        """Says what is wrong as one types."""
-        self._say()
+        """Show what is wrong as one types."""
+        self._show_errors()
 
-    def _say(self) -> Mapping[str, str]:
+    def _show_errors(self) -> Mapping[str, str]:
         wrong = self._check(self.texts)
         for row in self.query(FieldRow):
-            row.say(wrong.get(row.row.path, ""))
+            row.show_error(wrong.get(row.row.path, ""))
         return wrong
 
     def on_field_row_submitted(self, _: FieldRow.Submitted) -> None:
-        """Keeps the texts, if nothing is wrong."""
+        """Keep the texts, if nothing is wrong."""
         self.action_keep()
 
     def on_key(self, event: object) -> None:
         """Enter on a choice keeps, too."""
-        if getattr(event, "key", "") == "enter" and isinstance(self.focused, Choice):
+        if getattr(event, "key", "") == "enter" and isinstance(self.focused, ChoiceField):
             self.action_keep()
 
     def action_keep(self) -> None:
-        """Keeps the texts, if nothing is wrong."""
-        if not self._say():
+        """Keep the texts, if nothing is wrong."""
+        if not self._show_errors():
             self.dismiss(self.texts)
 
     def action_leave(self) -> None:
-        """Changes nothing."""
+        """Change nothing."""
         self.dismiss(None)
 
 
 def ask_for_file(
     screen: LabScreen, title: str, suggested: Path, text_for: Callable[[Path], str], check: Callable[[Path], str]
 ) -> None:
-    """Asks where to write, then writes what `text_for` makes of the path, in a thread, and says where it is.
+    """Ask where to write, then write what `text_for` makes of the path, in a thread, and say where it is.
 
     Args:
         check: what is wrong with the name beyond its place; "" for nothing.
@@ -105,17 +105,17 @@ def ask_for_file(
 
     def wrong(texts: Mapping[str, str]) -> dict[str, str]:
         path = Path(texts["path"])
-        text = check(path) or export_comparison.place_mistake(path)
+        text = check(path) or export_comparison.path_error(path)
         return {"path": text} if text else {}
 
     def keep(texts: dict[str, str] | None) -> None:
         if texts is not None:
             path = Path(texts["path"])
-            screen.work(
+            screen.run_in_thread(
                 lambda: export_comparison.save(text_for(path), path),
-                lambda made: screen.house.say(f"saved {made}"),
+                lambda made: screen.lab_app.show_message(f"saved {made}"),
                 group="save",
             )
 
-    row = Row("path", "file", str(suggested), "", "a path")
-    screen.app.push_screen(AskScreen(title, [row], wrong), keep)
+    row = FieldSpec("path", "file", str(suggested), "", "a path")
+    screen.app.push_screen(FormDialog(title, [row], wrong), keep)

@@ -19,64 +19,64 @@ from textual.widget import Widget
 from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
-from cerank.app.matrix.recipe_form import Row
+from cerank.app.matrix.recipe_form import FieldSpec
 from cerank.text.safe_text import shown
 from cerank.tui.cells import content, joined
 from cerank.tui.common.line_input import LineInput
 
-WRONG = "✖"
+ERROR_SIGN = "✖"
 
 
 def fitting(text: str, width: int) -> str:
-    """The text, its middle left out where it is too long: runs' names differ at both ends."""
+    """Return the text, its middle left out where it is too long: runs' names differ at both ends."""
     return text if len(text) <= width else f"{text[: width // 2]}…{text[-(width - width // 2 - 1) :]}"
 
 
-class Choice(Widget, can_focus=True):
+class ChoiceField(Widget, can_focus=True):
     """One of a few words, changed with left, right or space."""
 
     DEFAULT_CSS = """
-    Choice { height: 1; padding: 0 1; background: $surface; }
-    Choice:focus { background: $primary 25%; }
+    ChoiceField { height: 1; padding: 0 1; background: $surface; }
+    ChoiceField:focus { background: $primary 25%; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("right,space", "turn(1)", "next value", show=False, id="choice.next"),
-        Binding("left", "turn(-1)", "value before", show=False, id="choice.before"),
+        Binding("left", "turn(-1)", "previous value", show=False, id="choice.before"),
     ]
     value: reactive[str] = reactive("", init=False)
 
     class Changed(Message):
         """Another word was chosen."""
 
-        def __init__(self, choice: Choice) -> None:
+        def __init__(self, choice: ChoiceField) -> None:
             super().__init__()
             self.choice = choice
 
         @property
-        def control(self) -> Choice:
+        def control(self) -> ChoiceField:
             """The widget it came from."""
             return self.choice
 
     def __init__(self, choices: Sequence[str], value: str) -> None:
         super().__init__()
         self.choices = tuple(choices)
-        self.set_reactive(Choice.value, value)
+        self.set_reactive(ChoiceField.value, value)
 
     def render(self) -> Content:
-        """The word between arrows."""
+        """Return the word between arrows."""
         return joined(("‹ ", "dim"), self.value, (" ›", "dim"))
 
     def action_turn(self, step: int) -> None:
-        """Takes the next word, or the one before."""
+        """Take the next word, or the one before."""
         at = self.choices.index(self.value) if self.value in self.choices else -1
         self.value = self.choices[(at + step) % len(self.choices)]
 
     def on_click(self) -> None:
-        """Takes the next word."""
+        """Take the next word."""
         self.action_turn(1)
 
     def watch_value(self) -> None:
-        """Tells of it."""
+        """Report of it."""
         self.post_message(self.Changed(self))
 
 
@@ -88,7 +88,7 @@ class FieldRow(Vertical):
     FieldRow { height: auto; }
     FieldRow > Horizontal { height: 1; }
     FieldRow .key { width: 22; padding: 0 1; text-overflow: ellipsis; text-wrap: nowrap; }
-    FieldRow LineInput, FieldRow Choice { width: 1fr; }
+    FieldRow LineInput, FieldRow ChoiceField { width: 1fr; }
     FieldRow .meaning { width: 1.2fr; padding: 0 1; color: $text-muted; text-overflow: ellipsis; text-wrap: nowrap; }
     .-slim FieldRow .meaning { display: none; }
     .-slim FieldRow .key { width: 19; }
@@ -101,7 +101,7 @@ class FieldRow(Vertical):
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("down", "app.focus_next", "next field", show=False, id="field.next"),
-        Binding("up", "app.focus_previous", "field before", show=False, id="field.before"),
+        Binding("up", "app.focus_previous", "previous field", show=False, id="field.before"),
     ]
 
     class Changed(Message):
@@ -119,7 +119,9 @@ class FieldRow(Vertical):
             super().__init__()
             self.row = row
 
-    def __init__(self, row: Row, text: str | None = None, placeholder: str = "", *, is_of_recipe: bool = False) -> None:
+    def __init__(
+        self, row: FieldSpec, text: str | None = None, placeholder: str = "", *, is_of_recipe: bool = False
+    ) -> None:
         """A field; one `is_of_recipe` says what differs from the recipe's own text."""
         super().__init__()
         self.row = row
@@ -130,82 +132,82 @@ class FieldRow(Vertical):
         self._has_said = False
 
     def compose(self) -> ComposeResult:
-        """The line, and the line below for what is wrong."""
+        """Lay out the line, and the line below for what is wrong."""
         safe = shown(self._text)
         with Horizontal():
             yield Static(self._key(), classes="key")
             yield (
-                Choice(self.row.choices, safe)
+                ChoiceField(self.row.choices, safe)
                 if self.row.choices
                 else LineInput(safe, placeholder=self._placeholder, select_on_focus=False)
             )
-            yield Static(content(self.row.meaning or self.row.wanted), classes="meaning")
+            yield Static(content(self.row.meaning or self.row.expected), classes="meaning")
         yield Static(self._help(), classes="help")
         yield Static(classes="wrong")
 
     def on_mount(self) -> None:
-        """Starts as it was told to."""
+        """Start as it was told to."""
         self._mark()
-        self.say(self._wrong)
+        self.show_error(self._wrong)
 
     @property
     def text(self) -> str:
         """What stands there; the recipe's own text where it looks the same."""
         return self._text
 
-    def show(self, row: Row, text: str) -> None:
-        """Shows another setting of the same kind, with this text."""
+    def show(self, row: FieldSpec, text: str) -> None:
+        """Show another setting of the same kind, with this text."""
         self.row, self._text = row, text
         if self.is_mounted:
             safe = shown(text)
-            with self.prevent(Input.Changed, Choice.Changed):
+            with self.prevent(Input.Changed, ChoiceField.Changed):
                 if row.choices:
-                    choice = self.query_one(Choice)
+                    choice = self.query_one(ChoiceField)
                     choice.choices, choice.value = row.choices, safe
                 else:
                     self.query_one(LineInput).value = safe
-            self.query_one(".meaning", Static).update(content(row.meaning or row.wanted))
+            self.query_one(".meaning", Static).update(content(row.meaning or row.expected))
             self._mark()
 
-    def say(self, wrong: str) -> None:
-        """Shows what is wrong with the field, or that nothing is."""
+    def show_error(self, wrong: str) -> None:
+        """Show what is wrong with the field, or that nothing is."""
         if wrong == self._wrong and self._has_said:
             return
         self._wrong, self._has_said = wrong, self.is_mounted
         self.set_class(bool(wrong), "-wrong")
         if self.is_mounted and wrong:
-            self.query_one(".wrong", Static).update(content(f"{WRONG} {wrong}"))
+            self.query_one(".wrong", Static).update(content(f"{ERROR_SIGN} {wrong}"))
 
     def open(self) -> None:
-        """Puts the cursor into its line, and the field into view at once: a slow scroll may end between lines."""
-        self.query("LineInput, Choice").first().focus(scroll_visible=False)
+        """Put the cursor into its line, and the field into view at once: a slow scroll may end between lines."""
+        self.query("LineInput, ChoiceField").first().focus(scroll_visible=False)
         self.call_after_refresh(self.scroll_visible, animate=False)
 
     def on_descendant_focus(self) -> None:
-        """Says in full what the field means."""
+        """Show in full what the field means."""
         self.add_class("-open")
 
     def on_resize(self) -> None:
-        """Brings what is said below the line into view, too."""
+        """Bring what is said below the line into view, too."""
         if self.has_class("-open"):
             self.call_after_refresh(self.scroll_visible, animate=False)
 
     def on_descendant_blur(self) -> None:
-        """Says no more than the others."""
+        """Show no more than the others."""
         self.remove_class("-open")
 
     def on_input_changed(self, event: Input.Changed) -> None:
-        """Hears what was typed."""
+        """Handle what was typed."""
         event.stop()
         self._take(event.value)
 
-    def on_choice_changed(self, event: Choice.Changed) -> None:
-        """Hears what was chosen."""
+    def on_choice_field_changed(self, event: ChoiceField.Changed) -> None:
+        """Handle what was chosen."""
         event.stop()
         self._take(event.choice.value)
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
-        """Passes enter on."""
+        """Pass enter on."""
         event.stop()
         self.post_message(self.Submitted(self))
 
@@ -223,8 +225,8 @@ class FieldRow(Vertical):
 
     def _help(self) -> Content:
         row = self.row
-        wanted = f"one of {', '.join(row.choices)}" if row.choices else row.wanted
-        own = f"the recipe's own: {row.text or 'empty'}" if self._is_changed else ""
+        wanted = f"one of {', '.join(row.choices)}" if row.choices else row.expected
+        own = f"in the recipe: {row.text or 'empty'}" if self._is_changed else ""
         return content(" · ".join(part for part in (row.meaning, wanted, own) if part))
 
     def _key(self) -> Content:
@@ -235,22 +237,22 @@ class FieldRow(Vertical):
         return self._is_of_recipe and self._text != self.row.text
 
 
-class Mark(msgspec.Struct, frozen=True):
+class ChecklistItem(msgspec.Struct, frozen=True):
     """A line of a list to choose from."""
 
     name: str
     line: Content
 
 
-class MarkList(OptionList):
+class Checklist(OptionList):
     """A list in which several lines may be chosen, with space or enter."""
 
     DEFAULT_CSS = """
-    MarkList { height: auto; border: none; background: $background; padding: 0; text-wrap: nowrap;
+    Checklist { height: auto; border: none; background: $background; padding: 0; text-wrap: nowrap;
                text-overflow: ellipsis; }
-    MarkList:focus { border: none; }
-    MarkList > .option-list--option { padding: 0 1; }
-    MarkList > .option-list--option-highlighted, MarkList:focus > .option-list--option-highlighted {
+    Checklist:focus { border: none; }
+    Checklist > .option-list--option { padding: 0 1; }
+    Checklist > .option-list--option-highlighted, Checklist:focus > .option-list--option-highlighted {
         background: $primary 25%; color: $foreground; text-style: none; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -262,17 +264,17 @@ class MarkList(OptionList):
     class Chosen(Message):
         """Another set of lines is chosen."""
 
-        def __init__(self, marks: MarkList) -> None:
+        def __init__(self, marks: Checklist) -> None:
             super().__init__()
             self.marks = marks
 
     def __init__(self, *, id: str) -> None:  # noqa: A002 - Textual's word
         super().__init__(id=id, markup=False)
-        self._marks: tuple[Mark, ...] = ()
+        self._marks: tuple[ChecklistItem, ...] = ()
         self.chosen: tuple[str, ...] = ()
 
-    def show(self, marks: Sequence[Mark], chosen: Sequence[str]) -> None:
-        """Shows these lines, those in `chosen` marked."""
+    def show(self, marks: Sequence[ChecklistItem], chosen: Sequence[str]) -> None:
+        """Show these lines, those in `chosen` marked."""
         at = self.highlighted
         self._marks = tuple(marks)
         self.chosen = tuple(mark.name for mark in marks if mark.name in chosen)
@@ -280,12 +282,12 @@ class MarkList(OptionList):
         self.add_options(Option(self._line(mark)) for mark in marks)
         self.highlighted = min(at or 0, len(marks) - 1) if marks else None
 
-    def _line(self, mark: Mark) -> Content:
+    def _line(self, mark: ChecklistItem) -> Content:
         is_chosen = mark.name in self.chosen
         return joined(("[x] " if is_chosen else "[ ] ", "bold" if is_chosen else "dim")) + mark.line
 
     def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
-        """Turns the mark of a line."""
+        """Turn the mark of a line."""
         event.stop()
         mark = self._marks[event.option_index]
         wanted = {*self.chosen} ^ {mark.name}

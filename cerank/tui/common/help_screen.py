@@ -32,7 +32,7 @@ _NAMES = {
 
 
 def bindings_of(screen: Screen[Any]) -> list[Binding]:
-    """The bindings that act on a screen now, one for each action, the screen's own first."""
+    """Return the bindings that act on a screen now, one for each action, the screen's own first."""
     found: dict[str, Binding] = {}
     keys: dict[str, list[str]] = {}
     for _, bindings in reversed(screen._binding_chain):
@@ -50,7 +50,7 @@ def _with_keys(binding: Binding, keys: list[str]) -> Binding:
 
 
 def commands_of(screen: Screen[Any]) -> Iterable[tuple[str, str, Callable[[], Any]]]:
-    """Title, text and action of each binding, for the palette."""
+    """Yield title, text and action of each binding, for the palette."""
     for binding in bindings_of(screen):
         action = binding.action
 
@@ -77,7 +77,7 @@ class HelpScreen(ModalScreen[None]):
         self._about = about
 
     def compose(self) -> ComposeResult:
-        """The table of keys."""
+        """Lay out the table of keys."""
         title = getattr(self._about, "HELP_TITLE", "this screen")
         text = getattr(self._about, "HELP_TEXT", "")
         rows = [joined((f"Keys of {title}", "bold")), content("")]
@@ -87,7 +87,11 @@ class HelpScreen(ModalScreen[None]):
                 joined((f"{binding.key_display or '':>14}  ", "bold $primary"), binding.description, (more, "dim"))
             )
         rows.append(
-            joined((f"{'^p':>14}  ", "bold $primary"), "palette", (": every command by name, and themes", "dim"))
+            joined(
+                (f"{'^p':>14}  ", "bold $primary"),
+                "palette",
+                (": find any command by name, and change the theme", "dim"),
+            )
         )
         if text:
             rows += [content(""), content(text, lines=True)]

@@ -10,39 +10,39 @@ from textual.containers import Vertical
 from textual.screen import ModalScreen
 from textual.widgets import Input, Label
 
-from cerank.app.run_views.run_monitor import Entry
+from cerank.app.run_views.run_monitor import RunEntry
 from cerank.tui.cells import content
 from cerank.tui.common.line_input import LineInput
 
 
-class NoteScreen(ModalScreen[tuple[str, str] | None]):
+class LabelDialog(ModalScreen[tuple[str, str] | None]):
     """Two lines to type; dismissed with label and tags, or None."""
 
     CSS = """
-    NoteScreen { align: center middle; }
-    NoteScreen > Vertical { width: 72; max-width: 94%; height: auto; padding: 1 2; background: $panel;
+    LabelDialog { align: center middle; }
+    LabelDialog > Vertical { width: 72; max-width: 94%; height: auto; padding: 1 2; background: $panel;
                             border: round $primary; }
-    NoteScreen LineInput { background: $surface; margin-bottom: 1; }
+    LabelDialog LineInput { background: $surface; margin-bottom: 1; }
     """
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "leave", "leave it", id="note.leave")]
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "leave", "cancel", id="note.leave")]
 
-    def __init__(self, entry: Entry) -> None:
+    def __init__(self, entry: RunEntry) -> None:
         super().__init__()
         self._entry = entry
 
     def compose(self) -> ComposeResult:
-        """The two lines."""
+        """Lay out the two lines."""
         with Vertical():
-            yield Label(content(f"Label of {self._entry.title}; empty leaves the plan's"))
+            yield Label(content(f"Label of {self._entry.title}; empty: the label of the plan"))
             yield LineInput(content(self._entry.notes.label).plain, id="label")
-            yield Label(content("Tags, parted by blanks"))
+            yield Label(content("Tags, separated by spaces"))
             yield LineInput(content(" ".join(self._entry.notes.tags)).plain, id="tags")
-            yield Label(content("enter keeps, esc leaves", "dim"))
+            yield Label(content("enter saves, esc cancels", "dim"))
 
     def on_input_submitted(self, _: Input.Submitted) -> None:
-        """Keeps both."""
+        """Keep both."""
         self.dismiss((self.query_one("#label", Input).value, self.query_one("#tags", Input).value))
 
     def action_leave(self) -> None:
-        """Keeps nothing."""
+        """Keep nothing."""
         self.dismiss(None)

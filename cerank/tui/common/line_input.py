@@ -1,4 +1,4 @@
-"""A line a person types into. What is pasted comes from outside, so it is made safe before it stands there."""
+"""A line the user types into. What is pasted comes from outside, so it is made safe before it stands there."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from cerank.text.safe_text import shown
 
 
 class LineInput(Input):
-    """An input that takes no character a terminal acts upon."""
+    """An input that takes no control character."""
 
     DEFAULT_CSS = "LineInput { height: 1; border: none; padding: 0 1; } LineInput:focus { border: none; }"
 
     cursor_blink = reactive(False, init=False)  # it would draw twice a second, over SSH too
 
     def replace(self, text: str, start: int, end: int) -> None:
-        """Replaces a part of the value, by keys or by pasting."""
+        """Replace a part of the value, by keys or by pasting."""
         super().replace(shown(text), start, end)

@@ -1,92 +1,98 @@
-"""What may be done with a run from any screen that shows one. Only stop and delete ask."""
+"""Actions on a run that every screen with runs offers. Only stopping and deleting need a confirmation."""
 
 from __future__ import annotations
 
 from cerank.app.run_views import label_runs, run_list
-from cerank.app.run_views.run_monitor import Entry
+from cerank.app.run_views.run_monitor import RunEntry
 from cerank.tui.cells import content, joined, stacked
-from cerank.tui.common.confirm_dialog import Confirm
+from cerank.tui.common.confirm_dialog import ConfirmDialog
 from cerank.tui.common.lab_screen import LabScreen
-from cerank.tui.common.label_dialog import NoteScreen
+from cerank.tui.common.label_dialog import LabelDialog
 
 
-def clone(screen: LabScreen, entry: Entry) -> None:
-    """Opens the form of a new run with the run's recipe in it."""
+def clone(screen: LabScreen, entry: RunEntry) -> None:
+    """Open the form of a new run with the run's recipe in it."""
     if entry.plan is None:
-        screen.house.say(f"{entry.title} has no readable plan to start from", "warning")
+        screen.lab_app.show_message(f"{entry.title} has no readable plan to copy", "warning")
     else:
-        screen.house.open_new(entry.plan.asked)
+        screen.lab_app.open_new(entry.plan.requested_recipe)
 
 
-def stop(screen: LabScreen, entry: Entry) -> None:
-    """Asks, then stops the run at its next step, or takes it out of the queue."""
-    house = screen.house
+def stop(screen: LabScreen, entry: RunEntry) -> None:
+    """Ask, then stop the run at its next step, or takes it out of the queue."""
+    lab_app = screen.lab_app
     if not entry.is_live and entry.state != "queued":
-        house.say(f"{entry.title} is {entry.state}, so there is nothing to stop", "warning")
+        lab_app.show_message(f"{entry.title} is {entry.state}, so there is nothing to stop", "warning")
         return
-    what = "It saves a checkpoint at its next step; r goes on from there."
+    what = "It saves a checkpoint after the current step; r resumes it from there."
     question = stacked(
         joined("Stop ", (entry.title, "bold"), "?"),
         content(""),
-        content(what if entry.is_live else "It leaves the queue; r puts it back at the end."),
+        content(what if entry.is_live else "It is removed from the queue; r puts it back at the end."),
     )
 
     def stopped(_: bool) -> None:
-        house.say(f"asked {entry.title} to stop" if entry.is_live else f"{entry.title} left the queue")
-        house.look(entry.name)
+        lab_app.show_message(
+            f"{entry.title} stops after the current step"
+            if entry.is_live
+            else f"{entry.title} was removed from the queue"
+        )
+        lab_app.poll(entry.name)
 
     def answered(is_yes: bool | None) -> None:
         if is_yes:
-            screen.work(lambda: house.lab.stop(entry.folder), stopped, group="stop")
+            screen.run_in_thread(lambda: lab_app.lab.stop(entry.folder), stopped, group="stop")
 
-    screen.app.push_screen(Confirm(question, "Stop"), answered)
+    screen.app.push_screen(ConfirmDialog(question, "Stop"), answered)
 
 
-def resume(screen: LabScreen, entry: Entry) -> None:
-    """Puts the run in the queue: it goes on once its device is free, at once where it is."""
-    house = screen.house
+def resume(screen: LabScreen, entry: RunEntry) -> None:
+    """Put the run in the queue: it resumes as soon as its device is free."""
+    lab_app = screen.lab_app
 
     def resumed(_: None) -> None:
-        house.say(f"{entry.title} goes on as soon as its device is free")
-        house.look(entry.name)
+        lab_app.show_message(f"{entry.title} resumes as soon as its device is free")
+        lab_app.poll(entry.name)
 
-    screen.work(lambda: house.lab.resume_queued(entry.folder), resumed, group="resume")
+    screen.run_in_thread(lambda: lab_app.lab.resume_queued(entry.folder), resumed, group="resume")
 
 
-def delete(screen: LabScreen, entry: Entry) -> None:
-    """Asks, naming what goes, then deletes the run."""
+def delete(screen: LabScreen, entry: RunEntry) -> None:
+    """Ask, naming what goes, then delete the run."""
     if entry.is_live:
-        screen.house.say(f"{entry.title} is {entry.state}; stop it first", "warning")
+        screen.lab_app.show_message(f"{entry.title} is {entry.state}; stop it first", "warning")
         return
-    screen.work(lambda: run_list.goes_with(entry), lambda what: _ask(screen, entry, what), group="size")
+    screen.run_in_thread(
+        lambda: run_list.goes_with(entry), lambda what: _confirm_delete(screen, entry, what), group="size"
+    )
 
 
-def _ask(screen: LabScreen, entry: Entry, what: str) -> None:
-    house = screen.house
+def _confirm_delete(screen: LabScreen, entry: RunEntry, what: str) -> None:
+    lab_app = screen.lab_app
     question = stacked(
         joined("Delete ", (entry.title, "bold"), "?"),
         content(""),
-        joined(f"{entry.name}: {what}. ", ("It cannot be brought back.", "bold")),
+        joined(f"{entry.name}: {what}. ", ("This cannot be undone.", "bold")),
     )
 
     def gone(_: None) -> None:
-        house.say(f"deleted {entry.title}")
-        house.look()
+        lab_app.show_message(f"deleted {entry.title}")
+        lab_app.poll()
 
     def answered(is_yes: bool | None) -> None:
         if is_yes:
-            screen.work(lambda: house.lab.remove(entry.folder), gone, group="delete")
+            screen.run_in_thread(lambda: lab_app.lab.remove(entry.folder), gone, group="delete")
 
-    screen.app.push_screen(Confirm(question, "Delete"), answered)
+    screen.app.push_screen(ConfirmDialog(question, "Delete"), answered)
 
 
-def note(screen: LabScreen, entry: Entry) -> None:
-    """Asks for a label and tags."""
+def edit_label(screen: LabScreen, entry: RunEntry) -> None:
+    """Ask for a label and tags."""
 
     def answered(found: tuple[str, str] | None) -> None:
         if found is not None:
-            screen.work(
-                lambda: label_runs.note(entry.folder, *found), lambda _: screen.house.look(entry.name), group="note"
+            screen.run_in_thread(
+                lambda: label_runs.note(entry.folder, *found), lambda _: screen.lab_app.poll(entry.name), group="note"
             )
 
-    screen.app.push_screen(NoteScreen(entry), answered)
+    screen.app.push_screen(LabelDialog(entry), answered)

@@ -9,25 +9,25 @@ from textual.widgets import Static
 from cerank.tui.cells import joined
 
 
-class Bar(Static):
+class StatusBar(Static):
     """One line; drawn again only when what it says changes."""
 
     DEFAULT_CSS = """
-    Bar { dock: top; height: 1; background: $panel; color: $foreground; padding: 0 1; text-wrap: nowrap;
+    StatusBar { dock: top; height: 1; background: $panel; color: $foreground; padding: 0 1; text-wrap: nowrap;
           text-overflow: ellipsis; }
     """
 
     def __init__(self, lab: Path) -> None:
         super().__init__(joined(("cerank ", "bold"), str(lab)))
         self._lab = _at_home(lab)
-        self._said: tuple[str, ...] = ()
+        self._shown: tuple[str, ...] = ()
 
-    def say(self, tally: str, devices: str = "", title: str = "") -> None:
-        """Shows the tally of states, the devices where they are known, and what the screen is about."""
-        if self._said == (tally, devices, title):
+    def show(self, counts: str, devices: str = "", title: str = "") -> None:
+        """Show how many runs are in each state, the devices where they are known, and what the screen is about."""
+        if self._shown == (counts, devices, title):
             return
-        self._said = (tally, devices, title)
-        parts = [part for part in (title, devices, tally) if part]
+        self._shown = (counts, devices, title)
+        parts = [part for part in (title, devices, counts) if part]
         self.update(joined(("cerank ", "bold"), self._lab, *(f"  │  {part}" for part in parts)))
 
 

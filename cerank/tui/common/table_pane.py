@@ -10,7 +10,7 @@ from cerank.tui.cells import cell
 from cerank.tui.common.fitted_table import FittedTable
 
 
-class ShownTable(FittedTable):
+class TableView(FittedTable):
     """A table by rows."""
 
     def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:  # noqa: A002 - Textual's name
@@ -43,5 +43,5 @@ class ShownTable(FittedTable):
         return tuple(column.heading for place, column in enumerate(table.columns) if place not in kept)
 
     def made(self, text: str, column: Column) -> Text:
-        """A cell of a column."""
+        """Return a cell of a column."""
         return cell(text, is_right=column.kind not in TEXTS)

@@ -19,19 +19,27 @@ from textual.widgets import DataTable, Footer, Static
 
 from cerank.app import Lab
 from cerank.app.comparison import comparison_session, export_comparison
-from cerank.app.comparison.comparison_session import Bench, Named
-from cerank.app.matrix.recipe_form import Row as FormRow
+from cerank.app.comparison.comparison_session import ComparisonSession, RankingSelection
+from cerank.app.matrix.recipe_form import FieldSpec as FormRow
 from cerank.errors import CerankError
 from cerank.text.safe_text import counted, shown
 from cerank.tui.cells import content, joined, stacked
-from cerank.tui.common.form_dialog import AskScreen, ask_for_file
+from cerank.tui.common.form_dialog import FormDialog, ask_for_file
 from cerank.tui.common.lab_screen import LabScreen
-from cerank.tui.common.status_bar import Bar
-from cerank.tui.comparison.comparison_table import ComparisonTable, Shown, brief, nothing, refusal, shown_of, why
+from cerank.tui.common.status_bar import StatusBar
+from cerank.tui.comparison.comparison_table import (
+    ComparisonTable,
+    ComparisonView,
+    brief,
+    empty_message,
+    error_message,
+    explanation,
+    view_of,
+)
 from cerank.tui.comparison.differences import DifferencesChart
 
 if TYPE_CHECKING:
-    from cerank.app.run_views.run_monitor import Entry
+    from cerank.app.run_views.run_monitor import RunEntry
 
 
 class CompareScreen(LabScreen):
@@ -57,16 +65,18 @@ class CompareScreen(LabScreen):
     CompareScreen.-said #why { display: none; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("b", "baseline", "baseline", id="compare.baseline", tooltip="The system of this row becomes it"),
-        Binding("t", "terms", "terms", id="compare.terms", tooltip="Margin, correction, confidence, pairs"),
-        Binding("a", "add", "add", id="compare.add", tooltip="A TREC run file, a run, or RUN:STAGE"),
-        Binding("x", "drop", "take away", show=False, id="compare.drop", tooltip="The system of this row"),
-        Binding("d", "data", "qrels", id="compare.data", tooltip="The dataset or qrels file, and the measures"),
+        Binding("b", "baseline", "baseline", id="compare.baseline", tooltip="Make the system of this row the baseline"),
+        Binding("t", "options", "options", id="compare.options",
+                tooltip="Change margin, correction, confidence and pairs"),
+        Binding("a", "add", "add", id="compare.add", tooltip="Add a TREC run file, a run, or RUN:STAGE"),
+        Binding("x", "drop", "remove", show=False, id="compare.drop",
+                tooltip="Remove the system of this row"),
+        Binding("d", "data", "qrels", id="compare.data", tooltip="Choose dataset or qrels file, and measures"),
         Binding("c", "correction", "next correction", show=False, id="compare.correction"),
         Binding("v", "condition", "next condition", show=False, id="compare.condition",
-                tooltip="The next dataset or first stage"),
-        Binding("e", "export", "export", id="compare.export", tooltip="To a file: .tex, .md, .csv, .tsv or .json"),
-        Binding("y", "copy('markdown')", "copy", id="compare.copy", tooltip="The table as Markdown"),
+                tooltip="Show the next dataset or first stage"),
+        Binding("e", "export", "export", id="compare.export", tooltip="Write a file: .tex, .md, .csv, .tsv or .json"),
+        Binding("y", "copy('markdown')", "copy", id="compare.copy", tooltip="Copy the table as Markdown"),
         Binding("Y", "copy('latex')", "copy LaTeX", show=False, id="compare.copy-latex"),
         Binding("tab", "app.focus_next", "table or chart", show=False, id="compare.other"),
         Binding("escape", "back", "back", id="compare.back"),
@@ -75,7 +85,7 @@ class CompareScreen(LabScreen):
     def __init__(self, lab: Lab, targets: Sequence[str]) -> None:
         super().__init__()
         self.lab = lab
-        self.named = Named(tuple(dict.fromkeys(targets)))
+        self.named = RankingSelection(tuple(dict.fromkeys(targets)))
         self.baseline = ""  # a label; "" takes the first target
         self.typed: dict[str, str] = {
             "correction": "auto",
@@ -84,13 +94,13 @@ class CompareScreen(LabScreen):
             "pairs": "baseline",
             "claim": "checkpoints",
         }
-        self.shown: Shown | None = None
+        self.shown: ComparisonView | None = None
         self._condition = 0
-        self.bench: Bench | None = None
+        self.bench: ComparisonSession | None = None
 
     def compose(self) -> ComposeResult:
-        """What is compared, the table, why, the bars, the notes."""
-        yield Bar(self.lab.folder)
+        """Lay out what is compared, the table, why, the bars, the notes."""
+        yield StatusBar(self.lab.folder)
         yield Static(id="what")
         yield ComparisonTable(id="table")
         yield Static(id="why")
@@ -102,62 +112,62 @@ class CompareScreen(LabScreen):
         yield Footer(compact=True, show_command_palette=False)
 
     def on_mount(self) -> None:
-        """Starts measuring."""
+        """Start measuring."""
         self.query_one(ComparisonTable).focus()
         self.measure()
 
-    def see(self, entries: tuple[Entry, ...]) -> None:  # noqa: ARG002 - the bar asks the house
-        """Keeps the bar up to date."""
-        self.query_one(Bar).say(self.house.tally, self.house.devices, "compare")
+    def show_runs(self, entries: tuple[RunEntry, ...]) -> None:  # noqa: ARG002 - the bar asks the app
+        """Keep the bar up to date."""
+        self.query_one(StatusBar).show(self.lab_app.state_counts, self.lab_app.devices, "compare")
 
     # computing
 
     def measure(self) -> None:
-        """Measures what is named anew, then compares."""
+        """Measure what is named anew, then compare."""
         self.bench = None
         self.shown = None
         if len(self.named.targets) < 2:
-            self._say(nothing(self.named.targets))
+            self._show_text(empty_message(self.named.targets))
             return
-        self._say(content(f"measuring {counted(len(self.named.targets), 'ranking')} …", "dim"))
+        self._show_text(content(f"measuring {counted(len(self.named.targets), 'ranking')} …", "dim"))
         named, settings = self.named, self.lab.settings
 
-        def look() -> Bench | CerankError:
+        def look() -> ComparisonSession | CerankError:
             try:
-                return Bench(settings, named)
+                return ComparisonSession(settings, named)
             except CerankError as error:
                 return error
 
-        self.work(look, self._see_bench, group="measure")
+        self.run_in_thread(look, self._see_bench, group="measure")
 
-    def _see_bench(self, found: Bench | CerankError) -> None:
+    def _see_bench(self, found: ComparisonSession | CerankError) -> None:
         if isinstance(found, CerankError):
-            self._say_error(found)
+            self._show_error(found)
             return
         self.bench = found
         self.compare()
 
     def compare(self) -> None:
-        """Compares what was measured, by the terms and the baseline chosen."""
+        """Compare what was measured, by the terms and the baseline chosen."""
         made, baseline, typed = self.bench, self.baseline, dict(self.typed)
         if made is None:
             return
 
-        def look() -> Shown | CerankError:
+        def look() -> ComparisonView | CerankError:
             try:
                 terms, wrong = comparison_session.terms_of(typed, made.measures)
                 if wrong:
                     typed["margin"] = ""  # of measures that are not compared any more
                     terms, _ = comparison_session.terms_of(typed, made.measures)
-                return shown_of(made.compare(baseline, terms, now=datetime.now(UTC).isoformat(timespec="seconds")))
+                return view_of(made.compare(baseline, terms, now=datetime.now(UTC).isoformat(timespec="seconds")))
             except CerankError as error:
                 return error
 
-        self.work(look, lambda found: self._see(found) if made is self.bench else None, group="compare")
+        self.run_in_thread(look, lambda found: self._see(found) if made is self.bench else None, group="compare")
 
-    def _see(self, found: Shown | CerankError) -> None:
+    def _see(self, found: ComparisonView | CerankError) -> None:
         if isinstance(found, CerankError):
-            self._say_error(found)
+            self._show_error(found)
             return
         self.shown = found
         self.baseline = found.found.baseline
@@ -187,7 +197,7 @@ class CompareScreen(LabScreen):
             rest = f"  correction {method} · margin {margin} · {100 * terms.confidence:g} %"
         self.query_one("#what", Static).update(joined((title, "bold"), (rest, "dim"), limit=400))
 
-    def _show_table(self, found: Shown) -> None:
+    def _show_table(self, found: ComparisonView) -> None:
         self._condition %= len(found.found.conditions)
         condition = found.found.conditions[self._condition]
         self.query_one(ComparisonTable).show(found, condition, is_slim=self.has_class("-slim"))
@@ -198,7 +208,7 @@ class CompareScreen(LabScreen):
         if found is None or at < 0:
             return
         row = found.rows[at]
-        self.query_one("#why", Static).update(why(found, at, is_slim=self.has_class("-slim")))
+        self.query_one("#why", Static).update(explanation(found, at, is_slim=self.has_class("-slim")))
         chart = self.query_one(DifferencesChart)
         if row is None:
             chart.show((), "", "", "")
@@ -206,27 +216,27 @@ class CompareScreen(LabScreen):
         title = f"{row.measure} query by query, {row.right} − {row.left}, {row.condition}"
         chart.show(found.listed[at], row.left, row.right, title)
 
-    def _say(self, said: Content) -> None:
+    def _show_text(self, said: Content) -> None:
         self.add_class("-said")
         self.query_one("#message", Static).update(said)
         self._show_what()
 
-    def _say_error(self, error: CerankError) -> None:
+    def _show_error(self, error: CerankError) -> None:
         self.shown = None
-        self._say(refusal(error, self.named.targets))
+        self._show_text(error_message(error, self.named.targets))
 
     # events
 
     def on_data_table_row_highlighted(self, _: DataTable.RowHighlighted) -> None:
-        """Shows the bars of the row."""
+        """Show the bars of the row."""
         self._show_row()
 
     def on_data_table_row_selected(self, _: DataTable.RowSelected) -> None:
-        """Goes to the bars."""
+        """Go to the bars."""
         self.query_one(DifferencesChart).focus()
 
     def on_differences_chart_opened(self, event: DifferencesChart.Opened) -> None:
-        """Opens the query."""
+        """Open the query."""
         from cerank.tui.comparison.query_screen import QueryScreen
 
         at = self.query_one(ComparisonTable).line
@@ -235,7 +245,7 @@ class CompareScreen(LabScreen):
             self.app.push_screen(QueryScreen(self.bench, row, self.shown.listed[at], event.at))
 
     def on_resize(self) -> None:
-        """Takes columns away, or brings them back."""
+        """Take columns away, or brings them back."""
         if self.shown:
             self.call_after_refresh(lambda: self._show_table(self.shown) if self.shown else None)
 
@@ -249,20 +259,20 @@ class CompareScreen(LabScreen):
             self.compare()
 
     def action_condition(self) -> None:
-        """Shows the next dataset or first stage."""
+        """Show the next dataset or first stage."""
         if self.shown:
             self._condition = (self._condition + 1) % len(self.shown.found.conditions)
             self._show_table(self.shown)
             self._show_what()
 
     def action_correction(self) -> None:
-        """Takes the next correction."""
+        """Take the next correction."""
         at = comparison_session.CORRECTIONS.index(self.typed["correction"])
         self.typed["correction"] = comparison_session.CORRECTIONS[(at + 1) % len(comparison_session.CORRECTIONS)]
         self.compare()
 
-    def action_terms(self) -> None:
-        """Asks for the terms."""
+    def action_options(self) -> None:
+        """Ask for the options of the comparison."""
         typed, measures = self.typed, self.bench.measures if self.bench else ()
         rows = [
             FormRow(
@@ -273,8 +283,20 @@ class CompareScreen(LabScreen):
                 "",
                 comparison_session.CORRECTIONS,
             ),
-            FormRow("margin", "margin", typed["margin"], "that does not matter: 0.01, or nDCG@10=0.01", "numbers"),
-            FormRow("confidence", "confidence", typed["confidence"], "of intervals", "a number between 0 and 1"),
+            FormRow(
+                "margin",
+                "margin",
+                typed["margin"],
+                "largest difference that does not matter: 0.01, or nDCG@10=0.01",
+                "numbers",
+            ),
+            FormRow(
+                "confidence",
+                "confidence",
+                typed["confidence"],
+                "confidence level of the intervals",
+                "a number between 0 and 1",
+            ),
             FormRow(
                 "pairs",
                 "pairs",
@@ -301,10 +323,10 @@ class CompareScreen(LabScreen):
         def wrong(texts: Mapping[str, str]) -> dict[str, str]:
             return comparison_session.terms_of(texts, measures)[1]
 
-        self.app.push_screen(AskScreen("Terms of the comparison", rows, wrong), keep)
+        self.app.push_screen(FormDialog("Options of the comparison", rows, wrong), keep)
 
     def action_add(self) -> None:
-        """Asks for another ranking."""
+        """Ask for another ranking."""
         row = FormRow("target", "ranking", "", "path of a TREC run file, a run's name or label, or RUN:STAGE", "text")
 
         def keep(texts: dict[str, str] | None) -> None:
@@ -312,13 +334,13 @@ class CompareScreen(LabScreen):
                 self._measure_by(targets=(*self.named.targets, texts["target"].strip()))
 
         def wrong(texts: Mapping[str, str]) -> dict[str, str]:
-            text = comparison_session.target_mistake(self.lab.folder, texts["target"].strip(), self.named.targets)
+            text = comparison_session.target_error(self.lab.folder, texts["target"].strip(), self.named.targets)
             return {"target": text} if text else {}
 
-        self.app.push_screen(AskScreen("Another ranking", [row], wrong), keep)
+        self.app.push_screen(FormDialog("Another ranking", [row], wrong), keep)
 
     def action_drop(self) -> None:
-        """Takes the system of the row away; the last one named where nothing could be compared."""
+        """Take the system of the row away; the last one named where nothing could be compared."""
         targets = self.named.targets
         label = self.query_one(ComparisonTable).label
         if self.bench and label in self.bench.labels:
@@ -328,12 +350,14 @@ class CompareScreen(LabScreen):
             self._measure_by(targets=targets[:-1])
 
     def action_data(self) -> None:
-        """Asks on what to measure, and by what."""
+        """Ask on what to measure, and by what."""
         named, measures = self.named, ", ".join(self.named.measures)
         rows = [
-            FormRow("dataset", "dataset", named.dataset, "name or folder; of runs: one of their tests", "a name"),
+            FormRow(
+                "dataset", "dataset", named.dataset, "a name or folder; for runs, one of their test datasets", "a name"
+            ),
             FormRow("qrels", "qrels", named.qrels, "a qrels file, in place of a dataset", "a path"),
-            FormRow("measures", "measures", measures, "such as nDCG@10, AP(rel=2); empty: the run's own", "names"),
+            FormRow("measures", "measures", measures, "such as nDCG@10, AP(rel=2); empty: those of the runs", "names"),
         ]
 
         def wrong(texts: Mapping[str, str]) -> dict[str, str]:
@@ -344,39 +368,39 @@ class CompareScreen(LabScreen):
                 asked = tuple(part.strip() for part in texts["measures"].split(",") if part.strip())
                 self._measure_by(dataset=texts["dataset"].strip(), qrels=texts["qrels"].strip(), measures=asked)
 
-        self.app.push_screen(AskScreen("What to measure on, and by", rows, wrong), keep)
+        self.app.push_screen(FormDialog("Dataset and measures", rows, wrong), keep)
 
     def _measure_by(self, **changed: object) -> None:
         self.named = msgspec.structs.replace(self.named, **changed)
         self.measure()
 
     def action_export(self) -> None:
-        """Asks for a file; its ending says in what form."""
+        """Ask for a file; its ending says in what form."""
         if self.shown is None:
-            self.house.say("there is nothing to export yet", "warning")
+            self.lab_app.show_message("There is nothing to export yet.", "warning")
             return
         found = self.shown.found
 
         def text_for(path: Path) -> str:
             return export_comparison.as_text(found, export_comparison.form_named(path.suffix))
 
-        title = "Export the comparison; the ending decides: .tex .md .csv .tsv .json"
+        title = "Export the comparison as .tex, .md, .csv, .tsv or .json"
         ask_for_file(
             self,
             title,
             Path.cwd() / export_comparison.suggested(found, "latex"),
             text_for,
-            export_comparison.ending_mistake,
+            export_comparison.ending_error,
         )
 
     def action_copy(self, form: export_comparison.Form) -> None:
-        """Copies the table."""
+        """Copy the table."""
         if self.shown is None:
-            self.house.say("there is nothing to copy yet", "warning")
+            self.lab_app.show_message("There is nothing to copy yet.", "warning")
             return
         text = export_comparison.as_text(self.shown.found, form)
         self.app.copy_to_clipboard(shown(text, 1_000_000, lines=True))
-        self.house.say(f"copied as {form}; if your terminal does not do that, e writes a file")
+        self.lab_app.show_message(f"Copied as {form}. If your terminal does not support this, press e to export.")
 
     def action_back(self) -> None:
         """From bars or notes to the table, then away."""

@@ -15,7 +15,7 @@ from textual.binding import Binding, BindingType
 from textual.content import Content
 
 from cerank.app.comparison import comparison_session, export_comparison
-from cerank.app.comparison.comparison_session import Difference
+from cerank.app.comparison.comparison_session import QueryDifference
 from cerank.errors import CerankError
 from cerank.text.table_data import TEXTS, Table, rounded
 from cerank.tui.cells import cell, content, fill, joined, stacked
@@ -46,29 +46,29 @@ _STAMP = re.compile(r"^\d{4}-\d\d-\d\d-\d{6}-")
 
 
 def brief(name: str) -> str:
-    """A system's name; a run's without the time it begins with, for its last four letters are its own."""
+    """Return a system's name; a run's without the time it begins with, for its last four letters are its own."""
     return _STAMP.sub("", name) or name
 
 
-class Shown(msgspec.Struct, frozen=True):
+class ComparisonView(msgspec.Struct, frozen=True):
     """A comparison as it is shown."""
 
     found: Comparison
     table: Table
     rows: tuple[Row | None, ...]  # one a line of the table; None for the baseline's own
-    listed: tuple[tuple[Difference, ...], ...]  # per-query differences of each line
+    listed: tuple[tuple[QueryDifference, ...], ...]  # per-query differences of each line
     reasons: tuple[str, ...]
     conditions: tuple[tuple[str, str], ...]  # dataset and first stage of each line
     answers: tuple[str, ...]  # each line's verdict in words; "" for the baseline's own
 
     def lines_of(self, condition: Condition) -> tuple[int, ...]:
-        """The lines of the table that are about a condition."""
+        """Return the lines of the table that are about a condition."""
         wanted = (condition.dataset, condition.first_stage)
         return tuple(number for number, where in enumerate(self.conditions) if where == wanted)
 
 
-def shown_of(found: Comparison) -> Shown:
-    """Everything that is shown of a comparison, made in one go; imports scipy's readers, so a thread's work."""
+def view_of(found: Comparison) -> ComparisonView:
+    """Return everything that is shown of a comparison, made in one go; imports scipy's readers, so a thread's work."""
     from cerank.evaluation.answers import answers
     from cerank.evaluation.comparison_rows import summary
     from cerank.evaluation.verdicts import explain
@@ -79,9 +79,9 @@ def shown_of(found: Comparison) -> Shown:
     lines = summary(found)
     told = {id(row): one.whole for row, one in zip(found.rows, answers(found), strict=True)}
     rows = tuple(known.get((line.dataset, line.first_stage, line.measure, line.against, line.system)) for line in lines)
-    return Shown(
+    return ComparisonView(
         found,
-        export_comparison.readable(found),
+        export_comparison.short_table(found),
         rows,
         tuple(comparison_session.differences(found, row) if row else () for row in rows),
         tuple(explain(row.judgment, row.limits) if row else "" for row in rows),
@@ -100,7 +100,7 @@ class ComparisonTable(FittedTable):
 
     def __init__(self, *, id: str) -> None:  # noqa: A002 - Textual's word
         super().__init__(id=id, cursor_type="row", cursor_foreground_priority="renderable")
-        self._shown: Shown | None = None
+        self._shown: ComparisonView | None = None
         self._lines: tuple[int, ...] = ()
 
     @property
@@ -116,8 +116,8 @@ class ComparisonTable(FittedTable):
         row = self._shown.rows[self.line]
         return row.right if row else self._shown.found.baseline
 
-    def show(self, found: Shown, condition: Condition, *, is_slim: bool) -> None:
-        """Shows the lines of one condition, the cursor on the first that compares something."""
+    def show(self, found: ComparisonView, condition: Condition, *, is_slim: bool) -> None:
+        """Show the lines of one condition, the cursor on the first that compares something."""
         at, self._shown, self._lines = self.cursor_row, found, ()
         left_out = _NARROW if is_slim else _WIDE
         room = _NAMES if is_slim else max(_NAMES, self.app.size.width - _FIGURES)
@@ -150,8 +150,8 @@ class ComparisonTable(FittedTable):
         self.move_cursor(row=at if 0 < at < len(lines) else first)
 
 
-def why(found: Shown, line: int, *, is_slim: bool) -> Content:
-    """What the verdict of a line rests on; in a narrow table, the figures it left out, too."""
+def explanation(found: ComparisonView, line: int, *, is_slim: bool) -> Content:
+    """Return what the verdict of a line rests on; in a narrow table, the figures it left out, too."""
     row = found.rows[line]
     if row is None:
         return content("the baseline; the other rows are compared with it", "dim")
@@ -167,7 +167,7 @@ def why(found: Shown, line: int, *, is_slim: bool) -> Content:
 
 
 def verdict(text: str) -> Text:
-    """A verdict, as `report.shown_verdict` writes it, with its sign and colour; "" is the baseline's."""
+    """Return a verdict, as `report.shown_verdict` writes it, with its sign and color; "" is the baseline's."""
     if not text:
         return cell("◆ baseline", "dim")
     kind = "different but negligible" if "but by less than" in text else text
@@ -175,8 +175,8 @@ def verdict(text: str) -> Text:
     return cell(f"{sign} {text}", f"bold {color}")
 
 
-def nothing(targets: Sequence[str]) -> Content:
-    """What to do where there is nothing to compare."""
+def empty_message(targets: Sequence[str]) -> Content:
+    """Return what to do where there is nothing to compare."""
     return stacked(
         content(f"Only {targets[0]} so far." if targets else "Nothing to compare yet.", "bold"),
         content(""),
@@ -185,13 +185,13 @@ def nothing(targets: Sequence[str]) -> Content:
     )
 
 
-def refusal(error: CerankError, targets: Sequence[str]) -> Content:
-    """Why there is no comparison, and what can be done about it."""
+def error_message(error: CerankError, targets: Sequence[str]) -> Content:
+    """Return why there is no comparison, and what can be done about it."""
     lines = [joined(("✖ cannot compare: ", "bold $error"), error.what)]
     lines += [joined(("at ", "dim"), error.where)] if error.where else []
     lines += [joined(("hint: ", "dim"), error.hint)] if error.hint else []
-    lines += [content(""), content("Named:", "dim")]
+    lines += [content(""), content("Rankings:", "dim")]
     lines += [content(f"  {number}. {text}") for number, text in enumerate(targets, 1)]
-    data = (("d", _KEY), " dataset, qrels, measures  ", ("t", _KEY), " terms")
-    keys = joined(("a", _KEY), " add  ", ("x", _KEY), " take the last away  ", *data)
+    data = (("d", _KEY), " dataset, qrels, measures  ", ("t", _KEY), " options")
+    keys = joined(("a", _KEY), " add  ", ("x", _KEY), " remove the last  ", *data)
     return stacked(*lines, content(""), keys)

@@ -18,7 +18,7 @@ from textual.reactive import reactive
 from textual.strip import Strip
 from textual.widget import Widget
 
-from cerank.app.comparison.comparison_session import Difference
+from cerank.app.comparison.comparison_session import QueryDifference
 from cerank.text.safe_text import shown
 
 _UP = " ▁▂▃▄▅▆▇█"
@@ -42,12 +42,12 @@ class DifferencesChart(Widget, can_focus=True):
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("right", "move(1)", "next query", show=False, id="bars.next"),
-        Binding("left", "move(-1)", "query before", show=False, id="bars.before"),
-        Binding("pagedown", "move(10)", "ten on", show=False, id="bars.ten-on"),
+        Binding("left", "move(-1)", "previous query", show=False, id="bars.before"),
+        Binding("pagedown", "move(10)", "ten forward", show=False, id="bars.ten-on"),
         Binding("pageup", "move(-10)", "ten back", show=False, id="bars.ten-back"),
         Binding("home,g", "move(-1000000)", "largest gain", show=False, id="bars.first"),
         Binding("end,G", "move(1000000)", "largest loss", show=False, id="bars.last"),
-        Binding("enter", "open", "see the query", id="bars.open", tooltip="Both rankings side by side"),
+        Binding("enter", "open", "show the query", id="bars.open", tooltip="Show both rankings side by side"),
     ]
     at: reactive[int] = reactive(0)
 
@@ -60,12 +60,12 @@ class DifferencesChart(Widget, can_focus=True):
 
     def __init__(self, *, id: str) -> None:  # noqa: A002 - Textual's word
         super().__init__(id=id)
-        self._rows: tuple[Difference, ...] = ()
+        self._rows: tuple[QueryDifference, ...] = ()
         self._labels = ("", "")
         self._title = ""
 
-    def show(self, rows: Sequence[Difference], left: str, right: str, title: str) -> None:
-        """Shows the differences, the largest gain first; the cursor stays with its query."""
+    def show(self, rows: Sequence[QueryDifference], left: str, right: str, title: str) -> None:
+        """Show the differences, the largest gain first; the cursor stays with its query."""
         query = self._rows[self.at].query if self._rows else ""
         self._rows = tuple(rows)
         self._labels = (shown(left, 40), shown(right, 40))
@@ -74,25 +74,25 @@ class DifferencesChart(Widget, can_focus=True):
         self.refresh()
 
     @property
-    def rows(self) -> tuple[Difference, ...]:
+    def rows(self) -> tuple[QueryDifference, ...]:
         """What is shown."""
         return self._rows
 
     def validate_at(self, at: int) -> int:
-        """Stays on the chart."""
+        """Stay on the chart."""
         return max(0, min(at, len(self._rows) - 1))
 
     def action_move(self, step: int) -> None:
-        """Goes to another query."""
+        """Go to another query."""
         self.at += step
 
     def action_open(self) -> None:
-        """Asks to see the query."""
+        """Ask to see the query."""
         if self._rows:
             self.post_message(self.Opened(self.at))
 
     def on_click(self, event: events.Click) -> None:
-        """Goes to the query whose bar was clicked."""
+        """Go to the query whose bar was clicked."""
         offset = event.get_content_offset(self)
         if offset and self._rows and offset.x >= _AXIS:
             bars, wide = self._shape()
@@ -102,27 +102,27 @@ class DifferencesChart(Widget, can_focus=True):
     # drawing
 
     def _shape(self) -> tuple[int, int]:
-        """How many bars, and how wide each is."""
+        """Return how many bars, and how wide each is."""
         room = max(self.content_size.width - _AXIS, 1)
         count = len(self._rows)
         return (count, min(room // count, _WIDEST)) if count <= room else (room, 1)
 
     def _bars(self, bars: int) -> list[float]:
-        """The mean of the queries that each bar stands for."""
+        """Return the mean of the queries that each bar stands for."""
         count = len(self._rows)
         edges = [bar * count // bars for bar in range(bars + 1)]
         values = [row.difference for row in self._rows]
         return [sum(values[low:high]) / (high - low) for low, high in itertools.pairwise(edges)]
 
     def _heights(self, top: float, bottom: float) -> tuple[int, int]:
-        """Rows above and below the line: in proportion, at least one where there is anything."""
+        """Return rows above and below the line: in proportion, at least one where there is anything."""
         rows = max(self.content_size.height - 3, 2)
         up = round(rows * top / (top + bottom)) if top + bottom > 0 else rows // 2
         up = max(1 if top > 0 else 0, min(up, rows - (1 if bottom > 0 else 0)))
         return up, rows - up
 
     def render_line(self, y: int) -> Strip:
-        """Title, bars, cursor, and the query under it."""
+        """Return title, bars, cursor, and the query under it."""
         ground = self.rich_style
         return Strip(self._line(y)).apply_style(ground).adjust_cell_length(self.content_size.width, ground)
 
@@ -147,7 +147,7 @@ class DifferencesChart(Widget, can_focus=True):
         }
 
     def _row(self, row: int, bars: int, wide: int, cursor: int, style: dict[str, Style]) -> list[Segment]:
-        """One row of bars: eighths of a cell, from below above the line, by reversed cells below it."""
+        """Return one row of bars: eighths of a cell, from below above the line, by reversed cells below it."""
         values = self._bars(bars)
         top, bottom = max(0.0, *values, 0.0), max(0.0, -min(values))
         up, down = self._heights(top, bottom)

@@ -14,14 +14,14 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.widgets import DataTable, Footer, Static
 
-from cerank.app.comparison.comparison_session import Bench, Difference, Pair, Placed, View
+from cerank.app.comparison.comparison_session import ComparisonSession, Placed, QueryDifference, RankingPair, View
 from cerank.errors import CerankError
 from cerank.tui.cells import cell, content, fill, joined
 from cerank.tui.common.lab_screen import LabScreen
-from cerank.tui.common.status_bar import Bar
+from cerank.tui.common.status_bar import StatusBar
 
 if TYPE_CHECKING:
-    from cerank.app.run_views.run_monitor import Entry
+    from cerank.app.run_views.run_monitor import RunEntry
     from cerank.evaluation.compare import Row
 
 
@@ -29,7 +29,9 @@ class QueryScreen(LabScreen):
     """Both rankings of a query."""
 
     HELP_TITLE = "a query in two rankings"
-    HELP_TEXT = "grade: as judged, – not judged. ↑3: three ranks above its place in the other ranking; new: not there."
+    HELP_TEXT = (
+        "grade: relevance grade, – not judged. ↑3: three ranks above its place in the other ranking; new: not there."
+    )
     CSS = """
     QueryScreen #about { height: auto; max-height: 4; padding: 0 1; background: $surface; }
     QueryScreen .side { width: 1fr; height: 1fr; }
@@ -40,24 +42,24 @@ class QueryScreen(LabScreen):
     QueryScreen.-low #text { height: 6; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("n", "turn(1)", "next query", id="query.next", tooltip="In the order of the bars"),
-        Binding("p", "turn(-1)", "query before", id="query.before"),
+        Binding("n", "turn(1)", "next query", id="query.next", tooltip="Show the next query, in the order of the bars"),
+        Binding("p", "turn(-1)", "previous query", id="query.before"),
         Binding("tab", "app.focus_next", "other side", id="query.side"),
         Binding("escape", "dismiss(None)", "back", id="query.back"),
     ]
 
-    def __init__(self, bench: Bench, row: Row, listed: Sequence[Difference], at: int) -> None:
+    def __init__(self, bench: ComparisonSession, row: Row, listed: Sequence[QueryDifference], at: int) -> None:
         super().__init__()
         self._bench = bench
         self._row = row
         self._listed = tuple(listed)
         self.at = at
-        self.pair: Pair | None = None
+        self.pair: RankingPair | None = None
         self.seen: View | None = None
 
     def compose(self) -> ComposeResult:
-        """The query, both rankings, the text of a document."""
-        yield Bar(self._bench.settings.lab)
+        """Lay out the query, both rankings, the text of a document."""
+        yield StatusBar(self._bench.settings.lab)
         yield Static(id="about")
         with Horizontal():
             for side, label in (("left", self._row.left), ("right", self._row.right)):
@@ -70,25 +72,25 @@ class QueryScreen(LabScreen):
             yield Static(id="document")
         yield Footer(compact=True, show_command_palette=False)
 
-    def see(self, entries: tuple[Entry, ...]) -> None:  # noqa: ARG002 - the bar asks the house
-        """Keeps the bar up to date."""
-        self.query_one(Bar).say(self.house.tally, self.house.devices, "query")
+    def show_runs(self, entries: tuple[RunEntry, ...]) -> None:  # noqa: ARG002 - the bar asks the app
+        """Keep the bar up to date."""
+        self.query_one(StatusBar).show(self.lab_app.state_counts, self.lab_app.devices, "query")
 
     def on_mount(self) -> None:
-        """Reads the rankings."""
+        """Read the rankings."""
         self.query_one("#right-table", DataTable).focus()
         self._show_about("reading both rankings …")
         bench, row = self._bench, self._row
 
-        def look() -> Pair | CerankError:
+        def look() -> RankingPair | CerankError:
             try:
                 return bench.pair(row.left, row.right, row.condition)
             except CerankError as error:
                 return error
 
-        self.work(look, self._see_pair, group="pair")
+        self.run_in_thread(look, self._see_pair, group="pair")
 
-    def _see_pair(self, found: Pair | CerankError) -> None:
+    def _see_pair(self, found: RankingPair | CerankError) -> None:
         if isinstance(found, CerankError):
             self._show_about(f"✖ {found}")
             return
@@ -106,7 +108,7 @@ class QueryScreen(LabScreen):
             except CerankError as error:
                 return error
 
-        self.work(look, self._see, group="view")
+        self.run_in_thread(look, self._see, group="view")
 
     def _see(self, found: View | CerankError) -> None:
         if isinstance(found, CerankError):
@@ -142,11 +144,11 @@ class QueryScreen(LabScreen):
         fill(table, [cell(heading, "bold") for heading in ("#", "grade", "moved", "document", "text")], rows)
 
     def on_data_table_row_highlighted(self, _: DataTable.RowHighlighted) -> None:
-        """Shows the text of the document under the cursor."""
+        """Show the text of the document under the cursor."""
         self._show_document()
 
     def on_descendant_focus(self) -> None:
-        """Shows the text of the other side's document."""
+        """Show the text of the other side's document."""
         self._show_document()
 
     def _show_document(self) -> None:
@@ -164,7 +166,7 @@ class QueryScreen(LabScreen):
             document.update(content("this ranking has no document for the query", "dim"))
 
     def action_turn(self, step: int) -> None:
-        """Goes to the next query, or the one before."""
+        """Go to the next query, or the one before."""
         at = max(0, min(self.at + step, len(self._listed) - 1))
         if at != self.at:
             self.at = at

@@ -16,7 +16,7 @@ from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
 from cerank.app.matrix import drafts
-from cerank.app.matrix.matrix_planning import in_a_line
+from cerank.app.matrix.matrix_planning import one_line
 from cerank.datasets.open_datasets import DatasetEntry
 from cerank.errors import CerankError
 from cerank.tui.cells import content, joined
@@ -25,26 +25,26 @@ from cerank.tui.common.line_input import LineInput
 if TYPE_CHECKING:
     from cerank.tui.protocol import LabApp
 
-PAUSE = 0.3  # seconds without a key before a search
-MOST = 200  # lines shown
+TYPING_PAUSE = 0.3  # seconds without a key before a search
+MOST_SHOWN = 200  # lines shown
 
 
-class Found(OptionList):
+class DatasetList(OptionList):
     """What was found."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "take('all')", "use parts of it", id="dataset.all",
-                tooltip="Train, validation and test from parts of it"),
+                tooltip="Train, validate and test on parts of it"),
         Binding("t", "take('train')", "train on it", id="dataset.train"),
         Binding("v", "take('validation')", "validate", id="dataset.validation"),
-        Binding("x", "take('test')", "test", id="dataset.test", tooltip="Added to the test datasets"),
+        Binding("x", "take('test')", "test", id="dataset.test", tooltip="Add it to the test datasets"),
         Binding("j", "cursor_down", "down", show=False, id="dataset.down"),
         Binding("k", "cursor_up", "up", show=False, id="dataset.up"),
     ]  # fmt: skip
 
     def action_take(self, part: str) -> None:
-        """Tells which dataset is wanted, for which part."""
-        search = next(one for one in self.ancestors if isinstance(one, DatasetSearch))
+        """Report which dataset is wanted, for which part."""
+        search = next(ancestor for ancestor in self.ancestors if isinstance(ancestor, DatasetSearch))
         search.take(self.highlighted, part)
 
     def action_select(self) -> None:
@@ -58,16 +58,16 @@ class DatasetSearch(Vertical):
     DEFAULT_CSS = """
     DatasetSearch { height: 1fr; min-height: 6; margin-top: 1; }
     DatasetSearch .heading { height: 1; }
-    DatasetSearch Found { height: 1fr; min-height: 2; border: none; background: $background; padding: 0;
+    DatasetSearch DatasetList { height: 1fr; min-height: 2; border: none; background: $background; padding: 0;
                           text-wrap: nowrap; text-overflow: ellipsis; }
-    DatasetSearch Found:focus { border: none; }
-    DatasetSearch Found > .option-list--option { padding: 0 1; }
-    DatasetSearch Found > .option-list--option-highlighted,
-    DatasetSearch Found:focus > .option-list--option-highlighted { background: $primary 25%; color: $foreground;
+    DatasetSearch DatasetList:focus { border: none; }
+    DatasetSearch DatasetList > .option-list--option { padding: 0 1; }
+    DatasetSearch DatasetList > .option-list--option-highlighted,
+    DatasetSearch DatasetList:focus > .option-list--option-highlighted { background: $primary 25%; color: $foreground;
                                                                    text-style: none; }
     """
 
-    class Taken(Message):
+    class Selected(Message):
         """A dataset is wanted for "train", "validation", "test" or "all"."""
 
         def __init__(self, part: str, name: str) -> None:
@@ -81,30 +81,30 @@ class DatasetSearch(Vertical):
         self._timer: Timer | None = None
 
     def compose(self) -> ComposeResult:
-        """The line and the list."""
+        """Lay out the line and the list."""
         yield Static(content("Find a dataset"), classes="heading")
         yield LineInput(placeholder="words of an ir_datasets id, pydocs, or a folder's path", id="words")
-        yield Found(id="found", markup=False)
+        yield DatasetList(id="found", markup=False)
 
     def start(self) -> None:
-        """Shows what there is before anything is typed."""
+        """Show what there is before anything is typed."""
         if not self._results:
             self.search()
 
     def on_input_changed(self, event: Input.Changed) -> None:
-        """Searches once the typing pauses."""
+        """Search once the typing pauses."""
         event.stop()
         if self._timer:
             self._timer.stop()
-        self._timer = self.set_timer(PAUSE, self.search)
+        self._timer = self.set_timer(TYPING_PAUSE, self.search)
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
-        """Goes to what was found."""
+        """Go to what was found."""
         event.stop()
-        self.query_one(Found).focus()
+        self.query_one(DatasetList).focus()
 
     def search(self) -> None:
-        """Looks for what is typed now."""
+        """Look for what is typed now."""
         text = self.query_one(LineInput).value
 
         def look() -> tuple[DatasetEntry, ...] | CerankError:
@@ -113,29 +113,29 @@ class DatasetSearch(Vertical):
             except CerankError as error:
                 return error
 
-        self._say("looking …")
-        cast("LabApp", self.app).do(look, self._see, group="datasets", node=self)
+        self._show_note("searching …")
+        cast("LabApp", self.app).run_in_thread(look, self._see, group="datasets", node=self)
 
-    def _say(self, text: str) -> None:
-        found = self.query_one(Found)
-        found.clear_options()
-        found.add_option(Option(content(text, "dim"), disabled=True))
+    def _show_note(self, text: str) -> None:
+        dataset_list = self.query_one(DatasetList)
+        dataset_list.clear_options()
+        dataset_list.add_option(Option(content(text, "dim"), disabled=True))
 
     def _see(self, found: tuple[DatasetEntry, ...] | CerankError) -> None:
-        self._results = () if isinstance(found, CerankError) else found[:MOST]
+        self._results = () if isinstance(found, CerankError) else found[:MOST_SHOWN]
         if isinstance(found, CerankError):
-            self._say(f"✖ {in_a_line(found)}")
+            self._show_note(f"✖ {one_line(found)}")
         elif not found:
-            self._say("nothing of that name; a folder starts with ./ ~ or /")
+            self._show_note("No dataset matches. A folder must start with ./ ~ or /")
         else:
-            shown = self.query_one(Found)
+            shown = self.query_one(DatasetList)
             shown.clear_options()
             shown.add_options(
-                Option(joined(f"{one.name}  ", (one.description, "dim"), limit=200)) for one in self._results
+                Option(joined(f"{result.name}  ", (result.description, "dim"), limit=200)) for result in self._results
             )
             shown.highlighted = 0
 
     def take(self, at: int | None, part: str) -> None:
-        """Passes on that the dataset in line `at` is wanted."""
+        """Pass on that the dataset in line `at` is wanted."""
         if at is not None and at < len(self._results):
-            self.post_message(self.Taken(part, self._results[at].name))
+            self.post_message(self.Selected(part, self._results[at].name))

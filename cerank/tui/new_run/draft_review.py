@@ -12,83 +12,90 @@ from textual.content import Content
 
 from cerank.app import estimates
 from cerank.app.comparison.comparisons import short_name
-from cerank.app.matrix.drafts import Cell, Checked, Draft, Mistake, Origin
-from cerank.app.matrix.matrix_planning import Matrix
+from cerank.app.matrix.drafts import CheckedDraft, Draft, DraftRun, FieldError, RecipeSource
+from cerank.app.matrix.matrix_planning import PlannedMatrix
 from cerank.models.bases import BASES
 from cerank.text.safe_text import counted
 from cerank.tui.cells import content, joined, stacked
-from cerank.tui.common.form_fields import WRONG, Mark, fitting
+from cerank.tui.common.form_fields import ERROR_SIGN, ChecklistItem, fitting
 
 MOST_COMMANDS = 20  # shown; copying takes all
 
 
-class State(msgspec.Struct, frozen=True):
+class LaunchState(msgspec.Struct, frozen=True):
     """How far the launch of a draft has come."""
 
-    mistakes: tuple[Mistake, ...]
-    matrix: Matrix | None
+    errors: tuple[FieldError, ...]
+    matrix: PlannedMatrix | None
     refusal: str
     is_planning: bool
 
 
-def base_marks(here: Mapping[str, bool]) -> list[Mark]:
-    """The bases to choose from: parameters, license, and whether each is on this disk (none said: not known yet)."""
+def base_items(here: Mapping[str, bool]) -> list[ChecklistItem]:
+    """Return the bases to choose from: parameters, license, and whether each is on this disk (none said.
+
+    Not known yet).
+    """
     marks = []
     for name, base in BASES.items():
-        where = {True: "✔ on this disk", False: "↓ to be fetched", None: "…"}[here.get(name)]
+        where = {True: "✔ on this disk", False: "↓ to download", None: "…"}[here.get(name)]
         figures = f"{base.parameters:>6}  {base.license:<11} "
-        marks.append(Mark(name, joined(f"{name:<11}", (figures, "dim"), f"{where:<15} ", (base.hub_id, "dim"))))
+        marks.append(
+            ChecklistItem(name, joined(f"{name:<11}", (figures, "dim"), f"{where:<15} ", (base.hub_id, "dim")))
+        )
     return marks
 
 
-def recipe_marks(known: Mapping[str, Origin]) -> list[Mark]:
-    """The recipes to choose from, with their chains; those of a person's own with their file."""
+def recipe_items(known: Mapping[str, RecipeSource]) -> list[ChecklistItem]:
+    """Return the recipes to choose from, with their chains; those of the user's own with their file."""
     marks = []
     for source, one in known.items():
         place = "" if source == one.name else f"  {source}" if one.source else "  not saved"
         chain = " → ".join(one.recipe.chain)
         marks.append(
-            Mark(source, joined(one.name, (place, "$accent"), ("" if one.name == source else f"  {chain}", "dim")))
+            ChecklistItem(
+                source, joined(one.name, (place, "$accent"), ("" if one.name == source else f"  {chain}", "dim"))
+            )
         )
     return marks
 
 
 def step(number: int, name: str, wrong: int, *, is_now: bool) -> Content:
-    """A step's number and name, and how much is wrong in it."""
-    mark = f" {WRONG}{wrong}" if wrong else ""
+    """Return a step's number and name, and how much is wrong in it."""
+    mark = f" {ERROR_SIGN}{wrong}" if wrong else ""
     return joined((f" {number} {name} ", "bold $primary reverse" if is_now else ""), (mark, "bold $error"))
 
 
 def runs(count: int) -> str:
-    """`count` runs in words."""
+    """Return `count` runs in words."""
     return f"{count} run{'s' * (count != 1)}"
 
 
-def outcome(draft: Draft, checked: Checked, matrix: Matrix | None, mistakes: Sequence[Mistake]) -> Content:
-    """One line: the number of runs and what they are made of, or the first mistake."""
-    if mistakes:
-        first, more = mistakes[0], len(mistakes) - 1
+def outcome(draft: Draft, checked: CheckedDraft, matrix: PlannedMatrix | None, errors: Sequence[FieldError]) -> Content:
+    """Return one line: the number of runs and what they are made of, or the first mistake."""
+    if errors:
+        first, more = errors[0], len(errors) - 1
         others = f"  (and {more} more)" if more else ""
-        return joined((f"{WRONG} {first.path}: ", "bold $error"), first.text, (others, "dim"))
+        return joined((f"{ERROR_SIGN} {first.path}: ", "bold $error"), first.text, (others, "dim"))
     cells = checked.cells
     bases, seeds = len({cell.recipe.base for cell in cells}), len({cell.recipe.seed for cell in cells})
-    parts = ((bases, "base"), (len(draft.origins), "recipe"), (seeds, "seed"))
+    parts = ((bases, "base"), (len(draft.sources), "recipe"), (seeds, "seed"))
     product = " × ".join(f"{count} {word}{'s' * (count != 1)}" for count, word in parts)
     rest = f" · at most {matrix.pairs:,} pairs through the model" if matrix else " · step 4 shows the work"
-    rest += f", about {estimates.in_words(matrix.minutes)}" if matrix and matrix.minutes is not None else ""
+    rest += f", about {estimates.format_minutes(matrix.minutes)}" if matrix and matrix.minutes is not None else ""
     return joined((runs(len(cells)), "bold $success"), f" = {product}", (rest, "dim"))
 
 
-def first_command(checked: Checked, mistakes: Sequence[Mistake]) -> Content:
-    """One line: the command of the first run."""
-    if mistakes or not checked.cells:
-        return content("nothing can be launched until this is mended", "dim")
+def first_command(checked: CheckedDraft, errors: Sequence[FieldError]) -> Content:
+    """Return one line: the command of the first run."""
+    if errors or not checked.cells:
+        return content("Fix this error to see the command.", "dim")
     more = len(checked.cells) - 1
     return joined((f"(1 of {more + 1}) " if more else "", "dim"), ("$ ", "dim"), checked.cells[0].command)
 
 
-def commands(cells: Sequence[Cell]) -> Content:
-    """The commands, one a run."""
+def commands(cells: Sequence[DraftRun]) -> Content:
+    """Return the commands, one a run."""
     if not cells:
         return content("")
     more = len(cells) - MOST_COMMANDS
@@ -97,15 +104,15 @@ def commands(cells: Sequence[Cell]) -> Content:
     return stacked(content("Equivalent commands", "bold $primary"), *lines, *rest)
 
 
-def work(state: State) -> Content:
-    """The work part by part, or why nothing can be launched."""
+def work(state: LaunchState) -> Content:
+    """Return the work part by part, or why nothing can be launched."""
     if state.refusal:
-        return joined((f"{WRONG} not launched: ", "bold $error"), state.refusal)
-    if state.mistakes:
-        lines = [joined((f"{WRONG} {one.path}: ", "bold $error"), one.text) for one in state.mistakes]
-        return stacked(content("Nothing can be launched", "bold $error"), *lines)
+        return joined((f"{ERROR_SIGN} not launched: ", "bold $error"), state.refusal)
+    if state.errors:
+        lines = [joined((f"{ERROR_SIGN} {error.path}: ", "bold $error"), error.text) for error in state.errors]
+        return stacked(content("Fix these errors before launching", "bold $error"), *lines)
     if state.matrix is None:
-        return content("opening and hashing what the runs read …" if state.is_planning else "", "dim")
+        return content("opening and hashing the inputs …" if state.is_planning else "", "dim")
     matrix = state.matrix
     parts = [(_named(part.part), part) for part in matrix.work]
     width = max(len(name) for name, _ in parts)
@@ -118,9 +125,9 @@ def work(state: State) -> Content:
     rows.append(content(f"{'all runs':<{width}}  {'':>14}  {matrix.pairs:>11,}  {_time(matrix.minutes)}", "bold"))
     if matrix.shared:
         spared = sum(part.pairs for part in matrix.shared)
-        rows.append(content(f"{counted(spared, 'pair')} more are done once for several runs", "dim"))
+        rows.append(content(f"{counted(spared, 'pair')} are shared with other runs and computed once", "dim"))
     if matrix.minutes is None:
-        rows.append(content("no time where nothing like it ran here before", "dim"))
+        rows.append(content("–: the time is unknown, because nothing like it ran here before", "dim"))
     ready = joined(
         ("✔ ready: ", "bold $success"), ("l", "bold $primary"), f" puts {runs(len(matrix.cells))} in the queue"
     )
@@ -128,9 +135,12 @@ def work(state: State) -> Content:
 
 
 def _time(minutes: float | None) -> str:
-    return f"{'–' if minutes is None else estimates.in_words(minutes):>11}"
+    return f"{'–' if minutes is None else estimates.format_minutes(minutes):>11}"
 
 
 def _named(part: str) -> str:
-    """A part of the work as the table names it: the last part of each path, the middle left out of what is long."""
+    """Return a part of the work as the table names it.
+
+    The last part of each path, the middle left out of what is long.
+    """
     return fitting(" ".join(short_name(word) for word in part.split(" ")), 44)

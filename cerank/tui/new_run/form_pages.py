@@ -14,20 +14,20 @@ from textual.message import Message
 from textual.widgets import Static
 
 from cerank.app.matrix import recipe_form
-from cerank.app.matrix.drafts import Cell, Checked, Draft, Mistake
-from cerank.app.matrix.matrix_planning import Matrix
-from cerank.app.matrix.recipe_form import Row
+from cerank.app.matrix.drafts import CheckedDraft, Draft, DraftRun, FieldError
+from cerank.app.matrix.matrix_planning import PlannedMatrix
+from cerank.app.matrix.recipe_form import FieldSpec
 from cerank.tui.cells import content
 from cerank.tui.common.form_fields import FieldRow
 from cerank.tui.new_run import draft_review
 
 STEPS = ("base", "recipe", "data", "launch")
-OTHERS = Row("base", "others", "", "hub ids (owner/name) or folders, separated by commas", "names")
-FILE = Row("recipes", "file", "", "a recipe of your own: path of a .toml file, enter adds it", "a path")
+OTHERS = FieldSpec("base", "others", "", "hub ids (owner/name) or folders, separated by commas", "names")
+FILE = FieldSpec("recipes", "file", "", "path of a .toml file; press enter to add it", "a path")
 LAUNCH = (
-    Row("seeds", "seeds", "", "42, 43 or 1-5; empty: the recipe's own", "whole numbers"),
-    Row("device", "device", "", "auto, cpu, cuda, cuda:N; empty: the setting's", "a device"),
-    Row("label", "label", "", "your own word for the runs", "text"),
+    FieldSpec("seeds", "seeds", "", "42, 43 or 1-5; empty: the recipe's", "whole numbers"),
+    FieldSpec("device", "device", "", "auto, cpu, cuda, cuda:N; empty: as in the settings", "a device"),
+    FieldSpec("label", "label", "", "a label for the runs", "text"),
 )
 _FIELDS = {
     "base": ("base",),
@@ -38,14 +38,14 @@ _FIELDS = {
 
 
 def step_of(path: str) -> str:
-    """The step on which the field at a key path stands."""
+    """Return the step on which the field at a key path stands."""
     return next((name for name, heads in _FIELDS.items() if path.split(".", maxsplit=1)[0] in heads), "recipe")
 
 
 class StepLine(Horizontal):
     """The steps by number, with how much is wrong in each; a click goes to one."""
 
-    class Wanted(Message):
+    class Selected(Message):
         """A step was clicked."""
 
         def __init__(self, name: str) -> None:
@@ -53,21 +53,21 @@ class StepLine(Horizontal):
             self.name = name
 
     def compose(self) -> ComposeResult:
-        """A word each."""
+        """Lay out a word each."""
         for name in STEPS:
             yield Static(classes="step", id=f"step-{name}")
 
-    def show(self, mistakes: Sequence[Mistake], now: str) -> None:
-        """Sets off the step one is at."""
+    def show(self, errors: Sequence[FieldError], now: str) -> None:
+        """Set off the step one is at."""
         for number, name in enumerate(STEPS, 1):
-            count = sum(step_of(mistake.path) == name for mistake in mistakes)
+            count = sum(step_of(mistake.path) == name for mistake in errors)
             self.query_one(f"#step-{name}", Static).update(draft_review.step(number, name, count, is_now=name == now))
 
     def on_click(self, event: Click) -> None:
-        """Tells which step is wanted."""
+        """Report which step is wanted."""
         name = str(event.widget.id if event.widget else "")
         if name.startswith("step-"):
-            self.post_message(self.Wanted(name.removeprefix("step-")))
+            self.post_message(self.Selected(name.removeprefix("step-")))
 
 
 class LaunchPage(VerticalScroll):
@@ -78,28 +78,30 @@ class LaunchPage(VerticalScroll):
         self._texts = texts
 
     def compose(self) -> ComposeResult:
-        """The fields, then what they come to."""
+        """Lay out the fields, then their result."""
         yield Static(content("Runs"), classes="heading")
         for row in LAUNCH:
             yield FieldRow(row, self._texts[row.path])
         yield Static(id="work")
         yield Static(id="commands")
 
-    def show(self, cells: Sequence[Cell], state: draft_review.State) -> None:
-        """Shows work and commands, or why there are none."""
+    def show(self, cells: Sequence[DraftRun], state: draft_review.LaunchState) -> None:
+        """Show work and commands, or why there are none."""
         self.query_one("#commands", Static).update(draft_review.commands(cells))
         self.query_one("#work", Static).update(draft_review.work(state))
 
 
-class Sum(Vertical):
+class DraftSummary(Vertical):
     """What the draft stands for, in a line, and the first command."""
 
     def compose(self) -> ComposeResult:
-        """Two lines."""
+        """Lay out two lines."""
         yield Static(id="sum")
         yield Static(id="command")
 
-    def show(self, draft: Draft, checked: Checked, matrix: Matrix | None, mistakes: Sequence[Mistake]) -> None:
-        """Says it anew."""
-        self.query_one("#sum", Static).update(draft_review.outcome(draft, checked, matrix, mistakes))
-        self.query_one("#command", Static).update(draft_review.first_command(checked, mistakes))
+    def show(
+        self, draft: Draft, checked: CheckedDraft, matrix: PlannedMatrix | None, errors: Sequence[FieldError]
+    ) -> None:
+        """Show it anew."""
+        self.query_one("#sum", Static).update(draft_review.outcome(draft, checked, matrix, errors))
+        self.query_one("#command", Static).update(draft_review.first_command(checked, errors))

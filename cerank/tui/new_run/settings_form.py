@@ -11,11 +11,11 @@ from textual.app import ComposeResult
 from textual.containers import Vertical, VerticalScroll
 from textual.widgets import Static
 
-from cerank.app.matrix.recipe_form import Group, Row
+from cerank.app.matrix.recipe_form import FieldGroup, FieldSpec
 from cerank.tui.cells import content, joined
-from cerank.tui.common.form_fields import WRONG, FieldRow
+from cerank.tui.common.form_fields import ERROR_SIGN, FieldRow
 
-TextOf = Callable[[Row], str]
+TextOf = Callable[[FieldSpec], str]
 
 
 class SettingsForm(Vertical):
@@ -28,18 +28,18 @@ class SettingsForm(Vertical):
 
     def __init__(self, *, id: str) -> None:  # noqa: A002 - Textual's word
         super().__init__(id=id)
-        self._groups: tuple[Group, ...] = ()
+        self._groups: tuple[FieldGroup, ...] = ()
         self._wrong: frozenset[str] = frozenset()
         self._at = 0
 
     def compose(self) -> ComposeResult:
-        """The names, the recipe's own fields, a stage's fields."""
+        """Lay out the names, the recipe's own fields, a stage's fields."""
         yield Static(classes="heading")
         yield VerticalScroll(classes="own", can_focus=False)
         yield VerticalScroll(classes="stage", can_focus=False)
 
-    async def fill(self, groups: Sequence[Group], text_of: TextOf) -> None:
-        """Mounts the fields, once, and opens the first stage."""
+    async def fill(self, groups: Sequence[FieldGroup], text_of: TextOf) -> None:
+        """Mount the fields, once, and open the first stage."""
         stages = [group for group in groups if group.path]
         for name, group in (("own", groups[0]), ("stage", stages[0] if stages else None)):
             rows = group.rows if group else ()
@@ -47,8 +47,8 @@ class SettingsForm(Vertical):
         self._at = 1 if stages else 0
         self.show(groups, text_of)
 
-    def show(self, groups: Sequence[Group], text_of: TextOf) -> None:
-        """Shows these tables, the open one staying open where it is there still."""
+    def show(self, groups: Sequence[FieldGroup], text_of: TextOf) -> None:
+        """Show these tables, the open one staying open where it is there still."""
         self._groups = tuple(groups)
         self._at = min(self._at, len(groups) - 1)
         group = self._groups[self._at]
@@ -60,20 +60,20 @@ class SettingsForm(Vertical):
         self._headline()
 
     def turn(self, step: int, text_of: TextOf) -> None:
-        """Opens the next table, or the one before."""
+        """Open the next table, or the one before."""
         self._at = (self._at + step) % len(self._groups)
         self.show(self._groups, text_of)
 
     def open(self, path: str, text_of: TextOf) -> None:
-        """Opens the table that holds the setting at `path`, if one of these does."""
+        """Open the table that holds the setting at `path`, if one of these does."""
         table = path.rpartition(".")[0]
         found = [at for at, group in enumerate(self._groups) if group.path == table]
         if found:
             self._at = found[0]
             self.show(self._groups, text_of)
 
-    def say(self, paths: Iterable[str]) -> None:
-        """Marks the tables in which something is wrong."""
+    def mark_errors(self, paths: Iterable[str]) -> None:
+        """Mark the tables in which something is wrong."""
         wrong = frozenset(path.rpartition(".")[0] for path in paths)
         if wrong != self._wrong:
             self._wrong = wrong
@@ -86,5 +86,5 @@ class SettingsForm(Vertical):
             title = group.title if group.path else "recipe"
             line += joined((" → " if at > 1 else "  " if at else "", "dim"))
             line += joined((f"[{title}]" if is_open else title, "bold $primary" if is_open else ""))
-            line += joined((f" {WRONG}" if group.path and group.path in self._wrong else "", "bold $error"))
+            line += joined((f" {ERROR_SIGN}" if group.path and group.path in self._wrong else "", "bold $error"))
         self.query_one(".heading", Static).update(line + joined(("   [ and ] change table", "dim")))

@@ -1,6 +1,6 @@
 """A run's log: followed as it grows, searched with `/`, its matches set off, selected and copied with the mouse or `y`.
 
-Invariant: a search changes what is set off and where one looks; lines are left out only where a person asks for it.
+Invariant: a search changes what is set off and where one looks; lines are left out only where the user asks for it.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from textual.strip import Strip
 from textual.widgets import Input, Log, Static
 
 from cerank.app.run_views import run_logs
-from cerank.app.run_views.run_monitor import Entry
+from cerank.app.run_views.run_monitor import RunEntry
 from cerank.text.safe_text import counted, shown
 from cerank.tui.cells import content
 from cerank.tui.common.line_input import LineInput
-from cerank.tui.runs.run_pane import Pane
+from cerank.tui.runs.run_pane import RunPane
 
 _MOST = 20_000  # lines kept; the file has all
 
 
-class _Matches(Highlighter):
+class _MatchHighlighter(Highlighter):
     """Sets off what is searched for; in the line that one stands on, more so."""
 
     wanted = ""
     is_here = False
 
     def highlight(self, text: Text) -> None:
-        """Styles each match in a line; signs that colour alone would not tell apart are reversed."""
+        """Style each match in a line; signs that colour alone would not tell apart are reversed."""
         low = text.plain.casefold()
         if not self.wanted or len(low) != len(text.plain):  # some letters fold into two: then places do not hold
             return
@@ -42,21 +42,21 @@ class _Matches(Highlighter):
             at = low.find(self.wanted, at + len(self.wanted))
 
 
-class _Lines(Log):
+class _LogView(Log):
     """The lines, with the matches in them set off."""
 
     def __init__(self) -> None:
         super().__init__(max_lines=_MOST, highlight=True, classes="front")
-        self.matches = self.highlighter = _Matches()
+        self.matches = self.highlighter = _MatchHighlighter()
         self.at = -1  # the line that one stands on; -1 for none
 
     def render_line(self, y: int) -> Strip:
-        """A line of the screen."""
+        """Return a line of the screen."""
         self.matches.is_here = self.scroll_offset.y + y == self.at
         return super().render_line(y)
 
     def go(self, at: int) -> None:
-        """Stands on a line, in the middle of the screen where there is room."""
+        """Stand on a line, in the middle of the screen where there is room."""
         self.at = at
         if at >= 0:
             self.auto_scroll = False
@@ -64,7 +64,7 @@ class _Lines(Log):
         self.refresh()
 
 
-class LogPane(Pane):
+class LogPane(RunPane):
     """The newest lines, what is searched for set off in them, or left alone."""
 
     DEFAULT_CSS = """
@@ -74,10 +74,10 @@ class LogPane(Pane):
     LogPane Log { height: 1fr; background: $background; padding: 0 1; scrollbar-size-horizontal: 1; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("slash", "search", "search", key_display="/", id="log.search", tooltip="Sets off what you type"),
+        Binding("slash", "search", "search", key_display="/", id="log.search", tooltip="Highlight what you type"),
         Binding("n", "match(1)", "next match", id="log.next"),
-        Binding("N", "match(-1)", "match before", id="log.before", show=False),
-        Binding("f", "only", "only matches", id="log.only", tooltip="Leaves the other lines out, or brings them back"),
+        Binding("N", "match(-1)", "previous match", id="log.before", show=False),
+        Binding("f", "only", "only matches", id="log.only", tooltip="Hide the other lines, or show them again"),
         Binding("escape", "all", "end the search", id="log.all", show=False),
         Binding("g", "first", "first line", id="log.first", show=False),
         Binding("G", "last", "last line, and follow", id="log.last", show=False),
@@ -95,12 +95,12 @@ class LogPane(Pane):
         self._generation = 0
 
     def compose(self) -> ComposeResult:
-        """The search line, what it found, the lines."""
-        yield LineInput(placeholder="text to look for", id="search")
+        """Lay out the search line, what it found, the lines."""
+        yield LineInput(placeholder="text to find", id="search")
         yield Static(id="found")
-        yield _Lines()
+        yield _LogView()
 
-    def begin(self) -> None:
+    def clear_entry(self) -> None:
         """Another run: its log from the start."""
         self._log = run_logs.Log(self.entry.folder) if self.entry else None
         self._lines.clear()
@@ -108,8 +108,8 @@ class LogPane(Pane):
         self._generation += 1
         self.query_one(Log).clear()
 
-    def go_on(self, entry: Entry) -> None:
-        """Adds what is new."""
+    def update_entry(self, entry: RunEntry) -> None:
+        """Add what is new."""
         log, mine = self._log, self._generation
         if log is None or (self._is_read and not self.is_changed and not entry.is_live):
             return
@@ -118,11 +118,11 @@ class LogPane(Pane):
             if mine == self._generation:
                 self._add([shown(line, run_logs.LONGEST + 1) for line in lines])
 
-        self.house.do(log.look, have, node=self, group="log")
+        self.lab_app.run_in_thread(log.look, have, node=self, group="log")
 
     def _add(self, lines: list[str]) -> None:
         self._is_read = True
-        table = self.query_one(_Lines)
+        table = self.query_one(_LogView)
         gone = max(0, len(self._lines) + len(lines) - _MOST)
         self._lines.extend(lines)
         fitting = [line for line in lines if self._is_shown(line)]
@@ -139,41 +139,39 @@ class LogPane(Pane):
         return not (self._is_only and self._wanted) or self._fits(line)
 
     def _standing(self) -> list[str]:
-        """The lines that stand there."""
+        """Return the lines that stand there."""
         return [line for line in self._lines if self._is_shown(line)]
 
     def _hits(self) -> list[int]:
-        """Which of the lines that stand there hold what is searched for."""
+        """Return which of the lines that stand there hold what is searched for."""
         return [place for place, line in enumerate(self._standing()) if self._fits(line)] if self._wanted else []
 
     def _tell(self) -> None:
         found = self.query_one("#found", Static)
         if not self._lines:
-            found.update(content("its worker has not written anything yet"))
+            found.update(content("The worker has not written anything yet."))
         elif self._wanted:
-            hits, at = self._hits(), self.query_one(_Lines).at
+            hits, at = self._hits(), self.query_one(_LogView).at
             place = f"{hits.index(at) + 1} of " if at in hits else ""
             said = f"{place}{counted(len(hits), 'matching line')}" if hits else "no line matches"
-            left = (
-                counted(len(self._lines), "line") if not self._is_only else f"{len(self._lines) - len(hits)} left out"
-            )
+            left = counted(len(self._lines), "line") if not self._is_only else f"{len(self._lines) - len(hits)} hidden"
             found.update(content(f"{said}, {left}; enter, then n next, N before, f only these; esc ends"))
         else:
-            found.update(content(f"{counted(len(self._lines), 'line')}; / searches, y copies, e writes a file"))
+            found.update(content(f"{counted(len(self._lines), 'line')}; / searches, y copies, e exports"))
 
     def on_input_changed(self, event: Input.Changed) -> None:
-        """Sets off what was typed, and goes to the first line on screen that holds it, or to the next one."""
+        """Set off what was typed, and go to the first line on screen that holds it, or to the next one."""
         event.stop()
         self._wanted = event.value.casefold()
         self._write_again()
-        table = self.query_one(_Lines)
+        table = self.query_one(_LogView)
         hits = self._hits()
         table.go(next((place for place in hits if place >= table.scroll_offset.y), hits[0] if hits else -1))
         self._tell()
         self.refresh_bindings()
 
     def _write_again(self) -> None:
-        table = self.query_one(_Lines)
+        table = self.query_one(_LogView)
         table.matches.wanted = self._wanted
         fitting = self._standing()
         if len(fitting) != table.line_count:
@@ -181,12 +179,12 @@ class LogPane(Pane):
             table.write_lines(fitting, scroll_end=False)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:  # noqa: ARG002 - Textual's
-        """Keys of a search do something while there is one; else they are the screen's."""
+        """Return keys of a search do something while there is one; else they are the screen's."""
         return bool(self._wanted) if action in {"match", "only"} else True
 
     def action_match(self, by: int) -> None:
-        """Goes to the next line that holds it, or the one before; from an end to the other."""
-        table, hits = self.query_one(_Lines), self._hits()
+        """Go to the next line that holds it, or the one before; from an end to the other."""
+        table, hits = self.query_one(_LogView), self._hits()
         if hits:
             later = [place for place in hits if place > table.at] or hits
             earlier = [place for place in hits if place < table.at] or hits
@@ -194,8 +192,8 @@ class LogPane(Pane):
             self._tell()
 
     def action_only(self) -> None:
-        """Leaves the lines without a match out, or brings them back."""
-        table = self.query_one(_Lines)
+        """Leave the lines without a match out, or brings them back."""
+        table = self.query_one(_LogView)
         hits = self._hits()
         nth = hits.index(table.at) if table.at in hits else 0
         self._is_only = not self._is_only
@@ -205,18 +203,18 @@ class LogPane(Pane):
         self._tell()
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
-        """Goes to the lines."""
+        """Go to the lines."""
         event.stop()
         self.query_one(Log).focus()
 
     def action_search(self) -> None:
-        """Opens the search."""
+        """Open the search."""
         line = self.query_one("#search", Input)
         line.add_class("-open")
         line.focus()
 
     def action_all(self) -> None:
-        """Shows all lines again; when it does already, leaves the run."""
+        """Show all lines again; when it does already, leave the run."""
         line = self.query_one("#search", Input)
         if not line.has_class("-open"):
             self.app.pop_screen()
@@ -224,34 +222,34 @@ class LogPane(Pane):
         self._is_only = False
         line.value = ""
         line.remove_class("-open")
-        table = self.query_one(_Lines)
+        table = self.query_one(_LogView)
         table.auto_scroll = True
         table.focus()
 
     def action_first(self) -> None:
-        """Goes to the first line."""
+        """Go to the first line."""
         log = self.query_one(Log)
         log.auto_scroll = False
         log.scroll_home(animate=False)
 
     def action_last(self) -> None:
-        """Goes to the last line and follows the log."""
+        """Go to the last line and follow the log."""
         log = self.query_one(Log)
         log.auto_scroll = True
         log.scroll_end(animate=False)
 
     def action_line(self, by: int) -> None:
-        """Moves by a line."""
+        """Move by a line."""
         log = self.query_one(Log)
         log.auto_scroll = False
         log.scroll_relative(y=by, animate=False)
 
     def copied(self) -> tuple[str, str] | None:
-        """The lines that are shown."""
+        """Return the lines that are shown."""
         lines = self._standing()
         return ("\n".join(lines), counted(len(lines), "line")) if lines else None
 
     def exported(self) -> tuple[str, str] | None:
-        """The lines that are shown, as a file."""
+        """Return the lines that are shown, as a file."""
         lines = self._standing()
         return ("\n".join(lines) + "\n", f"{self.shown_run}-log.txt") if lines else None

@@ -7,16 +7,16 @@ from textual.containers import VerticalScroll
 from textual.widgets import DataTable, Static
 
 from cerank.app import plan_view
-from cerank.app.run_views.run_monitor import Entry
+from cerank.app.run_views.run_monitor import RunEntry
 from cerank.text.safe_text import counted
 from cerank.tui.cells import cell, content, fill, joined
 from cerank.tui.common.fitted_table import FittedTable
-from cerank.tui.runs.run_pane import Pane
+from cerank.tui.runs.run_pane import RunPane
 
 _LONGEST = 40_000  # characters of a plan
 
 
-class PlanPane(Pane):
+class PlanPane(RunPane):
     """The plan; above it the differences, where another run is marked."""
 
     DEFAULT_CSS = """
@@ -27,27 +27,27 @@ class PlanPane(Pane):
     """
 
     def compose(self) -> ComposeResult:
-        """What it is compared with, the differences, the plan."""
+        """Lay out what it is compared with, the differences, the plan."""
         yield Static(id="against")
         yield FittedTable(cursor_type="row", id="differences")
         with VerticalScroll(classes="front"):
             yield Static(id="plan")
 
-    def go_on(self, entry: Entry) -> None:
-        """Shows the plan and its differences from the first other marked run."""
-        known = {one.name: one for one in self.house.entries}
-        other = next((known[name] for name in self.house.marked if name in known and name != entry.name), None)
+    def update_entry(self, entry: RunEntry) -> None:
+        """Show the plan and its differences from the first other marked run."""
+        known = {one.name: one for one in self.lab_app.entries}
+        other = next((known[name] for name in self.lab_app.marked if name in known and name != entry.name), None)
         mark = (entry.name, other.name if other else "")
         if mark == getattr(self, "_mark", None):
             return
         self._mark = mark
-        said = content("this run has no readable plan: " + entry.why, "$error")
+        said = content("The plan of this run cannot be read: " + entry.why, "$error")
         if entry.plan is not None:
             said = content(plan_view.text(entry.plan), limit=_LONGEST, lines=True)
         self.query_one("#plan", Static).update(content("") + said)
         self.call_after_refresh(self._compare, entry, other)  # a table filled before it is laid out stays hidden
 
-    def _compare(self, entry: Entry, other: Entry | None) -> None:
+    def _compare(self, entry: RunEntry, other: RunEntry | None) -> None:
         table = self.query_one("#differences", DataTable)
         against = self.query_one("#against", Static)
         is_there = other is not None and other.plan is not None and entry.plan is not None
@@ -61,12 +61,12 @@ class PlanPane(Pane):
         fill(table, headings, [(cell(row.key), cell(row.one, limit=60), cell(row.other, limit=60)) for row in rows])
 
     def copied(self) -> tuple[str, str] | None:
-        """The plan as TOML."""
+        """Return the plan as TOML."""
         if self.entry is None or self.entry.plan is None:
             return None
         return plan_view.text(self.entry.plan), "the plan"
 
     def exported(self) -> tuple[str, str] | None:
-        """The plan as TOML."""
+        """Return the plan as TOML."""
         found = self.copied()
         return (found[0], f"{self.shown_run}-plan.toml") if found else None

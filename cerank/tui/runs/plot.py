@@ -31,7 +31,7 @@ _HALF = 0.5 + _HAIR
 _GUTTER = 8  # cells for the labels of the upright axis
 
 
-class Line(NamedTuple):
+class PlotLine(NamedTuple):
     """One curve."""
 
     steps: Floats
@@ -46,7 +46,7 @@ class Frame(NamedTuple):
     """Everything a plot shows. `window` is the part of the axis from 0 to 1."""
 
     title: str = ""
-    lines: tuple[Line, ...] = ()
+    lines: tuple[PlotLine, ...] = ()
     boundaries: tuple[tuple[float, str], ...] = ()  # where a stage begins, and its name
     window: tuple[float, float] = (0.0, 1.0)
     is_log: bool = False
@@ -74,7 +74,7 @@ class _Canvas:
         return len(self.styles) - 1
 
     def row(self, index: int) -> list[Segment]:
-        """The segments of a row."""
+        """Return the segments of a row."""
         codes, owner = self.codes[index], self.owner[index]
         edges = [0, *(np.flatnonzero(owner[1:] != owner[:-1]) + 1).tolist(), self.width]
         out = []
@@ -85,7 +85,7 @@ class _Canvas:
 
 
 def _dots(lows: Floats, highs: Floats, bottom: float, top: float, rows: int) -> NDArray[np.bool_]:
-    """Dots (rows, columns) of a line that spans [lows, highs] in each column, joined to its neighbours."""
+    """Return dots (rows, columns) of a line that spans [lows, highs] in each column, joined to its neighbours."""
     with np.errstate(invalid="ignore"):
         scale = (rows - 1) / (top - bottom)
         upper, lower = _nearest((top - highs) * scale), _nearest((top - lows) * scale)  # row 0 is at the top
@@ -98,12 +98,12 @@ def _dots(lows: Floats, highs: Floats, bottom: float, top: float, rows: int) -> 
 
 
 def _nearest(dots: Floats) -> Floats:
-    """Whole dots; halves go up, and so does what lies a hair below a half."""
+    """Return whole dots; halves go up, and so does what lies a hair below a half."""
     return np.asarray(np.floor(dots + _HALF))
 
 
 def ticks(low: float, high: float, most: int, *, is_whole: bool = False) -> list[float]:
-    """Round values within [low, high], at most `most` + 1 of them; whole numbers where only those make sense."""
+    """Return round values within [low, high], at most `most` + 1 of them; whole numbers where only those make sense."""
     if not (math.isfinite(low) and math.isfinite(high)) or high <= low or most < 1:
         return []
     rough = (high - low) / most
@@ -116,7 +116,7 @@ def ticks(low: float, high: float, most: int, *, is_whole: bool = False) -> list
 
 
 def tick_text(value: float) -> str:
-    """A tick's label in at most seven characters."""
+    """Return a tick's label in at most seven characters."""
     if value == 0:
         return "0"
     if abs(value) >= 10_000:
@@ -136,7 +136,7 @@ class _Scale(NamedTuple):
 
 
 def _reach(frame: Frame) -> tuple[float, float]:
-    """The first and last step over all lines, cut to the window."""
+    """Return the first and last step over all lines, cut to the window."""
     ends = [(float(line.steps[0]), float(line.steps[-1])) for line in frame.lines if len(line.steps)]
     low, high = min(0.0, *(end[0] for end in ends)), max(end[1] for end in ends)
     high = high if high > low else low + 1
@@ -145,7 +145,7 @@ def _reach(frame: Frame) -> tuple[float, float]:
 
 
 def draw(frame: Frame, width: int, height: int) -> list[Strip]:
-    """The plot as `height` strips of `width` cells."""
+    """Return the plot as `height` strips of `width` cells."""
     blank = [Strip([Segment(" " * width)]) for _ in range(max(0, height))]
     inside, rows = width - _GUTTER, height - 2
     if inside < 8 or rows < 2:
@@ -169,12 +169,12 @@ def draw(frame: Frame, width: int, height: int) -> list[Strip]:
 
 
 def _edge(label: str | None) -> Segment:
-    """The upright axis in one row, with its label where there is one."""
+    """Return the upright axis in one row, with its label where there is one."""
     text = " " * (_GUTTER - 1) + "│" if label is None else f"{label:>{_GUTTER - 1}}┤"
     return Segment(text, Style(dim=True))
 
 
-def _span(line: Line, frame: Frame, left: float, right: float, columns: int) -> tuple[Floats, Floats]:
+def _span(line: PlotLine, frame: Frame, left: float, right: float, columns: int) -> tuple[Floats, Floats]:
     lows, highs = thinned(line.steps, line.values, left, right, columns)
     if frame.is_log:
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -185,7 +185,7 @@ def _span(line: Line, frame: Frame, left: float, right: float, columns: int) -> 
 
 
 def _scaled(frame: Frame, spans: list[tuple[Floats, Floats]], ends: tuple[float, float], rows: int) -> _Scale | None:
-    """Room for every line; the faint ones may lose their extremes, so that a spike does not flatten the rest."""
+    """Return room for every line; the faint ones may lose their extremes, so that a spike does not flatten the rest."""
     bottoms, tops = [], []
     for line, (lows, highs) in zip(frame.lines, spans, strict=True):
         low, high = lows[np.isfinite(lows)], highs[np.isfinite(highs)]
@@ -225,7 +225,7 @@ def _name(canvas: _Canvas, frame: Frame, scale: _Scale) -> None:
             canvas.put(0, first + place, char, style)
 
 
-def _trace(canvas: _Canvas, line: Line, span: tuple[Floats, Floats], scale: _Scale) -> None:
+def _trace(canvas: _Canvas, line: PlotLine, span: tuple[Floats, Floats], scale: _Scale) -> None:
     style = canvas.style(Style(color=line.color, dim=line.is_faint))
     mask = _dots(span[0], span[1], scale.bottom, scale.top, 4 * canvas.height)
     cells = mask.reshape(canvas.height, 4, canvas.width, 2)
@@ -241,7 +241,7 @@ def _trace(canvas: _Canvas, line: Line, span: tuple[Floats, Floats], scale: _Sca
         canvas.put(row, min(int(there[-1]) // 2 + 1, canvas.width - 1), line.key, style)
 
 
-def _points(canvas: _Canvas, line: Line, span: tuple[Floats, Floats], scale: _Scale, style: int) -> None:
+def _points(canvas: _Canvas, line: PlotLine, span: tuple[Floats, Floats], scale: _Scale, style: int) -> None:
     width = scale.right - scale.left
     for step in line.steps.tolist()[: 4 * canvas.width]:
         column = min(int((step - scale.left) / width * 2 * canvas.width), 2 * canvas.width - 1)
@@ -300,12 +300,12 @@ class CurvePlot(Widget):
         self._drawn: tuple[Frame, Size, list[Strip]] | None = None
 
     def show(self, frame: Frame) -> None:
-        """Shows another frame."""
+        """Show another frame."""
         self.frame = frame
         self.refresh()
 
     def render_line(self, y: int) -> Strip:
-        """One line of the drawing."""
+        """Return one line of the drawing."""
         if self._drawn is None or self._drawn[0] is not self.frame or self._drawn[1] != self.size:
             self._drawn = (self.frame, self.size, draw(self.frame, self.size.width, self.size.height))
         strips = self._drawn[2]

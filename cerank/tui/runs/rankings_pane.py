@@ -13,17 +13,17 @@ from textual.widgets import DataTable, Static
 
 from cerank.app.run_views import rankings_view
 from cerank.app.run_views.display import short
-from cerank.app.run_views.rankings_view import Choice, Moved, Question, Rankings
-from cerank.app.run_views.run_monitor import Entry
+from cerank.app.run_views.rankings_view import Moved, Question, RankingChoice, Rankings
+from cerank.app.run_views.run_monitor import RunEntry
 from cerank.text.table_data import Column, Table, written
 from cerank.tui.cells import cell, content, fill, joined
-from cerank.tui.runs.run_pane import Pane
+from cerank.tui.runs.run_pane import RunPane
 from cerank.tui.theme import palette
 
 _TEXT = 160  # characters of a document in its row; below the table it stands whole
 
 
-class RankingsPane(Pane):
+class RankingsPane(RunPane):
     """Queries, the documents of one, the text of one document."""
 
     DEFAULT_CSS = """
@@ -35,21 +35,23 @@ class RankingsPane(Pane):
     RankingsPane VerticalScroll { height: 6; padding: 0 1; border-top: solid $panel; display: none; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("v", "turn", "other ranking", id="rankings.turn", tooltip="The next stage, dataset or first stage"),
+        Binding(
+            "v", "turn", "other ranking", id="rankings.turn", tooltip="Show the next stage, dataset or first stage"
+        ),
         Binding("j", "line(1)", "down", id="rankings.down", show=False),
         Binding("k", "line(-1)", "up", id="rankings.up", show=False),
     ]
 
     def __init__(self, *, id: str) -> None:  # noqa: A002 - Textual's name for it
         super().__init__(id=id)
-        self._choices: list[Choice] = []
-        self._choice: Choice | None = None
+        self._choices: list[RankingChoice] = []
+        self._choice: RankingChoice | None = None
         self._found: Rankings | None = None
         self._questions: tuple[Question, ...] = ()
         self._documents: tuple[Moved, ...] = ()
 
     def compose(self) -> ComposeResult:
-        """Which re-ranking, its queries, the documents of one, a text."""
+        """Lay out which re-ranking, its queries, the documents of one, a text."""
         yield Static(id="which")
         yield DataTable[Text](cursor_type="row", id="queries", classes="front", cursor_foreground_priority="renderable")
         yield Static(id="query")
@@ -57,27 +59,27 @@ class RankingsPane(Pane):
         with VerticalScroll():
             yield Static(id="document")
 
-    def begin(self) -> None:
+    def clear_entry(self) -> None:
         """Another run: nothing to show yet."""
         self._choices, self._choice, self._found, self._questions = [], None, None, ()
         for table in self.query(DataTable):
             table.clear(columns=True)
         self.query_one("#query", Static).update(content(""))
 
-    def go_on(self, entry: Entry) -> None:
-        """Opens the newest re-ranking once there is one."""
+    def update_entry(self, entry: RunEntry) -> None:
+        """Open the newest re-ranking once there is one."""
         if entry.plan is None or (self._choices and not self.is_changed):
             return
         self._choices = rankings_view.choices(entry.folder, entry.plan)
         if not self._choices:
-            self._say("nothing of it has been re-ranked yet; the lists come by themselves")
+            self._say("Nothing has been re-ranked yet. The rankings will appear here.")
         elif self._choice is None:
             self._open(self._choices[0])
 
     def _say(self, text: str) -> None:
         self.query_one("#which", Static).update(content(text, "dim"))
 
-    def _open(self, choice: Choice) -> None:
+    def _open(self, choice: RankingChoice) -> None:
         entry = self.entry
         if entry is None or entry.plan is None:
             return
@@ -85,10 +87,10 @@ class RankingsPane(Pane):
         self._say("reading the rankings …")
 
         def job() -> tuple[Rankings, tuple[Question, ...]]:
-            found = Rankings(entry.folder, plan, choice)
-            return found, found.questions()
+            rankings = Rankings(entry.folder, plan, choice)
+            return rankings, rankings.questions()
 
-        self.house.do(job, self._have, node=self, group="rankings")
+        self.lab_app.run_in_thread(job, self._have, node=self, group="rankings")
 
     def _have(self, outcome: tuple[Rankings, tuple[Question, ...]]) -> None:
         self._found, self._questions = outcome
@@ -99,12 +101,12 @@ class RankingsPane(Pane):
         self.query_one("#which", Static).update(content("") + which)
         rows = [
             (
-                cell("" if one.after is None else short(one.after), is_right=True),
-                cell(f"{one.change:+.3f}", self._color(one.change), is_right=True),
-                cell(one.query_id, limit=24),
-                cell(one.text, limit=_TEXT),
+                cell("" if question.after is None else short(question.after), is_right=True),
+                cell(f"{question.change:+.3f}", self._color(question.change), is_right=True),
+                cell(question.query_id, limit=24),
+                cell(question.text, limit=_TEXT),
             )
-            for one in self._questions
+            for question in self._questions
         ]
         self._fill("#queries", (self._found.measure, "change", "query", ""), rows)
 
@@ -112,27 +114,33 @@ class RankingsPane(Pane):
         fill(cast("DataTable[Text]", self.query_one(name, DataTable)), [cell(heading) for heading in headings], rows)
 
     def on_data_table_row_highlighted(self, event: DataTable.RowHighlighted) -> None:
-        """Shows the documents of the query, or the text of the document, under the cursor."""
+        """Show the documents of the query, or the text of the document, under the cursor."""
         event.stop()
         if event.data_table.id == "documents":
             self._read(event.cursor_row)
         elif self._found is not None and 0 <= event.cursor_row < len(self._questions):
-            found, question = self._found, self._questions[event.cursor_row]
-            self.house.do(lambda: (question, found.moved(question.query_id)), self._move, node=self, group="documents")
+            rankings, question = self._found, self._questions[event.cursor_row]
+            self.lab_app.run_in_thread(
+                lambda: (question, rankings.moved(question.query_id)), self._move, node=self, group="documents"
+            )
 
     def _move(self, outcome: tuple[Question, tuple[Moved, ...]]) -> None:
         question, self._documents = outcome
         self.query_one("#query", Static).update(joined((question.query_id, "bold"), "  ", question.text))
         rows = [
             (
-                cell("out" if one.after is None else one.after, is_right=True),
-                cell("new" if one.before is None else one.before, is_right=True),
-                self._arrow(one),
-                cell("-" if one.grade is None else one.grade, "bold" if one.grade else "dim", is_right=True),
-                cell(one.doc_id, limit=24),
-                cell(one.text, limit=_TEXT),
+                cell("out" if document.after is None else document.after, is_right=True),
+                cell("new" if document.before is None else document.before, is_right=True),
+                self._arrow(document),
+                cell(
+                    "-" if document.grade is None else document.grade,
+                    "bold" if document.grade else "dim",
+                    is_right=True,
+                ),
+                cell(document.doc_id, limit=24),
+                cell(document.text, limit=_TEXT),
             )
-            for one in self._documents
+            for document in self._documents
         ]
         self._fill("#documents", ("rank", "was", "moved", "grade", "document", "text"), rows)
 
@@ -140,10 +148,10 @@ class RankingsPane(Pane):
         colors = palette(is_dark=self.app.current_theme.dark)
         return colors[2] if change > 0 else colors[5] if change < 0 else ""
 
-    def _arrow(self, one: Moved) -> Text:
-        if not one.rose:
-            return cell("" if one.rose is None else "=", "dim")
-        return cell(f"{'↑' if one.rose > 0 else '↓'}{abs(one.rose)}", self._color(one.rose))
+    def _arrow(self, moved: Moved) -> Text:
+        if not moved.rose:
+            return cell("" if moved.rose is None else "=", "dim")
+        return cell(f"{'↑' if moved.rose > 0 else '↓'}{abs(moved.rose)}", self._color(moved.rose))
 
     def _read(self, row: int) -> None:
         if 0 <= row < len(self._documents):
@@ -152,29 +160,32 @@ class RankingsPane(Pane):
             self.query_one("#document", Static).update(joined((one.doc_id, "bold"), "  ", text, limit=8000))
 
     def action_turn(self) -> None:
-        """Shows the next re-ranking."""
+        """Show the next re-ranking."""
         if self._choice in self._choices:
             self._open(self._choices[(self._choices.index(self._choice) + 1) % len(self._choices)])
 
     def action_line(self, by: int) -> None:
-        """Moves in the table that has the focus."""
+        """Move in the table that has the focus."""
         table = next((one for one in self.query(DataTable) if one.has_focus), None)
         if table is not None:
             table.move_cursor(row=max(0, table.cursor_row + by), animate=False)
 
     def copied(self) -> tuple[str, str] | None:
-        """The query and its documents, as text."""
-        found = self._as_table()
-        return (written([found], "tsv"), "the query's documents") if found else None
+        """Return the query and its documents, as text."""
+        table = self._as_table()
+        return (written([table], "tsv"), "the query's documents") if table else None
 
     def exported(self) -> tuple[str, str] | None:
-        """The query and its documents, as CSV."""
-        found = self._as_table()
-        return (written([found], "csv"), f"{self.shown_run}-query.csv") if found else None
+        """Return the query and its documents, as CSV."""
+        table = self._as_table()
+        return (written([table], "csv"), f"{self.shown_run}-query.csv") if table else None
 
     def _as_table(self) -> Table | None:
         if not self._documents:
             return None
         names = ("after", "before", "grade", "document", "text")
-        rows = tuple((one.after, one.before, one.grade, one.doc_id, one.text) for one in self._documents)
+        rows = tuple(
+            (document.after, document.before, document.grade, document.doc_id, document.text)
+            for document in self._documents
+        )
         return Table("documents", tuple(Column(name, name) for name in names), rows)

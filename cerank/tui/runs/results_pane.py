@@ -12,27 +12,27 @@ from textual.widgets import Static
 
 from cerank.app.comparison import export_comparison
 from cerank.app.run_views import rankings_view
-from cerank.app.run_views.run_monitor import Entry
+from cerank.app.run_views.run_monitor import RunEntry
 from cerank.text.safe_text import counted
 from cerank.text.table_data import Column, Table
 from cerank.tui.cells import content, stacked
-from cerank.tui.common.table_pane import ShownTable
+from cerank.tui.common.table_pane import TableView
 from cerank.tui.comparison.comparison_table import verdict
-from cerank.tui.runs.run_pane import Pane
+from cerank.tui.runs.run_pane import RunPane
 
 if TYPE_CHECKING:
     from cerank.evaluation.compare import Comparison
 
 
-class _Verdicts(ShownTable):
+class _Verdicts(TableView):
     """The table, with a sign beside each verdict."""
 
     def made(self, text: str, column: Column) -> Text:
-        """A cell; a verdict has its sign and colour."""
+        """Return a cell; a verdict has its sign and colour."""
         return verdict(text) if column.key == "verdict" and text else super().made(text, column)
 
 
-class ResultsPane(Pane):
+class ResultsPane(RunPane):
     """The comparison of a run's stages; measured again from the files in a thread."""
 
     DEFAULT_CSS = """
@@ -50,7 +50,7 @@ class ResultsPane(Pane):
         self._table: Table | None = None
 
     def compose(self) -> ComposeResult:
-        """Title, table, what it rests on."""
+        """Lay out title, table, what it rests on."""
         yield Static(id="title")
         yield Static(id="answer")
         yield _Verdicts(id="results", classes="front")
@@ -58,26 +58,26 @@ class ResultsPane(Pane):
         with VerticalScroll():
             yield Static(id="notes")
 
-    def begin(self) -> None:
+    def clear_entry(self) -> None:
         """Another run: an empty table."""
         self._key, self._found, self._table = None, None, None
         self.query_one("#hidden", Static).update(content(""))
-        self.query_one(ShownTable).clear(columns=True)
+        self.query_one(TableView).clear(columns=True)
         self.query_one("#notes", Static).update(content(""))
         self.query_one("#answer", Static).update(content(""))
 
-    def go_on(self, entry: Entry) -> None:
-        """Compares when the run came a stage further."""
+    def update_entry(self, entry: RunEntry) -> None:
+        """Compare when the run came a stage further."""
         key = (entry.name, entry.state, entry.stage)
         if key == self._key:
             return
         self._key = key
         if entry.plan is None or not rankings_view.choices(entry.folder, entry.plan):
-            self._say("nothing of it has been re-ranked and measured yet; the table comes by itself")
+            self._say("Nothing has been re-ranked and measured yet. The table will appear here.")
             return
         if self._found is None:
             self._say("comparing …")
-        self.house.do(lambda: _compared(entry), self._have, node=self, group="results")
+        self.lab_app.run_in_thread(lambda: _compared(entry), self._have, node=self, group="results")
 
     def _say(self, text: str) -> None:
         self.query_one("#title", Static).update(content(text, "dim"))
@@ -95,29 +95,29 @@ class ResultsPane(Pane):
         """Whole columns, what fits; what does not is named, never cut."""
         if self._table is None:
             return
-        hidden = self.query_one(ShownTable).show(self._table, self.size.width or self.app.size.width)
+        hidden = self.query_one(TableView).show(self._table, self.size.width or self.app.size.width)
         said = f"+{counted(len(hidden), 'column')}: {', '.join(hidden)}; e writes the whole table" if hidden else ""
         self.query_one("#hidden", Static).update(content(said))
 
     def on_resize(self) -> None:
-        """Takes columns away, or brings them back."""
+        """Take columns away, or brings them back."""
         self._lay_out()
 
     def copied(self) -> tuple[str, str] | None:
-        """The table as Markdown."""
+        """Return the table as Markdown."""
         return (export_comparison.as_text(self._found, "markdown"), "the table as Markdown") if self._found else None
 
     def exported(self) -> tuple[str, str] | None:
-        """The table as LaTeX; the comparison screen writes the other forms."""
+        """Return the table as LaTeX; the comparison screen writes the other forms."""
         return (export_comparison.as_text(self._found, "latex"), f"{self.shown_run}.tex") if self._found else None
 
 
-def _compared(entry: Entry) -> tuple[Comparison, Table, tuple[str, ...], tuple[str, ...]]:
+def _compared(entry: RunEntry) -> tuple[Comparison, Table, tuple[str, ...], tuple[str, ...]]:
     from cerank.app.comparison import run_answer
     from cerank.evaluation.comparison_rows import reasons
 
     told = run_answer.of_run(entry.folder)
-    return told.found, export_comparison.readable(told.found), reasons(told.found), told.paragraphs
+    return told.found, export_comparison.short_table(told.found), reasons(told.found), told.paragraphs
 
 
 _FIRST = (
@@ -135,7 +135,10 @@ _FIRST = (
 
 
 def _told_first(table: Table) -> Table:
-    """The same table, what a reader asks for first on the left; a dataset that is the same throughout is left out."""
+    """Return the same table, what a reader asks for first on the left.
+
+    A dataset that is the same throughout is left out.
+    """
     keys = [column.key for column in table.columns]
     order = [keys.index(key) for key in _FIRST if key in keys]
     rest = [place for place in range(len(keys)) if place not in order]

@@ -13,7 +13,7 @@ from textual.widgets import DataTable, Footer, Input, Static
 
 from cerank.app.comparison import export_comparison
 from cerank.app.run_views import run_filter, run_list, run_sort
-from cerank.app.run_views.run_monitor import Entry
+from cerank.app.run_views.run_monitor import RunEntry
 from cerank.errors import UsageError
 from cerank.text.safe_text import counted
 from cerank.text.table_data import written
@@ -21,7 +21,7 @@ from cerank.tui.cells import content, joined, stacked
 from cerank.tui.common import run_actions
 from cerank.tui.common.lab_screen import LabScreen
 from cerank.tui.common.line_input import LineInput
-from cerank.tui.common.status_bar import Bar
+from cerank.tui.common.status_bar import StatusBar
 from cerank.tui.runs.run_table import RunTable
 
 _FALLS = {"created", "dev", "test", "pairs/s"}  # sorted from the top at first
@@ -33,10 +33,10 @@ class RunsScreen(LabScreen):
     AUTO_FOCUS = "#runs"
     HELP_TITLE = "the list of runs"
     HELP_TEXT = (
-        "The filter takes words, fields and figures:\n"
+        "The filter takes words, fields and numbers:\n"
         f"  {run_filter.EXAMPLE}\n"
         f"  fields: {', '.join(run_filter.FIELDS)}\n"
-        "dev is the newest validation, test the mean of the first final measure."
+        "dev is the latest validation, test the mean of the first measure on the test set."
     )
     CSS = """
     RunsScreen #filter-row { height: auto; display: none; background: $surface; }
@@ -51,23 +51,25 @@ class RunsScreen(LabScreen):
     RunsScreen.-empty RunTable, RunsScreen.-empty #detail { display: none; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("n", "new", "new", id="runs.new", tooltip="A new run, or a matrix of them"),
-        Binding("enter", "open", "open", id="runs.open", show=False, tooltip="Curves, log, rankings of this run"),
-        Binding("space", "mark", "mark", id="runs.mark", tooltip="Mark it, to overlay or compare"),
-        Binding("m", "compare", "compare", id="runs.compare", tooltip="The marked runs, the first one as baseline"),
-        Binding("s", "stop", "stop", id="runs.stop", tooltip="At its next step, with a checkpoint"),
-        Binding("r", "resume", "resume", id="runs.resume", tooltip="Goes on where it stopped, failed or was lost"),
+        Binding("n", "new", "new", id="runs.new", tooltip="Start a new run or a matrix of runs"),
+        Binding("enter", "open", "open", id="runs.open", show=False,
+                tooltip="Show curves, log and rankings of this run"),
+        Binding("space", "mark", "mark", id="runs.mark", tooltip="Mark this run, to overlay or compare it"),
+        Binding("m", "compare", "compare", id="runs.compare",
+                tooltip="Compare the marked runs; the first one is the baseline"),
+        Binding("s", "stop", "stop", id="runs.stop", tooltip="Stop after the current step, with a checkpoint"),
+        Binding("r", "resume", "resume", id="runs.resume", tooltip="Resume from the latest checkpoint"),
         Binding("slash", "filter", "filter", key_display="/", id="runs.filter", tooltip=run_filter.EXAMPLE),
-        Binding("c", "clone", "clone", id="runs.clone", tooltip="A new run from this one's recipe"),
-        Binding("o", "sort", "sort", id="runs.sort", show=False, tooltip="By the next column; or click a heading"),
-        Binding("O", "turn", "turn the order", id="runs.turn", show=False),
-        Binding("t", "note", "label", id="runs.note", show=False, tooltip="Label and tags"),
-        Binding("d", "delete", "delete", id="runs.delete", show=False, tooltip="Asks, and names what goes"),
+        Binding("c", "clone", "clone", id="runs.clone", tooltip="Start a new run with this run's recipe"),
+        Binding("o", "sort", "sort", id="runs.sort", show=False, tooltip="Sort by the next column; or click a heading"),
+        Binding("O", "turn", "reverse the order", id="runs.turn", show=False),
+        Binding("t", "note", "label", id="runs.note", show=False, tooltip="Change label and tags"),
+        Binding("d", "delete", "delete", id="runs.delete", show=False, tooltip="Delete this run, after a confirmation"),
         Binding("less_than_sign", "move(-1)", "earlier", key_display="<", id="runs.earlier", show=False,
-                tooltip="A queued run comes before the one above it"),
+                tooltip="Move a queued run up"),
         Binding("greater_than_sign", "move(1)", "later", key_display=">", id="runs.later", show=False),
-        Binding("y", "copy", "copy", id="runs.copy", show=False, tooltip="The run's name"),
-        Binding("e", "export", "export", id="runs.export", show=False, tooltip="The list, as CSV"),
+        Binding("y", "copy", "copy", id="runs.copy", show=False, tooltip="Copy the name of the run"),
+        Binding("e", "export", "export", id="runs.export", show=False, tooltip="Write the list to a CSV file"),
         Binding("escape", "clear", "clear filter and marks", id="runs.clear", show=False),
     ]  # fmt: skip
 
@@ -77,8 +79,8 @@ class RunsScreen(LabScreen):
         self._sort = ("created", True)
 
     def compose(self) -> ComposeResult:
-        """Bar, filter, table, detail, footer."""
-        yield Bar(self.house.lab.folder)
+        """Lay out bar, filter, table, detail, footer."""
+        yield StatusBar(self.lab_app.lab.folder)
         with Vertical(id="filter-row"):
             yield LineInput(placeholder=run_filter.EXAMPLE, id="filter")
             yield Static(id="said")
@@ -89,29 +91,29 @@ class RunsScreen(LabScreen):
 
     # showing
 
-    def see(self, entries: tuple[Entry, ...]) -> None:
-        """Shows the runs that pass the filter, in order."""
-        marks = f"{len(self.house.marked)} marked" if self.house.marked else ""
-        self.query_one(Bar).say(self.house.tally, self.house.devices, marks)
+    def show_runs(self, entries: tuple[RunEntry, ...]) -> None:
+        """Show the runs that pass the filter, in order."""
+        marks = f"{len(self.lab_app.marked)} marked" if self.lab_app.marked else ""
+        self.query_one(StatusBar).show(self.lab_app.state_counts, self.lab_app.devices, marks)
         kept = [entry for entry in entries if self._filter(entry)]
         self.set_class(not kept, "-empty")
         table = self.query_one(RunTable)
-        table.show(run_sort.ordered(kept, self._sort[0], is_falling=self._sort[1]), frozenset(self.house.marked))
+        table.show(run_sort.ordered(kept, self._sort[0], is_falling=self._sort[1]), frozenset(self.lab_app.marked))
         if not kept:
             self.query_one("#empty", Static).update(self._nothing(entries))
         if self.query_one("#filter-row").has_class("-open"):
-            self._say(f"{len(kept)} of {counted(len(entries), 'run')}", is_wrong=False)
+            self._show_filter_result(f"{len(kept)} of {counted(len(entries), 'run')}", is_wrong=False)
         self._detail()
 
-    def _nothing(self, entries: tuple[Entry, ...]) -> Content:
-        if not self.house.has_looked:
+    def _nothing(self, entries: tuple[RunEntry, ...]) -> Content:
+        if not self.lab_app.has_loaded:
             return content("reading the lab …", "dim")
         if entries:
-            return joined("No run passes the filter. ", ("esc", "bold"), " clears it.")
+            return joined("No run matches the filter. ", ("esc", "bold"), " clears it.")
         return stacked(
             content("No runs yet.", "bold"),
             content(""),
-            joined("Press ", ("n", "bold $primary"), " for a new run, or leave and type"),
+            joined("Press ", ("n", "bold $primary"), " to start a run, or leave and type"),
             content("cerank run --recipe contrastive-then-distill", "$accent"),
         )
 
@@ -123,87 +125,87 @@ class RunsScreen(LabScreen):
         self.query_one("#detail", Static).update(stacked(*rows))
 
     def on_data_table_row_highlighted(self, _: DataTable.RowHighlighted) -> None:
-        """Shows what is known of the run under the cursor."""
+        """Show what is known of the run under the cursor."""
         self._detail()
 
     def on_data_table_row_selected(self, _: DataTable.RowSelected) -> None:
-        """Opens the run."""
+        """Open the run."""
         self.action_open()
 
     # sorting and filtering
 
     def on_data_table_header_selected(self, event: DataTable.HeaderSelected) -> None:
-        """Sorts by the column that was clicked; a second click turns the order."""
+        """Sort by the column that was clicked; a second click turns the order."""
         key = str(event.column_key.value)
         self._sort_by(key, not self._sort[1] if key == self._sort[0] else key in _FALLS)
 
     def action_sort(self) -> None:
-        """Sorts by the next column."""
+        """Sort by the next column."""
         keys = run_sort.KEYS
         key = keys[(keys.index(self._sort[0]) + 1) % len(keys)]
         self._sort_by(key, key in _FALLS)
-        self.house.say(f"sorted by {key}")
+        self.lab_app.show_message(f"sorted by {key}")
 
     def action_turn(self) -> None:
-        """Turns the order."""
+        """Turn the order."""
         self._sort_by(self._sort[0], not self._sort[1])
 
     def _sort_by(self, key: str, is_falling: bool) -> None:
         self._sort = (key, is_falling)
         self.query_one(RunTable).head(key, is_falling)
-        self.see(self.house.entries)
+        self.show_runs(self.lab_app.entries)
 
     def action_filter(self) -> None:
-        """Opens the filter."""
+        """Open the filter."""
         self.query_one("#filter-row").add_class("-open")
         self.query_one("#filter", Input).focus()
-        self.see(self.house.entries)
+        self.show_runs(self.lab_app.entries)
 
     def on_input_changed(self, event: Input.Changed) -> None:
-        """Filters as one types; while the filter is wrong, the last right one holds."""
+        """Filter as one types; while the filter is wrong, the last right one holds."""
         try:
             self._filter = run_filter.parse(event.value)
         except UsageError as error:
-            self._say(str(error), is_wrong=True)
+            self._show_filter_result(str(error), is_wrong=True)
             return
-        self.see(self.house.entries)
+        self.show_runs(self.lab_app.entries)
 
     def on_input_submitted(self, _: Input.Submitted) -> None:
-        """Goes back to the list; an empty filter closes."""
+        """Go back to the list; an empty filter closes."""
         if not self.query_one("#filter", Input).value.strip():
             self.query_one("#filter-row").remove_class("-open")
         self.query_one(RunTable).focus()
 
-    def _say(self, text: str, *, is_wrong: bool) -> None:
+    def _show_filter_result(self, text: str, *, is_wrong: bool) -> None:
         said = self.query_one("#said", Static)
         said.set_class(is_wrong, "-wrong")
         said.update(content(text))
 
     def action_clear(self) -> None:
-        """Clears the filter, then the marks."""
+        """Clear the filter, then the marks."""
         line, row = self.query_one("#filter", Input), self.query_one("#filter-row")
         if row.has_class("-open"):
             line.value = ""
             row.remove_class("-open")
             self.query_one(RunTable).focus()
         else:
-            self.house.marked.clear()
-        self.see(self.house.entries)
+            self.lab_app.marked.clear()
+        self.show_runs(self.lab_app.entries)
 
     # acting
 
-    def _here(self) -> Entry | None:
+    def _here(self) -> RunEntry | None:
         entry = self.query_one(RunTable).highlighted
         if entry is None:
-            self.house.say("no run is highlighted")
+            self.lab_app.show_message("No run is selected.")
         return entry
 
     def action_new(self) -> None:
-        """Opens the form of a new run."""
-        self.house.open_new()
+        """Open the form of a new run."""
+        self.lab_app.open_new()
 
     def action_open(self) -> None:
-        """Opens the run under the cursor."""
+        """Open the run under the cursor."""
         entry = self._here()
         if entry is not None:
             from cerank.tui.runs.run_screen import RunScreen
@@ -211,78 +213,78 @@ class RunsScreen(LabScreen):
             self.app.push_screen(RunScreen(entry.name))
 
     def action_mark(self) -> None:
-        """Marks the run and goes to the next."""
+        """Mark the run and go to the next."""
         entry = self._here()
         if entry is not None:
-            self.house.mark(entry.name)
-            self.see(self.house.entries)
+            self.lab_app.toggle_mark(entry.name)
+            self.show_runs(self.lab_app.entries)
             self.query_one(RunTable).action_cursor_down()
 
     def action_compare(self) -> None:
-        """Compares the marked runs."""
-        if len(self.house.marked) < 2:
-            self.house.say("mark two runs or more with space; the first one marked is the baseline", "warning")
+        """Compare the marked runs."""
+        if len(self.lab_app.marked) < 2:
+            self.lab_app.show_message("Mark at least two runs with space. The first one is the baseline.", "warning")
             return
-        self.house.open_compare(list(self.house.marked))
+        self.lab_app.open_compare(list(self.lab_app.marked))
 
     def action_clone(self) -> None:
-        """Opens the form of a new run, filled in from this one."""
+        """Open the form of a new run, filled in from this one."""
         entry = self._here()
         if entry is not None:
             run_actions.clone(self, entry)
 
     def action_stop(self) -> None:
-        """Asks, then stops the run at its next step."""
+        """Ask, then stop the run at its next step."""
         entry = self._here()
         if entry is not None:
             run_actions.stop(self, entry)
 
     def action_resume(self) -> None:
-        """Goes on with the run."""
+        """Resume the run."""
         entry = self._here()
         if entry is not None:
             run_actions.resume(self, entry)
 
     def action_delete(self) -> None:
-        """Asks, naming what goes, then deletes the run."""
+        """Ask, naming what goes, then delete the run."""
         entry = self._here()
         if entry is not None:
             run_actions.delete(self, entry)
 
     def action_note(self) -> None:
-        """Asks for a label and tags."""
+        """Ask for a label and tags."""
         entry = self._here()
         if entry is not None:
-            run_actions.note(self, entry)
+            run_actions.edit_label(self, entry)
 
     def action_move(self, by: int) -> None:
-        """Gives a queued run another place."""
+        """Give a queued run another place."""
         entry = self._here()
         if entry is None:
             return
         if not entry.place:
-            self.house.say(f"{entry.title} is not queued", "warning")
+            self.lab_app.show_message(f"{entry.title} is not queued", "warning")
             return
-        self.work(
-            lambda: self.house.lab.move(entry.folder, entry.place + by),
-            lambda _: self.house.look(entry.name),
+        self.run_in_thread(
+            lambda: self.lab_app.lab.move(entry.folder, entry.place + by),
+            lambda _: self.lab_app.poll(entry.name),
             group="move",
         )
 
     def action_copy(self) -> None:
-        """Copies the run's name."""
+        """Copy the run's name."""
         entry = self._here()
         if entry is not None:
-            self.house.keep(entry.short_name or entry.name, "the run's name")
+            self.lab_app.copy_text(entry.short_name or entry.name, "the run's name")
 
     def action_export(self) -> None:
-        """Writes the list as it is filtered and sorted."""
-        rows = [entry for entry in self.house.entries if self._filter(entry)]
+        """Write the list as it is filtered and sorted."""
+        rows = [entry for entry in self.lab_app.entries if self._filter(entry)]
         table = run_list.table(run_sort.ordered(rows, self._sort[0], is_falling=self._sort[1]))
         name = f"cerank-runs-{datetime.now().astimezone():%Y%m%d-%H%M%S}.csv"
-        path = self.house.files / name
-        self.work(
+        path = self.lab_app.files / name
+        self.run_in_thread(
             lambda: export_comparison.save(written([table], "csv"), path),
-            lambda kept: self.house.say(f"wrote {kept}"),
+            lambda kept: self.lab_app.show_message(f"wrote {kept}"),
             group="export",
         )

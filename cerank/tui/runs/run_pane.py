@@ -6,44 +6,44 @@ from typing import TYPE_CHECKING, cast
 
 from textual.containers import Vertical
 
-from cerank.app.run_views.run_monitor import Entry
+from cerank.app.run_views.run_monitor import RunEntry
 
 if TYPE_CHECKING:
     from cerank.tui.protocol import LabApp
 
 
-class Pane(Vertical):
+class RunPane(Vertical):
     """One tab of a run."""
 
-    DEFAULT_CSS = "Pane { height: 1fr; }"
-    entry: Entry | None = None
+    DEFAULT_CSS = "RunPane { height: 1fr; }"
+    entry: RunEntry | None = None
     shown_run = ""
     is_changed = False  # since it was last looked at
 
     @property
-    def house(self) -> LabApp:
+    def lab_app(self) -> LabApp:
         """The app."""
         return cast("LabApp", self.app)
 
-    def look(self, entry: Entry) -> None:
+    def show_entry(self, entry: RunEntry) -> None:
         """Called once a second at most while the tab is in front, and when it comes to the front."""
         is_other = entry.name != self.shown_run
         self.is_changed = entry is not self.entry
         self.entry, self.shown_run = entry, entry.name
         if is_other:
-            self.begin()
-        self.go_on(entry)
+            self.clear_entry()
+        self.update_entry(entry)
 
-    def begin(self) -> None:
+    def clear_entry(self) -> None:
         """Another run: drops what belongs to the one before."""
 
-    def go_on(self, entry: Entry) -> None:
-        """Shows what is new of the run."""
+    def update_entry(self, entry: RunEntry) -> None:
+        """Show what is new of the run."""
 
     def copied(self) -> tuple[str, str] | None:
-        """What `y` copies, and what to call it; None where there is nothing."""
+        """Return what `y` copies, and what to call it; None where there is nothing."""
         return None
 
     def exported(self) -> tuple[str, str] | None:
-        """What `e` writes, and the file's name; None where there is nothing."""
+        """Return what `e` writes, and the file's name; None where there is nothing."""
         return None

@@ -13,14 +13,14 @@ from textual.widgets import ContentSwitcher, DataTable, Footer, Static
 
 from cerank.app.comparison import export_comparison
 from cerank.app.run_views.display import GLYPHS, clock, count, short
-from cerank.app.run_views.run_monitor import Entry
+from cerank.app.run_views.run_monitor import RunEntry
 from cerank.tui.cells import joined
 from cerank.tui.common import run_actions
 from cerank.tui.common.lab_screen import LabScreen
-from cerank.tui.common.status_bar import Bar
+from cerank.tui.common.status_bar import StatusBar
 from cerank.tui.runs.curves_pane import CurvesPane
 from cerank.tui.runs.log_pane import LogPane
-from cerank.tui.runs.run_pane import Pane
+from cerank.tui.runs.run_pane import RunPane
 from cerank.tui.runs.run_table import RunTable
 from cerank.tui.theme import state_color
 
@@ -34,12 +34,12 @@ class TabLine(Static):
     DEFAULT_CSS = "TabLine { height: 1; padding: 0 1; background: $surface; }"
 
     def show(self, front: int) -> None:
-        """Sets one tab off."""
+        """Set one tab off."""
         parts = [(f" {place} {name} ", "reverse bold" if place == front else "") for place, name in enumerate(TABS, 1)]
         self.update(joined(*parts))
 
     async def on_click(self, event: Click) -> None:
-        """Opens the tab under the pointer."""
+        """Open the tab under the pointer."""
         left = event.x - 1
         for place, name in enumerate(TABS, 1):
             left -= len(name) + 4
@@ -53,7 +53,7 @@ class RunScreen(LabScreen):
 
     AUTO_FOCUS = "#tab-1"
     HELP_TITLE = "a run"
-    wants_every_look = True
+    updates_every_poll = True
     CSS = """
     RunScreen #beside { width: 36; border-right: solid $panel; display: none; }
     RunScreen.-wide #beside { display: block; }
@@ -66,17 +66,17 @@ class RunScreen(LabScreen):
     BINDINGS: ClassVar[list[BindingType]] = [
         *(Binding(str(place), f"tab({place})", name.lower(), id=f"run.tab-{place}", show=False)
           for place, name in enumerate(TABS, 1)),
-        Binding("s", "stop", "stop", id="run.stop", tooltip="At its next step, with a checkpoint"),
+        Binding("s", "stop", "stop", id="run.stop", tooltip="Stop after the current step, with a checkpoint"),
         Binding("r", "resume", "resume", id="run.resume"),
-        Binding("less_than_sign,comma", "other(-1)", "run before", key_display="<", id="run.before", show=False),
+        Binding("less_than_sign,comma", "other(-1)", "previous run", key_display="<", id="run.before", show=False),
         Binding("greater_than_sign,full_stop", "other(1)", "next run", key_display=">", id="run.next", show=False),
-        Binding("space", "mark", "mark", id="run.mark", show=False, tooltip="Draws it over other runs, or compares it"),
-        Binding("m", "compare", "compare", id="run.compare", tooltip="The marked runs"),
+        Binding("space", "mark", "mark", id="run.mark", show=False, tooltip="Mark this run, to overlay or compare it"),
+        Binding("m", "compare", "compare", id="run.compare", tooltip="Compare the marked runs"),
         Binding("c", "clone", "clone", id="run.clone", show=False),
-        Binding("t", "note", "label", id="run.note", show=False, tooltip="Label and tags"),
+        Binding("t", "note", "label", id="run.note", show=False, tooltip="Change label and tags"),
         Binding("n", "new", "new", id="run.new", show=False),
-        Binding("y", "copy", "copy", id="run.copy", show=False, tooltip="What the tab shows"),
-        Binding("e", "export", "export", id="run.export", show=False, tooltip="What the tab shows, to a file"),
+        Binding("y", "copy", "copy", id="run.copy", show=False, tooltip="Copy what the tab shows"),
+        Binding("e", "export", "export", id="run.export", show=False, tooltip="Write what the tab shows to a file"),
         Binding("escape", "back", "back", id="run.back"),
     ]  # fmt: skip
 
@@ -87,8 +87,8 @@ class RunScreen(LabScreen):
         self._front = 1
 
     def compose(self) -> ComposeResult:
-        """The other runs beside, the tabs, the tab in front."""
-        yield Bar(self.house.lab.folder)
+        """Lay out the other runs beside, the tabs, the tab in front."""
+        yield StatusBar(self.lab_app.lab.folder)
         with Horizontal():
             with Vertical(id="beside"):
                 yield RunTable(is_narrow=True, id="others")
@@ -107,27 +107,27 @@ class RunScreen(LabScreen):
     # showing
 
     @property
-    def entry(self) -> Entry | None:
+    def entry(self) -> RunEntry | None:
         """The run that is shown; None once it is gone."""
-        return next((entry for entry in self.house.entries if entry.name == self._run_name), None)
+        return next((entry for entry in self.lab_app.entries if entry.name == self._run_name), None)
 
-    def see(self, entries: tuple[Entry, ...]) -> None:
-        """Shows the run as it is now."""
+    def show_runs(self, entries: tuple[RunEntry, ...]) -> None:
+        """Show the run as it is now."""
         entry = self.entry
         if entry is None:
-            if self.house.has_looked:
-                self.house.say(f"{self._title} is gone", "warning")
+            if self.lab_app.has_loaded:
+                self.lab_app.show_message(f"{self._title} was deleted", "warning")
                 self.app.pop_screen()
             return
         self._title = entry.title
-        self.query_one(Bar).say(self.house.tally, self.house.devices)
+        self.query_one(StatusBar).show(self.lab_app.state_counts, self.lab_app.devices)
         self.query_one("#where", Static).update(self._where(entry))
-        self.query_one(RunTable).show(entries[::-1], frozenset(self.house.marked))
+        self.query_one(RunTable).show(entries[::-1], frozenset(self.lab_app.marked))
         pane = self._pane()
         if pane is not None:
-            pane.look(entry)
+            pane.show_entry(entry)
 
-    def _where(self, entry: Entry) -> Content:
+    def _where(self, entry: RunEntry) -> Content:
         color = state_color(entry.state, is_dark=self.app.current_theme.dark)
         parts = [entry.at]
         parts += [f"{count(entry.pairs_per_second)} pairs/s"] if entry.pairs_per_second else []
@@ -136,18 +136,18 @@ class RunScreen(LabScreen):
         parts += [f"{entry.validated[0]} {short(entry.validated[1])} on validation"] if entry.validated else []
         parts += [f"{entry.final[0]} {short(entry.final[1])} on test"] if entry.final else []
         parts += [entry.why]
-        mark = "● " if entry.name in self.house.marked else ""
+        mark = "● " if entry.name in self.lab_app.marked else ""
         state = (f"{GLYPHS[entry.state]} {entry.state}  ", color)
         return joined(state, mark, (entry.title, "bold"), *(f"  {part}" for part in parts if part))
 
-    def _pane(self) -> Pane | None:
+    def _pane(self) -> RunPane | None:
         found = self.query(f"#tab-{self._front}").first()
-        return found if isinstance(found, Pane) else None
+        return found if isinstance(found, RunPane) else None
 
     # actions
 
     async def action_tab(self, place: int) -> None:
-        """Brings a tab to the front; it is made when it is first wanted."""
+        """Bring a tab to the front; it is made when it is first wanted."""
         switcher = self.query_one(ContentSwitcher)
         if not self.query(f"#tab-{place}"):
             pane = _made(place)
@@ -156,95 +156,97 @@ class RunScreen(LabScreen):
         self._front = place
         self.set_class(TABS[place - 1] in _BROAD, "-alone")
         self.query_one(TabLine).show(place)
-        front = self.query_one(f"#tab-{place}", Pane)
+        front = self.query_one(f"#tab-{place}", RunPane)
         (front if front.can_focus else front.query(".front").first()).focus()
-        self.see(self.house.entries)
+        self.show_runs(self.lab_app.entries)
         self.refresh_bindings()
 
     def on_data_table_row_selected(self, event: DataTable.RowSelected) -> None:
-        """Shows the run that was chosen in the list beside."""
+        """Show the run that was chosen in the list beside."""
         if event.data_table.id == "others":
-            found = self.query_one("#others", RunTable).highlighted
-            if found is not None:
-                self._turn_to(found.name)
+            entry = self.query_one("#others", RunTable).highlighted
+            if entry is not None:
+                self._turn_to(entry.name)
 
     def action_other(self, by: int) -> None:
-        """Shows the run before or after, in the order of the list."""
-        names = [entry.name for entry in self.house.entries[::-1]]
+        """Show the run before or after, in the order of the list."""
+        names = [entry.name for entry in self.lab_app.entries[::-1]]
         if self._run_name in names:
             self._turn_to(names[(names.index(self._run_name) + by) % len(names)])
 
     def _turn_to(self, name: str) -> None:
         self._run_name = name
         self.query_one(RunTable).highlight(name)
-        self.see(self.house.entries)
+        self.show_runs(self.lab_app.entries)
 
     def action_mark(self) -> None:
-        """Marks the run that is highlighted beside, or the one that is shown."""
+        """Mark the run that is highlighted beside, or the one that is shown."""
         table = self.query_one(RunTable)
-        found = table.highlighted if table.has_focus and table.highlighted else self.entry
-        if found is not None:
-            self.house.mark(found.name)
-            self.see(self.house.entries)
+        entry = table.highlighted if table.has_focus and table.highlighted else self.entry
+        if entry is not None:
+            self.lab_app.toggle_mark(entry.name)
+            self.show_runs(self.lab_app.entries)
 
     def action_compare(self) -> None:
-        """Compares the marked runs, or the stages of this one."""
-        if len(self.house.marked) < 2:
-            self.house.say("mark two runs or more with space; tab 4 compares the stages of this one", "warning")
+        """Compare the marked runs, or the stages of this one."""
+        if len(self.lab_app.marked) < 2:
+            self.lab_app.show_message(
+                "Mark at least two runs with space. Tab 4 compares the stages of this run.", "warning"
+            )
             return
-        self.house.open_compare(list(self.house.marked))
+        self.lab_app.open_compare(list(self.lab_app.marked))
 
     def action_new(self) -> None:
-        """Opens the form of a new run."""
-        self.house.open_new()
+        """Open the form of a new run."""
+        self.lab_app.open_new()
 
     def action_clone(self) -> None:
-        """Opens the form of a new run with this one's recipe."""
+        """Open the form of a new run with this one's recipe."""
         if self.entry is not None:
             run_actions.clone(self, self.entry)
 
     def action_stop(self) -> None:
-        """Asks, then stops the run."""
+        """Ask, then stop the run."""
         if self.entry is not None:
             run_actions.stop(self, self.entry)
 
     def action_resume(self) -> None:
-        """Goes on with the run."""
+        """Resume the run."""
         if self.entry is not None:
             run_actions.resume(self, self.entry)
 
     def action_note(self) -> None:
-        """Asks for a label and tags."""
+        """Ask for a label and tags."""
         if self.entry is not None:
-            run_actions.note(self, self.entry)
+            run_actions.edit_label(self, self.entry)
 
     def action_copy(self) -> None:
-        """Copies what the tab shows, or the run's name."""
+        """Copy what the tab shows, or the run's name."""
         pane = self._pane()
         found = pane.copied() if pane else None
-        self.house.keep(*(found or (self._run_name, "the run's name")))
+        self.lab_app.copy_text(*(found or (self._run_name, "the run's name")))
 
     def action_export(self) -> None:
-        """Writes what the tab shows."""
+        """Write what the tab shows."""
         pane = self._pane()
         found = pane.exported() if pane else None
         if found is None:
-            self.house.say("there is nothing on this tab to write", "warning")
+            self.lab_app.show_message("This tab has nothing to export.", "warning")
             return
         text, name = found
-        self.work(
-            lambda: export_comparison.save(text, self.house.files / name, replace=True),
-            lambda kept: self.house.say(f"wrote {kept}"),
+        self.run_in_thread(
+            lambda: export_comparison.save(text, self.lab_app.files / name, replace=True),
+            lambda kept: self.lab_app.show_message(f"wrote {kept}"),
             group="export",
         )
 
     def action_back(self) -> None:
-        """Goes back to the list."""
+        """Go back to the list."""
         self.app.pop_screen()
 
 
-def _made(place: int) -> Pane:
-    """A tab's content; imported only now."""
+def _made(place: int) -> RunPane:
+    """Return a tab's content; imported only now."""
     name = f"tab-{place}"
     if TABS[place - 1] == "Plan":
         from cerank.tui.runs.plan_pane import PlanPane

@@ -10,18 +10,18 @@ from textual.containers import Grid
 from textual.content import Content
 from textual.widgets import Static
 
-from cerank.app.run_views.run_monitor import Entry
-from cerank.app.run_views.system_usage import Machine, Sample
+from cerank.app.run_views.run_monitor import RunEntry
+from cerank.app.run_views.system_usage import Machine, UsageSample
 from cerank.tui.cells import content, joined, stacked
-from cerank.tui.runs.plot import CurvePlot, Frame, Line
-from cerank.tui.runs.run_pane import Pane
+from cerank.tui.runs.plot import CurvePlot, Frame, PlotLine
+from cerank.tui.runs.run_pane import RunPane
 from cerank.tui.theme import palette
 
 _KEPT = 600  # samples, one a second
 _GIB = 2**30
 
 
-class SystemPane(Pane):
+class SystemPane(RunPane):
     """Figures as bars, and two curves; sampled only while it is in front."""
 
     DEFAULT_CSS = """
@@ -33,29 +33,31 @@ class SystemPane(Pane):
     def __init__(self, *, id: str) -> None:  # noqa: A002 - Textual's name for it
         super().__init__(id=id)
         self._machine: Machine | None = None
-        self._samples: deque[Sample] = deque(maxlen=_KEPT)
+        self._samples: deque[UsageSample] = deque(maxlen=_KEPT)
         self._is_sampling = False
 
     def compose(self) -> ComposeResult:
-        """Bars above, curves below."""
+        """Lay out bars above, curves below."""
         yield Static(id="figures")
         with Grid():
             yield CurvePlot(id="busy")
             yield CurvePlot(id="memory")
 
-    def go_on(self, entry: Entry) -> None:
-        """Takes a sample."""
+    def update_entry(self, entry: RunEntry) -> None:
+        """Take a sample."""
         if self._is_sampling:
             return
         self._is_sampling = True
-        machine = self._machine = self._machine or Machine(self.house.lab.folder)
+        machine = self._machine = self._machine or Machine(self.lab_app.lab.folder)
         folder = entry.folder if entry.is_live else None
-        self.house.do(lambda: machine.sample(folder), self._have, node=self, group="sample", last=self._done)
+        self.lab_app.run_in_thread(
+            lambda: machine.sample(folder), self._have, node=self, group="sample", last=self._done
+        )
 
     def _done(self) -> None:
         self._is_sampling = False
 
-    def _have(self, sample: Sample) -> None:
+    def _have(self, sample: UsageSample) -> None:
         self._samples.append(sample)
         self.query_one("#figures", Static).update(stacked(*_figures(sample)))
         colors = palette(is_dark=self.app.current_theme.dark)
@@ -73,24 +75,26 @@ class SystemPane(Pane):
             )
 
 
-def _of_gpu(sample: Sample, name: str) -> float:
+def _of_gpu(sample: UsageSample, name: str) -> float:
     if not sample.gpus:
         return float("nan")
     return 100 * sample.gpus[0].busy if name == "#busy" else sample.gpus[0].memory / _GIB
 
 
-def _line(values: list[float], color: str, key: str) -> Line:
-    return Line(np.arange(float(len(values))), np.array(values), color, key=key)
+def _line(values: list[float], color: str, key: str) -> PlotLine:
+    return PlotLine(np.arange(float(len(values))), np.array(values), color, key=key)
 
 
-def _figures(sample: Sample) -> list[Content]:
+def _figures(sample: UsageSample) -> list[Content]:
     rows = []
     for gpu in sample.gpus:
         more = f"{gpu.watts:.0f} W  {gpu.celsius:.0f} °C  {gpu.name}" if gpu.watts else gpu.name
         rows.append(_bar(f"GPU{gpu.index}", gpu.busy, more))
         rows.append(_bar("memory", gpu.memory / max(1, gpu.memory_total), _bytes(gpu.memory, gpu.memory_total)))
     if not sample.gpus:
-        rows.append(joined((f"{'GPU':>8}  ", "dim"), ("none seen (NVIDIA's are, with the extra cerank[gpu])", "dim")))
+        rows.append(
+            joined((f"{'GPU':>8}  ", "dim"), ("none found (for NVIDIA GPUs, install the extra cerank[gpu])", "dim"))
+        )
     if sample.cpu is None:
         rows.append(content("install psutil to see processor and memory", "dim"))
     else:

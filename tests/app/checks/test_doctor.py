@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from cerank.app.checks import doctor
 from cerank.app.checks.verify_run import verify
 from cerank.cli.typer_app import app
-from cerank.machine.measured_speed import Pace
+from cerank.machine.measured_speed import MeasuredSpeed
 from cerank.runs import checksums, run_store
 from cerank.runs.layout import QueueFolder
 from tests.worker.small import small_plan, small_run
@@ -82,10 +82,10 @@ def test_the_expected_time_of_the_main_job_comes_from_what_was_measured_here(lab
     monkeypatch.setattr(doctor, "_processor", list)
     told = []
     for rate in (50.0, 25.0):
-        pace = Pace(
+        pace = MeasuredSpeed(
             train=rate, score=2 * rate, load=0.1, embed=rate, precision="fp32", time="2026-01-01T00:00:00+00:00"
         )
-        monkeypatch.setattr("cerank.machine.measured_speed.newest", lambda cache, key, pace=pace: pace)
+        monkeypatch.setattr("cerank.machine.measured_speed.load_speed", lambda cache, key, pace=pace: pace)
         (found,) = [one for one in doctor.examine(settings, with_speed=True) if doctor.MAIN_JOB in one.where]
         assert found.state == "good"
         assert found.is_told
@@ -97,6 +97,6 @@ def test_the_expected_time_of_the_main_job_comes_from_what_was_measured_here(lab
 def test_the_main_job_has_no_time_where_its_base_is_not_here(lab, monkeypatch):
     _, settings = lab
     monkeypatch.setattr(doctor, "_processor", list)
-    monkeypatch.setattr(doctor, "is_here", lambda base: False)
+    monkeypatch.setattr(doctor, "is_on_this_machine", lambda base: False)
     (found,) = [one for one in doctor.examine(settings, with_speed=True) if doctor.MAIN_JOB in one.where]
     assert (found.state, found.is_told) == ("note", False)

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from cerank.app.comparison import comparison_session, comparisons
-from cerank.app.comparison.comparison_session import Bench, Named
+from cerank.app.comparison.comparison_session import ComparisonSession, RankingSelection
 from cerank.errors import UsageError
 from cerank.evaluation.compare import Terms
 from cerank.evaluation.multiple_testing import Correction
@@ -22,7 +22,7 @@ def settings(tmp_path: Path) -> Settings:
 
 
 @pytest.fixture
-def named(tmp_path: Path) -> Named:
+def named(tmp_path: Path) -> RankingSelection:
     """Three rankings of a small collection: good, bad, and one that lacks the last query."""
     folder = tmp_path / "collection"
     folder.mkdir()
@@ -38,25 +38,25 @@ def named(tmp_path: Path) -> Named:
     for name, order in orders.items():
         rows = [f"q{q} Q0 {d} {at} {100 - at} t\n" for q in range(5) for at, d in enumerate(order(q), 1)]
         (tmp_path / name).write_text("".join(rows))
-    return Named(tuple(str(tmp_path / name) for name in orders), ("nDCG@10", "RR@10"), str(folder))
+    return RankingSelection(tuple(str(tmp_path / name) for name in orders), ("nDCG@10", "RR@10"), str(folder))
 
 
-def test_the_first_target_is_the_baseline_as_on_the_command_line(settings: Settings, named: Named) -> None:
-    made = Bench(settings, named)
+def test_the_first_target_is_the_baseline_as_on_the_command_line(settings: Settings, named: RankingSelection) -> None:
+    made = ComparisonSession(settings, named)
     same = comparisons.compare(settings, named.targets, measures=named.measures, dataset=named.dataset)
     assert msgspec.json.encode(made.compare("", Terms())) == msgspec.json.encode(same)
 
 
-def test_another_baseline_is_the_same_as_naming_it_first(settings: Settings, named: Named) -> None:
-    made = Bench(settings, named)
+def test_another_baseline_is_the_same_as_naming_it_first(settings: Settings, named: RankingSelection) -> None:
+    made = ComparisonSession(settings, named)
     bad = made.labels[1]
     turned = [named.targets[1], named.targets[0], named.targets[2]]
     same = comparisons.compare(settings, turned, measures=named.measures, dataset=named.dataset)
     assert msgspec.json.encode(made.compare(bad, Terms())) == msgspec.json.encode(same)
 
 
-def test_differences_are_sorted_and_add_up_to_the_rows_mean(settings: Settings, named: Named) -> None:
-    found = Bench(settings, named).compare("", Terms())
+def test_differences_are_sorted_and_add_up_to_the_rows_mean(settings: Settings, named: RankingSelection) -> None:
+    found = ComparisonSession(settings, named).compare("", Terms())
     for row in found.rows:
         listed = comparison_session.differences(found, row)
         values = [one.difference for one in listed]
@@ -66,8 +66,10 @@ def test_differences_are_sorted_and_add_up_to_the_rows_mean(settings: Settings, 
         assert all(one.right - one.left == pytest.approx(one.difference) for one in listed)
 
 
-def test_a_query_is_seen_in_both_rankings_with_ranks_grades_and_texts(settings: Settings, named: Named) -> None:
-    made = Bench(settings, named)
+def test_a_query_is_seen_in_both_rankings_with_ranks_grades_and_texts(
+    settings: Settings, named: RankingSelection
+) -> None:
+    made = ComparisonSession(settings, named)
     found = made.compare("", Terms())
     view = made.pair(made.labels[0], made.labels[1], found.conditions[0]).view("q0")
     assert view.text == "what is 0"
@@ -79,8 +81,8 @@ def test_a_query_is_seen_in_both_rankings_with_ranks_grades_and_texts(settings: 
     assert "1 without text" in view.note
 
 
-def test_without_a_dataset_there_are_ranks_and_grades_and_a_reason(settings: Settings, named: Named) -> None:
-    made = Bench(settings, Named(named.targets, named.measures, qrels=f"{named.dataset}/qrels"))
+def test_without_a_dataset_there_are_ranks_and_grades_and_a_reason(settings: Settings, named: RankingSelection) -> None:
+    made = ComparisonSession(settings, RankingSelection(named.targets, named.measures, qrels=f"{named.dataset}/qrels"))
     found = made.compare("", Terms())
     view = made.pair(made.labels[0], made.labels[2], found.conditions[0]).view("q4")
     assert "name the dataset" in view.note
@@ -88,26 +90,26 @@ def test_without_a_dataset_there_are_ranks_and_grades_and_a_reason(settings: Set
     assert view.right == ()
 
 
-def test_a_margin_chosen_on_screen_judges_and_says_when(settings: Settings, named: Named) -> None:
+def test_a_margin_chosen_on_screen_judges_and_says_when(settings: Settings, named: RankingSelection) -> None:
     terms, _ = comparison_session.terms_of({"margin": "0.9"}, named.measures)
-    found = Bench(settings, named).compare("", terms, now="2026-11-23T10:00:00+00:00")
+    found = ComparisonSession(settings, named).compare("", terms, now="2026-11-23T10:00:00+00:00")
     margin = found.terms.margins["nDCG@10"]
     assert (margin.value, margin.source, margin.before) == (0.9, "dashboard", False)
     assert margin.declared == "2026-11-23T10:00:00+00:00"
 
 
-def test_a_ranking_may_be_given_a_label(settings: Settings, named: Named) -> None:
+def test_a_ranking_may_be_given_a_label(settings: Settings, named: RankingSelection) -> None:
     good, bad, _ = named.targets
-    made = Bench(settings, msgspec.structs.replace(named, targets=(f"old={bad}", f"new={good}")))
+    made = ComparisonSession(settings, msgspec.structs.replace(named, targets=(f"old={bad}", f"new={good}")))
     assert made.labels == ("old", "new")
-    assert not comparison_session.target_mistake(settings.lab, f"x={good}", [])
-    assert "compared already" in comparison_session.target_mistake(settings.lab, good, [good])
-    assert "no run is called" in comparison_session.target_mistake(settings.lab, "nothing", [])
+    assert not comparison_session.target_error(settings.lab, f"x={good}", [])
+    assert "compared already" in comparison_session.target_error(settings.lab, good, [good])
+    assert "no run is called" in comparison_session.target_error(settings.lab, "nothing", [])
 
 
-def test_one_ranking_is_no_comparison(settings: Settings, named: Named) -> None:
+def test_one_ranking_is_no_comparison(settings: Settings, named: RankingSelection) -> None:
     with pytest.raises(UsageError, match="at least 2"):
-        Bench(settings, Named(named.targets[:1], dataset=named.dataset))
+        ComparisonSession(settings, RankingSelection(named.targets[:1], dataset=named.dataset))
 
 
 def test_the_corrections_offered_are_those_there_are() -> None:
@@ -146,7 +148,7 @@ def test_terms_that_cannot_be_are_refused_at_their_field(texts: dict[str, str], 
 def test_a_real_comparison_has_the_texts_of_real_passages(shared: Path, settings: Settings) -> None:
     folder = shared / "trec-dl-2020-top100"
     targets = tuple(str(folder / "runs" / name) for name in ("bm25.run", "tasb.run"))
-    made = Bench(settings, Named(targets, ("nDCG@10",), dataset=str(folder)))
+    made = ComparisonSession(settings, RankingSelection(targets, ("nDCG@10",), dataset=str(folder)))
     found = made.compare("", Terms())
     row = found.rows[0]
     worst = comparison_session.differences(found, row)[-1]

@@ -58,7 +58,7 @@ def test_a_margin_of_the_command_line_is_marked_as_chosen_afterwards_and_says_wh
     margin = found.terms.margins["nDCG@10"]
     assert (margin.value, margin.before, margin.declared) == (0.3, False, "2031-01-01")
     assert margin.source == "command line, in place of ±0.1 from the recipe"
-    assert any("±0.3, chosen after the results" in note for note in export_comparison.readable(found).notes)
+    assert any("±0.3, chosen after the results" in note for note in export_comparison.short_table(found).notes)
 
 
 def test_a_margin_repeated_on_the_command_line_stays_declared(lab):
@@ -143,7 +143,7 @@ def test_seeds_are_one_system_of_means_by_query(lab):
     at, members = system.measured[0], [member.measured[0] for member in system.members]
     for query, value in at.values["nDCG@10"].items():
         assert value == pytest.approx(sum(member.values["nDCG@10"][query] for member in members) / 3)
-    notes = "\n".join(export_comparison.readable(found).notes)
+    notes = "\n".join(export_comparison.short_table(found).notes)
     assert "cl: mean of 3 seeds by query" in notes
     assert "verdicts are about these checkpoints" in notes
     assert {row.paired.n for row in found.rows} == {12}
@@ -159,7 +159,7 @@ def test_a_claim_about_recipes_needs_seeds_on_both_sides(lab):
 def test_one_seed_is_about_these_two_checkpoints(lab):
     assert any(
         "about these two rankings as they are" in note
-        for note in export_comparison.readable(compared(lab, "s1", "t1")).notes
+        for note in export_comparison.short_table(compared(lab, "s1", "t1")).notes
     )
 
 
@@ -181,7 +181,7 @@ def test_a_run_whose_label_holds_an_equals_sign_is_found_by_it(lab, tmp_path):
     [
         ("cl=s1,deep", "differ in more than the seed\ndata.depth: 8 against 7"),
         ("cl=s1,s2:contrastive", "differ in more than the seed\nstage: distill against contrastive"),
-        ("cl=s1,again", "seed 1 stands twice"),
+        ("cl=s1,again", "seed 1 is given twice"),
         ("cl=s1:first-stage,s2:first-stage", "a first stage has no seed"),
         ("cl=s1,nothing", "no run is called 'nothing'"),
         ("=s1,s2", "no run is called '=s1,s2'"),
@@ -221,7 +221,7 @@ def test_the_whole_comparison_as_json_is_enough_to_compute_it_again(lab, terms):
 
 def test_rows_for_machines_say_family_method_and_both_intervals(lab):
     found = compared(lab, "s1", "t1", "t2", terms=Terms(correction="bonferroni", family=40))
-    table = export_comparison.whole(found, with_reasons=True)
+    table = export_comparison.full_table(found, with_reasons=True)
     rows = [dict(zip([c.key for c in table.columns], row, strict=True)) for row in table.rows]
     assert {(row["family"], row["correction"], row["alpha"], row["claim"]) for row in rows} == {
         (40, "bonferroni", 0.05, "checkpoints")
@@ -233,10 +233,10 @@ def test_rows_for_machines_say_family_method_and_both_intervals(lab):
 
 
 def test_the_interval_a_verdict_rests_on_is_shown_where_it_is_another(lab):
-    alone = export_comparison.readable(
+    alone = export_comparison.short_table(
         compared(lab, "s1", "u:contrastive", measures=["RR@10"], terms=Terms(correction="none"))
     )
     assert "judged" not in [column.key for column in alone.columns]
-    several = export_comparison.readable(compared(lab, "s1", "s2", "s3", terms=Terms(correction="bonferroni")))
+    several = export_comparison.short_table(compared(lab, "s1", "s2", "s3", terms=Terms(correction="bonferroni")))
     place = [column.key for column in several.columns].index("judged")
     assert all(row[place] for row in several.rows if row[-1])

@@ -121,13 +121,13 @@ def test_table_json_and_sentence_agree_where_few_queries_differ_or_all_by_the_sa
     assert (row["p_corrected"] <= 0.05) == (row["verdict"] in {"better", "different but negligible"})
     assert -0.25 <= row["low"] <= row["difference"] <= row["high"] <= 0.75
     assert not (row["low"] > 0 and row["verdict"] in {"cannot tell", "equivalent"})
-    cell = export_comparison.readable(found).rows[1][-1]
+    cell = export_comparison.short_table(found).rows[1][-1]
     assert str(cell).startswith("better" if row["verdict"] == "different but negligible" else row["verdict"])
     first = {"better": "Yes:", "cannot tell": "These"}.get(row["verdict"], "No:")
     assert row["answer"].removeprefix("Is b better than a? ").startswith(first)
     if k < 6:
         assert row["verdict"] in {"cannot tell", "equivalent"}
-        notes = " ".join(export_comparison.readable(found).notes)
+        notes = " ".join(export_comparison.short_table(found).notes)
         assert ("the smallest p that flipped signs can give" in notes) == (row["verdict"] == "cannot tell")
     assert "nan" not in export_comparison.as_text(found, "markdown")
 
@@ -141,7 +141,7 @@ def test_markdown_is_one_table_with_its_notes_below() -> None:
 
 
 def test_with_every_pair_each_line_says_against_whom() -> None:
-    table = export_comparison.readable(comparison(terms=Terms(pairs="all")))
+    table = export_comparison.short_table(comparison(terms=Terms(pairs="all")))
     assert table.title.endswith("every pair")
     assert table.rows[0][:2] == ("minilm", "bm25")
 
@@ -155,7 +155,7 @@ def test_with_several_conditions_each_line_says_where() -> None:
         )
         for system in found.systems
     ]
-    table = export_comparison.readable(compare(systems, ["nDCG@10"]))
+    table = export_comparison.short_table(compare(systems, ["nDCG@10"]))
     assert {row[0] for row in table.rows} == {"pydocs/test", "other"}
 
 

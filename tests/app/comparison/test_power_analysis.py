@@ -12,7 +12,7 @@ import pytest
 
 from cerank.app import plans
 from cerank.app.comparison import comparisons, power_analysis
-from cerank.app.comparison.power_analysis import Asked
+from cerank.app.comparison.power_analysis import PowerRequest
 from cerank.datasets.open_datasets import open_dataset
 from cerank.errors import RecipeError, UsageError
 from tests.app.made_runs import changed, made_run
@@ -35,23 +35,25 @@ def lab(tmp_path_factory):
     [(43, 0.437, 0.584, 0.453), (50, 0.404, 0.538, 0.420), (54, 0.388, 0.516, 0.404), (97, 0.287, 0.378, 0.299)],
 )
 def test_the_smallest_difference_and_margin_are_the_known_ones(queries, effect, tenth, margin):
-    found = power_analysis.of_numbers(queries, 1.0, Asked()).outlook
+    found = power_analysis.of_numbers(queries, 1.0, PowerRequest()).outlook
     assert found.smallest_difference == pytest.approx(effect, abs=6e-4)
     assert found.smallest_margin == pytest.approx(margin, abs=2e-3)
-    corrected = power_analysis.of_numbers(queries, 1.0, Asked(tests=10)).outlook
+    corrected = power_analysis.of_numbers(queries, 1.0, PowerRequest(tests=10)).outlook
     assert corrected.smallest_difference == pytest.approx(tenth, abs=6e-4)
     assert corrected.alpha == pytest.approx(0.005)
 
 
 @pytest.mark.parametrize(("difference", "sd", "queries"), [(0.01, 0.10, 787), (0.01, 0.05, 199), (0.02, 0.10, 199)])
 def test_the_queries_needed_for_a_difference_are_the_known_ones(difference, sd, queries):
-    assert power_analysis.of_numbers(43, sd, Asked(difference=difference)).outlook.queries_for_difference == queries
+    assert (
+        power_analysis.of_numbers(43, sd, PowerRequest(difference=difference)).outlook.queries_for_difference == queries
+    )
 
 
 def test_statsmodels_agrees_about_power_and_queries():
     from statsmodels.stats.power import TTestPower
 
-    found = power_analysis.of_numbers(43, 0.1, Asked(difference=0.04, power=0.9, alpha=0.02)).outlook
+    found = power_analysis.of_numbers(43, 0.1, PowerRequest(difference=0.04, power=0.9, alpha=0.02)).outlook
     assert found.power_for_difference == pytest.approx(TTestPower().power(0.4, 43, 0.02), abs=1e-6)
     wanted = TTestPower().solve_power(effect_size=0.4, power=0.9, alpha=0.02)
     assert found.queries_for_difference - 1 < wanted <= found.queries_for_difference
@@ -59,31 +61,31 @@ def test_statsmodels_agrees_about_power_and_queries():
 
 @pytest.mark.parametrize(("measure", "sd"), [("nDCG@10", 0.1), ("NDCG@20", 0.1), ("MRR@10", 0.31), ("AP(rel=2)", 0.07)])
 def test_without_an_sd_the_usual_one_is_assumed_and_said_to_be(measure, sd):
-    case = power_analysis.of_numbers(50, None, Asked(margin=0.01), measure)
+    case = power_analysis.of_numbers(50, None, PowerRequest(margin=0.01), measure)
     assert (case.outlook.sd, case.spread) == (sd, "assumed")
     assert power_analysis.sentences([case])[-1] == power_analysis.ASSUMPTION
 
 
 def test_a_measure_without_a_usual_spread_asks_for_one():
     with pytest.raises(UsageError, match="the spread of P@5 is not known") as caught:
-        power_analysis.of_numbers(50, None, Asked(), "P@5")
+        power_analysis.of_numbers(50, None, PowerRequest(), "P@5")
     assert "--sd" in caught.value.hint
-    assert power_analysis.of_numbers(50, 0.2, Asked(), "P@5").spread == "given"
+    assert power_analysis.of_numbers(50, 0.2, PowerRequest(), "P@5").spread == "given"
 
 
 @pytest.mark.parametrize(
     ("queries", "sd", "asked"),
     [
-        (1, 0.1, Asked()),
-        (43, 0.0, Asked()),
-        (43, float("nan"), Asked()),
-        (43, 0.1, Asked(difference=float("nan"))),
-        (43, 0.1, Asked(difference=-0.01)),
-        (43, 0.1, Asked(margin=float("inf"))),
-        (43, 0.1, Asked(margin=0.0)),
-        (43, 0.1, Asked(alpha=0.5)),
-        (43, 0.1, Asked(power=1.0)),
-        (43, 0.1, Asked(tests=0)),
+        (1, 0.1, PowerRequest()),
+        (43, 0.0, PowerRequest()),
+        (43, float("nan"), PowerRequest()),
+        (43, 0.1, PowerRequest(difference=float("nan"))),
+        (43, 0.1, PowerRequest(difference=-0.01)),
+        (43, 0.1, PowerRequest(margin=float("inf"))),
+        (43, 0.1, PowerRequest(margin=0.0)),
+        (43, 0.1, PowerRequest(alpha=0.5)),
+        (43, 0.1, PowerRequest(power=1.0)),
+        (43, 0.1, PowerRequest(tests=0)),
     ],
 )
 def test_a_number_out_of_its_range_is_refused(queries, sd, asked):
@@ -92,7 +94,7 @@ def test_a_number_out_of_its_range_is_refused(queries, sd, asked):
 
 
 def test_the_spread_of_rankings_is_that_of_their_comparison(lab):
-    cases = power_analysis.of_rankings(lab.settings, ["a", "b"], Asked(margin=0.2), measures=["nDCG@10"])
+    cases = power_analysis.of_rankings(lab.settings, ["a", "b"], PowerRequest(margin=0.2), measures=["nDCG@10"])
     rows = comparisons.compare(lab.settings, ["a", "b"], measures=["nDCG@10"]).rows
     assert [(case.first_stage, case.left, case.right) for case in cases] == [("bm25", "a", "b"), ("oracle", "a", "b")]
     for case, row in zip(cases, rows, strict=True):
@@ -104,7 +106,7 @@ def test_the_spread_of_rankings_is_that_of_their_comparison(lab):
 
 def test_the_spread_of_rankings_serves_another_number_of_queries(lab):
     few, many = (
-        power_analysis.of_rankings(lab.settings, ["a", "b"], Asked(), measures=["nDCG@10"], queries=n)[0]
+        power_analysis.of_rankings(lab.settings, ["a", "b"], PowerRequest(), measures=["nDCG@10"], queries=n)[0]
         for n in (12, 1200)
     )
     assert few.outlook.sd == many.outlook.sd
@@ -113,10 +115,10 @@ def test_the_spread_of_rankings_serves_another_number_of_queries(lab):
 
 def test_rankings_without_a_spread_are_refused_by_name(lab):
     with pytest.raises(UsageError, match="no spread to plan by") as caught:
-        power_analysis.of_rankings(lab.settings, ["a", "same=a"], Asked(), measures=["nDCG@10"])
+        power_analysis.of_rankings(lab.settings, ["a", "same=a"], PowerRequest(), measures=["nDCG@10"])
     assert caught.value.where.startswith("a and same, nDCG@10")
     with pytest.raises(UsageError, match="at least two rankings"):
-        power_analysis.of_rankings(lab.settings, ["a"], Asked())
+        power_analysis.of_rankings(lab.settings, ["a"], PowerRequest())
 
 
 def planned(lab, measures=("nDCG@10", "RR@10"), **margins):
@@ -138,9 +140,9 @@ def test_a_plan_keeps_its_margins_under_canonical_names_with_its_time(lab):
 @pytest.mark.parametrize(
     ("margins", "what"),
     [
-        ({"P_at_5": 0.1}, "P@5: a margin for a measure that is not evaluated"),
+        ({"P_at_5": 0.1}, "P@5: margin for a measure that is not evaluated"),
         ({"nDCG_at_10": 2.0}, "nDCG@10: a margin of 2 calls any two systems equivalent"),
-        ({"RR_at_10": 0.1, "MRR_at_10": 0.2}, "RR@10 has another margin under another name"),
+        ({"RR_at_10": 0.1, "MRR_at_10": 0.2}, "RR@10 is given twice, under two spellings"),
     ],
 )
 def test_a_margin_that_judges_nothing_is_refused_at_plan_time_with_its_key(lab, margins, what):
@@ -192,7 +194,9 @@ def test_a_plan_without_earlier_runs_or_runs_of_its_dataset_has_an_assumed_range
 
 def test_an_assumed_spread_promises_no_power_that_the_embedded_data_would_not_have():
     """With sd .10 and two tests the margin .02 had "100 % power" on 731 queries; with the .318 seen it has none."""
-    before, after = (power_analysis.of_numbers(731, sd, Asked(margin=0.02, tests=2)).outlook for sd in (0.10, 0.318))
+    before, after = (
+        power_analysis.of_numbers(731, sd, PowerRequest(margin=0.02, tests=2)).outlook for sd in (0.10, 0.318)
+    )
     assert before.power_for_margin > 0.99
     assert after.power_for_margin < 0.001
     assert after.queries_for_margin == 2659
@@ -210,11 +214,11 @@ def test_what_was_planned_stands_beside_what_was_seen(lab):
 @pytest.mark.parametrize(
     ("queries", "sd", "asked", "what"),
     [
-        (43, 2.0, Asked(), "an sd of at most 1.0118 on 43 queries, not 2"),
-        (2, 1.42, Asked(), "an sd of at most 1.4142 on 2 queries"),
-        (43, 0.9, Asked(difference=0.6), "whose mean is 0.6 have an sd of at most 0.8095"),
-        (43, 0.1, Asked(difference=1.5), "a difference of 1.5 is beyond what nDCG@10 allows, which spans 1"),
-        (43, 0.1, Asked(margin=1.0), "a difference of 1 is beyond what nDCG@10 allows"),
+        (43, 2.0, PowerRequest(), "an sd of at most 1.0118 on 43 queries, not 2"),
+        (2, 1.42, PowerRequest(), "an sd of at most 1.4142 on 2 queries"),
+        (43, 0.9, PowerRequest(difference=0.6), "whose mean is 0.6 have an sd of at most 0.8095"),
+        (43, 0.1, PowerRequest(difference=1.5), "a difference of 1.5 is beyond what nDCG@10 allows, which spans 1"),
+        (43, 0.1, PowerRequest(margin=1.0), "a difference of 1 is beyond what nDCG@10 allows"),
     ],
 )
 def test_what_no_two_systems_can_show_is_refused(queries, sd, asked, what):
@@ -226,17 +230,17 @@ def test_the_largest_sd_is_that_of_differences_at_both_ends_of_the_range():
     d = np.array([1.0, -1.0] * 21 + [1.0])
     mean = float(d.mean())
     assert d.std(ddof=1) == pytest.approx(np.sqrt(43 / 42 * (1 - mean**2)))
-    assert power_analysis.of_numbers(43, float(d.std(ddof=1)), Asked()).outlook.sd == d.std(ddof=1)
+    assert power_analysis.of_numbers(43, float(d.std(ddof=1)), PowerRequest()).outlook.sd == d.std(ddof=1)
 
 
 def test_two_queries_can_show_no_difference_that_the_measure_allows():
-    assert power_analysis.sentences([power_analysis.of_numbers(2, 0.1, Asked())])[0] == (
+    assert power_analysis.sentences([power_analysis.of_numbers(2, 0.1, PowerRequest())])[0] == (
         "no true difference that nDCG@10 allows would be seen with this power"
     )
 
 
 def test_a_baseline_near_the_top_leaves_no_gain_that_would_be_seen(lab):
-    (case, _) = power_analysis.of_rankings(lab.settings, ["b", "a"], Asked(tests=20), measures=["nDCG@10"])
+    (case, _) = power_analysis.of_rankings(lab.settings, ["b", "a"], PowerRequest(tests=20), measures=["nDCG@10"])
     rows = comparisons.compare(lab.settings, ["b", "a"], measures=["nDCG@10"]).rows
     assert case.headroom == pytest.approx(1 - rows[0].paired.mean_left)
     small = msgspec.structs.replace(case, headroom=0.0116)

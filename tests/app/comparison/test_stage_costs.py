@@ -8,11 +8,11 @@ import pytest
 
 from cerank.app import next_steps
 from cerank.app.comparison import run_answer, stage_costs
-from cerank.core.metrics import Reading, Scoring, Validation
+from cerank.core.metrics import Scoring, StepMetrics, Validation
 from cerank.files import json_records
 from cerank.files.journal import Journal
 from cerank.runs.layout import ReadingRow, RunFolder
-from cerank.runs.records import Adopted
+from cerank.runs.records import ReusedStage
 from tests.app.made_runs import changed, made_run
 from tests.worker.small import small_plan
 
@@ -21,7 +21,7 @@ def written(folder: RunFolder, stage: int, seconds: list[float], attempt: int = 
     """Steps of a stage from 1, and a validation of half a second after the last."""
     with Journal(folder.readings, ReadingRow) as out:
         for step, each in enumerate(seconds, 1):
-            row = Reading(stage, step, 0.5, 1e-3, 1.0, 2, 8, seconds=each, attempt=attempt)
+            row = StepMetrics(stage, step, 0.5, 1e-3, 1.0, 2, 8, seconds=each, attempt=attempt)
             out.append(row)
         out.append(Validation(stage, len(seconds), {"nDCG@10": 0.5}, seconds=0.5, attempt=attempt))
 
@@ -55,9 +55,9 @@ def test_a_stage_of_another_run_is_said_to_be_and_costs_what_it_did_there(lab):
     other = made_run(lab.settings, changed(lab.plan, seed=5), "two")
     written(other, 0, [3.0])
     scored(lab.folder, "contrastive", 100, 2.0)
-    adopted = Adopted(run=lab.folder.name, plan="p", identity="i", sha256="s", time="2026-01-01T00:00:00+00:00")
-    other.adopted(0, "contrastive").parent.mkdir(parents=True, exist_ok=True)
-    json_records.save(other.adopted(0, "contrastive"), adopted)
+    adopted = ReusedStage(run=lab.folder.name, plan="p", identity="i", sha256="s", time="2026-01-01T00:00:00+00:00")
+    other.reused_stage(0, "contrastive").parent.mkdir(parents=True, exist_ok=True)
+    json_records.save(other.reused_stage(0, "contrastive"), adopted)
     (cost,) = stage_costs.of_run(other, lab.plan)
     assert cost.reused_from
     assert cost.pairs_per_second == pytest.approx(50.0)

@@ -15,28 +15,27 @@ from hypothesis import strategies as st
 from cerank import recipes
 from cerank.app import Lab
 from cerank.app.matrix import drafts, matrix_planning, recipe_form
-from cerank.app.matrix.drafts import Draft, checked
+from cerank.app.matrix.drafts import Draft, check_draft
 from cerank.errors import UsageError
-from cerank.models.bases import BASES, is_here
+from cerank.models.bases import BASES, is_on_this_machine
 from cerank.recipes.loss_specs import LOSSES
 from cerank.recipes.schema import Recipe
 from cerank.settings import Settings
 
-BOTH = drafts.origin("contrastive-then-distill")
+BOTH = drafts.recipe_source("contrastive-then-distill")
 
 
 def draft(settings: Mapping[str, str] | None = None, **given: object) -> Draft:
-    return Draft(**({"origins": (BOTH,), "settings": dict(settings or {})} | given))
+    return Draft(**({"sources": (BOTH,), "settings": dict(settings or {})} | given))
 
 
 def mistakes_of(found: Draft) -> dict[str, str]:
-    return {mistake.path: mistake.text for mistake in checked(found).mistakes}
+    return {mistake.path: mistake.text for mistake in check_draft(found).errors}
 
 
 def recipe_by(command: str) -> Recipe:
     """The recipe that a command asks for, by the library that the command line uses."""
-    from cerank.app import plans
-    from cerank.cli import options
+    from cerank.app.run_request import RunRequest, load_recipe
 
     words = shlex.split(command)
     assert words[:2] == ["cerank", "run"]
@@ -45,19 +44,23 @@ def recipe_by(command: str) -> Recipe:
     for word in rest:
         given.setdefault(word, []).append("" if word == "--queue" else next(rest))
     one = {name: values[-1] for name, values in given.items()}
-    changed = options.changes(
-        base=one.get("--base"),
-        data=plans.parts_of(one["--dataset"]) if "--dataset" in one else None,
+    request = RunRequest(
+        recipes=(one["--recipe"],),
+        bases=tuple(given.get("--base", ())),
+        dataset=one.get("--dataset", ""),
         seed=int(one["--seed"]) if "--seed" in one else None,
-        first_stages=given.get("--first-stage"),
+        first_stages=tuple(given.get("--first-stage", ())),
         depth=int(one["--depth"]) if "--depth" in one else None,
+        overrides=tuple(given.get("--set", ())),
     )
-    return recipes.load(one["--recipe"], given.get("--set", []), changed).recipe
+    return load_recipe(request).recipe
 
 
 def test_bases_recipes_and_seeds_make_a_matrix() -> None:
-    found = checked(
-        draft(origins=(BOTH, drafts.origin("distill")), bases=("minilm", "electra"), seeds="1-3, 7", label="night")
+    found = check_draft(
+        draft(
+            sources=(BOTH, drafts.recipe_source("distill")), bases=("minilm", "electra"), seeds="1-3, 7", label="night"
+        )
     )
     assert len(found.cells) == 2 * 2 * 4
     assert len({(cell.recipe.name, cell.recipe.base, cell.recipe.seed) for cell in found.cells}) == 16
@@ -66,7 +69,7 @@ def test_bases_recipes_and_seeds_make_a_matrix() -> None:
 
 
 def test_nothing_changed_keeps_the_recipe_byte_for_byte() -> None:
-    (cell,) = checked(draft()).cells
+    (cell,) = check_draft(draft()).cells
     assert cell.toml == BOTH.toml
     assert cell.command == "cerank run --recipe contrastive-then-distill --queue"
 
@@ -84,7 +87,7 @@ def test_what_is_typed_arrives_in_the_recipe_and_in_the_command() -> None:
         "name": "true",
         "description": 'a "quoted" \\ one',
     }
-    (cell,) = checked(draft(typed)).cells
+    (cell,) = check_draft(draft(typed)).cells
     assert cell.recipe.stages["distill"].learning_rate == 3e-6
     assert cell.recipe.stages["contrastive"].window == (1, 20)
     assert cell.recipe.data.test == ("one", "./two[:5%]")
@@ -95,22 +98,22 @@ def test_what_is_typed_arrives_in_the_recipe_and_in_the_command() -> None:
 
 
 def test_one_dataset_for_all_three_parts_becomes_its_option() -> None:
-    (cell,) = checked(draft(drafts.data_from("vaswani"))).cells
+    (cell,) = check_draft(draft(drafts.data_from("vaswani"))).cells
     assert "--dataset vaswani" in cell.command
     assert recipe_by(cell.command) == cell.recipe
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"])).filter(lambda text: "\0" not in text))
 def test_any_text_typed_for_a_name_reads_back_from_the_command(typed: str) -> None:
-    found = checked(draft({"description": typed, "data.train": typed}))
+    found = check_draft(draft({"description": typed, "data.train": typed}))
     for cell in found.cells:
         assert recipe_by(cell.command) == cell.recipe
 
 
 @given(st.sampled_from(sorted(recipe_form.texts(BOTH.recipe))), st.text(max_size=12))
 def test_whatever_is_typed_gives_runs_or_mistakes_and_nothing_else(path: str, typed: str) -> None:
-    found = checked(draft({path: typed}))
-    assert bool(found.cells) != bool(found.mistakes)
+    found = check_draft(draft({path: typed}))
+    assert bool(found.cells) != bool(found.errors)
 
 
 @pytest.mark.parametrize(
@@ -157,12 +160,12 @@ def test_nothing_chosen_is_a_mistake_at_the_recipes() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("1, x", "'x' is no seed"),
+        ("1, x", "'x' is not a seed"),
         ("3-1", "before it starts"),
-        ("1 1", "stands twice"),
+        ("1 1", "is given twice"),
         ("0-100", "more than 100"),
         (str(2**63), "too large"),
-        ("-4", "no seed"),
+        ("-4", "is not a seed"),
     ],
 )
 def test_seeds_that_cannot_be_are_refused(text: str, said: str) -> None:
@@ -185,41 +188,41 @@ def test_the_draft_of_a_recipe_asks_for_just_that_recipe(name: str, is_changed: 
     overrides = ["seed=7", "base=electra", f"stages.{last}.learning_rate=3e-6"] if is_changed else []
     wanted = recipes.load(name, overrides).recipe
     assert (wanted.stages[last].learning_rate == 3e-6) == is_changed
-    (cell,) = checked(drafts.draft_of(wanted)).cells
+    (cell,) = check_draft(drafts.draft_of(wanted)).cells
     assert cell.recipe == wanted
     assert recipe_by(cell.command) == wanted
 
 
 def test_a_margin_of_the_recipes_own_is_changed_but_not_taken_away(tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_text('extends = "distill"\n[evaluate]\nmargins = { "nDCG@10" = 0.03 }\n')
-    own = (drafts.origin(str(tmp_path / "mine.toml")),)
-    (cell,) = checked(draft({"evaluate.margins": "nDCG@10 = 0.05"}, origins=own)).cells
+    own = (drafts.recipe_source(str(tmp_path / "mine.toml")),)
+    (cell,) = check_draft(draft({"evaluate.margins": "nDCG@10 = 0.05"}, sources=own)).cells
     assert cell.recipe.evaluate.margins == {"nDCG@10": 0.05}
     assert recipe_by(cell.command) == cell.recipe
-    found = mistakes_of(draft({"evaluate.margins": "RR@10 = 0.05"}, origins=own))
-    assert "nDCG@10 is the recipe's own" in found["evaluate.margins"]
+    found = mistakes_of(draft({"evaluate.margins": "RR@10 = 0.05"}, sources=own))
+    assert "nDCG@10 belongs to the recipe" in found["evaluate.margins"]
 
 
 def test_a_recipe_of_other_stages_is_taken_whole_and_its_command_names_the_file_to_save() -> None:
     stages = {"alone": BOTH.recipe.stages["contrastive"]}
     wanted = msgspec.structs.replace(BOTH.recipe, name="My Own", chain=("alone",), stages=stages)
     found = drafts.draft_of(wanted)
-    (cell,) = checked(found).cells
+    (cell,) = check_draft(found).cells
     assert cell.recipe == wanted
-    assert found.origins[0].source == ""
+    assert found.sources[0].source == ""
     assert "--recipe my-own.toml" in cell.command
 
 
 def test_every_key_of_a_stage_stands_in_the_form_with_its_meaning() -> None:
     stage = next(group for group in recipe_form.groups(BOTH.recipe) if group.title == "distill")
     assert [row.key for row in stage.rows] == list(BOTH.recipe.stages["distill"].__struct_fields__)
-    assert all(row.meaning and row.wanted for row in stage.rows)
+    assert all(row.meaning and row.expected for row in stage.rows)
     assert {row.key: row for row in stage.rows}["loss"].choices == tuple(sorted(LOSSES))
 
 
 @pytest.mark.parametrize("path", sorted(recipe_form.texts(BOTH.recipe)))
 def test_every_setting_reads_back_from_its_own_text(path: str) -> None:
-    (cell,) = checked(draft({path: recipe_form.texts(BOTH.recipe)[path]})).cells
+    (cell,) = check_draft(draft({path: recipe_form.texts(BOTH.recipe)[path]})).cells
     assert cell.recipe == BOTH.recipe
 
 
@@ -228,7 +231,7 @@ def test_every_setting_reads_back_from_its_own_text(path: str) -> None:
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    if not is_here(BASES["minilm"]):
+    if not is_on_this_machine(BASES["minilm"]):
         pytest.skip("needs the weights of minilm on this machine")
     return Settings(lab=tmp_path / "lab", cache=tmp_path / "cache", device="cpu", threads=1, format="")
 
@@ -243,10 +246,10 @@ def collection(folder: Path, queries: int = 10) -> str:
     return str(folder)
 
 
-def plan(found: Draft, settings: Settings) -> matrix_planning.Matrix:
-    cells = checked(found).cells
+def plan(found: Draft, settings: Settings) -> matrix_planning.PlannedMatrix:
+    cells = check_draft(found).cells
     assert cells
-    return matrix_planning.planned(cells, found, settings, datetime(2026, 11, 23, tzinfo=UTC), lambda _: None)
+    return matrix_planning.plan_runs(cells, found, settings, datetime(2026, 11, 23, tzinfo=UTC), lambda _: None)
 
 
 def test_a_matrix_is_planned_once_for_all_seeds_and_its_work_is_the_sum(tmp_path: Path, settings: Settings) -> None:
@@ -278,7 +281,7 @@ def test_what_planning_refuses_is_said_beside_its_field(
 ) -> None:
     data = drafts.data_from(collection(tmp_path / "c"))
     found = plan(draft(data | {path: typed}), settings)
-    assert [mistake.path for mistake in found.mistakes] == [path]
+    assert [mistake.path for mistake in found.errors] == [path]
     assert not found.plans
 
 
@@ -286,7 +289,7 @@ def test_every_run_of_a_matrix_is_queued(tmp_path: Path, settings: Settings, mon
     monkeypatch.setattr(Lab, "start_queue", lambda self: None)  # no process of the queue outlives the test
     matrix = plan(draft(drafts.data_from(collection(tmp_path / "c")), seeds="1-2"), settings)
     lab = Lab(settings)
-    folders = matrix_planning.launched(lab, matrix)
+    folders = matrix_planning.launch(lab, matrix)
     assert [folder.name for folder in lab.queued()] == [folder.name for folder in folders]
     assert len(folders) == 2
     assert {row.plan.recipe.seed for row in lab.listed() if row.plan} == {1, 2}
@@ -295,4 +298,4 @@ def test_every_run_of_a_matrix_is_queued(tmp_path: Path, settings: Settings, mon
 def test_a_device_that_is_not_here_refuses_the_launch(tmp_path: Path, settings: Settings) -> None:
     matrix = plan(draft(drafts.data_from(collection(tmp_path / "c")), device="cuda:99"), settings)
     with pytest.raises(UsageError):
-        matrix_planning.launched(Lab(settings), matrix)
+        matrix_planning.launch(Lab(settings), matrix)

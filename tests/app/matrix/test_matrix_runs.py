@@ -20,7 +20,7 @@ from cerank.files.lease import Lease
 from cerank.machine.devices import Device
 from cerank.runs import declared_matrices, run_store
 from cerank.runs.layout import QueueFolder
-from cerank.runs.records import Adopted
+from cerank.runs.records import ReusedStage
 from cerank.worker.__main__ import _attempt
 from cerank.worker.stop_request import StopFlag
 from tests.worker.small import small_plan
@@ -52,8 +52,8 @@ def made(tmp_path: Path) -> Iterator[SimpleNamespace]:
         yield SimpleNamespace(file=file, settings=settings, lab=lab, folder=tmp_path, plan=plan)
 
 
-def grid_of(made: SimpleNamespace, *overrides: str, **changes: object) -> matrix_runs.Grid:
-    return matrix_runs.grid(recipes.load_matrix(str(made.file), changes), overrides)
+def grid_of(made: SimpleNamespace, *overrides: str, **changes: object) -> matrix_runs.MatrixRuns:
+    return matrix_runs.load_runs(recipes.load_matrix(str(made.file), changes), overrides)
 
 
 def work_off(lab: Lab) -> None:
@@ -86,7 +86,7 @@ def test_what_a_matrix_lays_over_its_recipes_goes_where_there_is_a_place_and_opt
 @pytest.mark.parametrize(
     ("changes", "overrides", "match"),
     [
-        ({}, ["stages.destill.steps=3"], "no recipe of the matrix has a stage"),
+        ({}, ["stages.destill.steps=3"], "stages.destill: unknown stage"),
         ({}, ["stages.distill.steps=-3"], "steps"),
         ({"seeds": list(range(400))}, [], "500 at most"),
         ({"recipes": ["./nothing.toml"]}, [], "cannot read the recipe"),
@@ -146,7 +146,7 @@ def test_a_matrix_runs_to_its_end_trains_what_is_shared_once_and_queues_only_wha
     made: SimpleNamespace,
 ) -> None:
     grid = grid_of(made, seeds=[1])
-    found = matrix_runs.queued(made.lab, grid, NOW, unheard)
+    found = matrix_runs.queue_missing_runs(made.lab, grid, NOW, unheard)
     record = declared_matrices.load(made.settings.lab, "grid")
     assert record == found.record
     assert [cell.run for cell in record.cells] == [folder.name for folder in found.added]
@@ -158,17 +158,17 @@ def test_a_matrix_runs_to_its_end_trains_what_is_shared_once_and_queues_only_wha
         ("bm25", "oracle"),
     )
     assert record.measures == {made.plan.recipe.data.test[0]: ("nDCG@10", "RR@10")}
-    again = matrix_runs.queued(made.lab, grid, NOW, unheard)
+    again = matrix_runs.queue_missing_runs(made.lab, grid, NOW, unheard)
     assert (again.added, len(again.there)) == ((), 3)
     work_off(made.lab)
     cl, kd, both = found.added
-    assert json_records.load(both.adopted(0, "contrastive"), Adopted).run == cl.name
-    assert not kd.adopted(0, "distill").exists()
-    assert not both.adopted(1, "distill").exists()
+    assert json_records.load(both.reused_stage(0, "contrastive"), ReusedStage).run == cl.name
+    assert not kd.reused_stage(0, "distill").exists()
+    assert not both.reused_stage(1, "distill").exists()
     trained = [
         event.text.partition(":")[0]
         for folder in found.added
-        for event in journal.rows(folder.events, Event)[0]
+        for event in journal.read_valid_rows(folder.events, Event)[0]
         if event.kind == "checkpoint saved"
     ]
     assert {text.split()[0] for text in trained} == {"contrastive", "distill"}
@@ -178,17 +178,17 @@ def test_a_matrix_runs_to_its_end_trains_what_is_shared_once_and_queues_only_wha
     assert [row.state for row in outline.rows] == ["finished"] * 3
     assert outline.work == ()
     run_store.remove(kd)
-    added = matrix_runs.queued(made.lab, grid, NOW, unheard).added
+    added = matrix_runs.queue_missing_runs(made.lab, grid, NOW, unheard).added
     assert [run_store.load_plan(folder).recipe.name for folder in added] == ["kd"]
 
 
 def test_an_equal_run_under_another_name_is_not_taken_for_the_matrixs_own(made: SimpleNamespace) -> None:
     only = grid_of(made, recipes=[str(made.folder / "cl.toml")], seeds=[1])
-    (alone,) = matrix_runs.queued(made.lab, only, NOW, unheard).added
+    (alone,) = matrix_runs.queue_missing_runs(made.lab, only, NOW, unheard).added
     twin = made.folder / "twin.toml"
     twin.write_text('extends = "./cl.toml"\nname = "twin"\n')
     both = grid_of(made, name="other", recipes=[str(twin), str(made.folder / "kd.toml")], seeds=[1])
-    (added, _) = matrix_runs.queued(made.lab, both, NOW, unheard).added
+    (added, _) = matrix_runs.queue_missing_runs(made.lab, both, NOW, unheard).added
     assert run_store.load_plan(added).fingerprint == run_store.load_plan(alone).fingerprint
     assert run_store.load_plan(added).recipe.name == "twin"
 
@@ -200,17 +200,19 @@ def test_a_mistake_in_the_matrixs_settings_is_not_blamed_on_the_command_line_alo
 
 
 def test_seeds_and_recipes_may_be_added_to_a_matrix_and_another_family_may_not(made: SimpleNamespace) -> None:
-    matrix_runs.queued(made.lab, grid_of(made, seeds=[1]), NOW, unheard)
-    more = matrix_runs.queued(made.lab, grid_of(made, seeds=[2]), NOW, unheard)
+    matrix_runs.queue_missing_runs(made.lab, grid_of(made, seeds=[1]), NOW, unheard)
+    more = matrix_runs.queue_missing_runs(made.lab, grid_of(made, seeds=[2]), NOW, unheard)
     assert [(cell.recipe, cell.seed) for cell in more.record.cells] == [
         (name, seed) for seed in (1, 2) for name in ("cl", "kd", "cl-kd")
     ]
     before = len(run_store.folders(made.settings.lab))
-    with pytest.raises(UsageError, match="already, with other depth") as caught:
-        matrix_runs.queued(made.lab, grid_of(made, depth=2), NOW, unheard)
+    with pytest.raises(UsageError, match="with different depth") as caught:
+        matrix_runs.queue_missing_runs(made.lab, grid_of(made, depth=2), NOW, unheard)
     assert "--name" in caught.value.hint
-    with pytest.raises(UsageError, match="already, with other baseline"):  # recipes left out may take it with them
-        matrix_runs.queued(made.lab, grid_of(made, recipes=[str(made.folder / "kd.toml")], seeds=[1]), NOW, unheard)
+    with pytest.raises(UsageError, match="with different baseline"):  # recipes left out may take it with them
+        matrix_runs.queue_missing_runs(
+            made.lab, grid_of(made, recipes=[str(made.folder / "kd.toml")], seeds=[1]), NOW, unheard
+        )
     assert declared_matrices.load(made.settings.lab, "grid").baseline == "cl"
     assert len(run_store.folders(made.settings.lab)) == before
 
@@ -220,7 +222,7 @@ def test_a_matrix_that_cannot_be_planned_leaves_nothing_in_the_lab_and_says_ever
 ) -> None:
     grid = grid_of(made, "stages.distill.teacher=nobody", test=[str(made.folder / "gone")])
     with pytest.raises(MissingError) as caught:
-        matrix_runs.queued(made.lab, grid, NOW, unheard)
+        matrix_runs.queue_missing_runs(made.lab, grid, NOW, unheard)
     assert {line.partition(":")[0].split()[0] for line in caught.value.what.split("\n")} == {
         "dataset",
         "teacher",

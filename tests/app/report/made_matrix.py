@@ -8,8 +8,8 @@ from types import SimpleNamespace
 
 import msgspec
 
-from cerank.core.metrics import Event, Reading, Validation
-from cerank.datasets.query_overlaps import Overlap, Part, Shared
+from cerank.core.metrics import Event, StepMetrics, Validation
+from cerank.datasets.query_overlaps import Overlap, QuerySet, SharedQueries
 from cerank.files import disk, json_records
 from cerank.files.journal import Journal
 from cerank.recipes.matrix_schema import MatrixCell, MatrixRecord
@@ -18,7 +18,7 @@ from cerank.retrieval.teachers import Repairs
 from cerank.runs import declared_matrices
 from cerank.runs.layout import ReadingRow, RunFolder
 from cerank.training import stage_summary
-from cerank.training.sampler import Supply
+from cerank.training.sampler import SamplingStats
 from tests.app.made_runs import made_run
 from tests.worker.small import small_plan, write_dataset
 
@@ -27,7 +27,7 @@ RECIPES = {
     "ecir2025-cl-kd": (("contrastive", "distill"), 0.6),
     "ecir2025-kd": (("distill",), 0.2),
 }
-OVERLAP = Overlap(Part("training", "x", ("distill",)), Part("test", "y"), 3, 9, 1, 3, ("what is x",))
+OVERLAP = Overlap(QuerySet("training", "x", ("distill",)), QuerySet("test", "y"), 3, 9, 1, 3, ("what is x",))
 BASES = ("google/electra-base-discriminator", "roberta")
 MEASURES = ("nDCG@10", "RR@10"), ("nDCG@10", "RR(rel=2)@10")
 
@@ -75,7 +75,7 @@ def record_training(folder: RunFolder, *, drift: float = 0.02) -> None:
         for stage in (0, 1):
             for step in range(1, 41):
                 loss = (2.0 - stage) / step**0.5 if step != 7 else float(10)
-                row = Reading(stage, step, loss, 1e-5, 1.0, groups=2, pairs=8, seconds=0.1, attempt=1)
+                row = StepMetrics(stage, step, loss, 1e-5, 1.0, groups=2, pairs=8, seconds=0.1, attempt=1)
                 readings.append(row)
             readings.append(Validation(stage, 40, {"nDCG@10": 0.5 + 0.1 * stage}, attempt=1))
     with Journal[Event](folder.events, Event) as events:
@@ -83,24 +83,24 @@ def record_training(folder: RunFolder, *, drift: float = 0.02) -> None:
         events.append(Event("started", "attempt 1", now, 1))
         events.append(Event("queries shared", str(OVERLAP), now, 1))
         events.append(Event("environment changed", "torch 1 -> 2", now, 1))
-    json_records.save(folder.overlaps, Shared((OVERLAP,)))
+    json_records.save(folder.overlaps, SharedQueries((OVERLAP,)))
     for index, name in enumerate(("contrastive", "distill")):
         final = folder.final(index, name)
         disk.make_folder(final)
         stage_summary.write(final, _facts(name, drift if index else 0.05))
 
 
-def _facts(name: str, drift: float) -> stage_summary.StageFacts:
-    return stage_summary.StageFacts(
+def _facts(name: str, drift: float) -> stage_summary.StageSummary:
+    return stage_summary.StageSummary(
         stage=name,
         steps=40,
-        kept=40,
+        kept_step=40,
         measure="nDCG@10",
         best=0.61,
         best_step=40,
         learning_rate=1e-5,
-        supply=Supply(100, 90, 1, 7, 2, 3, 11),
-        drift=stage_summary.Drift(norm=drift, changed=0.9),
-        lists=20,
+        sampling=SamplingStats(100, 90, 1, 7, 2, 3, 11),
+        weight_change=stage_summary.WeightChange(norm=drift, changed=0.9),
+        teacher_lists=20,
         repairs=Repairs(5, 4, 3, 2),
     )

@@ -10,14 +10,15 @@ import pytest
 from statsmodels.stats.multitest import multipletests
 
 from cerank.app.comparison import comparisons
-from cerank.app.report.build_report import Request, report
+from cerank.app.report.build_report import ReportRequest, build_report
 from cerank.app.report.footnotes import GLYPHS
 from cerank.errors import UsageError
 from cerank.evaluation.compare import Terms
 from cerank.files import disk
+from cerank.files.hashing import sha256_file
 from cerank.runs import declared_matrices
+from cerank.runs.records import encode_measures
 from cerank.runs.run_store import short_name
-from cerank.worker.stage_evaluation import measure_rows
 
 from .made_matrix import BASES, made_matrix, record_training
 
@@ -33,7 +34,7 @@ def lab(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def whole(lab):
-    return report(lab.settings, Request(names=("grid",)))
+    return build_report(lab.settings, ReportRequest(names=("grid",)))
 
 
 def shown(found, measure="nDCG@10"):
@@ -68,7 +69,7 @@ def test_each_test_set_is_measured_as_it_declares_and_one_table_holds_both_thres
 def test_two_thresholds_on_one_test_set_are_two_tables_and_neither_shows_the_other_s_values(lab):
     both = {lab.tests[0]: ("RR@10",), lab.tests[1]: ("RR(rel=2)@10", "RR@10")}
     declared_matrices.save(lab.settings.lab, msgspec.structs.replace(lab.record, name="thresholds", measures=both))
-    found = report(lab.settings, Request(names=("thresholds",)))
+    found = build_report(lab.settings, ReportRequest(names=("thresholds",)))
     assert {grid.measure for grid in found.grids} == {"RR@10", "RR(rel=2)@10"}
     for grid in found.grids:
         named = {cell.measure for line in grid.lines for cell in line.cells}
@@ -149,7 +150,7 @@ def test_a_run_that_is_gone_stays_in_the_family_and_is_named(lab, tmp_path):
     settings = msgspec.structs.replace(lab.settings, lab=tmp_path / "lab")
     gone = lab.runs["roberta", "ecir2025-kd"].name
     shutil.rmtree(tmp_path / "lab" / "runs" / gone)
-    less = report(settings, Request(names=("grid",)))
+    less = build_report(settings, ReportRequest(names=("grid",)))
     assert less.family == less.comparison.family == FAMILY
     assert len(less.comparison.rows) == FAMILY * 3 // 4
     assert any(gone in line for line in less.missing)
@@ -162,7 +163,7 @@ def test_a_ranking_that_is_not_there_yet_leaves_a_gap_and_no_smaller_family(lab,
     run = lab.runs["roberta", "ecir2025-kd"]
     path = run.ranking("distill", lab.tests[1], "oracle").relative_to(lab.settings.lab)
     (tmp_path / "lab" / path).unlink()
-    less = report(settings, Request(names=("grid",)))
+    less = build_report(settings, ReportRequest(names=("grid",)))
     assert less.family == FAMILY
     assert shown(less)["roberta ecir2025-kd", lab.tests[1], "bm25"].value is None
     assert shown(less)["roberta ecir2025-kd", lab.tests[0], "bm25"].value is not None
@@ -170,23 +171,25 @@ def test_a_ranking_that_is_not_there_yet_leaves_a_gap_and_no_smaller_family(lab,
 
 
 def test_asking_for_one_measure_shrinks_no_declared_family(lab):
-    less = report(lab.settings, Request(names=("grid",), measures=("NDCG@10",)))
+    less = build_report(lab.settings, ReportRequest(names=("grid",), measures=("NDCG@10",)))
     assert [grid.measure for grid in less.grids] == ["nDCG@10"]
     assert less.family == less.comparison.family == FAMILY
 
 
 def test_a_measure_asked_for_later_enlarges_the_family_and_the_caption_says_so(lab):
-    more = report(lab.settings, Request(names=("grid",), measures=("AP",)))
+    more = build_report(lab.settings, ReportRequest(names=("grid",), measures=("AP",)))
     assert more.family == FAMILY // 2 * 3
     caption = " ".join(more.grids[0].caption)
     assert "the 48 tests declared in matrix grid before its runs or asked for since (4 models" in caption
     assert "2 first stages × 3 measures)" in caption
-    runs = report(lab.settings, Request(names=tuple(run.name for run in lab.runs.values()), measures=("AP",)))
+    runs = build_report(
+        lab.settings, ReportRequest(names=tuple(run.name for run in lab.runs.values()), measures=("AP",))
+    )
     assert "(5 models × 2 test sets × 2 first stages × 1 measure)" in " ".join(runs.grids[0].caption)
 
 
 def test_another_baseline_than_the_declared_one_is_said_to_be_chosen_afterwards(lab):
-    found = report(lab.settings, Request(names=("grid",), baseline="first-stage"))
+    found = build_report(lab.settings, ReportRequest(names=("grid",), baseline="first-stage"))
     assert {row.left for row in found.comparison.rows} == {"first stage"}
     assert found.family == 6 * 2 * 4
     assert "chosen afterwards" in " ".join(found.grids[0].caption)
@@ -194,12 +197,18 @@ def test_another_baseline_than_the_declared_one_is_said_to_be_chosen_afterwards(
 
 def test_runs_have_the_first_as_their_baseline_and_one_run_its_first_stage(lab):
     names = tuple(lab.runs["roberta", f"ecir2025-{one}"].name for one in ("kd", "cl"))
-    assert {row.left for row in report(lab.settings, Request(names=names)).comparison.rows} == {"roberta ecir2025-kd"}
-    assert {row.left for row in report(lab.settings, Request(names=names[:1])).comparison.rows} == {"first stage"}
+    assert {row.left for row in build_report(lab.settings, ReportRequest(names=names)).comparison.rows} == {
+        "roberta ecir2025-kd"
+    }
+    assert {row.left for row in build_report(lab.settings, ReportRequest(names=names[:1])).comparison.rows} == {
+        "first stage"
+    }
 
 
 def test_every_stage_of_a_run_can_be_a_row(lab):
-    found = report(lab.settings, Request(names=(lab.runs["roberta", "ecir2025-cl-kd"].name,), every_stage=True))
+    found = build_report(
+        lab.settings, ReportRequest(names=(lab.runs["roberta", "ecir2025-cl-kd"].name,), every_stage=True)
+    )
     assert [model.label for model in found.models] == [
         "roberta ecir2025-cl-kd, contrastive only",
         "roberta ecir2025-cl-kd",
@@ -213,13 +222,16 @@ def test_every_stage_of_a_run_can_be_a_row(lab):
         ((), "", "needs a matrix or runs"),
         (("gird",), "", "gird"),
         (("grid",), "ecir2025-kl", "no row of the report"),
-        (("SAME", "SAME"), "", "stands twice"),
+        (("SAME", "SAME"), "", "is given twice"),
     ],
 )
 def test_what_cannot_be_reported_is_refused(lab, names, baseline, what):
     run = lab.runs["roberta", "ecir2025-cl"].name
     with pytest.raises(UsageError, match=what):
-        report(lab.settings, Request(names=tuple(run if name == "SAME" else name for name in names), baseline=baseline))
+        build_report(
+            lab.settings,
+            ReportRequest(names=tuple(run if name == "SAME" else name for name in names), baseline=baseline),
+        )
 
 
 def test_seeds_of_a_recipe_are_one_row_and_the_caption_says_how_many(tmp_path):
@@ -228,7 +240,7 @@ def test_seeds_of_a_recipe_are_one_row_and_the_caption_says_how_many(tmp_path):
 
     plan, settings = small_plan(tmp_path, force=["shared_queries"])
     names = [made_run(settings, changed(plan, seed=seed), f"s{seed}").name for seed in (1, 2, 3)]
-    found = report(settings, Request(names=tuple(names)))
+    found = build_report(settings, ReportRequest(names=tuple(names)))
     (model,) = found.models
     assert model.seeds == (1, 2, 3)
     assert "mean of 3 seeds" in " ".join(found.grids[0].caption)
@@ -254,8 +266,8 @@ def test_a_measures_file_that_is_not_its_ranking_s_is_told(lab, tmp_path):
     run = lab.runs["roberta", "ecir2025-kd"]
     path = run.measures("distill", lab.tests[0], "bm25").relative_to(lab.settings.lab)
     query = next(iter(shown_queries(lab)))
-    disk.write(tmp_path / "lab" / path, measure_rows({"nDCG@10": {query: 7.0}}))
-    found = report(settings, Request(names=("grid",)))
+    disk.write(tmp_path / "lab" / path, encode_measures({"nDCG@10": {query: 7.0}}))
+    found = build_report(settings, ReportRequest(names=("grid",)))
     (note,) = [note for note in found.notes if "measures file" in note]
     assert short_name(run) in note
     assert "in 1 value" in note
@@ -272,7 +284,7 @@ def test_sources_are_the_files_with_their_hashes(whole, lab):
     assert str(declared_matrices.path_of(lab.settings.lab, "grid").relative_to(lab.settings.lab)) in paths
     assert len([source for source in whole.sources if source.role == "ranking"]) >= 6 * 4
     for path, sha256 in paths.items():
-        assert disk.sha256_file(lab.settings.lab / path) == sha256
+        assert sha256_file(lab.settings.lab / path) == sha256
 
 
 def test_what_stages_recorded_is_taken_over_and_a_stage_that_stood_still_is_named(whole):
@@ -320,7 +332,7 @@ def test_within_a_declared_margin_a_model_is_marked_equivalent_and_the_caption_g
     margins = {"nDCG@10": 0.95}
     plans = {"a": changed(plan, margins=margins), "b": changed(plan, margins=margins, depth=7)}
     names = tuple(made_run(settings, one, label).name for label, one in plans.items())
-    found = report(settings, Request(names=names))
+    found = build_report(settings, ReportRequest(names=names))
     rows = [row for row in found.comparison.rows if row.measure == "nDCG@10"]
     assert {row.verdict for row in rows} <= {"equivalent", "different but negligible"}
     signs = [cell.sign for (label, _, _), cell in shown(found).items() if label.endswith("(b)")]
@@ -344,7 +356,7 @@ def test_a_margin_declared_after_results_of_the_baseline_has_a_dagger_in_every_f
     base = made_run(settings, plan, "a")
     json_records.save(base.done, Done(time="2026-01-01T00:00:00+00:00"))
     late = made_run(settings, changed(plan, margins={"nDCG@10": 0.95}, depth=7), "b")
-    found = report(settings, Request(names=(base.name, late.name)))
+    found = build_report(settings, ReportRequest(names=(base.name, late.name)))
     assert not found.comparison.terms.margins["nDCG@10"].before
     assert "†: by a margin that was chosen after the results." in found.grids[0].caption
     assert "\\dagger" in latex.table(found.grids[0])

@@ -16,11 +16,11 @@ import msgspec
 import pytest
 
 from cerank.app.report import html, latex, markdown, table_layout, write_report
-from cerank.app.report.build_report import Request, report
-from cerank.app.report.report_data import Grid, Report
+from cerank.app.report.build_report import ReportRequest, build_report
+from cerank.app.report.report_data import Report, ResultsTable
 from cerank.cli.typer_app import app
 from cerank.errors import UsageError
-from cerank.files import disk
+from cerank.files.hashing import sha256_file
 
 from .made_matrix import made_matrix, record_training
 
@@ -36,7 +36,7 @@ def lab(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def whole(lab) -> Report:
-    return report(lab.settings, Request(names=("grid",), command="cerank report grid --out x"))
+    return build_report(lab.settings, ReportRequest(names=("grid",), command="cerank report grid --out x"))
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def hostile(whole: Report) -> Report:
     return msgspec.structs.replace(whole, title=HOSTILE, grids=grids, runs=runs, notes=(HOSTILE,))
 
 
-def _poisoned(grid: Grid) -> Grid:
+def _poisoned(grid: ResultsTable) -> ResultsTable:
     lines = [
         msgspec.structs.replace(
             line, model=msgspec.structs.replace(line.model, recipe=HOSTILE, label=HOSTILE, base=HOSTILE)
@@ -193,7 +193,7 @@ def test_a_folder_holds_every_form_the_curves_and_the_hash_of_all_behind_it(lab,
     kept = json.loads((folder / "report.json").read_text())
     assert kept["family"] == whole.family
     for source in kept["sources"]:
-        assert disk.sha256_file(lab.settings.lab / source["path"]) == source["sha256"]
+        assert sha256_file(lab.settings.lab / source["path"]) == source["sha256"]
     cell = kept["grids"][0]["lines"][1]["cells"][0]
     assert cell["value"] == whole.grids[0].lines[1].cells[0].value
 
@@ -220,7 +220,7 @@ def test_rows_of_one_recipe_with_other_settings_can_be_told_apart_in_every_form(
     }
     faster = msgspec.structs.replace(plan, recipe=msgspec.structs.replace(plan.recipe, stages=stages))
     runs = [made_run(settings, plan, "slow"), made_run(settings, faster, "fast")]
-    found = report(settings, Request(names=tuple(run.name for run in runs)))
+    found = build_report(settings, ReportRequest(names=tuple(run.name for run in runs)))
     for form in ("html", "markdown", "latex"):
         text = write_report.as_text(found, form)
         (table,) = re.findall(r"first stage.*?(?:</table>|mean over|bottomrule)", text, re.DOTALL)[:1]
@@ -243,7 +243,7 @@ def test_a_report_is_written_over_only_when_asked_and_nothing_else_ever(whole: R
     assert not (folder / "old.txt").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["report"]
     (tmp_path / "mine").mkdir()
-    with pytest.raises(UsageError, match="is no report"):
+    with pytest.raises(UsageError, match="is not a report"):
         write_report.save(whole, tmp_path / "mine", replace=True)
     with pytest.raises(UsageError, match="folder above"):
         write_report.save(whole, tmp_path / "no" / "report")
@@ -260,7 +260,7 @@ def test_the_command_prints_a_form_or_writes_a_folder(lab, tmp_path, capsys, mon
     monkeypatch.setenv("CERANK_LAB", str(lab.settings.lab))
     cerank("report", "grid", "--format", "latex")
     assert capsys.readouterr().out.startswith("\\documentclass")
-    cerank("report", "grid", "--correct", "bonferroni", "--out", str(tmp_path / "made"), "--no-curves")
+    cerank("report", "grid", "--correction", "bonferroni", "--out", str(tmp_path / "made"), "--no-curves")
     shown = capsys.readouterr()
     assert shown.out == f"{tmp_path / 'made'}\n"
     assert "32 tests" in shown.err

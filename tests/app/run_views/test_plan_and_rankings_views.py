@@ -6,7 +6,7 @@ import pytest
 
 from cerank.app import plan_view
 from cerank.app.run_views import system_usage
-from cerank.app.run_views.rankings_view import Choice, Rankings, choices
+from cerank.app.run_views.rankings_view import RankingChoice, Rankings, choices
 from cerank.errors import MissingError
 from cerank.runs import run_store
 from tests.tui.labs import LabFolder
@@ -30,7 +30,7 @@ def test_re_rankings_are_offered_once_they_stand_the_last_stage_first(lab: LabFo
     plan = run_store.load_plan(made)
     assert choices(made, plan) == []
     with pytest.raises(MissingError):
-        Rankings(made, plan, Choice("distill", "pydocs/test", "bm25"))
+        Rankings(made, plan, RankingChoice("distill", "pydocs/test", "bm25"))
     lab.finished(made)
     assert [choice.system for choice in choices(made, plan)] == ["distill", "contrastive"]
 

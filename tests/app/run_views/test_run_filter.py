@@ -7,14 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cerank.app.run_views.run_filter import parse
-from cerank.app.run_views.run_monitor import Entry, Watch
+from cerank.app.run_views.run_monitor import LabMonitor, RunEntry
 from cerank.app.run_views.run_sort import KEYS, ordered
 from cerank.errors import UsageError
 from tests.tui.labs import LabFolder
 
 
 @pytest.fixture(scope="module")
-def entries(tmp_path_factory: pytest.TempPathFactory) -> tuple[Entry, ...]:
+def entries(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunEntry, ...]:
     path = tmp_path_factory.mktemp("lab")
     (path / "runs").mkdir()
     lab = LabFolder(path)
@@ -22,10 +22,10 @@ def entries(tmp_path_factory: pytest.TempPathFactory) -> tuple[Entry, ...]:
     lab.finished(lab.started(lab.run("poor", base="electra", seed=2), 20), after=0.2)
     lab.failed(lab.started(lab.run("third", name="kd only", seed=3), 20))
     lab.damaged(lab.run("broken"))
-    return Watch(path).look()
+    return LabMonitor(path).poll()
 
 
-def _titles(entries: tuple[Entry, ...], text: str) -> list[str]:
+def _titles(entries: tuple[RunEntry, ...], text: str) -> list[str]:
     return [entry.label or "broken" for entry in entries if parse(text)(entry)]
 
 
@@ -52,11 +52,11 @@ def _titles(entries: tuple[Entry, ...], text: str) -> list[str]:
         ("loss:ranknet stage:distill", ["good one", "poor", "third"]),
     ],
 )
-def test_a_filter_lets_through_what_it_says(entries: tuple[Entry, ...], text: str, titles: list[str]) -> None:
+def test_a_filter_lets_through_what_it_says(entries: tuple[RunEntry, ...], text: str, titles: list[str]) -> None:
     assert _titles(entries, text) == titles
 
 
-def test_a_measure_with_parentheses_and_an_equals_sign_can_be_compared(entries: tuple[Entry, ...]) -> None:
+def test_a_measure_with_parentheses_and_an_equals_sign_can_be_compared(entries: tuple[RunEntry, ...]) -> None:
     parse("RR(rel=2)@10>0.3 AND (poor)")
     assert _titles(entries, "NOT RR(rel=2)@10>0.3") == ["good one", "poor", "third", "broken"]
 
@@ -65,13 +65,13 @@ def test_a_measure_with_parentheses_and_an_equals_sign_can_be_compared(entries: 
     ("text", "said"),
     [
         ("sate:x", "did you mean 'state'"),
-        ("a OR", "it stops in the middle"),
-        ("OR a", "something is missing before 'OR'"),
+        ("a OR", "the filter ends too early"),
+        ("OR a", "a condition is missing before 'OR'"),
         ("(a", "a parenthesis that is not closed"),
         ("a)", "without its opening one"),
         ('label:"a', "a quote that is not closed"),
-        ("nDCG@10>", "compares with no number"),
-        ("NOT", "it stops in the middle"),
+        ("nDCG@10>", "has no number to compare with"),
+        ("NOT", "the filter ends too early"),
         ("(" * 100 + "a", "nested too deep"),
     ],
 )
@@ -84,7 +84,7 @@ def test_a_wrong_filter_says_what_and_where(text: str, said: str) -> None:
 
 @settings(max_examples=500)
 @given(st.text(alphabet=st.sampled_from('ab :"()<>=!0.5@NOTRAD\x1b\ud800'), max_size=40))
-def test_any_text_is_a_filter_or_a_refusal(entries: tuple[Entry, ...], text: str) -> None:
+def test_any_text_is_a_filter_or_a_refusal(entries: tuple[RunEntry, ...], text: str) -> None:
     try:
         found = parse(text)
     except UsageError:
@@ -93,7 +93,7 @@ def test_any_text_is_a_filter_or_a_refusal(entries: tuple[Entry, ...], text: str
 
 
 @pytest.mark.parametrize("key", KEYS)
-def test_what_lacks_a_value_comes_last_either_way_round(entries: tuple[Entry, ...], key: str) -> None:
+def test_what_lacks_a_value_comes_last_either_way_round(entries: tuple[RunEntry, ...], key: str) -> None:
     up, down = ordered(entries, key), ordered(entries, key, is_falling=True)
     assert sorted(entry.name for entry in up) == sorted(entry.name for entry in down)
     if key == "test":
@@ -102,10 +102,10 @@ def test_what_lacks_a_value_comes_last_either_way_round(entries: tuple[Entry, ..
         assert up[2:] == down[2:]
 
 
-def test_sorting_by_what_is_no_column_is_refused(entries: tuple[Entry, ...]) -> None:
-    with pytest.raises(UsageError, match="not sorted by 'tset'"):
+def test_sorting_by_what_is_no_column_is_refused(entries: tuple[RunEntry, ...]) -> None:
+    with pytest.raises(UsageError, match="cannot be sorted by 'tset'"):
         ordered(entries, "tset")
 
 
 def test_a_filter_of_an_empty_lab_is_no_fault(tmp_path: Path) -> None:
-    assert Watch(tmp_path).look() == ()
+    assert LabMonitor(tmp_path).poll() == ()

@@ -7,13 +7,13 @@ import pytest
 from cerank.app.run_views import label_runs
 from cerank.app.run_views.run_list import facts, goes_with
 from cerank.app.run_views.run_logs import Log
-from cerank.app.run_views.run_monitor import Watch, changes, tally
+from cerank.app.run_views.run_monitor import LabMonitor, state_changes, state_counts
 from cerank.core.metrics import Validation
 from cerank.errors import UsageError
 from cerank.files import journal
 from cerank.runs import run_store
 from cerank.runs.layout import ReadingRow, RunFolder
-from cerank.runs.run_summaries import ValidationGlance
+from cerank.runs.run_summaries import LatestValidation
 from tests.tui.labs import LabFolder, reading
 
 
@@ -25,85 +25,85 @@ def lab(tmp_path: Path) -> LabFolder:
 
 def test_an_entry_that_did_not_change_is_the_same_object(lab: LabFolder) -> None:
     still, moving = lab.finished(lab.started(lab.run("still"), 5)), lab.started(lab.run("moving"), 5)
-    watch = Watch(lab.path)
-    first = watch.look()
+    watch = LabMonitor(lab.path)
+    first = watch.poll()
     assert [entry.state for entry in first] == ["finished", "lost"]
-    second = watch.look()
+    second = watch.poll()
     assert all(one is other for one, other in zip(first, second, strict=True))
     lab.failed(moving)
-    third = watch.look()
+    third = watch.poll()
     assert third[0] is first[0]
     assert third[1].state == "failed"
-    assert [(change.before, change.now) for change in changes(second, third)] == [("lost", "failed")]
+    assert [(change.before, change.now) for change in state_changes(second, third)] == [("lost", "failed")]
     run_store.remove(still)
-    assert [entry.name for entry in watch.look()] == [moving.name]
+    assert [entry.name for entry in watch.poll()] == [moving.name]
 
 
 def test_a_still_lab_is_not_read_again(lab: LabFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     for label in ("one", "two", "three"):
         lab.finished(lab.started(lab.run(label), 5))
-    watch = Watch(lab.path)
-    watch.look()
+    watch = LabMonitor(lab.path)
+    watch.poll()
     read: list[RunFolder] = []
     row = run_store.row
     monkeypatch.setattr(run_store, "row", lambda folder, now: (read.append(folder), row(folder, now))[1])
     for _ in range(30):
-        watch.look()
+        watch.poll()
     assert len(read) <= 3
 
 
 def test_an_edit_in_place_is_seen_in_the_end(lab: LabFolder) -> None:
     made = lab.finished(lab.started(lab.run("one"), 5))
-    watch = Watch(lab.path)
-    watch.look()
+    watch = LabMonitor(lab.path)
+    watch.poll()
     lab.damaged(made)
-    states = {watch.look()[0].state for _ in range(70)}
+    states = {watch.poll()[0].state for _ in range(70)}
     assert states == {"finished", "damaged"}
 
 
 def test_a_worker_that_dies_is_lost_at_the_next_look(lab: LabFolder) -> None:
     lab.running(lab.started(lab.run("one"), 5))
-    watch = Watch(lab.path)
-    entry = watch.look()[0]
+    watch = LabMonitor(lab.path)
+    entry = watch.poll()[0]
     assert (entry.state, entry.at, entry.share) == ("running", "2/2 distill 61%", 0.61)
     lab.close()
-    assert watch.look()[0].state == "lost"
+    assert watch.poll()[0].state == "lost"
 
 
 def test_the_newest_validation_is_found_whatever_comes_after_it(lab: LabFolder) -> None:
     made = lab.run("one")
-    glance = ValidationGlance(made)
-    assert glance.look() is None
+    glance = LatestValidation(made)
+    assert glance.refresh() is None
     with journal.Journal(made.readings, ReadingRow) as rows:
         rows.append(Validation(0, 10, {"nDCG@10": 0.1}))
         for step in range(11, 12_000):  # more than a block and its overlap
             rows.append(reading(0, step, 0.5))
-        assert glance.look() == Validation(0, 10, {"nDCG@10": 0.1})
+        assert glance.refresh() == Validation(0, 10, {"nDCG@10": 0.1})
         rows.append(Validation(0, 20, {"nDCG@10": 0.2}))
-        assert glance.look() == Validation(0, 20, {"nDCG@10": 0.2})
+        assert glance.refresh() == Validation(0, 20, {"nDCG@10": 0.2})
         rows.append(reading(0, 21, 0.5))
     with made.readings.open("ab") as file:
         file.write(b'{"type":"validation","stage":0,"st')
-    assert glance.look() == Validation(0, 20, {"nDCG@10": 0.2})
+    assert glance.refresh() == Validation(0, 20, {"nDCG@10": 0.2})
     made.readings.write_bytes(b"")
-    assert glance.look() is None
+    assert glance.refresh() is None
 
 
 def test_states_are_counted_as_signs(lab: LabFolder) -> None:
     lab.run("one")
     lab.finished(lab.started(lab.run("two"), 5))
     lab.finished(lab.started(lab.run("three"), 5))
-    assert tally(Watch(lab.path).look()) == "1· 2✔"
+    assert state_counts(LabMonitor(lab.path).poll()) == "1· 2✔"
 
 
 def test_notes_stand_beside_the_plan_and_a_broken_one_hides_nothing(lab: LabFolder) -> None:
     made = lab.run("old")
     label_runs.note(made, "  new \x1b name ", "a, b #c a")
-    entry = Watch(lab.path).look()[0]
+    entry = LabMonitor(lab.path).poll()[0]
     assert entry.label == "new ⟨001b⟩ name"
     assert entry.notes.tags == ("a", "b", "c")
-    made.notes.write_bytes(b"{")
-    assert Watch(lab.path).look()[0].label == "old"
+    made.user_labels.write_bytes(b"{")
+    assert LabMonitor(lab.path).poll()[0].label == "old"
     with pytest.raises(UsageError, match="120 characters"):
         label_runs.note(made, "x" * 121, "")
 
@@ -112,7 +112,7 @@ def test_what_goes_with_a_run_is_named(lab: LabFolder) -> None:
     made = lab.finished(lab.started(lab.run("one"), 5))
     made.final(0, "contrastive").mkdir(parents=True)
     (made.final(0, "contrastive") / "model.safetensors").write_bytes(b"x" * 2_000_000)
-    said = goes_with(Watch(lab.path).look()[0])
+    said = goes_with(LabMonitor(lab.path).poll()[0])
     assert "2.0 MB" in said
     assert "the models of contrastive" in said
 
@@ -120,7 +120,7 @@ def test_what_goes_with_a_run_is_named(lab: LabFolder) -> None:
 def test_facts_say_nothing_twice_and_nothing_empty(lab: LabFolder) -> None:
     lab.finished(lab.started(lab.run("one"), 20))
     lab.damaged(lab.run("two"))
-    for entry in Watch(lab.path).look():
+    for entry in LabMonitor(lab.path).poll():
         found = facts(entry)
         assert len({word for word, _ in found}) == len(found)
         assert all(text for _, text in found)

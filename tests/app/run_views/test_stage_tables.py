@@ -21,14 +21,14 @@ def test_interval_and_verdict_stand_at_every_width(found, width):
     tables = export_comparison.by_stage(found)
     assert len(tables) == 2
     for table in tables:
-        text = terminal_table.drawn(table, terminal_table.Style(width=width))
+        text = terminal_table.table_as_text(table, terminal_table.Style(width=width))
         assert all(len(line) <= width for line in text.splitlines())
         assert "difference [interval]" in text
         assert "verdict" in text
         for row in table.rows:
             assert row[4] in text
-    assert ("W/T/L" in terminal_table.drawn(tables[0], terminal_table.Style(width=80)).splitlines()[1]) is False
-    assert "W/T/L" in terminal_table.drawn(tables[0], terminal_table.Style(width=120)).splitlines()[1]
+    assert ("W/T/L" in terminal_table.table_as_text(tables[0], terminal_table.Style(width=80)).splitlines()[1]) is False
+    assert "W/T/L" in terminal_table.table_as_text(tables[0], terminal_table.Style(width=120)).splitlines()[1]
 
 
 def test_the_interval_shown_is_the_one_the_verdict_rests_on(found):
@@ -45,7 +45,7 @@ def test_the_interval_shown_is_the_one_the_verdict_rests_on(found):
 
 
 def test_rows_for_machines_have_the_answer_and_every_line(found):
-    table = export_comparison.whole(found)
+    table = export_comparison.full_table(found)
     keys = [column.key for column in table.columns]
     rows = [dict(zip(keys, row, strict=True)) for row in table.rows]
     assert [(row["system"], row["against"]) for row in rows[:4]] == [

@@ -10,7 +10,7 @@ import pytest
 from cerank.cli.typer_app import app
 from cerank.errors import ExitCode, FormatError, MissingError, UsageError
 from cerank.importing.format_catalog import FORMATS
-from cerank.importing.published_files import SOURCES
+from cerank.importing.published_files import PUBLISHED_FILES
 
 ROW = {"query": "q", "pos": ["a"], "neg": ["b", "b"], "pos_scores": [2], "neg_scores": [1, 1]}
 
@@ -41,7 +41,7 @@ def test_an_import_reports_what_came_and_says_how_to_look_at_it(
         "candidates beyond the depth, dropped": 1,
         "texts that come again in their list, dropped": 1,
     }
-    assert "mine is a dataset now: `cerank datasets ./mine`" in shown.err
+    assert "mine is now a dataset; see `cerank datasets ./mine`" in shown.err
     with pytest.raises(UsageError, match="exists already"):
         cerank("import", "flag-embedding", "a.jsonl", "--into", "mine")
 
@@ -67,7 +67,7 @@ def test_every_format_and_published_file_is_listed(capsys: pytest.CaptureFixture
     cerank("formats", "--json")
     found = json.loads(capsys.readouterr().out)
     assert [row["format"] for row in found["formats"]] == list(FORMATS)
-    assert [row["name"] for row in found["files"]] == list(SOURCES)
+    assert [row["name"] for row in found["files"]] == list(PUBLISHED_FILES)
     by_hand = {row["name"] for row in found["files"] if row["fetch"].startswith("by hand")}
     assert {"rankgpt-100k", "rankgpt-100k-permutations", "sbert-scores"} <= by_hand
     cerank("formats", "rank-distillm", "--json")
@@ -87,7 +87,7 @@ def test_a_person_is_shown_few_columns_and_a_format_s_files_in_full(capsys: pyte
     assert "c13bf99ff23ca691105ad12eab837f84" in shown
     assert "triples.train.small.tar.gz" in shown
     cerank("formats", "tirex", "--format", "table")
-    assert "no published file of this format is known" in capsys.readouterr().err
+    assert "No published file of this format is known." in capsys.readouterr().err
 
 
 def test_the_help_of_import_names_every_format(capsys: pytest.CaptureFixture[str]) -> None:
@@ -112,7 +112,7 @@ def test_a_file_placed_by_hand_is_found(tmp_path: Path, capsys: pytest.CaptureFi
     cerank("fetch", "rankgpt-100k-permutations", "--into", "there")
     shown = capsys.readouterr()
     assert shown.out == "there/rankgpt-100k-permutations/marco-train-100k-gpt3.5.json\n"
-    assert "not checked" in shown.err
+    assert "not verified" in shown.err
     assert "cerank data import rankgpt" in shown.err
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from cerank.errors import ExitCode
-from cerank.trec.mapped_run import StoredRanking
-from cerank.trec.open_run import run_at
+from cerank.trec.mapped_run import MappedRanking
+from cerank.trec.open_run import open_run_file
 from tests.model_fixtures import write_tiny
 from tests.test_imports import SLOW
 from tests.warm import started
@@ -29,17 +29,17 @@ def test_a_run_is_ingested_ahead_and_then_found(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     (row,) = json.loads(done.stdout)
     assert (row["queries"], row["rows"], row["ties"], row["misranked"]) == (2, 4, 2, 1)
-    assert "1 query with ranks that contradict their scores" in done.stderr
-    assert "did not stand together" in done.stderr
-    found = run_at(run, cache)
-    assert isinstance(found.ranking, StoredRanking)
+    assert "1 query with ranks that contradict the scores" in done.stderr
+    assert "not grouped by query" in done.stderr
+    found = open_run_file(run, cache)
+    assert isinstance(found.ranking, MappedRanking)
     assert found.ranking["q"] == ("d1", "d3", "d2")
     (folder,) = (path for path in (cache / "rankings").iterdir() if path.is_dir())
     (folder / "scores.bin").write_bytes(bytes(16))
     assert _cerank(["ingest", str(run)], cache).returncode == 0
     damaged = _cerank(["ingest", str(run), "--verify"], cache)
     assert damaged.returncode == ExitCode.USAGE
-    assert "is not what was written" in damaged.stderr
+    assert "does not match its checksums" in damaged.stderr
 
 
 def test_a_malformed_run_is_told_with_its_line(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def test_the_queue_is_a_table_in_order_and_the_devices_are_told_beside(
         (2, folders[1].name, "queued", "cpu", "two"),
     ]
     assert "cpu: free" in shown.err
-    assert "the queue is stopped and 2 runs wait; `cerank queue start` goes on with it" in shown.err
+    assert "The queue is stopped, and 2 runs wait. Start it with `cerank queue start`." in shown.err
 
 
 def test_a_run_is_moved_and_dropped_by_its_label(
@@ -59,16 +59,16 @@ def test_a_run_is_moved_and_dropped_by_its_label(
 
 
 def test_options_before_the_command_are_refused_and_not_ignored(folders: list[RunFolder]) -> None:
-    with pytest.raises(UsageError, match="options come after the command"):
+    with pytest.raises(UsageError, match="options must follow the subcommand"):
         cerank("queue", "--lab", "elsewhere", "drop", "one")
 
 
 def test_nothing_is_started_for_an_empty_queue(
     folders: list[RunFolder], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    queue.drop(tmp_path, [folder.name for folder in folders])
+    queue.remove(tmp_path, [folder.name for folder in folders])
     cerank("queue", "start")
-    assert "no runs wait" in capsys.readouterr().err
+    assert "No run is waiting" in capsys.readouterr().err
     assert not (tmp_path / "queue" / "log.txt").exists()
 
 

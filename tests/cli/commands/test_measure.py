@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from typer.testing import CliRunner
 
 from cerank.cli.commands.measure import rerank
-from cerank.errors import CerankError, UsageError
+from cerank.cli.typer_app import app
+from cerank.errors import CerankError, ExitCode
 
 
 def asked(tmp_path, precision):
@@ -13,9 +15,10 @@ def asked(tmp_path, precision):
 
 
 def test_an_unknown_precision_is_refused_with_those_there_are(tmp_path):
-    with pytest.raises(UsageError, match="no precision is called 'int8'") as caught:
-        asked(tmp_path, "int8")
-    assert caught.value.hint == "fp32, bf16 or auto"
+    words = ["rerank", "model", "--first-stage", "bm25", "--dataset", "x", "-o", str(tmp_path / "out.run")]
+    done = CliRunner().invoke(app, [*words, "--precision", "int8"])
+    assert done.exit_code == ExitCode.USAGE
+    assert all(name in done.output for name in ("--precision", "fp32", "bf16", "auto"))
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "auto"])

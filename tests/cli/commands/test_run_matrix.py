@@ -51,7 +51,7 @@ def test_recipes_and_seeds_on_the_command_line_are_a_matrix_shown_whole(folder: 
     ]
     assert next(row for row in shown["work"] if row["part"] == "train contrastive")["pairs"] == 2 * 240
     assert shown["needs"] == []
-    assert "matrix mine: 4 runs of 6 stages: 4 trained, the others shared" in found.stderr
+    assert "4 runs, 6 stages: 4 to train, 2 reused" in found.stderr
     assert "held" not in found.stderr
     assert not run_store.folders(folder / "lab")
 
@@ -60,10 +60,10 @@ def test_a_matrix_is_queued_whole_and_asked_again_adds_nothing(folder: Path) -> 
     with Lease.take(QueueFolder(folder / "lab").lease):
         first = ran(*MATRIX)
         assert len(first.stdout.split()) == 4
-        assert "mine: 4 runs queued, 0 finished or on their way before" in first.stderr
+        assert "4 runs queued; 0 were already" in first.stderr
         again = ran(*MATRIX)
     assert again.stdout == ""
-    assert "mine: 0 runs queued, 4 finished or on their way before" in again.stderr
+    assert "0 runs queued; 4 were already" in again.stderr
     record = declared_matrices.load(folder / "lab", "mine")
     assert (record.name, record.baseline, len(record.cells)) == ("mine", "one", 4)
     assert all(run_store.load_plan(run).shares for run in run_store.folders(folder / "lab"))
@@ -72,14 +72,14 @@ def test_a_matrix_is_queued_whole_and_asked_again_adds_nothing(folder: Path) -> 
 @pytest.mark.parametrize(
     ("words", "match"),
     [
-        ((), "nothing to run"),
+        ((), "no recipe is given"),
         (("--matrix", "ecir2052"), "no matrix is called"),
-        (("--seeds", "1,2"), "a matrix needs recipes"),
+        (("--seeds", "1,2"), "at least one recipe"),
         ((*MATRIX[:4], "--seeds", "2-1"), "ends before it starts"),
-        ((*MATRIX[:4], "--label", "x"), "labels of their own"),
+        ((*MATRIX[:4], "--label", "x"), "--label cannot be given"),
         ((*MATRIX, "--seed", "3"), "--seed and --seeds"),
-        ((*MATRIX, "--detach"), "go to the queue"),
-        ((*MATRIX, "--pairs-per-second", "10"), "a plan that is shown"),
+        ((*MATRIX, "--detach"), "--detach cannot be given"),
+        ((*MATRIX, "--pairs-per-second", "10"), "only works with --dry-run"),
         ((*MATRIX[:4], "--baseline", "three.toml"), "not one of the recipes"),
     ],
 )

@@ -71,7 +71,7 @@ def test_rank_llm_keeps_scores_and_breaks_ties_by_its_order(imported: Import) ->
     assert dict(found.contents.counts) == {
         "documents without text, dropped": 1,
         "queries whose ranks contradict their scores; scores decide": 1,
-        "scores that tied, moved apart by a hair": 1,
+        "tied scores, separated by the smallest float32 step": 1,
     }
 
 
@@ -125,7 +125,7 @@ def test_id_triples_give_judgements_and_negatives_of_the_collection(imported: Im
     assert dataset.qrels == {"1": {"10": 1}, "2": {"11": 1}}
     assert scores(dataset, "negatives") == {"1": {"3": 2.0, "5": 1.0}, "2": {"4": 1.0}}
     assert dict(found.contents.counts) == {
-        "pairs that come again, dropped": 1,
+        "duplicate pairs, dropped": 1,
         "triples whose negative is their positive, dropped": 1,
     }
 
@@ -150,7 +150,7 @@ def test_ensemble_scores_are_a_teacher_and_a_second_score_of_a_pair_is_counted(
     assert scores(dataset, "ensemble")["1"] == pytest.approx({"10": 11.5, "5": 3.0, "3": 2.5, "4": -0.4})
     assert dataset.qrels == {"1": {"10": 1}}
     assert dict(found.contents.counts) == {
-        "pairs that come again, dropped": 1,
+        "duplicate pairs, dropped": 1,
         "scores that contradict another of the same pair; the first is kept": 1,
     }
 

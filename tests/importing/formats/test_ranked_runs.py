@@ -12,7 +12,7 @@ from cerank.datasets.dataset import Dataset
 from cerank.datasets.open_datasets import open_dataset
 from cerank.errors import CerankError, FormatError, UsageError
 from cerank.importing.formats.ranked_runs import name_of
-from cerank.importing.import_files import Choices, Imported, import_files
+from cerank.importing.import_files import Imported, ImportOptions, import_files
 from tests.importing.conftest import scores
 
 Import = Callable[..., tuple[Imported, Dataset]]
@@ -30,13 +30,13 @@ def test_a_run_need_not_be_sorted_and_ranks_decide_between_equal_scores(imported
     assert dict(dataset.run("first").ranking) == {"1": ("5", "3", "4"), "2": ("6",)}
     assert dataset.queries == {"1": "query 1", "2": "query 2"}
     assert dataset.qrels == {"1": {"10": 1}, "2": {"11": 1}}
-    assert dict(found.contents.counts) == {"scores that tied, moved apart by a hair": 1}
+    assert dict(found.contents.counts) == {"tied scores, separated by the smallest float32 step": 1}
 
 
 def test_rank_distillms_runs_are_named_after_their_system(tmp_path: Path, collection: Path) -> None:
     path = tmp_path / "__rankzephyr-colbert-10000-sampled-100__msmarco-passage-train-judged.run.gz"
     path.write_bytes(gzip.compress(RUN.encode()))
-    import_files("rank-distillm", [path], tmp_path / "out", Choices(collection=str(collection)))
+    import_files("rank-distillm", [path], tmp_path / "out", ImportOptions(collection=str(collection)))
     assert open_dataset(str(tmp_path / "out"), tmp_path).runs == ("rankzephyr-colbert-10000-sampled-100",)
 
 
@@ -93,7 +93,7 @@ def test_parquet_that_ends_the_process_which_decodes_it_is_refused_and_the_next_
     imported: Import, collection: Path
 ) -> None:
     data = (Path(__file__).parent / "aborts.parquet").read_bytes()  # a page asks polars 1 for 2**61 bytes
-    with pytest.raises(FormatError, match="no parquet that can be read: decoding it ended with signal 6"):
+    with pytest.raises(FormatError, match="not a readable parquet file: decoding it ended with signal 6"):
         imported("rank-distillm", data, "a.parquet", collection=str(collection))
     sound = _parquet(query_id=["1"], doc_id=["3"], score=[1.5])
     _, dataset = imported("rank-distillm", sound, "b.parquet", collection=str(collection))
@@ -103,7 +103,7 @@ def test_parquet_that_ends_the_process_which_decodes_it_is_refused_and_the_next_
 def test_damaged_parquet_is_refused(imported: Import, collection: Path) -> None:
     data = _parquet(query_id=["1"] * 50, doc_id=[str(n) for n in range(50)], score=[float(n) for n in range(50)])
     for number, bad in enumerate((data[:-9], data[: len(data) // 2], b"PAR1", b"PAR1" + b"\xff" * 90 + b"PAR1")):
-        with pytest.raises(CerankError, match="no parquet"):
+        with pytest.raises(CerankError, match="not a readable parquet"):
             imported("run", bad, f"bad{number}.parquet", collection=str(collection))
 
 
@@ -134,18 +134,18 @@ def test_malformed_runs_are_refused(imported: Import, collection: Path, text: st
 def test_several_runs_come_into_one_folder_and_two_of_one_name_do_not(tmp_path: Path, collection: Path) -> None:
     for name in ("a.run", "b.run"):
         (tmp_path / name).write_text(RUN)
-    files, choices = [tmp_path / "a.run", tmp_path / "b.run"], Choices(collection=str(collection))
+    files, choices = [tmp_path / "a.run", tmp_path / "b.run"], ImportOptions(collection=str(collection))
     import_files("run", files, tmp_path / "out", choices)
     assert set(open_dataset(str(tmp_path / "out"), tmp_path).runs) == {"a", "b"}
     for bad, name in (([files[0], files[0]], ""), (files, "x")):
-        choices = Choices(collection=str(collection), name=name)
+        choices = ImportOptions(collection=str(collection), name=name)
         with pytest.raises(UsageError, match="would be one run"):
             import_files("run", bad, tmp_path / "other", choices)
 
 
 def test_a_real_run_is_imported_over_its_real_collection(shared: Path, tmp_path: Path) -> None:
     folder = shared / "trec-dl-2020-top100"
-    choices = Choices(collection=str(folder), name="colbertv2")
+    choices = ImportOptions(collection=str(folder), name="colbertv2")
     run = next((folder / "runs-deep").glob("*covered-top100.run*"))
     import_files("colbertv2-run", [run], tmp_path / "out", choices)
     dataset, original = open_dataset(str(tmp_path / "out"), tmp_path), open_dataset(str(folder), tmp_path)

@@ -10,7 +10,7 @@ import pytest
 from cerank.datasets.dataset import Dataset
 from cerank.datasets.open_datasets import open_dataset
 from cerank.errors import CerankError, FormatError, UsageError
-from cerank.importing.import_files import Choices, Imported, import_files
+from cerank.importing.import_files import Imported, ImportOptions, import_files
 from tests.importing.conftest import jsonl, scores
 
 
@@ -44,7 +44,7 @@ def test_queries_with_their_permutations_become_a_dataset_with_a_teacher(tmp_pat
         "q1": {"d1-3": 3.0, "d1-1": 2.0, "d1-2": 1.0},
     }
     assert dict(found.contents.counts) == {
-        "permutations mended": 1,
+        "permutations repaired": 1,
         "numbers missing in permutations, appended in BM25's order": 2,
         "numbers repeated in permutations, dropped": 1,
     }
@@ -68,7 +68,7 @@ def test_every_real_malformed_permutation_is_imported_as_one_of_its_ids(shared: 
         assert ranking.scores(f"q{number}") == tuple(map(float, range(20, 0, -1)))
     # Three of the 9,301 are whole and only written otherwise.
     assert dict(found.contents.counts) == {
-        "permutations mended": 9298,
+        "permutations repaired": 9298,
         "numbers missing in permutations, appended in BM25's order": 12_366,
         "numbers repeated in permutations, dropped": 202,
     }
@@ -85,7 +85,7 @@ def test_the_texts_may_be_left_to_a_collection(tmp_path: Path, collection: Path)
     row = {"query_id": 2, "query": "q", "positive_passages": [{"docid": 5, "text": "t"}]}
     row["retrieved_passages"] = [{"docid": "5", "text": "t"}, {"docid": 6, "text": "t"}]
     files = _pair(tmp_path / "in", [row], ["[2] > [1]"])
-    import_files("rankgpt", files, tmp_path / "out", Choices(collection=str(collection)))
+    import_files("rankgpt", files, tmp_path / "out", ImportOptions(collection=str(collection)))
     dataset = open_dataset(str(tmp_path / "out"), tmp_path)
     assert dataset.queries == {"2": "query 2"}
     assert dataset.documents.text("6") == "passage 6"
@@ -96,13 +96,13 @@ def test_the_texts_may_be_left_to_a_collection(tmp_path: Path, collection: Path)
 def test_what_does_not_fit_together_is_refused_with_file_and_line(tmp_path: Path) -> None:
     for rows, answers, what in (
         ([_row(0), _row(1)], ["[1]"], r"jsonl:2: has more queries than there are permutations, 1"),
-        ([_row(0)], ["[1]", "[2]"], r"json: has 2 permutations for 1 query"),
-        ([_row(0), _row(0)], ["[1]", "[2]"], r"jsonl:2: query 'q0' stands twice"),
+        ([_row(0)], ["[1]", "[2]"], r"json: has 2 permutations for the 1 query"),
+        ([_row(0), _row(0)], ["[1]", "[2]"], r"jsonl:2: query 'q0' appears twice"),
         ([_row(0)], {"a": 1}, "not a list of permutations"),
         ([{"query_id": "q"}], ["[1]"], r"jsonl:1: not a valid record"),
         ([{**_row(0), "query_id": "a b"}], ["[1]"], r"jsonl:1: query id 'a b' holds white space"),
         ([{**_row(0), "retrieved_passages": [{"docid": "d", "text": " "}]}], ["[1]"], r":1: passage 'd' has no text"),
-        ([{**_row(0), "retrieved_passages": [{"docid": "d", "text": "t"}] * 2}], ["[1]"], "stands twice"),
+        ([{**_row(0), "retrieved_passages": [{"docid": "d", "text": "t"}] * 2}], ["[1]"], "appears twice"),
     ):
         with pytest.raises(FormatError, match=what):
             import_files("rankgpt", _pair(tmp_path / "in", rows, answers), tmp_path / "out")

@@ -13,9 +13,9 @@ import pytest
 from textual.pilot import Pilot
 
 from cerank.app.comparison import comparisons
-from cerank.app.comparison.comparison_session import Difference
+from cerank.app.comparison.comparison_session import QueryDifference
 from cerank.tui.app import CerankApp
-from cerank.tui.common.form_dialog import AskScreen
+from cerank.tui.common.form_dialog import FormDialog
 from cerank.tui.common.form_fields import FieldRow
 from cerank.tui.common.line_input import LineInput
 from cerank.tui.comparison.compare_screen import CompareScreen
@@ -69,7 +69,7 @@ async def opened(pilot: Pilot[str], files: list[str], dataset: str = "./c") -> C
 async def fill(pilot: Pilot[str], **texts: str) -> None:
     """Fills in the fields of the question in front."""
     screen = pilot.app.screen
-    assert isinstance(screen, AskScreen)
+    assert isinstance(screen, FormDialog)
     for row in screen.query(FieldRow):
         if row.row.path in texts:
             row.query_one(LineInput).value = texts[row.row.path]
@@ -131,7 +131,7 @@ async def test_a_claim_that_the_data_cannot_bear_is_refused_in_place_and_taken_b
         screen.compare()
         await settle(pilot)
         assert "✖ cannot compare" in text_of(app)
-        assert "terms" in text_of(app)
+        assert "t options" in text_of(app)
         screen.typed |= {"claim": "checkpoints"}
         await press(pilot, "c")
         assert "▲ better" in text_of(app)
@@ -176,7 +176,7 @@ async def test_with_a_qrels_file_the_query_says_why_there_are_no_texts(app: Cera
     async with app.run_test(size=(120, 36)) as pilot:
         await opened(pilot, files[:2], dataset="")
         assert "cannot compare" in text_of(app)
-        assert "what is relevant" in text_of(app)
+        assert "no relevance judgments" in text_of(app)
         await press(pilot, "d")
         await fill(pilot, qrels="c/qrels", dataset="c")
         await press(pilot, "enter")
@@ -285,7 +285,7 @@ async def test_an_ending_without_a_form_is_refused_and_nothing_is_written(
         await press(pilot, "e")
         await fill(pilot, path=str(tmp_path / "out.docx"))
         await press(pilot, "enter")
-        assert isinstance(app.screen, AskScreen)
+        assert isinstance(app.screen, FormDialog)
         assert "no form is called" in text_of(app)
     assert not (tmp_path / "out.docx").exists()
 
@@ -313,7 +313,7 @@ async def test_a_later_request_wins_over_one_still_at_work(app: CerankApp, files
 async def test_the_chart_draws_any_number_of_queries_at_any_size(
     app: CerankApp, count: int, size: tuple[int, int]
 ) -> None:
-    rows = [Difference(f"q{at}", 0.5, 0.5 + value, value) for at, value in enumerate(_falling(count))]
+    rows = [QueryDifference(f"q{at}", 0.5, 0.5 + value, value) for at, value in enumerate(_falling(count))]
     async with app.run_test(size=size) as pilot:
         await settle(pilot)
         chart = DifferencesChart(id="chart")
@@ -332,7 +332,12 @@ async def test_gains_stand_above_the_line_and_losses_below(app: CerankApp) -> No
         await settle(pilot)
         chart = DifferencesChart(id="chart")
         await app.screen.mount(chart)
-        chart.show([Difference("a", 0, 1, 1.0), Difference("b", 0, 0, 0.0), Difference("c", 1, 0, -1.0)], "l", "r", "t")
+        chart.show(
+            [QueryDifference("a", 0, 1, 1.0), QueryDifference("b", 0, 0, 0.0), QueryDifference("c", 1, 0, -1.0)],
+            "l",
+            "r",
+            "t",
+        )
         await pilot.pause()
         drawn = [chart.render_line(y).text for y in range(chart.content_size.height)]
         first, last = drawn[1], drawn[-3]
@@ -348,7 +353,7 @@ def _falling(count: int) -> list[float]:
 
 async def test_every_binding_has_an_id_and_no_key_that_multiplexers_take(app: CerankApp) -> None:
     taken = {f"ctrl+{letter}" for letter in "basqzjimh"}
-    for screen in (CompareScreen, QueryScreen, AskScreen, DifferencesChart, ComparisonTable):
+    for screen in (CompareScreen, QueryScreen, FormDialog, DifferencesChart, ComparisonTable):
         for binding in screen.BINDINGS:
             assert binding.id  # type: ignore[union-attr]
             assert not taken & set(binding.key.split(","))  # type: ignore[union-attr]
@@ -368,7 +373,7 @@ def test_the_comparison_looks_as_it_did(
 ) -> None:
     if not color:
         monkeypatch.setenv("NO_COLOR", "1")
-    app = CerankApp(folder.lab, look_every=0)
+    app = CerankApp(folder.lab, poll_seconds=0)
 
     async def go(pilot: Pilot[str]) -> None:
         await settle(pilot)
@@ -384,7 +389,7 @@ async def test_without_colour_every_state_is_a_sign_or_a_word(
     folder: LabFolder, files: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
-    app = CerankApp(folder.lab, look_every=0)
+    app = CerankApp(folder.lab, poll_seconds=0)
     async with app.run_test(size=(80, 24)) as pilot:
         await opened(pilot, files)
         await press(pilot, "enter", "end")

@@ -17,7 +17,7 @@ from cerank import recipes
 from cerank.app import Lab, plans
 from cerank.machine.devices import Device
 from cerank.tui.app import CerankApp
-from cerank.tui.common.form_fields import Choice, FieldRow, MarkList
+from cerank.tui.common.form_fields import Checklist, ChoiceField, FieldRow
 from cerank.tui.common.line_input import LineInput
 from cerank.tui.new_run import new_run_screen
 from cerank.tui.new_run.dataset_search import DatasetSearch
@@ -48,7 +48,7 @@ class QuietLab(Lab):
 @pytest.fixture
 def app(folder: LabFolder, monkeypatch: pytest.MonkeyPatch) -> CerankApp:
     monkeypatch.setenv("CERANK_LAB", str(folder.path))  # so that commands need not name it
-    return CerankApp(QuietLab(folder.lab.settings, devices=(Device("cpu"),)), look_every=0)
+    return CerankApp(QuietLab(folder.lab.settings, devices=(Device("cpu"),)), poll_seconds=0)
 
 
 @pytest.fixture
@@ -152,9 +152,9 @@ async def test_a_mistake_is_said_beside_its_field_as_one_types_and_goes_when_men
         await press(pilot, "2")
         row = await put(pilot, screen, "stages.contrastive.learning_rate", "fast")
         seen = text_of(app)
-        assert "✖ wants a number, above 0" in seen
+        assert "✖ must be a number, above 0" in seen
         assert "2 recipe  ✖1" in seen
-        assert "nothing can be launched" in seen
+        assert "Fix this error to see the command" in seen
         assert row.has_class("-wrong")
         await put(pilot, screen, "stages.contrastive.learning_rate", "0.001")
         assert not row.has_class("-wrong")
@@ -168,8 +168,8 @@ async def test_nothing_invalid_can_be_launched(app: CerankApp, folder: LabFolder
         await put(pilot, screen, "seeds", "x")
         await press(pilot, "escape", "l", "l")
         assert app.screen is screen
-        assert "Nothing can be launched" in text_of(app)
-        assert "'x' is no seed" in text_of(app)
+        assert "Fix these errors before launching" in text_of(app)
+        assert "'x' is not a seed" in text_of(app)
         assert folder.lab.listed() == []
 
 
@@ -179,8 +179,8 @@ async def test_m_goes_to_the_first_mistake_in_whatever_stage_it_is(app: CerankAp
         screen._settings({"stages.distill.keep": "worst"})
         await press(pilot, "m")
         row = field(screen, "stages.distill.keep")
-        assert row.query_one(Choice).has_focus
-        assert "✖ wants one of best, last" in text_of(app)
+        assert row.query_one(ChoiceField).has_focus
+        assert "✖ must be one of best, last" in text_of(app)
 
 
 async def test_a_choice_is_turned_with_the_arrow_keys(app: CerankApp) -> None:
@@ -188,7 +188,7 @@ async def test_a_choice_is_turned_with_the_arrow_keys(app: CerankApp) -> None:
         screen = await opened(pilot)
         await press(pilot, "2")
         row = field(screen, "stages.contrastive.schedule")
-        row.query_one(Choice).focus()
+        row.query_one(ChoiceField).focus()
         await press(pilot, "right")
         assert screen.draft.settings == {"stages.contrastive.schedule": "cosine"}
         await press(pilot, "left")
@@ -225,9 +225,9 @@ async def test_a_recipe_file_is_added_or_refused_beside_its_field(app: CerankApp
         assert "did you mean 'steps'" in text_of(app)
         line.value = "mine.toml"
         await press(pilot, "enter")
-        assert [one.name for one in screen.draft.origins] == ["contrastive", "mine"]
+        assert [one.name for one in screen.draft.sources] == ["contrastive", "mine"]
         assert not row.has_class("-wrong")
-        assert "mine.toml" in screen.query_one("#recipes", MarkList).chosen
+        assert "mine.toml" in screen.query_one("#recipes", Checklist).chosen
 
 
 async def test_a_dataset_is_found_by_words_and_taken_for_all_three_parts(app: CerankApp) -> None:
@@ -373,7 +373,7 @@ async def test_hostile_names_neither_break_nor_steer_the_form(app: CerankApp, tm
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("color", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["colour", "without"])
-@pytest.mark.parametrize("step", ["base", "recipe", "data", "launch", "mistakes"])
+@pytest.mark.parametrize("step", ["base", "recipe", "data", "launch", "errors"])
 def test_the_form_looks_as_it_did(
     folder: LabFolder,
     color: bool,
@@ -384,13 +384,14 @@ def test_the_form_looks_as_it_did(
     snap_compare: Callable[..., bool],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(new_run_screen, "is_here", lambda known: known.name == "minilm")  # whatever this machine has
+    # whatever this machine has
+    monkeypatch.setattr(new_run_screen, "is_on_this_machine", lambda known: known.name == "minilm")
 
     Path("plain.toml").write_text(PLAIN)
     monkeypatch.setenv("CERANK_LAB", str(folder.path))
     if not color:
         monkeypatch.setenv("NO_COLOR", "1")
-    app = CerankApp(QuietLab(folder.lab.settings, devices=(Device("cpu"),)), look_every=0)
+    app = CerankApp(QuietLab(folder.lab.settings, devices=(Device("cpu"),)), poll_seconds=0)
 
     async def go(pilot: Pilot[str]) -> None:
         screen = await opened(pilot, "plain.toml")
@@ -398,11 +399,11 @@ def test_the_form_looks_as_it_did(
             field(screen, "base").query_one(LineInput).value = base
             field(screen, "seeds").query_one(LineInput).value = "1, 2"
             screen._settings({"data.train": dataset, "data.validation": dataset, "data.test": dataset})
-        if step == "mistakes":
+        if step == "errors":
             field(screen, "seeds").query_one(LineInput).value = "5-1"
             screen._settings({"stages.contrastive.learning_rate": "fast", "data.depth": "0"})
-        await press(pilot, {"base": "1", "recipe": "2", "data": "3", "launch": "4", "mistakes": "2"}[step])
-        if step == "mistakes":
+        await press(pilot, {"base": "1", "recipe": "2", "data": "3", "launch": "4", "errors": "2"}[step])
+        if step == "errors":
             await press(pilot, "m")
         if step == "launch":
             await until(pilot, lambda: screen.matrix is not None)
@@ -416,13 +417,20 @@ async def test_without_colour_every_state_is_a_sign_or_a_word(
     folder: LabFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
-    app = CerankApp(folder.lab, look_every=0)
+    app = CerankApp(folder.lab, poll_seconds=0)
     async with app.run_test(size=(80, 24)) as pilot:
         screen = await opened(pilot)
         screen._settings({"stages.contrastive.learning_rate": "fast"})
         await press(pilot, "m")
         seen = text_of(app)
-        for sign in ("[x] contrastive", "[ ] distill", "[contrastive] ✖", "2 recipe  ✖1", "• learning_rate", "✖ wants"):
+        for sign in (
+            "[x] contrastive",
+            "[ ] distill",
+            "[contrastive] ✖",
+            "2 recipe  ✖1",
+            "• learning_rate",
+            "✖ must be",
+        ):
             assert sign in seen
         assert "peak of the schedule" in seen
 

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cerank.tui.runs.plot import Frame, Line, draw, tick_text, ticks
+from cerank.tui.runs.plot import Frame, PlotLine, draw, tick_text, ticks
 
 
-def _line(values: list[float], **more: object) -> Line:
-    return Line(np.arange(1.0, len(values) + 1), np.array(values), "#56B4E9", **more)  # type: ignore[arg-type]
+def _line(values: list[float], **more: object) -> PlotLine:
+    return PlotLine(np.arange(1.0, len(values) + 1), np.array(values), "#56B4E9", **more)  # type: ignore[arg-type]
 
 
 def _text(frame: Frame, width: int = 60, height: int = 12) -> str:
@@ -43,7 +43,7 @@ def test_a_line_has_no_holes() -> None:
 
 
 def test_the_later_line_lies_over_the_earlier_one() -> None:
-    under, over = _line([1, 1, 1]), Line(np.array([1.0, 2, 3]), np.array([1.0, 1, 1]), "#E69F00")
+    under, over = _line([1, 1, 1]), PlotLine(np.array([1.0, 2, 3]), np.array([1.0, 1, 1]), "#E69F00")
     segments = [segment for strip in draw(Frame(lines=(under, over)), 60, 12) for segment in strip]
     colors = {segment.style.color.name for segment in segments if segment.style and segment.style.color}
     assert colors == {"#e69f00"}

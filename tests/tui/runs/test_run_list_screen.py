@@ -7,7 +7,7 @@ import pytest
 from cerank.app.run_views import label_runs
 from cerank.runs import run_store
 from cerank.tui.app import CerankApp
-from cerank.tui.common.confirm_dialog import Confirm
+from cerank.tui.common.confirm_dialog import ConfirmDialog
 from cerank.tui.runs.run_list_screen import RunsScreen
 from cerank.tui.runs.run_screen import RunScreen
 from cerank.tui.runs.run_table import RunTable
@@ -89,7 +89,7 @@ async def test_the_filter_narrows_as_one_types_and_keeps_the_last_right_one(fold
         assert "1 of 2 runs" in text_of(app)
         assert [entry.label for entry in _listed(app)] == ["good"]
         await press(pilot, "space", "(")
-        assert "it stops in the middle" in text_of(app)
+        assert "the filter ends too early" in text_of(app)
         assert [entry.label for entry in _listed(app)] == ["good"]
         await press(pilot, "escape")
         assert len(_listed(app)) == 2
@@ -100,7 +100,7 @@ async def test_nothing_that_passes_the_filter_says_how_to_clear_it(folder: LabFo
     async with app.run_test(size=NARROW) as pilot:
         await settle(pilot)
         await press(pilot, "slash", *"nosuchrun")
-        assert "No run passes the filter" in text_of(app)
+        assert "No run matches the filter" in text_of(app)
 
 
 async def test_runs_are_sorted_by_any_column_and_the_cursor_stays_on_its_run(folder: LabFolder, app: CerankApp) -> None:
@@ -134,7 +134,7 @@ async def test_marks_survive_looking_and_go_with_their_run(folder: LabFolder, ap
         assert app.marked == [two.name]
         assert "●· waiting" in text_of(app)
         await press(pilot, "m")
-        assert "mark two runs" in _toasts(app)
+        assert "Mark at least two runs" in _toasts(app)
 
 
 async def test_deleting_asks_names_what_goes_and_no_is_the_answer_in_focus(folder: LabFolder, app: CerankApp) -> None:
@@ -142,7 +142,7 @@ async def test_deleting_asks_names_what_goes_and_no_is_the_answer_in_focus(folde
     async with app.run_test(size=NARROW) as pilot:
         await settle(pilot)
         await press(pilot, "d")
-        assert isinstance(app.screen, Confirm)
+        assert isinstance(app.screen, ConfirmDialog)
         assert "doomed" in text_of(app)
         assert "files" in text_of(app)
         await press(pilot, "enter")
@@ -157,7 +157,7 @@ async def test_a_run_that_a_worker_holds_is_not_deleted(folder: LabFolder, app: 
     async with app.run_test(size=NARROW) as pilot:
         await settle(pilot)
         await press(pilot, "d")
-        assert not isinstance(app.screen, Confirm)
+        assert not isinstance(app.screen, ConfirmDialog)
         assert "stop it first" in _toasts(app)
 
 
@@ -211,7 +211,7 @@ async def test_a_lost_run_says_which_key_goes_on(folder: LabFolder, app: CerankA
         folder.close()
         await look(pilot)
         assert "? lost" in text_of(app)
-        assert "r resumes it" in _toasts(app)
+        assert "Press r to resume" in _toasts(app)
 
 
 async def test_quitting_says_how_many_jobs_keep_running(folder: LabFolder, app: CerankApp) -> None:
@@ -241,8 +241,8 @@ async def test_a_refusal_is_a_toast_and_a_fault_goes_to_a_file(folder: LabFolder
     async with app.run_test(size=WIDE) as pilot:
         await settle(pilot)
         await press(pilot, "r")
-        assert "it is finished" in _toasts(app)
-        app.do(lambda: 1 // 0)
+        assert "the run is finished" in _toasts(app)
+        app.run_in_thread(lambda: 1 // 0)
         await settle(pilot)
         said = _toasts(app)
         assert "ZeroDivisionError" in said

@@ -131,7 +131,7 @@ async def test_the_log_is_followed_and_searched(folder: LabFolder, app: CerankAp
         assert list(log.lines)[-1] == "gamma alpha"
         await press(pilot, "slash", *"ALPHA", "enter", "f")
         assert list(log.lines) == ["alpha", "gamma alpha"]
-        assert "1 of 2 matching lines, 2 left out" in text_of(app)
+        assert "1 of 2 matching lines, 2 hidden" in text_of(app)
         await press(pilot, "escape")
         assert len(log.lines) == 4
         await press(pilot, "escape")
@@ -200,7 +200,7 @@ async def test_a_run_without_rankings_says_that_they_come(folder: LabFolder, app
     async with app.run_test(size=NARROW) as pilot:
         await settle(pilot)
         await press(pilot, "enter", tab)
-        assert "nothing of it has been re-ranked" in text_of(app)
+        assert "Nothing has been re-ranked" in text_of(app)
 
 
 async def test_rankings_show_where_each_document_went(folder: LabFolder, app: CerankApp, tmp_path: Path) -> None:

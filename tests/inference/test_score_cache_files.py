@@ -6,7 +6,7 @@ import os
 import threading
 
 from cerank.files import disk
-from cerank.inference.score_files import KeptScores
+from cerank.inference.score_cache import ScoreCache
 
 WANTED = {"q1": ("a", "b"), "q2": ("a",)}
 TEXTS = ["one", "two"]
@@ -19,36 +19,36 @@ def files(cache):
 
 
 def test_what_was_kept_is_found_as_float32(tmp_path):
-    KeptScores(tmp_path, ["model"]).keep(WANTED, TEXTS, SCORES)
-    found = KeptScores(tmp_path, ["model"]).find(WANTED, TEXTS)
+    ScoreCache(tmp_path, ["model"]).put(WANTED, TEXTS, SCORES)
+    found = ScoreCache(tmp_path, ["model"]).get(WANTED, TEXTS)
     assert found == AS_FLOAT32
     assert [list(row) for row in found.values()] == [["a", "b"], ["a"]]
 
 
 def test_nothing_is_found_for_another_chunk_order_text_or_identity(tmp_path):
-    kept = KeptScores(tmp_path, ["model", "texts"])
-    kept.keep(WANTED, TEXTS, SCORES)
+    kept = ScoreCache(tmp_path, ["model", "texts"])
+    kept.put(WANTED, TEXTS, SCORES)
     for wanted in ({"q1": ("b", "a"), "q2": ("a",)}, {"q2": ("a",), "q1": ("a", "b")}, {"q1": ("a", "b", "q2", "a")}):
-        assert kept.find(wanted, TEXTS[: len(wanted)]) is None
-    assert kept.find(WANTED, ["one", "three"]) is None
-    assert KeptScores(tmp_path, ["model", "text"]).find(WANTED, TEXTS) is None
-    assert KeptScores(tmp_path, ["modeltexts"]).find(WANTED, TEXTS) is None
+        assert kept.get(wanted, TEXTS[: len(wanted)]) is None
+    assert kept.get(WANTED, ["one", "three"]) is None
+    assert ScoreCache(tmp_path, ["model", "text"]).get(WANTED, TEXTS) is None
+    assert ScoreCache(tmp_path, ["modeltexts"]).get(WANTED, TEXTS) is None
 
 
 def test_every_damage_is_noticed_and_moved_aside(tmp_path):
-    kept = KeptScores(tmp_path, ["model"])
-    kept.keep(WANTED, TEXTS, SCORES)
+    kept = ScoreCache(tmp_path, ["model"])
+    kept.put(WANTED, TEXTS, SCORES)
     (path,) = files(tmp_path)
     whole = path.read_bytes()
     damaged = [whole[:cut] for cut in range(len(whole))]
     damaged += [whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :] for at in range(len(whole))]
     for data in damaged:
         path.write_bytes(data)
-        assert kept.find(WANTED, TEXTS) is None
+        assert kept.get(WANTED, TEXTS) is None
         assert not path.exists()
         path.with_name(f"{path.name}.bad").unlink()
-    kept.keep(WANTED, TEXTS, SCORES)
-    assert kept.find(WANTED, TEXTS) == AS_FLOAT32
+    kept.put(WANTED, TEXTS, SCORES)
+    assert kept.get(WANTED, TEXTS) == AS_FLOAT32
 
 
 def test_a_crash_at_any_operation_leaves_the_scores_whole_or_absent(tmp_path):
@@ -68,9 +68,9 @@ def test_a_crash_at_any_operation_leaves_the_scores_whole_or_absent(tmp_path):
         cache.mkdir()
         try:
             with disk.observe(observer):
-                KeptScores(cache, ["model"]).keep(WANTED, TEXTS, SCORES)
+                ScoreCache(cache, ["model"]).put(WANTED, TEXTS, SCORES)
         except Crash:
-            assert KeptScores(cache, ["model"]).find(WANTED, TEXTS) in (None, AS_FLOAT32)
+            assert ScoreCache(cache, ["model"]).get(WANTED, TEXTS) in (None, AS_FLOAT32)
             return False
         return True
 
@@ -78,25 +78,25 @@ def test_a_crash_at_any_operation_leaves_the_scores_whole_or_absent(tmp_path):
 
 
 def test_writers_at_once_do_each_other_no_harm(tmp_path):
-    kept = [KeptScores(tmp_path, ["model"]) for _ in range(8)]
-    threads = [threading.Thread(target=one.keep, args=(WANTED, TEXTS, SCORES)) for one in kept]
+    kept = [ScoreCache(tmp_path, ["model"]) for _ in range(8)]
+    threads = [threading.Thread(target=one.put, args=(WANTED, TEXTS, SCORES)) for one in kept]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert len(files(tmp_path)) == 1
-    assert kept[0].find(WANTED, TEXTS) == AS_FLOAT32
+    assert kept[0].get(WANTED, TEXTS) == AS_FLOAT32
 
 
 def test_the_longest_unused_go_first_where_room_is_short(tmp_path):
-    kept = KeptScores(tmp_path, ["model"], limit=44 * 4)
+    kept = ScoreCache(tmp_path, ["model"], limit=44 * 4)
     for number in range(6):
-        kept.keep({f"q{number}": ("a", "b", "c")}, ["text"], {f"q{number}": {"a": 1.0, "b": 2.0, "c": 3.0}})
+        kept.put({f"q{number}": ("a", "b", "c")}, ["text"], {f"q{number}": {"a": 1.0, "b": 2.0, "c": 3.0}})
         path = max(files(tmp_path), key=lambda path: path.stat().st_mtime_ns)
         os.utime(path, ns=(number, number))
-    assert kept.find({"q0": ("a", "b", "c")}, ["text"])  # used just now
+    assert kept.get({"q0": ("a", "b", "c")}, ["text"])  # used just now
     kept.trim()
-    left = [number for number in range(6) if kept.find({f"q{number}": ("a", "b", "c")}, ["text"])]
+    left = [number for number in range(6) if kept.get({f"q{number}": ("a", "b", "c")}, ["text"])]
     assert left == [0, 4, 5]
     kept.trim()
     assert len(files(tmp_path)) == 3
@@ -104,7 +104,7 @@ def test_the_longest_unused_go_first_where_room_is_short(tmp_path):
 
 def test_a_cache_that_cannot_be_written_to_stops_nothing(tmp_path):
     (tmp_path / "scores").write_text("a file where the folder would be")
-    kept = KeptScores(tmp_path, ["model"])
-    kept.keep(WANTED, TEXTS, SCORES)
-    assert kept.find(WANTED, TEXTS) is None
+    kept = ScoreCache(tmp_path, ["model"])
+    kept.put(WANTED, TEXTS, SCORES)
+    assert kept.get(WANTED, TEXTS) is None
     kept.trim()

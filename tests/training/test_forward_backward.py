@@ -8,19 +8,20 @@ import msgspec
 import pytest
 import torch
 
-import cerank.training.gradients as gradients_module
+import cerank.training.forward_backward as forward_backward_module
 from cerank.core.groups import Group
 from cerank.errors import RunFailedError
-from cerank.models.cross_encoder import load, set_dropout, tokenizer_of
-from cerank.models.forward_pass import Forward
+from cerank.models.cross_encoder import load, load_tokenizer, set_dropout
+from cerank.models.forward_pass import ForwardPass
 from cerank.recipes.schema import Stage
-from cerank.tokenization.tokens import Tokens
-from cerank.training.gradients import HALVINGS, Gradients, _in_order, rows_of
+from cerank.tokenization.tokens import PairTokenizer, TokenLimits
+from cerank.training.batches import encode_groups
+from cerank.training.forward_backward import MAX_HALVINGS, ForwardBackward
 from cerank.training.losses import LOSSES
 from cerank.training.trainer import PausedError, Trainer
 from tests.model_fixtures import WORDS
 
-from .test_trainer import STAGE, Notes, same_weights, trained
+from .test_trainer import STAGE, Recorder, same_weights, trained
 
 CPU = torch.device("cpu")
 DOCUMENTS = {f"d{i}": " ".join(WORDS[(i + j) % 20] for j in range(i % 9)) for i in range(40)}
@@ -45,15 +46,18 @@ class Ready:
         with torch.no_grad():  # as drawn, all pairs score so much alike that their gradients cancel out to rounding
             for parameter in self.model.parameters():
                 parameter.mul_(8.0 if parameter.dim() > 1 else 1.0)
-        self.tokens = Tokens(tokenizer_of(files.folder), 24, 8)
+        self.tokens = PairTokenizer(load_tokenizer(files.folder), TokenLimits(24, 8))
         self.tokens.add("query", [f"q{at}" for at in range(4)], lambda keys: [WORDS[int(key[1:])] for key in keys])
         self.tokens.add("document", list(DOCUMENTS), lambda keys: [DOCUMENTS[key] for key in keys])
-        self.forward = Forward(self.model, self.tokens, CPU, "fp32")
+        self.folder = files.folder
+        self.forward = ForwardPass(self.model, self.tokens, CPU, "fp32")
 
     def gradients(self, loss="ranknet", step=1, **stage):
         self.model.zero_grad()
-        made = Gradients("s", Stage(steps=1, **stage), 7, LOSSES.find(loss, "loss"), CPU)
-        value = made.add(self.forward, rows_of(self.tokens, groups()), step)
+        settings = Stage(steps=1, loss=loss, **stage)
+        trainer = Trainer(0, "s", settings, seed=7, folder=self.folder, device="cpu")
+        passes = ForwardBackward(self.forward, "s", 7, settings.microbatch)
+        value = trainer.forward_backward(passes, encode_groups(self.tokens, groups()), step)
         return value, torch.cat([p.grad.flatten() for p in self.model.parameters() if p.grad is not None])
 
 
@@ -64,7 +68,7 @@ def apart(left, right):
 @pytest.mark.parametrize("files", ["tiny", "tiny_classifier"])
 @pytest.mark.parametrize("loss", ["lce", "ranknet", "listnet"])
 @pytest.mark.parametrize("microbatch", [1, 20, 45, 100])
-def test_any_bound_gives_the_gradient_of_the_whole_step(files, loss, microbatch, request):
+def test_any_microbatch_gives_the_gradient_of_the_whole_step(files, loss, microbatch, request):
     if loss not in LOSSES:
         pytest.skip(f"there is no loss {loss} here")
     ready = Ready(request.getfixturevalue(files))
@@ -74,23 +78,11 @@ def test_any_bound_gives_the_gradient_of_the_whole_step(files, loss, microbatch,
     assert apart(found, expected) < 1e-5
 
 
-def in_one_pass(self, forward, rows, weights, place, cuts):
-    """The same parts with a graph for all of them at once."""
-    with forward.scoring() as score:
-        parts = []
-        for number, cut in enumerate(cuts):
-            self._draw_dropout(place, number)
-            parts.append(score([rows.pairs[at] for at in cut]))
-    total = self._total(_in_order(parts, cuts), rows.groups, weights)
-    total.backward()
-    return float(total.detach())
-
-
 def test_a_group_goes_through_twice_with_the_same_dropout(tiny, monkeypatch):
     ready = Ready(tiny, dropout=0.3)
     value, found = ready.gradients(microbatch=30)
     _, other = ready.gradients(microbatch=30, step=2)
-    monkeypatch.setattr(Gradients, "_add_twice", in_one_pass)
+    monkeypatch.setattr(ForwardBackward, "_forward_without_graph", ForwardBackward._forward_in_one_graph)
     whole, expected = ready.gradients(microbatch=30)
     assert value == pytest.approx(whole, rel=1e-6)
     assert apart(found, expected) < 1e-5
@@ -108,7 +100,7 @@ def test_a_mean_over_pairs_is_that_of_the_whole_step_however_it_is_cut(tiny):
 def test_the_packed_gradient_is_that_of_padded_pairs(tiny):
     ready = Ready(tiny)
     _, found = ready.gradients()
-    assert ready.forward.packs
+    assert ready.forward.is_packed
     ready.forward._packed = None
     _, expected = ready.gradients()
     assert apart(found, expected) < 1e-5
@@ -117,7 +109,7 @@ def test_the_packed_gradient_is_that_of_padded_pairs(tiny):
 @pytest.fixture
 def threads(monkeypatch):
     """Three threads, and steps small enough for a test shared among them."""
-    monkeypatch.setattr(gradients_module, "_LEAST_SHARE", 16)
+    monkeypatch.setattr(forward_backward_module, "_MIN_SHARD_TOKENS", 16)
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     yield 3
@@ -126,22 +118,20 @@ def threads(monkeypatch):
 
 @pytest.mark.parametrize("files", ["tiny", "tiny_classifier"])
 @pytest.mark.parametrize("loss", ["lce", "ranknet"])
-def test_shares_in_threads_give_the_gradient_of_the_whole_step(files, loss, request, monkeypatch, threads):
+def test_shards_in_threads_give_the_gradient_of_the_whole_step(files, loss, request, monkeypatch, threads):
     ready = Ready(request.getfixturevalue(files))
     value, found = ready.gradients(loss)
-    shared = Gradients("s", Stage(steps=1), 7, LOSSES.find(loss, "loss"), CPU)._shares(
-        ready.forward, [9, 20, 3, 20, 19]
-    )
-    assert shared == [[2, 3], [0, 1], [4]]
-    monkeypatch.setattr(Gradients, "_shares", lambda *_: [])
+    shards = ForwardBackward(ready.forward, "s", 7, 8192)._shards([9, 20, 3, 20, 19])
+    assert shards == [[2, 3], [0, 1], [4]]
+    monkeypatch.setattr(ForwardBackward, "_shards", lambda *_: [])
     whole, expected = ready.gradients(loss)
     assert value == pytest.approx(whole, rel=1e-5)
     assert apart(found, expected) < 1e-5
-    assert not torch.equal(found, expected)  # else nothing was shared
+    assert not torch.equal(found, expected)  # else nothing was sharded
     assert torch.get_num_threads() == threads
 
 
-def test_shares_give_the_same_bits_in_whatever_order_threads_come_to_them(tiny, monkeypatch, threads):
+def test_shards_give_the_same_bits_in_whatever_order_threads_come_to_them(tiny, monkeypatch, threads):
     ready = Ready(tiny, dropout=0.3)
     value, found = ready.gradients()
     again, same = ready.gradients()
@@ -152,7 +142,7 @@ def test_shares_give_the_same_bits_in_whatever_order_threads_come_to_them(tiny, 
         list(map(work, reversed(items)))
         torch.set_num_threads(threads)
 
-    monkeypatch.setattr(gradients_module, "side_by_side", last_first)
+    monkeypatch.setattr(forward_backward_module, "run_in_threads", last_first)
     backwards, reversed_ = ready.gradients()
     assert value == again == backwards
     assert torch.equal(found, same)
@@ -160,25 +150,25 @@ def test_shares_give_the_same_bits_in_whatever_order_threads_come_to_them(tiny, 
     assert apart(other, found) > 1e-2
 
 
-def test_a_stage_of_shared_steps_goes_on_to_the_same_bits(tiny, tmp_path, threads):
+def test_a_stage_of_sharded_steps_resumes_to_the_same_bits(tiny, tmp_path, threads):
     stage = msgspec.structs.replace(STAGE, dropout=0.2, groups_per_step=4)
     whole, _, expected = trained(tiny, tmp_path / "whole", stage)
     with pytest.raises(PausedError):
-        trained(tiny, tmp_path / "cut", stage, Notes(stop_after=5))
+        trained(tiny, tmp_path / "cut", stage, Recorder(stop_after=5))
     model, _, rest = trained(tiny, tmp_path / "cut", stage)
     assert same_weights(whole, model)
     assert rest.readings == expected.readings[5:]
 
 
-def test_shares_of_several_parts_add_up(tiny, monkeypatch, threads):
+def test_shards_of_several_microbatches_add_up(tiny, monkeypatch, threads):
     ready = Ready(tiny)
     _, found = ready.gradients(microbatch=80)
-    monkeypatch.setattr(Gradients, "_shares", lambda *_: [])
+    monkeypatch.setattr(ForwardBackward, "_shards", lambda *_: [])
     _, expected = ready.gradients()
     assert apart(found, expected) < 1e-5
 
 
-def test_a_share_that_fails_fails_the_step_and_leaves_no_gradient(tiny, monkeypatch, threads):
+def test_a_shard_that_fails_fails_the_step_and_leaves_no_gradient(tiny, monkeypatch, threads):
     ready = Ready(tiny)
     ready.gradients()
     hold(monkeypatch, 30)
@@ -190,7 +180,7 @@ def test_a_share_that_fails_fails_the_step_and_leaves_no_gradient(tiny, monkeypa
 
 def hold(monkeypatch, limit):
     """Stands in for a device whose memory holds `limit` tokens."""
-    original = Forward.scoring
+    original = ForwardPass.scoring
 
     @contextlib.contextmanager
     def scoring(forward):
@@ -203,27 +193,27 @@ def hold(monkeypatch, limit):
 
             yield guarded
 
-    monkeypatch.setattr(Forward, "scoring", scoring)
+    monkeypatch.setattr(ForwardPass, "scoring", scoring)
 
 
-class Heard(Notes):
-    """A watch that also remembers what memory did not hold."""
+class MemoryRecorder(Recorder):
+    """A callback that also remembers what memory did not hold."""
 
     def __init__(self, **given):
         super().__init__(**given)
         self.short = []
 
-    def out_of_memory(self, what):
+    def on_out_of_memory(self, what):
         self.short.append(what)
 
 
 PLAIN = msgspec.structs.replace(STAGE, dropout=0.0, microbatch=64)
 
 
-def test_memory_that_does_not_suffice_halves_the_bound_and_leaves_the_losses(tiny, tmp_path, monkeypatch):
+def test_memory_that_does_not_suffice_halves_the_microbatch_and_leaves_the_losses(tiny, tmp_path, monkeypatch):
     _, _, whole = trained(tiny, tmp_path / "1", PLAIN)
     hold(monkeypatch, 20)
-    _, state, parts = trained(tiny, tmp_path / "2", PLAIN, Heard())
+    _, state, parts = trained(tiny, tmp_path / "2", PLAIN, MemoryRecorder())
     assert [note.split(";")[0] for note in parts.short] == [
         "step 1: 32 tokens at once from here on",
         "step 1: 16 tokens at once from here on",
@@ -233,10 +223,10 @@ def test_memory_that_does_not_suffice_halves_the_bound_and_leaves_the_losses(tin
     assert [r.groups for r in parts.readings] == [r.groups for r in whole.readings]
 
 
-def test_a_stage_gone_on_with_keeps_the_bound_that_it_found(tiny, tmp_path, monkeypatch):
+def test_a_resumed_stage_keeps_its_reduced_microbatch(tiny, tmp_path, monkeypatch):
     hold(monkeypatch, 20)
-    trained(tiny, tmp_path, PLAIN, Heard())
-    again = Heard()
+    trained(tiny, tmp_path, PLAIN, MemoryRecorder())
+    again = MemoryRecorder()
     _, later, _ = trained(tiny, tmp_path, msgspec.structs.replace(PLAIN, steps=16), again)
     assert again.short == []
     assert (later.step, later.microbatch) == (16, 16)
@@ -244,16 +234,16 @@ def test_a_stage_gone_on_with_keeps_the_bound_that_it_found(tiny, tmp_path, monk
 
 def test_a_run_ends_where_a_sixteenth_does_not_fit(tiny, tmp_path, monkeypatch):
     hold(monkeypatch, 0)
-    watch = Heard()
+    callback = MemoryRecorder()
     with pytest.raises(RunFailedError, match="out of memory at 4 tokens"):
-        trained(tiny, tmp_path, PLAIN, watch)
-    assert len(watch.short) == HALVINGS
+        trained(tiny, tmp_path, PLAIN, callback)
+    assert len(callback.short) == MAX_HALVINGS
 
 
-def test_the_probe_halves_the_bound_before_training(tiny, tmp_path, monkeypatch):
+def test_the_memory_probe_halves_the_microbatch_before_training(tiny, tmp_path, monkeypatch):
     hold(monkeypatch, 40)
-    ready, watch = Ready(tiny), Heard()
+    ready, callback = Ready(tiny), MemoryRecorder()
     trainer = Trainer(0, "s", PLAIN, seed=5, folder=tmp_path, device="cpu")
-    trainer._probe(ready.model, ready.tokens, watch)
-    assert [note.split(";")[0] for note in watch.short] == ["before training: 32 tokens at once from here on"]
+    trainer.probe_memory(ready.model, trainer.passes(ready.model, ready.tokens), callback)
+    assert [note.split(";")[0] for note in callback.short] == ["before training: 32 tokens at once from here on"]
     assert all(parameter.grad is None for parameter in ready.model.parameters())

@@ -1,0 +1,64 @@
+"""Options that have a new name: the old one works for one more version, with a warning that names the new one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from typer.core import TyperCommand
+
+from cerank.cli.output import info
+from cerank.errors import UsageError
+
+RENAMED: Mapping[str, Mapping[str, str]] = {  # command -> old option -> new option
+    "bench": {"--alone": "--cerank-only"},
+    "compare": {"--condensed": "--judged-only"},
+    "report": {"--correct": "--correction"},
+    "rerank": {"--run": "--first-stage"},
+}
+_SEEDS = "--seeds"  # of compare: its only accepted value was "mean"
+
+
+class CommandWithRenamedOptions(TyperCommand):
+    """A command that also understands the options that `RENAMED` lists for it; its help shows only the new names."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the arguments after replacing old option names, and warn about each of them."""
+        args = with_new_names(self.name or "", args)
+        return super().parse_args(ctx, without_seeds(args) if self.name == "compare" else args)
+
+
+def with_new_names(command: str, args: list[str]) -> list[str]:
+    """Return the arguments with old option names replaced; print a warning for each.
+
+    What follows `--` is not an option and stays.
+    """
+    renamed = RENAMED.get(command, {})
+    end = args.index("--") if "--" in args else len(args)
+    replaced = list(args)
+    for place, arg in enumerate(args[:end]):
+        name, equals, value = arg.partition("=")
+        if name in renamed:
+            replaced[place] = f"{renamed[name]}{equals}{value}"
+            info(f"warning: {name} is now called {renamed[name]}; the old name will be removed in the next version")
+    return replaced
+
+
+def without_seeds(args: list[str]) -> list[str]:
+    """Return the arguments of `compare` without the former option `--seeds mean`; print a warning if it is there.
+
+    Raises:
+        UsageError: another value than "mean" is given.
+    """
+    for place, arg in enumerate(args):
+        name, equals, value = arg.partition("=")
+        if name != _SEEDS:
+            continue
+        following = place + (1 if equals else 2)
+        value = value if equals else "".join(args[place + 1 : following])
+        if value != "mean":
+            what = f"the seeds of a recipe cannot be combined by '{value}'"
+            raise UsageError(what, where=_SEEDS, hint="leave the option out: scores are averaged over seeds per query")
+        info(f"warning: {_SEEDS} has no effect, because scores are always averaged over seeds; omit the option")
+        return [*args[:place], *args[following:]]
+    return args

@@ -1,0 +1,67 @@
+"""Retired words stay retired: each has a standard term that the sources, guides and README use instead."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+EVERYWHERE = ("cerank", "README.md", "CONTRIBUTING.md")
+FRONT = ("cerank/cli", "cerank/app", "cerank/tui", "cerank/text", "cerank/guides", "README.md", "CONTRIBUTING.md")
+
+
+class Retired(NamedTuple):
+    """A word or phrase that is not used any more; to retire another one, add a row."""
+
+    pattern: str  # a regular expression; upper and lower case count as the same
+    better: str  # what to write instead
+    where: tuple[str, ...] = EVERYWHERE  # files and folders in which it is retired
+
+
+RETIRED = (
+    Retired(r"held against", "compared with", FRONT),
+    Retired(r"left out:", "Default: ...", FRONT),
+    Retired(r"without a word", "without reporting", FRONT),
+    Retired(r"to the same bits", "bit-identical", FRONT),
+    Retired(r"hold (it|them) to (its|their) hashes", "verify the checksums"),
+    Retired(r"\bhouse\b", "app, package", FRONT),
+    Retired(r"(?<!repair\.)\bmend(ing|s)?\b", "fix, repair, regenerate", FRONT),
+    Retired(r"moved? aside|set aside", "renamed to *.bad, quarantined", FRONT),
+    Retired(r"makes? (it )?again", "regenerate", FRONT),
+    Retired(r"a fault of cerank", "internal error", FRONT),
+    Retired(r"\bgoes on\b|\bgo on with\b", "continue, resume", FRONT),
+    Retired(r"\bstands (twice|beside|still)\b|\bstand together\b", "is given twice, is grouped, is stopped", FRONT),
+    Retired(r"leave it over|left it over", "left behind by", FRONT),
+    Retired(r"is all the same\b|all the same\?", "anyway", FRONT),
+    Retired(r"\b(a|A) person('s)?\b", "the user", FRONT),
+    Retired(r"\bparted by\b", "separated by", FRONT),
+    Retired(r"\bnarrat", "print a message, footnote", FRONT),
+    Retired(r"(?-i:\b(Facing|Tally|News|Origin)\b)", "PublishedComparison, WorkTotals, RunUpdate, RecipeSource", FRONT),
+    Retired(r"(?-i:class (Asked|Wanted|Named|Told|Found|Shown|Looked|Need|Grid|Mark|Bar)\b)", "a noun", FRONT),
+    Retired(r"\brooms\b", "packages, directories", FRONT),
+)
+ALLOWED: dict[str, tuple[str, ...]] = {  # file -> parts of lines that may stay, each with its reason
+    "CONTRIBUTING.md": ("That the others are held against.",),  # the example of what not to write
+    "cerank/cli/table_columns.py": ("mended",),  # a key of JSON and TSV output
+}
+
+
+def _files(where: tuple[str, ...]) -> list[Path]:
+    paths = [ROOT / name for name in where]
+    inside = [file for path in paths if path.is_dir() for file in sorted(path.rglob("*"))]
+    return [file for file in [*paths, *inside] if file.suffix in {".py", ".md", ".tcss", ".toml"}]
+
+
+@pytest.mark.parametrize("retired", RETIRED, ids=lambda retired: retired.better)
+def test_no_file_uses_a_retired_word(retired: Retired) -> None:
+    uses = []
+    for path in _files(retired.where):
+        name = str(path.relative_to(ROOT))
+        for number, line in enumerate(path.read_text(encoding="utf8").splitlines(), 1):
+            is_allowed = any(part in line for part in ALLOWED.get(name, ()))
+            if not is_allowed and re.search(retired.pattern, line, re.IGNORECASE):
+                uses.append(f"{name}:{number}: {line.strip()}")
+    assert not uses, f"write '{retired.better}' instead in\n" + "\n".join(uses)
