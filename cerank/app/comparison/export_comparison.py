@@ -61,8 +61,8 @@ def full_table(found: Comparison, *, with_reasons: bool = False, costs: Mapping[
 def document(found: Comparison, *, with_reasons: bool = False) -> str:
     """Return a comparison as JSON of one shape: {meta, rows, secondary, notes}; `secondary` is empty unless requested.
 
-    `rows` are those of `full_table`, `meta` what they rest on: method, family, margins, and the hashes of what was ranked
-    and judged.
+    `rows` are those of `full_table`; `meta` is what they rest on: method, family, margins, and the hashes of the
+    rankings and qrels.
     """
     from cerank import __version__
 
