@@ -15,9 +15,9 @@ from cerank.files import disk
 from cerank.recipes.plan import Plan
 from cerank.runs import run_store
 from cerank.runs.layout import RunFolder
+from cerank.runs.records import encode_measures
 from cerank.settings import Settings
 from cerank.trec.text_io import write_qrels, write_run
-from cerank.worker.stage_evaluation import measure_rows
 
 CREATED = "2026-01-02T03:04:05+00:00"
 
@@ -46,7 +46,7 @@ def made_run(settings: Settings, plan: Plan, label: str, *, skill: float = 0.5) 
                 ranking = ordered(scores)
                 _write(folder.ranking(system, test, first), write_run(ranking, "t"))
                 values = per_query(plan.measures_on(test), qrels, ranking)
-                _write(folder.measures(system, test, first), measure_rows(values))
+                _write(folder.measures(system, test, first), encode_measures(values))
     return folder
 
 

@@ -100,7 +100,7 @@ def test_what_a_plan_was_asked_for_plans_to_it_again(tmp_path, measures):
     evaluate = msgspec.structs.replace(plan.recipe.evaluate, measures=measures)
     asked = msgspec.structs.replace(plan.recipe, data=data, evaluate=evaluate)
     made = plans.plan_of(asked, settings, now=NOW)
-    (tmp_path / "again.toml").write_text(recipes.render(made.asked))
+    (tmp_path / "again.toml").write_text(recipes.render(made.requested_recipe))
     again = plans.plan_of(recipes.load(str(tmp_path / "again.toml")).recipe, settings, now=NOW)
     assert again.measures == made.measures
     assert again.fingerprint == made.fingerprint

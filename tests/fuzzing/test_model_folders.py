@@ -119,7 +119,7 @@ def test_code_and_pickles_beside_sound_weights_are_never_touched(folder: Path) -
         "import sys; sys.path = [p for p in sys.path if p]\n"
         "from cerank.models.bases import locate\nfrom cerank.models import cross_encoder as model\n"
         f"files = locate({str(folder)!r}, fetch=False)\n"
-        "model.load(files, 'mean', 1); model.tokenizer_of(files.folder); print('loaded')\n"
+        "model.load(files, 'mean', 1); model.load_tokenizer(files.folder); print('loaded')\n"
     )
     environ = {**os.environ, "HF_TRUST_REMOTE_CODE": "1", "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(

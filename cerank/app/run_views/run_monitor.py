@@ -222,7 +222,7 @@ def _is_same(entry: RunEntry, other: RunEntry) -> bool:
 
 
 def _status_without_time(entry: RunEntry) -> Status:
-    return msgspec.structs.replace(entry.status, quiet=0.0)
+    return msgspec.structs.replace(entry.status, seconds_since_heartbeat=0.0)
 
 
 def _with_queue_places(entries: Iterable[RunEntry], queued: Iterable[str]) -> Iterable[RunEntry]:
