@@ -1,4 +1,4 @@
-"""What a person sets once, for every command: where runs and caches live, the device, threads, the output's format.
+"""What the user sets once, for every command: where runs and caches live, the device, threads, the output's format.
 
 Invariant: each value comes from the first of flag, environment, project file, user file and default that gives it,
 and says which it was. Nothing here is part of a plan before `lab` puts it there.

@@ -22,12 +22,12 @@ class Retired(NamedTuple):
 
 
 RETIRED = (
-    Retired(r"held against", "compared with", FRONT),
+    Retired(r"held against", "compared with"),
     Retired(r"left out:", "Default: ...", FRONT),
-    Retired(r"without a word", "without reporting", FRONT),
-    Retired(r"to the same bits", "bit-identical", FRONT),
+    Retired(r"without a word", "without reporting"),
+    Retired(r"to the same bits", "bit-identical"),
     Retired(r"hold (it|them) to (its|their) hashes", "verify the checksums"),
-    Retired(r"\bhouse\b", "app, package", FRONT),
+    Retired(r"\bhouse\b", "app, package"),
     Retired(r"(?<!repair\.)\bmend(ing|s)?\b", "fix, repair, regenerate", FRONT),
     Retired(r"moved? aside|set aside", "renamed to *.bad, quarantined", FRONT),
     Retired(r"makes? (it )?again", "regenerate", FRONT),
@@ -36,12 +36,21 @@ RETIRED = (
     Retired(r"\bstands (twice|beside|still)\b|\bstand together\b", "is given twice, is grouped, is stopped", FRONT),
     Retired(r"leave it over|left it over", "left behind by", FRONT),
     Retired(r"is all the same\b|all the same\?", "anyway", FRONT),
-    Retired(r"\b(a|A) person('s)?\b", "the user", FRONT),
+    Retired(r"\b(a|A) person('s)?\b", "the user"),
     Retired(r"\bparted by\b", "separated by", FRONT),
     Retired(r"\bnarrat", "print a message, footnote", FRONT),
     Retired(r"(?-i:\b(Facing|Tally|News|Origin)\b)", "PublishedComparison, WorkTotals, RunUpdate, RecipeSource", FRONT),
     Retired(r"(?-i:class (Asked|Wanted|Named|Told|Found|Shown|Looked|Need|Grid|Mark|Bar)\b)", "a noun", FRONT),
     Retired(r"\brooms\b", "packages, directories", FRONT),
+    Retired(r"(?-i:\b(Material|Supply|Drift|HeldOut|StageFacts|RankingFacts)\b)", "TrainingData, SamplingStats, ..."),
+    Retired(r"\b(side_by_side|lanes?|rehearse|there and back)\b", "in threads, probe memory, forward and backward"),
+    Retired(
+        r"(?-i:\b(LikeBert|ByInterface|_LaidOut|Shelf|OwnTraining)\b)|\bshelf\b|\bcontenders?\b", "PrepackedLinear, ..."
+    ),
+    Retired(r"(?-i:\b(Desk|Seal|Sink|Spill|StoredRanking|KeptScores)\b)|\bdonors?\b", "RunContext, checksum, ..."),
+    Retired(r"\b(Twice|Scattered|EndOfFloats|Textual)Error\b", "DuplicateDocumentError, UngroupedQueriesError, ..."),
+    Retired(r"\b(heed|grave|learnt|sealed)\b", "raise_if_stopped, trash, trained on, checksummed"),
+    Retired(r"\breads? back otherwise\b|\bset_aside\b", "checksum mismatch, quarantine"),
 )
 ALLOWED: dict[str, tuple[str, ...]] = {  # file -> parts of lines that may stay, each with its reason
     "CONTRIBUTING.md": ("That the others are held against.",),  # the example of what not to write

@@ -30,7 +30,7 @@ __all__ = ["format_minutes"]
 
 NEWEST = 100  # runs looked at, the newest first
 _PATIENCE = 120.0  # seconds that a measurement may take, indexes that it builds included
-SCORING = 3.0  # pairs scored in the time one is learnt from: the backward pass takes twice the forward pass
+SCORING = 3.0  # pairs scored in the time of training on one: the backward pass takes twice the forward pass
 
 
 class Rate(msgspec.Struct, frozen=True):
@@ -113,7 +113,7 @@ def of_plan(plan: Plan, found: Mapping[str, MeasuredSpeed]) -> tuple[WorkItem, .
 
 
 def told(recipe: Recipe, pairs_per_second: float) -> dict[str, Rate]:
-    """Return the rates of a recipe's stages where the user says how many pairs are learnt from a second."""
+    """Return the rates of a recipe's stages where the user says how many pairs are trained a second."""
     return dict.fromkeys(recipe.chain, Rate(pairs_per_second, SCORING * pairs_per_second))
 
 

@@ -68,7 +68,7 @@ def answers(found: Comparison, costs: Mapping[str, Cost] | None = None) -> tuple
 
 
 def paragraphs(found: Comparison, costs: Mapping[str, Cost] | None = None) -> tuple[str, ...]:
-    """Return what a person reads: for each condition and measure, in this order, its questions with their answers."""
+    """Return the text for the user: for each condition and measure, in this order, its questions with their answers."""
     texts: dict[tuple[str, str, str], list[str]] = {}
     for one in answers(found, costs):
         if one.is_main:

@@ -62,7 +62,7 @@ def mean_of(label: str, members: Sequence[System]) -> System:
 
 
 def combined(label: str, members: Sequence[System], how: str = "mean") -> System:
-    """Seeds as one system, in the way a person asked for; only "mean" is sound.
+    """Return the seeds of a recipe as one system; only "mean" is a valid way to combine them.
 
     Raises:
         UsageError: `how` is "stack" (with the reason) or unknown.

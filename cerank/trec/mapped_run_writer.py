@@ -64,8 +64,8 @@ class MappedRunWriter:
         """Write some queries.
 
         Raises:
-            ScatteredError: one of them was written before.
-            TextualError: documents are kept as numbers, and one of these is none.
+            UngroupedQueriesError: one of them was written before.
+            NonNumericIdError: documents are kept as numbers, and one of these ids is not a number.
         """
         if len(self._seen) + len(rows.queries) != len(self._seen | set(rows.queries)):
             raise UngroupedQueriesError

@@ -59,7 +59,7 @@ def run_file_sha256(path: Path, cache: Path | None) -> str:
     Of a run that was ingested before and has its size and time still, the hash of then is believed.
 
     Raises:
-        FormatError, MissingError, UsageError: as `run_at`.
+        FormatError, MissingError, UsageError: as `open_run_file`.
     """
     if cache is None or not is_large(path):
         return sha256_file(path)

@@ -92,7 +92,7 @@ def _read(path: Path) -> tuple[pl.DataFrame, str]:
     """Return the rows, those of each query together, and the first row's tag.
 
     Raises:
-        TwiceError: a packed file repeats rows so often that they would fill memory.
+        DuplicateDocumentError: a packed file repeats rows so often that they would fill memory.
     """
     frames: list[pl.DataFrame] = []
     tag, content, looked_at = "", 0, max(UNCHECKED_BYTES, _DENSE * _size(path))

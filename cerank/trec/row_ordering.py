@@ -69,8 +69,8 @@ def order_rows(frame: pl.DataFrame) -> OrderedRows:
     Without a column `rank` none is misranked.
 
     Raises:
-        TwiceError: a query has a document twice.
-        EndOfFloatsError: ties run below the lowest float32.
+        DuplicateDocumentError: a query has a document twice.
+        TooManyTiesError: ties run below the lowest float32.
     """
     starts = starts_of(frame["query"])
     counts = np.diff(starts)
@@ -94,7 +94,7 @@ def check_no_duplicates(frame: pl.DataFrame) -> None:
     """Check that no query of `frame` has a document twice; exact, and slower than the check in `order_rows`.
 
     Raises:
-        TwiceError: one has.
+        DuplicateDocumentError: a query has a document twice.
     """
     again = frame.select("query", "document").is_duplicated()
     if again.any():

@@ -29,7 +29,7 @@ class VerificationResult(msgspec.Struct, frozen=True):
     """What was looked at in a run, and what is wrong with it."""
 
     files: int  # with a hash of their own
-    models: int  # sealed folders
+    models: int  # folders with a checksum manifest
     rankings: int  # measured again
     values: int  # measures of queries compared
     largest: float  # difference found

@@ -135,7 +135,7 @@ def secondary(found: Comparison) -> Table:
         posterior = others.posterior
         chances = (posterior.left, posterior.within, posterior.right) if posterior else (None, None, None)
         body.append((*head, *ps, *(chances if has_posterior else ())))
-    notes = ["secondary tests, unadjusted: they stand beside the paired t-test and make no verdict"]
+    notes = ["secondary tests, unadjusted: they accompany the paired t-test and make no verdict"]
     if has_posterior:
         notes.append(
             "left better, within margin, right better: probabilities of the mean difference (Student's t, reference "

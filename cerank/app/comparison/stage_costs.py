@@ -53,10 +53,10 @@ def of_run(folder: RunFolder, plan: Plan) -> tuple[StageCost, ...]:
     for index, name in enumerate(plan.recipe.chain):
         own = [row for row in first.values() if row.stage == index]
         steps = [row for row in own if isinstance(row, StepMetrics)]
-        donor = _donor(folder, index, name)
+        source_run = _source_run(folder, index, name)
         pieces = [row for row in scored if row.system == name]
-        if donor is not None and not pieces:
-            pieces = [row for row in _scorings(donor) if row.system == name]
+        if source_run is not None and not pieces:
+            pieces = [row for row in _scorings(source_run) if row.system == name]
         if not own and not pieces:
             continue
         out.append(
@@ -68,7 +68,7 @@ def of_run(folder: RunFolder, plan: Plan) -> tuple[StageCost, ...]:
                 pairs=sum(row.pairs for row in steps),
                 reranked=sum(row.pairs for row in pieces),
                 reranking_seconds=sum(row.seconds for row in pieces),
-                reused_from=run_store.short_name(donor) if donor is not None else "",
+                reused_from=run_store.short_name(source_run) if source_run is not None else "",
             )
         )
     return tuple(out)
@@ -81,7 +81,7 @@ def _scorings(folder: RunFolder) -> list[Scoring]:
     return found
 
 
-def _donor(folder: RunFolder, index: int, name: str) -> RunFolder | None:
+def _source_run(folder: RunFolder, index: int, name: str) -> RunFolder | None:
     """The run that a stage was taken over from."""
     try:
         found = json_records.load_if_there(folder.reused_stage(index, name), ReusedStage)

@@ -17,7 +17,7 @@ def document(report: Report, *, has_files: bool = False) -> str:
     """The whole report.
 
     Args:
-        has_files: the curves stand beside it as files.
+        has_files: whether the curves are files next to it.
     """
     parts = [f"# {escapes.markdown(report.title)}\n", *(f"{escapes.markdown(text)}\n" for text in latex.head(report))]
     parts += [_grid(grid) for grid in report.grids]

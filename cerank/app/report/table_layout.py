@@ -13,7 +13,7 @@ WIDEST = 12  # columns of values beside each other, as in the paper
 
 
 def blocks(places: Sequence[Place]) -> list[list[int]]:
-    """Places of columns that stand beside each other: whole first stages as long as they fit a page."""
+    """Places of columns side by side: whole first stages as long as they fit a page."""
     spans = first_spans(places)
     out: list[list[int]] = [[]]
     at = 0

@@ -119,13 +119,13 @@ def tokenize(
             rate = done / max(messages.seconds, 1e-9)
             messages.show(f"{kind} texts of {dataset}: {done:,}, {rate:,.0f} per second")
 
-        shelf = tokenize_collection.build(tokenizer, kind, opened, settings.cache, report)
-        if verify and not tokenize_collection.verify(shelf):
+        shard = tokenize_collection.build(tokenizer, kind, opened, settings.cache, report)
+        if verify and not tokenize_collection.verify(shard):
             hint = "delete that folder and tokenize again"
-            raise UsageError("the stored tokens do not match their checksums", where=str(shelf.folder), hint=hint)
-        contents = shelf.contents
+            raise UsageError("the stored tokens do not match their checksums", where=str(shard.folder), hint=hint)
+        contents = shard.contents
         size = sum(entry.size for entry in contents.files)
-        rows.append((kind, contents.rows, contents.tokens, size, messages.seconds, str(shelf.folder)))
+        rows.append((kind, contents.rows, contents.tokens, size, messages.seconds, str(shard.folder)))
     columns = (
         Column("kind", "kind", "name"),
         Column("texts", "texts", "number", 0),

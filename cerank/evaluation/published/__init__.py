@@ -1,4 +1,4 @@
-"""Figures that papers published, as facts to stand beside one's own; TOML files in this folder, each with its source.
+"""Figures that papers published, as facts to compare your own with; TOML files in this folder, each with its source.
 
 Invariant: nothing here is computed and nothing is matched by likeness: a figure is given for a test set, first stage,
 measure and model that were named exactly, or not at all.
@@ -67,11 +67,11 @@ class Paper(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     arxiv: str
     source: str
     depth: int
-    recipes: tuple[str, ...]  # beginnings of the names of recipes that its models stand beside
+    recipes: tuple[str, ...]  # beginnings of the names of recipes that its models are shown beside
     notes: tuple[str, ...]
     tables: tuple[PublishedTable, ...]
     first_stage_depth: int = 0  # of its first stages' own rankings; 0: `depth`
-    is_default: bool = False  # stands beside recipes that no paper names, too
+    is_default: bool = False  # also shown beside recipes that no paper names
 
     @property
     def cited(self) -> str:
@@ -80,7 +80,7 @@ class Paper(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
-    """What of one's own a published figure should stand beside."""
+    """The user's own result that a published figure is compared with."""
 
     test: str  # dataset name, id or folder
     first_stage: str
@@ -144,7 +144,7 @@ def _known(name: str, patterns: dict[str, str]) -> str:
 
 
 def _is_about(paper: Paper, recipe: str) -> bool:
-    """Whether a paper's models stand beside the recipe's."""
+    """Return whether a paper's models are shown beside the recipe's."""
     if recipe.startswith(paper.recipes):
         return True
     return paper.is_default and not any(recipe.startswith(other.recipes) for other in papers())
