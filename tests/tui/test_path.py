@@ -91,7 +91,7 @@ def _choose(terminal: Tmux, recipe: str) -> None:
         terminal.press(*["Up"] * (here - there), *["Down"] * (there - here), "Space")
     else:
         terminal.press("Tab")
-        terminal.until("enter adds it")
+        terminal.until("press enter to add")
         terminal.type(f"{recipe}.toml")
         terminal.press("Enter")
     terminal.until(f"[x] {'' if IS_FULL else 'short-'}{recipe}"[:24])
@@ -141,7 +141,7 @@ def test_from_an_empty_lab_to_a_comparison_on_paper(home: Path, minilm: BaseFile
         terminal.press("Escape")
         terminal.until("✔ finished", seconds=PATIENCE)
         steps = [line for line in run.folder.readings.read_text().splitlines() if '"type":"step"' in line]
-        assert len(steps) == (400 if IS_FULL else 40)
+        assert len(steps) == (116 if IS_FULL else 40)
         assert len(list((run.folder.path / "attempts").iterdir())) == 1, "it was started twice"
 
         _choose(terminal, "contrastive")
