@@ -58,7 +58,8 @@ def without_seeds(args: list[str]) -> list[str]:
         value = value if equals else "".join(args[place + 1 : following])
         if value != "mean":
             what = f"the seeds of a recipe cannot be combined by '{value}'"
-            raise UsageError(what, where=_SEEDS, hint="leave the option out: scores are averaged over seeds per query")
+            hint = "omit the option: scores are averaged over seeds per query; `cerank guide verdicts` gives the reason"
+            raise UsageError(what, where=_SEEDS, hint=hint)
         info(f"warning: {_SEEDS} has no effect, because scores are always averaged over seeds; omit the option")
         return [*args[:place], *args[following:]]
     return args

@@ -101,7 +101,6 @@ class _Draft(msgspec.Struct, frozen=True, kw_only=True):
     values: tuple[list[float], list[float]]
     paired: Paired
     recipes: seed_variance.TwoWay | None
-
     limits: tuple[float, float] | None
     is_identical: bool
 
@@ -305,12 +304,7 @@ def _by_max_t(
     found = multiple_testing.max_t(
         columns,
         statistics=[_as_t(drafts[place], drafts[place].test.p() / 2, 0.0) for place in order],
-        equivalent=[
-            None
-            if (p := within[place]) is None
-            else _as_t(drafts[place], p, terms.margins[drafts[place].measure].value)
-            for place in order
-        ],
+        equivalent=[_within_as_t(drafts[place], within[place], terms) for place in order],
         is_ranked=[drafts[place].basis == "exact sign flips" for place in order],
         alpha=alpha,
         rounds=terms.rounds,
@@ -343,6 +337,7 @@ def _as_t(draft: _Draft, p: float, margin: float) -> float:
 
 
 def _within_as_t(draft: _Draft, p: float | None, terms: Terms) -> float | None:
+    """Return the t against the nearer margin; None for a comparison without one."""
     return None if p is None else _as_t(draft, p, terms.margins[draft.measure].value)
 
 

@@ -16,7 +16,6 @@ from cerank.errors import UsageError
 from cerank.evaluation import diagnostics
 from cerank.evaluation.significance import Estimate
 from cerank.evaluation.systems import Measured, System
-from cerank.registry import nearest
 
 if TYPE_CHECKING:
     import numpy as np
@@ -59,24 +58,6 @@ def mean_of(label: str, members: Sequence[System]) -> System:
             )
         )
     return System(label=label, measured=tuple(means), members=tuple(members))
-
-
-def combined(label: str, members: Sequence[System], how: str = "mean") -> System:
-    """Return the seeds of a recipe as one system; only "mean" is a valid way to combine them.
-
-    Raises:
-        UsageError: `how` is "stack" (with the reason) or unknown.
-    """
-    if how == "mean":
-        return mean_of(label, members)
-    if how != "stack":
-        raise UsageError(f"no way to combine seeds is called '{how}'", hint=nearest(how, ["mean"]))
-    raise UsageError(
-        f"the {len(members)} seeds of '{label}' cannot stand as extra queries: they share queries, and a test that "
-        "takes them for independent finds a difference in 23 to 50 of 100 comparisons of equals, the more the seeds "
-        "differ",
-        hint="average them by query (mean), and ask for a claim about recipes to count their spread",
-    )
 
 
 def two_way(left: Values, right: Values, *, left_fixed: bool = False, right_fixed: bool = False) -> TwoWay:

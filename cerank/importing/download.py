@@ -167,7 +167,8 @@ def _send_request(url: str, present: int, validator: str) -> http.client.HTTPRes
     ):
         opener.add_handler(kind())
     request = urllib.request.Request(url, headers=headers)  # noqa: S310 - the scheme is checked above
-    return opener.open(request, timeout=TIMEOUT)  # type: ignore[no-any-return]  # typeshed cannot know the handler
+    response: http.client.HTTPResponse = opener.open(request, timeout=TIMEOUT)  # typeshed cannot know the handler
+    return response
 
 
 @contextlib.contextmanager

@@ -256,19 +256,23 @@ def classifier_head(model: Any) -> Head | None:
 
 
 def _bert_head(model: Any, firsts: Tensor) -> Tensor:
-    return model.classifier(model.dropout(model.bert.pooler(firsts.unsqueeze(1))))  # type: ignore[no-any-return]
+    logits: Tensor = model.classifier(model.dropout(model.bert.pooler(firsts.unsqueeze(1))))
+    return logits
 
 
 def _first_row_head(model: Any, firsts: Tensor) -> Tensor:
-    return model.classifier(firsts.unsqueeze(1))  # type: ignore[no-any-return]
+    logits: Tensor = model.classifier(firsts.unsqueeze(1))
+    return logits
 
 
 def _distilbert_head(model: Any, firsts: Tensor) -> Tensor:
-    return model.classifier(model.dropout(torch.relu(model.pre_classifier(firsts))))  # type: ignore[no-any-return]
+    logits: Tensor = model.classifier(model.dropout(torch.relu(model.pre_classifier(firsts))))
+    return logits
 
 
 def _modernbert_head(model: Any, pooled: Tensor) -> Tensor:
-    return model.classifier(model.drop(model.head(pooled)))  # type: ignore[no-any-return]
+    logits: Tensor = model.classifier(model.drop(model.head(pooled)))
+    return logits
 
 
 _HEADS: dict[str, Head] = {

@@ -38,10 +38,12 @@ class CrossEncoder(nn.Module):
             inputs["token_type_ids"] = batch.segments
         out = self.encoder(**inputs)
         if self.head is None:
-            return out.logits.float().squeeze(-1)  # type: ignore[no-any-return]  # transformers' outputs are untyped
+            logits: Tensor = out.logits  # transformers' outputs are untyped
+            return logits.float().squeeze(-1)
         hidden = out.last_hidden_state.float()
         with torch.autocast(hidden.device.type, enabled=False):  # in bf16 scores tie: those of 8 % of 100 documents
-            return self.head(self._pooled(hidden, batch)).squeeze(-1)  # type: ignore[no-any-return]
+            scores: Tensor = self.head(self._pooled(hidden, batch))
+            return scores.squeeze(-1)
 
     def _pooled(self, hidden: Tensor, batch: PaddedBatch) -> Tensor:
         """Return (pairs, hidden size), from the last hidden states (pairs, longest, hidden size)."""

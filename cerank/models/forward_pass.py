@@ -105,7 +105,8 @@ class ForwardPass:
 
         def padded(pairs: Sequence[Pair]) -> Tensor:
             with torch.autocast(self._device.type, torch.bfloat16, enabled=is_bf16):
-                return self._model(self._tokens.batch(pairs, self._device))  # type: ignore[no-any-return]
+                scores: Tensor = self._model(self._tokens.batch(pairs, self._device))
+                return scores
 
         yield padded
 
@@ -172,7 +173,8 @@ class _PackedModel:
         """Return scores (pairs,) in float32."""
         model: Any = self._model
         if self._head is None:
-            return model.head(self._pooled(row, weights)).squeeze(-1)  # type: ignore[no-any-return]
+            scores: Tensor = model.head(self._pooled(row, weights))
+            return scores.squeeze(-1)
         if getattr(model.encoder.config, "classifier_pooling", "cls") == "mean":  # ModernBERT's choice
             states = self.encoder.states(row, weights, firsts=False)
             pooled = _span_means(row, states, torch.ones_like(row.segments))

@@ -88,21 +88,18 @@ def _file(text: str) -> Path | None:
         return None
 
 
-def targets_of(lab: Path, texts: Sequence[str], *, how: str = "mean") -> list[Target]:
-    """What `texts` name: each as `target` has it, or `LABEL=RUN`, or `LABEL=RUN,RUN,...` for the seeds of one recipe.
+def targets_of(lab: Path, texts: Sequence[str]) -> list[Target]:
+    """Return what `texts` name: each as `target` reads it, `LABEL=RUN`, or `LABEL=RUN,RUN,...` for seeds of one recipe.
 
     A file or run that is itself called by the whole text wins.
-
-    Args:
-        how: seeds become one system; only "mean" is sound, "stack" is refused with its reason.
 
     Raises:
         UsageError: no such thing; seeds that differ in more than their seed, or not even in that.
     """
-    return [_target(lab, text, how) for text in texts]
+    return [_target(lab, text) for text in texts]
 
 
-def _target(lab: Path, text: str, how: str) -> Target:
+def _target(lab: Path, text: str) -> Target:
     label, equals, rest = text.partition("=")
     try:
         return target(lab, text)
@@ -112,16 +109,11 @@ def _target(lab: Path, text: str, how: str) -> Target:
     members = [target(lab, part.strip()) for part in rest.split(",")]
     if len(members) == 1:
         return msgspec.structs.replace(members[0], label=label.strip())
-    return _seeds(label.strip(), members, how)
+    return _seeds(label.strip(), members)
 
 
-def _seeds(label: str, members: Sequence[RunTarget | FileTarget], how: str) -> SeedsTarget:
-    """The members as one system, if they are one recipe under several seeds."""
-    from cerank.evaluation.seed_variance import combined
-    from cerank.evaluation.systems import System
-
-    if how != "mean":  # refused before anything is read
-        combined(label, [System(label=member.label, measured=()) for member in members], how)
+def _seeds(label: str, members: Sequence[RunTarget | FileTarget]) -> SeedsTarget:
+    """Return the members as one system, if they are one recipe under several seeds."""
     found: list[RunTarget] = []
     for member in members:
         if isinstance(member, FileTarget):
@@ -193,7 +185,6 @@ def compare(
     margins: Sequence[str] = (),
     now: str = "",
     condensed: bool = False,
-    how: str = "mean",
 ) -> Comparison:
     """Compares what `texts` name; the first is the baseline. Margins that the runs' plans declare judge it.
 
@@ -208,7 +199,6 @@ def compare(
         margins: `MEASURE=NUMBER` each, chosen now (afterwards); they win over declared ones.
         now: UTC, ISO 8601; kept beside margins chosen now.
         condensed: compare by each measure over judged documents only, too.
-        how: seeds become one system; see `targets_of`.
 
     Raises:
         UsageError: they cannot be compared; MissingError: a run has no rankings yet.
@@ -217,7 +207,7 @@ def compare(
     from cerank.evaluation.measures import canonical
 
     given = margins_of.typed(margins)
-    targets = targets_of(settings.lab, texts, how=how)
+    targets = targets_of(settings.lab, texts)
     systems, names = measured_systems(
         settings, targets, measures=measures, dataset=dataset, qrels=qrels, condensed=condensed
     )

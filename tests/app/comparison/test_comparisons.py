@@ -195,12 +195,10 @@ def test_what_is_no_set_of_seeds_is_refused_with_what_differs(lab, text, what):
     assert what in caught.value.what
 
 
-def test_a_file_cannot_be_a_seed_and_seeds_are_never_stacked(lab):
+def test_a_file_cannot_be_a_seed(lab):
     path = lab.runs["s1"].ranking("distill", lab.test, "bm25")
     with pytest.raises(UsageError, match="says nothing of its seed"):
         comparisons.targets_of(lab.settings.lab, [f"cl={path},s2"])
-    with pytest.raises(UsageError, match="finds a difference in 23 to 50 of 100 comparisons of equals"):
-        compared(lab, "u", "cl=s1,s2", how="stack")
 
 
 def test_condensed_measures_stand_beside_their_own_with_the_margin_marked(lab):
