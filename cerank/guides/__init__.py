@@ -17,6 +17,7 @@ ORDER = (  # as a new user would read them
     "first-run",
     "verdicts",
     "recipes",
+    "recipe-reference",
     "datasets",
     "matrices",
     "dashboard",
@@ -25,6 +26,7 @@ ORDER = (  # as a new user would read them
     "benchmarks",
     "vocabulary",
     "architecture",
+    "decisions",
 )
 
 
