@@ -50,10 +50,10 @@ def _stage_parts(recipe: Recipe, name: str, stage: Stage, pinned: ContentOf) -> 
     settings = without_defaults(msgspec.structs.replace(stage, dataset="", first_stage="", teacher=""))
     dataset, validation = inputs.training_dataset(recipe, stage), recipe.data.validation
     ranked = partial("{1} on {0}".format)
-    found: list[object] = [name, settings, pinned("dataset", dataset), pinned("dataset", validation)]
-    found.append(pinned("first_stage", ranked(validation, inputs.validation_first_stage(recipe))))
+    parts: list[object] = [name, settings, pinned("dataset", dataset), pinned("dataset", validation)]
+    parts.append(pinned("first_stage", ranked(validation, inputs.validation_first_stage(recipe))))
     if stage.source == "labels" or stage.teacher == inputs.EMBEDDING:
-        found.append(pinned("first_stage", ranked(dataset, inputs.training_first_stage(recipe, stage))))
+        parts.append(pinned("first_stage", ranked(dataset, inputs.training_first_stage(recipe, stage))))
     if stage.source == "teacher":
-        found.append(pinned("teacher", f"{stage.teacher} for {name}"))
-    return found
+        parts.append(pinned("teacher", f"{stage.teacher} for {name}"))
+    return parts

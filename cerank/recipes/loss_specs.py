@@ -105,9 +105,9 @@ def target_of(stage: Stage) -> Target:
     """Return the kind of target that a stage's labels hold; for an invalid stage, its source's first kind."""
     if stage.source == "teacher" and stage.targets != "auto":
         return stage.targets
-    wanted = TEACHER if stage.source == "teacher" else LABELS
+    available = TEACHER if stage.source == "teacher" else LABELS
     takes = LOSSES[stage.loss].takes if stage.loss in LOSSES else ()
-    return next((target for target in takes if target in wanted), wanted[0])
+    return next((target for target in takes if target in available), available[0])
 
 
 def loss_mistakes(recipe: Recipe) -> list[str]:
@@ -125,8 +125,8 @@ def loss_mistakes(recipe: Recipe) -> list[str]:
 def _target_mistakes(at: str, stage: Stage, needs: LossNeeds) -> list[str]:
     mistakes = []
     if stage.source not in needs.sources:
-        wanted = " or ".join(f'"{source}"' for source in needs.sources)
-        mistakes.append(f'{at}.source: loss "{stage.loss}" learns from {wanted}, not "{stage.source}"')
+        sources = " or ".join(f'"{source}"' for source in needs.sources)
+        mistakes.append(f'{at}.source: loss "{stage.loss}" learns from {sources}, not "{stage.source}"')
     elif stage.targets != "auto" and stage.source == "teacher" and stage.targets not in needs.takes:
         others = _taking(stage.targets)
         mistakes.append(f'{at}.targets: loss "{stage.loss}" takes no {stage.targets}; those that do: {others}')

@@ -27,11 +27,10 @@ from cerank.runs import checksums, run_store
 from cerank.runs.layout import ReadingRow, RunFolder
 from cerank.runs.records import Attempt, Done, Failure
 from cerank.text.safe_text import redacted
-from cerank.worker import captured_output, device_claim, repair
+from cerank.worker import captured_output, repair
 from cerank.worker.heartbeat import Heartbeat
-from cerank.worker.run_context import RunContext
+from cerank.worker.run_context import RunContext, StopFlag, hold_device
 from cerank.worker.run_log import RunLog
-from cerank.worker.stop_request import StopFlag
 
 _PACKAGES = (
     "torch",
@@ -53,12 +52,12 @@ def now() -> datetime:
 
 def versions() -> dict[str, str]:
     """Return the versions that results may depend on: Python, cerank, its code, and its packages."""
-    found = {"python": platform.python_version(), "cerank": cerank.__version__}
-    found[COMPUTATION] = code_sha256(*COMPUTING_PACKAGES)[:12]
+    installed = {"python": platform.python_version(), "cerank": cerank.__version__}
+    installed[COMPUTATION] = code_sha256(*COMPUTING_PACKAGES)[:12]
     for name in _PACKAGES:
         with contextlib.suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found
+            installed[name] = version(name)
+    return installed
 
 
 def main() -> int:
@@ -155,7 +154,7 @@ def _carry_out(context: RunContext, number: int) -> ExitCode:
     _note_changes(folder, attempt, log)
 
     try:
-        with device_claim.hold_device(context):
+        with hold_device(context):
             carry_out(context)
     except PausedError as pause:
         where = f" after step {pause.step}" if pause.step else ""
