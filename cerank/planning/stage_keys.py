@@ -26,7 +26,12 @@ def stage_key(plan: Plan, index: int) -> str:
     Equal identities mean equal weights, bit for bit, on one machine with one set of versions. Like a plan's
     fingerprint it counts only settings that differ from the defaults; unlike it, neither test sets nor measures.
     """
-    return _hash_stages(plan.recipe, index, lambda role, name: plan.input(role, name).sha256, plan.device, plan.threads)
+    stages = plan.recipe.chained()[: index + 1]
+    names = [("loss", stage.loss) for _, stage in stages]
+    names += [("sampler of negatives", stage.negatives) for _, stage in stages]
+    key = _hash_stages(plan.recipe, index, lambda role, name: plan.input(role, name).sha256, plan.device, plan.threads)
+    extensions = plan.extension_hashes(*names)
+    return sha256_json((key, extensions)) if extensions else key
 
 
 def stage_keys(plan: Plan) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ from cerank.files.hashing import sha256_file
 from cerank.files.lease import Lease
 from cerank.files.source_hash import COMPUTATION, COMPUTING_PACKAGES, code_sha256
 from cerank.machine.devices import cpu_model
+from cerank.registry import check_extensions
 from cerank.runs import checksums, run_store
 from cerank.runs.layout import ReadingRow, RunFolder
 from cerank.runs.records import Attempt, Done, Failure
@@ -111,6 +112,7 @@ def _attempt(folder: RunFolder, stop: StopFlag) -> ExitCode:
     if folder.done.exists():
         _log("the run is already finished")
         return ExitCode.OK
+    check_extensions(plan.extensions)
     repair.remove_leftovers(folder, plan)
     run_store.clear_failure(folder)
     number = max(folder.attempt_numbers(), default=0) + 1
