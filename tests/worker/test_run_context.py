@@ -8,7 +8,7 @@ import pytest
 
 from cerank.machine import device_locks
 from cerank.runs.layout import RunFolder
-from cerank.worker import device_claim
+from cerank.worker import run_context
 from tests.scheduler.conftest import plan_for
 
 
@@ -34,7 +34,7 @@ class Context:
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
     monkeypatch.setenv(device_locks.FOLDER, str(tmp_path / "devices"))
     monkeypatch.setenv(device_locks.DEVICE, "GPU-1")
-    monkeypatch.setattr(device_claim, "_CHECK_SECONDS", 0.0)
+    monkeypatch.setattr(run_context, "LOCK_CHECK_SECONDS", 0.0)
     return RunFolder(tmp_path / "lab" / "runs" / "own")
 
 
@@ -43,7 +43,7 @@ def test_a_run_waits_for_a_gpu_of_another_lab_and_holds_it_then(run: RunFolder, 
     assert isinstance(other, device_locks.DeviceLock)
     context = Context("cuda", run)
     context.raise_if_stopped = other.release
-    with device_claim.hold_device(context):
+    with run_context.hold_device(context):
         assert str(device_locks.current_owner("GPU-1")) == f"own in {run.lab}"
     assert context.told == [f"cuda is used by theirs in {tmp_path}/other"]
     assert device_locks.current_owner("GPU-1") is None
@@ -53,7 +53,7 @@ def test_a_stop_request_is_heard_while_it_waits(run: RunFolder, tmp_path: Path) 
     other = device_locks.acquire("GPU-1", tmp_path / "other", "theirs")
     assert isinstance(other, device_locks.DeviceLock)
 
-    with pytest.raises(InterruptedError), device_claim.hold_device(Context("cuda", run)):
+    with pytest.raises(InterruptedError), run_context.hold_device(Context("cuda", run)):
         raise AssertionError
     other.release()
 
@@ -62,7 +62,7 @@ def test_a_stop_request_is_heard_while_it_waits(run: RunFolder, tmp_path: Path) 
 def test_it_does_not_wait_within_its_lab_nor_for_a_cpu(kind: str, lab: str, run: RunFolder, tmp_path: Path) -> None:
     other = device_locks.acquire("GPU-1", tmp_path / lab, "theirs")
     assert isinstance(other, device_locks.DeviceLock)
-    with device_claim.hold_device(Context(kind, run, may_wait=False)):
+    with run_context.hold_device(Context(kind, run, may_wait=False)):
         pass
     assert str(device_locks.current_owner("GPU-1")) == f"theirs in {tmp_path / lab}"
     other.release()
