@@ -72,7 +72,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def verdict(self) -> verdicts.Verdict:
-        """The verdict on `right`."""
+        """Return the verdict on `right`."""
         return self.judgment.verdict
 
 
@@ -106,7 +106,7 @@ class _Draft(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def test(self) -> Inference:
-        """What the verdict is made of; where few queries differ, the exact test, which no claim may outdo."""
+        """Return what the verdict is made of; where few queries differ, the exact test, which no claim may outdo."""
         if self.recipes is None:
             return self._exact or estimate_of(self.paired)
         if self._exact is None:
@@ -115,7 +115,7 @@ class _Draft(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def basis(self) -> Basis:
-        """Which test that is."""
+        """Return which test that is."""
         if self._exact is not None:
             return "exact sign flips"
         return "t" if self.recipes is None else "seeds"
@@ -131,7 +131,7 @@ class _Draft(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def _seen(self) -> tuple[float, float]:
-        """The differences that values between the smallest and the largest one seen allow."""
+        """Return the differences that values between the smallest and the largest one seen allow."""
         values = [*self.values[0], *self.values[1]]
         return min(values) - self.paired.mean_left, max(values) - self.paired.mean_left
 
@@ -147,7 +147,7 @@ def compare(
     pairings: Sequence[Pairing] = (),
     terms: Terms = _DEFAULT,
 ) -> Comparison:
-    """Every system against the first (or as `terms.pairs` says), in every condition, by every measure.
+    """Return every system against the first (or as `terms.pairs` says), in every condition, by every measure.
 
     Args:
         systems: at least two, the baseline first.
@@ -250,13 +250,13 @@ def _draft(measure: str, condition: Condition, couple: tuple[System, System], te
 
 
 def _by_seed(system: System, condition: Condition, measure: str, queries: Sequence[str]) -> list[list[float]]:
-    """(seeds, queries) values; one row for a system that is not a mean of seeds."""
+    """Return (seeds, queries) values; one row for a system that is not a mean of seeds."""
     members = system.members or (system,)
     return [[_at(member, condition).values[measure][query] for query in queries] for member in members]
 
 
 def _corrected(drafts: Sequence[_Draft], terms: Terms) -> multiple_testing.Corrected:
-    """The tests of all drafts, of a difference and of equivalence, corrected as one family of comparisons."""
+    """Return the tests of all drafts, of a difference and of equivalence, corrected as one family of comparisons."""
     alpha = round(1 - terms.confidence, 12)
     method = _method(drafts, terms)
     margins = [terms.margins.get(draft.measure) for draft in drafts]
@@ -274,7 +274,7 @@ def _corrected(drafts: Sequence[_Draft], terms: Terms) -> multiple_testing.Corre
 
 
 def _method(drafts: Sequence[_Draft], terms: Terms) -> Correction:
-    """What corrects: max-t needs several rows over the same queries, all of them shown, and no claim about recipes."""
+    """Return what corrects: max-t needs several rows over the same queries, all of them shown, and no claim about recipes."""
     if terms.correction != "auto":
         return terms.correction
     blocks = {_block(draft) for draft in drafts}
@@ -283,14 +283,14 @@ def _method(drafts: Sequence[_Draft], terms: Terms) -> Correction:
 
 
 def _block(draft: _Draft) -> tuple[str, frozenset[str]]:
-    """The queries of a draft: those of one dataset are flipped together, whatever the first stage or the measure."""
+    """Return the queries of a draft: those of one dataset are flipped together, whatever the first stage or the measure."""
     return draft.at[0].condition.dataset, frozenset(draft.queries)
 
 
 def _by_max_t(
     drafts: Sequence[_Draft], within: Sequence[float | None], alpha: float, terms: Terms
 ) -> multiple_testing.Corrected:
-    """All drafts over the same queries are flipped together, whatever their first stage or measure."""
+    """Return all drafts over the same queries are flipped together, whatever their first stage or measure."""
     import numpy as np
 
     blocks: dict[tuple[str, frozenset[str]], list[int]] = {}
@@ -326,7 +326,7 @@ def _by_max_t(
 
 
 def _as_t(draft: _Draft, p: float, margin: float) -> float:
-    """The t against a difference of 0, or of the nearer margin; for an exact test, the one whose upper tail is `p`."""
+    """Return the t against a difference of 0, or of the nearer margin; for an exact test, the one whose upper tail is `p`."""
     from scipy.special import stdtrit
 
     test = draft.test
@@ -342,7 +342,7 @@ def _within_as_t(draft: _Draft, p: float | None, terms: Terms) -> float | None:
 
 
 def _levels(draft: _Draft, found: multiple_testing.Corrected) -> tuple[float, float]:
-    """The level of the row's interval, and of one side of that of equivalence; by max-t both are one interval."""
+    """Return the level of the row's interval, and of one side of that of equivalence; by max-t both are one interval."""
     from scipy.special import stdtr
 
     if found.critical is None:
@@ -429,7 +429,7 @@ def _row(draft: _Draft, judgment: Judgment, margin: Margin | None, terms: Terms)
 
 
 def _estimate(draft: _Draft) -> Estimate:
-    """The mean difference with its standard error, for a claim about recipes that of their seeds, too."""
+    """Return the mean difference with its standard error, for a claim about recipes that of their seeds, too."""
     return draft.recipes.estimate if draft.recipes else estimate_of(draft.paired)
 
 
@@ -461,7 +461,7 @@ def _notes(draft: _Draft) -> tuple[diagnostics.Note, ...]:
 
 
 def _on_common(draft: _Draft) -> list[diagnostics.Note]:
-    """The difference on the queries that both sides rank, where one of them lacks some; it makes no verdict."""
+    """Return the difference on the queries that both sides rank, where one of them lacks some; it makes no verdict."""
     lost = {query for at in draft.at for query in at.missing}
     kept = [place for place, query in enumerate(draft.queries) if query not in lost]
     if not lost or len(kept) < 2:
@@ -480,7 +480,7 @@ def _is_fixed(system: System, left: System, right: System) -> str:
 
 
 def _refuse_without_seeds(left: System, right: System) -> None:
-    """Two rankings that stand for themselves hold no seed that could speak of a recipe."""
+    """Return two rankings that stand for themselves hold no seed that could speak of a recipe."""
     if left.is_fixed and right.is_fixed:
         raise UsageError(
             f"a claim about recipes needs several seeds of at least one side, and '{left.label}' and '{right.label}' "

@@ -36,43 +36,43 @@ class SignFlips(msgspec.Struct, frozen=True, kw_only=True, dict=True):
 
     @property
     def difference(self) -> float:
-        """The mean difference."""
+        """Return the mean difference."""
         return math.fsum(self.values) / self.n
 
     @property
     def df(self) -> float:
-        """As a t-test of as many queries has."""
+        """Return the degrees of freedom of a t-test of as many queries."""
         return self.n - 1
 
     @property
     def smallest(self) -> float:
-        """The smallest two-sided p that so many differing queries can have."""
+        """Return the smallest two-sided p that so many differing queries can have."""
         return min(1.0, 2.0 ** (1 - len(self.values)))
 
     def p(self) -> float:
-        """Two-sided p for no difference."""
+        """Return two-sided p for no difference."""
         return min(1.0, 2 * min(self._above(0.0), self._below(0.0)))
 
     def p_equivalent(self, margin: float) -> float:
-        """The larger of the two one-sided p against a difference of -margin and of +margin."""
+        """Return the larger of the two one-sided p against a difference of -margin and of +margin."""
         return max(self._above(-margin), self._below(margin))
 
     def interval(self, level: float) -> tuple[float, float]:
-        """The differences that the test does not reject at `level`, low and high, within what the measure allows."""
+        """Return the differences that the tests do not reject at `level`, low and high."""
         low = _first(lambda mu: self._above(mu) > level / 2, self.least, self.most)
         high = -_first(lambda mu: self._below(-mu) > level / 2, -self.most, -self.least)
         return low, high
 
     def _above(self, mu: float) -> float:
-        """The share of sign patterns whose sum is at least the observed one where `mu` is true: p for a larger mean."""
+        """Return p for a larger mean: the share of sign patterns that sum to the observed value or more under `mu`."""
         return self._share(mu, 1.0)
 
     def _below(self, mu: float) -> float:
-        """The same for a smaller mean: everything mirrored."""
+        """Return p for a smaller mean: `_above` with everything mirrored."""
         return self._share(-mu, -1.0)
 
     def _share(self, mu: float, sign: float) -> float:
-        """The share of patterns in which the differences (times `sign`) that change sign sum to mu each, at most."""
+        """Return the share of patterns whose changed differences (times `sign`) sum to at most `mu` each."""
         import numpy as np
         from scipy.special import bdtr
 
@@ -91,7 +91,7 @@ class SignFlips(msgspec.Struct, frozen=True, kw_only=True, dict=True):
 
     @cached_property
     def _subsets(self) -> tuple[Floats, Floats, Floats]:
-        """Size, sum and share of every set of differing queries that may change sign."""
+        """Return size, sum and share of every set of differing queries that may change sign."""
         import numpy as np
         from scipy.special import comb
 
@@ -112,24 +112,24 @@ class Stricter(msgspec.Struct, frozen=True):
 
     @property
     def difference(self) -> float:
-        """The mean difference."""
+        """Return the mean difference."""
         return self.first.difference
 
     @property
     def df(self) -> float:
-        """That of the first."""
+        """Return the degrees of freedom of a t-test of as many queries."""
         return self.first.df
 
     def p(self) -> float:
-        """The larger p for no difference."""
+        """Return the larger p for no difference."""
         return max(self.first.p(), self.second.p())
 
     def p_equivalent(self, margin: float) -> float:
-        """The larger p against a difference beyond the margin."""
+        """Return the larger p against a difference beyond the margin."""
         return max(self.first.p_equivalent(margin), self.second.p_equivalent(margin))
 
     def interval(self, level: float) -> tuple[float, float]:
-        """The interval that holds both."""
+        """Return the differences that the tests do not reject at `level`, low and high."""
         (low, high), (other_low, other_high) = self.first.interval(level), self.second.interval(level)
         return min(low, other_low), max(high, other_high)
 
@@ -140,7 +140,7 @@ def is_due(differing: int, sd: float) -> bool:
 
 
 def _first(holds: Callable[[float], bool], least: float, most: float) -> float:
-    """Where a condition that turns true once, from `least` to `most`, does so; 0 counts exactly."""
+    """Return where a condition that turns true once, from `least` to `most`, does so; 0 is returned exactly."""
     if holds(least):
         return least
     low, high = (least, 0.0) if least < 0 and holds(0.0) else (max(least, 0.0), most)

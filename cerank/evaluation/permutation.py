@@ -12,7 +12,7 @@ _COLUMNS = 16  # columns at once: their tables take 29 MB for 6,980 queries
 
 
 def sums(values: NDArray[np.float64], rounds: int, seed: int) -> NDArray[np.float64]:
-    """(rounds, columns) sums over the queries of (queries, columns) values, each query's row times a random sign.
+    """Return (rounds, columns) sums over queries of (queries, columns) values, each row times a random sign.
 
     Eight queries at a time: a table holds their signed sums for all 256 patterns, so that a flip of n queries is n / 8
     look-ups. It takes no matrix product, whose threads would stand in each other's way on a shared machine.
@@ -31,7 +31,7 @@ def sums(values: NDArray[np.float64], rounds: int, seed: int) -> NDArray[np.floa
 
 
 def all_sums(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(2^queries, columns) sums under every pattern of signs; for few queries."""
+    """Return (2^queries, columns) sums under every pattern of signs; for few queries."""
     flips = np.arange(2 ** values.shape[0])
     out = np.zeros((flips.size, values.shape[1]))
     for place, row in enumerate(values):
@@ -40,7 +40,7 @@ def all_sums(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _tables(padded: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(groups, 256, columns): for eight rows after another, the sum under each pattern of their signs."""
+    """Return (groups, 256, columns): for eight rows after another, the sum under each pattern of their signs."""
     blocks = padded.reshape(-1, 8, padded.shape[1])
     tables = np.zeros((blocks.shape[0], 1, padded.shape[1]))
     for place in range(8):

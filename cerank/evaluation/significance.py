@@ -55,7 +55,7 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
     df: float
 
     def p(self) -> float:
-        """Two-sided p for no difference; 1 without spread, for then t is not defined."""
+        """Return two-sided p for no difference; 1 without spread, for then t is not defined."""
         from scipy.special import stdtr
 
         if self.error == 0:
@@ -63,7 +63,7 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
         return float(2 * stdtr(self.df, -abs(self.difference / self.error)))
 
     def p_equivalent(self, margin: float) -> float:
-        """TOST (Schuirmann 1987): the larger of the two one-sided p against a difference of -margin and of +margin."""
+        """Run TOST (Schuirmann 1987): return the larger one-sided p against a difference of -margin and of +margin."""
         from scipy.special import stdtr
 
         nearest = margin - abs(self.difference)
@@ -72,7 +72,7 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
         return float(stdtr(self.df, -nearest / self.error))
 
     def interval(self, level: float) -> tuple[float, float]:
-        """The t interval at confidence 1 - `level`, low and high."""
+        """Return the t interval at confidence 1 - `level`, low and high."""
         from scipy.special import stdtrit
 
         half = -float(stdtrit(self.df, level / 2)) * self.error
@@ -80,7 +80,7 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def differences(left: Sequence[float], right: Sequence[float]) -> NDArray[np.float64]:
-    """Right minus left, query by query, with rounding noise as exact zeros.
+    """Return right minus left, query by query, with rounding noise as exact zeros.
 
     Raises:
         UsageError: lengths differ, fewer than 2 queries, or a value that is not finite.
@@ -100,7 +100,7 @@ def differences(left: Sequence[float], right: Sequence[float]) -> NDArray[np.flo
 
 
 def paired(left: Sequence[float], right: Sequence[float], confidence: float = 0.95) -> Paired:
-    """The paired t-test and its interval for the mean of right - left.
+    """Run the paired t-test, with its interval, on the mean of right - left.
 
     All differences zero give p = 1, d_z = 0 and an interval without width; see `evaluate.exact` for what is made of it.
 
@@ -146,13 +146,13 @@ def paired(left: Sequence[float], right: Sequence[float], confidence: float = 0.
 
 
 def estimate_of(figures: Paired) -> Estimate:
-    """The difference of paired figures with its error, for further intervals and tests."""
+    """Return the difference of paired figures with its error, for further intervals and tests."""
     error = figures.sd / math.sqrt(figures.n)
     return Estimate(difference=figures.difference, error=error, df=figures.df)
 
 
 def holm(ps: Sequence[float]) -> list[float]:
-    """Holm's step-down p-values (Scandinavian Journal of Statistics 6, 1979), in the order given."""
+    """Return Holm's step-down p-values (Scandinavian Journal of Statistics 6, 1979), in the order given."""
     from cerank.evaluation.multiple_testing import corrected
 
     return list(corrected(ps).ps)

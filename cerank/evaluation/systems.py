@@ -50,7 +50,7 @@ class System(msgspec.Struct, frozen=True, kw_only=True):
 def measured(
     names: Sequence[str], condition: Condition, qrels: by_name.Qrels, qrels_sha256: str, ranking: Ranking
 ) -> Measured:
-    """A ranking measured on qrels.
+    """Measure a ranking on qrels.
 
     Args:
         names: canonical, as `measures.check` returned them.

@@ -23,19 +23,19 @@ class Inference(Protocol):
 
     @property
     def difference(self) -> float:
-        """Right minus left."""
+        """Return right minus left."""
         ...
 
     def p(self) -> float:
-        """Two-sided, for no difference."""
+        """Return two-sided, for no difference."""
         ...
 
     def p_equivalent(self, margin: float) -> float:
-        """The larger of two one-sided p."""
+        """Return the larger of two one-sided p."""
         ...
 
     def interval(self, level: float) -> tuple[float, float]:
-        """At confidence 1 - level, low and high."""
+        """Return at confidence 1 - level, low and high."""
         ...
 
 
@@ -87,12 +87,12 @@ class Judgment(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_different(self) -> bool:
-        """Whether a difference is shown."""
+        """Return whether a difference is shown."""
         return self.p_corrected <= self.alpha
 
     @property
     def is_late(self) -> bool:
-        """Whether the verdict rests on a margin that was chosen after the results."""
+        """Return whether the verdict rests on a margin that was chosen after the results."""
         rests = self.verdict in {"equivalent", "different but negligible"}
         return rests and self.margin is not None and not self.margin.before
 

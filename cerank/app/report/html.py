@@ -43,7 +43,7 @@ _LONG = 40  # characters from which a text may break anywhere
 
 
 def document(report: Report) -> str:
-    """The whole report as one page."""
+    """Return the whole report as one page."""
     parts = [
         "<!DOCTYPE html>",
         '<html lang="en"><head><meta charset="utf-8">',
@@ -71,7 +71,7 @@ _Reasons = dict[tuple[str, str, str], str]
 
 
 def _reasons(report: Report) -> _Reasons:
-    """What each verdict rests on, by model, measure and condition."""
+    """Return what each verdict rests on, by model, measure and condition."""
     rows = report.comparison.rows if report.comparison else ()
     return {(row.right, row.measure, str(row.condition)): explain(row.judgment, row.limits) for row in rows}
 

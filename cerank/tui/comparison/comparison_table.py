@@ -77,7 +77,7 @@ def view_of(found: Comparison) -> ComparisonView:
         (row.condition.dataset, row.condition.first_stage, row.measure, row.left, row.right): row for row in found.rows
     }
     lines = summary(found)
-    told = {id(row): one.whole for row, one in zip(found.rows, answers(found), strict=True)}
+    told = {id(row): one.with_question for row, one in zip(found.rows, answers(found), strict=True)}
     rows = tuple(known.get((line.dataset, line.first_stage, line.measure, line.against, line.system)) for line in lines)
     return ComparisonView(
         found,
