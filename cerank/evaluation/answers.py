@@ -9,9 +9,8 @@ from collections.abc import Mapping
 
 import msgspec
 
-from cerank.evaluation.compare import Comparison, Row
+from cerank.evaluation.compare import Comparison, Judgment, Row
 from cerank.evaluation.seed_variance import TwoWay
-from cerank.evaluation.verdicts import can_show, short
 from cerank.text.safe_text import counted
 
 _ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
@@ -303,3 +302,73 @@ def duration(seconds: float) -> str:
         return f"{minutes} min {rest} s" if rest else f"{minutes} min"
     hours, minutes = divmod(round(rounded / 60), 60)
     return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+
+
+# --- a verdict in a cell, and its reason in a sentence
+
+
+def shown(judgment: Judgment, difference: float) -> str:
+    """Return the verdict as tables show it: with its direction, and † where its margin was chosen after the results."""
+    text: str = judgment.verdict
+    if judgment.verdict == "different but negligible" and judgment.margin:
+        text = f"{'better' if difference > 0 else 'worse'}, but by less than {short(judgment.margin.value)}"
+    return f"{text} †" if judgment.is_late else text
+
+
+def short(value: float) -> str:
+    """Return a number as papers write it: .02, 1.5."""
+    return f"{value:g}".removeprefix("0")
+
+
+def explain(judgment: Judgment, limits: tuple[float, float] | None = None) -> str:
+    """Return the verdict's reason in a sentence, numbers to four decimals; for tables' footnotes and reports.
+
+    Args:
+        limits: the differences that the measure allows, to say where none of them would show.
+    """
+    if judgment.verdict == "identical":
+        return "identical: both rankings hold the same documents in the same order, so nothing was tested"
+    interval = f"{100 * (1 - judgment.level):.4g} % interval [{judgment.low:+.4f}, {judgment.high:+.4f}]"
+    excludes = judgment.low > 0 or judgment.high < 0
+    side = "excludes 0" if excludes else "includes 0"
+    if judgment.is_different and not excludes:
+        side += f", but the adjusted p of {judgment.p_corrected:.3g}, which is stepped down, does not allow it"
+    parts = [f"{judgment.verdict}: {interval} {side}{', cut at the range of the measure' if judgment.is_cut else ''}"]
+    if judgment.basis == "exact sign flips":
+        parts.append(f"too few queries differ for a t-test: the exact sign-flip test has p {judgment.p:.3g}")
+    margin = judgment.margin
+    if margin is not None and judgment.equivalence_level is not None:
+        confidence = 100 * (1 - 2 * judgment.equivalence_level)
+        low, high = judgment.equivalence_low or 0.0, judgment.equivalence_high or 0.0
+        is_within = (judgment.p_equivalence_corrected or 0.0) <= judgment.alpha
+        late = "" if margin.before else ", chosen after the results"
+        place = "lies within" if -margin.value < low and high < margin.value else "reaches beyond"
+        text = f"{confidence:.4g} % interval [{low:+.4f}, {high:+.4f}] {place} ±{margin.value:g} (margin{late})"
+        if is_within and place == "reaches beyond":
+            text += f", but the adjusted p of equivalence, {judgment.p_equivalence_corrected:.3g}, shows it"
+        parts.append(text)
+    if judgment.detectable is not None:
+        parts.append(can_show(judgment.detectable, limits))
+    if judgment.queries_for_margin is not None and margin is not None:
+        parts.append(f"to show equivalence takes {counted(judgment.queries_for_margin, 'query')} (80 % power)")
+    if judgment.queries_for_difference is not None and margin is not None:
+        many = counted(judgment.queries_for_difference, "query")
+        parts.append(f"to show a true difference of {margin.value:g} takes {many} (80 % power)")
+    return "; ".join(parts)
+
+
+def can_show(detectable: float, limits: tuple[float, float] | None) -> str:
+    """Return which true difference would show, or that the measure leaves no room for one."""
+    if limits is None or detectable <= min(-limits[0], limits[1]):
+        return f"a true difference of {detectable:.4f} would show with 80 % power"
+    up, down = limits[1], -limits[0]
+    if detectable > max(up, down):
+        return (
+            f"no true difference that the measure allows would show with 80 % power: it takes {detectable:.4f}, and "
+            f"only {up:.4f} is left above and {down:.4f} below"
+        )
+    side, room, other = ("gain", up, "loss") if detectable > up else ("loss", down, "gain")
+    return (
+        f"no {side} that the measure allows would show with 80 % power: only {room:.4f} is left; a {other} of "
+        f"{detectable:.4f} would"
+    )

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import msgspec
 
+from cerank.evaluation.answers import explain, shown
 from cerank.evaluation.compare import Comparison, Row
 from cerank.evaluation.diagnostics import Note
 from cerank.evaluation.significance import estimate_of
 from cerank.evaluation.systems import Condition, System
-from cerank.evaluation.verdicts import explain, shown
 from cerank.text.safe_text import counted
 
 METHODS = {

@@ -82,15 +82,15 @@ def randomization(d: Differences, *, rounds: int = ROUNDS, seed: int = 0) -> flo
     """
     import numpy as np
 
-    from cerank.evaluation import permutation
+    from cerank.evaluation.multiple_testing import all_flipped_sums, flipped_sums
 
     d = d[d != 0]
     if d.size == 0:
         return 1.0
     reached = abs(float(d.sum())) * (1 - 1e-9)  # sums in another order differ in their last bits
     if 2**d.size <= rounds:
-        return float(np.mean(np.abs(permutation.all_sums(d[:, None])) >= reached))
-    sums = permutation.sums(d[:, None], rounds, seed)
+        return float(np.mean(np.abs(all_flipped_sums(d[:, None])) >= reached))
+    sums = flipped_sums(d[:, None], rounds, seed)
     return float((1 + np.count_nonzero(np.abs(sums) >= reached)) / (1 + rounds))
 
 

@@ -14,7 +14,15 @@ import msgspec
 
 from cerank.app.comparison import comparisons
 from cerank.app.comparison import margins as margins_of
-from cerank.app.comparison.comparisons import FileTarget, Qrels, RunTarget, SeedsTarget, Target, short_name
+from cerank.app.comparison.comparisons import (
+    ComparisonRequest,
+    FileTarget,
+    Qrels,
+    RunTarget,
+    SeedsTarget,
+    Target,
+    short_name,
+)
 from cerank.core.rankings import Ranking
 from cerank.errors import CerankError, MissingError, UsageError
 from cerank.runs import run_store
@@ -36,15 +44,6 @@ CORRECTIONS = (
 PAIRS = ("baseline", "all")
 CLAIMS = ("checkpoints", "recipes")
 SOURCE = "dashboard"  # where a margin was chosen
-
-
-class RankingSelection(msgspec.Struct, frozen=True):
-    """The rankings to compare and the data to measure them on, as the user typed them."""
-
-    targets: tuple[str, ...] = ()  # the first is the baseline
-    measures: tuple[str, ...] = ()
-    dataset: str = ""
-    qrels: str = ""
 
 
 class QueryDifference(msgspec.Struct, frozen=True):
@@ -79,21 +78,19 @@ class View(msgspec.Struct, frozen=True):
 class ComparisonSession:
     """Systems measured once. Making one reads every ranking and measures it: a thread's work."""
 
-    def __init__(self, settings: Settings, named: RankingSelection) -> None:
-        """Measure what is named.
+    def __init__(self, settings: Settings, request: ComparisonRequest) -> None:
+        """Measure what the request names.
 
         Raises:
             CerankError: something is not there, or cannot be measured together.
         """
-        if len(named.targets) < 2:
-            raise UsageError(f"a comparison needs at least 2 rankings, not {len(named.targets)}")
+        if len(request.targets) < 2:
+            raise UsageError(f"a comparison needs at least 2 rankings, not {len(request.targets)}")
         self.settings = settings
-        self.named = named
-        self._targets = comparisons.targets_of(settings.lab, named.targets)
+        self.request = request
+        self._targets = comparisons.targets_of(settings.lab, request.targets)
         self.systems: list[System]
-        self.systems, self.measures = comparisons.measured_systems(
-            settings, self._targets, measures=named.measures, dataset=named.dataset, qrels=named.qrels
-        )
+        self.systems, self.measures = comparisons.measured_systems(settings, self._targets, request)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -105,19 +102,17 @@ class ComparisonSession:
 
         Margins in `terms` count as chosen at `now` (UTC, ISO 8601); those that the runs' plans declare judge the rest.
         """
-        from cerank.evaluation.compare import compare
-
         first = baseline if baseline in self.labels else self.labels[0]
-        both = sorted(zip(self.systems, self._targets, strict=True), key=lambda pair: pair[0].label != first)
-        targets = [target for _, target in both]
+        order = sorted(range(len(self.systems)), key=lambda place: self.systems[place].label != first)
+        targets = [self._targets[place] for place in order]
         declared = comparisons.declared_margins(targets, self.measures, all_pairs=terms.pairs == "all")
-        chosen_values = {name: margin.value for name, margin in terms.margins.items()}
+        typed = {name: margin.value for name, margin in terms.margins.items()}
         margins = {
             name: msgspec.structs.replace(margin, source=margin.source.replace("command line", SOURCE))
-            for name, margin in margins_of.chosen(chosen_values, declared, now=now).items()
+            for name, margin in margins_of.chosen(typed, declared, now=now).items()
         }
-        chosen = msgspec.structs.replace(terms, margins=margins)
-        return compare([system for system, _ in both], self.measures, terms=chosen)
+        chosen = msgspec.structs.replace(self.request, terms=msgspec.structs.replace(terms, margins=margins), now=now)
+        return comparisons.compare_measured(targets, [self.systems[place] for place in order], self.measures, chosen)
 
     def pair(self, left: str, right: str, condition: Condition) -> RankingPair:
         """Return two systems by label in one condition, to look at query by query; reads their rankings again."""
@@ -153,14 +148,14 @@ class ComparisonSession:
         run = self._run(condition)
         if run:
             return read_qrels(run[0].folder.qrels(run[1]))
-        return comparisons.judgements(self.settings, self.named.dataset, self.named.qrels)[1]
+        return comparisons.judgements(self.settings, self.request.dataset, self.request.qrels)[1]
 
     def _dataset(self, condition: Condition) -> tuple[Dataset | None, str]:
         """Return where the texts are, and why there are none."""
         from cerank.datasets.open_datasets import open_dataset
 
         run = self._run(condition)
-        name = run[1] if run else self.named.dataset
+        name = run[1] if run else self.request.dataset
         if not name:
             return None, "no texts: name the dataset (d) in place of a qrels file"
         try:
@@ -252,8 +247,7 @@ def terms_of(texts: Mapping[str, str], measures: Sequence[str]) -> tuple[Terms, 
 
     `margin` is one number for every measure, or `nDCG@10=0.01, RR@10=0.02`; empty declares none.
     """
-    from cerank.evaluation.compare import Terms
-    from cerank.evaluation.verdicts import Margin
+    from cerank.evaluation.compare import Margin, Terms
 
     wrong: dict[str, str] = {}
     confidence = _share(texts.get("confidence", "") or "0.95")

@@ -23,9 +23,8 @@ from cerank.runs.layout import RunFolder
 from cerank.settings import Settings
 
 if TYPE_CHECKING:
-    from cerank.evaluation.compare import Comparison, Terms
+    from cerank.evaluation.compare import Comparison, Margin, Terms
     from cerank.evaluation.systems import Condition, Measured, System
-    from cerank.evaluation.verdicts import Margin
 
 FIRST_STAGE = "first-stage"
 
@@ -180,52 +179,53 @@ def declared_margins(targets: Sequence[Target], measures: Sequence[str], *, all_
     return margins_of.declared(measures, pairs)
 
 
-def compare(
-    settings: Settings,
-    texts: Sequence[str],
-    *,
-    measures: Sequence[str] = (),
-    dataset: str = "",
-    qrels: str = "",
-    terms: Terms | None = None,
-    margins: Sequence[str] = (),
-    now: str = "",
-    condensed: bool = False,
-) -> Comparison:
-    """Compare what the request names; the first is the baseline, and margins that the runs' plans declare judge it.
+class ComparisonRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """What to compare, on what data, and how: all that a comparison is asked for with."""
 
-    Args:
-        settings: where the lab and caches are.
-        texts: at least two; see `targets_of`.
-        measures: names; empty takes those of the first run's plan, or for files alone nDCG@10 and RR@10, which
-            counts from grade 2 on where grades go to 3, as TREC DL does.
-        dataset: whose qrels TREC run files are measured on; for runs, the one test dataset to look at.
-        qrels: a qrels file, in place of a dataset.
-        terms: how; see `evaluation.compare.Terms`; its margins, if any, win over all others.
-        margins: `MEASURE=NUMBER` each, chosen now (afterwards); they win over declared ones.
-        now: UTC, ISO 8601; kept beside margins chosen now.
-        condensed: compare by each measure over judged documents only, too.
+    targets: tuple[str, ...] = ()  # see `targets_of`; the first is the baseline
+    measures: tuple[str, ...] = ()  # empty: those of the first run's plan, else of the judgments; see `_of_files`
+    dataset: str = ""  # whose qrels files are measured on; for runs, the one test dataset to look at
+    qrels: str = ""  # a qrels file, in place of a dataset
+    judged_only: bool = False  # compare by each measure over judged documents only, too
+    terms: Terms | None = None  # None: the defaults; margins in it win over all others
+    margins: tuple[str, ...] = ()  # `MEASURE=NUMBER` each, chosen now: they win over declared ones
+    now: str = ""  # UTC, ISO 8601: when those margins are chosen
+
+
+def compare(settings: Settings, request: ComparisonRequest) -> Comparison:
+    """Compare what the request names. Margins that the runs' plans declare judge it.
 
     Raises:
         UsageError: they cannot be compared; MissingError: a run has no rankings yet.
     """
+    targets = targets_of(settings.lab, request.targets)
+    systems, names = measured_systems(settings, targets, request)
+    return compare_measured(targets, systems, names, request)
+
+
+def compare_measured(
+    targets: Sequence[Target], systems: Sequence[System], measures: Sequence[str], request: ComparisonRequest
+) -> Comparison:
+    """Compare systems that are measured already; the first is the baseline.
+
+    Args:
+        targets: what the systems come from, in the same order.
+        systems: the targets, measured.
+        measures: canonical names.
+        request: how they are compared.
+    """
     from cerank.evaluation.compare import Terms, compare
     from cerank.evaluation.measures import canonical
 
-    given = margins_of.typed(margins)
-    targets = targets_of(settings.lab, texts)
-    systems, names = measured_systems(
-        settings, targets, measures=measures, dataset=dataset, qrels=qrels, condensed=condensed
-    )
-    terms = terms or Terms()
+    terms = request.terms or Terms()
     if not terms.margins:
-        judging = declared_margins(targets, names, all_pairs=terms.pairs == "all")
-        typed = {canonical(name, "--margin"): value for name, value in given.items()}
-        judging = margins_of.chosen(typed, judging, now=now)
-        if condensed:
-            judging = margins_of.carried(judging, _condensed(names)) | judging
-        terms = msgspec.structs.replace(terms, margins=judging)
-    return compare(systems, names, terms=terms)
+        declared = declared_margins(targets, measures, all_pairs=terms.pairs == "all")
+        typed = {canonical(name, "--margin"): value for name, value in margins_of.typed(request.margins).items()}
+        margins = margins_of.chosen(typed, declared, now=request.now)
+        if request.judged_only:
+            margins = margins_of.carried(margins, _condensed(measures)) | margins
+        terms = msgspec.structs.replace(terms, margins=margins)
+    return compare(systems, measures, terms=terms)
 
 
 def _condensed(names: Sequence[str]) -> dict[str, str]:
@@ -254,18 +254,14 @@ def of_run(folder: RunFolder) -> Comparison:
 
 
 def measured_systems(
-    settings: Settings,
-    targets: Sequence[Target],
-    *,
-    measures: Sequence[str] = (),
-    dataset: str = "",
-    qrels: str = "",
-    condensed: bool = False,
+    settings: Settings, targets: Sequence[Target], request: ComparisonRequest
 ) -> tuple[list[System], tuple[str, ...]]:
     """Return every target measured by the same measures in the same conditions, and the measures' canonical names.
 
     Args:
-        condensed: after the measures, those over judged documents only.
+        settings: where the lab and caches are.
+        targets: what to measure.
+        request: on what, and by which measures; with `judged_only`, those over judged documents come after the others.
     """
     from cerank.evaluation.measures import check
     from cerank.evaluation.systems import Condition
@@ -273,21 +269,21 @@ def measured_systems(
     each_run = (target.members if isinstance(target, SeedsTarget) else (target,) for target in targets)
     runs = [target for several in each_run for target in several if isinstance(target, RunTarget)]
     judged: dict[Condition, Qrels] = {}
-    for test, first in _conditions(runs, dataset):
+    for test, first in _conditions(runs, request.dataset):
         judged[Condition(short_name(test), short_name(first))] = _run_qrels(runs[0].folder, test)
     has_files = any(isinstance(target, FileTarget) for target in targets)
-    if qrels and runs:
+    if request.qrels and runs:
         hint = "give their TREC run files, from the folder rankings of each run, to measure them on others"
         raise UsageError("a run is measured on the qrels it was tested on", where="--qrels", hint=hint)
-    if has_files and not (runs and not qrels):
-        name, given = judgements(settings, dataset, qrels)
+    if has_files and not (runs and not request.qrels):
+        name, given = judgements(settings, request.dataset, request.qrels)
         judged = dict.fromkeys(judged, given) or {Condition(short_name(name)): given}
-    names = tuple(measures) or (runs[0].plan.recipe.evaluate.measures if runs else _of_files(judged.values()))
+    names = request.measures or (runs[0].plan.recipe.evaluate.measures if runs else _of_files(judged.values()))
     for each in judged.values():
         names = check(names, each, "--measure")
-    if condensed:
+    if request.judged_only:
         names = tuple(dict.fromkeys([*names, *_condensed(names).values()]))
-    return [_system(target, names, dataset, judged) for target in targets], names
+    return [_system(target, names, request.dataset, judged) for target in targets], names
 
 
 def _of_files(judged: Iterable[Qrels]) -> tuple[str, ...]:

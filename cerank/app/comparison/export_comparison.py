@@ -37,9 +37,8 @@ def full_table(comparison: Comparison, *, with_reasons: bool = False, costs: Map
 
     The column "answer" has each verdict in words; `costs`, by the label of a stage, stand in it.
     """
-    from cerank.evaluation.answers import answers
+    from cerank.evaluation.answers import answers, explain
     from cerank.evaluation.comparison_rows import summary
-    from cerank.evaluation.verdicts import explain
 
     terms, lines, known = comparison.terms, summary(comparison), _by_line(comparison)
     method = (

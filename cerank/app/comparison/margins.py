@@ -21,7 +21,7 @@ from cerank.runs.layout import RunFolder
 from cerank.runs.records import Done
 
 if TYPE_CHECKING:
-    from cerank.evaluation.verdicts import Margin
+    from cerank.evaluation.compare import Margin
 
 
 class Source(msgspec.Struct, frozen=True):
@@ -108,7 +108,7 @@ def declared(measures: Sequence[str], pairs: Pairs) -> dict[str, Margin]:
     where it was declared before results were known of every run of the pair but the newest: from then on the newest
     one's margin could be fitted to what it is compared with.
     """
-    from cerank.evaluation.verdicts import Margin
+    from cerank.evaluation.compare import Margin
 
     margins: dict[str, Margin] = {}
     for measure in measures:
@@ -159,7 +159,7 @@ def chosen(typed: Mapping[str, float], declared: Mapping[str, Margin], *, now: s
         typed: by canonical measure.
         now: when they are given, UTC, ISO 8601.
     """
-    from cerank.evaluation.verdicts import Margin
+    from cerank.evaluation.compare import Margin
 
     out = dict(declared)
     for measure, value in typed.items():
@@ -177,7 +177,7 @@ def carried(margins: Mapping[str, Margin], to: Mapping[str, str]) -> dict[str, M
     Args:
         to: plain measure -> condensed measure.
     """
-    from cerank.evaluation.verdicts import Margin
+    from cerank.evaluation.compare import Margin
 
     return {
         condensed: Margin(value=margins[plain].value, source=f"that of {plain}", declared=margins[plain].declared)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import msgspec
 
 from cerank.app.comparison import comparisons
+from cerank.app.comparison.comparisons import ComparisonRequest
 from cerank.errors import CerankError, UsageError
 from cerank.recipes.plan import Plan
 from cerank.registry import nearest
@@ -119,18 +120,14 @@ def of_numbers(queries: int, sd: float | None, request: PowerRequest, measure: s
 
 
 def of_rankings(
-    settings: Settings,
-    texts: Sequence[str],
-    request: PowerRequest,
-    *,
-    measures: Sequence[str] = (),
-    dataset: str = "",
-    qrels: str = "",
-    queries: int | None = None,
+    settings: Settings, rankings: ComparisonRequest, request: PowerRequest, *, queries: int | None = None
 ) -> tuple[PowerCase, ...]:
-    """Return the outlook by the spread between what `texts` name: each against the first, by condition and measure.
+    """Return the outlook by the spread between rankings: each against the first, by condition and measure.
 
     Args:
+        settings: where the lab and caches are.
+        rankings: which, and on what data they are measured.
+        request: what should be shown.
         queries: how many there will be; None takes those the spread was measured on.
 
     Raises:
@@ -138,10 +135,10 @@ def of_rankings(
     """
     from cerank.evaluation.power import spread_of
 
-    if len(texts) < 2:
+    if len(rankings.targets) < 2:
         raise UsageError("a spread is measured between at least two rankings", hint="such as `cerank power A B`")
-    targets = comparisons.targets_of(settings.lab, texts)
-    systems, names = comparisons.measured_systems(settings, targets, measures=measures, dataset=dataset, qrels=qrels)
+    targets = comparisons.targets_of(settings.lab, rankings.targets)
+    systems, names = comparisons.measured_systems(settings, targets, rankings)
     cases = []
     for entry in systems[0].measured:
         for other in systems[1:]:

@@ -11,7 +11,7 @@ from cerank.app.report import latex, supplementary_tables
 from cerank.app.report.footnotes import GLYPHS, marks
 from cerank.app.report.report_data import Place, Report, ResultCell, ResultLine, ResultsTable
 from cerank.app.report.table_layout import blocks, first_spans, groups, row_name, value_text
-from cerank.evaluation.verdicts import explain
+from cerank.evaluation.answers import explain
 from cerank.text.escapes import html
 from cerank.text.table_data import TEXTS, Table, rounded
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from cerank.app.comparison import comparisons
-from cerank.app.comparison.comparisons import FIRST_STAGE, RunTarget, SeedsTarget, Target, short_name
+from cerank.app.comparison.comparisons import FIRST_STAGE, ComparisonRequest, RunTarget, SeedsTarget, Target, short_name
 from cerank.app.report.report_data import FIRST, SourceFile
 from cerank.app.report.report_scope import ReportRow, ReportScope
 from cerank.evaluation.systems import Condition, Measured, System
@@ -59,7 +59,8 @@ def measure_rows(settings: Settings, report_scope: ReportScope, measures: Sequen
             continue
         say(f"measuring {counted(len(targets), 'ranking')} of {test}")
         chosen = tuple(measures) or report_scope.measures.get(test, ())
-        measured, names[test] = comparisons.measured_systems(settings, targets, measures=chosen, dataset=test)
+        request = ComparisonRequest(measures=chosen, dataset=test)
+        measured, names[test] = comparisons.measured_systems(settings, targets, request)
         for system in measured:
             systems[system.label] = _joined(systems.get(system.label), system)
     sources = _sources(settings.lab, report_scope)

@@ -32,8 +32,7 @@ from cerank.evaluation.multiple_testing import Correction
 from cerank.evaluation.systems import Condition, System
 
 if TYPE_CHECKING:
-    from cerank.evaluation.compare import Comparison, Row
-    from cerank.evaluation.verdicts import Margin
+    from cerank.evaluation.compare import Comparison, Margin, Row
 
 _DIGITS = 4  # decimals that a reader sees, and by which a value is the best of its column
 _LONGEST = 24  # characters of a column's heading
