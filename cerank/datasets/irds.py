@@ -172,8 +172,8 @@ class CatalogDocuments:
         with _translate_errors(self._name):
             if self._store is None:
                 self._store = self._source.docs_store()
-            found: Mapping[str, Any] = self._store.get_many(doc_ids)
-        return found
+            records: Mapping[str, Any] = self._store.get_many(doc_ids)
+        return records
 
     def text(self, doc_id: str) -> str:
         """Return the text of one document; MissingError where there is none."""
@@ -181,11 +181,11 @@ class CatalogDocuments:
 
     def texts(self, doc_ids: Sequence[str]) -> list[str]:
         """Return the texts of `doc_ids`, in their order."""
-        found = self._found(doc_ids)
+        records = self._found(doc_ids)
         for doc_id in doc_ids:
-            if doc_id not in found:
+            if doc_id not in records:
                 raise no_document(doc_id, self._name)
-        return [_text(found[doc_id]) for doc_id in doc_ids]
+        return [_text(records[doc_id]) for doc_id in doc_ids]
 
     def __contains__(self, doc_id: object) -> bool:
         return isinstance(doc_id, str) and doc_id in self._found([doc_id])
@@ -324,11 +324,11 @@ def search_catalog(text: str) -> list[tuple[str, str]]:
     """
     registry = _package().registry
     words = text.lower().split()
-    found = []
+    matches = []
     for name in registry:
         if all(word in name.lower() for word in words):
             source = registry[name]
             if source.has_docs() and source.has_queries():
                 kinds = [kind for kind in ("docs", "queries", "qrels", "scoreddocs") if source.has(kind)]
-                found.append((str(name), ", ".join(kinds)))
-    return sorted(found)
+                matches.append((str(name), ", ".join(kinds)))
+    return sorted(matches)

@@ -102,13 +102,13 @@ def _existing(folder: Path, names: Sequence[str]) -> list[Path]:
 
 def _find_one(folder: Path, names: Sequence[str], what: str) -> Path:
     """Return the only file with one of these names, plain or gzip; none or several are errors."""
-    found = _existing(folder, names)
-    if not found:
+    paths = _existing(folder, names)
+    if not paths:
         raise MissingError(f"no {what} ({', '.join(names)}; plain or .gz)", where=str(folder), hint=_LAYOUT)
-    if len(found) > 1:
-        both = " and ".join(path.name for path in found)
+    if len(paths) > 1:
+        both = " and ".join(path.name for path in paths)
         raise UsageError(f"both {both} are here", where=str(folder), hint="remove one of them")
-    return found[0]
+    return paths[0]
 
 
 def _document_rows(path: Path, opener: Opener | None = None) -> Iterator[tuple[int, str, str]]:
@@ -174,14 +174,14 @@ def _qrels_files(folder: Path) -> dict[str, Path]:
     if len(plain) > 1:
         both = " and ".join(path.name for path in plain)
         raise UsageError(f"both {both} are here", where=str(folder), hint="remove one of them")
-    found = {"": plain[0]} if plain else {}
+    files = {"": plain[0]} if plain else {}
     for path in sorted(folder.glob("qrels.*")):
         split = path.name.removesuffix(".gz").removeprefix("qrels").removeprefix(".")
         if path.is_file() and split not in {"", "tsv"}:
-            found[split] = path
+            files[split] = path
     if (folder / "qrels").is_dir():
-        found |= {_stem(path): path for path in sorted((folder / "qrels").iterdir()) if path.is_file()}
-    return found
+        files |= {_stem(path): path for path in sorted((folder / "qrels").iterdir()) if path.is_file()}
+    return files
 
 
 def _qrels_file(folder: Path, split: str) -> Path | None:
@@ -190,12 +190,12 @@ def _qrels_file(folder: Path, split: str) -> Path | None:
     Raises:
         UsageError: the folder has no such split, or several and none called test.
     """
-    found = _qrels_files(folder)
-    if split in found:
-        return found[split]
-    if not split and ("test" in found or len(found) < 2):
-        return found.get("test") or next(iter(found.values()), None)
-    names = [name for name in found if name]
+    files = _qrels_files(folder)
+    if split in files:
+        return files[split]
+    if not split and ("test" in files or len(files) < 2):
+        return files.get("test") or next(iter(files.values()), None)
+    names = [name for name in files if name]
     if split:
         hint = nearest(split, names) if names else "it has none"
         raise UsageError(f"no qrels for '{shown(split, 80)}'", where=str(folder), hint=hint)
@@ -279,8 +279,8 @@ def _open_documents(folder: Path, shared: Dataset | None, name: str, cache: Path
     if cache is not None and is_large(path):
         from cerank.datasets import mapped_documents
 
-        found = mapped_documents.open_mapped_documents(path, cache, name, _document_rows)
-        return found, found.fingerprint()
+        documents = mapped_documents.open_mapped_documents(path, cache, name, _document_rows)
+        return documents, documents.fingerprint()
     texts, sha256 = _documents(path, _stamp(path))
     return FolderDocuments(texts, sha256, name), sha256
 

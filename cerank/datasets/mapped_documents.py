@@ -65,8 +65,8 @@ class MappedDocuments:
     def _found(self, doc_id: str, row: int) -> str | None:
         if row < 0:
             return None
-        known, text = self._record(row)
-        return text if known == doc_id else None
+        stored_id, text = self._record(row)
+        return text if stored_id == doc_id else None
 
     def text(self, doc_id: str) -> str:
         """Return the text of one document; MissingError where there is none."""
@@ -74,13 +74,13 @@ class MappedDocuments:
 
     def texts(self, doc_ids: Sequence[str]) -> list[str]:
         """Return the texts of `doc_ids`, in their order."""
-        found = []
+        texts = []
         for doc_id, row in zip(doc_ids, self._keys.rows(doc_ids).tolist(), strict=True):
             text = self._found(doc_id, row)
             if text is None:
                 raise no_document(doc_id, self._dataset)
-            found.append(text)
-        return found
+            texts.append(text)
+        return texts
 
     def __contains__(self, doc_id: object) -> bool:
         return isinstance(doc_id, str) and self._found(doc_id, int(self._keys.rows([doc_id])[0])) is not None
@@ -110,12 +110,12 @@ def open_mapped_documents(path: Path, cache: Path, dataset: str, rows: Rows) -> 
         RunFailedError: the cache cannot be written.
     """
     folder = cache / "documents"
-    found = _open_known(path, folder, dataset)
-    if found is not None:
-        return found
+    documents = _open_known(path, folder, dataset)
+    if documents is not None:
+        return documents
     with file_cache.exclusive_lock(path, folder):
-        found = _open_known(path, folder, dataset)
-        return _build_locked(path, folder, dataset, rows) if found is None else found
+        documents = _open_known(path, folder, dataset)
+        return _build_locked(path, folder, dataset, rows) if documents is None else documents
 
 
 def _open_known(path: Path, folder: Path, dataset: str) -> MappedDocuments | None:
@@ -149,10 +149,10 @@ def _build_locked(path: Path, folder: Path, dataset: str, rows: Rows) -> MappedD
     finally:
         disk.remove_tree(part)
     file_cache.remember(path, folder, msgspec.structs.replace(before, sha256=sha256))
-    found = _read(folder / sha256, dataset)
-    if found is None:
+    documents = _read(folder / sha256, dataset)
+    if documents is None:
         raise UsageError("checksum mismatch after writing the documents", where=str(folder), hint="check the disk")
-    return found
+    return documents
 
 
 def _write_copy(path: Path, part: Path, rows: Rows) -> str:

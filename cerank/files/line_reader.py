@@ -114,12 +114,12 @@ class _ZstandardStream:
 
     def read(self, size: int, /) -> bytes:
         """Return `size` bytes, or what is left of the content."""
-        found, count = [], 0
+        pieces, count = [], 0
         while count < size and (piece := self._ready or self._next()):
-            found.append(piece[: size - count])
+            pieces.append(piece[: size - count])
             self._ready = piece[size - count :]
-            count += len(found[-1])
-        return b"".join(found)
+            count += len(pieces[-1])
+        return b"".join(pieces)
 
     def _next(self) -> memoryview:
         """Return what the next packed bytes hold; nothing at the end."""
@@ -220,10 +220,10 @@ def _check_white_space(path: Path, block: bytes, first: int) -> None:
     if block.isascii() and not any(mark in block for mark in _SEPARATORS):
         return
     text = block.decode("utf-8")
-    found = _WIDE_SPACE.search(text)
-    if found:
-        what = f"holds the white space U+{ord(found.group()):04X}, at which some tools split columns and some do not"
-        raise FormatError(what, where=at(path, first + text.count("\n", 0, found.start())))
+    match = _WIDE_SPACE.search(text)
+    if match:
+        what = f"holds the white space U+{ord(match.group()):04X}, at which some tools split columns and some do not"
+        raise FormatError(what, where=at(path, first + text.count("\n", 0, match.start())))
 
 
 def blocks(path: Path, file: ByteStream, size: int = _BLOCK) -> Iterator[tuple[int, bytes]]:
@@ -240,10 +240,10 @@ def blocks(path: Path, file: ByteStream, size: int = _BLOCK) -> Iterator[tuple[i
         end = block.rfind(b"\n") + 1
         if not end and len(block) > _LONGEST_LINE:
             raise FormatError(f"has a line of more than {_LONGEST_LINE >> 20} MiB", where=at(path, first))
-        whole, rest = block[:end], block[end:]
-        if whole:
-            yield first, whole
-            first += whole.count(b"\n")
+        complete, rest = block[:end], block[end:]
+        if complete:
+            yield first, complete
+            first += complete.count(b"\n")
     if rest:
         yield first, rest
 
@@ -355,6 +355,6 @@ def tab_lines(path: Path, columns: tuple[int, ...], opener: Opener | None = None
                 continue
             parts = line.decode("utf-8").removesuffix("\r").split("\t")
             if len(parts) not in columns:
-                wanted = " or ".join(map(str, columns))
-                raise FormatError(f"{len(parts)} tab-separated columns, not {wanted}", where=at(path, number))
+                expected = " or ".join(map(str, columns))
+                raise FormatError(f"{len(parts)} tab-separated columns, not {expected}", where=at(path, number))
             yield number, parts

@@ -57,12 +57,12 @@ class _Cursor:
 
     def record(self, depth: int = 0) -> Record:
         """Return the record that starts here."""
-        found: Record = {}
+        fields: Record = {}
         field = 0
         while (head := self._byte()) != _STOP:
             field = field + (head >> 4) if head >> 4 else self._signed()
-            found[field] = self._value(head & 15, depth, is_field=True)
-        return found
+            fields[field] = self._value(head & 15, depth, is_field=True)
+        return fields
 
     def _value(self, kind: int, depth: int, *, is_field: bool) -> object:
         if depth > _DEEPEST:
@@ -107,7 +107,7 @@ def _int(record: Record, field: int) -> int:
 
 def _records(record: Record, field: int) -> list[Record]:
     value = record.get(field)
-    if not isinstance(value, list) or not all(isinstance(one, dict) for one in value):
+    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
         raise ValueError(f"field {field} is no list of records")
     return value
 
@@ -125,11 +125,11 @@ def _sizes(data: mmap.mmap) -> Iterator[int]:
         raise ValueError("it does not end as parquet does")
     for group in _records(_Cursor(data, footer, end).record(), _GROUPS):
         for chunk in _records(group, _CHUNKS):
-            known = _within(chunk, _CHUNK)
-            starts = [at for at in (_int(known, _DATA_AT), _int(known, _DICTIONARY_AT)) if at > 0]
+            metadata = _within(chunk, _CHUNK)
+            starts = [at for at in (_int(metadata, _DATA_AT), _int(metadata, _DICTIONARY_AT)) if at > 0]
             page = _Cursor(data, min(starts, default=0), footer)
-            last = page.at + _int(known, _PACKED)
-            yield _VALUE * _int(known, _VALUES)
+            last = page.at + _int(metadata, _PACKED)
+            yield _VALUE * _int(metadata, _VALUES)
             while page.at < last:
                 header = page.record()
                 size, packed = _int(header, _PAGE_SIZE), _int(header, _PAGE_PACKED)

@@ -130,12 +130,12 @@ def _frame(path: Path) -> tuple[Any, str, str, str, str]:
     return frame, query, document, score, rank
 
 
-def _column(names: Sequence[str], wanted: Sequence[str], path: Path) -> str:
-    found = [name for name in wanted if name in names]
-    if len(found) != 1:
-        what = f"has both columns {' and '.join(wanted)}" if found else f"has no column {' or '.join(wanted)}"
+def _column(names: Sequence[str], accepted: Sequence[str], path: Path) -> str:
+    matches = [name for name in accepted if name in names]
+    if len(matches) != 1:
+        what = f"has both columns {' and '.join(accepted)}" if matches else f"has no column {' or '.join(accepted)}"
         raise FormatError(what, where=str(path), hint=_listed(names))
-    return found[0]
+    return matches[0]
 
 
 def _listed(names: Sequence[str]) -> str:

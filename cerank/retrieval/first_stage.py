@@ -100,15 +100,15 @@ def candidates(
         UsageError: no such first stage, or it ranks none of the queries.
         FormatError: a malformed run.
     """
-    wanted = list(dataset.queries) if query_ids is None else list(query_ids)
+    queries = list(dataset.queries) if query_ids is None else list(query_ids)
     if is_built_in_bm25(dataset, first_stage):
         index = bm25.open_index(dataset.documents, cache)
-        ranking = index.ranking({query: dataset.queries[query] for query in wanted}, depth)
+        ranking = index.ranking({query: dataset.queries[query] for query in queries}, depth)
     else:
-        ranking = _open_given_run(dataset, first_stage).ranking.only(wanted).top(depth)
-    if wanted and not ranking:
-        some = ", ".join(shown(query, 40) for query in wanted[:3])
-        of = f"the {counted(len(wanted), 'query')} of {dataset.name}"
+        ranking = _open_given_run(dataset, first_stage).ranking.only(queries).top(depth)
+    if queries and not ranking:
+        some = ", ".join(shown(query, 40) for query in queries[:3])
+        of = f"the {counted(len(queries), 'query')} of {dataset.name}"
         what = f"first stage '{shown(first_stage, 120)}' ranks none of {of}"
         raise UsageError(what, hint=f"is the run from this dataset? Its queries are called {some}")
     return ranking

@@ -207,8 +207,8 @@ def _write_by_buckets(path: Path, part: Path, writer: MappedRunWriter, progress:
 def _read_bucket(file: Path) -> pl.DataFrame:
     """Return all rows of a bucket: about `BUCKET` rows, or all rows of one large query."""
     repetition, frames = DuplicateCheck(2 * BUCKET), list[pl.DataFrame]()
-    with contextlib.closing(_Prefetcher(file, _no_progress).frames()) as found:
-        for frame in found:
+    with contextlib.closing(_Prefetcher(file, _no_progress).frames()) as bucket_frames:
+        for frame in bucket_frames:
             frames.append(frame)
             repetition.check(pl.concat(frames))
     return pl.concat(frames)

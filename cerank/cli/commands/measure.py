@@ -131,7 +131,7 @@ def compare(
         raise UsageError("a comparison needs at least two rankings", hint="such as `cerank compare A B`")
     if full and settings.format not in {"", "json"}:
         raise UsageError(f"--full prints JSON, not {settings.format}", hint="omit --format")
-    found = comparisons.compare(
+    comparison = comparisons.compare(
         settings,
         names,
         measures=measure or (),
@@ -143,15 +143,15 @@ def compare(
         condensed=judged_only,
     )
     if full:
-        write_output(export_comparison.complete(found), raw=True)
+        write_output(export_comparison.complete(comparison), raw=True)
         return
     if settings.format == "json":
-        write_output(export_comparison.document(found, with_reasons=reasons), raw=True)
+        write_output(export_comparison.document(comparison, with_reasons=reasons), raw=True)
     else:
-        shown = [table_columns.comparison_table(found, settings.format, with_reasons=reasons)]
-        emit([*shown, export_comparison.secondary(found)] if with_secondary else shown, settings.format, wide=wide)
-    table_columns.print_footnotes(found, settings.format)
-    print_answers(paragraphs(found))
+        shown = [table_columns.comparison_table(comparison, settings.format, with_reasons=reasons)]
+        emit([*shown, export_comparison.secondary(comparison)] if with_secondary else shown, settings.format, wide=wide)
+    table_columns.print_footnotes(comparison, settings.format)
+    print_answers(paragraphs(comparison))
     for doubt in verify_run.warnings_about(settings.lab, names):
         info(doubt)
 

@@ -69,15 +69,15 @@ def _taken_whole(path: Path, lines: list[bytes], first: int, writer: DatasetWrit
     from cerank.trec.parse_blocks import parse_block
 
     try:
-        found = parse_block(path, b"\n".join(lines), first)
+        frame = parse_block(path, b"\n".join(lines), first)
     except FormatError:
         return False  # parsing line by line finds the same error
-    if not (are_ids(found["query"]) and are_ids(found["document"])) or (found["score"].abs() > LARGEST).any():
+    if not (are_ids(frame["query"]) and are_ids(frame["document"])) or (frame["score"].abs() > LARGEST).any():
         return False
     plain = polars.col("rank").str.contains(r"^[0-9]{1,9}$")
     rank = polars.when(plain).then(polars.col("rank").cast(polars.Int64, strict=False)).otherwise(0)
-    rows = found.select("query", "document", polars.col("score").alias("value"), rank.alias("rank"))
-    writer.records += found.height
+    rows = frame.select("query", "document", polars.col("score").alias("value"), rank.alias("rank"))
+    writer.records += frame.height
     writer.ranked(run, rows)
     return True
 
