@@ -100,6 +100,14 @@ def id_of(name: str) -> str:
     return ALIASES[name].id if name in ALIASES else name
 
 
+def queries_are_documents(id_: str) -> bool:
+    """Return whether an ir_datasets id is ArguAna or Quora, whose queries are documents of the collection themselves.
+
+    BEIR and mteb leave the document with the query's own id out of the results of these.
+    """
+    return id_.startswith(("beir/arguana", "beir/quora", "nano-beir/arguana", "nano-beir/quora"))
+
+
 def missing_run(dataset: str, place: str, name: str) -> MissingError | None:
     """Return the error for a known first stage or teacher that has no run yet; None for an unknown name.
 

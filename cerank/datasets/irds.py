@@ -20,7 +20,8 @@ from typing import Any
 
 import msgspec
 
-from cerank.datasets.dataset import CATALOG, Dataset, judged_only, no_document
+from cerank.datasets.aliases import queries_are_documents
+from cerank.datasets.dataset import CATALOG, IGNORES_IDENTICAL_IDS, Dataset, judged_only, no_document
 from cerank.errors import MissingError, UsageError
 from cerank.files.hashing import sha256_json
 from cerank.files.line_reader import checked_id
@@ -263,7 +264,8 @@ def open_catalog_dataset(name: str, cache: Path | None = None) -> Dataset:
     queries = judged_only(queries, qrels)
     documents = CatalogDocuments(source, name, _hash("ir_datasets", collection, record.get("docs")))
 
-    identity = _hash("ir_datasets", name, record, queries, qrels)
+    ignores = queries_are_documents(name)
+    identity = _hash("ir_datasets", name, record, queries, qrels, *([IGNORES_IDENTICAL_IDS] if ignores else []))
 
     def read(_run: str) -> RunFile:
         rows, where = _scored(source, name), f"{name} scoreddocs"
@@ -284,6 +286,7 @@ def open_catalog_dataset(name: str, cache: Path | None = None) -> Dataset:
         runs=("scoreddocs",) if source.has_scoreddocs() else (),
         identity=identity,
         reader=read,
+        ignores_identical_ids=ignores,
     )
 
 
@@ -318,10 +321,7 @@ def check_documents_are_local(name: str) -> None:
 
 
 def search_catalog(text: str) -> list[tuple[str, str]]:
-    """Return (id, contents) of each dataset whose id contains every word of `text` and that can be ranked.
-
-    Those one can rank with.
-    """
+    """Return (id, contents) of each dataset whose id contains every word of `text` and that can be ranked."""
     registry = _package().registry
     words = text.lower().split()
     matches = []

@@ -19,20 +19,13 @@ import numpy as np
 
 from cerank.datasets.dataset import no_document
 from cerank.errors import FormatError, UsageError
-from cerank.files import disk, file_cache, line_reader, manifests
+from cerank.files import disk, file_cache, manifests, tables
+from cerank.files.hashing import sha256_file
 from cerank.files.id_index import IdIndex, IdIndexBuilder, map_array
-from cerank.files.line_reader import (
-    ByteStream,
-    HashingReader,
-    at,
-    checked_id,
-    decompress,
-    duplicate_error,
-    translate_read_errors,
-)
-from cerank.files.safe_open import open_file
+from cerank.files.line_reader import Opener, at, checked_id, duplicate_error, translate_read_errors
+from cerank.files.packed_files import ByteStream, OpenedFile, open_stream
 
-Rows = Callable[[Path, Callable[[Path], ByteStream]], Iterator[tuple[int, str, str]]]  # (line, id, text) of a file
+Rows = Callable[[Path, Opener], Iterator[tuple[int, str, str]]]  # (line, id, text) of a file
 _FORMAT = 1
 _PIECE = 1 << 22  # bytes of texts written at once
 
@@ -157,20 +150,17 @@ def _build_locked(path: Path, folder: Path, dataset: str, rows: Rows) -> MappedD
 
 def _write_copy(path: Path, part: Path, rows: Rows) -> str:
     """Write all files of the copy into `part`, and return the SHA-256 of the source file."""
-    digested: list[HashingReader] = []
+    is_parquet = tables.is_parquet(path)  # a file that its reader opens by itself
+    with translate_read_errors(path):
+        source = None if is_parquet else OpenedFile(path)
 
-    def hashing(file: Path) -> ByteStream:
-        with translate_read_errors(file):
-            raw = open_file(file)
-        start = raw.read(4)
-        raw.seek(0)
-        digested.append(HashingReader(raw))
-        return decompress(file, digested[0], start)
+    def open_source(_path: Path) -> ByteStream:
+        return source.stream if source is not None else open_stream(path)
 
     keys, offsets, offset = IdIndexBuilder(), array("Q", [0]), 0
     texts = disk.open_append(part / "texts.bin")
     with contextlib.closing(_BufferedAppender(texts)) as piece:
-        for number, doc_id, text in rows(path, hashing):
+        for number, doc_id, text in rows(path, open_source):
             keys.add([checked_id(doc_id, "document", at(path, number))])
             offset += piece.add(f"{doc_id} {text}".encode())
             offsets.append(offset)
@@ -178,7 +168,7 @@ def _write_copy(path: Path, part: Path, rows: Rows) -> str:
         raise FormatError("the file holds no document", where=str(path))
     _check_unique_ids(path, keys, rows)
     disk.write(part / "offsets.bin", np.frombuffer(offsets, dtype=np.uint64).astype("<u8").tobytes())
-    sha256 = digested[0].digest.hexdigest()
+    sha256 = source.sha256() if source is not None else sha256_file(path)
     is_numbered = keys.write(part)
     sizes = {file.name: file.stat().st_size for file in sorted(part.iterdir())}
     contents = _Contents(
@@ -217,7 +207,7 @@ def _check_unique_ids(path: Path, keys: IdIndexBuilder, rows: Rows) -> None:
     if keys.find_duplicate() is None:
         return
     seen: set[str] = set()
-    for number, doc_id, _ in rows(path, line_reader.open_stream):
+    for number, doc_id, _ in rows(path, open_stream):
         if doc_id in seen:
             raise duplicate_error("document", doc_id, at(path, number))
         seen.add(doc_id)

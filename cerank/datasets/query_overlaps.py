@@ -5,13 +5,12 @@ Invariant: nothing is taken out here; what is shared is counted and named, and t
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections.abc import Mapping
 
 import msgspec
 
 from cerank.datasets.dataset import Dataset
+from cerank.datasets.query_text import normalized
 from cerank.errors import RecipeError
 from cerank.recipes.schema import Recipe
 from cerank.text.safe_text import shown
@@ -58,11 +57,6 @@ class Overlap(msgspec.Struct, frozen=True):
             f"{self.by_id} by id, {self.by_text} by text, such as "
             + ", ".join(f"'{shown(text, 60)}'" for text in self.examples)
         )
-
-
-def normalized(text: str) -> str:
-    """Return the text in lower case without punctuation, words separated by one space; equal results mean one query."""
-    return " ".join(re.findall(r"\w+", unicodedata.normalize("NFKC", text).casefold()))
 
 
 def query_sets(recipe: Recipe) -> tuple[QuerySet, ...]:

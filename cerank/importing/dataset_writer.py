@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -136,6 +137,12 @@ class DatasetWriter:
         """Count something that was dropped, repaired or merged, in words for the report."""
         if number:
             self.counts[kind] += number
+
+    def keep_comments(self, run: str, comments: Sequence[str]) -> None:
+        """Keep the comments at the beginning of a run's file, such as ir_metadata, in a file beside the run."""
+        if self.wants(run):
+            disk.make_folder(self._folder / "runs")
+            disk.write(self._folder / "runs" / f"{run_name(run)}.metadata.txt", "\n".join([*comments, ""]).encode())
 
     def wants(self, run: str) -> bool:
         """Return whether the run should be kept."""

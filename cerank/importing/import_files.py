@@ -13,10 +13,9 @@ import msgspec
 
 import cerank
 from cerank.datasets.local_folders import COLLECTION, collection_toml
-from cerank.errors import FormatError, UsageError, os_error
+from cerank.errors import FormatError, MissingError, UsageError
 from cerank.files import disk
 from cerank.files.hashing import sha256_file
-from cerank.importing.archives import checked_file
 from cerank.importing.dataset_writer import DatasetWriter, ImportCounts, run_name
 from cerank.importing.format_catalog import FORMATS, Format
 
@@ -84,10 +83,11 @@ def import_files(name: str, files: Sequence[Path], into: Path, choices: ImportOp
 
 
 def _hash_file(path: Path) -> ImportedFile:
-    try:
-        return ImportedFile(checked_file(path).name, path.stat().st_size, sha256_file(path))
-    except OSError as error:
-        raise os_error(error, path) from error
+    if not path.exists():
+        hint = "`cerank data formats` says where each file comes from"
+        raise MissingError("no such file", where=str(path), hint=hint)
+    sha256 = sha256_file(path)
+    return ImportedFile(path.name, path.stat().st_size, sha256)
 
 
 def _fill(entry: Format, files: Sequence[Path], folder: Path, choices: ImportOptions, collection: str) -> ImportCounts:

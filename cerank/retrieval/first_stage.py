@@ -11,7 +11,7 @@ from pathlib import Path
 
 from cerank.core.rankings import Ranking
 from cerank.datasets.aliases import missing_run
-from cerank.datasets.dataset import Dataset
+from cerank.datasets.dataset import IGNORES_IDENTICAL_IDS, Dataset, without_identical_ids
 from cerank.errors import CerankError, UsageError
 from cerank.files.hashing import sha256_text
 from cerank.files.line_reader import local_path
@@ -76,11 +76,12 @@ def fingerprint(dataset: Dataset, first_stage: str) -> str:
             run raises.
     """
     if is_built_in_bm25(dataset, first_stage):
-        return bm25.index_key(dataset.documents)
-    if first_stage not in dataset.runs:
-        return run_file_sha256(_run_file(dataset, first_stage), dataset.cache)
-    run = dataset.run(first_stage)
-    return run.sha256 or sha256_text(f"{dataset.identity}\n{first_stage}")
+        sha256 = bm25.index_key(dataset.documents)
+    elif first_stage not in dataset.runs:
+        sha256 = run_file_sha256(_run_file(dataset, first_stage), dataset.cache)
+    else:
+        sha256 = dataset.run(first_stage).sha256 or sha256_text(f"{dataset.identity}\n{first_stage}")
+    return sha256_text(f"{sha256} {IGNORES_IDENTICAL_IDS}") if dataset.ignores_identical_ids else sha256
 
 
 def candidates(
@@ -92,7 +93,7 @@ def candidates(
         dataset: whose queries are ranked.
         first_stage: the name of a run that the dataset brings ("scoreddocs" from ir_datasets), "bm25", or the path of a
             TREC run. The dataset's own runs go before the built-in BM25.
-        depth: at least 1.
+        depth: at least 1; the document with the query's own id does not count where the dataset ignores identical ids.
         cache: folder of indexes; may be emptied at any time.
         query_ids: which queries, in this order; None takes all of the dataset's.
 
@@ -101,11 +102,14 @@ def candidates(
         FormatError: a malformed run.
     """
     queries = list(dataset.queries) if query_ids is None else list(query_ids)
+    ignores = dataset.ignores_identical_ids
     if is_built_in_bm25(dataset, first_stage):
         index = bm25.open_index(dataset.documents, cache)
-        ranking = index.ranking({query: dataset.queries[query] for query in queries}, depth)
+        ranking = index.ranking({query: dataset.queries[query] for query in queries}, depth + ignores)
     else:
-        ranking = _open_given_run(dataset, first_stage).ranking.only(queries).top(depth)
+        ranking = _open_given_run(dataset, first_stage).ranking.only(queries).top(depth + ignores)
+    if ignores:
+        ranking = without_identical_ids(ranking, depth)
     if queries and not ranking:
         some = ", ".join(shown(query, 40) for query in queries[:3])
         of = f"the {counted(len(queries), 'query')} of {dataset.name}"

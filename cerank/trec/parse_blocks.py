@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 
 from cerank.files.line_reader import check_columns
-from cerank.trec.rows import LARGEST, run_row
+from cerank.trec.rows import LARGEST, is_comment, run_row
 
 _COLUMNS = pl.Schema(
     {
@@ -90,5 +90,8 @@ def parse_block(path: Path, block: bytes, first: int) -> pl.DataFrame:
         FormatError: as `text_io.read_run`, but for a document twice, which only the whole query shows.
     """
     check_columns(path, block, first)
+    comments = 0
+    while first == 1 and is_comment(block.partition(b"\n")[0]):
+        block, comments = block.partition(b"\n")[2], comments + 1
     frame = _parse_fast(block)
-    return _parse_slowly(path, block, first) if frame is None else frame
+    return _parse_slowly(path, block, first + comments) if frame is None else frame

@@ -19,8 +19,7 @@ from pathlib import Path
 import msgspec
 
 from cerank.errors import FormatError
-from cerank.files.line_reader import at, json_lines
-from cerank.importing.archives import open_archive
+from cerank.files.record_reader import read_records
 from cerank.importing.dataset_writer import DatasetWriter, text_id
 from cerank.text.safe_text import counted
 
@@ -103,8 +102,8 @@ def _scores(texts: Sequence[str], scores: Sequence[float] | None, key: str, wher
 def read_flag(files: Sequence[Path], writer: DatasetWriter, name: str) -> None:
     """Read FlagEmbedding's JSONL; `name` is the run of its scores."""
     for path in files:
-        for number, row in json_lines(path, _Flag, open_archive):
-            where, query_id = at(path, number), text_id(row.query)
+        for where, row in read_records(path, _Flag):
+            query_id = text_id(row.query)
             writer.records += 1
             if not writer.query(query_id, row.query, where):
                 continue
@@ -125,8 +124,8 @@ def _title(passage: _Passage) -> str:
 def read_tevatron(files: Sequence[Path], writer: DatasetWriter, name: str) -> None:
     """Read Tevatron's JSONL; `name` is the run of negatives."""
     for path in files:
-        for number, row in json_lines(path, _Tevatron, open_archive):
-            where, query_id = at(path, number), str(row.query_id)
+        for where, row in read_records(path, _Tevatron):
+            query_id = str(row.query_id)
             writer.records += 1
             if not writer.query(query_id, row.query, where):
                 continue
@@ -153,8 +152,8 @@ def _ids_and_scores(items: Sequence[int | str | _Scored]) -> dict[str, float | N
 def read_mined(files: Sequence[Path], writer: DatasetWriter, name: str) -> None:
     """Read msmarco-hard-negatives, a run a system; `name` is the run of cross-encoder scores."""
     for path in files:
-        for number, row in json_lines(path, _Mined, open_archive):
-            where, query_id = at(path, number), str(row.qid)
+        for where, row in read_records(path, _Mined):
+            query_id = str(row.qid)
             writer.records += 1
             writer.query(query_id, "", where)
             positives = _ids_and_scores(row.pos)

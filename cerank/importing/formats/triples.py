@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cerank.errors import FormatError
-from cerank.files.line_reader import at, json_lines, line_blocks, tab_lines
-from cerank.importing.archives import open_archive
+from cerank.files.line_reader import at, line_blocks, tab_lines
+from cerank.files.record_reader import read_records
 from cerank.importing.column_blocks import columns_of
 from cerank.importing.dataset_writer import DatasetWriter, text_id
 from cerank.importing.formats.ranked_runs import number_of
@@ -59,15 +59,15 @@ def _triple(parts: Sequence[str], where: str) -> Triple:
 
 def _lines(columns: int) -> Callable[[Path], Rows]:
     def rows(path: Path) -> Rows:
-        for number, parts in tab_lines(path, (columns,), open_archive):
+        for number, parts in tab_lines(path, (columns,)):
             yield at(path, number), _triple(parts, at(path, number))
 
     return rows
 
 
 def _json(path: Path) -> Rows:
-    for number, row in json_lines(path, _Texts, open_archive):
-        yield at(path, number), Triple(row.query, row.doc_pos, row.doc_neg)
+    for where, row in read_records(path, _Texts):
+        yield where, Triple(row.query, row.doc_pos, row.doc_neg)
 
 
 def _by_text(triple: Triple, writer: DatasetWriter, where: str) -> Triple | None:
@@ -106,7 +106,7 @@ def _read_ids(columns: int, files: Sequence[Path], writer: DatasetWriter, name: 
     """Read a block of lines at once if nothing in it needs the strict parser, else line by line."""
     scores = ("left", "right") if columns == 5 else ()
     for path in files:
-        for first, lines in line_blocks(path, opener=open_archive):
+        for first, lines in line_blocks(path):
             frame = columns_of(lines, scores, ("query", "positive", "negative"))
             if frame is not None:
                 _put_all(frame, writer, name)
