@@ -14,7 +14,8 @@ import polars as pl
 
 from cerank.core.rankings import LazyRanking
 from cerank.files.hashing import sha256_file
-from cerank.files.line_reader import UNCHECKED_BYTES, blocks, open_stream, translate_read_errors
+from cerank.files.line_reader import blocks, translate_read_errors
+from cerank.files.packed_files import UNCHECKED_BYTES, open_stream
 from cerank.trec.parse_blocks import parse_block
 from cerank.trec.row_ordering import (
     DuplicateDocumentError,

@@ -12,9 +12,8 @@ import pytest
 import zstandard
 
 from cerank.errors import CerankError, FormatError
-from cerank.files import line_reader
+from cerank.files import packed_files
 from cerank.files.line_reader import line_blocks
-from cerank.importing import archives
 
 TEXT = b"one\ntwo\n"
 
@@ -36,7 +35,7 @@ def _tar(path: Path, *names: str, mode: str = "w:gz", data: bytes = TEXT) -> Pat
 
 
 def _lines(path: Path) -> list[bytes]:
-    return [line for _, lines in line_blocks(path, opener=archives.open_archive) for line in lines]
+    return [line for _, lines in line_blocks(path) for line in lines]
 
 
 def test_plain_gzip_zstandard_zip_and_tar_give_the_same_lines(tmp_path: Path) -> None:
@@ -88,7 +87,7 @@ def test_links_in_a_tar_are_not_followed(tmp_path: Path) -> None:
 def test_a_bomb_is_stopped_and_an_honest_file_is_not(
     tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(line_reader, "UNCHECKED_BYTES", 1 << 16)
+    monkeypatch.setattr(packed_files, "UNCHECKED_BYTES", 1 << 16)
     data = (b"x" * 99 + b"\n") * 40_000
     path = tmp_path / f"a.{kind}"
     if kind == "gz":
@@ -101,7 +100,7 @@ def test_a_bomb_is_stopped_and_an_honest_file_is_not(
         _tar(path, "a", data=data)
     with pytest.raises(FormatError, match="more than 200 times"):
         _lines(path)
-    monkeypatch.setattr(line_reader, "LARGEST_RATIO", 20_000)
+    monkeypatch.setattr(packed_files, "LARGEST_RATIO", 20_000)
     assert len(_lines(path)) == 40_000
 
 
