@@ -286,8 +286,8 @@ class CerankApp(App[str], inherit_bindings=False):
 
         for title, text, run in commands_of(screen):
             yield SystemCommand(title, text, run)
-        kept = {"Theme", "Screenshot", "Maximize", "Minimize"}
-        yield from (command for command in super().get_system_commands(screen) if command.title in kept)
+        textuals_own = {"Theme", "Screenshot", "Maximize", "Minimize"}
+        yield from (command for command in super().get_system_commands(screen) if command.title in textuals_own)
 
     @property
     def state_counts(self) -> str:

@@ -36,7 +36,7 @@ def fill(table: DataTable[Text], headings: Sequence[Text], rows: Iterable[Sequen
     rows = list(rows)
     table.clear(columns=True)
     for place, heading in enumerate(headings):
-        _add_column(table, heading, max(one.cell_len for one in (heading, *(row[place] for row in rows))))
+        _add_column(table, heading, max(text.cell_len for text in (heading, *(row[place] for row in rows))))
     table.add_rows(rows)
 
 
@@ -85,5 +85,5 @@ class SafeLines(LineFilter):
 
 
 def _without_controls(segment: Segment) -> Segment:
-    kept = "".join(char for char in segment.text if char.isprintable() or shown(char) == char)
-    return Segment(kept, segment.style)
+    printable = "".join(char for char in segment.text if char.isprintable() or shown(char) == char)
+    return Segment(printable, segment.style)

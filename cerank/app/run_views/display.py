@@ -17,10 +17,10 @@ GLYPHS = {
 
 def clock(seconds: float) -> str:
     """Return a duration such as 0:42, 12:07 or 3:12:07; "" below half a second."""
-    whole = round(seconds)
-    if whole < 1:
+    total = round(seconds)
+    if total < 1:
         return ""
-    hours, rest = divmod(whole, 3600)
+    hours, rest = divmod(total, 3600)
     minutes, left = divmod(rest, 60)
     return f"{hours}:{minutes:02d}:{left:02d}" if hours else f"{minutes}:{left:02d}"
 

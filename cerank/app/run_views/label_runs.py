@@ -15,8 +15,8 @@ LONGEST = 120  # characters of a label; a tag has a third
 
 def tags_in(text: str) -> tuple[str, ...]:
     """Return the tags that the user typed, separated by spaces or commas, each once, without a leading #."""
-    found = (part.removeprefix("#") for part in re.split(r"[\s,]+", text))
-    return tuple(dict.fromkeys(tag for tag in found if tag))
+    parts = (part.removeprefix("#") for part in re.split(r"[\s,]+", text))
+    return tuple(dict.fromkeys(tag for tag in parts if tag))
 
 
 def note(folder: RunFolder, label: str, tags: str) -> UserLabels:

@@ -30,29 +30,29 @@ def table(entries: Iterable[RunEntry]) -> Table:
 
 def facts(entry: RunEntry) -> list[tuple[str, str]]:
     """Return the details of a run, each as a heading and its text; none is empty."""
-    found = [("run", entry.short_name or entry.name), ("state", entry.state), ("why", entry.why)]
+    details = [("run", entry.short_name or entry.name), ("state", entry.state), ("why", entry.why)]
     if entry.plan is not None:
         recipe, plan = entry.plan.recipe, entry.plan
         data = recipe.data
-        found += [("label", entry.label), ("tags", " ".join(f"#{tag}" for tag in entry.notes.tags))]
-        found += [("recipe", f"{recipe.name}: {' > '.join(recipe.chain)}"), ("base", recipe.base)]
-        found += [("trains on", _named(data.train)), ("tests on", ", ".join(map(_named, data.test)))]
-        found += [("first stages", ", ".join(map(_named, data.first_stages)))]
-        found += [
+        details += [("label", entry.label), ("tags", " ".join(f"#{tag}" for tag in entry.notes.tags))]
+        details += [("recipe", f"{recipe.name}: {' > '.join(recipe.chain)}"), ("base", recipe.base)]
+        details += [("trains on", _named(data.train)), ("tests on", ", ".join(map(_named, data.test)))]
+        details += [("first stages", ", ".join(map(_named, data.first_stages)))]
+        details += [
             ("seed", f"{recipe.seed}, on {plan.device}, {counted(plan.threads, 'thread')}"),
             ("created", plan.created),
             ("id", entry.name),
         ]
     if entry.status.attempts > 1:
-        found.append(("attempts", str(entry.status.attempts)))
+        details.append(("attempts", str(entry.status.attempts)))
     if entry.validation is not None:
         chain = entry.plan.recipe.chain if entry.plan else ()
         stage = chain[entry.validation.stage] if entry.validation.stage < len(chain) else ""
         figures = "  ".join(f"{name} {short(value)}" for name, value in entry.validation.measures.items())
-        found.append(("validation", f"{figures}  ({stage} step {count(entry.validation.step)})"))
+        details.append(("validation", f"{figures}  ({stage} step {count(entry.validation.step)})"))
     if entry.finals:
-        found.append(("test", "  ".join(f"{name} {short(value)}" for name, value in entry.finals.items())))
-    return [(word, text) for word, text in found if text]
+        details.append(("test", "  ".join(f"{name} {short(value)}" for name, value in entry.finals.items())))
+    return [(word, text) for word, text in details if text]
 
 
 def goes_with(entry: RunEntry) -> str:
@@ -64,8 +64,8 @@ def goes_with(entry: RunEntry) -> str:
             size += path.stat().st_size
     chain = entry.plan.recipe.chain if entry.plan else ()
     models = [name for index, name in enumerate(chain) if entry.folder.final(index, name).is_dir()]
-    kept = f", the models of {' and '.join(models)}" if models else ""
-    return f"{counted(files, 'file')}, {size / 1e6:,.1f} MB{kept}"
+    models_text = f", the models of {' and '.join(models)}" if models else ""
+    return f"{counted(files, 'file')}, {size / 1e6:,.1f} MB{models_text}"
 
 
 def _named(text: str) -> str:

@@ -36,13 +36,13 @@ def ordered(entries: Iterable[RunEntry], key: str, *, is_falling: bool = False) 
     """
     if key not in _KEYS:
         raise UsageError(f"runs cannot be sorted by '{key}'", hint=nearest(key, KEYS))
-    there: list[tuple[str | float, RunEntry]] = []
+    with_value: list[tuple[str | float, RunEntry]] = []
     absent = []
     for entry in entries:
         value = _KEYS[key](entry)
         if value is None:
             absent.append(entry)
         else:
-            there.append((value, entry))
-    there.sort(key=lambda pair: pair[0], reverse=is_falling)
-    return [entry for _, entry in there] + absent
+            with_value.append((value, entry))
+    with_value.sort(key=lambda pair: pair[0], reverse=is_falling)
+    return [entry for _, entry in with_value] + absent

@@ -225,9 +225,9 @@ class FieldRow(Vertical):
 
     def _help(self) -> Content:
         row = self.row
-        wanted = f"one of {', '.join(row.choices)}" if row.choices else row.expected
+        expected = f"one of {', '.join(row.choices)}" if row.choices else row.expected
         own = f"in the recipe: {row.text or 'empty'}" if self._is_changed else ""
-        return content(" · ".join(part for part in (row.meaning, wanted, own) if part))
+        return content(" · ".join(part for part in (row.meaning, expected, own) if part))
 
     def _key(self) -> Content:
         return joined(("• " if self._is_changed else "  ", "bold"), self.row.key)
@@ -289,8 +289,8 @@ class Checklist(OptionList):
     def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
         """Turn the mark of a line."""
         event.stop()
-        mark = self._marks[event.option_index]
-        wanted = {*self.chosen} ^ {mark.name}
-        self.chosen = tuple(one.name for one in self._marks if one.name in wanted)
-        self.replace_option_prompt_at_index(event.option_index, self._line(mark))
+        item_chosen = self._marks[event.option_index]
+        names = {*self.chosen} ^ {item_chosen.name}
+        self.chosen = tuple(item.name for item in self._marks if item.name in names)
+        self.replace_option_prompt_at_index(event.option_index, self._line(item_chosen))
         self.post_message(self.Chosen(self))

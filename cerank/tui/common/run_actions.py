@@ -89,10 +89,10 @@ def _confirm_delete(screen: LabScreen, entry: RunEntry, what: str) -> None:
 def edit_label(screen: LabScreen, entry: RunEntry) -> None:
     """Ask for a label and tags."""
 
-    def answered(found: tuple[str, str] | None) -> None:
-        if found is not None:
+    def answered(texts: tuple[str, str] | None) -> None:
+        if texts is not None:
             screen.run_in_thread(
-                lambda: label_runs.note(entry.folder, *found), lambda _: screen.lab_app.poll(entry.name), group="note"
+                lambda: label_runs.note(entry.folder, *texts), lambda _: screen.lab_app.poll(entry.name), group="note"
             )
 
     screen.app.push_screen(LabelDialog(entry), answered)

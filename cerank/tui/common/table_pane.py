@@ -32,15 +32,15 @@ class TableView(FittedTable):
             max([cell_len(column.heading), *(row[place].cell_len for row in rows)])
             for place, column in enumerate(table.columns)
         ]
-        kept = fitting(table.columns, widths, width - 2 * self.cell_padding, 2 * self.cell_padding)
+        fitting_places = fitting(table.columns, widths, width - 2 * self.cell_padding, 2 * self.cell_padding)
         self.clear(columns=True)
-        for place in kept:
+        for place in fitting_places:
             column = table.columns[place]
             # a width of its own: one that Textual measures later may come after the headings were drawn, and kept
             self.add_column(cell(column.heading, is_right=column.kind not in TEXTS), width=widths[place])
         for row in rows:
-            self.add_row(*(row[place] for place in kept))
-        return tuple(column.heading for place, column in enumerate(table.columns) if place not in kept)
+            self.add_row(*(row[place] for place in fitting_places))
+        return tuple(column.heading for place, column in enumerate(table.columns) if place not in fitting_places)
 
     def made(self, text: str, column: Column) -> Text:
         """Return a cell of a column."""

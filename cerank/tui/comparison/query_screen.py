@@ -90,11 +90,11 @@ class QueryScreen(LabScreen):
 
         self.run_in_thread(look, self._see_pair, group="pair")
 
-    def _see_pair(self, found: RankingPair | CerankError) -> None:
-        if isinstance(found, CerankError):
-            self._show_about(f"✖ {found}")
+    def _see_pair(self, pair: RankingPair | CerankError) -> None:
+        if isinstance(pair, CerankError):
+            self._show_about(f"✖ {pair}")
             return
-        self.pair = found
+        self.pair = pair
         self._look()
 
     def _look(self) -> None:
@@ -110,13 +110,13 @@ class QueryScreen(LabScreen):
 
         self.run_in_thread(look, self._see, group="view")
 
-    def _see(self, found: View | CerankError) -> None:
-        if isinstance(found, CerankError):
-            self._show_about(f"✖ {found}")
+    def _see(self, view: View | CerankError) -> None:
+        if isinstance(view, CerankError):
+            self._show_about(f"✖ {view}")
             return
-        self.seen = found
-        self._show_about(found.note)
-        for side, docs in (("left", found.left), ("right", found.right)):
+        self.seen = view
+        self._show_about(view.note)
+        for side, docs in (("left", view.left), ("right", view.right)):
             self._fill(self.query_one(f"#{side}-table", DataTable), docs)
         self._show_document()
 

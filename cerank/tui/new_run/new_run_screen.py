@@ -156,8 +156,8 @@ class NewRunScreen(LabScreen):
 
     # showing
 
-    def _show_bases(self, here: dict[str, bool]) -> None:
-        self.query_one("#bases", Checklist).show(draft_review.base_items(here), self.draft.bases)
+    def _show_bases(self, is_local: dict[str, bool]) -> None:
+        self.query_one("#bases", Checklist).show(draft_review.base_items(is_local), self.draft.bases)
 
     def _show_recipes(self) -> None:
         chosen = [source.source or source.name for source in self.draft.sources]
@@ -165,7 +165,7 @@ class NewRunScreen(LabScreen):
 
     def _groups(self, *, of_data: bool = False) -> tuple[recipe_form.FieldGroup, ...]:
         """The tables of the chosen recipes (of the first known one while none is chosen), either data's or the rest."""
-        chosen = [one.recipe for one in self.draft.sources or list(self._known.values())[:1]]
+        chosen = [source.recipe for source in self.draft.sources or list(self._known.values())[:1]]
         return tuple(
             group for group in recipe_form.groups_of(chosen) if (group.path in {"data", "evaluate"}) == of_data
         )
@@ -241,8 +241,8 @@ class NewRunScreen(LabScreen):
         elif row in LAUNCH:
             self.change(**{row.path: text})
         else:
-            kept = {path: old for path, old in self.draft.settings.items() if path != row.path}
-            self.change(settings=kept | ({row.path: text} if text != row.text else {}))
+            unchanged = {path: former for path, former in self.draft.settings.items() if path != row.path}
+            self.change(settings=unchanged | ({row.path: text} if text != row.text else {}))
 
     def on_field_row_submitted(self, event: FieldRow.Submitted) -> None:
         """Add a recipe file; in any other field goes to the next."""
@@ -250,13 +250,13 @@ class NewRunScreen(LabScreen):
             self.focus_next()
             return
         try:
-            found = drafts.recipe_source(event.row.text.strip())
+            added = drafts.recipe_source(event.row.text.strip())
         except CerankError as error:
             event.row.show_error(matrix_planning.one_line(error))
             return
-        self._known[found.source] = found
+        self._known[added.source] = added
         event.row.show(FILE, "")
-        self.change(sources=(*(source for source in self.draft.sources if source.source != found.source), found))
+        self.change(sources=(*(source for source in self.draft.sources if source.source != added.source), added))
         self._show_recipes()
         self._show_settings()
 
@@ -288,12 +288,12 @@ class NewRunScreen(LabScreen):
         name = event.name
         if event.part == "test":
             typed = self.draft.settings.get("data.test", "")
-            name = ", ".join(dict.fromkeys([*(one for one in typed.split(", ") if one), name]))
+            name = ", ".join(dict.fromkeys([*(test for test in typed.split(", ") if test), name]))
         self._settings({f"data.{event.part}": name})
 
-    def _settings(self, taken: dict[str, str]) -> None:
+    def _settings(self, texts: dict[str, str]) -> None:
         own = {row.path: row.text for row in self._data_rows()}
-        merged = self.draft.settings | taken
+        merged = self.draft.settings | texts
         self.change(settings={path: text for path, text in merged.items() if text != own.get(path)})
         self._show_settings()
 
@@ -315,8 +315,8 @@ class NewRunScreen(LabScreen):
 
         self.lab_app.run_in_thread(look, self._see_plan, group="plan", node=self)
 
-    def _see_plan(self, found: tuple[Draft, matrix_planning.PlannedMatrix]) -> None:
-        draft, matrix = found
+    def _see_plan(self, planned: tuple[Draft, matrix_planning.PlannedMatrix]) -> None:
+        draft, matrix = planned
         if draft == self.draft:
             self.matrix = matrix
             self._is_planning = False
@@ -339,15 +339,15 @@ class NewRunScreen(LabScreen):
         except CerankError as error:
             return error
 
-    def _see_launched(self, found: tuple[RunFolder, ...] | CerankError) -> None:
-        if isinstance(found, CerankError):
-            self._refusal = matrix_planning.one_line(found)
+    def _see_launched(self, launched: tuple[RunFolder, ...] | CerankError) -> None:
+        if isinstance(launched, CerankError):
+            self._refusal = matrix_planning.one_line(launched)
             self._show_launch()
             return
         self.lab_app.show_message(
-            f"{draft_review.runs(len(found))} queued: {run_store.title(found[0])}{' …' if len(found) > 1 else ''}"
+            f"{draft_review.runs(len(launched))} queued: {run_store.title(launched[0])}{' …' if len(launched) > 1 else ''}"
         )
-        self.lab_app.poll(*(folder.name for folder in found))
+        self.lab_app.poll(*(folder.name for folder in launched))
         self.dismiss(None)
 
     # actions

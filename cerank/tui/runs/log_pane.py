@@ -147,17 +147,17 @@ class LogPane(RunPane):
         return [place for place, line in enumerate(self._standing()) if self._fits(line)] if self._wanted else []
 
     def _tell(self) -> None:
-        found = self.query_one("#found", Static)
+        status = self.query_one("#found", Static)
         if not self._lines:
-            found.update(content("The worker has not written anything yet."))
+            status.update(content("The worker has not written anything yet."))
         elif self._wanted:
             hits, at = self._hits(), self.query_one(_LogView).at
             place = f"{hits.index(at) + 1} of " if at in hits else ""
-            said = f"{place}{counted(len(hits), 'matching line')}" if hits else "no line matches"
-            left = counted(len(self._lines), "line") if not self._is_only else f"{len(self._lines) - len(hits)} hidden"
-            found.update(content(f"{said}, {left}; enter, then n next, N before, f only these; esc ends"))
+            result = f"{place}{counted(len(hits), 'matching line')}" if hits else "no line matches"
+            rest = counted(len(self._lines), "line") if not self._is_only else f"{len(self._lines) - len(hits)} hidden"
+            status.update(content(f"{result}, {rest}; enter, then n next, N before, f only these; esc ends"))
         else:
-            found.update(content(f"{counted(len(self._lines), 'line')}; / searches, y copies, e exports"))
+            status.update(content(f"{counted(len(self._lines), 'line')}; / searches, y copies, e exports"))
 
     def on_input_changed(self, event: Input.Changed) -> None:
         """Set off what was typed, and go to the first line on screen that holds it, or to the next one."""

@@ -95,14 +95,14 @@ class RunsScreen(LabScreen):
         """Show the runs that pass the filter, in order."""
         marks = f"{len(self.lab_app.marked)} marked" if self.lab_app.marked else ""
         self.query_one(StatusBar).show(self.lab_app.state_counts, self.lab_app.devices, marks)
-        kept = [entry for entry in entries if self._filter(entry)]
-        self.set_class(not kept, "-empty")
+        matching = [entry for entry in entries if self._filter(entry)]
+        self.set_class(not matching, "-empty")
         table = self.query_one(RunTable)
-        table.show(run_sort.ordered(kept, self._sort[0], is_falling=self._sort[1]), frozenset(self.lab_app.marked))
-        if not kept:
+        table.show(run_sort.ordered(matching, self._sort[0], is_falling=self._sort[1]), frozenset(self.lab_app.marked))
+        if not matching:
             self.query_one("#empty", Static).update(self._nothing(entries))
         if self.query_one("#filter-row").has_class("-open"):
-            self._show_filter_result(f"{len(kept)} of {counted(len(entries), 'run')}", is_wrong=False)
+            self._show_filter_result(f"{len(matching)} of {counted(len(entries), 'run')}", is_wrong=False)
         self._detail()
 
     def _nothing(self, entries: tuple[RunEntry, ...]) -> Content:
@@ -177,9 +177,9 @@ class RunsScreen(LabScreen):
         self.query_one(RunTable).focus()
 
     def _show_filter_result(self, text: str, *, is_wrong: bool) -> None:
-        said = self.query_one("#said", Static)
-        said.set_class(is_wrong, "-wrong")
-        said.update(content(text))
+        result = self.query_one("#said", Static)
+        result.set_class(is_wrong, "-wrong")
+        result.update(content(text))
 
     def action_clear(self) -> None:
         """Clear the filter, then the marks."""
@@ -285,6 +285,6 @@ class RunsScreen(LabScreen):
         path = self.lab_app.files / name
         self.run_in_thread(
             lambda: export_comparison.save(written([table], "csv"), path),
-            lambda kept: self.lab_app.show_message(f"wrote {kept}"),
+            lambda written_path: self.lab_app.show_message(f"wrote {written_path}"),
             group="export",
         )

@@ -141,8 +141,8 @@ class RunScreen(LabScreen):
         return joined(state, mark, (entry.title, "bold"), *(f"  {part}" for part in parts if part))
 
     def _pane(self) -> RunPane | None:
-        found = self.query(f"#tab-{self._front}").first()
-        return found if isinstance(found, RunPane) else None
+        pane = self.query(f"#tab-{self._front}").first()
+        return pane if isinstance(pane, RunPane) else None
 
     # actions
 
@@ -223,20 +223,20 @@ class RunScreen(LabScreen):
     def action_copy(self) -> None:
         """Copy what the tab shows, or the run's name."""
         pane = self._pane()
-        found = pane.copied() if pane else None
-        self.lab_app.copy_text(*(found or (self._run_name, "the run's name")))
+        copied = pane.copied() if pane else None
+        self.lab_app.copy_text(*(copied or (self._run_name, "the run's name")))
 
     def action_export(self) -> None:
         """Write what the tab shows."""
         pane = self._pane()
-        found = pane.exported() if pane else None
-        if found is None:
+        exported = pane.exported() if pane else None
+        if exported is None:
             self.lab_app.show_message("This tab has nothing to export.", "warning")
             return
-        text, name = found
+        text, name = exported
         self.run_in_thread(
             lambda: export_comparison.save(text, self.lab_app.files / name, replace=True),
-            lambda kept: self.lab_app.show_message(f"wrote {kept}"),
+            lambda path: self.lab_app.show_message(f"wrote {path}"),
             group="export",
         )
 

@@ -141,7 +141,7 @@ class RunTable(DataTable[Text]):
         width = self.size.width
         if not width:
             return
-        here = self.highlighted.name if self.highlighted else ""
+        highlighted_name = self.highlighted.name if self.highlighted else ""
         self._columns = columns_for(width)
         first = 3 if self.is_narrow else _WIDTH_STATE
         free = width - 2 * (len(self._columns) + 1) - first - sum(column.width for column in self._columns) - 1
@@ -157,7 +157,7 @@ class RunTable(DataTable[Text]):
                 cell(self._headed(column.key), is_right=is_right), width=column.width or share, key=column.key
             )
         self._fill(*self._wanted)
-        self.highlight(here)
+        self.highlight(highlighted_name)
 
     def _headed(self, key: str) -> str:
         by, is_falling = self.sorted_by
@@ -170,10 +170,10 @@ class RunTable(DataTable[Text]):
         if [entry.name for entry, _ in rows] == [entry.name for entry, _ in self._shown]:
             self._update(rows)
             return
-        here, line = self._wish or (self.highlighted.name if self.highlighted else ""), self.cursor_row
+        highlighted_name, line = self._wish or (self.highlighted.name if self.highlighted else ""), self.cursor_row
         names = [entry.name for entry, _ in rows]
-        place = max(0, names.index(here) if here in names else min(line, len(names) - 1))
-        self._wish = "" if here in names else self._wish
+        place = max(0, names.index(highlighted_name) if highlighted_name in names else min(line, len(names) - 1))
+        self._wish = "" if highlighted_name in names else self._wish
         self._shown = rows
         with self.app.batch_update():
             self.clear()
@@ -202,10 +202,10 @@ class RunTable(DataTable[Text]):
         self._shown[:] = rows  # the same list, for rows that are still to be added
 
     def _cells(self, entry: RunEntry, is_marked: bool) -> list[Text]:
-        kept = self._kept.get(entry.name)
-        if kept is None or kept[0] is not entry or kept[1] != is_marked:
-            kept = self._kept[entry.name] = (entry, is_marked, self._made(entry, is_marked))
-        return kept[2]
+        cached = self._kept.get(entry.name)
+        if cached is None or cached[0] is not entry or cached[1] != is_marked:
+            cached = self._kept[entry.name] = (entry, is_marked, self._made(entry, is_marked))
+        return cached[2]
 
     def _made(self, entry: RunEntry, is_marked: bool) -> list[Text]:
         color = state_color(entry.state, is_dark=self.app.current_theme.dark)
@@ -213,6 +213,6 @@ class RunTable(DataTable[Text]):
         state = cell(sign if self.is_narrow else f"{sign} {entry.state}", color)
         cells = [state, *(column.show(entry) for column in self._columns)]
         if entry.state == "damaged":
-            for one in cells:
-                one.style = color
+            for text in cells:
+                text.style = color
         return cells
