@@ -1,14 +1,55 @@
-"""A list of runs as a table to keep, and what is known of one run in short lines."""
+"""A list of runs: its order, its table for files, and the details of one run in short lines."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from cerank.app.run_views.display import count, short
 from cerank.app.run_views.run_monitor import RunEntry
+from cerank.errors import UsageError
+from cerank.registry import nearest
 from cerank.text.safe_text import counted
 from cerank.text.table_data import Column, Table
+
+_Value = str | float | None
+
+_STATES = ("running", "stopping", "queued", "waiting", "paused", "lost", "failed", "damaged", "finished")
+
+_KEYS: dict[str, Callable[[RunEntry], _Value]] = {
+    "created": lambda entry: entry.name,
+    "state": lambda entry: float(_STATES.index(entry.state)) + entry.place / 1e6,
+    "run": lambda entry: (entry.label or entry.title).lower(),
+    "recipe": lambda entry: entry.recipe.lower() or None,
+    "base": lambda entry: entry.base.lower() or None,
+    "at": lambda entry: entry.at or None,
+    "left": lambda entry: entry.seconds_left or None,
+    "pairs/s": lambda entry: entry.pairs_per_second or None,
+    "dev": lambda entry: entry.validated[1] if entry.validated else None,
+    "test": lambda entry: entry.final[1] if entry.final else None,
+}
+
+KEYS = tuple(_KEYS)
+
+
+def ordered(entries: Iterable[RunEntry], key: str, *, is_falling: bool = False) -> list[RunEntry]:
+    """Return the entries by one of `KEYS`; equal ones stay in the order they came.
+
+    Raises:
+        UsageError: nothing is sorted by that.
+    """
+    if key not in _KEYS:
+        raise UsageError(f"runs cannot be sorted by '{key}'", hint=nearest(key, KEYS))
+    with_value: list[tuple[str | float, RunEntry]] = []
+    absent = []
+    for entry in entries:
+        value = _KEYS[key](entry)
+        if value is None:
+            absent.append(entry)
+        else:
+            with_value.append((value, entry))
+    with_value.sort(key=lambda pair: pair[0], reverse=is_falling)
+    return [entry for _, entry in with_value] + absent
 
 
 def table(entries: Iterable[RunEntry]) -> Table:

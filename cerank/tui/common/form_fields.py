@@ -22,7 +22,6 @@ from textual.widgets.option_list import Option
 from cerank.app.matrix.recipe_form import FieldSpec
 from cerank.text.safe_text import shown
 from cerank.tui.cells import content, joined
-from cerank.tui.common.line_input import LineInput
 
 ERROR_SIGN = "✖"
 
@@ -30,6 +29,18 @@ ERROR_SIGN = "✖"
 def fitting(text: str, width: int) -> str:
     """Return the text, its middle left out where it is too long: runs' names differ at both ends."""
     return text if len(text) <= width else f"{text[: width // 2]}…{text[-(width - width // 2 - 1) :]}"
+
+
+class LineInput(Input):
+    """An input that takes no control character."""
+
+    DEFAULT_CSS = "LineInput { height: 1; border: none; padding: 0 1; } LineInput:focus { border: none; }"
+
+    cursor_blink = reactive(False, init=False)  # it would draw twice a second, over SSH too
+
+    def replace(self, text: str, start: int, end: int) -> None:
+        """Replace a part of the value, by keys or by pasting."""
+        super().replace(shown(text), start, end)
 
 
 class ChoiceField(Widget, can_focus=True):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import msgspec
 from textual.app import ComposeResult
@@ -24,7 +24,7 @@ from cerank.app.matrix.recipe_form import FieldSpec as FormRow
 from cerank.errors import CerankError
 from cerank.text.safe_text import counted, shown
 from cerank.tui.cells import content, joined, stacked
-from cerank.tui.common.form_dialog import FormDialog, ask_for_file
+from cerank.tui.common.dialogs import FormDialog, ask_for_file
 from cerank.tui.common.lab_screen import LabScreen
 from cerank.tui.common.status_bar import StatusBar
 from cerank.tui.comparison.comparison_table import (
@@ -37,9 +37,6 @@ from cerank.tui.comparison.comparison_table import (
     view_of,
 )
 from cerank.tui.comparison.differences import DifferencesChart
-
-if TYPE_CHECKING:
-    from cerank.app.run_views.run_monitor import RunEntry
 
 
 class CompareScreen(LabScreen):
@@ -100,7 +97,7 @@ class CompareScreen(LabScreen):
 
     def compose(self) -> ComposeResult:
         """Lay out what is compared, the table, why, the bars, the notes."""
-        yield StatusBar(self.lab.folder)
+        yield StatusBar("compare")
         yield Static(id="what")
         yield ComparisonTable(id="table")
         yield Static(id="why")
@@ -115,10 +112,6 @@ class CompareScreen(LabScreen):
         """Start measuring."""
         self.query_one(ComparisonTable).focus()
         self.measure()
-
-    def show_runs(self, entries: tuple[RunEntry, ...]) -> None:  # noqa: ARG002 - the bar asks the app
-        """Keep the bar up to date."""
-        self.query_one(StatusBar).show(self.lab_app.state_counts, self.lab_app.devices, "compare")
 
     # computing
 
@@ -333,7 +326,7 @@ class CompareScreen(LabScreen):
 
         def keep(texts: dict[str, str] | None) -> None:
             if texts is not None:
-                self._measure_by(targets=(*self.named.targets, texts["target"].strip()))
+                self.measure_by(targets=(*self.named.targets, texts["target"].strip()))
 
         def wrong(texts: Mapping[str, str]) -> dict[str, str]:
             text = comparison_session.target_error(self.lab.folder, texts["target"].strip(), self.named.targets)
@@ -347,9 +340,9 @@ class CompareScreen(LabScreen):
         label = self.query_one(ComparisonTable).label
         if self.bench and label in self.bench.labels:
             at = self.bench.labels.index(label)
-            self._measure_by(targets=(*targets[:at], *targets[at + 1 :]))
+            self.measure_by(targets=(*targets[:at], *targets[at + 1 :]))
         elif targets:
-            self._measure_by(targets=targets[:-1])
+            self.measure_by(targets=targets[:-1])
 
     def action_data(self) -> None:
         """Ask on what to measure, and by what."""
@@ -368,11 +361,12 @@ class CompareScreen(LabScreen):
         def keep(texts: dict[str, str] | None) -> None:
             if texts is not None:
                 names = tuple(part.strip() for part in texts["measures"].split(",") if part.strip())
-                self._measure_by(dataset=texts["dataset"].strip(), qrels=texts["qrels"].strip(), measures=names)
+                self.measure_by(dataset=texts["dataset"].strip(), qrels=texts["qrels"].strip(), measures=names)
 
         self.app.push_screen(FormDialog("Dataset and measures", rows, wrong), keep)
 
-    def _measure_by(self, **changed: object) -> None:
+    def measure_by(self, **changed: object) -> None:
+        """Change what is compared or measured, and measure anew."""
         self.named = msgspec.structs.replace(self.named, **changed)
         self.measure()
 

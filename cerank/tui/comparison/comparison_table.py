@@ -18,9 +18,9 @@ from cerank.app.comparison import comparison_session, export_comparison
 from cerank.app.comparison.comparison_session import QueryDifference
 from cerank.errors import CerankError
 from cerank.text.table_data import TEXTS, Table, rounded
-from cerank.tui.cells import cell, content, fill, joined, stacked
-from cerank.tui.common.fitted_table import FittedTable
+from cerank.tui.cells import cell, content, joined, stacked
 from cerank.tui.common.form_fields import fitting
+from cerank.tui.common.tables import FittedTable, fill
 
 if TYPE_CHECKING:
     from cerank.evaluation.compare import Comparison, Row

@@ -20,7 +20,7 @@ from cerank.app.matrix.matrix_planning import one_line
 from cerank.datasets.open_datasets import DatasetEntry
 from cerank.errors import CerankError
 from cerank.tui.cells import content, joined
-from cerank.tui.common.line_input import LineInput
+from cerank.tui.common.form_fields import LineInput
 
 if TYPE_CHECKING:
     from cerank.tui.protocol import LabApp

@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import msgspec
 from textual.app import ComposeResult
@@ -28,9 +28,9 @@ from cerank.recipes import render, shipped
 from cerank.recipes.schema import Recipe
 from cerank.runs import run_store
 from cerank.runs.layout import RunFolder
-from cerank.text.safe_text import shown
+from cerank.text.safe_text import counted, shown
 from cerank.tui.cells import content
-from cerank.tui.common.form_dialog import ask_for_file
+from cerank.tui.common.dialogs import ask_for_file
 from cerank.tui.common.form_fields import Checklist, FieldRow
 from cerank.tui.common.lab_screen import LabScreen
 from cerank.tui.common.status_bar import StatusBar
@@ -41,10 +41,6 @@ from cerank.tui.new_run.settings_form import SettingsForm
 
 DEFAULT = "contrastive-then-distill"  # the recipe that shows what cerank does
 TYPING_PAUSE = 0.4  # seconds without a key before a draft is planned
-
-
-if TYPE_CHECKING:
-    from cerank.app.run_views.run_monitor import RunEntry
 
 
 class NewRunScreen(LabScreen):
@@ -96,7 +92,7 @@ class NewRunScreen(LabScreen):
 
     def compose(self) -> ComposeResult:
         """Lay out bar, steps, a page for each, what it comes to."""
-        yield StatusBar(self.lab.folder)
+        yield StatusBar("new run")
         yield StepLine(id="steps")
         with ContentSwitcher(initial="base"):
             with VerticalScroll(id="base", classes="page", can_focus=False):
@@ -149,10 +145,6 @@ class NewRunScreen(LabScreen):
     def _see_lab(self, option: str) -> None:
         if option:
             self.change(lab=option)
-
-    def show_runs(self, entries: tuple[RunEntry, ...]) -> None:  # noqa: ARG002 - the bar asks the app
-        """Keep the bar up to date."""
-        self.query_one(StatusBar).show(self.lab_app.state_counts, self.lab_app.devices, "new run")
 
     # showing
 
@@ -283,15 +275,16 @@ class NewRunScreen(LabScreen):
     def on_dataset_search_selected(self, event: DatasetSearch.Selected) -> None:
         """Take a dataset that was found, for one part of the recipe's data or for all three."""
         if event.part == "all":
-            self._settings(drafts.data_from(event.name))
+            self.change_settings(drafts.data_from(event.name))
             return
         name = event.name
         if event.part == "test":
             typed = self.draft.settings.get("data.test", "")
             name = ", ".join(dict.fromkeys([*(test for test in typed.split(", ") if test), name]))
-        self._settings({f"data.{event.part}": name})
+        self.change_settings({f"data.{event.part}": name})
 
-    def _settings(self, texts: dict[str, str]) -> None:
+    def change_settings(self, texts: dict[str, str]) -> None:
+        """Change several settings at once, by key path."""
         own = {row.path: row.text for row in self._data_rows()}
         merged = self.draft.settings | texts
         self.change(settings={path: text for path, text in merged.items() if text != own.get(path)})
@@ -345,7 +338,7 @@ class NewRunScreen(LabScreen):
             self._show_launch()
             return
         self.lab_app.show_message(
-            f"{draft_review.runs(len(launched))} queued: {run_store.title(launched[0])}{' …' if len(launched) > 1 else ''}"
+            f"{counted(len(launched), 'run')} queued: {run_store.title(launched[0])}{' …' if len(launched) > 1 else ''}"
         )
         self.lab_app.poll(*(folder.name for folder in launched))
         self.dismiss(None)

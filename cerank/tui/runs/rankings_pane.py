@@ -16,7 +16,8 @@ from cerank.app.run_views.display import short
 from cerank.app.run_views.rankings_view import Moved, Question, RankingChoice, Rankings
 from cerank.app.run_views.run_monitor import RunEntry
 from cerank.text.table_data import Column, Table, written
-from cerank.tui.cells import cell, content, fill, joined
+from cerank.tui.cells import cell, content, joined
+from cerank.tui.common.tables import fill
 from cerank.tui.runs.run_pane import RunPane
 from cerank.tui.theme import palette
 

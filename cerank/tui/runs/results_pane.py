@@ -16,7 +16,7 @@ from cerank.app.run_views.run_monitor import RunEntry
 from cerank.text.safe_text import counted
 from cerank.text.table_data import Column, Table
 from cerank.tui.cells import content, stacked
-from cerank.tui.common.table_pane import TableView
+from cerank.tui.common.tables import TableView
 from cerank.tui.comparison.comparison_table import verdict
 from cerank.tui.runs.run_pane import RunPane
 

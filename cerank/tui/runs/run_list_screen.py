@@ -12,15 +12,15 @@ from textual.content import Content
 from textual.widgets import DataTable, Footer, Input, Static
 
 from cerank.app.comparison import export_comparison
-from cerank.app.run_views import run_filter, run_list, run_sort
+from cerank.app.run_views import run_filter, run_list
 from cerank.app.run_views.run_monitor import RunEntry
 from cerank.errors import UsageError
 from cerank.text.safe_text import counted
 from cerank.text.table_data import written
 from cerank.tui.cells import content, joined, stacked
 from cerank.tui.common import run_actions
+from cerank.tui.common.form_fields import LineInput
 from cerank.tui.common.lab_screen import LabScreen
-from cerank.tui.common.line_input import LineInput
 from cerank.tui.common.status_bar import StatusBar
 from cerank.tui.runs.run_table import RunTable
 
@@ -80,7 +80,7 @@ class RunsScreen(LabScreen):
 
     def compose(self) -> ComposeResult:
         """Lay out bar, filter, table, detail, footer."""
-        yield StatusBar(self.lab_app.lab.folder)
+        yield StatusBar()
         with Vertical(id="filter-row"):
             yield LineInput(placeholder=run_filter.EXAMPLE, id="filter")
             yield Static(id="said")
@@ -93,12 +93,11 @@ class RunsScreen(LabScreen):
 
     def show_runs(self, entries: tuple[RunEntry, ...]) -> None:
         """Show the runs that pass the filter, in order."""
-        marks = f"{len(self.lab_app.marked)} marked" if self.lab_app.marked else ""
-        self.query_one(StatusBar).show(self.lab_app.state_counts, self.lab_app.devices, marks)
+        self.query_one(StatusBar).title = f"{len(self.lab_app.marked)} marked" if self.lab_app.marked else ""
         matching = [entry for entry in entries if self._filter(entry)]
         self.set_class(not matching, "-empty")
         table = self.query_one(RunTable)
-        table.show(run_sort.ordered(matching, self._sort[0], is_falling=self._sort[1]), frozenset(self.lab_app.marked))
+        table.show(run_list.ordered(matching, self._sort[0], is_falling=self._sort[1]), frozenset(self.lab_app.marked))
         if not matching:
             self.query_one("#empty", Static).update(self._nothing(entries))
         if self.query_one("#filter-row").has_class("-open"):
@@ -141,7 +140,7 @@ class RunsScreen(LabScreen):
 
     def action_sort(self) -> None:
         """Sort by the next column."""
-        keys = run_sort.KEYS
+        keys = run_list.KEYS
         key = keys[(keys.index(self._sort[0]) + 1) % len(keys)]
         self._sort_by(key, key in _FALLS)
         self.lab_app.show_message(f"sorted by {key}")
@@ -189,7 +188,7 @@ class RunsScreen(LabScreen):
             row.remove_class("-open")
             self.query_one(RunTable).focus()
         else:
-            self.lab_app.marked.clear()
+            self.lab_app.marked = ()
         self.show_runs(self.lab_app.entries)
 
     # acting
@@ -217,7 +216,6 @@ class RunsScreen(LabScreen):
         entry = self._here()
         if entry is not None:
             self.lab_app.toggle_mark(entry.name)
-            self.show_runs(self.lab_app.entries)
             self.query_one(RunTable).action_cursor_down()
 
     def action_compare(self) -> None:
@@ -280,7 +278,7 @@ class RunsScreen(LabScreen):
     def action_export(self) -> None:
         """Write the list as it is filtered and sorted."""
         rows = [entry for entry in self.lab_app.entries if self._filter(entry)]
-        table = run_list.table(run_sort.ordered(rows, self._sort[0], is_falling=self._sort[1]))
+        table = run_list.table(run_list.ordered(rows, self._sort[0], is_falling=self._sort[1]))
         name = f"cerank-runs-{datetime.now().astimezone():%Y%m%d-%H%M%S}.csv"
         path = self.lab_app.files / name
         self.run_in_thread(

@@ -53,7 +53,7 @@ class RunScreen(LabScreen):
 
     AUTO_FOCUS = "#tab-1"
     HELP_TITLE = "a run"
-    updates_every_poll = True
+    WATCHES: ClassVar[tuple[str, ...]] = ("polls", "marked")  # its tabs read on at every poll
     CSS = """
     RunScreen #beside { width: 36; border-right: solid $panel; display: none; }
     RunScreen.-wide #beside { display: block; }
@@ -88,7 +88,7 @@ class RunScreen(LabScreen):
 
     def compose(self) -> ComposeResult:
         """Lay out the other runs beside, the tabs, the tab in front."""
-        yield StatusBar(self.lab_app.lab.folder)
+        yield StatusBar()
         with Horizontal():
             with Vertical(id="beside"):
                 yield RunTable(is_narrow=True, id="others")
@@ -120,7 +120,6 @@ class RunScreen(LabScreen):
                 self.app.pop_screen()
             return
         self._title = entry.title
-        self.query_one(StatusBar).show(self.lab_app.state_counts, self.lab_app.devices)
         self.query_one("#where", Static).update(self._where(entry))
         self.query_one(RunTable).show(entries[::-1], frozenset(self.lab_app.marked))
         pane = self._pane()
@@ -185,7 +184,6 @@ class RunScreen(LabScreen):
         entry = table.highlighted if table.has_focus and table.highlighted else self.entry
         if entry is not None:
             self.lab_app.toggle_mark(entry.name)
-            self.show_runs(self.lab_app.entries)
 
     def action_compare(self) -> None:
         """Compare the marked runs, or the stages of this one."""

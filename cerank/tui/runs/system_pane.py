@@ -33,7 +33,7 @@ class SystemPane(RunPane):
     def __init__(self, *, id: str) -> None:  # noqa: A002 - Textual's name for it
         super().__init__(id=id)
         self._machine: Machine | None = None
-        self._samples: deque[UsageSample] = deque(maxlen=_KEPT)
+        self.samples: deque[UsageSample] = deque(maxlen=_KEPT)
         self._is_sampling = False
 
     def compose(self) -> ComposeResult:
@@ -58,18 +58,18 @@ class SystemPane(RunPane):
         self._is_sampling = False
 
     def _have(self, sample: UsageSample) -> None:
-        self._samples.append(sample)
+        self.samples.append(sample)
         self.query_one("#figures", Static).update(stacked(*_figures(sample)))
         colors = palette(is_dark=self.app.current_theme.dark)
-        cpu = [usage.cpu if usage.cpu is not None else np.nan for usage in self._samples]
-        memory = [usage.memory / _GIB if usage.memory is not None else np.nan for usage in self._samples]
+        cpu = [usage.cpu if usage.cpu is not None else np.nan for usage in self.samples]
+        memory = [usage.memory / _GIB if usage.memory is not None else np.nan for usage in self.samples]
         most = max(sample.memory_total or 0, *(gpu.memory_total for gpu in sample.gpus[:1]), _GIB) / _GIB
         lines = [(f"cpu %{'  a GPU0 %' if sample.gpus else ''}", "#busy", [100 * share for share in cpu], 100.0)]
         lines.append((f"memory GiB{'  a GPU0' if sample.gpus else ''}", "#memory", memory, most))
         for title, name, values, top in lines:
             drawn = [_line(values, colors[0], "")]
             if sample.gpus:
-                drawn.append(_line([_of_gpu(usage, name) for usage in self._samples], colors[1], "a"))
+                drawn.append(_line([_of_gpu(usage, name) for usage in self.samples], colors[1], "a"))
             self.query_one(name, CurvePlot).show(
                 Frame(title=f"{title}, by seconds", lines=tuple(drawn), bounds=(0.0, top))
             )

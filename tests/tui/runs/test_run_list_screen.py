@@ -7,7 +7,7 @@ import pytest
 from cerank.app.run_views import label_runs
 from cerank.runs import run_store
 from cerank.tui.app import CerankApp
-from cerank.tui.common.confirm_dialog import ConfirmDialog
+from cerank.tui.common.dialogs import ConfirmDialog
 from cerank.tui.runs.run_list_screen import RunsScreen
 from cerank.tui.runs.run_screen import RunScreen
 from cerank.tui.runs.run_table import RunTable
@@ -128,10 +128,10 @@ async def test_marks_survive_looking_and_go_with_their_run(folder: LabFolder, ap
     async with app.run_test(size=WIDE) as pilot:
         await settle(pilot)
         await press(pilot, "space", "space")
-        assert app.marked == [two.name, one.name]
+        assert app.marked == (two.name, one.name)
         run_store.remove(one)
         await look(pilot)
-        assert app.marked == [two.name]
+        assert app.marked == (two.name,)
         assert "●· waiting" in text_of(app)
         await press(pilot, "m")
         assert "Mark at least two runs" in _toasts(app)

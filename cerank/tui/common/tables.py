@@ -1,13 +1,46 @@
-"""Any table of the library in a widget: rounded for people, each cell safe."""
+"""Tables: as high as their rows, with whole columns, each cell safe to show."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 from rich.cells import cell_len
 from rich.text import Text
+from textual.widgets import DataTable
 
 from cerank.text.table_data import TEXTS, Column, Table, fitting, rounded
 from cerank.tui.cells import cell
-from cerank.tui.common.fitted_table import FittedTable
+
+
+def fill(table: DataTable[Text], headings: Sequence[Text], rows: Iterable[Sequence[Text]]) -> None:
+    """Replace everything in a table, each column as wide as its widest cell.
+
+    Textual (8.2) measures columns without a width when it is idle. Headings that were drawn before that keep the
+    narrow width they had then, until the table changes again.
+    """
+    rows = list(rows)
+
+    def add(heading: Text, width: int) -> None:
+        table.add_column(heading, width=width)
+
+    table.clear(columns=True)
+    for place, heading in enumerate(headings):
+        add(heading, max(text.cell_len for text in (heading, *(row[place] for row in rows))))
+    table.add_rows(rows)
+
+
+class FittedTable(DataTable[Text]):
+    """For tables whose CSS says `height: auto`; DEFAULT_CSS and type selectors of DataTable hold for it."""
+
+    def watch_virtual_size(self) -> None:
+        """Forget the size that was computed for the lines of before.
+
+        Textual (8.2) keeps a widget's box under a count of its layouts asked for, and does not count one that is asked
+        for while another is pending. A table measures its lines when it is idle: where the screen was laid out between
+        its being cleared and its being measured, the box of the empty table, no line high, was taken for its own, two
+        times in a hundred.
+        """
+        self._layout_updates += 1
 
 
 class TableView(FittedTable):
