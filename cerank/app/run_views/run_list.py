@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from cerank.app.run_views.display import count, short
+from cerank.app.run_views.display import count, local_time, short
 from cerank.app.run_views.run_monitor import RunEntry
 from cerank.errors import UsageError
 from cerank.registry import nearest
@@ -17,15 +17,17 @@ _Value = str | float | None
 _STATES = ("running", "stopping", "queued", "waiting", "paused", "lost", "failed", "damaged", "finished")
 
 _KEYS: dict[str, Callable[[RunEntry], _Value]] = {
-    "created": lambda entry: entry.name,
-    "state": lambda entry: float(_STATES.index(entry.state)) + entry.place / 1e6,
-    "run": lambda entry: (entry.label or entry.title).lower(),
+    "age": lambda entry: entry.name,  # begins with the time it was created
+    "state": lambda entry: float(_STATES.index(entry.state)),
+    "run": lambda entry: (entry.short_name or entry.name).lower(),
+    "label": lambda entry: entry.label.lower() or None,
     "recipe": lambda entry: entry.recipe.lower() or None,
     "base": lambda entry: entry.base.lower() or None,
-    "at": lambda entry: entry.at or None,
+    "seed": lambda entry: entry.seed,
+    "now": lambda entry: entry.at or None,
     "left": lambda entry: entry.seconds_left or None,
     "pairs/s": lambda entry: entry.pairs_per_second or None,
-    "dev": lambda entry: entry.validated[1] if entry.validated else None,
+    "valid": lambda entry: entry.validated[1] if entry.validated else None,
     "test": lambda entry: entry.final[1] if entry.final else None,
 }
 
@@ -34,6 +36,8 @@ KEYS = tuple(_KEYS)
 
 def ordered(entries: Iterable[RunEntry], key: str, *, is_falling: bool = False) -> list[RunEntry]:
     """Return the entries by one of `KEYS`; equal ones stay in the order they came.
+
+    Queued runs stand together in the order in which they start, where the first of them would stand.
 
     Raises:
         UsageError: nothing is sorted by that.
@@ -49,7 +53,13 @@ def ordered(entries: Iterable[RunEntry], key: str, *, is_falling: bool = False) 
         else:
             with_value.append((value, entry))
     with_value.sort(key=lambda pair: pair[0], reverse=is_falling)
-    return [entry for _, entry in with_value] + absent
+    rows = [entry for _, entry in with_value] + absent
+    queued = sorted((entry for entry in rows if entry.place), key=lambda entry: entry.place)
+    if len(queued) < 2:
+        return rows
+    first = next(at for at, entry in enumerate(rows) if entry.place)
+    others = [entry for entry in rows if not entry.place]
+    return [*others[:first], *queued, *others[first:]]
 
 
 def table(entries: Iterable[RunEntry]) -> Table:
@@ -81,7 +91,7 @@ def facts(entry: RunEntry) -> list[tuple[str, str]]:
         details += [("first stages", ", ".join(map(_named, data.first_stages)))]
         details += [
             ("seed", f"{recipe.seed}, on {plan.device}, {counted(plan.threads, 'thread')}"),
-            ("created", plan.created),
+            ("created", local_time(plan.created)),
             ("id", entry.name),
         ]
     if entry.status.attempts > 1:

@@ -78,6 +78,16 @@ class RunEntry(msgspec.Struct, frozen=True, kw_only=True):
         return self.plan.recipe.base.rstrip("/").rpartition("/")[2] if self.plan else ""
 
     @property
+    def seed(self) -> int | None:
+        """The seed of the recipe."""
+        return self.plan.recipe.seed if self.plan else None
+
+    @property
+    def created(self) -> str:
+        """When the run was made: UTC, ISO 8601; "" where its plan cannot be read."""
+        return self.plan.created if self.plan else ""
+
+    @property
     def progress(self) -> Progress | None:
         """What its worker said last, while there is one."""
         return self.status.progress if self.is_live else None

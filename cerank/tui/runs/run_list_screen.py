@@ -24,7 +24,7 @@ from cerank.tui.common.lab_screen import LabScreen
 from cerank.tui.common.status_bar import StatusBar
 from cerank.tui.runs.run_table import RunTable
 
-_FALLS = {"created", "dev", "test", "pairs/s"}  # sorted from the top at first
+_FALLS = {"age", "valid", "test", "pairs/s"}  # sorted from the top at first
 
 
 class RunsScreen(LabScreen):
@@ -36,7 +36,7 @@ class RunsScreen(LabScreen):
         "The filter takes words, fields and numbers:\n"
         f"  {run_filter.EXAMPLE}\n"
         f"  fields: {', '.join(run_filter.FIELDS)}\n"
-        "dev is the latest validation, test the mean of the first measure on the test set."
+        "valid. is the latest validation; the column of a measure is its mean on the test set."
     )
     CSS = """
     RunsScreen #filter-row { height: auto; display: none; background: $surface; }
@@ -44,11 +44,12 @@ class RunsScreen(LabScreen):
     RunsScreen #said { height: auto; padding: 0 1; color: $text-muted; }
     RunsScreen #said.-wrong { color: $error; }
     RunsScreen RunTable { height: 1fr; }
+    RunsScreen #hidden { height: auto; padding: 0 1; color: $text-muted; }
     RunsScreen #detail { height: auto; max-height: 14; padding: 0 1; border-top: solid $panel; }
     RunsScreen.-low #detail { display: none; }
     RunsScreen #empty { display: none; height: 1fr; content-align: center middle; text-align: center; }
     RunsScreen.-empty #empty { display: block; }
-    RunsScreen.-empty RunTable, RunsScreen.-empty #detail { display: none; }
+    RunsScreen.-empty RunTable, RunsScreen.-empty #detail, RunsScreen.-empty #hidden { display: none; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("n", "new", "new", id="runs.new", tooltip="Start a new run or a matrix of runs"),
@@ -76,7 +77,7 @@ class RunsScreen(LabScreen):
     def __init__(self) -> None:
         super().__init__()
         self._filter = run_filter.parse("")
-        self._sort = ("created", True)
+        self._sort = ("age", True)
 
     def compose(self) -> ComposeResult:
         """Lay out bar, filter, table, detail, footer."""
@@ -85,6 +86,7 @@ class RunsScreen(LabScreen):
             yield LineInput(placeholder=run_filter.EXAMPLE, id="filter")
             yield Static(id="said")
         yield RunTable(id="runs")
+        yield Static(id="hidden")
         yield Static(id="detail")
         yield Static(id="empty")
         yield Footer(compact=True, show_command_palette=False)
@@ -123,6 +125,13 @@ class RunsScreen(LabScreen):
         rows = [joined((f"{word:>13}  ", "dim"), text) for word, text in run_list.facts(entry)]
         self.query_one("#detail", Static).update(stacked(*rows))
 
+    def on_run_table_columns_changed(self, event: RunTable.ColumnsChanged) -> None:
+        """Name the columns for which there is no room."""
+        hidden = event.hidden
+        text = f"+{counted(len(hidden), 'column')}: {', '.join(hidden)}" if hidden else ""
+        self.query_one("#hidden", Static).update(content(text))
+        self.query_one("#hidden").display = bool(hidden)
+
     def on_data_table_row_highlighted(self, _: DataTable.RowHighlighted) -> None:
         """Show what is known of the run under the cursor."""
         self._detail()
@@ -143,7 +152,6 @@ class RunsScreen(LabScreen):
         keys = run_list.KEYS
         key = keys[(keys.index(self._sort[0]) + 1) % len(keys)]
         self._sort_by(key, key in _FALLS)
-        self.lab_app.show_message(f"sorted by {key}")
 
     def action_turn(self) -> None:
         """Turn the order."""
@@ -151,7 +159,7 @@ class RunsScreen(LabScreen):
 
     def _sort_by(self, key: str, is_falling: bool) -> None:
         self._sort = (key, is_falling)
-        self.query_one(RunTable).head(key, is_falling)
+        self.query_one(RunTable).sort_by(key, is_falling=is_falling)
         self.show_runs(self.lab_app.entries)
 
     def action_filter(self) -> None:
