@@ -1,6 +1,6 @@
-"""A few fields over a screen, and the question where to put a file.
+"""Dialogs over a screen: a question, a few fields, and where to write a file.
 
-Invariant: what is wrong is said beside its field as one types; nothing is kept before it is right.
+Invariant: a form says what is wrong beside its field as the user types, and returns nothing before it is right.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from typing import ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import VerticalScroll
+from textual.containers import Horizontal, Vertical, VerticalScroll
+from textual.content import Content
 from textual.screen import ModalScreen
-from textual.widgets import Static
+from textual.widgets import Button, Label, Static
 
 from cerank.app.comparison import export_comparison
 from cerank.app.matrix.recipe_form import FieldSpec
@@ -23,6 +24,47 @@ from cerank.tui.common.form_fields import ChoiceField, FieldRow
 from cerank.tui.common.lab_screen import LabScreen
 
 Check = Callable[[Mapping[str, str]], Mapping[str, str]]
+
+
+class ConfirmDialog(ModalScreen[bool]):
+    """A yes-or-no question; dismissed with True for yes."""
+
+    CSS = """
+    ConfirmDialog { align: center middle; }
+    ConfirmDialog > Vertical { width: 72; max-width: 94%; height: auto; max-height: 90%; padding: 1 2;
+                               background: $panel;
+                         border: round $warning; }
+    ConfirmDialog Label { width: 1fr; margin-bottom: 1; }
+    ConfirmDialog Horizontal { height: auto; align-horizontal: right; }
+    ConfirmDialog Button { margin-left: 2; min-width: 12; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("y", "answer(True)", "yes", id="confirm.yes"),
+        Binding("n,escape", "answer(False)", "no", id="confirm.no"),
+        Binding("left,right", "app.focus_next", "other answer", show=False, id="confirm.other"),
+    ]
+    AUTO_FOCUS = "#no"
+
+    def __init__(self, question: Content, yes: str) -> None:
+        super().__init__()
+        self._question = question
+        self._yes = yes
+
+    def compose(self) -> ComposeResult:
+        """Lay out the question and two buttons."""
+        with Vertical():
+            yield Label(content("") + self._question)
+            with Horizontal():
+                yield Button(content("No"), id="no", variant="primary", flat=True)
+                yield Button(content(self._yes), id="yes", variant="error", flat=True)
+
+    def on_button_pressed(self, event: Button.Pressed) -> None:
+        """Answer."""
+        self.dismiss(event.button.id == "yes")
+
+    def action_answer(self, is_yes: bool) -> None:
+        """Answer by key."""
+        self.dismiss(is_yes)
 
 
 class FormDialog(ModalScreen[dict[str, str] | None]):
