@@ -17,6 +17,7 @@ import msgspec
 import cerank
 from cerank.datasets.aliases import ALIASES, FIRST_STAGES
 from cerank.errors import RecipeError
+from cerank.files.hashing import hashed_inputs
 from cerank.machine.devices import physical_cores, resolve_device
 from cerank.models.bases import BASES
 from cerank.planning.workload import WorkItem, count_work
@@ -95,10 +96,12 @@ def plan_of(
     measured, each = measures_checked(complete, datasets)
     executor = EXECUTORS.extension(settings.executor)
     tell(f"reading the base model {complete.base} and hashing the inputs")
+    inputs = hash_inputs(complete, datasets, fetch=True)
     return Plan(
         recipe=measured,
         measures=each,
-        inputs=hash_inputs(complete, datasets, fetch=True),
+        inputs=inputs,
+        hashed=hashed_inputs(),
         device=resolve_device(settings.device),
         threads=settings.threads or physical_cores(),
         cache=str(settings.cache.resolve()),

@@ -85,6 +85,12 @@ class Dataset:
         """
         return sha256_text(f"{self.identity}\n{self.part}")
 
+    def decisions(self) -> tuple[str, ...]:
+        """Return what was left out when the dataset was opened, and what is left out of its results, in sentences."""
+        if not self.ignores_identical_ids:
+            return self.notes
+        return (*self.notes, f"{self.name}: a query's own document is no result of it ({IGNORES_IDENTICAL_IDS})")
+
     def run(self, name: str) -> RunFile:
         """Return a run that comes with the dataset.
 

@@ -26,7 +26,7 @@ from cerank.datasets.dataset import IGNORES_IDENTICAL_IDS, Dataset, Documents, j
 from cerank.datasets.query_text import normalized
 from cerank.datasets.text_files import TopicField, document_rows, query_rows
 from cerank.errors import CerankError, FormatError, MissingError, UsageError, os_error
-from cerank.files.hashing import sha256_file, sha256_text
+from cerank.files.hashing import input_sha256, sha256_text
 from cerank.files.line_reader import at, checked_id, duplicate_error, line_blocks, local_path
 from cerank.files.packed_files import PACKED_ENDINGS
 from cerank.files.safe_open import read_file
@@ -128,7 +128,7 @@ def _documents(paths: tuple[Path, ...], stamps: tuple[tuple[int, int], ...]) -> 
 
 
 def _sha256(paths: Sequence[Path]) -> str:
-    hashes = [sha256_file(path) for path in paths]
+    hashes = [input_sha256(path) for path in paths]
     return hashes[0] if len(hashes) == 1 else sha256_text("\n".join(hashes))
 
 
@@ -274,7 +274,7 @@ def _queries_of_collection(folder: Path, shared: Dataset) -> tuple[dict[str, str
     if absent:
         what = f"{len(absent)} of {counted(len(ids), 'query')} are none of {shared.name}'s judged ones, such as"
         raise FormatError(f"{what} '{shown(absent[0], 80)}'", where=str(path), hint=f"fix {COLLECTION}")
-    return {query: shared.queries[query] for query in ids}, sha256_file(path)
+    return {query: shared.queries[query] for query in ids}, input_sha256(path)
 
 
 def _open_documents(folder: Path, shared: Dataset | None, name: str, cache: Path | None) -> tuple[Documents, str]:
@@ -350,7 +350,7 @@ def open_folder(folder: Path, split: str, name: str, description: str = "", *, c
     without_text = len({*absent, *queries.skipped})
     notes = [f"{counted(without_text, 'query')} without text left out"] if without_text else []
     own = _runs(folder)
-    hashes = [documents_hash, queries.sha256, sha256_file(qrels_file) if qrels_file else ""]
+    hashes = [documents_hash, queries.sha256, input_sha256(qrels_file) if qrels_file else ""]
     if without_text:
         hashes.append("queries without text left out")
     ignores = options.ignore_identical_ids

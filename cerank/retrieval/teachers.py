@@ -16,7 +16,7 @@ from cerank.core.rankings import Ranking
 from cerank.datasets.aliases import missing_run
 from cerank.datasets.dataset import Dataset
 from cerank.errors import FormatError, MissingError, UsageError, os_error
-from cerank.files.hashing import sha256_file, sha256_text
+from cerank.files.hashing import input_sha256, sha256_text
 from cerank.files.line_reader import at, checked_id, duplicate_error, json_lines, local_path
 from cerank.files.safe_open import read_file
 from cerank.text.safe_text import counted, shown
@@ -170,7 +170,7 @@ def read_permutations(path: Path, rows: Path) -> Teacher:
         documents[str(row.query_id)] = [ids[place] for place in order]
         repairs = repairs.plus(repaired)
     scores = {query: [float(len(ids) - rank) for rank in range(len(ids))] for query, ids in documents.items()}
-    hashes = [sha256_file(path), sha256_file(rows)]
+    hashes = [input_sha256(path), input_sha256(rows)]
     return Teacher(Ranking(documents, scores), sha256_text("\n".join(hashes)), repairs)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from cerank.errors import os_error
 from cerank.files import file_cache
-from cerank.files.hashing import sha256_file
+from cerank.files.hashing import input_sha256
 from cerank.files.packed_files import PACKED_ENDINGS
 from cerank.trec.layouts import layout_of
 from cerank.trec.rows import RunFile, ingested_folder
@@ -65,4 +65,4 @@ def run_file_sha256(path: Path, cache: Path | None) -> str:
     Raises:
         FormatError, MissingError, UsageError: as `open_run_file`.
     """
-    return open_run_file(path, cache).sha256 if cache is not None and is_large(path) else sha256_file(path)
+    return open_run_file(path, cache).sha256 if cache is not None and is_large(path) else input_sha256(path)

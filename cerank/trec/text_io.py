@@ -18,7 +18,7 @@ import msgspec
 
 from cerank.core.rankings import Ranking, strictly_decreasing
 from cerank.errors import FormatError
-from cerank.files.hashing import sha256_file
+from cerank.files.hashing import input_sha256
 from cerank.files.line_reader import at, checked_id, duplicate_error, line_blocks
 from cerank.files.packed_files import PACKED_ENDINGS
 from cerank.text.safe_text import counted, shown
@@ -129,7 +129,7 @@ def read_trec_run(path: Path) -> RunFile:
         return read_columns(path)
     queries, tag = _gather_rows(path)
     ranking, ties = _rank_queries(queries, path)
-    return RunFile(ranking=ranking, tag=tag, ties=ties, sha256=sha256_file(path))
+    return RunFile(ranking=ranking, tag=tag, ties=ties, sha256=input_sha256(path))
 
 
 def read_run(path: Path) -> RunFile:
@@ -147,7 +147,7 @@ def read_run(path: Path) -> RunFile:
         return msgspec.structs.replace(run, comments=comments) if comments else run
     foreign = layouts.read_foreign(path, layout, "run")
     run = run_of(foreign.rows, "run", str(path))
-    return msgspec.structs.replace(run, sha256=sha256_file(path), notes=tuple(foreign.notes), comments=comments)
+    return msgspec.structs.replace(run, sha256=input_sha256(path), notes=tuple(foreign.notes), comments=comments)
 
 
 def run_of(rows: Iterable[tuple[str, str, float]], tag: str, where: str) -> RunFile:
