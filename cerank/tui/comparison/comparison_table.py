@@ -77,7 +77,8 @@ def view_of(comparison: Comparison) -> ComparisonView:
         for row in comparison.rows
     }
     lines = summary(comparison)
-    answer_of = {id(row): answer.with_question for row, answer in zip(comparison.rows, answers(comparison), strict=True)}
+    sentences = zip(comparison.rows, answers(comparison), strict=True)
+    answer_of = {id(row): answer.with_question for row, answer in sentences}
     rows = tuple(known.get((line.dataset, line.first_stage, line.measure, line.against, line.system)) for line in lines)
     return ComparisonView(
         comparison,

@@ -117,7 +117,8 @@ def _compared(entry: RunEntry) -> tuple[Comparison, Table, tuple[str, ...], tupl
     from cerank.evaluation.comparison_rows import reasons
 
     answer = run_answer.of_run(entry.folder)
-    return answer.comparison, export_comparison.short_table(answer.comparison), reasons(answer.comparison), answer.paragraphs
+    comparison = answer.comparison
+    return comparison, export_comparison.short_table(comparison), reasons(comparison), answer.paragraphs
 
 
 _FIRST = (

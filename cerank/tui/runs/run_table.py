@@ -285,9 +285,9 @@ class RunTable(DataTable[Text]):
             longest = _LONGEST_TEXT if self._width >= 100 else _SHORT_TEXT
             texts = []
             for column in self._all_columns:
-                text = column.text_of(entry)
-                text = at_words(text, longest) if column.key in {"label", "now"} else text
-                texts.append(cell(text, is_right=column.is_right))
+                words = column.text_of(entry)
+                words = at_words(words, longest) if column.key in {"label", "now"} else words
+                texts.append(cell(words, is_right=column.is_right))
             texts[0] = cell(sign if self.is_narrow else f"{sign} {entry.state}", color)
             if entry.state == "damaged":
                 for text in texts:
