@@ -167,10 +167,16 @@ def _mistakes_in(values: Mapping[str, object]) -> list[str]:
 
 
 def device_mistake(name: str) -> str:
-    """What is wrong with a device's name, "" for nothing; whether the machine has one is not asked."""
+    """Return what is wrong with a device's name, "" for nothing; whether the machine has one is not asked."""
     if re.fullmatch(r"auto|cpu|mps|cuda(:[0-9]{1,3})?", name):
         return ""
-    return f"no device is called '{name}'; {nearest(name, ('auto', 'cpu', 'cuda', 'cuda:0', 'mps'))}"
+    if re.fullmatch(r"(gpu|cuda)?[ :]?[0-9]{1,3}", name.lower()):
+        hint = f"did you mean 'cuda:{int(re.sub(r'[^0-9]', '', name))}'?"
+    elif name.lower() in {"gpu", "nvidia", "rocm", "hip"}:
+        hint = "did you mean 'cuda'?"
+    else:
+        hint = nearest(name, ("auto", "cpu", "cuda", "cuda:0", "mps"))
+    return f"no device is called '{name}'; {hint}"
 
 
 def _file_layer(path: Path) -> _Layer:

@@ -10,17 +10,17 @@ import os
 import signal
 import socket
 from datetime import UTC, datetime
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
 from cerank.core.metrics import Event, Progress
-from cerank.errors import CerankError, RunFailedError, UsageError, os_error
+from cerank.errors import CerankError, RunFailedError, UsageError, near_files, os_error
 from cerank.files import disk, journal, json_records, lease
 from cerank.files.disk import DamagedError
 from cerank.recipes.plan import Plan
-from cerank.registry import nearest
 from cerank.runs import checksums, queue, run_names, user_labels
 from cerank.runs.layout import RunFolder, plain_name, runs_folder
 from cerank.runs.queue import QueueEntry
@@ -31,7 +31,8 @@ State = Literal["waiting", "queued", "running", "stopping", "paused", "finished"
 
 _ALIVE_SECONDS = 30.0  # seconds; 15 heartbeats
 _REMOVED = ".removed"
-_MOST_NAMED = 8  # runs that a hint names
+_FILE_ENDINGS = {".run", ".trec", ".txt", ".tsv", ".res", ".gz", ".zst", ".bz2", ".xz", ".zip", ".parquet", ".json"}
+_MOST_NAMED = 5  # runs that a hint names
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
@@ -305,9 +306,18 @@ def find(lab: Path, text: str) -> RunFolder:
             titles = [f"{name}, {one}" for name, one in zip(fitting, titles, strict=False)]
         raise UsageError(f"'{text}' fits {len(fitting)} runs", hint="; ".join(titles) + more)
     words = [*short.values(), *(label for label in labels.values() if label), *known]
-    hint = nearest(text, words) if words else f"there are no runs in {lab} yet"
-    if len(known) > _MOST_NAMED and hint.startswith("known:"):
+    close = get_close_matches(text, dict.fromkeys(words), n=_MOST_NAMED, cutoff=0.6)
+    if not words:
+        hint = f"there are no runs in {lab} yet"
+    elif close:
+        hint = f"did you mean {' or '.join(repr(word) for word in close)}?"
+    elif len(known) <= _MOST_NAMED:
+        hint = f"known: {', '.join(sorted(short.values()))}"
+    else:
         hint = "`cerank ps` lists the runs"
+    if os.sep in text or Path(text).suffix in _FILE_ENDINGS:
+        what = f"no run is called '{text}', and there is no such file"
+        raise UsageError(what, hint=near_files(Path(text).expanduser()) or hint)
     raise UsageError(f"no run is called '{text}'", hint=hint)
 
 
