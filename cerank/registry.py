@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint for a wrong name: the nearest known one, or all of them."""
+    """Return a hint for a wrong name: the nearest known one, or all of them."""
     names = sorted(known)
     close = get_close_matches(name, names, n=1, cutoff=0.6)
     return f"did you mean '{close[0]}'?" if close else f"known: {', '.join(names)}"
@@ -26,7 +26,7 @@ class Registry(Mapping[str, T]):
         self._items: dict[str, T] = {}
 
     def add(self, name: str) -> Callable[[T], T]:
-        """A decorator that enters its target under `name`.
+        """Return a decorator that enters its target under `name`.
 
         Raises:
             ValueError: the name is taken; a fault of the program or a plugin.
@@ -41,7 +41,7 @@ class Registry(Mapping[str, T]):
         return enter
 
     def find(self, name: str, where: str = "") -> T:
-        """The item called `name`.
+        """Return the item called `name`.
 
         Raises:
             UsageError: there is none; the hint names the nearest.

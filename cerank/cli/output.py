@@ -139,7 +139,7 @@ def report_error(error: CerankError, stream: TextIO | None = None) -> None:
 
 
 def _write_message(text: str, stream: TextIO) -> None:
-    """A line on stderr; where nobody reads it any more, the command continues."""
+    """Write a line to stderr; where nobody reads it any more, the command continues."""
     encoding = getattr(stream, "encoding", None) or "utf-8"
     try:
         stream.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
@@ -191,9 +191,9 @@ def _can_draw(stream: TextIO) -> bool:
 
 def _width(stream: TextIO) -> int:
     """Return columns of the terminal; COLUMNS wins, and where the stream is none nothing is cut."""
-    asked = os.environ.get("COLUMNS", "")
-    if asked.isdecimal() and 0 < int(asked) < 10_000:
-        return int(asked)
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isdecimal() and 0 < int(columns) < 10_000:
+        return int(columns)
     try:
         return os.get_terminal_size(stream.fileno()).columns or 80
     except (OSError, ValueError):

@@ -209,9 +209,9 @@ def _row(folder: RunFolder, now: datetime, entry: QueueEntry | None) -> RunRow:
 
 
 def status(folder: RunFolder, now: datetime) -> Status:
-    """Return the state of a run from its files and its lock; `now` decides ages only, never the state on this host.
+    """Return the state of a run from its files and its lock.
 
-    `now` gives only ages, never the state on this host.
+    `now` decides ages only, never the state on this host.
 
     It reads the plan, the events, the outcome, the sizes of a finished run's files, and the report of the last check.
     The bytes of metrics, models and rankings are checked by those who read them, and by `cerank verify`.
@@ -271,10 +271,7 @@ def _seconds_since_heartbeat(folder: RunFolder, now: datetime) -> float:
 
 
 def _is_alive_elsewhere(folder: RunFolder, events: list[Event], seconds_since_heartbeat: float) -> bool:
-    """Return whether a worker on another machine seems alive; some network file systems do not share locks.
-
-    Some network file systems do not carry its lock to this host.
-    """
+    """Return whether a worker on another machine seems alive: some network file systems do not share its lock."""
     holder = lease.owner(folder.lease)
     if holder is None or holder.host == socket.gethostname() or not folder.progress.exists():
         return False
@@ -303,7 +300,7 @@ def find(lab: Path, text: str) -> RunFolder:
         more = f" and {len(fitting) - 5} more" if len(fitting) > 5 else ""
         titles = [_title(short[name], labels[name]) for name in fitting[:5]]
         if text in {short[name] for name in fitting}:  # one run's short name, another's label: only ids tell them apart
-            titles = [f"{name}, {one}" for name, one in zip(fitting, titles, strict=False)]
+            titles = [f"{name}, {words}" for name, words in zip(fitting, titles, strict=False)]
         raise UsageError(f"'{text}' fits {len(fitting)} runs", hint="; ".join(titles) + more)
     words = [*short.values(), *(label for label in labels.values() if label), *known]
     close = get_close_matches(text, dict.fromkeys(words), n=_MOST_NAMED, cutoff=0.6)

@@ -28,14 +28,14 @@ _Name = Annotated[str, typer.Argument(metavar="RECIPE", help="Recipe: a shipped 
 @recipes_app.command("list")
 def list_recipes(form: options.Format = None, json: options.Json = False) -> None:
     """List the recipes that come with cerank."""
-    found = [recipes.load(name).recipe for name in recipes.shipped()]
+    shipped = [recipes.load(name).recipe for name in recipes.shipped()]
     columns = (
         Column("recipe", "recipe"),
         Column("chain", "chain", priority=1),
         Column("base", "base", priority=2),
         Column("description", "what"),
     )
-    rows = tuple((recipe.name, " > ".join(recipe.chain), recipe.base, recipe.description) for recipe in found)
+    rows = tuple((recipe.name, " > ".join(recipe.chain), recipe.base, recipe.description) for recipe in shipped)
     emit(Table("recipes", columns, rows), settings_of(form=form, json=json).format)
 
 
@@ -54,15 +54,15 @@ def list_matrices(form: options.Format = None, json: options.Json = False) -> No
     )
     rows = tuple(
         (
-            one.name,
-            ", ".join(one.recipes),
-            ", ".join(one.bases),
-            ", ".join(map(str, one.seeds)),
-            ", ".join(one.test),
-            ", ".join(one.first_stages),
-            one.description,
+            matrix.name,
+            ", ".join(matrix.recipes),
+            ", ".join(matrix.bases),
+            ", ".join(map(str, matrix.seeds)),
+            ", ".join(matrix.test),
+            ", ".join(matrix.first_stages),
+            matrix.description,
         )
-        for one in matrixes
+        for matrix in matrixes
     )
     emit(Table("matrices", columns, rows), settings_of(form=form, json=json).format)
 

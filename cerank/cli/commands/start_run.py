@@ -139,7 +139,7 @@ def _enqueue(lab: Lab, plan: Plan, toml: bytes) -> None:
 
 
 def _show_plan(plan: Plan, settings: Settings, pairs_per_second: float, *, wide: bool) -> None:
-    """What a run would read and do."""
+    """Print what a run would read and do."""
     from cerank.app.comparison import power_analysis
 
     if (settings.format or "table") == "table" and sys.stdout.isatty():
