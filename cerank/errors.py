@@ -5,8 +5,14 @@ This module does not show errors: the command line prints them, and the worker w
 
 from __future__ import annotations
 
+import itertools
+import os
+from difflib import get_close_matches
 from enum import IntEnum
+from pathlib import Path
 from typing import ClassVar
+
+_MOST_FILES = 5000  # of a folder, among which similar names are looked for
 
 
 class ExitCode(IntEnum):
@@ -83,6 +89,20 @@ def os_reason(error: OSError) -> str:
     return reason[:1].lower() + reason[1:]
 
 
+def near_files(path: Path) -> str:
+    """Return a hint for a file that does not exist: up to three files of its folder with a similar name, or ""."""
+    try:
+        with os.scandir(path.parent) as entries:
+            names = [entry.name for entry in itertools.islice(entries, _MOST_FILES)]
+    except ValueError:  # a zero byte
+        return ""
+    except OSError:
+        missing = next((folder for folder in reversed(path.parents) if not folder.exists()), None)
+        return f"there is no folder {missing}" if missing else ""
+    close = get_close_matches(path.name, names, n=3, cutoff=0.6)
+    return f"did you mean {' or '.join(repr(str(path.with_name(name))) for name in close)}?" if close else ""
+
+
 def os_error(
     error: OSError, path: object, kind: type[CerankError] | None = None, *, doing: str = "cannot read the file"
 ) -> CerankError:
@@ -95,5 +115,5 @@ def os_error(
         doing: what cerank could not do, such as "cannot write the file".
     """
     if kind is None and isinstance(error, FileNotFoundError):
-        return MissingError("no such file", where=str(path))
+        return MissingError("no such file", where=str(path), hint=near_files(Path(str(path))))
     return (kind or UsageError)(f"{doing}: {os_reason(error)}", where=str(path))

@@ -52,8 +52,10 @@ class Lab:
         """Make a run of the plan and start its worker; the worker outlives this process.
 
         Raises:
+            UsageError: this machine has no such device.
             RunFailedError: the lab cannot be written to.
         """
+        self.check_device(plan.device)
         folder = run_store.create(self.folder, plan, recipe_toml, datetime.now(UTC))
         return folder, local_launcher.start(plan, folder, command=self._worker)
 
@@ -123,7 +125,7 @@ class Lab:
             UsageError: this machine has no such device.
             RunFailedError: the lab cannot be written to.
         """
-        self._refuse_if_nowhere(plan)
+        self.check_device(plan.device)
         return run_store.create(self.folder, plan, recipe_toml, datetime.now(UTC))
 
     def enqueue(self, plan: Plan, recipe_toml: bytes) -> RunFolder:
@@ -134,7 +136,7 @@ class Lab:
             DamagedError: the queue cannot be read; no run was made.
             RunFailedError: the lab cannot be written to.
         """
-        self._refuse_if_nowhere(plan)
+        self.check_device(plan.device)
         queue.entries(self.folder)
         folder = run_store.create(self.folder, plan, recipe_toml, datetime.now(UTC))
         queue.add(folder, datetime.now(UTC))
@@ -151,7 +153,7 @@ class Lab:
         state = self.status(folder).state
         if state not in _CAN_WAIT:
             raise UsageError(f"the run is {state}, so it cannot be queued", where=run_store.title(folder))
-        self._refuse_if_nowhere(run_store.load_plan(folder))
+        self.check_device(run_store.load_plan(folder).device)
         queue.add(folder, datetime.now(UTC))
         self.start_queue()
 
@@ -202,10 +204,19 @@ class Lab:
             self._devices = devices.detect_devices(os.environ)
         return self._devices
 
-    def _refuse_if_nowhere(self, plan: Plan) -> None:
-        if not any(devices.fits(plan.device, device) for device in self.devices()):
-            have = ", ".join(device.name for device in self.devices())
-            raise UsageError(f"this machine has no device '{plan.device}'", where="device", hint=f"it has {have}")
+    def check_device(self, name: str) -> None:
+        """Check that a run can use the device: any CPU, or a GPU that this machine and its torch have.
+
+        Args:
+            name: as in the settings or in a plan.
+
+        Raises:
+            UsageError: no run could start with it.
+        """
+        if name not in {"auto", "cpu"}:  # asking for GPUs may take the driver a second
+            devices.check_present(name, self.devices())
+            if self._worker == local_launcher.WORKER:  # another worker may compute with another torch
+                devices.check_torch(name)
 
     def _is_starting(self, folder: RunFolder) -> bool:
         """Return whether a worker was just given the run: then returns once it heeds requests, or has ended."""

@@ -46,7 +46,7 @@ def parts_of(dataset: str) -> tuple[str, str, tuple[str, ...]]:
 
 
 def checked(recipe: Recipe) -> Recipe:
-    """The recipe, if its losses are known and can learn from what its stages give them, and its rates move weights.
+    """Return the recipe, after checking its losses, the targets they get, and its learning rates.
 
     Raises:
         RecipeError: with all such mistakes.
@@ -160,9 +160,9 @@ def _absolute(name: str) -> str:
     folder, sharp, split = path.partition("#")
     if not folder or "\0" in folder or folder in _NAMES or folder.startswith("pydocs/"):
         return name  # a file of that name in the working folder does not stand in for it
-    found = Path(folder).expanduser()
-    is_path = "/" in folder or os.sep in folder or folder.startswith((".", "~")) or found.is_file()
-    return f"{found.resolve()}{sharp}{split}{mark}{rest}" if is_path and found.exists() else name
+    path_found = Path(folder).expanduser()
+    is_path = "/" in folder or os.sep in folder or folder.startswith((".", "~")) or path_found.is_file()
+    return f"{path_found.resolve()}{sharp}{split}{mark}{rest}" if is_path and path_found.exists() else name
 
 
 def _margins_checked(given: Mapping[str, float], measures: Sequence[str]) -> dict[str, float]:
@@ -170,7 +170,7 @@ def _margins_checked(given: Mapping[str, float], measures: Sequence[str]) -> dic
     from cerank.evaluation.measures import canonical, limits
 
     where = "evaluate.margins"
-    found: dict[str, float] = {}
+    margins: dict[str, float] = {}
     for name, value in given.items():
         measure = canonical(name, f"{where} {name}")
         if measure not in measures:
@@ -182,12 +182,12 @@ def _margins_checked(given: Mapping[str, float], measures: Sequence[str]) -> dic
                 where=where,
                 hint=f"{measure} spans {span[1] - span[0]:g}; name a difference that would not matter, such as .02",
             )
-        if found.get(measure, value) != value:
+        if margins.get(measure, value) != value:
             raise RecipeError(
                 f"{name}: {measure} is given twice, under two spellings, with different margins", where=where
             )
-        found[measure] = value
-    return found
+        margins[measure] = value
+    return margins
 
 
 def measures_checked(recipe: Recipe, datasets: dict[str, Dataset]) -> tuple[Recipe, dict[str, tuple[str, ...]]]:
@@ -219,10 +219,10 @@ def _measures_of(recipe: Recipe, datasets: dict[str, Dataset]) -> tuple[tuple[st
     from cerank.datasets.open_datasets import measures_of
     from cerank.evaluation.measures import check
 
-    asked = recipe.evaluate.measures
+    requested = recipe.evaluate.measures
     each = {}
     for test in recipe.data.test:
-        own = [name for one in asked for name in (measures_of(datasets[test]) if one == AUTO else (one,))]
+        own = [name for entry in requested for name in (measures_of(datasets[test]) if entry == AUTO else (entry,))]
         each[test] = check(own, datasets[test].qrels, f"evaluate.measures on {test}")
     everything = tuple(dict.fromkeys(name for names in each.values() for name in names))
-    return everything, each if AUTO in asked else {}
+    return everything, each if AUTO in requested else {}

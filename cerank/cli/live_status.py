@@ -59,7 +59,7 @@ class ProgressLines:
 
 @contextmanager
 def status_line() -> Iterator[Callable[[str], object]]:
-    """Within, what a run waits for before its worker starts is named beside a spinner on stderr; nowhere else.
+    """Show a spinner on a terminal's stderr during the `with` block; yield a function that names what is waited for.
 
     What a library draws of a download meanwhile comes out above it.
     """
@@ -248,7 +248,7 @@ def print_result(lab: Lab, folder: RunFolder, form: str, *, wide: bool) -> None:
 
 
 def print_answers(paragraphs: Sequence[str]) -> None:
-    """Say the answers on stderr, broken at words, with an empty line before each."""
+    """Print the answers on stderr, broken at words, with an empty line before each."""
     from cerank.cli.terminal_table import wrapped
 
     for text in paragraphs:

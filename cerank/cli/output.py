@@ -13,7 +13,7 @@ from typing import TextIO
 
 import msgspec
 
-from cerank.errors import CerankError, ExitCode
+from cerank.errors import CerankError, ExitCode, RunFailedError, os_reason
 from cerank.settings import FORMATS
 from cerank.text import table_data
 from cerank.text.safe_text import shown
@@ -96,6 +96,29 @@ def write_output(text: str, stream: TextIO | None = None, *, raw: bool = False) 
     except BrokenPipeError:
         _discard_stream(stream)
         raise SystemExit(ExitCode.OK) from None
+    except OSError as error:
+        _discard_stream(stream)
+        raise RunFailedError(f"cannot write to {_name_of(stream)}: {os_reason(error)}") from None
+
+
+def open_missing_streams() -> None:
+    """Give the process streams that swallow what is written, where it was started with stdout or stderr closed."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf8"))  # noqa: PTH123, SIM115 - until the process ends
+
+
+def check_written() -> None:
+    """Check that what libraries wrote to stdout, such as a help text, has arrived.
+
+    Raises:
+        RunFailedError: it has not, because the disk behind it is full, for example.
+    """
+    write_output("")
+
+
+def _name_of(stream: TextIO) -> str:
+    return "standard output" if stream is sys.stdout else "standard error" if stream is sys.stderr else "the file"
 
 
 def info(text: str, stream: TextIO | None = None) -> None:
@@ -116,12 +139,12 @@ def report_error(error: CerankError, stream: TextIO | None = None) -> None:
 
 
 def _write_message(text: str, stream: TextIO) -> None:
-    """A line on stderr; where nobody reads it any more, the command continues."""
+    """Write a line to stderr; where nobody reads it any more, the command continues."""
     encoding = getattr(stream, "encoding", None) or "utf-8"
     try:
         stream.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
         stream.flush()
-    except BrokenPipeError:
+    except OSError:  # a closed pipe, or a full disk
         _discard_stream(stream)
 
 
@@ -168,9 +191,9 @@ def _can_draw(stream: TextIO) -> bool:
 
 def _width(stream: TextIO) -> int:
     """Return columns of the terminal; COLUMNS wins, and where the stream is none nothing is cut."""
-    asked = os.environ.get("COLUMNS", "")
-    if asked.isdecimal() and 0 < int(asked) < 10_000:
-        return int(asked)
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isdecimal() and 0 < int(columns) < 10_000:
+        return int(columns)
     try:
         return os.get_terminal_size(stream.fileno()).columns or 80
     except (OSError, ValueError):

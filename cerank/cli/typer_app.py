@@ -64,8 +64,8 @@ app.add_typer(import_data.data_app, name="data", rich_help_panel=_CATALOGUE)
 app.add_typer(catalog.config_app, name="config", rich_help_panel=_CATALOGUE)
 
 
-def _version(asked: bool) -> None:
-    if asked:
+def _version(is_given: bool) -> None:
+    if is_given:
         write_output(f"cerank {cerank.__version__}\n")
         raise typer.Exit
 

@@ -6,6 +6,7 @@ Invariant: nothing here needs a GPU or its libraries; where none answers, there 
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import os
 import platform
 import shutil
@@ -14,6 +15,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
+
+from cerank.errors import UsageError
 
 
 class Device(msgspec.Struct, frozen=True):
@@ -99,6 +102,37 @@ def visible_gpus(all_gpus: Sequence[Device], allowed: str | None) -> list[Device
 def fits(name: str, device: Device) -> bool:
     """Return whether a plan's device may be this one: "cuda" takes any GPU, every other name only its own."""
     return name in {device.name, device.kind}
+
+
+def check_present(name: str, present: Sequence[Device]) -> None:
+    """Check that one of the devices is what a plan calls `name`.
+
+    Raises:
+        UsageError: none is; the hint names those that are here.
+    """
+    if not any(fits(name, device) for device in present):
+        hint = f"this machine has {', '.join(device.name for device in present)}"
+        raise UsageError(f"this machine has no device '{name}'", where="device", hint=hint)
+
+
+def check_torch(name: str) -> None:
+    """Check that the installed torch was built for the device, without importing it.
+
+    Raises:
+        UsageError: the device is a GPU, and this torch has no CUDA.
+    """
+    version = _torch_version() if name.startswith("cuda") else ""
+    if version.endswith("+cpu"):
+        what = f"torch {version} was built without CUDA, so it cannot use the GPU"
+        raise UsageError(what, where="device", hint="install a build of torch for CUDA, or give --device cpu")
+
+
+def _torch_version() -> str:
+    """Return the version of the installed torch without importing it; "" if there is none."""
+    try:
+        return importlib.metadata.version("torch")
+    except importlib.metadata.PackageNotFoundError:
+        return ""
 
 
 def device_environment(name: str, device: Device, all_devices: Sequence[Device]) -> dict[str, str]:

@@ -65,12 +65,12 @@ def load(lab: Path, name: str) -> MatrixRecord:
 
 def names(lab: Path) -> tuple[str, ...]:
     """Return the names of the lab's matrices, sorted, without unreadable ones."""
-    found = []
+    known = []
     for path in folder_of(lab).glob("*.json"):
         try:
             record = json_records.load_if_there(path, MatrixRecord)
         except DamagedError:
             continue
         if record is not None:
-            found.append(record.name)
-    return tuple(sorted(found))
+            known.append(record.name)
+    return tuple(sorted(known))

@@ -55,11 +55,11 @@ def entries(lab: Path) -> tuple[QueueEntry, ...]:
     """
     path = QueueFolder(lab).entries
     try:
-        found = json_records.load_if_there(path, Queue)
+        queue = json_records.load_if_there(path, Queue)
     except DamagedError as error:
         hint = "delete the file; the runs in it are intact and can be queued again"
         raise DamagedError(error.what, where=error.where, hint=hint) from error
-    return found.entries if found else ()
+    return queue.entries if queue else ()
 
 
 def entries_or_none(lab: Path) -> tuple[QueueEntry, ...]:

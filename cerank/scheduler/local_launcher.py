@@ -33,21 +33,21 @@ def device_key(plan: Plan, given: Mapping[str, str]) -> str:
     """Return the key of the device that a worker with this environment would use; asks the driver only for GPUs."""
     if not plan.device.startswith("cuda"):
         return plan.device
-    asked = "cuda:0" if plan.device == "cuda" else plan.device
-    known = next((one.key for one in devices.detect_devices(given) if one.name == asked), "")
-    return known or _key_from_environment(asked, given.get("CUDA_VISIBLE_DEVICES", ""))
+    name = "cuda:0" if plan.device == "cuda" else plan.device
+    known = next((device.key for device in devices.detect_devices(given) if device.name == name), "")
+    return known or _key_from_environment(name, given.get("CUDA_VISIBLE_DEVICES", ""))
 
 
-def _key_from_environment(asked: str, allowed: str) -> str:
+def _key_from_environment(device_name: str, allowed: str) -> str:
     """Return the key of a GPU that the driver does not list, from CUDA_VISIBLE_DEVICES.
 
     What CUDA_VISIBLE_DEVICES calls "cuda:N".
 
     Two runs that are each shown one GPU both call it "cuda:0".
     """
-    words, number = allowed.split(","), asked.partition(":")[2]
+    words, number = allowed.split(","), device_name.partition(":")[2]
     word = words[int(number)].strip() if number.isdecimal() and int(number) < len(words) else ""
-    return f"cuda:{word}" if word.isdecimal() else word or asked
+    return f"cuda:{word}" if word.isdecimal() else word or device_name
 
 
 def start(

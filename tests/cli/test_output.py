@@ -7,13 +7,16 @@ import json
 import math
 import os
 import pty
+import shlex
 import subprocess
 import sys
+from pathlib import Path
+from typing import IO
 
 import pytest
 
 from cerank.cli.output import Column, Kind, Table, emit, info, report_error, rounded, write_output
-from cerank.errors import RecipeError, UsageError
+from cerank.errors import ExitCode, RecipeError, UsageError
 from cerank.settings import FORMATS
 
 TABLE = Table(
@@ -242,3 +245,32 @@ raise AssertionError("the reader is gone")
 def test_a_row_of_the_wrong_length_is_a_fault_of_the_program() -> None:
     with pytest.raises(ValueError, match="zip"):
         text_of("json", Table("t", (Column("a", "A"),), ((1, 2),)))
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")  # noqa: PTH110
+@pytest.mark.parametrize("words", [["--help"], ["recipes", "list"], ["ps"]])
+def test_a_full_disk_behind_stdout_is_an_error_of_one_sentence(words: list[str], tmp_path: Path) -> None:
+    with open("/dev/full", "w") as full:  # noqa: PTH123
+        done = _cerank(words, tmp_path, stdout=full)
+    assert done.returncode == ExitCode.FAILED
+    assert "internal error" not in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_closed_streams_are_no_error(tmp_path: Path) -> None:
+    done = _cerank(["recipes", "list"], tmp_path, stdout=None, closing=">&- 2>&-")
+    assert done.returncode == 0
+
+
+def _cerank(words: list[str], lab: Path, stdout: IO[str] | None, closing: str = "") -> subprocess.CompletedProcess[str]:
+    command = f"exec {shlex.quote(sys.executable)} -m cerank {shlex.join(words)} {closing}"
+    environ = {**os.environ, "CERANK_LAB": str(lab)}
+    return subprocess.run(
+        ["/bin/sh", "-c", command],
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environ,
+        timeout=300,
+        check=False,
+    )

@@ -6,7 +6,7 @@ import re
 import signal
 import subprocess
 import sys
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import msgspec
@@ -287,6 +287,23 @@ def test_a_misspelt_label_gets_the_nearest_as_a_hint(tmp_path: Path, lab: dict[s
     with pytest.raises(UsageError) as caught:
         run_store.find(tmp_path, "frist try")
     assert caught.value.hint == "did you mean 'first try'?"
+
+
+def test_no_hint_names_more_than_five_runs(tmp_path: Path, plan: Plan) -> None:
+    for number in range(8):
+        run_store.create(tmp_path, msgspec.structs.replace(plan, label=f"trial {number}"), b"", datetime.now(UTC))
+    for text, few in (("trail", 5), ("qqqq", 0)):
+        with pytest.raises(UsageError) as caught:
+            run_store.find(tmp_path, text)
+        assert caught.value.hint.count("trial") <= few
+        assert len(caught.value.hint) < 200
+
+
+def test_a_file_that_is_missing_is_not_taken_for_a_run(tmp_path: Path) -> None:
+    (tmp_path / "bm25.run").touch()
+    with pytest.raises(UsageError) as caught:
+        run_store.find(tmp_path / "lab", str(tmp_path / "bm24.run"))
+    assert str(tmp_path / "bm25.run") in caught.value.hint
 
 
 def test_finding_in_an_empty_lab_says_that_it_is_empty(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def guide(
         _show(guides.find(name))
         return
     columns = (Column("guide", "guide", "name"), Column("summary", "what it explains"))
-    rows = tuple((one.name, one.summary) for one in guides.guides())
+    rows = tuple((entry.name, entry.summary) for entry in guides.guides())
     emit(Table("guides", columns, rows), settings_of(form=form, json=json).format)
     info("`cerank guide NAME` shows a guide.")
 
