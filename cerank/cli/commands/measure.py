@@ -131,17 +131,17 @@ def compare(
         raise UsageError("a comparison needs at least two rankings", hint="such as `cerank compare A B`")
     if full and settings.format not in {"", "json"}:
         raise UsageError(f"--full prints JSON, not {settings.format}", hint="omit --format")
-    comparison = comparisons.compare(
-        settings,
-        names,
-        measures=measure or (),
+    request = comparisons.ComparisonRequest(
+        targets=tuple(names),
+        measures=tuple(measure or ()),
         dataset=dataset,
         qrels=qrels,
+        judged_only=judged_only,
         terms=Terms(correction=correction, family=family, pairs=pairs, claim=claim, with_secondary=with_secondary),
-        margins=margin or (),
+        margins=tuple(margin or ()),
         now=datetime.now(UTC).isoformat(timespec="seconds"),
-        condensed=judged_only,
     )
+    comparison = comparisons.compare(settings, request)
     if full:
         write_output(export_comparison.complete(comparison), raw=True)
         return
@@ -171,9 +171,8 @@ def evaluate(
 
     settings = settings_of(cache=cache, form=form, json=json)
     targets = [comparisons.target(settings.lab, name) for name in run]
-    systems, names = comparisons.measured_systems(
-        settings, targets, measures=measure or (), dataset=dataset, qrels=qrels
-    )
+    request = comparisons.ComparisonRequest(measures=tuple(measure or ()), dataset=dataset, qrels=qrels)
+    systems, names = comparisons.measured_systems(settings, targets, request)
     emit(table_columns.measure_table(systems, names, per_query=per_query), settings.format)
 
 

@@ -69,15 +69,14 @@ class ComparisonView(msgspec.Struct, frozen=True):
 
 def view_of(found: Comparison) -> ComparisonView:
     """Return everything that is shown of a comparison, made in one go; imports scipy's readers, so a thread's work."""
-    from cerank.evaluation.answers import answers
+    from cerank.evaluation.answers import answers, explain
     from cerank.evaluation.comparison_rows import summary
-    from cerank.evaluation.verdicts import explain
 
     known = {
         (row.condition.dataset, row.condition.first_stage, row.measure, row.left, row.right): row for row in found.rows
     }
     lines = summary(found)
-    told = {id(row): one.whole for row, one in zip(found.rows, answers(found), strict=True)}
+    told = {id(row): one.with_question for row, one in zip(found.rows, answers(found), strict=True)}
     rows = tuple(known.get((line.dataset, line.first_stage, line.measure, line.against, line.system)) for line in lines)
     return ComparisonView(
         found,

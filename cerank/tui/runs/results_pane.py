@@ -117,7 +117,7 @@ def _compared(entry: RunEntry) -> tuple[Comparison, Table, tuple[str, ...], tupl
     from cerank.evaluation.comparison_rows import reasons
 
     told = run_answer.of_run(entry.folder)
-    return told.found, export_comparison.short_table(told.found), reasons(told.found), told.paragraphs
+    return told.comparison, export_comparison.short_table(told.comparison), reasons(told.comparison), told.paragraphs
 
 
 _FIRST = (

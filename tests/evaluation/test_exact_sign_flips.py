@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from cerank.evaluation.exact import FEW, SignFlips, Stricter, is_due
-from cerank.evaluation.significance import Estimate
+from cerank.evaluation.significance import FEW, Estimate, SignFlips, Stricter, needs_exact_test, p_equivalent
 
 DIFFERENCES = [
     [0.5, 0.5],
@@ -42,7 +41,7 @@ def test_p_is_that_of_all_sign_patterns(d):
 @pytest.mark.parametrize("margin", [0.02, 0.11, 0.4])
 def test_equivalence_is_two_one_sided_tests_over_all_sign_patterns(d, margin):
     wanted = max(by_scipy(d, -margin, "greater"), by_scipy(d, margin, "less"))
-    assert flips(d).p_equivalent(margin) == pytest.approx(wanted, abs=1e-12)
+    assert p_equivalent(flips(d), margin) == pytest.approx(wanted, abs=1e-12)
 
 
 @pytest.mark.parametrize("d", DIFFERENCES)
@@ -80,9 +79,9 @@ def test_the_interval_excludes_zero_exactly_where_p_is_within_the_level(values, 
 
 
 def test_it_is_due_where_few_differ_or_all_by_the_same():
-    assert is_due(FEW - 1, 0.1)
-    assert is_due(400, 0.0)
-    assert not is_due(FEW, 0.1)
+    assert needs_exact_test(FEW - 1, 0.1)
+    assert needs_exact_test(400, 0.0)
+    assert not needs_exact_test(FEW, 0.1)
 
 
 def test_a_t_test_of_few_equal_gains_promises_more_than_any_sign_pattern_can():
@@ -98,4 +97,4 @@ def test_of_two_tests_only_what_both_show_counts():
     assert both.p() == few.p() > 0.05 > sure.p()
     low, high = both.interval(0.05)
     assert low <= 0 < high
-    assert both.p_equivalent(0.01) == max(sure.p_equivalent(0.01), few.p_equivalent(0.01))
+    assert p_equivalent(both, 0.01) == max(p_equivalent(sure, 0.01), p_equivalent(few, 0.01))
