@@ -56,6 +56,7 @@ def measured(
     qrels: by_name.Qrels,
     qrels_sha256: str,
     ranking: Ranking,
+    *,
     values: dict[str, dict[str, float]] | None = None,
 ) -> Measured:
     """Measure a ranking on qrels.

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cerank.app.comparison import margins as margins_of
-from cerank.errors import MissingError, UsageError
+from cerank.errors import CerankError, MissingError, UsageError
+from cerank.files.named_files import STDIN, input_file, looks_like_a_path, near_files
 from cerank.recipes.plan import Plan
 from cerank.registry import nearest
 from cerank.runs import run_store
@@ -69,11 +70,16 @@ def target(lab: Path, text: str) -> RunTarget | FileTarget:
     Raises:
         UsageError: no such file, run or stage.
     """
-    path = _file(text)
+    path = input_file(text)
     if path is not None:
-        return FileTarget(short_name(str(path.resolve())), path)
+        return FileTarget(text if text == STDIN else short_name(str(path.resolve())), path)
     name, colon, system = text.partition(":")
-    folder = run_store.find(lab, name)
+    try:
+        folder = run_store.find(lab, name)
+    except UsageError:
+        if looks_like_a_path(text):
+            raise _no_such_file(text) from None
+        raise
     plan = run_store.load_plan(folder)
     known = [FIRST_STAGE, *plan.recipe.chain]
     if colon and system not in known:
@@ -82,13 +88,12 @@ def target(lab: Path, text: str) -> RunTarget | FileTarget:
     return RunTarget(label, folder, plan, system or plan.recipe.chain[-1])
 
 
-def _file(text: str) -> Path | None:
-    """Return the file that `text` names; None where it names none, or could name none (too long, no such home)."""
-    try:
-        path = Path(text).expanduser()
-        return path if path.is_file() else None
-    except (OSError, ValueError, RuntimeError):
-        return None
+def _no_such_file(text: str) -> CerankError:
+    if Path(text).expanduser().is_dir():
+        return UsageError("is a folder, not a run", where=shown(text, 200), hint="name a TREC run file in it")
+    near = near_files(text)
+    hint = f"did you mean {' or '.join(near)}?" if near else "`cerank ps` lists the runs of the lab"
+    return MissingError("no such file, and no run of the lab is called so", where=shown(text, 200), hint=hint)
 
 
 def targets_of(lab: Path, texts: Sequence[str]) -> list[Target]:
@@ -106,7 +111,7 @@ def _target(lab: Path, text: str) -> Target:
     label, equals, rest = text.partition("=")
     try:
         return target(lab, text)
-    except UsageError:
+    except (UsageError, MissingError):
         if not (equals and label.strip() and rest.strip()):
             raise
     members = [target(lab, part.strip()) for part in rest.split(",")]
@@ -346,7 +351,12 @@ def _judged_by(settings: Settings, dataset: str, qrels: str) -> tuple[str, Qrels
             "there are no relevance judgments to evaluate run files", hint="give --dataset NAME or --qrels FILE"
         )
     if qrels:
-        return Path(qrels).name, read_qrels(Path(qrels).expanduser()), False
+        path = input_file(qrels)
+        if path is None:
+            near = near_files(qrels)
+            hint = f"did you mean {' or '.join(near)}?" if near else ""
+            raise MissingError("no such file", where=shown(qrels, 200), hint=hint)
+        return Path(qrels).name, read_qrels(path), False
     opened = open_dataset(dataset, settings.cache)
     if not opened.qrels:
         raise UsageError("it has no qrels, so nothing can be measured", where=dataset)
@@ -391,7 +401,7 @@ def _of_run(target: RunTarget, names: Sequence[str], only: str = "") -> System:
         qrels = _run_qrels(target.folder, test)
         condition = Condition(short_name(test), short_name(first))
         stored = _stored_measures(target, test, first, names)
-        rows.append(measured(names, condition, qrels, identity(qrels), read_run(path).ranking, stored))
+        rows.append(measured(names, condition, qrels, identity(qrels), read_run(path).ranking, values=stored))
     is_fixed = target.system == FIRST_STAGE
     return System(label=target.label, measured=tuple(rows), run=target.folder.name, is_fixed=is_fixed)
 
