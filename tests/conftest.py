@@ -46,6 +46,25 @@ def pytest_configure() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
+_ROOT = Path(__file__).resolve().parent
+THOROUGH = (  # folders whose tests start programs or drive screens; `make check` leaves them to `make test`
+    "bench",
+    "end_to_end",
+    "fault_injection",
+    "fuzzing",
+    "scheduler",
+    "simulations",
+    "tui",
+    "worker",
+)
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark the tests of the folders above as thorough."""
+    if item.path.relative_to(_ROOT).parts[0] in THOROUGH:
+        item.add_marker("thorough")
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with slow tests come first, each in one piece: a minute's test must not start when all others are done."""

@@ -82,6 +82,8 @@ def plan_of(
     from cerank.datasets import query_overlaps
     from cerank.datasets.open_datasets import open_dataset
     from cerank.planning.inputs import dataset_names, hash_inputs
+    from cerank.planning.used_extensions import extensions_used
+    from cerank.scheduler.executors import EXECUTORS
 
     run_store.check_no_token(label, "the label")
     complete = absolute(checked(recipe))
@@ -92,6 +94,7 @@ def plan_of(
     tell("looking for queries that the datasets share")
     query_overlaps.check_test_queries(query_overlaps.overlaps(complete, datasets), complete)
     measured, each = measures_checked(complete, datasets)
+    executor = EXECUTORS.extension(settings.executor)
     tell(f"reading the base model {complete.base} and hashing the inputs")
     inputs = hash_inputs(complete, datasets, fetch=True)
     return Plan(
@@ -102,6 +105,7 @@ def plan_of(
         device=resolve_device(settings.device),
         threads=settings.threads or physical_cores(),
         cache=str(settings.cache.resolve()),
+        extensions=(*extensions_used(measured), *([executor] if executor else [])),
         label=label,
         created=now.isoformat(timespec="seconds"),
         versions={"python": sys.version.split()[0], "cerank": cerank.__version__},

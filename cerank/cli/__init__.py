@@ -5,6 +5,7 @@ Invariant: no rule, default or computation lives here, and nothing heavy is impo
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 import tempfile
 import traceback
@@ -17,6 +18,11 @@ from cerank.text.safe_text import redacted
 def main() -> None:
     """Run the command that the arguments name, and end the process with its exit code."""
     from cerank.cli.output import report_error
+
+    if importlib.util.find_spec("fcntl") is None:  # Windows; see `cerank guide decisions`, section 21
+        what = "cerank needs Linux or macOS: the locks of a run have no equal on this system"
+        report_error(CerankError(what, hint="run it in the Windows Subsystem for Linux"))
+        sys.exit(ExitCode.USAGE)
     from cerank.cli.typer_app import app
 
     try:

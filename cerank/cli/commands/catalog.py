@@ -10,16 +10,17 @@ import typer
 
 from cerank import recipes
 from cerank.cli import options, table_columns
+from cerank.cli.command_class import CommandLine
 from cerank.cli.commands.start_run import settings_of
 from cerank.cli.output import Column, Table, emit, info, write_output
 from cerank.errors import UsageError
 from cerank.recipes.loss_specs import LOSSES
 from cerank.settings import resolve
 
-recipes_app = typer.Typer(
+recipes_app = CommandLine(
     no_args_is_help=True, help="Recipes: TOML files that say what to fine-tune, on what data, in which stages."
 )
-config_app = typer.Typer(no_args_is_help=True, help="Settings: their values, and where each comes from.")
+config_app = CommandLine(no_args_is_help=True, help="Settings: their values, and where each comes from.")
 
 _Name = Annotated[str, typer.Argument(metavar="RECIPE", help="Recipe: a shipped name or a .toml file.")]
 

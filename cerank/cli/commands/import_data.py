@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cerank.cli import options
+from cerank.cli.command_class import CommandLine
 from cerank.cli.commands.start_run import settings_of
 from cerank.cli.output import Column, Table, emit, format_of, info, write_output
 from cerank.cli.progress_messages import ProgressMessages
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from cerank.importing.import_files import Imported
     from cerank.importing.published_files import PublishedFile
 
-data_app = typer.Typer(
+data_app = CommandLine(
     no_args_is_help=True, help="Training data: fetch it, import it from formats of other tools, prepare it for runs."
 )
 
