@@ -357,6 +357,8 @@ def expectations(expected: Sequence[Expected]) -> Table:
 
 def measure_table(systems: Sequence[System], names: Sequence[str], *, per_query: bool) -> Table:
     """Return the measures of systems, their means or query by query."""
+    from cerank.evaluation.measures import relevance_note
+
     head = (Column("system", "system"), Column("dataset", "dataset"), Column("query", "query"))
     columns = (*head, *(Column(name, name, "number") for name in names))
     rows: list[tuple[str | float, ...]] = []
@@ -369,7 +371,8 @@ def measure_table(systems: Sequence[System], names: Sequence[str], *, per_query:
                     rows.append((system.label, entry.condition.dataset, query, *values))
             means = (sum(entry.values[name].values()) / len(queries) for name in names)
             rows.append((system.label, entry.condition.dataset, "all", *means))
-    return Table("measures", columns, tuple(rows))
+    level = relevance_note(names)
+    return Table("measures", columns, tuple(rows), notes=(level,) if level else ())
 
 
 def dataset_table(description: DatasetDescription) -> Table:

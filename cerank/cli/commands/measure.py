@@ -151,6 +151,9 @@ def compare(
         shown = [table_columns.comparison_table(comparison, settings.format, with_reasons=reasons)]
         emit([*shown, export_comparison.secondary(comparison)] if with_secondary else shown, settings.format, wide=wide)
     table_columns.print_footnotes(comparison, settings.format)
+    for system in comparison.systems:
+        for note in system.notes:
+            info(f"{system.label}: {note}")
     print_answers(paragraphs(comparison))
     for doubt in verify_run.warnings_about(settings.lab, names):
         info(doubt)
@@ -174,6 +177,9 @@ def evaluate(
     request = comparisons.ComparisonRequest(measures=tuple(measure or ()), dataset=dataset, qrels=qrels)
     systems, names = comparisons.measured_systems(settings, targets, request)
     emit(table_columns.measure_table(systems, names, per_query=per_query), settings.format)
+    for system in systems:
+        for note in system.notes:
+            info(f"{system.label}: {note}")
 
 
 def rerank(
