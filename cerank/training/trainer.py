@@ -25,6 +25,7 @@ from torch.optim import AdamW
 from cerank.core.metrics import StepMetrics
 from cerank.core.schedule import learning_rate
 from cerank.errors import RunFailedError
+from cerank.kernels.memory import is_out_of_memory, release_memory
 from cerank.models.cross_encoder import CrossEncoder, freeze, set_dropout
 from cerank.models.forward_pass import ForwardPass
 from cerank.recipes.schema import Stage
@@ -108,8 +109,9 @@ class Trainer:
         optimizer = self.optimizer(model)
         state = checkpoints.resume(self.folder, model, optimizer, callback.on_rejected)
         model.train()
-        passes = self.passes(model, data.tokens, state.microbatch)
-        if self.device.type == "cuda" and not state.step:  # a resumed stage keeps the microbatch it found at its start
+        microbatches = checkpoints.recorded_microbatches(self.folder)  # step -> tokens at once from that step on
+        passes = self.passes(model, data.tokens, state.microbatch or microbatches.get(0, 0))
+        if self.device.type == "cuda" and not state.step and not microbatches:
             self.probe_memory(model, passes, callback)
 
         with Prefetcher(data, steps) as prefetcher:
@@ -124,8 +126,9 @@ class Trainer:
                 batch = prefetcher.batch(step)
 
                 # forward, loss, backward: `forward_backward` below, with fewer tokens at once where memory is short
+                passes.microbatch = microbatches.get(step, passes.microbatch)
                 compute = partial(self.forward_backward, passes, batch, step)
-                loss = self._within_memory(compute, f"step {step}", model, passes, callback)
+                loss = self._within_memory(compute, step, model, passes, callback)
 
                 # clip
                 norm = float(clip_grad_norm_(model.parameters(), stage.clip or math.inf, error_if_nonfinite=False))
@@ -136,7 +139,7 @@ class Trainer:
                 if is_finite:
                     for parameters in optimizer.param_groups:
                         parameters["lr"] = rate
-                    optimizer.step()
+                    self._update_within_memory(optimizer)
                 optimizer.zero_grad(set_to_none=True)
 
                 # log
@@ -211,8 +214,23 @@ class Trainer:
             passes.model.probe_memory(passes.microbatch, self.stage.max_length)
             del moments
 
-        self._within_memory(try_largest, "before training", model, passes, callback)
+        self._within_memory(try_largest, 0, model, passes, callback)
         model.zero_grad(set_to_none=True)
+
+    def _update_within_memory(self, optimizer: AdamW) -> None:
+        """Make the optimizer's step; where the first one finds no memory for the moments, free the cache and repeat it.
+
+        All memory is taken before any weight changes, so a step that fails so has changed none.
+        """
+        try:
+            optimizer.step()
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+        else:
+            return
+        release_memory(self.device)
+        optimizer.step()
 
     def _group_losses(self, scores: Tensor, microbatch: Sequence[EncodedGroup]) -> Tensor:
         """Return the loss of each group (groups,), from the scores (pairs,) of all groups end to end."""
@@ -223,10 +241,13 @@ class Trainer:
         return self.loss(padded, labels.to(self.device), mask.to(self.device))
 
     def _within_memory(
-        self, work: Callable[[], Result], when: str, model: CrossEncoder, passes: ForwardBackward,
+        self, work: Callable[[], Result], step: int, model: CrossEncoder, passes: ForwardBackward,
         callback: TrainerCallback,
     ) -> Result:  # fmt: skip
         """Return what `work` returns; wherever the device runs out of memory, halve the microbatch and try again.
+
+        The new size is recorded with its step (0: before training), so that a step that is repeated after a kill
+        computes in the same parts.
 
         Raises:
             RunFailedError: the microbatch was halved `MAX_HALVINGS` times already.
@@ -234,15 +255,20 @@ class Trainer:
         while True:
             try:
                 return work()
-            except torch.OutOfMemoryError as error:
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
                 reason = str(error).splitlines()[0][:200]
             model.zero_grad(set_to_none=True)  # remove what the microbatches before it added
+            release_memory(self.device)
             if self.stage.microbatch // passes.microbatch >= 2**MAX_HALVINGS or passes.microbatch < 2:
                 hint = "lower max_length, or take a smaller base or a device with more memory"
                 raise RunFailedError(
                     f"out of memory at {passes.microbatch} tokens: {reason}", where=f"stages.{self.name}", hint=hint
                 )
             passes.microbatch //= 2
+            checkpoints.record_microbatch(self.folder, step, passes.microbatch)
+            when = f"step {step}" if step else "before training"
             callback.on_out_of_memory(f"{when}: {passes.microbatch} tokens at once from here on; {reason}")
 
     def _skip_update(self, state: TrainingState, loss: float, norm: float, callback: TrainerCallback) -> TrainingState:

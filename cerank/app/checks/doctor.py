@@ -138,6 +138,8 @@ def _packages() -> Iterator[Finding]:
 def _devices() -> Iterator[Finding]:
     found = devices.detect_devices(os.environ)
     yield Finding("good", "devices", ", ".join(f"{one.name} {one.model}".strip() for one in found))
+    device, reason = devices.explain_device("auto")
+    yield Finding("good", "devices", f"--device auto is {device}: {reason}")
     wrong = device_locks.lock_problem()
     if wrong:
         text = f"device locks do not cover your other labs on this machine: {wrong}"
