@@ -26,6 +26,7 @@ from cerank.core.metrics import StepMetrics
 from cerank.core.schedule import learning_rate
 from cerank.errors import RunFailedError
 from cerank.kernels.memory import is_out_of_memory, release_memory
+from cerank.kernels.packing import to_device
 from cerank.models.cross_encoder import CrossEncoder, freeze, set_dropout
 from cerank.models.forward_pass import ForwardPass
 from cerank.recipes.schema import Stage
@@ -128,10 +129,12 @@ class Trainer:
                 # forward, loss, backward: `forward_backward` below, with fewer tokens at once where memory is short
                 passes.microbatch = microbatches.get(step, passes.microbatch)
                 compute = partial(self.forward_backward, passes, batch, step)
-                loss = self._within_memory(compute, step, model, passes, callback)
+                losses = self._within_memory(compute, step, model, passes, callback)
 
-                # clip
-                norm = float(clip_grad_norm_(model.parameters(), stage.clip or math.inf, error_if_nonfinite=False))
+                # clip; the only time in a step that the device is waited for
+                gradient_norm = clip_grad_norm_(model.parameters(), stage.clip or math.inf, error_if_nonfinite=False)
+                *parts, norm = torch.stack([*losses, gradient_norm]).tolist()
+                loss = sum(parts)
 
                 # optimizer step
                 rate = learning_rate(stage.schedule, step, steps=steps, peak=stage.learning_rate, warmup=stage.warmup)
@@ -162,8 +165,8 @@ class Trainer:
                     self._save(model, optimizer, state, callback)
         return state
 
-    def forward_backward(self, passes: ForwardBackward, batch: Sequence[EncodedGroup], step: int) -> float:
-        """Add the gradient of the batch's mean loss to the parameters, and return that mean.
+    def forward_backward(self, passes: ForwardBackward, batch: Sequence[EncodedGroup], step: int) -> list[Tensor]:
+        """Add the gradient of the batch's mean loss to the parameters; return each microbatch's part of that mean.
 
         With `mean_over = "pairs"` a group counts as many times as it has pairs of a better and a worse candidate, so
         that the mean is that over all such pairs of the step.
@@ -177,17 +180,17 @@ class Trainer:
             counts = [float(encoded.group.pairs) for encoded in batch]
         else:
             counts = [1.0] * len(batch)
-        weights = torch.tensor(counts, device=self.device) / (sum(counts) or 1.0)
-        mean, start = 0.0, 0
+        weights = to_device(counts, torch.float32, self.device) / (sum(counts) or 1.0)
+        parts, start = [], 0
         for number, microbatch in enumerate(split_by_tokens(batch, passes.microbatch)):
             pairs = [pair for encoded in microbatch for pair in encoded.pairs]
             scores = passes.forward(pairs, (step, number))
             losses = self._group_losses(scores, microbatch)
             loss = (losses * weights[start : start + len(microbatch)]).sum()
             passes.backward(loss)
-            mean += float(loss.detach())
+            parts.append(loss.detach())
             start += len(microbatch)
-        return mean
+        return parts
 
     def passes(self, model: CrossEncoder, tokens: PairTokenizer, microbatch: int = 0) -> ForwardBackward:
         """Return what runs `model` forward and backward; `microbatch` tokens at once, 0 for the stage's own number."""
@@ -236,9 +239,14 @@ class Trainer:
         """Return the loss of each group (groups,), from the scores (pairs,) of all groups end to end."""
         groups = [encoded.group for encoded in microbatch]
         padded = pad_sequence(list(torch.split(scores, [len(group) for group in groups])), batch_first=True)
-        labels = pad_sequence([torch.tensor(group.labels, dtype=torch.float32) for group in groups], batch_first=True)
-        mask = pad_sequence([torch.ones(len(group), dtype=torch.bool) for group in groups], batch_first=True)
-        return self.loss(padded, labels.to(self.device), mask.to(self.device))
+        width = padded.shape[1]
+        labels = [value for group in groups for value in (*group.labels, *[0.0] * (width - len(group)))]
+        mask = [place < len(group) for group in groups for place in range(width)]
+        return self.loss(
+            padded,
+            to_device(labels, torch.float32, self.device).view(padded.shape),
+            to_device(mask, torch.bool, self.device).view(padded.shape),
+        )
 
     def _within_memory(
         self, work: Callable[[], Result], step: int, model: CrossEncoder, passes: ForwardBackward,
