@@ -18,7 +18,7 @@ import cerank
 from cerank.datasets.aliases import ALIASES, FIRST_STAGES
 from cerank.errors import RecipeError
 from cerank.files.hashing import hashed_inputs
-from cerank.machine.devices import physical_cores, resolve_device
+from cerank.machine.devices import explain_device, physical_cores
 from cerank.models.bases import BASES
 from cerank.planning.workload import WorkItem, count_work
 from cerank.recipes.loss_specs import loss_mistakes
@@ -94,6 +94,11 @@ def plan_of(
     tell("looking for queries that the datasets share")
     query_overlaps.check_test_queries(query_overlaps.overlaps(complete, datasets), complete)
     measured, each = measures_checked(complete, datasets)
+    device, reason = explain_device(settings.device)
+    tell(f"device {device}: {reason}")
+    for name, stage in complete.chained():
+        if device.startswith("cuda") and stage.precision == "fp32":
+            tell(f'stages.{name}: fp32 uses a small part of a GPU; precision = "auto" uses bf16 where it is fast')
     executor = EXECUTORS.extension(settings.executor)
     tell(f"reading the base model {complete.base} and hashing the inputs")
     inputs = hash_inputs(complete, datasets, fetch=True)
@@ -102,7 +107,7 @@ def plan_of(
         measures=each,
         inputs=inputs,
         hashed=hashed_inputs(),
-        device=resolve_device(settings.device),
+        device=device,
         threads=settings.threads or physical_cores(),
         cache=str(settings.cache.resolve()),
         extensions=(*extensions_used(measured), *([executor] if executor else [])),

@@ -121,8 +121,10 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         help_text("what a pair above max_length loses: the end of the document, or the end of the longer of the two"),
     ] = "document"
     precision: Annotated[
-        Literal["fp32", "bf16", "auto"],
-        help_text("bf16: only matrix multiplications in bf16; auto: bf16 where the device has instructions for it"),
+        Literal["fp32", "bf16", "tf32", "auto"],
+        help_text(
+            "of matrix products: auto is bf16 where the device has instructions for it; tf32 is for NVIDIA's GPUs"
+        ),
     ] = "fp32"
     microbatch: Annotated[
         Positive, help_text("tokens, padding included, per forward pass; changes memory, not results")

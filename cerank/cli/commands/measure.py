@@ -19,7 +19,9 @@ Qrels = Annotated[str, typer.Option("--qrels", metavar="FILE", help="Qrels file,
 
 
 _JUDGED = "Statistics"
-_PRECISION = "Precision of the model. auto takes bf16 if the device multiplies it faster than float32."
+_PRECISION = (
+    "Precision of the model. auto is bf16 where the device multiplies it faster; fp16 and tf32 are for NVIDIA GPUs."
+)
 _MORE = "What to show"
 
 Names = Annotated[
@@ -194,7 +196,9 @@ def rerank(
     depth: Annotated[
         int, typer.Option("--depth", min=1, metavar="N", help="Number of candidates to re-rank for each query.")
     ] = 100,
-    precision: Annotated[Literal["fp32", "bf16", "auto"], typer.Option("--precision", help=_PRECISION)] = "fp32",
+    precision: Annotated[
+        Literal["fp32", "bf16", "fp16", "tf32", "auto"], typer.Option("--precision", help=_PRECISION)
+    ] = "fp32",
     lab: options.Lab = None,
     cache: options.Cache = None,
     device: options.Device = None,
