@@ -170,11 +170,11 @@ def _absolute(name: str) -> str:
     return f"{path_found.resolve()}{sharp}{split}{mark}{rest}" if is_path and path_found.exists() else name
 
 
-def _margins_checked(given: Mapping[str, float], measures: Sequence[str]) -> dict[str, float]:
-    """Return the margins under their measures' canonical names."""
+def _margins_checked(given: Mapping[str, float], measures: Sequence[str], key: str = "margins") -> dict[str, float]:
+    """Return the margins (or gains, or harm margins: the table `key`) under their measures' canonical names."""
     from cerank.evaluation.measures import canonical, limits
 
-    where = "evaluate.margins"
+    where = f"evaluate.{key}"
     margins: dict[str, float] = {}
     for name, value in given.items():
         measure = canonical(name, f"{where} {name}")
@@ -214,7 +214,14 @@ def measures_checked(recipe: Recipe, datasets: dict[str, Dataset]) -> tuple[Reci
         (chosen,) = check([stage.validation_measure], validation, where)
         stages[name] = msgspec.structs.replace(stage, validation_measure=chosen)
     margins = _margins_checked(recipe.evaluate.margins, measures)
-    evaluate = msgspec.structs.replace(recipe.evaluate, measures=measures, margins=margins)
+    worth = _margins_checked(recipe.evaluate.worth, measures, "worth")
+    harm = _margins_checked(recipe.evaluate.harm, measures, "harm")
+    for name, gain in worth.items():
+        if gain < margins.get(name, 0.0):
+            what = f"{name}: a gain of {gain:g} cannot be worth it if differences up to {margins[name]:g} do not matter"
+            raise RecipeError(what, where="evaluate.worth", hint="declare a gain of at least the margin")
+    changes = {"measures": measures, "margins": margins, "worth": worth, "harm": harm}
+    evaluate = msgspec.structs.replace(recipe.evaluate, **changes)
     return msgspec.structs.replace(recipe, evaluate=evaluate, stages=stages), each
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cerank.app.comparison import margins as margins_of
+from cerank.app.comparison.margins import Kind
 from cerank.errors import CerankError, MissingError, UsageError
 from cerank.files.named_files import STDIN, input_file, looks_like_a_path, near_files
 from cerank.recipes.plan import Plan
@@ -162,14 +163,15 @@ def _no_seeds(label: str, first: RunTarget, other: RunTarget) -> UsageError:
     return UsageError("\n".join([what, *shown[:8], *more]), hint="compare them as two systems")
 
 
-_NOT_IDENTITY = re.compile(r"(seed|name|description|python|cerank)\Z|evaluate\.margins")  # two seeds may differ here
+_NOT_IDENTITY = re.compile(
+    r"(seed|name|description|python|cerank)\Z|evaluate\.(?!measures)"
+)  # two seeds may differ here
 
 
 def but_for_seed(target: RunTarget) -> tuple[str, str]:
     """Return what two seeds of one recipe share: the stage, and the plan's identity without seed and margins."""
     recipe = target.plan.recipe
-    evaluate = msgspec.structs.replace(recipe.evaluate, margins={})
-    same = msgspec.structs.replace(recipe, seed=0, evaluate=evaluate)
+    same = msgspec.structs.replace(recipe, seed=0, evaluate=margins_of.measuring_alone(recipe.evaluate))
     return target.system, msgspec.structs.replace(target.plan, recipe=same).fingerprint
 
 
@@ -181,11 +183,13 @@ def sources(target: Target) -> tuple[margins_of.Source, ...]:
     return margins_of.sources([(run.folder, run.plan) for run in members])
 
 
-def declared_margins(targets: Sequence[Target], measures: Sequence[str], *, all_pairs: bool) -> dict[str, Margin]:
-    """Return the margins that the targets' own plans declare; the first target is the baseline."""
+def declared_margins(
+    targets: Sequence[Target], measures: Sequence[str], *, all_pairs: bool, kind: Kind = "margins"
+) -> dict[str, Margin]:
+    """Return the margins (or gains, or harm margins) that the targets' plans declare; the first is the baseline."""
     sides = [sources(target) for target in targets]
     pairs = list(combinations(sides, 2)) if all_pairs else [(sides[0], side) for side in sides[1:]]
-    return margins_of.declared(measures, pairs)
+    return margins_of.declared(measures, pairs, kind)
 
 
 class ComparisonRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -198,6 +202,8 @@ class ComparisonRequest(msgspec.Struct, frozen=True, kw_only=True):
     judged_only: bool = False  # compare by each measure over judged documents only, too
     terms: Terms | None = None  # None: the defaults; margins in it win over all others
     margins: tuple[str, ...] = ()  # `MEASURE=NUMBER` each, chosen now: they win over declared ones
+    worth: tuple[str, ...] = ()  # the same, of the gain that would pay for a system
+    harm: tuple[str, ...] = ()  # the same, of the largest loss that would not matter
     now: str = ""  # UTC, ISO 8601: when those margins are chosen
 
 
@@ -227,14 +233,18 @@ def compare_measured(
     from cerank.evaluation.measures import canonical
 
     terms = request.terms or Terms()
-    if not terms.margins:
-        declared = declared_margins(targets, measures, all_pairs=terms.pairs == "all")
-        typed = {canonical(name, "--margin"): value for name, value in margins_of.typed(request.margins).items()}
-        margins = margins_of.chosen(typed, declared, now=request.now)
-        if request.judged_only:
-            margins = margins_of.carried(margins, _condensed(measures)) | margins
-        terms = msgspec.structs.replace(terms, margins=margins)
-    return compare(systems, measures, terms=terms)
+
+    def chosen(kind: Kind, texts: Sequence[str], option: str) -> dict[str, Margin]:
+        declared = declared_margins(targets, measures, all_pairs=terms.pairs == "all", kind=kind)
+        typed = {canonical(name, option): value for name, value in margins_of.typed(texts, option).items()}
+        return margins_of.chosen(typed, declared, now=request.now)
+
+    margins = terms.margins or chosen("margins", request.margins, "--margin")
+    if request.judged_only:
+        margins = margins_of.carried(margins, _condensed(measures)) | margins
+    worth = terms.worth or chosen("worth", request.worth, "--worth")
+    harm = terms.harm or chosen("harm", request.harm, "--harm")
+    return compare(systems, measures, terms=msgspec.structs.replace(terms, margins=margins, worth=worth, harm=harm))
 
 
 def _condensed(names: Sequence[str]) -> dict[str, str]:
@@ -258,7 +268,12 @@ def of_run(folder: RunFolder) -> Comparison:
         raise MissingError("nothing of it has been re-ranked and measured yet", where=run_store.title(folder))
     names = plan.recipe.evaluate.measures
     targets = [RunTarget(name, folder, plan, name) for name in done]
-    terms = Terms(margins=declared_margins(targets, names, all_pairs=False), pairs="stages")
+    terms = Terms(
+        margins=declared_margins(targets, names, all_pairs=False),
+        worth=declared_margins(targets, names, all_pairs=False, kind="worth"),
+        harm=declared_margins(targets, names, all_pairs=False, kind="harm"),
+        pairs="stages",
+    )
     return compare([_of_run(target, names) for target in targets], names, terms=terms)
 
 

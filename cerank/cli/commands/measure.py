@@ -42,6 +42,25 @@ Margin = Annotated[
         rich_help_panel=_JUDGED,
     ),
 ]
+Worth = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--worth",
+        metavar="MEASURE=NUMBER",
+        help="Gain that would pay for a system: the table says whether it is worth it, or the gain is ruled out. "
+        "Declare it in the recipe ([evaluate] worth) before the run. May be repeated.",
+        rich_help_panel=_JUDGED,
+    ),
+]
+Harm = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--harm",
+        metavar="MEASURE=NUMBER",
+        help="Largest loss that would not matter, beside --worth. Default: the margin. May be repeated.",
+        rich_help_panel=_JUDGED,
+    ),
+]
 Correction = Annotated[
     Literal["auto", "holm", "bh", "bonferroni", "max-t", "none"],
     typer.Option(
@@ -103,6 +122,8 @@ def compare(
     dataset: Dataset = "",
     qrels: Qrels = "",
     margin: Margin = None,
+    worth: Worth = None,
+    harm: Harm = None,
     correction: Correction = "auto",
     family: Family = 0,
     pairs: Pairs = "baseline",
@@ -141,6 +162,8 @@ def compare(
         judged_only=judged_only,
         terms=Terms(correction=correction, family=family, pairs=pairs, claim=claim, with_secondary=with_secondary),
         margins=tuple(margin or ()),
+        worth=tuple(worth or ()),
+        harm=tuple(harm or ()),
         now=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     comparison = comparisons.compare(settings, request)
