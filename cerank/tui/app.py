@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,7 @@ from textual.dom import DOMNode
 from textual.notifications import SeverityLevel
 from textual.reactive import var
 from textual.screen import Screen
+from textual.widgets import Input
 from textual.worker import Worker, get_current_worker
 
 from cerank.app import Lab
@@ -34,6 +36,7 @@ from cerank.tui.runs.run_list_screen import RunsScreen
 T = TypeVar("T")
 
 POLL_SECONDS = 1.0  # seconds
+_TWICE = 3.0  # seconds within which ctrl+c is pressed again to leave
 
 
 class CerankApp(App[str], inherit_bindings=False):
@@ -66,7 +69,15 @@ class CerankApp(App[str], inherit_bindings=False):
         # handled before the focused widget, or letters typed right after it would still go there
         Binding("tab", "focus_next", "next field", show=False, priority=True, id="app.next"),
         Binding("shift+tab", "focus_previous", "previous field", show=False, priority=True, id="app.before"),
-        Binding("ctrl+c", "quit", show=False, priority=True, id="app.interrupt"),
+        Binding(
+            "ctrl+c",
+            "interrupt",
+            "copy, or leave",
+            show=False,
+            priority=True,
+            id="app.interrupt",
+            tooltip="Copy what is selected; where nothing is, twice leaves",
+        ),
     ]
     CSS = """
     Toast { max-width: 90%; }
@@ -91,6 +102,7 @@ class CerankApp(App[str], inherit_bindings=False):
         self._machine = system_usage.Machine(lab.folder)
         self._poll_seconds = poll_seconds
         self._is_polling = self._is_warm = False
+        self._interrupted_at = -_TWICE
         self._at_work: set[Worker[None]] = set()
         self._filters.append(SafeLines())  # the last gate; Textual itself passes escape sequences on
 
@@ -254,6 +266,22 @@ class CerankApp(App[str], inherit_bindings=False):
         if not isinstance(self.screen, HelpScreen):
             self.push_screen(HelpScreen(self.screen))
 
+    def action_interrupt(self) -> None:
+        """Copy the selection; where there is none, say how to leave, and leave when pressed again at once."""
+        selected = self.screen.get_selected_text()
+        if not selected and isinstance(self.focused, Input):
+            selected = self.focused.selected_text
+        if selected:
+            self.copy_text(selected, "the selection")
+            self.screen.clear_selection()
+            return
+        now = time.monotonic()
+        if now - self._interrupted_at < _TWICE:
+            self.exit(self.farewell())
+            return
+        self._interrupted_at = now
+        self.show_message("Press q to leave (or ctrl+c again). Runs continue, and forms are kept as drafts.")
+
     async def action_quit(self) -> None:
         """Leave; ask only where something would be lost."""
         from cerank.tui.cells import joined
@@ -288,7 +316,8 @@ class CerankApp(App[str], inherit_bindings=False):
 
 
 def _warm_up() -> None:
-    """Import what the next screen needs (NumPy takes 0.1 s) in a thread, so that opening it does not halt a frame."""
+    """Import what the next screens need (NumPy takes 0.1 s) in a thread, so that opening them does not halt a frame."""
+    import cerank.tui.new_run.new_run_screen
     import cerank.tui.runs.run_screen  # noqa: F401 - for its side effect
 
 

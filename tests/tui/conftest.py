@@ -30,6 +30,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LabFolde
     monkeypatch.setattr("textual._wait.SLEEP_GRANULARITY", 0.005)  # a quarter of Textual's: `settle` looks three times
     monkeypatch.setattr(os, "fsync", lambda _: None)  # these labs need not outlive a power cut
     monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / ".state"))
     monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.setenv("TEXTUAL_ANIMATIONS", "none")
     monkeypatch.setenv("COLORTERM", "truecolor")
