@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
+import msgspec
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.dom import DOMNode
@@ -22,7 +23,7 @@ from textual.screen import Screen
 from textual.widgets import Input
 from textual.worker import Worker, get_current_worker
 
-from cerank.app import Lab
+from cerank.app import Lab, dashboard_state
 from cerank.app.run_views import system_usage
 from cerank.app.run_views.display import GLYPHS, short
 from cerank.app.run_views.run_monitor import LabMonitor, RunEntry, StateChange, state_changes
@@ -81,6 +82,7 @@ class CerankApp(App[str], inherit_bindings=False):
     ]
     CSS = """
     Toast { max-width: 90%; }
+    ToastRack { margin-bottom: 2; }
     * { scrollbar-size-vertical: 1; scrollbar-color: $primary 40%; scrollbar-background: $background;
         scrollbar-color-hover: $primary; scrollbar-color-active: $primary; scrollbar-corner-color: $background;
         scrollbar-background-hover: $background; scrollbar-background-active: $background; }
@@ -95,10 +97,11 @@ class CerankApp(App[str], inherit_bindings=False):
     def __init__(self, lab: Lab, *, poll_seconds: float = POLL_SECONDS, open_at: str = "") -> None:
         super().__init__(ansi_color=True if "NO_COLOR" in os.environ else None)  # else Textual draws in greys
         self.lab = lab
+        self.state = dashboard_state.DashboardState()
         self.files = Path.cwd()  # where exports go
         self._open_at = open_at  # a run's id; "" opens the list
         self._again: set[str] = set()
-        self._monitor = LabMonitor(lab.folder)
+        self._monitor = LabMonitor(lab.folder, lab.queue_state)
         self._machine = system_usage.Machine(lab.folder)
         self._poll_seconds = poll_seconds
         self._is_polling = self._is_warm = False
@@ -110,11 +113,22 @@ class CerankApp(App[str], inherit_bindings=False):
         """Show the runs, empty at first; the files are read in a thread."""
         self.register_theme(theme.DARK)
         self.register_theme(theme.LIGHT)
-        self.theme = theme.WITHOUT_COLOR if self.no_color else theme.DARK.name
+        self.state = dashboard_state.load_state()
+        self.theme = theme.WITHOUT_COLOR if self.no_color else theme.chosen(self.state.theme, os.environ)
+        self.watch(self, "theme", self._theme_chosen, init=False)
         self.push_screen(RunsScreen())
         self.poll()
         if self._poll_seconds:
             self.set_interval(self._poll_seconds, self.poll)
+
+    def _theme_chosen(self) -> None:
+        if not self.no_color:
+            self.remember(theme=self.theme)
+
+    def remember(self, **changed: object) -> None:
+        """Save a choice of the user, which holds at the next start, too."""
+        self.state = msgspec.structs.replace(self.state, **changed)
+        dashboard_state.save_state(self.state)
 
     # reading the lab
 

@@ -82,6 +82,11 @@ def table(entries: Iterable[RunEntry]) -> Table:
 def facts(entry: RunEntry) -> list[tuple[str, str]]:
     """Return the details of a run, each as a heading and its text; none is empty."""
     details = [("run", entry.short_name or entry.name), ("state", entry.state), ("why", entry.why)]
+    details.append(("waits for", entry.waits_for))
+    if entry.state == "waiting":
+        details.append(("next", "never started; r starts it"))
+    if entry.state == "lost":
+        details.append(("next", f"its worker died {entry.at}; r resumes it".replace("  ", " ")))
     if entry.plan is not None:
         recipe, plan = entry.plan.recipe, entry.plan
         data = recipe.data
