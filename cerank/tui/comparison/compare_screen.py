@@ -202,13 +202,13 @@ class CompareScreen(LabScreen):
         parts += [against, f"margin {margins or 'none'}", f"correction {comparison.method}"]
         parts += [f"{100 * comparison.terms.confidence:g} %"]
         room = (self.size.width or self.app.size.width) - 2
-        shown = []
+        fitting_parts: list[str] = []
         for part in parts:
-            if len(part) + 3 <= room or not shown:
-                shown.append(part)
+            if len(part) + 3 <= room or not fitting_parts:
+                fitting_parts.append(part)
                 room -= len(part) + 3
-        rest = "".join(f" · {part}" for part in shown[1:])
-        self.query_one("#what", Static).update(joined((shown[0], "bold"), (rest, "dim"), limit=400))
+        rest = "".join(f" · {part}" for part in fitting_parts[1:])
+        self.query_one("#what", Static).update(joined((fitting_parts[0], "bold"), (rest, "dim"), limit=400))
 
     def _show_table(self, view: ComparisonView) -> None:
         self._condition %= len(view.found.conditions)
@@ -226,8 +226,7 @@ class CompareScreen(LabScreen):
         if row is None:
             chart.show((), "", "", "")
             return
-        title = f"{row.measure} query by query, {row.right} − {row.left}, {row.condition}"
-        chart.show(view.listed[at], row.left, row.right, title)
+        chart.show(view.listed[at], row.left, row.right, f"{row.measure}, {row.right} − {row.left}")
 
     def _show_text(self, text: Content) -> None:
         self.add_class("-said")

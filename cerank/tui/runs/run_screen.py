@@ -153,7 +153,7 @@ class RunScreen(LabScreen):
         parts += ["r resumes it"] if entry.state in {"paused", "lost"} else []
         parts += [entry.label, entry.recipe, entry.base, f"seed {entry.seed}"]
         room = (self.size.width or self.app.size.width) - 2 - len(state) - len(name) - 2
-        shown = []
+        shown: list[str] = []
         for part in parts:
             if part and len(part) + 2 <= room:
                 shown.append(part)

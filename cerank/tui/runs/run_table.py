@@ -290,8 +290,8 @@ class RunTable(DataTable[Text]):
                 texts.append(cell(text, is_right=column.is_right))
             texts[0] = cell(sign if self.is_narrow else f"{sign} {entry.state}", color)
             if entry.state == "damaged":
-                for text in texts:
-                    text.style = color
+                for made in texts:
+                    made.style = color
             cached = self._cells[entry.name] = (entry, is_marked, texts)
         return cached[2]
 
