@@ -23,6 +23,7 @@ from cerank.runs.user_labels import UserLabels
 from cerank.scheduler.queue_status import QueueState
 
 LIVE_STATES = ("running", "stopping")
+_TELLING = 3  # steps or queries after which a speed means something
 _POLLS_PER_FULL_READ = 60  # polls after which every run was read again, for an edit in place moves no mark
 
 
@@ -128,8 +129,9 @@ class RunEntry(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def pairs_per_second(self) -> float:
-        """Through the model."""
-        return self.progress.pairs_per_second if self.progress else 0.0
+        """Through the model; 0 until three steps or queries are done, for the first ones say little."""
+        progress = self.progress
+        return progress.pairs_per_second if progress and (progress.done >= _TELLING or not progress.total) else 0.0
 
     @property
     def validated(self) -> tuple[str, float] | None:
