@@ -112,7 +112,7 @@ def check_present(name: str, present: Sequence[Device]) -> None:
     """
     if not any(fits(name, device) for device in present):
         hint = f"this machine has {', '.join(device.name for device in present)}"
-        raise UsageError(f"this machine has no device '{name}'", where="device", hint=hint)
+        raise UsageError(f"this machine has no device '{name}'", where="device", hint=hint, code="device-not-found")
 
 
 def check_torch(name: str) -> None:

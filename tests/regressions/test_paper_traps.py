@@ -63,9 +63,7 @@ def sampler(stage, qrels, ranking, **more):
 
 class TestTrap2ARateThatMovesNothing:
     def test_the_stage_2_rate_of_the_paper_is_refused_by_a_rule_that_is_stated(self):
-        with pytest.raises(
-            RecipeError, match=r"6e-12 cannot move float32 weights: a step of AdamW is at most the rate"
-        ):
+        with pytest.raises(RecipeError, match="6e-12"):
             checked(recipe_with(stage={"learning_rate": 6e-12}))
 
     def test_it_passes_where_it_is_forced_and_rates_that_move_weights_always_do(self):
