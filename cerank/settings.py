@@ -34,6 +34,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     device: str  # "auto", "cpu", "cuda", "cuda:N" or "mps"
     threads: int  # CPU threads of the model; 0 takes all physical cores
     format: str  # one of FORMATS; "" takes table on a terminal and tsv elsewhere
+    executor: str = "local"  # what starts workers; an extension may add others
 
 
 class Flags(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -44,6 +45,7 @@ class Flags(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     device: Annotated[str | None, help_text("auto, cpu, cuda, cuda:N or mps")] = None
     threads: Annotated[_Threads | None, help_text("CPU threads; 0 takes all physical cores")] = None
     format: Annotated[str | None, help_text("of tables; left out: table on a terminal, tsv elsewhere")] = None
+    executor: Annotated[str | None, help_text("what starts workers: local, or the name of an extension's")] = None
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -102,6 +104,7 @@ def resolve(flags: Flags, environ: Mapping[str, str], cwd: Path) -> Resolved:
                 device="auto",
                 threads=0,
                 format="",
+                executor="local",
             ),
             dict.fromkeys(_keys(), "default"),
             cwd,
@@ -114,6 +117,7 @@ def resolve(flags: Flags, environ: Mapping[str, str], cwd: Path) -> Resolved:
         device=str(chosen["device"][0]),
         threads=int(chosen["threads"][0]),
         format=str(chosen["format"][0]),
+        executor=str(chosen["executor"][0]),
     )
     entries = tuple(Entry(key, str(value), source) for key, (value, source) in chosen.items())
     return Resolved(settings, entries)

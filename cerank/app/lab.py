@@ -14,7 +14,7 @@ from cerank.recipes.plan import Plan
 from cerank.runs import queue, run_store
 from cerank.runs.layout import RunFolder
 from cerank.runs.run_store import RunRow, Status
-from cerank.scheduler import local_launcher, queue_status, supervisor
+from cerank.scheduler import executors, local_launcher, queue_status, supervisor
 from cerank.scheduler.queue_status import QueueState
 from cerank.settings import Settings
 
@@ -30,7 +30,8 @@ class Lab:
     Args:
         settings: the settings in force.
         devices: the devices that the queue serves, a slot each; where it is left out, those found when first needed.
-        worker: the command that carries a run out; the run's folder is its last argument.
+        worker: the command that carries a run out; the run's folder is its last argument. Default: as the setting
+            `executor` says.
     """
 
     def __init__(
@@ -38,13 +39,13 @@ class Lab:
         settings: Settings,
         *,
         devices: Sequence[Device] | None = None,
-        worker: Sequence[str] = local_launcher.WORKER,
+        worker: Sequence[str] = (),
     ) -> None:
         self.settings = settings
         self.folder = settings.lab
         self._given_devices = devices
         self._devices = tuple(devices) if devices is not None else ()
-        self._worker = tuple(worker)
+        self._worker = tuple(worker) or executors.worker_command(settings.executor)
         self._supervisor: Worker | None = None  # kept, so that it is reaped when it ends
 
     def start(self, plan: Plan, recipe_toml: bytes) -> tuple[RunFolder, Worker]:

@@ -17,6 +17,7 @@ import msgspec
 import cerank
 from cerank.datasets.aliases import ALIASES, FIRST_STAGES
 from cerank.errors import RecipeError
+from cerank.files.hashing import hashed_inputs
 from cerank.machine.devices import physical_cores, resolve_device
 from cerank.models.bases import BASES
 from cerank.planning.workload import WorkItem, count_work
@@ -81,6 +82,8 @@ def plan_of(
     from cerank.datasets import query_overlaps
     from cerank.datasets.open_datasets import open_dataset
     from cerank.planning.inputs import dataset_names, hash_inputs
+    from cerank.planning.used_extensions import extensions_used
+    from cerank.scheduler.executors import EXECUTORS
 
     run_store.check_no_token(label, "the label")
     complete = absolute(checked(recipe))
@@ -91,14 +94,18 @@ def plan_of(
     tell("looking for queries that the datasets share")
     query_overlaps.check_test_queries(query_overlaps.overlaps(complete, datasets), complete)
     measured, each = measures_checked(complete, datasets)
+    executor = EXECUTORS.extension(settings.executor)
     tell(f"reading the base model {complete.base} and hashing the inputs")
+    inputs = hash_inputs(complete, datasets, fetch=True)
     return Plan(
         recipe=measured,
         measures=each,
-        inputs=hash_inputs(complete, datasets, fetch=True),
+        inputs=inputs,
+        hashed=hashed_inputs(),
         device=resolve_device(settings.device),
         threads=settings.threads or physical_cores(),
         cache=str(settings.cache.resolve()),
+        extensions=(*extensions_used(measured), *([executor] if executor else [])),
         label=label,
         created=now.isoformat(timespec="seconds"),
         versions={"python": sys.version.split()[0], "cerank": cerank.__version__},

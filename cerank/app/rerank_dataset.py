@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -17,8 +17,6 @@ from cerank.machine.devices import physical_cores, resolve_device
 from cerank.registry import nearest
 from cerank.runs import run_store
 from cerank.settings import Settings
-
-CHUNK = 32  # queries between two progress messages
 
 
 class RerankRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,7 +66,8 @@ def rerank(settings: Settings, request: RerankRequest, progress: Callable[[int, 
     from cerank.core.rankings import ordered
     from cerank.datasets.open_datasets import open_dataset
     from cerank.inference.rerank import Scorer
-    from cerank.inference.score_cache import ScoreCache, score_cache_key, score_with_cache
+    from cerank.inference.rerank import rerank as rerank_chunks
+    from cerank.inference.score_cache import ScoreCache, score_cache_key
     from cerank.kernels.determinism import make_deterministic
     from cerank.retrieval.first_stage import candidates
     from cerank.trec.text_io import write_run
@@ -86,17 +85,19 @@ def rerank(settings: Settings, request: RerankRequest, progress: Callable[[int, 
     make_deterministic(device, threads)
     scorer = Scorer.load(folder, device, request.precision)
     collection = dataset.documents.fingerprint()
-    facts = score_cache_key(scorer.checkpoint, collection, device=device, threads=threads, precision=scorer.precision)
-    kept_scores = ScoreCache(settings.cache, facts)
-    queries = sorted(before)
+    key = score_cache_key(scorer.checkpoint, collection, device=device, threads=threads, precision=scorer.precision)
+    cache = ScoreCache(settings.cache, key)
+
+    def query_texts(ids: Sequence[str]) -> list[str]:
+        return [dataset.queries[query] for query in ids]
+
     scores: dict[str, dict[str, float]] = {}
-    for start in range(0, len(queries), CHUNK):
-        part = {query: before[query] for query in queries[start : start + CHUNK]}
-        texts = dataset.documents.texts
-        scores |= score_with_cache(scorer, part, lambda ids: [dataset.queries[i] for i in ids], texts, kept_scores)
-        progress(min(start + CHUNK, len(queries)), len(queries))
-    kept_scores.trim()
+    texts = query_texts, dataset.documents.texts
+    for chunk in rerank_chunks(scorer, before, before.__getitem__, *texts, cache=cache):
+        scores |= chunk.scores
+        progress(len(scores), len(before))
+    cache.trim()
     tag = "-".join(folder.resolve().parent.name.split()) or "cerank"
     packed = write_run(ordered(scores, before), tag)
     disk.write(output.resolve(), packed if output.suffix == ".gz" else gzip.decompress(packed))
-    return len(queries)
+    return len(before)

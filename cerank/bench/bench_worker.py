@@ -18,12 +18,12 @@ import msgspec
 import torch
 
 from cerank.bench import own_workloads
-from cerank.bench.interleaved_rounds import BenchRequest, BenchResponse, BenchTask, peak_memory
+from cerank.bench.interleaved_rounds import BenchTask, TaskRequest, TaskResponse, peak_memory
 from cerank.bench.text_samples import TextSample, reshape
 from cerank.kernels import determinism, processor
 from cerank.models.bases import BaseFiles
 
-RunTask = Callable[[BenchRequest], BenchResponse]
+RunTask = Callable[[TaskRequest], TaskResponse]
 
 
 def main() -> int:
@@ -32,10 +32,10 @@ def main() -> int:
     os.dup2(2, 1)  # libraries' output goes to standard error
     prepared: dict[str, RunTask] = {}
     for line in sys.stdin:
-        request = msgspec.json.decode(line, type=BenchRequest)
+        request = msgspec.json.decode(line, type=TaskRequest)
         if request.prepare is not None:
             prepared[request.prepare.name] = _prepare(request.prepare)
-            response = BenchResponse()
+            response = TaskResponse()
         else:
             response = prepared[request.run](request)
         response = msgspec.structs.replace(response, memory=peak_memory())
@@ -70,7 +70,7 @@ def _scoring_task(task: BenchTask, kind: Any) -> RunTask:
     samples = {"": _sample(task.sample)}
     implementation.score(reshape(samples[""], 16, 8))
 
-    def run(request: BenchRequest) -> BenchResponse:
+    def run(request: TaskRequest) -> TaskResponse:
         if request.sample not in samples:
             samples.clear()
             samples[request.sample] = _sample(request.sample or task.sample)
@@ -82,7 +82,7 @@ def _scoring_task(task: BenchTask, kind: Any) -> RunTask:
         seconds = time.perf_counter() - started
         if request.scores:
             Path(request.scores).write_text(json.dumps(scores), encoding="utf8")
-        return BenchResponse(pairs=sample.pairs, seconds=seconds)
+        return TaskResponse(pairs=sample.pairs, seconds=seconds)
 
     return run
 
@@ -94,28 +94,28 @@ def _training_task(task: BenchTask, kind: Any) -> RunTask:
     )
     implementation: own_workloads.Training = kind(_files(task), sample, stage, task.device)
 
-    def run(_: BenchRequest) -> BenchResponse:
+    def run(_: TaskRequest) -> TaskResponse:
         timed = implementation.train(task.steps)
-        return BenchResponse(pairs=timed.pairs, seconds=timed.seconds, data_seconds=timed.data_seconds)
+        return TaskResponse(pairs=timed.pairs, seconds=timed.seconds, data_seconds=timed.data_seconds)
 
     return run
 
 
 def _peak_task(task: BenchTask, kind: Any) -> RunTask:
-    def run(_: BenchRequest) -> BenchResponse:
+    def run(_: TaskRequest) -> TaskResponse:
         best, sustained = kind(task.device, task.precision)
-        return BenchResponse(value=best, sustained=sustained)
+        return TaskResponse(value=best, sustained=sustained)
 
     return run
 
 
 def _figure_task(task: BenchTask, kind: Any) -> RunTask:
-    def run(_: BenchRequest) -> BenchResponse:
+    def run(_: TaskRequest) -> TaskResponse:
         sample = _sample(task.sample)
         stage = own_workloads.benchmark_stage(
             sample, precision=task.precision, group_size=task.group_size, groups_per_step=task.groups
         )
-        return BenchResponse(value=kind(_files(task), sample, stage, task.device))
+        return TaskResponse(value=kind(_files(task), sample, stage, task.device))
 
     return run
 

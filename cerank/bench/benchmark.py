@@ -19,10 +19,10 @@ import msgspec
 
 from cerank.bench.interleaved_rounds import (
     BenchProcess,
-    BenchResponse,
     BenchTask,
     RoundEntry,
     TaskKind,
+    TaskResponse,
     baseline_environment,
     run_interleaved,
 )
@@ -276,7 +276,7 @@ class _Comparison:
         return [f"cerank's training spends on data, tokenizing included: {data}", *dropped]
 
 
-def _result(name: tuple[str, str, str], responses: dict[str, list[BenchResponse]], cost: float) -> BenchResult:
+def _result(name: tuple[str, str, str], responses: dict[str, list[TaskResponse]], cost: float) -> BenchResult:
     work, precision, who = name
     rates = [response.rate for response in responses[who]]
     ratios = [own.rate / rate for own, rate in zip(responses[CERANK], rates, strict=True)]

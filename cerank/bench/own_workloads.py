@@ -1,6 +1,6 @@
 """Time cerank's own re-ranking and training, on work that other libraries can be timed on as well.
 
-Invariant: what is timed is what a run does (`Scorer.score_candidates`, `Trainer.train`), from texts to scores or to
+Invariant: what is timed is what a run does (`rerank`, `Trainer.train`), from texts to scores or to
 updated weights.
 """
 
@@ -10,7 +10,7 @@ import contextlib
 import math
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,10 +22,11 @@ import torch
 from cerank.bench.text_samples import TextSample
 from cerank.core.groups import Group
 from cerank.core.metrics import StepMetrics
-from cerank.inference.rerank import Scorer
+from cerank.inference.rerank import Scorer, TextLookup, rerank
 from cerank.kernels import processor
 from cerank.kernels.packing import pack
 from cerank.kernels.processor import synchronize
+from cerank.machine.measured_speed import STEP_PAIRS
 from cerank.models import cross_encoder
 from cerank.models.bases import BaseFiles, fingerprint
 from cerank.recipes.schema import Stage
@@ -35,10 +36,8 @@ from cerank.training.checkpoints import TrainingState
 from cerank.training.sampler import Sampler, TrainingPool
 from cerank.training.trainer import Trainer
 
-CHUNK = 32  # queries scored at once, as in a run
 LIMITS = TokenLimits(max_length=256, max_query_length=64)  # a stage's defaults
 _SEED = 0
-_SMALL_STEP_PAIRS = 8  # pairs of a step that is timed: rates of larger ones were the same
 _TIMED_STEPS = 3  # steps after the first; the fastest counts
 
 _P = ParamSpec("_P")
@@ -93,15 +92,16 @@ class CerankReranker:
     def score(self, sample: TextSample) -> list[float]:
         """Return the scores of `sample.texts()`, in order."""
         self._scorer.clear()
-        queries = list(sample.lists)
-        out: list[float] = []
-        for start in range(0, len(queries), CHUNK):
-            part = {query: sample.lists[query] for query in queries[start : start + CHUNK]}
-            scores = self._scorer.score_candidates(
-                part, lambda ids: [sample.queries[i] for i in ids], lambda ids: [sample.documents[i] for i in ids]
-            )
-            out += [scores[query][doc] for query, docs in part.items() for doc in docs]
-        return out
+        scores: dict[str, dict[str, float]] = {}
+        texts = lookup(sample.queries), lookup(sample.documents)
+        for chunk in rerank(self._scorer, sample.lists, sample.lists.__getitem__, *texts):
+            scores |= chunk.scores
+        return [scores[query][doc] for query, docs in sample.lists.items() for doc in docs]
+
+
+def lookup(texts: Mapping[str, str]) -> TextLookup:
+    """Return the function from ids to their texts."""
+    return lambda ids: [texts[id_] for id_ in ids]
 
 
 def benchmark_stage(
@@ -251,9 +251,7 @@ class CerankTraining:
         No more steps begin once `seconds` are over; if the first alone takes four times as long, its speed is returned.
         """
         data, _ = self._data(_DataTime())
-        groups = min(
-            self._stage.groups_per_step, -(-_SMALL_STEP_PAIRS // (self._stage.group_size + self._stage.in_batch))
-        )
+        groups = min(self._stage.groups_per_step, -(-STEP_PAIRS // (self._stage.group_size + self._stage.in_batch)))
         stage, fastest = (
             msgspec.structs.replace(self._stage, groups_per_step=groups),
             _FastestStep(seconds, self._device),
@@ -279,8 +277,8 @@ class CerankTraining:
         data = TrainingData(
             sampler,
             tokens,
-            lambda ids: [sample.queries[i] for i in ids],
-            lambda ids: [sample.documents[i] for i in ids],
+            lookup(sample.queries),
+            lookup(sample.documents),
         )
         return data, pairs_of
 
@@ -343,8 +341,8 @@ def scoring_operations(files: BaseFiles, lengths: Sequence[int]) -> float:
 def pair_lengths(files: BaseFiles, sample: TextSample) -> list[int]:
     """Return the number of tokens of each pair of a sample, after it is cut."""
     tokens = PairTokenizer(cross_encoder.load_tokenizer(files.folder), LIMITS)
-    tokens.add("query", list(sample.lists), lambda ids: [sample.queries[i] for i in ids])
-    tokens.add("document", list(sample.documents), lambda ids: [sample.documents[i] for i in ids])
+    tokens.add("query", list(sample.lists), lookup(sample.queries))
+    tokens.add("document", list(sample.documents), lookup(sample.documents))
     return [len(tokens.pair(query, doc).ids) for query, docs in sample.lists.items() for doc in docs]
 
 

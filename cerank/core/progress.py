@@ -120,6 +120,6 @@ class ProgressEstimator:
 
     def _factor(self, kind: str) -> float:
         """Return the actual time of parts of a kind divided by their expected time."""
-        whole = sum(part.seconds for part in self._parts.values() if part.kind == kind)
-        prior = max(1.0, _TRUST * whole)
+        expected = sum(part.seconds for part in self._parts.values() if part.kind == kind)
+        prior = max(1.0, _TRUST * expected)
         return (self._observed.get(kind, 0.0) + prior) / (self._expected.get(kind, 0.0) + prior)

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import msgspec
 
+from cerank.evaluation.answers import explain, shown
 from cerank.evaluation.compare import Comparison, Row
 from cerank.evaluation.diagnostics import Note
 from cerank.evaluation.significance import estimate_of
 from cerank.evaluation.systems import Condition, System
-from cerank.evaluation.verdicts import explain, shown
 from cerank.text.safe_text import counted
 
 METHODS = {
@@ -71,7 +71,7 @@ class SummaryRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def summary(comparison: Comparison) -> tuple[SummaryRow, ...]:
-    """For each condition and measure: each baseline's line, then its rows; with all pairs, one for each pair.
+    """Return, for each condition and measure, each baseline's line and then its rows; with all pairs one for each pair.
 
     Of stages: the first stage's line, then each stage against the one before it, then against the first stage.
     """
@@ -92,7 +92,7 @@ def summary(comparison: Comparison) -> tuple[SummaryRow, ...]:
 
 
 def footnotes(comparison: Comparison) -> tuple[str, ...]:
-    """What stands under a table: family and method, margins chosen late, data to beware of; each line once."""
+    """Return what stands under a table: family and method, margins chosen late, data to beware of; each line once."""
     terms = comparison.terms
     lines = [family(comparison)]
     for measure, margin in terms.margins.items():
@@ -113,7 +113,7 @@ def footnotes(comparison: Comparison) -> tuple[str, ...]:
 
 
 def family(comparison: Comparison) -> str:
-    """How many comparisons share one error rate, and by what method."""
+    """Return how many comparisons share one error rate, and by what method."""
     terms, size = comparison.terms, comparison.family
     rate = f"{100 * (1 - terms.confidence):.3g} %"
     many = counted(size, "comparison")
@@ -135,21 +135,21 @@ def family(comparison: Comparison) -> str:
 
 
 def shown_verdict(row: Row) -> str:
-    """The verdict as a table's cell has it: its direction, † for a late margin, and how much of the data is missing."""
+    """Return the verdict for a table's cell: its direction, † for a late margin, and how many queries are missing."""
     text = shown(row.judgment, row.paired.difference)
     missing = len({*row.missing_left, *row.missing_right})
     return f"{text} ({missing} of {row.paired.n} queries missing)" if missing > MANY_MISSING * row.paired.n else text
 
 
 def _about(row: Row, note: Note) -> str:
-    """What a note is about: one row, one measure, or all of a condition."""
+    """Return what a note is about: one row, one measure, or all of a condition."""
     if note.kind in {"zeros", "common", "identical"}:
         return f"{row.right} against {row.left} by {row.measure} on {row.condition}"
     return f"{row.measure} on {row.condition}" if note.kind == "answerless" else str(row.condition)
 
 
 def reasons(comparison: Comparison) -> tuple[str, ...]:
-    """One sentence a row: who against whom, where, the verdict and what it rests on."""
+    """Return one sentence a row: who against whom, where, the verdict and what it rests on."""
     return tuple(
         f"{row.right} against {row.left}, {row.measure} on {row.condition}: {explain(row.judgment, row.limits)}"
         for row in comparison.rows
@@ -172,30 +172,30 @@ def _plain(system: System, condition: Condition, measure: str) -> SummaryRow:
 
 
 def _compared(system: System, row: Row) -> SummaryRow:
-    found, judgment = row.paired, row.judgment
+    figures, judgment = row.paired, row.judgment
     line = _plain(system, row.condition, row.measure)
-    estimate = estimate_of(found) if row.recipes is None else row.recipes.estimate
+    estimate = estimate_of(figures) if row.recipes is None else row.recipes.estimate
     is_of_checkpoints = row.recipes is None
     return msgspec.structs.replace(
         line,
-        mean=found.mean_right,
+        mean=figures.mean_right,
         against=row.left,
-        difference=found.difference,
+        difference=figures.difference,
         low=row.low,
         high=row.high,
         p=judgment.p,
         p_corrected=row.p_corrected,
         basis=judgment.basis,
-        sd=found.sd,
+        sd=figures.sd,
         error=estimate.error,
         t=estimate.difference / estimate.error if estimate.error else None,
         df=estimate.df,
-        effect=found.effect if is_of_checkpoints else None,
+        effect=figures.effect if is_of_checkpoints else None,
         effect_low=row.effect.low if row.effect and is_of_checkpoints else None,
         effect_high=row.effect.high if row.effect and is_of_checkpoints else None,
-        wins=found.wins if is_of_checkpoints else None,
-        ties=found.ties if is_of_checkpoints else None,
-        losses=found.losses if is_of_checkpoints else None,
+        wins=figures.wins if is_of_checkpoints else None,
+        ties=figures.ties if is_of_checkpoints else None,
+        losses=figures.losses if is_of_checkpoints else None,
         margin=judgment.margin.value if judgment.margin else None,
         is_margin_declared=judgment.margin.before if judgment.margin else None,
         p_equivalence=judgment.p_equivalence,

@@ -24,6 +24,7 @@ ORDER = (  # as a new user would read them
     "reliability",
     "output",
     "benchmarks",
+    "extending",
     "vocabulary",
     "architecture",
     "decisions",

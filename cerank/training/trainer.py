@@ -33,7 +33,7 @@ from cerank.training import checkpoints
 from cerank.training.batches import EncodedGroup, Prefetcher, TrainingData, split_by_tokens
 from cerank.training.checkpoints import TrainingState
 from cerank.training.forward_backward import MAX_HALVINGS, ForwardBackward
-from cerank.training.losses import LOSSES
+from cerank.training.losses import find_loss
 
 Result = TypeVar("Result")
 
@@ -92,7 +92,7 @@ class Trainer:
     def __init__(self, index: int, name: str, stage: Stage, *, seed: int, folder: Path, device: str) -> None:
         self.index, self.name, self.stage, self.seed, self.folder = index, name, stage, seed, folder
         self.device = torch.device(device)
-        self.loss = LOSSES.find(stage.loss, f"stages.{name}.loss")
+        self.loss = find_loss(stage.loss, f"stages.{name}.loss")
 
     def train(self, model: CrossEncoder, data: TrainingData, callback: TrainerCallback) -> TrainingState:
         """Train from the newest checkpoint to the end of the stage; `model` then holds the weights of the last step.

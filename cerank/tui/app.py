@@ -16,13 +16,14 @@ from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.dom import DOMNode
 from textual.notifications import SeverityLevel
+from textual.reactive import var
 from textual.screen import Screen
 from textual.worker import Worker, get_current_worker
 
 from cerank.app import Lab
 from cerank.app.run_views import system_usage
 from cerank.app.run_views.display import GLYPHS, short
-from cerank.app.run_views.run_monitor import LabMonitor, RunEntry, StateChange, state_changes, state_counts
+from cerank.app.run_views.run_monitor import LabMonitor, RunEntry, StateChange, state_changes
 from cerank.errors import CerankError
 from cerank.recipes.schema import Recipe
 from cerank.tui import theme
@@ -36,14 +37,22 @@ POLL_SECONDS = 1.0  # seconds
 
 
 class CerankApp(App[str], inherit_bindings=False):
-    """The dashboard over a lab.
+    """The dashboard over a lab. Screens and widgets watch its reactive attributes; nothing is pushed to them.
 
     Attributes:
-        entries: the runs as they were last seen, the oldest first.
+        entries: the runs as they were last read, the oldest first.
         marked: names of marked runs, in the order they were marked.
+        devices: GPUs in a few characters each; "" where there are none.
+        has_loaded: whether the lab was read once.
+        polls: how often the lab was read.
     """
 
     TITLE = "cerank"
+    entries: var[tuple[RunEntry, ...]] = var(())
+    marked: var[tuple[str, ...]] = var(())
+    devices: var[str] = var("")
+    has_loaded: var[bool] = var(False)
+    polls: var[int] = var(0)
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding(
             "question_mark",
@@ -75,10 +84,6 @@ class CerankApp(App[str], inherit_bindings=False):
     def __init__(self, lab: Lab, *, poll_seconds: float = POLL_SECONDS, open_at: str = "") -> None:
         super().__init__(ansi_color=True if "NO_COLOR" in os.environ else None)  # else Textual draws in greys
         self.lab = lab
-        self.entries: tuple[RunEntry, ...] = ()
-        self.marked: list[str] = []
-        self.has_loaded = False
-        self.devices = ""  # what the bar says of them
         self.files = Path.cwd()  # where exports go
         self._open_at = open_at  # a run's id; "" opens the list
         self._again: set[str] = set()
@@ -99,10 +104,10 @@ class CerankApp(App[str], inherit_bindings=False):
         if self._poll_seconds:
             self.set_interval(self._poll_seconds, self.poll)
 
-    # looking
+    # reading the lab
 
     def poll(self, *again: str) -> None:
-        """Look at the lab once, in a thread; `again` names runs that were just acted upon."""
+        """Read the lab once, in a thread; `again` names runs that were just acted upon."""
         self._again |= set(again)
         if self._is_polling:
             return
@@ -112,7 +117,7 @@ class CerankApp(App[str], inherit_bindings=False):
         def job() -> tuple[tuple[RunEntry, ...], str]:
             return self._monitor.poll(named), system_usage.briefly(self._machine.gpus())
 
-        self.run_in_thread(job, lambda found: self._see(*found), group="look", last=self._polled)
+        self.run_in_thread(job, lambda polled: self._show_poll(*polled), group="poll", last=self._polled)
 
     def _polled(self) -> None:
         self._is_polling = False
@@ -122,28 +127,21 @@ class CerankApp(App[str], inherit_bindings=False):
         if self._again:
             self.poll()
 
-    def _see(self, entries: tuple[RunEntry, ...], devices: str = "") -> None:
-        is_told = devices == self.devices
+    def _show_poll(self, entries: tuple[RunEntry, ...], devices: str) -> None:
+        changes = state_changes(self.entries, entries)
+        names = {entry.name for entry in entries}
+        is_first = not self.has_loaded
+        self.marked = tuple(name for name in self.marked if name in names)
         self.devices = devices
-        before, self.entries = self.entries, entries
-        is_first, self.has_loaded = not self.has_loaded, True
-        same = len(before) == len(entries) and all(one is other for one, other in zip(before, entries, strict=True))
-        if not same:
-            names = {entry.name for entry in entries}
-            self.marked = [name for name in self.marked if name in names]
-            for change in state_changes(before, entries):
-                self._toast(change)
-        if is_first and self._open_at in {entry.name for entry in entries}:
+        self.entries = entries
+        self.has_loaded = True
+        self.polls += 1
+        for change in changes:
+            self._toast(change)
+        if is_first and self._open_at in names:
             from cerank.tui.runs.run_screen import RunScreen
 
-            if isinstance(self.screen, LabScreen):
-                self.screen.show_runs(entries)  # the list below, shown again when this run is closed
             self.push_screen(RunScreen(self._open_at))
-            return
-        if isinstance(self.screen, LabScreen) and (
-            is_first or not same or not is_told or self.screen.updates_every_poll
-        ):
-            self.screen.show_runs(entries)
 
     def _toast(self, change: StateChange) -> None:
         """Show what happened to a run."""
@@ -160,7 +158,7 @@ class CerankApp(App[str], inherit_bindings=False):
         elif change.now == "paused":
             self.show_message(f"{glyph} {entry.title} is paused at a checkpoint. Press r to resume.")
 
-    # doing
+    # work in threads
 
     def run_in_thread(
         self,
@@ -230,11 +228,9 @@ class CerankApp(App[str], inherit_bindings=False):
     # marks
 
     def toggle_mark(self, name: str) -> None:
-        """Mark a run, or takes its mark away."""
-        if name in self.marked:
-            self.marked.remove(name)
-        else:
-            self.marked.append(name)
+        """Mark a run, or remove its mark."""
+        others = tuple(marked for marked in self.marked if marked != name)
+        self.marked = others if name in self.marked else (*others, name)
 
     # actions
 
@@ -261,10 +257,11 @@ class CerankApp(App[str], inherit_bindings=False):
     async def action_quit(self) -> None:
         """Leave; ask only where something would be lost."""
         from cerank.tui.cells import joined
-        from cerank.tui.common.confirm_dialog import ConfirmDialog
+        from cerank.tui.common.dialogs import ConfirmDialog
 
         lost = next(
-            (text for one in self.screen_stack if isinstance(one, LabScreen) and (text := one.unsaved_work())), ""
+            (text for screen in self.screen_stack if isinstance(screen, LabScreen) and (text := screen.unsaved_work())),
+            "",
         )
         if not lost:
             self.exit(self.farewell())
@@ -286,13 +283,8 @@ class CerankApp(App[str], inherit_bindings=False):
 
         for title, text, run in commands_of(screen):
             yield SystemCommand(title, text, run)
-        kept = {"Theme", "Screenshot", "Maximize", "Minimize"}
-        yield from (command for command in super().get_system_commands(screen) if command.title in kept)
-
-    @property
-    def state_counts(self) -> str:
-        """How many runs are in which state."""
-        return state_counts(self.entries)
+        textuals_own = {"Theme", "Screenshot", "Maximize", "Minimize"}
+        yield from (command for command in super().get_system_commands(screen) if command.title in textuals_own)
 
 
 def _warm_up() -> None:

@@ -23,13 +23,13 @@ class LabApp(Protocol):
 
     lab: Lab
     entries: tuple[RunEntry, ...]
-    marked: list[str]
+    marked: tuple[str, ...]
     devices: str
     files: Path
     has_loaded: bool
 
     def poll(self, *again: str) -> None:
-        """Look at the lab's files once more, at the named runs in any case."""
+        """Read the lab's files once more, those of the named runs in any case."""
 
     def run_in_thread(
         self,
@@ -53,10 +53,6 @@ class LabApp(Protocol):
 
     def toggle_mark(self, name: str) -> None:
         """Mark a run, or take its mark away."""
-
-    @property
-    def state_counts(self) -> str:
-        """Return how many runs are in which state."""
 
     def open_compare(self, targets: list[str]) -> None:
         """Open the comparison of what the names stand for."""

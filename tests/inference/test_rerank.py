@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from cerank.errors import MissingError, RunFailedError
-from cerank.inference.rerank import Embedder, Scorer, embedding_similarity
+from cerank.inference.embeddings import Embedder, embedding_similarity
+from cerank.inference.rerank import Scorer, made_ahead, rerank
 from cerank.models.cross_encoder import load, load_tokenizer
 from cerank.tokenization.tokens import PairTokenizer, TokenLimits
 from tests.model_fixtures import WORDS
@@ -31,6 +32,45 @@ def test_a_chunk_gives_the_same_bits_whatever_was_scored_before_it(tiny):
     used = scorer_of(tiny)
     scored(used, {query: sorted(DOCUMENTS) for query in QUERIES})
     assert scored(used, wanted) == scored(scorer_of(tiny), wanted)
+
+
+class StoredChunks(dict):
+    """Finished chunks, in memory."""
+
+    load, save = dict.get, dict.__setitem__
+
+
+def test_finished_chunks_are_not_scored_again_and_the_others_give_the_same_bits(tiny, monkeypatch):
+    monkeypatch.setattr("cerank.inference.rerank.CHUNK", 3)
+    texts = (lambda ids: [QUERIES[i] for i in ids]), (lambda ids: [DOCUMENTS[i] for i in ids])
+
+    def chunks(store):
+        return list(rerank(scorer_of(tiny), QUERIES, lambda _: sorted(DOCUMENTS), *texts, store=store))
+
+    stored = StoredChunks()
+    first = chunks(stored)
+    assert [list(chunk.scores) for chunk in first] == [["q0", "q1", "q2"], ["q3", "q4", "q5"], ["q6", "q7"]]
+    assert sum(chunk.pairs for chunk in first) == len(QUERIES) * len(DOCUMENTS)
+    del stored[1]
+    again = chunks(stored)
+    assert [chunk.pairs for chunk in again] == [0, 3 * len(DOCUMENTS), 0]
+    assert [chunk.scores for chunk in again] == [chunk.scores for chunk in first]
+
+
+def test_textsmade_ahead_of_a_gpu_come_in_order_and_an_error_in_one_ends_the_rest():
+    made = []
+
+    def make(number):
+        made.append(number)
+        if number == 3:
+            raise KeyError(number)
+        return number * 10
+
+    ahead = made_ahead(make, range(5))
+    assert [next(ahead) for _ in range(3)] == [0, 10, 20]
+    with pytest.raises(KeyError):
+        next(ahead)
+    assert made[:4] == [0, 1, 2, 3]
 
 
 def test_a_scorer_leaves_the_model_in_the_mode_it_found(tiny):

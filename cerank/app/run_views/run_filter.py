@@ -68,10 +68,10 @@ def parse(text: str) -> Filter:
     parser = _Parser(_tokens(text))
     if not parser.tokens:
         return lambda _: True
-    found = parser.any(0)
+    predicate = parser.any(0)
     if parser.place < len(parser.tokens):
         raise _mistake("a closing parenthesis without its opening one", parser.tokens[parser.place][1])
-    return found
+    return predicate
 
 
 _Token: TypeAlias = tuple[str, int]  # the text and the character it starts at, from 1
@@ -132,19 +132,25 @@ class _Parser:
         return at + len(text)
 
     def any(self, depth: int) -> Filter:
-        found = [self.all(depth)]
+        alternatives = [self.all(depth)]
         while self._next() == "OR":
             self.place += 1
-            found.append(self.all(depth))
-        return found[0] if len(found) == 1 else lambda entry: any(one(entry) for one in found)
+            alternatives.append(self.all(depth))
+        return (
+            alternatives[0]
+            if len(alternatives) == 1
+            else lambda entry: any(alternative(entry) for alternative in alternatives)
+        )
 
     def all(self, depth: int) -> Filter:
-        found = [self.one(depth)]
+        conditions = [self.one(depth)]
         while self._next() not in {"", ")", "OR"}:
             if self._next() == "AND":
                 self.place += 1
-            found.append(self.one(depth))
-        return found[0] if len(found) == 1 else lambda entry: all(one(entry) for one in found)
+            conditions.append(self.one(depth))
+        return (
+            conditions[0] if len(conditions) == 1 else lambda entry: all(condition(entry) for condition in conditions)
+        )
 
     def one(self, depth: int) -> Filter:
         token, where = self._next(), self._where()
@@ -171,8 +177,10 @@ def _term(token: str, where: int) -> Filter:
         return _comparison(compared["name"], compared["sign"], float(compared["number"]))
     field, colon, rest = token.partition(":")
     if colon and field in _FIELDS:
-        wanted, of = _unquoted(rest), _FIELDS[field]
-        return lambda entry: any(wanted in text.casefold() for text in of(entry)) if wanted else any(of(entry))
+        text_to_find, texts_of = _unquoted(rest), _FIELDS[field]
+        return lambda entry: (
+            any(text_to_find in text.casefold() for text in texts_of(entry)) if text_to_find else any(texts_of(entry))
+        )
     if colon and field.isalpha() and not token.startswith('"'):
         raise _mistake(f"runs have no '{field}'", where, nearest(field, FIELDS))
     if re.search(r"[<>]", token) and not token.startswith('"'):
@@ -204,10 +212,10 @@ def _comparison(name: str, sign: str, number: float) -> Filter:
         if name in _NUMBERS:
             return _NUMBERS[name](entry)
         measures = entry.finals or (entry.validation.measures if entry.validation else {})
-        return next((found for measure, found in measures.items() if measure.casefold() == name.casefold()), None)
+        return next((mean for measure, mean in measures.items() if measure.casefold() == name.casefold()), None)
 
     def meets(entry: RunEntry) -> bool:
-        found = value(entry)
-        return found is not None and _SIGNS[sign](found, number)
+        number_of_run = value(entry)
+        return number_of_run is not None and _SIGNS[sign](number_of_run, number)
 
     return meets

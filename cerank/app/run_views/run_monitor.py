@@ -78,6 +78,16 @@ class RunEntry(msgspec.Struct, frozen=True, kw_only=True):
         return self.plan.recipe.base.rstrip("/").rpartition("/")[2] if self.plan else ""
 
     @property
+    def seed(self) -> int | None:
+        """The seed of the recipe."""
+        return self.plan.recipe.seed if self.plan else None
+
+    @property
+    def created(self) -> str:
+        """When the run was made: UTC, ISO 8601; "" where its plan cannot be read."""
+        return self.plan.created if self.plan else ""
+
+    @property
     def progress(self) -> Progress | None:
         """What its worker said last, while there is one."""
         return self.status.progress if self.is_live else None
@@ -107,8 +117,8 @@ class RunEntry(msgspec.Struct, frozen=True, kw_only=True):
         """Until the run is over, as its worker expects; until its phase is, where the run was not estimated."""
         if self.progress is None:
             return 0.0
-        whole = self.progress.run_seconds_left
-        return self.progress.seconds_left if whole is None else whole
+        of_run = self.progress.run_seconds_left
+        return self.progress.seconds_left if of_run is None else of_run
 
     @property
     def run_share(self) -> float | None:
@@ -126,12 +136,12 @@ class RunEntry(msgspec.Struct, frozen=True, kw_only=True):
         """The measure that decides its newest validation, with its value."""
         if self.validation is None or not self.validation.measures or self.plan is None:
             return None
-        chain, found = self.plan.recipe.chain, self.validation.measures
+        chain, measures = self.plan.recipe.chain, self.validation.measures
         name = ""
         if self.validation.stage < len(chain):
             name = self.plan.recipe.stages[chain[self.validation.stage]].validation_measure
-        name = name if name in found else next(iter(found))
-        return name, found[name]
+        name = name if name in measures else next(iter(measures))
+        return name, measures[name]
 
     @property
     def final(self) -> tuple[str, float] | None:
@@ -227,10 +237,10 @@ def _status_without_time(entry: RunEntry) -> Status:
 
 def _with_queue_places(entries: Iterable[RunEntry], queued: Iterable[str]) -> Iterable[RunEntry]:
     """Yield the entries, each queued one with its place."""
-    found = list(entries)
-    waiting = {entry.name for entry in found if entry.state == "queued"}
+    all_entries = list(entries)
+    waiting = {entry.name for entry in all_entries if entry.state == "queued"}
     places = {name: place for place, name in enumerate((name for name in queued if name in waiting), 1)}
-    for entry in found:
+    for entry in all_entries:
         place = places.get(entry.name, 0)
         yield entry if entry.place == place else msgspec.structs.replace(entry, place=place)
 

@@ -79,6 +79,7 @@ def power(
     how many queries it takes. The numbers are exact for the paired t-test and for TOST if differences are normal.
     """
     from cerank.app.comparison import power_analysis
+    from cerank.app.comparison.comparisons import ComparisonRequest
 
     settings = settings_of(lab, cache, form=form, json=json)
     request = power_analysis.PowerRequest(difference=delta, margin=margin, power=wanted, alpha=alpha, tests=tests)
@@ -92,7 +93,6 @@ def power(
     elif sd is not None:
         raise UsageError("--sd and rankings both give the standard deviation", hint="give only one of them")
     else:
-        cases = power_analysis.of_rankings(
-            settings, names, request, measures=measure or (), dataset=dataset, qrels=qrels, queries=queries
-        )
+        rankings = ComparisonRequest(targets=tuple(names), measures=tuple(measure or ()), dataset=dataset, qrels=qrels)
+        cases = power_analysis.of_rankings(settings, rankings, request, queries=queries)
     emit(table_columns.power_table(cases, settings.format), settings.format)

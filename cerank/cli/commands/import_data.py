@@ -138,16 +138,16 @@ def fetch(
     source = PUBLISHED_FILES.find(name)
     folder = into if into is not None else settings_of(cache=cache).cache / DOWNLOADS
     messages = ProgressMessages()
-    found = fetched(source, folder, lambda done, total: messages.show_bytes(name, done, total))
+    downloaded = fetched(source, folder, lambda done, total: messages.show_bytes(name, done, total))
     sure = (
         "not verified, because its publisher gives no checksum"
-        if found.checked == "nothing"
-        else f"{found.checked} verified"
+        if downloaded.checked == "nothing"
+        else f"{downloaded.checked} verified"
     )
-    info(f"{found.how}: {counted(found.size, 'byte')}, {sure}; licence: {source.licence}")
-    write_output(f"{found.path}\n")
+    info(f"{downloaded.how}: {counted(downloaded.size, 'byte')}, {sure}; licence: {source.licence}")
+    write_output(f"{downloaded.path}\n")
     if source.format:
-        info(f"Next: `cerank data import {source.format} {found.path} --into FOLDER`")
+        info(f"Next: `cerank data import {source.format} {downloaded.path} --into FOLDER`")
 
 
 @data_app.command("formats")
@@ -177,13 +177,13 @@ def formats(
         tuple((entry.name, entry.description, entry.gives) for entry in chosen),
         "Formats",
     )
-    given = settings_of(form=form, json=json).format
+    format_name = settings_of(form=form, json=json).format
     sources = [source for source in PUBLISHED_FILES.values() if not name or source.format in names]
-    if format_of(given) == "table":  # nine columns are for machines
+    if format_of(format_name) == "table":  # nine columns are for machines
         published = _in_full(sources) if name else _in_short(sources)
     else:
         published = _for_machines(sources)
-    emit((described, published), given)
+    emit((described, published), format_name)
 
 
 _NONE = "No published file of this format is known."

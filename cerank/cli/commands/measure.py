@@ -131,27 +131,27 @@ def compare(
         raise UsageError("a comparison needs at least two rankings", hint="such as `cerank compare A B`")
     if full and settings.format not in {"", "json"}:
         raise UsageError(f"--full prints JSON, not {settings.format}", hint="omit --format")
-    found = comparisons.compare(
-        settings,
-        names,
-        measures=measure or (),
+    request = comparisons.ComparisonRequest(
+        targets=tuple(names),
+        measures=tuple(measure or ()),
         dataset=dataset,
         qrels=qrels,
+        judged_only=judged_only,
         terms=Terms(correction=correction, family=family, pairs=pairs, claim=claim, with_secondary=with_secondary),
-        margins=margin or (),
+        margins=tuple(margin or ()),
         now=datetime.now(UTC).isoformat(timespec="seconds"),
-        condensed=judged_only,
     )
+    comparison = comparisons.compare(settings, request)
     if full:
-        write_output(export_comparison.complete(found), raw=True)
+        write_output(export_comparison.complete(comparison), raw=True)
         return
     if settings.format == "json":
-        write_output(export_comparison.document(found, with_reasons=reasons), raw=True)
+        write_output(export_comparison.document(comparison, with_reasons=reasons), raw=True)
     else:
-        shown = [table_columns.comparison_table(found, settings.format, with_reasons=reasons)]
-        emit([*shown, export_comparison.secondary(found)] if with_secondary else shown, settings.format, wide=wide)
-    table_columns.print_footnotes(found, settings.format)
-    print_answers(paragraphs(found))
+        shown = [table_columns.comparison_table(comparison, settings.format, with_reasons=reasons)]
+        emit([*shown, export_comparison.secondary(comparison)] if with_secondary else shown, settings.format, wide=wide)
+    table_columns.print_footnotes(comparison, settings.format)
+    print_answers(paragraphs(comparison))
     for doubt in verify_run.warnings_about(settings.lab, names):
         info(doubt)
 
@@ -171,9 +171,8 @@ def evaluate(
 
     settings = settings_of(cache=cache, form=form, json=json)
     targets = [comparisons.target(settings.lab, name) for name in run]
-    systems, names = comparisons.measured_systems(
-        settings, targets, measures=measure or (), dataset=dataset, qrels=qrels
-    )
+    request = comparisons.ComparisonRequest(measures=tuple(measure or ()), dataset=dataset, qrels=qrels)
+    systems, names = comparisons.measured_systems(settings, targets, request)
     emit(table_columns.measure_table(systems, names, per_query=per_query), settings.format)
 
 

@@ -94,17 +94,17 @@ def report(
         command=shlex.join(["cerank", *sys.argv[1:]]),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    found = build_report.build_report(settings, request, info)
+    built = build_report.build_report(settings, request, info)
     if out is None:
-        write_output(write_report.as_text(found, chosen or "markdown"), raw=True)
+        write_output(write_report.as_text(built, chosen or "markdown"), raw=True)
         return
     forms = (chosen,) if chosen else write_report.FORMS
-    folder = write_report.save(found, out, forms, replace=replace)
+    folder = write_report.save(built, out, forms, replace=replace)
     info(
-        f"{counted(len(found.grids), 'table')} of {counted(len(found.models), 'model')}, "
-        f"{counted(found.family, 'test')}, "
-        f"{counted(len(found.curves), 'picture')}"
+        f"{counted(len(built.grids), 'table')} of {counted(len(built.models), 'model')}, "
+        f"{counted(built.family, 'test')}, "
+        f"{counted(len(built.curves), 'picture')}"
     )
-    if found.missing:
-        info(f"Not measured yet: {counted(len(found.missing), 'declared part')}. The report names them.")
+    if built.missing:
+        info(f"Not measured yet: {counted(len(built.missing), 'declared part')}. The report names them.")
     write_output(f"{folder}\n")

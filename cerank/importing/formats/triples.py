@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cerank.errors import FormatError
-from cerank.files.line_reader import at, json_lines, line_blocks, tab_lines
-from cerank.importing.archives import open_archive
+from cerank.files.line_reader import at, line_blocks, tab_lines
+from cerank.files.record_reader import read_records
 from cerank.importing.column_blocks import columns_of
 from cerank.importing.dataset_writer import DatasetWriter, text_id
 from cerank.importing.formats.ranked_runs import number_of
@@ -59,26 +59,26 @@ def _triple(parts: Sequence[str], where: str) -> Triple:
 
 def _lines(columns: int) -> Callable[[Path], Rows]:
     def rows(path: Path) -> Rows:
-        for number, parts in tab_lines(path, (columns,), open_archive):
+        for number, parts in tab_lines(path, (columns,)):
             yield at(path, number), _triple(parts, at(path, number))
 
     return rows
 
 
 def _json(path: Path) -> Rows:
-    for number, row in json_lines(path, _Texts, open_archive):
-        yield at(path, number), Triple(row.query, row.doc_pos, row.doc_neg)
+    for where, row in read_records(path, _Texts):
+        yield where, Triple(row.query, row.doc_pos, row.doc_neg)
 
 
 def _by_text(triple: Triple, writer: DatasetWriter, where: str) -> Triple | None:
     """Return the triple with ids for its texts, which are added to the writer; None if one of them is empty."""
-    found = Triple(text_id(triple.query), text_id(triple.positive), text_id(triple.negative), triple.scores)
+    by_id = Triple(text_id(triple.query), text_id(triple.positive), text_id(triple.negative), triple.scores)
     has_all = (
-        writer.query(found.query, triple.query, where)
-        and writer.document(found.positive, triple.positive, where)
-        and writer.document(found.negative, triple.negative, where)
+        writer.query(by_id.query, triple.query, where)
+        and writer.document(by_id.positive, triple.positive, where)
+        and writer.document(by_id.negative, triple.negative, where)
     )
-    return found if has_all else None
+    return by_id if has_all else None
 
 
 def _put(triple: Triple, writer: DatasetWriter, name: str, where: str) -> None:
@@ -95,9 +95,9 @@ def _put(triple: Triple, writer: DatasetWriter, name: str, where: str) -> None:
 
 def _read_texts(rows: Callable[[Path], Rows], files: Sequence[Path], writer: DatasetWriter, name: str) -> None:
     for path in files:
-        for where, given in rows(path):
+        for where, text_triple in rows(path):
             writer.records += 1
-            triple = _by_text(given, writer, where)
+            triple = _by_text(text_triple, writer, where)
             if triple is not None:
                 _put(triple, writer, name, where)
 
@@ -106,10 +106,10 @@ def _read_ids(columns: int, files: Sequence[Path], writer: DatasetWriter, name: 
     """Read a block of lines at once if nothing in it needs the strict parser, else line by line."""
     scores = ("left", "right") if columns == 5 else ()
     for path in files:
-        for first, lines in line_blocks(path, opener=open_archive):
-            found = columns_of(lines, scores, ("query", "positive", "negative"))
-            if found is not None:
-                _put_all(found, writer, name)
+        for first, lines in line_blocks(path):
+            frame = columns_of(lines, scores, ("query", "positive", "negative"))
+            if frame is not None:
+                _put_all(frame, writer, name)
                 continue
             for number, line in enumerate(lines, first):
                 if line.strip():
@@ -128,14 +128,14 @@ def _put_all(rows: polars.DataFrame, writer: DatasetWriter, name: str) -> None:
     """Add many triples as `_put` does row by row; a row's positive comes before its negative."""
     import polars
 
-    kept = rows.filter(polars.col("positive") != polars.col("negative")).with_row_index("row")
+    usable = rows.filter(polars.col("positive") != polars.col("negative")).with_row_index("row")
     writer.records += rows.height
-    writer.count(_SAME, rows.height - kept.height)
-    if not kept.height:
+    writer.count(_SAME, rows.height - usable.height)
+    if not usable.height:
         return
 
     def side(which: str, value: polars.Expr) -> polars.DataFrame:
-        return kept.select(
+        return usable.select(
             "row", "query", polars.col(which).alias("document"), value.alias("value"), rank=polars.lit(0)
         )
 

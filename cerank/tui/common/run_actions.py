@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from cerank.app.matrix.recipe_form import FieldSpec
 from cerank.app.run_views import label_runs, run_list
 from cerank.app.run_views.run_monitor import RunEntry
+from cerank.errors import UsageError
+from cerank.text.safe_text import shown
 from cerank.tui.cells import content, joined, stacked
-from cerank.tui.common.confirm_dialog import ConfirmDialog
+from cerank.tui.common.dialogs import ConfirmDialog, FormDialog
 from cerank.tui.common.lab_screen import LabScreen
-from cerank.tui.common.label_dialog import LabelDialog
 
 
 def clone(screen: LabScreen, entry: RunEntry) -> None:
@@ -88,11 +92,25 @@ def _confirm_delete(screen: LabScreen, entry: RunEntry, what: str) -> None:
 
 def edit_label(screen: LabScreen, entry: RunEntry) -> None:
     """Ask for a label and tags."""
+    labels = entry.notes
+    rows = (
+        FieldSpec("label", "label", shown(labels.label), "empty: the label of the plan", "text"),
+        FieldSpec("tags", "tags", shown(" ".join(labels.tags)), "separated by spaces", "words"),
+    )
 
-    def answered(found: tuple[str, str] | None) -> None:
-        if found is not None:
+    def errors(texts: Mapping[str, str]) -> dict[str, str]:
+        try:
+            label_runs.labels_in(texts["label"], texts["tags"])
+        except UsageError as error:
+            return {error.where: error.what}
+        return {}
+
+    def answered(texts: dict[str, str] | None) -> None:
+        if texts is not None:
             screen.run_in_thread(
-                lambda: label_runs.note(entry.folder, *found), lambda _: screen.lab_app.poll(entry.name), group="note"
+                lambda: label_runs.note(entry.folder, texts["label"], texts["tags"]),
+                lambda _: screen.lab_app.poll(entry.name),
+                group="note",
             )
 
-    screen.app.push_screen(LabelDialog(entry), answered)
+    screen.app.push_screen(FormDialog(f"Label of {entry.short_name or entry.name}", rows, errors), answered)

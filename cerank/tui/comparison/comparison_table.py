@@ -18,9 +18,9 @@ from cerank.app.comparison import comparison_session, export_comparison
 from cerank.app.comparison.comparison_session import QueryDifference
 from cerank.errors import CerankError
 from cerank.text.table_data import TEXTS, Table, rounded
-from cerank.tui.cells import cell, content, fill, joined, stacked
-from cerank.tui.common.fitted_table import FittedTable
+from cerank.tui.cells import cell, content, joined, stacked
 from cerank.tui.common.form_fields import fitting
+from cerank.tui.common.tables import FittedTable, fill
 
 if TYPE_CHECKING:
     from cerank.evaluation.compare import Comparison, Row
@@ -63,30 +63,31 @@ class ComparisonView(msgspec.Struct, frozen=True):
 
     def lines_of(self, condition: Condition) -> tuple[int, ...]:
         """Return the lines of the table that are about a condition."""
-        wanted = (condition.dataset, condition.first_stage)
-        return tuple(number for number, where in enumerate(self.conditions) if where == wanted)
+        names = (condition.dataset, condition.first_stage)
+        return tuple(number for number, where in enumerate(self.conditions) if where == names)
 
 
-def view_of(found: Comparison) -> ComparisonView:
+def view_of(comparison: Comparison) -> ComparisonView:
     """Return everything that is shown of a comparison, made in one go; imports scipy's readers, so a thread's work."""
-    from cerank.evaluation.answers import answers
+    from cerank.evaluation.answers import answers, explain
     from cerank.evaluation.comparison_rows import summary
-    from cerank.evaluation.verdicts import explain
 
     known = {
-        (row.condition.dataset, row.condition.first_stage, row.measure, row.left, row.right): row for row in found.rows
+        (row.condition.dataset, row.condition.first_stage, row.measure, row.left, row.right): row
+        for row in comparison.rows
     }
-    lines = summary(found)
-    told = {id(row): one.whole for row, one in zip(found.rows, answers(found), strict=True)}
+    lines = summary(comparison)
+    sentences = zip(comparison.rows, answers(comparison), strict=True)
+    answer_of = {id(row): answer.with_question for row, answer in sentences}
     rows = tuple(known.get((line.dataset, line.first_stage, line.measure, line.against, line.system)) for line in lines)
     return ComparisonView(
-        found,
-        export_comparison.short_table(found),
+        comparison,
+        export_comparison.short_table(comparison),
         rows,
-        tuple(comparison_session.differences(found, row) if row else () for row in rows),
+        tuple(comparison_session.differences(comparison, row) if row else () for row in rows),
         tuple(explain(row.judgment, row.limits) if row else "" for row in rows),
         tuple((line.dataset, line.first_stage) for line in lines),
-        tuple(told[id(row)] if row else "" for row in rows),
+        tuple(answer_of[id(row)] if row else "" for row in rows),
     )
 
 
@@ -116,25 +117,25 @@ class ComparisonTable(FittedTable):
         row = self._shown.rows[self.line]
         return row.right if row else self._shown.found.baseline
 
-    def show(self, found: ComparisonView, condition: Condition, *, is_slim: bool) -> None:
+    def show(self, view: ComparisonView, condition: Condition, *, is_slim: bool) -> None:
         """Show the lines of one condition, the cursor on the first that compares something."""
-        at, self._shown, self._lines = self.cursor_row, found, ()
+        at, self._shown, self._lines = self.cursor_row, view, ()
         left_out = _NARROW if is_slim else _WIDE
         room = _NAMES if is_slim else max(_NAMES, self.app.size.width - _FIGURES)
-        places = [place for place, column in enumerate(found.table.columns) if column.key not in left_out]
-        places.sort(key=lambda place: _FIRST.get(found.table.columns[place].key, len(_FIRST)))
+        places = [place for place, column in enumerate(view.table.columns) if column.key not in left_out]
+        places.sort(key=lambda place: _FIRST.get(view.table.columns[place].key, len(_FIRST)))
         headings = []
         for place in places:
-            column = found.table.columns[place]
+            column = view.table.columns[place]
             heading = "diff." if is_slim and column.key == "difference" else column.heading
             headings.append(cell(heading, "bold", is_right=column.kind not in TEXTS))
         rows = []
-        lines = found.lines_of(condition)
+        lines = view.lines_of(condition)
         for number in lines:
-            line, row = found.table.rows[number], found.rows[number]
+            line, row = view.table.rows[number], view.rows[number]
             cells = []
             for place in places:
-                column = found.table.columns[place]
+                column = view.table.columns[place]
                 text = rounded(line[place], column)
                 if column.key == "verdict":
                     cells.append(verdict(text))
@@ -146,24 +147,24 @@ class ComparisonTable(FittedTable):
             rows.append(cells)
         fill(self, headings, rows)
         self._lines = lines
-        first = next((place for place, number in enumerate(lines) if found.rows[number]), 0)
+        first = next((place for place, number in enumerate(lines) if view.rows[number]), 0)
         self.move_cursor(row=at if 0 < at < len(lines) else first)
 
 
-def explanation(found: ComparisonView, line: int, *, is_slim: bool) -> Content:
+def explanation(view: ComparisonView, line: int, *, is_slim: bool) -> Content:
     """Return what the verdict of a line rests on; in a narrow table, the figures it left out, too."""
-    row = found.rows[line]
+    row = view.rows[line]
     if row is None:
         return content("the baseline; the other rows are compared with it", "dim")
     who = f"{fitting(brief(row.right), 32)} against {fitting(brief(row.left), 32)}, {row.measure}: "
     if not is_slim:
-        return joined((who, "bold"), found.answers[line])
+        return joined((who, "bold"), view.answers[line])
     figures = [
         f"{column.heading} {rounded(value, column)}"
-        for column, value in zip(found.table.columns, found.table.rows[line], strict=True)
+        for column, value in zip(view.table.columns, view.table.rows[line], strict=True)
         if column.key in _NARROW - _WIDE
     ]
-    return joined((", ".join(figures), "bold"), f". {found.answers[line]}")
+    return joined((", ".join(figures), "bold"), f". {view.answers[line]}")
 
 
 def verdict(text: str) -> Text:
@@ -171,7 +172,7 @@ def verdict(text: str) -> Text:
     if not text:
         return cell("◆ baseline", "dim")
     kind = "different but negligible" if "but by less than" in text else text
-    sign, color = next(look for name, look in VERDICTS.items() if kind.startswith(name))
+    sign, color = next(sign_and_color for name, sign_and_color in VERDICTS.items() if kind.startswith(name))
     return cell(f"{sign} {text}", f"bold {color}")
 
 

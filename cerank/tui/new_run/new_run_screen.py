@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import msgspec
 from textual.app import ComposeResult
@@ -28,9 +28,9 @@ from cerank.recipes import render, shipped
 from cerank.recipes.schema import Recipe
 from cerank.runs import run_store
 from cerank.runs.layout import RunFolder
-from cerank.text.safe_text import shown
+from cerank.text.safe_text import counted, shown
 from cerank.tui.cells import content
-from cerank.tui.common.form_dialog import ask_for_file
+from cerank.tui.common.dialogs import ask_for_file
 from cerank.tui.common.form_fields import Checklist, FieldRow
 from cerank.tui.common.lab_screen import LabScreen
 from cerank.tui.common.status_bar import StatusBar
@@ -41,10 +41,6 @@ from cerank.tui.new_run.settings_form import SettingsForm
 
 DEFAULT = "contrastive-then-distill"  # the recipe that shows what cerank does
 TYPING_PAUSE = 0.4  # seconds without a key before a draft is planned
-
-
-if TYPE_CHECKING:
-    from cerank.app.run_views.run_monitor import RunEntry
 
 
 class NewRunScreen(LabScreen):
@@ -96,7 +92,7 @@ class NewRunScreen(LabScreen):
 
     def compose(self) -> ComposeResult:
         """Lay out bar, steps, a page for each, what it comes to."""
-        yield StatusBar(self.lab.folder)
+        yield StatusBar("new run")
         yield StepLine(id="steps")
         with ContentSwitcher(initial="base"):
             with VerticalScroll(id="base", classes="page", can_focus=False):
@@ -150,14 +146,10 @@ class NewRunScreen(LabScreen):
         if option:
             self.change(lab=option)
 
-    def show_runs(self, entries: tuple[RunEntry, ...]) -> None:  # noqa: ARG002 - the bar asks the app
-        """Keep the bar up to date."""
-        self.query_one(StatusBar).show(self.lab_app.state_counts, self.lab_app.devices, "new run")
-
     # showing
 
-    def _show_bases(self, here: dict[str, bool]) -> None:
-        self.query_one("#bases", Checklist).show(draft_review.base_items(here), self.draft.bases)
+    def _show_bases(self, is_local: dict[str, bool]) -> None:
+        self.query_one("#bases", Checklist).show(draft_review.base_items(is_local), self.draft.bases)
 
     def _show_recipes(self) -> None:
         chosen = [source.source or source.name for source in self.draft.sources]
@@ -165,7 +157,7 @@ class NewRunScreen(LabScreen):
 
     def _groups(self, *, of_data: bool = False) -> tuple[recipe_form.FieldGroup, ...]:
         """The tables of the chosen recipes (of the first known one while none is chosen), either data's or the rest."""
-        chosen = [one.recipe for one in self.draft.sources or list(self._known.values())[:1]]
+        chosen = [source.recipe for source in self.draft.sources or list(self._known.values())[:1]]
         return tuple(
             group for group in recipe_form.groups_of(chosen) if (group.path in {"data", "evaluate"}) == of_data
         )
@@ -241,8 +233,8 @@ class NewRunScreen(LabScreen):
         elif row in LAUNCH:
             self.change(**{row.path: text})
         else:
-            kept = {path: old for path, old in self.draft.settings.items() if path != row.path}
-            self.change(settings=kept | ({row.path: text} if text != row.text else {}))
+            unchanged = {path: former for path, former in self.draft.settings.items() if path != row.path}
+            self.change(settings=unchanged | ({row.path: text} if text != row.text else {}))
 
     def on_field_row_submitted(self, event: FieldRow.Submitted) -> None:
         """Add a recipe file; in any other field goes to the next."""
@@ -250,13 +242,13 @@ class NewRunScreen(LabScreen):
             self.focus_next()
             return
         try:
-            found = drafts.recipe_source(event.row.text.strip())
+            added = drafts.recipe_source(event.row.text.strip())
         except CerankError as error:
             event.row.show_error(matrix_planning.one_line(error))
             return
-        self._known[found.source] = found
+        self._known[added.source] = added
         event.row.show(FILE, "")
-        self.change(sources=(*(source for source in self.draft.sources if source.source != found.source), found))
+        self.change(sources=(*(source for source in self.draft.sources if source.source != added.source), added))
         self._show_recipes()
         self._show_settings()
 
@@ -283,17 +275,18 @@ class NewRunScreen(LabScreen):
     def on_dataset_search_selected(self, event: DatasetSearch.Selected) -> None:
         """Take a dataset that was found, for one part of the recipe's data or for all three."""
         if event.part == "all":
-            self._settings(drafts.data_from(event.name))
+            self.change_settings(drafts.data_from(event.name))
             return
         name = event.name
         if event.part == "test":
             typed = self.draft.settings.get("data.test", "")
-            name = ", ".join(dict.fromkeys([*(one for one in typed.split(", ") if one), name]))
-        self._settings({f"data.{event.part}": name})
+            name = ", ".join(dict.fromkeys([*(test for test in typed.split(", ") if test), name]))
+        self.change_settings({f"data.{event.part}": name})
 
-    def _settings(self, taken: dict[str, str]) -> None:
+    def change_settings(self, texts: dict[str, str]) -> None:
+        """Change several settings at once, by key path."""
         own = {row.path: row.text for row in self._data_rows()}
-        merged = self.draft.settings | taken
+        merged = self.draft.settings | texts
         self.change(settings={path: text for path, text in merged.items() if text != own.get(path)})
         self._show_settings()
 
@@ -315,8 +308,8 @@ class NewRunScreen(LabScreen):
 
         self.lab_app.run_in_thread(look, self._see_plan, group="plan", node=self)
 
-    def _see_plan(self, found: tuple[Draft, matrix_planning.PlannedMatrix]) -> None:
-        draft, matrix = found
+    def _see_plan(self, planned: tuple[Draft, matrix_planning.PlannedMatrix]) -> None:
+        draft, matrix = planned
         if draft == self.draft:
             self.matrix = matrix
             self._is_planning = False
@@ -339,15 +332,15 @@ class NewRunScreen(LabScreen):
         except CerankError as error:
             return error
 
-    def _see_launched(self, found: tuple[RunFolder, ...] | CerankError) -> None:
-        if isinstance(found, CerankError):
-            self._refusal = matrix_planning.one_line(found)
+    def _see_launched(self, launched: tuple[RunFolder, ...] | CerankError) -> None:
+        if isinstance(launched, CerankError):
+            self._refusal = matrix_planning.one_line(launched)
             self._show_launch()
             return
         self.lab_app.show_message(
-            f"{draft_review.runs(len(found))} queued: {run_store.title(found[0])}{' …' if len(found) > 1 else ''}"
+            f"{counted(len(launched), 'run')} queued: {run_store.title(launched[0])}{' …' if len(launched) > 1 else ''}"
         )
-        self.lab_app.poll(*(folder.name for folder in found))
+        self.lab_app.poll(*(folder.name for folder in launched))
         self.dismiss(None)
 
     # actions

@@ -235,10 +235,10 @@ def _trace(canvas: _Canvas, line: PlotLine, span: tuple[Floats, Floats], scale: 
     canvas.owner[is_drawn] = style
     if line.has_points:
         _points(canvas, line, span, scale, style)
-    there = np.flatnonzero(np.isfinite(span[1]))
-    if line.key and len(there):
-        row = int((scale.top - span[1][there[-1]]) / (scale.top - scale.bottom) * (canvas.height - 1) + _HAIR)
-        canvas.put(row, min(int(there[-1]) // 2 + 1, canvas.width - 1), line.key, style)
+    finite = np.flatnonzero(np.isfinite(span[1]))
+    if line.key and len(finite):
+        row = int((scale.top - span[1][finite[-1]]) / (scale.top - scale.bottom) * (canvas.height - 1) + _HAIR)
+        canvas.put(row, min(int(finite[-1]) // 2 + 1, canvas.width - 1), line.key, style)
 
 
 def _points(canvas: _Canvas, line: PlotLine, span: tuple[Floats, Floats], scale: _Scale, style: int) -> None:
@@ -256,12 +256,12 @@ def _labels(frame: Frame, scale: _Scale, rows: int) -> dict[int, str]:
     marks = ticks(scale.bottom, scale.top, max(2, rows // 3))
     if frame.is_log and scale.top - scale.bottom >= 1:
         marks = [mark for mark in marks if abs(mark - round(mark)) < 1e-9] or marks
-    found = {}
+    labels = {}
     for mark in marks:
         row = math.floor((scale.top - mark) / (scale.top - scale.bottom) * (4 * rows - 1) + _HALF) // 4
         if 0 <= row < rows:
-            found[row] = tick_text(10**mark if frame.is_log else mark)
-    return found
+            labels[row] = tick_text(10**mark if frame.is_log else mark)
+    return labels
 
 
 def _axis(scale: _Scale, width: int) -> Strip:
@@ -283,9 +283,9 @@ def _heading(frame: Frame, width: int) -> Strip:
 
 def _note(text: str, width: int, height: int) -> list[Strip]:
     rows = [Strip([Segment(" " * width)]) for _ in range(height)]
-    said = shown(text, width)[:width].center(width)
+    note = shown(text, width)[:width].center(width)
     if rows:
-        rows[height // 2] = Strip([Segment(said, Style(dim=True))])
+        rows[height // 2] = Strip([Segment(note, Style(dim=True))])
     return rows
 
 

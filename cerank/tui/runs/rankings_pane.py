@@ -16,7 +16,8 @@ from cerank.app.run_views.display import short
 from cerank.app.run_views.rankings_view import Moved, Question, RankingChoice, Rankings
 from cerank.app.run_views.run_monitor import RunEntry
 from cerank.text.table_data import Column, Table, written
-from cerank.tui.cells import cell, content, fill, joined
+from cerank.tui.cells import cell, content, joined
+from cerank.tui.common.tables import fill
 from cerank.tui.runs.run_pane import RunPane
 from cerank.tui.theme import palette
 
@@ -155,9 +156,9 @@ class RankingsPane(RunPane):
 
     def _read(self, row: int) -> None:
         if 0 <= row < len(self._documents):
-            one = self._documents[row]
-            text = one.text or "its text is not on this machine"
-            self.query_one("#document", Static).update(joined((one.doc_id, "bold"), "  ", text, limit=8000))
+            document = self._documents[row]
+            text = document.text or "its text is not on this machine"
+            self.query_one("#document", Static).update(joined((document.doc_id, "bold"), "  ", text, limit=8000))
 
     def action_turn(self) -> None:
         """Show the next re-ranking."""
@@ -166,7 +167,7 @@ class RankingsPane(RunPane):
 
     def action_line(self, by: int) -> None:
         """Move in the table that has the focus."""
-        table = next((one for one in self.query(DataTable) if one.has_focus), None)
+        table = next((candidate for candidate in self.query(DataTable) if candidate.has_focus), None)
         if table is not None:
             table.move_cursor(row=max(0, table.cursor_row + by), animate=False)
 

@@ -16,7 +16,7 @@ from cerank.app.run_views.run_monitor import RunEntry
 from cerank.text.safe_text import counted
 from cerank.text.table_data import Column, Table
 from cerank.tui.cells import content, stacked
-from cerank.tui.common.table_pane import TableView
+from cerank.tui.common.tables import TableView
 from cerank.tui.comparison.comparison_table import verdict
 from cerank.tui.runs.run_pane import RunPane
 
@@ -82,8 +82,8 @@ class ResultsPane(RunPane):
     def _say(self, text: str) -> None:
         self.query_one("#title", Static).update(content(text, "dim"))
 
-    def _have(self, found: tuple[Comparison, Table, tuple[str, ...], tuple[str, ...]]) -> None:
-        self._found, table, reasons, answers = found
+    def _have(self, results: tuple[Comparison, Table, tuple[str, ...], tuple[str, ...]]) -> None:
+        self._found, table, reasons, answers = results
         self.query_one("#answer", Static).update(stacked(*map(content, answers)))
         self.query_one("#title", Static).update(content(table.title, "bold"))
         self._table = _told_first(table)
@@ -96,8 +96,8 @@ class ResultsPane(RunPane):
         if self._table is None:
             return
         hidden = self.query_one(TableView).show(self._table, self.size.width or self.app.size.width)
-        said = f"+{counted(len(hidden), 'column')}: {', '.join(hidden)}; e writes the whole table" if hidden else ""
-        self.query_one("#hidden", Static).update(content(said))
+        note = f"+{counted(len(hidden), 'column')}: {', '.join(hidden)}; e writes the whole table" if hidden else ""
+        self.query_one("#hidden", Static).update(content(note))
 
     def on_resize(self) -> None:
         """Take columns away, or brings them back."""
@@ -116,8 +116,9 @@ def _compared(entry: RunEntry) -> tuple[Comparison, Table, tuple[str, ...], tupl
     from cerank.app.comparison import run_answer
     from cerank.evaluation.comparison_rows import reasons
 
-    told = run_answer.of_run(entry.folder)
-    return told.found, export_comparison.short_table(told.found), reasons(told.found), told.paragraphs
+    answer = run_answer.of_run(entry.folder)
+    comparison = answer.comparison
+    return comparison, export_comparison.short_table(comparison), reasons(comparison), answer.paragraphs
 
 
 _FIRST = (

@@ -53,7 +53,7 @@ class RunScreen(LabScreen):
 
     AUTO_FOCUS = "#tab-1"
     HELP_TITLE = "a run"
-    updates_every_poll = True
+    WATCHES: ClassVar[tuple[str, ...]] = ("polls", "marked")  # its tabs read on at every poll
     CSS = """
     RunScreen #beside { width: 36; border-right: solid $panel; display: none; }
     RunScreen.-wide #beside { display: block; }
@@ -88,7 +88,7 @@ class RunScreen(LabScreen):
 
     def compose(self) -> ComposeResult:
         """Lay out the other runs beside, the tabs, the tab in front."""
-        yield StatusBar(self.lab_app.lab.folder)
+        yield StatusBar()
         with Horizontal():
             with Vertical(id="beside"):
                 yield RunTable(is_narrow=True, id="others")
@@ -120,7 +120,6 @@ class RunScreen(LabScreen):
                 self.app.pop_screen()
             return
         self._title = entry.title
-        self.query_one(StatusBar).show(self.lab_app.state_counts, self.lab_app.devices)
         self.query_one("#where", Static).update(self._where(entry))
         self.query_one(RunTable).show(entries[::-1], frozenset(self.lab_app.marked))
         pane = self._pane()
@@ -141,8 +140,8 @@ class RunScreen(LabScreen):
         return joined(state, mark, (entry.title, "bold"), *(f"  {part}" for part in parts if part))
 
     def _pane(self) -> RunPane | None:
-        found = self.query(f"#tab-{self._front}").first()
-        return found if isinstance(found, RunPane) else None
+        pane = self.query(f"#tab-{self._front}").first()
+        return pane if isinstance(pane, RunPane) else None
 
     # actions
 
@@ -185,7 +184,6 @@ class RunScreen(LabScreen):
         entry = table.highlighted if table.has_focus and table.highlighted else self.entry
         if entry is not None:
             self.lab_app.toggle_mark(entry.name)
-            self.show_runs(self.lab_app.entries)
 
     def action_compare(self) -> None:
         """Compare the marked runs, or the stages of this one."""
@@ -223,20 +221,20 @@ class RunScreen(LabScreen):
     def action_copy(self) -> None:
         """Copy what the tab shows, or the run's name."""
         pane = self._pane()
-        found = pane.copied() if pane else None
-        self.lab_app.copy_text(*(found or (self._run_name, "the run's name")))
+        copied = pane.copied() if pane else None
+        self.lab_app.copy_text(*(copied or (self._run_name, "the run's name")))
 
     def action_export(self) -> None:
         """Write what the tab shows."""
         pane = self._pane()
-        found = pane.exported() if pane else None
-        if found is None:
+        exported = pane.exported() if pane else None
+        if exported is None:
             self.lab_app.show_message("This tab has nothing to export.", "warning")
             return
-        text, name = found
+        text, name = exported
         self.run_in_thread(
             lambda: export_comparison.save(text, self.lab_app.files / name, replace=True),
-            lambda kept: self.lab_app.show_message(f"wrote {kept}"),
+            lambda path: self.lab_app.show_message(f"wrote {path}"),
             group="export",
         )
 

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cerank.app.run_views.run_filter import parse
+from cerank.app.run_views.run_list import KEYS, ordered
 from cerank.app.run_views.run_monitor import LabMonitor, RunEntry
-from cerank.app.run_views.run_sort import KEYS, ordered
 from cerank.errors import UsageError
 from tests.tui.labs import LabFolder
 

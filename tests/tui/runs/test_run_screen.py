@@ -6,17 +6,17 @@ import pytest
 from textual import events
 from textual.widgets import DataTable, Log
 
+from cerank.app.run_views.curves import Curves
 from cerank.core.metrics import Validation
 from cerank.files import journal
 from cerank.runs import run_store
 from cerank.runs.layout import ReadingRow
 from cerank.tui.app import CerankApp
-from cerank.tui.runs.curves_pane import CurvesPane
 from cerank.tui.runs.plot import CurvePlot
 from cerank.tui.runs.run_list_screen import RunsScreen
 from cerank.tui.runs.run_screen import RunScreen
 from tests.tui.conftest import look, press, settle, text_of
-from tests.tui.labs import LabFolder, reading
+from tests.tui.labs import LabFolder, made_collection, reading
 
 WIDE, NARROW = (120, 36), (80, 24)
 
@@ -55,9 +55,8 @@ async def test_a_live_run_goes_on_and_a_still_one_is_left_alone(
         folder.close()
         folder.finished(made)
         await look(pilot)
-        read: list[int] = []
-        pane = app.screen.query_one(CurvesPane)
-        monkeypatch.setattr(pane, "_read", lambda: read.append(1))
+        read: list[float] = []
+        monkeypatch.setattr(Curves, "read", lambda _, seconds: bool(read.append(seconds)))
         await look(pilot)
         await look(pilot)
         assert not read
@@ -204,7 +203,7 @@ async def test_a_run_without_rankings_says_that_they_come(folder: LabFolder, app
 
 
 async def test_rankings_show_where_each_document_went(folder: LabFolder, app: CerankApp, tmp_path: Path) -> None:
-    folder.finished(folder.started(folder.run("one", test=[str(_collection(tmp_path))]), 5))
+    folder.finished(folder.started(folder.run("one", test=[str(made_collection(tmp_path))]), 5))
     async with app.run_test(size=WIDE) as pilot:
         await settle(pilot)
         await press(pilot, "enter", "5")
@@ -217,7 +216,7 @@ async def test_rankings_show_where_each_document_went(folder: LabFolder, app: Ce
 
 
 async def test_rankings_stand_without_their_texts(folder: LabFolder, app: CerankApp, tmp_path: Path) -> None:
-    collection = _collection(tmp_path)
+    collection = made_collection(tmp_path)
     folder.finished(folder.started(folder.run("one", test=[str(collection)]), 5))
     collection.rename(tmp_path / "elsewhere")
     async with app.run_test(size=WIDE) as pilot:
@@ -236,10 +235,10 @@ async def test_the_machine_is_sampled_only_while_it_is_shown(folder: LabFolder, 
         assert "memory" in seen
         assert "free where the lab is" in seen
         pane = app.screen.query_one("#tab-6")
-        count = len(pane._samples)  # type: ignore[attr-defined]
+        count = len(pane.samples)  # type: ignore[attr-defined]
         await press(pilot, "1")
         await look(pilot)
-        assert len(pane._samples) == count  # type: ignore[attr-defined]
+        assert len(pane.samples) == count  # type: ignore[attr-defined]
 
 
 async def test_a_run_that_is_deleted_elsewhere_closes_its_screen(folder: LabFolder, app: CerankApp) -> None:
@@ -293,19 +292,6 @@ async def test_at_80_columns_the_run_has_the_screen_to_itself(folder: LabFolder,
         await pilot.resize_terminal(120, 36)
         await settle(pilot)
         assert app.screen.query_one("#beside").display
-
-
-def _collection(path: Path) -> Path:
-    where = path / "collection"
-    where.mkdir()
-    texts = {"d1": "the first text", "d2": "the second text", "d3": "the third text", "d4": "the fourth text"}
-    (where / "corpus.jsonl").write_text(
-        "".join(f'{{"_id": "{doc}", "text": "{text}"}}\n' for doc, text in texts.items())
-    )
-    (where / "queries.jsonl").write_text('{"_id": "q1", "text": "who is there"}\n{"_id": "q2", "text": "and where"}\n')
-    (where / "qrels").mkdir()
-    (where / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq1\td3\t2\nq2\td4\t1\n")
-    return where
 
 
 async def test_keys_pressed_faster_than_the_screen_opens_do_no_harm(folder: LabFolder, app: CerankApp) -> None:
