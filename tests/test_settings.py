@@ -66,6 +66,7 @@ def test_each_source_wins_over_those_after_it_and_is_named(cwd: Path) -> None:
         "device": f"{project}:4",
         "threads": f"{own}:4",
         "format": "default",
+        "executor": "default",
     }
     settings = resolved.settings
     assert (settings.lab, settings.cache, settings.device, settings.threads) == (cwd / "f", cwd / "e", "cuda:1", 5)

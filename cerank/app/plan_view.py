@@ -40,6 +40,11 @@ def differences(plan: Plan, other: Plan) -> tuple[SettingDifference, ...]:
     return tuple(row for row in rows if row.one != row.other)
 
 
+def recipe_settings(plan: Plan) -> dict[str, str]:
+    """Return the settings of a plan's recipe as texts, by key path."""
+    return dict(_flat("", msgspec.to_builtins(plan.recipe)))
+
+
 def _settings(plan: Plan) -> Iterator[tuple[str, str]]:
     yield from _flat("", msgspec.to_builtins(plan.recipe))
     yield from _around(plan)

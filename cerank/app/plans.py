@@ -18,7 +18,7 @@ import cerank
 from cerank.datasets.aliases import ALIASES, FIRST_STAGES
 from cerank.errors import RecipeError
 from cerank.files.hashing import hashed_inputs
-from cerank.machine.devices import physical_cores, resolve_device
+from cerank.machine.devices import explain_device, physical_cores
 from cerank.models.bases import BASES
 from cerank.planning.workload import WorkItem, count_work
 from cerank.recipes.loss_specs import loss_mistakes
@@ -94,6 +94,11 @@ def plan_of(
     tell("looking for queries that the datasets share")
     query_overlaps.check_test_queries(query_overlaps.overlaps(complete, datasets), complete)
     measured, each = measures_checked(complete, datasets)
+    device, reason = explain_device(settings.device)
+    tell(f"device {device}: {reason}")
+    for name, stage in complete.chained():
+        if device.startswith("cuda") and stage.precision == "fp32":
+            tell(f'stages.{name}: fp32 uses a small part of a GPU; precision = "auto" uses bf16 where it is fast')
     executor = EXECUTORS.extension(settings.executor)
     tell(f"reading the base model {complete.base} and hashing the inputs")
     inputs = hash_inputs(complete, datasets, fetch=True)
@@ -102,7 +107,7 @@ def plan_of(
         measures=each,
         inputs=inputs,
         hashed=hashed_inputs(),
-        device=resolve_device(settings.device),
+        device=device,
         threads=settings.threads or physical_cores(),
         cache=str(settings.cache.resolve()),
         extensions=(*extensions_used(measured), *([executor] if executor else [])),
@@ -165,11 +170,11 @@ def _absolute(name: str) -> str:
     return f"{path_found.resolve()}{sharp}{split}{mark}{rest}" if is_path and path_found.exists() else name
 
 
-def _margins_checked(given: Mapping[str, float], measures: Sequence[str]) -> dict[str, float]:
-    """Return the margins under their measures' canonical names."""
+def _margins_checked(given: Mapping[str, float], measures: Sequence[str], key: str = "margins") -> dict[str, float]:
+    """Return the margins (or gains, or harm margins: the table `key`) under their measures' canonical names."""
     from cerank.evaluation.measures import canonical, limits
 
-    where = "evaluate.margins"
+    where = f"evaluate.{key}"
     margins: dict[str, float] = {}
     for name, value in given.items():
         measure = canonical(name, f"{where} {name}")
@@ -209,7 +214,14 @@ def measures_checked(recipe: Recipe, datasets: dict[str, Dataset]) -> tuple[Reci
         (chosen,) = check([stage.validation_measure], validation, where)
         stages[name] = msgspec.structs.replace(stage, validation_measure=chosen)
     margins = _margins_checked(recipe.evaluate.margins, measures)
-    evaluate = msgspec.structs.replace(recipe.evaluate, measures=measures, margins=margins)
+    worth = _margins_checked(recipe.evaluate.worth, measures, "worth")
+    harm = _margins_checked(recipe.evaluate.harm, measures, "harm")
+    for name, gain in worth.items():
+        if gain < margins.get(name, 0.0):
+            what = f"{name}: a gain of {gain:g} cannot be worth it if differences up to {margins[name]:g} do not matter"
+            raise RecipeError(what, where="evaluate.worth", hint="declare a gain of at least the margin")
+    changes = {"measures": measures, "margins": margins, "worth": worth, "harm": harm}
+    evaluate = msgspec.structs.replace(recipe.evaluate, **changes)
     return msgspec.structs.replace(recipe, evaluate=evaluate, stages=stages), each
 
 

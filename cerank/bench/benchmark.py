@@ -27,7 +27,7 @@ from cerank.bench.interleaved_rounds import (
     run_interleaved,
 )
 from cerank.errors import RunFailedError, UsageError
-from cerank.machine import process_environment
+from cerank.machine import device_locks, process_environment
 from cerank.machine.devices import physical_cores, resolve_device
 from cerank.registry import nearest
 from cerank.settings import Settings
@@ -102,11 +102,18 @@ def measure(settings: Settings, options: BenchRequest, progress: Callable[[str],
     for precision in options.precisions:
         if precision not in PRECISIONS:
             raise UsageError(f"no precision is called '{precision}'", hint=nearest(precision, PRECISIONS))
+    device, threads = resolve_device(settings.device), settings.threads or physical_cores()
+    with device_locks.hold_gpu(device, settings.lab, "cerank bench"):
+        return _measure(settings, options, device, threads, progress)
+
+
+def _measure(
+    settings: Settings, options: BenchRequest, device: str, threads: int, progress: Callable[[str], None]
+) -> BenchReport:
     from cerank.bench import own_workloads
     from cerank.kernels import determinism
     from cerank.models.bases import locate
 
-    device, threads = resolve_device(settings.device), settings.threads or physical_cores()
     determinism.make_deterministic(device, threads)
     options, left_out = _without_emulated_precision(options, device)
     base = locate(options.base)

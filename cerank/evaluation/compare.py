@@ -57,6 +57,7 @@ from cerank.text.safe_text import counted
 __all__ = ["Comparison", "Condition", "Margin", "Measured", "Pairing", "Row", "System", "Terms", "compare", "measured"]
 
 Verdict = Literal["better", "worse", "equivalent", "different but negligible", "cannot tell", "identical"]
+WorthAnswer = Literal["worth it", "not worth it", "not worse", "harmful", "cannot tell"]
 Basis = Literal["t", "sign flips", "exact sign flips", "seeds"]  # the test that a p comes from
 
 
@@ -67,6 +68,32 @@ class Margin(msgspec.Struct, frozen=True, kw_only=True):
     source: str = "command line"  # "recipe", "matrix", "command line"
     declared: str = ""  # UTC, ISO 8601
     before: bool = False  # declared before the run whose numbers it judges
+    because: str = ""  # why this size, as the recipe says; free text
+
+
+class Worth(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether a system gains as much as would pay for it, read off the interval of the row's judgment alone.
+
+    All four statements follow from one interval that holds the true difference, so they hold together with its
+    confidence, in a family with that of all its intervals: none needs a further adjustment. The p are one-sided and of
+    this row alone; they are at most half the interval's level where the interval says the same.
+    """
+
+    answer: WorthAnswer
+    gain: Margin  # the gain that would pay for the system
+    harm: Margin | None  # the largest loss that would not matter; None where it was not declared
+    p_gain: float  # for a true difference of at least the gain
+    p_ruled_out: float  # for a true difference below the gain
+    p_not_worse: float | None = None  # for a true difference above -harm
+    p_harmful: float | None = None  # for a true difference below -harm
+    queries_to_rule_out: int | None = None  # for "cannot tell": to rule the gain out with 80 % power, were there none
+
+    @property
+    def is_late(self) -> bool:
+        """Return whether the answer rests on a gain or a harm margin that was chosen after the results."""
+        if self.answer in {"worth it", "not worth it"}:
+            return not self.gain.before
+        return self.answer != "cannot tell" and self.harm is not None and not self.harm.before
 
 
 class Pairing(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,6 +110,8 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
 
     confidence: float = 0.95  # of intervals; verdicts are at 1 - confidence after correction
     margins: dict[str, Margin] = {}  # measure -> the largest difference that does not matter
+    worth: dict[str, Margin] = {}  # measure -> the gain that would pay for a system
+    harm: dict[str, Margin] = {}  # measure -> the largest loss that would not matter; else the margin
     correction: Correction = "auto"  # max-t where several rows share their queries, else Holm's
     family: int = 0  # comparisons declared; 0 takes those shown
     pairs: Literal["baseline", "all", "stages"] = "baseline"  # stages: each against the one before it and the first
@@ -156,6 +185,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     paired: Paired
     p_corrected: float  # over the family
     judgment: Judgment
+    worth: Worth | None = None  # where a gain is declared for the measure
     low: float  # at the comparison's confidence, as if the row were the only one; within what the measure allows
     high: float
     limits: tuple[float, float] | None  # the differences that the measure allows; None where it has no known range
@@ -238,6 +268,7 @@ def compare(
         if name not in measures:
             raise UsageError(f"a margin for {name}: it is not compared, {', '.join(measures)} is")
         checked_margin(margin, name, width_of(name))
+    _check_worth(measures, terms)
     if pairings:
         conditions = tuple(dict.fromkeys(pairing.condition for pairing in pairings))
     else:
@@ -291,24 +322,50 @@ def width_of(measure: str) -> float | None:
     return None if limits is None else limits[1] - limits[0]
 
 
-def checked_margin(margin: Margin, measure: str = "", width: float | None = None) -> Margin:
+def checked_margin(margin: Margin, measure: str = "", width: float | None = None, what: str = "margin") -> Margin:
     """Return the margin itself.
 
     Args:
+        margin: of a difference, in the measure's units.
+        measure: the measure it is for.
         width: of the measure's range; None where it has no known one.
+        what: its name in errors.
 
     Raises:
         UsageError: it is not above 0, or so large that no two systems could differ by it.
     """
     if not 0 < margin.value < float("inf"):
-        raise UsageError(f"a margin is a number above 0, not {margin.value}", where=margin.source)
+        raise UsageError(f"a {what} is a number above 0, not {margin.value}", where=margin.source)
     if width is not None and margin.value >= width:
+        why = f"calls any two systems equivalent: {measure}" if what == "margin" else f"cannot be reached: {measure}"
         raise UsageError(
-            f"a margin of {margin.value:g} for {measure} calls any two systems equivalent: {measure} spans {width:g}",
+            f"a {what} of {margin.value:g} for {measure} {why} spans {width:g}",
             where=margin.source,
-            hint=f"the largest difference that would not matter to you, such as {measure}=.02",
+            hint=f"such as {measure}=.02",
         )
     return margin
+
+
+def _check_worth(measures: Sequence[str], terms: Terms) -> None:
+    """Refuse gains and harm margins that no comparison could use.
+
+    Raises:
+        UsageError: one of a measure not compared or out of its range; a gain that the margin calls no difference.
+    """
+    for what, chosen in (("gain that is worth it", terms.worth), ("harm margin", terms.harm)):
+        for name, margin in chosen.items():
+            if name not in measures:
+                raise UsageError(f"a {what} for {name}: it is not compared, {', '.join(measures)} is")
+            checked_margin(margin, name, width_of(name), what)
+    for name, gain in terms.worth.items():
+        margin_of_measure = terms.margins.get(name)
+        if margin_of_measure is not None and gain.value < margin_of_measure.value:
+            raise UsageError(
+                f"a gain of {gain.value:g} {name} cannot be worth it: differences up to {margin_of_measure.value:g} "
+                "do not matter by its margin",
+                where=gain.source,
+                hint="declare a gain of at least the margin; the largest loss that does not matter is `harm`",
+            )
 
 
 # --- 1. from two systems to a test of their differences
@@ -573,6 +630,40 @@ def _verdict(difference: float, is_different: bool, is_negligible: bool) -> Verd
     return "equivalent" if is_negligible else "cannot tell"
 
 
+def worth_of(test: Inference, judgment: Judgment, gain: Margin, harm: Margin | None, sd: float | None = None) -> Worth:
+    """Return whether a system is worth what it costs, from the interval that its judgment carries.
+
+    Args:
+        test: of the differences, for one-sided p.
+        judgment: on the row; its interval is simultaneous with those of the family.
+        gain: the gain that would pay for the system.
+        harm: the largest loss that would not matter; None to leave that question out.
+        sd: of per-query differences, for the number of queries needed; None where more queries are not the cure.
+    """
+    answer: WorthAnswer = "cannot tell"
+    if judgment.low >= gain.value:
+        answer = "worth it"
+    elif harm is not None and judgment.high < -harm.value:
+        answer = "harmful"
+    elif judgment.high < gain.value:
+        answer = "not worth it"
+    elif harm is not None and judgment.low > -harm.value:
+        answer = "not worse"
+    queries = None
+    if sd and answer in {"cannot tell", "not worse"} and judgment.level < 0.5:
+        queries = power.queries_for_difference(gain.value, sd, alpha=judgment.level)
+    return Worth(
+        answer=answer,
+        gain=gain,
+        harm=harm,
+        p_gain=test.p_above(gain.value),
+        p_ruled_out=test.p_below(gain.value),
+        p_not_worse=None if harm is None else test.p_above(-harm.value),
+        p_harmful=None if harm is None else test.p_below(-harm.value),
+        queries_to_rule_out=queries,
+    )
+
+
 # --- 4. what "cannot tell" would take
 
 
@@ -609,6 +700,10 @@ def _row(row_test: _RowTest, judgment: Judgment, terms: Terms) -> Row:
             seed=derive(terms.seed, "secondary", str(at_left.condition), row_test.measure, left.label, right.label),
             rounds=terms.rounds,
         )
+    gain, worth = terms.worth.get(row_test.measure), None
+    if gain is not None and not row_test.is_identical:
+        harm = terms.harm.get(row_test.measure) or judgment.margin
+        worth = worth_of(row_test.test, judgment, gain, harm, None if row_test.recipes else figures.sd)
     # Of identical rankings nothing was tested, and nothing is uncertain.
     alone = (0.0, 0.0) if row_test.is_identical else cut(*row_test.test.interval(terms.alpha), row_test.limits)
     return Row(
@@ -619,6 +714,7 @@ def _row(row_test: _RowTest, judgment: Judgment, terms: Terms) -> Row:
         paired=figures,
         p_corrected=judgment.p_corrected,
         judgment=judgment,
+        worth=worth,
         low=alone[0],
         high=alone[1],
         limits=row_test.limits,

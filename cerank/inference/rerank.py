@@ -20,6 +20,7 @@ import torch
 
 from cerank.errors import RunFailedError
 from cerank.inference.score_cache import BLOCK_DEPTH, Candidates, ScoreCache, Scores
+from cerank.kernels.memory import is_out_of_memory, release_memory
 from cerank.kernels.parallel import run_in_threads
 from cerank.models.bases import BaseFiles, fingerprint
 from cerank.models.cross_encoder import CheckpointConfig, CrossEncoder, load, load_tokenizer
@@ -123,7 +124,7 @@ def rerank(
                     values = iter(scorer.score_pairs(block.pairs))
                     of_block = {query: {doc: next(values) for doc in docs} for query, docs in block.candidates.items()}
                     pairs += len(block.pairs)
-                    if cache:
+                    if cache and not scorer.is_reduced:
                         cache.put(block.candidates, block.query_texts, of_block)
                 for query, of_query in of_block.items():
                     scores[query].update(of_query)
@@ -160,7 +161,8 @@ class Scorer:
         model: the model; it is in evaluation mode while it scores, and its mode is restored afterwards.
         tokens: tokenizes texts and joins them as pairs.
         device: device that the model is on, such as "cpu" or "cuda:0".
-        precision: "fp32", "bf16" or "auto" (see `ForwardPass`); scores are float32 in any case.
+        precision: "fp32", "bf16", "auto", or on a GPU "fp16" or "tf32" (see `ForwardPass`); scores are float32 in any
+            case.
 
     Example:
         >>> scorer = Scorer.load("RUN/stages/2-distill/final")  # doctest: +SKIP
@@ -178,6 +180,7 @@ class Scorer:
         self._model, self._tokens = model, tokens
         self._forward = ForwardPass(model, tokens, self.device, precision)
         self._budget = token_budget(self.device)
+        self.is_reduced = False  # whether memory was short: other batches give other last bits
         self.precision = self._forward.precision
         self.checkpoint = ""  # fingerprint of the checkpoint that `load` read: part of the key of cached scores
 
@@ -259,10 +262,12 @@ class Scorer:
                 try:
                     scores = self._score_batches(pairs, lengths)
                     break
-                except torch.OutOfMemoryError:
-                    if self._budget <= MIN_TOKEN_BUDGET:
+                except RuntimeError as error:
+                    if not is_out_of_memory(error) or self._budget <= MIN_TOKEN_BUDGET:
                         raise
+                release_memory(self.device)
                 self._budget //= 2
+                self.is_reduced = True
         finally:
             self._model.train(was_training)
         if not bool(scores.isfinite().all()):

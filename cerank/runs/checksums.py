@@ -119,7 +119,7 @@ def _size_problem(path: Path, checksum: FileChecksum) -> str:
         return "the file is missing"
     if path.is_symlink():
         return "not a plain file"
-    return "" if size == checksum.size else f"{counted(size, 'byte')}, {checksum.size:,} when it was written"
+    return "" if size == checksum.size else f"it has {counted(size, 'byte')}; {checksum.size:,} were written"
 
 
 def first_missing(folder: RunFolder) -> str:

@@ -18,6 +18,7 @@ from cerank.errors import RunFailedError
 from cerank.files import disk, manifests
 from cerank.models.cross_encoder import CrossEncoder
 
+_MICROBATCHES = "microbatches.json"  # beside the checkpoints
 NEWEST_KEPT = 2  # newest checkpoints kept beside the best: one to use, one in case it is damaged
 
 
@@ -78,6 +79,24 @@ def resume(folder: Path, model: CrossEncoder, optimizer: AdamW, reject: Callable
         _restore(load_file(checkpoint / "optimizer.safetensors"), model, optimizer)
         return state
     return TrainingState()
+
+
+def record_microbatch(folder: Path, step: int, tokens: int) -> None:
+    """Record that from `step` on (0: before training) at most `tokens` tokens go through the model at once."""
+    disk.make_folder(folder)
+    recorded = {str(number): size for number, size in recorded_microbatches(folder).items() if number <= step}
+    disk.write(folder / _MICROBATCHES, msgspec.json.encode(recorded | {str(step): tokens}))
+
+
+def recorded_microbatches(folder: Path) -> dict[int, int]:
+    """Return step -> largest number of tokens at once from that step on; {} where memory never was short.
+
+    A file that cannot be read counts as none: the sizes decide rounding alone, and memory will be short again.
+    """
+    try:
+        return msgspec.json.decode((folder / _MICROBATCHES).read_bytes(), type=dict[int, int])
+    except (OSError, ValueError):
+        return {}
 
 
 def _verified_state(folder: Path, step: int) -> TrainingState:

@@ -7,20 +7,23 @@ from __future__ import annotations
 
 import os
 import tempfile
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
+import msgspec
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.dom import DOMNode
 from textual.notifications import SeverityLevel
 from textual.reactive import var
 from textual.screen import Screen
+from textual.widgets import Input
 from textual.worker import Worker, get_current_worker
 
-from cerank.app import Lab
+from cerank.app import Lab, dashboard_state
 from cerank.app.run_views import system_usage
 from cerank.app.run_views.display import GLYPHS, short
 from cerank.app.run_views.run_monitor import LabMonitor, RunEntry, StateChange, state_changes
@@ -34,6 +37,7 @@ from cerank.tui.runs.run_list_screen import RunsScreen
 T = TypeVar("T")
 
 POLL_SECONDS = 1.0  # seconds
+_TWICE = 3.0  # seconds within which ctrl+c is pressed again to leave
 
 
 class CerankApp(App[str], inherit_bindings=False):
@@ -66,10 +70,19 @@ class CerankApp(App[str], inherit_bindings=False):
         # handled before the focused widget, or letters typed right after it would still go there
         Binding("tab", "focus_next", "next field", show=False, priority=True, id="app.next"),
         Binding("shift+tab", "focus_previous", "previous field", show=False, priority=True, id="app.before"),
-        Binding("ctrl+c", "quit", show=False, priority=True, id="app.interrupt"),
+        Binding(
+            "ctrl+c",
+            "interrupt",
+            "copy, or leave",
+            show=False,
+            priority=True,
+            id="app.interrupt",
+            tooltip="Copy what is selected; where nothing is, twice leaves",
+        ),
     ]
     CSS = """
     Toast { max-width: 90%; }
+    ToastRack { margin-bottom: 2; }
     * { scrollbar-size-vertical: 1; scrollbar-color: $primary 40%; scrollbar-background: $background;
         scrollbar-color-hover: $primary; scrollbar-color-active: $primary; scrollbar-corner-color: $background;
         scrollbar-background-hover: $background; scrollbar-background-active: $background; }
@@ -84,13 +97,15 @@ class CerankApp(App[str], inherit_bindings=False):
     def __init__(self, lab: Lab, *, poll_seconds: float = POLL_SECONDS, open_at: str = "") -> None:
         super().__init__(ansi_color=True if "NO_COLOR" in os.environ else None)  # else Textual draws in greys
         self.lab = lab
+        self.state = dashboard_state.DashboardState()
         self.files = Path.cwd()  # where exports go
         self._open_at = open_at  # a run's id; "" opens the list
         self._again: set[str] = set()
-        self._monitor = LabMonitor(lab.folder)
+        self._monitor = LabMonitor(lab.folder, lab.queue_state)
         self._machine = system_usage.Machine(lab.folder)
         self._poll_seconds = poll_seconds
         self._is_polling = self._is_warm = False
+        self._interrupted_at = -_TWICE
         self._at_work: set[Worker[None]] = set()
         self._filters.append(SafeLines())  # the last gate; Textual itself passes escape sequences on
 
@@ -98,11 +113,22 @@ class CerankApp(App[str], inherit_bindings=False):
         """Show the runs, empty at first; the files are read in a thread."""
         self.register_theme(theme.DARK)
         self.register_theme(theme.LIGHT)
-        self.theme = theme.WITHOUT_COLOR if self.no_color else theme.DARK.name
+        self.state = dashboard_state.load_state()
+        self.theme = theme.WITHOUT_COLOR if self.no_color else theme.chosen(self.state.theme, os.environ)
+        self.watch(self, "theme", self._theme_chosen, init=False)
         self.push_screen(RunsScreen())
         self.poll()
         if self._poll_seconds:
             self.set_interval(self._poll_seconds, self.poll)
+
+    def _theme_chosen(self) -> None:
+        if not self.no_color:
+            self.remember(theme=self.theme)
+
+    def remember(self, **changed: object) -> None:
+        """Save a choice of the user, which holds at the next start, too."""
+        self.state = msgspec.structs.replace(self.state, **changed)
+        dashboard_state.save_state(self.state)
 
     # reading the lab
 
@@ -254,6 +280,22 @@ class CerankApp(App[str], inherit_bindings=False):
         if not isinstance(self.screen, HelpScreen):
             self.push_screen(HelpScreen(self.screen))
 
+    def action_interrupt(self) -> None:
+        """Copy the selection; where there is none, say how to leave, and leave when pressed again at once."""
+        selected = self.screen.get_selected_text()
+        if not selected and isinstance(self.focused, Input):
+            selected = self.focused.selected_text
+        if selected:
+            self.copy_text(selected, "the selection")
+            self.screen.clear_selection()
+            return
+        now = time.monotonic()
+        if now - self._interrupted_at < _TWICE:
+            self.exit(self.farewell())
+            return
+        self._interrupted_at = now
+        self.show_message("Press q to leave (or ctrl+c again). Runs continue, and forms are kept as drafts.")
+
     async def action_quit(self) -> None:
         """Leave; ask only where something would be lost."""
         from cerank.tui.cells import joined
@@ -288,7 +330,8 @@ class CerankApp(App[str], inherit_bindings=False):
 
 
 def _warm_up() -> None:
-    """Import what the next screen needs (NumPy takes 0.1 s) in a thread, so that opening it does not halt a frame."""
+    """Import what the next screens need (NumPy takes 0.1 s) in a thread, so that opening them does not halt a frame."""
+    import cerank.tui.new_run.new_run_screen
     import cerank.tui.runs.run_screen  # noqa: F401 - for its side effect
 
 

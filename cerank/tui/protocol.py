@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from textual.notifications import SeverityLevel
 
     from cerank.app import Lab
+    from cerank.app.dashboard_state import DashboardState
     from cerank.app.run_views.run_monitor import RunEntry
     from cerank.errors import CerankError
     from cerank.recipes.schema import Recipe
@@ -27,6 +28,7 @@ class LabApp(Protocol):
     devices: str
     files: Path
     has_loaded: bool
+    state: DashboardState
 
     def poll(self, *again: str) -> None:
         """Read the lab's files once more, those of the named runs in any case."""
@@ -44,6 +46,9 @@ class LabApp(Protocol):
 
     def show_message(self, text: str, severity: SeverityLevel = "information") -> None:
         """Show a short message."""
+
+    def remember(self, **changed: object) -> None:
+        """Save a choice of the user, which holds at the next start, too."""
 
     def show_error(self, error: CerankError) -> None:
         """Show why something was not done."""

@@ -9,6 +9,7 @@ import time
 import msgspec
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
 
 from cerank.errors import RunFailedError
 from cerank.models.cross_encoder import load, load_tokenizer
@@ -232,3 +233,33 @@ def test_no_data_is_made_while_a_validation_reads_texts(tiny, tmp_path, monkeypa
     trained(tiny, tmp_path, callback=callback)
     assert overlaps == [0, 0, 0]
     assert begun_then == [5, 9, 12]  # one step ahead, but not beyond the last
+
+
+class ReadBacks(TorchFunctionMode):
+    """Counts what makes the host wait for a GPU: values read from tensors, and branches on them."""
+
+    READS = ("item", "tolist", "__float__", "__int__", "__bool__", "cpu", "nonzero", "is_nonzero", "__index__")
+
+    def __init__(self):
+        super().__init__()
+        self.reads = 0
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        self.reads += getattr(function, "__name__", "") in self.READS
+        return function(*args, **(kwargs or {}))
+
+
+def test_a_step_waits_for_the_device_once(tiny, tmp_path):
+    reads = []
+
+    class Counting(Recorder):
+        def on_step(self, metrics):
+            super().on_step(metrics)
+            reads.append(mode.reads)
+            mode.reads = 0
+
+    stage = msgspec.structs.replace(STAGE, steps=5, validate_every=0, checkpoint_every=0, microbatch=60)
+    with ReadBacks() as mode:
+        trained(tiny, tmp_path, stage, Counting())
+    assert len(reads) == 5
+    assert reads[1:] == [1] * 4  # the first one tries packing before

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, cast, get_args
 
 import msgspec
 
@@ -110,7 +110,8 @@ def test_rows(
     if not pairings:
         return TestResults(comparison=None, family=family, pairs=pairs, models=models)
     names = tuple(dict.fromkeys(pairing.measure for pairing in pairings))
-    terms = Terms(correction=correction, family=family, margins=_margins(scope, names, pairs))
+    margins, worth, harm = _declared(scope, names, pairs)
+    terms = Terms(correction=correction, family=family, margins=margins, worth=worth, harm=harm)
     order = list(dict.fromkeys([*(pairing.left for pairing in pairings), *data.systems]))
     comparison = compare([data.systems[label] for label in order], names, pairings=pairings, terms=terms)
     return TestResults(comparison=comparison, family=family, pairs=pairs, models=models)
@@ -138,13 +139,14 @@ def _tests(scope: ReportScope, requested: Sequence[str]) -> int:
     return len(scope.first_stages) * size
 
 
-def _margins(scope: ReportScope, names: Sequence[str], pairs: dict[str, str]) -> dict[str, Margin]:
-    """Return the margins that the plans of the compared runs declare."""
+def _declared(scope: ReportScope, names: Sequence[str], pairs: dict[str, str]) -> list[dict[str, Margin]]:
+    """Return the margins, gains and harm margins that the plans of the compared runs declare."""
     runs = {
         row.model.label: margins_of.sources([(member.folder, member.plan) for member in row.members])
         for row in scope.rows
     }
-    return margins_of.declared(names, [(runs.get(left, ()), runs[right]) for right, left in pairs.items()])
+    sides = [(runs.get(left, ()), runs[right]) for right, left in pairs.items()]
+    return [margins_of.declared(names, sides, kind) for kind in get_args(margins_of.Kind)]
 
 
 # --- tables

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from cerank.app import plan_view
 from cerank.app.run_views.display import count, local_time, short
 from cerank.app.run_views.run_monitor import RunEntry
 from cerank.errors import UsageError
@@ -82,6 +83,11 @@ def table(entries: Iterable[RunEntry]) -> Table:
 def facts(entry: RunEntry) -> list[tuple[str, str]]:
     """Return the details of a run, each as a heading and its text; none is empty."""
     details = [("run", entry.short_name or entry.name), ("state", entry.state), ("why", entry.why)]
+    details.append(("waits for", entry.waits_for))
+    if entry.state == "waiting":
+        details.append(("next", "never started; r starts it"))
+    if entry.state == "lost":
+        details.append(("next", f"its worker died {entry.at}; r resumes it".replace("  ", " ")))
     if entry.plan is not None:
         recipe, plan = entry.plan.recipe, entry.plan
         data = recipe.data
@@ -104,6 +110,24 @@ def facts(entry: RunEntry) -> list[tuple[str, str]]:
     if entry.finals:
         details.append(("test", "  ".join(f"{name} {short(value)}" for name, value in entry.finals.items())))
     return [(word, text) for word, text in details if text]
+
+
+def distinctions(entries: Sequence[RunEntry], most: int = 2) -> dict[str, str]:
+    """Return what tells each run from the others, by its id: its label, else the settings that differ; "" for nothing.
+
+    Args:
+        entries: runs that are shown together.
+        most: settings to name.
+    """
+    tables = {entry.name: plan_view.recipe_settings(entry.plan) if entry.plan else {} for entry in entries}
+    keys = dict.fromkeys(key for table in tables.values() for key in table)
+    differing = [key for key in keys if len({table.get(key) for table in tables.values()}) > 1]
+    texts = {}
+    for entry in entries:
+        table = tables[entry.name]
+        named = [f"{key.rpartition('.')[2]} {table[key]}" for key in differing[:most] if table.get(key)]
+        texts[entry.name] = entry.label or ", ".join(named)
+    return texts
 
 
 def goes_with(entry: RunEntry) -> str:

@@ -19,7 +19,9 @@ Qrels = Annotated[str, typer.Option("--qrels", metavar="FILE", help="Qrels file,
 
 
 _JUDGED = "Statistics"
-_PRECISION = "Precision of the model. auto takes bf16 if the device multiplies it faster than float32."
+_PRECISION = (
+    "Precision of the model. auto is bf16 where the device multiplies it faster; fp16 and tf32 are for NVIDIA GPUs."
+)
 _MORE = "What to show"
 
 Names = Annotated[
@@ -37,6 +39,25 @@ Margin = Annotated[
         metavar="MEASURE=NUMBER",
         help="Largest difference that would not matter to you. Given here it counts as chosen after the results; "
         "declare it in the recipe ([evaluate] margins) before the run. May be repeated.",
+        rich_help_panel=_JUDGED,
+    ),
+]
+Worth = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--worth",
+        metavar="MEASURE=NUMBER",
+        help="Gain that would pay for a system: the table says whether it is worth it, or the gain is ruled out. "
+        "Declare it in the recipe ([evaluate] worth) before the run. May be repeated.",
+        rich_help_panel=_JUDGED,
+    ),
+]
+Harm = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--harm",
+        metavar="MEASURE=NUMBER",
+        help="Largest loss that would not matter, beside --worth. Default: the margin. May be repeated.",
         rich_help_panel=_JUDGED,
     ),
 ]
@@ -101,6 +122,8 @@ def compare(
     dataset: Dataset = "",
     qrels: Qrels = "",
     margin: Margin = None,
+    worth: Worth = None,
+    harm: Harm = None,
     correction: Correction = "auto",
     family: Family = 0,
     pairs: Pairs = "baseline",
@@ -139,6 +162,8 @@ def compare(
         judged_only=judged_only,
         terms=Terms(correction=correction, family=family, pairs=pairs, claim=claim, with_secondary=with_secondary),
         margins=tuple(margin or ()),
+        worth=tuple(worth or ()),
+        harm=tuple(harm or ()),
         now=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     comparison = comparisons.compare(settings, request)
@@ -151,6 +176,9 @@ def compare(
         shown = [table_columns.comparison_table(comparison, settings.format, with_reasons=reasons)]
         emit([*shown, export_comparison.secondary(comparison)] if with_secondary else shown, settings.format, wide=wide)
     table_columns.print_footnotes(comparison, settings.format)
+    for system in comparison.systems:
+        for note in system.notes:
+            info(f"{system.label}: {note}")
     print_answers(paragraphs(comparison))
     for doubt in verify_run.warnings_about(settings.lab, names):
         info(doubt)
@@ -174,6 +202,9 @@ def evaluate(
     request = comparisons.ComparisonRequest(measures=tuple(measure or ()), dataset=dataset, qrels=qrels)
     systems, names = comparisons.measured_systems(settings, targets, request)
     emit(table_columns.measure_table(systems, names, per_query=per_query), settings.format)
+    for system in systems:
+        for note in system.notes:
+            info(f"{system.label}: {note}")
 
 
 def rerank(
@@ -188,7 +219,9 @@ def rerank(
     depth: Annotated[
         int, typer.Option("--depth", min=1, metavar="N", help="Number of candidates to re-rank for each query.")
     ] = 100,
-    precision: Annotated[Literal["fp32", "bf16", "auto"], typer.Option("--precision", help=_PRECISION)] = "fp32",
+    precision: Annotated[
+        Literal["fp32", "bf16", "fp16", "tf32", "auto"], typer.Option("--precision", help=_PRECISION)
+    ] = "fp32",
     lab: options.Lab = None,
     cache: options.Cache = None,
     device: options.Device = None,

@@ -55,8 +55,8 @@ class ConfirmDialog(ModalScreen[bool]):
         with Vertical():
             yield Label(content("") + self._question)
             with Horizontal():
-                yield Button(content("No"), id="no", variant="primary", flat=True)
-                yield Button(content(self._yes), id="yes", variant="error", flat=True)
+                yield Button(content("[n] No"), id="no", variant="primary", flat=True)
+                yield Button(content(f"[y] {self._yes}"), id="yes", variant="error", flat=True)
 
     def on_button_pressed(self, event: Button.Pressed) -> None:
         """Answer."""

@@ -28,11 +28,12 @@ def stop(screen: LabScreen, entry: RunEntry) -> None:
     if not entry.is_live and entry.state != "queued":
         lab_app.show_message(f"{entry.title} is {entry.state}, so there is nothing to stop", "warning")
         return
+    is_queued = not entry.is_live
     what = "It saves a checkpoint after the current step; r resumes it from there."
     question = stacked(
-        joined("Stop ", (entry.title, "bold"), "?"),
+        joined("Take " if is_queued else "Stop ", (entry.title, "bold"), " out of the queue?" if is_queued else "?"),
         content(""),
-        content(what if entry.is_live else "It is removed from the queue; r puts it back at the end."),
+        content("It is not started; r puts it back at the end." if is_queued else what),
     )
 
     def stopped(_: bool) -> None:
@@ -47,12 +48,16 @@ def stop(screen: LabScreen, entry: RunEntry) -> None:
         if is_yes:
             screen.run_in_thread(lambda: lab_app.lab.stop(entry.folder), stopped, group="stop")
 
-    screen.app.push_screen(ConfirmDialog(question, "Stop"), answered)
+    screen.app.push_screen(ConfirmDialog(question, "Take out" if is_queued else "Stop"), answered)
 
 
 def resume(screen: LabScreen, entry: RunEntry) -> None:
     """Put the run in the queue: it resumes as soon as its device is free."""
     lab_app = screen.lab_app
+    if entry.state in {"finished", "running", "stopping", "queued"}:
+        hint = {"finished": "; c makes a new run from it", "queued": f" ({entry.at})"}.get(entry.state, "")
+        lab_app.show_message(f"{entry.title} is already {entry.state}{hint}.", "warning")
+        return
 
     def resumed(_: None) -> None:
         lab_app.show_message(f"{entry.title} resumes as soon as its device is free")

@@ -22,6 +22,7 @@ from cerank.app.comparison import comparison_session, export_comparison
 from cerank.app.comparison.comparison_session import ComparisonSession
 from cerank.app.comparison.comparisons import ComparisonRequest
 from cerank.app.matrix.recipe_form import FieldSpec as FormRow
+from cerank.app.run_views.run_monitor import RunEntry
 from cerank.errors import CerankError
 from cerank.text.safe_text import counted, shown
 from cerank.tui.cells import content, joined, stacked
@@ -50,6 +51,7 @@ class CompareScreen(LabScreen):
     )
     CSS = """
     CompareScreen #what { height: 1; padding: 0 1; background: $surface; text-wrap: nowrap; text-overflow: ellipsis; }
+    CompareScreen #damage { height: auto; padding: 0 1; color: $error; text-style: bold; }
     CompareScreen #table { height: auto; max-height: 50%; scrollbar-size-horizontal: 0; }
     CompareScreen #why { height: auto; max-height: 5; padding: 0 1; }
     CompareScreen #chart { height: 1fr; border-top: solid $panel; }
@@ -100,6 +102,7 @@ class CompareScreen(LabScreen):
         """Lay out what is compared, the table, why, the bars, the notes."""
         yield StatusBar("compare")
         yield Static(id="what")
+        yield Static(id="damage")
         yield ComparisonTable(id="table")
         yield Static(id="why")
         yield DifferencesChart(id="chart")
@@ -113,6 +116,18 @@ class CompareScreen(LabScreen):
         """Start measuring."""
         self.query_one(ComparisonTable).focus()
         self.measure()
+
+    def show_runs(self, entries: tuple[RunEntry, ...]) -> None:
+        """Warn of runs whose files changed after they were made."""
+        named = {target.partition(":")[0] for target in self.named.targets}
+        damaged = [
+            entry
+            for entry in entries
+            if entry.state == "damaged" and named & {entry.name, entry.short_name, entry.label}
+        ]
+        lines = [content(f"! {entry.short_name or entry.name} is damaged: {entry.why}") for entry in damaged]
+        self.query_one("#damage", Static).update(stacked(*lines) if lines else content(""))
+        self.query_one("#damage").display = bool(lines)
 
     # computing
 
@@ -173,30 +188,33 @@ class CompareScreen(LabScreen):
     # showing
 
     def _show_what(self) -> None:
-        options = self.shown.found.terms if self.shown else None
-        title = f"{counted(len(self.named.targets), 'ranking')} named"
-        if self.shown:
-            conditions = self.shown.found.conditions
-            several = f" ({self._condition + 1} of {len(conditions)}, v next)" if len(conditions) > 1 else ""
-            pairs = (
-                "every pair" if self.shown.found.terms.pairs == "all" else f"against {brief(self.shown.found.baseline)}"
-            )
-            condition = conditions[self._condition]
-            queries = next(row.paired.n for row in self.shown.found.rows if row.condition == condition)
-            title = f"{condition}{several}, {counted(queries, 'query')}, {pairs}"
-        rest = ""
-        if options:
-            margin = (
-                ", ".join(f"±{margin_value.value:g} {name}" for name, margin_value in options.margins.items()) or "none"
-            )
-            method = self.shown.found.method if self.shown else options.correction
-            rest = f"  correction {method} · margin {margin} · {100 * options.confidence:g} %"
-        self.query_one("#what", Static).update(joined((title, "bold"), (rest, "dim"), limit=400))
+        """Show in one line what is compared and by which options: as many whole parts as fit."""
+        if self.shown is None:
+            self.query_one("#what", Static).update(content(counted(len(self.named.targets), "ranking"), "bold"))
+            return
+        comparison = self.shown.found
+        condition = comparison.conditions[self._condition]
+        queries = next(row.paired.n for row in comparison.rows if row.condition == condition)
+        against = "every pair" if comparison.terms.pairs == "all" else f"against {brief(comparison.baseline)}"
+        margins = ", ".join(f"±{margin.value:g} {name}" for name, margin in comparison.terms.margins.items())
+        parts = [f"{condition}, {counted(queries, 'query')}"]
+        if len(comparison.conditions) > 1:
+            parts.append(f"{self._condition + 1} of {len(comparison.conditions)}, v next")
+        parts += [against, f"margin {margins or 'none'}", f"correction {comparison.method}"]
+        parts += [f"{100 * comparison.terms.confidence:g} %"]
+        room = (self.size.width or self.app.size.width) - 2
+        fitting_parts: list[str] = []
+        for part in parts:
+            if len(part) + 3 <= room or not fitting_parts:
+                fitting_parts.append(part)
+                room -= len(part) + 3
+        rest = "".join(f" · {part}" for part in fitting_parts[1:])
+        self.query_one("#what", Static).update(joined((fitting_parts[0], "bold"), (rest, "dim"), limit=400))
 
     def _show_table(self, view: ComparisonView) -> None:
         self._condition %= len(view.found.conditions)
         condition = view.found.conditions[self._condition]
-        self.query_one(ComparisonTable).show(view, condition, is_slim=self.has_class("-slim"))
+        self.query_one(ComparisonTable).show(view, condition)
         self._show_row()
 
     def _show_row(self) -> None:
@@ -204,13 +222,12 @@ class CompareScreen(LabScreen):
         if view is None or at < 0:
             return
         row = view.rows[at]
-        self.query_one("#why", Static).update(explanation(view, at, is_slim=self.has_class("-slim")))
+        self.query_one("#why", Static).update(explanation(view, at, self.query_one(ComparisonTable).hidden))
         chart = self.query_one(DifferencesChart)
         if row is None:
             chart.show((), "", "", "")
             return
-        title = f"{row.measure} query by query, {row.right} − {row.left}, {row.condition}"
-        chart.show(view.listed[at], row.left, row.right, title)
+        chart.show(view.listed[at], row.left, row.right, f"{row.measure}, {row.right} − {row.left}")
 
     def _show_text(self, text: Content) -> None:
         self.add_class("-said")
@@ -336,8 +353,11 @@ class CompareScreen(LabScreen):
         self.app.push_screen(FormDialog("Another ranking", [row], wrong), keep)
 
     def action_drop(self) -> None:
-        """Take the system of the row away; the last one named where nothing could be compared."""
+        """Remove the system of the row; the last one named where nothing could be compared."""
         targets = self.named.targets
+        if self.shown is not None and len(targets) < 3:
+            self.lab_app.show_message("A comparison needs two systems; add another (a) before you remove one.")
+            return
         label = self.query_one(ComparisonTable).label
         if self.bench and label in self.bench.labels:
             at = self.bench.labels.index(label)

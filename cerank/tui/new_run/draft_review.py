@@ -17,7 +17,7 @@ from cerank.app.matrix.matrix_planning import PlannedMatrix
 from cerank.models.bases import BASES
 from cerank.text.safe_text import counted
 from cerank.tui.cells import content, joined, stacked
-from cerank.tui.common.form_fields import ERROR_SIGN, ChecklistItem, fitting
+from cerank.tui.common.form_fields import ERROR_SIGN, ChecklistItem, fitting_middle
 
 MOST_COMMANDS = 20  # shown; copying takes all
 
@@ -148,4 +148,4 @@ def _named(part: str) -> str:
 
     The last part of each path, the middle left out of what is long.
     """
-    return fitting(" ".join(short_name(word) for word in part.split(" ")), 44)
+    return fitting_middle(" ".join(short_name(word) for word in part.split(" ")), 44)

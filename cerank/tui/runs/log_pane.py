@@ -78,7 +78,7 @@ class LogPane(RunPane):
         Binding("n", "match(1)", "next match", id="log.next"),
         Binding("N", "match(-1)", "previous match", id="log.before", show=False),
         Binding("f", "only", "only matches", id="log.only", tooltip="Hide the other lines, or show them again"),
-        Binding("escape", "all", "end the search", id="log.all", show=False),
+        Binding("escape", "all", "back", id="log.all", tooltip="End the search, then leave the run"),
         Binding("g", "first", "first line", id="log.first", show=False),
         Binding("G", "last", "last line, and follow", id="log.last", show=False),
         Binding("j", "line(1)", "down", id="log.down", show=False),

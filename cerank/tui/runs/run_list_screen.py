@@ -36,6 +36,7 @@ class RunsScreen(LabScreen):
         "The filter takes words, fields and numbers:\n"
         f"  {run_filter.EXAMPLE}\n"
         f"  fields: {', '.join(run_filter.FIELDS)}\n"
+        "  base:bert is that name alone, base:bert* begins with it, base~bert contains it\n"
         "valid. is the latest validation; the column of a measure is its mean on the test set."
     )
     CSS = """
@@ -67,7 +68,7 @@ class RunsScreen(LabScreen):
         Binding("t", "note", "label", id="runs.note", show=False, tooltip="Change label and tags"),
         Binding("d", "delete", "delete", id="runs.delete", show=False, tooltip="Delete this run, after a confirmation"),
         Binding("less_than_sign", "move(-1)", "earlier", key_display="<", id="runs.earlier", show=False,
-                tooltip="Move a queued run up"),
+                tooltip="Start a queued run earlier than the one before it"),
         Binding("greater_than_sign", "move(1)", "later", key_display=">", id="runs.later", show=False),
         Binding("y", "copy", "copy", id="runs.copy", show=False, tooltip="Copy the name of the run"),
         Binding("e", "export", "export", id="runs.export", show=False, tooltip="Write the list to a CSV file"),
@@ -125,6 +126,13 @@ class RunsScreen(LabScreen):
         rows = [joined((f"{word:>13}  ", "dim"), text) for word, text in run_list.facts(entry)]
         self.query_one("#detail", Static).update(stacked(*rows))
 
+    def on_mount(self) -> None:
+        """Sort as the user did last."""
+        state = self.lab_app.state
+        if state.sort in run_list.KEYS and (state.sort, state.is_falling) != self._sort:
+            self._sort = (state.sort, state.is_falling)
+            self.query_one(RunTable).sort_by(state.sort, is_falling=state.is_falling)
+
     def on_run_table_columns_changed(self, event: RunTable.ColumnsChanged) -> None:
         """Name the columns for which there is no room."""
         hidden = event.hidden
@@ -159,6 +167,7 @@ class RunsScreen(LabScreen):
 
     def _sort_by(self, key: str, is_falling: bool) -> None:
         self._sort = (key, is_falling)
+        self.lab_app.remember(sort=key, is_falling=is_falling)
         self.query_one(RunTable).sort_by(key, is_falling=is_falling)
         self.show_runs(self.lab_app.entries)
 

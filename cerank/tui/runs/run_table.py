@@ -266,7 +266,7 @@ class RunTable(DataTable[Text]):
         for place, (new, old) in enumerate(zip(rows, self._rows, strict=True)):
             if (new[0] is old[0] and new[1] == old[1]) or place >= self.row_count:
                 continue
-            shown = self.get_row_at(place)
+            shown: list[Text] = self.get_row_at(place)
             for column, (now, before) in enumerate(zip(self._shown_cells(*new), shown, strict=True)):
                 if now != before or now.style != before.style:
                     self.update_cell_at((place, column), now)  # type: ignore[arg-type]  # it takes any pair of ints
@@ -290,8 +290,8 @@ class RunTable(DataTable[Text]):
                 texts.append(cell(words, is_right=column.is_right))
             texts[0] = cell(sign if self.is_narrow else f"{sign} {entry.state}", color)
             if entry.state == "damaged":
-                for text in texts:
-                    text.style = color
+                for made in texts:
+                    made.style = color
             cached = self._cells[entry.name] = (entry, is_marked, texts)
         return cached[2]
 

@@ -11,6 +11,7 @@ from cerank.tui.common.dialogs import ConfirmDialog
 from cerank.tui.runs.run_list_screen import RunsScreen
 from cerank.tui.runs.run_screen import RunScreen
 from cerank.tui.runs.run_table import RunTable
+from cerank.tui.theme import state_color
 from tests.tui.conftest import look, press, settle, text_of, whole_cells
 from tests.tui.labs import LabFolder
 
@@ -111,6 +112,31 @@ async def test_the_filter_narrows_as_one_types_and_keeps_the_last_right_one(fold
         assert [entry.label for entry in _listed(app)] == ["good"]
         await press(pilot, "escape")
         assert len(_listed(app)) == 2
+
+
+async def test_theme_and_order_are_kept_and_rows_take_the_new_colors_at_once(folder: LabFolder, app: CerankApp) -> None:
+    folder.finished(folder.started(folder.run("one"), 5))
+    async with app.run_test(size=WIDE) as pilot:
+        await settle(pilot)
+        app.theme = "cerank-light"
+        await press(pilot, "o", "o")
+        assert app.screen.query_one(RunTable).get_row_at(0)[0].style == state_color("finished", is_dark=False)
+        kept = app.screen.query_one(RunTable).sorted_by
+    again = CerankApp(app.lab, poll_seconds=0)
+    async with again.run_test(size=WIDE) as pilot:
+        await settle(pilot)
+        assert again.theme == "cerank-light"
+        assert again.screen.query_one(RunTable).sorted_by == kept
+
+
+async def test_a_message_does_not_cover_the_screen_that_opens_next(folder: LabFolder, app: CerankApp) -> None:
+    folder.run("one")
+    async with app.run_test(size=WIDE) as pilot:
+        await settle(pilot)
+        await press(pilot, "m")
+        assert _toasts(app)
+        await press(pilot, "question_mark")
+        assert not _toasts(app)
 
 
 async def test_nothing_that_passes_the_filter_says_how_to_clear_it(folder: LabFolder, app: CerankApp) -> None:
@@ -260,7 +286,7 @@ async def test_a_refusal_is_a_toast_and_a_fault_goes_to_a_file(folder: LabFolder
     async with app.run_test(size=WIDE) as pilot:
         await settle(pilot)
         await press(pilot, "r")
-        assert "the run is finished" in _toasts(app)
+        assert "is already finished; c makes a new run" in _toasts(app)
         app.run_in_thread(lambda: 1 // 0)
         await settle(pilot)
         said = _toasts(app)
