@@ -18,7 +18,7 @@ from cerank.errors import UsageError
 SYNONYMS = {  # what other tools call an option -> what it is called here, in every command that has it
     **dict.fromkeys(("-k", "--k", "--topk", "--top-k", "--top_k", "--hits", "--cutoff"), "--depth"),
     **dict.fromkeys(("--metric", "--metrics", "--measures"), "--measure"),
-    **dict.fromkeys(("--out", "--output-file", "--outfile", "--output-dir"), "--output"),
+    **dict.fromkeys(("--output-file", "--outfile", "--output-dir"), "--output"),
     **dict.fromkeys(("--collection", "--corpus", "--topics"), "--dataset"),
     **dict.fromkeys(("--model", "--backbone"), "--base"),
     **dict.fromkeys(("--force", "--overwrite"), "--replace"),

@@ -99,7 +99,7 @@ def test_checks_and_files_of_hostile_names_steer_no_terminal(lab: LabFolder, tmp
 def test_a_report_of_hostile_runs_holds_no_control_and_no_formula(lab: LabFolder, tmp_path: Path) -> None:
     runs = sorted(path.name for path in (lab.path / "runs").iterdir() if path.name.startswith("2026"))
     folder = tmp_path / "\x1b]0;x\x07\n"
-    assert _leaks(_said(["report", *runs, "--out", str(folder)], lab)) == []
+    assert _leaks(_said(["report", *runs, "--output", str(folder)], lab)) == []
     written = [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".png"]
     assert {path.suffix for path in written} >= {".html", ".tex", ".csv", ".md", ".svg", ".json"}
     for path in written:

@@ -36,7 +36,7 @@ def lab(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def whole(lab) -> Report:
-    return build_report(lab.settings, ReportRequest(names=("grid",), command="cerank report grid --out x"))
+    return build_report(lab.settings, ReportRequest(names=("grid",), command="cerank report grid --output x"))
 
 
 @pytest.fixture(scope="module")
@@ -260,7 +260,7 @@ def test_the_command_prints_a_form_or_writes_a_folder(lab, tmp_path, capsys, mon
     monkeypatch.setenv("CERANK_LAB", str(lab.settings.lab))
     cerank("report", "grid", "--format", "latex")
     assert capsys.readouterr().out.startswith("\\documentclass")
-    cerank("report", "grid", "--correction", "bonferroni", "--out", str(tmp_path / "made"), "--no-curves")
+    cerank("report", "grid", "--correction", "bonferroni", "--output", str(tmp_path / "made"), "--no-curves")
     shown = capsys.readouterr()
     assert shown.out == f"{tmp_path / 'made'}\n"
     assert "32 tests" in shown.err
@@ -270,7 +270,11 @@ def test_the_command_prints_a_form_or_writes_a_folder(lab, tmp_path, capsys, mon
 
 @pytest.mark.parametrize(
     ("words", "what"),
-    [(("--format", "docx"), "docx"), (("--replace",), "needs --out"), (("--out", "/no/such/place"), "does not exist")],
+    [
+        (("--format", "docx"), "docx"),
+        (("--replace",), "needs --output"),
+        (("--output", "/no/such/place"), "does not exist"),
+    ],
 )
 def test_the_command_refuses_before_it_measures(lab, words, what, monkeypatch) -> None:
     monkeypatch.setenv("CERANK_LAB", str(lab.settings.lab))
