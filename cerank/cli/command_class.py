@@ -62,7 +62,7 @@ class Command(TyperCommand):
         return [self.options_metavar or "", *arguments_of(self.get_params(ctx))]
 
 
-class Group(TyperGroup):
+class CommandGroup(TyperGroup):
     """A group of commands with the same kind of help."""
 
     def get_params(self, ctx: Any) -> list[Any]:
@@ -74,7 +74,7 @@ class CommandLine(typer.Typer):
     """A Typer application all of whose commands are of the class above."""
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(cls=Group, **kwargs)
+        super().__init__(cls=CommandGroup, **kwargs)
 
     def command(self, name: str | None = None, **kwargs: Any) -> Callable[[Any], Any]:
         """Return a decorator that registers a function as a command."""

@@ -194,7 +194,7 @@ def _write_message(text: str, stream: TextIO) -> None:
 
 
 def _in_red(word: str, stream: TextIO) -> str:
-    """Return `word` in red where the terminal may show colour."""
+    """Return `word` in red where the terminal may show color."""
     plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not stream.isatty()
     return word if plain else f"\x1b[1;31m{word}\x1b[0m"
 

@@ -19,8 +19,8 @@ from cerank.app.comparison.comparison_session import QueryDifference
 from cerank.errors import CerankError
 from cerank.text.table_data import TEXTS, Table, fitting, rounded
 from cerank.tui.cells import cell, content, joined, stacked
+from cerank.tui.common.fitted_table import FittedTable, fill
 from cerank.tui.common.form_fields import fitting_middle
-from cerank.tui.common.tables import FittedTable, fill
 
 if TYPE_CHECKING:
     from cerank.evaluation.compare import Comparison, Row

@@ -301,9 +301,9 @@ def test_a_picture_is_xml_with_a_line_a_run_a_gap_between_stages_and_marks_where
 def test_a_picture_of_hostile_labels_is_still_a_picture() -> None:
     import numpy as np
 
-    from cerank.app.report.svg_plot import Panel, Series, svg
+    from cerank.app.report.svg_plot import Panel, PlottedLine, svg
 
-    lines = tuple(Series(f"{HOSTILE} {n}", np.arange(3.0), np.array([1.0, np.nan, np.inf])) for n in range(9))
+    lines = tuple(PlottedLine(f"{HOSTILE} {n}", np.arange(3.0), np.array([1.0, np.nan, np.inf])) for n in range(9))
     root = ElementTree.fromstring(svg([Panel(HOSTILE, HOSTILE, lines, ((0.0, HOSTILE),))]))
     assert not list(root.iter("{http://www.w3.org/2000/svg}script"))
     pens = {(line.get("stroke"), line.get("stroke-dasharray")) for line in root if line.tag.endswith("line")}
