@@ -34,6 +34,8 @@ class CerankError(Exception):
         what: one sentence in lower case that states the problem, without a full stop.
         where: the place of the problem: `file:line`, a key path such as `stages.distill.loss`, or a name; may be "".
         hint: what the user can do about it; "" if nothing helps.
+        code: a short name for this error that does not change with its wording, such as "run-not-found"; without it,
+            the code of the class.
 
     Example:
         >>> str(UsageError("no dataset has this name", where="data.test", hint="did you mean 'vaswani'?"))
@@ -41,12 +43,14 @@ class CerankError(Exception):
     """
 
     exit_code: ClassVar[ExitCode] = ExitCode.USAGE
+    class_code: ClassVar[str] = "error"
 
-    def __init__(self, what: str, *, where: str = "", hint: str = "") -> None:
+    def __init__(self, what: str, *, where: str = "", hint: str = "", code: str = "") -> None:
         super().__init__(what)
         self.what = what
         self.where = where
         self.hint = hint
+        self.code = code or self.class_code
 
     def __str__(self) -> str:
         place = f"{self.where}: " if self.where else ""
@@ -56,31 +60,40 @@ class CerankError(Exception):
 class UsageError(CerankError):
     """An option, a name or a combination of them that cerank cannot carry out."""
 
+    class_code = "usage"
+
 
 class FormatError(CerankError):
     """A file whose content does not follow its format; `where` is file:line."""
 
+    class_code = "format"
+
 
 class RecipeError(CerankError):
     """A recipe with errors; `what` lists all of them, one per line."""
+
+    class_code = "recipe"
 
 
 class MissingError(CerankError):
     """Data or a model that is not on this machine and could not be fetched."""
 
     exit_code = ExitCode.MISSING
+    class_code = "missing"
 
 
 class HeldError(CerankError):
     """Another live process holds the run or the file."""
 
     exit_code = ExitCode.HELD
+    class_code = "held"
 
 
 class RunFailedError(CerankError):
     """Work that was started and cannot continue: a non-finite loss, a full disk, inputs that changed."""
 
     exit_code = ExitCode.FAILED
+    class_code = "failed"
 
 
 def os_reason(error: OSError) -> str:

@@ -192,8 +192,10 @@ def _file_layer(path: Path) -> _Layer:
     except OSError as error:
         raise UsageError(f"cannot read the settings: {(error.strerror or '').lower()}", where=str(path)) from None
     values = decode.toml_table(source, str(path))
-    told = list(values)[: decode.MOST_ERRORS]
-    sources = {key: f"{path}:{decode.line_of(source, (key,))[0]}" for key in {*told, *(values.keys() & set(_keys()))}}
+    first_keys = list(values)[: decode.MOST_ERRORS]
+    sources = {
+        key: f"{path}:{decode.line_of(source, (key,))[0]}" for key in {*first_keys, *(values.keys() & set(_keys()))}
+    }
     return _layer(values, path.parent, sources, str(path))
 
 

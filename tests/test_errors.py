@@ -32,6 +32,13 @@ def test_each_kind_of_error_ends_with_its_own_code(kind: type[CerankError], code
     assert kind("x").exit_code == code
 
 
+@pytest.mark.parametrize("kind", [CerankError, *CerankError.__subclasses__()])
+def test_an_error_has_the_code_it_was_given_or_that_of_its_class(kind: type[CerankError]) -> None:
+    assert kind("x", code="run-not-found").code == "run-not-found"
+    assert kind("x").code == kind.class_code
+    assert kind.class_code
+
+
 def test_exit_codes_are_the_documented_ones() -> None:
     assert {code.name: int(code) for code in ExitCode} == {
         "OK": 0,

@@ -72,9 +72,11 @@ class Lab:
                 f"the run is already {state}",
                 where=run_store.title(folder),
                 hint=f"cerank stop {run_store.short_name(folder)}",
+                code="run-state",
             )
         if state == "finished":
-            raise UsageError("the run is finished, so it cannot be resumed", where=run_store.title(folder))
+            what = "the run is finished, so it cannot be resumed"
+            raise UsageError(what, where=run_store.title(folder), code="run-state")
         plan = run_store.load_plan(folder)
         self.unqueue(folder)
         return local_launcher.start(plan, folder, command=self._worker)
@@ -108,7 +110,8 @@ class Lab:
                 return False
             state = self.status(folder).state
         if state not in {"running", "stopping"}:
-            raise UsageError(f"the run is {state}, so there is nothing to stop", where=run_store.title(folder))
+            what = f"the run is {state}, so there is nothing to stop"
+            raise UsageError(what, where=run_store.title(folder), code="run-state")
         return run_store.request_stop(folder)
 
     def remove(self, folder: RunFolder) -> None:
@@ -152,7 +155,8 @@ class Lab:
         """
         state = self.status(folder).state
         if state not in _CAN_WAIT:
-            raise UsageError(f"the run is {state}, so it cannot be queued", where=run_store.title(folder))
+            what = f"the run is {state}, so it cannot be queued"
+            raise UsageError(what, where=run_store.title(folder), code="run-state")
         self.check_device(run_store.load_plan(folder).device)
         queue.add(folder, datetime.now(UTC))
         self.start_queue()

@@ -238,13 +238,13 @@ def print_result(lab: Lab, folder: RunFolder, form: str, *, wide: bool) -> None:
     from cerank.app import next_steps
     from cerank.app.comparison import run_answer
 
-    plan, told = run_store.load_plan(folder), run_answer.of_run(folder)
-    emit([*table_columns.result_tables(told, form), table_columns.file_table(folder, plan)], form, wide=wide)
+    plan, answer = run_store.load_plan(folder), run_answer.of_run(folder)
+    emit([*table_columns.result_tables(answer, form), table_columns.file_table(folder, plan)], form, wide=wide)
     if format_of(form) != "table":
-        emit(table_columns.result_tables(told, "table"), "table", sys.stderr, wide=wide)
+        emit(table_columns.result_tables(answer, "table"), "table", sys.stderr, wide=wide)
     if lines := next_steps.after_first(lab, folder, plan):
         info("\n".join(["", "Next:", *lines]))
-    print_answers(told.paragraphs)
+    print_answers(answer.paragraphs)
 
 
 def print_answers(paragraphs: Sequence[str]) -> None:

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TextIO
 
 import msgspec
 
-from cerank.errors import CerankError, ExitCode, RunFailedError, os_reason
+from cerank.errors import CerankError, ExitCode, RunFailedError, UsageError, os_reason
 from cerank.settings import FORMATS
 from cerank.text import table_data
 from cerank.text.safe_text import shown
@@ -121,6 +124,48 @@ def _name_of(stream: TextIO) -> str:
     return "standard output" if stream is sys.stdout else "standard error" if stream is sys.stderr else "the file"
 
 
+@contextmanager
+def output_file(path: Path, *, replace: bool) -> Iterator[Path]:
+    """Yield the file to write for an option --output.
+
+    That is `path` itself if it may be written. For "-", and for what is no plain file (/dev/stdout, a pipe of the
+    shell), it is a temporary file, which is copied there at the end; an error leaves nothing behind.
+
+    Raises:
+        UsageError: the file exists, and `replace` is False.
+    """
+    is_stream = str(path) == "-" or (path.exists() and not path.is_file())
+    if not is_stream:
+        check_new(path, replace=replace)
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="cerank-") as folder:
+        made = Path(folder) / "output.run"
+        yield made
+        try:
+            if str(path) == "-":
+                sys.stdout.flush()
+                sys.stdout.buffer.write(made.read_bytes())
+                sys.stdout.buffer.flush()
+            else:
+                path.write_bytes(made.read_bytes())
+        except BrokenPipeError:
+            _discard_stream(sys.stdout)
+        except OSError as error:
+            _discard_stream(sys.stdout)
+            raise RunFailedError(f"cannot write the output: {os_reason(error)}", where=str(path)) from None
+
+
+def check_new(path: Path, *, replace: bool) -> None:
+    """Check that a file may be written: the same rule for every command.
+
+    Raises:
+        UsageError: it exists, and `replace` is False.
+    """
+    if path.exists() and not replace:
+        raise UsageError("the file already exists", where=str(path), hint="--replace overwrites it", code="file-exists")
+
+
 def info(text: str, stream: TextIO | None = None) -> None:
     """Print a message of one or more lines on stderr; never data."""
     _write_message(shown(text, LONGEST_ERROR, lines=True), stream or sys.stderr)
@@ -149,7 +194,7 @@ def _write_message(text: str, stream: TextIO) -> None:
 
 
 def _in_red(word: str, stream: TextIO) -> str:
-    """Return `word` in red where the terminal may show colour."""
+    """Return `word` in red where the terminal may show color."""
     plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not stream.isatty()
     return word if plain else f"\x1b[1;31m{word}\x1b[0m"
 

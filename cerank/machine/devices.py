@@ -131,15 +131,15 @@ _MIG_LINE = re.compile(r"\s+MIG (.+?)\s+Device\s+\d+: \(UUID: (MIG-[^)]+)\)")
 def parse_nvidia_smi(output: str) -> list[Device]:
     """Return the devices that `nvidia-smi -L` lists: instances of divided GPUs, and the GPUs that are not divided."""
     gpus: list[tuple[str, str]] = []
-    whole = ""  # model of the GPU whose instances follow
+    gpu_model = ""  # model of the GPU whose instances follow
     for line in output.splitlines():
         if match := _GPU_LINE.match(line):
-            whole = match[1]
+            gpu_model = match[1]
             gpus.append((match[2], match[1]))
         elif match := _MIG_LINE.match(line):
-            if gpus and gpus[-1][0].startswith("GPU-") and gpus[-1][1] == whole:
+            if gpus and gpus[-1][0].startswith("GPU-") and gpus[-1][1] == gpu_model:
                 gpus.pop()  # it is divided
-            gpus.append((match[2], f"{whole} MIG {match[1]}"))
+            gpus.append((match[2], f"{gpu_model} MIG {match[1]}"))
     return [Device(f"cuda:{index}", uuid, model) for index, (uuid, model) in enumerate(gpus)]
 
 
@@ -190,7 +190,7 @@ def check_present(name: str, present: Sequence[Device]) -> None:
     """
     if not any(fits(name, device) for device in present):
         hint = f"this machine has {', '.join(device.name for device in present)}"
-        raise UsageError(f"this machine has no device '{name}'", where="device", hint=hint)
+        raise UsageError(f"this machine has no device '{name}'", where="device", hint=hint, code="device-not-found")
 
 
 def check_torch(name: str) -> None:

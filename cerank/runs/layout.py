@@ -216,7 +216,7 @@ class RunFolder(msgspec.Struct, frozen=True):
         """Return the steps of the checkpoints, ascending, without quarantined ones."""
         folder = self.checkpoints(index, name)
         names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
-        return sorted(int(found[1]) for entry in names if (found := _STEP_NAME.fullmatch(entry)))
+        return sorted(int(match[1]) for entry in names if (match := _STEP_NAME.fullmatch(entry)))
 
     def final(self, index: int, name: str) -> Path:
         """Return the folder of the model that a stage produces."""

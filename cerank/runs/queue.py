@@ -142,7 +142,8 @@ def move(folder: RunFolder, place: int) -> None:
         before = list(entries(folder.lab))
         own = [entry for entry in before if entry.run == folder.name]
         if not own:
-            raise UsageError("it is not in the queue", where=folder.name, hint="`cerank queue` lists what is")
+            hint = "`cerank queue` lists what is"
+            raise UsageError("it is not in the queue", where=folder.name, hint=hint, code="not-queued")
         remaining = [entry for entry in before if entry.run != folder.name]
         remaining.insert(max(0, place - 1), own[0])
         if remaining != before:

@@ -88,7 +88,7 @@ def check_no_token(text: str, what: str, hint: str = "take it out, and revoke it
         UsageError: it holds an access token.
     """
     if token_at(text) >= 0:
-        raise UsageError(f"{what} holds an access token, which no run may keep", hint=hint)
+        raise UsageError(f"{what} holds an access token, which no run may keep", hint=hint, code="access-token")
 
 
 def create(lab: Path, plan: Plan, recipe_toml: bytes, now: datetime) -> RunFolder:
@@ -128,7 +128,8 @@ def load_plan(folder: RunFolder) -> Plan:
         raise DamagedError(error.what, where=error.where, hint=hint) from error
     data = bytes(stored.plan)
     if hashlib.sha256(data).hexdigest() != stored.sha256:
-        raise DamagedError("the plan is not the one that was made (sha256 differs)", where=str(folder.plan), hint=hint)
+        what = "the plan is not the one that was made (sha256 differs)"
+        raise DamagedError(what, where=str(folder.plan), hint=hint)
     try:
         return msgspec.json.decode(data, type=Plan)
     except json_records.DECODE_ERRORS as error:
@@ -301,7 +302,7 @@ def find(lab: Path, text: str) -> RunFolder:
         titles = [_title(short[name], labels[name]) for name in fitting[:5]]
         if text in {short[name] for name in fitting}:  # one run's short name, another's label: only ids tell them apart
             titles = [f"{name}, {words}" for name, words in zip(fitting, titles, strict=False)]
-        raise UsageError(f"'{text}' fits {len(fitting)} runs", hint="; ".join(titles) + more)
+        raise UsageError(f"'{text}' fits {len(fitting)} runs", hint="; ".join(titles) + more, code="run-ambiguous")
     words = [*short.values(), *(label for label in labels.values() if label), *known]
     close = get_close_matches(text, dict.fromkeys(words), n=_MOST_NAMED, cutoff=0.6)
     if not words:
@@ -314,8 +315,8 @@ def find(lab: Path, text: str) -> RunFolder:
         hint = "`cerank ps` lists the runs"
     if os.sep in text or Path(text).suffix in _FILE_ENDINGS:
         what = f"no run is called '{text}', and there is no such file"
-        raise UsageError(what, hint=near_files(Path(text).expanduser()) or hint)
-    raise UsageError(f"no run is called '{text}'", hint=hint)
+        raise UsageError(what, hint=near_files(Path(text).expanduser()) or hint, code="run-not-found")
+    raise UsageError(f"no run is called '{text}'", hint=hint, code="run-not-found")
 
 
 def _title(short: str, label: str) -> str:

@@ -66,11 +66,11 @@ class Supervisor:
 
     def serve(self, own: Lease) -> None:
         """Start runs until none is left to start or to wait for; `own` is released in the same moment."""
-        while not self._finish_if_idle(own):
+        while not self.finish_if_idle(own):
             self.step()
             time.sleep(POLL_SECONDS)
 
-    def _finish_if_idle(self, own: Lease) -> bool:
+    def finish_if_idle(self, own: Lease) -> bool:
         """Release the lease if nothing is left to do; under the queue's lock, so that no new entry is overlooked."""
         if self.children or self._startable():
             return False

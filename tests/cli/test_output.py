@@ -15,7 +15,18 @@ from typing import IO
 
 import pytest
 
-from cerank.cli.output import Column, Kind, Table, emit, info, report_error, rounded, write_output
+from cerank.cli.output import (
+    Column,
+    Kind,
+    Table,
+    check_new,
+    emit,
+    info,
+    output_file,
+    report_error,
+    rounded,
+    write_output,
+)
 from cerank.errors import ExitCode, RecipeError, UsageError
 from cerank.settings import FORMATS
 
@@ -274,3 +285,42 @@ def _cerank(words: list[str], lab: Path, stdout: IO[str] | None, closing: str = 
         timeout=300,
         check=False,
     )
+
+
+def test_a_file_that_exists_is_overwritten_only_with_replace(tmp_path: Path) -> None:
+    path = tmp_path / "a.run"
+    with output_file(path, replace=False) as made:
+        made.write_text("1")
+    for act in (lambda: check_new(path, replace=False), lambda: output_file(path, replace=False).__enter__()):
+        with pytest.raises(UsageError) as caught:
+            act()
+        assert (caught.value.code, caught.value.where) == ("file-exists", str(path))
+    with output_file(path, replace=True) as made:
+        made.write_text("2")
+    assert path.read_text() == "2"
+
+
+def test_a_dash_and_a_pipe_get_the_bytes_and_an_error_gives_them_none(
+    tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with open(os.dup(1), "w") as stdout:  # noqa: PTH123 - the descriptor that is captured
+        monkeypatch.setattr(sys, "stdout", stdout)
+        with output_file(Path("-"), replace=False) as made:
+            made.write_bytes(b"q1 Q0 \xff")
+        with pytest.raises(ZeroDivisionError):
+            _fail_half_way(Path("-"))
+    assert capfdbinary.readouterr().out == b"q1 Q0 \xff"
+    assert list(tmp_path.iterdir()) == []
+    reading, writing = os.pipe()
+    with output_file(Path(f"/dev/fd/{writing}"), replace=False) as made:
+        made.write_bytes(b"x")
+    os.close(writing)
+    assert os.read(reading, 9) == b"x"
+    os.close(reading)
+
+
+def _fail_half_way(path: Path) -> None:
+    with output_file(path, replace=False) as made:
+        made.write_bytes(b"half")
+        raise ZeroDivisionError

@@ -10,7 +10,7 @@ import typer
 
 from cerank.cli import options, table_columns
 from cerank.cli.commands.start_run import settings_of
-from cerank.cli.output import emit, info, write_output
+from cerank.cli.output import emit, info, output_file, write_output
 from cerank.errors import UsageError
 from cerank.text.safe_text import counted
 
@@ -215,13 +215,16 @@ def rerank(
     dataset: Annotated[
         str, typer.Option("--dataset", metavar="DATASET", help="Dataset that gives queries and documents.")
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="TREC run file to write.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE", help="TREC run file to write; - is stdout.")
+    ],
     depth: Annotated[
         int, typer.Option("--depth", min=1, metavar="N", help="Number of candidates to re-rank for each query.")
     ] = 100,
     precision: Annotated[
         Literal["fp32", "bf16", "fp16", "tf32", "auto"], typer.Option("--precision", help=_PRECISION)
     ] = "fp32",
+    replace: options.Replace = False,
     lab: options.Lab = None,
     cache: options.Cache = None,
     device: options.Device = None,
@@ -231,9 +234,18 @@ def rerank(
     from cerank.app import rerank_dataset
 
     settings = settings_of(lab, cache, device, threads)
-    request = rerank_dataset.RerankRequest(
-        checkpoint=checkpoint, dataset=dataset, first_stage=first_stage, depth=depth, precision=precision, output=output
-    )
-    count = rerank_dataset.rerank(settings, request, lambda done, total: info(f"{done} of {counted(total, 'query')}"))
+    with output_file(output, replace=replace) as path:
+        request = rerank_dataset.RerankRequest(
+            checkpoint=checkpoint,
+            dataset=dataset,
+            first_stage=first_stage,
+            depth=depth,
+            precision=precision,
+            output=path,
+        )
+        count = rerank_dataset.rerank(
+            settings, request, lambda done, total: info(f"{done} of {counted(total, 'query')}")
+        )
     info(f"{counted(count, 'query')} re-ranked")
-    write_output(f"{output}\n")
+    if path == output:
+        write_output(f"{output}\n")

@@ -14,7 +14,7 @@ from cerank.cli.commands.start_run import settings_of
 from cerank.cli.output import Column, Table, emit, info, write_output
 from cerank.errors import UsageError
 
-LESS = "-FRX"  # leave at once if it fits one screen, show colours, keep the text on the terminal afterwards
+LESS = "-FRX"  # leave at once if it fits one screen, show colors, keep the text on the terminal afterwards
 
 
 def _names(incomplete: str) -> list[str]:

@@ -23,7 +23,7 @@ from cerank.errors import CerankError
 from cerank.text.safe_text import counted
 from cerank.text.table_data import Column, Table
 from cerank.tui.cells import content, joined, stacked
-from cerank.tui.common.tables import TableView
+from cerank.tui.common.fitted_table import TableView
 from cerank.tui.comparison.comparison_table import verdict
 from cerank.tui.runs.run_pane import RunPane
 

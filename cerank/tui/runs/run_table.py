@@ -211,8 +211,8 @@ class RunTable(DataTable[Text]):
         ]
         gap = 2 * self.cell_padding
         room = self._width - gap - 1  # one for the scrollbar
-        kept = fitting(columns, [self._widths[place] for place in used], room, gap)
-        self._places = [used[place] for place in kept]
+        fitting_places = fitting(columns, [self._widths[place] for place in used], room, gap)
+        self._places = [used[place] for place in fitting_places]
         hidden = tuple(headings[place].rstrip("▼▲") for place in used if place not in self._places)
         self.clear(columns=True)
         for place in self._places:
