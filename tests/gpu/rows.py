@@ -150,7 +150,7 @@ def kernel_numbers(device: str, dry: bool) -> Outcome:
                 expected.backward(upstream.double())
                 compared = [(out, expected), *((a.grad, b.grad) for a, b in zip(parts, reference, strict=True))]
                 for found, exact in compared:
-                    error = float((found.double() - exact).norm() / exact.norm())
+                    error = float((found.detach().double() - exact.detach()).norm() / exact.detach().norm())
                     worst[precision] = max(worst[precision], error)
     held = worst["fp32"] < 1e-5 and worst.get("bf16", 0.0) < 2e-2
     return Outcome(", ".join(f"{name} {error:.1e}" for name, error in worst.items()), held)
