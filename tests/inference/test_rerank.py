@@ -7,7 +7,7 @@ import torch
 
 from cerank.errors import MissingError, RunFailedError
 from cerank.inference.embeddings import Embedder, embedding_similarity
-from cerank.inference.rerank import Scorer, made_ahead, rerank
+from cerank.inference.rerank import Scorer, Writes, made_ahead, rerank
 from cerank.models.cross_encoder import load, load_tokenizer
 from cerank.tokenization.tokens import PairTokenizer, TokenLimits
 from tests.model_fixtures import WORDS
@@ -71,6 +71,20 @@ def test_textsmade_ahead_of_a_gpu_come_in_order_and_an_error_in_one_ends_the_res
     with pytest.raises(KeyError):
         next(ahead)
     assert made[:4] == [0, 1, 2, 3]
+
+
+def test_writes_beside_a_gpu_keep_their_order_and_an_error_of_the_disk_is_raised():
+    written = []
+    with Writes(in_thread=True) as writes:
+        for number in range(30):
+            writes.do(written.append, number)
+    assert written == list(range(30))
+
+    def full(_):
+        raise RunFailedError("no space left on the disk")
+
+    with pytest.raises(RunFailedError, match="no space"), Writes(in_thread=True) as writes:
+        writes.do(full, 1)
 
 
 def test_a_scorer_leaves_the_model_in_the_mode_it_found(tiny):
