@@ -53,7 +53,7 @@ class Timing(msgspec.Struct, frozen=True):
 
     @property
     def rate(self) -> float:
-        """Pairs a second."""
+        """Return pairs a second."""
         return self.pairs / self.seconds
 
 
