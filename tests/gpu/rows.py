@@ -363,11 +363,11 @@ def short_memory(device: str, dry: bool, *, tokens: int, fraction: float) -> Ite
     """Leave a process only a fraction of a GPU's memory; in a dry run, tokens stand in for memory."""
     if not dry:
         torch.cuda.empty_cache()
-        torch.cuda.set_per_process_memory_fraction(fraction, torch.device(device))
+        torch.cuda.set_per_process_memory_fraction(fraction, torch.device(device).index or 0)
         try:
             yield
         finally:
-            torch.cuda.set_per_process_memory_fraction(1.0, torch.device(device))
+            torch.cuda.set_per_process_memory_fraction(1.0, torch.device(device).index or 0)
         return
     scoring = ForwardPass.scoring
 
