@@ -315,14 +315,18 @@ class Scorer:
         """Return the scores (pairs,) on the CPU, from batches of pairs of about the same length."""
         out = torch.empty(len(pairs))
         with self._forward.scoring() as score:
-
-            def score_batch(indices: Sequence[int]) -> None:
-                out[torch.tensor(indices)] = score([pairs[index] for index in indices]).cpu()
-
             if self._forward.supports_threads:
+
+                def score_batch(indices: Sequence[int]) -> None:
+                    out[torch.tensor(indices)] = score([pairs[index] for index in indices])
+
                 make_batches = even_batches if self._forward.is_packed else batches_by_length
                 run_in_threads(score_batch, make_batches(lengths, self._budget))
             else:
-                for indices in batches_by_length(lengths, self._budget):
-                    score_batch(indices)
+                # the largest first: if memory is short, then before the others were computed. One copy at the end: the
+                # host would wait for each
+                batches = batches_by_length(lengths, self._budget)[::-1]
+                parts = [score([pairs[index] for index in indices]) for indices in batches]
+                if parts:
+                    out[torch.tensor([index for indices in batches for index in indices])] = torch.cat(parts).cpu()
         return out
