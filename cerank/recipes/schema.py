@@ -153,7 +153,7 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     @property
     def validates_by_loss(self) -> bool:
-        """Whether validations compute the stage's own loss."""
+        """Return whether validations compute the stage's own loss."""
         return self.validation_loss == "yes" or self.validation_measure == VALIDATION_LOSS
 
 
