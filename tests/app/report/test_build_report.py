@@ -11,8 +11,9 @@ from statsmodels.stats.multitest import multipletests
 
 from cerank.app.comparison import comparisons
 from cerank.app.comparison.comparisons import ComparisonRequest
-from cerank.app.report.build_report import ReportRequest, build_report
+from cerank.app.report.build_report import build_report
 from cerank.app.report.footnotes import GLYPHS
+from cerank.app.report.report_scope import ReportRequest
 from cerank.errors import UsageError
 from cerank.evaluation.compare import Terms
 from cerank.files import disk
