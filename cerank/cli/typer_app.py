@@ -53,6 +53,7 @@ app.command(rich_help_panel=_MEASURING, cls=CommandWithRenamedOptions)(measure.c
 app.command(rich_help_panel=_MEASURING, cls=CommandWithRenamedOptions)(report_command.report)
 app.command(rich_help_panel=_MEASURING)(estimate_power.power)
 app.command(rich_help_panel=_MEASURING)(judge_results.gate)
+app.command(rich_help_panel=_MEASURING)(judge_results.rejudge)
 app.command(rich_help_panel=_MEASURING)(judge_results.schema)
 app.command(rich_help_panel=_MEASURING, cls=CommandWithRenamedOptions)(measure.rerank)
 app.command(rich_help_panel=_MEASURING)(measure.evaluate)

@@ -31,8 +31,7 @@ from cerank.evaluation import diagnostics, multiple_testing, power, seed_varianc
 from cerank.evaluation.measures import limits as limits_of
 from cerank.evaluation.multiple_testing import Corrected, Correction
 from cerank.evaluation.primary_questions import is_sensitivity, questions
-from cerank.evaluation.risk import Risk, risk
-from cerank.evaluation.secondary_tests import ROUNDS, Interval, Secondary, effect_interval, secondary
+from cerank.evaluation.secondary_tests import ROUNDS, Interval, Risk, Secondary, effect_interval, risk, secondary
 from cerank.evaluation.significance import (
     Estimate,
     Inference,

@@ -10,7 +10,7 @@ import msgspec
 from cerank.evaluation.answers import explain, shown
 from cerank.evaluation.compare import Comparison, Row, Worth
 from cerank.evaluation.diagnostics import Note
-from cerank.evaluation.risk import Risk
+from cerank.evaluation.secondary_tests import Risk
 from cerank.evaluation.significance import estimate_of
 from cerank.evaluation.systems import Condition, System
 from cerank.text.safe_text import counted

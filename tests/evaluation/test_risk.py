@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 from statsmodels.stats.proportion import proportion_confint
 
-from cerank.evaluation.risk import queries_to_flip, risk, trisk, wilson
+from cerank.evaluation.secondary_tests import queries_to_flip, risk, trisk, wilson
 
 D = np.array([0.3, 0.2, 0.2, 0.1, 0.1, 0.05, 0.05, 0.02, -0.01, -0.05])
 QUERIES = tuple(f"q{place}" for place in range(D.size))

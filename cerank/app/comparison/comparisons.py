@@ -430,10 +430,14 @@ def _decided_by_seed(target: RunTarget) -> tuple[str, ...]:
 
     plan = target.plan
     chain = plan.recipe.chain[: plan.recipe.chain.index(target.system) + 1] if target.system != FIRST_STAGE else ()
+    pinned = {(entry.role, entry.name): entry.sha256 for entry in plan.inputs}
     out = []
     for index, name in enumerate(chain):
         dataset = inputs.training_dataset(plan.recipe, plan.recipe.stages[name])
-        out += [f"stage {stage_keys.stage_key(plan, index)}", f"order {name} {plan.input('dataset', dataset).sha256}"]
+        if ("dataset", dataset) in pinned:
+            out.append(f"order {name} {pinned['dataset', dataset]}")
+        if ("base", plan.recipe.base) in pinned:
+            out.append(f"stage {stage_keys.stage_key(plan, index)}")
     return tuple(out)
 
 

@@ -1,10 +1,11 @@
-"""Commands that judge results for other programs: a gate for continuous integration, and the schema of documents."""
+"""Commands beside `cerank compare`: a gate for continuous integration, published tables judged again, schemas."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Literal
 
+import msgspec
 import typer
 
 from cerank.cli import options
@@ -72,6 +73,31 @@ def gate(
     if junit is not None:
         export_comparison.save(release_gate.as_junit(result), junit, replace=True)
     raise typer.Exit(release_gate.EXIT_CODES[result.outcome])
+
+
+def rejudge(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="TOML file with the claims of a table: difference, queries, p.")
+    ],
+    margin: Annotated[
+        float | None,
+        typer.Option("--margin", metavar="M", help="Largest difference that would not matter, in place of the file's."),
+    ] = None,
+    form: options.Format = None,
+    json: options.Json = False,
+) -> None:
+    """Judge a published table again: what its differences, numbers of queries and p-values bear together.
+
+    p is adjusted over all of its comparisons; "on par" needs a margin. `cerank guide verdicts` has an example.
+    """
+    from cerank.app.comparison import rejudge_table
+    from cerank.evaluation.rejudge import rejudge as judge_again
+
+    settings = settings_of(form=form, json=json)
+    claims = rejudge_table.read_claims(file)
+    if margin is not None:
+        claims = msgspec.structs.replace(claims, margin=margin)
+    emit(rejudge_table.table(claims, judge_again(claims)), settings.format)
 
 
 def schema(
