@@ -24,7 +24,7 @@ from textual.widgets import Input
 from textual.worker import Worker, get_current_worker
 
 from cerank.app import Lab, dashboard_state
-from cerank.app.run_views import system_usage
+from cerank.app.run_views import system_usage, verdict_summaries
 from cerank.app.run_views.display import GLYPHS, short
 from cerank.app.run_views.run_monitor import LabMonitor, RunEntry, StateChange, state_changes
 from cerank.errors import CerankError
@@ -101,11 +101,14 @@ class CerankApp(App[str], inherit_bindings=False):
         self.files = Path.cwd()  # where exports go
         self._open_at = open_at  # a run's id; "" opens the list
         self._again: set[str] = set()
-        self._monitor = LabMonitor(lab.folder, lab.queue_state)
+        self._monitor = LabMonitor(lab.folder, lab.queue_state, lab.settings.cache)
         self._machine = system_usage.Machine(lab.folder)
         self._poll_seconds = poll_seconds
-        self._is_polling = self._is_warm = False
+        self._is_polling = self._is_warm = self._is_judging = False
         self._interrupted_at = -_TWICE
+        self._judged: set[str] = set()  # runs whose verdict was computed, or has just come to be computed
+        self.deleted: list[tuple[str, ...]] = []  # ids of the runs of each deletion, the last one last
+        self._to_announce: set[str] = set()  # runs that finished while this was running
         self._at_work: set[Worker[None]] = set()
         self._filters.append(SafeLines())  # the last gate; Textual itself passes escape sequences on
 
@@ -164,10 +167,41 @@ class CerankApp(App[str], inherit_bindings=False):
         self.polls += 1
         for change in changes:
             self._toast(change)
+        self._announce_verdicts()
+        if self._poll_seconds:
+            self._compute_verdicts()
         if is_first and self._open_at in names:
             from cerank.tui.runs.run_screen import RunScreen
 
             self.push_screen(RunScreen(self._open_at))
+
+    def _announce_verdicts(self) -> None:
+        """Say what runs came to that finished a moment ago."""
+        for entry in self.entries:
+            if entry.name in self._to_announce and entry.verdict is not None:
+                self._to_announce.discard(entry.name)
+                self.show_message(f"{entry.title}: {entry.verdict.sentence}")
+
+    def _compute_verdicts(self) -> None:
+        """Have the verdicts of finished runs computed that are not known yet, the newest runs first."""
+        missing = [
+            entry
+            for entry in reversed(self.entries)
+            if entry.state == "finished" and entry.verdict is None and entry.name not in self._judged
+        ][: verdict_summaries.AT_ONCE]
+        if not missing or self._is_judging:
+            return
+        self._is_judging = True
+        self._judged |= {entry.name for entry in missing}
+
+        def done() -> None:
+            self._is_judging = False
+            self.poll(*(entry.name for entry in missing))
+
+        folders = [entry.folder for entry in missing]
+        self.run_in_thread(
+            lambda: verdict_summaries.compute_in_process(self.lab.settings.cache, folders), group="verdicts", last=done
+        )
 
     def _toast(self, change: StateChange) -> None:
         """Show what happened to a run."""
@@ -175,6 +209,7 @@ class CerankApp(App[str], inherit_bindings=False):
         if change.now == "finished":
             figures = "  ".join(f"{name} {short(value)}" for name, value in list(entry.finals.items())[:3])
             self.show_message(f"{glyph} {entry.title} finished  {figures}")
+            self._to_announce.add(entry.name)
         elif change.now in {"failed", "damaged"}:
             self.show_message(f"{glyph} {entry.title} {change.now}: {entry.status.text}", "error")
         elif change.now == "lost":

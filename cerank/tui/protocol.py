@@ -28,6 +28,7 @@ class LabApp(Protocol):
     devices: str
     files: Path
     has_loaded: bool
+    deleted: list[tuple[str, ...]]
     state: DashboardState
 
     def poll(self, *again: str) -> None:

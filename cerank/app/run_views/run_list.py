@@ -30,6 +30,7 @@ _KEYS: dict[str, Callable[[RunEntry], _Value]] = {
     "pairs/s": lambda entry: entry.pairs_per_second or None,
     "valid": lambda entry: entry.validated[1] if entry.validated else None,
     "test": lambda entry: entry.final[1] if entry.final else None,
+    "verdict": lambda entry: entry.verdict.verdict if entry.verdict else None,
 }
 
 KEYS = tuple(_KEYS)
@@ -130,16 +131,19 @@ def distinctions(entries: Sequence[RunEntry], most: int = 2) -> dict[str, str]:
     return texts
 
 
-def goes_with(entry: RunEntry) -> str:
-    """Return what deleting a run takes with it: files, bytes, models."""
+def goes_with(entries: Sequence[RunEntry]) -> str:
+    """Return what deleting runs takes with it: files, bytes, models."""
     size = files = 0
-    for path in entry.folder.path.rglob("*"):
-        if path.is_file() and not path.is_symlink():
-            files += 1
-            size += path.stat().st_size
-    chain = entry.plan.recipe.chain if entry.plan else ()
-    models = [name for index, name in enumerate(chain) if entry.folder.final(index, name).is_dir()]
-    models_text = f", the models of {' and '.join(models)}" if models else ""
+    models: list[str] = []
+    for entry in entries:
+        for path in entry.folder.path.rglob("*"):
+            if path.is_file() and not path.is_symlink():
+                files += 1
+                size += path.stat().st_size
+        chain = entry.plan.recipe.chain if entry.plan else ()
+        models += [name for index, name in enumerate(chain) if entry.folder.final(index, name).is_dir()]
+    models_text = f", the models of {' and '.join(models)}" if models and len(entries) == 1 else ""
+    models_text = f", {counted(len(models), 'model')}" if models and len(entries) > 1 else models_text
     return f"{counted(files, 'file')}, {size / 1e6:,.1f} MB{models_text}"
 
 

@@ -46,7 +46,7 @@ class RunsScreen(LabScreen):
     RunsScreen #said.-wrong { color: $error; }
     RunsScreen RunTable { height: 1fr; }
     RunsScreen #hidden { height: auto; padding: 0 1; color: $text-muted; }
-    RunsScreen #detail { height: auto; max-height: 14; padding: 0 1; border-top: solid $panel; }
+    RunsScreen #detail { height: auto; max-height: 16; padding: 0 1; border-top: solid $panel; }
     RunsScreen.-low #detail { display: none; }
     RunsScreen #empty { display: none; height: 1fr; content-align: center middle; text-align: center; }
     RunsScreen.-empty #empty { display: block; }
@@ -59,14 +59,18 @@ class RunsScreen(LabScreen):
         Binding("space", "mark", "mark", id="runs.mark", tooltip="Mark this run, to overlay or compare it"),
         Binding("m", "compare", "compare", id="runs.compare",
                 tooltip="Compare the marked runs; the first one is the baseline"),
-        Binding("s", "stop", "stop", id="runs.stop", tooltip="Stop after the current step, with a checkpoint"),
-        Binding("r", "resume", "resume", id="runs.resume", tooltip="Resume from the latest checkpoint"),
+        Binding("s", "stop", "stop", id="runs.stop",
+                tooltip="Stop this run, or all marked ones, after the current step, with a checkpoint"),
+        Binding("r", "resume", "resume", id="runs.resume",
+                tooltip="Resume this run, or all marked ones, from the latest checkpoint"),
         Binding("slash", "filter", "filter", key_display="/", id="runs.filter", tooltip=run_filter.EXAMPLE),
         Binding("c", "clone", "clone", id="runs.clone", tooltip="Start a new run with this run's recipe"),
         Binding("o", "sort", "sort", id="runs.sort", show=False, tooltip="Sort by the next column; or click a heading"),
         Binding("O", "turn", "reverse the order", id="runs.turn", show=False),
         Binding("t", "note", "label", id="runs.note", show=False, tooltip="Change label and tags"),
-        Binding("d", "delete", "delete", id="runs.delete", show=False, tooltip="Delete this run, after a confirmation"),
+        Binding("d", "delete", "delete", id="runs.delete", show=False,
+                tooltip="Delete this run, or all marked ones, after a confirmation"),
+        Binding("u", "undo", "undo a deletion", id="runs.undo", show=False, tooltip="Deleted runs are kept for 7 days"),
         Binding("less_than_sign", "move(-1)", "earlier", key_display="<", id="runs.earlier", show=False,
                 tooltip="Start a queued run earlier than the one before it"),
         Binding("greater_than_sign", "move(1)", "later", key_display=">", id="runs.later", show=False),
@@ -123,7 +127,8 @@ class RunsScreen(LabScreen):
         entry = self.query_one(RunTable).highlighted
         if entry is None:
             return
-        rows = [joined((f"{word:>13}  ", "dim"), text) for word, text in run_list.facts(entry)]
+        rows = [content(entry.verdict.sentence, "bold")] if entry.verdict else []
+        rows += [joined((f"{word:>13}  ", "dim"), text) for word, text in run_list.facts(entry)]
         self.query_one("#detail", Static).update(stacked(*rows))
 
     def on_mount(self) -> None:
@@ -216,6 +221,19 @@ class RunsScreen(LabScreen):
             self.lab_app.show_message("No run is selected.")
         return entry
 
+    def _targets(self) -> list[RunEntry]:
+        """Return the runs to act on: the marked ones that are listed, else the one under the cursor."""
+        listed = self.query_one(RunTable).listed
+        marked = [entry for entry in listed if entry.name in self.lab_app.marked]
+        if marked:
+            return marked
+        entry = self._here()
+        return [entry] if entry is not None else []
+
+    def action_undo(self) -> None:
+        """Bring back the runs that were deleted last."""
+        run_actions.undo_delete(self)
+
     def action_new(self) -> None:
         """Open the form of a new run."""
         self.lab_app.open_new()
@@ -250,21 +268,21 @@ class RunsScreen(LabScreen):
 
     def action_stop(self) -> None:
         """Ask, then stop the run at its next step."""
-        entry = self._here()
-        if entry is not None:
-            run_actions.stop(self, entry)
+        entries = self._targets()
+        if entries:
+            run_actions.stop(self, entries)
 
     def action_resume(self) -> None:
         """Resume the run."""
-        entry = self._here()
-        if entry is not None:
-            run_actions.resume(self, entry)
+        entries = self._targets()
+        if entries:
+            run_actions.resume(self, entries)
 
     def action_delete(self) -> None:
         """Ask, naming what goes, then delete the run."""
-        entry = self._here()
-        if entry is not None:
-            run_actions.delete(self, entry)
+        entries = self._targets()
+        if entries:
+            run_actions.delete(self, entries)
 
     def action_note(self) -> None:
         """Ask for a label and tags."""

@@ -226,12 +226,12 @@ class RunScreen(LabScreen):
     def action_stop(self) -> None:
         """Ask, then stop the run."""
         if self.entry is not None:
-            run_actions.stop(self, self.entry)
+            run_actions.stop(self, [self.entry])
 
     def action_resume(self) -> None:
         """Resume the run."""
         if self.entry is not None:
-            run_actions.resume(self, self.entry)
+            run_actions.resume(self, [self.entry])
 
     def action_note(self) -> None:
         """Ask for a label and tags."""

@@ -19,6 +19,7 @@ from cerank.app.run_views.display import GLYPHS, at_words, clock, count, short
 from cerank.app.run_views.run_monitor import RunEntry
 from cerank.text.table_data import Column, fitting
 from cerank.tui.cells import cell
+from cerank.tui.comparison.comparison_table import VERDICTS
 from cerank.tui.theme import state_color
 
 _LONGEST_TEXT = 36  # cells of a label or a reason; what is longer ends with a whole word and "…"
@@ -40,6 +41,13 @@ def _label(entry: RunEntry) -> str:
     return " ".join(part for part in (entry.label, *(f"#{tag}" for tag in entry.notes.tags)) if part)
 
 
+def _verdict(entry: RunEntry) -> str:
+    """Return the verdict on the last stage, with its sign."""
+    if entry.verdict is None:
+        return ""
+    return f"{VERDICTS.get(entry.verdict.verdict, ('', ''))[0]} {entry.verdict.verdict}".strip()
+
+
 def _left(entry: RunEntry) -> str:
     """Return the time left of a run, after the share of it that is done: "61% 4:07"."""
     share = "" if entry.run_share is None else f"{100 * entry.run_share:.0f}%"
@@ -57,14 +65,15 @@ def _outcome(entry: RunEntry) -> str:
 COLUMNS = (
     RunColumn("state", 0, lambda entry: entry.state),
     RunColumn("run", 0, lambda entry: entry.short_name or entry.name),
-    RunColumn("label", 4, _label),
-    RunColumn("recipe", 7, lambda entry: entry.recipe),
-    RunColumn("base", 8, lambda entry: entry.base),
-    RunColumn("seed", 5, lambda entry: "" if entry.seed is None else str(entry.seed), is_right=True),
-    RunColumn("age", 6, lambda entry: display.age(entry.created, display.now()), is_right=True),
+    RunColumn("verdict", 4, _verdict),
+    RunColumn("label", 5, _label),
+    RunColumn("recipe", 8, lambda entry: entry.recipe),
+    RunColumn("base", 9, lambda entry: entry.base),
+    RunColumn("seed", 6, lambda entry: "" if entry.seed is None else str(entry.seed), is_right=True),
+    RunColumn("age", 7, lambda entry: display.age(entry.created, display.now()), is_right=True),
     RunColumn("now", 1, lambda entry: entry.at or entry.why),
     RunColumn("left", 2, _left, is_right=True),
-    RunColumn("pairs/s", 9, lambda entry: count(entry.pairs_per_second) if entry.is_live else "", is_right=True),
+    RunColumn("pairs/s", 10, lambda entry: count(entry.pairs_per_second) if entry.is_live else "", is_right=True),
     RunColumn("valid", 3, lambda entry: short(entry.validated[1]) if entry.validated else "", is_right=True),
     RunColumn("test", 2, lambda entry: short(entry.final[1]) if entry.final else "", is_right=True),
 )

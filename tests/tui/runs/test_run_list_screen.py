@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
-from cerank.app.run_views import label_runs, run_list
+from cerank.app.lab import TRASH_SECONDS
+from cerank.app.run_views import label_runs, run_list, verdict_summaries
+from cerank.errors import UsageError
 from cerank.runs import run_store
 from cerank.tui.app import CerankApp
 from cerank.tui.common.dialogs import ConfirmDialog
@@ -13,7 +16,7 @@ from cerank.tui.runs.run_screen import RunScreen
 from cerank.tui.runs.run_table import RunTable
 from cerank.tui.theme import state_color
 from tests.tui.conftest import look, press, settle, text_of, whole_cells
-from tests.tui.labs import LabFolder
+from tests.tui.labs import NOW, LabFolder
 
 WIDE, NARROW = (120, 36), (80, 24)
 
@@ -195,6 +198,55 @@ async def test_deleting_asks_names_what_goes_and_no_is_the_answer_in_focus(folde
         await press(pilot, "d", "y")
         assert not made.path.exists()
         assert "No runs yet" in text_of(app)
+
+
+async def test_keys_act_on_all_marked_runs_and_u_brings_deleted_ones_back(folder: LabFolder, app: CerankApp) -> None:
+    made = [folder.finished(folder.started(folder.run(label), 5)) for label in ("one", "two", "three")]
+    async with app.run_test(size=NARROW) as pilot:
+        await settle(pilot)
+        await press(pilot, "space", "space", "d")
+        assert "Delete 2 marked runs?" in text_of(app)
+        await press(pilot, "y")
+        assert [run.path.exists() for run in made] == [True, False, False]
+        assert app.marked == ()
+        await press(pilot, "u")
+        assert all(run.path.exists() for run in made)
+        assert len(_listed(app)) == 3
+        assert run_store.status(made[2], NOW).state == "finished"
+
+
+def test_the_trash_keeps_a_run_for_a_week(folder: LabFolder) -> None:
+    lab, made = folder.lab, folder.finished(folder.started(folder.run("one"), 5))
+    lab.trash(made)
+    lab.empty_trash(60.0)
+    assert [path.name for path in lab.trash_folder.iterdir()] == [made.name]
+    os.utime(lab.trash_folder / made.name, (0, 0))
+    lab.empty_trash(TRASH_SECONDS)
+    assert not list(lab.trash_folder.iterdir())
+    with pytest.raises(UsageError):
+        lab.restore(made.name)
+
+
+async def test_the_verdict_of_a_run_that_has_just_finished_is_announced_and_listed(
+    folder: LabFolder, app: CerankApp
+) -> None:
+    made = folder.running(folder.started(folder.run("one"), 5))
+    async with app.run_test(size=WIDE) as pilot:
+        await settle(pilot)
+        folder.close()
+        folder.finished(made)
+        await look(pilot)
+        assert "nDCG@10 .641" in _toasts(app)
+        summary = verdict_summaries.save_summary(app.lab.settings.cache, made)
+        assert summary is not None
+        app.poll(made.name)
+        await settle(pilot)
+        assert summary.sentence in _toasts(app)
+        assert "worth it?" in text_of(app)
+        assert summary.verdict in text_of(app)
+        measures = next((made.path / "measures").rglob("*.jsonl"))
+        measures.write_bytes(measures.read_bytes() + b"\n")
+        assert verdict_summaries.load_summary(app.lab.settings.cache, made) is None
 
 
 async def test_a_run_that_a_worker_holds_is_not_deleted(folder: LabFolder, app: CerankApp) -> None:
