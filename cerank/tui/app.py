@@ -10,8 +10,9 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar, cast
 
 import msgspec
 from textual.app import App, SystemCommand
@@ -23,9 +24,10 @@ from textual.screen import Screen
 from textual.widgets import Input
 from textual.worker import Worker, get_current_worker
 
-from cerank.app import Lab, dashboard_state
+from cerank.app import Lab, dashboard_state, notify
+from cerank.app.comparison import export_comparison
 from cerank.app.run_views import system_usage, verdict_summaries
-from cerank.app.run_views.display import GLYPHS, short
+from cerank.app.run_views.display import GLYPHS, clock, short
 from cerank.app.run_views.run_monitor import LabMonitor, RunEntry, StateChange, state_changes
 from cerank.errors import CerankError
 from cerank.recipes.schema import Recipe
@@ -71,6 +73,14 @@ class CerankApp(App[str], inherit_bindings=False):
         Binding("tab", "focus_next", "next field", show=False, priority=True, id="app.next"),
         Binding("shift+tab", "focus_previous", "previous field", show=False, priority=True, id="app.before"),
         Binding(
+            "P",
+            "picture",
+            "screenshot",
+            show=False,
+            id="app.picture",
+            tooltip="Write this screen to an SVG file, for papers and issues",
+        ),
+        Binding(
             "ctrl+c",
             "interrupt",
             "copy, or leave",
@@ -108,6 +118,7 @@ class CerankApp(App[str], inherit_bindings=False):
         self._interrupted_at = -_TWICE
         self._judged: set[str] = set()  # runs whose verdict was computed, or has just come to be computed
         self.deleted: list[tuple[str, ...]] = []  # ids of the runs of each deletion, the last one last
+        self._terminal_title = ""
         self._to_announce: set[str] = set()  # runs that finished while this was running
         self._at_work: set[Worker[None]] = set()
         self._filters.append(SafeLines())  # the last gate; Textual itself passes escape sequences on
@@ -204,20 +215,53 @@ class CerankApp(App[str], inherit_bindings=False):
         )
 
     def _toast(self, change: StateChange) -> None:
-        """Show what happened to a run."""
+        """Show what happened to a run; an end is told to the terminal and to the user's webhook, too."""
         entry, glyph = change.entry, GLYPHS[change.now]
+        text, severity = "", cast("SeverityLevel", "information")
         if change.now == "finished":
             figures = "  ".join(f"{name} {short(value)}" for name, value in list(entry.finals.items())[:3])
-            self.show_message(f"{glyph} {entry.title} finished  {figures}")
+            text = f"{glyph} {entry.title} finished  {figures}"
             self._to_announce.add(entry.name)
         elif change.now in {"failed", "damaged"}:
-            self.show_message(f"{glyph} {entry.title} {change.now}: {entry.status.text}", "error")
+            text, severity = f"{glyph} {entry.title} {change.now}: {entry.why}", "error"
         elif change.now == "lost":
-            self.show_message(
-                f"{glyph} {entry.title} is lost: its worker died without reporting. Press r to resume.", "warning"
+            text, severity = (
+                f"{glyph} {entry.title} stopped unexpectedly: its worker died. Press r to resume.",
+                "warning",
             )
         elif change.now == "paused":
             self.show_message(f"{glyph} {entry.title} is paused at a checkpoint. Press r to resume.")
+        if text:
+            self.show_message(text, severity)
+            self.tell_outside(text)
+
+    def tell_outside(self, text: str) -> None:
+        """Ring the bell, send a notification to the terminal (OSC 9), and the text to the user's command or webhook."""
+        line = words(text, 200)
+        self.bell()
+        self._write_to_terminal(f"\x1b]9;{line}\x07")
+        target = os.environ.get(notify.VARIABLE, "")
+        if target:
+            self.run_in_thread(lambda: notify.send(target, line), group="notify")
+
+    def watch_polls(self) -> None:
+        """Show in the terminal's title how far the run is that ends first."""
+        live = [entry for entry in self.entries if entry.is_live]
+        title = ""
+        if live:
+            entry = min(live, key=lambda run: run.seconds_left or float("inf"))
+            share = "" if entry.run_share is None else f"{100 * entry.run_share:.0f} % "
+            title = f"cerank {share}{clock(entry.seconds_left)} {entry.short_name}".replace("  ", " ")
+        elif self._terminal_title:
+            title = "cerank"
+        if title != self._terminal_title:
+            self._terminal_title = title
+            self._write_to_terminal(f"\x1b]2;{words(title, 100)}\x07")
+
+    def _write_to_terminal(self, sequence: str) -> None:
+        """Write a control sequence of our own; Textual has no means to do so."""
+        if self._driver is not None and not self.is_headless:
+            self._driver.write(sequence)
 
     # work in threads
 
@@ -308,12 +352,36 @@ class CerankApp(App[str], inherit_bindings=False):
 
         self.push_screen(NewRunScreen(self.lab, recipe=recipe))
 
+    def open_example(self) -> None:
+        """Open the form of a new run with the example in it, at its last step: one key launches it."""
+        from cerank.tui.new_run.new_run_screen import DEFAULT, NewRunScreen
+
+        screen = NewRunScreen(self.lab, DEFAULT)
+        self.push_screen(screen)
+        screen.call_after_refresh(lambda: screen.action_step("launch"))
+
     def action_help(self) -> None:
         """Show what the keys do on the screen in front."""
         from cerank.tui.common.help_screen import HelpScreen
 
         if not isinstance(self.screen, HelpScreen):
             self.push_screen(HelpScreen(self.screen))
+
+    def action_picture(self) -> None:
+        """Write the screen as it is to an SVG file in the folder of exports."""
+        name = f"cerank-{datetime.now().astimezone():%Y%m%d-%H%M%S}.svg"
+        path = self.files / name
+
+        def take() -> None:
+            picture = self.export_screenshot(title="cerank")
+            self.run_in_thread(
+                lambda: export_comparison.save(picture, path),
+                lambda written: self.show_message(f"wrote {written}"),
+                group="picture",
+            )
+
+        self.clear_notifications()
+        self.call_after_refresh(take)
 
     def action_interrupt(self) -> None:
         """Copy the selection; where there is none, say how to leave, and leave when pressed again at once."""

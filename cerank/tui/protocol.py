@@ -63,5 +63,8 @@ class LabApp(Protocol):
     def open_compare(self, targets: list[str]) -> None:
         """Open the comparison of what the names stand for."""
 
+    def open_example(self) -> None:
+        """Open the form of a new run with the example in it."""
+
     def open_new(self, recipe: Recipe | None = None) -> None:
         """Open the form of a new run."""

@@ -65,7 +65,7 @@ class Series(NamedTuple):
     def best(self) -> tuple[float, float] | None:
         """The largest value, with its step."""
         points = [(float(values.max()), float(steps[values.argmax()])) for steps, values in self.pieces if len(values)]
-        return max(points) if points else None
+        return max(points, key=lambda point: (point[0], -point[1])) if points else None
 
 
 class CurvesPane(RunPane):

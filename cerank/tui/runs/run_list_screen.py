@@ -83,6 +83,7 @@ class RunsScreen(LabScreen):
         super().__init__()
         self._filter = run_filter.parse("")
         self._sort = ("age", True)
+        self._had_entries = False
 
     def compose(self) -> ComposeResult:
         """Lay out bar, filter, table, detail, footer."""
@@ -103,6 +104,9 @@ class RunsScreen(LabScreen):
         self.query_one(StatusBar).title = f"{len(self.lab_app.marked)} marked" if self.lab_app.marked else ""
         matching = [entry for entry in entries if self._filter(entry)]
         self.set_class(not matching, "-empty")
+        if bool(entries) != self._had_entries:
+            self._had_entries = bool(entries)
+            self.refresh_bindings()
         table = self.query_one(RunTable)
         table.show(run_list.ordered(matching, self._sort[0], is_falling=self._sort[1]), frozenset(self.lab_app.marked))
         if not matching:
@@ -119,7 +123,14 @@ class RunsScreen(LabScreen):
         return stacked(
             content("No runs yet.", "bold"),
             content(""),
-            joined("Press ", ("n", "bold $primary"), " to start a run, or leave and type"),
+            content("cerank fine-tunes a re-ranker in one stage or several on your data,"),
+            content("and tells by a paired test whether the second stage was worth it."),
+            content(""),
+            joined(
+                "Press ", ("d", "bold $primary"), " for the example: two stages on the embedded dataset, some minutes;"
+            ),
+            joined(("n", "bold $primary"), " to choose base models, recipes, data and seeds yourself;"),
+            joined(("?", "bold $primary"), " for all keys; or leave (", ("q", "bold $primary"), ") and type"),
             content("cerank run --recipe contrastive-then-distill", "$accent"),
         )
 
@@ -221,6 +232,12 @@ class RunsScreen(LabScreen):
             self.lab_app.show_message("No run is selected.")
         return entry
 
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:  # noqa: ARG002 - Textual's
+        """Offer keys that act on runs only where there are runs."""
+        if action in {"mark", "compare", "stop", "resume", "filter", "clone", "sort", "turn", "note", "open"}:
+            return bool(self.lab_app.entries) or not self.lab_app.has_loaded
+        return True
+
     def _targets(self) -> list[RunEntry]:
         """Return the runs to act on: the marked ones that are listed, else the one under the cursor."""
         listed = self.query_one(RunTable).listed
@@ -279,7 +296,10 @@ class RunsScreen(LabScreen):
             run_actions.resume(self, entries)
 
     def action_delete(self) -> None:
-        """Ask, naming what goes, then delete the run."""
+        """Ask, naming what goes, then delete the runs; in an empty lab, go to the example."""
+        if self.lab_app.has_loaded and not self.lab_app.entries:
+            self.lab_app.open_example()
+            return
         entries = self._targets()
         if entries:
             run_actions.delete(self, entries)
