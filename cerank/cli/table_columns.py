@@ -34,8 +34,8 @@ def run_table(rows: Sequence[RunRow], lab: Path, form: str = "") -> Table:
     """The runs of a lab: everything for machines, what fits a line for people."""
     empty = f"No runs in {lab} yet. Start one with `cerank run --recipe contrastive-then-distill`."
     if format_of(form) != "table":
-        keys = ("run", "state", "chain", "base", "seed", "at", "left", "label", "why", "short_name", "created")
-        keys = (*keys, "measure", "score")
+        first = ("run", "state", "chain", "base", "seed", "at", "left", "label", "why", "short_name")
+        keys = (*first, "created", "measure", "score")
         return Table("runs", tuple(Column(key, key) for key in keys), tuple(map(_full_row, rows)), empty=empty)
     scores = [_score(row) for row in rows]
     measures = {measure for measure, _ in scores if measure}

@@ -11,8 +11,9 @@ import time
 import traceback
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar, cast
+from typing import Any, ClassVar, TypeVar
 
 import msgspec
 from textual.app import App, SystemCommand
@@ -30,6 +31,7 @@ from cerank.app.run_views import system_usage, verdict_summaries
 from cerank.app.run_views.display import GLYPHS, clock, short
 from cerank.app.run_views.run_monitor import LabMonitor, RunEntry, StateChange, state_changes
 from cerank.errors import CerankError
+from cerank.recipes import shipped
 from cerank.recipes.schema import Recipe
 from cerank.tui import theme
 from cerank.tui.cells import SafeLines, words
@@ -68,6 +70,7 @@ class CerankApp(App[str], inherit_bindings=False):
             id="app.help",
             tooltip="Show what the keys do on this screen",
         ),
+        Binding("colon", "command_palette", "palette", key_display=":", show=False, id="app.palette"),
         Binding("q", "quit", "quit", id="app.quit", tooltip="Leave the dashboard; runs continue"),
         # handled before the focused widget, or letters typed right after it would still go there
         Binding("tab", "focus_next", "next field", show=False, priority=True, id="app.next"),
@@ -182,9 +185,7 @@ class CerankApp(App[str], inherit_bindings=False):
         if self._poll_seconds:
             self._compute_verdicts()
         if is_first and self._open_at in names:
-            from cerank.tui.runs.run_screen import RunScreen
-
-            self.push_screen(RunScreen(self._open_at))
+            self.open_run(self._open_at)
 
     def _announce_verdicts(self) -> None:
         """Say what runs came to that finished a moment ago."""
@@ -217,7 +218,8 @@ class CerankApp(App[str], inherit_bindings=False):
     def _toast(self, change: StateChange) -> None:
         """Show what happened to a run; an end is told to the terminal and to the user's webhook, too."""
         entry, glyph = change.entry, GLYPHS[change.now]
-        text, severity = "", cast("SeverityLevel", "information")
+        text = ""
+        severity: SeverityLevel = "information"
         if change.now == "finished":
             figures = "  ".join(f"{name} {short(value)}" for name, value in list(entry.finals.items())[:3])
             text = f"{glyph} {entry.title} finished  {figures}"
@@ -346,6 +348,18 @@ class CerankApp(App[str], inherit_bindings=False):
         short = {entry.name: entry.short_name for entry in self.entries}
         self.push_screen(CompareScreen(self.lab, [short.get(target) or target for target in targets]))
 
+    def open_run(self, name: str) -> None:
+        """Open a run by its id."""
+        from cerank.tui.runs.run_screen import RunScreen
+
+        self.push_screen(RunScreen(name))
+
+    def open_recipe(self, name: str) -> None:
+        """Open the form of a new run with a shipped recipe in it."""
+        from cerank.tui.new_run.new_run_screen import NewRunScreen
+
+        self.push_screen(NewRunScreen(self.lab, name))
+
     def open_new(self, recipe: Recipe | None = None) -> None:
         """Open the form of a new run, filled in from a recipe where one is given."""
         from cerank.tui.new_run.new_run_screen import NewRunScreen
@@ -428,8 +442,13 @@ class CerankApp(App[str], inherit_bindings=False):
 
         for title, text, run in commands_of(screen):
             yield SystemCommand(title, text, run)
-        textuals_own = {"Theme", "Screenshot", "Maximize", "Minimize"}
+        textuals_own = {"Theme", "Maximize", "Minimize"}
         yield from (command for command in super().get_system_commands(screen) if command.title in textuals_own)
+        for entry in reversed(self.entries):
+            text = "  ".join(part for part in (entry.state, entry.recipe, entry.base, f"seed {entry.seed}") if part)
+            yield SystemCommand(words(f"Run {entry.title}"), words(text), partial(self.open_run, entry.name))
+        for name in shipped():
+            yield SystemCommand(f"Recipe {name}", "A new run of this recipe", partial(self.open_recipe, name))
 
 
 def _warm_up() -> None:

@@ -19,10 +19,11 @@ from cerank.text.safe_text import counted
 from cerank.text.table_data import written
 from cerank.tui.cells import content, joined, stacked
 from cerank.tui.common import run_actions
-from cerank.tui.common.form_fields import LineInput
+from cerank.tui.common.dialogs import ChoiceDialog
+from cerank.tui.common.form_fields import ChecklistItem, LineInput
 from cerank.tui.common.lab_screen import LabScreen
 from cerank.tui.common.status_bar import StatusBar
-from cerank.tui.runs.run_table import RunTable
+from cerank.tui.runs.run_table import COLUMNS, RunTable
 
 _FALLS = {"age", "valid", "test", "pairs/s"}  # sorted from the top at first
 
@@ -74,6 +75,7 @@ class RunsScreen(LabScreen):
         Binding("less_than_sign", "move(-1)", "earlier", key_display="<", id="runs.earlier", show=False,
                 tooltip="Start a queued run earlier than the one before it"),
         Binding("greater_than_sign", "move(1)", "later", key_display=">", id="runs.later", show=False),
+        Binding("C", "columns", "columns", id="runs.columns", show=False, tooltip="Choose the columns of the list"),
         Binding("y", "copy", "copy", id="runs.copy", show=False, tooltip="Copy the name of the run"),
         Binding("e", "export", "export", id="runs.export", show=False, tooltip="Write the list to a CSV file"),
         Binding("escape", "clear", "clear filter and marks", id="runs.clear", show=False),
@@ -145,6 +147,7 @@ class RunsScreen(LabScreen):
     def on_mount(self) -> None:
         """Sort as the user did last."""
         state = self.lab_app.state
+        self.query_one(RunTable).hide_columns(state.hidden_columns)
         if state.sort in run_list.KEYS and (state.sort, state.is_falling) != self._sort:
             self._sort = (state.sort, state.is_falling)
             self.query_one(RunTable).sort_by(state.sort, is_falling=state.is_falling)
@@ -176,6 +179,20 @@ class RunsScreen(LabScreen):
         keys = run_list.KEYS
         key = keys[(keys.index(self._sort[0]) + 1) % len(keys)]
         self._sort_by(key, key in _FALLS)
+
+    def action_columns(self) -> None:
+        """Ask which columns to show."""
+        keys = [column.key for column in COLUMNS if column.priority]
+        hidden = self.lab_app.state.hidden_columns
+        items = [ChecklistItem(key, content(key)) for key in keys]
+
+        def answered(chosen: tuple[str, ...] | None) -> None:
+            if chosen is not None:
+                unwanted = tuple(key for key in keys if key not in chosen)
+                self.lab_app.remember(hidden_columns=unwanted)
+                self.query_one(RunTable).hide_columns(unwanted)
+
+        self.app.push_screen(ChoiceDialog("Columns", items, [key for key in keys if key not in hidden]), answered)
 
     def action_turn(self) -> None:
         """Turn the order."""

@@ -112,6 +112,7 @@ class RunTable(DataTable[Text]):
         self.hidden: tuple[str, ...] = ()
         self.sorted_by = ("age", True)
         self._all_columns = _NARROW if is_narrow else COLUMNS
+        self._unwanted: frozenset[str] = frozenset()  # columns that the user hid
         self._places: list[int] = []  # of the columns that are shown
         self._widths: list[int] = []  # of all columns
         self._rows: list[tuple[RunEntry, bool]] = []
@@ -154,6 +155,12 @@ class RunTable(DataTable[Text]):
             if entry.name == name:
                 self._place, self._to_highlight = place, ""
                 self._add_rows(self.row_count)
+
+    def hide_columns(self, keys: Sequence[str]) -> None:
+        """Leave out the columns that the user does not want."""
+        if self._unwanted != frozenset(keys):
+            self._unwanted = frozenset(keys)
+            self._lay_out()
 
     def sort_by(self, key: str, *, is_falling: bool) -> None:
         """Show in the headings by which column the rows are sorted."""
@@ -214,7 +221,11 @@ class RunTable(DataTable[Text]):
         self._rows = rows = self._rows if rows is None else rows
         self._widths = self._measured()
         headings = self._headings()
-        used = [place for place, width in enumerate(self._widths) if width]
+        used = [
+            place
+            for place, width in enumerate(self._widths)
+            if width and self._all_columns[place].key not in self._unwanted
+        ]
         columns = [
             Column(self._all_columns[place].key, headings[place], priority=self._priority(place)) for place in used
         ]

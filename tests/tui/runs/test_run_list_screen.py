@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from textual.command import CommandPalette
 
 from cerank.app.lab import TRASH_SECONDS
 from cerank.app.run_views import label_runs, run_list, verdict_summaries
@@ -13,7 +14,7 @@ from cerank.tui.app import CerankApp
 from cerank.tui.common.dialogs import ConfirmDialog
 from cerank.tui.runs.run_list_screen import RunsScreen
 from cerank.tui.runs.run_screen import RunScreen
-from cerank.tui.runs.run_table import RunTable
+from cerank.tui.runs.run_table import COLUMNS, RunTable
 from cerank.tui.theme import state_color
 from tests.tui.conftest import look, press, settle, text_of, whole_cells
 from tests.tui.labs import NOW, LabFolder
@@ -130,6 +131,46 @@ async def test_theme_and_order_are_kept_and_rows_take_the_new_colors_at_once(fol
         await settle(pilot)
         assert again.theme == "cerank-light"
         assert again.screen.query_one(RunTable).sorted_by == kept
+
+
+async def test_columns_are_chosen_and_kept(folder: LabFolder, app: CerankApp) -> None:
+    folder.finished(folder.started(folder.run("one"), 5))
+    folder.run("two", base="electra", seed=7)
+    async with app.run_test(size=(160, 36)) as pilot:
+        await settle(pilot)
+        assert "recipe" in text_of(app)
+        keys = [column.key for column in COLUMNS if column.priority]
+        await press(pilot, "C", *["down"] * keys.index("recipe"), "space", "enter")
+        assert "recipe" not in text_of(app).splitlines()[1]
+    again = CerankApp(app.lab, poll_seconds=0)
+    async with again.run_test(size=(160, 36)) as pilot:
+        await settle(pilot)
+        assert "recipe" not in text_of(again).splitlines()[1]
+        assert "base" in text_of(again).splitlines()[1]
+
+
+async def test_the_palette_finds_runs_and_recipes(folder: LabFolder, app: CerankApp) -> None:
+    made = folder.run("my first")
+    async with app.run_test(size=WIDE) as pilot:
+        await settle(pilot)
+        commands = {command.title: command for command in app.get_system_commands(app.screen)}
+        assert "Recipe contrastive" in commands
+        assert "Down" not in commands
+        name = run_store.short_name(made)
+        commands[f"Run {name} (my first)"].callback()
+        await settle(pilot)
+        assert isinstance(app.screen, RunScreen)
+        await press(pilot, "escape", "colon")
+        assert isinstance(app.screen, CommandPalette)
+
+
+async def test_a_screenshot_is_written_as_svg(folder: LabFolder, app: CerankApp, tmp_path: Path) -> None:
+    folder.run("one")
+    async with app.run_test(size=WIDE) as pilot:
+        await settle(pilot)
+        await press(pilot, "P")
+        (picture,) = tmp_path.glob("cerank-*.svg")
+        assert "waiting" in picture.read_text()
 
 
 async def test_a_message_does_not_cover_the_screen_that_opens_next(folder: LabFolder, app: CerankApp) -> None:
