@@ -65,6 +65,7 @@ class CompareScreen(LabScreen):
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("b", "baseline", "baseline", id="compare.baseline", tooltip="Make the system of this row the baseline"),
+        Binding("l", "queries", "queries", id="compare.queries", tooltip="List the queries of this row"),
         Binding("t", "options", "options", id="compare.options",
                 tooltip="Change margin, correction, confidence and pairs"),
         Binding("a", "add", "add", id="compare.add", tooltip="Add a TREC run file, a run, or RUN:STAGE"),
@@ -269,6 +270,17 @@ class CompareScreen(LabScreen):
         if label and label != self.baseline:
             self.baseline = label
             self.compare()
+
+    def action_queries(self) -> None:
+        """List the queries of the row."""
+        from cerank.tui.comparison.query_list import QueryListScreen
+
+        at = self.query_one(ComparisonTable).line
+        row = self.shown.rows[at] if self.shown and at >= 0 else None
+        if self.shown is None or self.bench is None or row is None:
+            self.lab_app.show_message("Choose a row that compares something.", "warning")
+            return
+        self.app.push_screen(QueryListScreen(self.bench, row, self.shown.listed[at]))
 
     def action_condition(self) -> None:
         """Show the next dataset or first stage."""
