@@ -26,6 +26,7 @@ from cerank.inference.rerank import Scorer
 from cerank.kernels import processor
 from cerank.kernels.packing import pack
 from cerank.kernels.processor import synchronize
+from cerank.machine.measured_speed import STEP_PAIRS
 from cerank.models import cross_encoder
 from cerank.models.bases import BaseFiles, fingerprint
 from cerank.recipes.schema import Stage
@@ -38,7 +39,6 @@ from cerank.training.trainer import Trainer
 CHUNK = 32  # queries scored at once, as in a run
 LIMITS = TokenLimits(max_length=256, max_query_length=64)  # a stage's defaults
 _SEED = 0
-_SMALL_STEP_PAIRS = 8  # pairs of a step that is timed: rates of larger ones were the same
 _TIMED_STEPS = 3  # steps after the first; the fastest counts
 
 _P = ParamSpec("_P")
@@ -251,9 +251,7 @@ class CerankTraining:
         No more steps begin once `seconds` are over; if the first alone takes four times as long, its speed is returned.
         """
         data, _ = self._data(_DataTime())
-        groups = min(
-            self._stage.groups_per_step, -(-_SMALL_STEP_PAIRS // (self._stage.group_size + self._stage.in_batch))
-        )
+        groups = min(self._stage.groups_per_step, -(-STEP_PAIRS // (self._stage.group_size + self._stage.in_batch)))
         stage, fastest = (
             msgspec.structs.replace(self._stage, groups_per_step=groups),
             _FastestStep(seconds, self._device),

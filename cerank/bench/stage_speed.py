@@ -23,7 +23,7 @@ from cerank.recipes.schema import Stage
 from cerank.tokenization.tokens import PairTokenizer, TokenLimits
 
 TIME_LIMIT = 0.3  # seconds of training and of scoring each, as far as single steps allow
-_EMBEDDED_TEXTS = 32  # texts that the embedding teacher is timed with
+_EMBEDDED_TEXTS = 16  # texts that the embedding teacher is timed with
 _REPEATS = 3  # repetitions; the fastest counts
 
 

@@ -20,6 +20,7 @@ from cerank.machine.devices import cpu_model
 from cerank.recipes.plan import Plan, without_defaults
 from cerank.recipes.schema import Stage
 
+STEP_PAIRS = 8  # pairs of a step that is timed, or one whole group: rates of larger steps were the same
 _INSTRUCTION_LIMITS = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS")
 
 
@@ -41,7 +42,7 @@ def speed_key(plan: Plan, stage: Stage) -> str:
     base = plan.input("base", plan.recipe.base).sha256
     shape = (
         stage.max_length, stage.max_query_length, stage.max_document_length, stage.truncation, stage.precision,
-        stage.group_size + stage.in_batch, stage.groups_per_step, stage.microbatch, stage.freeze, stage.freeze_layers,
+        max(STEP_PAIRS, stage.group_size + stage.in_batch), stage.microbatch, stage.freeze, stage.freeze_layers,
         stage.dropout, stage.source == "teacher" and stage.teacher == "embedding",
     )  # fmt: skip
     settings = (

@@ -27,18 +27,18 @@ from cerank.recipes.plan import Plan
 from cerank.recipes.schema import Stage
 from cerank.worker.run_context import RunContext
 
-_SCORED = 48  # pairs that scoring is timed with; so many that batches are full
+_SCORED = 24  # pairs that scoring is timed with
 
 
 def announce_estimate(context: RunContext, datasets: Mapping[str, Dataset]) -> None:
     """Measure this machine, write the event "estimated", and let the progress cover the whole run from here on."""
     plan, folder = context.plan, context.folder
     try:
-        found = measure_speeds(plan, datasets)
+        speeds = measure_speeds(plan, datasets)
     except (CerankError, RuntimeError, ValueError, OSError) as error:
         context.log.event("not estimated", f"how long the run takes: {error}")
         return
-    work = estimate_work(plan, datasets, found)
+    work = estimate_work(plan, datasets, speeds)
     course = ProgressEstimator(list(_parts(work)), time.monotonic())
     for index, name in enumerate(plan.recipe.chain):
         if folder.final(index, name).is_dir():
@@ -47,12 +47,13 @@ def announce_estimate(context: RunContext, datasets: Mapping[str, Dataset]) -> N
             if all(folder.measures(name, test, first).exists() for first in plan.recipe.data.first_stages):
                 course.mark_done(f"re-rank {name} on {test}")
     context.heartbeat.estimate_with(course)
-    one = next(iter(found.values()))
+    first_speed = next(iter(speeds.values()))
     parts = ", ".join(f"{part.part} {format_minutes(part.minutes)}" for part in work if part.minutes)
     context.log.event(
         "estimated",
-        f"about {format_minutes(course.left / 60)} from here on; {parts}; measured now: {one.train:.0f} pairs/s "
-        f"trained, {one.score:.0f} scored, in {one.precision} with {plan.threads} threads",
+        f"about {format_minutes(course.left / 60)} from here on; {parts}; measured now: "
+        f"{first_speed.train:.0f} pairs/s trained, {first_speed.score:.0f} scored, "
+        f"in {first_speed.precision} with {plan.threads} threads",
     )
 
 
@@ -77,7 +78,7 @@ def measure_speeds(plan: Plan, datasets: Mapping[str, Dataset]) -> dict[str, Mea
             )
             test = recipe.data.test[0]
             scored = _sample(plan, datasets[test], recipe.data.first_stages[0], _SCORED, recipe.data.depth)
-            found = _measured_alike(plan, stage, known) or stage_speed.measure_stage_speed(
+            measured = _measured_alike(plan, stage, known) or stage_speed.measure_stage_speed(
                 files, stage, training_sample, scored, plan.device
             )
             if stage.source == "teacher" and stage.teacher == inputs.EMBEDDING:
@@ -85,10 +86,10 @@ def measure_speeds(plan: Plan, datasets: Mapping[str, Dataset]) -> dict[str, Mea
                 rate = stage_speed.measure_embedding_speed(
                     teacher, training_sample, inputs.embedding_length(stage), plan.device
                 )
-                found = msgspec.structs.replace(found, embed=rate)
-            found = msgspec.structs.replace(found, time=json_records.timestamp(datetime.now(UTC)))
-            known[key] = found
-            measured_speed.save_speed(Path(plan.cache), key, found)
+                measured = msgspec.structs.replace(measured, embed=rate)
+            measured = msgspec.structs.replace(measured, time=json_records.timestamp(datetime.now(UTC)))
+            known[key] = measured
+            measured_speed.save_speed(Path(plan.cache), key, measured)
         out[name] = known[key]
     return out
 
@@ -104,12 +105,12 @@ def _sample(plan: Plan, dataset: Dataset, first: str, pairs: int, depth: int) ->
 
 
 def estimate_work(
-    plan: Plan, datasets: Mapping[str, Dataset], found: Mapping[str, MeasuredSpeed]
+    plan: Plan, datasets: Mapping[str, Dataset], speeds: Mapping[str, MeasuredSpeed]
 ) -> tuple[WorkItem, ...]:
     """Return the plan's work with the expected minutes of each part."""
     queries = {name: len(dataset.queries) for name, dataset in datasets.items()}
     texts = inputs.texts_to_embed(plan.recipe, datasets, Path(plan.cache))
-    return estimate_minutes(count_work(plan.recipe, queries), found, texts)
+    return estimate_minutes(count_work(plan.recipe, queries), speeds, texts)
 
 
 def _parts(work: tuple[WorkItem, ...]) -> list[ProgressPart]:
