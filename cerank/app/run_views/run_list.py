@@ -131,6 +131,34 @@ def distinctions(entries: Sequence[RunEntry], most: int = 2) -> dict[str, str]:
     return texts
 
 
+def seeds_folded(targets: Sequence[str], entries: Sequence[RunEntry]) -> tuple[str, ...]:
+    """Return the targets of a comparison with runs that differ in their seed alone as one system, "NAME=A,B,C".
+
+    Args:
+        targets: runs by their short names, and other rankings, which stay as they are.
+        entries: the runs of the lab.
+    """
+    known = {entry.short_name: entry for entry in entries if entry.plan is not None}
+    groups: dict[str, list[str]] = {}
+    for target in targets:
+        entry = known.get(target)
+        settings = plan_view.recipe_settings(entry.plan) if entry and entry.plan else {}
+        key = repr(sorted((name, value) for name, value in settings.items() if name != "seed")) if settings else target
+        groups.setdefault(key, []).append(target)
+    folded = []
+    for names in groups.values():
+        entry = known.get(names[0])
+        is_alone = len(names) == 1 or entry is None
+        folded.append(names[0] if is_alone or entry is None else f"{entry.recipe}-{entry.base}={','.join(names)}")
+    heads = [text.partition("=")[0] for text in folded]
+    if len(set(heads)) < len(heads):  # the same recipe and base with other settings: told apart by a number
+        folded = [
+            f"{head}-{at}={text.partition('=')[2]}" if "=" in text else text
+            for at, (head, text) in enumerate(zip(heads, folded, strict=True), 1)
+        ]
+    return tuple(folded)
+
+
 def goes_with(entries: Sequence[RunEntry]) -> str:
     """Return what deleting runs takes with it: files, bytes, models."""
     size = files = 0

@@ -21,6 +21,7 @@ from cerank.app import Lab
 from cerank.app.comparison import comparison_session, export_comparison
 from cerank.app.comparison.comparison_session import ComparisonSession, RankingSelection
 from cerank.app.matrix.recipe_form import FieldSpec as FormRow
+from cerank.app.run_views import run_list
 from cerank.app.run_views.run_monitor import RunEntry
 from cerank.errors import CerankError
 from cerank.text.safe_text import counted, shown
@@ -72,6 +73,8 @@ class CompareScreen(LabScreen):
         Binding("x", "drop", "remove", show=False, id="compare.drop",
                 tooltip="Remove the system of this row"),
         Binding("d", "data", "qrels", id="compare.data", tooltip="Choose dataset or qrels file, and measures"),
+        Binding("s", "seeds", "fold seeds", show=False, id="compare.seeds",
+                tooltip="Take runs that differ in their seed alone as one system, the mean by query; again: apart"),
         Binding("c", "correction", "next correction", show=False, id="compare.correction"),
         Binding("v", "condition", "next condition", show=False, id="compare.condition",
                 tooltip="Show the next dataset or first stage"),
@@ -96,6 +99,7 @@ class CompareScreen(LabScreen):
         }
         self.shown: ComparisonView | None = None
         self._condition = 0
+        self._unfolded: tuple[str, ...] = ()  # the targets before their seeds were folded
         self.bench: ComparisonSession | None = None
 
     def compose(self) -> ComposeResult:
@@ -270,6 +274,22 @@ class CompareScreen(LabScreen):
         if label and label != self.baseline:
             self.baseline = label
             self.compare()
+
+    def action_seeds(self) -> None:
+        """Take the seeds of a recipe as one system, or apart again."""
+        if self._unfolded:
+            targets, self._unfolded = self._unfolded, ()
+            self.measure_by(targets=targets)
+            return
+        folded = run_list.seeds_folded(self.named.targets, self.lab_app.entries)
+        if len(folded) < 2 or folded == self.named.targets:
+            self.lab_app.show_message(
+                "Folding needs two systems, one of them with several seeds of the same recipe.", "warning"
+            )
+            return
+        self._unfolded = self.named.targets
+        self.baseline = ""
+        self.measure_by(targets=folded)
 
     def action_queries(self) -> None:
         """List the queries of the row."""
