@@ -345,8 +345,12 @@ class CerankApp(App[str], inherit_bindings=False):
         """Open the comparison of what the names stand for."""
         from cerank.tui.comparison.compare_screen import CompareScreen
 
-        short = {entry.name: entry.short_name for entry in self.entries}
-        self.push_screen(CompareScreen(self.lab, [short.get(target) or target for target in targets]))
+        short_names = {entry.name: entry.short_name for entry in self.entries}
+        named = []
+        for target in targets:
+            run, colon, stage = target.partition(":")
+            named.append(f"{short_names.get(run) or run}{colon}{stage}")
+        self.push_screen(CompareScreen(self.lab, named))
 
     def open_run(self, name: str) -> None:
         """Open a run by its id."""
