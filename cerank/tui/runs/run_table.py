@@ -84,6 +84,15 @@ _NARROW = (
 )
 
 
+class _MadeRow(NamedTuple):
+    """The cells of a run in one state, and how wide each is."""
+
+    entry: RunEntry
+    is_marked: bool
+    cells: list[Text]
+    widths: list[int]
+
+
 class RunTable(DataTable[Text]):
     """Runs, one highlighted, any number marked.
 
@@ -110,7 +119,7 @@ class RunTable(DataTable[Text]):
         super().__init__(cursor_type="row", id=id, cell_padding=1, cursor_foreground_priority="renderable")
         self.is_narrow = is_narrow
         self.hidden: tuple[str, ...] = ()
-        self.sorted_by = ("age", True)
+        self.sorted_by = self._headed_by = ("age", True)
         self._all_columns = _NARROW if is_narrow else COLUMNS
         self._unwanted: frozenset[str] = frozenset()  # columns that the user hid
         self._places: list[int] = []  # of the columns that are shown
@@ -119,7 +128,7 @@ class RunTable(DataTable[Text]):
         self._width = 0
         self._to_highlight = ""  # the run that the cursor goes to once it is listed
         self._place: int | None = None  # where the cursor goes once that row is added
-        self._cells: dict[str, tuple[RunEntry, bool, list[Text]]] = {}  # making a cell takes time: each is made once
+        self._cells: dict[str, _MadeRow] = {}  # making a cell takes time: each is made once
 
     def on_mount(self) -> None:
         """Draw rows anew when the theme changes, for states have colors of their own."""
@@ -163,34 +172,30 @@ class RunTable(DataTable[Text]):
             self._lay_out()
 
     def sort_by(self, key: str, *, is_falling: bool) -> None:
-        """Show in the headings by which column the rows are sorted."""
-        if self.sorted_by != (key, is_falling):
-            self.sorted_by = (key, is_falling)
-            self._lay_out()
+        """Show in the headings by which column the rows are sorted, once they are shown in that order."""
+        self.sorted_by = (key, is_falling)
 
     def show(self, entries: Sequence[RunEntry], marked: frozenset[str]) -> None:
         """Show these rows in this order; the cursor stays on its run."""
         rows = [(entry, entry.name in marked) for entry in entries]
-        is_same_order = [entry.name for entry, _ in rows] == [entry.name for entry, _ in self._rows]
-        before, self._rows = self._rows, rows
-        if self._measured() != self._widths:
-            self._rows = before
+        before = self._rows
+        is_same_order = [entry.name for entry, _ in rows] == [entry.name for entry, _ in before]
+        are_same = is_same_order and all(new[0] is old[0] for new, old in zip(rows, before, strict=True))
+        if self.sorted_by != self._headed_by or (not are_same and self._measured(rows) != self._widths):
             self._lay_out(rows)
         elif is_same_order:
-            self._rows = before
             self._update(rows)
         else:
-            self._rows = before
             self._fill(rows)
 
     # columns
 
-    def _headings(self) -> list[str]:
+    def _headings(self, rows: Sequence[tuple[RunEntry, bool]]) -> list[str]:
         """Return a heading for each column; a measure's is its name where all runs have the same."""
         by, is_falling = self.sorted_by
         names = {
-            "test": _only([entry.final[0] for entry, _ in self._rows if entry.final]),
-            "valid": _only([entry.validated[0] for entry, _ in self._rows if entry.validated]),
+            "test": _only([entry.final[0] for entry, _ in rows if entry.final]),
+            "valid": _only([entry.validated[0] for entry, _ in rows if entry.validated]),
         }
         if names["valid"]:
             names["valid"] = "valid." if names["valid"] == names["test"] else f"valid. {names['valid']}"
@@ -202,13 +207,13 @@ class RunTable(DataTable[Text]):
             headings.append(f"{heading}{'▼' if is_falling else '▲'}" if column.key == by and heading else heading)
         return headings
 
-    def _measured(self) -> list[int]:
+    def _measured(self, rows: Sequence[tuple[RunEntry, bool]]) -> list[int]:
         """Return the cells that each column needs; 0 where no row has anything to say."""
-        cells = [self._cells_of(entry, is_marked) for entry, is_marked in self._rows]
+        sizes = [self._made(entry, is_marked).widths for entry, is_marked in rows]
         widths = []
-        for place, heading in enumerate(self._headings()):
-            longest = max((row[place].cell_len for row in cells), default=0)
-            is_always = self._all_columns[place].priority == 0 or not cells
+        for place, heading in enumerate(self._headings(rows)):
+            longest = max((row[place] for row in sizes), default=0)
+            is_always = self._all_columns[place].priority == 0 or not sizes
             widths.append(max(longest, len(heading)) if longest or is_always else 0)
         return widths
 
@@ -219,8 +224,9 @@ class RunTable(DataTable[Text]):
             return
         highlighted = self.highlighted
         self._rows = rows = self._rows if rows is None else rows
-        self._widths = self._measured()
-        headings = self._headings()
+        self._widths = self._measured(rows)
+        self._headed_by = self.sorted_by
+        headings = self._headings(rows)
         used = [
             place
             for place, width in enumerate(self._widths)
@@ -250,7 +256,7 @@ class RunTable(DataTable[Text]):
         """Return a column's priority; one that does not tell the runs apart goes before all that do."""
         column = self._all_columns[place]
         if column.key in {"recipe", "base", "seed"} and len(self._rows) > 1:
-            texts = {self._cells_of(entry, is_marked)[place].plain for entry, is_marked in self._rows}
+            texts = {self._made(entry, is_marked).cells[place].plain for entry, is_marked in self._rows}
             return column.priority + (_SAME_THROUGHOUT if len(texts) == 1 else 0)
         return column.priority
 
@@ -293,13 +299,13 @@ class RunTable(DataTable[Text]):
         self._rows[:] = rows  # the same list, for rows that are still to be added
 
     def _shown_cells(self, entry: RunEntry, is_marked: bool) -> list[Text]:
-        cells = self._cells_of(entry, is_marked)
+        cells = self._made(entry, is_marked).cells
         return [cells[place] for place in self._places]
 
-    def _cells_of(self, entry: RunEntry, is_marked: bool) -> list[Text]:
+    def _made(self, entry: RunEntry, is_marked: bool) -> _MadeRow:
         """Return a cell for each column, made once for each state of a run."""
         cached = self._cells.get(entry.name)
-        if cached is None or cached[0] is not entry or cached[1] != is_marked:
+        if cached is None or cached.entry is not entry or cached.is_marked != is_marked:
             color = state_color(entry.state, is_dark=self.app.current_theme.dark)
             sign = ("●" if is_marked else " ") + GLYPHS[entry.state]
             longest = _LONGEST_TEXT if self._width >= 100 else _SHORT_TEXT
@@ -312,8 +318,8 @@ class RunTable(DataTable[Text]):
             if entry.state == "damaged":
                 for made in texts:
                     made.style = color
-            cached = self._cells[entry.name] = (entry, is_marked, texts)
-        return cached[2]
+            cached = self._cells[entry.name] = _MadeRow(entry, is_marked, texts, [text.cell_len for text in texts])
+        return cached
 
 
 def _only(names: Sequence[str]) -> str:
