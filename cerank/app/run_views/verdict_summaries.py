@@ -67,7 +67,7 @@ def save_summary(cache: Path, folder: RunFolder) -> VerdictSummary | None:
         return None
     main = [answer for answer in answers if answer.is_main] or list(answers)
     first = [answer for answer in main if answer.measure == main[0].measure and answer.dataset == main[0].dataset]
-    summary = VerdictSummary(verdict=first[-1].verdict, sentence=first[-1].whole, stamp=stamp)
+    summary = VerdictSummary(verdict=first[-1].verdict, sentence=first[-1].with_question, stamp=stamp)
     with contextlib.suppress(CerankError, OSError):
         disk.make_folder(_file(cache, folder).parent)
         json_records.save(_file(cache, folder), summary)
