@@ -5,6 +5,7 @@ Invariant: everything is measured again from the rankings and qrels themselves, 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -436,7 +437,7 @@ def _decided_by_seed(target: RunTarget) -> tuple[str, ...]:
         dataset = inputs.training_dataset(plan.recipe, plan.recipe.stages[name])
         if ("dataset", dataset) in pinned:
             out.append(f"order {name} {pinned['dataset', dataset]}")
-        if ("base", plan.recipe.base) in pinned:
+        with contextlib.suppress(KeyError):  # a plan that does not hold every input's hash says nothing of its stages
             out.append(f"stage {stage_keys.stage_key(plan, index)}")
     return tuple(out)
 
