@@ -204,7 +204,7 @@ def stage_table(folder: RunFolder, plan: Plan) -> Table:
     columns = (
         Column("stage", "stage"),
         Column("steps", "steps", "number", 0),
-        Column("kept", "best step", "number", 0, priority=1),
+        Column("kept", "step handed on", "number", 0, priority=1),
         Column("moved", "weight change"),
         Column("changed", "weights changed", "percent", priority=2),
         Column("queries", "queries", "number", 0, priority=1),

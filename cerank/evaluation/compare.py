@@ -321,13 +321,11 @@ def _pairings(
     else:
         couples = [(systems[0], other) for other in systems[1:]]
     primary = questions(terms.primary, "primary")
-    places = {system.label: place for place, system in enumerate(systems)}
 
     def is_primary(measure: str, left: str, right: str) -> bool:
         if primary:
             return any(question.names(measure, {right}, {left}) for question in primary)
-        is_step = terms.pairs != "stages" or places[right] - places[left] == 1
-        return is_step and not is_sensitivity(measure, measures)
+        return not is_sensitivity(measure, measures)
 
     for question in primary if terms.pairs != "stages" else ():  # a chain may not have come to all of its stages yet
         if not any(question.names(name, {right.label}, {left.label}) for left, right in couples for name in measures):

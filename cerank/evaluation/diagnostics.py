@@ -112,7 +112,7 @@ def _of_judged(depth: int, left: str, right: str, shares: tuple[float, float]) -
     loser = left if shares[0] < shares[1] else right
     return (
         f"judged documents in the top {depth}: {parts[0]}, {parts[1]}; unjudged ones count as not relevant, which may "
-        f"cost '{loser}', and --condensed measures without them"
+        f"cost '{loser}', and --judged-only measures without them"
     )
 
 

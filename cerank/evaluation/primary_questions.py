@@ -2,7 +2,7 @@
 
 A question is written `MEASURE`, `RIGHT against LEFT`, or `MEASURE: RIGHT against LEFT`. Rows that no question names are
 descriptive: they have figures and an interval of their own, but no verdict, and cost the primary rows nothing. Without
-questions every row is primary, but for two kinds: in a chain a stage against anything but the one before it, and a
+questions every row is primary (in a chain each stage against the one before it and against the first stage), but for a
 measure over judged documents only beside the plain one, which is an analysis of sensitivity.
 """
 

@@ -187,7 +187,7 @@ class Evaluate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         tuple[str, ...],
         help_text(
             'the questions that verdicts are about, such as "nDCG@10: distill against contrastive"; all other rows are '
-            "descriptive. Default: each stage against the one before it, by every measure"
+            "descriptive. Default: each stage against the one before it and the first stage, by every measure"
         ),
     ] = ()
     seeds_as: Annotated[

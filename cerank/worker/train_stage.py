@@ -146,7 +146,8 @@ class StageWork:
         position = Position(self._index, step)
         self._context.log.event(
             "stage finished",
-            f"{self._name}: keeps step {summary.kept_step} of {step}; "
+            f"{self._name}: hands on the weights of step {summary.kept_step} of {step}"
+            f"{', the last, as the recipe says' if self._stage.keep == 'last' else ''}; "
             f"best {summary.measure} on validation {summary.best:.4f} "
             f"at step {summary.best_step}; the weights moved by {summary.weight_change.norm:.2%} of their norm",
             position,
@@ -311,12 +312,12 @@ class StageWork:
 
 def describe_supply(sampling: SamplingStats) -> str:
     """Return a sentence about the groups that a stage's data can give."""
-    dropped = f", of which {sampling.dropped_positives} are dropped" if sampling.dropped_positives else ""
     return (
         f"{sampling.usable} of {sampling.queries} queries are usable for training; "
         f"{sampling.without_candidates} have no candidates, {sampling.without_positive} no positive, "
         f"{sampling.without_negative} no negative; {sampling.undersized} have less than a full group; "
-        f"{sampling.unretrieved_positives} positives were not retrieved{dropped}"
+        f"of the positives that the first stage did not retrieve, {sampling.unretrieved_positives} are used and "
+        f"{sampling.dropped_positives} left out"
     )
 
 

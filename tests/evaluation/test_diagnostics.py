@@ -51,7 +51,7 @@ def test_a_gap_of_judged_documents_names_the_option_that_measures_without_them()
     (note,) = (note for note in notes if note.kind == "judged")
     assert note.text == (
         "judged documents in the top 10: 100 % of 'l', 0 % of 'r'; unjudged ones count as not relevant, which may cost "
-        "'r', and --condensed measures without them"
+        "'r', and --judged-only measures without them"
     )
 
 

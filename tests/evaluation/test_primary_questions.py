@@ -29,6 +29,7 @@ def systems(*labels: str, n: int = 60, seed: int = 0, measures: tuple[str, ...] 
 
 
 CHAIN = ("first-stage", "contrastive", "distill")
+STEPS = ("contrastive against first-stage", "distill against contrastive")
 
 
 @pytest.mark.parametrize(
@@ -51,17 +52,16 @@ def test_what_is_no_question_is_refused_with_its_place(text):
     assert caught.value.where == "evaluate.primary"
 
 
-def test_in_a_chain_each_stage_against_the_one_before_it_is_primary():
+def test_in_a_chain_each_stage_against_the_one_before_it_and_the_first_stage_is_primary():
     comparison = compare(systems(*CHAIN), ["nDCG@10"], terms=Terms(pairs="stages"))
     primary = [(row.right, row.left) for row in comparison.rows if row.is_primary]
-    assert primary == [("contrastive", "first-stage"), ("distill", "contrastive")]
-    assert comparison.family == 2
+    assert primary == [("contrastive", "first-stage"), ("distill", "contrastive"), ("distill", "first-stage")]
+    assert comparison.family == 3
 
 
 def test_a_descriptive_row_has_the_figures_of_a_single_test_and_no_verdict():
-    comparison = compare(
-        systems(*CHAIN), ["nDCG@10"], terms=Terms(pairs="stages", margins={"nDCG@10": Margin(value=0.2)})
-    )
+    terms = Terms(pairs="stages", primary=STEPS, margins={"nDCG@10": Margin(value=0.2)})
+    comparison = compare(systems(*CHAIN), ["nDCG@10"], terms=terms)
     (row,) = (row for row in comparison.rows if not row.is_primary)
     first, third = (list(comparison.systems[at].measured[0].values["nDCG@10"].values()) for at in (0, 2))
     test = stats.ttest_rel(third, first)
@@ -99,7 +99,7 @@ def test_a_question_that_no_row_answers_is_refused_and_the_rows_are_named():
 
 
 def test_a_table_says_which_rows_are_descriptive():
-    comparison = compare(systems(*CHAIN), ["nDCG@10"], terms=Terms(pairs="stages"))
+    comparison = compare(systems(*CHAIN), ["nDCG@10"], terms=Terms(pairs="stages", primary=STEPS))
     assert any("descriptive" in line for line in footnotes(comparison))
     assert [line.is_primary for line in summary(comparison)] == [None, True, True, False]
 
@@ -117,7 +117,7 @@ def test_rows_given_one_by_one_say_themselves_whether_they_are_primary():
 
 
 def test_a_descriptive_row_is_told_as_such_and_not_in_the_runs_answer():
-    comparison = compare(systems(*CHAIN), ["nDCG@10"], terms=Terms(pairs="stages"))
+    comparison = compare(systems(*CHAIN), ["nDCG@10"], terms=Terms(pairs="stages", primary=STEPS))
     told = {(answer.right, answer.left): answer.text for answer in answers(comparison)}
     assert "no verdict is made" in told["distill", "first-stage"]
     assert "of this row alone" in told["distill", "first-stage"]

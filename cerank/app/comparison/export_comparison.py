@@ -23,7 +23,7 @@ from cerank.text.table_data import Column, Table, records, written
 
 if TYPE_CHECKING:
     from cerank.evaluation.answers import Cost
-    from cerank.evaluation.compare import Comparison, Row
+    from cerank.evaluation.compare import Comparison, Condition, Row
     from cerank.evaluation.comparison_rows import SummaryRow
     from cerank.evaluation.systems import System
 
@@ -267,11 +267,22 @@ def by_stage(comparison: Comparison) -> tuple[Table, ...]:
             figures = (line.measure, line.mean, _with_interval(row) if row else "", shown_verdict(row) if row else "")
             worth = (shown_worth(row) if row else "",) if has_worth else ()
             body.append((line.system, line.against, *figures, *worth, p_corrected, wtl, interval, p, effect))
-        title = f"{condition}, {counted(here[0].queries, 'query')}"
+        title = f"{condition}, {counted(here[0].queries, 'query')}{_depth(comparison, condition)}"
         out.append(Table("comparison", columns, tuple(body), title))
     note = f"[interval]: {_decides(comparison)}; beside an equivalence, the one that lies within the margin"
     out[-1] = msgspec.structs.replace(out[-1], notes=(note, LEGEND, *_footnotes(comparison)))
     return tuple(out)
+
+
+def _depth(comparison: Comparison, condition: Condition) -> str:
+    """Return how many candidates of a query the runs re-ranked at most; "" where it is unknown or differs."""
+    depths = {
+        place.facts.deepest
+        for system in comparison.systems
+        for place in system.measured
+        if system.run and place.condition == condition and place.facts is not None
+    }
+    return f", the top {depths.pop()} re-ranked" if len(depths) == 1 else ""
 
 
 def _decides(comparison: Comparison) -> str:
@@ -411,7 +422,10 @@ def _title(comparison: Comparison, rows: Sequence[SummaryRow], is_one: bool) -> 
     against = "every pair" if comparison.terms.pairs == "all" else f"against {comparison.baseline}"
     if comparison.terms.pairs == "stages":
         against = "each stage against the one before it and the first stage"
-    return f"{comparison.conditions[0]}, {counted(rows[0].queries, 'query')}, {against}" if is_one else against
+    if not is_one:
+        return against
+    condition = comparison.conditions[0]
+    return f"{condition}, {counted(rows[0].queries, 'query')}{_depth(comparison, condition)}, {against}"
 
 
 def _figures(row: SummaryRow) -> tuple[str | float | None, ...]:

@@ -241,7 +241,7 @@ def seed_grid(
 def of_plan(plan: Plan, lab: Path) -> tuple[Expected, ...]:
     """Return what the plan's test datasets could show in the run's own table, by the spreads known before it began.
 
-    The family is that of the run's own table: its primary rows (by default each stage with the one before it), over
+    The family is that of the run's own table: its primary rows (by default each stage with the one before it and the first stage), over
     each first stage on each test dataset, by each measure. A spread comes from earlier runs of the lab on the same test
     dataset and first stages, else from the runs that the dataset brings, two by two, else it is assumed; a measure of
     which none is known is not in it.
@@ -253,7 +253,7 @@ def of_plan(plan: Plan, lab: Path) -> tuple[Expected, ...]:
     systems = (comparisons.FIRST_STAGE, *recipe.chain)
     primary = questions(recipe.evaluate.primary, "evaluate.primary")
     tests = len(data.first_stages) * sum(
-        any(question.names(measure, {right}, {left}) for question in primary) if primary else at == before + 1
+        any(question.names(measure, {right}, {left}) for question in primary) if primary else True
         for test in data.test
         for measure in plan.measures_on(test)
         for at, right in enumerate(systems)
