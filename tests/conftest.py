@@ -46,6 +46,33 @@ def pytest_configure() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
+_ROOT = Path(__file__).resolve().parent
+THOROUGH = (  # folders and files that start programs, drive screens or try thousands of inputs: not for `make check`
+    "app/checks/",
+    "app/comparison/test_export_comparison.py",
+    "app/matrix/test_matrix_runs.py",
+    "bench/",
+    "cli/commands/test_ingest_data.py",
+    "cli/test_terminal_table.py",
+    "end_to_end/",
+    "fault_injection/",
+    "fuzzing/",
+    "importing/test_generated_files.py",
+    "importing/test_import_files.py",
+    "regressions/",
+    "scheduler/",
+    "simulations/",
+    "tui/",
+    "worker/",
+)
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark the tests of the folders and files above as thorough."""
+    if item.path.relative_to(_ROOT).as_posix().startswith(THOROUGH):
+        item.add_marker("thorough")
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with slow tests come first, each in one piece: a minute's test must not start when all others are done."""

@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from cerank.app.comparison.comparisons import FIRST_STAGE
+from cerank.app.lab import Lab
 from cerank.errors import MissingError, UsageError
 from cerank.files import disk, manifests
 from cerank.machine import process_environment
@@ -77,6 +78,7 @@ def rerank(settings: Settings, request: RerankRequest, progress: Callable[[int, 
     output = request.output
     if not output.parent.is_dir():
         raise UsageError("the output folder does not exist", where=str(output))
+    Lab(settings).check_device(settings.device)
     folder = checkpoint_folder(settings.lab, request.checkpoint)
     dataset = open_dataset(request.dataset, settings.cache)
     before = candidates(dataset, request.first_stage, request.depth, settings.cache)

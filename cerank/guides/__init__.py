@@ -17,6 +17,7 @@ ORDER = (  # as a new user would read them
     "first-run",
     "verdicts",
     "recipes",
+    "recipe-reference",
     "datasets",
     "matrices",
     "dashboard",
@@ -26,6 +27,7 @@ ORDER = (  # as a new user would read them
     "extending",
     "vocabulary",
     "architecture",
+    "decisions",
 )
 
 

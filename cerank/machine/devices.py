@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import importlib.metadata
 import importlib.util
 import os
 import platform
@@ -18,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+
+from cerank.errors import UsageError
 
 
 class Device(msgspec.Struct, frozen=True):
@@ -128,15 +131,15 @@ _MIG_LINE = re.compile(r"\s+MIG (.+?)\s+Device\s+\d+: \(UUID: (MIG-[^)]+)\)")
 def parse_nvidia_smi(output: str) -> list[Device]:
     """Return the devices that `nvidia-smi -L` lists: instances of divided GPUs, and the GPUs that are not divided."""
     gpus: list[tuple[str, str]] = []
-    whole = ""  # model of the GPU whose instances follow
+    gpu_model = ""  # model of the GPU whose instances follow
     for line in output.splitlines():
         if match := _GPU_LINE.match(line):
-            whole = match[1]
+            gpu_model = match[1]
             gpus.append((match[2], match[1]))
         elif match := _MIG_LINE.match(line):
-            if gpus and gpus[-1][0].startswith("GPU-") and gpus[-1][1] == whole:
+            if gpus and gpus[-1][0].startswith("GPU-") and gpus[-1][1] == gpu_model:
                 gpus.pop()  # it is divided
-            gpus.append((match[2], f"{whole} MIG {match[1]}"))
+            gpus.append((match[2], f"{gpu_model} MIG {match[1]}"))
     return [Device(f"cuda:{index}", uuid, model) for index, (uuid, model) in enumerate(gpus)]
 
 
@@ -177,6 +180,37 @@ def device_key(name: str, environ: Mapping[str, str]) -> str:
 def fits(name: str, device: Device) -> bool:
     """Return whether a plan's device may be this one: "cuda" takes any GPU, every other name only its own."""
     return name in {device.name, device.kind}
+
+
+def check_present(name: str, present: Sequence[Device]) -> None:
+    """Check that one of the devices is what a plan calls `name`.
+
+    Raises:
+        UsageError: none is; the hint names those that are here.
+    """
+    if not any(fits(name, device) for device in present):
+        hint = f"this machine has {', '.join(device.name for device in present)}"
+        raise UsageError(f"this machine has no device '{name}'", where="device", hint=hint, code="device-not-found")
+
+
+def check_torch(name: str) -> None:
+    """Check that the installed torch was built for the device, without importing it.
+
+    Raises:
+        UsageError: the device is a GPU, and this torch has no CUDA.
+    """
+    version = _torch_version() if name.startswith("cuda") else ""
+    if version.endswith("+cpu"):
+        what = f"torch {version} was built without CUDA, so it cannot use the GPU"
+        raise UsageError(what, where="device", hint="install a build of torch for CUDA, or give --device cpu")
+
+
+def _torch_version() -> str:
+    """Return the version of the installed torch without importing it; "" if there is none."""
+    try:
+        return importlib.metadata.version("torch")
+    except importlib.metadata.PackageNotFoundError:
+        return ""
 
 
 def device_environment(name: str, device: Device, all_devices: Sequence[Device]) -> dict[str, str]:

@@ -118,7 +118,9 @@ def hash_inputs(recipe: Recipe, datasets: dict[str, Dataset], *, fetch: bool) ->
     """
     base = bases.locate(recipe.base, fetch=fetch)
     pinned = [Input("base", recipe.base, base.sha256, str(base.folder))]
-    pinned += [Input("dataset", name, data.fingerprint(), data.location) for name, data in datasets.items()]
+    pinned += [
+        Input("dataset", name, data.fingerprint(), data.location, data.decisions()) for name, data in datasets.items()
+    ]
     for use in first_stage_uses(recipe):
         name = f"{use.first_stage} on {use.dataset}"
         pinned.append(Input("first_stage", name, first_stage.fingerprint(datasets[use.dataset], use.first_stage)))

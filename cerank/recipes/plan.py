@@ -7,7 +7,7 @@ import itertools
 import msgspec
 
 from cerank.core.decode import fields_of
-from cerank.files.hashing import sha256_json
+from cerank.files.hashing import HashedFile, sha256_json
 from cerank.recipes.schema import Recipe
 from cerank.registry import Extension
 
@@ -21,6 +21,7 @@ class Input(msgspec.Struct, frozen=True, order=True):
     name: str  # as the recipe names it
     sha256: str
     location: str = ""  # a path or hub id; "" where the name says it all. Not part of the fingerprint
+    notes: tuple[str, ...] = ()  # what was left out or decided when it was opened. Not part of the fingerprint
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,6 +38,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     versions: dict[str, str] = {}
     measures: dict[str, tuple[str, ...]] = {}  # test -> its own measures, where the recipe says "auto"
     extensions: tuple[Extension, ...] = ()  # what the run uses that does not come with cerank
+    hashed: tuple[HashedFile, ...] = ()  # files behind the inputs, which the worker hashes again only if they changed
     shares: bool = False  # a stage that another run of the lab finished is reused; set for runs of a matrix
 
     def measures_on(self, test: str) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ import msgspec
 from cerank.core.rankings import Ranking, ordered
 from cerank.errors import RunFailedError
 from cerank.files import disk, json_records
-from cerank.files.hashing import sha256_text
+from cerank.files.hashing import sha256_text, trust_hashes
 from cerank.models.bases import BaseFiles, locate
 from cerank.planning import inputs
 from cerank.recipes.schema import Stage
@@ -47,6 +47,7 @@ class RunInputs:
         self._cache = Path(plan.cache)
         self._candidates: dict[tuple[str, str], Ranking] = {}
         self._depths = {(use.dataset, use.first_stage): use.depth for use in inputs.first_stage_uses(plan.recipe)}
+        trust_hashes(plan.hashed)
         self.datasets = inputs.open_datasets(plan.recipe, self._cache)
         for current in inputs.hash_inputs(plan.recipe, self.datasets, fetch=False):
             planned = plan.input(current.role, current.name)
@@ -76,9 +77,9 @@ class RunInputs:
         return token_store.open_token_store(tokenizer, self.datasets[dataset], self._cache)
 
     def candidates(self, dataset: str, first: str) -> Ranking:
-        """Return the first stage's ranking of a dataset to the depth that the plan needs.
+        """Return the first stage's ranking of a dataset to the depth that the plan needs; write it to the run, too.
 
-        Written to the run the first time.
+        The file is a product and what a resumed run reads; the run that made it does not read it back.
         """
         if (dataset, first) not in self._candidates:
             if len(self._candidates) >= MOST_CACHED:
@@ -95,6 +96,7 @@ class RunInputs:
             if isinstance(ranking, MappedRanking):
                 return _write_reference(self._folder, path, ranking)
             checksums.write(self._folder, path, write_run(ranking, first_stage_tag(first)))
+            return ranking
         return open_run_file(path, self._cache).ranking
 
     def _log_index_cost(self, dataset: str, first: str) -> None:
@@ -121,10 +123,11 @@ class RunInputs:
             if is_computed:
                 checksums.write(self._folder, path, self._embedding(name, stage, queries, in_validation))
             else:
-                ranking = self._read_teacher(name, stage)
-                if isinstance(ranking, MappedRanking):
-                    return _write_reference(self._folder, path, ranking)
-                checksums.write(self._folder, path, write_run(ranking, "teacher"))
+                given = self._read_teacher(name, stage)
+                if isinstance(given, MappedRanking):
+                    return _write_reference(self._folder, path, given)
+                checksums.write(self._folder, path, write_run(given, "teacher"))
+                return given
         return open_run_file(path, self._cache).ranking
 
     def repairs(self, name: str) -> Repairs:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -7,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from cerank.errors import UsageError
 from cerank.machine import devices
 from cerank.machine.devices import Device
 from cerank.machine.gpu_energy import gpu_joules
@@ -175,6 +177,23 @@ def test_a_tool_that_fails_or_talks_nonsense_names_no_gpu(monkeypatch: pytest.Mo
 )
 def test_a_plan_for_cuda_fits_any_gpu_and_one_for_a_number_only_that(asked: str, fitting: list[Device]) -> None:
     assert [device for device in (A, B, CPU) if devices.fits(asked, device)] == fitting
+
+
+@pytest.mark.parametrize("name", ["cuda", "cuda:1", "mps"])
+def test_a_device_that_is_not_here_is_refused_with_those_that_are(name: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        devices.check_present(name, (CPU,))
+    assert (caught.value.where, "cpu" in caught.value.hint) == ("device", True)
+
+
+@pytest.mark.parametrize(("version", "is_refused"), [("2.13.0+cpu", True), ("2.13.0+cu130", False), ("2.13.0", False)])
+def test_a_gpu_is_refused_where_torch_was_built_without_cuda(
+    monkeypatch: pytest.MonkeyPatch, version: str, is_refused: bool
+) -> None:
+    monkeypatch.setattr("importlib.metadata.version", lambda _name: version)
+    with pytest.raises(UsageError) if is_refused else contextlib.nullcontext():
+        devices.check_torch("cuda:0")
+    devices.check_torch("cpu")
 
 
 def test_a_worker_sees_its_gpu_alone_or_all_in_the_order_its_plan_counts() -> None:
