@@ -19,10 +19,11 @@ from cerank.datasets.aliases import ALIASES, FIRST_STAGES
 from cerank.errors import RecipeError
 from cerank.files.hashing import hashed_inputs
 from cerank.machine.devices import explain_device, physical_cores
-from cerank.models.bases import BASES
+from cerank.models.bases import BASES, declared_pooling
+from cerank.models.preflight import check_base
 from cerank.planning.workload import WorkItem, count_work
 from cerank.recipes.loss_specs import loss_mistakes
-from cerank.recipes.plan import Plan
+from cerank.recipes.plan import Input, Plan
 from cerank.recipes.schema import Recipe, rate_mistakes
 from cerank.registry import nearest
 from cerank.runs import run_store
@@ -102,6 +103,7 @@ def plan_of(
     executor = EXECUTORS.extension(settings.executor)
     tell(f"reading the base model {complete.base} and hashing the inputs")
     inputs = hash_inputs(complete, datasets, fetch=True)
+    check_base_of(complete, inputs)
     return Plan(
         recipe=measured,
         measures=each,
@@ -115,6 +117,17 @@ def plan_of(
         created=now.isoformat(timespec="seconds"),
         versions={"python": sys.version.split()[0], "cerank": cerank.__version__},
     )
+
+
+def check_base_of(recipe: Recipe, inputs: Sequence[Input]) -> None:
+    """Check what the files of the base model say against what the recipe asks of it.
+
+    Raises:
+        UsageError: a run could not use it; the error says why.
+    """
+    folder = next(Path(entry.location) for entry in inputs if entry.role == "base")
+    lengths = {f"stages.{name}.max_length": stage.max_length for name, stage in recipe.chained()}
+    check_base(folder, lengths, needs_one_score=declared_pooling(folder) == "classifier")
 
 
 def shared_queries(plan: Plan) -> tuple[Overlap, ...]:

@@ -10,7 +10,7 @@ import contextlib
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, get_origin
 
 import msgspec
 
@@ -18,7 +18,7 @@ from cerank.errors import FormatError, UsageError, os_error
 from cerank.files.packed_files import ByteStream, open_stream
 from cerank.text.safe_text import shown
 
-S = TypeVar("S", bound=msgspec.Struct)
+S = TypeVar("S")
 Opener = Callable[[Path], ByteStream]  # opens what a path names, unpacked
 
 _BLOCK = 1 << 20
@@ -184,7 +184,7 @@ def json_lines(path: Path, kind: type[S], opener: Opener | None = None) -> Itera
         for number, line in enumerate(lines, first):
             if not line.strip():
                 continue
-            if is_start and line.lstrip().startswith(b"[") and not kind.__struct_config__.array_like:
+            if is_start and line.lstrip().startswith(b"[") and not _is_array_like(kind):
                 yield from _json_array(path, kind, opener)
                 return
             is_start = False
@@ -193,6 +193,13 @@ def json_lines(path: Path, kind: type[S], opener: Opener | None = None) -> Itera
             except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
                 what = f"not a valid record: {shown(error, 200)}"
                 raise FormatError(what, where=at(path, number), hint=_json_hint(line)) from error
+
+
+def _is_array_like(kind: type) -> bool:
+    if get_origin(kind) is list:
+        return True
+    config = getattr(kind, "__struct_config__", None)
+    return config is not None and bool(config.array_like)
 
 
 def _json_array(path: Path, kind: type[S], opener: Opener | None) -> Iterator[tuple[int, S]]:

@@ -313,7 +313,9 @@ class DatasetWriter:
         files: dict[int, _BufferedFile] = {}
         if names:
             disk.make_folder(self._folder / "runs")
+        served: Counter[str] = Counter()
         for bucket in self._rows.buckets():
+            self._count_served(bucket, served)
             if not self.keeps_texts:
                 ids = bucket["query"].unique(maintain_order=True)
                 self._query_file.write("".join(f"{query_id}\n" for query_id in ids).encode())
@@ -331,7 +333,23 @@ class DatasetWriter:
                 rows[name] += row_count
         for file in files.values():
             file.close()
+        if rows[""]:  # training data with judgments, and not a ranking alone
+            self._count_unserved(len(self._queries) if self.keeps_texts else named, served)
         return rows, named
+
+    def _count_served(self, bucket: polars.DataFrame, served: Counter[str]) -> None:
+        """Count the queries of a bucket that have a positive, negatives, or a teacher's scores."""
+        is_run, in_list = bucket["table"] != QRELS, bucket["table"].is_in(sorted(self._listed))
+        served["positive"] += bucket.filter(~is_run & (bucket["value"] >= 1))["query"].n_unique()
+        served["negatives"] += bucket.filter(in_list)["query"].n_unique()
+        served["scores"] += bucket.filter(is_run & ~in_list)["query"].n_unique()
+
+    def _count_unserved(self, queries: int, served: Counter[str]) -> None:
+        self.count("queries without a positive", queries - served["positive"])
+        if self._listed or not self._runs:
+            self.count("queries without negatives", queries - served["negatives"])
+        if set(self._runs.values()) - self._listed:
+            self.count("queries without teacher scores", queries - served["scores"])
 
 
 def _line(row: dict[str, str], where: str) -> bytes:

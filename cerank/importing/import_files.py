@@ -15,7 +15,8 @@ import cerank
 from cerank.datasets.local_folders import COLLECTION, collection_toml
 from cerank.errors import FormatError, MissingError, UsageError
 from cerank.files import disk
-from cerank.files.hashing import sha256_file
+from cerank.files.hashing import sha256_file, sha256_text
+from cerank.files.record_reader import arrow_files
 from cerank.importing.dataset_writer import DatasetWriter, ImportCounts, run_name
 from cerank.importing.format_catalog import FORMATS, Format
 
@@ -86,6 +87,10 @@ def _hash_file(path: Path) -> ImportedFile:
     if not path.exists():
         hint = "`cerank data formats` says where each file comes from"
         raise MissingError("no such file", where=str(path), hint=hint)
+    if path.is_dir():  # saved by `datasets`
+        shards = [_hash_file(shard) for shard in arrow_files(path)]
+        sha256 = sha256_text("\n".join(shard.sha256 for shard in shards))
+        return ImportedFile(path.name, sum(shard.size for shard in shards), sha256)
     sha256 = sha256_file(path)
     return ImportedFile(path.name, path.stat().st_size, sha256)
 

@@ -50,6 +50,16 @@ class _Tevatron(msgspec.Struct):
     negative_passages: list[_Passage] = []
 
 
+class _TevatronIds(msgspec.Struct):
+    """A row of Tevatron 2 and 3, whose documents are named and stand in a corpus of their own."""
+
+    query_id: str | int
+    query_text: str | None = None
+    query: str | None = None
+    positive_document_ids: list[str | int] = []
+    negative_document_ids: list[str | int] = []
+
+
 class _Scored(msgspec.Struct, rename={"score": "ce-score"}):
     pid: int | str
     score: float | None = None
@@ -140,6 +150,18 @@ def read_tevatron(files: Sequence[Path], writer: DatasetWriter, name: str) -> No
             _candidates(writer, name, query_id, both_ids[1], set(both_ids[0]), where=where)
 
 
+def read_tevatron_ids(files: Sequence[Path], writer: DatasetWriter, name: str) -> None:
+    """Read Tevatron 2's training rows, whose documents are ids; `name` is the run of negatives."""
+    for path in files:
+        for where, row in read_records(path, _TevatronIds):
+            query_id = str(row.query_id)
+            writer.records += 1
+            positives = list(dict.fromkeys(map(str, row.positive_document_ids)))
+            for doc_id in positives:
+                writer.judged(query_id, doc_id, 1, where)
+            _candidates(writer, name, query_id, list(map(str, row.negative_document_ids)), set(positives), where=where)
+
+
 def _ids_and_scores(items: Sequence[int | str | _Scored]) -> dict[str, float | None]:
     """Return id -> score of the items, each id once."""
     scores_by_id: dict[str, float | None] = {}
@@ -160,8 +182,6 @@ def read_mined(files: Sequence[Path], writer: DatasetWriter, name: str) -> None:
             scores = dict(positives)
             for doc_id in positives:
                 writer.judged(query_id, doc_id, 1, where)
-            if not positives:
-                writer.count("queries without a positive")
             for system, items in row.neg.items():
                 negatives = _ids_and_scores(items)
                 writer.count(_TWICE, len(items) - len(negatives))
