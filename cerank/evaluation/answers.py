@@ -147,6 +147,11 @@ def _sentences(comparison: Comparison, row: Row, cost: Cost | None) -> list[str]
 
 
 def _about_recipes(recipes: TwoWay) -> str:
+    if recipes.is_paired:
+        return (
+            f"This is about the recipes: {counted(recipes.seeds_left, 'seed')}, which both share, count as a sample, "
+            f"as the queries do, each seed compared with itself ({recipes.estimate.df:.3g} degrees of freedom)."
+        )
     return (
         f"This is about the recipes: their seeds, {recipes.seeds_left} and {recipes.seeds_right}, count as a sample, "
         f"as the queries do, and are not taken as pairs ({recipes.estimate.df:.3g} degrees of freedom)."
@@ -267,9 +272,7 @@ def _break_even(row: Row, cost: Cost) -> str:
         return f"It never pays for its training: by its whole interval it gains no {row.measure}."
     best, worst = duration(fastest), "never" if math.isinf(slowest) else duration(slowest)
     if math.isinf(at):
-        return (
-            f"It scores no more: it pays only if {unit} is worth {best} of training, by the high end of the interval."
-        )
+        return f"It scores no more: it pays only if {unit} is worth {best} of training, by the interval's high end."
     return f"It pays if {unit} is worth more than {duration(at)} of training ({best} to {worst} by the interval)."
 
 

@@ -35,7 +35,8 @@ def make_deterministic(device: str, threads: int) -> str:
     keep_freed_memory()
     if kind == "cuda":
         _check_cuda(device)
-        torch.cuda.set_device(torch.device(device))  # else every library call makes a context on the first GPU, too
+        # else every library call makes a context on the first GPU, too
+        torch.cuda.set_device(torch.device(device).index or 0)
         torch.backends.cuda.matmul.fp32_precision = "ieee"
         torch.backends.cudnn.benchmark = False
         # the fused attention kernels sum gradients in any order; the mathematical one in a fixed order

@@ -153,7 +153,7 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     @property
     def validates_by_loss(self) -> bool:
-        """Whether validations compute the stage's own loss."""
+        """Return whether validations compute the stage's own loss."""
         return self.validation_loss == "yes" or self.validation_measure == VALIDATION_LOSS
 
 
@@ -185,6 +185,19 @@ class Evaluate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         dict[str, Rate], help_text("the largest difference of a measure that does not matter; declared before the run")
     ] = {}
     margins_because: Annotated[str, help_text("why these margins, gains and harm margins; printed under tables")] = ""
+    primary: Annotated[
+        tuple[str, ...],
+        help_text(
+            'the questions that verdicts are about, such as "nDCG@10: distill against contrastive"; all other rows are '
+            "descriptive. Default: each stage against the one before it, by every measure"
+        ),
+    ] = ()
+    seeds_as: Annotated[
+        Literal["pairs", "independent"],
+        help_text(
+            "in a claim about recipes: pairs compares seed with seed where two recipes share stages or data order"
+        ),
+    ] = "pairs"
     worth: Annotated[
         dict[str, Rate], help_text("the gain of a measure that would pay for a stage; at least the margin, if any")
     ] = {}

@@ -33,7 +33,7 @@ from cerank.recipes.schema import Stage
 from cerank.tokenization.tokens import PairTokenizer
 from cerank.training import checkpoints
 from cerank.training.batches import EncodedGroup, Prefetcher, TrainingData, split_by_tokens
-from cerank.training.checkpoints import TrainingState
+from cerank.training.checkpoints import CheckpointWriter, TrainingState
 from cerank.training.forward_backward import MAX_HALVINGS, ForwardBackward
 from cerank.training.losses import find_loss
 
@@ -94,6 +94,7 @@ class Trainer:
     def __init__(self, index: int, name: str, stage: Stage, *, seed: int, folder: Path, device: str) -> None:
         self.index, self.name, self.stage, self.seed, self.folder = index, name, stage, seed, folder
         self.device = torch.device(device)
+        self.writes_checkpoints_in_thread = self.device.type == "cuda"  # a CPU has no core to spare
         self.loss = find_loss(stage.loss, f"stages.{name}.loss")
 
     def train(self, model: CrossEncoder, data: TrainingData, callback: TrainerCallback) -> TrainingState:
@@ -115,12 +116,17 @@ class Trainer:
         if self.device.type == "cuda" and not state.step and not microbatches:
             self.probe_memory(model, passes, callback)
 
-        with Prefetcher(data, steps) as prefetcher:
+        in_thread = self.writes_checkpoints_in_thread
+        with (
+            Prefetcher(data, steps) as prefetcher,
+            CheckpointWriter(self.folder, self.device, callback.after_save, in_thread=in_thread) as writer,
+        ):
             for step in range(state.step + 1, steps + 1):
                 if state.stopped_early:
                     break
                 if callback.should_stop():
-                    self._save(model, optimizer, state, callback)
+                    writer.save(model, optimizer, state, callback.before_save)
+                    writer.wait()
                     raise PausedError(state.step)
                 # batch: a thread made it while the step before computed
                 started = time.perf_counter()
@@ -162,7 +168,7 @@ class Trainer:
 
                 # save
                 if validates or (stage.checkpoint_every and step % stage.checkpoint_every == 0):
-                    self._save(model, optimizer, state, callback)
+                    writer.save(model, optimizer, state, callback.before_save)
         return state
 
     def forward_backward(self, passes: ForwardBackward, batch: Sequence[EncodedGroup], step: int) -> list[Tensor]:
@@ -288,10 +294,3 @@ class Trainer:
             raise RunFailedError(f"not finite: {what}", where=f"stages.{self.name}", hint=hint)
         callback.on_rejected(f"update left out: {what}")
         return msgspec.structs.replace(state, skipped=state.skipped + 1)
-
-    def _save(self, model: CrossEncoder, optimizer: AdamW, state: TrainingState, callback: TrainerCallback) -> None:
-        """Save a checkpoint, unless there is nothing to save yet or it is on disk already."""
-        if state.step and not (self.folder / checkpoints.folder_name(state.step)).exists():
-            callback.before_save()
-            checkpoints.save(self.folder, model, optimizer, state)
-            callback.after_save(state)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.cuda._utils import _get_device_index
 
 from cerank.errors import UsageError
 from cerank.inference.score_cache import score_cache_key
@@ -20,7 +21,9 @@ def cuda(fake_gpu, monkeypatch):
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     monkeypatch.setattr(torch.cuda, "init", lambda: None)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr(torch.cuda, "set_device", lambda device: calls.append(("set_device", str(device))))
+    monkeypatch.setattr(
+        torch.cuda, "set_device", lambda device: calls.append(("set_device", _get_device_index(device)))
+    )
     monkeypatch.setattr(torch.cuda, "synchronize", lambda device=None: calls.append(("synchronize", str(device))))
     zeros = torch.zeros
     monkeypatch.setattr(torch, "zeros", lambda *size, device: zeros(*size, device="cpu"))
@@ -46,7 +49,13 @@ def test_on_a_gpu_an_operation_without_a_deterministic_form_is_an_error_and_not_
 def test_a_certain_gpu_is_the_one_that_is_set_and_waited_for(cuda):
     determinism.make_deterministic("cuda:1", 1)
     processor.synchronize("cuda:1")
-    assert cuda == [("set_device", "cuda:1"), ("synchronize", "cuda:1")]
+    assert cuda == [("set_device", 1), ("synchronize", "cuda:1")]
+
+
+def test_any_gpu_is_the_first_that_the_process_sees(cuda):
+    """torch's own set_device takes no device without a number."""
+    determinism.make_deterministic("cuda", 1)
+    assert cuda == [("set_device", 0)]
 
 
 def no_kernel(*_, **__):

@@ -11,6 +11,7 @@ import pytest
 from cerank.errors import UsageError
 from cerank.machine import devices
 from cerank.machine.devices import Device
+from cerank.machine.gpu_energy import gpu_joules
 from cerank.machine.process_environment import inherited_environment, pinned_environment
 
 A = Device("cuda:0", "GPU-aa11", "NVIDIA H100 80GB HBM3")
@@ -204,3 +205,24 @@ def test_a_worker_sees_its_gpu_alone_or_all_in_the_order_its_plan_counts() -> No
 
 def test_a_gpu_without_uuid_is_left_to_the_given_environment() -> None:
     assert devices.device_environment("cuda", Device("cuda:0"), (Device("cuda:0"), CPU)) == {}
+
+
+class Energy(Nvml):
+    """A library that counts energy."""
+
+    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> str:
+        return uuid
+
+    def nvmlDeviceGetTotalEnergyConsumption(self, handle: str) -> int:
+        if handle.startswith("MIG"):
+            raise self.NVMLError("Not Supported")
+        return 1_500
+
+
+def test_the_energy_of_a_gpu_is_read_where_its_driver_counts_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", Energy())
+    assert gpu_joules("cuda:2", {}) == 1.5
+    assert gpu_joules("cuda:0", {}) is None  # an instance
+    assert gpu_joules("cpu", {}) is None
+    monkeypatch.setitem(sys.modules, "pynvml", Nvml())
+    assert gpu_joules("cuda:2", {}) is None

@@ -263,3 +263,49 @@ def test_a_step_waits_for_the_device_once(tiny, tmp_path):
         trained(tiny, tmp_path, stage, Counting())
     assert len(reads) == 5
     assert reads[1:] == [1] * 4  # the first one tries packing before
+
+
+def test_checkpoints_written_beside_the_training_are_those_of_their_step(tiny, tmp_path, monkeypatch):
+    """The first is held back until the training is two steps further: later weights must not reach it."""
+    stage = msgspec.structs.replace(STAGE, steps=6, validate_every=0, checkpoint_every=2)
+    model, _, whole = trained(tiny, tmp_path / "at-once", stage)
+    further, write = threading.Event(), checkpoints.write
+
+    def held_back(folder, snapshot, state):
+        assert state.step != 2 or further.wait(60)
+        write(folder, snapshot, state)
+
+    class Callback(Recorder):
+        def on_step(self, metrics):
+            super().on_step(metrics)
+            if metrics.step == 3:
+                further.set()
+
+    monkeypatch.setattr(checkpoints, "write", held_back)
+    monkeypatch.setattr(Trainer, "__init__", _in_thread(Trainer.__init__))
+    beside, _, recorder = trained(tiny, tmp_path / "beside", stage, Callback())
+    assert recorder.readings == whole.readings
+    assert same_weights(model, beside)
+    for name in ("step-000004", "step-000006"):
+        for file in ("model.safetensors", "optimizer.safetensors", "position.json"):
+            assert (tmp_path / "beside" / name / file).read_bytes() == (tmp_path / "at-once" / name / file).read_bytes()
+
+
+def test_a_disk_that_fails_beside_the_training_ends_it(tiny, tmp_path, monkeypatch):
+    def full(*_):
+        raise RunFailedError("no space left on the disk")
+
+    monkeypatch.setattr(checkpoints, "write", full)
+    monkeypatch.setattr(Trainer, "__init__", _in_thread(Trainer.__init__))
+    with pytest.raises(RunFailedError, match="no space left"):
+        trained(tiny, tmp_path, msgspec.structs.replace(STAGE, steps=3, validate_every=0, checkpoint_every=1))
+
+
+def _in_thread(init):
+    """Return the constructor of a trainer that writes checkpoints in a thread, as on a GPU."""
+
+    def made(trainer, *given, **named):
+        init(trainer, *given, **named)
+        trainer.writes_checkpoints_in_thread = True
+
+    return made
