@@ -147,7 +147,7 @@ def test_a_whole_dataset_is_re_ranked_by_a_server(stand: Stand, tmp_path: Path) 
     (folder / "first.run").write_text(
         "q1 Q0 d1 1 3 t\nq1 Q0 d2 2 2 t\nq2 Q0 d1 1 3 t\nq2 Q0 d3 2 2 t\nq9 Q0 d1 1 1 t\n"
     )
-    settings = resolve(Flags(lab=str(tmp_path / "lab"), cache=str(tmp_path / "cache")), {}, tmp_path)
+    settings = resolve(Flags(lab=str(tmp_path / "lab"), cache=str(tmp_path / "cache")), {}, tmp_path).settings
     request = RerankRequest(
         checkpoint=stand.url,
         server_model="m",
