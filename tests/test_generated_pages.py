@@ -83,5 +83,13 @@ def test_the_changelog_begins_with_the_version_of_the_program() -> None:
     assert kinds <= {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
 
 
+def test_the_decisions_are_numbered_without_gaps() -> None:
+    numbers = [
+        int(number) for number in re.findall(r"^### (\d+)\. ", _text("cerank/guides/decisions.md"), re.MULTILINE)
+    ]
+    assert numbers == list(range(1, len(numbers) + 1))
+    assert len(numbers) > 20
+
+
 def _text(name: str) -> str:
     return (ROOT / name).read_text(encoding="utf8")

@@ -70,7 +70,7 @@ def test_each_source_wins_over_those_after_it_and_is_named(cwd: Path) -> None:
     }
     settings = resolved.settings
     assert (settings.lab, settings.cache, settings.device, settings.threads) == (cwd / "f", cwd / "e", "cuda:1", 5)
-    assert [entry.value for entry in resolved.entries] == [str(cwd / "f"), str(cwd / "e"), "cuda:1", "5", ""]
+    assert [entry.value for entry in resolved.entries] == [str(cwd / "f"), str(cwd / "e"), "cuda:1", "5", "", "local"]
 
 
 def test_a_relative_path_in_a_file_starts_from_the_files_folder(cwd: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from cerank.errors import UsageError
 from cerank.files import disk, lease
-from cerank.machine import devices
+from cerank.machine import devices, process_environment
 from cerank.machine.devices import Device
 from cerank.recipes.plan import Plan
 from cerank.runs import queue, run_store
@@ -58,9 +59,23 @@ class Lab:
             UsageError: this machine has no such device.
             RunFailedError: the lab cannot be written to.
         """
-        self.check_device(plan.device)
+        if self.settings.executor == executors.LOCAL:
+            self.check_device(plan.device)
         folder = run_store.create(self.folder, plan, recipe_toml, datetime.now(UTC))
         return folder, local_launcher.start(plan, folder, command=self._worker)
+
+    def prepare(self, plan: Plan, recipe_toml: bytes) -> tuple[RunFolder, str]:
+        """Make a run of the plan, and return it with the shell command that carries it out.
+
+        The command works on every machine that has this Python and sees the lab and the data under the same paths,
+        such as the node of a cluster. The devices of this machine do not matter.
+
+        Raises:
+            RunFailedError: the lab cannot be written to.
+        """
+        folder = run_store.create(self.folder, plan, recipe_toml, datetime.now(UTC))
+        settings = [f"{name}={value}" for name, value in process_environment.pinned_environment(plan.threads).items()]
+        return folder, shlex.join(["env", *settings, *self._worker, str(folder.path.resolve())])
 
     def resume(self, folder: RunFolder) -> Worker:
         """Start a worker on a run that is not finished; it continues where the last one stopped.

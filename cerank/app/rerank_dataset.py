@@ -11,29 +11,52 @@ import msgspec
 
 from cerank.app.comparison.comparisons import FIRST_STAGE
 from cerank.app.lab import Lab
+from cerank.core.rankings import Ranking
+from cerank.datasets.dataset import Dataset
 from cerank.errors import MissingError, UsageError
 from cerank.files import disk, manifests
+from cerank.files.named_files import looks_like_a_path
+from cerank.inference.rerank_server import RerankServer, ServerCosts
 from cerank.machine import process_environment
 from cerank.machine.device_locks import hold_gpu
 from cerank.machine.devices import physical_cores, resolve_device
+from cerank.models.bases import locate
 from cerank.registry import nearest
+from cerank.retrieval.first_stage import is_built_in_bm25, open_given_run
 from cerank.runs import run_store
 from cerank.settings import Settings
+from cerank.text.safe_text import counted, shown
+
+CHUNK = 32  # queries between two progress messages
+
+
+STDOUT = ("-", "/dev/stdout")
 
 
 class RerankRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """A first stage to re-rank, the model that does it, and the file to write."""
+    """A first stage to re-rank, the model or server that does it, and the file to write."""
 
-    checkpoint: str  # a model folder, a run, or RUN:STAGE
+    checkpoint: str  # a model folder, a hub id, a run, RUN:STAGE, or the address of a re-ranking server
     dataset: str  # gives queries and documents
     first_stage: str  # bm25, a run of the dataset, or a TREC run file
     depth: int  # candidates per query
     precision: str  # "fp32", "bf16", "auto", or on a GPU "fp16" or "tf32"
-    output: Path  # compressed if it ends in .gz
+    output: Path  # compressed if it ends in .gz; "-" is standard output
+    server_model: str = ""  # the model's name on a server
+    replace: bool = False  # whether an existing file is overwritten
+
+
+class RerankResult(msgspec.Struct, frozen=True):
+    """What a re-ranking did."""
+
+    queries: int
+    notes: tuple[str, ...]  # what the user should know of queries and candidates
+    run: bytes  # the TREC run as text, where it goes to standard output
+    costs: ServerCosts | None = None
 
 
 def checkpoint_folder(lab: Path, text: str) -> Path:
-    """Return the model folder that `text` names: a path, or the model that a run (its last stage) or RUN:STAGE left.
+    """Return the model folder that `text` names: a path, a hub id, or what a run (its last stage) or RUN:STAGE left.
 
     Raises:
         UsageError: no such run or stage; MissingError: it has not come that far.
@@ -42,7 +65,14 @@ def checkpoint_folder(lab: Path, text: str) -> Path:
     if path.is_dir():
         return path
     name, colon, stage = text.partition(":")
-    folder = run_store.find(lab, name)
+    try:
+        folder = run_store.find(lab, name)
+    except UsageError:
+        if "/" in text and not text.startswith((".", "/", "~")):
+            return locate(text).folder
+        if looks_like_a_path(text):
+            raise MissingError("no such folder, and no run of the lab is called so", where=shown(text, 200)) from None
+        raise
     chain = run_store.load_plan(folder).recipe.chain
     stage = stage if colon else chain[-1]
     if stage not in chain:
@@ -55,33 +85,68 @@ def checkpoint_folder(lab: Path, text: str) -> Path:
     return final
 
 
-def rerank(settings: Settings, request: RerankRequest, progress: Callable[[int, int], None]) -> int:
-    """Write the TREC run, whole or not at all; return how many queries it ranks.
+def rerank(settings: Settings, request: RerankRequest, progress: Callable[[int, int], None]) -> RerankResult:
+    """Write the TREC run, whole or not at all.
 
-    Scores that the checkpoint gave to the same chunks before, here or in a run, are taken from the cache.
+    Scores that the model gave to the same candidates before, here or in a run, are taken from the cache.
 
     Args:
         settings: where the lab and caches are, and on what device to score.
         request: what to re-rank with which model, and where to write the result.
         progress: called with the number of finished queries and of all queries.
+
+    Raises:
+        UsageError: the output exists already or cannot be written, or no such model, dataset or first stage.
     """
     from cerank.core.rankings import ordered
     from cerank.datasets.open_datasets import open_dataset
+    from cerank.retrieval.first_stage import candidates
+    from cerank.trec.text_io import write_run
+
+    output = request.output
+    if str(output) not in STDOUT:
+        if not output.parent.is_dir():
+            raise UsageError("the output folder does not exist", where=str(output))
+        if output.exists() and not request.replace:
+            raise UsageError(
+                "the file exists already", where=str(output), hint="--replace overwrites it", code="file-exists"
+            )
+    is_server = request.checkpoint.startswith(("http://", "https://"))
+    if not is_server:
+        Lab(settings).check_device(settings.device)
+    folder = None if is_server else checkpoint_folder(settings.lab, request.checkpoint)
+    dataset = open_dataset(request.dataset, settings.cache)
+    before = candidates(dataset, request.first_stage, request.depth, settings.cache)
+    costs = None
+    if folder is None:
+        server = RerankServer(request.checkpoint, request.server_model, settings.cache)
+        scores, costs = _score_by_server(server, dataset, before, progress), server.costs
+        tag = "-".join(request.server_model.split()) or "rerank-server"
+    else:
+        scores = _score_by_model(settings, request, folder, dataset, before, progress=progress)
+        tag = "-".join(folder.resolve().parent.name.split()) or "cerank"
+    packed = write_run(ordered(scores, before), tag)
+    plain = packed if output.suffix == ".gz" else gzip.decompress(packed)
+    if str(output) not in STDOUT:
+        disk.write(output.resolve(), plain)
+    return RerankResult(len(before), _notes(dataset, request.first_stage, before), plain, costs)
+
+
+def _score_by_model(
+    settings: Settings,
+    request: RerankRequest,
+    folder: Path,
+    dataset: Dataset,
+    before: Ranking,
+    *,
+    progress: Callable[[int, int], None],
+) -> dict[str, dict[str, float]]:
     from cerank.inference.rerank import Scorer
     from cerank.inference.rerank import rerank as rerank_chunks
     from cerank.inference.score_cache import ScoreCache, score_cache_key
     from cerank.kernels.determinism import make_deterministic
-    from cerank.retrieval.first_stage import candidates
-    from cerank.trec.text_io import write_run
 
     os.environ |= process_environment.CUDA_ENVIRONMENT  # read once, when CUDA starts
-    output = request.output
-    if not output.parent.is_dir():
-        raise UsageError("the output folder does not exist", where=str(output))
-    Lab(settings).check_device(settings.device)
-    folder = checkpoint_folder(settings.lab, request.checkpoint)
-    dataset = open_dataset(request.dataset, settings.cache)
-    before = candidates(dataset, request.first_stage, request.depth, settings.cache)
     device = resolve_device(settings.device)
     threads = settings.threads or physical_cores()
     with hold_gpu(device, settings.lab, "cerank rerank"):
@@ -100,7 +165,32 @@ def rerank(settings: Settings, request: RerankRequest, progress: Callable[[int, 
             scores |= chunk.scores
             progress(len(scores), len(before))
         cache.trim()
-    tag = "-".join(folder.resolve().parent.name.split()) or "cerank"
-    packed = write_run(ordered(scores, before), tag)
-    disk.write(output.resolve(), packed if output.suffix == ".gz" else gzip.decompress(packed))
-    return len(before)
+    return scores
+
+
+def _score_by_server(
+    server: RerankServer, dataset: Dataset, before: Ranking, progress: Callable[[int, int], None]
+) -> dict[str, dict[str, float]]:
+    scores: dict[str, dict[str, float]] = {}
+    for query in before:
+        doc_ids = before[query]
+        values = server.score(dataset.queries[query], dataset.documents.texts(doc_ids))
+        scores[query] = dict(zip(doc_ids, values, strict=True))
+        if len(scores) % CHUNK == 0 or len(scores) == len(before):
+            progress(len(scores), len(before))
+    return scores
+
+
+def _notes(dataset: Dataset, first_stage: str, before: Ranking) -> tuple[str, ...]:
+    """Return how many queries have no candidates, how many of the first stage's are unknown, and what is decided."""
+    notes = list(dataset.decisions())
+    absent = [query for query in dataset.queries if query not in before]
+    if absent:
+        some = ", ".join(shown(query, 40) for query in absent[:3])
+        of = f"{len(absent)} of {counted(len(dataset.queries), 'query')}"
+        notes.append(f"{of} have no candidates and are not in the output: {some}")
+    if not is_built_in_bm25(dataset, first_stage):
+        unknown = sum(query not in dataset.queries for query in open_given_run(dataset, first_stage).ranking)
+        if unknown:
+            notes.append(f"{counted(unknown, 'query')} of {shown(first_stage, 80)} are not in {dataset.name}")
+    return tuple(notes)

@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from types import TracebackType
-from typing import Protocol
 
 from cerank.app import Lab
 from cerank.app.lab import Worker
@@ -36,13 +35,6 @@ REPORTED_EVENTS = {
     "teacher repaired",
 }
 REPORTED_EVENTS |= {"waits for a device", "estimated"}
-
-
-class ProgressDisplay(Protocol):
-    """How progress is shown."""
-
-    def update(self, progress: Progress | None, loss: float | None, measures: str) -> None:
-        """Show where the run is."""
 
 
 class ProgressLines:

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
@@ -122,38 +120,6 @@ def check_written() -> None:
 
 def _name_of(stream: TextIO) -> str:
     return "standard output" if stream is sys.stdout else "standard error" if stream is sys.stderr else "the file"
-
-
-@contextmanager
-def output_file(path: Path, *, replace: bool) -> Iterator[Path]:
-    """Yield the file to write for an option --output.
-
-    That is `path` itself if it may be written. For "-", and for what is no plain file (/dev/stdout, a pipe of the
-    shell), it is a temporary file, which is copied there at the end; an error leaves nothing behind.
-
-    Raises:
-        UsageError: the file exists, and `replace` is False.
-    """
-    is_stream = str(path) == "-" or (path.exists() and not path.is_file())
-    if not is_stream:
-        check_new(path, replace=replace)
-        yield path
-        return
-    with tempfile.TemporaryDirectory(prefix="cerank-") as folder:
-        made = Path(folder) / "output.run"
-        yield made
-        try:
-            if str(path) == "-":
-                sys.stdout.flush()
-                sys.stdout.buffer.write(made.read_bytes())
-                sys.stdout.buffer.flush()
-            else:
-                path.write_bytes(made.read_bytes())
-        except BrokenPipeError:
-            _discard_stream(sys.stdout)
-        except OSError as error:
-            _discard_stream(sys.stdout)
-            raise RunFailedError(f"cannot write the output: {os_reason(error)}", where=str(path)) from None
 
 
 def check_new(path: Path, *, replace: bool) -> None:

@@ -11,7 +11,6 @@ RENAMED: Mapping[str, Mapping[str, str]] = {  # command -> old option -> new opt
     "bench": {"--alone": "--cerank-only"},
     "compare": {"--condensed": "--judged-only"},
     "report": {"--correct": "--correction", "--out": "--output"},
-    "rerank": {"--run": "--first-stage"},
 }
 _SEEDS = "--seeds"  # of compare: its only accepted value was "mean"
 

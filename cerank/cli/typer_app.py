@@ -64,6 +64,7 @@ app.command(rich_help_panel=_CATALOGUE)(catalog.datasets)
 app.command(rich_help_panel=_CATALOGUE)(catalog.bases)
 import_data.data_app.command("ingest")(ingest_data.ingest)
 import_data.data_app.command("tokenize")(ingest_data.tokenize)
+import_data.data_app.command("check")(ingest_data.check)
 app.add_typer(import_data.data_app, name="data", rich_help_panel=_CATALOGUE)
 app.add_typer(catalog.config_app, name="config", rich_help_panel=_CATALOGUE)
 

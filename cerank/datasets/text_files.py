@@ -191,6 +191,7 @@ _BODY = re.compile(r"<(TEXT|BODY|CONTENT)>(.*?)</\1>", re.IGNORECASE | re.DOTALL
 _TOPIC_START = re.compile(r"<top(?:ic)?\b[^<>]*>", re.IGNORECASE)
 _TOPIC_NUMBER = re.compile(r"<num(?:ber)?>\s*(?:Number:)?\s*([^\s<]+)", re.IGNORECASE)
 _TOPIC_NUMBER_ATTRIBUTE = re.compile(r"<topic\b[^<>]*\b(?:number|id)\s*=\s*[\"']?([^\"'\s>]+)", re.IGNORECASE)
+_TOPIC_TEXT = re.compile(r"(?is)<topic\b[^<>]*>([^<]*)</topic>")
 _TOPIC_FIELDS: dict[TopicField, re.Pattern[str]] = {
     "title": re.compile(r"(?is)<(?:title|query)>\s*(?:Topic:)?(.*?)(?=<|\Z)"),
     "description": re.compile(r"(?is)<(?:desc|description|question)>\s*(?:Description:)?(.*?)(?=<|\Z)"),
@@ -247,8 +248,10 @@ def _topics(path: Path, fields: Sequence[TopicField]) -> Iterator[TextRow]:
         query_id = _TOPIC_NUMBER_ATTRIBUTE.search(record) or _TOPIC_NUMBER.search(record)
         if query_id is None:
             raise FormatError("a topic without a number", where=at(path, number))
-        matches = (_TOPIC_FIELDS[field].search(record) for field in fields)
-        yield number, query_id[1], " ".join(filter(None, (_plain(match[1]) for match in matches if match)))
+        matches = [match for field in fields if (match := _TOPIC_FIELDS[field].search(record))]
+        if not matches:  # clinical trials 2021: the topic's own text is the query
+            matches = [match for match in [_TOPIC_TEXT.search(record)] if match]
+        yield number, query_id[1], " ".join(filter(None, (_plain(match[1]) for match in matches)))
     if not has_topics:
         raise FormatError(
             "holds no TREC topic", where=str(path), hint="queries are queries.tsv (id, tab, text) or JSONL"

@@ -19,6 +19,7 @@ from cerank.files.hashing import sha256_file, sha256_text
 from cerank.files.record_reader import arrow_files
 from cerank.importing.dataset_writer import DatasetWriter, ImportCounts, run_name
 from cerank.importing.format_catalog import FORMATS, Format
+from cerank.importing.recognize import AUTO, recognize
 
 RECORD = "import.json"
 
@@ -66,9 +67,14 @@ def import_files(name: str, files: Sequence[Path], into: Path, choices: ImportOp
         MissingError: a file is not there.
         RunFailedError: the disk refuses.
     """
-    entry, choices = FORMATS.find(name), choices or ImportOptions()
+    choices = choices or ImportOptions()
     if not files:
-        raise UsageError("no file was given", where=entry.name, hint=entry.description)
+        raise UsageError("no file was given", where=name)
+    for path in files:
+        if not path.exists():
+            hint = "`cerank data formats` says where each file comes from"
+            raise MissingError("no such file", where=str(path), hint=hint)
+    entry = FORMATS.find(recognize(files) if name == AUTO else name)
     if into.exists() or into.is_symlink():
         raise UsageError("it exists already", where=str(into), hint="give the name of a new folder")
     sources = tuple(_hash_file(path) for path in files)
@@ -84,9 +90,6 @@ def import_files(name: str, files: Sequence[Path], into: Path, choices: ImportOp
 
 
 def _hash_file(path: Path) -> ImportedFile:
-    if not path.exists():
-        hint = "`cerank data formats` says where each file comes from"
-        raise MissingError("no such file", where=str(path), hint=hint)
     if path.is_dir():  # saved by `datasets`
         shards = [_hash_file(shard) for shard in arrow_files(path)]
         sha256 = sha256_text("\n".join(shard.sha256 for shard in shards))

@@ -52,7 +52,7 @@ def _run_file(dataset: Dataset, first_stage: str) -> Path:
     return path
 
 
-def _open_given_run(dataset: Dataset, first_stage: str) -> RunFile:
+def open_given_run(dataset: Dataset, first_stage: str) -> RunFile:
     """Return a run that comes with the dataset, or the run in a file."""
     return (
         dataset.run(first_stage)
@@ -119,7 +119,7 @@ def candidates(
     elif first_stage not in dataset.runs and first_stage in RETRIEVERS:
         ranking = _computed_by_extension(dataset, first_stage, depth + ignores, queries)
     else:
-        ranking = _open_given_run(dataset, first_stage).ranking.only(queries).top(depth + ignores)
+        ranking = open_given_run(dataset, first_stage).ranking.only(queries).top(depth + ignores)
     if ignores:
         ranking = without_identical_ids(ranking, depth)
     if queries and not ranking:

@@ -22,7 +22,6 @@ from cerank.cli.output import (
     check_new,
     emit,
     info,
-    output_file,
     report_error,
     rounded,
     write_output,
@@ -288,39 +287,10 @@ def _cerank(words: list[str], lab: Path, stdout: IO[str] | None, closing: str = 
 
 
 def test_a_file_that_exists_is_overwritten_only_with_replace(tmp_path: Path) -> None:
-    path = tmp_path / "a.run"
-    with output_file(path, replace=False) as made:
-        made.write_text("1")
-    for act in (lambda: check_new(path, replace=False), lambda: output_file(path, replace=False).__enter__()):
-        with pytest.raises(UsageError) as caught:
-            act()
-        assert (caught.value.code, caught.value.where) == ("file-exists", str(path))
-    with output_file(path, replace=True) as made:
-        made.write_text("2")
-    assert path.read_text() == "2"
-
-
-def test_a_dash_and_a_pipe_get_the_bytes_and_an_error_gives_them_none(
-    tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    with open(os.dup(1), "w") as stdout:  # noqa: PTH123 - the descriptor that is captured
-        monkeypatch.setattr(sys, "stdout", stdout)
-        with output_file(Path("-"), replace=False) as made:
-            made.write_bytes(b"q1 Q0 \xff")
-        with pytest.raises(ZeroDivisionError):
-            _fail_half_way(Path("-"))
-    assert capfdbinary.readouterr().out == b"q1 Q0 \xff"
-    assert list(tmp_path.iterdir()) == []
-    reading, writing = os.pipe()
-    with output_file(Path(f"/dev/fd/{writing}"), replace=False) as made:
-        made.write_bytes(b"x")
-    os.close(writing)
-    assert os.read(reading, 9) == b"x"
-    os.close(reading)
-
-
-def _fail_half_way(path: Path) -> None:
-    with output_file(path, replace=False) as made:
-        made.write_bytes(b"half")
-        raise ZeroDivisionError
+    path = tmp_path / "a.toml"
+    check_new(path, replace=False)
+    path.touch()
+    check_new(path, replace=True)
+    with pytest.raises(UsageError) as caught:
+        check_new(path, replace=False)
+    assert (caught.value.code, caught.value.where) == ("file-exists", str(path))

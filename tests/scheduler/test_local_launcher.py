@@ -4,6 +4,7 @@ import os
 import pty
 import select
 import signal
+import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -150,6 +151,17 @@ def test_a_run_goes_on_when_its_launcher_is_killed_or_its_terminal_hangs_up(benc
     bench.release()
     eventually(lambda: set(bench.states([folder, *rest])) == {"finished"})
     assert {len(bench.starts(run)) for run in (folder, *rest)} == {1}
+
+
+def test_a_prepared_run_is_carried_out_by_the_command_that_is_printed_wherever_it_is_given(
+    bench: Bench, tmp_path: Path
+) -> None:
+    folder, command = bench.lab.prepare(plan_for("cuda:7", "quick"), TOML)
+    assert bench.state(folder) == "waiting"
+    done = subprocess.run(["/bin/sh", "-c", command], cwd=tmp_path, capture_output=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert bench.state(folder) == "finished"
+    assert "OMP_NUM_THREADS=" in command
 
 
 @pytest.mark.slow

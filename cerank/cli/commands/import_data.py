@@ -45,10 +45,16 @@ def _sources(incomplete: str) -> list[str]:
 @data_app.command("import")
 def import_(
     name: Annotated[
-        str, typer.Argument(metavar="FORMAT", help="Format of the files; see below.", autocompletion=_formats)
+        str,
+        typer.Argument(
+            metavar="FORMAT", help="Format of the files, or `auto` to recognize it.", autocompletion=_formats
+        ),
     ],
     files: Annotated[
-        list[Path], typer.Argument(metavar="FILE...", help="Files to import: plain, .gz, .zip, .tar.gz or parquet.")
+        list[Path],
+        typer.Argument(
+            metavar="FILE...", help="Files to import: plain, packed or parquet; or a folder saved by `datasets`."
+        ),
     ],
     into: Annotated[Path, typer.Option("--into", metavar="FOLDER", help="Dataset folder to create.")],
     run: Annotated[
@@ -76,11 +82,11 @@ def import_(
 
     If the import fails, no folder is created.
 
-    With texts of their own: rankgpt, rank-llm, tirex, flag-embedding, tevatron, msmarco-text-triples,
-    openmatch-triples, ensemble-scores-text.
+    With texts of their own: rankgpt, rank-llm, tirex, flag-embedding, tevatron, sentence-transformers,
+    msmarco-text-triples, openmatch-triples, ensemble-scores-text.
 
     With ids of MS MARCO's passages, or of --collection: run, rank-distillm, colbertv2-run, sbert-hard-negatives,
-    msmarco-id-triples, ensemble-scores.
+    tevatron-ids, colbert-triples, msmarco-id-triples, ensemble-scores.
 
     `cerank data formats` describes each, and says where its files are published.
     """

@@ -1,4 +1,4 @@
-"""`cerank data ingest` and `cerank data tokenize`: prepare large data once, ahead of the first run.
+"""`cerank data ingest`, `tokenize` and `check`: prepare large data once, ahead of the first run, and look at it.
 
 No run needs them: a run prepares what is missing by itself, and only starts faster where it has been prepared.
 """
@@ -16,11 +16,11 @@ from cerank.cli.commands.start_run import settings_of
 from cerank.cli.output import Column, Table, emit, info
 from cerank.cli.progress_messages import ProgressMessages
 from cerank.errors import UsageError
-from cerank.text.safe_text import counted
+from cerank.text.safe_text import counted, shown
 
 
 def ingest(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="TREC run files: plain, .gz or .zst.")],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="TREC run files, plain or packed.")],
     verify: Annotated[bool, typer.Option("--verify", help="Verify the stored files against their checksums.")] = False,
     cache: options.Cache = None,
     form: options.Format = None,
@@ -135,3 +135,50 @@ def tokenize(
         Column("folder", "stored in", "name", priority=3),
     )
     emit(Table("tokenized", columns, tuple(rows), f"Tokens of {dataset} for {base}"), settings.format)
+
+
+def check(
+    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="Dataset, as recipes name it.")],
+    first_stage: Annotated[
+        str, typer.Option("--first-stage", "--run", metavar="RUN", help="Measure what these candidates allow.")
+    ] = "",
+    depth: Annotated[int, typer.Option("--depth", min=1, metavar="N", help="Candidates per query.")] = 100,
+    against: Annotated[
+        str, typer.Option("--against", metavar="DATASET", help="Compare the queries with those of this dataset.")
+    ] = "",
+    base: Annotated[
+        str, typer.Option("--base", metavar="BASE", help="Show the examples as this model's tokenizer reads them.")
+    ] = "",
+    max_length: Annotated[
+        int, typer.Option("--max-length", min=8, metavar="N", help="Tokens at which a pair is cut.")
+    ] = 512,
+    cache: options.Cache = None,
+    form: options.Format = None,
+    json: options.Json = False,
+) -> None:
+    """Check a dataset before training: counts, ceilings, overlaps, copies of positives, and random examples.
+
+    The ceiling is the best nDCG@10 that any re-ranker could reach on the candidates of a first stage.
+    """
+    from cerank.app.checks.check_data import DataCheckRequest, check_data
+
+    settings = settings_of(cache=cache, form=form, json=json)
+    request = DataCheckRequest(
+        dataset=dataset, first_stage=first_stage, depth=depth, against=against, base=base, max_length=max_length
+    )
+    result = check_data(settings, request)
+    counts = Table("data", (Column("what", "what"), Column("value", "value")), result.counts, f"Data of {dataset}")
+    columns = (
+        Column("query", "query"),
+        Column("document", "document"),
+        Column("grade", "grade", "number", 0),
+        Column("tokens", "tokens", "number", 0),
+        Column("is_cut", "cut"),
+    )
+    rows = tuple(
+        (shown(pair.query, 100), shown(pair.document, 160), pair.grade, pair.tokens or None, pair.is_cut)
+        for pair in result.examples
+    )
+    emit([counts, Table("examples", columns, rows, "Examples, sampled at random")], settings.format)
+    for warning in result.warnings:
+        info(warning)

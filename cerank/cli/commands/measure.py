@@ -12,7 +12,7 @@ import typer
 
 from cerank.cli import options, table_columns
 from cerank.cli.commands.start_run import settings_of
-from cerank.cli.output import emit, info, output_file, write_output
+from cerank.cli.output import emit, info, write_output
 from cerank.errors import UsageError
 from cerank.text.safe_text import counted
 
@@ -280,15 +280,22 @@ def evaluate(
 
 
 def rerank(
-    checkpoint: Annotated[str, typer.Argument(metavar="CHECKPOINT", help="Model: a folder, a run, or RUN:STAGE.")],
+    checkpoint: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="Model: a folder, a Hugging Face id, a run, RUN:STAGE, or the address of a /rerank server.",
+        ),
+    ],
     first_stage: Annotated[
-        str, typer.Option("--first-stage", metavar="RUN", help="bm25, a run of the dataset, or a TREC run file.")
+        str,
+        typer.Option("--first-stage", "--run", metavar="RUN", help="bm25, a run of the dataset, or a TREC run file."),
     ],
     dataset: Annotated[
         str, typer.Option("--dataset", metavar="DATASET", help="Dataset that gives queries and documents.")
     ],
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="FILE", help="TREC run file to write; - is stdout.")
+        Path, typer.Option("--output", "-o", metavar="FILE", help="TREC run file to write; - is standard output.")
     ],
     depth: Annotated[
         int, typer.Option("--depth", min=1, metavar="N", help="Number of candidates to re-rank for each query.")
@@ -296,28 +303,44 @@ def rerank(
     precision: Annotated[
         Literal["fp32", "bf16", "fp16", "tf32", "auto"], typer.Option("--precision", help=_PRECISION)
     ] = "fp32",
+    server_model: Annotated[
+        str,
+        typer.Option("--server-model", metavar="NAME", help="Name of the model on the server, such as rerank-v3.5."),
+    ] = "",
+    price: Annotated[
+        float,
+        typer.Option(
+            "--price", min=0.0, metavar="N", help="What the server's million tokens, or thousand searches, cost."
+        ),
+    ] = 0.0,
     replace: options.Replace = False,
     lab: options.Lab = None,
     cache: options.Cache = None,
     device: options.Device = None,
     threads: options.Threads = None,
 ) -> None:
-    """Re-rank the candidates of a first stage with a model, and write a TREC run with strictly decreasing scores."""
+    """Re-rank the candidates of a first stage with a model, and write a TREC run with strictly decreasing scores.
+
+    A server (Cohere, Jina, Voyage, vLLM, text-embeddings-inference) is asked once for each query; its answers are kept
+    in the cache. Keys are read from COHERE_API_KEY, JINA_API_KEY, VOYAGE_API_KEY or CERANK_RERANK_API_KEY.
+    """
     from cerank.app import rerank_dataset
 
     settings = settings_of(lab, cache, device, threads)
-    with output_file(output, replace=replace) as path:
-        request = rerank_dataset.RerankRequest(
-            checkpoint=checkpoint,
-            dataset=dataset,
-            first_stage=first_stage,
-            depth=depth,
-            precision=precision,
-            output=path,
-        )
-        count = rerank_dataset.rerank(
-            settings, request, lambda done, total: info(f"{done} of {counted(total, 'query')}")
-        )
-    info(f"{counted(count, 'query')} re-ranked")
-    if path == output:
-        write_output(f"{output}\n")
+    request = rerank_dataset.RerankRequest(
+        checkpoint=checkpoint,
+        dataset=dataset,
+        first_stage=first_stage,
+        depth=depth,
+        precision=precision,
+        output=output,
+        server_model=server_model,
+        replace=replace,
+    )
+    result = rerank_dataset.rerank(settings, request, lambda done, total: info(f"{done} of {counted(total, 'query')}"))
+    info(f"{counted(result.queries, 'query')} re-ranked")
+    for note in result.notes:
+        info(note)
+    if result.costs is not None:
+        info(result.costs.summary(price))
+    write_output(result.run.decode() if str(output) in rerank_dataset.STDOUT else f"{output}\n")

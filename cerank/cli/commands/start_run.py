@@ -61,6 +61,13 @@ def run(
     queue: Annotated[
         bool, typer.Option("--queue", help="Put the run into the queue; it starts when a device is free.")
     ] = False,
+    print_command: Annotated[
+        bool,
+        typer.Option(
+            "--print-command",
+            help="Make the run, and print the shell command that carries it out, for a cluster's job script.",
+        ),
+    ] = False,
     wide: options.Wide = False,
     lab: options.Lab = None,
     cache: options.Cache = None,
@@ -81,8 +88,12 @@ def run(
         raise UsageError(
             "--pairs-per-second only works with --dry-run", where="--pairs-per-second", hint="add --dry-run"
         )
+    if print_command and (detach or queue or dry_run):
+        what = "--print-command leaves the start to you"
+        raise UsageError(what, where="--print-command", hint="omit --detach, --queue and --dry-run")
     lab_of_runs = Lab(settings)
-    lab_of_runs.check_device(settings.device)  # before minutes of hashing, and in a dry run, too
+    if settings.executor == "local" and not print_command:
+        lab_of_runs.check_device(settings.device)  # before minutes of hashing, and in a dry run, too
     request = RunRequest(
         recipes=tuple(recipe or ()),
         bases=tuple(base or ()),
@@ -100,7 +111,7 @@ def run(
     if request.is_matrix:
         from cerank.cli.commands import run_matrix
 
-        _check_matrix_options(label, detach=detach)
+        _check_matrix_options(label, detach=detach or print_command)
         run_matrix.run(settings, request, dry_run=dry_run, pairs_per_second=pairs_per_second)
         return
     loaded = run_request.load_recipe(request)
@@ -110,6 +121,10 @@ def run(
         plan = plans.plan_of(loaded.recipe, settings, now=datetime.now(UTC), label=label, tell=tell)
     if dry_run:
         _show_plan(plan, settings, pairs_per_second, wide=wide)
+    elif print_command:
+        folder, command = lab_of_runs.prepare(plan, loaded.toml)
+        info(f"Run {run_store.title(folder)} waits for this command; `cerank show {run_store.short_name(folder)}`")
+        write_output(command + "\n")
     elif queue:
         _enqueue(lab_of_runs, plan, loaded.toml)
     else:
@@ -126,7 +141,7 @@ def _check_matrix_options(label: str, *, detach: bool) -> None:
         )
     if detach:
         raise UsageError(
-            "--detach cannot be given for a matrix, whose runs go to the queue",
+            "--detach and --print-command cannot be given for a matrix, whose runs go to the queue",
             where="--detach",
             hint="`cerank queue` shows them",
         )

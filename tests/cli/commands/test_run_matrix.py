@@ -78,7 +78,7 @@ def test_a_matrix_is_queued_whole_and_asked_again_adds_nothing(folder: Path) -> 
         ((*MATRIX[:4], "--seeds", "2-1"), "ends before it starts"),
         ((*MATRIX[:4], "--label", "x"), "--label cannot be given"),
         ((*MATRIX, "--seed", "3"), "--seed and --seeds"),
-        ((*MATRIX, "--detach"), "--detach cannot be given"),
+        ((*MATRIX, "--detach"), "--detach and --print-command cannot be given"),
         ((*MATRIX, "--pairs-per-second", "10"), "only works with --dry-run"),
         ((*MATRIX[:4], "--baseline", "three.toml"), "not one of the recipes"),
     ],

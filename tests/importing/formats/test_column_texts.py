@@ -130,7 +130,7 @@ def test_colbert_triples_with_and_without_scores(tmp_path: Path) -> None:
     collection.mkdir()
     (collection / "docs.tsv").write_text("7\ta cat\n8\ta dog\n9\ta bird\n")
     (collection / "queries.tsv").write_text("0\tcat\n1\tdog\n")
-    (collection / "qrels").write_text("0 0 7 1\n")
+    (collection / "qrels").write_text("0 0 7 1\n1 0 8 1\n")
     _imported(tmp_path, [[0, 7, 8, 9], [1, [8, 12.5], [7, -3.0]]], "colbert-triples", collection=str(collection))
     dataset = _opened(tmp_path)
     assert dataset.qrels == {"0": {"7": 1}, "1": {"8": 1}}

@@ -1,0 +1,210 @@
+"""`cerank data check`: the contents of a dataset, what its candidates allow, what it shares with another, and examples.
+
+Invariant: everything is counted from the dataset as a run would open it; nothing is written.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from cerank.core.rankings import Ranking
+from cerank.datasets.dataset import Dataset
+from cerank.datasets.query_text import normalized
+from cerank.settings import Settings
+from cerank.text.safe_text import counted, shown
+
+_SHINGLE = 3  # words that are compared together
+NEAR = 0.8  # share of common shingles from which two queries count as nearly the same
+_NAMED = 3  # ids that are written out
+_LOOKED_AT = 20  # candidates of a query among which copies of its positives are looked for
+
+
+class DataCheckRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """What to check."""
+
+    dataset: str
+    first_stage: str = ""  # whose candidates are measured; "" measures none
+    depth: int = 100
+    against: str = ""  # a dataset whose queries are compared with these
+    base: str = ""  # whose tokenizer shows the examples; "" shows the texts alone
+    max_length: int = 512  # tokens of a pair
+    examples: int = 5
+
+
+class Example(msgspec.Struct, frozen=True):
+    """A pair as the model will see it."""
+
+    query: str
+    document: str
+    grade: int
+    tokens: int  # of the pair before it is cut; 0 without a tokenizer
+    is_cut: bool
+
+
+class DataCheck(msgspec.Struct, frozen=True):
+    """What was found."""
+
+    counts: tuple[tuple[str, str], ...]  # (what, value), in the order of reading
+    warnings: tuple[str, ...]
+    examples: tuple[Example, ...]
+
+
+def check_data(settings: Settings, request: DataCheckRequest) -> DataCheck:
+    """Return what is in the dataset; raises as opening it does."""
+    from cerank.datasets.open_datasets import describe, open_dataset
+
+    dataset = open_dataset(request.dataset, settings.cache)
+    about = describe(request.dataset, settings.cache)
+    positives = {query: [doc for doc, grade in row.items() if grade > 0] for query, row in dataset.qrels.items()}
+    empty = [query for query, docs in positives.items() if not docs]
+    counts: list[tuple[str, str]] = [
+        ("documents", f"{about.documents:,}"),
+        ("judged queries", f"{about.queries:,}"),
+        ("judgments", f"{about.judgements:,}"),
+        ("grades", ", ".join(f"{grade}: {count:,}" for grade, count in about.grades)),
+        ("positives per query", f"{sum(map(len, positives.values())) / max(1, len(positives)):.2f}"),
+        ("queries without a positive", str(len(empty))),
+        ("runs", ", ".join(about.runs) or "none"),
+    ]
+    warnings = list(dataset.decisions())
+    if about.judged_without_text:
+        warnings.append(f"{counted(about.judged_without_text, 'judged document')} have no text and cannot be found")
+    if empty:
+        warnings.append(f"{counted(len(empty), 'query')} without a positive: {_some(empty)}")
+    if request.first_stage:
+        rows, notes = _candidates(settings, request, dataset, positives)
+        counts += rows
+        warnings += notes
+    if request.against:
+        rows, notes = _overlap(dataset, open_dataset(request.against, settings.cache))
+        counts += rows
+        warnings += notes
+    return DataCheck(tuple(counts), tuple(warnings), _examples(request, dataset, positives))
+
+
+def ceiling(ranking: Ranking, qrels: Mapping[str, Mapping[str, int]], measure: str = "nDCG@10") -> dict[str, float]:
+    """Return the best value that any order of each query's candidates has: the candidates by their grades."""
+    from cerank.evaluation.measures import per_query
+
+    best = {
+        query: tuple(sorted(ranking.get(query, ()), key=lambda doc: -grades.get(doc, 0)))
+        for query, grades in qrels.items()
+    }
+    scores = {query: [float(len(docs) - rank) for rank in range(len(docs))] for query, docs in best.items()}
+    return per_query((measure,), qrels, Ranking(best, scores))[measure]
+
+
+def _candidates(
+    settings: Settings, request: DataCheckRequest, dataset: Dataset, positives: Mapping[str, Sequence[str]]
+) -> tuple[list[tuple[str, str]], list[str]]:
+    from cerank.retrieval.first_stage import candidates
+
+    ranking = candidates(dataset, request.first_stage, request.depth, settings.cache)
+    answerable = {query: set(docs) for query, docs in positives.items() if docs}
+    retrieved = sum(len(docs & set(ranking.get(query, ()))) for query, docs in answerable.items())
+    without = [query for query, docs in answerable.items() if not docs & set(ranking.get(query, ()))]
+    values = ceiling(ranking, dataset.qrels) if answerable else {}
+    best = sum(values.values()) / len(values) if values else 0.0
+    of = f"{request.first_stage}, first {request.depth}"
+    rows = [
+        (f"positives among the candidates ({of})", f"{retrieved:,} of {sum(map(len, answerable.values())):,}"),
+        ("queries without a positive candidate", f"{len(without)} of {len(answerable)}"),
+        ("best possible nDCG@10 on these candidates", f"{best:.4f}"),
+    ]
+    notes = [f"no re-ranker can help {counted(len(without), 'query')}: {_some(without)}"] if without else []
+    copies = _copies(dataset, ranking, answerable)
+    if copies:
+        notes.append(
+            f"{counted(len(copies), 'candidate')} have the text of a positive and are not judged relevant, such as "
+            + ", ".join(f"{shown(doc, 40)} for {shown(query, 40)}" for query, doc in copies[:_NAMED])
+        )
+    return rows, notes
+
+
+def _copies(dataset: Dataset, ranking: Ranking, positives: Mapping[str, set[str]]) -> list[tuple[str, str]]:
+    """Return (query, document) of unjudged candidates whose text equals that of one of the query's positives."""
+    copies = []
+    for query, docs in positives.items():
+        top = [doc for doc in ranking.get(query, ())[:_LOOKED_AT] if doc not in docs]
+        known = [doc for doc in docs if doc in dataset.documents]
+        if not (top and known):
+            continue
+        texts = {normalized(text) for text in dataset.documents.texts(known)} - {""}
+        for doc, text in zip(top, dataset.documents.texts(top), strict=True):
+            if normalized(text) in texts and dataset.qrels[query].get(doc, 0) <= 0:
+                copies.append((query, doc))
+    return copies
+
+
+def _overlap(dataset: Dataset, other: Dataset) -> tuple[list[tuple[str, str]], list[str]]:
+    """Return how many queries of `dataset` the other one has, by id, by text, and nearly."""
+    is_same_collection = dataset.documents.fingerprint() == other.documents.fingerprint()
+    by_id = [query for query in dataset.queries if is_same_collection and query in other.queries]
+    texts = {normalized(text) for text in other.queries.values()} - {""}
+    by_text = [query for query, text in dataset.queries.items() if normalized(text) in texts]
+    near = _near(dataset.queries, other.queries, {*by_id, *by_text})
+    rows = [
+        (f"queries shared with {other.name} by id", str(len(by_id))),
+        (f"queries shared with {other.name} by text", str(len(by_text))),
+        (f"queries nearly the same as one of {other.name}", str(len(near))),
+    ]
+    notes = [f"nearly the same: '{shown(left, 60)}' and '{shown(right, 60)}'" for left, right in near[:_NAMED]]
+    return rows, notes
+
+
+def _near(queries: Mapping[str, str], others: Mapping[str, str], known: set[str]) -> list[tuple[str, str]]:
+    """Return pairs of texts whose words overlap by `NEAR`, but for queries that are `known` to be shared."""
+    by_shingle: dict[str, list[str]] = {}
+    sets = {text: _shingles(text) for text in others.values()}
+    for text, shingles in sets.items():
+        for shingle in shingles:
+            by_shingle.setdefault(shingle, []).append(text)
+    pairs = []
+    for query, text in queries.items():
+        mine = _shingles(text)
+        if query in known or not mine:
+            continue
+        candidates = {other for shingle in mine for other in by_shingle.get(shingle, ())}
+        best = max(candidates, key=lambda other: (len(mine & sets[other]) / len(mine | sets[other]), other), default="")
+        if best and len(mine & sets[best]) >= NEAR * len(mine | sets[best]):
+            pairs.append((text, best))
+    return pairs
+
+
+def _shingles(text: str) -> frozenset[str]:
+    words = normalized(text).split()
+    size = min(_SHINGLE, len(words))
+    return frozenset(" ".join(words[at : at + size]) for at in range(len(words) - size + 1)) if size else frozenset()
+
+
+def _examples(
+    request: DataCheckRequest, dataset: Dataset, positives: Mapping[str, Sequence[str]]
+) -> tuple[Example, ...]:
+    """Return some pairs, the same at every call, with the tokens that the base's tokenizer makes of them."""
+    pairs = [(query, doc) for query in sorted(positives) for doc in positives[query] if doc in dataset.documents]
+    sampled = random.Random(0).sample(pairs, min(request.examples, len(pairs)))
+    tokenizer = _tokenizer(request.base)
+    examples = []
+    for query, doc in sampled:
+        text = dataset.documents.text(doc)
+        tokens = len(tokenizer(dataset.queries[query], text)["input_ids"]) if tokenizer else 0
+        is_cut = tokens > request.max_length
+        examples.append(Example(dataset.queries[query], text, dataset.qrels[query][doc], tokens, is_cut))
+    return tuple(examples)
+
+
+def _tokenizer(base: str) -> Any:
+    if not base:
+        return None
+    from cerank.models.bases import locate
+    from cerank.models.cross_encoder import load_tokenizer
+
+    return load_tokenizer(locate(base).folder)
+
+
+def _some(ids: Sequence[str]) -> str:
+    return ", ".join(shown(query, 40) for query in ids[:_NAMED]) + (" ..." if len(ids) > _NAMED else "")
