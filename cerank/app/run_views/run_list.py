@@ -39,7 +39,7 @@ KEYS = tuple(_KEYS)
 def ordered(entries: Iterable[RunEntry], key: str, *, is_falling: bool = False) -> list[RunEntry]:
     """Return the entries by one of `KEYS`; equal ones stay in the order they came.
 
-    Queued runs stand together in the order in which they start, where the first of them would stand.
+    Queued runs come together in the order in which they start, at the place of the first of them.
 
     Raises:
         UsageError: nothing is sorted by that.

@@ -19,7 +19,8 @@ from textual.widgets import DataTable, Footer, Static
 
 from cerank.app import Lab
 from cerank.app.comparison import comparison_session, export_comparison
-from cerank.app.comparison.comparison_session import ComparisonSession, RankingSelection
+from cerank.app.comparison.comparison_session import ComparisonSession
+from cerank.app.comparison.comparisons import ComparisonRequest
 from cerank.app.matrix.recipe_form import FieldSpec as FormRow
 from cerank.app.run_views import run_list
 from cerank.app.run_views.run_monitor import RunEntry
@@ -88,7 +89,7 @@ class CompareScreen(LabScreen):
     def __init__(self, lab: Lab, targets: Sequence[str]) -> None:
         super().__init__()
         self.lab = lab
-        self.named = RankingSelection(tuple(dict.fromkeys(targets)))
+        self.named = ComparisonRequest(targets=tuple(dict.fromkeys(targets)))
         self.baseline = ""  # a label; "" takes the first target
         self.typed: dict[str, str] = {
             "correction": "auto",

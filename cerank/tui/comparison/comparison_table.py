@@ -19,8 +19,8 @@ from cerank.app.comparison.comparison_session import QueryDifference
 from cerank.errors import CerankError
 from cerank.text.table_data import TEXTS, Table, fitting, rounded
 from cerank.tui.cells import cell, content, joined, stacked
+from cerank.tui.common.fitted_table import FittedTable, fill
 from cerank.tui.common.form_fields import fitting_middle
-from cerank.tui.common.tables import FittedTable, fill
 
 if TYPE_CHECKING:
     from cerank.evaluation.compare import Comparison, Row
@@ -68,16 +68,16 @@ class ComparisonView(msgspec.Struct, frozen=True):
 
 def view_of(comparison: Comparison) -> ComparisonView:
     """Return everything that is shown of a comparison, made in one go; imports scipy's readers, so a thread's work."""
-    from cerank.evaluation.answers import answers
+    from cerank.evaluation.answers import answers, explain
     from cerank.evaluation.comparison_rows import summary
-    from cerank.evaluation.verdicts import explain
 
     known = {
         (row.condition.dataset, row.condition.first_stage, row.measure, row.left, row.right): row
         for row in comparison.rows
     }
     lines = summary(comparison)
-    answer_of = {id(row): answer.whole for row, answer in zip(comparison.rows, answers(comparison), strict=True)}
+    sentences = zip(comparison.rows, answers(comparison), strict=True)
+    answer_of = {id(row): answer.with_question for row, answer in sentences}
     rows = tuple(known.get((line.dataset, line.first_stage, line.measure, line.against, line.system)) for line in lines)
     return ComparisonView(
         comparison,
@@ -144,9 +144,9 @@ class ComparisonTable(FittedTable):
             rows.append(cells)
         sizes = [max(text.cell_len for text in (head, *(row[at] for row in rows))) for at, head in enumerate(heads)]
         ranked = [msgspec.structs.replace(column, priority=_PRIORITIES.get(column.key, 0)) for _, column in shown]
-        kept = fitting(ranked, sizes, width - 2 * self.cell_padding, 2 * self.cell_padding)
-        self.hidden = tuple(column.key for at, (_, column) in enumerate(shown) if at not in kept)
-        fill(self, [heads[at] for at in kept], [[row[at] for at in kept] for row in rows])
+        fitting_places = fitting(ranked, sizes, width - 2 * self.cell_padding, 2 * self.cell_padding)
+        self.hidden = tuple(column.key for at, (_, column) in enumerate(shown) if at not in fitting_places)
+        fill(self, [heads[at] for at in fitting_places], [[row[at] for at in fitting_places] for row in rows])
         self._lines = lines
         first = next((place for place, number in enumerate(lines) if view.rows[number]), 0)
         self.move_cursor(row=at if 0 < at < len(lines) else first)

@@ -21,9 +21,9 @@ from cerank.app.comparison.comparison_session import ComparisonSession, Placed, 
 from cerank.app.run_views.display import at_words
 from cerank.errors import CerankError
 from cerank.tui.cells import cell, content, joined
+from cerank.tui.common.fitted_table import fill
 from cerank.tui.common.lab_screen import LabScreen
 from cerank.tui.common.status_bar import StatusBar
-from cerank.tui.common.tables import fill
 
 if TYPE_CHECKING:
     from cerank.evaluation.compare import Row

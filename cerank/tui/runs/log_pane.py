@@ -87,7 +87,7 @@ class LogPane(RunPane):
 
     def __init__(self, *, id: str) -> None:  # noqa: A002 - Textual's name for it
         super().__init__(id=id)
-        self._log: run_updates.RunLog | None = None
+        self._log: run_updates.LogFollower | None = None
         self._lines: deque[str] = deque(maxlen=_MOST)
         self._wanted = ""
         self._is_only = False  # whether lines without a match are left out
@@ -102,7 +102,7 @@ class LogPane(RunPane):
 
     def clear_entry(self) -> None:
         """Another run: its log from the start."""
-        self._log = run_updates.RunLog(self.entry.folder) if self.entry else None
+        self._log = run_updates.LogFollower(self.entry.folder) if self.entry else None
         self._lines.clear()
         self._is_read = False
         self._generation += 1

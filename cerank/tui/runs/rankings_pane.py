@@ -18,7 +18,7 @@ from cerank.app.run_views.run_monitor import RunEntry
 from cerank.errors import CerankError
 from cerank.text.table_data import Column, Table, written
 from cerank.tui.cells import cell, content, joined
-from cerank.tui.common.tables import fill
+from cerank.tui.common.fitted_table import fill
 from cerank.tui.runs.run_pane import RunPane
 from cerank.tui.theme import palette
 

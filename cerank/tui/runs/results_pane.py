@@ -23,7 +23,7 @@ from cerank.errors import CerankError
 from cerank.text.safe_text import counted
 from cerank.text.table_data import Column, Table
 from cerank.tui.cells import content, joined, stacked
-from cerank.tui.common.tables import TableView
+from cerank.tui.common.fitted_table import TableView
 from cerank.tui.comparison.comparison_table import verdict
 from cerank.tui.runs.run_pane import RunPane
 
@@ -241,8 +241,8 @@ def _compared(entry: RunEntry) -> ResultsView | CerankError:
         answer = run_answer.of_run(entry.folder)
     except CerankError as error:
         return error
-    tables = export_comparison.by_stage(answer.found)
-    return ResultsView(answer.found, tables, answer.paragraphs, reasons(answer.found))
+    tables = export_comparison.by_stage(answer.comparison)
+    return ResultsView(answer.comparison, tables, answer.paragraphs, reasons(answer.comparison))
 
 
 def _why_empty(entry: RunEntry) -> Content:

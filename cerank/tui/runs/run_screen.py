@@ -26,7 +26,7 @@ from cerank.tui.runs.run_pane import RunPane
 from cerank.tui.runs.run_table import RunTable
 from cerank.tui.theme import state_color
 
-_ROOM_FOR_LIST = 160  # columns from which the list of runs stands beside a run
+_ROOM_FOR_LIST = 160  # columns from which the list of runs is shown beside a run
 TABS = ("Curves", "Plan", "Log", "Results", "Rankings", "System")
 
 
@@ -88,7 +88,7 @@ class RunScreen(LabScreen):
         self._title = name  # until it was seen
         self._front = 1
         self._state = ""
-        self._is_listed: bool | None = None  # whether the list stands beside; None: where there is room
+        self._is_listed: bool | None = None  # whether the list is shown beside; None: where there is room
 
     def compose(self) -> ComposeResult:
         """Lay out the other runs beside, the tabs, the tab in front."""

@@ -237,8 +237,8 @@ class RunTable(DataTable[Text]):
         ]
         gap = 2 * self.cell_padding
         room = self._width - gap - 1  # one for the scrollbar
-        kept = fitting(columns, [self._widths[place] for place in used], room, gap)
-        self._places = [used[place] for place in kept]
+        fitting_places = fitting(columns, [self._widths[place] for place in used], room, gap)
+        self._places = [used[place] for place in fitting_places]
         hidden = tuple(headings[place].rstrip("▼▲") for place in used if place not in self._places)
         self.clear(columns=True)
         for place in self._places:
@@ -311,9 +311,9 @@ class RunTable(DataTable[Text]):
             longest = _LONGEST_TEXT if self._width >= 100 else _SHORT_TEXT
             texts = []
             for column in self._all_columns:
-                text = column.text_of(entry)
-                text = at_words(text, longest) if column.key in {"label", "now"} else text
-                texts.append(cell(text, is_right=column.is_right))
+                words = column.text_of(entry)
+                words = at_words(words, longest) if column.key in {"label", "now"} else words
+                texts.append(cell(words, is_right=column.is_right))
             texts[0] = cell(sign if self.is_narrow else f"{sign} {entry.state}", color)
             if entry.state == "damaged":
                 for made in texts:

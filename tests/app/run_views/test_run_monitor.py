@@ -7,7 +7,7 @@ import pytest
 from cerank.app.run_views import label_runs
 from cerank.app.run_views.run_list import facts, goes_with, ordered
 from cerank.app.run_views.run_monitor import LabMonitor, state_changes, state_counts
-from cerank.app.run_views.run_updates import RunLog
+from cerank.app.run_views.run_updates import LogFollower
 from cerank.core.metrics import Validation
 from cerank.errors import UsageError
 from cerank.files import journal
@@ -154,7 +154,7 @@ def test_facts_say_nothing_twice_and_nothing_empty(lab: LabFolder) -> None:
 def test_a_log_is_read_from_its_last_megabyte_and_followed_by_whole_lines(lab: LabFolder) -> None:
     made = lab.started(lab.run("one"), 1)
     made.log.write_bytes(b"old\n" + b"x" * 1_500_000 + b"\nlast\nhal")
-    log = RunLog(made)
+    log = LogFollower(made)
     lines = log.poll()
     assert lines[0].startswith("10:00:02 [1] started")
     assert lines[-1] == "last"

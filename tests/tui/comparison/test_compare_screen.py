@@ -9,12 +9,14 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 from textual.pilot import Pilot
 from textual.widgets import DataTable
 
 from cerank.app.comparison import comparisons
 from cerank.app.comparison.comparison_session import QueryDifference
+from cerank.app.comparison.comparisons import ComparisonRequest
 from cerank.tui.app import CerankApp
 from cerank.tui.common.dialogs import FormDialog
 from cerank.tui.common.form_fields import FieldRow, LineInput
@@ -61,7 +63,7 @@ async def opened(pilot: Pilot[str], files: list[str], dataset: str = "./c") -> C
     app = pilot.app
     assert isinstance(app, CerankApp)
     screen = CompareScreen(app.lab, files)
-    screen.named = type(screen.named)(screen.named.targets, ("nDCG@10", "RR@10"), dataset)
+    screen.named = msgspec.structs.replace(screen.named, measures=("nDCG@10", "RR@10"), dataset=dataset)
     app.push_screen(screen)
     await settle(pilot)
     return screen
@@ -80,7 +82,10 @@ async def fill(pilot: Pilot[str], **texts: str) -> None:
 async def test_the_table_holds_the_command_lines_figures_and_the_verdict_in_words(
     app: CerankApp, files: list[str]
 ) -> None:
-    same = comparisons.compare(app.lab.settings, files[:2], measures=["nDCG@10", "RR@10"], dataset="./c")
+    same = comparisons.compare(
+        app.lab.settings,
+        ComparisonRequest(targets=tuple(files[:2]), measures=("nDCG@10", "RR@10"), dataset="./c"),
+    )
     async with app.run_test(size=(120, 36)) as pilot:
         await opened(pilot, files[:2])
         seen = text_of(app)
@@ -304,7 +309,10 @@ async def test_the_comparison_is_exported_in_the_form_of_the_ending(
         await fill(pilot, path=str(tmp_path / f"out{ending}"))
         await press(pilot, "enter")
     text = (tmp_path / f"out{ending}").read_text()
-    found = comparisons.compare(app.lab.settings, files[:2], measures=["nDCG@10", "RR@10"], dataset="./c")
+    found = comparisons.compare(
+        app.lab.settings,
+        ComparisonRequest(targets=tuple(files[:2]), measures=("nDCG@10", "RR@10"), dataset="./c"),
+    )
     exact = found.rows[0].paired.difference
     if ending == ".json":
         assert json.loads(text)["rows"][1]["difference"] == exact
