@@ -18,10 +18,10 @@ from cerank.errors import CerankError
 from cerank.text.safe_text import counted
 from cerank.text.table_data import Column, Table, written
 from cerank.tui.cells import cell, joined
+from cerank.tui.common.fitted_table import fill
 from cerank.tui.common.form_fields import LineInput
 from cerank.tui.common.lab_screen import LabScreen
 from cerank.tui.common.status_bar import StatusBar
-from cerank.tui.common.tables import fill
 from cerank.tui.theme import palette
 
 if TYPE_CHECKING:
