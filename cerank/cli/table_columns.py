@@ -34,8 +34,8 @@ def run_table(rows: Sequence[RunRow], lab: Path, form: str = "") -> Table:
     """Return the runs of a lab: everything for machines, what fits a line for people."""
     empty = f"No runs in {lab} yet. Start one with `cerank run --recipe contrastive-then-distill`."
     if format_of(form) != "table":
-        keys: tuple[str, ...] = ("run", "state", "chain", "base", "seed", "at", "left", "label", "why")
-        keys = (*keys, "short_name", "created", "measure", "score")
+        first = ("run", "state", "chain", "base", "seed", "at", "left", "label", "why", "short_name")
+        keys = (*first, "created", "measure", "score")
         return Table("runs", tuple(Column(key, key) for key in keys), tuple(map(_full_row, rows)), empty=empty)
     scores = [_score(row) for row in rows]
     measures = {measure for measure, _ in scores if measure}

@@ -67,7 +67,7 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     ] = "positives"
     negatives: Annotated[
         str,
-        help_text("random, top or log-random (by 1/rank) of the window; of a teacher's list: all its candidates"),
+        help_text("of the window: uniformly, the first ones, or by 1/rank (of a teacher's list: all its candidates)"),
     ] = "random"
     negatives_from: Annotated[
         Literal["all", "judged", "unjudged"],
@@ -122,9 +122,7 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     ] = "document"
     precision: Annotated[
         Literal["fp32", "bf16", "tf32", "auto"],
-        help_text(
-            "of matrix products: auto is bf16 where the device has instructions for it; tf32 is for NVIDIA's GPUs"
-        ),
+        help_text("bf16: only matrix multiplications in bf16; auto: bf16 where the device has instructions for it"),
     ] = "fp32"
     microbatch: Annotated[
         Positive, help_text("tokens, padding included, per forward pass; changes memory, not results")
