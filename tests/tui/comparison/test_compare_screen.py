@@ -244,7 +244,7 @@ async def test_a_run_file_is_added_by_path_and_taken_away_again(app: CerankApp, 
         await press(pilot, "a")
         await fill(pilot, target="nowhere.run")
         await press(pilot, "enter")
-        assert "no run is called" in text_of(app)
+        assert "no such file" in text_of(app)
         await fill(pilot, target="same.run")
         await press(pilot, "enter")
         assert app.screen is screen
