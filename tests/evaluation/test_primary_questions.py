@@ -8,6 +8,7 @@ import pytest
 from scipy import stats
 
 from cerank.errors import UsageError
+from cerank.evaluation.answers import answers, paragraphs
 from cerank.evaluation.compare import Condition, Margin, Measured, Pairing, System, Terms, compare
 from cerank.evaluation.comparison_rows import family, footnotes, summary
 from cerank.evaluation.primary_questions import PrimaryQuestion, is_sensitivity, questions
@@ -113,3 +114,11 @@ def test_rows_given_one_by_one_say_themselves_whether_they_are_primary():
     assert comparison.family == 0
     assert {row.verdict for row in comparison.rows} == {"descriptive"}
     assert family(comparison) == "no primary question is answered: all rows are descriptive"
+
+
+def test_a_descriptive_row_is_told_as_such_and_not_in_the_runs_answer():
+    comparison = compare(systems(*CHAIN), ["nDCG@10"], terms=Terms(pairs="stages"))
+    told = {(answer.right, answer.left): answer.text for answer in answers(comparison)}
+    assert "no verdict is made" in told["distill", "first-stage"]
+    assert "of this row alone" in told["distill", "first-stage"]
+    assert "no verdict is made" not in " ".join(paragraphs(comparison))

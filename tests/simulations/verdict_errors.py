@@ -31,6 +31,7 @@ from tests.simulations.type_one_error import Rate, table
 ALPHA = 0.05
 FLIPS = 499
 GAIN, HARM = 0.01, 0.02
+MEASURE = "nDCG@10"
 WHERE = Condition("simulated", "bm25")
 
 
@@ -103,10 +104,10 @@ def _table(sample: Array, truths: tuple[float, ...], terms: Terms) -> Comparison
     """Compare systems that differ from the first by `truths`, on one drawn collection."""
     systems = []
     for place, truth in enumerate((0.0, *truths)):
-        values = {f"q{at}": 0.4 + float(value) + truth for at, value in enumerate(sample[:, place])}
-        at = Measured(condition=WHERE, qrels_sha256="x", values={"gain": values})
+        values = {f"q{at}": float(value) + truth for at, value in enumerate(sample[:, place])}
+        at = Measured(condition=WHERE, qrels_sha256="x", values={MEASURE: values})
         systems.append(System(label=f"s{place}", measured=(at,)))
-    return compare(systems, ["gain"], terms=terms)
+    return compare(systems, [MEASURE], terms=terms)
 
 
 def whole_tables(rounds: int, queries: int = 54) -> Iterator[Rate]:
@@ -121,8 +122,8 @@ def whole_tables(rounds: int, queries: int = 54) -> Iterator[Rate]:
             sample = random.permuted(scores[random.integers(0, len(scores), queries)], axis=1)
             terms = Terms(
                 correction=method,
-                margins={"gain": margin},
-                worth={"gain": margin},
+                margins={MEASURE: margin},
+                worth={MEASURE: margin},
                 rounds=FLIPS,
                 seed=int(random.integers(2**31)),
             )

@@ -6,6 +6,7 @@ any other is computed from rankings and qrels. `cerank verify` computes the stor
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import re
@@ -459,7 +460,7 @@ def _decided_by_seed(target: RunTarget) -> tuple[str, ...]:
         dataset = inputs.training_dataset(plan.recipe, plan.recipe.stages[name])
         if ("dataset", dataset) in pinned:
             out.append(f"order {name} {pinned['dataset', dataset]}")
-        if ("base", plan.recipe.base) in pinned:
+        with contextlib.suppress(KeyError):  # a plan that does not hold every input's hash says nothing of its stages
             out.append(f"stage {stage_keys.stage_key(plan, index)}")
     return tuple(out)
 

@@ -244,11 +244,11 @@ def cells(report: Report) -> Table:
         "p",
         "p_corrected",
     )
-    within = ("effect", "p_equivalence", "p_equivalence_corrected", "margin", "is_margin_declared")
-    within_verdicts = ("verdict", "worth", "answer_worth")
+    within = ("effect", "p_equivalence", "p_equivalence_corrected", "margin", "is_margin_declared", "verdict")
+    gains = ("worth", "answer_worth")
     where = ("measure", "test", "first_stage", "base", "recipe", "model", "seeds", "queries", "depth", "mean")
     beside = ("family", "correction", "published", "published_difference", "published_in", "is_best")
-    names = (*where, *tests, *within, *within_verdicts, *beside)
+    names = (*where, *tests, *within, *gains, *beside)
     theirs = {(figure.model, figure.test, figure.first_stage, figure.measure): figure for figure in report.facing}
     body = []
     for grid in report.grids:
