@@ -241,7 +241,7 @@ class CerankApp(App[str], inherit_bindings=False):
         """Ring the bell, send a notification to the terminal (OSC 9), and the text to the user's command or webhook."""
         line = words(text, 200)
         self.bell()
-        self._write_to_terminal(f"\x1b]9;{line}\x07")
+        self._tell_terminal(9, line)
         target = os.environ.get(notify.VARIABLE, "")
         if target:
             self.run_in_thread(lambda: notify.send(target, line), group="notify")
@@ -258,12 +258,15 @@ class CerankApp(App[str], inherit_bindings=False):
             title = "cerank"
         if title != self._terminal_title:
             self._terminal_title = title
-            self._write_to_terminal(f"\x1b]2;{words(title, 100)}\x07")
+            self._tell_terminal(2, title)
 
-    def _write_to_terminal(self, sequence: str) -> None:
-        """Write a control sequence of our own; Textual has no means to do so."""
+    def _tell_terminal(self, command: int, text: str) -> None:
+        """Write an operating system command (OSC) to the terminal: 2 is its title, 9 a notification.
+
+        Textual has no means to do so.
+        """
         if self._driver is not None and not self.is_headless:
-            self._driver.write(sequence)
+            self._driver.write("".join(("\x1b]", str(command), ";", words(text, 200), "\x07")))
 
     # work in threads
 

@@ -28,7 +28,7 @@ class RankingChoice(NamedTuple):
     first_stage: str
 
 
-class Question(NamedTuple):
+class QueryChange(NamedTuple):
     """A query with its measure before and after; None where it was not measured."""
 
     query_id: str
@@ -102,12 +102,12 @@ class Rankings:
         except CerankError as error:
             self.missing = str(error)
 
-    def questions(self) -> tuple[Question, ...]:
+    def questions(self) -> tuple[QueryChange, ...]:
         """Return the queries, the one that gained most first."""
         texts = self._dataset.queries if self._dataset else {}
         before, after = self._values
         queries = [
-            Question(
+            QueryChange(
                 query,
                 texts.get(query, ""),
                 before.get(query, {}).get(self.measure),

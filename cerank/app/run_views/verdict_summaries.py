@@ -27,7 +27,9 @@ AT_ONCE = 20  # runs for which one process is started
 class VerdictSummary(msgspec.Struct, frozen=True, kw_only=True):
     """What a run's comparison came to."""
 
-    verdict: str  # of its last stage: "better", "worse", "equivalent", "different but negligible", "cannot tell"
+    verdict: (
+        str  # on its last stage: whether it was worth it, where that was declared; else "better", "equivalent", ...
+    )
     sentence: str  # the question with its answer
     stamp: str  # of the files that it was computed from
 
@@ -67,7 +69,9 @@ def save_summary(cache: Path, folder: RunFolder) -> VerdictSummary | None:
         return None
     main = [answer for answer in answers if answer.is_main] or list(answers)
     first = [answer for answer in main if answer.measure == main[0].measure and answer.dataset == main[0].dataset]
-    summary = VerdictSummary(verdict=first[-1].verdict, sentence=first[-1].with_question, stamp=stamp)
+    summary = VerdictSummary(
+        verdict=first[-1].worth or first[-1].verdict, sentence=first[-1].with_question, stamp=stamp
+    )
     with contextlib.suppress(CerankError, OSError):
         disk.make_folder(_file(cache, folder).parent)
         json_records.save(_file(cache, folder), summary)

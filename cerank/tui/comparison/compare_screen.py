@@ -80,7 +80,7 @@ class CompareScreen(LabScreen):
         Binding("v", "condition", "next condition", show=False, id="compare.condition",
                 tooltip="Show the next dataset or first stage"),
         Binding("e", "export", "export", id="compare.export", tooltip="Write a file: .tex, .md, .csv, .tsv or .json"),
-        Binding("y", "copy('markdown')", "copy", id="compare.copy", tooltip="Copy the table as Markdown"),
+        Binding("y", "copy('markdown')", "copy", show=False, id="compare.copy", tooltip="Copy the table as Markdown"),
         Binding("Y", "copy('latex')", "copy LaTeX", show=False, id="compare.copy-latex"),
         Binding("tab", "app.focus_next", "table or chart", show=False, id="compare.other"),
         Binding("escape", "back", "back", id="compare.back"),

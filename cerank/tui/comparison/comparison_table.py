@@ -33,6 +33,7 @@ VERDICTS = {  # a sign beside the word, so that no colour is needed
     "different but negligible": ("≈", "#56B4E9"),
     "cannot tell": ("?", "#8A94A0"),
     "identical": ("≡", "#8A94A0"),
+    "descriptive": ("·", "#8A94A0"),
 }
 _ORDER = ("system", "against", "measure", "verdict", "mean", "difference", "judged", "interval", "wtl",
           "p_corrected", "p", "effect")  # fmt: skip
@@ -171,7 +172,8 @@ def verdict(text: str) -> Text:
     if not text:
         return cell("◆ baseline", "dim")
     kind = "different but negligible" if "but by less than" in text else text
-    sign, color = next(sign_and_color for name, sign_and_color in VERDICTS.items() if kind.startswith(name))
+    signs = (sign_and_color for name, sign_and_color in VERDICTS.items() if kind.startswith(name))
+    sign, color = next(signs, VERDICTS["descriptive"])
     return cell(f"{sign} {text}", f"bold {color}")
 
 

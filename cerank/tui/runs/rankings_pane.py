@@ -13,7 +13,7 @@ from textual.widgets import DataTable, Static
 
 from cerank.app.run_views import rankings_view
 from cerank.app.run_views.display import short
-from cerank.app.run_views.rankings_view import Moved, Question, RankingChoice, Rankings
+from cerank.app.run_views.rankings_view import Moved, QueryChange, RankingChoice, Rankings
 from cerank.app.run_views.run_monitor import RunEntry
 from cerank.errors import CerankError
 from cerank.text.table_data import Column, Table, written
@@ -49,7 +49,7 @@ class RankingsPane(RunPane):
         self._choices: list[RankingChoice] = []
         self._choice: RankingChoice | None = None
         self._rankings: Rankings | None = None
-        self._questions: tuple[Question, ...] = ()
+        self._questions: tuple[QueryChange, ...] = ()
         self._documents: tuple[Moved, ...] = ()
 
     def compose(self) -> ComposeResult:
@@ -98,7 +98,7 @@ class RankingsPane(RunPane):
         self._choice, plan = choice, entry.plan
         self._say("reading the rankings …")
 
-        def job() -> tuple[Rankings, tuple[Question, ...]] | CerankError:
+        def job() -> tuple[Rankings, tuple[QueryChange, ...]] | CerankError:
             try:
                 rankings = Rankings(entry.folder, plan, choice)
                 return rankings, rankings.questions()
@@ -107,7 +107,7 @@ class RankingsPane(RunPane):
 
         self.lab_app.run_in_thread(job, self._show_rankings, node=self, group="rankings")
 
-    def _show_rankings(self, outcome: tuple[Rankings, tuple[Question, ...]] | CerankError) -> None:
+    def _show_rankings(self, outcome: tuple[Rankings, tuple[QueryChange, ...]] | CerankError) -> None:
         if isinstance(outcome, CerankError):
             self._clear_tables()
             self._say(f"✖ These rankings cannot be read: {outcome}")
@@ -143,7 +143,7 @@ class RankingsPane(RunPane):
                 lambda: (question, rankings.moved(question.query_id)), self._move, node=self, group="documents"
             )
 
-    def _move(self, outcome: tuple[Question, tuple[Moved, ...]]) -> None:
+    def _move(self, outcome: tuple[QueryChange, tuple[Moved, ...]]) -> None:
         question, self._documents = outcome
         self.query_one("#query", Static).update(joined((question.query_id, "bold"), "  ", question.text))
         rows = [

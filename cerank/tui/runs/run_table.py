@@ -24,6 +24,7 @@ from cerank.tui.theme import state_color
 
 _LONGEST_TEXT = 36  # cells of a label or a reason; what is longer ends with a whole word and "…"
 _SHORT_TEXT = 20  # the same below 100 columns
+_WORTH_SIGNS = {"worth it": "▲", "not worth it": "=", "not worse": "=", "harmful": "▼"}
 _AT_ONCE = 80  # rows added in one frame; some 15 ms
 _SAME_THROUGHOUT = 20  # added to the priority of a column whose rows all say the same: it goes first
 
@@ -45,7 +46,9 @@ def _verdict(entry: RunEntry) -> str:
     """Return the verdict on the last stage, with its sign."""
     if entry.verdict is None:
         return ""
-    return f"{VERDICTS.get(entry.verdict.verdict, ('', ''))[0]} {entry.verdict.verdict}".strip()
+    text = entry.verdict.verdict
+    sign = _WORTH_SIGNS.get(text) or VERDICTS.get(text, ("", ""))[0]
+    return f"{sign} {text}".strip()
 
 
 def _left(entry: RunEntry) -> str:

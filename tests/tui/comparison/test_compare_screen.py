@@ -8,6 +8,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import msgspec
 import pytest
@@ -17,11 +18,12 @@ from textual.widgets import DataTable
 from cerank.app.comparison import comparisons
 from cerank.app.comparison.comparison_session import QueryDifference
 from cerank.app.comparison.comparisons import ComparisonRequest
+from cerank.evaluation.compare import Verdict
 from cerank.tui.app import CerankApp
 from cerank.tui.common.dialogs import FormDialog
 from cerank.tui.common.form_fields import FieldRow, LineInput
 from cerank.tui.comparison.compare_screen import CompareScreen
-from cerank.tui.comparison.comparison_table import ComparisonTable
+from cerank.tui.comparison.comparison_table import VERDICTS, ComparisonTable, verdict
 from cerank.tui.comparison.differences import DifferencesChart
 from cerank.tui.comparison.query_list import QueryListScreen
 from cerank.tui.comparison.query_screen import QueryScreen
@@ -96,6 +98,13 @@ async def test_the_table_holds_the_command_lines_figures_and_the_verdict_in_word
         assert "▲ better" in seen
         assert "◆ low" in seen
         assert "step-down max-t" in seen
+
+
+def test_every_verdict_has_a_sign() -> None:
+    assert set(get_args(Verdict)) == set(VERDICTS)
+    signs = {verdict(text).plain.split()[0] for text in get_args(Verdict)}
+    assert len(signs) == len(VERDICTS)
+    assert verdict("a word of a later release").plain.startswith("·")
 
 
 async def test_b_makes_the_row_the_baseline(app: CerankApp, files: list[str]) -> None:
@@ -235,7 +244,7 @@ async def test_a_run_file_is_added_by_path_and_taken_away_again(app: CerankApp, 
         await press(pilot, "a")
         await fill(pilot, target="nowhere.run")
         await press(pilot, "enter")
-        assert "no run is called" in text_of(app)
+        assert "no such file" in text_of(app)
         await fill(pilot, target="same.run")
         await press(pilot, "enter")
         assert app.screen is screen
