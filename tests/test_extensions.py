@@ -11,6 +11,7 @@ import tomllib
 import msgspec
 import pytest
 
+from cerank.app import plan_view
 from cerank.errors import RunFailedError
 from cerank.planning.stage_keys import stage_keys
 from cerank.recipes import render
@@ -77,6 +78,7 @@ def test_a_run_uses_the_guides_extensions_and_its_plan_names_them_with_version_a
     plan = run_store.load_plan(folder)
     assert {(extension.kind, extension.name) for extension in plan.extensions} == USED
     assert {(extension.distribution, extension.version) for extension in plan.extensions} == {("my-cerank", "0.1")}
+    assert "# loss hinge my-cerank 0.1, sha256 " in plan_view.text(plan)
     assert len({extension.sha256 for extension in plan.extensions}) == 1
     assert folder.ranking("contrastive", plan.recipe.data.test[0], "word-overlap").exists()
 

@@ -10,12 +10,15 @@ from pathlib import Path
 import msgspec
 
 from cerank.app.comparison.comparisons import FIRST_STAGE
+from cerank.app.lab import Lab
 from cerank.core.rankings import Ranking
 from cerank.datasets.dataset import Dataset
 from cerank.errors import MissingError, UsageError
 from cerank.files import disk, manifests
 from cerank.files.named_files import looks_like_a_path
 from cerank.inference.rerank_server import RerankServer, ServerCosts
+from cerank.machine import process_environment
+from cerank.machine.device_locks import hold_gpu
 from cerank.machine.devices import physical_cores, resolve_device
 from cerank.models.bases import locate
 from cerank.registry import nearest
@@ -27,9 +30,6 @@ from cerank.text.safe_text import counted, shown
 CHUNK = 32  # queries between two progress messages
 
 
-STDOUT = ("-", "/dev/stdout")
-
-
 class RerankRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A first stage to re-rank, the model or server that does it, and the file to write."""
 
@@ -37,10 +37,9 @@ class RerankRequest(msgspec.Struct, frozen=True, kw_only=True):
     dataset: str  # gives queries and documents
     first_stage: str  # bm25, a run of the dataset, or a TREC run file
     depth: int  # candidates per query
-    precision: str  # "fp32", "bf16" or "auto"
-    output: Path  # compressed if it ends in .gz; "-" is standard output
+    precision: str  # "fp32", "bf16", "auto", or on a GPU "fp16" or "tf32"
+    output: Path  # compressed if it ends in .gz
     server_model: str = ""  # the model's name on a server
-    replace: bool = False  # whether an existing file is overwritten
 
 
 class RerankResult(msgspec.Struct, frozen=True):
@@ -48,7 +47,6 @@ class RerankResult(msgspec.Struct, frozen=True):
 
     queries: int
     notes: tuple[str, ...]  # what the user should know of queries and candidates
-    run: bytes  # the TREC run as text, where it goes to standard output
     costs: ServerCosts | None = None
 
 
@@ -93,7 +91,7 @@ def rerank(settings: Settings, request: RerankRequest, progress: Callable[[int, 
         progress: called with the number of finished queries and of all queries.
 
     Raises:
-        UsageError: the output exists already or cannot be written, or no such model, dataset or first stage.
+        UsageError: the output cannot be written, or no such model, dataset or first stage.
     """
     from cerank.core.rankings import ordered
     from cerank.datasets.open_datasets import open_dataset
@@ -101,12 +99,11 @@ def rerank(settings: Settings, request: RerankRequest, progress: Callable[[int, 
     from cerank.trec.text_io import write_run
 
     output = request.output
-    if str(output) not in STDOUT:
-        if not output.parent.is_dir():
-            raise UsageError("the output folder does not exist", where=str(output))
-        if output.exists() and not request.replace:
-            raise UsageError("the file exists already", where=str(output), hint="--replace overwrites it")
+    if not output.parent.is_dir():
+        raise UsageError("the output folder does not exist", where=str(output))
     is_server = request.checkpoint.startswith(("http://", "https://"))
+    if not is_server:
+        Lab(settings).check_device(settings.device)
     folder = None if is_server else checkpoint_folder(settings.lab, request.checkpoint)
     dataset = open_dataset(request.dataset, settings.cache)
     before = candidates(dataset, request.first_stage, request.depth, settings.cache)
@@ -119,10 +116,8 @@ def rerank(settings: Settings, request: RerankRequest, progress: Callable[[int, 
         scores = _score_by_model(settings, request, folder, dataset, before, progress=progress)
         tag = "-".join(folder.resolve().parent.name.split()) or "cerank"
     packed = write_run(ordered(scores, before), tag)
-    plain = packed if output.suffix == ".gz" else gzip.decompress(packed)
-    if str(output) not in STDOUT:
-        disk.write(output.resolve(), plain)
-    return RerankResult(len(before), _notes(dataset, request.first_stage, before), plain, costs)
+    disk.write(output.resolve(), packed if output.suffix == ".gz" else gzip.decompress(packed))
+    return RerankResult(len(before), _notes(dataset, request.first_stage, before), costs)
 
 
 def _score_by_model(
@@ -139,24 +134,25 @@ def _score_by_model(
     from cerank.inference.score_cache import ScoreCache, score_cache_key
     from cerank.kernels.determinism import make_deterministic
 
-    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # read once, when CUDA starts
+    os.environ |= process_environment.CUDA_ENVIRONMENT  # read once, when CUDA starts
     device = resolve_device(settings.device)
     threads = settings.threads or physical_cores()
-    make_deterministic(device, threads)
-    scorer = Scorer.load(folder, device, request.precision)
-    collection = dataset.documents.fingerprint()
-    key = score_cache_key(scorer.checkpoint, collection, device=device, threads=threads, precision=scorer.precision)
-    cache = ScoreCache(settings.cache, key)
+    with hold_gpu(device, settings.lab, "cerank rerank"):
+        make_deterministic(device, threads)
+        scorer = Scorer.load(folder, device, request.precision)
+        collection = dataset.documents.fingerprint()
+        key = score_cache_key(scorer.checkpoint, collection, device=device, threads=threads, precision=scorer.precision)
+        cache = ScoreCache(settings.cache, key)
 
-    def query_texts(ids: Sequence[str]) -> list[str]:
-        return [dataset.queries[query] for query in ids]
+        def query_texts(ids: Sequence[str]) -> list[str]:
+            return [dataset.queries[query] for query in ids]
 
-    scores: dict[str, dict[str, float]] = {}
-    texts = query_texts, dataset.documents.texts
-    for chunk in rerank_chunks(scorer, before, before.__getitem__, *texts, cache=cache):
-        scores |= chunk.scores
-        progress(len(scores), len(before))
-    cache.trim()
+        scores: dict[str, dict[str, float]] = {}
+        texts = query_texts, dataset.documents.texts
+        for chunk in rerank_chunks(scorer, before, before.__getitem__, *texts, cache=cache):
+            scores |= chunk.scores
+            progress(len(scores), len(before))
+        cache.trim()
     return scores
 
 

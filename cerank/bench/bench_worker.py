@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 import torch
@@ -21,6 +21,7 @@ from cerank.bench import own_workloads
 from cerank.bench.interleaved_rounds import BenchTask, TaskRequest, TaskResponse, peak_memory
 from cerank.bench.text_samples import TextSample, reshape
 from cerank.kernels import determinism, processor
+from cerank.machine.gpu_energy import gpu_joules
 from cerank.models.bases import BaseFiles
 
 RunTask = Callable[[TaskRequest], TaskResponse]
@@ -75,16 +76,52 @@ def _scoring_task(task: BenchTask, kind: Any) -> RunTask:
             samples.clear()
             samples[request.sample] = _sample(request.sample or task.sample)
         sample = samples[request.sample]
-        processor.synchronize(task.device)
-        started = time.perf_counter()
-        scores = implementation.score(sample)
-        processor.synchronize(task.device)
-        seconds = time.perf_counter() - started
+        if request.latency:
+            return TaskResponse(latencies=_latencies(implementation, sample, request.latency, task.device))
+        with _UsageMeter(task.device) as usage:
+            scores = implementation.score(sample)
         if request.scores:
             Path(request.scores).write_text(json.dumps(scores), encoding="utf8")
-        return TaskResponse(pairs=sample.pairs, seconds=seconds)
+        return TaskResponse(pairs=sample.pairs, seconds=usage.seconds, gpu_memory=usage.gpu_memory, joules=usage.joules)
 
     return run
+
+
+class _UsageMeter:
+    """Measures the time of a `with` block to its end on the device, and the GPU's memory and energy."""
+
+    def __init__(self, device: str) -> None:
+        self._device, self._is_gpu = device, device.startswith("cuda")
+        self.seconds, self.gpu_memory = 0.0, 0
+        self.joules: float | None = None
+
+    def __enter__(self) -> Self:
+        processor.synchronize(self._device)
+        if self._is_gpu:
+            torch.cuda.reset_peak_memory_stats(self._device)
+        self._joules, self._started = gpu_joules(self._device), time.perf_counter()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        processor.synchronize(self._device)
+        self.seconds = time.perf_counter() - self._started
+        after = gpu_joules(self._device)
+        if self._joules is not None and after is not None:
+            self.joules = after - self._joules
+        if self._is_gpu:
+            self.gpu_memory = torch.cuda.max_memory_allocated(self._device)
+
+
+def _latencies(implementation: Any, sample: TextSample, times: int, device: str) -> tuple[float, ...]:
+    """Return the seconds that one query with 100 candidates takes from texts to scores, each time another query."""
+    queries = reshape(sample, 100 * times, min(100, len(sample.documents)))
+    seconds = []
+    for query, docs in list(queries.lists.items())[:times]:
+        single = TextSample(sample.name, {query: queries.queries[query]}, queries.documents, {query: docs})
+        with _UsageMeter(device) as usage:
+            implementation.score(single)
+        seconds.append(usage.seconds)
+    return tuple(seconds)
 
 
 def _training_task(task: BenchTask, kind: Any) -> RunTask:
@@ -95,8 +132,11 @@ def _training_task(task: BenchTask, kind: Any) -> RunTask:
     implementation: own_workloads.Training = kind(_files(task), sample, stage, task.device)
 
     def run(_: TaskRequest) -> TaskResponse:
-        timed = implementation.train(task.steps)
-        return TaskResponse(pairs=timed.pairs, seconds=timed.seconds, data_seconds=timed.data_seconds)
+        with _UsageMeter(task.device) as usage:
+            timed = implementation.train(task.steps)
+        return TaskResponse(
+            pairs=timed.pairs, seconds=timed.seconds, data_seconds=timed.data_seconds, gpu_memory=usage.gpu_memory
+        )
 
     return run
 

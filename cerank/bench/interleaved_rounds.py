@@ -57,6 +57,7 @@ class TaskRequest(msgspec.Struct, frozen=True, kw_only=True):
     run: str = ""  # name of a task that is prepared
     sample: str = ""  # file of a sample to score instead of the task's own
     scores: str = ""  # file for the scores, as a JSON list
+    latency: int = 0  # times to score one query with 100 candidates instead, each timed alone
 
 
 class TaskResponse(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,6 +66,9 @@ class TaskResponse(msgspec.Struct, frozen=True, kw_only=True):
     pairs: int = 0
     seconds: float = 0.0
     memory: int = 0  # bytes: the most that the process has held so far; 0 where the system does not tell
+    gpu_memory: int = 0  # bytes of a GPU: the most that the task has held; 0 on other devices
+    joules: float | None = None  # that the GPU used meanwhile; None where nothing tells them
+    latencies: tuple[float, ...] = ()  # seconds of each query, where `latency` was asked for
     data_seconds: float = 0.0  # training: seconds of `seconds` until the pairs of a step are tensors
     value: float = 0.0  # task "figure": the figure; task "peak": the best product's operations a second
     sustained: float = 0.0  # task "peak": operations a second of the best shape's products, one after another
@@ -135,9 +139,12 @@ class BenchProcess:
         """Let it prepare a task; return None if it failed."""
         return self._ask(TaskRequest(prepare=task), f"did not get ready in {within:.0f} s", within)
 
-    def run(self, task: str, within: float, *, sample: str = "", scores: str = "") -> TaskResponse | None:
+    def run(
+        self, task: str, within: float, *, sample: str = "", scores: str = "", latency: int = 0
+    ) -> TaskResponse | None:
         """Let it run a task once; return None if it failed."""
-        return self._ask(TaskRequest(run=task, sample=sample, scores=scores), f"took more than {within:.0f} s", within)
+        request = TaskRequest(run=task, sample=sample, scores=scores, latency=latency)
+        return self._ask(request, f"took more than {within:.0f} s", within)
 
     def _ask(self, request: TaskRequest, late: str, within: float) -> TaskResponse | None:
         if self.failure:
@@ -187,6 +194,7 @@ class RoundEntry(msgspec.Struct, frozen=True):
     task: str
     sample: str = ""
     scores: str = ""
+    latency: int = 0
 
 
 def run_interleaved(

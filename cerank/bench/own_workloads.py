@@ -53,7 +53,7 @@ class Timing(msgspec.Struct, frozen=True):
 
     @property
     def rate(self) -> float:
-        """Pairs a second."""
+        """Return pairs a second."""
         return self.pairs / self.seconds
 
 
@@ -325,6 +325,11 @@ def scoring_operations(files: BaseFiles, lengths: Sequence[int]) -> float:
     from transformers import AutoConfig
 
     config: Any = AutoConfig.from_pretrained(files.folder, trust_remote_code=False, local_files_only=True)
+    return encoder_operations(config, lengths, reads_first_only=files.pooling == "classifier")
+
+
+def encoder_operations(config: Any, lengths: Sequence[int], *, reads_first_only: bool) -> float:
+    """Return the operations of an encoder; with `reads_first_only` one position of the last layer is read."""
     hidden, inner, layers = config.hidden_size, config.intermediate_size, config.num_hidden_layers
     gates = 3 if config.model_type == "modernbert" else 2  # its feed-forward part multiplies two halves
     token = 2.0 * (4 * hidden * hidden + gates * hidden * inner)  # operations of one layer for a token
@@ -334,7 +339,7 @@ def scoring_operations(files: BaseFiles, lengths: Sequence[int]) -> float:
         last = token + 4.0 * length * hidden * config.num_attention_heads
         if config.model_type == "modernbert":
             last = 4.0 * length * hidden * hidden + token - 4.0 * hidden * hidden + 4.0 * length * hidden
-        total += layer * (layers - 1) + (last if files.pooling == "classifier" else layer)
+        total += layer * (layers - 1) + (last if reads_first_only else layer)
     return total
 
 

@@ -18,7 +18,7 @@ from cerank.errors import UsageError
 SYNONYMS = {  # what other tools call an option -> what it is called here, in every command that has it
     **dict.fromkeys(("-k", "--k", "--topk", "--top-k", "--top_k", "--hits", "--cutoff"), "--depth"),
     **dict.fromkeys(("--metric", "--metrics", "--measures"), "--measure"),
-    **dict.fromkeys(("--out", "--output-file", "--outfile", "--output-dir"), "--output"),
+    **dict.fromkeys(("--output-file", "--outfile", "--output-dir"), "--output"),
     **dict.fromkeys(("--collection", "--corpus", "--topics"), "--dataset"),
     **dict.fromkeys(("--model", "--backbone"), "--base"),
     **dict.fromkeys(("--force", "--overwrite"), "--replace"),
@@ -62,7 +62,7 @@ class Command(TyperCommand):
         return [self.options_metavar or "", *arguments_of(self.get_params(ctx))]
 
 
-class Group(TyperGroup):
+class CommandGroup(TyperGroup):
     """A group of commands with the same kind of help."""
 
     def get_params(self, ctx: Any) -> list[Any]:
@@ -74,7 +74,7 @@ class CommandLine(typer.Typer):
     """A Typer application all of whose commands are of the class above."""
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(cls=Group, **kwargs)
+        super().__init__(cls=CommandGroup, **kwargs)
 
     def command(self, name: str | None = None, **kwargs: Any) -> Callable[[Any], Any]:
         """Return a decorator that registers a function as a command."""

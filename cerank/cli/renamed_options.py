@@ -10,7 +10,7 @@ from cerank.errors import UsageError
 RENAMED: Mapping[str, Mapping[str, str]] = {  # command -> old option -> new option
     "bench": {"--alone": "--cerank-only"},
     "compare": {"--condensed": "--judged-only"},
-    "report": {"--correct": "--correction"},
+    "report": {"--correct": "--correction", "--out": "--output"},
     "rerank": {"--run": "--first-stage"},
 }
 _SEEDS = "--seeds"  # of compare: its only accepted value was "mean"

@@ -48,12 +48,12 @@ class ProgressEstimator:
 
     @property
     def seconds(self) -> float:
-        """Of all parts, as expected."""
+        """Return the expected seconds of all parts."""
         return sum(part.seconds for part in self._parts.values())
 
     @property
     def left(self) -> float:
-        """Seconds of what is not done yet, as expected."""
+        """Return the expected seconds of what is not done yet."""
         return sum(part.seconds * (1.0 - self._done[key]) for key, part in self._parts.items())
 
     def mark_done(self, *names: str) -> None:

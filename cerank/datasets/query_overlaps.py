@@ -102,7 +102,7 @@ def check_test_queries(shared: tuple[Overlap, ...], recipe: Recipe) -> None:
     bad = [str(overlap) for overlap in shared if overlap.is_refused]
     if bad and "shared_queries" not in recipe.force:
         hint = 'use other parts, such as [:80%] and [80%:], or allow it with force = ["shared_queries"]'
-        raise RecipeError("\n".join(bad), where=f"recipe {recipe.name}", hint=hint)
+        raise RecipeError("\n".join(bad), where=f"recipe {recipe.name}", hint=hint, code="shared-queries")
 
 
 class _Queries:

@@ -123,10 +123,10 @@ def _first(values: Sequence[str | None]) -> str | None:
 
 def _id(ids: Sequence[str | int | None], path: Path, number: int, accepted: Sequence[str], kind: str) -> str:
     """Return the first id that is there; "" for an empty one, which the caller refuses."""
-    found = next((value for value in ids if value is not None), None)
-    if found is None:
+    first_id = next((value for value in ids if value is not None), None)
+    if first_id is None:
         raise _missing(path, number, f"a {kind} without id", accepted)
-    return str(found)
+    return str(first_id)
 
 
 def _missing(path: Path, number: int, what: str, accepted: Sequence[str]) -> FormatError:

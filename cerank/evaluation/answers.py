@@ -5,11 +5,12 @@ Invariant: a sentence says what its row's judgment says, and its interval is the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import msgspec
 
-from cerank.evaluation.compare import Comparison, Judgment, Row
+from cerank.evaluation.compare import Comparison, Judgment, Row, Worth
 from cerank.evaluation.seed_variance import TwoWay
 from cerank.text.safe_text import counted
 
@@ -33,6 +34,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     left: str
     right: str
     verdict: str
+    worth: str  # "worth it", "not worth it", "not worse", "harmful", "cannot tell"; "" where no gain is declared
     is_main: bool  # asks what a reader wants to know first: a stage with the one before it
     question: str
     text: str  # without the question
@@ -58,9 +60,10 @@ def answers(comparison: Comparison, costs: Mapping[str, Cost] | None = None) -> 
             left=row.left,
             right=row.right,
             verdict=row.verdict,
+            worth=row.worth.answer if row.worth else "",
             is_main=_is_main(comparison, row),
             question=_question(comparison, row),
-            text=" ".join(_sentences(comparison, row, _spent(comparison, row, costs or {}))),
+            text=" ".join(_sentences(comparison, row, cost_of(comparison, row, costs or {}))),
         )
         for row in comparison.rows
     )
@@ -80,7 +83,7 @@ def paragraphs(comparison: Comparison, costs: Mapping[str, Cost] | None = None) 
     return tuple(" ".join(texts[place]) for place in places if place in texts)
 
 
-def _spent(comparison: Comparison, row: Row, costs: Mapping[str, Cost]) -> Cost | None:
+def cost_of(comparison: Comparison, row: Row, costs: Mapping[str, Cost]) -> Cost | None:
     """Return the cost of all stages after the row's left system, up to its right one; None where it is unknown."""
     if comparison.terms.pairs != "stages":
         return costs.get(row.right)
@@ -122,7 +125,7 @@ def _ordinal(place: int) -> str:
 
 def _sentences(comparison: Comparison, row: Row, cost: Cost | None) -> list[str]:
     """Return the verdict with its reason, then what a reader must beware of, the cost, and what would be needed."""
-    out = [_verdict(comparison, row)]
+    out = [_worth(comparison, row, row.worth) if row.worth else _verdict(comparison, row)]
     repeated = ("missing", "common", "fixed")
     out += [
         note.text[:1].upper() + note.text[1:].removesuffix(" ...") + "." for note in row.notes if note.kind in repeated
@@ -134,12 +137,21 @@ def _sentences(comparison: Comparison, row: Row, cost: Cost | None) -> list[str]
         out.append("This is about these checkpoints, averaged over their seeds, not about their recipes.")
     if cost is not None:
         out.append(_cost(cost))
+        if row.worth is not None:
+            out.append(_break_even(row, cost))
+    if row.worth is not None:
+        return out + _worth_needed(row.worth)
     if row.verdict == "cannot tell":
         out += _needed(comparison, row)
     return out
 
 
 def _about_recipes(recipes: TwoWay) -> str:
+    if recipes.is_paired:
+        return (
+            f"This is about the recipes: {counted(recipes.seeds_left, 'seed')}, which both share, count as a sample, "
+            f"as the queries do, each seed compared with itself ({recipes.estimate.df:.3g} degrees of freedom)."
+        )
     return (
         f"This is about the recipes: their seeds, {recipes.seeds_left} and {recipes.seeds_right}, count as a sample, "
         f"as the queries do, and are not taken as pairs ({recipes.estimate.df:.3g} degrees of freedom)."
@@ -185,6 +197,83 @@ def _verdict(comparison: Comparison, row: Row) -> str:
     word = "better" if difference > 0 else "worse"
     less = f"{right} is {word}, but by less than {short(margin.value)} {measure}{late}"
     return f"No{_where(comparison, row)}: {less}; it scores {_figure(difference)} {how} {left}, {within}.{enough}"
+
+
+def _worth(comparison: Comparison, row: Row, worth: Worth) -> str:
+    """Return whether the system is worth its cost: the answer, what was declared, the difference, its interval."""
+    right, left = _named(comparison, row.right), _named(comparison, row.left)
+    difference, measure = row.paired.difference, row.measure
+    gain, late = short(worth.gain.value), "" if worth.gain.before else " (chosen after the results)"
+    how = "above" if difference > 0 else "below"
+    scores = f"{right} scores {_figure(difference)} {how} {left}" if difference else f"{right} scores as {left} does"
+    figures = f"{scores}, {_between(comparison, row)}"
+    alone = "" if comparison.family == 1 else ", by itself"
+    where = _where(comparison, row)
+    if worth.answer == "worth it":
+        p = _p(worth.p_gain)
+        return f"Yes{where}: a gain of at least {gain} {measure}{late} is shown (one-sided p {p}{alone}): {figures}."
+    harm = worth.harm
+    late_harm = "" if harm is None or harm.before else " (chosen after the results)"
+    if worth.answer == "harmful" and harm is not None:
+        p = _p(worth.p_harmful)
+        loss = f"a loss of more than {short(harm.value)} {measure}{late_harm} is shown"
+        return f"No{where}, it harms: {loss} (one-sided p {p}{alone}): {figures}."
+    if worth.answer == "not worth it":
+        p = _p(worth.p_ruled_out)
+        text = f"No{where}: a gain of {gain} {measure}{late} is ruled out (one-sided p {p}{alone}): {figures}."
+        if harm is not None and row.judgment.low > -harm.value:
+            text += f" Nor is it worse by {short(harm.value)} or more{late_harm}."
+        return text
+    queries = f"{'This' if row.paired.n == 1 else 'These'} {counted(row.paired.n, 'query')}"
+    text = f"{queries}{where} cannot tell whether it gains {gain} {measure}{late}: {figures}."
+    if worth.answer == "not worse" and harm is not None:
+        text += (
+            f" It is not worse by {short(harm.value)} or more{late_harm} (one-sided p {_p(worth.p_not_worse)}{alone})."
+        )
+    return text
+
+
+def _p(p: float | None) -> str:
+    """Return a p to two digits: .0096, < .001."""
+    value = 1.0 if p is None else p
+    return "< .001" if value < 0.001 else f"{value:.2g}".removeprefix("0")
+
+
+def _worth_needed(worth: Worth) -> list[str]:
+    """Return how many queries would rule the gain out, where these cannot tell."""
+    if worth.queries_to_rule_out is None:
+        return []
+    gain = short(worth.gain.value)
+    return [
+        f"To rule a gain of {gain} out you would need {_many(worth.queries_to_rule_out)} if there is none (80 % power)."
+    ]
+
+
+def break_even(row: Row, cost: Cost) -> tuple[float, float, float]:
+    """Return the seconds of training that .01 of the measure must be worth for the stage to pay.
+
+    Args:
+        row: of the comparison.
+        cost: what the row's system took more than its baseline.
+
+    Returns:
+        By the difference, by the low end of the interval, and by its high end; infinite where there is no gain to pay
+        for the training.
+    """
+    ends = row.paired.difference, row.judgment.low, row.judgment.high
+    at, low, high = (0.01 * cost.seconds / end if end > 0 else math.inf for end in ends)
+    return at, low, high
+
+
+def _break_even(row: Row, cost: Cost) -> str:
+    at, slowest, fastest = break_even(row, cost)
+    unit = f".01 {row.measure}"
+    if math.isinf(fastest):
+        return f"It never pays for its training: by its whole interval it gains no {row.measure}."
+    best, worst = duration(fastest), "never" if math.isinf(slowest) else duration(slowest)
+    if math.isinf(at):
+        return f"It scores no more: it pays only if {unit} is worth {best} of training, by the interval's high end."
+    return f"It pays if {unit} is worth more than {duration(at)} of training ({best} to {worst} by the interval)."
 
 
 def _few(row: Row) -> list[str]:

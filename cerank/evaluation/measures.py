@@ -269,7 +269,7 @@ def _refuse_always_zero(name: str, measure: Any, largest: int, where: str) -> No
     if largest < rel:
         what = f"{name} is 0 for every ranking: it needs grade {rel}, and the largest grade in the qrels is {largest}"
         hint = f"use rel={largest}" if largest > 0 else "these qrels hold no relevant document"
-        raise UsageError(what, where=where, hint=hint)
+        raise UsageError(what, where=where, hint=hint, code="measure-always-0")
 
 
 def _parsed(name: str, where: str) -> Any:

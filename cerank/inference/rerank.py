@@ -10,8 +10,9 @@ writes the same bytes; on a CPU it does not depend on the number of threads eith
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -20,6 +21,7 @@ import torch
 
 from cerank.errors import RunFailedError
 from cerank.inference.score_cache import BLOCK_DEPTH, Candidates, ScoreCache, Scores
+from cerank.kernels.memory import is_out_of_memory, release_memory
 from cerank.kernels.parallel import run_in_threads
 from cerank.models.bases import BaseFiles, fingerprint
 from cerank.models.cross_encoder import CheckpointConfig, CrossEncoder, load, load_tokenizer
@@ -109,29 +111,28 @@ def rerank(
 
     chunks = list(enumerate(split_into_chunks(query_ids)))
     began = time.perf_counter()
-    # while a GPU scores one chunk, a thread tokenizes the next; a CPU has no core to spare for that
-    prepared = made_ahead(prepare, chunks) if scorer.device.type == "cuda" else map(prepare, chunks)
-    for (number, _), (candidates, stored, blocks) in zip(chunks, prepared, strict=True):
-        pairs = 0
-        if stored is not None:
-            scores = stored
-        else:
-            scores = {query: {} for query in candidates}
+    # while a GPU scores one chunk, a thread tokenizes the next and another writes the last; a CPU has no core to spare
+    is_gpu = scorer.device.type == "cuda"
+    prepared = made_ahead(prepare, chunks) if is_gpu else map(prepare, chunks)
+    with Writes(in_thread=is_gpu) as writes:
+        for (number, _), (candidates, stored, blocks) in zip(chunks, prepared, strict=True):
+            pairs = 0
+            scores: Scores = stored if stored is not None else {query: {} for query in candidates}
             for block in blocks:
                 of_block = block.known
                 if of_block is None:
                     values = iter(scorer.score_pairs(block.pairs))
                     of_block = {query: {doc: next(values) for doc in docs} for query, docs in block.candidates.items()}
                     pairs += len(block.pairs)
-                    if cache:
-                        cache.put(block.candidates, block.query_texts, of_block)
+                    if cache is not None and not scorer.is_reduced:
+                        writes.do(cache.put, block.candidates, block.query_texts, of_block)
                 for query, of_query in of_block.items():
                     scores[query].update(of_query)
-            if store is not None:
-                store.save(number, scores)
-        ended = time.perf_counter()
-        yield RerankedChunk(candidates, scores, pairs, ended - began)
-        began = time.perf_counter()
+            if store is not None and stored is None:
+                writes.do(store.save, number, scores)
+            ended = time.perf_counter()
+            yield RerankedChunk(candidates, scores, pairs, ended - began)
+            began = time.perf_counter()
 
 
 def split_into_chunks(query_ids: Iterable[str]) -> list[list[str]]:
@@ -153,6 +154,40 @@ def made_ahead(make: Callable[[Item], Made], items: Iterable[Item]) -> Iterator[
             yield waiting.result()
 
 
+class Writes:
+    """Writes one after the other, at once or in a thread; an error of the disk is raised by a later call or the end.
+
+    Args:
+        in_thread: whether the caller goes on meanwhile.
+    """
+
+    MOST_WAITING = 8  # writes; each holds its scores
+
+    def __init__(self, *, in_thread: bool) -> None:
+        self._thread = ThreadPoolExecutor(1, "write") if in_thread else None
+        self._waiting: deque[Future[object]] = deque()
+
+    def __enter__(self) -> Writes:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            while self._waiting:
+                self._waiting.popleft().result()
+        finally:
+            if self._thread is not None:
+                self._thread.shutdown()
+
+    def do(self, write: Callable[..., object], *arguments: object) -> None:
+        """Call `write` with the arguments, after all writes before it."""
+        if self._thread is None:
+            write(*arguments)
+            return
+        while len(self._waiting) >= self.MOST_WAITING or (self._waiting and self._waiting[0].done()):
+            self._waiting.popleft().result()
+        self._waiting.append(self._thread.submit(write, *arguments))
+
+
 class Scorer:
     """A cross-encoder with its tokenizer, ready to score.
 
@@ -160,7 +195,8 @@ class Scorer:
         model: the model; it is in evaluation mode while it scores, and its mode is restored afterwards.
         tokens: tokenizes texts and joins them as pairs.
         device: device that the model is on, such as "cpu" or "cuda:0".
-        precision: "fp32", "bf16" or "auto" (see `ForwardPass`); scores are float32 in any case.
+        precision: "fp32", "bf16", "auto", or on a GPU "fp16" or "tf32" (see `ForwardPass`); scores are float32 in any
+            case.
 
     Example:
         >>> scorer = Scorer.load("RUN/stages/2-distill/final")  # doctest: +SKIP
@@ -178,6 +214,7 @@ class Scorer:
         self._model, self._tokens = model, tokens
         self._forward = ForwardPass(model, tokens, self.device, precision)
         self._budget = token_budget(self.device)
+        self.is_reduced = False  # whether memory was short: other batches give other last bits
         self.precision = self._forward.precision
         self.checkpoint = ""  # fingerprint of the checkpoint that `load` read: part of the key of cached scores
 
@@ -259,10 +296,12 @@ class Scorer:
                 try:
                     scores = self._score_batches(pairs, lengths)
                     break
-                except torch.OutOfMemoryError:
-                    if self._budget <= MIN_TOKEN_BUDGET:
+                except RuntimeError as error:
+                    if not is_out_of_memory(error) or self._budget <= MIN_TOKEN_BUDGET:
                         raise
+                release_memory(self.device)
                 self._budget //= 2
+                self.is_reduced = True
         finally:
             self._model.train(was_training)
         if not bool(scores.isfinite().all()):
@@ -276,14 +315,18 @@ class Scorer:
         """Return the scores (pairs,) on the CPU, from batches of pairs of about the same length."""
         out = torch.empty(len(pairs))
         with self._forward.scoring() as score:
-
-            def score_batch(indices: Sequence[int]) -> None:
-                out[torch.tensor(indices)] = score([pairs[index] for index in indices]).cpu()
-
             if self._forward.supports_threads:
+
+                def score_batch(indices: Sequence[int]) -> None:
+                    out[torch.tensor(indices)] = score([pairs[index] for index in indices])
+
                 make_batches = even_batches if self._forward.is_packed else batches_by_length
                 run_in_threads(score_batch, make_batches(lengths, self._budget))
             else:
-                for indices in batches_by_length(lengths, self._budget):
-                    score_batch(indices)
+                # the largest first: if memory is short, then before the others were computed. One copy at the end: the
+                # host would wait for each
+                batches = batches_by_length(lengths, self._budget)[::-1]
+                parts = [score([pairs[index] for index in indices]) for indices in batches]
+                if parts:
+                    out[torch.tensor([index for indices in batches for index in indices])] = torch.cat(parts).cpu()
         return out

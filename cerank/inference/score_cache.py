@@ -26,7 +26,7 @@ from pathlib import Path
 from cerank.errors import RunFailedError
 from cerank.files import disk
 from cerank.files.source_hash import COMPUTING_PACKAGES, code_sha256
-from cerank.kernels.determinism import hardware_name
+from cerank.kernels.determinism import gpu_environment, hardware_name
 
 BLOCK_DEPTH = 100  # candidates of a query scored together: the depth that most first stages are re-ranked to
 SIZE_LIMIT = 512 << 20  # bytes of all cached scores: some 130 million of them
@@ -56,6 +56,7 @@ def score_cache_key(model: str, documents: str, *, device: str, threads: int, pr
         str(threads),
         precision,
         *packages,
+        *(f"{key} {value}" for key, value in gpu_environment(device).items()),
         code_sha256(*COMPUTING_PACKAGES),
     )
 

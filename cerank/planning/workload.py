@@ -66,19 +66,19 @@ class StageSpeed(Protocol):
 
     @property
     def train(self) -> float:
-        """Pairs."""
+        """Return pairs a second in training."""
 
     @property
     def score(self) -> float:
-        """Pairs."""
+        """Return pairs a second in scoring."""
 
     @property
     def load(self) -> float:
-        """Seconds that loading the model takes."""
+        """Return the seconds that loading the model takes."""
 
     @property
     def embed(self) -> float:
-        """Texts through the embedding teacher; 0 where there is none."""
+        """Return texts a second through the embedding teacher; 0 where there is none."""
 
 
 _OVERHEAD_SECONDS = 0.75  # seconds of a stage's training and of its re-ranking: checkpoints, hashes, measures

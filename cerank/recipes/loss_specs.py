@@ -35,7 +35,7 @@ class LossNeeds(msgspec.Struct, frozen=True):
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """Values of a stage's `source` it can learn from."""
+        """Return the values of a stage's `source` that it can learn from."""
         kinds = (("labels", LABELS), ("teacher", TEACHER))
         return tuple(source for source, targets in kinds if set(targets) & set(self.takes))
 

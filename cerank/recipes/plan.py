@@ -47,7 +47,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def requested_recipe(self) -> Recipe:
-        """The recipe whose plan is this one: with "auto" where the plan has each test's own measures in its place.
+        """Return the recipe of this plan, with "auto" where the plan has each test's own measures in its place.
 
         What all tests begin with goes before "auto", what else they share behind it, so that each has its own order.
         """
@@ -61,7 +61,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of what decides numbers and verdicts: recipe, inputs' hashes, device kind, threads; 64 hex digits.
+        """Return the SHA-256 (64 hex digits) of what decides numbers: recipe, inputs, extensions, device kind, threads.
 
         Of the recipe only what differs from the defaults counts, so that a release which adds a setting leaves the
         identity of earlier runs as it was. Margins are in, so that none can be slipped in later.

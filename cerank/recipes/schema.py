@@ -121,8 +121,10 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         help_text("what a pair above max_length loses: the end of the document, or the end of the longer of the two"),
     ] = "document"
     precision: Annotated[
-        Literal["fp32", "bf16", "auto"],
-        help_text("bf16: only matrix multiplications in bf16; auto: bf16 where the device has instructions for it"),
+        Literal["fp32", "bf16", "tf32", "auto"],
+        help_text(
+            "of matrix products: auto is bf16 where the device has instructions for it; tf32 is for NVIDIA's GPUs"
+        ),
     ] = "fp32"
     microbatch: Annotated[
         Positive, help_text("tokens, padding included, per forward pass; changes memory, not results")
@@ -151,7 +153,7 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     @property
     def validates_by_loss(self) -> bool:
-        """Whether validations compute the stage's own loss."""
+        """Return whether validations compute the stage's own loss."""
         return self.validation_loss == "yes" or self.validation_measure == VALIDATION_LOSS
 
 
@@ -181,6 +183,26 @@ class Evaluate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     )
     margins: Annotated[
         dict[str, Rate], help_text("the largest difference of a measure that does not matter; declared before the run")
+    ] = {}
+    margins_because: Annotated[str, help_text("why these margins, gains and harm margins; printed under tables")] = ""
+    primary: Annotated[
+        tuple[str, ...],
+        help_text(
+            'the questions that verdicts are about, such as "nDCG@10: distill against contrastive"; all other rows are '
+            "descriptive. Default: each stage against the one before it, by every measure"
+        ),
+    ] = ()
+    seeds_as: Annotated[
+        Literal["pairs", "independent"],
+        help_text(
+            "in a claim about recipes: pairs compares seed with seed where two recipes share stages or data order"
+        ),
+    ] = "pairs"
+    worth: Annotated[
+        dict[str, Rate], help_text("the gain of a measure that would pay for a stage; at least the margin, if any")
+    ] = {}
+    harm: Annotated[
+        dict[str, Rate], help_text("the largest loss of a measure that would not matter; default: the margin")
     ] = {}
 
 

@@ -33,7 +33,8 @@ def _unknown(dataset: Dataset, first_stage: str) -> CerankError:
     if missing is not None:
         return missing
     hint = f"{nearest(first_stage, {BM25, *dataset.runs, *RETRIEVERS})}; or the path of a TREC run"
-    return UsageError(f"no first stage '{shown(first_stage, 120)}' for dataset {dataset.name}", hint=hint)
+    what = f"no first stage '{shown(first_stage, 120)}' for dataset {dataset.name}"
+    return UsageError(what, hint=hint, code="first-stage-not-found")
 
 
 def is_built_in_bm25(dataset: Dataset, first_stage: str) -> bool:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from textual.notifications import SeverityLevel
 
     from cerank.app import Lab
+    from cerank.app.dashboard_state import DashboardState
     from cerank.app.run_views.run_monitor import RunEntry
     from cerank.errors import CerankError
     from cerank.recipes.schema import Recipe
@@ -27,6 +28,8 @@ class LabApp(Protocol):
     devices: str
     files: Path
     has_loaded: bool
+    deleted: list[tuple[str, ...]]
+    state: DashboardState
 
     def poll(self, *again: str) -> None:
         """Read the lab's files once more, those of the named runs in any case."""
@@ -45,6 +48,9 @@ class LabApp(Protocol):
     def show_message(self, text: str, severity: SeverityLevel = "information") -> None:
         """Show a short message."""
 
+    def remember(self, **changed: object) -> None:
+        """Save a choice of the user, which holds at the next start, too."""
+
     def show_error(self, error: CerankError) -> None:
         """Show why something was not done."""
 
@@ -56,6 +62,9 @@ class LabApp(Protocol):
 
     def open_compare(self, targets: list[str]) -> None:
         """Open the comparison of what the names stand for."""
+
+    def open_example(self) -> None:
+        """Open the form of a new run with the example in it."""
 
     def open_new(self, recipe: Recipe | None = None) -> None:
         """Open the form of a new run."""

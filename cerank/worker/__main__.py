@@ -140,15 +140,16 @@ def _carry_out(context: RunContext, number: int) -> ExitCode:
 
     plan, folder, log = context.plan, context.folder, context.log
     context.heartbeat.enter("start", "", total=0)
+    promise = determinism.make_deterministic(plan.device, plan.threads)
     attempt = Attempt(
         number=number,
         started=json_records.timestamp(now()),
-        versions=versions(),
+        versions=versions() | determinism.gpu_environment(plan.device),
         hostname=socket.gethostname(),
         cpu=cpu_model() or platform.processor() or platform.machine(),
         threads=plan.threads,
         device=plan.device,
-        determinism=determinism.make_deterministic(plan.device, plan.threads),
+        determinism=promise,
         plan=plan.fingerprint,
         code=code_sha256(),
     )
@@ -210,6 +211,8 @@ def _failure_recorded(folder: RunFolder, number: int, log: RunLog) -> Iterator[N
 def _crash(error: Exception) -> Failure:
     what = redacted(f"{type(error).__name__}: {error}")[:2000]
     hint = "an internal error of cerank or of a library; log.txt has the traceback"
+    if type(error).__name__ == "AcceleratorError":  # torch's; its import takes seconds, and may be what failed
+        hint = "the GPU failed; `nvidia-smi` and the system's log say more, and `cerank resume` continues the run"
     return Failure(kind="crash", what=what, hint=hint, traceback="log.txt")
 
 

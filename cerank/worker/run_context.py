@@ -50,7 +50,7 @@ class StopFlag:
 
     @property
     def reason(self) -> str:
-        """What asked, in a word or two; "" where nothing did."""
+        """Return what asked to stop, in a word or two; "" where nothing did."""
         if self._signal:
             return signal.Signals(self._signal).name
         now = time.monotonic()

@@ -16,6 +16,7 @@ from cerank.errors import CerankError
 from cerank.files import disk, journal, json_records, manifests
 from cerank.files.hashing import sha256_file
 from cerank.files.source_hash import COMPUTATION
+from cerank.kernels.determinism import GPU_VERSIONS
 from cerank.planning.stage_keys import stage_keys
 from cerank.recipes.plan import Plan
 from cerank.runs import checksums, run_store
@@ -23,13 +24,8 @@ from cerank.runs.layout import ReadingRow, RunFolder
 from cerank.runs.records import Attempt, Precisions, ReusedStage
 from cerank.worker.run_context import RunContext
 
-_COMPARED_VERSIONS = (
-    "torch",
-    "transformers",
-    "tokenizers",
-    "cerank",
-    COMPUTATION,
-)  # another version of these may give other bits
+# another version of these may give other bits
+_COMPARED_VERSIONS = ("torch", "transformers", "tokenizers", "cerank", COMPUTATION, *GPU_VERSIONS)
 _EVENTS_NOT_COPIED = {
     "started",
     "paused",

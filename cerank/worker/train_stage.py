@@ -43,8 +43,8 @@ class StageWork:
         recipe = context.plan.recipe
         self._context, self._inputs, self._index = context, run_inputs, index
         self._name, stage = recipe.chained()[index]
-        is_bf16 = (precision or stage.precision) == "bf16"
-        self._stage = msgspec.structs.replace(stage, precision="bf16" if is_bf16 else "fp32")
+        chosen: Any = precision or stage.precision
+        self._stage = msgspec.structs.replace(stage, precision="fp32" if chosen == "auto" else chosen)
         self._training = inputs.training_dataset(recipe, self._stage)
         self.final = context.folder.final(index, self._name)
         self._steps = 0
@@ -80,7 +80,8 @@ class StageWork:
         files = self._start()
         pooling = recipe.pooling if self._index == 0 else files.pooling
         encoder = cross_encoder.load(files, pooling, recipe.seed).to(context.plan.device)
-        before = {key: value.detach().clone() for key, value in encoder.state_dict().items()}
+        # on the CPU, because a GPU's memory is needed for training
+        before = {key: value.detach().cpu().clone() for key, value in encoder.state_dict().items()}
         tokenizer = cross_encoder.load_tokenizer(files.folder)
         # a separate token cache: train and validation may use the same ids for different texts, as pydocs does
         apart = self._make_tokens(tokenizer, recipe.data.validation)
@@ -323,7 +324,8 @@ def weight_change(before: dict[str, torch.Tensor], encoder: CrossEncoder) -> Wei
     """Return how far the weights moved, as a fraction of their norm."""
     moved = total = 0.0
     changed = count = 0
-    for key, value in encoder.state_dict().items():
+    for key, trained in encoder.state_dict().items():
+        value = trained.cpu()
         if value.is_floating_point():
             moved += _squares(value - before[key])
             total += _squares(before[key])
@@ -333,5 +335,5 @@ def weight_change(before: dict[str, torch.Tensor], encoder: CrossEncoder) -> Wei
 
 
 def _squares(values: torch.Tensor) -> float:
-    """Return the sum of squares as float64, which Apple's GPUs do not have."""
-    return float((values.cpu() if values.device.type == "mps" else values).double().pow(2).sum())
+    """Return the sum of squares, computed in float64."""
+    return float(values.double().pow(2).sum())

@@ -86,7 +86,7 @@ def test_a_threshold_above_the_largest_grade_is_refused_for_it_makes_the_measure
 
 @pytest.mark.parametrize("name", ["nDCG@10", "RR@10"])
 def test_qrels_without_a_relevant_document_are_refused(name):
-    with pytest.raises(UsageError, match="0 for every ranking"):
+    with pytest.raises(UsageError):
         check([name], {"q": {"a": 0, "b": -1}}, "")
 
 

@@ -30,7 +30,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LabFolde
     monkeypatch.setattr("textual._wait.SLEEP_GRANULARITY", 0.005)  # a quarter of Textual's: `settle` looks three times
     monkeypatch.setattr(os, "fsync", lambda _: None)  # these labs need not outlive a power cut
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / ".state"))
+    for name in ("NO_COLOR", "CERANK_THEME", "COLORFGBG"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TEXTUAL_ANIMATIONS", "none")
     monkeypatch.setenv("COLORTERM", "truecolor")
     monkeypatch.setattr(display, "now", lambda: NOW + timedelta(days=5))

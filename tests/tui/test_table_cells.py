@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from textual.app import App, ComposeResult
 
-from cerank.tui.common.tables import FittedTable
+from cerank.tui.common.fitted_table import FittedTable
 
 
 class _One(App[None]):

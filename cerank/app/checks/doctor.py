@@ -143,6 +143,8 @@ def _packages() -> Iterator[Finding]:
 def _devices() -> Iterator[Finding]:
     detected = devices.detect_devices(os.environ)
     yield Finding("good", "devices", ", ".join(f"{device.name} {device.model}".strip() for device in detected))
+    device, reason = devices.explain_device("auto")
+    yield Finding("good", "devices", f"--device auto is {device}: {reason}")
     wrong = device_locks.lock_problem()
     if wrong:
         text = f"device locks do not cover your other labs on this machine: {wrong}"

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cerank.app.comparison import margins as margins_of
+from cerank.app.comparison.margins import Kind
 from cerank.errors import CerankError, MissingError, UsageError
 from cerank.files.named_files import STDIN, input_file, looks_like_a_path, near_files
 from cerank.recipes.plan import Plan
@@ -162,14 +163,15 @@ def _no_seeds(label: str, first: RunTarget, other: RunTarget) -> UsageError:
     return UsageError("\n".join([what, *shown[:8], *more]), hint="compare them as two systems")
 
 
-_NOT_IDENTITY = re.compile(r"(seed|name|description|python|cerank)\Z|evaluate\.margins")  # two seeds may differ here
+_NOT_IDENTITY = re.compile(
+    r"(seed|name|description|python|cerank)\Z|evaluate\.(?!measures)"
+)  # two seeds may differ here
 
 
 def but_for_seed(target: RunTarget) -> tuple[str, str]:
     """Return what two seeds of one recipe share: the stage, and the plan's identity without seed and margins."""
     recipe = target.plan.recipe
-    evaluate = msgspec.structs.replace(recipe.evaluate, margins={})
-    same = msgspec.structs.replace(recipe, seed=0, evaluate=evaluate)
+    same = msgspec.structs.replace(recipe, seed=0, evaluate=margins_of.measuring_alone(recipe.evaluate))
     return target.system, msgspec.structs.replace(target.plan, recipe=same).fingerprint
 
 
@@ -181,11 +183,24 @@ def sources(target: Target) -> tuple[margins_of.Source, ...]:
     return margins_of.sources([(run.folder, run.plan) for run in members])
 
 
-def declared_margins(targets: Sequence[Target], measures: Sequence[str], *, all_pairs: bool) -> dict[str, Margin]:
-    """Return the margins that the targets' own plans declare; the first target is the baseline."""
+def have_paired_seeds(targets: Sequence[Target]) -> bool:
+    """Return whether the plans of all runs declare that their seeds count as pairs, which is the default."""
+    runs = [
+        run
+        for target in targets
+        for run in (target.members if isinstance(target, SeedsTarget) else (target,))
+        if isinstance(run, RunTarget)
+    ]
+    return all(run.plan.recipe.evaluate.seeds_as == "pairs" for run in runs)
+
+
+def declared_margins(
+    targets: Sequence[Target], measures: Sequence[str], *, all_pairs: bool, kind: Kind = "margins"
+) -> dict[str, Margin]:
+    """Return the margins (or gains, or harm margins) that the targets' plans declare; the first is the baseline."""
     sides = [sources(target) for target in targets]
     pairs = list(combinations(sides, 2)) if all_pairs else [(sides[0], side) for side in sides[1:]]
-    return margins_of.declared(measures, pairs)
+    return margins_of.declared(measures, pairs, kind)
 
 
 class ComparisonRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -197,7 +212,10 @@ class ComparisonRequest(msgspec.Struct, frozen=True, kw_only=True):
     qrels: str = ""  # a qrels file, in place of a dataset
     judged_only: bool = False  # compare by each measure over judged documents only, too
     terms: Terms | None = None  # None: the defaults; margins in it win over all others
+    primary: tuple[str, ...] = ()  # questions that verdicts are about; see `evaluation.primary_questions`
     margins: tuple[str, ...] = ()  # `MEASURE=NUMBER` each, chosen now: they win over declared ones
+    worth: tuple[str, ...] = ()  # the same, of the gain that would pay for a system
+    harm: tuple[str, ...] = ()  # the same, of the largest loss that would not matter
     now: str = ""  # UTC, ISO 8601: when those margins are chosen
 
 
@@ -227,14 +245,24 @@ def compare_measured(
     from cerank.evaluation.measures import canonical
 
     terms = request.terms or Terms()
-    if not terms.margins:
-        declared = declared_margins(targets, measures, all_pairs=terms.pairs == "all")
-        typed = {canonical(name, "--margin"): value for name, value in margins_of.typed(request.margins).items()}
-        margins = margins_of.chosen(typed, declared, now=request.now)
-        if request.judged_only:
-            margins = margins_of.carried(margins, _condensed(measures)) | margins
-        terms = msgspec.structs.replace(terms, margins=margins)
-    return compare(systems, measures, terms=terms)
+
+    def chosen(kind: Kind, texts: Sequence[str], option: str) -> dict[str, Margin]:
+        declared = declared_margins(targets, measures, all_pairs=terms.pairs == "all", kind=kind)
+        typed = {canonical(name, option): value for name, value in margins_of.typed(texts, option).items()}
+        return margins_of.chosen(typed, declared, now=request.now)
+
+    margins = terms.margins or chosen("margins", request.margins, "--margin")
+    if request.judged_only:
+        margins = margins_of.carried(margins, _condensed(measures)) | margins
+    primary = terms.primary or request.primary
+    terms = msgspec.structs.replace(terms, pairs_seeds=terms.pairs_seeds and have_paired_seeds(targets))
+    worth = terms.worth or chosen("worth", request.worth, "--worth")
+    harm = terms.harm or chosen("harm", request.harm, "--harm")
+    return compare(
+        systems,
+        measures,
+        terms=msgspec.structs.replace(terms, margins=margins, worth=worth, harm=harm, primary=primary),
+    )
 
 
 def _condensed(names: Sequence[str]) -> dict[str, str]:
@@ -258,7 +286,13 @@ def of_run(folder: RunFolder) -> Comparison:
         raise MissingError("nothing of it has been re-ranked and measured yet", where=run_store.title(folder))
     names = plan.recipe.evaluate.measures
     targets = [RunTarget(name, folder, plan, name) for name in done]
-    terms = Terms(margins=declared_margins(targets, names, all_pairs=False), pairs="stages")
+    terms = Terms(
+        margins=declared_margins(targets, names, all_pairs=False),
+        worth=declared_margins(targets, names, all_pairs=False, kind="worth"),
+        harm=declared_margins(targets, names, all_pairs=False, kind="harm"),
+        primary=plan.recipe.evaluate.primary,
+        pairs="stages",
+    )
     return compare([_of_run(target, names) for target in targets], names, terms=terms)
 
 
@@ -403,7 +437,31 @@ def _of_run(target: RunTarget, names: Sequence[str], only: str = "") -> System:
         stored = _stored_measures(target, test, first, names)
         rows.append(measured(names, condition, qrels, identity(qrels), read_run(path).ranking, values=stored))
     is_fixed = target.system == FIRST_STAGE
-    return System(label=target.label, measured=tuple(rows), run=target.folder.name, is_fixed=is_fixed)
+    return System(
+        label=target.label,
+        measured=tuple(rows),
+        run=target.folder.name,
+        seed=None if is_fixed else target.plan.recipe.seed,
+        shares=_decided_by_seed(target),
+        is_fixed=is_fixed,
+    )
+
+
+def _decided_by_seed(target: RunTarget) -> tuple[str, ...]:
+    """Return what the run's seed decided up to this system: its stages, and the order in which each saw its data."""
+    from cerank.planning import inputs, stage_keys
+
+    plan = target.plan
+    chain = plan.recipe.chain[: plan.recipe.chain.index(target.system) + 1] if target.system != FIRST_STAGE else ()
+    pinned = {(entry.role, entry.name): entry.sha256 for entry in plan.inputs}
+    out = []
+    for index, name in enumerate(chain):
+        dataset = inputs.training_dataset(plan.recipe, plan.recipe.stages[name])
+        if ("dataset", dataset) in pinned:
+            out.append(f"order {name} {pinned['dataset', dataset]}")
+        if ("base", plan.recipe.base) in pinned:
+            out.append(f"stage {stage_keys.stage_key(plan, index)}")
+    return tuple(out)
 
 
 def _stored_measures(

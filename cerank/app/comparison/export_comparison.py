@@ -5,6 +5,7 @@ Invariant: every number is the comparison's own; papers get it rounded, machines
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,6 +30,11 @@ if TYPE_CHECKING:
 Form = Literal["latex", "markdown", "csv", "tsv", "json"]
 FORMS: tuple[Form, ...] = get_args(Form)
 ENDINGS: dict[Form, str] = {"latex": ".tex", "markdown": ".md", "csv": ".csv", "tsv": ".tsv", "json": ".json"}
+_BREAK_EVEN = (  # seconds of training that .01 of the measure must be worth; None: no price pays
+    "break_even_seconds",
+    "break_even_at_low",
+    "break_even_at_high",
+)
 _SAME = 1e-12  # intervals closer than this are one, computed twice
 
 
@@ -37,7 +43,7 @@ def full_table(comparison: Comparison, *, with_reasons: bool = False, costs: Map
 
     The column "answer" has each verdict in words; `costs`, by the label of a stage, stand in it.
     """
-    from cerank.evaluation.answers import answers, explain
+    from cerank.evaluation.answers import answers, break_even, cost_of, explain
     from cerank.evaluation.comparison_rows import summary
 
     terms, lines, known = comparison.terms, summary(comparison), _by_line(comparison)
@@ -49,7 +55,7 @@ def full_table(comparison: Comparison, *, with_reasons: bool = False, costs: Map
         terms.claim,
     )
     names = [*lines[0].__struct_fields__, "family", "family_equivalence", "correction", "alpha", "claim"]
-    names += ["run", "against_run", "answer"]
+    names += ["run", "against_run", "cost_seconds", *_BREAK_EVEN, "answer"]
     answer_of = {
         (answer.dataset, answer.first_stage, answer.measure, answer.left, answer.right): answer
         for answer in answers(comparison, costs)
@@ -60,35 +66,43 @@ def full_table(comparison: Comparison, *, with_reasons: bool = False, costs: Map
         row = known.get(_key(line))
         reason = (explain(row.judgment, row.limits) if row else "",) if with_reasons else ()
         ids = (run_of.get(line.system, ""), run_of.get(line.against, ""))
+        cost = cost_of(comparison, row, costs or {}) if row else None
+        prices: tuple[float | None, ...] = (None,) * len(_BREAK_EVEN)
+        if cost is not None and row is not None:
+            prices = tuple(None if math.isinf(price) else price for price in break_even(row, cost))
+        paid = (cost.seconds if cost else None, *prices)
         answer = answer_of[_key(line)].with_question if _key(line) in answer_of else ""
-        body.append((*(getattr(line, name) for name in line.__struct_fields__), *method, *ids, answer, *reason))
+        body.append((*(getattr(line, name) for name in line.__struct_fields__), *method, *ids, *paid, answer, *reason))
     columns = [*names, *(["reason"] if with_reasons else [])]
     return Table("comparison", tuple(Column(name, name) for name in columns), tuple(body))
 
 
-def document(comparison: Comparison, *, with_reasons: bool = False) -> str:
+def document(comparison: Comparison, *, with_reasons: bool = False, command: str = "") -> str:
     """Return a comparison as JSON of one shape: {meta, rows, secondary, notes}; `secondary` is empty unless requested.
 
     `rows` are those of `full_table`; `meta` is what they rest on: method, family, margins, and the hashes of the
-    rankings and qrels.
+    rankings and qrels. `comparison_schema.schema` describes it.
     """
     from cerank import __version__
 
     terms = comparison.terms
+    chosen = {"margins": terms.margins, "worth": terms.worth, "harm": terms.harm}
     meta = {
-        "format": 2,
+        "format": 3,
         "cerank": __version__,
+        "command": command,
         "baseline": comparison.baseline,
         "pairs": terms.pairs,
+        "primary": list(terms.primary),
         "claim": terms.claim,
         "confidence": terms.confidence,
-        "alpha": round(1 - terms.confidence, 12),
+        "alpha": terms.alpha,
         "correction": comparison.method,
         "family": comparison.family,
         "family_equivalence": comparison.family_equivalence,
         "rounds": terms.rounds,
         "seed": terms.seed,
-        "margins": {name: msgspec.to_builtins(margin) for name, margin in terms.margins.items()},
+        **{kind: {name: msgspec.to_builtins(margin) for name, margin in of.items()} for kind, of in chosen.items()},
         "rankings": [
             {
                 "system": system.label,
@@ -152,13 +166,39 @@ def secondary(comparison: Comparison) -> Table:
     return Table("secondary", tuple(columns), tuple(body), "Secondary tests", tuple(notes))
 
 
+def risk_table(comparison: Comparison) -> Table:
+    """Return, for each row, whom the difference hurts and how few queries carry it; none of it makes a verdict."""
+    from cerank.evaluation.comparison_rows import RISK_LEGEND
+
+    columns = (
+        *(Column(name, name.replace("_", " ")) for name in ("dataset", "first_stage", "measure", "left", "right")),
+        Column("hurt", "hurt", "number", 0),
+        Column("helped", "helped", "number", 0),
+        Column("hurt_share", "share hurt", "name"),
+        Column("mean_loss", "mean loss", "signed", priority=1),
+        Column("trisk", "TRisk", "signed", 2),
+        Column("queries_to_flip", "flips without", "number", 0),
+        Column("worst", "loses most", priority=2),
+    )
+    body = []
+    for row in comparison.rows:
+        of = row.risk
+        if of is None or row.recipes is not None:
+            continue
+        where = (row.condition.dataset, row.condition.first_stage, row.measure, row.left, row.right)
+        share = f"[{100 * of.hurt_low:.0f}, {100 * of.hurt_high:.0f}] %"
+        figures = (of.hurt, of.helped, share, of.mean_loss, of.trisk, of.queries_to_flip, " ".join(of.worst))
+        body.append((*where, *figures))
+    return Table("risk", columns, tuple(body), "Risk", (RISK_LEGEND,))
+
+
 def short_table(comparison: Comparison, *, with_reasons: bool = False) -> Table:
     """Return the columns for people, with footnotes; what is equal in every row goes into the title.
 
     Where a verdict rests on another interval than the one shown (after correction, or for equivalence), a column says
     which.
     """
-    from cerank.evaluation.comparison_rows import LEGEND, reasons, shown_verdict, summary
+    from cerank.evaluation.comparison_rows import LEGEND, reasons, shown_verdict, shown_worth, summary
 
     rows, known = summary(comparison), _by_line(comparison)
     is_one = len({(row.dataset, row.first_stage) for row in rows}) == 1
@@ -172,10 +212,12 @@ def short_table(comparison: Comparison, *, with_reasons: bool = False) -> Table:
     columns += [Column("p", "p", "p", priority=4), Column("p_corrected", "adjusted p", "p", priority=1)]
     columns += [Column("effect", "d_z", "signed", 2, priority=3), Column("wtl", "W/T/L", "name", priority=2)]
     rests = [_rests_on(known.get(_key(row))) for row in rows]
+    has_worth = any(row.worth for row in comparison.rows)
     has_other = any(_is_other(row) for row in comparison.rows)
     columns += [
         *([Column("judged", _decides(comparison), priority=5)] if has_other else []),
         Column("verdict", "verdict"),
+        *([Column("worth", "worth it?")] if has_worth else []),
     ]
     if not is_one:
         columns = [Column("dataset", "dataset"), Column("first_stage", "first stage"), *columns]
@@ -185,9 +227,9 @@ def short_table(comparison: Comparison, *, with_reasons: bool = False) -> Table:
         against = (row.against,) if has_against else ()
         judged = (rest,) if has_other else ()
         compared = known.get(_key(row))
-        body.append(
-            (*where, row.system, *against, *_figures(row), *judged, shown_verdict(compared) if compared else "")
-        )
+        verdict = shown_verdict(compared) if compared else ""
+        worth = (shown_worth(compared) if compared else "",) if has_worth else ()
+        body.append((*where, row.system, *against, *_figures(row), *judged, verdict, *worth))
     notes = (LEGEND, *_footnotes(comparison), *(reasons(comparison) if with_reasons else ()))
     return Table("comparison", tuple(columns), tuple(body), _title(comparison, rows, is_one), notes)
 
@@ -197,16 +239,18 @@ def by_stage(comparison: Comparison) -> tuple[Table, ...]:
 
     A difference stands with the interval that its verdict rests on, in one column that never goes.
     """
-    from cerank.evaluation.comparison_rows import LEGEND, shown_verdict, summary
+    from cerank.evaluation.comparison_rows import LEGEND, shown_verdict, shown_worth, summary
 
     rows, known = summary(comparison), _by_line(comparison)
+    has_worth = any(row.worth for row in comparison.rows)
     columns = (
         Column("system", "system"),
         Column("against", "against"),
         Column("measure", "measure", "name"),
         Column("mean", "mean", "number"),
         Column("difference", "difference [interval]", "name"),
-        Column("verdict", "verdict"),
+        Column("verdict", "verdict", priority=1 if has_worth else 0),
+        *([Column("worth", "worth it?")] if has_worth else []),
         Column("p_corrected", "adjusted p", "p", priority=1),
         Column("wtl", "W/T/L", "name", priority=2),
         Column("interval", f"{100 * comparison.terms.confidence:.3g} % interval", "name", priority=3),
@@ -221,7 +265,8 @@ def by_stage(comparison: Comparison) -> tuple[Table, ...]:
             row = known.get(_key(line))
             _, _, _, interval, p, p_corrected, effect, wtl = _figures(line)
             figures = (line.measure, line.mean, _with_interval(row) if row else "", shown_verdict(row) if row else "")
-            body.append((line.system, line.against, *figures, p_corrected, wtl, interval, p, effect))
+            worth = (shown_worth(row) if row else "",) if has_worth else ()
+            body.append((line.system, line.against, *figures, *worth, p_corrected, wtl, interval, p, effect))
         title = f"{condition}, {counted(here[0].queries, 'query')}"
         out.append(Table("comparison", columns, tuple(body), title))
     note = f"[interval]: {_decides(comparison)}; beside an equivalence, the one that lies within the margin"
@@ -241,7 +286,7 @@ def _with_interval(row: Row) -> str:
     """Return a difference with the interval that its verdict rests on, in 23 characters."""
     judgment = row.judgment
     low, high = judgment.low, judgment.high
-    if judgment.verdict in {"equivalent", "different but negligible"}:
+    if row.worth is None and judgment.verdict in {"equivalent", "different but negligible"}:
         low, high = judgment.equivalence_low or 0.0, judgment.equivalence_high or 0.0
     return f"{_signed(row.paired.difference)} [{_signed(low)}, {_signed(high)}]"
 
@@ -321,7 +366,13 @@ def _spreads(comparison: Comparison) -> tuple[str, ...]:
     if lines and comparison.terms.claim == "checkpoints":
         lines.append("verdicts are about these checkpoints; a claim about recipes counts the spread of seeds, too")
     for row in comparison.rows:
-        if row.recipes is not None:
+        if row.recipes is not None and row.recipes.is_paired:
+            numbers = ", ".join(map(str, row.recipes.seeds))
+            lines.append(
+                f"{row.right} against {row.left} by {row.measure} on {row.condition}: about the recipes, seeds paired: "
+                f"{numbers}; {row.recipes.estimate.df:.3g} degrees of freedom"
+            )
+        elif row.recipes is not None:
             lines.append(
                 f"{row.right} against {row.left} by {row.measure} on {row.condition}: about the recipes, by "
                 f"{row.recipes.seeds_right} and {row.recipes.seeds_left} seeds, not taken as pairs, "

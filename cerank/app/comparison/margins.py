@@ -9,13 +9,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
 from cerank.errors import CerankError, UsageError
 from cerank.files import json_records
 from cerank.recipes.plan import Plan
+from cerank.recipes.schema import Evaluate
 from cerank.runs import run_store
 from cerank.runs.layout import RunFolder
 from cerank.runs.records import Done
@@ -43,7 +44,7 @@ def sources(runs: Sequence[tuple[RunFolder, Plan]]) -> tuple[Source, ...]:
     out = []
     for folder, plan in runs:
         times = [_measured(folder, plan)]
-        if plan.recipe.evaluate.margins:
+        if plan.recipe.evaluate != measuring_alone(plan.recipe.evaluate):
             times += [_measured(*twin) for twin in _twins(folder, plan)]
         out.append(Source(plan, min((time for time in times if time), default="")))
     return tuple(out)
@@ -64,9 +65,13 @@ def _twins(folder: RunFolder, plan: Plan) -> list[tuple[RunFolder, Plan]]:
     return twins
 
 
+def measuring_alone(evaluate: Evaluate) -> Evaluate:
+    """Return what decides numbers of an evaluation: its measures, without what decides verdicts."""
+    return Evaluate(measures=evaluate.measures)
+
+
 def _but_for_margins(plan: Plan) -> str:
-    evaluate = msgspec.structs.replace(plan.recipe.evaluate, margins={})
-    recipe = msgspec.structs.replace(plan.recipe, evaluate=evaluate)
+    recipe = msgspec.structs.replace(plan.recipe, evaluate=measuring_alone(plan.recipe.evaluate))
     return msgspec.structs.replace(plan, recipe=recipe).fingerprint
 
 
@@ -81,7 +86,10 @@ def _measured(folder: RunFolder, plan: Plan) -> str:
     return datetime.fromtimestamp(min(times), UTC).isoformat(timespec="seconds") if times else ""
 
 
-def typed(texts: Sequence[str]) -> dict[str, float]:
+Kind = Literal["margins", "worth", "harm"]  # the tables of `evaluate` that hold a difference for each measure
+
+
+def typed(texts: Sequence[str], option: str = "--margin") -> dict[str, float]:
     """Return `nDCG@10=.02` each, as measure -> margin, in the names that were typed; the last `=` ends the name.
 
     Raises:
@@ -93,15 +101,15 @@ def typed(texts: Sequence[str]) -> dict[str, float]:
         is_number = re.fullmatch(r"[0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]{1,2})?|[0-9]+\.", raw) is not None
         if not name or not equals or not is_number or not 0 < float(raw) < float("inf"):
             hint = "MEASURE=NUMBER with a number above 0, such as nDCG@10=.02"
-            raise UsageError(f"'{text}' is not a margin", where="--margin", hint=hint)
+            raise UsageError(f"'{text}' is not a margin", where=option, hint=hint)
         if name in margins:
-            raise UsageError(f"two margins for {name}", where="--margin", hint="give one")
+            raise UsageError(f"two margins for {name}", where=option, hint="give one")
         margins[name] = float(raw)
     return margins
 
 
-def declared(measures: Sequence[str], pairs: Pairs) -> dict[str, Margin]:
-    """Return the margins that the plans of compared runs declare, by measure.
+def declared(measures: Sequence[str], pairs: Pairs, kind: Kind = "margins") -> dict[str, Margin]:
+    """Return the margins (or gains worth their cost, or harm margins) that the plans of compared runs declare.
 
     Where runs declare different ones the smallest is taken, and its source says so: what lies within it lies within
     the others, so nobody gains by declaring another. It is `before` where every pair has a run that declares one, and
@@ -110,14 +118,18 @@ def declared(measures: Sequence[str], pairs: Pairs) -> dict[str, Margin]:
     """
     from cerank.evaluation.compare import Margin
 
+    def table(plan: Plan) -> dict[str, float]:
+        evaluate = plan.recipe.evaluate
+        return {"margins": evaluate.margins, "worth": evaluate.worth, "harm": evaluate.harm}[kind]
+
     margins: dict[str, Margin] = {}
     for measure in measures:
         declarations = [
-            (plan.recipe.evaluate.margins[measure], plan.created)
+            (table(plan)[measure], plan.created)
             for pair in pairs
             for side in pair
             for plan in (source.plan for source in side)
-            if measure in plan.recipe.evaluate.margins
+            if measure in table(plan)
         ]
         if not declarations:
             continue
@@ -125,15 +137,23 @@ def declared(measures: Sequence[str], pairs: Pairs) -> dict[str, Margin]:
         when = min(time for value, time in declarations if value == values[0])
         others = ", ".join(f"±{value:g}" for value in values[1:])
         source = f"recipe; the smallest of those declared, others {others}" if others else "recipe"
-        is_of_all = all(
-            any(measure in source.plan.recipe.evaluate.margins for side in pair for source in side) for pair in pairs
-        )
+        is_of_all = all(any(measure in table(behind.plan) for side in pair for behind in side) for pair in pairs)
         late = [known for pair in pairs if (known := _first_known(pair)) and _moment(when) >= _moment(known)]
         if not is_of_all:
             source += ", but not of every pair's runs"
         elif late:
             source += f", but after results of {min(late)}"
-        margins[measure] = Margin(value=values[0], source=source, declared=when, before=is_of_all and not late)
+        reasons = dict.fromkeys(
+            behind.plan.recipe.evaluate.margins_because
+            for pair in pairs
+            for side in pair
+            for behind in side
+            if table(behind.plan).get(measure) == values[0]
+        )
+        because = "; ".join(reason for reason in reasons if reason)
+        margins[measure] = Margin(
+            value=values[0], source=source, declared=when, before=is_of_all and not late, because=because
+        )
     return margins
 
 

@@ -256,9 +256,10 @@ def _field_error(line: str) -> FieldError:
     """Return a line `key.path: what` beside the field it is about."""
     path, _, text = line.partition(": ")
     path = re.sub(r"\[.*", "", path)
-    if path.startswith("evaluate.margins."):  # one of several in a field
-        name, path = path.removeprefix("evaluate.margins."), "evaluate.margins"
-        text = f"{name}: {text}"
+    if (
+        several := re.match(r"(evaluate\.(?:margins|worth|harm))\.(.+)", path)
+    ) is not None:  # one of several in a field
+        path, text = several[1], f"{several[2]}: {text}"
     if re.fullmatch(r"stages\.[^.]+", path):
         return FieldError(f"{path}.steps", text)
     if text.startswith("invalid enum value") and (choices := recipe_form.choices_at(path)):

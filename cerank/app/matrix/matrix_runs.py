@@ -27,7 +27,7 @@ from cerank.machine import devices
 from cerank.planning import stage_keys
 from cerank.recipes.matrix_schema import Matrix, MatrixCell, MatrixRecord
 from cerank.recipes.plan import Plan
-from cerank.recipes.schema import Recipe
+from cerank.recipes.schema import Evaluate, Recipe
 from cerank.registry import nearest
 from cerank.runs import declared_matrices as kept
 from cerank.runs import run_store
@@ -35,6 +35,9 @@ from cerank.runs.layout import RunFolder, runs_folder
 from cerank.runs.records import StoredPlan
 from cerank.settings import Settings
 
+# Keys of `evaluate` that decide verdicts, and no numbers; and those of them that a matrix' record holds.
+JUDGING = ("margins", "margins_because", "primary", "seeds_as", "worth", "harm")
+DECLARED = ("margins", "primary", "worth", "harm")
 _NOT_TO_QUEUE = {"finished", "running", "stopping", "queued"}
 
 
@@ -133,7 +136,7 @@ def _check_one_family(cells: Sequence[DraftRun]) -> None:
             ("first_stages", data.first_stages, first.data.first_stages),
             ("depth", data.depth, first.data.depth),
             ("measures", evaluate.measures, first.evaluate.measures),
-            ("margins", evaluate.margins, first.evaluate.margins),
+            *((key, getattr(evaluate, key), getattr(first.evaluate, key)) for key in JUDGING),
         )
         for key, own, theirs in pairs:
             if own != theirs:
@@ -155,7 +158,7 @@ def _matrix_tables(matrix: Matrix) -> dict[str, dict[str, object]]:
         (data, "first_stages", list(matrix.first_stages)),
         (data, "depth", matrix.depth),
         (evaluate, "measures", list(matrix.measures)),
-        (evaluate, "margins", dict(matrix.margins)),
+        *((evaluate, key, msgspec.to_builtins(getattr(matrix, key))) for key in JUDGING),
     )
     for table, key, value in given:
         if value:
@@ -353,7 +356,7 @@ def _record(
         first_stages=data.first_stages,
         depth=data.depth,
         measures={test: first.measures_on(test) for test in data.test},
-        margins=first.recipe.evaluate.margins,
+        **{key: getattr(first.recipe.evaluate, key) for key in DECLARED},
         cells=tuple({**earlier, **cells}.values()),
     )
 
@@ -365,7 +368,14 @@ def _declared(planned: Sequence[Plan]) -> str:
         {(entry.name, entry.sha256) for plan in planned for entry in plan.inputs if entry.role == "dataset"}
     )
     data, evaluate = first.recipe.data, first.recipe.evaluate
-    shared = (data, evaluate, [first.measures_on(test) for test in data.test], inputs)
+    # A key that this release added counts only where it is set, so that a matrix declared before keeps its hash.
+    plain = Evaluate(measures=evaluate.measures, margins=evaluate.margins)
+    own = {
+        key: value
+        for key, value in msgspec.to_builtins(evaluate).items()
+        if key in {"measures", "margins"} or value != msgspec.to_builtins(plain)[key]
+    }
+    shared = (data, own, [first.measures_on(test) for test in data.test], inputs)
     return hashlib.sha256(msgspec.json.encode(shared, order="deterministic")).hexdigest()
 
 
@@ -373,7 +383,7 @@ def _check_same_declaration(before: MatrixRecord | None, matrix_record: MatrixRe
     """Reject a second family of tests under the same name; only recipes, base models and seeds may be added later."""
     if before is None or (before.sha256, before.baseline) == (matrix_record.sha256, matrix_record.baseline):
         return
-    keys = ("baseline", "tests", "first_stages", "depth", "measures", "margins")
+    keys = ("baseline", "tests", "first_stages", "depth", "measures", "margins", "primary", "worth", "harm")
     differing = [key.replace("_", " ") for key in keys if getattr(before, key) != getattr(matrix_record, key)]
     what = f"the lab already has a matrix '{before.name}' with different {', '.join(differing) or 'data'}"
     raise UsageError(what, hint="give the new matrix another name with --name")

@@ -1,13 +1,14 @@
 """The filter language of a list of runs: words, `state:running`, `nDCG@10>0.4`, AND, OR, NOT and parentheses.
 
-    filter  = any
-    any     = all { "OR" all }
-    all     = one { ["AND"] one }
-    one     = "NOT" one | "(" any ")" | term
-    term    = FIELD ":" text | NAME (">" | ">=" | "<" | "<=" | "=" | "!=") number | text
+    filter    = any
+    any       = all { "OR" all }
+    all       = condition { ["AND"] condition }
+    condition = "NOT" condition | "(" any ")" | term
+    term      = FIELD (":" | "~") text | NAME (">" | ">=" | "<" | "<=" | "=" | "!=") number | text
 
-Text is looked for anywhere and without regard to case; "quoted text" may hold blanks. A run that lacks a measure
-meets no comparison of it.
+`base:bert` is the base of that name alone, `base:bert*` those that begin with it, `base~bert` those that contain it. A
+text without a field is looked for anywhere. Case does not matter; "quoted text" may hold blanks. A run that lacks a
+measure meets no comparison of it.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ from __future__ import annotations
 import operator
 import re
 from collections.abc import Callable, Mapping
+from fnmatch import fnmatchcase
 from typing import TypeAlias
 
+from cerank.app.run_views.display import GLYPHS
 from cerank.app.run_views.run_monitor import RunEntry
 from cerank.errors import UsageError
 from cerank.registry import nearest
@@ -26,10 +29,10 @@ Filter: TypeAlias = Callable[[RunEntry], bool]
 _FIELDS: Mapping[str, Callable[[RunEntry], tuple[str, ...]]] = {
     "state": lambda entry: (entry.state,),
     "recipe": lambda entry: (entry.recipe,),
-    "base": lambda entry: (entry.plan.recipe.base,) if entry.plan else (),
+    "base": lambda entry: (entry.base, entry.plan.recipe.base) if entry.plan else (),
     "label": lambda entry: (entry.label,),
     "tag": lambda entry: entry.notes.tags,
-    "run": lambda entry: (entry.short_name, entry.name),
+    "run": lambda entry: (entry.short_name, entry.name, entry.name.rpartition("-")[2]),
     "stage": lambda entry: entry.plan.recipe.chain if entry.plan else (),
     "loss": lambda entry: tuple(stage.loss for _, stage in entry.plan.recipe.chained()) if entry.plan else (),
     "dataset": lambda entry: (entry.plan.recipe.data.train, *entry.plan.recipe.data.test) if entry.plan else (),
@@ -53,6 +56,7 @@ _SIGNS: Mapping[str, Callable[[float, float], bool]] = {
 _COMPARISON = re.compile(r"(?P<name>[^<>!]*[^<>!=])(?P<sign>>=|<=|!=|>|<|=)(?P<number>-?(\d+\.?\d*|\.\d+)(e-?\d+)?)")
 _HINT = 'such as: state:running nDCG@10>0.4 NOT (base:minilm OR label:"first try")'
 _NOT, _OPEN = "NOT", "("
+_FIELD_SIGN = re.compile("([:~])")
 _DEEPEST = 50
 
 EXAMPLE = _HINT.removeprefix("such as: ")
@@ -143,16 +147,16 @@ class _Parser:
         )
 
     def all(self, depth: int) -> Filter:
-        conditions = [self.one(depth)]
+        conditions = [self.condition(depth)]
         while self._next() not in {"", ")", "OR"}:
             if self._next() == "AND":
                 self.place += 1
-            conditions.append(self.one(depth))
+            conditions.append(self.condition(depth))
         return (
             conditions[0] if len(conditions) == 1 else lambda entry: all(condition(entry) for condition in conditions)
         )
 
-    def one(self, depth: int) -> Filter:
+    def condition(self, depth: int) -> Filter:
         token, where = self._next(), self._where()
         if depth > _DEEPEST:
             raise _mistake("parentheses and NOTs are nested too deep", where)
@@ -160,7 +164,7 @@ class _Parser:
             raise _mistake(f"a condition is missing before '{token}'" if token else "the filter ends too early", where)
         self.place += 1
         if token == _NOT:
-            inner = self.one(depth + 1)
+            inner = self.condition(depth + 1)
             return lambda entry: not inner(entry)
         if token == _OPEN:
             inner = self.any(depth + 1)
@@ -175,18 +179,27 @@ def _term(token: str, where: int) -> Filter:
     compared = _COMPARISON.fullmatch(token)
     if compared:
         return _comparison(compared["name"], compared["sign"], float(compared["number"]))
-    field, colon, rest = token.partition(":")
-    if colon and field in _FIELDS:
-        text_to_find, texts_of = _unquoted(rest), _FIELDS[field]
-        return lambda entry: (
-            any(text_to_find in text.casefold() for text in texts_of(entry)) if text_to_find else any(texts_of(entry))
-        )
-    if colon and field.isalpha() and not token.startswith('"'):
+    field, sign, rest = _FIELD_SIGN.split(token, maxsplit=1) if _FIELD_SIGN.search(token) else (token, "", "")
+    if sign and field in _FIELDS:
+        return _field_condition(field, sign, rest, where)
+    if sign == ":" and field.isalpha() and not token.startswith('"'):
         raise _mistake(f"runs have no '{field}'", where, nearest(field, FIELDS))
     if re.search(r"[<>]", token) and not token.startswith('"'):
         raise _mistake(f"'{token}' has no number to compare with", where)
     word = _unquoted(token)
     return lambda entry: any(word in text.casefold() for text in _searched(entry))
+
+
+def _field_condition(field: str, sign: str, rest: str, where: int) -> Filter:
+    """Return the condition that a field is, or contains, a text; an empty text asks whether it has any."""
+    text, texts_of = _unquoted(rest), _FIELDS[field]
+    if not text:
+        return lambda entry: any(texts_of(entry))
+    if sign == "~":
+        return lambda entry: any(text in value.casefold() for value in texts_of(entry))
+    if field == "state" and not any(fnmatchcase(state, text) for state in GLYPHS):
+        raise _mistake(f"no run is ever '{rest}'", where, nearest(text, tuple(GLYPHS)))
+    return lambda entry: any(fnmatchcase(value.casefold(), text) for value in texts_of(entry))
 
 
 def _unquoted(text: str) -> str:

@@ -48,7 +48,7 @@ class Follower:
         )
 
 
-class RunLog:
+class LogFollower:
     """Follows the events and the output of one run."""
 
     def __init__(self, folder: RunFolder) -> None:

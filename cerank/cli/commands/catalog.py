@@ -12,8 +12,8 @@ from cerank import recipes
 from cerank.cli import options, table_columns
 from cerank.cli.command_class import CommandLine
 from cerank.cli.commands.start_run import settings_of
-from cerank.cli.output import Column, Table, emit, info, write_output
-from cerank.errors import UsageError
+from cerank.cli.output import Column, Table, check_new, emit, info, write_output
+from cerank.errors import UsageError, os_error
 from cerank.recipes.loss_specs import LOSSES
 from cerank.settings import resolve
 
@@ -88,18 +88,17 @@ def check_recipe(name: _Name, set_: options.Set = None) -> None:
 
 @recipes_app.command("new")
 def new_recipe(
-    path: Annotated[Path, typer.Argument(metavar="FILE.toml", help="File to write; it must not exist yet.")],
+    path: Annotated[Path, typer.Argument(metavar="FILE.toml", help="File to write.")],
+    replace: options.Replace = False,
 ) -> None:
     """Write a new recipe file to start from."""
     if path.suffix != ".toml":
         raise UsageError("a recipe's name ends in .toml", where=str(path))
+    check_new(path, replace=replace)
     try:
-        with path.open("x", encoding="utf8") as file:
-            file.write(recipes.template(path.stem))
-    except FileExistsError:
-        raise UsageError("the file already exists", where=str(path), hint="choose another name") from None
+        path.write_text(recipes.template(path.stem), encoding="utf8")
     except OSError as error:
-        raise UsageError(f"cannot write the file: {(error.strerror or str(error)).lower()}", where=str(path)) from None
+        raise os_error(error, path, UsageError, doing="cannot write the file") from None
     write_output(f"{path}\n")
 
 

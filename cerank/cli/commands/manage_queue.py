@@ -127,7 +127,10 @@ def drop_from_queue(name: RunName, lab: options.Lab = None) -> None:
     folder = home.find(name)
     if home.status(folder).state != "queued":
         raise UsageError(
-            "the run is not in the queue", where=run_store.title(folder), hint="`cerank queue` lists queued runs"
+            "the run is not in the queue",
+            where=run_store.title(folder),
+            hint="`cerank queue` lists queued runs",
+            code="not-queued",
         )
     home.unqueue(folder)
     info(

@@ -26,7 +26,7 @@ from cerank.tui.cells import content, joined
 ERROR_SIGN = "✖"
 
 
-def fitting(text: str, width: int) -> str:
+def fitting_middle(text: str, width: int) -> str:
     """Return the text, its middle left out where it is too long: runs' names differ at both ends."""
     return text if len(text) <= width else f"{text[: width // 2]}…{text[-(width - width // 2 - 1) :]}"
 

@@ -43,6 +43,10 @@ class LabScreen(Screen[None]):
     def show_runs(self, entries: tuple[RunEntry, ...]) -> None:
         """Show the runs as they are now; called on the screen in front only."""
 
+    def on_screen_suspend(self) -> None:
+        """Remove messages about this screen, so that they do not cover the one that opens over it."""
+        self.app.clear_notifications()
+
     def on_screen_resume(self) -> None:
         """Catch up with what happened while another screen was in front."""
         self.show_runs(self.lab_app.entries)

@@ -22,6 +22,8 @@ from cerank.app.comparison import comparison_session, export_comparison
 from cerank.app.comparison.comparison_session import ComparisonSession
 from cerank.app.comparison.comparisons import ComparisonRequest
 from cerank.app.matrix.recipe_form import FieldSpec as FormRow
+from cerank.app.run_views import run_list
+from cerank.app.run_views.run_monitor import RunEntry
 from cerank.errors import CerankError
 from cerank.text.safe_text import counted, shown
 from cerank.tui.cells import content, joined, stacked
@@ -50,6 +52,7 @@ class CompareScreen(LabScreen):
     )
     CSS = """
     CompareScreen #what { height: 1; padding: 0 1; background: $surface; text-wrap: nowrap; text-overflow: ellipsis; }
+    CompareScreen #damage { height: auto; padding: 0 1; color: $error; text-style: bold; }
     CompareScreen #table { height: auto; max-height: 50%; scrollbar-size-horizontal: 0; }
     CompareScreen #why { height: auto; max-height: 5; padding: 0 1; }
     CompareScreen #chart { height: 1fr; border-top: solid $panel; }
@@ -64,12 +67,15 @@ class CompareScreen(LabScreen):
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("b", "baseline", "baseline", id="compare.baseline", tooltip="Make the system of this row the baseline"),
+        Binding("l", "queries", "queries", id="compare.queries", tooltip="List the queries of this row"),
         Binding("t", "options", "options", id="compare.options",
                 tooltip="Change margin, correction, confidence and pairs"),
         Binding("a", "add", "add", id="compare.add", tooltip="Add a TREC run file, a run, or RUN:STAGE"),
         Binding("x", "drop", "remove", show=False, id="compare.drop",
                 tooltip="Remove the system of this row"),
         Binding("d", "data", "qrels", id="compare.data", tooltip="Choose dataset or qrels file, and measures"),
+        Binding("s", "seeds", "fold seeds", show=False, id="compare.seeds",
+                tooltip="Take runs that differ in their seed alone as one system, the mean by query; again: apart"),
         Binding("c", "correction", "next correction", show=False, id="compare.correction"),
         Binding("v", "condition", "next condition", show=False, id="compare.condition",
                 tooltip="Show the next dataset or first stage"),
@@ -94,12 +100,14 @@ class CompareScreen(LabScreen):
         }
         self.shown: ComparisonView | None = None
         self._condition = 0
+        self._unfolded: tuple[str, ...] = ()  # the targets before their seeds were folded
         self.bench: ComparisonSession | None = None
 
     def compose(self) -> ComposeResult:
         """Lay out what is compared, the table, why, the bars, the notes."""
         yield StatusBar("compare")
         yield Static(id="what")
+        yield Static(id="damage")
         yield ComparisonTable(id="table")
         yield Static(id="why")
         yield DifferencesChart(id="chart")
@@ -113,6 +121,18 @@ class CompareScreen(LabScreen):
         """Start measuring."""
         self.query_one(ComparisonTable).focus()
         self.measure()
+
+    def show_runs(self, entries: tuple[RunEntry, ...]) -> None:
+        """Warn of runs whose files changed after they were made."""
+        named = {target.partition(":")[0] for target in self.named.targets}
+        damaged = [
+            entry
+            for entry in entries
+            if entry.state == "damaged" and named & {entry.name, entry.short_name, entry.label}
+        ]
+        lines = [content(f"! {entry.short_name or entry.name} is damaged: {entry.why}") for entry in damaged]
+        self.query_one("#damage", Static).update(stacked(*lines) if lines else content(""))
+        self.query_one("#damage").display = bool(lines)
 
     # computing
 
@@ -173,30 +193,33 @@ class CompareScreen(LabScreen):
     # showing
 
     def _show_what(self) -> None:
-        options = self.shown.found.terms if self.shown else None
-        title = f"{counted(len(self.named.targets), 'ranking')} named"
-        if self.shown:
-            conditions = self.shown.found.conditions
-            several = f" ({self._condition + 1} of {len(conditions)}, v next)" if len(conditions) > 1 else ""
-            pairs = (
-                "every pair" if self.shown.found.terms.pairs == "all" else f"against {brief(self.shown.found.baseline)}"
-            )
-            condition = conditions[self._condition]
-            queries = next(row.paired.n for row in self.shown.found.rows if row.condition == condition)
-            title = f"{condition}{several}, {counted(queries, 'query')}, {pairs}"
-        rest = ""
-        if options:
-            margin = (
-                ", ".join(f"±{margin_value.value:g} {name}" for name, margin_value in options.margins.items()) or "none"
-            )
-            method = self.shown.found.method if self.shown else options.correction
-            rest = f"  correction {method} · margin {margin} · {100 * options.confidence:g} %"
-        self.query_one("#what", Static).update(joined((title, "bold"), (rest, "dim"), limit=400))
+        """Show in one line what is compared and by which options: as many whole parts as fit."""
+        if self.shown is None:
+            self.query_one("#what", Static).update(content(counted(len(self.named.targets), "ranking"), "bold"))
+            return
+        comparison = self.shown.found
+        condition = comparison.conditions[self._condition]
+        queries = next(row.paired.n for row in comparison.rows if row.condition == condition)
+        against = "every pair" if comparison.terms.pairs == "all" else f"against {brief(comparison.baseline)}"
+        margins = ", ".join(f"±{margin.value:g} {name}" for name, margin in comparison.terms.margins.items())
+        parts = [f"{condition}, {counted(queries, 'query')}"]
+        if len(comparison.conditions) > 1:
+            parts.append(f"{self._condition + 1} of {len(comparison.conditions)}, v next")
+        parts += [against, f"margin {margins or 'none'}", f"correction {comparison.method}"]
+        parts += [f"{100 * comparison.terms.confidence:g} %"]
+        room = (self.size.width or self.app.size.width) - 2
+        fitting_parts: list[str] = []
+        for part in parts:
+            if len(part) + 3 <= room or not fitting_parts:
+                fitting_parts.append(part)
+                room -= len(part) + 3
+        rest = "".join(f" · {part}" for part in fitting_parts[1:])
+        self.query_one("#what", Static).update(joined((fitting_parts[0], "bold"), (rest, "dim"), limit=400))
 
     def _show_table(self, view: ComparisonView) -> None:
         self._condition %= len(view.found.conditions)
         condition = view.found.conditions[self._condition]
-        self.query_one(ComparisonTable).show(view, condition, is_slim=self.has_class("-slim"))
+        self.query_one(ComparisonTable).show(view, condition)
         self._show_row()
 
     def _show_row(self) -> None:
@@ -204,13 +227,12 @@ class CompareScreen(LabScreen):
         if view is None or at < 0:
             return
         row = view.rows[at]
-        self.query_one("#why", Static).update(explanation(view, at, is_slim=self.has_class("-slim")))
+        self.query_one("#why", Static).update(explanation(view, at, self.query_one(ComparisonTable).hidden))
         chart = self.query_one(DifferencesChart)
         if row is None:
             chart.show((), "", "", "")
             return
-        title = f"{row.measure} query by query, {row.right} − {row.left}, {row.condition}"
-        chart.show(view.listed[at], row.left, row.right, title)
+        chart.show(view.listed[at], row.left, row.right, f"{row.measure}, {row.right} − {row.left}")
 
     def _show_text(self, text: Content) -> None:
         self.add_class("-said")
@@ -253,6 +275,33 @@ class CompareScreen(LabScreen):
         if label and label != self.baseline:
             self.baseline = label
             self.compare()
+
+    def action_seeds(self) -> None:
+        """Take the seeds of a recipe as one system, or apart again."""
+        if self._unfolded:
+            targets, self._unfolded = self._unfolded, ()
+            self.measure_by(targets=targets)
+            return
+        folded = run_list.seeds_folded(self.named.targets, self.lab_app.entries)
+        if len(folded) < 2 or folded == self.named.targets:
+            self.lab_app.show_message(
+                "Folding needs two systems, one of them with several seeds of the same recipe.", "warning"
+            )
+            return
+        self._unfolded = self.named.targets
+        self.baseline = ""
+        self.measure_by(targets=folded)
+
+    def action_queries(self) -> None:
+        """List the queries of the row."""
+        from cerank.tui.comparison.query_list import QueryListScreen
+
+        at = self.query_one(ComparisonTable).line
+        row = self.shown.rows[at] if self.shown and at >= 0 else None
+        if self.shown is None or self.bench is None or row is None:
+            self.lab_app.show_message("Choose a row that compares something.", "warning")
+            return
+        self.app.push_screen(QueryListScreen(self.bench, row, self.shown.listed[at]))
 
     def action_condition(self) -> None:
         """Show the next dataset or first stage."""
@@ -336,8 +385,11 @@ class CompareScreen(LabScreen):
         self.app.push_screen(FormDialog("Another ranking", [row], wrong), keep)
 
     def action_drop(self) -> None:
-        """Take the system of the row away; the last one named where nothing could be compared."""
+        """Remove the system of the row; the last one named where nothing could be compared."""
         targets = self.named.targets
+        if self.shown is not None and len(targets) < 3:
+            self.lab_app.show_message("A comparison needs two systems; add another (a) before you remove one.")
+            return
         label = self.query_one(ComparisonTable).label
         if self.bench and label in self.bench.labels:
             at = self.bench.labels.index(label)

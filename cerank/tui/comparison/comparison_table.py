@@ -1,6 +1,6 @@
 """A comparison's table: its lines with verdicts as sign and word, and what is said where there is no table.
 
-Invariant: the figures are the export's; the narrow table leaves columns out and changes none.
+Invariant: the figures are the export's; a narrow table leaves whole columns out and changes none.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from textual.content import Content
 from cerank.app.comparison import comparison_session, export_comparison
 from cerank.app.comparison.comparison_session import QueryDifference
 from cerank.errors import CerankError
-from cerank.text.table_data import TEXTS, Table, rounded
+from cerank.text.table_data import TEXTS, Table, fitting, rounded
 from cerank.tui.cells import cell, content, joined, stacked
-from cerank.tui.common.form_fields import fitting
-from cerank.tui.common.tables import FittedTable, fill
+from cerank.tui.common.fitted_table import FittedTable, fill
+from cerank.tui.common.form_fields import fitting_middle
 
 if TYPE_CHECKING:
     from cerank.evaluation.compare import Comparison, Row
@@ -34,11 +34,10 @@ VERDICTS = {  # a sign beside the word, so that no colour is needed
     "cannot tell": ("?", "#8A94A0"),
     "identical": ("≡", "#8A94A0"),
 }
-_WIDE = frozenset({"dataset", "first_stage", "judged"})  # the lines above and below the table say it
-_FIRST = {"system": 0, "against": 1, "measure": 2, "verdict": 3}  # where a table is too wide, its last columns are cut
-_NAMES = 18  # columns of a system's name, at least
-_FIGURES = 102  # columns of all others
-_NARROW = _WIDE | {"interval", "p", "effect", "wtl"}  # 80 columns do not hold them; a line under the table does
+_ORDER = ("system", "against", "measure", "verdict", "mean", "difference", "judged", "interval", "wtl",
+          "p_corrected", "p", "effect")  # fmt: skip
+_PRIORITIES = {"mean": 4, "judged": 3, "interval": 5, "wtl": 2, "p_corrected": 1, "p": 7, "effect": 6}
+_NAMES = 30  # cells of a system's name, at least; a longer one loses its middle
 _KEY = "bold $primary"
 
 
@@ -103,6 +102,7 @@ class ComparisonTable(FittedTable):
         super().__init__(id=id, cursor_type="row", cursor_foreground_priority="renderable")
         self._shown: ComparisonView | None = None
         self._lines: tuple[int, ...] = ()
+        self.hidden: tuple[str, ...] = ()
 
     @property
     def line(self) -> int:
@@ -117,54 +117,53 @@ class ComparisonTable(FittedTable):
         row = self._shown.rows[self.line]
         return row.right if row else self._shown.found.baseline
 
-    def show(self, view: ComparisonView, condition: Condition, *, is_slim: bool) -> None:
-        """Show the lines of one condition, the cursor on the first that compares something."""
+    def show(self, view: ComparisonView, condition: Condition) -> None:
+        """Show the lines of one condition, the cursor on the first that compares something.
+
+        Columns are shown whole, as many as fit; `hidden` are the keys of the others.
+        """
         at, self._shown, self._lines = self.cursor_row, view, ()
-        left_out = _NARROW if is_slim else _WIDE
-        room = _NAMES if is_slim else max(_NAMES, self.app.size.width - _FIGURES)
-        places = [place for place, column in enumerate(view.table.columns) if column.key not in left_out]
-        places.sort(key=lambda place: _FIRST.get(view.table.columns[place].key, len(_FIRST)))
-        headings = []
-        for place in places:
-            column = view.table.columns[place]
-            heading = "diff." if is_slim and column.key == "difference" else column.heading
-            headings.append(cell(heading, "bold", is_right=column.kind not in TEXTS))
-        rows = []
+        width = self.size.width or self.app.size.width
+        columns = {column.key: (place, column) for place, column in enumerate(view.table.columns)}
+        shown = [columns[key] for key in _ORDER if key in columns]
         lines = view.lines_of(condition)
+        heads = [cell(column.heading, "bold", is_right=column.kind not in TEXTS) for _, column in shown]
+        rows = []
         for number in lines:
             line, row = view.table.rows[number], view.rows[number]
             cells = []
-            for place in places:
-                column = view.table.columns[place]
+            for place, column in shown:
                 text = rounded(line[place], column)
                 if column.key == "verdict":
                     cells.append(verdict(text))
                 elif column.key == "system":
-                    name = fitting(brief(text), room)
+                    name = fitting_middle(brief(text), max(_NAMES, width // 3))
                     cells.append(cell(f"{' ' if row else '◆'} {name}", "" if row else "bold"))
                 else:
                     cells.append(cell(text, is_right=column.kind not in TEXTS))
             rows.append(cells)
-        fill(self, headings, rows)
+        sizes = [max(text.cell_len for text in (head, *(row[at] for row in rows))) for at, head in enumerate(heads)]
+        ranked = [msgspec.structs.replace(column, priority=_PRIORITIES.get(column.key, 0)) for _, column in shown]
+        fitting_places = fitting(ranked, sizes, width - 2 * self.cell_padding, 2 * self.cell_padding)
+        self.hidden = tuple(column.key for at, (_, column) in enumerate(shown) if at not in fitting_places)
+        fill(self, [heads[at] for at in fitting_places], [[row[at] for at in fitting_places] for row in rows])
         self._lines = lines
         first = next((place for place, number in enumerate(lines) if view.rows[number]), 0)
         self.move_cursor(row=at if 0 < at < len(lines) else first)
 
 
-def explanation(view: ComparisonView, line: int, *, is_slim: bool) -> Content:
-    """Return what the verdict of a line rests on; in a narrow table, the figures it left out, too."""
+def explanation(view: ComparisonView, line: int, hidden: Sequence[str]) -> Content:
+    """Return what the verdict of a line rests on, after the figures for which the table has no room."""
     row = view.rows[line]
     if row is None:
         return content("the baseline; the other rows are compared with it", "dim")
-    who = f"{fitting(brief(row.right), 32)} against {fitting(brief(row.left), 32)}, {row.measure}: "
-    if not is_slim:
-        return joined((who, "bold"), view.answers[line])
     figures = [
-        f"{column.heading} {rounded(value, column)}"
+        f"{column.heading} {text}"
         for column, value in zip(view.table.columns, view.table.rows[line], strict=True)
-        if column.key in _NARROW - _WIDE
+        if column.key in hidden and (text := rounded(value, column))
     ]
-    return joined((", ".join(figures), "bold"), f". {view.answers[line]}")
+    who = f"{fitting_middle(brief(row.right), 32)} against {fitting_middle(brief(row.left), 32)}, {row.measure}: "
+    return joined((", ".join(figures) + ". " if figures else who, "bold"), view.answers[line])
 
 
 def verdict(text: str) -> Text:

@@ -18,10 +18,11 @@ from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.timer import Timer
 from textual.widgets import ContentSwitcher, Footer, Input, Static
 
-from cerank.app import Lab
+from cerank.app import Lab, dashboard_state
 from cerank.app.matrix import drafts, matrix_planning, recipe_form
 from cerank.app.matrix.drafts import CheckedDraft, Draft
 from cerank.app.matrix.recipe_form import FieldSpec
+from cerank.app.run_views import display
 from cerank.errors import CerankError
 from cerank.models.bases import BASES, is_on_this_machine
 from cerank.recipes import render, shipped
@@ -30,7 +31,7 @@ from cerank.runs import run_store
 from cerank.runs.layout import RunFolder
 from cerank.text.safe_text import counted, shown
 from cerank.tui.cells import content
-from cerank.tui.common.dialogs import ask_for_file
+from cerank.tui.common.dialogs import ConfirmDialog, ask_for_file
 from cerank.tui.common.form_fields import Checklist, FieldRow
 from cerank.tui.common.lab_screen import LabScreen
 from cerank.tui.common.status_bar import StatusBar
@@ -70,20 +71,29 @@ class NewRunScreen(LabScreen):
         Binding("y", "copy", "copy command", id="new.copy", tooltip="Copy the equivalent commands, one per run"),
         Binding("w", "write", "save recipe", show=False, id="new.write", tooltip="Save the changed recipe to a file"),
         Binding("m", "first_error", "first error", show=False, id="new.first-error", tooltip="Go to the first error"),
-        Binding("escape", "back", "back", id="new.back"),
+        Binding("X", "clear", "clear the form", show=False, id="new.clear",
+                tooltip="Forget this draft and start afresh"),
+        Binding("escape", "back", "back", id="new.back", tooltip="Leave; the form is kept as a draft"),
     ]  # fmt: skip
 
     def __init__(self, lab: Lab, recipe: Recipe | str | None = None) -> None:
         """Start from `recipe` (or one by shipped name or path), else from the recipe that shows what cerank does."""
         super().__init__()
         self.lab = lab
-        self.draft, self._refused = drafts.first_draft(recipe or DEFAULT, DEFAULT)
+        self._copied_from = recipe if isinstance(recipe, Recipe) else None
+        self._is_example = isinstance(recipe, str)  # it can be had again by a key, so it needs no draft
+        self._first_draft, self._refused = drafts.first_draft(recipe or DEFAULT, DEFAULT)
+        saved = None if isinstance(recipe, str) else dashboard_state.load_draft(self._copied_from)
+        self.draft = saved.draft if saved else self._first_draft
+        self._saved_draft = saved
         self.checked = CheckedDraft()
         self.matrix: matrix_planning.PlannedMatrix | None = None
         self._is_planning = False
         self._refusal = ""  # of the launch
         self._known = {name: drafts.recipe_source(name) for name in shipped()}
-        self._known |= {source.source or source.name: source for source in self.draft.sources}
+        self._known |= {
+            source.source or source.name: source for source in (*self._first_draft.sources, *self.draft.sources)
+        }
         self._has_rows = False
         self._fields: tuple[FieldRow, ...] = ()
         self._waiting: dict[str, Timer] = {}
@@ -123,6 +133,11 @@ class NewRunScreen(LabScreen):
         self._show_recipes()
         self.check()
         self.query_one("#bases", Checklist).focus()
+        if self._saved_draft is not None:
+            self.query_one(
+                StatusBar
+            ).title = f"new run, draft of {display.local_time(self._saved_draft.saved)} (X starts afresh)"
+            self.action_step(self._saved_draft.step)
         self.run_in_thread(
             lambda: {name: is_on_this_machine(base) for name, base in BASES.items()}, self._show_bases, group="here"
         )
@@ -180,8 +195,9 @@ class NewRunScreen(LabScreen):
     # the draft
 
     def change(self, **changed: object) -> None:
-        """Change the draft and look at it again."""
+        """Change the draft, check it, and save it."""
         self.draft = msgspec.structs.replace(self.draft, **changed)
+        self.save_draft()
         self.matrix = None
         self._refusal = ""
         self.check()
@@ -192,6 +208,38 @@ class NewRunScreen(LabScreen):
         self._show_errors()
         if self.query_one(ContentSwitcher).current == "launch":
             self._plan_soon()
+
+    @property
+    def is_changed(self) -> bool:
+        """Whether anything differs from the draft that the form opens with."""
+        return msgspec.structs.replace(self.draft, lab="") != msgspec.structs.replace(self._first_draft, lab="")
+
+    def save_draft(self) -> None:
+        """Write the draft to disk where it differs from the first one; it takes a millisecond."""
+        if self._is_example:
+            return
+        if self.is_changed:
+            step = self.query_one(ContentSwitcher).current or STEPS[0]
+            now = datetime.now(UTC).isoformat(timespec="seconds")
+            saved = dashboard_state.SavedDraft(draft=self.draft, saved=now, step=step)
+            dashboard_state.save_draft(self._copied_from, saved)
+        else:
+            dashboard_state.delete_draft(self._copied_from)
+
+    def action_clear(self) -> None:
+        """Start afresh, after a confirmation where something was filled in."""
+        if not self.is_changed:
+            self.lab_app.show_message("The form is as it opens; there is nothing to clear.")
+            return
+
+        def answered(is_yes: bool | None) -> None:
+            if is_yes:
+                dashboard_state.delete_draft(self._copied_from)
+                lab_app, recipe = self.lab_app, self._copied_from
+                self.dismiss(None)
+                lab_app.open_new(recipe)
+
+        self.app.push_screen(ConfirmDialog(content("Clear this form and start afresh?", "bold"), "Clear"), answered)
 
     def _errors(self) -> tuple[drafts.FieldError, ...]:
         return self.checked.errors or (self.matrix.errors if self.matrix else ())
@@ -340,6 +388,8 @@ class NewRunScreen(LabScreen):
         self.lab_app.show_message(
             f"{counted(len(launched), 'run')} queued: {run_store.title(launched[0])}{' …' if len(launched) > 1 else ''}"
         )
+        if not self._is_example:
+            dashboard_state.delete_draft(self._copied_from)
         self.lab_app.poll(*(folder.name for folder in launched))
         self.dismiss(None)
 
@@ -410,12 +460,12 @@ class NewRunScreen(LabScreen):
         ask_for_file(self, "Save the recipe", where, lambda _: render(recipe), drafts.file_error)
 
     def action_back(self) -> None:
-        """Leave a field, then the form."""
+        """Leave a field, then the form; what was filled in is kept as a draft."""
         if isinstance(self.focused, Input):
             self.set_focus(None)
-        else:
-            self.dismiss(None)
-
-    def unsaved_work(self) -> str:
-        """Return a form that was filled in and never launched."""
-        return "The form of a new run is not launched yet." if self.draft.settings else ""
+            return
+        self.save_draft()
+        if self.is_changed and not self._is_example:
+            key = "n" if self._copied_from is None else "c on the same run"
+            self.lab_app.show_message(f"The form is kept as a draft; {key} opens it again.")
+        self.dismiss(None)

@@ -78,7 +78,7 @@ class LogPane(RunPane):
         Binding("n", "match(1)", "next match", id="log.next"),
         Binding("N", "match(-1)", "previous match", id="log.before", show=False),
         Binding("f", "only", "only matches", id="log.only", tooltip="Hide the other lines, or show them again"),
-        Binding("escape", "all", "end the search", id="log.all", show=False),
+        Binding("escape", "all", "back", id="log.all", tooltip="End the search, then leave the run"),
         Binding("g", "first", "first line", id="log.first", show=False),
         Binding("G", "last", "last line, and follow", id="log.last", show=False),
         Binding("j", "line(1)", "down", id="log.down", show=False),
@@ -87,7 +87,7 @@ class LogPane(RunPane):
 
     def __init__(self, *, id: str) -> None:  # noqa: A002 - Textual's name for it
         super().__init__(id=id)
-        self._log: run_updates.RunLog | None = None
+        self._log: run_updates.LogFollower | None = None
         self._lines: deque[str] = deque(maxlen=_MOST)
         self._wanted = ""
         self._is_only = False  # whether lines without a match are left out
@@ -102,7 +102,7 @@ class LogPane(RunPane):
 
     def clear_entry(self) -> None:
         """Another run: its log from the start."""
-        self._log = run_updates.RunLog(self.entry.folder) if self.entry else None
+        self._log = run_updates.LogFollower(self.entry.folder) if self.entry else None
         self._lines.clear()
         self._is_read = False
         self._generation += 1
@@ -149,7 +149,7 @@ class LogPane(RunPane):
     def _tell(self) -> None:
         status = self.query_one("#found", Static)
         if not self._lines:
-            status.update(content("The worker has not written anything yet."))
+            status.update(content(_why_silent(self.entry)))
         elif self._wanted:
             hits, at = self._hits(), self.query_one(_LogView).at
             place = f"{hits.index(at) + 1} of " if at in hits else ""
@@ -253,3 +253,12 @@ class LogPane(RunPane):
         """Return the lines that are shown, as a file."""
         lines = self._standing()
         return ("\n".join(lines) + "\n", f"{self.shown_run}-log.txt") if lines else None
+
+
+def _why_silent(entry: RunEntry | None) -> str:
+    """Return why a run has no log yet."""
+    if entry is not None and entry.state == "queued":
+        return f"It has not started yet: {entry.at}."
+    if entry is not None and entry.state == "waiting":
+        return "It was never started; r starts it."
+    return "The worker has not written anything yet."

@@ -10,7 +10,7 @@ from cerank.app import plan_view
 from cerank.app.run_views.run_monitor import RunEntry
 from cerank.text.safe_text import counted
 from cerank.tui.cells import cell, content, joined
-from cerank.tui.common.tables import FittedTable, fill
+from cerank.tui.common.fitted_table import FittedTable, fill
 from cerank.tui.runs.run_pane import RunPane
 
 _LONGEST = 40_000  # characters of a plan

@@ -10,7 +10,7 @@ import pytest
 from cerank.app.comparison import comparisons, export_comparison
 from cerank.app.comparison.comparisons import ComparisonRequest
 from cerank.errors import UsageError
-from cerank.evaluation.compare import Comparison, Terms
+from cerank.evaluation.compare import Comparison, Margin, Terms
 from cerank.evaluation.compare import compare as compare_systems
 from cerank.files import json_records
 from cerank.runs.records import Done
@@ -247,3 +247,33 @@ def test_the_interval_a_verdict_rests_on_is_shown_where_it_is_another(lab):
     several = export_comparison.short_table(compared(lab, "s1", "s2", "s3", terms=Terms(correction="bonferroni")))
     place = [column.key for column in several.columns].index("judged")
     assert all(row[place] for row in several.rows if row[-1])
+
+
+def test_a_gain_declared_in_the_recipe_answers_whether_a_stage_was_worth_it(tmp_path):
+    plan, settings = small_plan(tmp_path)
+    chosen = msgspec.structs.replace(
+        plan.recipe.evaluate, worth={"nDCG@10": 0.05}, harm={"nDCG@10": 0.02}, margins_because="a user sees .05"
+    )
+    declared = msgspec.structs.replace(plan, recipe=msgspec.structs.replace(plan.recipe, evaluate=chosen))
+    made_run(settings, declared, "ww", skill=0.6)
+    row = comparisons.compare(settings, ComparisonRequest(targets=("ww:first-stage", "ww"))).rows[0]
+    assert row.worth is not None
+    assert (row.worth.gain.value, row.worth.harm.value, row.worth.gain.before) == (0.05, 0.02, True)
+    assert row.worth.gain.because == "a user sees .05"
+    late = comparisons.compare(
+        settings, ComparisonRequest(targets=("ww:first-stage", "ww"), worth=("nDCG@10=.07",), now="2031-01-01")
+    )
+    assert late.rows[0].worth.gain == Margin(
+        value=0.07, source="command line, in place of ±0.05 from the recipe", declared="2031-01-01"
+    )
+    with pytest.raises(UsageError):
+        comparisons.compare(settings, ComparisonRequest(targets=("ww:first-stage", "ww"), worth=("nDCG@10",)))
+
+
+def test_a_recipe_that_declares_a_gain_or_a_reason_is_the_same_recipe_for_seeds(tmp_path):
+    plan, settings = small_plan(tmp_path)
+    chosen = msgspec.structs.replace(plan.recipe.evaluate, worth={"nDCG@10": 0.05}, margins_because="as in the paper")
+    other = msgspec.structs.replace(plan, recipe=msgspec.structs.replace(plan.recipe, evaluate=chosen, seed=7))
+    made_run(settings, plan, "aa")
+    made_run(settings, other, "bb")
+    assert len(comparisons.targets_of(settings.lab, ["both=aa,bb"])[0].members) == 2

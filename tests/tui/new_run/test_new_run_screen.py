@@ -341,6 +341,46 @@ async def test_escape_leaves_a_field_first_and_then_the_form(app: CerankApp) -> 
         assert app.screen is not screen
 
 
+@pytest.mark.parametrize("way_out", [("escape", "escape"), ("escape", "q"), ("ctrl+c", "ctrl+c")], ids=str)
+async def test_a_filled_form_outlives_every_way_out_and_n_opens_it_again(
+    app: CerankApp, folder: LabFolder, way_out: tuple[str, str]
+) -> None:
+    async with app.run_test(size=(120, 36)) as pilot:
+        await settle(pilot)
+        await press(pilot, "n")
+        screen = app.screen
+        assert isinstance(screen, NewRunScreen)
+        await pilot.press("down", "space", "4", "tab", *"42-44", "tab", "tab", *"mine")
+        await settle(pilot)
+        draft = screen.draft
+        assert (draft.seeds, draft.label) == ("42-44", "mine")
+        await press(pilot, *way_out)
+        assert not app.is_running or not isinstance(app.screen, NewRunScreen)
+    again = CerankApp(app.lab, poll_seconds=0)
+    async with again.run_test(size=(120, 36)) as pilot:
+        await settle(pilot)
+        await press(pilot, "n")
+        screen = again.screen
+        assert isinstance(screen, NewRunScreen)
+        assert screen.draft == draft
+        seen = text_of(again)
+        assert "42-44" in seen
+        assert "draft of" in seen
+        await press(pilot, "X", "y")
+        assert isinstance(again.screen, NewRunScreen)
+        assert not again.screen.is_changed
+        await press(pilot, "escape", "n")
+        assert "draft of" not in text_of(again)
+
+
+async def test_a_form_that_was_not_touched_leaves_no_draft(app: CerankApp, tmp_path: Path) -> None:
+    async with app.run_test(size=(120, 36)) as pilot:
+        await settle(pilot)
+        await press(pilot, "n", "2", "escape", "n")
+        assert "draft of" not in text_of(app)
+    assert not list((tmp_path / ".state").rglob("*.json"))
+
+
 def test_the_screens_import_nothing_slow() -> None:
     names = ", ".join(
         f"cerank.tui.{name}"
