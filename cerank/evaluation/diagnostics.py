@@ -151,3 +151,28 @@ def _judged(qrels: by_name.Qrels, ranking: Ranking, ranked: Sequence[str], cutof
 def _ties(ranking: Ranking, ranked: Sequence[str]) -> float:
     neighbours = [pair for query in ranked for pair in itertools.pairwise(ranking.scores(query)[:10])]
     return sum(low == float32_below(high) for high, low in neighbours) / len(neighbours) if neighbours else 0.0
+
+
+def ceiling(ranking: Ranking, qrels: by_name.Qrels, measure: str = "nDCG@10") -> dict[str, float]:
+    """Return the best value that any order of each query's candidates has: the candidates sorted by their grades."""
+    best = {
+        query: tuple(sorted(ranking.get(query, ()), key=lambda doc: -grades.get(doc, 0)))
+        for query, grades in qrels.items()
+    }
+    scores = {query: [float(len(docs) - rank) for rank in range(len(docs))] for query, docs in best.items()}
+    return by_name.per_query((measure,), qrels, Ranking(best, scores))[measure]
+
+
+def ceiling_note(ranking: Ranking, qrels: by_name.Qrels) -> str:
+    """Return how many queries no re-ranker can help, and the best nDCG@10 then; "" if it can help all."""
+    answerable = {query: grades for query, grades in qrels.items() if max(grades.values(), default=0) > 0}
+    without = sum(
+        not any(grades.get(doc, 0) > 0 for doc in ranking.get(query, ())) for query, grades in answerable.items()
+    )
+    if not without:
+        return ""
+    values = ceiling(ranking, answerable)
+    return (
+        f"the candidates of {without} of {counted(len(answerable), 'query')} hold no relevant document; "
+        f"the best possible nDCG@10 is {sum(values.values()) / len(values):.4f}"
+    )

@@ -5,6 +5,7 @@ Invariant: every list that leaves here is a permutation of its query's candidate
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from cerank.core.rankings import Ranking
+from cerank.core.rankings import LazyRanking, Ranking, float32_below
 from cerank.datasets.aliases import missing_run
 from cerank.datasets.dataset import Dataset
 from cerank.errors import FormatError, MissingError, UsageError, os_error
@@ -22,6 +23,7 @@ from cerank.files.safe_open import read_file
 from cerank.text.safe_text import counted, shown
 from cerank.trec.open_run import open_run_file
 
+_FEW_TIES = 0.05  # share of tied neighbors up to which a teacher's ties are chance
 _NUMBER = re.compile("[0-9]+")  # ASCII digits only: an answer may hold any others
 
 
@@ -49,6 +51,7 @@ class Teacher(msgspec.Struct, frozen=True):
     ranking: Ranking
     sha256: str  # over the bytes of its files
     repairs: Repairs = Repairs()
+    ties: str = ""  # how many of its scores tie, in words; "" for few
 
 
 class Passage(msgspec.Struct):
@@ -182,12 +185,12 @@ def read_teacher(spec: str, dataset: Dataset | None = None) -> Teacher:
             run that it brings, which goes before a file of that name.
 
     Raises:
-        UsageError: it is none of these.
+        UsageError: it is none of these, or it prefers no document to another.
         FormatError, MissingError: a malformed or missing file.
     """
     if dataset is not None and spec in dataset.runs:
         run = dataset.run(spec)
-        return Teacher(run.ranking, run.sha256 or dataset.identity)
+        return without_ties(Teacher(run.ranking, run.sha256 or dataset.identity))
     if not spec:
         raise UsageError("no teacher is named", hint="a TREC run, or permutations (.json)")
     path = local_path(spec)
@@ -197,4 +200,34 @@ def read_teacher(spec: str, dataset: Dataset | None = None) -> Teacher:
     if path.suffix == ".json":
         return read_permutations(path, _rows_file(path))
     run = open_run_file(path, dataset.cache if dataset else None)
-    return Teacher(run.ranking, run.sha256)
+    return without_ties(Teacher(run.ranking, run.sha256))
+
+
+def without_ties(teacher: Teacher) -> Teacher:
+    """Return the teacher without the lists whose scores are all equal: their order is that of the ids, no preference.
+
+    Equal scores were separated by the smallest step of float32 when they were read, by which they are told here.
+    """
+    ranking = teacher.ranking
+    if isinstance(ranking, LazyRanking):  # of millions of rows, read query by query
+        return teacher
+    tied = neighbors = 0
+    equal: set[str] = set()
+    for query in ranking:
+        scores = ranking.scores(query)
+        steps = [low == float32_below(high) for high, low in itertools.pairwise(scores)]
+        tied += sum(steps)
+        neighbors += len(steps)
+        if steps and all(steps):
+            equal.add(query)
+    if tied <= _FEW_TIES * neighbors:
+        return teacher
+    if len(equal) == len(ranking):
+        hint = "equal scores are no preference; was the file written before the teacher had scored?"
+        raise UsageError("each list of the teacher has one score for all of its documents", where="teacher", hint=hint)
+    parts = [f"{100 * tied / neighbors:.0f} % of the neighboring scores of the teacher are equal"]
+    if equal:
+        of = counted(len(ranking), "list")
+        parts.append(f"{len(equal)} of its {of} have one score for all documents and are left out")
+    distinct = ranking.only([query for query in ranking if query not in equal]) if equal else ranking
+    return Teacher(distinct, teacher.sha256, teacher.repairs, "; ".join(parts))

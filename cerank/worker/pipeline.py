@@ -10,6 +10,7 @@ from functools import partial
 import torch
 
 from cerank.datasets import query_overlaps
+from cerank.evaluation.diagnostics import ceiling_note
 from cerank.files import json_records
 from cerank.inference.rerank import Scorer
 from cerank.kernels import processor
@@ -43,7 +44,12 @@ def carry_out(context: RunContext) -> None:
     for use in first_stage_uses(plan.recipe):
         context.raise_if_stopped()
         context.heartbeat.enter("candidates", f"{use.first_stage} on {use.dataset}", total=1)
-        inputs.candidates(use.dataset, use.first_stage)
+        is_new = not folder.candidates(use.dataset, use.first_stage).exists()
+        ranking = inputs.candidates(use.dataset, use.first_stage)
+        if is_new and use.dataset in {plan.recipe.data.validation, *plan.recipe.data.test}:
+            note = ceiling_note(ranking.top(plan.recipe.data.depth), inputs.datasets[use.dataset].qrels)
+            if note:
+                context.log.event("candidates", f"{use.first_stage} on {use.dataset}: {note}")
     precisions = choose_precisions(context)
     context.raise_if_stopped()
     context.heartbeat.enter("estimate", "", total=1)

@@ -138,6 +138,8 @@ class RunInputs:
         teacher = read_teacher(stage.teacher, self.datasets[inputs.training_dataset(self._plan.recipe, stage)])
         repairs = teacher.repairs
         checksums.save(self._folder, self._folder.teacher(name).with_suffix(".repairs.json"), repairs)
+        if teacher.ties:
+            self._context.log.event("teacher ties", f"{name}: {teacher.ties}")
         if repairs.repaired:
             self._context.log.event(
                 "teacher repaired",

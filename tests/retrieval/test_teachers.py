@@ -102,3 +102,30 @@ def test_what_is_no_teacher_is_refused(spec: str) -> None:
     if not spec:
         with pytest.raises(UsageError):
             read_teacher(spec)
+
+
+def _run(folder: Path, scores: dict[str, list[float]]) -> Path:
+    rows = [f"{query} Q0 d{at} 1 {score} t\n" for query, row in scores.items() for at, score in enumerate(row)]
+    (folder / "teacher.run").write_text("".join(rows))
+    return folder / "teacher.run"
+
+
+def test_a_list_with_one_score_for_all_documents_teaches_nothing(tmp_path: Path) -> None:
+    path = _run(tmp_path, {"q1": [1.0, 1.0, 1.0], "q2": [3.0, 2.0, 1.0], "q3": [1.0]})
+    teacher = read_teacher(str(path))
+    assert dict(teacher.ranking) == {"q2": ("d0", "d1", "d2"), "q3": ("d0",)}
+    assert "50 % of the neighboring scores" in teacher.ties
+    assert "1 of its 3 lists" in teacher.ties
+
+
+def test_a_teacher_that_is_all_ties_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="one score for all"):
+        read_teacher(str(_run(tmp_path, {"q1": [1.0, 1.0], "q2": [0.5, 0.5]})))
+
+
+def test_a_few_ties_are_chance_and_nothing_is_left_out(tmp_path: Path) -> None:
+    scores = [float(100 - at) for at in range(50)]
+    scores[10] = scores[9]
+    teacher = read_teacher(str(_run(tmp_path, {"q1": scores})))
+    assert len(teacher.ranking["q1"]) == 50
+    assert not teacher.ties

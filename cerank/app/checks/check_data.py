@@ -86,21 +86,10 @@ def check_data(settings: Settings, request: DataCheckRequest) -> DataCheck:
     return DataCheck(tuple(counts), tuple(warnings), _examples(request, dataset, positives))
 
 
-def ceiling(ranking: Ranking, qrels: Mapping[str, Mapping[str, int]], measure: str = "nDCG@10") -> dict[str, float]:
-    """Return the best value that any order of each query's candidates has: the candidates by their grades."""
-    from cerank.evaluation.measures import per_query
-
-    best = {
-        query: tuple(sorted(ranking.get(query, ()), key=lambda doc: -grades.get(doc, 0)))
-        for query, grades in qrels.items()
-    }
-    scores = {query: [float(len(docs) - rank) for rank in range(len(docs))] for query, docs in best.items()}
-    return per_query((measure,), qrels, Ranking(best, scores))[measure]
-
-
 def _candidates(
     settings: Settings, request: DataCheckRequest, dataset: Dataset, positives: Mapping[str, Sequence[str]]
 ) -> tuple[list[tuple[str, str]], list[str]]:
+    from cerank.evaluation.diagnostics import ceiling
     from cerank.retrieval.first_stage import candidates
 
     ranking = candidates(dataset, request.first_stage, request.depth, settings.cache)

@@ -242,9 +242,9 @@ def of_plan(plan: Plan, lab: Path) -> tuple[Expected, ...]:
     """Return what the plan's test datasets could show in the run's own table, by the spreads known before it began.
 
     The family is that of the run's own table: its primary rows (by default each stage with the one before it and the
-    first stage), over each first stage on each test dataset, by each measure. A spread comes from earlier runs of the lab on the same test
-    dataset and first stages, else from the runs that the dataset brings, two by two, else it is assumed; a measure of
-    which none is known is not in it.
+    first stage), over each first stage on each test dataset, by each measure. A spread comes from earlier runs of the
+    lab on the same test dataset and first stages, else from the runs that the dataset brings, two by two, else it is
+    assumed; a measure of which none is known is not in it.
     """
     from cerank.datasets.open_datasets import open_dataset
     from cerank.evaluation.primary_questions import questions

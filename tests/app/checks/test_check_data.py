@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from cerank.app.checks.check_data import DataCheckRequest, ceiling, check_data
+from cerank.app.checks.check_data import DataCheckRequest, check_data
 from cerank.core.rankings import Ranking
+from cerank.evaluation.diagnostics import ceiling, ceiling_note
 from cerank.settings import Flags, Settings, resolve
 
 
@@ -29,6 +30,9 @@ def test_the_ceiling_is_the_measure_of_the_candidates_in_the_order_of_their_grad
     qrels = {"q": {"a": 2, "b": 1, "c": 1}, "p": {"a": 1}}
     ranking = Ranking({"q": ("x", "b", "a")}, {"q": (3.0, 2.0, 1.0)})
     # nDCG of (2, 1, 0) against the ideal (2, 1, 1): (2 + 1/log2(3)) / (2 + 1/log2(3) + 1/2); p has no candidates
+    assert "1 of 2 queries" in ceiling_note(ranking, qrels)
+    assert "0.4202" in ceiling_note(ranking, qrels)
+    assert ceiling_note(ranking, {"q": qrels["q"]}) == ""
     assert ceiling(ranking, qrels) == pytest.approx({"q": 2.6309297 / 3.1309297, "p": 0.0}, abs=1e-6)
 
 
