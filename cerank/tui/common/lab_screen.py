@@ -44,8 +44,12 @@ class LabScreen(Screen[None]):
         """Show the runs as they are now; called on the screen in front only."""
 
     def on_screen_suspend(self) -> None:
-        """Remove messages about this screen, so that they do not cover the one that opens over it."""
-        self.app.clear_notifications()
+        """Remove messages about this screen, so that they do not cover the one that opens over it.
+
+        A screen that is closed is suspended, too; what it said last is for the screen below.
+        """
+        if self in self.app.screen_stack:
+            self.app.clear_notifications()
 
     def on_screen_resume(self) -> None:
         """Catch up with what happened while another screen was in front."""

@@ -76,7 +76,9 @@ COLUMNS = (
     RunColumn("age", 7, lambda entry: display.age(entry.created, display.now()), is_right=True),
     RunColumn("now", 1, lambda entry: entry.at or entry.why),
     RunColumn("left", 2, _left, is_right=True),
-    RunColumn("pairs/s", 10, lambda entry: count(entry.pairs_per_second) if entry.is_live else "", is_right=True),
+    RunColumn(
+        "pairs/s", 10, lambda entry: count(entry.pairs_per_second) if entry.pairs_per_second else "", is_right=True
+    ),
     RunColumn("valid", 3, lambda entry: short(entry.validated[1]) if entry.validated else "", is_right=True),
     RunColumn("test", 2, lambda entry: short(entry.final[1]) if entry.final else "", is_right=True),
 )

@@ -181,6 +181,10 @@ async def test_a_message_does_not_cover_the_screen_that_opens_next(folder: LabFo
         assert _toasts(app)
         await press(pilot, "question_mark")
         assert not _toasts(app)
+        await press(pilot, "escape", "enter")
+        app.show_message("said by the screen that closes")
+        await press(pilot, "escape")
+        assert "said by" in _toasts(app)
 
 
 async def test_nothing_that_passes_the_filter_says_how_to_clear_it(folder: LabFolder, app: CerankApp) -> None:
