@@ -17,9 +17,10 @@ import torch
 
 from cerank.errors import RunFailedError
 from cerank.kernels.parallel import run_in_threads
-from cerank.models.bases import BaseFiles, fingerprint
-from cerank.models.cross_encoder import CheckpointConfig, CrossEncoder, load, load_tokenizer
+from cerank.models.bases import BaseFiles
+from cerank.models.cross_encoder import CrossEncoder, load_tokenizer
 from cerank.models.forward_pass import ForwardPass, mean_pooler, token_budget
+from cerank.models.load_model import load_reranker
 from cerank.tokenization.token_store import TokenStore
 from cerank.tokenization.tokens import Pair, PairTokenizer, batches_by_length, even_batches
 
@@ -57,22 +58,21 @@ class Scorer:
 
     @classmethod
     def load(cls, folder: str | Path, device: str = "cpu", precision: str = "fp32") -> Scorer:
-        """Return the scorer of a checkpoint that cerank wrote.
+        """Return the scorer of a checkpoint that cerank wrote, or of any finished re-ranker.
 
         Args:
-            folder: folder of the checkpoint, such as RUN/stages/2-distill/final.
+            folder: folder of the model, such as RUN/stages/2-distill/final.
             device: device to score on.
             precision: "fp32", "bf16" or "auto".
 
         Raises:
-            MissingError: the folder holds no checkpoint of cerank.
+            MissingError: the folder holds no model.
+            UsageError: the model has no trained head.
         """
         path = Path(folder)
-        config = CheckpointConfig.read(path)
-        sha256 = fingerprint(path)
-        model = load(BaseFiles(path.name, path, config.pooling, sha256), config.pooling, seed=0).to(device)
-        scorer = cls(model, PairTokenizer(load_tokenizer(path), config.limits), device, precision)
-        scorer.checkpoint = f"{sha256} {config.pooling} {msgspec.structs.astuple(config.limits)}"
+        model, limits, sha256 = load_reranker(path)
+        scorer = cls(model.to(device), model.make_tokens(load_tokenizer(path), limits), device, precision)
+        scorer.checkpoint = f"{sha256} {model.pooling} {msgspec.structs.astuple(limits)}"
         return scorer
 
     @property
@@ -145,17 +145,16 @@ class Scorer:
 
     def _fill(self, out: torch.Tensor, pairs: Sequence[Pair]) -> None:
         """Write the scores of `pairs` to `out` (pairs,)."""
-        lengths = [len(pair.ids) for pair in pairs]
         with self._forward.scoring() as score:
 
             def score_batch(indices: Sequence[int]) -> None:
                 out[torch.tensor(indices)] = score([pairs[index] for index in indices]).cpu()
 
+            batches = self._forward.batches(pairs, self._budget)
             if self._forward.supports_threads:
-                make_batches = even_batches if self._forward.is_packed else batches_by_length
-                run_in_threads(score_batch, make_batches(lengths, self._budget))
+                run_in_threads(score_batch, batches)
             else:
-                for indices in batches_by_length(lengths, self._budget):
+                for indices in batches:
                     score_batch(indices)
 
 

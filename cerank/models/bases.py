@@ -9,16 +9,17 @@ import functools
 import hashlib
 import importlib.util
 from pathlib import Path
-from typing import Literal
 
 import msgspec
 
 from cerank.errors import MissingError, UsageError
-from cerank.files.safe_open import open_file, read_file
+from cerank.files.safe_open import open_file
 from cerank.models import model_folders
+from cerank.models.model_reading import CHECKPOINT_CONFIG, HEAD_WEIGHTS, ModelReading, Pooling, module_list, read_model
+from cerank.models.prompt_templates import DECLARATION, Declaration, declaration_text, read_declaration
 from cerank.registry import nearest
 
-Pooling = Literal["product", "mean", "classifier"]
+__all__ = ["CHECKPOINT_CONFIG", "HEAD_WEIGHTS", "Pooling"]  # of a reading; what finds and hashes folders is below
 
 
 class Base(msgspec.Struct, frozen=True):
@@ -42,15 +43,6 @@ class Base(msgspec.Struct, frozen=True):
     sha256: str = ""  # SHA-256 of model.safetensors in the package
     layers: tuple[int, ...] = ()  # layers of the files that are used, counted from the bottom; () for all
     equal_token_types: bool = False  # whether the second token type starts as the first: see `BaseFiles`
-
-
-CHECKPOINT_CONFIG = "cerank.json"  # pooling and lengths of a checkpoint of cerank
-_LARGEST_JSON = 1 << 24  # largest size in bytes of a file of settings
-HEAD_WEIGHTS = Path("2_Dense") / "model.safetensors"  # the linear head, where sentence-transformers looks for it, too
-
-
-class _PoolingOnly(msgspec.Struct, frozen=True):
-    pooling: Pooling
 
 
 BASES: dict[str, Base] = {
@@ -103,6 +95,11 @@ class BaseFiles(msgspec.Struct, frozen=True):
     sha256: str  # SHA-256 over config.json, the weights and which of them are used
     layers: tuple[int, ...] = ()  # layers that are used, counted from the bottom; () for all
     equal_token_types: bool = False
+    declaration: Declaration | None = None  # how a language model judges a pair, where a file beside it says so
+
+    def reading(self, pooling: str = "auto") -> ModelReading:
+        """Return what the folder holds, with the pooling of a recipe; raises as `read_model`."""
+        return read_model(self.folder, self.name, self.declaration, self.pooling if pooling == "auto" else pooling)
 
 
 def locate(name: str, *, fetch: bool = True) -> BaseFiles:
@@ -124,15 +121,36 @@ def locate(name: str, *, fetch: bool = True) -> BaseFiles:
             made = f"{sha256} layers {known.layers} equal token types {known.equal_token_types}"
             sha256 = hashlib.sha256(made.encode()).hexdigest()
         return BaseFiles(name, folder, known.pooling, sha256, known.layers, known.equal_token_types)
+    declared = read_declaration(Path(name).expanduser()) if name.endswith(".toml") else None
+    if declared is not None:
+        folder = _declared_folder(Path(name).expanduser(), declared, fetch=fetch)
+        asked = declared.model
+    else:
+        folder, asked = _folder(name, fetch=fetch), name
+    sha256 = fingerprint(folder)
+    reading = read_model(folder, asked, declared)
+    if reading.declaration is not None:
+        sha256 = hashlib.sha256(f"{sha256} {declaration_text(reading.declaration)}".encode()).hexdigest()
+    return BaseFiles(name, folder, reading.pooling, sha256, declaration=reading.declaration)
+
+
+def _declared_folder(path: Path, declared: Declaration, *, fetch: bool) -> Path:
+    """Return the folder of the model that a declaration file is about."""
+    if not declared.model:
+        return path.parent.resolve()
+    beside = path.parent / declared.model
+    return beside.resolve() if beside.is_dir() else _folder(declared.model, fetch=fetch)
+
+
+def _folder(name: str, *, fetch: bool) -> Path:
+    """Return the folder of a model given by path or hub id."""
     folder = Path(name).expanduser()
     if folder.is_dir():
-        folder = folder.resolve()
-    elif name.count("/") == 1 and not name.startswith((".", "~", "/")):
-        folder = _hub_folder(name, fetch=fetch)
-    else:
-        hint = f"{nearest(name, BASES)}; or give a hub id (owner/name) or a folder with config.json"
-        raise UsageError(f"no base is called '{name}'", where="base", hint=hint)
-    return BaseFiles(name, folder, declared_pooling(folder), fingerprint(folder))
+        return folder.resolve()
+    if name.count("/") == 1 and not name.startswith((".", "~", "/")):
+        return _hub_folder(name, fetch=fetch)
+    hint = f"{nearest(name, BASES)}; or give a hub id (owner/name) or a folder with config.json"
+    raise UsageError(f"no base is called '{name}'", where="base", hint=hint)
 
 
 def is_on_this_machine(base: Base) -> bool:
@@ -142,37 +160,6 @@ def is_on_this_machine(base: Base) -> bool:
     from huggingface_hub import try_to_load_from_cache
 
     return isinstance(try_to_load_from_cache(base.hub_id, "config.json"), str)
-
-
-def declared_pooling(folder: Path) -> Pooling:
-    """Return the pooling that a model folder declares.
-
-    A checkpoint of cerank names it. A model of sentence-transformers that averages is "mean" with a head of its own (a
-    cross-encoder), and "product" without one (a sentence embedder). Anything else is a "classifier".
-    """
-    mark = folder / CHECKPOINT_CONFIG
-    pooling = folder / "1_Pooling" / "config.json"
-    if mark.is_file():
-        return checkpoint_pooling(mark)
-    if not pooling.is_file():
-        return "classifier"
-    values = model_folders.json_object(pooling)
-    means = values.get("pooling_mode") == "mean" or values.get("pooling_mode_mean_tokens") is True
-    if not means:
-        raise UsageError("only mean pooling is supported", where=str(pooling), hint='set pooling = "classifier"')
-    return "mean" if (folder / HEAD_WEIGHTS).is_file() else "product"
-
-
-def checkpoint_pooling(mark: Path) -> Pooling:
-    """Return the pooling that a checkpoint's cerank.json names.
-
-    Raises:
-        UsageError: it names none.
-    """
-    try:
-        return msgspec.json.decode(read_file(mark, _LARGEST_JSON), type=_PoolingOnly).pooling
-    except (OSError, ValueError, RecursionError) as error:
-        raise UsageError(f"names no pooling: {error}", where=str(mark)) from error
 
 
 def fingerprint(folder: Path) -> str:
@@ -193,9 +180,17 @@ def fingerprint(folder: Path) -> str:
     files = [folder / name for name in names if (folder / name).is_file()] + weights
     head = folder / HEAD_WEIGHTS
     digest = hashlib.sha256()
-    for path in [*files, *([head] if head.is_file() else [])]:
+    for path in [*files, *([head] if head.is_file() else []), *_further_files(folder)]:
         digest.update(path.name.encode() + b"\0" + bytes.fromhex(_sha256(path)))
     return digest.hexdigest()
+
+
+def _further_files(folder: Path) -> list[Path]:
+    """Return the files of a head of several modules, and a declaration."""
+    found = [folder / DECLARATION]
+    if (folder / "modules.json").is_file() and len(modules := module_list(folder)) > 3:
+        found += [part / name for _, part in modules[1:] for name in ("config.json", "model.safetensors")]
+    return [path for path in found if path.is_file() and path != folder / HEAD_WEIGHTS]
 
 
 def _sha256(path: Path) -> str:
