@@ -49,6 +49,8 @@ def _around(plan: Plan) -> Iterator[tuple[str, str]]:
     yield "device", f"{plan.device}, {counted(plan.threads, 'thread')}"
     for entry in plan.inputs:
         yield f"{entry.role} {entry.name}", f"sha256 {entry.sha256[:16]}"
+        if entry.reading:
+            yield f"{entry.role} {entry.name} read as", entry.reading
     yield from plan.versions.items()
 
 

@@ -97,21 +97,25 @@ class BaseFiles(msgspec.Struct, frozen=True):
     equal_token_types: bool = False
     declaration: Declaration | None = None  # how a language model judges a pair, where a file beside it says so
 
-    def reading(self, pooling: str = "auto") -> ModelReading:
-        """Return what the folder holds, with the pooling of a recipe; raises as `read_model`."""
-        return read_model(self.folder, self.name, self.declaration, self.pooling if pooling == "auto" else pooling)
+    found: ModelReading | None = None  # what the folder holds, with the pooling that was asked for
+
+    def reading(self) -> ModelReading:
+        """Return what the folder holds; raises as `read_model`."""
+        return self.found or read_model(self.folder, self.name, self.declaration)
 
 
-def locate(name: str, *, fetch: bool = True) -> BaseFiles:
-    """Return the files of a base given by short name, folder or hub id; fetch them from the hub if they are not here.
+def locate(name: str, *, fetch: bool = True, pooling: str = "auto") -> BaseFiles:
+    """Return the files of a base given by short name, folder, hub id or declaration; fetch them if they are not here.
 
     Args:
-        name: short name, hub id or folder, as in a recipe.
+        name: short name, hub id, folder or declaration file (.toml), as in a recipe.
         fetch: whether the files may be downloaded from the hub.
+        pooling: a recipe's; "auto" for the base's own.
 
     Raises:
         MissingError: the files are not on this machine and may not or cannot be fetched.
-        UsageError: the name is neither a known name, nor a folder with a model, nor a hub id.
+        UsageError: the name is neither a known name, nor a folder with a model, nor a hub id; or what the folder holds
+            is no re-ranker and no encoder, or could be read in two ways.
     """
     known = BASES.get(name)
     if known is not None:
@@ -120,7 +124,9 @@ def locate(name: str, *, fetch: bool = True) -> BaseFiles:
         if known.layers or known.equal_token_types:
             made = f"{sha256} layers {known.layers} equal token types {known.equal_token_types}"
             sha256 = hashlib.sha256(made.encode()).hexdigest()
-        return BaseFiles(name, folder, known.pooling, sha256, known.layers, known.equal_token_types)
+        own = known.pooling if pooling == "auto" else msgspec.convert(pooling, Pooling)
+        read = read_model(folder, known.hub_id, None, own)
+        return BaseFiles(name, folder, own, sha256, known.layers, known.equal_token_types, found=read)
     declared = read_declaration(Path(name).expanduser()) if name.endswith(".toml") else None
     if declared is not None:
         folder = _declared_folder(Path(name).expanduser(), declared, fetch=fetch)
@@ -128,10 +134,10 @@ def locate(name: str, *, fetch: bool = True) -> BaseFiles:
     else:
         folder, asked = _folder(name, fetch=fetch), name
     sha256 = fingerprint(folder)
-    reading = read_model(folder, asked, declared)
+    reading = read_model(folder, asked, declared, pooling)
     if reading.declaration is not None:
         sha256 = hashlib.sha256(f"{sha256} {declaration_text(reading.declaration)}".encode()).hexdigest()
-    return BaseFiles(name, folder, reading.pooling, sha256, declaration=reading.declaration)
+    return BaseFiles(name, folder, reading.pooling, sha256, declaration=reading.declaration, found=reading)
 
 
 def _declared_folder(path: Path, declared: Declaration, *, fetch: bool) -> Path:

@@ -115,7 +115,7 @@ def load(files: BaseFiles, pooling: str, seed: int) -> CrossEncoder:
     model_folders.check(files.folder)
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # transformers leaves it untyped; it draws over the log and the live display
     chosen = files.pooling if pooling == "auto" else msgspec.convert(pooling, Pooling)
-    reading = files.reading(pooling)
+    reading = files.reading()
     torch.manual_seed(derive(seed, "head"))
     safe = {"trust_remote_code": False, "use_safetensors": True, "local_files_only": True, "dtype": torch.float32}
     try:
@@ -133,7 +133,7 @@ def load(files: BaseFiles, pooling: str, seed: int) -> CrossEncoder:
         if files.equal_token_types:
             _equalize_token_types(encoder)
         size = int(encoder.config.hidden_size)
-        head = _head(files.folder, chosen, size)
+        head = _head(files.folder, chosen, size, is_trained=reading.head == "trained")
     except UsageError:
         raise
     except Exception as error:  # the library may raise anything on files from elsewhere
@@ -183,13 +183,13 @@ def _reason(error: Exception) -> str:
 COSINE_SCALE = 20.0  # scores of a new product head: 20 times the cosine, the spread a softmax over a group can use
 
 
-def _head(folder: Path, pooling: Pooling, size: int) -> nn.Module:
+def _head(folder: Path, pooling: Pooling, size: int, *, is_trained: bool) -> nn.Module:
     """Return the head: the saved one, or a new linear one with small random weights (mean) or the cosine (product)."""
-    if module_head.has_modules(folder):
+    if is_trained and module_head.has_modules(folder):
         return module_head.load_head(folder)
     head = nn.Linear(size, 1)
     saved = folder / HEAD_WEIGHTS
-    if saved.is_file():
+    if is_trained and saved.is_file():
         weights = load_file(saved)
         head.load_state_dict({name.removeprefix("linear."): value for name, value in weights.items()})
         return head

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
+
 from cerank.errors import UsageError
 from cerank.models import cross_encoder
 from cerank.models.bases import BaseFiles, fingerprint
@@ -24,13 +26,10 @@ def load_model(files: BaseFiles, pooling: str, seed: int) -> CrossEncoder:
         seed: seed of a new head's weights.
 
     Raises:
-        UsageError: the folder holds none that can be read, or a pooling that the family does not have.
+        UsageError: the folder holds none that can be read.
     """
     if (pooling if pooling != "auto" else files.pooling) == "answer":
         return load_language_model(files, seed)
-    if files.reading().pooling == "answer":
-        hint = 'set pooling = "auto"'
-        raise UsageError(f"pooling = {pooling} is for encoders; this is a language model", where="pooling", hint=hint)
     return cross_encoder.load(files, pooling, seed)
 
 
@@ -51,7 +50,7 @@ def load_reranker(folder: Path, name: str = "") -> tuple[CrossEncoder, TokenLimi
     sha256 = fingerprint(folder)
     files = BaseFiles(name or str(folder), folder, "classifier", sha256)
     reading = files.reading()
-    files = BaseFiles(files.name, folder, reading.pooling, sha256, declaration=reading.declaration)
+    files = msgspec.structs.replace(files, pooling=reading.pooling, declaration=reading.declaration, found=reading)
     if reading.head == "fresh":
         hint = "fine-tune it with `cerank run --base`, or take a finished re-ranker"
         what = f"has no trained head ({reading.family}); its scores would be noise"

@@ -110,11 +110,14 @@ def _recognised(
         return _checkpoint(folder, model_type, declared)
     is_decoder = architecture.endswith("ForCausalLM") or model_type in _DECODERS or config.get("is_decoder") is True
     if declared is not None or is_decoder or model_type in _ENCODER_DECODERS:
+        if pooling != "auto":
+            what = f'pooling = "{pooling}" is for encoders; this is a language model'
+            raise UsageError(what, where="pooling", hint='set pooling = "auto"')
         return _language_model(folder, name, config, declared)
-    if pooling in {"product", "mean"}:
-        described = f"encoder ({architecture or model_type}) with a fresh head, as pooling = {pooling} asks for"
+    modules = _module_types(folder) if pooling != "classifier" else ()
+    if pooling in {"product", "mean"} and not (modules and _is_cross_encoder(folder, modules, pooling)):
+        described = f"encoder ({architecture or model_type}) with a fresh head, pooling {pooling}"
         return ModelReading(family=described, pooling=_pooling(pooling), head="fresh", model_type=model_type)
-    modules = _module_types(folder) if pooling == "auto" else ()
     if modules and modules != ("Transformer",):
         return _module_chain(folder, modules, model_type)
     if architecture.endswith("ForSequenceClassification"):
@@ -314,9 +317,9 @@ def _module_chain(folder: Path, kinds: tuple[str, ...], model_type: str) -> Mode
     )
 
 
-def _is_cross_encoder(folder: Path, kinds: tuple[str, ...]) -> bool:
-    """Return whether a chain of modules ends in a score: in a Dense of one output that is called so."""
-    if kinds[-1] != "Dense":
+def _is_cross_encoder(folder: Path, kinds: tuple[str, ...], pooling: str = "") -> bool:
+    """Return whether a chain of modules ends in a score: in a Dense of one output; and has that pooling, if given."""
+    if kinds[-1] != "Dense" or (pooling and pooling_mode(module_list(folder)[1][1]) != pooling):
         return False
     path = module_list(folder)[-1][1] / "config.json"
     if not path.is_file():

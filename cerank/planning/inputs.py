@@ -116,8 +116,8 @@ def hash_inputs(recipe: Recipe, datasets: dict[str, Dataset], *, fetch: bool) ->
     Raises:
         CerankError: something is missing, malformed or unknown.
     """
-    base = bases.locate(recipe.base, fetch=fetch)
-    found = [Input("base", recipe.base, base.sha256, str(base.folder))]
+    base = bases.locate(recipe.base, fetch=fetch, pooling=recipe.pooling)
+    found = [Input("base", recipe.base, base.sha256, str(base.folder), base.reading().family)]
     found += [Input("dataset", name, data.fingerprint(), data.location) for name, data in datasets.items()]
     for use in first_stage_uses(recipe):
         name = f"{use.first_stage} on {use.dataset}"

@@ -20,6 +20,7 @@ class Input(msgspec.Struct, frozen=True, order=True):
     name: str  # as the recipe names it
     sha256: str
     location: str = ""  # a path or hub id; "" where the name says it all. Not part of the fingerprint
+    reading: str = ""  # of a base: what its files hold, in words. Not part of the fingerprint
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
