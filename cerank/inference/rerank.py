@@ -21,6 +21,7 @@ from cerank.models.bases import BaseFiles
 from cerank.models.cross_encoder import CrossEncoder, load_tokenizer
 from cerank.models.forward_pass import ForwardPass, mean_pooler, token_budget
 from cerank.models.load_model import load_reranker
+from cerank.models.prompt_templates import Declaration
 from cerank.tokenization.token_store import TokenStore
 from cerank.tokenization.tokens import Pair, PairTokenizer, batches_by_length, even_batches
 
@@ -57,20 +58,30 @@ class Scorer:
         self.checkpoint = ""  # fingerprint of the checkpoint that `load` read: part of the key of cached scores
 
     @classmethod
-    def load(cls, folder: str | Path, device: str = "cpu", precision: str = "fp32") -> Scorer:
+    def load(
+        cls,
+        folder: str | Path,
+        device: str = "cpu",
+        precision: str = "fp32",
+        *,
+        name: str = "",
+        declared: Declaration | None = None,
+    ) -> Scorer:
         """Return the scorer of a checkpoint that cerank wrote, or of any finished re-ranker.
 
         Args:
             folder: folder of the model, such as RUN/stages/2-distill/final.
             device: device to score on.
             precision: "fp32", "bf16" or "auto".
+            name: hub id, if it has one; published language models are known by it.
+            declared: what a declaration file says about the model.
 
         Raises:
             MissingError: the folder holds no model.
             UsageError: the model has no trained head.
         """
         path = Path(folder)
-        model, limits, sha256 = load_reranker(path)
+        model, limits, sha256 = load_reranker(path, name, declared)
         scorer = cls(model.to(device), model.make_tokens(load_tokenizer(path), limits), device, precision)
         scorer.checkpoint = f"{sha256} {model.pooling} {msgspec.structs.astuple(limits)}"
         return scorer

@@ -12,6 +12,7 @@ from cerank.models.bases import BaseFiles, fingerprint
 from cerank.models.cross_encoder import CheckpointConfig, CrossEncoder
 from cerank.models.language_model import load_language_model
 from cerank.models.model_reading import CHECKPOINT_CONFIG
+from cerank.models.prompt_templates import Declaration, declaration_text
 from cerank.tokenization.tokens import TokenLimits
 
 _UNKNOWN_LENGTH = 512  # tokens of a pair where a model's files name no limit
@@ -33,7 +34,9 @@ def load_model(files: BaseFiles, pooling: str, seed: int) -> CrossEncoder:
     return cross_encoder.load(files, pooling, seed)
 
 
-def load_reranker(folder: Path, name: str = "") -> tuple[CrossEncoder, TokenLimits, str]:
+def load_reranker(
+    folder: Path, name: str = "", declared: Declaration | None = None
+) -> tuple[CrossEncoder, TokenLimits, str]:
     """Return a finished re-ranker, the lengths that it reads, and its fingerprint.
 
     A checkpoint of cerank keeps the lengths that it was trained with. Any other model reads as much as its files allow,
@@ -42,13 +45,14 @@ def load_reranker(folder: Path, name: str = "") -> tuple[CrossEncoder, TokenLimi
     Args:
         folder: a model folder, or a checkpoint of cerank.
         name: hub id, if it has one; published language models are known by it.
+        declared: what a declaration file says about it.
 
     Raises:
         MissingError: there is no model.
         UsageError: it has no trained head, so that its scores would be noise.
     """
     sha256 = fingerprint(folder)
-    files = BaseFiles(name or str(folder), folder, "classifier", sha256)
+    files = BaseFiles(name or str(folder), folder, "classifier", sha256, declaration=declared)
     reading = files.reading()
     files = msgspec.structs.replace(files, pooling=reading.pooling, declaration=reading.declaration, found=reading)
     if reading.head == "fresh":
@@ -60,4 +64,6 @@ def load_reranker(folder: Path, name: str = "") -> tuple[CrossEncoder, TokenLimi
     else:
         longest = reading.max_length or _UNKNOWN_LENGTH
         limits = TokenLimits(longest, longest, 0, "document" if reading.pooling == "answer" else "longest_first")
+    if reading.declaration is not None:
+        sha256 = f"{sha256} {declaration_text(reading.declaration)}"
     return load_model(files, reading.pooling, seed=0), limits, sha256
