@@ -279,7 +279,7 @@ def _plain_row(row: Row) -> ComparisonRow:
         against=row.left,
         mean=paired.mean_right,
         mean_against=paired.mean_left,
-        difference=paired.mean_right - paired.mean_left,
+        difference=paired.difference,
         low=row.judgment.low,
         high=row.judgment.high,
         p=row.judgment.p,

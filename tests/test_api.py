@@ -106,10 +106,11 @@ def test_every_form_of_rankings_and_qrels_gives_the_same_rows(files):
 
 def test_a_comparison_is_that_of_the_command_and_shows_itself(files, tmp_path):
     from cerank.app.comparison import comparisons
-    from cerank.settings import Settings
+    from cerank.settings import Flags, resolve
 
     result = cerank.compare({"worse": files["worse"], "<b>oracle": files["oracle"]}, files["qrels"])
-    settings = Settings(lab=tmp_path / "lab", cache=tmp_path / "cache")
+    flags = Flags(lab=str(tmp_path / "lab"), cache=str(tmp_path / "cache"))
+    settings = resolve(flags, {}, tmp_path).settings
     command = comparisons.compare(
         settings, [str(files["worse"]), str(files["oracle"])], measures=["nDCG@10"], qrels=str(files["qrels"])
     )
@@ -151,7 +152,7 @@ def test_a_margin_for_a_measure_that_is_not_compared_is_refused():
 
 
 def test_the_guides_examples_run(checkpoint, tmp_path):
-    blocks = re.findall(r"```python\n(.*?)```", guides.find("library").text, re.DOTALL)
+    blocks = re.findall(r"```python\n(.*?)```", (guides.FOLDER / "library.md").read_text(encoding="utf8"), re.DOTALL)
     assert len(blocks) == 2
     for block in blocks:
         code = block.replace('"brisk-otter"', repr(str(checkpoint)))
