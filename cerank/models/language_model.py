@@ -5,6 +5,7 @@ Only the two rows of the output table that belong to the answers are used, and o
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,10 @@ from cerank.text.safe_text import shown
 from cerank.tokenization.tokens import PaddedBatch, PairTokenizer, TokenLimits
 
 
-class CausalReranker(CrossEncoder):
-    """A causal language model whose score comes from the state of the prompt's last token.
+class LanguageModel(CrossEncoder):
+    """A language model with its template; what its causal and its encoder-decoder form share.
+
+    Its tables of inputs and outputs are often one tensor under several names. A checkpoint holds it once.
 
     Args:
         model: model of transformers, with its output table or its linear head.
@@ -37,23 +40,51 @@ class CausalReranker(CrossEncoder):
         super().__init__(model, "answer", None)
         self.declared, self.answers = declared, answers
 
+    def make_tokens(self, tokenizer: Any, limits: TokenLimits) -> PairTokenizer:
+        """Return what writes query and document into the template."""
+        return PromptTokenizer(tokenizer, limits, self.declared.template())
+
+    def write_description(self, folder: Path) -> None:
+        """Write the declaration of template and answers."""
+        (folder / DECLARATION).write_text(declaration_text(self.declared), encoding="utf8")
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the weights by name, a shared tensor under the first of its names alone."""
+        weights = super().state_dict(*args, **kwargs)
+        for name in _further_names(weights):
+            del weights[name]
+        return weights
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """Load weights that `state_dict` returned, or that hold a shared tensor under all of its names."""
+        further = _further_names(super().state_dict())
+        whole = {**{name: state_dict[first] for name, first in further.items() if first in state_dict}, **state_dict}
+        return super().load_state_dict(whole, *args, **kwargs)
+
+
+def _further_names(weights: Mapping[str, Tensor]) -> dict[str, str]:
+    """Return each name of a tensor that has an earlier one, with that."""
+    first: dict[tuple[int, torch.Size], str] = {}
+    further = {}
+    for name, value in weights.items():
+        known = first.setdefault((value.data_ptr(), value.shape), name)
+        if known != name and value.numel():
+            further[name] = known
+    return further
+
+
+class CausalReranker(LanguageModel):
+    """A causal language model whose score comes from the state of the prompt's last token."""
+
     @property
     def base(self) -> Any:
         """Return the layers below the output table."""
         model: Any = self.encoder
         return getattr(model, model.base_model_prefix)
 
-    def make_tokens(self, tokenizer: Any, limits: TokenLimits) -> PairTokenizer:
-        """Return what writes query and document into the template."""
-        return PromptTokenizer(tokenizer, limits, self.declared.template())
-
     def make_packed(self) -> SharedPrefixModel | None:
         """Return the model over pairs without padding, where the start of a query's prompts is computed once."""
         return SharedPrefixModel(self.base, self.score_states) if supports_shared_prefix(self.base) else None
-
-    def write_description(self, folder: Path) -> None:
-        """Write the declaration of template and answers."""
-        (folder / DECLARATION).write_text(declaration_text(self.declared), encoding="utf8")
 
     def forward(self, batch: PaddedBatch) -> Tensor:
         """Return scores (pairs,) in float32; padding is at the right, which no earlier token sees."""
@@ -79,20 +110,8 @@ class CausalReranker(CrossEncoder):
             return logits[:, 0] - logits[:, 1] if len(table) == 2 else logits[:, 0]
 
 
-class SequenceReranker(CrossEncoder):
+class SequenceReranker(LanguageModel):
     """An encoder-decoder whose score is log P(yes) between yes and no as the first token it would write."""
-
-    def __init__(self, model: nn.Module, declared: Declaration, answers: tuple[int, ...]) -> None:
-        super().__init__(model, "answer", None)
-        self.declared, self.answers = declared, answers
-
-    def make_tokens(self, tokenizer: Any, limits: TokenLimits) -> PairTokenizer:
-        """Return what writes query and document into the template."""
-        return PromptTokenizer(tokenizer, limits, self.declared.template())
-
-    def write_description(self, folder: Path) -> None:
-        """Write the declaration of template and answers."""
-        (folder / DECLARATION).write_text(declaration_text(self.declared), encoding="utf8")
 
     def forward(self, batch: PaddedBatch) -> Tensor:
         """Return scores (pairs,) in float32."""
