@@ -81,8 +81,8 @@ class Scorer:
             UsageError: the model has no trained head.
         """
         path = Path(folder)
-        model, limits, sha256 = load_reranker(path, name, declared)
-        scorer = cls(model.to(device), model.make_tokens(load_tokenizer(path), limits), device, precision)
+        model, tokenizer, limits, sha256 = load_reranker(path, name, declared)
+        scorer = cls(model.to(device), model.make_tokens(tokenizer, limits), device, precision)
         scorer.checkpoint = f"{sha256} {model.pooling} {msgspec.structs.astuple(limits)}"
         return scorer
 

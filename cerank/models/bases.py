@@ -14,7 +14,8 @@ import msgspec
 
 from cerank.errors import MissingError, UsageError
 from cerank.files.safe_open import open_file
-from cerank.models import model_folders
+from cerank.models import adapters, model_folders
+from cerank.models.adapters import Adapter
 from cerank.models.model_reading import CHECKPOINT_CONFIG, HEAD_WEIGHTS, ModelReading, Pooling, module_list, read_model
 from cerank.models.prompt_templates import DECLARATION, Declaration, declaration_text, read_declaration
 from cerank.registry import nearest
@@ -97,6 +98,7 @@ class BaseFiles(msgspec.Struct, frozen=True):
     equal_token_types: bool = False
     declaration: Declaration | None = None  # how a language model judges a pair, where a file beside it says so
 
+    adapter: Adapter | None = None  # a LoRA adapter to merge into the model in `folder`
     found: ModelReading | None = None  # what the folder holds, with the pooling that was asked for
 
     def reading(self) -> ModelReading:
@@ -133,11 +135,30 @@ def locate(name: str, *, fetch: bool = True, pooling: str = "auto") -> BaseFiles
         asked = declared.model
     else:
         folder, asked = _folder(name, fetch=fetch), name
+    if adapters.is_adapter(folder):
+        return _with_adapter(name, folder, declared, fetch=fetch)
     sha256 = fingerprint(folder)
     reading = read_model(folder, asked, declared, pooling)
     if reading.declaration is not None:
         sha256 = hashlib.sha256(f"{sha256} {declaration_text(reading.declaration)}".encode()).hexdigest()
     return BaseFiles(name, folder, reading.pooling, sha256, declaration=reading.declaration, found=reading)
+
+
+def _with_adapter(name: str, folder: Path, declared: Declaration | None, *, fetch: bool) -> BaseFiles:
+    """Return the files of an adapter's base, with the adapter."""
+    adapter = adapters.read_adapter(folder)
+    if declared is None and (folder / DECLARATION).is_file():
+        declared = read_declaration(folder / DECLARATION)
+    home = _folder(adapter.base, fetch=fetch)
+    if adapters.is_adapter(home):
+        raise UsageError("is an adapter over another adapter", where=str(folder), hint="merge the lower one first")
+    sha256 = adapters.adapter_fingerprint(fingerprint(home), adapter)
+    reading = adapters.read_with_base(adapter, read_model(home, adapter.base, declared))
+    if reading.declaration is not None:
+        sha256 = hashlib.sha256(f"{sha256} {declaration_text(reading.declaration)}".encode()).hexdigest()
+    return BaseFiles(
+        name, home, reading.pooling, sha256, declaration=reading.declaration, adapter=adapter, found=reading
+    )
 
 
 def _declared_folder(path: Path, declared: Declaration, *, fetch: bool) -> Path:
@@ -232,7 +253,7 @@ def _hub_folder(hub_id: str, *, fetch: bool) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    patterns = ["*.json", "*.safetensors", "*.txt", "*.model"]
+    patterns = ["*.json", "*.safetensors", "*.txt", "*.model", DECLARATION]
     try:
         return Path(snapshot_download(hub_id, allow_patterns=patterns, local_files_only=True))
     except (LocalEntryNotFoundError, HFValidationError):

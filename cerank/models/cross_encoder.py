@@ -18,7 +18,8 @@ from cerank.core.seeds import derive
 from cerank.errors import MissingError, UsageError
 from cerank.files.safe_open import read_file
 from cerank.kernels import dropout
-from cerank.models import model_folders, module_head
+from cerank.models import adapters, model_folders, module_head
+from cerank.models.adapters import Adapter
 from cerank.models.bases import BaseFiles
 from cerank.models.model_reading import CHECKPOINT_CONFIG, HEAD_WEIGHTS, ModelReading, Pooling
 from cerank.text.safe_text import counted, shown
@@ -123,11 +124,11 @@ def load(files: BaseFiles, pooling: str, seed: int) -> CrossEncoder:
             model, info = AutoModelForSequenceClassification.from_pretrained(
                 files.folder, num_labels=1 if reading.label is None else 2, output_loading_info=True, **safe
             )
-            _check_weights(info, reading)
+            _check_weights(info, reading, files.adapter)
             dropout.replace_dropout(model)
             return CrossEncoder(model, chosen, None, reading.label, reading.query_prompt)
         encoder, info = AutoModel.from_pretrained(files.folder, output_loading_info=True, **safe)
-        _check_weights(info, reading)
+        _check_weights(info, reading, files.adapter)
         if files.layers:
             _select_layers(encoder, files.layers)
         if files.equal_token_types:
@@ -148,14 +149,21 @@ def load(files: BaseFiles, pooling: str, seed: int) -> CrossEncoder:
 _NEW_WITH_HEAD = re.compile(r"^(?:classifier|score|pre_classifier|head)\.|(?:^|\.)pooler\.")
 
 
-def _check_weights(info: Mapping[str, Any], reading: ModelReading) -> None:
-    """Check that the files held all weights but those of a fresh head.
+def _check_weights(info: Mapping[str, Any], reading: ModelReading, adapter: Adapter | None) -> None:
+    """Check that the files held all weights but those of a fresh head, or of a head that an adapter brings.
 
     Raises:
         UsageError: transformers made weights at random that a trained model has.
     """
     may_be_new = reading.head == "fresh" or reading.pooling != "classifier"
-    missing = sorted(key for key in info["missing_keys"] if not (may_be_new and _NEW_WITH_HEAD.search(key)))
+    brought = adapters.weights_of(adapter) if adapter is not None else {}
+    missing = sorted(
+        key for key in info["missing_keys"] if key not in brought and not (may_be_new and _NEW_WITH_HEAD.search(key))
+    )
+    if missing and adapter is not None:
+        what = f"neither the adapter nor its base holds {shown(missing[0], 80)}, which was random when it was trained"
+        hint = "train it again with modules_to_save for all of the head"
+        raise UsageError(what, where=str(adapter.folder), hint=hint)
     if missing:
         what = f"its files lack {counted(len(missing), 'weight')} of the model, such as {shown(missing[0], 80)}"
         raise UsageError(what, where=reading.family, hint="take the whole model")

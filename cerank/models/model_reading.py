@@ -43,7 +43,7 @@ _DECODERS = {
 }  # fmt: skip
 _PLAIN_LOGITS = {"gemma", "gemma2", "llama", "mistral", "qwen2", "qwen3"}  # whose logits are states times the table
 _ENCODER_DECODERS = {"bart", "mbart", "mt5", "pegasus", "t5", "t5gemma", "umt5"}
-_HEAD_KEYS = re.compile(r"^(?:classifier(?:\.out_proj|\.dense)?|score|logits_proj)\.weight$")
+HEAD_KEYS = re.compile(r"^(?:classifier(?:\.out_proj|\.dense)?|score|logits_proj)\.weight$")
 _LABEL = re.compile(r"^LABEL_\d+$")
 _RELEVANT = {"relevant", "true", "yes", "positive_passage", "1"}
 _NOT_RELEVANT = {"irrelevant", "not_relevant", "non_relevant", "not relevant", "non-relevant", "false", "no", "0"}
@@ -122,7 +122,7 @@ def _recognised(
         return _module_chain(folder, modules, model_type)
     if architecture.endswith("ForSequenceClassification"):
         return _classifier(folder, config, weights)
-    if any(_HEAD_KEYS.match(key) for key in weights) and not architecture.endswith(_OTHER_HEADS):
+    if any(HEAD_KEYS.match(key) for key in weights) and not architecture.endswith(_OTHER_HEADS):
         what = f"its weights hold a classifier's head, and its config.json says {architecture or 'no architecture'}"
         hint = 'a finished re-ranker says "architectures": ["...ForSequenceClassification"]; correct the file'
         raise UsageError(what, where=str(folder / "config.json"), hint=hint)
@@ -167,7 +167,7 @@ def _architecture(config: Mapping[str, Any]) -> str:
 def _classifier(folder: Path, config: Mapping[str, Any], weights: Mapping[str, tuple[int, ...]]) -> ModelReading:
     """Return the reading of a finished classifier of one or two labels."""
     where = str(folder / "config.json")
-    if weights and not any(_HEAD_KEYS.match(key) for key in weights):
+    if weights and not any(HEAD_KEYS.match(key) for key in weights):
         what = f"its config.json says {_architecture(config)}, and its weights hold no such head"
         raise UsageError(what, where=where, hint="take the whole model; or name the encoder in architectures")
     labels = _labels(config, weights)

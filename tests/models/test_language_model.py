@@ -134,7 +134,7 @@ EXAMPLES = {
 
 
 def scorer_of(folder, longest=LONGEST):
-    model, limits, _ = load_reranker(folder)
+    model, _, limits, _ = load_reranker(folder)
     family = locate(str(folder)).reading().family.partition(",")[0]
     assert limits.max_length == PUBLISHED[family].declaration.max_length
     return Scorer(model, model.make_tokens(load_tokenizer(folder), TokenLimits(longest, longest)))
@@ -257,7 +257,7 @@ def test_a_causal_model_with_a_linear_head_is_read_with_its_template(folders, tm
     tokenizer.save_pretrained(folder)
     assert "causal classifier" in locate(str(folder)).reading().family
     expected, _ = qwen_example(folders["Qwen3-Reranker"], PAIRS, LONGEST)
-    loaded, _, _ = load_reranker(folder)
+    loaded, *_ = load_reranker(folder)
     tokens = loaded.make_tokens(load_tokenizer(folder), TokenLimits(LONGEST, LONGEST))
     assert Scorer(loaded, tokens).score(PAIRS) == pytest.approx(expected, rel=1e-5, abs=1e-5)
 
