@@ -119,7 +119,7 @@ def _model_folder(name: str, lab: Path) -> tuple[Path, str, Any]:
         return path, "", None
     if name.endswith(".toml") or name in bases.BASES or (name.count("/") == 1 and not name.startswith((".", "~", "/"))):
         files = bases.locate(name)
-        return files.folder, name, files.declaration
+        return files.source, name, files.declaration
     return checkpoint_folder(lab, name), "", None
 
 
@@ -248,11 +248,10 @@ def compare(
         nDCG@10: mine against bm25: +0.0335 [+0.0156, +0.0515], adjusted p 1e-04, better
     """
     from cerank.app.comparison.comparisons import identity
-    from cerank.evaluation.compare import Terms
+    from cerank.evaluation.compare import Margin, Terms
     from cerank.evaluation.compare import compare as compare_systems
     from cerank.evaluation.measures import canonical, check
     from cerank.evaluation.systems import Condition, System, measured
-    from cerank.evaluation.verdicts import Margin
 
     if len(systems) < 2:
         raise UsageError("a comparison needs at least two systems", hint='such as {"bm25": ..., "mine": ...}')

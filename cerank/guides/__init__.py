@@ -18,6 +18,7 @@ ORDER = (  # as a new user would read them
     "verdicts",
     "recipes",
     "models",
+    "recipe-reference",
     "datasets",
     "matrices",
     "dashboard",
@@ -25,8 +26,10 @@ ORDER = (  # as a new user would read them
     "output",
     "benchmarks",
     "library",
+    "extending",
     "vocabulary",
     "architecture",
+    "decisions",
 )
 
 

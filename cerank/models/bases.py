@@ -5,7 +5,6 @@ Invariant: nothing here loads a model or runs code that came with one; weights a
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import importlib.util
 from pathlib import Path
@@ -13,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from cerank.errors import MissingError, UsageError
-from cerank.files.safe_open import open_file
+from cerank.files.hashing import input_sha256
 from cerank.models import adapters, model_folders
 from cerank.models.adapters import Adapter
 from cerank.models.model_reading import CHECKPOINT_CONFIG, HEAD_WEIGHTS, ModelReading, Pooling, module_list, read_model
@@ -100,6 +99,11 @@ class BaseFiles(msgspec.Struct, frozen=True):
 
     adapter: Adapter | None = None  # a LoRA adapter to merge into the model in `folder`
     found: ModelReading | None = None  # what the folder holds, with the pooling that was asked for
+
+    @property
+    def source(self) -> Path:
+        """Return the folder that was named: the adapter's, or the model's."""
+        return self.adapter.folder if self.adapter is not None else self.folder
 
     def reading(self) -> ModelReading:
         """Return what the folder holds; raises as `read_model`."""
@@ -208,7 +212,7 @@ def fingerprint(folder: Path) -> str:
     head = folder / HEAD_WEIGHTS
     digest = hashlib.sha256()
     for path in [*files, *([head] if head.is_file() else []), *_further_files(folder)]:
-        digest.update(path.name.encode() + b"\0" + bytes.fromhex(_sha256(path)))
+        digest.update(path.name.encode() + b"\0" + bytes.fromhex(input_sha256(path)))
     return digest.hexdigest()
 
 
@@ -220,21 +224,6 @@ def _further_files(folder: Path) -> list[Path]:
     return [path for path in found if path.is_file() and path != folder / HEAD_WEIGHTS]
 
 
-def _sha256(path: Path) -> str:
-    """Return the SHA-256 of a file, read once a process as long as the file is the same: a start asks five times.
-
-    The time of its last change of state tells a rewrite even where size and modification time were put back.
-    """
-    state = path.stat()
-    return _cached_sha256(path, (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns))
-
-
-@functools.lru_cache(maxsize=64)
-def _cached_sha256(path: Path, _state: tuple[int, ...]) -> str:
-    with open_file(path) as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
-
-
 def _package_folder(base: Base) -> Path | None:
     """Return the folder in the installed package that carries the base, verified; None if it is not installed."""
     # finds a top-level package without importing it
@@ -242,7 +231,7 @@ def _package_folder(base: Base) -> Path | None:
     if spec is None or spec.origin is None:
         return None
     folder = Path(spec.origin).parent / base.folder
-    sha256 = _sha256(folder / "model.safetensors")
+    sha256 = input_sha256(folder / "model.safetensors")
     if sha256 != base.sha256:
         hint = f"reinstall the package {base.package.replace('_', '-')}"
         raise UsageError(f"weights have sha256 {sha256}, expected {base.sha256}", where=str(folder), hint=hint)

@@ -17,9 +17,9 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from cerank.errors import UsageError
+from cerank.errors import CerankError, UsageError
 from cerank.files.safe_open import open_file
-from cerank.models import model_folders
+from cerank.models import model_folders, preflight
 from cerank.models.prompt_templates import (
     DECLARATION,
     PUBLISHED,
@@ -48,7 +48,6 @@ _LABEL = re.compile(r"^LABEL_\d+$")
 _RELEVANT = {"relevant", "true", "yes", "positive_passage", "1"}
 _NOT_RELEVANT = {"irrelevant", "not_relevant", "non_relevant", "not relevant", "non-relevant", "false", "no", "0"}
 _POOLING_FOLDER = "1_Pooling"
-_LARGEST_HEADER = 1 << 27  # bytes of the names of all weights of a file
 _UNLIMITED = 1 << 20  # a tokenizer's length beyond this stands for none
 
 
@@ -413,14 +412,11 @@ def _longest_input(folder: Path, config: Mapping[str, Any]) -> int:
 def weight_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
     """Return name -> shape of the weights in a folder's safetensors files; {} where they cannot be read."""
     shapes: dict[str, tuple[int, ...]] = {}
-    for path in sorted(folder.glob("*.safetensors")):
-        try:
-            with open_file(path) as file:
-                size = int.from_bytes(file.read(8), "little")
-                header = json.loads(file.read(size)) if 0 < size < _LARGEST_HEADER else {}
-            shapes |= {str(key): tuple(row["shape"]) for key, row in header.items() if key != "__metadata__"}
-        except (OSError, ValueError, KeyError, TypeError, RecursionError, AttributeError):
-            return {}
+    try:
+        for path in sorted(folder.glob("*.safetensors")):
+            shapes |= preflight.weight_shapes(path)
+    except CerankError:  # told by `preflight`, which checks every base
+        return {}
     return shapes
 
 

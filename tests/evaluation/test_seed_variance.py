@@ -14,7 +14,8 @@ from statsmodels.regression.mixed_linear_model import MixedLM
 from cerank import guides
 from cerank.errors import UsageError
 from cerank.evaluation.compare import Condition, Measured, System
-from cerank.evaluation.seed_variance import mean_of, two_way, two_way_bootstrap
+from cerank.evaluation.seed_variance import mean_of, two_way
+from tests.simulations.type_one_error import two_way_bootstrap
 
 RESULTS = Path(__file__).parents[1] / "simulations" / "RESULTS.md"
 DL = Condition(dataset="dl20", first_stage="bm25")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, cast, get_args
 
 import msgspec
 
@@ -32,8 +32,7 @@ from cerank.evaluation.multiple_testing import Correction
 from cerank.evaluation.systems import Condition, System
 
 if TYPE_CHECKING:
-    from cerank.evaluation.compare import Comparison, Row
-    from cerank.evaluation.verdicts import Margin
+    from cerank.evaluation.compare import Comparison, Margin, Row
 
 _DIGITS = 4  # decimals that a reader sees, and by which a value is the best of its column
 _LONGEST = 24  # characters of a column's heading
@@ -48,12 +47,12 @@ class TestResults(msgspec.Struct, frozen=True, kw_only=True):
     models: int  # compared with a baseline, including those that are not in the lab
 
 
-def places(found: ReportScope, data: Measurements) -> tuple[Place, ...]:
-    """The columns, by first stage and then by test set, as the field prints them."""
+def places(scope: ReportScope, data: Measurements) -> tuple[Place, ...]:
+    """Return the columns, by first stage and then by test set, as the field prints them."""
     out = []
-    depths = [member.plan.recipe.data.depth for row in found.rows for member in row.members]
-    for first in found.first_stages:
-        for test in found.tests:
+    depths = [member.plan.recipe.data.depth for row in scope.rows for member in row.members]
+    for first in scope.first_stages:
+        for test in scope.tests:
             condition = Condition(short_name(test), short_name(first))
             entries = [entry for system in data.systems.values() if (entry := at(system, condition))]
             queries = max((len(values) for entry in entries for values in entry.values.values()), default=0)
@@ -71,7 +70,7 @@ def places(found: ReportScope, data: Measurements) -> tuple[Place, ...]:
 
 
 def _heading(test: str) -> str:
-    """The short name of a test set, the end of one too long for a column."""
+    """Return the short name of a test set, the end of one too long for a column."""
     known = published.heading(test) or short_name(test).removeprefix("msmarco-passage/").removesuffix("/judged")
     return known if len(known) <= _LONGEST else "…" + known[1 - _LONGEST :]
 
@@ -80,19 +79,24 @@ def _heading(test: str) -> str:
 
 
 def test_rows(
-    found: ReportScope, data: Measurements, columns: Sequence[Place], *, correction: Correction, asked: Sequence[str]
+    scope: ReportScope,
+    data: Measurements,
+    columns: Sequence[Place],
+    *,
+    correction: Correction,
+    requested: Sequence[str],
 ) -> TestResults:
-    """Every model against its baseline, by every measure at every place, corrected over the declared family.
+    """Compare every model with its baseline, by every measure at every place, corrected over the declared family.
 
     Args:
-        asked: measures that were asked for now; the declared ones stay in the family.
+        requested: measures that were asked for now; the declared ones stay in the family.
 
     Raises:
         UsageError: as `evaluation.compare.compare` has it, or no row is the baseline.
     """
     from cerank.evaluation.compare import Pairing, Terms, compare
 
-    pairs = baselines(found)
+    pairs = baselines(scope)
     pairings = [
         Pairing(condition=place.condition, measure=measure, left=left, right=right)
         for right, left in pairs.items()
@@ -101,58 +105,60 @@ def test_rows(
         if all(at(data.systems[label], place.condition) for label in (left, right))
         for measure in data.measures.get(place.test, ())
     ]
-    models = _models(found, pairs)
-    family = max(models * _tests(found, asked), len(pairings))
+    models = _models(scope, pairs)
+    family = max(models * _tests(scope, requested), len(pairings))
     if not pairings:
         return TestResults(comparison=None, family=family, pairs=pairs, models=models)
     names = tuple(dict.fromkeys(pairing.measure for pairing in pairings))
-    terms = Terms(correction=correction, family=family, margins=_margins(found, names, pairs))
+    margins, worth, harm = _declared(scope, names, pairs)
+    terms = Terms(correction=correction, family=family, margins=margins, worth=worth, harm=harm)
     order = list(dict.fromkeys([*(pairing.left for pairing in pairings), *data.systems]))
     comparison = compare([data.systems[label] for label in order], names, pairings=pairings, terms=terms)
     return TestResults(comparison=comparison, family=family, pairs=pairs, models=models)
 
 
-def _models(found: ReportScope, pairs: dict[str, str]) -> int:
+def _models(scope: ReportScope, pairs: dict[str, str]) -> int:
     """Return the declared models that are compared with a baseline, whether their runs are in the lab or not."""
-    if found.record is None:
+    if scope.record is None:
         return len(pairs)
-    cells = found.record.cells
-    there = {(cell.recipe, cell.base) for cell in cells if cell.run not in found.absent}
+    cells = scope.record.cells
+    there = {(cell.recipe, cell.base) for cell in cells if cell.run not in scope.absent}
     absent = {(cell.recipe, cell.base) for cell in cells} - there
-    return len(pairs) + sum(recipe != found.baseline for recipe, _ in absent)
+    return len(pairs) + sum(recipe != scope.baseline for recipe, _ in absent)
 
 
-def _tests(found: ReportScope, asked: Sequence[str]) -> int:
-    """Tests of one model: places x measures, declared or asked for now."""
+def _tests(scope: ReportScope, requested: Sequence[str]) -> int:
+    """Return the number of tests of one model: places x measures, declared or requested now."""
     from cerank.evaluation.measures import canonical
 
-    given = [canonical(name, "--measure") for name in asked]
+    given = [canonical(name, "--measure") for name in requested]
     size = 0
-    for test in found.tests:
-        declared = found.measures.get(test, ()) if found.record is not None or not given else ()
+    for test in scope.tests:
+        declared = scope.measures.get(test, ()) if scope.record is not None or not given else ()
         size += len({*(canonical(name, test) for name in declared), *given})
-    return len(found.first_stages) * size
+    return len(scope.first_stages) * size
 
 
-def _margins(found: ReportScope, names: Sequence[str], pairs: dict[str, str]) -> dict[str, Margin]:
-    """The margins that the plans of the compared runs declare."""
+def _declared(scope: ReportScope, names: Sequence[str], pairs: dict[str, str]) -> list[dict[str, Margin]]:
+    """Return the margins, gains and harm margins that the plans of the compared runs declare."""
     runs = {
         row.model.label: margins_of.sources([(member.folder, member.plan) for member in row.members])
-        for row in found.rows
+        for row in scope.rows
     }
-    return margins_of.declared(names, [(runs.get(left, ()), runs[right]) for right, left in pairs.items()])
+    sides = [(runs.get(left, ()), runs[right]) for right, left in pairs.items()]
+    return [margins_of.declared(names, sides, kind) for kind in get_args(margins_of.Kind)]
 
 
 # --- tables
 
 
 def results_tables(
-    found: ReportScope, data: Measurements, columns: Sequence[Place], verdicts: TestResults
+    scope: ReportScope, data: Measurements, columns: Sequence[Place], verdicts: TestResults
 ) -> tuple[ResultsTable, ...]:
-    """A table for each measure; the captions are left to `footnotes`."""
+    """Return a table for each measure; the captions are left to `footnotes`."""
     rows = {(row.condition, row.measure, row.right): row for row in _rows(verdicts)}
     lefts = set(verdicts.pairs.values())
-    models = [first_stage_model(), *(row.model for row in found.rows)]
+    models = [first_stage_model(), *(row.model for row in scope.rows)]
     models = [models[0], *sorted(models[1:], key=lambda model: _order(models, model))]
     out = []
     for key in _keys(data):
@@ -178,19 +184,19 @@ def _rows(verdicts: TestResults) -> tuple[Row, ...]:
 
 
 def _keys(data: Measurements) -> list[str]:
-    """What tells the tables apart: RR@10 and RR(rel=2)@10 are one, unless a test set is measured by both."""
+    """Return what tells the tables apart: RR@10 and RR(rel=2)@10 are one, unless a test set is measured by both."""
     called = _calling(data)
     return list(dict.fromkeys(called(name) for names in data.measures.values() for name in names))
 
 
 def _calling(data: Measurements) -> Callable[[str], str]:
-    """What a measure's table is called: without its threshold, where that tells the measures of each test set apart."""
+    """Return what a measure's table is called: without its threshold, unless a test set has the measure twice."""
     plain = [[published.plain_measure(name) for name in names] for names in data.measures.values()]
     return published.plain_measure if all(len(set(names)) == len(names) for names in plain) else str
 
 
 def _named(data: Measurements, place: Place, key: str) -> str:
-    """The measure of that table on the place's test set; "" where it has none."""
+    """Return the measure of that table on the place's test set; "" where it has none."""
     called = _calling(data)
     return next((name for name in data.measures.get(place.test, ()) if called(name) == key), "")
 
@@ -205,7 +211,7 @@ def _cell(
 
 
 def mean_at(system: System | None, condition: Condition, measure: str) -> float | None:
-    """The mean over queries; None where there is none yet."""
+    """Return the mean over queries; None where there is none yet."""
     entry = at(system, condition) if system else None
     values = entry.values.get(measure) if entry else None
     return statistics.fmean(values.values()) if values else None
@@ -221,7 +227,7 @@ def _sign(row: Row) -> Sign:
 
 
 def _with_best(lines: Sequence[ResultLine]) -> tuple[ResultLine, ...]:
-    """The lines with the best of each column marked: all that read the same as the largest."""
+    """Return the lines with the best of each column marked: all that read the same as the largest."""
     best = []
     for column in zip(*(line.cells for line in lines), strict=True):
         values = [round(cell.value, _DIGITS) for cell in column if cell.value is not None]
@@ -240,7 +246,7 @@ def _with_best(lines: Sequence[ResultLine]) -> tuple[ResultLine, ...]:
 
 
 def published_comparisons(tables: Sequence[ResultsTable]) -> tuple[PublishedComparison, ...]:
-    """Every mean that a paper of the package has one of, too."""
+    """Return the means beside those of the papers that are shipped."""
     out = []
     for table in tables:
         for line in table.lines:
@@ -251,7 +257,7 @@ def published_comparisons(tables: Sequence[ResultsTable]) -> tuple[PublishedComp
 
 
 def _figures(model: Model, place: Place, measure: str, value: float) -> list[PublishedComparison]:
-    wanted = published.Wanted(
+    query = published.Wanted(
         test=place.test,
         first_stage=place.first_stage,
         measure=measure,
@@ -272,15 +278,15 @@ def _figures(model: Model, place: Place, measure: str, value: float) -> list[Pub
             theirs=figure.value,
             remark="" if place.depth == figure.depth else f"depth {place.depth}, theirs {figure.depth}",
         )
-        for figure in published.beside(wanted)
+        for figure in published.beside(query)
     ]
 
 
-def place_facts(found: ReportScope, data: Measurements, columns: Sequence[Place]) -> tuple[PlaceFacts, ...]:
-    """What every ranking behind the tables is like."""
+def place_facts(scope: ReportScope, data: Measurements, columns: Sequence[Place]) -> tuple[PlaceFacts, ...]:
+    """Return what every ranking behind the tables is like."""
     out = []
-    systems = [(FIRST, FIRST_STAGE, tuple(member for row in found.rows for member in row.members)[:1])]
-    systems += [(row.model.label, row.model.system, row.members) for row in found.rows]
+    systems = [(FIRST, FIRST_STAGE, tuple(member for row in scope.rows for member in row.members)[:1])]
+    systems += [(row.model.label, row.model.system, row.members) for row in scope.rows]
     for label, stage, members in systems:
         for place in columns:
             system = data.systems.get(label)

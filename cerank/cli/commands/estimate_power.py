@@ -59,7 +59,7 @@ def power(
             "--tests", min=1, metavar="N", help="Number of tests that are corrected together.", rich_help_panel=_ASKED
         ),
     ] = 1,
-    wanted: Annotated[
+    target_power: Annotated[
         float, typer.Option("--power", metavar="P", help="Statistical power (1 - beta).", rich_help_panel=_ASKED)
     ] = 0.8,
     alpha: Annotated[
@@ -79,9 +79,10 @@ def power(
     how many queries it takes. The numbers are exact for the paired t-test and for TOST if differences are normal.
     """
     from cerank.app.comparison import power_analysis
+    from cerank.app.comparison.comparisons import ComparisonRequest
 
     settings = settings_of(lab, cache, form=form, json=json)
-    request = power_analysis.PowerRequest(difference=delta, margin=margin, power=wanted, alpha=alpha, tests=tests)
+    request = power_analysis.PowerRequest(difference=delta, margin=margin, power=target_power, alpha=alpha, tests=tests)
     if not names:
         if queries is None:
             hint = "such as `cerank power --queries 43 --sd .10`, or `cerank power A B --dataset NAME`"
@@ -92,7 +93,6 @@ def power(
     elif sd is not None:
         raise UsageError("--sd and rankings both give the standard deviation", hint="give only one of them")
     else:
-        cases = power_analysis.of_rankings(
-            settings, names, request, measures=measure or (), dataset=dataset, qrels=qrels, queries=queries
-        )
+        rankings = ComparisonRequest(targets=tuple(names), measures=tuple(measure or ()), dataset=dataset, qrels=qrels)
+        cases = power_analysis.of_rankings(settings, rankings, request, queries=queries)
     emit(table_columns.power_table(cases, settings.format), settings.format)

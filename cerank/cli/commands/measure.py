@@ -10,7 +10,7 @@ import typer
 
 from cerank.cli import options, table_columns
 from cerank.cli.commands.start_run import settings_of
-from cerank.cli.output import emit, info, write_output
+from cerank.cli.output import emit, info, output_file, write_output
 from cerank.errors import UsageError
 from cerank.text.safe_text import counted
 
@@ -19,7 +19,9 @@ Qrels = Annotated[str, typer.Option("--qrels", metavar="FILE", help="Qrels file,
 
 
 _JUDGED = "Statistics"
-_PRECISION = "Precision of the model. auto takes bf16 if the device multiplies it faster than float32."
+_PRECISION = (
+    "Precision of the model. auto is bf16 where the device multiplies it faster; fp16 and tf32 are for NVIDIA GPUs."
+)
 _MORE = "What to show"
 
 Names = Annotated[
@@ -37,6 +39,25 @@ Margin = Annotated[
         metavar="MEASURE=NUMBER",
         help="Largest difference that would not matter to you. Given here it counts as chosen after the results; "
         "declare it in the recipe ([evaluate] margins) before the run. May be repeated.",
+        rich_help_panel=_JUDGED,
+    ),
+]
+Worth = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--worth",
+        metavar="MEASURE=NUMBER",
+        help="Gain that would pay for a system: the table says whether it is worth it, or the gain is ruled out. "
+        "Declare it in the recipe ([evaluate] worth) before the run. May be repeated.",
+        rich_help_panel=_JUDGED,
+    ),
+]
+Harm = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--harm",
+        metavar="MEASURE=NUMBER",
+        help="Largest loss that would not matter, beside --worth. Default: the margin. May be repeated.",
         rich_help_panel=_JUDGED,
     ),
 ]
@@ -101,6 +122,8 @@ def compare(
     dataset: Dataset = "",
     qrels: Qrels = "",
     margin: Margin = None,
+    worth: Worth = None,
+    harm: Harm = None,
     correction: Correction = "auto",
     family: Family = 0,
     pairs: Pairs = "baseline",
@@ -131,27 +154,32 @@ def compare(
         raise UsageError("a comparison needs at least two rankings", hint="such as `cerank compare A B`")
     if full and settings.format not in {"", "json"}:
         raise UsageError(f"--full prints JSON, not {settings.format}", hint="omit --format")
-    found = comparisons.compare(
-        settings,
-        names,
-        measures=measure or (),
+    request = comparisons.ComparisonRequest(
+        targets=tuple(names),
+        measures=tuple(measure or ()),
         dataset=dataset,
         qrels=qrels,
+        judged_only=judged_only,
         terms=Terms(correction=correction, family=family, pairs=pairs, claim=claim, with_secondary=with_secondary),
-        margins=margin or (),
+        margins=tuple(margin or ()),
+        worth=tuple(worth or ()),
+        harm=tuple(harm or ()),
         now=datetime.now(UTC).isoformat(timespec="seconds"),
-        condensed=judged_only,
     )
+    comparison = comparisons.compare(settings, request)
     if full:
-        write_output(export_comparison.complete(found), raw=True)
+        write_output(export_comparison.complete(comparison), raw=True)
         return
     if settings.format == "json":
-        write_output(export_comparison.document(found, with_reasons=reasons), raw=True)
+        write_output(export_comparison.document(comparison, with_reasons=reasons), raw=True)
     else:
-        shown = [table_columns.comparison_table(found, settings.format, with_reasons=reasons)]
-        emit([*shown, export_comparison.secondary(found)] if with_secondary else shown, settings.format, wide=wide)
-    table_columns.print_footnotes(found, settings.format)
-    print_answers(paragraphs(found))
+        shown = [table_columns.comparison_table(comparison, settings.format, with_reasons=reasons)]
+        emit([*shown, export_comparison.secondary(comparison)] if with_secondary else shown, settings.format, wide=wide)
+    table_columns.print_footnotes(comparison, settings.format)
+    for system in comparison.systems:
+        for note in system.notes:
+            info(f"{system.label}: {note}")
+    print_answers(paragraphs(comparison))
     for doubt in verify_run.warnings_about(settings.lab, names):
         info(doubt)
 
@@ -171,10 +199,12 @@ def evaluate(
 
     settings = settings_of(cache=cache, form=form, json=json)
     targets = [comparisons.target(settings.lab, name) for name in run]
-    systems, names = comparisons.measured_systems(
-        settings, targets, measures=measure or (), dataset=dataset, qrels=qrels
-    )
+    request = comparisons.ComparisonRequest(measures=tuple(measure or ()), dataset=dataset, qrels=qrels)
+    systems, names = comparisons.measured_systems(settings, targets, request)
     emit(table_columns.measure_table(systems, names, per_query=per_query), settings.format)
+    for system in systems:
+        for note in system.notes:
+            info(f"{system.label}: {note}")
 
 
 def rerank(
@@ -185,11 +215,16 @@ def rerank(
     dataset: Annotated[
         str, typer.Option("--dataset", metavar="DATASET", help="Dataset that gives queries and documents.")
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="TREC run file to write.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE", help="TREC run file to write; - is stdout.")
+    ],
     depth: Annotated[
         int, typer.Option("--depth", min=1, metavar="N", help="Number of candidates to re-rank for each query.")
     ] = 100,
-    precision: Annotated[Literal["fp32", "bf16", "auto"], typer.Option("--precision", help=_PRECISION)] = "fp32",
+    precision: Annotated[
+        Literal["fp32", "bf16", "fp16", "tf32", "auto"], typer.Option("--precision", help=_PRECISION)
+    ] = "fp32",
+    replace: options.Replace = False,
     lab: options.Lab = None,
     cache: options.Cache = None,
     device: options.Device = None,
@@ -199,9 +234,18 @@ def rerank(
     from cerank.app import rerank_dataset
 
     settings = settings_of(lab, cache, device, threads)
-    request = rerank_dataset.RerankRequest(
-        checkpoint=checkpoint, dataset=dataset, first_stage=first_stage, depth=depth, precision=precision, output=output
-    )
-    count = rerank_dataset.rerank(settings, request, lambda done, total: info(f"{done} of {counted(total, 'query')}"))
+    with output_file(output, replace=replace) as path:
+        request = rerank_dataset.RerankRequest(
+            checkpoint=checkpoint,
+            dataset=dataset,
+            first_stage=first_stage,
+            depth=depth,
+            precision=precision,
+            output=path,
+        )
+        count = rerank_dataset.rerank(
+            settings, request, lambda done, total: info(f"{done} of {counted(total, 'query')}")
+        )
     info(f"{counted(count, 'query')} re-ranked")
-    write_output(f"{output}\n")
+    if path == output:
+        write_output(f"{output}\n")

@@ -42,13 +42,15 @@ Form = Annotated[
     typer.Option(
         "--format",
         metavar="FORMAT",
-        help="html, markdown, latex or csv. Default: markdown; with --out, all of them.",
+        help="html, markdown, latex or csv. Default: markdown; with --output, all of them.",
         rich_help_panel=_SHOWN,
     ),
 ]
 Out = Annotated[
     Path | None,
-    typer.Option("--out", "-o", metavar="FOLDER", help="Write the report into this folder, with curves and sources."),
+    typer.Option(
+        "--output", "-o", metavar="FOLDER", help="Write the report into this folder, with curves and sources."
+    ),
 ]
 Replace = Annotated[bool, typer.Option("--replace", help="Overwrite the report in FOLDER.")]
 EveryStage = Annotated[
@@ -73,7 +75,7 @@ def report(
     """Write a paper's tables, with corrected significance marks, loss curves, published figures and sources.
 
     There is a table for each measure; rows are base models and recipes, columns are first stages and test sets.
-    Without --out the report is printed.
+    Without --output the report is printed.
     """
     from cerank.app.report import build_report, write_report
     from cerank.errors import UsageError
@@ -83,7 +85,7 @@ def report(
     if out is not None and (mistake := write_report.folder_error(out, replace=replace)):
         raise UsageError(mistake, where=str(out))
     if replace and out is None:
-        raise UsageError("--replace needs --out FOLDER")
+        raise UsageError("--replace needs --output FOLDER")
     request = build_report.ReportRequest(
         names=tuple(names),
         baseline=baseline,
@@ -94,17 +96,17 @@ def report(
         command=shlex.join(["cerank", *sys.argv[1:]]),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    found = build_report.build_report(settings, request, info)
+    built = build_report.build_report(settings, request, info)
     if out is None:
-        write_output(write_report.as_text(found, chosen or "markdown"), raw=True)
+        write_output(write_report.as_text(built, chosen or "markdown"), raw=True)
         return
     forms = (chosen,) if chosen else write_report.FORMS
-    folder = write_report.save(found, out, forms, replace=replace)
+    folder = write_report.save(built, out, forms, replace=replace)
     info(
-        f"{counted(len(found.grids), 'table')} of {counted(len(found.models), 'model')}, "
-        f"{counted(found.family, 'test')}, "
-        f"{counted(len(found.curves), 'picture')}"
+        f"{counted(len(built.grids), 'table')} of {counted(len(built.models), 'model')}, "
+        f"{counted(built.family, 'test')}, "
+        f"{counted(len(built.curves), 'picture')}"
     )
-    if found.missing:
-        info(f"Not measured yet: {counted(len(found.missing), 'declared part')}. The report names them.")
+    if built.missing:
+        info(f"Not measured yet: {counted(len(built.missing), 'declared part')}. The report names them.")
     write_output(f"{folder}\n")

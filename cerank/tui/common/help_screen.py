@@ -33,16 +33,16 @@ _NAMES = {
 
 def bindings_of(screen: Screen[Any]) -> list[Binding]:
     """Return the bindings that act on a screen now, one for each action, the screen's own first."""
-    found: dict[str, Binding] = {}
+    by_id: dict[str, Binding] = {}
     keys: dict[str, list[str]] = {}
     for _, bindings in reversed(screen._binding_chain):
         for key, binding in bindings:
             if not binding.id or not binding.description:
                 continue
-            found.setdefault(binding.id, binding)
+            by_id.setdefault(binding.id, binding)
             keys.setdefault(binding.id, []).append(binding.key_display or _NAMES.get(key, key))
-    ordered = sorted(found, key=lambda name: (name.startswith("app."), name.startswith("list.")))
-    return [_with_keys(found[name], keys[name]) for name in ordered]
+    ordered = sorted(by_id, key=lambda name: (name.startswith("app."), name.startswith("list.")))
+    return [_with_keys(by_id[name], keys[name]) for name in ordered]
 
 
 def _with_keys(binding: Binding, keys: list[str]) -> Binding:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from cerank.app.matrix.recipe_form import FieldSpec
 from cerank.app.run_views import label_runs, run_list
 from cerank.app.run_views.run_monitor import RunEntry
+from cerank.errors import UsageError
+from cerank.text.safe_text import shown
 from cerank.tui.cells import content, joined, stacked
-from cerank.tui.common.confirm_dialog import ConfirmDialog
+from cerank.tui.common.dialogs import ConfirmDialog, FormDialog
 from cerank.tui.common.lab_screen import LabScreen
-from cerank.tui.common.label_dialog import LabelDialog
 
 
 def clone(screen: LabScreen, entry: RunEntry) -> None:
@@ -24,11 +28,12 @@ def stop(screen: LabScreen, entry: RunEntry) -> None:
     if not entry.is_live and entry.state != "queued":
         lab_app.show_message(f"{entry.title} is {entry.state}, so there is nothing to stop", "warning")
         return
+    is_queued = not entry.is_live
     what = "It saves a checkpoint after the current step; r resumes it from there."
     question = stacked(
-        joined("Stop ", (entry.title, "bold"), "?"),
+        joined("Take " if is_queued else "Stop ", (entry.title, "bold"), " out of the queue?" if is_queued else "?"),
         content(""),
-        content(what if entry.is_live else "It is removed from the queue; r puts it back at the end."),
+        content("It is not started; r puts it back at the end." if is_queued else what),
     )
 
     def stopped(_: bool) -> None:
@@ -43,12 +48,16 @@ def stop(screen: LabScreen, entry: RunEntry) -> None:
         if is_yes:
             screen.run_in_thread(lambda: lab_app.lab.stop(entry.folder), stopped, group="stop")
 
-    screen.app.push_screen(ConfirmDialog(question, "Stop"), answered)
+    screen.app.push_screen(ConfirmDialog(question, "Take out" if is_queued else "Stop"), answered)
 
 
 def resume(screen: LabScreen, entry: RunEntry) -> None:
     """Put the run in the queue: it resumes as soon as its device is free."""
     lab_app = screen.lab_app
+    if entry.state in {"finished", "running", "stopping", "queued"}:
+        hint = {"finished": "; c makes a new run from it", "queued": f" ({entry.at})"}.get(entry.state, "")
+        lab_app.show_message(f"{entry.title} is already {entry.state}{hint}.", "warning")
+        return
 
     def resumed(_: None) -> None:
         lab_app.show_message(f"{entry.title} resumes as soon as its device is free")
@@ -88,11 +97,25 @@ def _confirm_delete(screen: LabScreen, entry: RunEntry, what: str) -> None:
 
 def edit_label(screen: LabScreen, entry: RunEntry) -> None:
     """Ask for a label and tags."""
+    labels = entry.notes
+    rows = (
+        FieldSpec("label", "label", shown(labels.label), "empty: the label of the plan", "text"),
+        FieldSpec("tags", "tags", shown(" ".join(labels.tags)), "separated by spaces", "words"),
+    )
 
-    def answered(found: tuple[str, str] | None) -> None:
-        if found is not None:
+    def errors(texts: Mapping[str, str]) -> dict[str, str]:
+        try:
+            label_runs.labels_in(texts["label"], texts["tags"])
+        except UsageError as error:
+            return {error.where: error.what}
+        return {}
+
+    def answered(texts: dict[str, str] | None) -> None:
+        if texts is not None:
             screen.run_in_thread(
-                lambda: label_runs.note(entry.folder, *found), lambda _: screen.lab_app.poll(entry.name), group="note"
+                lambda: label_runs.note(entry.folder, texts["label"], texts["tags"]),
+                lambda _: screen.lab_app.poll(entry.name),
+                group="note",
             )
 
-    screen.app.push_screen(LabelDialog(entry), answered)
+    screen.app.push_screen(FormDialog(f"Label of {entry.short_name or entry.name}", rows, errors), answered)

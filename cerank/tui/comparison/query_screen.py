@@ -16,12 +16,12 @@ from textual.widgets import DataTable, Footer, Static
 
 from cerank.app.comparison.comparison_session import ComparisonSession, Placed, QueryDifference, RankingPair, View
 from cerank.errors import CerankError
-from cerank.tui.cells import cell, content, fill, joined
+from cerank.tui.cells import cell, content, joined
+from cerank.tui.common.fitted_table import fill
 from cerank.tui.common.lab_screen import LabScreen
 from cerank.tui.common.status_bar import StatusBar
 
 if TYPE_CHECKING:
-    from cerank.app.run_views.run_monitor import RunEntry
     from cerank.evaluation.compare import Row
 
 
@@ -52,14 +52,14 @@ class QueryScreen(LabScreen):
         super().__init__()
         self._bench = bench
         self._row = row
-        self._listed = tuple(listed)
+        self.listed = tuple(listed)
         self.at = at
         self.pair: RankingPair | None = None
         self.seen: View | None = None
 
     def compose(self) -> ComposeResult:
         """Lay out the query, both rankings, the text of a document."""
-        yield StatusBar(self._bench.settings.lab)
+        yield StatusBar("query")
         yield Static(id="about")
         with Horizontal():
             for side, label in (("left", self._row.left), ("right", self._row.right)):
@@ -71,10 +71,6 @@ class QueryScreen(LabScreen):
         with VerticalScroll(id="text", can_focus=False):
             yield Static(id="document")
         yield Footer(compact=True, show_command_palette=False)
-
-    def show_runs(self, entries: tuple[RunEntry, ...]) -> None:  # noqa: ARG002 - the bar asks the app
-        """Keep the bar up to date."""
-        self.query_one(StatusBar).show(self.lab_app.state_counts, self.lab_app.devices, "query")
 
     def on_mount(self) -> None:
         """Read the rankings."""
@@ -90,15 +86,15 @@ class QueryScreen(LabScreen):
 
         self.run_in_thread(look, self._see_pair, group="pair")
 
-    def _see_pair(self, found: RankingPair | CerankError) -> None:
-        if isinstance(found, CerankError):
-            self._show_about(f"✖ {found}")
+    def _see_pair(self, pair: RankingPair | CerankError) -> None:
+        if isinstance(pair, CerankError):
+            self._show_about(f"✖ {pair}")
             return
-        self.pair = found
+        self.pair = pair
         self._look()
 
     def _look(self) -> None:
-        pair, query = self.pair, self._listed[self.at].query
+        pair, query = self.pair, self.listed[self.at].query
         if pair is None:
             return
 
@@ -110,21 +106,21 @@ class QueryScreen(LabScreen):
 
         self.run_in_thread(look, self._see, group="view")
 
-    def _see(self, found: View | CerankError) -> None:
-        if isinstance(found, CerankError):
-            self._show_about(f"✖ {found}")
+    def _see(self, view: View | CerankError) -> None:
+        if isinstance(view, CerankError):
+            self._show_about(f"✖ {view}")
             return
-        self.seen = found
-        self._show_about(found.note)
-        for side, docs in (("left", found.left), ("right", found.right)):
+        self.seen = view
+        self._show_about(view.note)
+        for side, docs in (("left", view.left), ("right", view.right)):
             self._fill(self.query_one(f"#{side}-table", DataTable), docs)
         self._show_document()
 
     def _show_about(self, note: str) -> None:
-        row = self._listed[self.at]
+        row = self.listed[self.at]
         text = self.seen.text if self.seen and self.seen.query == row.query else ""
         line = joined(
-            (f"{self.at + 1}/{len(self._listed)}  query {row.query}  ", "dim"),
+            (f"{self.at + 1}/{len(self.listed)}  query {row.query}  ", "dim"),
             (text, "bold"),
             f"\n{self._row.measure}  {row.left:.4f} → {row.right:.4f}  ",
             (f"{'▲' if row.difference > 0 else '▼' if row.difference < 0 else '='} {row.difference:+.4f}", "bold"),
@@ -167,7 +163,7 @@ class QueryScreen(LabScreen):
 
     def action_turn(self, step: int) -> None:
         """Go to the next query, or the one before."""
-        at = max(0, min(self.at + step, len(self._listed) - 1))
+        at = max(0, min(self.at + step, len(self.listed) - 1))
         if at != self.at:
             self.at = at
             self._show_about("")

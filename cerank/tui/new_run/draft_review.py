@@ -17,7 +17,7 @@ from cerank.app.matrix.matrix_planning import PlannedMatrix
 from cerank.models.bases import BASES
 from cerank.text.safe_text import counted
 from cerank.tui.cells import content, joined, stacked
-from cerank.tui.common.form_fields import ERROR_SIGN, ChecklistItem, fitting
+from cerank.tui.common.form_fields import ERROR_SIGN, ChecklistItem, fitting_middle
 
 MOST_COMMANDS = 20  # shown; copying takes all
 
@@ -31,33 +31,38 @@ class LaunchState(msgspec.Struct, frozen=True):
     is_planning: bool
 
 
-def base_items(here: Mapping[str, bool]) -> list[ChecklistItem]:
+def base_items(is_local: Mapping[str, bool]) -> list[ChecklistItem]:
     """Return the bases to choose from: parameters, license, and whether each is on this disk (none said.
 
     Not known yet).
     """
-    marks = []
+    items = []
     for name, base in BASES.items():
-        where = {True: "✔ on this disk", False: "↓ to download", None: "…"}[here.get(name)]
+        where = {True: "✔ on this disk", False: "↓ to download", None: "…"}[is_local.get(name)]
         figures = f"{base.parameters:>6}  {base.license:<11} "
-        marks.append(
+        items.append(
             ChecklistItem(name, joined(f"{name:<11}", (figures, "dim"), f"{where:<15} ", (base.hub_id, "dim")))
         )
-    return marks
+    return items
 
 
 def recipe_items(known: Mapping[str, RecipeSource]) -> list[ChecklistItem]:
     """Return the recipes to choose from, with their chains; those of the user's own with their file."""
-    marks = []
-    for source, one in known.items():
-        place = "" if source == one.name else f"  {source}" if one.source else "  not saved"
-        chain = " → ".join(one.recipe.chain)
-        marks.append(
+    items = []
+    for source, recipe_source in known.items():
+        place = "" if source == recipe_source.name else f"  {source}" if recipe_source.source else "  not saved"
+        chain = " → ".join(recipe_source.recipe.chain)
+        items.append(
             ChecklistItem(
-                source, joined(one.name, (place, "$accent"), ("" if one.name == source else f"  {chain}", "dim"))
+                source,
+                joined(
+                    recipe_source.name,
+                    (place, "$accent"),
+                    ("" if recipe_source.name == source else f"  {chain}", "dim"),
+                ),
             )
         )
-    return marks
+    return items
 
 
 def step(number: int, name: str, wrong: int, *, is_now: bool) -> Content:
@@ -143,4 +148,4 @@ def _named(part: str) -> str:
 
     The last part of each path, the middle left out of what is long.
     """
-    return fitting(" ".join(short_name(word) for word in part.split(" ")), 44)
+    return fitting_middle(" ".join(short_name(word) for word in part.split(" ")), 44)

@@ -10,6 +10,7 @@ import pytest
 from statsmodels.stats.multitest import multipletests
 
 from cerank.app.comparison import comparisons
+from cerank.app.comparison.comparisons import ComparisonRequest
 from cerank.app.report.build_report import ReportRequest, build_report
 from cerank.app.report.footnotes import GLYPHS
 from cerank.errors import UsageError
@@ -81,7 +82,10 @@ def test_two_thresholds_on_one_test_set_are_two_tables_and_neither_shows_the_oth
 def test_values_and_raw_ps_are_those_of_the_command_that_compares(whole, lab):
     names = [lab.runs["roberta", recipe].name for recipe in ("ecir2025-cl", "ecir2025-kd")]
     terms = Terms(correction="holm")
-    other = comparisons.compare(lab.settings, names, measures=["nDCG@10"], dataset=lab.tests[0], terms=terms)
+    other = comparisons.compare(
+        lab.settings,
+        ComparisonRequest(targets=tuple(names), measures=("nDCG@10",), dataset=lab.tests[0], terms=terms),
+    )
     for row in other.rows:
         cell = shown(whole)["roberta ecir2025-kd", lab.tests[0], row.condition.first_stage]
         assert cell.value == pytest.approx(row.paired.mean_right, abs=1e-12)

@@ -9,15 +9,16 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 from textual.pilot import Pilot
 
 from cerank.app.comparison import comparisons
 from cerank.app.comparison.comparison_session import QueryDifference
+from cerank.app.comparison.comparisons import ComparisonRequest
 from cerank.tui.app import CerankApp
-from cerank.tui.common.form_dialog import FormDialog
-from cerank.tui.common.form_fields import FieldRow
-from cerank.tui.common.line_input import LineInput
+from cerank.tui.common.dialogs import FormDialog
+from cerank.tui.common.form_fields import FieldRow, LineInput
 from cerank.tui.comparison.compare_screen import CompareScreen
 from cerank.tui.comparison.comparison_table import ComparisonTable
 from cerank.tui.comparison.differences import DifferencesChart
@@ -60,7 +61,7 @@ async def opened(pilot: Pilot[str], files: list[str], dataset: str = "./c") -> C
     app = pilot.app
     assert isinstance(app, CerankApp)
     screen = CompareScreen(app.lab, files)
-    screen.named = type(screen.named)(screen.named.targets, ("nDCG@10", "RR@10"), dataset)
+    screen.named = msgspec.structs.replace(screen.named, measures=("nDCG@10", "RR@10"), dataset=dataset)
     app.push_screen(screen)
     await settle(pilot)
     return screen
@@ -79,7 +80,10 @@ async def fill(pilot: Pilot[str], **texts: str) -> None:
 async def test_the_table_holds_the_command_lines_figures_and_the_verdict_in_words(
     app: CerankApp, files: list[str]
 ) -> None:
-    same = comparisons.compare(app.lab.settings, files[:2], measures=["nDCG@10", "RR@10"], dataset="./c")
+    same = comparisons.compare(
+        app.lab.settings,
+        ComparisonRequest(targets=tuple(files[:2]), measures=("nDCG@10", "RR@10"), dataset="./c"),
+    )
     async with app.run_test(size=(120, 36)) as pilot:
         await opened(pilot, files[:2])
         seen = text_of(app)
@@ -167,7 +171,7 @@ async def test_a_query_is_seen_in_both_rankings_with_its_texts(app: CerankApp, f
         await press(pilot, "p")
         assert app.screen.seen is not None
         assert app.screen.seen is not first
-        assert app.screen.seen.query == app.screen._listed[QUERIES - 2].query
+        assert app.screen.seen.query == app.screen.listed[QUERIES - 2].query
         await press(pilot, "escape")
         assert isinstance(app.screen, CompareScreen)
 
@@ -266,7 +270,10 @@ async def test_the_comparison_is_exported_in_the_form_of_the_ending(
         await fill(pilot, path=str(tmp_path / f"out{ending}"))
         await press(pilot, "enter")
     text = (tmp_path / f"out{ending}").read_text()
-    found = comparisons.compare(app.lab.settings, files[:2], measures=["nDCG@10", "RR@10"], dataset="./c")
+    found = comparisons.compare(
+        app.lab.settings,
+        ComparisonRequest(targets=tuple(files[:2]), measures=("nDCG@10", "RR@10"), dataset="./c"),
+    )
     exact = found.rows[0].paired.difference
     if ending == ".json":
         assert json.loads(text)["rows"][1]["difference"] == exact
@@ -302,8 +309,8 @@ async def test_y_copies_the_table_as_markdown(app: CerankApp, files: list[str]) 
 async def test_a_later_request_wins_over_one_still_at_work(app: CerankApp, files: list[str]) -> None:
     async with app.run_test(size=(120, 36)) as pilot:
         screen = await opened(pilot, files[:2])
-        screen._measure_by(dataset="./nowhere")
-        screen._measure_by(dataset="./c", targets=tuple(files))
+        screen.measure_by(dataset="./nowhere")
+        screen.measure_by(dataset="./c", targets=tuple(files))
         await settle(pilot)
         assert screen.query_one(ComparisonTable).row_count == 6
 
@@ -359,9 +366,19 @@ async def test_every_binding_has_an_id_and_no_key_that_multiplexers_take(app: Ce
             assert not taken & set(binding.key.split(","))  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("color", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["colour", "without"])
-@pytest.mark.parametrize("state", ["table", "bars", "query", "terms", "empty", "error"])
+@pytest.mark.parametrize(
+    ("state", "size", "color"),
+    [
+        ("table", SIZES[0], True),
+        ("table", SIZES[1], True),
+        ("bars", SIZES[0], False),
+        ("query", SIZES[0], True),
+        ("query", SIZES[1], True),
+        ("options", SIZES[0], True),
+        ("error", SIZES[1], True),
+    ],
+    ids=lambda value: f"{value[0]}x{value[1]}" if isinstance(value, tuple) else None,
+)
 def test_the_comparison_looks_as_it_did(
     folder: LabFolder,
     files: list[str],
@@ -379,7 +396,7 @@ def test_the_comparison_looks_as_it_did(
         await settle(pilot)
         given = {"empty": [], "error": ["low.run", "high.run"]}.get(state, ["low.run", "high.run", "same.run"])
         await opened(pilot, given, "" if state == "error" else "./c")
-        keys = {"bars": ["enter", "end", "left"], "query": ["enter", "enter"], "terms": ["t"]}
+        keys = {"bars": ["enter", "end", "left"], "query": ["enter", "enter"], "options": ["t"]}
         await press(pilot, *keys.get(state, []))
 
     assert snap_compare(app, terminal_size=size, run_before=go)

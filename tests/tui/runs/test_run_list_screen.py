@@ -4,14 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from cerank.app.run_views import label_runs
+from cerank.app.run_views import label_runs, run_list
 from cerank.runs import run_store
 from cerank.tui.app import CerankApp
-from cerank.tui.common.confirm_dialog import ConfirmDialog
+from cerank.tui.common.dialogs import ConfirmDialog
 from cerank.tui.runs.run_list_screen import RunsScreen
 from cerank.tui.runs.run_screen import RunScreen
 from cerank.tui.runs.run_table import RunTable
-from tests.tui.conftest import look, press, settle, text_of
+from cerank.tui.theme import state_color
+from tests.tui.conftest import look, press, settle, text_of, whole_cells
 from tests.tui.labs import LabFolder
 
 WIDE, NARROW = (120, 36), (80, 24)
@@ -42,6 +43,23 @@ async def test_every_state_is_a_sign_and_a_word(folder: LabFolder, app: CerankAp
     assert ".641" in seen
 
 
+@pytest.mark.parametrize("width", [60, 80, 100, 120, 140, 200])
+async def test_no_cell_of_the_list_is_cut_and_hidden_columns_are_named(
+    folder: LabFolder, app: CerankApp, width: int
+) -> None:
+    folder.running(folder.started(folder.run("a label of several words", base="electra", seed=7), 20))
+    folder.finished(folder.started(folder.run("beta"), 20))
+    folder.failed(folder.started(folder.run("gamma"), 5), "out of memory on the device while scoring a batch")
+    async with app.run_test(size=(width, 24)) as pilot:
+        await settle(pilot)
+        table = app.screen.query_one(RunTable)
+        assert whole_cells(table)
+        assert all(name in text_of(app) for name in table.hidden)
+        shown = {str(column.label).rstrip("▼▲") for column in table.columns.values()}
+        assert {"state", "run"} <= shown
+        assert (width < 200) == bool(table.hidden)
+
+
 async def test_a_broken_run_is_one_red_row_with_its_reason(folder: LabFolder, app: CerankApp) -> None:
     folder.damaged(folder.run("broken"))
     folder.finished(folder.started(folder.run("whole"), 5))
@@ -62,6 +80,7 @@ async def test_only_a_row_that_changed_is_written_again(
 ) -> None:
     for label in ("one", "two", "three"):
         folder.finished(folder.started(folder.run(label), 5))
+    folder.failed(folder.started(folder.run("has the same width"), 5))
     changing = folder.started(folder.run("four"), 5)
     async with app.run_test(size=WIDE) as pilot:
         await settle(pilot)
@@ -95,6 +114,31 @@ async def test_the_filter_narrows_as_one_types_and_keeps_the_last_right_one(fold
         assert len(_listed(app)) == 2
 
 
+async def test_theme_and_order_are_kept_and_rows_take_the_new_colors_at_once(folder: LabFolder, app: CerankApp) -> None:
+    folder.finished(folder.started(folder.run("one"), 5))
+    async with app.run_test(size=WIDE) as pilot:
+        await settle(pilot)
+        app.theme = "cerank-light"
+        await press(pilot, "o", "o")
+        assert app.screen.query_one(RunTable).get_row_at(0)[0].style == state_color("finished", is_dark=False)
+        kept = app.screen.query_one(RunTable).sorted_by
+    again = CerankApp(app.lab, poll_seconds=0)
+    async with again.run_test(size=WIDE) as pilot:
+        await settle(pilot)
+        assert again.theme == "cerank-light"
+        assert again.screen.query_one(RunTable).sorted_by == kept
+
+
+async def test_a_message_does_not_cover_the_screen_that_opens_next(folder: LabFolder, app: CerankApp) -> None:
+    folder.run("one")
+    async with app.run_test(size=WIDE) as pilot:
+        await settle(pilot)
+        await press(pilot, "m")
+        assert _toasts(app)
+        await press(pilot, "question_mark")
+        assert not _toasts(app)
+
+
 async def test_nothing_that_passes_the_filter_says_how_to_clear_it(folder: LabFolder, app: CerankApp) -> None:
     folder.run("one")
     async with app.run_test(size=NARROW) as pilot:
@@ -110,8 +154,8 @@ async def test_runs_are_sorted_by_any_column_and_the_cursor_stays_on_its_run(fol
     async with app.run_test(size=WIDE) as pilot:
         await settle(pilot)
         app.screen.query_one(RunTable).highlight(app.entries[1].name)
-        while "test▼" not in text_of(app):
-            await press(pilot, "o")
+        await press(pilot, *["o"] * run_list.KEYS.index("test"))
+        assert "nDCG@10▼" in text_of(app)
         assert [entry.label for entry in _listed(app)] == ["b", "c", "a", "d"]
         await press(pilot, "O")
         assert [entry.label for entry in _listed(app)] == ["a", "c", "b", "d"]
@@ -120,7 +164,8 @@ async def test_runs_are_sorted_by_any_column_and_the_cursor_stays_on_its_run(fol
         assert highlighted.label == "b"
         await pilot.click("#runs", offset=(20, 0))
         await settle(pilot)
-        assert [entry.label for entry in _listed(app)] == ["a", "b", "c", "d"]
+        names = [entry.short_name for entry in _listed(app)]
+        assert names == sorted(names)
 
 
 async def test_marks_survive_looking_and_go_with_their_run(folder: LabFolder, app: CerankApp) -> None:
@@ -128,10 +173,10 @@ async def test_marks_survive_looking_and_go_with_their_run(folder: LabFolder, ap
     async with app.run_test(size=WIDE) as pilot:
         await settle(pilot)
         await press(pilot, "space", "space")
-        assert app.marked == [two.name, one.name]
+        assert app.marked == (two.name, one.name)
         run_store.remove(one)
         await look(pilot)
-        assert app.marked == [two.name]
+        assert app.marked == (two.name,)
         assert "●· waiting" in text_of(app)
         await press(pilot, "m")
         assert "Mark at least two runs" in _toasts(app)
@@ -241,7 +286,7 @@ async def test_a_refusal_is_a_toast_and_a_fault_goes_to_a_file(folder: LabFolder
     async with app.run_test(size=WIDE) as pilot:
         await settle(pilot)
         await press(pilot, "r")
-        assert "the run is finished" in _toasts(app)
+        assert "is already finished; c makes a new run" in _toasts(app)
         app.run_in_thread(lambda: 1 // 0)
         await settle(pilot)
         said = _toasts(app)
@@ -264,7 +309,7 @@ async def test_help_lists_every_binding_of_the_screen(folder: LabFolder, app: Ce
 
 
 def _listed(app: CerankApp) -> list:  # type: ignore[type-arg]
-    return [entry for entry, _ in app.screen.query_one(RunTable)._shown]
+    return list(app.screen.query_one(RunTable).listed)
 
 
 def _toasts(app: CerankApp) -> str:
