@@ -4,8 +4,8 @@ As a library, `cerank.load` scores with any re-ranker and `cerank.compare` compa
 """
 
 __version__ = "0.1.0"
-_LIBRARY = ("ComparisonResult", "ComparisonRow", "RankedPassage", "Reranker", "compare", "load")  # of cerank.api
-__all__ = ["ComparisonResult", "ComparisonRow", "RankedPassage", "Reranker", "__version__", "compare", "load"]
+_LIBRARY = ("ComparisonResult", "ComparisonRow", "RankedPassage", "LoadedReranker", "compare", "load")  # of cerank.api
+__all__ = ["ComparisonResult", "ComparisonRow", "LoadedReranker", "RankedPassage", "__version__", "compare", "load"]
 
 
 def __getattr__(name: str) -> object:

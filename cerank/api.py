@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from cerank.inference.rerank import Scorer
     from cerank.text.table_data import Table
 
-__all__ = ["ComparisonResult", "ComparisonRow", "RankedPassage", "Reranker", "compare", "load"]
+__all__ = ["ComparisonResult", "ComparisonRow", "LoadedReranker", "RankedPassage", "compare", "load"]
 
 RankingLike = str | Path | Mapping[str, Mapping[str, float]] | Any
 QrelsLike = str | Path | Mapping[str, Mapping[str, int]] | Any
@@ -41,7 +41,7 @@ class RankedPassage(msgspec.Struct, frozen=True):
     text: str
 
 
-class Reranker:
+class LoadedReranker:
     """A re-ranker that is ready to score; made by `load`.
 
     Example:
@@ -56,7 +56,7 @@ class Reranker:
         self._scorer, self.name = scorer, name
 
     def __repr__(self) -> str:
-        return f"<cerank.Reranker {self.name}, {self._scorer.precision}>"
+        return f"<cerank.LoadedReranker {self.name}, {self._scorer.precision}>"
 
     def score(self, query: str, passages: Sequence[str]) -> list[float]:
         """Return the score of each passage for the query, in the order of the passages; larger is more relevant."""
@@ -85,7 +85,7 @@ def load(
     device: str | None = None,
     precision: Literal["fp32", "bf16", "auto"] = "fp32",
     lab: str | Path | None = None,
-) -> Reranker:
+) -> LoadedReranker:
     """Return a re-ranker by what it is called.
 
     Args:
@@ -106,7 +106,7 @@ def load(
     settings = resolve(flags, os.environ, Path.cwd()).settings
     folder, hub_id, declared = _model_folder(name, settings.lab)
     scorer = Scorer.load(folder, resolve_device(settings.device), precision, name=hub_id, declared=declared)
-    return Reranker(scorer, name)
+    return LoadedReranker(scorer, name)
 
 
 def _model_folder(name: str, lab: Path) -> tuple[Path, str, Any]:
@@ -262,12 +262,12 @@ def compare(
     chosen = {name: Margin(value=value, source="compare()", declared=now) for name, value in widths.items()}
     condition = Condition(dataset)
     sha256 = identity(judged)
-    found = []
+    compared: list[System] = []
     for label, given in systems.items():
         values = measured(names, condition, judged, sha256, _ranking(given, label))
-        found.append(System(label=label, measured=(values,), is_fixed=True))
+        compared.append(System(label=label, measured=(values,), is_fixed=True))
     terms = Terms(margins=chosen, pairs=pairs, correction=correction)
-    return ComparisonResult(compare_systems(found, names, terms=terms))
+    return ComparisonResult(compare_systems(compared, names, terms=terms))
 
 
 def _plain_row(row: Row) -> ComparisonRow:

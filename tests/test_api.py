@@ -38,7 +38,7 @@ def test_scores_are_those_of_the_scorer_and_ranks_follow_them(checkpoint):
     assert equal == sorted(equal), "equal scores keep the order given"
     assert model.rerank("alpha", PASSAGES, top_n=2) == ranked[:2]
     assert model.score("alpha", []) == model.rerank("alpha", []) == []
-    assert repr(model) == f"<cerank.Reranker {checkpoint}, fp32>"
+    assert repr(model) == f"<cerank.LoadedReranker {checkpoint}, fp32>"
 
 
 def test_a_language_model_loads_by_its_declaration_and_not_without(tmp_path):
@@ -111,9 +111,10 @@ def test_a_comparison_is_that_of_the_command_and_shows_itself(files, tmp_path):
     result = cerank.compare({"worse": files["worse"], "<b>oracle": files["oracle"]}, files["qrels"])
     flags = Flags(lab=str(tmp_path / "lab"), cache=str(tmp_path / "cache"))
     settings = resolve(flags, {}, tmp_path).settings
-    command = comparisons.compare(
-        settings, [str(files["worse"]), str(files["oracle"])], measures=["nDCG@10"], qrels=str(files["qrels"])
+    request = comparisons.ComparisonRequest(
+        targets=(str(files["worse"]), str(files["oracle"])), measures=("nDCG@10",), qrels=str(files["qrels"])
     )
+    command = comparisons.compare(settings, request)
     row, other = result.rows[0], command.rows[0]
     assert (row.difference, row.p, row.p_adjusted, row.verdict) == (
         other.paired.difference,

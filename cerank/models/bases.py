@@ -136,13 +136,13 @@ def locate(name: str, *, fetch: bool = True, pooling: str = "auto") -> BaseFiles
     declared = read_declaration(Path(name).expanduser()) if name.endswith(".toml") else None
     if declared is not None:
         folder = _declared_folder(Path(name).expanduser(), declared, fetch=fetch)
-        asked = declared.model
+        model_name = declared.model
     else:
-        folder, asked = _folder(name, fetch=fetch), name
+        folder, model_name = _folder(name, fetch=fetch), name
     if adapters.is_adapter(folder):
         return _with_adapter(name, folder, declared, fetch=fetch)
     sha256 = fingerprint(folder)
-    reading = read_model(folder, asked, declared, pooling)
+    reading = read_model(folder, model_name, declared, pooling)
     if reading.declaration is not None:
         sha256 = hashlib.sha256(f"{sha256} {declaration_text(reading.declaration)}".encode()).hexdigest()
     return BaseFiles(name, folder, reading.pooling, sha256, declaration=reading.declaration, found=reading)
@@ -218,10 +218,10 @@ def fingerprint(folder: Path) -> str:
 
 def _further_files(folder: Path) -> list[Path]:
     """Return the files of a head of several modules, and a declaration."""
-    found = [folder / DECLARATION]
+    files = [folder / DECLARATION]
     if (folder / "modules.json").is_file() and len(modules := module_list(folder)) > 3:
-        found += [part / name for _, part in modules[1:] for name in ("config.json", "model.safetensors")]
-    return [path for path in found if path.is_file() and path != folder / HEAD_WEIGHTS]
+        files += [part / name for _, part in modules[1:] for name in ("config.json", "model.safetensors")]
+    return [path for path in files if path.is_file() and path != folder / HEAD_WEIGHTS]
 
 
 def _package_folder(base: Base) -> Path | None:

@@ -38,7 +38,7 @@ def describe(name: str, pooling: str = "auto") -> tuple[tuple[str, str], ...]:
     if reading.query_prompt:
         rows.append(("before each query", shown(reading.query_prompt, 200)))
     if reading.activation:
-        what = f"{shown(reading.activation, 40)} of sentence-transformers is left out; it does not change the order"
+        what = f"{shown(reading.activation, 40)} of sentence-transformers is not applied; it does not change the order"
         rows.append(("activation", what))
     if reading.parameters:
         rows += [("parameters", _count(reading.parameters)), ("memory", _memory(reading.parameters))]

@@ -224,8 +224,8 @@ class _PackedModel:
             pooled = _span_means(row, states, torch.ones_like(row.segments))
         else:
             pooled = self.encoder.states(row, weights, firsts=True)
-        found: Tensor = model.score_of_logits(self._head(model.encoder, pooled).float())
-        return found
+        of_head: Tensor = model.score_of_logits(self._head(model.encoder, pooled).float())
+        return of_head
 
     def _pooled(self, row: Pack, weights: Any) -> Tensor:
         """Return (pairs, hidden size), pooled as the model's pooling says."""

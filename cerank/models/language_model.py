@@ -176,7 +176,7 @@ def answer_ids(tokenizer: Any, declared: Declaration) -> tuple[int, ...]:
     Raises:
         UsageError: an answer is not one token of this tokenizer.
     """
-    found = []
+    answers = []
     for key, answer in (("yes", declared.yes), ("no", declared.no)):
         if not answer:
             continue
@@ -184,5 +184,5 @@ def answer_ids(tokenizer: Any, declared: Declaration) -> tuple[int, ...]:
         if len(ids) != 1:
             what = f"the answer {key} = {shown(answer, 40)!r} is {len(ids)} tokens of this tokenizer; it must be one"
             raise UsageError(what, where="reranker.toml", hint="give the token as the model writes it, with its space")
-        found.append(ids[0])
-    return tuple(found)
+        answers.append(ids[0])
+    return tuple(answers)

@@ -86,12 +86,12 @@ def read_model(
     length = _longest_input(folder, config)
     if declared is None and (folder / DECLARATION).is_file():
         declared = read_declaration(folder / DECLARATION)
-    reading = _recognised(folder, config, weights, _Asked(name, declared, pooling))
+    reading = _recognised(folder, config, weights, _ReadingRequest(name, declared, pooling))
     parameters = sum(_product(shape) for shape in weights.values())
     return msgspec.structs.replace(reading, max_length=reading.max_length or length, parameters=parameters)
 
 
-class _Asked(NamedTuple):
+class _ReadingRequest(NamedTuple):
     """What is said about a folder beside what lies in it."""
 
     name: str
@@ -100,9 +100,9 @@ class _Asked(NamedTuple):
 
 
 def _recognised(
-    folder: Path, config: Mapping[str, Any], weights: Mapping[str, tuple[int, ...]], asked: _Asked
+    folder: Path, config: Mapping[str, Any], weights: Mapping[str, tuple[int, ...]], request: _ReadingRequest
 ) -> ModelReading:
-    name, declared, pooling = asked
+    name, declared, pooling = request
     model_type = str(config.get("model_type", ""))
     architecture = _architecture(config)
     if (folder / CHECKPOINT_CONFIG).is_file():
@@ -130,8 +130,8 @@ def _recognised(
 
 
 def _pooling(text: str) -> Pooling:
-    found: Pooling = msgspec.convert(text, Pooling)
-    return found
+    pooling: Pooling = msgspec.convert(text, Pooling)
+    return pooling
 
 
 _OTHER_HEADS = ("ForTokenClassification", "ForQuestionAnswering", "ForMultipleChoice")
@@ -262,13 +262,13 @@ def module_list(folder: Path) -> list[tuple[str, Path]]:
     try:
         with open_file(path) as file:
             rows = json.loads(file.read(1 << 20))
-        found = [(str(row["type"]), str(row["path"])) for row in sorted(rows, key=lambda row: row["idx"])]
+        modules = [(str(row["type"]), str(row["path"])) for row in sorted(rows, key=lambda row: row["idx"])]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UsageError("is no list of modules", where=str(path)) from error
-    for _, part in found:
+    for _, part in modules:
         if part and not re.fullmatch(r"\w+", part):
             raise UsageError(f"names a folder outside the model: {shown(part, 80)}", where=str(path))
-    return [(kind, folder / part if part else folder) for kind, part in found]
+    return [(kind, folder / part if part else folder) for kind, part in modules]
 
 
 def pooling_mode(folder: Path) -> str:
@@ -383,10 +383,10 @@ def _check_kind(folder: Path, declared: Declaration, model_type: str, *, has_lin
 
 def known_names(folder: Path, name: str, config: Mapping[str, Any]) -> list[str]:
     """Return the names that the model goes by: as asked for, its folder's, its hub id in the hub's cache."""
-    found = [name, folder.name, str(config.get("_name_or_path", ""))]
+    names = [name, folder.name, str(config.get("_name_or_path", ""))]
     if folder.parent.name == "snapshots":
-        found.append(folder.parent.parent.name.removeprefix("models--").replace("--", "/"))
-    return [each for each in found if each]
+        names.append(folder.parent.parent.name.removeprefix("models--").replace("--", "/"))
+    return [each for each in names if each]
 
 
 # lengths and weights

@@ -118,13 +118,13 @@ def write_head(head: nn.Sequential, pooling: Pooling, folder: Path) -> None:
     size = next(module.linear.in_features for module in head if isinstance(module, DenseModule))
     rows: list[tuple[str, str]] = [("", "Transformer"), ("1_Pooling", "Pooling")]
     _write(folder / "1_Pooling", {"embedding_dimension": size, "pooling_mode": pooling, "include_prompt": True})
-    kept = [module for module in head if not isinstance(module, nn.Dropout)]
-    for number, module in enumerate(kept, start=2):
+    modules = [module for module in head if not isinstance(module, nn.Dropout)]
+    for number, module in enumerate(modules, start=2):
         kind = "Dense" if isinstance(module, DenseModule) else "LayerNorm"
         part = folder / f"{number}_{kind}"
         rows.append((part.name, kind))
         if isinstance(module, DenseModule):
-            _write(part, _dense_config(module, is_last=module is kept[-1]))
+            _write(part, _dense_config(module, is_last=module is modules[-1]))
         elif isinstance(module, LayerNormModule):
             _write(part, {"dimension": module.norm.normalized_shape[0]})
         weights = {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}

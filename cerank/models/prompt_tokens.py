@@ -8,8 +8,10 @@ between them only at a place where that made no difference for texts that end an
 
 from __future__ import annotations
 
+import operator
 from array import array
 from collections.abc import Callable, Sequence
+from itertools import starmap
 from typing import Any
 
 import msgspec
@@ -193,7 +195,7 @@ class PromptTokenizer(PairTokenizer):
                 left, right = before + QUERY + between[:at], between[at + skipped :] + DOCUMENT + after
                 lefts = self._ids([left.replace(QUERY, probe) for probe in _PROBES])
                 rights = self._ids([right.replace(DOCUMENT, probe) for probe in _PROBES])
-                apart = (one + other for one in lefts for other in rights)
-                if all(one == other for one, other in zip(apart, joint, strict=True)):
+                apart = (left_ids + right_ids for left_ids in lefts for right_ids in rights)
+                if all(starmap(operator.eq, zip(apart, joint, strict=True))):
                     return left, right
         return None

@@ -79,11 +79,11 @@ def lay_out(pairs: Sequence[Pair], device: torch.device) -> PrefixRow:
 
 def shared_prefixes(pairs: Sequence[Pair]) -> list[tuple[tuple[int, ...], list[int]]]:
     """Return each distinct beginning of the pairs with the places of the pairs that have it, in order of first use."""
-    found: dict[tuple[int, ...], list[int]] = {}
+    members: dict[tuple[int, ...], list[int]] = {}
     for index, pair in enumerate(pairs):
         # at least the last token is the pair's own: its state is what is read
-        found.setdefault(pair.ids[: min(pair.split, len(pair.ids) - 1)], []).append(index)
-    return list(found.items())
+        members.setdefault(pair.ids[: min(pair.split, len(pair.ids) - 1)], []).append(index)
+    return list(members.items())
 
 
 def batches_by_prefix(pairs: Sequence[Pair], budget: int) -> list[list[int]]:
