@@ -6,13 +6,15 @@ import os
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 
 from cerank.errors import UsageError
+from cerank.files import disk, lease
 from cerank.machine import devices
 from cerank.machine.devices import Device
 from cerank.recipes.plan import Plan
 from cerank.runs import queue, run_store
-from cerank.runs.layout import RunFolder
+from cerank.runs.layout import RunFolder, runs_folder
 from cerank.runs.run_store import RunRow, Status
 from cerank.scheduler import executors, local_launcher, queue_status, supervisor
 from cerank.scheduler.queue_status import QueueState
@@ -21,6 +23,7 @@ from cerank.settings import Settings
 Worker = local_launcher.Process
 
 _STARTING = 10.0  # seconds that a worker may take from its start to its lease
+TRASH_SECONDS = 7 * 86_400.0  # that a deleted run can be brought back
 _CAN_WAIT = {"waiting", "paused", "lost", "failed"}
 
 
@@ -118,6 +121,49 @@ class Lab:
         """Delete a run's directory, and its place in the queue; refused while a worker holds it."""
         run_store.remove(folder)
         self.unqueue(folder)
+
+    # the trash
+
+    @property
+    def trash_folder(self) -> Path:
+        """The folder of deleted runs that can be brought back."""
+        return self.folder / "trash"
+
+    def trash(self, folder: RunFolder) -> None:
+        """Move a run to the trash, where it stays for 7 days; refused while a worker holds it.
+
+        Raises:
+            HeldError: a worker holds it.
+            RunFailedError: it is gone already, or may not be moved.
+        """
+        disk.make_folder(self.trash_folder)
+        with lease.Lease.take(folder.lease):
+            target = self.trash_folder / folder.name
+            disk.rename(folder.path, target)
+        os.utime(target)  # from now on its days in the trash count
+        self.unqueue(folder)
+        self.empty_trash(TRASH_SECONDS)
+
+    def restore(self, name: str) -> RunFolder:
+        """Bring a run back from the trash, by its id.
+
+        Raises:
+            UsageError: it is not there.
+            RunFailedError: it may not be moved.
+        """
+        source, folder = self.trash_folder / name, RunFolder(runs_folder(self.folder) / name)
+        if not source.is_dir():
+            raise UsageError("the run is not in the trash", where=name)
+        disk.rename(source, folder.path)
+        return folder
+
+    def empty_trash(self, seconds: float) -> None:
+        """Remove runs for good that have been in the trash for longer."""
+        if not self.trash_folder.is_dir():
+            return
+        for path in self.trash_folder.iterdir():
+            if path.stat().st_mtime < time.time() - seconds:
+                disk.remove_tree(path)
 
     # the queue
 

@@ -235,9 +235,20 @@ def measures_checked(recipe: Recipe, datasets: dict[str, Dataset]) -> tuple[Reci
         if gain < margins.get(name, 0.0):
             what = f"{name}: a gain of {gain:g} cannot be worth it if differences up to {margins[name]:g} do not matter"
             raise RecipeError(what, where="evaluate.worth", hint="declare a gain of at least the margin")
+    _check_primary(recipe, measures)
     changes = {"measures": measures, "margins": margins, "worth": worth, "harm": harm}
     evaluate = msgspec.structs.replace(recipe.evaluate, **changes)
     return msgspec.structs.replace(recipe, evaluate=evaluate, stages=stages), each
+
+
+def _check_primary(recipe: Recipe, measures: Sequence[str]) -> None:
+    """Reject primary questions about measures that are not evaluated."""
+    from cerank.evaluation.primary_questions import questions
+
+    for question in questions(recipe.evaluate.primary, "evaluate.primary"):
+        if question.measure and question.measure not in measures:
+            hint = f"{nearest(question.measure, measures)}; add it to evaluate.measures"
+            raise RecipeError(f"{question.measure} is not evaluated", where="evaluate.primary", hint=hint)
 
 
 def _measures_of(recipe: Recipe, datasets: dict[str, Dataset]) -> tuple[tuple[str, ...], dict[str, tuple[str, ...]]]:

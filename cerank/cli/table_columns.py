@@ -21,7 +21,7 @@ from cerank.runs.run_store import RunRow
 from cerank.text.safe_text import counted, shown
 
 if TYPE_CHECKING:
-    from cerank.app.comparison.power_analysis import Expected, PowerCase
+    from cerank.app.comparison.power_analysis import Expected, PowerCase, SeedGridCell
     from cerank.app.comparison.run_answer import RunAnswer
     from cerank.app.plans import WorkItem
     from cerank.datasets.open_datasets import DatasetDescription
@@ -34,8 +34,8 @@ def run_table(rows: Sequence[RunRow], lab: Path, form: str = "") -> Table:
     """Return the runs of a lab: everything for machines, what fits a line for people."""
     empty = f"No runs in {lab} yet. Start one with `cerank run --recipe contrastive-then-distill`."
     if format_of(form) != "table":
-        keys: tuple[str, ...] = ("run", "state", "chain", "base", "seed", "at", "left", "label", "why")
-        keys = (*keys, "short_name", "created", "measure", "score")
+        first = ("run", "state", "chain", "base", "seed", "at", "left", "label", "why", "short_name")
+        keys = (*first, "created", "measure", "score")
         return Table("runs", tuple(Column(key, key) for key in keys), tuple(map(_full_row, rows)), empty=empty)
     scores = [_score(row) for row in rows]
     measures = {measure for measure, _ in scores if measure}
@@ -347,6 +347,36 @@ def power_table(cases: Sequence[PowerCase], form: str = "") -> Table:
     body = tuple((columns[at].heading, *(rounded(row[at], columns[at]) for row in rows)) for at in shown_places)
     heads = (Column("figure", "what"), *(Column(f"case_{number}", str(number)) for number in range(1, len(rows) + 1)))
     return Table("power", heads, body, "What the queries can show", notes)
+
+
+def seed_grid_tables(cells: Sequence[SeedGridCell], form: str = "") -> list[Table]:
+    """Return what queries and seeds can show: a row a cell for machines, for people queries by seeds."""
+    names = cells[0].__struct_fields__
+    if is_for_machines(form):
+        return [Table("seeds", tuple(Column(n, n) for n in names), tuple(msgspec.structs.astuple(c) for c in cells))]
+    tables = []
+    grids = dict.fromkeys((cell.dataset, cell.first_stage, cell.measure, cell.left, cell.right) for cell in cells)
+    for grid in grids:
+        own = [cell for cell in cells if (cell.dataset, cell.first_stage, cell.measure, cell.left, cell.right) == grid]
+        counts = sorted({cell.seeds for cell in own})
+        columns = (
+            Column("queries", "queries", "number", 0),
+            *(Column(f"k{k}", f"{k} seeds", "number") for k in counts),
+        )
+        rows = tuple(
+            (queries, *(cell.smallest_difference for cell in own if cell.queries == queries))
+            for queries in sorted({cell.queries for cell in own})
+        )
+        pilot = next(cell for cell in own if cell.is_pilot)
+        more = "seeds" if pilot.seed_share >= 0.5 else "queries"
+        notes = (
+            "each number: the smallest true difference between the recipes that this power detects, seeds paired",
+            f"with {pilot.queries} queries and {pilot.seeds} seeds, {100 * pilot.seed_share:.0f} % of the variance of "
+            f"the mean comes from seeds: more {more} help most",
+        )
+        title = f"{pilot.right} against {pilot.left}, {pilot.measure} on {pilot.dataset}"
+        tables.append(Table("seeds", columns, rows, title, notes))
+    return tables
 
 
 def expectations(expected: Sequence[Expected]) -> Table:

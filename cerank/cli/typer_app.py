@@ -16,6 +16,7 @@ from cerank.cli.commands import (
     estimate_power,
     import_data,
     ingest_data,
+    judge_results,
     manage_queue,
     measure,
     report_command,
@@ -51,6 +52,9 @@ app.add_typer(manage_queue.queue_app, name="queue", rich_help_panel=_RUNS)
 app.command(rich_help_panel=_MEASURING)(measure.compare)
 app.command(rich_help_panel=_MEASURING)(report_command.report)
 app.command(rich_help_panel=_MEASURING)(estimate_power.power)
+app.command(rich_help_panel=_MEASURING)(judge_results.gate)
+app.command(rich_help_panel=_MEASURING)(judge_results.rejudge)
+app.command(rich_help_panel=_MEASURING)(judge_results.schema)
 app.command(rich_help_panel=_MEASURING)(measure.rerank)
 app.command(rich_help_panel=_MEASURING)(measure.evaluate)
 app.command(rich_help_panel=_MEASURING)(bench.bench)

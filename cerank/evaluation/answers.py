@@ -73,7 +73,7 @@ def paragraphs(comparison: Comparison, costs: Mapping[str, Cost] | None = None) 
     """Return the text for the user: for each condition and measure, in this order, its questions with their answers."""
     texts: dict[tuple[str, str, str], list[str]] = {}
     for answer in answers(comparison, costs):
-        if answer.is_main:
+        if answer.is_main and answer.verdict != "descriptive":
             texts.setdefault((answer.dataset, answer.first_stage, answer.measure), []).append(answer.with_question)
     places = [
         (condition.dataset, condition.first_stage, measure)
@@ -147,6 +147,11 @@ def _sentences(comparison: Comparison, row: Row, cost: Cost | None) -> list[str]
 
 
 def _about_recipes(recipes: TwoWay) -> str:
+    if recipes.is_paired:
+        return (
+            f"This is about the recipes: {counted(recipes.seeds_left, 'seed')}, which both share, count as a sample, "
+            f"as the queries do, each seed compared with itself ({recipes.estimate.df:.3g} degrees of freedom)."
+        )
     return (
         f"This is about the recipes: their seeds, {recipes.seeds_left} and {recipes.seeds_right}, count as a sample, "
         f"as the queries do, and are not taken as pairs ({recipes.estimate.df:.3g} degrees of freedom)."
@@ -165,6 +170,9 @@ def _verdict(comparison: Comparison, row: Row) -> str:
         scores = f"{right} scores {size}" if difference else f"{right} scores the same {measure} as {left}"
         scores += " on every query"
     margin = row.judgment.margin
+    if row.verdict == "descriptive":
+        between = "" if row.paired.sd == 0 else f", {_between(comparison, row)}"
+        return f"No primary question{_where(comparison, row)}, so no verdict is made: {scores}{between}."
     if row.verdict in {"better", "worse"}:
         yes = "Yes" if row.verdict == "better" else "No"
         by_p = ""
@@ -267,9 +275,7 @@ def _break_even(row: Row, cost: Cost) -> str:
         return f"It never pays for its training: by its whole interval it gains no {row.measure}."
     best, worst = duration(fastest), "never" if math.isinf(slowest) else duration(slowest)
     if math.isinf(at):
-        return (
-            f"It scores no more: it pays only if {unit} is worth {best} of training, by the high end of the interval."
-        )
+        return f"It scores no more: it pays only if {unit} is worth {best} of training, by the interval's high end."
     return f"It pays if {unit} is worth more than {duration(at)} of training ({best} to {worst} by the interval)."
 
 
@@ -306,7 +312,9 @@ def _between(comparison: Comparison, row: Row, *, is_equivalence: bool = False) 
     if is_equivalence:
         low, high = judged.equivalence_low or 0.0, judged.equivalence_high or 0.0
         level, alpha = 2 * (judged.equivalence_level or 0.0), alpha if comparison.method == "max-t" else 2 * alpha
-    if comparison.method == "none" or comparison.family == 1:
+    if not row.is_primary:
+        confidence = f"{100 * (1 - level):.4g} % interval of this row alone"
+    elif comparison.method == "none" or comparison.family == 1:
         confidence = f"{100 * (1 - level):.4g} % interval"
     elif comparison.method == "bh":
         rate = f"false coverage rate over {counted(comparison.family, 'comparison')}"

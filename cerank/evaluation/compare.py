@@ -1,6 +1,7 @@
 """How differences become intervals, adjusted p and verdicts: read this file from `compare` on, top to bottom.
 
-A comparison goes through five steps, each a function below `compare`:
+`_pairings` decides which rows there are, and which of them are primary: those alone get a verdict. A comparison then
+goes through five steps, each a function below `compare`:
 
 1. `_row_tests`: the two systems of each row are matched query by query, and their differences get a test: Student's t,
    the exact sign flips where few queries differ, or for a claim about recipes a t-test over queries and seeds.
@@ -29,7 +30,8 @@ from cerank.errors import UsageError
 from cerank.evaluation import diagnostics, multiple_testing, power, seed_variance
 from cerank.evaluation.measures import limits as limits_of
 from cerank.evaluation.multiple_testing import Corrected, Correction
-from cerank.evaluation.secondary_tests import ROUNDS, Interval, Secondary, effect_interval, secondary
+from cerank.evaluation.primary_questions import is_sensitivity, questions
+from cerank.evaluation.secondary_tests import ROUNDS, Interval, Risk, Secondary, effect_interval, risk, secondary
 from cerank.evaluation.significance import (
     Estimate,
     Inference,
@@ -56,7 +58,9 @@ from cerank.text.safe_text import counted
 
 __all__ = ["Comparison", "Condition", "Margin", "Measured", "Pairing", "Row", "System", "Terms", "compare", "measured"]
 
-Verdict = Literal["better", "worse", "equivalent", "different but negligible", "cannot tell", "identical"]
+Verdict = Literal[
+    "better", "worse", "equivalent", "different but negligible", "cannot tell", "identical", "descriptive"
+]
 WorthAnswer = Literal["worth it", "not worth it", "not worse", "harmful", "cannot tell"]
 Basis = Literal["t", "sign flips", "exact sign flips", "seeds"]  # the test that a p comes from
 
@@ -103,6 +107,7 @@ class Pairing(msgspec.Struct, frozen=True, kw_only=True):
     measure: str
     left: str  # the baseline's label
     right: str
+    is_primary: bool = True  # else it has no verdict, and is outside the family
 
 
 class Terms(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,10 +117,12 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     margins: dict[str, Margin] = {}  # measure -> the largest difference that does not matter
     worth: dict[str, Margin] = {}  # measure -> the gain that would pay for a system
     harm: dict[str, Margin] = {}  # measure -> the largest loss that would not matter; else the margin
+    primary: tuple[str, ...] = ()  # the questions that verdicts are about; see `primary_questions`
     correction: Correction = "auto"  # max-t where several rows share their queries, else Holm's
     family: int = 0  # comparisons declared; 0 takes those shown
     pairs: Literal["baseline", "all", "stages"] = "baseline"  # stages: each against the one before it and the first
     claim: Literal["checkpoints", "recipes"] = "checkpoints"  # recipes: seeds are a sample, too
+    pairs_seeds: bool = True  # seeds of two recipes that share their draws count as pairs
     with_secondary: bool = False
     rounds: int = ROUNDS  # random flips and resamples
     seed: int = 42
@@ -189,6 +196,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     low: float  # at the comparison's confidence, as if the row were the only one; within what the measure allows
     high: float
     limits: tuple[float, float] | None  # the differences that the measure allows; None where it has no known range
+    is_primary: bool = True  # else descriptive: outside the family, without a verdict
     effect: Interval | None  # of d_z, exact; None where d_z is infinite
     missing_left: tuple[str, ...]
     missing_right: tuple[str, ...]
@@ -196,6 +204,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     notes: tuple[diagnostics.Note, ...] = ()
     recipes: seed_variance.TwoWay | None = None  # where the claim is about recipes; the judgment then rests on it
     secondary: Secondary | None = None
+    risk: Risk | None = None
 
     @property
     def verdict(self) -> Verdict:
@@ -231,6 +240,7 @@ class _RowTest(msgspec.Struct, frozen=True, kw_only=True):
     limits: tuple[float, float] | None  # the differences that the measure allows
     test: Inference
     basis: Basis
+    is_primary: bool
     is_identical: bool
 
     @property
@@ -273,15 +283,17 @@ def compare(
         conditions = tuple(dict.fromkeys(pairing.condition for pairing in pairings))
     else:
         conditions = tuple(conditions) or shared_conditions(systems)
-        pairings = _pairings(systems, measures, conditions, terms.pairs)
+        pairings = _pairings(systems, measures, conditions, terms)
     row_tests = _row_tests(systems, pairings, terms)
-    family = [row_test for row_test in row_tests if not row_test.is_identical]
+    family = [row_test for row_test in row_tests if row_test.is_primary and not row_test.is_identical]
     adjusted = _adjusted(family, terms)
     judgments = iter([_judged(row_test, adjusted, place, terms) for place, row_test in enumerate(family)])
     rows = []
     for row_test in row_tests:
-        margin_of_row = terms.margins.get(row_test.measure)
-        judgment = identical(terms.alpha, margin_of_row) if row_test.is_identical else next(judgments)
+        if row_test.is_identical:
+            judgment = identical(terms.alpha, terms.margins.get(row_test.measure))
+        else:
+            judgment = next(judgments) if row_test.is_primary else _described(row_test, terms)
         rows.append(_row(row_test, judgment, terms))
     return Comparison(
         baseline=systems[0].label,
@@ -297,19 +309,39 @@ def compare(
 
 
 def _pairings(
-    systems: Sequence[System], measures: Sequence[str], conditions: Sequence[Condition], pairs: str
+    systems: Sequence[System], measures: Sequence[str], conditions: Sequence[Condition], terms: Terms
 ) -> list[Pairing]:
-    """Return the rows that the terms ask for: with the baseline, every pair, or each stage of a chain."""
-    if pairs == "all":
+    """Return the rows that the terms ask for (with the baseline, every pair, or each stage), primary or descriptive."""
+    if terms.pairs == "all":
         couples = list(combinations(systems, 2))
-    elif pairs == "stages":
+    elif terms.pairs == "stages":
         # The first stage is the one before the second system, so these two are compared once.
         steps = [(place, left) for place in range(1, len(systems)) for left in dict.fromkeys((place - 1, 0))]
         couples = [(systems[left], systems[place]) for place, left in steps]
     else:
         couples = [(systems[0], other) for other in systems[1:]]
+    primary = questions(terms.primary, "primary")
+    places = {system.label: place for place, system in enumerate(systems)}
+
+    def is_primary(measure: str, left: str, right: str) -> bool:
+        if primary:
+            return any(question.names(measure, {right}, {left}) for question in primary)
+        is_step = terms.pairs != "stages" or places[right] - places[left] == 1
+        return is_step and not is_sensitivity(measure, measures)
+
+    for question in primary if terms.pairs != "stages" else ():  # a chain may not have come to all of its stages yet
+        if not any(question.names(name, {right.label}, {left.label}) for left, right in couples for name in measures):
+            rows = ", ".join(f"{right.label} against {left.label}" for left, right in couples[:6])
+            what = f"no row answers the primary question '{question}'"
+            raise UsageError(what, hint=f"the rows are {rows}, by {', '.join(measures)}")
     return [
-        Pairing(condition=condition, measure=measure, left=left.label, right=right.label)
+        Pairing(
+            condition=condition,
+            measure=measure,
+            left=left.label,
+            right=right.label,
+            is_primary=is_primary(measure, left.label, right.label),
+        )
         for condition in conditions
         for left, right in couples
         for measure in measures
@@ -385,7 +417,7 @@ def _row_test(pairing: Pairing, left: System, right: System, terms: Terms) -> _R
     limits = None
     if measure_limits is not None:
         limits = measure_limits[0] - figures.mean_left, measure_limits[1] - figures.mean_left
-    recipes = _by_seeds(left, right, condition, measure, queries) if terms.claim == "recipes" else None
+    recipes = _by_seeds((left, right), condition, measure, queries, terms) if terms.claim == "recipes" else None
     exact = None
     if needs_exact_test(figures.wins + figures.losses, figures.sd):
         everything = [*values[0], *values[1]]
@@ -412,27 +444,42 @@ def _row_test(pairing: Pairing, left: System, right: System, terms: Terms) -> _R
         limits=limits,
         test=test,
         basis=basis,
+        is_primary=pairing.is_primary,
         is_identical=bool(both[0].ranking_sha256) and both[0].ranking_sha256 == both[1].ranking_sha256,
     )
 
 
+def inference(
+    left: System, right: System, condition: Condition, measure: str, terms: Terms
+) -> tuple[Paired, Inference, tuple[float, float] | None]:
+    """Return the figures of two systems, the test of their differences, and the differences that the measure allows.
+
+    For decisions other than a verdict; step 1 of a comparison makes the same.
+    """
+    pairing = Pairing(condition=condition, measure=measure, left=left.label, right=right.label)
+    row_test = _row_test(pairing, left, right, terms)
+    return row_test.figures, row_test.test, row_test.limits
+
+
 def _by_seeds(
-    left: System, right: System, condition: Condition, measure: str, queries: Sequence[str]
+    couple: tuple[System, System], condition: Condition, measure: str, queries: Sequence[str], terms: Terms
 ) -> seed_variance.TwoWay:
-    """Return the difference of two recipes, whose seeds are a sample as the queries are."""
+    """Return the difference of two recipes, whose seeds are a sample as the queries are; as pairs where they are."""
+    left, right = couple
     if left.is_fixed and right.is_fixed:
         raise UsageError(
             f"a claim about recipes needs several seeds of at least one side, and '{left.label}' and '{right.label}' "
             "are single rankings",
             hint="name the seeds of a recipe as LABEL=RUN,RUN,..., or leave --claim recipes away",
         )
+    pairs = seed_variance.pairs_of(left, right) if terms.pairs_seeds else ()
+    members = tuple(zip(*pairs, strict=True)) if pairs else (left.members or (left,), right.members or (right,))
     first, second = (
-        [
-            [measured_in(member, condition).values[measure][query] for query in queries]
-            for member in system.members or (system,)
-        ]
-        for system in (left, right)
+        [[measured_in(member, condition).values[measure][query] for query in queries] for member in side]
+        for side in members
     )
+    if pairs:
+        return seed_variance.crossed(first, second, [member.seed or 0 for member in members[0]])
     return seed_variance.two_way(first, second, left_fixed=left.is_fixed, right_fixed=right.is_fixed)
 
 
@@ -630,6 +677,25 @@ def _verdict(difference: float, is_different: bool, is_negligible: bool) -> Verd
     return "equivalent" if is_negligible else "cannot tell"
 
 
+def _described(row_test: _RowTest, terms: Terms) -> Judgment:
+    """Return the figures of a row outside the family: unadjusted, with an interval of its own, and no verdict."""
+    test, margin = row_test.test, terms.margins.get(row_test.measure)
+    raw, within = test.p(), None if margin is None else p_equivalent(test, margin.value)
+    equivalence = None if within is None else Level(p=within, corrected=within, level=terms.alpha)
+    alone = Level(p=raw, corrected=raw, level=terms.alpha)
+    judgment = judge(
+        test,
+        alone,
+        alpha=terms.alpha,
+        basis=row_test.basis,
+        margin=margin,
+        equivalence=equivalence,
+        limits=row_test.limits,
+    )
+    changes = {"detectable": None, "queries_for_difference": None, "queries_for_margin": None}
+    return msgspec.structs.replace(judgment, verdict="descriptive", **changes)
+
+
 def worth_of(test: Inference, judgment: Judgment, gain: Margin, harm: Margin | None, sd: float | None = None) -> Worth:
     """Return whether a system is worth what it costs, from the interval that its judgment carries.
 
@@ -701,7 +767,7 @@ def _row(row_test: _RowTest, judgment: Judgment, terms: Terms) -> Row:
             rounds=terms.rounds,
         )
     gain, worth = terms.worth.get(row_test.measure), None
-    if gain is not None and not row_test.is_identical:
+    if gain is not None and row_test.is_primary and not row_test.is_identical:
         harm = terms.harm.get(row_test.measure) or judgment.margin
         worth = worth_of(row_test.test, judgment, gain, harm, None if row_test.recipes else figures.sd)
     # Of identical rankings nothing was tested, and nothing is uncertain.
@@ -718,6 +784,7 @@ def _row(row_test: _RowTest, judgment: Judgment, terms: Terms) -> Row:
         low=alone[0],
         high=alone[1],
         limits=row_test.limits,
+        is_primary=row_test.is_primary,
         effect=effect_interval(figures, terms.confidence),
         missing_left=at_left.missing,
         missing_right=at_right.missing,
@@ -725,6 +792,12 @@ def _row(row_test: _RowTest, judgment: Judgment, terms: Terms) -> Row:
         notes=_notes(row_test),
         recipes=row_test.recipes,
         secondary=other_tests,
+        risk=risk(
+            differences(*row_test.values),
+            row_test.queries,
+            threshold=harm.value if (harm := terms.harm.get(row_test.measure) or judgment.margin) else 0.0,
+            confidence=terms.confidence,
+        ),
     )
 
 

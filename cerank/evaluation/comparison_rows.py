@@ -10,6 +10,7 @@ import msgspec
 from cerank.evaluation.answers import explain, shown
 from cerank.evaluation.compare import Comparison, Row, Worth
 from cerank.evaluation.diagnostics import Note
+from cerank.evaluation.secondary_tests import Risk
 from cerank.evaluation.significance import estimate_of
 from cerank.evaluation.systems import Condition, System
 from cerank.text.safe_text import counted
@@ -26,6 +27,10 @@ MANY_MISSING = 0.05  # share of queries without results above which a verdict sa
 LEGEND = "d_z: mean difference / its sd over queries; W/T/L: queries won, tied, lost by the system of the row"
 
 
+RISK_LEGEND = (
+    "hurt, helped: queries that lose or gain more than the harm margin, the margin, or else 0; TRisk: t of the mean in "
+    "which a loss counts twice; flips without: the fewest queries without which a t-test shows no difference"
+)
 WORTH_LEGEND = (
     "worth it, not worth it: the interval that decides lies above, or below, the gain that would pay; not worse, "
     "harmful: it lies above, or below, the harm margin. All hold together with the interval's confidence"
@@ -74,6 +79,7 @@ class SummaryRow(msgspec.Struct, frozen=True, kw_only=True):
     queries_for_difference: int | None = None  # to see a true difference as large as the margin with 80 % power
     queries_for_margin: int | None = None  # to show equivalence with 80 % power, were the true difference 0
     verdict: str = ""
+    is_primary: bool | None = None  # else outside the family, without a verdict
     worth: float | None = None  # the gain that would pay for the system
     harm: float | None = None  # the largest loss that would not matter
     is_worth_declared: bool | None = None  # before the run
@@ -83,6 +89,15 @@ class SummaryRow(msgspec.Struct, frozen=True, kw_only=True):
     p_not_worse: float | None = None  # for a difference above -harm
     p_harmful: float | None = None  # for a difference below -harm
     queries_to_rule_out: int | None = None  # the gain, with 80 % power, were the true difference 0
+    harm_threshold: float | None = None  # losses up to it do not count as hurt
+    hurt: int | None = None  # queries that lose more than the threshold; none of these figures makes a verdict
+    helped: int | None = None  # queries that gain more
+    hurt_share_low: float | None = None  # Wilson's interval of the share hurt
+    hurt_share_high: float | None = None
+    mean_loss: float | None = None  # of the queries hurt
+    worst_queries: str | None = None  # those that lose most, the largest loss first, with spaces between
+    trisk: float | None = None  # t of the mean in which a loss counts twice
+    queries_to_flip: int | None = None  # fewest queries without which a t-test shows no difference
 
 
 def summary(comparison: Comparison) -> tuple[SummaryRow, ...]:
@@ -124,7 +139,14 @@ def footnotes(comparison: Comparison) -> tuple[str, ...]:
     if any(row.judgment.is_late or (row.worth and row.worth.is_late) for row in comparison.rows):
         lines.append("†: this verdict rests on a margin that was chosen after the results")
     alpha = 1 - terms.confidence
-    lost = [row for row in comparison.rows if row.judgment.p <= alpha and not row.judgment.is_different]
+    if any(not row.is_primary for row in comparison.rows):
+        lines.append(
+            "descriptive: not a primary question, so outside the family: p and interval are of the row alone, and no "
+            "verdict is made"
+        )
+    lost = [
+        row for row in comparison.rows if row.is_primary and row.judgment.p <= alpha and not row.judgment.is_different
+    ]
     if lost:
         names = ", ".join(f"{row.right} against {row.left} by {row.measure} on {row.condition}" for row in lost)
         lines.append(
@@ -139,6 +161,8 @@ def family(comparison: Comparison) -> str:
     """Return how many comparisons share one error rate, and by what method."""
     terms, size = comparison.terms, comparison.family
     rate = f"{100 * (1 - terms.confidence):.3g} %"
+    if size == 0 and any(not row.is_primary for row in comparison.rows):
+        return "no primary question is answered: all rows are descriptive"
     many = counted(size, "comparison")
     if comparison.method == "none":
         return f"{many}, unadjusted: each verdict by itself errs in at most {rate}"
@@ -233,8 +257,25 @@ def _compared(system: System, row: Row) -> SummaryRow:
         queries_for_difference=judgment.queries_for_difference,
         queries_for_margin=judgment.queries_for_margin,
         verdict=row.verdict,
+        is_primary=row.is_primary,
         **_worth_fields(row.worth),
+        **(_risk_fields(row.risk) if row.risk and is_of_checkpoints else {}),
     )
+
+
+def _risk_fields(risk: Risk) -> dict[str, object]:
+    """Return the fields of a line that say whom the difference hurts, and how few queries carry it."""
+    return {
+        "harm_threshold": risk.threshold,
+        "hurt": risk.hurt,
+        "helped": risk.helped,
+        "hurt_share_low": risk.hurt_low,
+        "hurt_share_high": risk.hurt_high,
+        "mean_loss": risk.mean_loss,
+        "worst_queries": " ".join(risk.worst),
+        "trisk": risk.trisk,
+        "queries_to_flip": risk.queries_to_flip,
+    }
 
 
 def _worth_fields(worth: Worth | None) -> dict[str, object]:

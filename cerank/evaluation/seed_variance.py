@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+MIN_PAIRS = 3  # seeds, below which their spread has too few degrees of freedom for pairs to help
 Values = Sequence[Sequence[float]]  # (seeds, queries)
 
 
@@ -33,6 +34,8 @@ class TwoWay(msgspec.Struct, frozen=True, kw_only=True):
     sd_queries: float  # of the per-query differences of seed means
     sd_seeds_left: float  # of the seeds' mean values; 0 for a system without seeds
     sd_seeds_right: float
+    is_paired: bool = False  # the two sides' seeds count as pairs: crossed with the queries
+    seeds: tuple[int, ...] = ()  # those that pair
 
 
 def mean_of(label: str, members: Sequence[System]) -> System:
@@ -102,6 +105,107 @@ def two_way(left: Values, right: Values, *, left_fixed: bool = False, right_fixe
         sd_seeds_left=spreads[0],
         sd_seeds_right=spreads[1],
     )
+
+
+def crossed(left: Values, right: Values, seeds: Sequence[int] = ()) -> TwoWay:
+    """Return the difference of two recipes whose seeds are pairs, with an error for both queries and seeds.
+
+    With d = right - left of each seed and query, in d = mu + query + seed + noise: a two-way analysis of variance
+    without repetition. The variance of the mean is (MSq + MSs - MSe) / (n k), at least its parts alone, with degrees of
+    freedom by Satterthwaite (Searle, Casella and McCulloch 1992; Bodoff and Li, SIGIR 2007). What the two sides of a
+    seed have in common cancels, and the noise is counted once.
+
+    Args:
+        left: (seeds, queries) values; the same seeds and queries in the same order on both sides.
+        right: the same.
+        seeds: their numbers, for those who read the result.
+
+    Raises:
+        UsageError: the sides have different seeds, or fewer than 3, which leave nothing to estimate their spread by.
+    """
+    first, second = _array(left), _array(right)
+    k, n = first.shape
+    if first.shape != second.shape or k < MIN_PAIRS:
+        raise UsageError(f"seeds count as pairs from {MIN_PAIRS} on that both sides share, not with {k}")
+    squares = _mean_squares(second - first)
+    error, df = _error_of(squares, n, k)
+    return TwoWay(
+        estimate=Estimate(difference=float((second - first).mean()), error=error, df=df),
+        seeds_left=k,
+        seeds_right=k,
+        sd_queries=float((second - first).mean(axis=0).std(ddof=1)),
+        sd_seeds_left=float(first.mean(axis=1).std(ddof=1)),
+        sd_seeds_right=float(second.mean(axis=1).std(ddof=1)),
+        is_paired=True,
+        seeds=tuple(seeds),
+    )
+
+
+class Components(msgspec.Struct, frozen=True, kw_only=True):
+    """How much of the spread of paired differences comes from where: variances of one query, one seed, and the rest."""
+
+    queries: float
+    seeds: float
+    noise: float  # of a query under a seed
+
+
+def components(left: Values, right: Values) -> Components:
+    """Return the variance components of paired differences, by their mean squares; none is below 0.
+
+    Args:
+        left: (seeds, queries) values, as for `crossed`.
+        right: the same.
+    """
+    d = _array(right) - _array(left)
+    k, n = d.shape
+    ms_query, ms_seed, ms_noise = _mean_squares(d)
+    return Components(
+        queries=max(0.0, (ms_query - ms_noise) / k), seeds=max(0.0, (ms_seed - ms_noise) / n), noise=ms_noise
+    )
+
+
+def planned_error(spread: Components, queries: int, seeds: int) -> tuple[float, float]:
+    """Return the standard error of a mean over so many queries and paired seeds, and its degrees of freedom.
+
+    A decision study of generalizability theory (Brennan 2001; Urbano, Marrero and Martin, SIGIR 2013).
+    """
+    squares = spread.noise + seeds * spread.queries, spread.noise + queries * spread.seeds, spread.noise
+    return _error_of(squares, queries, seeds)
+
+
+def _mean_squares(d: NDArray[np.float64]) -> tuple[float, float, float]:
+    """Return the mean squares of queries, of seeds and of the rest of (seeds, queries) differences."""
+    k, n = d.shape
+    mean, by_seed, by_query = d.mean(), d.mean(axis=1), d.mean(axis=0)
+    ms_query = k * float(((by_query - mean) ** 2).sum()) / (n - 1)
+    ms_seed = n * float(((by_seed - mean) ** 2).sum()) / (k - 1)
+    rest = d - by_seed[:, None] - by_query[None, :] + mean
+    return ms_query, ms_seed, float((rest**2).sum()) / ((n - 1) * (k - 1))
+
+
+def _error_of(squares: tuple[float, float, float], n: int, k: int) -> tuple[float, float]:
+    """Return the standard error of the mean over n queries and k seeds, with Satterthwaite's degrees of freedom."""
+    ms_query, ms_seed, ms_noise = squares
+    total = ms_query + ms_seed - ms_noise
+    largest, df = max((ms_query, float(n - 1)), (ms_seed, float(k - 1)))
+    if total >= largest and total > 0:
+        df = total**2 / (ms_query**2 / (n - 1) + ms_seed**2 / (k - 1) + ms_noise**2 / ((n - 1) * (k - 1)))
+    return math.sqrt(max(total, largest) / (n * k)), df
+
+
+def pairs_of(left: System, right: System) -> tuple[tuple[System, System], ...]:
+    """Return the members of both sides that have a seed in common, as pairs; empty where seeds are no pairs.
+
+    They are where both sides have the same seeds, at least three, and each seed decides something that both sides
+    share: the order of the same data, or a whole stage. The rule looks at no score, so it holds before any is known.
+    """
+    others = {member.seed: member for member in right.members}
+    first = {member.seed: member for member in left.members}
+    is_same = len(first) >= MIN_PAIRS and None not in first and first.keys() == others.keys()
+    if not is_same:
+        return ()
+    pairs = tuple((first[seed], others[seed]) for seed in sorted(seed for seed in first if seed is not None))
+    return pairs if all(set(member.shares) & set(other.shares) for member, other in pairs) else ()
 
 
 def _array(values: Values) -> NDArray[np.float64]:

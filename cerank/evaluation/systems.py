@@ -46,6 +46,8 @@ class System(msgspec.Struct, frozen=True, kw_only=True):
     measured: tuple[Measured, ...]
     members: tuple[System, ...] = ()  # the seeds, where `measured` holds their means
     run: str = ""  # the run's id in its lab; "" for a file or for several seeds
+    seed: int | None = None  # of a run; of several seeds each member has its own
+    shares: tuple[str, ...] = ()  # what the seed decided: keys of stages, and of the order of their data
     is_fixed: bool = False  # has no seed (BM25): a claim about recipes needs no spread of it
     notes: tuple[str, ...] = ()  # sentences on how its file was read and which of its queries count
 

@@ -67,7 +67,7 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     ] = "positives"
     negatives: Annotated[
         str,
-        help_text("random, top or log-random (by 1/rank) of the window; of a teacher's list: all its candidates"),
+        help_text("of the window: uniformly, the first ones, or by 1/rank (of a teacher's list: all its candidates)"),
     ] = "random"
     negatives_from: Annotated[
         Literal["all", "judged", "unjudged"],
@@ -122,9 +122,7 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     ] = "document"
     precision: Annotated[
         Literal["fp32", "bf16", "tf32", "auto"],
-        help_text(
-            "of matrix products: auto is bf16 where the device has instructions for it; tf32 is for NVIDIA's GPUs"
-        ),
+        help_text("bf16: only matrix multiplications in bf16; auto: bf16 where the device has instructions for it"),
     ] = "fp32"
     microbatch: Annotated[
         Positive, help_text("tokens, padding included, per forward pass; changes memory, not results")
@@ -185,6 +183,19 @@ class Evaluate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         dict[str, Rate], help_text("the largest difference of a measure that does not matter; declared before the run")
     ] = {}
     margins_because: Annotated[str, help_text("why these margins, gains and harm margins; printed under tables")] = ""
+    primary: Annotated[
+        tuple[str, ...],
+        help_text(
+            'the questions that verdicts are about, such as "nDCG@10: distill against contrastive"; all other rows are '
+            "descriptive. Default: each stage against the one before it, by every measure"
+        ),
+    ] = ()
+    seeds_as: Annotated[
+        Literal["pairs", "independent"],
+        help_text(
+            "in a claim about recipes: pairs compares seed with seed where two recipes share stages or data order"
+        ),
+    ] = "pairs"
     worth: Annotated[
         dict[str, Rate], help_text("the gain of a measure that would pay for a stage; at least the margin, if any")
     ] = {}

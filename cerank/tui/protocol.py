@@ -28,6 +28,7 @@ class LabApp(Protocol):
     devices: str
     files: Path
     has_loaded: bool
+    deleted: list[tuple[str, ...]]
     state: DashboardState
 
     def poll(self, *again: str) -> None:
@@ -61,6 +62,9 @@ class LabApp(Protocol):
 
     def open_compare(self, targets: list[str]) -> None:
         """Open the comparison of what the names stand for."""
+
+    def open_example(self) -> None:
+        """Open the form of a new run with the example in it."""
 
     def open_new(self, recipe: Recipe | None = None) -> None:
         """Open the form of a new run."""

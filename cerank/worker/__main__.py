@@ -213,6 +213,12 @@ def _crash(error: Exception) -> Failure:
     hint = "an internal error of cerank or of a library; log.txt has the traceback"
     if type(error).__name__ == "AcceleratorError":  # torch's; its import takes seconds, and may be what failed
         hint = "the GPU failed; `nvidia-smi` and the system's log say more, and `cerank resume` continues the run"
+    elif (
+        type(error).__name__ == "OutOfMemoryError"
+    ):  # where fewer tokens at once would not help, as for the model itself
+        hint = (
+            "the device has too little free memory; see what else uses it, or take a smaller base; then `cerank resume`"
+        )
     return Failure(kind="crash", what=what, hint=hint, traceback="log.txt")
 
 

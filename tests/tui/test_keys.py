@@ -13,6 +13,7 @@ from textual.widgets import Footer
 from cerank.tui.app import CerankApp
 from cerank.tui.common.help_screen import HelpScreen, bindings_of
 from cerank.tui.comparison.compare_screen import CompareScreen
+from cerank.tui.comparison.query_list import QueryListScreen
 from cerank.tui.comparison.query_screen import QueryScreen
 from cerank.tui.new_run.new_run_screen import NewRunScreen
 from cerank.tui.runs.run_list_screen import RunsScreen
@@ -25,6 +26,7 @@ WAYS: dict[str, tuple[type[Screen[object]], tuple[str, ...]]] = {
     **{f"run-{tab}": (RunScreen, ("enter", tab)) for tab in "123456"},
     **{f"new-{step}": (NewRunScreen, (step,)) for step in "1234"},
     "compare": (CompareScreen, ("space", "space", "m")),
+    "queries": (QueryListScreen, ("space", "space", "m", "l")),
     "query": (QueryScreen, ("space", "space", "m", "enter", "enter")),
 }
 LEAVES = {"q", "escape"}  # pressed last; what quitting says is tested with the list of runs

@@ -7,6 +7,7 @@ import math
 from datetime import UTC, datetime
 
 import pytest
+import torch
 
 from cerank.app import plans
 from cerank.cli import table_columns
@@ -18,6 +19,7 @@ from cerank.inference.rerank import Scorer
 from cerank.training import stage_summary
 from cerank.training.stage_summary import RankingStats
 from cerank.trec.text_io import read_run
+from cerank.worker import __main__ as worker
 from cerank.worker.heartbeat import Heartbeat
 from cerank.worker.run_context import RunContext, StopFlag
 from cerank.worker.run_inputs import RunInputs
@@ -197,3 +199,17 @@ def test_the_work_counts_in_batch_negatives_and_the_groups_of_a_validation_loss(
     work = {part.part: part.pairs for part in plans.work_of(plan)}
     assert work["train contrastive"] == 30 * 2 * (4 + 2)
     assert work["validate contrastive"] == 3 * 8 * (5 + 4)
+
+
+@pytest.mark.parametrize(
+    ("error", "hint"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), "too little free memory"),
+        (torch.AcceleratorError("CUDA error: uncorrectable ECC error encountered"), "nvidia-smi"),
+        (KeyError("x"), "internal error"),
+    ],
+)
+def test_a_crash_says_whether_memory_the_gpu_or_the_program_is_the_cause(error, hint):
+    failure = worker._crash(error)
+    assert failure.kind == "crash"
+    assert hint in failure.hint

@@ -6,6 +6,7 @@ any other is computed from rankings and qrels. `cerank verify` computes the stor
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import re
@@ -183,6 +184,17 @@ def sources(target: Target) -> tuple[margins_of.Source, ...]:
     return margins_of.sources([(run.folder, run.plan) for run in members])
 
 
+def have_paired_seeds(targets: Sequence[Target]) -> bool:
+    """Return whether the plans of all runs declare that their seeds count as pairs, which is the default."""
+    runs = [
+        run
+        for target in targets
+        for run in (target.members if isinstance(target, SeedsTarget) else (target,))
+        if isinstance(run, RunTarget)
+    ]
+    return all(run.plan.recipe.evaluate.seeds_as == "pairs" for run in runs)
+
+
 def declared_margins(
     targets: Sequence[Target], measures: Sequence[str], *, all_pairs: bool, kind: Kind = "margins"
 ) -> dict[str, Margin]:
@@ -201,6 +213,7 @@ class ComparisonRequest(msgspec.Struct, frozen=True, kw_only=True):
     qrels: str = ""  # a qrels file, in place of a dataset
     judged_only: bool = False  # compare by each measure over judged documents only, too
     terms: Terms | None = None  # None: the defaults; margins in it win over all others
+    primary: tuple[str, ...] = ()  # questions that verdicts are about; see `evaluation.primary_questions`
     margins: tuple[str, ...] = ()  # `MEASURE=NUMBER` each, chosen now: they win over declared ones
     worth: tuple[str, ...] = ()  # the same, of the gain that would pay for a system
     harm: tuple[str, ...] = ()  # the same, of the largest loss that would not matter
@@ -242,9 +255,15 @@ def compare_measured(
     margins = terms.margins or chosen("margins", request.margins, "--margin")
     if request.judged_only:
         margins = margins_of.carried(margins, _condensed(measures)) | margins
+    primary = terms.primary or request.primary
+    terms = msgspec.structs.replace(terms, pairs_seeds=terms.pairs_seeds and have_paired_seeds(targets))
     worth = terms.worth or chosen("worth", request.worth, "--worth")
     harm = terms.harm or chosen("harm", request.harm, "--harm")
-    return compare(systems, measures, terms=msgspec.structs.replace(terms, margins=margins, worth=worth, harm=harm))
+    return compare(
+        systems,
+        measures,
+        terms=msgspec.structs.replace(terms, margins=margins, worth=worth, harm=harm, primary=primary),
+    )
 
 
 def _condensed(names: Sequence[str]) -> dict[str, str]:
@@ -272,6 +291,7 @@ def of_run(folder: RunFolder) -> Comparison:
         margins=declared_margins(targets, names, all_pairs=False),
         worth=declared_margins(targets, names, all_pairs=False, kind="worth"),
         harm=declared_margins(targets, names, all_pairs=False, kind="harm"),
+        primary=plan.recipe.evaluate.primary,
         pairs="stages",
     )
     return compare([_of_run(target, names) for target in targets], names, terms=terms)
@@ -418,7 +438,31 @@ def _of_run(target: RunTarget, names: Sequence[str], only: str = "") -> System:
         stored = _stored_measures(target, test, first, names)
         rows.append(measured(names, condition, qrels, identity(qrels), read_run(path).ranking, values=stored))
     is_fixed = target.system == FIRST_STAGE
-    return System(label=target.label, measured=tuple(rows), run=target.folder.name, is_fixed=is_fixed)
+    return System(
+        label=target.label,
+        measured=tuple(rows),
+        run=target.folder.name,
+        seed=None if is_fixed else target.plan.recipe.seed,
+        shares=_decided_by_seed(target),
+        is_fixed=is_fixed,
+    )
+
+
+def _decided_by_seed(target: RunTarget) -> tuple[str, ...]:
+    """Return what the run's seed decided up to this system: its stages, and the order in which each saw its data."""
+    from cerank.planning import inputs, stage_keys
+
+    plan = target.plan
+    chain = plan.recipe.chain[: plan.recipe.chain.index(target.system) + 1] if target.system != FIRST_STAGE else ()
+    pinned = {(entry.role, entry.name): entry.sha256 for entry in plan.inputs}
+    out = []
+    for index, name in enumerate(chain):
+        dataset = inputs.training_dataset(plan.recipe, plan.recipe.stages[name])
+        if ("dataset", dataset) in pinned:
+            out.append(f"order {name} {pinned['dataset', dataset]}")
+        with contextlib.suppress(KeyError):  # a plan that does not hold every input's hash says nothing of its stages
+            out.append(f"stage {stage_keys.stage_key(plan, index)}")
+    return tuple(out)
 
 
 def _stored_measures(

@@ -77,29 +77,32 @@ def full_table(comparison: Comparison, *, with_reasons: bool = False, costs: Map
     return Table("comparison", tuple(Column(name, name) for name in columns), tuple(body))
 
 
-def document(comparison: Comparison, *, with_reasons: bool = False) -> str:
+def document(comparison: Comparison, *, with_reasons: bool = False, command: str = "") -> str:
     """Return a comparison as JSON of one shape: {meta, rows, secondary, notes}; `secondary` is empty unless requested.
 
     `rows` are those of `full_table`; `meta` is what they rest on: method, family, margins, and the hashes of the
-    rankings and qrels.
+    rankings and qrels. `comparison_schema.schema` describes it.
     """
     from cerank import __version__
 
     terms = comparison.terms
+    chosen = {"margins": terms.margins, "worth": terms.worth, "harm": terms.harm}
     meta = {
-        "format": 2,
+        "format": 3,
         "cerank": __version__,
+        "command": command,
         "baseline": comparison.baseline,
         "pairs": terms.pairs,
+        "primary": list(terms.primary),
         "claim": terms.claim,
         "confidence": terms.confidence,
-        "alpha": round(1 - terms.confidence, 12),
+        "alpha": terms.alpha,
         "correction": comparison.method,
         "family": comparison.family,
         "family_equivalence": comparison.family_equivalence,
         "rounds": terms.rounds,
         "seed": terms.seed,
-        "margins": {name: msgspec.to_builtins(margin) for name, margin in terms.margins.items()},
+        **{kind: {name: msgspec.to_builtins(margin) for name, margin in of.items()} for kind, of in chosen.items()},
         "rankings": [
             {
                 "system": system.label,
@@ -161,6 +164,32 @@ def secondary(comparison: Comparison) -> Table:
             "prior) below -margin, within it, above it"
         )
     return Table("secondary", tuple(columns), tuple(body), "Secondary tests", tuple(notes))
+
+
+def risk_table(comparison: Comparison) -> Table:
+    """Return, for each row, whom the difference hurts and how few queries carry it; none of it makes a verdict."""
+    from cerank.evaluation.comparison_rows import RISK_LEGEND
+
+    columns = (
+        *(Column(name, name.replace("_", " ")) for name in ("dataset", "first_stage", "measure", "left", "right")),
+        Column("hurt", "hurt", "number", 0),
+        Column("helped", "helped", "number", 0),
+        Column("hurt_share", "share hurt", "name"),
+        Column("mean_loss", "mean loss", "signed", priority=1),
+        Column("trisk", "TRisk", "signed", 2),
+        Column("queries_to_flip", "flips without", "number", 0),
+        Column("worst", "loses most", priority=2),
+    )
+    body = []
+    for row in comparison.rows:
+        of = row.risk
+        if of is None or row.recipes is not None:
+            continue
+        where = (row.condition.dataset, row.condition.first_stage, row.measure, row.left, row.right)
+        share = f"[{100 * of.hurt_low:.0f}, {100 * of.hurt_high:.0f}] %"
+        figures = (of.hurt, of.helped, share, of.mean_loss, of.trisk, of.queries_to_flip, " ".join(of.worst))
+        body.append((*where, *figures))
+    return Table("risk", columns, tuple(body), "Risk", (RISK_LEGEND,))
 
 
 def short_table(comparison: Comparison, *, with_reasons: bool = False) -> Table:
@@ -337,7 +366,13 @@ def _spreads(comparison: Comparison) -> tuple[str, ...]:
     if lines and comparison.terms.claim == "checkpoints":
         lines.append("verdicts are about these checkpoints; a claim about recipes counts the spread of seeds, too")
     for row in comparison.rows:
-        if row.recipes is not None:
+        if row.recipes is not None and row.recipes.is_paired:
+            numbers = ", ".join(map(str, row.recipes.seeds))
+            lines.append(
+                f"{row.right} against {row.left} by {row.measure} on {row.condition}: about the recipes, seeds paired: "
+                f"{numbers}; {row.recipes.estimate.df:.3g} degrees of freedom"
+            )
+        elif row.recipes is not None:
             lines.append(
                 f"{row.right} against {row.left} by {row.measure} on {row.condition}: about the recipes, by "
                 f"{row.recipes.seeds_right} and {row.recipes.seeds_left} seeds, not taken as pairs, "

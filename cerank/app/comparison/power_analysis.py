@@ -164,19 +164,102 @@ def of_rankings(
     return tuple(cases)
 
 
+class SeedGridCell(msgspec.Struct, frozen=True, kw_only=True):
+    """What so many queries and paired seeds of each recipe can show."""
+
+    dataset: str
+    first_stage: str
+    measure: str
+    left: str
+    right: str
+    queries: int
+    seeds: int
+    smallest_difference: float  # with the power asked for
+    seed_share: float  # of the variance of the mean that comes from seeds: above .5 more seeds help more than queries
+    is_pilot: bool  # the queries and seeds that were measured
+
+
+def seed_grid(
+    settings: Settings, rankings: ComparisonRequest, request: PowerRequest, seeds: Sequence[int]
+) -> tuple[SeedGridCell, ...]:
+    """Return what more queries and more seeds would show, by the spread of two recipes that were run with seeds.
+
+    Args:
+        settings: where the lab and caches are.
+        rankings: two recipes at least, each LABEL=RUN,RUN,RUN; each is compared with the first.
+        request: power, level and number of tests.
+        seeds: how many seeds of each recipe, a column each; at least 2.
+
+    Raises:
+        UsageError: the two have no seeds that pair, or a number of seeds is out of its range.
+    """
+    from cerank.evaluation.power import detectable
+    from cerank.evaluation.seed_variance import components, pairs_of, planned_error
+    from cerank.evaluation.systems import measured_in
+
+    if len(rankings.targets) < 2:
+        raise UsageError("seeds are planned between two recipes", hint="such as `cerank power A=R1,R2,R3 B=R4,R5,R6`")
+    if any(count < 2 for count in seeds):
+        raise UsageError("a spread of seeds needs at least 2 of them", where="--seeds", hint="such as 3,5,10")
+    targets = comparisons.targets_of(settings.lab, rankings.targets)
+    systems, measures = comparisons.measured_systems(settings, targets, rankings)
+    cells = []
+    for right in systems[1:]:
+        pairs = pairs_of(systems[0], right)
+        if not pairs:
+            what = f"'{systems[0].label}' and '{right.label}' have no seeds that pair"
+            hint = "both need the same three seeds or more, and a stage or the order of its data in common"
+            raise UsageError(what, where="--seeds", hint=hint)
+        for condition in (entry.condition for entry in systems[0].measured):
+            for measure in measures:
+                both = [
+                    [list(measured_in(member, condition).values[measure].values()) for member in side]
+                    for side in zip(*pairs, strict=True)
+                ]
+                spread, pilot = components(*both), len(both[0][0])
+                for queries in sorted({max(2, pilot // 2), pilot, 2 * pilot, 4 * pilot}):
+                    for count in sorted({*seeds, len(pairs)}):
+                        error, df = planned_error(spread, queries, count)
+                        size = detectable(error, df, request.power, request.alpha / request.tests)
+                        cells.append(
+                            SeedGridCell(
+                                dataset=condition.dataset,
+                                first_stage=condition.first_stage,
+                                measure=measure,
+                                left=systems[0].label,
+                                right=right.label,
+                                queries=queries,
+                                seeds=count,
+                                smallest_difference=size,
+                                seed_share=spread.seeds / count / error**2 if error else 0.0,
+                                is_pilot=(queries, count) == (pilot, len(pairs)),
+                            )
+                        )
+    return tuple(cells)
+
+
 def of_plan(plan: Plan, lab: Path) -> tuple[Expected, ...]:
     """Return what the plan's test datasets could show in the run's own table, by the spreads known before it began.
 
-    The family is the run's own table: each stage with the one before it and with the first stage, over each first stage
-    on each test dataset, by each measure. A spread comes from earlier runs of the lab on the same test dataset and
-    first stages, else from the runs that the dataset brings, two by two, else it is assumed; a measure of which none is
-    known is left out.
+    The family is that of the run's own table: its primary rows (by default each stage with the one before it), over
+    each first stage on each test dataset, by each measure. A spread comes from earlier runs of the lab on the same test
+    dataset and first stages, else from the runs that the dataset brings, two by two, else it is assumed; a measure of
+    which none is known is not in it.
     """
     from cerank.datasets.open_datasets import open_dataset
+    from cerank.evaluation.primary_questions import questions
 
     recipe, data = plan.recipe, plan.recipe.data
-    pairs = 2 * len(recipe.chain) - 1  # each stage with the one before it and, from the second on, with the first stage
-    tests = pairs * len(data.first_stages) * sum(len(plan.measures_on(test)) for test in data.test)
+    systems = (comparisons.FIRST_STAGE, *recipe.chain)
+    primary = questions(recipe.evaluate.primary, "evaluate.primary")
+    tests = len(data.first_stages) * sum(
+        any(question.names(measure, {right}, {left}) for question in primary) if primary else at == before + 1
+        for test in data.test
+        for measure in plan.measures_on(test)
+        for at, right in enumerate(systems)
+        for before, left in enumerate(systems[:at])
+        if before in {0, at - 1}
+    )
     kinds = KINDS if len(recipe.chain) > 1 else KINDS[1:]
     expected = []
     for test in data.test:
@@ -194,7 +277,7 @@ def of_plan(plan: Plan, lab: Path) -> tuple[Expected, ...]:
                     spreads, source = _assumed_range(measure, kind), "assumed"
                 if not spreads:
                     continue
-                request = PowerRequest(margin=recipe.evaluate.margins.get(measure), tests=tests)
+                request = PowerRequest(margin=recipe.evaluate.margins.get(measure), tests=max(tests, 1))
                 low, high = (_outlook(queries, sd, request, measure) for sd in (min(spreads), max(spreads)))
                 expected.append(
                     Expected(

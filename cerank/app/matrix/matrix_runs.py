@@ -35,7 +35,9 @@ from cerank.runs.layout import RunFolder, runs_folder
 from cerank.runs.records import StoredPlan
 from cerank.settings import Settings
 
-JUDGING = ("margins", "margins_because", "worth", "harm")  # keys of `evaluate` that decide verdicts, and no numbers
+# Keys of `evaluate` that decide verdicts, and no numbers; and those of them that a matrix' record holds.
+JUDGING = ("margins", "margins_because", "primary", "seeds_as", "worth", "harm")
+DECLARED = ("margins", "primary", "worth", "harm")
 _NOT_TO_QUEUE = {"finished", "running", "stopping", "queued"}
 
 
@@ -156,7 +158,7 @@ def _matrix_tables(matrix: Matrix) -> dict[str, dict[str, object]]:
         (data, "first_stages", list(matrix.first_stages)),
         (data, "depth", matrix.depth),
         (evaluate, "measures", list(matrix.measures)),
-        *((evaluate, key, getattr(matrix, key)) for key in JUDGING),
+        *((evaluate, key, msgspec.to_builtins(getattr(matrix, key))) for key in JUDGING),
     )
     for table, key, value in given:
         if value:
@@ -354,7 +356,7 @@ def _record(
         first_stages=data.first_stages,
         depth=data.depth,
         measures={test: first.measures_on(test) for test in data.test},
-        **{key: getattr(first.recipe.evaluate, key) for key in JUDGING if key != "margins_because"},
+        **{key: getattr(first.recipe.evaluate, key) for key in DECLARED},
         cells=tuple({**earlier, **cells}.values()),
     )
 
@@ -381,7 +383,7 @@ def _check_same_declaration(before: MatrixRecord | None, matrix_record: MatrixRe
     """Reject a second family of tests under the same name; only recipes, base models and seeds may be added later."""
     if before is None or (before.sha256, before.baseline) == (matrix_record.sha256, matrix_record.baseline):
         return
-    keys = ("baseline", "tests", "first_stages", "depth", "measures", "margins", "worth", "harm")
+    keys = ("baseline", "tests", "first_stages", "depth", "measures", "margins", "primary", "worth", "harm")
     differing = [key.replace("_", " ") for key in keys if getattr(before, key) != getattr(matrix_record, key)]
     what = f"the lab already has a matrix '{before.name}' with different {', '.join(differing) or 'data'}"
     raise UsageError(what, hint="give the new matrix another name with --name")

@@ -13,24 +13,10 @@ import cerank
 from cerank.app.report import footnotes, provenance, results_tables
 from cerank.app.report.measured_rows import measure_rows
 from cerank.app.report.report_data import Curve, PublishedComparison, Report
-from cerank.app.report.report_scope import ReportScope, report_scope
+from cerank.app.report.report_scope import ReportRequest, ReportScope, report_scope
 from cerank.app.report.results_tables import TestResults
 from cerank.evaluation import published
-from cerank.evaluation.multiple_testing import Correction
 from cerank.settings import Settings
-
-
-class ReportRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """What the user asked to see."""
-
-    names: tuple[str, ...]  # a matrix, or runs
-    baseline: str = ""  # see `report_scope.report_scope`
-    correction: Correction = "holm"
-    measures: tuple[str, ...] = ()  # in place of those declared
-    every_stage: bool = False
-    has_curves: bool = True
-    command: str = ""  # as it was typed, for the report
-    created: str = ""  # UTC, ISO 8601
 
 
 def build_report(settings: Settings, request: ReportRequest, say: Callable[[str], None] = lambda _: None) -> Report:
@@ -46,7 +32,7 @@ def build_report(settings: Settings, request: ReportRequest, say: Callable[[str]
     scope = report_scope(settings.lab, request.names, baseline=request.baseline, every_stage=request.every_stage)
     data = measure_rows(settings, scope, request.measures, say)
     columns = results_tables.places(scope, data)
-    verdicts = results_tables.test_rows(scope, data, columns, correction=request.correction, requested=request.measures)
+    verdicts = results_tables.test_rows(scope, data, columns, request)
     tables = tuple(
         msgspec.structs.replace(table, caption=footnotes.caption(table, scope, verdicts))
         for table in results_tables.results_tables(scope, data, columns, verdicts)

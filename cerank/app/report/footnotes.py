@@ -37,7 +37,7 @@ def caption(grid: ResultsTable, scope: ReportScope, verdicts: TestResults) -> tu
         "Bold: the best of a column, to four decimals.",
         *_signs(grid, scope, verdicts),
         *_tests(scope, verdicts),
-        _seeds(scope),
+        _seeds(scope, verdicts),
     )
 
 
@@ -102,7 +102,7 @@ def _tests(scope: ReportScope, verdicts: TestResults) -> list[str]:
     method = METHODS[comparison.method]
     test = "Two-sided paired t-tests" if comparison.method != "max-t" else "Paired differences"
     lines = [f"{test}, {method} over {what} {whose} ({_product(scope, verdicts)}), level {level}."]
-    open_ = verdicts.family - len(comparison.rows)
+    open_ = verdicts.family - sum(row.is_primary for row in comparison.rows)
     if open_:
         lines.append(f"{open_:,} of them are not shown or not measured yet; they count as not rejected.")
     if scope.record and scope.baseline != scope.record.baseline:
@@ -116,6 +116,8 @@ def _declared(scope: ReportScope, verdicts: TestResults) -> int:
 
 
 def _product(scope: ReportScope, verdicts: TestResults) -> str:
+    if scope.record is not None and scope.record.primary:
+        return f"primary: {'; '.join(scope.record.primary)}"
     models = verdicts.models
     tests, firsts = len(scope.tests), len(scope.first_stages)
     is_even = len({len(names) for names in scope.measures.values()}) == 1
@@ -129,7 +131,7 @@ def _count(number: int, what: str) -> str:
     return f"{number:,} {what}" + ("" if number == 1 else "s")
 
 
-def _seeds(scope: ReportScope) -> str:
+def _seeds(scope: ReportScope, verdicts: TestResults) -> str:
     seeds = {row.model.seeds for row in scope.rows}
     if len(seeds) == 1 and len(next(iter(seeds))) == 1:
         return f"One seed ({next(iter(seeds))[0]}): verdicts are about these checkpoints, not about recipes."
@@ -137,7 +139,11 @@ def _seeds(scope: ReportScope) -> str:
         return "One seed a model: verdicts are about these checkpoints, not about recipes."
     counts = sorted({len(each) for each in seeds})
     text = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    return f"Each model is the mean of {text} seeds, query by query; verdicts are about these checkpoints."
+    if verdicts.comparison is None or verdicts.comparison.terms.claim == "checkpoints":
+        return f"Each model is the mean of {text} seeds, query by query; verdicts are about these checkpoints."
+    paired = [row.recipes.is_paired for row in verdicts.comparison.rows if row.recipes]
+    how = ", as pairs," if paired and all(paired) else ", as pairs where two recipes share them," if any(paired) else ""
+    return f"Each model is the mean of {text} seeds; verdicts are about recipes: seeds{how} count as a sample."
 
 
 def notes_of(comparison: Comparison | None) -> tuple[str, ...]:

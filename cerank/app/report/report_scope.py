@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -14,11 +15,27 @@ from cerank.app.comparison import comparisons
 from cerank.app.comparison.comparisons import FIRST_STAGE, FileTarget, RunTarget
 from cerank.app.report.report_data import FIRST, Model
 from cerank.errors import UsageError
+from cerank.evaluation.multiple_testing import Correction
 from cerank.recipes.matrix_schema import MatrixRecord
 from cerank.registry import nearest
 from cerank.runs import declared_matrices, run_store, user_labels
 from cerank.runs.layout import RunFolder, runs_folder
 from cerank.text.safe_text import counted
+
+
+class ReportRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """What the user asked to see."""
+
+    names: tuple[str, ...]  # a matrix, or runs
+    baseline: str = ""  # see `report_scope.report_scope`
+    correction: Correction = "auto"
+    claim: Literal["auto", "checkpoints", "recipes"] = "auto"  # auto: recipes where every row has several seeds
+    confidence: float = 0.95  # of intervals; verdicts err in at most the rest
+    measures: tuple[str, ...] = ()  # in place of those declared
+    every_stage: bool = False
+    has_curves: bool = True
+    command: str = ""  # as it was typed, for the report
+    created: str = ""  # UTC, ISO 8601
 
 
 class ReportRow(msgspec.Struct, frozen=True, kw_only=True):

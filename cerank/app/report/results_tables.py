@@ -6,11 +6,12 @@ Invariant: a sign is the comparison's verdict and a value the mean that its pair
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, cast, get_args
 
 import msgspec
 
+from cerank.app.comparison import comparisons
 from cerank.app.comparison import margins as margins_of
 from cerank.app.comparison.comparisons import FIRST_STAGE, short_name
 from cerank.app.report.measured_rows import Measurements, at
@@ -26,13 +27,13 @@ from cerank.app.report.report_data import (
     ResultsTable,
     Sign,
 )
-from cerank.app.report.report_scope import ReportScope, baselines, first_stage_model
+from cerank.app.report.report_scope import ReportRequest, ReportScope, baselines, first_stage_model
 from cerank.evaluation import published
-from cerank.evaluation.multiple_testing import Correction
 from cerank.evaluation.systems import Condition, System
 
 if TYPE_CHECKING:
     from cerank.evaluation.compare import Comparison, Margin, Row
+    from cerank.evaluation.primary_questions import PrimaryQuestion
 
 _DIGITS = 4  # decimals that a reader sees, and by which a value is the best of its column
 _LONGEST = 24  # characters of a column's heading
@@ -78,65 +79,95 @@ def _heading(test: str) -> str:
 # --- verdicts
 
 
-def test_rows(
-    scope: ReportScope,
-    data: Measurements,
-    columns: Sequence[Place],
-    *,
-    correction: Correction,
-    requested: Sequence[str],
-) -> TestResults:
+def test_rows(scope: ReportScope, data: Measurements, columns: Sequence[Place], request: ReportRequest) -> TestResults:
     """Compare every model with its baseline, by every measure at every place, corrected over the declared family.
 
     Args:
-        requested: measures that were asked for now; the declared ones stay in the family.
+        scope: what the report is over.
+        data: its systems, measured.
+        columns: its places.
+        request: the correction and claim, and measures asked for now; the declared ones stay in the family.
 
     Raises:
         UsageError: as `evaluation.compare.compare` has it, or no row is the baseline.
     """
     from cerank.evaluation.compare import Pairing, Terms, compare
+    from cerank.evaluation.primary_questions import questions
 
     pairs = baselines(scope)
+    primary = questions(scope.record.primary if scope.record else (), "matrix")
+    names_of = {FIRST: {FIRST, FIRST_STAGE}}
+    names_of |= {row.model.label: {row.model.label, row.model.recipe} for row in scope.rows}
     pairings = [
-        Pairing(condition=place.condition, measure=measure, left=left, right=right)
+        Pairing(
+            condition=place.condition,
+            measure=measure,
+            left=left,
+            right=right,
+            is_primary=is_primary_row(primary, measure, names_of[right], names_of[left]),
+        )
         for right, left in pairs.items()
         if {left, right} <= data.systems.keys()
         for place in columns
         if all(at(data.systems[label], place.condition) for label in (left, right))
         for measure in data.measures.get(place.test, ())
     ]
-    models = _models(scope, pairs)
-    family = max(models * _tests(scope, requested), len(pairings))
+    models = [(names_of[right], names_of[left]) for right, left in pairs.items()]
+    models += [({recipe}, {scope.baseline}) for recipe in _absent_recipes(scope)]
+    tests = _tests_of_model(scope, request.measures)
+    family = sum(is_primary_row(primary, name, right, left) for right, left in models for name in tests)
+    family = max(family, sum(pairing.is_primary for pairing in pairings))
     if not pairings:
-        return TestResults(comparison=None, family=family, pairs=pairs, models=models)
+        return TestResults(comparison=None, family=family, pairs=pairs, models=len(models))
     names = tuple(dict.fromkeys(pairing.measure for pairing in pairings))
+    compared = [data.systems[label] for pairing in pairings for label in (pairing.left, pairing.right)]
+    claim = request.claim
+    if claim == "auto":
+        has_seeds = all(system.is_fixed or system.members for system in compared)
+        claim = "recipes" if has_seeds and any(system.members for system in compared) else "checkpoints"
     margins, worth, harm = _declared(scope, names, pairs)
-    terms = Terms(correction=correction, family=family, margins=margins, worth=worth, harm=harm)
+    terms = Terms(
+        correction=request.correction,
+        confidence=request.confidence,
+        family=family,
+        claim=claim,
+        pairs_seeds=comparisons.have_paired_seeds([member for row in scope.rows for member in row.members]),
+        margins=margins,
+        worth=worth,
+        harm=harm,
+    )
     order = list(dict.fromkeys([*(pairing.left for pairing in pairings), *data.systems]))
     comparison = compare([data.systems[label] for label in order], names, pairings=pairings, terms=terms)
-    return TestResults(comparison=comparison, family=family, pairs=pairs, models=models)
+    return TestResults(comparison=comparison, family=family, pairs=pairs, models=len(models))
 
 
-def _models(scope: ReportScope, pairs: dict[str, str]) -> int:
-    """Return the declared models that are compared with a baseline, whether their runs are in the lab or not."""
+def is_primary_row(
+    primary: Sequence[PrimaryQuestion], measure: str, right: Collection[str], left: Collection[str]
+) -> bool:
+    """Return whether a row is in the family: without declared questions every one is."""
+    return not primary or any(question.names(measure, right, left) for question in primary)
+
+
+def _absent_recipes(scope: ReportScope) -> list[str]:
+    """Return the recipe of each declared model, one a base, whose runs are not in the lab; not the baseline's."""
     if scope.record is None:
-        return len(pairs)
+        return []
     cells = scope.record.cells
     there = {(cell.recipe, cell.base) for cell in cells if cell.run not in scope.absent}
-    absent = {(cell.recipe, cell.base) for cell in cells} - there
-    return len(pairs) + sum(recipe != scope.baseline for recipe, _ in absent)
+    absent = dict.fromkeys((cell.recipe, cell.base) for cell in cells if (cell.recipe, cell.base) not in there)
+    return [recipe for recipe, _ in absent if recipe != scope.baseline]
 
 
-def _tests(scope: ReportScope, requested: Sequence[str]) -> int:
-    """Return the number of tests of one model: places x measures, declared or requested now."""
+def _tests_of_model(scope: ReportScope, requested: Sequence[str]) -> list[str]:
+    """Return the measure of each test of one model: at each place, those declared or requested now."""
     from cerank.evaluation.measures import canonical
 
     given = [canonical(name, "--measure") for name in requested]
-    size = 0
+    tests: list[str] = []
     for test in scope.tests:
         declared = scope.measures.get(test, ()) if scope.record is not None or not given else ()
-        size += len({*(canonical(name, test) for name in declared), *given})
-    return len(scope.first_stages) * size
+        tests += dict.fromkeys([*(canonical(name, test) for name in declared), *given])
+    return tests * len(scope.first_stages)
 
 
 def _declared(scope: ReportScope, names: Sequence[str], pairs: dict[str, str]) -> list[dict[str, Margin]]:
@@ -219,7 +250,7 @@ def mean_at(system: System | None, condition: Condition, measure: str) -> float 
 
 def _sign(row: Row) -> Sign:
     verdict = row.verdict
-    if verdict in {"cannot tell", "identical"}:
+    if verdict in {"cannot tell", "identical", "descriptive"}:
         return ""
     if verdict == "different but negligible":
         return "negligibly better" if row.paired.difference > 0 else "negligibly worse"

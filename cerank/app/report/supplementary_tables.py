@@ -245,9 +245,10 @@ def cells(report: Report) -> Table:
         "p_corrected",
     )
     within = ("effect", "p_equivalence", "p_equivalence_corrected", "margin", "is_margin_declared", "verdict")
+    gains = ("worth", "answer_worth")
     where = ("measure", "test", "first_stage", "base", "recipe", "model", "seeds", "queries", "depth", "mean")
     beside = ("family", "correction", "published", "published_difference", "published_in", "is_best")
-    names = (*where, *tests, *within, *beside)
+    names = (*where, *tests, *within, *gains, *beside)
     theirs = {(figure.model, figure.test, figure.first_stage, figure.measure): figure for figure in report.facing}
     body = []
     for grid in report.grids:
@@ -280,8 +281,9 @@ def _tested(report: Report, model: str, measure: str, condition: str) -> list[Va
             figures: list[Value] = [row.left, paired.difference, paired.sd, row.low, row.high]
             figures += [judgment.low, judgment.high, judgment.level, judgment.p, row.p_corrected, paired.effect]
             figures += [judgment.p_equivalence, judgment.p_equivalence_corrected, margin]
-            return [*figures, judgment.margin.before if judgment.margin else None, row.verdict]
-    return [None] * 16
+            worth = (row.worth.gain.value, row.worth.answer) if row.worth else (None, None)
+            return [*figures, judgment.margin.before if judgment.margin else None, row.verdict, *worth]
+    return [None] * 18
 
 
 SIDES = (published, stages, groups, shared, events, rankings, runs, inputs)

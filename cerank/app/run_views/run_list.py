@@ -30,6 +30,7 @@ _KEYS: dict[str, Callable[[RunEntry], _Value]] = {
     "pairs/s": lambda entry: entry.pairs_per_second or None,
     "valid": lambda entry: entry.validated[1] if entry.validated else None,
     "test": lambda entry: entry.final[1] if entry.final else None,
+    "verdict": lambda entry: entry.verdict.verdict if entry.verdict else None,
 }
 
 KEYS = tuple(_KEYS)
@@ -130,16 +131,47 @@ def distinctions(entries: Sequence[RunEntry], most: int = 2) -> dict[str, str]:
     return texts
 
 
-def goes_with(entry: RunEntry) -> str:
-    """Return what deleting a run takes with it: files, bytes, models."""
+def seeds_folded(targets: Sequence[str], entries: Sequence[RunEntry]) -> tuple[str, ...]:
+    """Return the targets of a comparison with runs that differ in their seed alone as one system, "NAME=A,B,C".
+
+    Args:
+        targets: runs by their short names, and other rankings, which stay as they are.
+        entries: the runs of the lab.
+    """
+    known = {entry.short_name: entry for entry in entries if entry.plan is not None}
+    groups: dict[str, list[str]] = {}
+    for target in targets:
+        entry = known.get(target)
+        settings = plan_view.recipe_settings(entry.plan) if entry and entry.plan else {}
+        key = repr(sorted((name, value) for name, value in settings.items() if name != "seed")) if settings else target
+        groups.setdefault(key, []).append(target)
+    folded = []
+    for names in groups.values():
+        entry = known.get(names[0])
+        is_alone = len(names) == 1 or entry is None
+        folded.append(names[0] if is_alone or entry is None else f"{entry.recipe}-{entry.base}={','.join(names)}")
+    heads = [text.partition("=")[0] for text in folded]
+    if len(set(heads)) < len(heads):  # the same recipe and base with other settings: told apart by a number
+        folded = [
+            f"{head}-{at}={text.partition('=')[2]}" if "=" in text else text
+            for at, (head, text) in enumerate(zip(heads, folded, strict=True), 1)
+        ]
+    return tuple(folded)
+
+
+def goes_with(entries: Sequence[RunEntry]) -> str:
+    """Return what deleting runs takes with it: files, bytes, models."""
     size = files = 0
-    for path in entry.folder.path.rglob("*"):
-        if path.is_file() and not path.is_symlink():
-            files += 1
-            size += path.stat().st_size
-    chain = entry.plan.recipe.chain if entry.plan else ()
-    models = [name for index, name in enumerate(chain) if entry.folder.final(index, name).is_dir()]
-    models_text = f", the models of {' and '.join(models)}" if models else ""
+    models: list[str] = []
+    for entry in entries:
+        for path in entry.folder.path.rglob("*"):
+            if path.is_file() and not path.is_symlink():
+                files += 1
+                size += path.stat().st_size
+        chain = entry.plan.recipe.chain if entry.plan else ()
+        models += [name for index, name in enumerate(chain) if entry.folder.final(index, name).is_dir()]
+    models_text = f", the models of {' and '.join(models)}" if models and len(entries) == 1 else ""
+    models_text = f", {counted(len(models), 'model')}" if models and len(entries) > 1 else models_text
     return f"{counted(files, 'file')}, {size / 1e6:,.1f} MB{models_text}"
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import msgspec
 
-from cerank.app.run_views import display
+from cerank.app.run_views import display, verdict_summaries
+from cerank.app.run_views.verdict_summaries import VerdictSummary
 from cerank.core.metrics import Progress, Validation
 from cerank.files.disk import DamagedError
 from cerank.recipes.plan import Plan
@@ -38,6 +39,7 @@ class RunEntry(msgspec.Struct, frozen=True, kw_only=True):
     finals: dict[str, float] = {}  # means of the last stage on the first test dataset
     short_name: str = ""  # as `run_store.short_names` has it
     place: int = 0  # in the queue, from 1; 0 where it is not in it
+    verdict: VerdictSummary | None = None  # of a finished run, once it was computed
     waits_for: str = ""  # a queued run: the device with the run that uses it, or what else keeps it from starting
 
     @property
@@ -182,9 +184,18 @@ class _CachedEntry:
 class LabMonitor:
     """Watches the runs of a lab; used by one thread at a time."""
 
-    def __init__(self, lab: Path, queue_state: Callable[[], QueueState] | None = None) -> None:
-        """Watch a lab; `queue_state` is asked what devices do while runs are queued."""
+    def __init__(
+        self, lab: Path, queue_state: Callable[[], QueueState] | None = None, cache: Path | None = None
+    ) -> None:
+        """Watch a lab.
+
+        Args:
+            lab: the folder of runs.
+            queue_state: asked what devices do while runs are queued.
+            cache: where verdicts are kept; None shows none.
+        """
         self._lab = lab
+        self._cache = cache
         self._queue_state = queue_state
         self._queued_entries: dict[str, RunEntry] = {}
         self._kept: dict[str, _CachedEntry] = {}
@@ -226,7 +237,7 @@ class LabMonitor:
             or cached_entry.entry.state == "queued"
         ):
             cached_entry.mark = mark
-            entry = _entry(self._folder(name), cached_entry.latest_validation, self._short.get(name, name))
+            entry = _entry(self._folder(name), cached_entry.latest_validation, self._short.get(name, name), self._cache)
             if cached_entry.entry is None or not _is_same(entry, cached_entry.entry):
                 cached_entry.entry = entry
         return cached_entry.entry
@@ -280,8 +291,9 @@ def _waits_for(entry: RunEntry, ahead: int, state: QueueState | None, known: dic
     return f"{ahead} ahead" if ahead else "starting"
 
 
-def _entry(folder: RunFolder, latest_validation: LatestValidation, short_name: str) -> RunEntry:
+def _entry(folder: RunFolder, latest_validation: LatestValidation, short_name: str, cache: Path | None) -> RunEntry:
     row = run_store.row(folder, datetime.now(UTC))
+    is_finished = row.plan is not None and row.status.state == "finished"
     try:
         noted = user_labels.load(folder)
     except DamagedError:
@@ -293,7 +305,8 @@ def _entry(folder: RunFolder, latest_validation: LatestValidation, short_name: s
         notes=noted,
         short_name=short_name,
         validation=latest_validation.refresh(),
-        finals=run_summaries.final_means(folder, row.plan) if row.plan and row.status.state == "finished" else {},
+        finals=run_summaries.final_means(folder, row.plan) if row.plan and is_finished else {},
+        verdict=verdict_summaries.load_summary(cache, folder) if cache and is_finished else None,
     )
 
 

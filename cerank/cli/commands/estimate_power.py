@@ -65,6 +65,16 @@ def power(
     alpha: Annotated[
         float, typer.Option("--alpha", metavar="A", help="Family-wise significance level.", rich_help_panel=_ASKED)
     ] = 0.05,
+    seeds: Annotated[
+        str,
+        typer.Option(
+            "--seeds",
+            metavar="K,K,...",
+            help="Numbers of seeds to plan with, for recipes given as A=RUN,RUN,RUN B=RUN,RUN,RUN: prints the smallest "
+            "difference that each number of queries and seeds can show.",
+            rich_help_panel=_ASKED,
+        ),
+    ] = "",
     measure: options.Measure = None,
     dataset: Dataset = "",
     qrels: Qrels = "",
@@ -83,6 +93,14 @@ def power(
 
     settings = settings_of(lab, cache, form=form, json=json)
     request = power_analysis.PowerRequest(difference=delta, margin=margin, power=target_power, alpha=alpha, tests=tests)
+    if seeds:
+        rankings = ComparisonRequest(
+            targets=tuple(names or ()), measures=tuple(measure or ()), dataset=dataset, qrels=qrels
+        )
+        counts = [int(part) if part.strip().isdecimal() else 0 for part in seeds.split(",")]
+        cells = power_analysis.seed_grid(settings, rankings, request, counts)
+        emit(table_columns.seed_grid_tables(cells, settings.format), settings.format)
+        return
     if not names:
         if queries is None:
             hint = "such as `cerank power --queries 43 --sd .10`, or `cerank power A B --dataset NAME`"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal
@@ -80,9 +82,37 @@ Family = Annotated[
         rich_help_panel=_JUDGED,
     ),
 ]
+Confidence = Annotated[
+    float | None,
+    typer.Option(
+        "--confidence",
+        metavar="C",
+        help="Confidence of intervals; verdicts err in at most 1 - C. Default: .95.",
+        rich_help_panel=_JUDGED,
+    ),
+]
+Alpha = Annotated[
+    float | None,
+    typer.Option(
+        "--alpha",
+        metavar="A",
+        help="Error rate of the family's verdicts: --confidence is 1 - A. Default: .05.",
+        rich_help_panel=_JUDGED,
+    ),
+]
 Pairs = Annotated[
     Literal["baseline", "all"],
     typer.Option("--pairs", help="Compare each ranking with the first one, or every pair.", rich_help_panel=_JUDGED),
+]
+Primary = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--primary",
+        metavar="QUESTION",
+        help="What verdicts are about: MEASURE, or MEASURE: B against A. All other rows are descriptive, outside the "
+        "family. May be repeated.",
+        rich_help_panel=_JUDGED,
+    ),
 ]
 Claim = Annotated[
     Literal["checkpoints", "recipes"],
@@ -105,6 +135,14 @@ JudgedOnly = Annotated[
         rich_help_panel=_MORE,
     ),
 ]
+WithRisk = Annotated[
+    bool,
+    typer.Option(
+        "--risk",
+        help="Show which share of queries is hurt, and how few carry the difference, in a second table.",
+        rich_help_panel=_MORE,
+    ),
+]
 Reasons = Annotated[bool, typer.Option("--reasons", help="Explain each verdict in a sentence.", rich_help_panel=_MORE)]
 Full = Annotated[
     bool,
@@ -114,6 +152,26 @@ Full = Annotated[
         rich_help_panel=_MORE,
     ),
 ]
+
+
+def command_line() -> str:
+    """Return the command as it was typed, for documents that say how they were made."""
+    return shlex.join(["cerank", *sys.argv[1:]])
+
+
+def confidence_of(confidence: float | None, alpha: float | None) -> float:
+    """Return the confidence that --confidence or --alpha gives; .95 without either.
+
+    Raises:
+        UsageError: both are given, or one lies outside its range.
+    """
+    if confidence is not None and alpha is not None:
+        raise UsageError("--confidence and --alpha say the same", hint="give only one of them")
+    if confidence is not None and not 0.5 <= confidence < 1:
+        raise UsageError(f"it lies between .5 and 1, not at {confidence:g}", where="--confidence", hint="such as .95")
+    if alpha is not None and not 0 < alpha <= 0.5:
+        raise UsageError(f"it lies between 0 and .5, not at {alpha:g}", where="--alpha", hint="such as .05")
+    return confidence if confidence is not None else round(1 - (0.05 if alpha is None else alpha), 12)
 
 
 def compare(
@@ -126,9 +184,13 @@ def compare(
     harm: Harm = None,
     correction: Correction = "auto",
     family: Family = 0,
+    confidence: Confidence = None,
+    alpha: Alpha = None,
     pairs: Pairs = "baseline",
+    primary: Primary = None,
     claim: Claim = "checkpoints",
     with_secondary: WithSecondary = False,
+    with_risk: WithRisk = False,
     judged_only: JudgedOnly = False,
     reasons: Reasons = False,
     full: Full = False,
@@ -160,8 +222,16 @@ def compare(
         dataset=dataset,
         qrels=qrels,
         judged_only=judged_only,
-        terms=Terms(correction=correction, family=family, pairs=pairs, claim=claim, with_secondary=with_secondary),
+        terms=Terms(
+            confidence=confidence_of(confidence, alpha),
+            correction=correction,
+            family=family,
+            pairs=pairs,
+            claim=claim,
+            with_secondary=with_secondary,
+        ),
         margins=tuple(margin or ()),
+        primary=tuple(primary or ()),
         worth=tuple(worth or ()),
         harm=tuple(harm or ()),
         now=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -171,10 +241,12 @@ def compare(
         write_output(export_comparison.complete(comparison), raw=True)
         return
     if settings.format == "json":
-        write_output(export_comparison.document(comparison, with_reasons=reasons), raw=True)
+        write_output(export_comparison.document(comparison, with_reasons=reasons, command=command_line()), raw=True)
     else:
         shown = [table_columns.comparison_table(comparison, settings.format, with_reasons=reasons)]
-        emit([*shown, export_comparison.secondary(comparison)] if with_secondary else shown, settings.format, wide=wide)
+        shown += [export_comparison.secondary(comparison)] if with_secondary else []
+        shown += [export_comparison.risk_table(comparison)] if with_risk else []
+        emit(shown, settings.format, wide=wide)
     table_columns.print_footnotes(comparison, settings.format)
     for system in comparison.systems:
         for note in system.notes:

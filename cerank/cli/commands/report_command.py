@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 import typer
 
 from cerank.cli import options
+from cerank.cli.commands.measure import Alpha, Confidence, confidence_of
 from cerank.cli.commands.start_run import settings_of
 from cerank.cli.output import info, write_output
 from cerank.text.safe_text import counted
@@ -34,8 +35,20 @@ Baseline = Annotated[
     ),
 ]
 CorrectionName = Annotated[
-    Literal["holm", "bh", "bonferroni", "max-t", "none"],
-    typer.Option("--correction", help="Correction over the whole declared family of tests.", rich_help_panel=_JUDGED),
+    Literal["auto", "holm", "bh", "bonferroni", "max-t", "none"],
+    typer.Option(
+        "--correction",
+        help="How p is adjusted over the declared family, as for `cerank compare`.",
+        rich_help_panel=_JUDGED,
+    ),
+]
+ClaimName = Annotated[
+    Literal["auto", "checkpoints", "recipes"],
+    typer.Option(
+        "--claim",
+        help="What verdicts are about. auto: recipes where every row has several seeds, else checkpoints.",
+        rich_help_panel=_JUDGED,
+    ),
 ]
 Form = Annotated[
     str | None,
@@ -65,7 +78,10 @@ def report(
     form: Form = None,
     out: Out = None,
     replace: Replace = False,
-    correction: CorrectionName = "holm",
+    correction: CorrectionName = "auto",
+    claim: ClaimName = "auto",
+    confidence: Confidence = None,
+    alpha: Alpha = None,
     measure: options.Measure = None,
     every_stage: EveryStage = False,
     no_curves: NoCurves = False,
@@ -78,6 +94,7 @@ def report(
     Without --output the report is printed.
     """
     from cerank.app.report import build_report, write_report
+    from cerank.app.report.report_scope import ReportRequest
     from cerank.errors import UsageError
 
     settings = settings_of(lab, cache)
@@ -86,10 +103,12 @@ def report(
         raise UsageError(mistake, where=str(out))
     if replace and out is None:
         raise UsageError("--replace needs --output FOLDER")
-    request = build_report.ReportRequest(
+    request = ReportRequest(
         names=tuple(names),
         baseline=baseline,
         correction=correction,
+        claim=claim,
+        confidence=confidence_of(confidence, alpha),
         measures=tuple(measure or ()),
         every_stage=every_stage,
         has_curves=not no_curves and (out is not None or chosen == "html"),

@@ -20,7 +20,7 @@ from cerank.app.comparison import export_comparison
 from cerank.app.matrix.recipe_form import FieldSpec
 from cerank.text.safe_text import shown
 from cerank.tui.cells import content
-from cerank.tui.common.form_fields import ChoiceField, FieldRow
+from cerank.tui.common.form_fields import Checklist, ChecklistItem, ChoiceField, FieldRow
 from cerank.tui.common.lab_screen import LabScreen
 
 Check = Callable[[Mapping[str, str]], Mapping[str, str]]
@@ -130,6 +130,48 @@ class FormDialog(ModalScreen[dict[str, str] | None]):
         """Keep the texts, if nothing is wrong."""
         if not self._show_errors():
             self.dismiss(self.texts)
+
+    def action_leave(self) -> None:
+        """Change nothing."""
+        self.dismiss(None)
+
+
+class ChoiceDialog(ModalScreen[tuple[str, ...] | None]):
+    """Lines of which any number may be chosen; dismissed with the names of the chosen ones, or None."""
+
+    CSS = """
+    ChoiceDialog { align: center middle; }
+    ChoiceDialog > VerticalScroll { width: 60; max-width: 96%; height: auto; max-height: 90%; padding: 1 2;
+                                   background: $panel; border: round $primary; }
+    ChoiceDialog .title { text-style: bold; margin-bottom: 1; }
+    ChoiceDialog .hint { color: $text-muted; margin-top: 1; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter", "save", "save", id="choice-dialog.save", priority=True),
+        Binding("escape", "leave", "cancel", id="choice-dialog.leave"),
+    ]
+
+    def __init__(self, title: str, items: Sequence[ChecklistItem], chosen: Sequence[str]) -> None:
+        super().__init__()
+        self._title = title
+        self._items = tuple(items)
+        self._chosen = tuple(chosen)
+
+    def compose(self) -> ComposeResult:
+        """Lay out the lines."""
+        with VerticalScroll(can_focus=False):
+            yield Static(content(self._title), classes="title")
+            yield Checklist(id="choices")
+            yield Static(content("space chooses · enter saves, esc cancels"), classes="hint")
+
+    def on_mount(self) -> None:
+        """Show the lines."""
+        self.query_one(Checklist).show(self._items, self._chosen)
+        self.query_one(Checklist).focus()
+
+    def action_save(self) -> None:
+        """Return the chosen lines."""
+        self.dismiss(self.query_one(Checklist).chosen)
 
     def action_leave(self) -> None:
         """Change nothing."""

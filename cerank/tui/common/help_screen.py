@@ -31,6 +31,9 @@ _NAMES = {
 }
 
 
+_MOVES = ("list.", "table.", "bars.", "log.down", "log.up", "rankings.down", "rankings.up", "marks.", "field.")
+
+
 def bindings_of(screen: Screen[Any]) -> list[Binding]:
     """Return the bindings that act on a screen now, one for each action, the screen's own first."""
     by_id: dict[str, Binding] = {}
@@ -50,8 +53,10 @@ def _with_keys(binding: Binding, keys: list[str]) -> Binding:
 
 
 def commands_of(screen: Screen[Any]) -> Iterable[tuple[str, str, Callable[[], Any]]]:
-    """Yield title, text and action of each binding, for the palette."""
+    """Yield title, text and action of each binding, for the palette; keys that only move are left out."""
     for binding in bindings_of(screen):
+        if (binding.id or "").startswith(_MOVES) or binding.id in {"app.next", "app.before", "app.interrupt"}:
+            continue
         action = binding.action
 
         async def run(action: str = action) -> None:
@@ -88,9 +93,9 @@ class HelpScreen(ModalScreen[None]):
             )
         rows.append(
             joined(
-                (f"{'^p':>14}  ", "bold $primary"),
+                (f"{': ^p':>14}  ", "bold $primary"),
                 "palette",
-                (": find any command by name, and change the theme", "dim"),
+                (": find a command, a run or a recipe by name, and change the theme", "dim"),
             )
         )
         if text:

@@ -22,6 +22,7 @@ from cerank.app.comparison import comparison_session, export_comparison
 from cerank.app.comparison.comparison_session import ComparisonSession
 from cerank.app.comparison.comparisons import ComparisonRequest
 from cerank.app.matrix.recipe_form import FieldSpec as FormRow
+from cerank.app.run_views import run_list
 from cerank.app.run_views.run_monitor import RunEntry
 from cerank.errors import CerankError
 from cerank.text.safe_text import counted, shown
@@ -66,12 +67,15 @@ class CompareScreen(LabScreen):
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("b", "baseline", "baseline", id="compare.baseline", tooltip="Make the system of this row the baseline"),
+        Binding("l", "queries", "queries", id="compare.queries", tooltip="List the queries of this row"),
         Binding("t", "options", "options", id="compare.options",
                 tooltip="Change margin, correction, confidence and pairs"),
         Binding("a", "add", "add", id="compare.add", tooltip="Add a TREC run file, a run, or RUN:STAGE"),
         Binding("x", "drop", "remove", show=False, id="compare.drop",
                 tooltip="Remove the system of this row"),
         Binding("d", "data", "qrels", id="compare.data", tooltip="Choose dataset or qrels file, and measures"),
+        Binding("s", "seeds", "fold seeds", show=False, id="compare.seeds",
+                tooltip="Take runs that differ in their seed alone as one system, the mean by query; again: apart"),
         Binding("c", "correction", "next correction", show=False, id="compare.correction"),
         Binding("v", "condition", "next condition", show=False, id="compare.condition",
                 tooltip="Show the next dataset or first stage"),
@@ -96,6 +100,7 @@ class CompareScreen(LabScreen):
         }
         self.shown: ComparisonView | None = None
         self._condition = 0
+        self._unfolded: tuple[str, ...] = ()  # the targets before their seeds were folded
         self.bench: ComparisonSession | None = None
 
     def compose(self) -> ComposeResult:
@@ -270,6 +275,33 @@ class CompareScreen(LabScreen):
         if label and label != self.baseline:
             self.baseline = label
             self.compare()
+
+    def action_seeds(self) -> None:
+        """Take the seeds of a recipe as one system, or apart again."""
+        if self._unfolded:
+            targets, self._unfolded = self._unfolded, ()
+            self.measure_by(targets=targets)
+            return
+        folded = run_list.seeds_folded(self.named.targets, self.lab_app.entries)
+        if len(folded) < 2 or folded == self.named.targets:
+            self.lab_app.show_message(
+                "Folding needs two systems, one of them with several seeds of the same recipe.", "warning"
+            )
+            return
+        self._unfolded = self.named.targets
+        self.baseline = ""
+        self.measure_by(targets=folded)
+
+    def action_queries(self) -> None:
+        """List the queries of the row."""
+        from cerank.tui.comparison.query_list import QueryListScreen
+
+        at = self.query_one(ComparisonTable).line
+        row = self.shown.rows[at] if self.shown and at >= 0 else None
+        if self.shown is None or self.bench is None or row is None:
+            self.lab_app.show_message("Choose a row that compares something.", "warning")
+            return
+        self.app.push_screen(QueryListScreen(self.bench, row, self.shown.listed[at]))
 
     def action_condition(self) -> None:
         """Show the next dataset or first stage."""

@@ -86,7 +86,7 @@ def outcome(draft: Draft, checked: CheckedDraft, matrix: PlannedMatrix | None, e
     bases, seeds = len({cell.recipe.base for cell in cells}), len({cell.recipe.seed for cell in cells})
     parts = ((bases, "base"), (len(draft.sources), "recipe"), (seeds, "seed"))
     product = " × ".join(f"{count} {word}{'s' * (count != 1)}" for count, word in parts)
-    rest = f" · at most {matrix.pairs:,} pairs through the model" if matrix else " · step 4 shows the work"
+    rest = f" · at most {matrix.pairs:,} pairs through the model" if matrix else " · l shows the work, then starts it"
     rest += f", about {estimates.format_minutes(matrix.minutes)}" if matrix and matrix.minutes is not None else ""
     return joined((runs(len(cells)), "bold $success"), f" = {product}", (rest, "dim"))
 
@@ -120,9 +120,9 @@ def work(state: LaunchState) -> Content:
         return content("opening and hashing the inputs …" if state.is_planning else "", "dim")
     matrix = state.matrix
     parts = [(_named(part.part), part) for part in matrix.work]
-    width = max(len(name) for name, _ in parts)
+    width = max(18, *(len(name) for name, _ in parts))
     head = joined(
-        (f"{'Work, at most':<{width}}  {'steps, queries':>14}  {'pairs':>11}  {'about':>11}", "bold $primary")
+        (f"{'Work (upper bound)':<{width}}  {'steps, queries':>14}  {'pairs':>11}  {'time':>11}", "bold $primary")
     )
     rows = [
         content(f"{name:<{width}}  {part.units:>14,}  {part.pairs:>11,}  {_time(part.minutes)}") for name, part in parts
@@ -132,9 +132,11 @@ def work(state: LaunchState) -> Content:
         spared = sum(part.pairs for part in matrix.shared)
         rows.append(content(f"{counted(spared, 'pair')} are shared with other runs and computed once", "dim"))
     if matrix.minutes is None:
-        rows.append(content("–: the time is unknown, because nothing like it ran here before", "dim"))
+        rows.append(
+            content("–: no estimate yet: this base model has not run here; cerank bench measures it in a minute", "dim")
+        )
     ready = joined(
-        ("✔ ready: ", "bold $success"), ("l", "bold $primary"), f" puts {runs(len(matrix.cells))} in the queue"
+        ("✔ ready: ", "bold $success"), ("l", "bold $primary"), f" starts {runs(len(matrix.cells))} as devices get free"
     )
     return stacked(head, *rows, content(""), ready)
 

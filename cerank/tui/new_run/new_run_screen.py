@@ -81,6 +81,7 @@ class NewRunScreen(LabScreen):
         super().__init__()
         self.lab = lab
         self._copied_from = recipe if isinstance(recipe, Recipe) else None
+        self._is_example = isinstance(recipe, str)  # it can be had again by a key, so it needs no draft
         self._first_draft, self._refused = drafts.first_draft(recipe or DEFAULT, DEFAULT)
         saved = None if isinstance(recipe, str) else dashboard_state.load_draft(self._copied_from)
         self.draft = saved.draft if saved else self._first_draft
@@ -215,6 +216,8 @@ class NewRunScreen(LabScreen):
 
     def save_draft(self) -> None:
         """Write the draft to disk where it differs from the first one; it takes a millisecond."""
+        if self._is_example:
+            return
         if self.is_changed:
             step = self.query_one(ContentSwitcher).current or STEPS[0]
             now = datetime.now(UTC).isoformat(timespec="seconds")
@@ -385,7 +388,8 @@ class NewRunScreen(LabScreen):
         self.lab_app.show_message(
             f"{counted(len(launched), 'run')} queued: {run_store.title(launched[0])}{' …' if len(launched) > 1 else ''}"
         )
-        dashboard_state.delete_draft(self._copied_from)
+        if not self._is_example:
+            dashboard_state.delete_draft(self._copied_from)
         self.lab_app.poll(*(folder.name for folder in launched))
         self.dismiss(None)
 
@@ -461,7 +465,7 @@ class NewRunScreen(LabScreen):
             self.set_focus(None)
             return
         self.save_draft()
-        if self.is_changed:
+        if self.is_changed and not self._is_example:
             key = "n" if self._copied_from is None else "c on the same run"
             self.lab_app.show_message(f"The form is kept as a draft; {key} opens it again.")
         self.dismiss(None)

@@ -87,4 +87,4 @@ class SettingsForm(Vertical):
             line += joined((" → " if at > 1 else "  " if at else "", "dim"))
             line += joined((f"[{title}]" if is_open else title, "bold $primary" if is_open else ""))
             line += joined((f" {ERROR_SIGN}" if group.path and group.path in self._wrong else "", "bold $error"))
-        self.query_one(".heading", Static).update(line + joined(("   [ and ] change table", "dim")))
+        self.query_one(".heading", Static).update(line + joined(("   [ ] other stage", "dim")))

@@ -20,7 +20,7 @@ from cerank.app.run_views.curves import QUANTITIES, SMOOTHINGS, Columns, Curves,
 from cerank.app.run_views.display import count, short
 from cerank.app.run_views.run_monitor import RunEntry
 from cerank.text.table_data import Column, Table, written
-from cerank.tui.cells import joined
+from cerank.tui.cells import content, joined, stacked
 from cerank.tui.runs.plot import CurvePlot, Frame, PlotLine, tick_text
 from cerank.tui.runs.run_pane import RunPane
 from cerank.tui.theme import palette
@@ -65,7 +65,7 @@ class Series(NamedTuple):
     def best(self) -> tuple[float, float] | None:
         """The largest value, with its step."""
         points = [(float(values.max()), float(steps[values.argmax()])) for steps, values in self.pieces if len(values)]
-        return max(points) if points else None
+        return max(points, key=lambda point: (point[0], -point[1])) if points else None
 
 
 class CurvesPane(RunPane):
@@ -215,9 +215,9 @@ class CurvesPane(RunPane):
     def _legend(self, name: str, series: list[Series]) -> Content:
         """Return the name of every series in its color, with its values at the cursor, or its newest and best."""
         colors = palette(is_dark=self.app.current_theme.dark)
-        parts: list[tuple[object, str] | str] = []
+        items: list[Content] = []
         if self._cursor is not None and series:
-            parts.append((f"step {self._cursor:,.0f}  ", "bold"))
+            items.append(content(f"step {self._cursor:,.0f}", "bold"))
         differs = run_list.distinctions([view.entry for view in self._shown]) if len(self._shown) > 1 else {}
         by_name = {view.entry.short_name or view.entry.name: differs.get(view.entry.name, "") for view in self._shown}
         for line in series:
@@ -227,11 +227,10 @@ class CurvesPane(RunPane):
             if name == _VALIDATION and self._cursor is None and line.best is not None:
                 text += f" (best {short(line.best[0])} at {line.best[1]:,.0f})"
             what = f" ({by_name[line.name]})" if by_name.get(line.name) else ""
-            parts.append((f"{letter}{line.name}{what} ", f"bold {colors[line.place]}"))
-            parts.append(f"{text}   ")
+            items.append(joined((f"{letter}{line.name}{what} ", f"bold {colors[line.place]}"), text))
         if len(self._shown) < 2 and self._cursor is None:
-            parts.append(("space marks other runs to overlay them", "dim"))
-        return joined(*parts)
+            items.append(content("space on another run overlays it", "dim"))
+        return _in_lines(items, (self.size.width or self.app.size.width) - 2)
 
     def _frame(self, name: str, series: list[Series], *, is_main: bool) -> Frame:
         colors = palette(is_dark=self.app.current_theme.dark)
@@ -372,6 +371,17 @@ class CurvesPane(RunPane):
         )
         rows = tuple((int(step), *(float(value) for value in values)) for step, *values in body)
         return written([Table("readings", columns, rows)], "csv"), f"{view.entry.name}-readings.csv"
+
+
+def _in_lines(items: list[Content], width: int) -> Content:
+    """Return items side by side, each whole, in as many lines as they need."""
+    lines: list[Content] = []
+    for item in items:
+        if lines and lines[-1].cell_length + 3 + item.cell_length <= width:
+            lines[-1] = lines[-1] + content("   ") + item
+        else:
+            lines.append(item)
+    return stacked(*lines)
 
 
 def _quantity(name: str) -> curves.Quantity:

@@ -149,7 +149,7 @@ class LogPane(RunPane):
     def _tell(self) -> None:
         status = self.query_one("#found", Static)
         if not self._lines:
-            status.update(content("The worker has not written anything yet."))
+            status.update(content(_why_silent(self.entry)))
         elif self._wanted:
             hits, at = self._hits(), self.query_one(_LogView).at
             place = f"{hits.index(at) + 1} of " if at in hits else ""
@@ -253,3 +253,12 @@ class LogPane(RunPane):
         """Return the lines that are shown, as a file."""
         lines = self._standing()
         return ("\n".join(lines) + "\n", f"{self.shown_run}-log.txt") if lines else None
+
+
+def _why_silent(entry: RunEntry | None) -> str:
+    """Return why a run has no log yet."""
+    if entry is not None and entry.state == "queued":
+        return f"It has not started yet: {entry.at}."
+    if entry is not None and entry.state == "waiting":
+        return "It was never started; r starts it."
+    return "The worker has not written anything yet."

@@ -35,8 +35,13 @@ class VerdictTable(TableView):
     """The table, with a sign beside each verdict."""
 
     def made(self, text: str, column: Column) -> Text:
-        """Return a cell; a verdict has its sign and color."""
-        return verdict(text) if column.key == "verdict" and text else super().made(text, column)
+        """Return a cell; a verdict has its sign and color, and is short where the screen is narrow."""
+        if column.key != "verdict" or not text:
+            return super().made(text, column)
+        made = verdict(text)
+        if self.app.size.width < 100 and len(made.plain) > len("? cannot tell"):
+            made.plain = "≈ negligible"
+        return made
 
 
 class ResultsView(msgspec.Struct, frozen=True):
@@ -150,7 +155,11 @@ class ResultsPane(RunPane):
         table = view.tables[self._condition % len(view.tables)]
         order = {FIRST_STAGE: 1, "": 2}
         rows = sorted(table.rows, key=lambda row: order.get(str(row[1]), 0))
-        keys = [column.key for column in table.columns]
+        columns = [
+            msgspec.structs.replace(column, priority=1) if column.key == "mean" else column for column in table.columns
+        ]
+        table = msgspec.structs.replace(table, columns=tuple(columns))
+        keys = [column.key for column in columns]
         measures = {row[keys.index("measure")] for row in rows}
         if len(measures) > 1:
             return msgspec.structs.replace(table, rows=tuple(rows))

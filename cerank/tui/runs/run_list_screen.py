@@ -19,10 +19,11 @@ from cerank.text.safe_text import counted
 from cerank.text.table_data import written
 from cerank.tui.cells import content, joined, stacked
 from cerank.tui.common import run_actions
-from cerank.tui.common.form_fields import LineInput
+from cerank.tui.common.dialogs import ChoiceDialog
+from cerank.tui.common.form_fields import ChecklistItem, LineInput
 from cerank.tui.common.lab_screen import LabScreen
 from cerank.tui.common.status_bar import StatusBar
-from cerank.tui.runs.run_table import RunTable
+from cerank.tui.runs.run_table import COLUMNS, RunTable
 
 _FALLS = {"age", "valid", "test", "pairs/s"}  # sorted from the top at first
 
@@ -46,7 +47,7 @@ class RunsScreen(LabScreen):
     RunsScreen #said.-wrong { color: $error; }
     RunsScreen RunTable { height: 1fr; }
     RunsScreen #hidden { height: auto; padding: 0 1; color: $text-muted; }
-    RunsScreen #detail { height: auto; max-height: 14; padding: 0 1; border-top: solid $panel; }
+    RunsScreen #detail { height: auto; max-height: 16; padding: 0 1; border-top: solid $panel; }
     RunsScreen.-low #detail { display: none; }
     RunsScreen #empty { display: none; height: 1fr; content-align: center middle; text-align: center; }
     RunsScreen.-empty #empty { display: block; }
@@ -59,17 +60,22 @@ class RunsScreen(LabScreen):
         Binding("space", "mark", "mark", id="runs.mark", tooltip="Mark this run, to overlay or compare it"),
         Binding("m", "compare", "compare", id="runs.compare",
                 tooltip="Compare the marked runs; the first one is the baseline"),
-        Binding("s", "stop", "stop", id="runs.stop", tooltip="Stop after the current step, with a checkpoint"),
-        Binding("r", "resume", "resume", id="runs.resume", tooltip="Resume from the latest checkpoint"),
+        Binding("s", "stop", "stop", id="runs.stop",
+                tooltip="Stop this run, or all marked ones, after the current step, with a checkpoint"),
+        Binding("r", "resume", "resume", id="runs.resume",
+                tooltip="Resume this run, or all marked ones, from the latest checkpoint"),
         Binding("slash", "filter", "filter", key_display="/", id="runs.filter", tooltip=run_filter.EXAMPLE),
         Binding("c", "clone", "clone", id="runs.clone", tooltip="Start a new run with this run's recipe"),
         Binding("o", "sort", "sort", id="runs.sort", show=False, tooltip="Sort by the next column; or click a heading"),
         Binding("O", "turn", "reverse the order", id="runs.turn", show=False),
         Binding("t", "note", "label", id="runs.note", show=False, tooltip="Change label and tags"),
-        Binding("d", "delete", "delete", id="runs.delete", show=False, tooltip="Delete this run, after a confirmation"),
+        Binding("d", "delete", "delete", id="runs.delete", show=False,
+                tooltip="Delete this run, or all marked ones, after a confirmation"),
+        Binding("u", "undo", "undo a deletion", id="runs.undo", show=False, tooltip="Deleted runs are kept for 7 days"),
         Binding("less_than_sign", "move(-1)", "earlier", key_display="<", id="runs.earlier", show=False,
                 tooltip="Start a queued run earlier than the one before it"),
         Binding("greater_than_sign", "move(1)", "later", key_display=">", id="runs.later", show=False),
+        Binding("C", "columns", "columns", id="runs.columns", show=False, tooltip="Choose the columns of the list"),
         Binding("y", "copy", "copy", id="runs.copy", show=False, tooltip="Copy the name of the run"),
         Binding("e", "export", "export", id="runs.export", show=False, tooltip="Write the list to a CSV file"),
         Binding("escape", "clear", "clear filter and marks", id="runs.clear", show=False),
@@ -79,6 +85,7 @@ class RunsScreen(LabScreen):
         super().__init__()
         self._filter = run_filter.parse("")
         self._sort = ("age", True)
+        self._had_entries = False
 
     def compose(self) -> ComposeResult:
         """Lay out bar, filter, table, detail, footer."""
@@ -99,6 +106,9 @@ class RunsScreen(LabScreen):
         self.query_one(StatusBar).title = f"{len(self.lab_app.marked)} marked" if self.lab_app.marked else ""
         matching = [entry for entry in entries if self._filter(entry)]
         self.set_class(not matching, "-empty")
+        if bool(entries) != self._had_entries:
+            self._had_entries = bool(entries)
+            self.refresh_bindings()
         table = self.query_one(RunTable)
         table.show(run_list.ordered(matching, self._sort[0], is_falling=self._sort[1]), frozenset(self.lab_app.marked))
         if not matching:
@@ -115,7 +125,14 @@ class RunsScreen(LabScreen):
         return stacked(
             content("No runs yet.", "bold"),
             content(""),
-            joined("Press ", ("n", "bold $primary"), " to start a run, or leave and type"),
+            content("cerank fine-tunes a re-ranker in one stage or several on your data,"),
+            content("and tells by a paired test whether the second stage was worth it."),
+            content(""),
+            joined(
+                "Press ", ("d", "bold $primary"), " for the example: two stages on the embedded dataset, some minutes;"
+            ),
+            joined(("n", "bold $primary"), " to choose base models, recipes, data and seeds yourself;"),
+            joined(("?", "bold $primary"), " for all keys; or leave (", ("q", "bold $primary"), ") and type"),
             content("cerank run --recipe contrastive-then-distill", "$accent"),
         )
 
@@ -123,12 +140,14 @@ class RunsScreen(LabScreen):
         entry = self.query_one(RunTable).highlighted
         if entry is None:
             return
-        rows = [joined((f"{word:>13}  ", "dim"), text) for word, text in run_list.facts(entry)]
+        rows = [content(entry.verdict.sentence, "bold")] if entry.verdict else []
+        rows += [joined((f"{word:>13}  ", "dim"), text) for word, text in run_list.facts(entry)]
         self.query_one("#detail", Static).update(stacked(*rows))
 
     def on_mount(self) -> None:
         """Sort as the user did last."""
         state = self.lab_app.state
+        self.query_one(RunTable).hide_columns(state.hidden_columns)
         if state.sort in run_list.KEYS and (state.sort, state.is_falling) != self._sort:
             self._sort = (state.sort, state.is_falling)
             self.query_one(RunTable).sort_by(state.sort, is_falling=state.is_falling)
@@ -160,6 +179,20 @@ class RunsScreen(LabScreen):
         keys = run_list.KEYS
         key = keys[(keys.index(self._sort[0]) + 1) % len(keys)]
         self._sort_by(key, key in _FALLS)
+
+    def action_columns(self) -> None:
+        """Ask which columns to show."""
+        keys = [column.key for column in COLUMNS if column.priority]
+        hidden = self.lab_app.state.hidden_columns
+        items = [ChecklistItem(key, content(key)) for key in keys]
+
+        def answered(chosen: tuple[str, ...] | None) -> None:
+            if chosen is not None:
+                unwanted = tuple(key for key in keys if key not in chosen)
+                self.lab_app.remember(hidden_columns=unwanted)
+                self.query_one(RunTable).hide_columns(unwanted)
+
+        self.app.push_screen(ChoiceDialog("Columns", items, [key for key in keys if key not in hidden]), answered)
 
     def action_turn(self) -> None:
         """Turn the order."""
@@ -216,6 +249,25 @@ class RunsScreen(LabScreen):
             self.lab_app.show_message("No run is selected.")
         return entry
 
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:  # noqa: ARG002 - Textual's
+        """Offer keys that act on runs only where there are runs."""
+        if action in {"mark", "compare", "stop", "resume", "filter", "clone", "sort", "turn", "note", "open"}:
+            return bool(self.lab_app.entries) or not self.lab_app.has_loaded
+        return True
+
+    def _targets(self) -> list[RunEntry]:
+        """Return the runs to act on: the marked ones that are listed, else the one under the cursor."""
+        listed = self.query_one(RunTable).listed
+        marked = [entry for entry in listed if entry.name in self.lab_app.marked]
+        if marked:
+            return marked
+        entry = self._here()
+        return [entry] if entry is not None else []
+
+    def action_undo(self) -> None:
+        """Bring back the runs that were deleted last."""
+        run_actions.undo_delete(self)
+
     def action_new(self) -> None:
         """Open the form of a new run."""
         self.lab_app.open_new()
@@ -250,21 +302,24 @@ class RunsScreen(LabScreen):
 
     def action_stop(self) -> None:
         """Ask, then stop the run at its next step."""
-        entry = self._here()
-        if entry is not None:
-            run_actions.stop(self, entry)
+        entries = self._targets()
+        if entries:
+            run_actions.stop(self, entries)
 
     def action_resume(self) -> None:
         """Resume the run."""
-        entry = self._here()
-        if entry is not None:
-            run_actions.resume(self, entry)
+        entries = self._targets()
+        if entries:
+            run_actions.resume(self, entries)
 
     def action_delete(self) -> None:
-        """Ask, naming what goes, then delete the run."""
-        entry = self._here()
-        if entry is not None:
-            run_actions.delete(self, entry)
+        """Ask, naming what goes, then delete the runs; in an empty lab, go to the example."""
+        if self.lab_app.has_loaded and not self.lab_app.entries:
+            self.lab_app.open_example()
+            return
+        entries = self._targets()
+        if entries:
+            run_actions.delete(self, entries)
 
     def action_note(self) -> None:
         """Ask for a label and tags."""

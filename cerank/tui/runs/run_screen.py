@@ -87,6 +87,7 @@ class RunScreen(LabScreen):
         self._run_name = name
         self._title = name  # until it was seen
         self._front = 1
+        self._state = ""
         self._is_listed: bool | None = None  # whether the list is shown beside; None: where there is room
 
     def compose(self) -> ComposeResult:
@@ -112,6 +113,15 @@ class RunScreen(LabScreen):
         is_roomy = event.size.width >= _ROOM_FOR_LIST
         self.set_class(is_roomy if self._is_listed is None else self._is_listed, "-listed")
 
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:  # noqa: ARG002 - Textual's
+        """Offer to stop or resume only a run that can be."""
+        entry = self.entry
+        if entry is None or action not in {"stop", "resume"}:
+            return True
+        if action == "stop":
+            return entry.is_live or entry.state == "queued"
+        return entry.state in {"waiting", "paused", "lost", "failed"}
+
     def action_list(self) -> None:
         """Show the list of runs beside this one, or hide it."""
         self._is_listed = not self.has_class("-listed")
@@ -133,6 +143,9 @@ class RunScreen(LabScreen):
                 self.app.pop_screen()
             return
         self._title = entry.title
+        if entry.state != self._state:
+            self._state = entry.state
+            self.refresh_bindings()
         self.query_one("#where", Static).update(self._where(entry))
         self.query_one(RunTable).show(entries[::-1], frozenset(self.lab_app.marked))
         pane = self._pane()
@@ -226,12 +239,12 @@ class RunScreen(LabScreen):
     def action_stop(self) -> None:
         """Ask, then stop the run."""
         if self.entry is not None:
-            run_actions.stop(self, self.entry)
+            run_actions.stop(self, [self.entry])
 
     def action_resume(self) -> None:
         """Resume the run."""
         if self.entry is not None:
-            run_actions.resume(self, self.entry)
+            run_actions.resume(self, [self.entry])
 
     def action_note(self) -> None:
         """Ask for a label and tags."""

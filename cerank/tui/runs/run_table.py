@@ -19,6 +19,7 @@ from cerank.app.run_views.display import GLYPHS, at_words, clock, count, short
 from cerank.app.run_views.run_monitor import RunEntry
 from cerank.text.table_data import Column, fitting
 from cerank.tui.cells import cell
+from cerank.tui.comparison.comparison_table import VERDICTS
 from cerank.tui.theme import state_color
 
 _LONGEST_TEXT = 36  # cells of a label or a reason; what is longer ends with a whole word and "…"
@@ -40,6 +41,13 @@ def _label(entry: RunEntry) -> str:
     return " ".join(part for part in (entry.label, *(f"#{tag}" for tag in entry.notes.tags)) if part)
 
 
+def _verdict(entry: RunEntry) -> str:
+    """Return the verdict on the last stage, with its sign."""
+    if entry.verdict is None:
+        return ""
+    return f"{VERDICTS.get(entry.verdict.verdict, ('', ''))[0]} {entry.verdict.verdict}".strip()
+
+
 def _left(entry: RunEntry) -> str:
     """Return the time left of a run, after the share of it that is done: "61% 4:07"."""
     share = "" if entry.run_share is None else f"{100 * entry.run_share:.0f}%"
@@ -57,14 +65,15 @@ def _outcome(entry: RunEntry) -> str:
 COLUMNS = (
     RunColumn("state", 0, lambda entry: entry.state),
     RunColumn("run", 0, lambda entry: entry.short_name or entry.name),
-    RunColumn("label", 4, _label),
-    RunColumn("recipe", 7, lambda entry: entry.recipe),
-    RunColumn("base", 8, lambda entry: entry.base),
-    RunColumn("seed", 5, lambda entry: "" if entry.seed is None else str(entry.seed), is_right=True),
-    RunColumn("age", 6, lambda entry: display.age(entry.created, display.now()), is_right=True),
+    RunColumn("verdict", 4, _verdict),
+    RunColumn("label", 5, _label),
+    RunColumn("recipe", 8, lambda entry: entry.recipe),
+    RunColumn("base", 9, lambda entry: entry.base),
+    RunColumn("seed", 6, lambda entry: "" if entry.seed is None else str(entry.seed), is_right=True),
+    RunColumn("age", 7, lambda entry: display.age(entry.created, display.now()), is_right=True),
     RunColumn("now", 1, lambda entry: entry.at or entry.why),
     RunColumn("left", 2, _left, is_right=True),
-    RunColumn("pairs/s", 9, lambda entry: count(entry.pairs_per_second) if entry.is_live else "", is_right=True),
+    RunColumn("pairs/s", 10, lambda entry: count(entry.pairs_per_second) if entry.is_live else "", is_right=True),
     RunColumn("valid", 3, lambda entry: short(entry.validated[1]) if entry.validated else "", is_right=True),
     RunColumn("test", 2, lambda entry: short(entry.final[1]) if entry.final else "", is_right=True),
 )
@@ -73,6 +82,15 @@ _NARROW = (
     RunColumn("run", 0, lambda entry: entry.short_name or entry.name),
     RunColumn("now", 1, _outcome),
 )
+
+
+class _MadeRow(NamedTuple):
+    """The cells of a run in one state, and how wide each is."""
+
+    entry: RunEntry
+    is_marked: bool
+    cells: list[Text]
+    widths: list[int]
 
 
 class RunTable(DataTable[Text]):
@@ -101,15 +119,16 @@ class RunTable(DataTable[Text]):
         super().__init__(cursor_type="row", id=id, cell_padding=1, cursor_foreground_priority="renderable")
         self.is_narrow = is_narrow
         self.hidden: tuple[str, ...] = ()
-        self.sorted_by = ("age", True)
+        self.sorted_by = self._headed_by = ("age", True)
         self._all_columns = _NARROW if is_narrow else COLUMNS
+        self._unwanted: frozenset[str] = frozenset()  # columns that the user hid
         self._places: list[int] = []  # of the columns that are shown
         self._widths: list[int] = []  # of all columns
         self._rows: list[tuple[RunEntry, bool]] = []
         self._width = 0
         self._to_highlight = ""  # the run that the cursor goes to once it is listed
         self._place: int | None = None  # where the cursor goes once that row is added
-        self._cells: dict[str, tuple[RunEntry, bool, list[Text]]] = {}  # making a cell takes time: each is made once
+        self._cells: dict[str, _MadeRow] = {}  # making a cell takes time: each is made once
 
     def on_mount(self) -> None:
         """Draw rows anew when the theme changes, for states have colors of their own."""
@@ -146,35 +165,37 @@ class RunTable(DataTable[Text]):
                 self._place, self._to_highlight = place, ""
                 self._add_rows(self.row_count)
 
-    def sort_by(self, key: str, *, is_falling: bool) -> None:
-        """Show in the headings by which column the rows are sorted."""
-        if self.sorted_by != (key, is_falling):
-            self.sorted_by = (key, is_falling)
+    def hide_columns(self, keys: Sequence[str]) -> None:
+        """Leave out the columns that the user does not want."""
+        if self._unwanted != frozenset(keys):
+            self._unwanted = frozenset(keys)
             self._lay_out()
+
+    def sort_by(self, key: str, *, is_falling: bool) -> None:
+        """Show in the headings by which column the rows are sorted, once they are shown in that order."""
+        self.sorted_by = (key, is_falling)
 
     def show(self, entries: Sequence[RunEntry], marked: frozenset[str]) -> None:
         """Show these rows in this order; the cursor stays on its run."""
         rows = [(entry, entry.name in marked) for entry in entries]
-        is_same_order = [entry.name for entry, _ in rows] == [entry.name for entry, _ in self._rows]
-        before, self._rows = self._rows, rows
-        if self._measured() != self._widths:
-            self._rows = before
+        before = self._rows
+        is_same_order = [entry.name for entry, _ in rows] == [entry.name for entry, _ in before]
+        are_same = is_same_order and all(new[0] is old[0] for new, old in zip(rows, before, strict=True))
+        if self.sorted_by != self._headed_by or (not are_same and self._measured(rows) != self._widths):
             self._lay_out(rows)
         elif is_same_order:
-            self._rows = before
             self._update(rows)
         else:
-            self._rows = before
             self._fill(rows)
 
     # columns
 
-    def _headings(self) -> list[str]:
+    def _headings(self, rows: Sequence[tuple[RunEntry, bool]]) -> list[str]:
         """Return a heading for each column; a measure's is its name where all runs have the same."""
         by, is_falling = self.sorted_by
         names = {
-            "test": _only([entry.final[0] for entry, _ in self._rows if entry.final]),
-            "valid": _only([entry.validated[0] for entry, _ in self._rows if entry.validated]),
+            "test": _only([entry.final[0] for entry, _ in rows if entry.final]),
+            "valid": _only([entry.validated[0] for entry, _ in rows if entry.validated]),
         }
         if names["valid"]:
             names["valid"] = "valid." if names["valid"] == names["test"] else f"valid. {names['valid']}"
@@ -186,13 +207,13 @@ class RunTable(DataTable[Text]):
             headings.append(f"{heading}{'▼' if is_falling else '▲'}" if column.key == by and heading else heading)
         return headings
 
-    def _measured(self) -> list[int]:
+    def _measured(self, rows: Sequence[tuple[RunEntry, bool]]) -> list[int]:
         """Return the cells that each column needs; 0 where no row has anything to say."""
-        cells = [self._cells_of(entry, is_marked) for entry, is_marked in self._rows]
+        sizes = [self._made(entry, is_marked).widths for entry, is_marked in rows]
         widths = []
-        for place, heading in enumerate(self._headings()):
-            longest = max((row[place].cell_len for row in cells), default=0)
-            is_always = self._all_columns[place].priority == 0 or not cells
+        for place, heading in enumerate(self._headings(rows)):
+            longest = max((row[place] for row in sizes), default=0)
+            is_always = self._all_columns[place].priority == 0 or not sizes
             widths.append(max(longest, len(heading)) if longest or is_always else 0)
         return widths
 
@@ -203,9 +224,14 @@ class RunTable(DataTable[Text]):
             return
         highlighted = self.highlighted
         self._rows = rows = self._rows if rows is None else rows
-        self._widths = self._measured()
-        headings = self._headings()
-        used = [place for place, width in enumerate(self._widths) if width]
+        self._widths = self._measured(rows)
+        self._headed_by = self.sorted_by
+        headings = self._headings(rows)
+        used = [
+            place
+            for place, width in enumerate(self._widths)
+            if width and self._all_columns[place].key not in self._unwanted
+        ]
         columns = [
             Column(self._all_columns[place].key, headings[place], priority=self._priority(place)) for place in used
         ]
@@ -230,7 +256,7 @@ class RunTable(DataTable[Text]):
         """Return a column's priority; one that does not tell the runs apart goes before all that do."""
         column = self._all_columns[place]
         if column.key in {"recipe", "base", "seed"} and len(self._rows) > 1:
-            texts = {self._cells_of(entry, is_marked)[place].plain for entry, is_marked in self._rows}
+            texts = {self._made(entry, is_marked).cells[place].plain for entry, is_marked in self._rows}
             return column.priority + (_SAME_THROUGHOUT if len(texts) == 1 else 0)
         return column.priority
 
@@ -273,13 +299,13 @@ class RunTable(DataTable[Text]):
         self._rows[:] = rows  # the same list, for rows that are still to be added
 
     def _shown_cells(self, entry: RunEntry, is_marked: bool) -> list[Text]:
-        cells = self._cells_of(entry, is_marked)
+        cells = self._made(entry, is_marked).cells
         return [cells[place] for place in self._places]
 
-    def _cells_of(self, entry: RunEntry, is_marked: bool) -> list[Text]:
+    def _made(self, entry: RunEntry, is_marked: bool) -> _MadeRow:
         """Return a cell for each column, made once for each state of a run."""
         cached = self._cells.get(entry.name)
-        if cached is None or cached[0] is not entry or cached[1] != is_marked:
+        if cached is None or cached.entry is not entry or cached.is_marked != is_marked:
             color = state_color(entry.state, is_dark=self.app.current_theme.dark)
             sign = ("●" if is_marked else " ") + GLYPHS[entry.state]
             longest = _LONGEST_TEXT if self._width >= 100 else _SHORT_TEXT
@@ -292,8 +318,8 @@ class RunTable(DataTable[Text]):
             if entry.state == "damaged":
                 for made in texts:
                     made.style = color
-            cached = self._cells[entry.name] = (entry, is_marked, texts)
-        return cached[2]
+            cached = self._cells[entry.name] = _MadeRow(entry, is_marked, texts, [text.cell_len for text in texts])
+        return cached
 
 
 def _only(names: Sequence[str]) -> str:

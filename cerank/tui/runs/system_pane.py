@@ -71,7 +71,7 @@ class SystemPane(RunPane):
             if sample.gpus:
                 drawn.append(_line([_of_gpu(usage, name) for usage in self.samples], colors[1], "a"))
             self.query_one(name, CurvePlot).show(
-                Frame(title=f"{title}, by seconds", lines=tuple(drawn), bounds=(0.0, top))
+                Frame(title=f"{title}, since this tab was opened", lines=tuple(drawn), bounds=(0.0, top))
             )
 
 
@@ -93,7 +93,7 @@ def _figures(sample: UsageSample) -> list[Content]:
         rows.append(_bar("memory", gpu.memory / max(1, gpu.memory_total), _bytes(gpu.memory, gpu.memory_total)))
     if not sample.gpus:
         rows.append(
-            joined((f"{'GPU':>8}  ", "dim"), ("none found (for NVIDIA GPUs, install the extra cerank[gpu])", "dim"))
+            joined((f"{'GPU':>8}  ", "dim"), ("none found; NVIDIA cards need: pip install 'cerank[gpu]'", "dim"))
         )
     if sample.cpu is None:
         rows.append(content("install psutil to see processor and memory", "dim"))

@@ -170,8 +170,8 @@ def test_a_plan_takes_the_spread_of_earlier_runs_and_counts_every_comparison_of_
     assert {(one.kind, one.measure) for one in found} == {
         (kind, m) for kind in power_analysis.KINDS for m in ("nDCG@10", "RR@10")
     }
-    assert {one.low.tests for one in found} == {3 * 2 * 1 * 2}  # pairs, first stages, test datasets, measures
-    assert {one.low.alpha for one in found} == {0.05 / 12}
+    assert {one.low.tests for one in found} == {2 * 2 * 1 * 2}  # stages, first stages, test datasets, measures
+    assert {one.low.alpha for one in found} == {0.05 / 8}
     assert {one.source for one in found} == {"earlier runs of this lab"}
     spreads = {}
     for name in ("a", "b"):

@@ -16,8 +16,9 @@ import msgspec
 import pytest
 
 from cerank.app.report import html, latex, markdown, table_layout, write_report
-from cerank.app.report.build_report import ReportRequest, build_report
+from cerank.app.report.build_report import build_report
 from cerank.app.report.report_data import Report, ResultsTable
+from cerank.app.report.report_scope import ReportRequest
 from cerank.cli.typer_app import app
 from cerank.errors import UsageError
 from cerank.files.hashing import sha256_file

@@ -137,7 +137,7 @@ def test_what_goes_with_a_run_is_named(lab: LabFolder) -> None:
     made = lab.finished(lab.started(lab.run("one"), 5))
     made.final(0, "contrastive").mkdir(parents=True)
     (made.final(0, "contrastive") / "model.safetensors").write_bytes(b"x" * 2_000_000)
-    said = goes_with(LabMonitor(lab.path).poll()[0])
+    said = goes_with(LabMonitor(lab.path).poll())
     assert "2.0 MB" in said
     assert "the models of contrastive" in said
 

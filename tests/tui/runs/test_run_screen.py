@@ -103,7 +103,7 @@ async def test_keys_change_smoothing_axis_window_and_plot(folder: LabFolder, app
         await press(pilot, "plus", "0")
         assert _main(app).frame.window == (0.0, 1.0)
         await press(pilot, "p")
-        assert "validation nDCG@10" in text_of(app)
+        assert "a nDCG@10" in text_of(app)
         await press(pilot, "p", "p", "p")
         assert "pairs/s" in text_of(app)
 
@@ -118,7 +118,8 @@ async def test_every_series_has_its_name_and_values_are_read_off_at_a_line(folde
         assert "b RR@10 .500" in seen
         await press(pilot, "i", "left", "left")
         seen = text_of(app)
-        assert "step 80  a nDCG@10 .330   b RR@10 .500" in seen
+        assert "step 80" in seen
+        assert "a nDCG@10 .330" in seen
         assert _main(app).frame.cursor == 80
         await press(pilot, "i")
         assert _main(app).frame.cursor is None
@@ -218,8 +219,8 @@ async def test_the_results_are_stage_against_stage_first_and_enter_compares_quer
         await press(pilot, "enter", "4")
         table = app.screen.query_one(VerdictTable)
         pairs = [tuple(str(cell) for cell in table.get_row_at(row)[:2]) for row in range(table.row_count)]
-        assert pairs[0] == ("distill", "contrastive")
-        assert [against for _, against in pairs[1:]] == ["first-stage", "first-stage", ""]
+        assert pairs[:2] == [("distill", "contrastive")] * 2  # by either measure
+        assert [against for _, against in pairs[2:]] == ["first-stage"] * 4 + [""] * 2
         seen = text_of(app)
         assert "worth it?" in seen
         assert "the chance of any false verdict" in seen

@@ -1,0 +1,29 @@
+"""The simulation of joint verdicts in small: what is promised holds within Monte Carlo error."""
+
+from __future__ import annotations
+
+from tests.simulations.verdict_errors import paired_seeds, whole_tables, worth_at_its_boundaries
+
+ROUNDS = 150
+
+
+def test_an_answer_about_worth_errs_no_more_than_one_end_of_its_interval():
+    rates = [rate for rate in worth_at_its_boundaries(ROUNDS) if "equal" in rate.population]
+    assert len(rates) == 8
+    assert max(rate.rate for rate in rates) <= 0.05 + 0.036  # two standard errors of .05 in 150 draws
+
+
+def test_paired_seeds_keep_their_error_and_see_more_where_seeds_are_shared():
+    rates = {
+        (rate.question, rate.test, rate.queries): rate.rate for rate in paired_seeds(ROUNDS) if "90" in rate.population
+    }
+    errors = [rate for (question, test, _), rate in rates.items() if "equal" in question and "pairs" in test]
+    assert max(errors) <= 0.05 + 0.036
+    what = "finds a difference of 0.03 of recipes"
+    assert rates[what, "seeds as pairs", 200] > rates[what, "seeds as two samples", 200] + 0.2
+
+
+def test_all_verdicts_of_a_table_together_err_no_more_than_promised():
+    rates = list(whole_tables(60))
+    assert len(rates) == 4
+    assert max(rate.rate for rate in rates) <= 0.05 + 0.057  # two standard errors of .05 in 60 draws
