@@ -1,9 +1,21 @@
 """cerank: a terminal benchmark for fine-tuning cross-encoder re-rankers, one stage or several.
 
-The public interface is the command line and the files it reads and writes (`cerank guide decisions`, section 23). The
-modules are not: any release may change them. Only the version can be relied upon from Python.
+As a library, `cerank.load` scores with any re-ranker and `cerank.compare` compares rankings (`cerank guide library`).
 """
 
-__all__ = ["__version__"]
-
 __version__ = "0.1.0"
+_LIBRARY = ("ComparisonResult", "ComparisonRow", "RankedPassage", "LoadedReranker", "compare", "load")  # of cerank.api
+__all__ = ["ComparisonResult", "ComparisonRow", "LoadedReranker", "RankedPassage", "__version__", "compare", "load"]
+
+
+def __getattr__(name: str) -> object:
+    """Return a name of the library, which is imported when it is first used."""
+    if name not in _LIBRARY:
+        raise AttributeError(f"module 'cerank' has no attribute '{name}'")
+    from importlib import import_module
+
+    return getattr(import_module("cerank.api"), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *_LIBRARY]

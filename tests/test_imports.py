@@ -28,6 +28,8 @@ SLOW = (
     "transformers",
 )
 FRONT = (
+    "cerank",
+    "cerank.api",
     "cerank.cli",
     "cerank.cli.output",
     "cerank.cli.options",

@@ -74,8 +74,8 @@ class _InputChecker:
         self._open: dict[str, Dataset] = {}
 
     def all(self) -> InputCheck:
-        for base in dict.fromkeys(recipe.base for recipe in self._recipes):
-            self._try("base", base, partial(bases.locate, base, fetch=False))
+        for base, pooling in dict.fromkeys((recipe.base, recipe.pooling) for recipe in self._recipes):
+            self._try("base", base, partial(bases.locate, base, fetch=False, pooling=pooling))
         for name in dict.fromkeys(name for recipe in self._recipes for name in dataset_names(recipe)):
             self._dataset(name)
         for dataset, first in dict.fromkeys(pair for recipe in self._recipes for pair in _first_stages(recipe)):

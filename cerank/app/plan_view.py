@@ -54,6 +54,8 @@ def _around(plan: Plan) -> Iterator[tuple[str, str]]:
     yield "device", f"{plan.device}, {counted(plan.threads, 'thread')}"
     for entry in plan.inputs:
         yield f"{entry.role} {entry.name}", f"sha256 {entry.sha256[:16]}"
+        if entry.role == "base" and entry.notes:
+            yield f"base {entry.name} read as", "; ".join(entry.notes)
     for extension in plan.extensions:
         release = f"{extension.distribution} {extension.version}"
         yield f"{extension.kind} {extension.name}", f"{release}, sha256 {extension.sha256[:16]}"

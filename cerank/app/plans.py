@@ -19,7 +19,7 @@ from cerank.datasets.aliases import ALIASES, FIRST_STAGES
 from cerank.errors import RecipeError
 from cerank.files.hashing import hashed_inputs
 from cerank.machine.devices import explain_device, physical_cores
-from cerank.models.bases import BASES, declared_pooling
+from cerank.models.bases import BASES, locate
 from cerank.models.preflight import check_base
 from cerank.planning.workload import WorkItem, count_work
 from cerank.recipes.loss_specs import loss_mistakes
@@ -127,7 +127,9 @@ def check_base_of(recipe: Recipe, inputs: Sequence[Input]) -> None:
     """
     folder = next(Path(entry.location) for entry in inputs if entry.role == "base")
     lengths = {f"stages.{name}.max_length": stage.max_length for name, stage in recipe.chained()}
-    check_base(folder, lengths, needs_one_score=declared_pooling(folder) == "classifier")
+    reading = locate(recipe.base, fetch=False, pooling=recipe.pooling).reading()
+    has_one_score = reading.pooling == "classifier" and reading.label is None
+    check_base(folder, lengths, needs_one_score=has_one_score, is_language_model=reading.declaration is not None)
 
 
 def shared_queries(plan: Plan) -> tuple[Overlap, ...]:

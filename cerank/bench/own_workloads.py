@@ -29,6 +29,7 @@ from cerank.kernels.processor import synchronize
 from cerank.machine.measured_speed import STEP_PAIRS
 from cerank.models import cross_encoder
 from cerank.models.bases import BaseFiles, fingerprint
+from cerank.models.load_model import load_model
 from cerank.recipes.schema import Stage
 from cerank.tokenization.tokens import Pair, PairTokenizer, TokenLimits, batches_by_length
 from cerank.training.batches import TrainingData
@@ -224,7 +225,7 @@ class CerankTraining:
 
     def __init__(self, files: BaseFiles, sample: TextSample, stage: Stage, device: str) -> None:
         self._sample, self._stage, self._device = sample, stage, device
-        self.model = cross_encoder.load(files, files.pooling, _SEED).to(device)
+        self.model = load_model(files, files.pooling, _SEED).to(device)
         self._tokenizer = cross_encoder.load_tokenizer(files.folder)
 
     def train(self, steps: int) -> Timing:
@@ -265,7 +266,7 @@ class CerankTraining:
     def _data(self, spent: _DataTime) -> tuple[TrainingData, Callable[[int], list[Pair]]]:
         """Return the training data, and a function from a step to its pairs; `spent` adds up their time."""
         sample, stage = self._sample, self._stage
-        tokens = PairTokenizer(self._tokenizer, TokenLimits.of_stage(stage))
+        tokens = self.model.make_tokens(self._tokenizer, TokenLimits.of_stage(stage))
         sampler = benchmark_sampler(sample, stage)
         groups, pair = sampler.groups, tokens.pair
 

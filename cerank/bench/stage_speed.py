@@ -21,7 +21,7 @@ from cerank.machine.measured_speed import MeasuredSpeed
 from cerank.models.bases import BaseFiles
 from cerank.models.forward_pass import resolve_precision
 from cerank.recipes.schema import Stage
-from cerank.tokenization.tokens import PairTokenizer, TokenLimits
+from cerank.tokenization.tokens import TokenLimits
 
 TIME_LIMIT = 0.3  # seconds of training and of scoring each, as far as single steps allow
 _EMBEDDED_TEXTS = 16  # texts that the embedding teacher is timed with
@@ -49,7 +49,7 @@ def measure_stage_speed(
             )
             load = time.perf_counter() - started
         train = training.best(TIME_LIMIT)
-        tokens = PairTokenizer(training.tokenizer, TokenLimits.of_stage(stage))
+        tokens = training.model.make_tokens(training.tokenizer, TokenLimits.of_stage(stage))
         rate = _scoring_rate(Scorer(training.model, tokens, device, precision), rerank_sample, device)
     return MeasuredSpeed(train=train, score=rate, load=load, precision=precision)
 

@@ -23,11 +23,12 @@ from cerank.errors import RunFailedError
 from cerank.inference.score_cache import BLOCK_DEPTH, Candidates, ScoreCache, Scores
 from cerank.kernels.memory import is_out_of_memory, release_memory
 from cerank.kernels.parallel import run_in_threads
-from cerank.models.bases import BaseFiles, fingerprint
-from cerank.models.cross_encoder import CheckpointConfig, CrossEncoder, load, load_tokenizer
+from cerank.models.cross_encoder import CrossEncoder
 from cerank.models.forward_pass import ForwardPass, token_budget
+from cerank.models.load_model import load_reranker
+from cerank.models.prompt_templates import Declaration
 from cerank.tokenization.token_store import TokenStore
-from cerank.tokenization.tokens import Pair, PairTokenizer, batches_by_length, even_batches
+from cerank.tokenization.tokens import Pair, PairTokenizer
 
 TextLookup = Callable[[Sequence[str]], Sequence[str]]  # texts of ids, in the order of the ids
 
@@ -219,23 +220,32 @@ class Scorer:
         self.checkpoint = ""  # fingerprint of the checkpoint that `load` read: part of the key of cached scores
 
     @classmethod
-    def load(cls, folder: str | Path, device: str = "cpu", precision: str = "fp32") -> Scorer:
-        """Return the scorer of a checkpoint that cerank wrote.
+    def load(
+        cls,
+        folder: str | Path,
+        device: str = "cpu",
+        precision: str = "fp32",
+        *,
+        name: str = "",
+        declared: Declaration | None = None,
+    ) -> Scorer:
+        """Return the scorer of a checkpoint that cerank wrote, or of any finished re-ranker.
 
         Args:
-            folder: folder of the checkpoint, such as RUN/stages/2-distill/final.
+            folder: folder of the model, such as RUN/stages/2-distill/final.
             device: device to score on.
             precision: "fp32", "bf16" or "auto".
+            name: hub id, if it has one; published language models are known by it.
+            declared: what a declaration file says about the model.
 
         Raises:
-            MissingError: the folder holds no checkpoint of cerank.
+            MissingError: the folder holds no model.
+            UsageError: the model has no trained head.
         """
         path = Path(folder)
-        config = CheckpointConfig.read(path)
-        sha256 = fingerprint(path)
-        model = load(BaseFiles(path.name, path, config.pooling, sha256), config.pooling, seed=0).to(device)
-        scorer = cls(model, PairTokenizer(load_tokenizer(path), config.limits), device, precision)
-        scorer.checkpoint = f"{sha256} {config.pooling} {msgspec.structs.astuple(config.limits)}"
+        model, tokenizer, limits, sha256 = load_reranker(path, name, declared)
+        scorer = cls(model.to(device), model.make_tokens(tokenizer, limits), device, precision)
+        scorer.checkpoint = f"{sha256} {model.pooling} {msgspec.structs.astuple(limits)}"
         return scorer
 
     @property
@@ -288,13 +298,12 @@ class Scorer:
         Raises:
             RunFailedError: a score is not finite.
         """
-        lengths = [len(pair.ids) for pair in pairs]
         was_training = self._model.training
         self._model.eval()
         try:
             while True:
                 try:
-                    scores = self._score_batches(pairs, lengths)
+                    scores = self._score_batches(pairs)
                     break
                 except RuntimeError as error:
                     if not is_out_of_memory(error) or self._budget <= MIN_TOKEN_BUDGET:
@@ -311,7 +320,7 @@ class Scorer:
         values: list[float] = scores.tolist()
         return values
 
-    def _score_batches(self, pairs: Sequence[Pair], lengths: Sequence[int]) -> torch.Tensor:
+    def _score_batches(self, pairs: Sequence[Pair]) -> torch.Tensor:
         """Return the scores (pairs,) on the CPU, from batches of pairs of about the same length."""
         out = torch.empty(len(pairs))
         with self._forward.scoring() as score:
@@ -320,12 +329,11 @@ class Scorer:
                 def score_batch(indices: Sequence[int]) -> None:
                     out[torch.tensor(indices)] = score([pairs[index] for index in indices])
 
-                make_batches = even_batches if self._forward.is_packed else batches_by_length
-                run_in_threads(score_batch, make_batches(lengths, self._budget))
+                run_in_threads(score_batch, self._forward.batches(pairs, self._budget))
             else:
                 # the largest first: if memory is short, then before the others were computed. One copy at the end: the
                 # host would wait for each
-                batches = batches_by_length(lengths, self._budget)[::-1]
+                batches = self._forward.batches(pairs, self._budget)[::-1]
                 parts = [score([pairs[index] for index in indices]) for indices in batches]
                 if parts:
                     out[torch.tensor([index for indices in batches for index in indices])] = torch.cat(parts).cpu()

@@ -8,17 +8,18 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 from pathlib import Path
-from typing import Literal
 
 import msgspec
 
 from cerank.errors import MissingError, UsageError
 from cerank.files.hashing import input_sha256
-from cerank.files.safe_open import read_file
-from cerank.models import model_folders
+from cerank.models import adapters, model_folders
+from cerank.models.adapters import Adapter
+from cerank.models.model_reading import CHECKPOINT_CONFIG, HEAD_WEIGHTS, ModelReading, Pooling, module_list, read_model
+from cerank.models.prompt_templates import DECLARATION, Declaration, declaration_text, read_declaration
 from cerank.registry import nearest
 
-Pooling = Literal["product", "mean", "classifier"]
+__all__ = ["CHECKPOINT_CONFIG", "HEAD_WEIGHTS", "Pooling"]  # of a reading; what finds and hashes folders is below
 
 
 class Base(msgspec.Struct, frozen=True):
@@ -42,15 +43,6 @@ class Base(msgspec.Struct, frozen=True):
     sha256: str = ""  # SHA-256 of model.safetensors in the package
     layers: tuple[int, ...] = ()  # layers of the files that are used, counted from the bottom; () for all
     equal_token_types: bool = False  # whether the second token type starts as the first: see `BaseFiles`
-
-
-CHECKPOINT_CONFIG = "cerank.json"  # pooling and lengths of a checkpoint of cerank
-_LARGEST_JSON = 1 << 24  # largest size in bytes of a file of settings
-HEAD_WEIGHTS = Path("2_Dense") / "model.safetensors"  # the linear head, where sentence-transformers looks for it, too
-
-
-class _PoolingOnly(msgspec.Struct, frozen=True):
-    pooling: Pooling
 
 
 BASES: dict[str, Base] = {
@@ -103,18 +95,33 @@ class BaseFiles(msgspec.Struct, frozen=True):
     sha256: str  # SHA-256 over config.json, the weights and which of them are used
     layers: tuple[int, ...] = ()  # layers that are used, counted from the bottom; () for all
     equal_token_types: bool = False
+    declaration: Declaration | None = None  # how a language model judges a pair, where a file beside it says so
+
+    adapter: Adapter | None = None  # a LoRA adapter to merge into the model in `folder`
+    found: ModelReading | None = None  # what the folder holds, with the pooling that was asked for
+
+    @property
+    def source(self) -> Path:
+        """Return the folder that was named: the adapter's, or the model's."""
+        return self.adapter.folder if self.adapter is not None else self.folder
+
+    def reading(self) -> ModelReading:
+        """Return what the folder holds; raises as `read_model`."""
+        return self.found or read_model(self.folder, self.name, self.declaration)
 
 
-def locate(name: str, *, fetch: bool = True) -> BaseFiles:
-    """Return the files of a base given by short name, folder or hub id; fetch them from the hub if they are not here.
+def locate(name: str, *, fetch: bool = True, pooling: str = "auto") -> BaseFiles:
+    """Return the files of a base given by short name, folder, hub id or declaration; fetch them if they are not here.
 
     Args:
-        name: short name, hub id or folder, as in a recipe.
+        name: short name, hub id, folder or declaration file (.toml), as in a recipe.
         fetch: whether the files may be downloaded from the hub.
+        pooling: a recipe's; "auto" for the base's own.
 
     Raises:
         MissingError: the files are not on this machine and may not or cannot be fetched.
-        UsageError: the name is neither a known name, nor a folder with a model, nor a hub id.
+        UsageError: the name is neither a known name, nor a folder with a model, nor a hub id; or what the folder holds
+            is no re-ranker and no encoder, or could be read in two ways.
     """
     known = BASES.get(name)
     if known is not None:
@@ -123,16 +130,58 @@ def locate(name: str, *, fetch: bool = True) -> BaseFiles:
         if known.layers or known.equal_token_types:
             made = f"{sha256} layers {known.layers} equal token types {known.equal_token_types}"
             sha256 = hashlib.sha256(made.encode()).hexdigest()
-        return BaseFiles(name, folder, known.pooling, sha256, known.layers, known.equal_token_types)
+        own = known.pooling if pooling == "auto" else msgspec.convert(pooling, Pooling)
+        read = read_model(folder, known.hub_id, None, own)
+        return BaseFiles(name, folder, own, sha256, known.layers, known.equal_token_types, found=read)
+    declared = read_declaration(Path(name).expanduser()) if name.endswith(".toml") else None
+    if declared is not None:
+        folder = _declared_folder(Path(name).expanduser(), declared, fetch=fetch)
+        model_name = declared.model
+    else:
+        folder, model_name = _folder(name, fetch=fetch), name
+    if adapters.is_adapter(folder):
+        return _with_adapter(name, folder, declared, fetch=fetch)
+    sha256 = fingerprint(folder)
+    reading = read_model(folder, model_name, declared, pooling)
+    if reading.declaration is not None:
+        sha256 = hashlib.sha256(f"{sha256} {declaration_text(reading.declaration)}".encode()).hexdigest()
+    return BaseFiles(name, folder, reading.pooling, sha256, declaration=reading.declaration, found=reading)
+
+
+def _with_adapter(name: str, folder: Path, declared: Declaration | None, *, fetch: bool) -> BaseFiles:
+    """Return the files of an adapter's base, with the adapter."""
+    adapter = adapters.read_adapter(folder)
+    if declared is None and (folder / DECLARATION).is_file():
+        declared = read_declaration(folder / DECLARATION)
+    home = _folder(adapter.base, fetch=fetch)
+    if adapters.is_adapter(home):
+        raise UsageError("is an adapter over another adapter", where=str(folder), hint="merge the lower one first")
+    sha256 = adapters.adapter_fingerprint(fingerprint(home), adapter)
+    reading = adapters.read_with_base(adapter, read_model(home, adapter.base, declared))
+    if reading.declaration is not None:
+        sha256 = hashlib.sha256(f"{sha256} {declaration_text(reading.declaration)}".encode()).hexdigest()
+    return BaseFiles(
+        name, home, reading.pooling, sha256, declaration=reading.declaration, adapter=adapter, found=reading
+    )
+
+
+def _declared_folder(path: Path, declared: Declaration, *, fetch: bool) -> Path:
+    """Return the folder of the model that a declaration file is about."""
+    if not declared.model:
+        return path.parent.resolve()
+    beside = path.parent / declared.model
+    return beside.resolve() if beside.is_dir() else _folder(declared.model, fetch=fetch)
+
+
+def _folder(name: str, *, fetch: bool) -> Path:
+    """Return the folder of a model given by path or hub id."""
     folder = Path(name).expanduser()
     if folder.is_dir():
-        folder = folder.resolve()
-    elif name.count("/") == 1 and not name.startswith((".", "~", "/")):
-        folder = _hub_folder(name, fetch=fetch)
-    else:
-        hint = f"{nearest(name, BASES)}; or give a hub id (owner/name) or a folder with config.json"
-        raise UsageError(f"no base is called '{name}'", where="base", hint=hint)
-    return BaseFiles(name, folder, declared_pooling(folder), fingerprint(folder))
+        return folder.resolve()
+    if name.count("/") == 1 and not name.startswith((".", "~", "/")):
+        return _hub_folder(name, fetch=fetch)
+    hint = f"{nearest(name, BASES)}; or give a hub id (owner/name) or a folder with config.json"
+    raise UsageError(f"no base is called '{name}'", where="base", hint=hint)
 
 
 def is_on_this_machine(base: Base) -> bool:
@@ -142,37 +191,6 @@ def is_on_this_machine(base: Base) -> bool:
     from huggingface_hub import try_to_load_from_cache
 
     return isinstance(try_to_load_from_cache(base.hub_id, "config.json"), str)
-
-
-def declared_pooling(folder: Path) -> Pooling:
-    """Return the pooling that a model folder declares.
-
-    A checkpoint of cerank names it. A model of sentence-transformers that averages is "mean" with a head of its own (a
-    cross-encoder), and "product" without one (a sentence embedder). Anything else is a "classifier".
-    """
-    mark = folder / CHECKPOINT_CONFIG
-    pooling = folder / "1_Pooling" / "config.json"
-    if mark.is_file():
-        return checkpoint_pooling(mark)
-    if not pooling.is_file():
-        return "classifier"
-    values = model_folders.json_object(pooling)
-    means = values.get("pooling_mode") == "mean" or values.get("pooling_mode_mean_tokens") is True
-    if not means:
-        raise UsageError("only mean pooling is supported", where=str(pooling), hint='set pooling = "classifier"')
-    return "mean" if (folder / HEAD_WEIGHTS).is_file() else "product"
-
-
-def checkpoint_pooling(mark: Path) -> Pooling:
-    """Return the pooling that a checkpoint's cerank.json names.
-
-    Raises:
-        UsageError: it names none.
-    """
-    try:
-        return msgspec.json.decode(read_file(mark, _LARGEST_JSON), type=_PoolingOnly).pooling
-    except (OSError, ValueError, RecursionError) as error:
-        raise UsageError(f"names no pooling: {error}", where=str(mark)) from error
 
 
 def fingerprint(folder: Path) -> str:
@@ -193,9 +211,17 @@ def fingerprint(folder: Path) -> str:
     files = [folder / name for name in names if (folder / name).is_file()] + weights
     head = folder / HEAD_WEIGHTS
     digest = hashlib.sha256()
-    for path in [*files, *([head] if head.is_file() else [])]:
+    for path in [*files, *([head] if head.is_file() else []), *_further_files(folder)]:
         digest.update(path.name.encode() + b"\0" + bytes.fromhex(input_sha256(path)))
     return digest.hexdigest()
+
+
+def _further_files(folder: Path) -> list[Path]:
+    """Return the files of a head of several modules, and a declaration."""
+    files = [folder / DECLARATION]
+    if (folder / "modules.json").is_file() and len(modules := module_list(folder)) > 3:
+        files += [part / name for _, part in modules[1:] for name in ("config.json", "model.safetensors")]
+    return [path for path in files if path.is_file() and path != folder / HEAD_WEIGHTS]
 
 
 def _package_folder(base: Base) -> Path | None:
@@ -216,7 +242,7 @@ def _hub_folder(hub_id: str, *, fetch: bool) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    patterns = ["*.json", "*.safetensors", "*.txt", "*.model"]
+    patterns = ["*.json", "*.safetensors", "*.txt", "*.model", DECLARATION]
     try:
         return Path(snapshot_download(hub_id, allow_patterns=patterns, local_files_only=True))
     except (LocalEntryNotFoundError, HFValidationError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +18,51 @@ from cerank.core.seeds import derive
 from cerank.errors import MissingError, UsageError
 from cerank.files.safe_open import read_file
 from cerank.kernels import dropout
-from cerank.models import model_folders
-from cerank.models.bases import CHECKPOINT_CONFIG, HEAD_WEIGHTS, BaseFiles, Pooling
-from cerank.text.safe_text import shown
-from cerank.tokenization.tokens import PaddedBatch, TokenLimits
+from cerank.models import adapters, model_folders, module_head
+from cerank.models.adapters import Adapter
+from cerank.models.bases import BaseFiles
+from cerank.models.model_reading import CHECKPOINT_CONFIG, HEAD_WEIGHTS, ModelReading, Pooling
+from cerank.text.safe_text import counted, shown
+from cerank.tokenization.tokens import PaddedBatch, PairTokenizer, TokenLimits
 
 
 class CrossEncoder(nn.Module):
-    """A cross-encoder. With pooling "mean" or "product" its head is `head`; with "classifier" it is in the encoder."""
+    """A cross-encoder. With pooling "mean", "cls" or "product" its head is `head`, with others it is in the encoder.
 
-    def __init__(self, encoder: nn.Module, pooling: Pooling, head: nn.Linear | None) -> None:
+    Args:
+        encoder: model of transformers.
+        pooling: how its states become what the head reads.
+        head: from pooled states to a score; None where the encoder has it.
+        label: of a classifier of two labels, the one that means relevant; None where there is one.
+        query_prompt: text that is written before each query.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        pooling: Pooling,
+        head: nn.Module | None,
+        label: int | None = None,
+        query_prompt: str = "",
+    ) -> None:
         super().__init__()
         self.encoder, self.pooling, self.head = encoder, pooling, head
+        self.label, self.query_prompt = label, query_prompt
+
+    def make_tokens(self, tokenizer: Any, limits: TokenLimits) -> PairTokenizer:
+        """Return what turns the texts of a pair into this model's input."""
+        return PairTokenizer(tokenizer, limits, self.query_prompt)
+
+    def make_packed(self) -> Any:
+        """Return the model over pairs without padding where it has a way of its own; None where its parts have."""
+        return None
+
+    def write_description(self, folder: Path) -> None:
+        """Write what a model folder needs beside weights, tokenizer and lengths; nothing for most."""
+
+    def score_of_logits(self, logits: Tensor) -> Tensor:
+        """Return scores (pairs,) from a classifier's logits: the only one, or log P of the relevant label of two."""
+        return logits.squeeze(-1) if self.label is None else logits.log_softmax(dim=-1)[:, self.label]
 
     def forward(self, batch: PaddedBatch) -> Tensor:
         """Return scores (pairs,) in float32, whatever precision the encoder ran in."""
@@ -39,7 +72,7 @@ class CrossEncoder(nn.Module):
         out = self.encoder(**inputs)
         if self.head is None:
             logits: Tensor = out.logits  # transformers' outputs are untyped
-            return logits.float().squeeze(-1)
+            return self.score_of_logits(logits.float())
         hidden = out.last_hidden_state.float()
         with torch.autocast(hidden.device.type, enabled=False):  # in bf16 scores tie: those of 8 % of 100 documents
             scores: Tensor = self.head(self._pooled(hidden, batch))
@@ -47,6 +80,8 @@ class CrossEncoder(nn.Module):
 
     def _pooled(self, hidden: Tensor, batch: PaddedBatch) -> Tensor:
         """Return (pairs, hidden size), from the last hidden states (pairs, longest, hidden size)."""
+        if self.pooling == "cls":
+            return hidden[:, 0]
         if self.pooling == "mean":
             return _mean(hidden, batch.mask)
         query = normalize(_mean(hidden, batch.mask - batch.segments), dim=1)
@@ -81,27 +116,57 @@ def load(files: BaseFiles, pooling: str, seed: int) -> CrossEncoder:
     model_folders.check(files.folder)
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # transformers leaves it untyped; it draws over the log and the live display
     chosen = files.pooling if pooling == "auto" else msgspec.convert(pooling, Pooling)
+    reading = files.reading()
     torch.manual_seed(derive(seed, "head"))
     safe = {"trust_remote_code": False, "use_safetensors": True, "local_files_only": True, "dtype": torch.float32}
     try:
         if chosen == "classifier":
-            model = AutoModelForSequenceClassification.from_pretrained(files.folder, num_labels=1, **safe)
+            model, info = AutoModelForSequenceClassification.from_pretrained(
+                files.folder, num_labels=1 if reading.label is None else 2, output_loading_info=True, **safe
+            )
+            _check_weights(info, reading, files.adapter)
             dropout.replace_dropout(model)
-            return CrossEncoder(model, chosen, None)
-        encoder = AutoModel.from_pretrained(files.folder, **safe)
+            return CrossEncoder(model, chosen, None, reading.label, reading.query_prompt)
+        encoder, info = AutoModel.from_pretrained(files.folder, output_loading_info=True, **safe)
+        _check_weights(info, reading, files.adapter)
         if files.layers:
             _select_layers(encoder, files.layers)
         if files.equal_token_types:
             _equalize_token_types(encoder)
         size = int(encoder.config.hidden_size)
-        head = _head(files.folder, chosen, size)
+        head = _head(files.folder, chosen, size, is_trained=reading.head == "trained")
+    except UsageError:
+        raise
     except Exception as error:  # the library may raise anything on files from elsewhere
         what = f"transformers cannot load it as an encoder: {_reason(error)}"
         raise UsageError(what, where=str(files.folder)) from error
     dropout.replace_dropout(encoder)
     if getattr(encoder, "pooler", None) is not None:  # the pooler reads [CLS], which a mean does not use
         encoder.pooler.requires_grad_(False)
-    return CrossEncoder(encoder, chosen, head)
+    return CrossEncoder(encoder, chosen, head, query_prompt=reading.query_prompt)
+
+
+_NEW_WITH_HEAD = re.compile(r"^(?:classifier|score|pre_classifier|head)\.|(?:^|\.)pooler\.")
+
+
+def _check_weights(info: Mapping[str, Any], reading: ModelReading, adapter: Adapter | None) -> None:
+    """Check that the files held all weights but those of a fresh head, or of a head that an adapter brings.
+
+    Raises:
+        UsageError: transformers made weights at random that a trained model has.
+    """
+    may_be_new = reading.head == "fresh" or reading.pooling != "classifier"
+    brought = adapters.weights_of(adapter) if adapter is not None else {}
+    missing = sorted(
+        key for key in info["missing_keys"] if key not in brought and not (may_be_new and _NEW_WITH_HEAD.search(key))
+    )
+    if missing and adapter is not None:
+        what = f"neither the adapter nor its base holds {shown(missing[0], 80)}, which was random when it was trained"
+        hint = "train it again with modules_to_save for all of the head"
+        raise UsageError(what, where=str(adapter.folder), hint=hint)
+    if missing:
+        what = f"its files lack {counted(len(missing), 'weight')} of the model, such as {shown(missing[0], 80)}"
+        raise UsageError(what, where=reading.family, hint="take the whole model")
 
 
 def _select_layers(encoder: Any, layers: Sequence[int]) -> None:
@@ -126,11 +191,13 @@ def _reason(error: Exception) -> str:
 COSINE_SCALE = 20.0  # scores of a new product head: 20 times the cosine, the spread a softmax over a group can use
 
 
-def _head(folder: Path, pooling: Pooling, size: int) -> nn.Linear:
-    """Return the linear head: the saved one, or a new one with small random weights (mean) or the cosine (product)."""
+def _head(folder: Path, pooling: Pooling, size: int, *, is_trained: bool) -> nn.Module:
+    """Return the head: the saved one, or a new linear one with small random weights (mean) or the cosine (product)."""
+    if is_trained and module_head.has_modules(folder):
+        return module_head.load_head(folder)
     head = nn.Linear(size, 1)
     saved = folder / HEAD_WEIGHTS
-    if saved.is_file():
+    if is_trained and saved.is_file():
         weights = load_file(saved)
         head.load_state_dict({name.removeprefix("linear."): value for name, value in weights.items()})
         return head
@@ -185,7 +252,7 @@ def freeze(model: CrossEncoder, what: str, layers: int = 0) -> None:
     """
     highest = -1
     for name, parameter in model.encoder.named_parameters():
-        is_embedding = ".embeddings." in f".{name}"
+        is_embedding = any(table in f".{name}" for table in _EMBEDDING_TABLES)
         if is_embedding and (what == "embeddings" or (what == "positions" and "position" in name)):
             parameter.requires_grad_(False)
         place = _LAYER_NUMBER.search(f".{name}")
@@ -198,6 +265,7 @@ def freeze(model: CrossEncoder, what: str, layers: int = 0) -> None:
         raise UsageError(what, hint="give fewer; 0 trains them all")
 
 
+_EMBEDDING_TABLES = (".embeddings.", ".embed_tokens.", ".shared.")  # what encoders and language models call them
 _LAYER_NUMBER = re.compile(r"\.(?:layer|layers)\.([0-9]+)\.")  # names of layers in transformers' encoders
 
 
@@ -229,14 +297,19 @@ def save(model: CrossEncoder, tokenizer: Any, folder: Path, limits: TokenLimits)
     }
     if (limits.max_document_length, limits.truncation) != (0, "document"):
         config |= {"max_document_length": limits.max_document_length, "truncation": limits.truncation}
+    if model.query_prompt:
+        config["query_prompt"] = model.query_prompt
     _write_json(folder / CHECKPOINT_CONFIG, config)
-    if model.head is not None:
+    model.write_description(folder)
+    if isinstance(model.head, nn.Sequential):
+        module_head.write_head(model.head, model.pooling, folder)
+    elif model.head is not None:
         weights = {
             f"linear.{name}": value.detach().cpu().contiguous() for name, value in model.head.state_dict().items()
         }
         (folder / HEAD_WEIGHTS).parent.mkdir(exist_ok=True)
         save_file(weights, folder / HEAD_WEIGHTS)
-    if model.head is not None and model.pooling == "mean":
+    if isinstance(model.head, nn.Linear) and model.pooling == "mean":
         _write_sentence_transformers(model.head.in_features, folder)
     (folder / "README.md").write_text(_model_card(model.pooling), encoding="utf8")
 
@@ -285,6 +358,14 @@ It loads with transformers' AutoModelForSequenceClassification, with sentence-tr
 Its score is a linear layer on the mean of the last hidden states. transformers has no class for that: its AutoModel
 loads the encoder alone. Load all of it with sentence-transformers, or in three lines of cerank:
 """,
+    "cls": """\
+Its score is a head on the last hidden state of the first token. transformers has no class for that: its AutoModel loads
+the encoder alone. Load all of it with sentence-transformers, or in three lines of cerank:
+""",
+    "answer": """\
+It is a language model, and its score comes from its answer to the question that `reranker.toml` holds. transformers'
+Auto class loads it, and leaves the question to you. Three lines of cerank load all of it:
+""",
     "product": """\
 Its score is a linear layer on the product of the query's and the document's mean states, each scaled to length 1.
 Neither transformers nor sentence-transformers has a class for that: transformers' AutoModel loads the encoder alone.
@@ -300,7 +381,7 @@ def _model_card(pooling: Pooling) -> str:
     return (
         "# A cross-encoder fine-tuned with cerank\n\n"
         + _LOADING_NOTES[pooling]
-        + (elsewhere if pooling != "product" else "")
+        + (elsewhere if pooling not in {"product", "answer"} else "")
         + "\n    from cerank.inference.rerank import Scorer\n"
         + '    scorer = Scorer.load("this folder")\n'
         + '    scorer.score([("a query", "a passage")])\n'

@@ -20,7 +20,8 @@ from cerank.kernels.packed_encoders import BertLikeEncoder, Head, PackedEncoder,
 from cerank.kernels.packing import Pack, pack, pad_row
 from cerank.kernels.processor import bf16_is_faster
 from cerank.models.cross_encoder import CrossEncoder
-from cerank.tokenization.tokens import Pair, PairTokenizer
+from cerank.models.shared_prefix import SharedPrefixModel
+from cerank.tokenization.tokens import Pair, PairTokenizer, batches_by_length, even_batches
 
 Score = Callable[[Sequence[Pair]], Tensor]
 
@@ -79,7 +80,7 @@ class ForwardPass:
         if device.type == "cuda":
             torch.backends.cuda.matmul.fp32_precision = "tf32" if self.precision == "tf32" else "ieee"
         self._tried = False
-        self._packed: _PackedModel | None = None
+        self._packed: _PackedModel | SharedPrefixModel | None = None
 
     @property
     def is_packed(self) -> bool:
@@ -89,6 +90,17 @@ class ForwardPass:
             self._packed = packed if packed is not None and self._agrees(packed) else None
             self._tried = True
         return self._packed is not None
+
+    def batches(self, pairs: Sequence[Pair], budget: int) -> list[list[int]]:
+        """Return batches of places of pairs that go through the model at once, of about `budget` tokens each.
+
+        The cut depends on the pairs alone, never on the number of threads.
+        """
+        lengths = [len(pair.ids) for pair in pairs]
+        if self.is_packed and isinstance(self._packed, SharedPrefixModel):
+            return self._packed.batches(pairs, budget)
+        make_batches = even_batches if self.supports_threads and self.is_packed else batches_by_length
+        return make_batches(lengths, budget)
 
     @property
     def supports_threads(self) -> bool:
@@ -136,12 +148,14 @@ class ForwardPass:
             score([pair] * max(1, tokens // len(pair.ids))).sum().backward()  # type: ignore[no-untyped-call]
 
     @contextlib.contextmanager
-    def _scorer(self, packed: _PackedModel) -> Iterator[Score]:
+    def _scorer(self, packed: _PackedModel | SharedPrefixModel) -> Iterator[Score]:
         # other products on a CPU are MKL's, which builds no such kernels
         uses_onednn = self.supports_threads and (self.precision == "bf16" or torch.is_inference_mode_enabled())
         step = _ROW_MULTIPLE[self.precision] if uses_onednn else 1
 
         def score(pairs: Sequence[Pair]) -> Tensor:
+            if isinstance(packed, SharedPrefixModel):
+                return packed.scores(packed.row(pairs, self._device), weights)
             row = pack(pad_row(pairs, step), self._tokens.has_types, self._device)
             return packed.scores(row, weights)[: len(pairs)]
 
@@ -154,7 +168,7 @@ class ForwardPass:
         return torch.autocast(self._device.type, self._product_type if enabled else None, enabled=enabled)
 
     @torch.inference_mode()
-    def _agrees(self, packed: _PackedModel) -> bool:
+    def _agrees(self, packed: _PackedModel | SharedPrefixModel) -> bool:
         """Return whether packed scores are those of padded pairs; warn where they are not, or where packing fails.
 
         Raises:
@@ -210,10 +224,13 @@ class _PackedModel:
             pooled = _span_means(row, states, torch.ones_like(row.segments))
         else:
             pooled = self.encoder.states(row, weights, firsts=True)
-        return self._head(model.encoder, pooled).squeeze(-1)
+        of_head: Tensor = model.score_of_logits(self._head(model.encoder, pooled).float())
+        return of_head
 
     def _pooled(self, row: Pack, weights: Any) -> Tensor:
         """Return (pairs, hidden size), pooled as the model's pooling says."""
+        if self._model.pooling == "cls":
+            return self.encoder.states(row, weights, firsts=True)
         states = self.encoder.states(row, weights, firsts=False)
         if self._model.pooling == "mean":
             return _span_means(row, states, torch.ones_like(row.segments))
@@ -246,9 +263,12 @@ def mean_pooler(base: Any) -> Callable[[Sequence[Pair]], Tensor]:
     return means
 
 
-def _packed_model(model: CrossEncoder) -> _PackedModel | None:
+def _packed_model(model: CrossEncoder) -> _PackedModel | SharedPrefixModel | None:
     """Return the model over packed pairs; None where its architecture is not known to allow it."""
     full: Any = model.encoder
+    if model.pooling == "answer":
+        own: SharedPrefixModel | None = model.make_packed()
+        return own
     if model.head is not None:
         encoder = packed_encoder(full)
         return _PackedModel(model, encoder, None) if encoder is not None else None

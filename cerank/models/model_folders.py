@@ -23,6 +23,15 @@ _CODE_HINT = "cerank runs no code that comes with a model; take a model of one o
 _DEEPEST = 3  # folders of sentence-transformers lie one deep
 
 
+def check_folder(folder: Path) -> None:
+    """Return if no link leads out of the folder, and nothing in it is a pipe or a device.
+
+    Raises:
+        UsageError: one does, or something is.
+    """
+    _reject_escapes(folder)
+
+
 def check(folder: Path) -> None:
     """Return if the folder may be given to transformers.
 
@@ -36,7 +45,9 @@ def check(folder: Path) -> None:
             _check_settings(folder / name)
     if (folder / "adapter_config.json").exists():
         what = "an adapter takes its weights from another model, which its file names"
-        raise UsageError(what, where=str(folder / "adapter_config.json"), hint="merge it into its base, and save that")
+        raise UsageError(
+            what, where=str(folder / "adapter_config.json"), hint="take config.json out of its folder, or merge it"
+        )
     for path in folder.glob(_INDEX):
         _check_index(path)
 

@@ -72,13 +72,16 @@ def read_facts(folder: Path) -> ModelFacts:
     )
 
 
-def check_base(folder: Path, lengths: Mapping[str, int], *, needs_one_score: bool = True) -> ModelFacts:
+def check_base(
+    folder: Path, lengths: Mapping[str, int], *, needs_one_score: bool = True, is_language_model: bool = False
+) -> ModelFacts:
     """Return the facts of a base model that can be trained and scored as a recipe says.
 
     Args:
         folder: the model's folder.
         lengths: where a length is set, such as "stages.distill.max_length" -> that length in tokens.
         needs_one_score: whether the model's own head is used, which must give one score then.
+        is_language_model: whether it is read by its answer to a prompt, as an encoder-decoder must be.
 
     Raises:
         UsageError: weights that cannot be read, no tokenizer or one that does not fit the embeddings, an
@@ -86,7 +89,7 @@ def check_base(folder: Path, lengths: Mapping[str, int], *, needs_one_score: boo
             positions.
     """
     config = json_object(folder / "config.json")
-    if config.get("is_encoder_decoder"):
+    if config.get("is_encoder_decoder") and not is_language_model:
         what = f"is an encoder-decoder ({shown(config.get('model_type', ''), 40)})"
         raise UsageError(f"{what}, which is not supported", where=str(folder), hint="take an encoder, such as BERT")
     facts = read_facts(folder)

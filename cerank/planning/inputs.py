@@ -116,8 +116,10 @@ def hash_inputs(recipe: Recipe, datasets: dict[str, Dataset], *, fetch: bool) ->
     Raises:
         CerankError: something is missing, malformed or unknown.
     """
-    base = bases.locate(recipe.base, fetch=fetch)
-    pinned = [Input("base", recipe.base, base.sha256, str(base.folder))]
+    base = bases.locate(recipe.base, fetch=fetch, pooling=recipe.pooling)
+    if base.declaration is not None:
+        _check_prompt(base, recipe)
+    pinned = [Input("base", recipe.base, base.sha256, str(base.folder), (base.reading().family,))]
     pinned += [
         Input("dataset", name, data.fingerprint(), data.location, data.decisions()) for name, data in datasets.items()
     ]
@@ -145,6 +147,18 @@ def _check_teacher_ranks_validation(name: str, training: Dataset, validation: Da
         what = f"the teacher ranks none of the {counted(len(validation.queries), 'query')} of {validation.name}"
         hint = "take a part of the queries that it ranks for validation, such as [99%:], or a measure to choose by"
         raise UsageError(what, where=where, hint=hint)
+
+
+def _check_prompt(base: bases.BaseFiles, recipe: Recipe) -> None:
+    """Check that each stage's lengths leave room for a document beside a language model's prompt.
+
+    Raises:
+        UsageError: they do not, or a stage cuts pairs in a way that prompts are not cut.
+    """
+    from cerank.models.load_model import check_prompt_limits
+
+    for name, stage in recipe.chained():
+        check_prompt_limits(base, stage, f"stages.{name}")
 
 
 def _teacher(name: str, stage: Stage, recipe: Recipe, datasets: dict[str, Dataset], *, fetch: bool) -> Input:

@@ -110,6 +110,7 @@ class PairTokenizer:
     Args:
         tokenizer: the base's tokenizer, as transformers loads it.
         limits: lengths in tokens, and what is cut.
+        query_prompt: text that is written before each query.
 
     Example:
         >>> tokens = PairTokenizer(load_tokenizer(folder), TokenLimits(256, 64))  # doctest: +SKIP
@@ -119,10 +120,10 @@ class PairTokenizer:
         (101, 2054, 2003, 1037, ...)
     """
 
-    def __init__(self, tokenizer: Any, limits: TokenLimits) -> None:
+    def __init__(self, tokenizer: Any, limits: TokenLimits, query_prompt: str = "") -> None:
         self.tokenizer = tokenizer
         self._template = read_template(tokenizer)
-        self._limits = limits
+        self._limits, self._query_prompt = limits, query_prompt
         self._known: dict[tuple[str, str], array[int]] = {}  # 4 bytes a token; a tuple of ints takes 36
         self._store: TokenStore | None = None
 
@@ -134,7 +135,8 @@ class PairTokenizer:
         if kind == "query" and len(self._known) > MAX_REMEMBERED_TEXTS:
             self.clear()
         new = [key for key in dict.fromkeys(keys) if (kind, key) not in self._known]
-        if self._store is not None:
+        prompt = self._query_prompt if kind == "query" else ""
+        if self._store is not None and not prompt:
             stored = self._store.ids_of_many(kind, new, self._limits.max_length)
             ids_of = {key: ids for key, ids in zip(new, stored, strict=True) if ids is not None}
             self._known.update({(kind, key): array("I", ids.tolist()) for key, ids in ids_of.items()})
@@ -143,7 +145,7 @@ class PairTokenizer:
             return
         # cut here as well: else a passage of a megabyte costs a second
         encoded = self.tokenizer(
-            list(texts(new)),
+            [prompt + text for text in texts(new)] if prompt else list(texts(new)),
             add_special_tokens=False,
             truncation=True,
             max_length=self._limits.max_length,

@@ -62,9 +62,7 @@ def measure_speeds(plan: Plan, datasets: Mapping[str, Dataset]) -> dict[str, Mea
     from cerank.bench import stage_speed
 
     recipe = plan.recipe
-    files = locate(recipe.base, fetch=False)
-    if recipe.pooling != "auto":
-        files = msgspec.structs.replace(files, pooling=recipe.pooling)
+    files = locate(recipe.base, fetch=False, pooling=recipe.pooling)
     known: dict[str, MeasuredSpeed] = {}
     out: dict[str, MeasuredSpeed] = {}
     for name, stage in recipe.chained():

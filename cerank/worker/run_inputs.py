@@ -61,7 +61,7 @@ class RunInputs:
 
     def base(self) -> BaseFiles:
         """Return the base's files."""
-        return locate(self._plan.recipe.base, fetch=False)
+        return locate(self._plan.recipe.base, fetch=False, pooling=self._plan.recipe.pooling)
 
     def documents(self, dataset: str, doc_ids: Sequence[str]) -> list[str]:
         """Return the texts of documents, in order."""

@@ -21,6 +21,7 @@ from cerank.inference.rerank import Scorer, rerank
 from cerank.models import cross_encoder
 from cerank.models.bases import BaseFiles, fingerprint
 from cerank.models.cross_encoder import CrossEncoder
+from cerank.models.load_model import load_model
 from cerank.planning import inputs
 from cerank.recipes.schema import VALIDATION_LOSS
 from cerank.retrieval.teachers import Repairs
@@ -79,16 +80,16 @@ class StageWork:
         context.heartbeat.enter("train", self._name, self._steps)
         files = self._start()
         pooling = recipe.pooling if self._index == 0 else files.pooling
-        encoder = cross_encoder.load(files, pooling, recipe.seed).to(context.plan.device)
+        encoder = load_model(files, pooling, recipe.seed).to(context.plan.device)
         # on the CPU, because a GPU's memory is needed for training
         before = {key: value.detach().cpu().clone() for key, value in encoder.state_dict().items()}
         tokenizer = cross_encoder.load_tokenizer(files.folder)
         # a separate token cache: train and validation may use the same ids for different texts, as pydocs does
-        apart = self._make_tokens(tokenizer, recipe.data.validation)
+        apart = self._make_tokens(encoder, tokenizer, recipe.data.validation)
         self._scorer = Scorer(encoder, apart, context.plan.device, stage.precision)
         data = TrainingData(
             sampler,
-            self._make_tokens(tokenizer, self._training),
+            self._make_tokens(encoder, tokenizer, self._training),
             partial(self._inputs.queries, self._training),
             partial(self._inputs.documents, self._training),
         )
@@ -106,9 +107,9 @@ class StageWork:
         self._save_model(encoder, tokenizer, summary)
         self._finish(summary)
 
-    def _make_tokens(self, tokenizer: Any, dataset: str) -> PairTokenizer:
+    def _make_tokens(self, encoder: CrossEncoder, tokenizer: Any, dataset: str) -> PairTokenizer:
         """Return a tokenizer of a dataset's pairs that uses the dataset's token store if there is one."""
-        tokens = PairTokenizer(tokenizer, TokenLimits.of_stage(self._stage))
+        tokens = encoder.make_tokens(tokenizer, TokenLimits.of_stage(self._stage))
         tokens.use_token_store(self._inputs.token_store(dataset, tokenizer))
         return tokens
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 
 import pytest
@@ -42,29 +41,6 @@ def test_a_folder_is_a_base_whose_hash_changes_with_its_weights(tmp_path):
     with (tmp_path / "tiny" / "model.safetensors").open("ab") as file:
         file.write(b"\0")
     assert bases.locate(str(tmp_path / "tiny")).sha256 != found.sha256
-
-
-@pytest.mark.parametrize(
-    ("files", "expected"),
-    [
-        ({}, "classifier"),
-        ({"1_Pooling/config.json": {"pooling_mode_mean_tokens": True}}, "product"),
-        ({"1_Pooling/config.json": {"pooling_mode": "mean"}, "2_Dense/model.safetensors": {}}, "mean"),
-        ({"1_Pooling/config.json": {"pooling_mode": "mean"}, "cerank.json": {"pooling": "classifier"}}, "classifier"),
-    ],
-)
-def test_a_folder_declares_its_pooling(tmp_path, files, expected):
-    for name, values in files.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(json.dumps(values))
-    assert bases.declared_pooling(tmp_path) == expected
-
-
-def test_a_pooling_that_cannot_be_built_is_refused(tmp_path):
-    (tmp_path / "1_Pooling").mkdir()
-    (tmp_path / "1_Pooling" / "config.json").write_text('{"pooling_mode_cls_token": true}')
-    with pytest.raises(UsageError, match="only mean pooling"):
-        bases.declared_pooling(tmp_path)
 
 
 def test_pickled_weights_are_no_weights(tmp_path):

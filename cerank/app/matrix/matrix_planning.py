@@ -182,7 +182,7 @@ def _inputs(recipe: Recipe, cache: Path) -> Iterator[tuple[str, Callable[[], obj
     from cerank.retrieval import first_stage
 
     data, stages = recipe.data, recipe.chained()
-    yield "base", partial(bases.locate, recipe.base)
+    yield "base", partial(bases.locate, recipe.base, pooling=recipe.pooling)
     named = [("data.train", data.train), ("data.validation", data.validation)]
     named += [("data.test", test) for test in data.test]
     named += [(f"stages.{name}.dataset", stage.dataset) for name, stage in stages if stage.dataset]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -146,13 +146,33 @@ def datasets(
         info("You can also use any ir_datasets id (`cerank datasets --search msmarco`) or a folder of your own.")
 
 
-def bases(form: options.Format = None, json: options.Json = False) -> None:
-    """List the base models that have a short name.
+def bases(
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="[BASE]", help="Base to describe: a name, hub id, folder or declaration. Default: list the names."
+        ),
+    ] = "",
+    pooling: Annotated[
+        Literal["auto", "product", "mean", "classifier"],
+        typer.Option("--pooling", help="Pooling, as a recipe would set it."),
+    ] = "auto",
+    form: options.Format = None,
+    json: options.Json = False,
+) -> None:
+    """List the base models that have a short name, or say how one base is read.
 
-    Any Hugging Face id and any folder with a model can be used as a base model, too.
+    Any Hugging Face id and any folder with a model can be used as a base model, too. What cerank makes of it is what
+    `cerank bases FOLDER` prints: its family, the tokens of an example pair, and how a score comes from them.
     """
     from cerank.models.bases import BASES, is_on_this_machine
 
+    if name:
+        from cerank.models.describe_model import describe
+
+        described = (Column("property", "property"), Column("value", "value"))
+        emit(Table("base", described, describe(name, pooling), name), settings_of(form=form, json=json).format)
+        return
     columns = (
         Column("base", "base"),
         Column("hub_id", "hub id"),

@@ -172,6 +172,9 @@ def _show_plan(plan: Plan, settings: Settings, pairs_per_second: float, *, wide:
         known = {} if paces else estimates.rates(settings.lab, plan.recipe, plan.device, plan.threads)
         work = estimates.of_plan(plan, paces) if paces else estimates.timed(plans.work_of(plan), known)
         source = "by earlier runs of this lab" if known else source
+    for entry in plan.inputs:
+        if entry.role == "base":
+            info(f"base {entry.name}: {'; '.join(entry.notes)}")
     minutes = estimates.total(work)
     info(f"about {estimates.format_minutes(minutes)}: {source}" if minutes is not None else f"time unknown: {source}")
     shared = plans.shared_queries(plan)

@@ -1,0 +1,101 @@
+"""Load any re-ranker that cerank reads: encoders, finished cross-encoders, and language models that judge a pair."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from cerank.errors import UsageError
+from cerank.models import adapters, cross_encoder
+from cerank.models.bases import BaseFiles, fingerprint, locate
+from cerank.models.cross_encoder import CheckpointConfig, CrossEncoder, load_tokenizer
+from cerank.models.language_model import answer_ids, load_language_model
+from cerank.models.model_reading import CHECKPOINT_CONFIG
+from cerank.models.prompt_templates import Declaration, declaration_text
+from cerank.models.prompt_tokens import PromptTokenizer
+from cerank.recipes.schema import Stage
+from cerank.tokenization.tokens import TokenLimits
+
+_UNKNOWN_LENGTH = 512  # tokens of a pair where a model's files name no limit
+
+
+def load_model(files: BaseFiles, pooling: str, seed: int) -> CrossEncoder:
+    """Return a base of any family as a cross-encoder; a head that its files do not hold is sampled from `seed`.
+
+    Args:
+        files: files of the base, as `bases.locate` finds them.
+        pooling: "auto" for the base's own, or a recipe's.
+        seed: seed of a new head's weights.
+
+    Raises:
+        UsageError: the folder holds none that can be read.
+    """
+    chosen = pooling if pooling != "auto" else files.pooling
+    if files.adapter is None:
+        return load_language_model(files, seed) if chosen == "answer" else cross_encoder.load(files, pooling, seed)
+    model = load_language_model(files, seed) if chosen == "answer" else cross_encoder.load(files, pooling, seed)
+    model.encoder = adapters.merge(model.encoder, files.adapter)
+    return model
+
+
+def check_prompt_limits(files: BaseFiles, stage: Stage, where: str) -> None:
+    """Check that a stage's lengths fit a language model's prompt, and that its answers are tokens.
+
+    Raises:
+        UsageError: they do not; `where` names the key of the stage.
+    """
+    declared = files.reading().declaration
+    if declared is None:
+        return
+    tokenizer = load_tokenizer(files.folder)
+    answer_ids(tokenizer, declared)
+    try:
+        PromptTokenizer(tokenizer, TokenLimits.of_stage(stage), declared.template())
+    except UsageError as error:
+        raise UsageError(error.what, where=f"{where}.{error.where}", hint=error.hint) from None
+
+
+class FinishedReranker(NamedTuple):
+    """A re-ranker that is ready to score."""
+
+    model: CrossEncoder
+    tokenizer: Any
+    limits: TokenLimits  # lengths that it reads
+    sha256: str  # fingerprint of all that its scores depend on, but for the lengths
+
+
+def load_reranker(folder: Path, name: str = "", declared: Declaration | None = None) -> FinishedReranker:
+    """Return a finished re-ranker with what it needs to score.
+
+    A checkpoint of cerank keeps the lengths that it was trained with. Any other model reads as much as its files allow,
+    and is cut as its own library cuts: the end of the longer text, or the end of a language model's prompt.
+
+    Args:
+        folder: a model folder, or a checkpoint of cerank.
+        name: hub id, if it has one; published language models are known by it.
+        declared: what a declaration file says about it.
+
+    Raises:
+        MissingError: there is no model.
+        UsageError: it has no trained head, so that its scores would be noise.
+    """
+    if adapters.is_adapter(folder):
+        files = locate(str(folder))
+    else:
+        files = BaseFiles(name or str(folder), folder, "classifier", fingerprint(folder), declaration=declared)
+    reading, sha256 = files.reading(), files.sha256
+    files = msgspec.structs.replace(files, pooling=reading.pooling, declaration=reading.declaration, found=reading)
+    if reading.head == "fresh":
+        hint = "fine-tune it with `cerank run --base`, or take a finished re-ranker"
+        what = f"has no trained head ({reading.family}); its scores would be noise"
+        raise UsageError(what, where=files.name, hint=hint)
+    if (folder / CHECKPOINT_CONFIG).is_file():
+        limits = CheckpointConfig.read(folder).limits
+    else:
+        longest = reading.max_length or _UNKNOWN_LENGTH
+        limits = TokenLimits(longest, longest, 0, "document" if reading.pooling == "answer" else "longest_first")
+    if reading.declaration is not None:
+        sha256 = f"{sha256} {declaration_text(reading.declaration)}"
+    return FinishedReranker(load_model(files, reading.pooling, seed=0), load_tokenizer(files.folder), limits, sha256)
