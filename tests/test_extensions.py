@@ -99,7 +99,7 @@ def test_a_run_is_not_resumed_with_other_code_than_it_was_planned_with(place, si
         place, site, "run", "--recipe", "mine.toml", "--seed", "7", "--label", "planned", CERANK_EXECUTOR="nice"
     )
     assert done.returncode == 0, done.stderr
-    (folder,) = [one for one in run_store.folders(place / "lab") if run_store.load_plan(one).recipe.seed == 7]
+    (folder,) = [run for run in run_store.folders(place / "lab") if run_store.load_plan(run).recipe.seed == 7]
     folder.done.unlink()
     edited = install(tmp_path / "site", (site / "my_cerank.py").read_text() + "\n# another version\n")
     done = cerank(place, edited, "resume", folder.name)

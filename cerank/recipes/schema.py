@@ -185,10 +185,7 @@ class Evaluate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     margins_because: Annotated[str, help_text("why these margins, gains and harm margins; printed under tables")] = ""
     primary: Annotated[
         tuple[str, ...],
-        help_text(
-            'the questions that verdicts are about, such as "nDCG@10: distill against contrastive"; all other rows are '
-            "descriptive. Default: each stage against the one before it and the first stage, by every measure"
-        ),
+        help_text('questions of the verdicts, such as "nDCG@10: distill against contrastive"; other rows describe'),
     ] = ()
     seeds_as: Annotated[
         Literal["pairs", "independent"],
