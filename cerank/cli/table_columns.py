@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from cerank.app import estimates
-from cerank.app.run_views.display import GLYPHS, clock
+from cerank.app.run_views.display import GLYPHS, age, at_words, clock
 from cerank.cli.output import Column, Table, format_of, info, is_for_machines, rounded
 from cerank.core.metrics import Progress, Validation
 from cerank.files import journal, json_records
 from cerank.recipes.plan import Plan
+from cerank.runs import run_summaries
 from cerank.runs.layout import ReadingRow, RunFolder
 from cerank.runs.run_store import RunRow
 from cerank.text.safe_text import counted, shown
@@ -32,8 +34,12 @@ def run_table(rows: Sequence[RunRow], lab: Path, form: str = "") -> Table:
     """Return the runs of a lab: everything for machines, what fits a line for people."""
     empty = f"No runs in {lab} yet. Start one with `cerank run --recipe contrastive-then-distill`."
     if format_of(form) != "table":
-        keys = ("run", "state", "chain", "base", "seed", "at", "left", "label", "why", "short_name")
+        first = ("run", "state", "chain", "base", "seed", "at", "left", "label", "why", "short_name")
+        keys = (*first, "created", "measure", "score")
         return Table("runs", tuple(Column(key, key) for key in keys), tuple(map(_full_row, rows)), empty=empty)
+    scores = [_score(row) for row in rows]
+    measures = {measure for measure, _ in scores if measure}
+    heading = measures.pop() if len(measures) == 1 else "score"
     columns = (
         Column("run", "run", "name"),
         Column("label", "label", priority=2),
@@ -41,9 +47,20 @@ def run_table(rows: Sequence[RunRow], lab: Path, form: str = "") -> Table:
         Column("recipe", "recipe", priority=3),
         Column("base", "base", priority=4),
         Column("seed", "seed", "number", 0, priority=5),
+        Column("age", "age", "name", priority=6),
+        Column("score", heading, "number", 4, priority=1),
         Column("now", "now", priority=1),
     )
-    return Table("runs", columns, tuple(map(_short_row, rows)), empty=empty)
+    now = datetime.now(UTC)
+    body = tuple(_short_row(row, score, now) for row, (_, score) in zip(rows, scores, strict=True))
+    return Table("runs", columns, body, empty=empty)
+
+
+def _score(row: RunRow) -> tuple[str, float | None]:
+    """The first measure of a finished run on its first test dataset, with its mean."""
+    if row.plan is None or row.status.state != "finished":
+        return "", None
+    return next(iter(run_summaries.final_means(row.folder, row.plan).items()), ("", None))
 
 
 def state_text(state: str, form: str = "") -> str:
@@ -54,20 +71,29 @@ def state_text(state: str, form: str = "") -> str:
 def _full_row(row: RunRow) -> tuple[str | int | float | None, ...]:
     state, why = row.status.state, row.status.text
     if row.plan is None:
-        return (row.folder.name, state, "", "", None, "", None, "", why, row.short_name)
+        return (row.folder.name, state, "", "", None, "", None, "", why, row.short_name, "", "", None)
     recipe = row.plan.recipe
     at, left = _position(row)
     chain = " > ".join(recipe.chain)
-    return (row.folder.name, state, chain, recipe.base, recipe.seed, at, left, row.label, why, row.short_name)
+    run = (row.folder.name, state, chain, recipe.base, recipe.seed, at, left, row.label, why, row.short_name)
+    return (*run, row.plan.created, *_score(row))
 
 
-def _short_row(row: RunRow) -> tuple[str | int | None, ...]:
+def _short_row(row: RunRow, score: float | None, until: datetime) -> tuple[str | int | float | None, ...]:
     """Return a run in short cells; the last says where it is, or why it stands."""
     at, left = _position(row)
-    now = f"{at}, {clock(left)} left" if left else at or row.status.text
+    now = f"{at}, {clock(left)} left" if left else at or _why(row)
+    now = "files changed" if row.status.state == "damaged" else now
     recipe = row.plan.recipe if row.plan else None
     described = (recipe.name, recipe.base.rstrip("/").rpartition("/")[2], recipe.seed) if recipe else ("", "", None)
-    return (row.short_name, row.label, state_text(row.status.state, "table"), *described, shown(now, 60))
+    created = age(row.plan.created, until) if row.plan else ""
+    now = shown(at_words(now, 60))
+    return (row.short_name, row.label, state_text(row.status.state, "table"), *described, created, score, now)
+
+
+def _why(row: RunRow) -> str:
+    """Return why a run is in its state, with paths inside the run shortened."""
+    return row.status.text.replace(f"{row.folder.path}/", "")
 
 
 def _position(row: RunRow) -> tuple[str, float | None]:
@@ -93,7 +119,7 @@ def state_table(row: RunRow, form: str = "") -> Table:
     if is_short and row.label:
         rows.insert(1, ("label", row.label))
     if status.text:
-        rows.append(("why", status.text))
+        rows.append(("why", _why(row)))
     if status.progress and status.state in {"running", "stopping"}:
         rows.append(("at", _position_text(status.progress)))
     rows.append(("attempts", str(status.attempts)))
@@ -387,6 +413,8 @@ def expectations(expected: Sequence[Expected]) -> Table:
 
 def measure_table(systems: Sequence[System], names: Sequence[str], *, per_query: bool) -> Table:
     """Return the measures of systems, their means or query by query."""
+    from cerank.evaluation.measures import relevance_note
+
     head = (Column("system", "system"), Column("dataset", "dataset"), Column("query", "query"))
     columns = (*head, *(Column(name, name, "number") for name in names))
     rows: list[tuple[str | float, ...]] = []
@@ -399,7 +427,8 @@ def measure_table(systems: Sequence[System], names: Sequence[str], *, per_query:
                     rows.append((system.label, entry.condition.dataset, query, *values))
             means = (sum(entry.values[name].values()) / len(queries) for name in names)
             rows.append((system.label, entry.condition.dataset, "all", *means))
-    return Table("measures", columns, tuple(rows))
+    level = relevance_note(names)
+    return Table("measures", columns, tuple(rows), notes=(level,) if level else ())
 
 
 def dataset_table(description: DatasetDescription) -> Table:

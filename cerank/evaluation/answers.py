@@ -209,26 +209,26 @@ def _worth(comparison: Comparison, row: Row, worth: Worth) -> str:
     gain, late = short(worth.gain.value), "" if worth.gain.before else " (chosen after the results)"
     how = "above" if difference > 0 else "below"
     scores = f"{right} scores {_figure(difference)} {how} {left}" if difference else f"{right} scores as {left} does"
-    found = f"{scores}, {_between(comparison, row)}"
+    figures = f"{scores}, {_between(comparison, row)}"
     alone = "" if comparison.family == 1 else ", by itself"
     where = _where(comparison, row)
     if worth.answer == "worth it":
         p = _p(worth.p_gain)
-        return f"Yes{where}: a gain of at least {gain} {measure}{late} is shown (one-sided p {p}{alone}): {found}."
+        return f"Yes{where}: a gain of at least {gain} {measure}{late} is shown (one-sided p {p}{alone}): {figures}."
     harm = worth.harm
     late_harm = "" if harm is None or harm.before else " (chosen after the results)"
     if worth.answer == "harmful" and harm is not None:
         p = _p(worth.p_harmful)
         loss = f"a loss of more than {short(harm.value)} {measure}{late_harm} is shown"
-        return f"No{where}, it harms: {loss} (one-sided p {p}{alone}): {found}."
+        return f"No{where}, it harms: {loss} (one-sided p {p}{alone}): {figures}."
     if worth.answer == "not worth it":
         p = _p(worth.p_ruled_out)
-        text = f"No{where}: a gain of {gain} {measure}{late} is ruled out (one-sided p {p}{alone}): {found}."
+        text = f"No{where}: a gain of {gain} {measure}{late} is ruled out (one-sided p {p}{alone}): {figures}."
         if harm is not None and row.judgment.low > -harm.value:
             text += f" Nor is it worse by {short(harm.value)} or more{late_harm}."
         return text
     queries = f"{'This' if row.paired.n == 1 else 'These'} {counted(row.paired.n, 'query')}"
-    text = f"{queries}{where} cannot tell whether it gains {gain} {measure}{late}: {found}."
+    text = f"{queries}{where} cannot tell whether it gains {gain} {measure}{late}: {figures}."
     if worth.answer == "not worse" and harm is not None:
         text += (
             f" It is not worse by {short(harm.value)} or more{late_harm} (one-sided p {_p(worth.p_not_worse)}{alone})."

@@ -95,20 +95,20 @@ def gate(
     Raises:
         UsageError: there is nothing to check, or the systems cannot be compared.
     """
-    asked: list[tuple[str, Kind, float]] = [
+    planned_checks: list[tuple[str, Kind, float]] = [
         (measure, "non-inferiority", checked_margin(margin, measure, width_of(measure)).value)
         for measure, margin in margins.items()
     ]
-    asked += [(measure, "superiority", 0.0) for measure in superior]
-    if not asked:
+    planned_checks += [(measure, "superiority", 0.0) for measure in superior]
+    if not planned_checks:
         raise UsageError("a gate needs something to check", hint="such as --margin nDCG@10=.02, or --superior nDCG@10")
     if look < 0 or not 0 < alpha < 0.5:
         raise UsageError("a look is counted from 1, and alpha lies between 0 and .5")
     level = level_of(look, alpha) if look else alpha
-    count = len(asked) * len(base.measured)
+    count = len(planned_checks) * len(base.measured)
     checks = []
     for entry in base.measured:
-        for measure, kind, margin in asked:
+        for measure, kind, margin in planned_checks:
             figures, test, limits = inference(base, new, entry.condition, measure, Terms())
             p, p_worse = test.p_above(-margin), min(1.0, count * test.p_below(0.0))
             outcome: Outcome = "ships" if p <= level else "worse" if p_worse <= level else "cannot tell"

@@ -6,6 +6,7 @@ Invariant: no tie reaches a provider (they break ties differently), and every ju
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
@@ -56,7 +57,7 @@ def check(names: Sequence[str], qrels: Qrels, where: str) -> tuple[str, ...]:
     if not grades:
         raise UsageError("the qrels judge no document, so nothing can be measured", where=where)
     canonical: dict[str, None] = {}
-    for name in names:
+    for name in (part for listed in names for part in re.split(r",(?![^(]*\))", listed)):
         measure = _parsed(name, where)
         _refuse_uncomputable(name, measure, where)
         _refuse_always_zero(name, measure, max(grades), where)
@@ -268,7 +269,7 @@ def _refuse_always_zero(name: str, measure: Any, largest: int, where: str) -> No
     if largest < rel:
         what = f"{name} is 0 for every ranking: it needs grade {rel}, and the largest grade in the qrels is {largest}"
         hint = f"use rel={largest}" if largest > 0 else "these qrels hold no relevant document"
-        raise UsageError(what, where=where, hint=hint)
+        raise UsageError(what, where=where, hint=hint, code="measure-always-0")
 
 
 def _parsed(name: str, where: str) -> Any:
@@ -279,6 +280,10 @@ def _parsed(name: str, where: str) -> Any:
     from ir_measures.measures import registry
 
     base, params = _pieces(name, where)
+    translated = _translated(base) if base not in registry else []
+    if len(translated) == 1:
+        base, own = _pieces(translated[0], where)
+        params = own | params
     if base not in registry:
         raise UsageError(f"no measure is called '{name}'", where=where, hint=_hint(name, base, registry))
     known = registry[base]
@@ -305,7 +310,7 @@ def _pieces(name: str, where: str) -> tuple[str, dict[str, Any]]:
         f"'{name}' is not a measure's name", where=where, hint=f"Name(key=value)@cutoff, {_EXAMPLES}"
     )
     try:
-        node = ast.parse(name.strip(), mode="eval").body
+        node = ast.parse(re.sub(r"^([A-Za-z_]+)\.([0-9]+)$", r"\1_\2", name.strip()), mode="eval").body
         params: dict[str, Any] = {}
         if isinstance(node, ast.BinOp) and isinstance(node.op, ast.MatMult):
             params["@"] = ast.literal_eval(node.right)
@@ -323,20 +328,36 @@ def _pieces(name: str, where: str) -> tuple[str, dict[str, Any]]:
 
 
 def _hint(name: str, base: str, registry: Mapping[str, Any]) -> str:
-    """Return the nearest name: the same letters in another case, trec_eval's own name translated, or the closest."""
+    """Return the nearest name: the same letters in another case, those of a family of trec_eval's, or the closest."""
     same = [known for known in registry if known.lower() == base.lower()]
     if same:
         return f"did you mean '{name.replace(base, same[0], 1)}'?"
-    translated = _from_trec_eval(base)
-    return f"trec_eval's {base} is called {translated} here" if translated else nearest(base, registry)
+    family = _translated(base)
+    return f"trec_eval's {base} stands for {', '.join(family)}" if family else nearest(base, registry)
 
 
-def _from_trec_eval(base: str) -> str:
+_OTHER_NAMES = {"ndcg": "nDCG", "map": "AP", "mrr": "RR", "recall": "R", "precision": "P"}  # of ranx, BEIR and mteb
+
+
+def _translated(base: str) -> list[str]:
+    """Return the measures that a name of trec_eval, pytrec_eval or ranx stands for; none for another name."""
     import ir_measures
 
+    if base.lower() in _OTHER_NAMES:
+        return [_OTHER_NAMES[base.lower()]]
     stem, _, last = base.rpartition("_")
     trec_name = f"{stem}.{last}" if stem and last.isdigit() else base
     try:
-        return ", ".join(map(str, ir_measures.parse_trec_measure(trec_name)))
+        return [str(measure) for measure in ir_measures.parse_trec_measure(trec_name)]
     except (ValueError, KeyError):
-        return ""
+        return []
+
+
+def relevance_note(names: Sequence[str]) -> str:
+    """Return from which grade the measures count a document as relevant; "" where none has such a level."""
+    levels: dict[int, list[str]] = {}
+    for name in names:
+        if "rel" in _parsed(name, "").SUPPORTED_PARAMS:
+            levels.setdefault(shape(name).rel, []).append(name)
+    parts = [f"from grade {level} for {', '.join(sorted(levels[level]))}" for level in sorted(levels)]
+    return f"relevant: {'; '.join(parts)}" if parts else ""

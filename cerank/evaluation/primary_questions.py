@@ -18,7 +18,7 @@ from cerank.evaluation.measures import canonical, condensed
 EXAMPLE = "such as nDCG@10: distill against contrastive"
 
 
-class Question(msgspec.Struct, frozen=True):
+class PrimaryQuestion(msgspec.Struct, frozen=True):
     """One primary question; an empty part leaves it open."""
 
     measure: str = ""  # canonical
@@ -38,7 +38,7 @@ class Question(msgspec.Struct, frozen=True):
         )
 
 
-def questions(texts: Sequence[str], where: str) -> tuple[Question, ...]:
+def questions(texts: Sequence[str], where: str) -> tuple[PrimaryQuestion, ...]:
     """Return the questions that were written, in their order.
 
     Args:
@@ -51,7 +51,7 @@ def questions(texts: Sequence[str], where: str) -> tuple[Question, ...]:
     return tuple(_question(text, where) for text in texts)
 
 
-def _question(text: str, where: str) -> Question:
+def _question(text: str, where: str) -> PrimaryQuestion:
     measure, colon, couple = (part.strip() for part in text.rpartition(": "))
     if not colon:
         measure, couple = (text.strip(), "") if " against " not in text else ("", text.strip())
@@ -59,7 +59,7 @@ def _question(text: str, where: str) -> Question:
     is_half = bool(couple) and not (right and against and left)
     if is_half or not (measure or couple) or (colon and not measure):
         raise UsageError(f"'{text}' is not a question", where=where, hint=f"MEASURE: RIGHT against LEFT, {EXAMPLE}")
-    return Question(canonical(measure, where) if measure else "", right, left)
+    return PrimaryQuestion(canonical(measure, where) if measure else "", right, left)
 
 
 def is_sensitivity(measure: str, measures: Collection[str]) -> bool:

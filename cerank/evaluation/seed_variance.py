@@ -205,7 +205,7 @@ def pairs_of(left: System, right: System) -> tuple[tuple[System, System], ...]:
     if not is_same:
         return ()
     pairs = tuple((first[seed], others[seed]) for seed in sorted(seed for seed in first if seed is not None))
-    return pairs if all(set(one.shares) & set(other.shares) for one, other in pairs) else ()
+    return pairs if all(set(member.shares) & set(other.shares) for member, other in pairs) else ()
 
 
 def _array(values: Values) -> NDArray[np.float64]:

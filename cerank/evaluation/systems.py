@@ -49,20 +49,32 @@ class System(msgspec.Struct, frozen=True, kw_only=True):
     seed: int | None = None  # of a run; of several seeds each member has its own
     shares: tuple[str, ...] = ()  # what the seed decided: keys of stages, and of the order of their data
     is_fixed: bool = False  # has no seed (BM25): a claim about recipes needs no spread of it
+    notes: tuple[str, ...] = ()  # sentences on how its file was read and which of its queries count
 
 
 def measured(
-    names: Sequence[str], condition: Condition, qrels: by_name.Qrels, qrels_sha256: str, ranking: Ranking
+    names: Sequence[str],
+    condition: Condition,
+    qrels: by_name.Qrels,
+    qrels_sha256: str,
+    ranking: Ranking,
+    *,
+    values: dict[str, dict[str, float]] | None = None,
 ) -> Measured:
     """Measure a ranking on qrels.
 
     Args:
         names: canonical, as `measures.check` returned them.
+        condition: where it is measured.
+        qrels: what it is measured on.
+        qrels_sha256: their hash.
+        ranking: what is measured.
+        values: measure -> query -> value where they are known already; None computes them.
     """
     return Measured(
         condition=condition,
         qrels_sha256=qrels_sha256,
-        values=by_name.per_query(names, qrels, ranking),
+        values=by_name.per_query(names, qrels, ranking) if values is None else values,
         missing=tuple(query for query in qrels if not ranking.get(query)),
         unjudged=sum(query not in qrels for query in ranking),
         facts=diagnostics.facts(names, qrels, ranking),

@@ -17,14 +17,17 @@ ORDER = (  # as a new user would read them
     "first-run",
     "verdicts",
     "recipes",
+    "recipe-reference",
     "datasets",
     "matrices",
     "dashboard",
     "reliability",
     "output",
     "benchmarks",
+    "extending",
     "vocabulary",
     "architecture",
+    "decisions",
 )
 
 

@@ -11,7 +11,7 @@ from cerank.errors import UsageError
 from cerank.evaluation.answers import answers, paragraphs
 from cerank.evaluation.compare import Condition, Margin, Measured, Pairing, System, Terms, compare
 from cerank.evaluation.comparison_rows import family, footnotes, summary
-from cerank.evaluation.primary_questions import Question, is_sensitivity, questions
+from cerank.evaluation.primary_questions import PrimaryQuestion, is_sensitivity, questions
 
 WHERE = Condition("c", "bm25")
 
@@ -34,10 +34,10 @@ CHAIN = ("first-stage", "contrastive", "distill")
 @pytest.mark.parametrize(
     ("text", "question"),
     [
-        ("nDCG@10", Question("nDCG@10")),
-        ("distill against contrastive", Question("", "distill", "contrastive")),
-        ("MRR@10: distill against contrastive", Question("RR@10", "distill", "contrastive")),
-        ("RR(rel=2)@10: b against c", Question("RR(rel=2)@10", "b", "c")),
+        ("nDCG@10", PrimaryQuestion("nDCG@10")),
+        ("distill against contrastive", PrimaryQuestion("", "distill", "contrastive")),
+        ("MRR@10: distill against contrastive", PrimaryQuestion("RR@10", "distill", "contrastive")),
+        ("RR(rel=2)@10: b against c", PrimaryQuestion("RR(rel=2)@10", "b", "c")),
     ],
 )
 def test_a_question_names_a_measure_or_two_systems_or_both(text, question):

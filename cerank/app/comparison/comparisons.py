@@ -1,12 +1,14 @@
 """From what the user names (runs, stages of runs, TREC run files) to systems that can be compared.
 
-Invariant: everything is measured again from the rankings and qrels themselves, so that a number on screen has files.
+Invariant: a number on screen has files: a run's measures are read as its worker stored them, under their checksums, and
+any other is computed from rankings and qrels. `cerank verify` computes the stored ones again.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
@@ -17,12 +19,15 @@ import msgspec
 
 from cerank.app.comparison import margins as margins_of
 from cerank.app.comparison.margins import Kind
-from cerank.errors import MissingError, UsageError
+from cerank.errors import CerankError, MissingError, UsageError
+from cerank.files.named_files import STDIN, input_file, looks_like_a_path, near_files
 from cerank.recipes.plan import Plan
 from cerank.registry import nearest
 from cerank.runs import run_store
 from cerank.runs.layout import RunFolder
+from cerank.runs.records import decode_measures
 from cerank.settings import Settings
+from cerank.text.safe_text import counted, shown
 
 if TYPE_CHECKING:
     from cerank.evaluation.compare import Comparison, Margin, Terms
@@ -67,11 +72,16 @@ def target(lab: Path, text: str) -> RunTarget | FileTarget:
     Raises:
         UsageError: no such file, run or stage.
     """
-    path = _file(text)
+    path = input_file(text)
     if path is not None:
-        return FileTarget(short_name(str(path.resolve())), path)
+        return FileTarget(text if text == STDIN else short_name(str(path.resolve())), path)
     name, colon, system = text.partition(":")
-    folder = run_store.find(lab, name)
+    try:
+        folder = run_store.find(lab, name)
+    except UsageError:
+        if looks_like_a_path(text):
+            raise _no_such_file(text) from None
+        raise
     plan = run_store.load_plan(folder)
     known = [FIRST_STAGE, *plan.recipe.chain]
     if colon and system not in known:
@@ -80,13 +90,12 @@ def target(lab: Path, text: str) -> RunTarget | FileTarget:
     return RunTarget(label, folder, plan, system or plan.recipe.chain[-1])
 
 
-def _file(text: str) -> Path | None:
-    """Return the file that `text` names; None where it names none, or could name none (too long, no such home)."""
-    try:
-        path = Path(text).expanduser()
-        return path if path.is_file() else None
-    except (OSError, ValueError, RuntimeError):
-        return None
+def _no_such_file(text: str) -> CerankError:
+    if Path(text).expanduser().is_dir():
+        return UsageError("is a folder, not a run", where=shown(text, 200), hint="name a TREC run file in it")
+    near = near_files(text)
+    hint = f"did you mean {' or '.join(near)}?" if near else "`cerank ps` lists the runs of the lab"
+    return MissingError("no such file, and no run of the lab is called so", where=shown(text, 200), hint=hint)
 
 
 def targets_of(lab: Path, texts: Sequence[str]) -> list[Target]:
@@ -104,7 +113,7 @@ def _target(lab: Path, text: str) -> Target:
     label, equals, rest = text.partition("=")
     try:
         return target(lab, text)
-    except UsageError:
+    except (UsageError, MissingError):
         if not (equals and label.strip() and rest.strip()):
             raise
     members = [target(lab, part.strip()) for part in rest.split(",")]
@@ -310,15 +319,16 @@ def measured_systems(
     if request.qrels and runs:
         hint = "give their TREC run files, from the folder rankings of each run, to measure them on others"
         raise UsageError("a run is measured on the qrels it was tested on", where="--qrels", hint=hint)
+    ignores = False
     if has_files and not (runs and not request.qrels):
-        name, given = judgements(settings, request.dataset, request.qrels)
+        name, given, ignores = _judged_by(settings, request.dataset, request.qrels)
         judged = dict.fromkeys(judged, given) or {Condition(short_name(name)): given}
     names = request.measures or (runs[0].plan.recipe.evaluate.measures if runs else _of_files(judged.values()))
     for each in judged.values():
         names = check(names, each, "--measure")
     if request.judged_only:
         names = tuple(dict.fromkeys([*names, *_condensed(names).values()]))
-    return [_system(target, names, request.dataset, judged) for target in targets], names
+    return [_system(target, names, request.dataset, judged, ignores) for target in targets], names
 
 
 def _of_files(judged: Iterable[Qrels]) -> tuple[str, ...]:
@@ -329,11 +339,13 @@ def _of_files(judged: Iterable[Qrels]) -> tuple[str, ...]:
     return ("nDCG@10", "RR(rel=2)@10" if largest >= GRADED else "RR@10")
 
 
-def _system(target: Target, names: Sequence[str], dataset: str, judged: Mapping[Condition, Qrels]) -> System:
+def _system(
+    target: Target, names: Sequence[str], dataset: str, judged: Mapping[Condition, Qrels], ignores: bool
+) -> System:
     from cerank.evaluation.seed_variance import mean_of
 
     if isinstance(target, FileTarget):
-        return _of_file(target, names, judged)
+        return _of_file(target, names, judged, ignores)
     if isinstance(target, RunTarget):
         return _of_run(target, names, dataset)
     members = [_of_run(member, names, dataset) for member in target.members]
@@ -359,6 +371,11 @@ def _conditions(runs: Sequence[RunTarget], only: str) -> list[tuple[str, str]]:
 
 def judgements(settings: Settings, dataset: str, qrels: str) -> tuple[str, Qrels]:
     """Return the names of the files, and the judgments that the user names."""
+    return _judged_by(settings, dataset, qrels)[:2]
+
+
+def _judged_by(settings: Settings, dataset: str, qrels: str) -> tuple[str, Qrels, bool]:
+    """Return as `judgements`, and whether the dataset leaves a query's own document out of its results."""
     from cerank.datasets.open_datasets import open_dataset
     from cerank.trec.text_io import read_qrels
 
@@ -369,11 +386,16 @@ def judgements(settings: Settings, dataset: str, qrels: str) -> tuple[str, Qrels
             "there are no relevance judgments to evaluate run files", hint="give --dataset NAME or --qrels FILE"
         )
     if qrels:
-        return Path(qrels).name, read_qrels(Path(qrels).expanduser())
+        path = input_file(qrels)
+        if path is None:
+            near = near_files(qrels)
+            hint = f"did you mean {' or '.join(near)}?" if near else ""
+            raise MissingError("no such file", where=shown(qrels, 200), hint=hint)
+        return Path(qrels).name, read_qrels(path), False
     opened = open_dataset(dataset, settings.cache)
     if not opened.qrels:
         raise UsageError("it has no qrels, so nothing can be measured", where=dataset)
-    return opened.name, opened.qrels
+    return opened.name, opened.qrels, opened.ignores_identical_ids
 
 
 def identity(qrels: Qrels) -> str:
@@ -413,7 +435,8 @@ def _of_run(target: RunTarget, names: Sequence[str], only: str = "") -> System:
         run_store.check_undamaged(target.folder, path)
         qrels = _run_qrels(target.folder, test)
         condition = Condition(short_name(test), short_name(first))
-        rows.append(measured(names, condition, qrels, identity(qrels), read_run(path).ranking))
+        stored = _stored_measures(target, test, first, names)
+        rows.append(measured(names, condition, qrels, identity(qrels), read_run(path).ranking, values=stored))
     is_fixed = target.system == FIRST_STAGE
     return System(
         label=target.label,
@@ -442,13 +465,68 @@ def _decided_by_seed(target: RunTarget) -> tuple[str, ...]:
     return tuple(out)
 
 
-def _of_file(target: FileTarget, names: Sequence[str], judged: Mapping[Condition, Qrels]) -> System:
+def _stored_measures(
+    target: RunTarget, test: str, first: str, names: Sequence[str]
+) -> dict[str, dict[str, float]] | None:
+    """Return measure -> query -> value as the run's worker stored them; None where one of `names` is not stored.
+
+    `cerank verify` computes them again from rankings and qrels.
+    """
+    path = target.folder.measures(target.system, test, first)
+    if not path.exists():
+        return None
+    run_store.check_undamaged(target.folder, path)
+    try:
+        rows = decode_measures(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    if not rows or any(name not in row.measures for row in rows for name in names):
+        return None
+    return {name: {row.query_id: row.measures[name] for row in rows} for name in names}
+
+
+def _of_file(target: FileTarget, names: Sequence[str], judged: Mapping[Condition, Qrels], ignores: bool) -> System:
+    from cerank.datasets.dataset import without_identical_ids
     from cerank.evaluation.systems import System, measured
     from cerank.trec.text_io import read_run
 
-    ranking = read_run(target.path).ranking
+    run = read_run(target.path)
+    own = sum(query in run.ranking[query] for query in run.ranking)
+    ranking = without_identical_ids(run.ranking) if own and ignores else run.ranking
     rows = [measured(names, condition, qrels, identity(qrels), ranking) for condition, qrels in judged.items()]
-    return System(label=target.label, measured=tuple(rows), is_fixed=True)
+    notes = [*run.notes, *(_identical_ids_note(own, len(run.ranking), ignores) if own else [])]
+    for condition, qrels in judged.items():
+        notes += _coverage(target, run.ranking, qrels, str(condition))
+    return System(label=target.label, measured=tuple(rows), is_fixed=True, notes=tuple(dict.fromkeys(notes)))
+
+
+def _identical_ids_note(own: int, queries: int, ignores: bool) -> list[str]:
+    what = f"{own} of {counted(queries, 'query')} rank the document with their own id"
+    if ignores:
+        return [f"{what}, which is left out (ignore_identical_ids)"]
+    return [f"{what}; BEIR leaves it out where queries are documents (ignore_identical_ids in collection.toml)"]
+
+
+def _coverage(target: FileTarget, ranking: Mapping[str, object], qrels: Qrels, where: str) -> list[str]:
+    """Return how many judged queries the ranking lacks, and how many of its own are not judged.
+
+    Raises:
+        UsageError: it shares no query with the qrels, so that every measure would be 0.
+    """
+    missing = sum(query not in ranking for query in qrels)
+    unjudged = sum(query not in qrels for query in ranking)
+    if missing == len(qrels):
+        if not ranking:
+            raise UsageError("the run is empty", where=str(target.path), hint="did the search that wrote it fail?")
+        hint = f"its queries are called {_some(ranking)}, those of the qrels {_some(qrels)}"
+        raise UsageError(f"no query of the run is judged in {where}", where=str(target.path), hint=hint)
+    parts = [f"{missing} of the {counted(len(qrels), 'judged query')} have no ranking and count 0"] if missing else []
+    parts += [f"{counted(unjudged, 'query')} of the run without judgments do not count"] if unjudged else []
+    return ["; ".join(parts)] if parts else []
+
+
+def _some(ids: Iterable[str]) -> str:
+    return ", ".join(shown(query, 40) for query in itertools.islice(ids, 3))
 
 
 def short_name(name: str) -> str:

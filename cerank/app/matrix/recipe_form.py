@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from cerank.core import decode
+from cerank.core.negative_samplers import NEGATIVE_SAMPLERS
 from cerank.recipes.loss_specs import LOSSES
 from cerank.recipes.schema import Data, Evaluate, Recipe, Stage
 
@@ -84,6 +85,8 @@ def _rows(values: msgspec.Struct, path: str, only: tuple[str, ...] = ()) -> tupl
 def _choices(key: str, hint: object) -> tuple[str, ...]:
     if key == "loss":
         return tuple(sorted(LOSSES))
+    if key == "negatives":
+        return tuple(NEGATIVE_SAMPLERS)
     bare = _bare(hint)
     return tuple(typing.get_args(bare)) if typing.get_origin(bare) is typing.Literal else ()
 

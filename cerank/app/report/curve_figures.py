@@ -13,7 +13,7 @@ import numpy as np
 from cerank.app.report import svg_plot
 from cerank.app.report.report_data import Curve
 from cerank.app.report.report_scope import ReportScope
-from cerank.app.report.svg_plot import Panel, Series
+from cerank.app.report.svg_plot import Panel, PlottedLine
 from cerank.app.run_views import curves
 from cerank.app.run_views.curves import Columns, Curves, Floats
 from cerank.runs.layout import RunFolder, plain_name
@@ -69,7 +69,7 @@ def _weight(steps: int) -> float:
     return max((weight for least, weight in _SMOOTHING if steps >= least), default=0.0)
 
 
-def _loss(run: _Drawn, weight: float) -> Series:
+def _loss(run: _Drawn, weight: float) -> PlottedLine:
     """Return the run's loss, each stage a line of its own, for another loss has another scale."""
     steps, values = run.columns.steps, run.columns.values["loss"]
     edges = sorted(
@@ -80,7 +80,7 @@ def _loss(run: _Drawn, weight: float) -> Series:
         last = np.maximum.accumulate(np.where(np.isfinite(values), np.arange(len(values)), 0))
         smooth = curves.smoothed(np.nan_to_num(values[last]), weight, edges)  # a step without a loss repeats the last
     line = _parted(steps, smooth, edges)
-    return Series(run.label, *line, raw=_parted(steps, values, edges)) if weight else Series(run.label, *line)
+    return PlottedLine(run.label, *line, raw=_parted(steps, values, edges)) if weight else PlottedLine(run.label, *line)
 
 
 def _parted(steps: Floats, values: Floats, edges: Sequence[int]) -> tuple[Floats, Floats]:
@@ -108,12 +108,12 @@ def _measures(runs: Sequence[_Drawn]) -> list[str]:
     return list(names)[:2]
 
 
-def _validation(run: _Drawn, measure: str) -> Series | None:
+def _validation(run: _Drawn, measure: str) -> PlottedLine | None:
     points = [(at, row.measures[measure]) for at, row in run.columns.validations if measure in row.measures]
     if not points:
         return None
     steps, values = np.array(points).T
-    return Series(run.label, steps, values, has_dots=True)
+    return PlottedLine(run.label, steps, values, has_dots=True)
 
 
 def _boundaries(runs: Sequence[_Drawn]) -> tuple[tuple[float, str], ...]:

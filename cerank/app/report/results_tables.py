@@ -33,7 +33,7 @@ from cerank.evaluation.systems import Condition, System
 
 if TYPE_CHECKING:
     from cerank.evaluation.compare import Comparison, Margin, Row
-    from cerank.evaluation.primary_questions import Question
+    from cerank.evaluation.primary_questions import PrimaryQuestion
 
 _DIGITS = 4  # decimals that a reader sees, and by which a value is the best of its column
 _LONGEST = 24  # characters of a column's heading
@@ -141,7 +141,9 @@ def test_rows(scope: ReportScope, data: Measurements, columns: Sequence[Place], 
     return TestResults(comparison=comparison, family=family, pairs=pairs, models=len(models))
 
 
-def is_primary_row(primary: Sequence[Question], measure: str, right: Collection[str], left: Collection[str]) -> bool:
+def is_primary_row(
+    primary: Sequence[PrimaryQuestion], measure: str, right: Collection[str], left: Collection[str]
+) -> bool:
     """Return whether a row is in the family: without declared questions every one is."""
     return not primary or any(question.names(measure, right, left) for question in primary)
 

@@ -29,7 +29,7 @@ _STYLE = (
 )
 
 
-class Series(msgspec.Struct, frozen=True):
+class PlottedLine(msgspec.Struct, frozen=True):
     """One line."""
 
     label: str
@@ -44,7 +44,7 @@ class Panel(msgspec.Struct, frozen=True):
 
     title: str
     quantity: str  # on the y axis
-    series: tuple[Series, ...]
+    series: tuple[PlottedLine, ...]
     boundaries: tuple[tuple[float, str], ...]  # step at which a stage starts, and its name
 
 
@@ -103,7 +103,7 @@ def _panel(panel: Panel, labels: Sequence[str]) -> str:
     return "".join(parts)
 
 
-def _drawn(series: Series) -> list[Floats]:
+def _drawn(series: PlottedLine) -> list[Floats]:
     return [series.values] if series.raw is None else [series.values, series.raw[1]]
 
 
@@ -147,7 +147,7 @@ def _line(steps: Floats, values: Floats, across: _Scale, down: _Scale, pen: str)
     return f'<path d="{"".join(parts)}" {pen}/>' if parts else ""
 
 
-def _dots(series: Series, across: _Scale, down: _Scale, colour: str) -> list[str]:
+def _dots(series: PlottedLine, across: _Scale, down: _Scale, colour: str) -> list[str]:
     points = zip(series.steps.tolist(), series.values.tolist(), strict=True)
     return [
         f'<circle cx="{across(step):.1f}" cy="{down(value):.1f}" r="2.6" fill="{colour}"/>'

@@ -59,7 +59,7 @@ def power(
             "--tests", min=1, metavar="N", help="Number of tests that are corrected together.", rich_help_panel=_ASKED
         ),
     ] = 1,
-    wanted: Annotated[
+    target_power: Annotated[
         float, typer.Option("--power", metavar="P", help="Statistical power (1 - beta).", rich_help_panel=_ASKED)
     ] = 0.8,
     alpha: Annotated[
@@ -92,7 +92,7 @@ def power(
     from cerank.app.comparison.comparisons import ComparisonRequest
 
     settings = settings_of(lab, cache, form=form, json=json)
-    request = power_analysis.PowerRequest(difference=delta, margin=margin, power=wanted, alpha=alpha, tests=tests)
+    request = power_analysis.PowerRequest(difference=delta, margin=margin, power=target_power, alpha=alpha, tests=tests)
     if seeds:
         rankings = ComparisonRequest(
             targets=tuple(names or ()), measures=tuple(measure or ()), dataset=dataset, qrels=qrels

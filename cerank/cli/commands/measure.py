@@ -12,7 +12,7 @@ import typer
 
 from cerank.cli import options, table_columns
 from cerank.cli.commands.start_run import settings_of
-from cerank.cli.output import emit, info, write_output
+from cerank.cli.output import emit, info, output_file, write_output
 from cerank.errors import UsageError
 from cerank.text.safe_text import counted
 
@@ -21,7 +21,9 @@ Qrels = Annotated[str, typer.Option("--qrels", metavar="FILE", help="Qrels file,
 
 
 _JUDGED = "Statistics"
-_PRECISION = "Precision of the model. auto takes bf16 if the device multiplies it faster than float32."
+_PRECISION = (
+    "Precision of the model. auto is bf16 where the device multiplies it faster; fp16 and tf32 are for NVIDIA GPUs."
+)
 _MORE = "What to show"
 
 Names = Annotated[
@@ -246,6 +248,9 @@ def compare(
         shown += [export_comparison.risk_table(comparison)] if with_risk else []
         emit(shown, settings.format, wide=wide)
     table_columns.print_footnotes(comparison, settings.format)
+    for system in comparison.systems:
+        for note in system.notes:
+            info(f"{system.label}: {note}")
     print_answers(paragraphs(comparison))
     for doubt in verify_run.warnings_about(settings.lab, names):
         info(doubt)
@@ -269,6 +274,9 @@ def evaluate(
     request = comparisons.ComparisonRequest(measures=tuple(measure or ()), dataset=dataset, qrels=qrels)
     systems, names = comparisons.measured_systems(settings, targets, request)
     emit(table_columns.measure_table(systems, names, per_query=per_query), settings.format)
+    for system in systems:
+        for note in system.notes:
+            info(f"{system.label}: {note}")
 
 
 def rerank(
@@ -279,11 +287,16 @@ def rerank(
     dataset: Annotated[
         str, typer.Option("--dataset", metavar="DATASET", help="Dataset that gives queries and documents.")
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="TREC run file to write.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE", help="TREC run file to write; - is stdout.")
+    ],
     depth: Annotated[
         int, typer.Option("--depth", min=1, metavar="N", help="Number of candidates to re-rank for each query.")
     ] = 100,
-    precision: Annotated[Literal["fp32", "bf16", "auto"], typer.Option("--precision", help=_PRECISION)] = "fp32",
+    precision: Annotated[
+        Literal["fp32", "bf16", "fp16", "tf32", "auto"], typer.Option("--precision", help=_PRECISION)
+    ] = "fp32",
+    replace: options.Replace = False,
     lab: options.Lab = None,
     cache: options.Cache = None,
     device: options.Device = None,
@@ -293,9 +306,18 @@ def rerank(
     from cerank.app import rerank_dataset
 
     settings = settings_of(lab, cache, device, threads)
-    request = rerank_dataset.RerankRequest(
-        checkpoint=checkpoint, dataset=dataset, first_stage=first_stage, depth=depth, precision=precision, output=output
-    )
-    count = rerank_dataset.rerank(settings, request, lambda done, total: info(f"{done} of {counted(total, 'query')}"))
+    with output_file(output, replace=replace) as path:
+        request = rerank_dataset.RerankRequest(
+            checkpoint=checkpoint,
+            dataset=dataset,
+            first_stage=first_stage,
+            depth=depth,
+            precision=precision,
+            output=path,
+        )
+        count = rerank_dataset.rerank(
+            settings, request, lambda done, total: info(f"{done} of {counted(total, 'query')}")
+        )
     info(f"{counted(count, 'query')} re-ranked")
-    write_output(f"{output}\n")
+    if path == output:
+        write_output(f"{output}\n")

@@ -55,13 +55,15 @@ Form = Annotated[
     typer.Option(
         "--format",
         metavar="FORMAT",
-        help="html, markdown, latex or csv. Default: markdown; with --out, all of them.",
+        help="html, markdown, latex or csv. Default: markdown; with --output, all of them.",
         rich_help_panel=_SHOWN,
     ),
 ]
 Out = Annotated[
     Path | None,
-    typer.Option("--out", "-o", metavar="FOLDER", help="Write the report into this folder, with curves and sources."),
+    typer.Option(
+        "--output", "-o", metavar="FOLDER", help="Write the report into this folder, with curves and sources."
+    ),
 ]
 Replace = Annotated[bool, typer.Option("--replace", help="Overwrite the report in FOLDER.")]
 EveryStage = Annotated[
@@ -89,7 +91,7 @@ def report(
     """Write a paper's tables, with corrected significance marks, loss curves, published figures and sources.
 
     There is a table for each measure; rows are base models and recipes, columns are first stages and test sets.
-    Without --out the report is printed.
+    Without --output the report is printed.
     """
     from cerank.app.report import build_report, write_report
     from cerank.app.report.report_scope import ReportRequest
@@ -100,7 +102,7 @@ def report(
     if out is not None and (mistake := write_report.folder_error(out, replace=replace)):
         raise UsageError(mistake, where=str(out))
     if replace and out is None:
-        raise UsageError("--replace needs --out FOLDER")
+        raise UsageError("--replace needs --output FOLDER")
     request = ReportRequest(
         names=tuple(names),
         baseline=baseline,
