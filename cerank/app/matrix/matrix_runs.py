@@ -361,6 +361,13 @@ def _record(
     )
 
 
+class _FirstDeclaration(msgspec.Struct, frozen=True, kw_only=True):
+    """What the first release hashed of `evaluate`, in its order."""
+
+    measures: tuple[str, ...]
+    margins: dict[str, float]
+
+
 def _declared(planned: Sequence[Plan]) -> str:
     """Return the SHA-256 of what all runs of a matrix share, whatever bases, seeds and recipes are added to it."""
     first = planned[0]
@@ -368,14 +375,11 @@ def _declared(planned: Sequence[Plan]) -> str:
         {(entry.name, entry.sha256) for plan in planned for entry in plan.inputs if entry.role == "dataset"}
     )
     data, evaluate = first.recipe.data, first.recipe.evaluate
-    # A key that this release added counts only where it is set, so that a matrix declared before keeps its hash.
+    # The first two keys in this order, and later ones only where they are set: a matrix declared before keeps its hash.
+    first_keys = _FirstDeclaration(measures=evaluate.measures, margins=evaluate.margins)
     plain = Evaluate(measures=evaluate.measures, margins=evaluate.margins)
-    own = {
-        key: value
-        for key, value in msgspec.to_builtins(evaluate).items()
-        if key in {"measures", "margins"} or value != msgspec.to_builtins(plain)[key]
-    }
-    shared = (data, own, [first.measures_on(test) for test in data.test], inputs)
+    added = {key: getattr(evaluate, key) for key in JUDGING if getattr(evaluate, key) != getattr(plain, key)}
+    shared = (data, first_keys, [first.measures_on(test) for test in data.test], inputs, *([added] if added else []))
     return hashlib.sha256(msgspec.json.encode(shared, order="deterministic")).hexdigest()
 
 
