@@ -62,7 +62,7 @@ class TeacherSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     ] = 1
     method: Annotated[str, help_text('setwise: "heap" or "bubble"; pairwise: "all", "sorted" or "sliding"')] = ""
     children: Annotated[_Positive, help_text("passages that a setwise prompt compares with the first")] = 3
-    top: Annotated[_Positive, help_text("ranks that are sorted (setwise, and pairwise unless all pairs are asked)")] = 10
+    top: Annotated[_Positive, help_text("ranks that are sorted (setwise; pairwise unless it asks all)")] = 10
     passage_words: Annotated[_Positive, help_text("words of a passage in a prompt")] = 300
 
     temperature: Annotated[_Amount, help_text("always sent: servers have defaults of their own")] = 0.0
@@ -111,10 +111,9 @@ class TeacherSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         values = {
             field.name: getattr(self, field.name)
             for field in msgspec.structs.fields(type(self))
-            if field.name not in OPERATIONAL
-            and (field.required or getattr(self, field.name) != _default(field))
+            if field.name not in OPERATIONAL and (field.required or getattr(self, field.name) != _default(field))
         }
-        return msgspec.to_builtins(values)
+        return dict(msgspec.to_builtins(values))
 
 
 def _default(field: msgspec.structs.FieldInfo) -> object:
@@ -147,7 +146,9 @@ def _model_mistakes(at: str, spec: TeacherSpec) -> list[str]:
         mistakes.append(f"{at}.server: a cross-encoder runs in process; leave it out")
     if spec.server and not re.match(r"https?://[^\s/]+", spec.server):
         mistakes.append(f"{at}.server: not the address of a server; such as http://localhost:8000/v1")
-    if spec.api_key and (not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]{0,99}", spec.api_key) or token_at(spec.api_key) >= 0):
+    if spec.api_key and (
+        not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]{0,99}", spec.api_key) or token_at(spec.api_key) >= 0
+    ):
         mistakes.append(f"{at}.api_key: the NAME of a variable or keyring entry, not the key itself")
     if spec.timeout == 0:
         mistakes.append(f"{at}.timeout: 0 s leaves no time for an answer")
@@ -185,7 +186,7 @@ def _member_mistakes(at: str, spec: TeacherSpec, teachers: Mapping[str, TeacherS
         elif other.kind == "ensemble":
             mistakes.append(f"{at}.members: '{member}' is an ensemble itself")
         elif spec.fusion == "mean" and not other.has_scores:
-            mistakes.append(f'{at}.members: fusion "mean" needs scores, and \'{member}\' gives an order alone')
+            mistakes.append(f"{at}.members: fusion \"mean\" needs scores, and '{member}' gives an order alone")
     if len(set(spec.members)) != len(spec.members):
         mistakes.append(f"{at}.members: a teacher appears twice")
     return mistakes

@@ -169,9 +169,7 @@ def fill(template: Template, query: str, passages: Sequence[str]) -> tuple[Messa
     facts = {"num": len(passages), "query": query, "psg_ids": ids}
     prefix, suffix = template.prefix.format(**facts), template.suffix.format(**facts)
     names = [identifier(template, place) for place in range(len(passages))]
-    bodies = [
-        template.body.format(rank=name, candidate=passage) for name, passage in zip(names, passages, strict=True)
-    ]
+    bodies = [template.body.format(rank=name, candidate=passage) for name, passage in zip(names, passages, strict=True)]
     if template.prefix_assistant:
         messages += [Message("user", prefix), Message("assistant", template.prefix_assistant.format(**facts))]
         prefix = ""
