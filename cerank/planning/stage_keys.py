@@ -52,7 +52,7 @@ def _stage_parts(recipe: Recipe, name: str, stage: Stage, pinned: ContentOf) -> 
     ranked = partial("{1} on {0}".format)
     found: list[object] = [name, settings, pinned("dataset", dataset), pinned("dataset", validation)]
     found.append(pinned("first_stage", ranked(validation, inputs.validation_first_stage(recipe))))
-    if stage.source == "labels" or stage.teacher == inputs.EMBEDDING:
+    if stage.source == "labels" or inputs.ranks_candidates(recipe, stage):
         found.append(pinned("first_stage", ranked(dataset, inputs.training_first_stage(recipe, stage))))
     if stage.source == "teacher":
         found.append(pinned("teacher", f"{stage.teacher} for {name}"))
