@@ -70,15 +70,14 @@ def _bubble_sort(query: RankedQuery, asker: Asker, order: list[int]) -> _Sorting
         start, end, has_changed = begin, begin + children + 1, False
         while True:
             start = max(start, rank)
-            if end - start < 2:
-                break
-            best = yield from _choose(query, asker, order[start:end])
+            shown = order[start:end]
+            best = (yield from _choose(query, asker, shown)) if len(shown) > 1 else 0
             if best:
                 order[start], order[start + best] = order[start + best], order[start]
                 if not has_changed:
                     has_changed = True
-                    if begin != len(order) - (children + 1) and best == len(order[start:end]) - 1:
-                        begin += len(order[start:end]) - 1
+                    if begin != len(order) - (children + 1) and best == len(shown) - 1:
+                        begin += len(shown) - 1
             if start == rank:
                 break
             if not has_changed:
