@@ -24,10 +24,10 @@ from cerank.teachers.budget import Budget, Caps, Price, price_of
 from cerank.teachers.engines.engine import Engine
 from cerank.teachers.procedures import fusion
 from cerank.teachers.procedures.by_kind import procedure_of
-from cerank.teachers.procedures.steps import Asker, Outcome, RankedQuery
+from cerank.teachers.procedures.steps import Asker, Outcome, Procedure, RankedQuery
 from cerank.teachers.ranking_files import Provenance
 from cerank.teachers.requests import Hooks, TeachRequest
-from cerank.teachers.work import QueryReport, Work
+from cerank.teachers.work import QueryReport, Result, Work
 
 _PROBE_QUERY = "capital of France"
 _PROBE_PASSAGES = ("Paris is the capital of France.", "Bananas are rich in potassium.")
@@ -87,23 +87,59 @@ def make(request: TeachRequest, hooks: Hooks | None = None) -> MadeTeacher:
         scores = cross_encoder.scores_of(request, before, hooks)
         reports = {query: QueryReport(query=query) for query in scores}
         return _saved(request, ordered(scores, before), reports)
-    price = price_of(spec, request.prices)
-    budget = Budget(request.caps or Caps.of(spec), price)
-    engine = hooks.engine(spec) if hooks.engine else engine_of(request)
-    asker = Asker(spec, prompts.template_of(spec), request.sample)
-    with AnswerStore(declared.answers_file(request.lab, engine.place, spec.model), datetime.now(UTC)) as store:
-        work = Work(
-            procedure_of(spec), asker, engine, store, budget,
-            probe=probe_call(asker), retry_failed=request.retry_failed,
-            should_stop=hooks.should_stop, progress=hooks.progress,
-        )  # fmt: skip
-        try:
-            result = work.rank(ranked_queries(request, before))
-        except BaseException:
-            _saved(request, ranking_of(work.result().outcomes, before), work.result().reports, price)
-            raise
-    made = _saved(request, ranking_of(result.outcomes, before), result.reports, price)
+    session = Session(request, before, hooks)
+    try:
+        result = session.carry_out(procedure_of(spec))
+    except BaseException:
+        found = session.interrupted
+        if found is not None:
+            _saved(request, ranking_of(found.outcomes, before), found.reports, session.price)
+        raise
+    made = _saved(request, ranking_of(result.outcomes, before), result.reports, session.price)
     return msgspec.structs.replace(made, asked=result.asked, reused=result.reused, stopped=result.stopped)
+
+
+class Session:
+    """Carries out procedures for the queries of a request, under one budget.
+
+    Args:
+        request: names the teacher, which asks a language model.
+        before: the candidates.
+        hooks: the caller's.
+
+    Raises:
+        UsageError: a cap on money without a price.
+    """
+
+    def __init__(self, request: TeachRequest, before: Ranking, hooks: Hooks) -> None:
+        self.request, self.spec = request, request.spec
+        self.price = price_of(self.spec, request.prices)
+        self.interrupted: Result | None = None  # what was done when an error ended it
+        self._before, self._hooks = before, hooks
+        self._budget = Budget(request.caps or Caps.of(self.spec), self.price)
+
+    def carry_out(self, procedure: Procedure, *, sample: int = 0) -> Result:
+        """Return what a procedure gives for every query; raises as `Work.rank`.
+
+        Args:
+            procedure: for each query.
+            sample: which of several answers to the same prompts.
+        """
+        request, hooks, spec = self.request, self._hooks, self.spec
+        engine = hooks.engine(spec) if hooks.engine else engine_of(request)
+        asker = Asker(spec, prompts.template_of(spec), request.sample or sample)
+        path = declared.answers_file(request.lab, engine.place, spec.model)
+        with AnswerStore(path, datetime.now(UTC)) as store:
+            work = Work(
+                procedure, asker, engine, store, self._budget,
+                probe=probe_call(msgspec.structs.replace(asker, sample=0)), retry_failed=request.retry_failed,
+                should_stop=hooks.should_stop, progress=hooks.progress,
+            )  # fmt: skip
+            try:
+                return work.rank(ranked_queries(request, self._before))
+            except BaseException:
+                self.interrupted = work.result()
+                raise
 
 
 def probe_call(asker: Asker) -> Call:

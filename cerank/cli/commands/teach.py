@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated
@@ -25,6 +25,7 @@ from cerank.planning.workload import format_minutes
 from cerank.text.safe_text import counted
 
 if TYPE_CHECKING:
+    from cerank.app.teaching.check_teacher import TeacherCheck
     from cerank.teachers.estimate import Estimate
     from cerank.teachers.make import MadeTeacher
     from cerank.teachers.requests import TeachRequest
@@ -187,8 +188,14 @@ def _make(request: TeachRequest) -> MadeTeacher:
     from cerank.teachers.make import make
     from cerank.teachers.requests import Hooks
 
+    with _stop_by_signal() as reason:
+        hooks = Hooks(progress=_tells(len(request.queries)), should_stop=lambda: reason[0], tell=info)
+        return make(request, hooks)
+
+
+def _tells(total: int) -> Callable[[Progress], object]:
+    """Return a function that says now and then how far the work is."""
     messages = ProgressMessages(_LINE_SECONDS, is_first_printed=True)
-    total = len(request.queries)
 
     def tell(progress: Progress) -> None:
         spent = f", {progress.cost:.2f} spent" if progress.cost is not None else ""
@@ -199,8 +206,7 @@ def _make(request: TeachRequest) -> MadeTeacher:
             f"{progress.reused} reused; {tokens:,} tokens{spent}"
         )
 
-    with _stop_by_signal() as reason:
-        return make(request, Hooks(progress=tell, should_stop=lambda: reason[0], tell=info))
+    return tell
 
 
 @contextlib.contextmanager
@@ -276,3 +282,98 @@ def _estimate_table(estimates: list[Estimate]) -> Table:
         if not found.are_calls_exact:
             notes.append(f"{found.name}: how many calls sorting takes depends on the answers; this is an estimate")
     return Table("estimate", _ESTIMATE, tuple(rows), title="Nothing was asked", notes=tuple(notes))
+
+
+@teach_app.command("check")
+def check(
+    name: Name,
+    recipe: Recipe,
+    queries: Annotated[
+        str,
+        typer.Option(
+            "--queries",
+            metavar="DATASET",
+            help="Dataset with labels, or a part of one. Default: the recipe's validation queries.",
+            rich_help_panel=_WHAT,
+        ),
+    ] = "",
+    first_stage: FirstStage = "",
+    depth: Depth = 0,
+    measure: options.Measure = None,
+    bias_queries: Annotated[
+        int,
+        typer.Option(
+            "--bias-queries",
+            metavar="N",
+            min=0,
+            help="Queries whose first window is shown in three orders, and once more, to see whether the order of "
+            "passages or chance decides; 0 leaves it out.",
+        ),
+    ] = 20,
+    max_cost: MaxCost = 0.0,
+    max_calls: MaxCalls = 0,
+    max_tokens: MaxTokens = 0,
+    prices: Prices = None,
+    set_: options.Set = None,
+    lab: options.Lab = None,
+    cache: options.Cache = None,
+    device: options.Device = None,
+    threads: options.Threads = None,
+    form: options.Format = None,
+    json: options.Json = False,
+) -> None:
+    """Judge a teacher on labelled queries: against the first stage with a verdict, position bias, consistency, repairs.
+
+    What is missing of its rankings is made. Exits with 1 if the verdict is that it ranks worse than the first stage.
+    """
+    from cerank.app.teaching import check_teacher
+    from cerank.cli import table_columns
+    from cerank.teachers.requests import Hooks
+
+    settings = settings_of(lab, cache, device, threads, form, json)
+    loaded = recipes.load(recipe, set_ or ()).recipe
+    request = teaching.request_of(
+        loaded,
+        name,
+        settings,
+        teaching.TeachOptions(
+            queries=queries or loaded.data.validation,
+            first_stage=first_stage,
+            depth=depth,
+            max_cost=max_cost,
+            max_calls=max_calls,
+            max_tokens=max_tokens,
+            prices=prices,
+        ),
+    )
+    with _stop_by_signal() as reason:
+        hooks = Hooks(progress=_tells(len(request.queries)), should_stop=lambda: reason[0], tell=info)
+        found = check_teacher.check(
+            settings, request, hooks, measures=tuple(measure or loaded.evaluate.measures[:1]), bias_queries=bias_queries
+        )
+    emit([table_columns.comparison_table(found.comparison, settings.format), _check_table(found)], settings.format)
+    table_columns.print_footnotes(found.comparison, settings.format)
+    for warning in found.warnings:
+        info(f"warning: {warning}")
+    if found.is_worse:
+        raise typer.Exit(ExitCode.FAILED)
+
+
+_CHECK = (Column("key", "of the teacher"), Column("value", "is"))
+
+
+def _check_table(found: TeacherCheck) -> Table:
+    rows: list[tuple[str, str]] = [
+        ("queries ranked", f"{found.queries}"),
+        ("queries failed", f"{found.failed}"),
+        ("answers repaired", f"{found.repaired:.1%}"),
+        ("windows unchanged", f"{found.unchanged:.1%}"),
+    ]
+    for label, stability in (("position bias", found.position_bias), ("consistency", found.consistency)):
+        if stability is not None:
+            rows += [
+                (f"{label}: tau over {counted(stability.queries, 'query')}", f"{stability.tau:.3f}"),
+                (f"{label}: first passages that differ", f"{stability.flips:.1%}"),
+            ]
+    rows += [(f"rank-biased overlap with {name}", f"{value:.3f}") for name, value in found.agreement.items()]
+    return Table("check", _CHECK, tuple(rows), title=f"{found.name} on {found.dataset}")
