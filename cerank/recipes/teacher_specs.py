@@ -135,7 +135,7 @@ def teacher_mistakes(teachers: Mapping[str, TeacherSpec]) -> list[str]:
     return mistakes
 
 
-RESERVED_NAMES = frozenset({"check", "make", "embedding"})
+RESERVED_NAMES = frozenset({"check", "labels", "make", "embedding"})
 
 
 def _model_mistakes(at: str, spec: TeacherSpec) -> list[str]:

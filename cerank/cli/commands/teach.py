@@ -26,6 +26,7 @@ from cerank.text.safe_text import counted
 
 if TYPE_CHECKING:
     from cerank.app.teaching.check_teacher import TeacherCheck
+    from cerank.app.teaching.model_labels import ModelLabels
     from cerank.teachers.estimate import Estimate
     from cerank.teachers.make import MadeTeacher
     from cerank.teachers.requests import TeachRequest
@@ -377,3 +378,87 @@ def _check_table(found: TeacherCheck) -> Table:
             ]
     rows += [(f"rank-biased overlap with {name}", f"{value:.3f}") for name, value in found.agreement.items()]
     return Table("check", _CHECK, tuple(rows), title=f"{found.name} on {found.dataset}")
+
+
+@teach_app.command("labels")
+def labels(
+    name: Name,
+    recipe: Recipe,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Qrels file to write.")],
+    queries: Queries = "",
+    first_stage: FirstStage = "",
+    depth: Depth = 0,
+    runs: Annotated[
+        list[str] | None,
+        typer.Option("--run", metavar="FILE", help="TREC run whose order among others is compared. May be repeated."),
+    ] = None,
+    measure: options.Measure = None,
+    max_cost: MaxCost = 0.0,
+    max_calls: MaxCalls = 0,
+    max_tokens: MaxTokens = 0,
+    prices: Prices = None,
+    set_: options.Set = None,
+    lab: options.Lab = None,
+    cache: options.Cache = None,
+    device: options.Device = None,
+    threads: options.Threads = None,
+    form: options.Format = None,
+    json: options.Json = False,
+) -> None:
+    """Write the grades of a graded teacher as qrels, with their provenance beside them; compare them with people's.
+
+    Labels of a model are no labels of people: what is measured with them says how well systems please that model.
+    """
+    from cerank.app.teaching import model_labels
+    from cerank.teachers.requests import Hooks
+
+    settings = settings_of(lab, cache, device, threads, form, json)
+    loaded = recipes.load(recipe, set_ or ()).recipe
+    request = teaching.request_of(
+        loaded,
+        name,
+        settings,
+        teaching.TeachOptions(
+            queries=queries,
+            first_stage=first_stage,
+            depth=depth,
+            max_cost=max_cost,
+            max_calls=max_calls,
+            max_tokens=max_tokens,
+            prices=prices,
+        ),
+    )
+    if not output.parent.is_dir():
+        raise UsageError("the output folder does not exist", where=str(output))
+    with _stop_by_signal() as reason:
+        hooks = Hooks(progress=_tells(len(request.queries)), should_stop=lambda: reason[0], tell=info)
+        found = model_labels.write_labels(
+            request, hooks, output.resolve(), runs=tuple(runs or ()), measure=(measure or ["nDCG@10"])[0]
+        )
+    emit(_label_tables(found), settings.format)
+    for warning in found.warnings:
+        info(f"warning: {warning}")
+
+
+_AGREEMENT = (Column("key", "of the labels"), Column("value", "is"))
+_CONFUSION = (Column("people", "people's grade", "number", 0), Column("model", "the model's", "number", 0),
+              Column("documents", "documents", "number", 0))  # fmt: skip
+
+
+def _label_tables(found: ModelLabels) -> list[Table]:
+    rows = [("queries", f"{found.queries}"), ("documents graded", f"{found.documents}")]
+    facts = found.agreement
+    if facts is not None:
+        shown = (("kappa", facts.kappa), ("weighted kappa", facts.weighted_kappa), ("binary kappa", facts.binary_kappa))
+        rows += [("documents that people graded, too", f"{facts.pairs}")]
+        rows += [(label, "undefined" if value is None else f"{value:.3f}") for label, value in shown]
+    if found.systems is not None:
+        rows += [
+            (f"tau over {counted(found.systems.systems, 'system')}", f"{found.systems.tau:.3f}"),
+            ("tau_ap", f"{found.systems.tau_ap:.3f}"),
+        ]
+    tables = [Table("labels", _AGREEMENT, tuple(rows), title=f"Labels by {found.model}")]
+    if facts is not None:
+        cells = tuple((people, model, count) for people, row in facts.confusion.items() for model, count in row.items())
+        tables.append(Table("confusion", _CONFUSION, cells))
+    return tables
