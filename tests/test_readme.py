@@ -30,6 +30,9 @@ NOT_RUN = {  # what is only parsed, and why
     ("data", "tokenize", "msmarco-passage/train"): "needs the collection",
     ("report", "ecir2025"): "needs the runs of a whole paper",
     ("run", "--base", "electra"): "needs the model",
+    ("teach", "zephyr", "--max-cost"): "needs a server and its prices",
+    ("teach", "check", "zephyr"): "needs a server",
+    ("teach", "labels"): "needs a server",
     ("stop",): "needs a run that is going on; tests/end_to_end stops and resumes one",
     ("resume",): "needs a run that was stopped",
 }
@@ -60,6 +63,7 @@ def place(tmp_path_factory):
     plan, settings = small_plan(folder, stages={"contrastive": short, "distill": distill})
     (folder / "my.toml").write_text(render(plan.recipe))
     _write_distinct_queries(write_dataset(folder / "my-collection"))
+    _declare_teachers(folder, plan.recipe)
     for name in ("trec-dl-2020", "dl20", "dl21"):  # each with the runs that the commands take from it
         data = write_dataset(folder / name, seed=len(name))
         for run in ("bm25", "splade-pp-ed", "colbert"):
@@ -86,6 +90,13 @@ def _write_distinct_queries(dataset: Path) -> None:
     """Replace the queries of a dataset: no two of its parts may have one in common."""
     texts = [" ".join(words) for words in itertools.combinations(WORDS, 3)]
     (dataset / "queries.tsv").write_text("".join(f"q{number}\t{texts[number]}\n" for number in range(40)))
+
+
+def _declare_teachers(folder: Path, recipe) -> None:
+    """Write a recipe with the teachers of the guide: one by a server that nobody starts, and one in process."""
+    shipped = DOCUMENTS["teachers"].split("[teachers.zephyr]")[1].split("\n[stages")[0]
+    reranker = f'[teachers.reranker]\nkind = "cross-encoder"\nmodel = "{recipe.base}"\ndepth = 10\n'
+    (folder / "taught.toml").write_text(f"{render(recipe)}\n[teachers.zephyr]{shipped}\n{reranker}")
 
 
 def cerank(place: Path, words):
@@ -162,6 +173,21 @@ def test_the_recipe_shown_loads(tmp_path):
     (text,) = blocks(DOCUMENTS["recipes"], "toml")
     (tmp_path / "gentle.toml").write_text(text)
     assert recipes.load(str(tmp_path / "gentle.toml")).recipe.base == "roberta"
+
+
+def test_the_teacher_prices_and_template_shown_load(tmp_path):
+    from cerank.teachers import prompts
+    from cerank.teachers.budget import price_of
+
+    recipe, prices, template = blocks(DOCUMENTS["teachers"], "toml")
+    for name, text in (("taught", recipe), ("prices", prices), ("template", template)):
+        (tmp_path / f"{name}.toml").write_text(text)
+    spec = recipes.load(str(tmp_path / "taught.toml")).recipe.teachers["zephyr"]
+    price = price_of(spec, tmp_path / "prices.toml")
+    assert (spec.kind, price.input, price.date) == ("listwise", 0.2, "2026-11-01")
+    assert prompts.load(str(tmp_path / "template.toml"), "listwise").suffix == "Answer as [2] > [1]."
+    named = DOCUMENTS["teachers"].split("Shipped templates:")[1].split("`template`")[0]
+    assert sorted(re.findall(r"`([a-z-]+)`", named)) == prompts.shipped()
 
 
 def test_the_exit_codes_shown_are_those_of_the_program():

@@ -19,6 +19,7 @@ ORDER = (  # as a new user would read them
     "recipes",
     "datasets",
     "matrices",
+    "teachers",
     "dashboard",
     "reliability",
     "output",

@@ -12,7 +12,7 @@ import msgspec
 
 from cerank.core.seeds import derive
 from cerank.teachers import declared, prompts
-from cerank.teachers.answers import Answer, Call, read_answers
+from cerank.teachers.answer_store import Answer, Call, read_answers
 from cerank.teachers.budget import price_of
 from cerank.teachers.engines.engine import Engine, Usage
 from cerank.teachers.make import candidates_of, engine_of, probe_call, ranked_queries

@@ -19,7 +19,7 @@ from cerank.files.hashing import sha256_json
 from cerank.files.json_records import load_if_there, timestamp
 from cerank.retrieval import first_stage
 from cerank.teachers import declared, prompts, ranking_files, secrets
-from cerank.teachers.answers import AnswerStore, Call
+from cerank.teachers.answer_store import AnswerStore, Call
 from cerank.teachers.budget import Budget, Caps, Price, price_of
 from cerank.teachers.engines.engine import Engine
 from cerank.teachers.procedures import fusion
@@ -82,9 +82,9 @@ def make(request: TeachRequest, hooks: Hooks | None = None) -> MadeTeacher:
         return _make_ensemble(request, hooks)
     before = candidates_of(request)
     if spec.kind == "cross-encoder":
-        from cerank.teachers import cross_encoder
+        from cerank.teachers import cross_encoder_scores
 
-        scores = cross_encoder.scores_of(request, before, hooks)
+        scores = cross_encoder_scores.scores_of(request, before, hooks)
         reports = {query: QueryReport(query=query) for query in scores}
         return _saved(request, ordered(scores, before), reports)
     session = Session(request, before, hooks)

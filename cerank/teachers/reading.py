@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from cerank.teachers.answers import Answer, Call
+from cerank.teachers.answer_store import Answer, Call
 from cerank.teachers.parsing.choices import (
     Order,
     Preference,

@@ -13,7 +13,7 @@ import msgspec
 
 from cerank.errors import CerankError, RunFailedError
 from cerank.retrieval.teachers import Repairs
-from cerank.teachers.answers import Answer, AnswerStore, Call, key_of
+from cerank.teachers.answer_store import Answer, AnswerStore, Call, key_of
 from cerank.teachers.budget import Budget
 from cerank.teachers.engines.engine import Engine, ServerError, StopTeachingError, Usage
 from cerank.teachers.parsing.choices import Order, Preference

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from cerank.recipes.teacher_specs import TeacherSpec
 from cerank.teachers import prompts
-from cerank.teachers.answers import Call
+from cerank.teachers.answer_store import Call
 from cerank.teachers.procedures.by_kind import procedure_of
 from cerank.teachers.procedures.steps import Asker, Outcome, RankedQuery
 from cerank.teachers.reading import Value

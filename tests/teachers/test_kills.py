@@ -14,7 +14,7 @@ import pytest
 
 from cerank.files import disk
 from cerank.recipes.teacher_specs import TeacherSpec
-from cerank.teachers.answers import Answer, AnswerStore, read_answers
+from cerank.teachers.answer_store import Answer, AnswerStore, read_answers
 from cerank.teachers.make import make
 from tests.teachers.collection import request_for, write_collection
 from tests.teachers.scripted_server import ScriptedServer

@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from cerank import recipes
-from cerank.app.teaching import teach as teaching
+from cerank.app.teaching import teach_options as teaching
 from cerank.cli import options
 from cerank.cli.commands.start_run import settings_of
 from cerank.cli.output import Column, Table, emit, info, write_output

@@ -7,7 +7,7 @@ from typing import Protocol
 import msgspec
 
 from cerank.errors import CerankError, ExitCode
-from cerank.teachers.answers import Answer, Call
+from cerank.teachers.answer_store import Answer, Call
 
 
 class StopTeachingError(CerankError):

@@ -16,7 +16,7 @@ from cerank.errors import UsageError
 from cerank.files.json_records import timestamp
 from cerank.models import bases
 from cerank.recipes.teacher_specs import TeacherSpec
-from cerank.teachers.answers import Answer, Call
+from cerank.teachers.answer_store import Answer, Call
 
 if TYPE_CHECKING:
     import torch

@@ -19,7 +19,7 @@ import msgspec
 from cerank.errors import UsageError
 from cerank.files.json_records import timestamp
 from cerank.recipes.teacher_specs import NEEDS_LOG_PROBABILITIES, TeacherSpec
-from cerank.teachers.answers import Answer, Call
+from cerank.teachers.answer_store import Answer, Call
 from cerank.teachers.engines import overload
 from cerank.teachers.engines.engine import ServerError, StopTeachingError
 from cerank.teachers.engines.overload import CallLimit

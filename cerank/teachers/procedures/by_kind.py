@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from cerank.recipes.teacher_specs import TeacherSpec
-from cerank.teachers.procedures.comparisons import rank_pairwise, rank_setwise
 from cerank.teachers.procedures.single_passages import rank_by_scores
+from cerank.teachers.procedures.sorting import rank_pairwise, rank_setwise
 from cerank.teachers.procedures.steps import Procedure
 from cerank.teachers.procedures.windows import rank_by_shuffled_windows, rank_by_windows
 

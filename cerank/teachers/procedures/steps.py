@@ -9,7 +9,7 @@ import msgspec
 
 from cerank.recipes.teacher_specs import TeacherSpec
 from cerank.teachers import prompts
-from cerank.teachers.answers import Call
+from cerank.teachers.answer_store import Call
 from cerank.teachers.prompts import Template
 from cerank.teachers.reading import Value
 

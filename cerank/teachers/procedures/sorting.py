@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Generator, Sequence
 
-from cerank.teachers.answers import Call
+from cerank.teachers.answer_store import Call
 from cerank.teachers.procedures.steps import Asker, Outcome, RankedQuery, Steps
 from cerank.teachers.reading import Value
 
