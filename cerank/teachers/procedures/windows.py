@@ -21,7 +21,7 @@ def windows(size: int, window: int, stride: int) -> Iterator[tuple[int, int]]:
     RankGPT's own loop drops a head that is shorter than a stride.
     """
     end, start = size, size - window
-    while end > 0 and start + stride > 0:
+    while end > 0:
         yield max(start, 0), end
         if start <= 0:
             return
