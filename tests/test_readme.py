@@ -63,7 +63,6 @@ def place(tmp_path_factory):
     plan, settings = small_plan(folder, stages={"contrastive": short, "distill": distill})
     (folder / "my.toml").write_text(render(plan.recipe))
     _write_distinct_queries(write_dataset(folder / "my-collection"))
-    _declare_teachers(folder, plan.recipe)
     for name in ("trec-dl-2020", "dl20", "dl21"):  # each with the runs that the commands take from it
         data = write_dataset(folder / name, seed=len(name))
         for run in ("bm25", "splade-pp-ed", "colbert"):
@@ -83,6 +82,7 @@ def place(tmp_path_factory):
         made_run(settings, changed(staged, seed=seed, margins=declared), label, skill=0.6)
     done = cerank(folder, ["run", "--recipe", "my.toml", "--label", "brisk-otter"])
     assert done.returncode == 0, done.stderr
+    _declare_teachers(folder, plan.recipe)
     return folder
 
 
@@ -95,7 +95,8 @@ def _write_distinct_queries(dataset: Path) -> None:
 def _declare_teachers(folder: Path, recipe) -> None:
     """Write a recipe with the teachers of the guide: one by a server that nobody starts, and one in process."""
     shipped = DOCUMENTS["teachers"].split("[teachers.zephyr]")[1].split("\n[stages")[0]
-    reranker = f'[teachers.reranker]\nkind = "cross-encoder"\nmodel = "{recipe.base}"\ndepth = 10\n'
+    model = next((folder / "lab" / "runs").glob("*/stages/2-distill/final"))
+    reranker = f'[teachers.reranker]\nkind = "cross-encoder"\nmodel = "{model}"\ndepth = 10\n'
     (folder / "taught.toml").write_text(f"{render(recipe)}\n[teachers.zephyr]{shipped}\n{reranker}")
 
 

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cerank.core.rankings import Ranking
+from cerank.errors import UsageError
 from cerank.teachers.engines.engine import StopTeachingError, Usage
 from cerank.teachers.requests import Hooks, TeachRequest
 from cerank.teachers.work import Progress
 
+if TYPE_CHECKING:
+    from cerank.inference.rerank import Scorer
+
 _CHUNK = 32  # queries between two messages
+_LIMITS = (512, 64)  # tokens of a pair and of its query, for a base, which says nothing of them
 
 
 def scores_of(request: TeachRequest, before: Ranking, hooks: Hooks) -> dict[str, dict[str, float]]:
@@ -21,15 +26,11 @@ def scores_of(request: TeachRequest, before: Ranking, hooks: Hooks) -> dict[str,
         CerankError: the model is missing or malformed.
     """
     os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # read once, when CUDA starts
-    from cerank.inference.rerank import Scorer
     from cerank.inference.score_cache import ScoreCache, score_cache_key, score_with_cache
     from cerank.kernels.determinism import make_deterministic
-    from cerank.models import bases
 
-    model = request.spec.model
-    folder = Path(model) if Path(model).is_dir() else bases.locate(model, fetch=request.fetch).folder
     make_deterministic(request.device, request.threads)
-    scorer = Scorer.load(folder, request.device, "fp32")
+    scorer = _scorer(request)
     dataset = request.dataset
     facts = score_cache_key(
         scorer.checkpoint,
@@ -51,3 +52,27 @@ def scores_of(request: TeachRequest, before: Ranking, hooks: Hooks) -> dict[str,
         hooks.progress(Progress(len(scores), 0, 0, 0, Usage(), None))
     kept.trim()
     return scores
+
+
+def _scorer(request: TeachRequest) -> Scorer:
+    """Return the scorer of a checkpoint of cerank, or of a base whose head is trained or needs no training.
+
+    Raises:
+        UsageError: a base whose head would be random.
+    """
+    from cerank.inference.rerank import Scorer
+    from cerank.models import bases, cross_encoder, model_folders
+    from cerank.tokenization.tokens import PairTokenizer, TokenLimits
+
+    files = bases.locate(request.spec.model, fetch=request.fetch)
+    if (files.folder / bases.CHECKPOINT_CONFIG).is_file():
+        return Scorer.load(files.folder, request.device, "fp32")
+    named = str(model_folders.json_object(files.folder / "config.json").get("architectures"))
+    if files.pooling == "classifier" and "ForSequenceClassification" not in named:
+        hint = "take a re-ranker, or a checkpoint of a run"
+        raise UsageError("the model has no trained head to rank with", where=request.spec.model, hint=hint)
+    encoder = cross_encoder.load(files, files.pooling, seed=0).to(request.device)
+    limits = TokenLimits(*_LIMITS)
+    scorer = Scorer(encoder, PairTokenizer(cross_encoder.load_tokenizer(files.folder), limits), request.device, "fp32")
+    scorer.checkpoint = f"{files.sha256} {files.pooling} {_LIMITS}"
+    return scorer
